@@ -1,0 +1,20 @@
+.PHONY: demo test check install lock bench
+
+demo:  ## install, serve the demo gallery, show three searches; ARGS=--once ends after them
+	scripts/install
+	.venv/bin/sightline demo $(ARGS)
+
+test:  ## install what the tests need and run them all; ARGS go to pytest
+	scripts/test $(ARGS)
+
+check:  ## style and types
+	scripts/check
+
+install:  ## make .venv
+	scripts/install
+
+lock:  ## write requirements/ anew
+	scripts/lock
+
+bench:  ## print the figures of docs/benchmarks.md
+	scripts/bench

@@ -1,0 +1,158 @@
+"""The `sightline` command: parse, read Settings once, call one function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from app import __version__
+from app.client import Client, ServerError
+from app.errors import SightlineError
+from app.options import options, settings_from
+from app.settings import Settings
+
+DATA = ("data_dir", "model", "precision", "device", "threads", "decoders", "batch_size")
+LOGS = ("log_level", "log_json")
+
+
+class Commands(click.Group):
+    """Turns every expected failure into one line on standard error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (SightlineError, ServerError) as error:
+            click.echo(f"sightline: {getattr(error, 'detail', error)}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="sightline")
+def main() -> None:
+    """Find pictures by words or by a picture, and words for a picture."""
+
+
+@main.command()
+@options("host", "port", *DATA, "workers", *LOGS)
+def serve(**given: Any) -> None:
+    """Serve a data directory over HTTP, with workers that take pictures in."""
+    from app.server import serve as run
+
+    run(logged(given))
+
+
+@main.command()
+@options(*DATA, *LOGS)
+@click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
+def worker(parent: int | None, **given: Any) -> None:
+    """Take pictures in, beside a server or without one."""
+    from app.work import work
+
+    work(logged(given), parent)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True)
+@options("server")
+def ingest(paths: tuple[str, ...], **given: Any) -> None:
+    """Load pictures, folders and archives into a running server; - reads paths from standard input.
+
+    Exits with 1, and a table of why, when an item failed.
+    """
+    from app.ingest import ingest as run
+
+    with Client(settings_from(given).server) as client:
+        sys.exit(run(client, paths, Console()))
+
+
+@main.command()
+@click.argument("words", nargs=-1)
+@click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
+@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@options("server")
+def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_json: bool, **given: Any) -> None:
+    """Search a running server by words, or by a picture."""
+    from app.show import show_hits
+
+    if bool(words) == (image is not None):
+        raise click.UsageError("give either words or --image")
+    with Client(settings_from(given).server) as client:
+        found = client.search_picture(image, k, target) if image else client.search(" ".join(words), k, target)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        show_hits(found, Console())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@options("server")
+def status(as_json: bool, **given: Any) -> None:
+    """What a running server holds and whether it is well; exits with 1 when it is not ready."""
+    from app.show import show_status
+
+    with Client(settings_from(given).server) as client:
+        ready, stats = client.readiness(), client.stats()
+    if as_json:
+        click.echo(json.dumps({**ready, **stats}, ensure_ascii=False, indent=2))
+    else:
+        show_status(ready, stats, Console())
+    sys.exit(1 if ready["reasons"] else 0)
+
+
+@main.command()
+def models() -> None:
+    """The models that are known."""
+    from app.show import show_models
+
+    show_models(Console())
+
+
+@main.command()
+@options("data_dir")
+def verify(**given: Any) -> None:
+    """Check that files, rows and log agree; exits with 1 and a table of faults when they do not."""
+    from app.verify import verify as run
+
+    sys.exit(run(settings_from(given).data_dir, Console()))
+
+
+@main.command()
+@options(*DATA, *LOGS)
+def reembed(**given: Any) -> None:
+    """Give a data directory to another model: its pictures are encoded anew by the next server."""
+    from app.reembed import reembed as run
+
+    run(logged(given), Console())
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End after the example searches.")
+@options("port")
+def demo(once: bool, **given: Any) -> None:
+    """Serve the demo gallery from a scratch directory and show example searches."""
+    from app.demo import demo as run
+
+    run(settings_from(given), Console(), once=once)
+
+
+def logged(given: dict[str, Any]) -> Settings:
+    """The settings of a process that logs."""
+    from app import logs
+
+    settings = settings_from(given)
+    logs.configure(settings.log_level, json=settings.log_json)
+    return settings
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The HTTP interface: one module per resource, put together by `create_app`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+from app import __version__
+from app.api import collections, errors, images, jobs, search, system, texts
+from app.api.metrics import Metrics
+from app.api.middleware import Envelope
+from app.api.threads import Lanes
+from app.service import Service
+
+WEB = Path(__file__).parent.parent / "web"
+OVERHEAD = 1 << 20  # of a multipart body beside its file
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application of one service; the service is opened and closed by the caller."""
+    settings = service.settings
+    app = FastAPI(
+        title="Sightline",
+        version=__version__,
+        summary="Find pictures by words or by a picture, and words for a picture.",
+        responses=errors.RESPONSES,
+        max_body_size=settings.max_json_bytes,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.state.lanes = Lanes(settings.max_concurrent_queries)
+    app.state.metrics = Metrics(service)
+    one_picture = settings.max_image_bytes + OVERHEAD
+    app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
+    app.include_router(images.uploads, max_body_size=one_picture)
+    app.include_router(search.pictures, max_body_size=one_picture)
+    app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
+    for module in (images, jobs, texts, search, collections, system):
+        app.include_router(module.router)
+    add_page(app)
+    errors.install(app)
+    app.add_middleware(Envelope, metrics=app.state.metrics)
+    return app
+
+
+def add_page(app: FastAPI) -> None:
+    """The page at `/` and the interactive docs at `/docs`: files of ours, nothing from elsewhere."""
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
+
+    app.mount("/web", StaticFiles(directory=WEB), name="web")

@@ -1,0 +1,109 @@
+"""What routes are given: the service, the lanes, a collection, a bounded k."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from app.api.threads import Lanes
+from app.errors import BadRequest, Validation
+from app.media import discard
+from app.service import Service
+from app.types import DEFAULT_COLLECTION
+
+COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+def _service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def _lanes(request: Request) -> Lanes:
+    lanes = request.app.state.lanes
+    assert isinstance(lanes, Lanes)
+    return lanes
+
+
+def _collection(
+    collection: Annotated[str, Query(description="Which collection.")] = DEFAULT_COLLECTION,
+) -> str:
+    return checked_collection(collection)
+
+
+def _no_filter(
+    filter: Annotated[str | None, Query(description="Not supported yet; sending one is an error.")] = None,
+) -> None:
+    refuse_filter(filter)
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+LanesDep = Annotated[Lanes, Depends(_lanes)]
+CollectionDep = Annotated[str, Depends(_collection)]
+NoFilter = Depends(_no_filter)
+
+
+def checked_collection(name: str | None) -> str:
+    """A collection's name, `default` for None. Raises Validation for what cannot be one."""
+    if name is None:
+        return DEFAULT_COLLECTION
+    if not COLLECTION.fullmatch(name):
+        raise Validation("a collection's name has 1 to 64 of a-z, 0-9, _ and -")
+    return name
+
+
+def refuse_filter(filter: object) -> None:
+    """Filters come later; ignoring one would give wrong answers."""
+    if filter is not None:
+        raise Validation("filter is not supported by this version; send the query without it")
+
+
+def checked_k(k: int, service: Service) -> int:
+    """How many hits. Raises Validation when it is out of bounds."""
+    most = service.settings.max_k
+    if not 1 <= k <= most:
+        raise Validation(f"k must be from 1 to {most}, got {k}")
+    return k
+
+
+def checked_query(text: str, service: Service) -> str:
+    """The words of a query. Raises Validation when there are none, or too many."""
+    most = service.settings.max_text_chars
+    if not text.strip():
+        raise Validation("the query is empty")
+    if len(text) > most:
+        raise Validation(f"a text may have {most} characters, this has {len(text)}")
+    return text
+
+
+def encoded_cursor(key: int) -> str:
+    """A position in a listing, opaque to callers."""
+    return base64.urlsafe_b64encode(str(key).encode()).decode().rstrip("=")
+
+
+def decoded_cursor(cursor: str | None) -> int | None:
+    """The position that a cursor stands for. Raises BadRequest for one that we did not give."""
+    if cursor is None:
+        return None
+    try:
+        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError:
+        raise BadRequest("the cursor is not one of ours") from None
+
+
+@asynccontextmanager
+async def incoming(service: Service, lanes: Lanes) -> AsyncIterator[Path]:
+    """A folder for what one request brings, gone when it has been answered."""
+    media = service.library.media
+    folder = await lanes.writes.run(media.folder)
+    try:
+        yield folder
+    finally:
+        await lanes.writes.run(discard, folder)

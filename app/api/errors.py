@@ -1,0 +1,111 @@
+"""Our errors as problem+json (RFC 9457), and everything else in the same shape."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from app.errors import SightlineError
+
+log = logging.getLogger(__name__)
+
+CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
+SHOWN = 5  # faults of one request that are told
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457). `code` is stable; `retryable` says whether the same request may succeed later."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    retryable: bool
+
+
+_CONTENT = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "Error", "content": _CONTENT}}
+
+
+def install(app: FastAPI) -> None:
+    """Give the application these answers for every error."""
+    app.add_exception_handler(SightlineError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    retry_after: int | None = None,
+) -> JSONResponse:
+    """One problem+json answer."""
+    body = Problem(
+        title=title,
+        status=status,
+        detail=detail.encode("utf-8", "replace").decode(),
+        code=code,
+        request_id=request.scope.get("request_id", ""),
+        retryable=retryable,
+    )
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SightlineError)
+    return problem(
+        request,
+        error.status,
+        error.code,
+        error.title,
+        error.detail,
+        retryable=error.retryable,
+        retry_after=error.retry_after,
+    )
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return problem(request, 422, "validation", "Invalid value", told(error.errors()))
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = CODES.get(error.status_code, "bad_request")
+    answer = problem(request, error.status_code, code, str(error.detail), str(error.detail))
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected error", exc_info=error)
+    return problem(request, 500, "internal", "Internal error", "something went wrong; the log has the details")
+
+
+def told(errors: Sequence[Any]) -> str:
+    """Pydantic's list of faults as one sentence, without the values that were sent."""
+    parts = []
+    for fault in errors[:SHOWN]:
+        where = ".".join(str(step) for step in fault.get("loc", ()) if step not in ("body", "query", "path"))
+        message = str(fault.get("msg", "invalid"))
+        parts.append(f"{where}: {message}" if where else message)
+    if len(errors) > SHOWN:
+        parts.append(f"and {len(errors) - SHOWN} more")
+    return "; ".join(parts)

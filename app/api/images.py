@@ -1,0 +1,210 @@
+"""Pictures: add, list, get, change, delete, and their bytes."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import anyio
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse
+
+from app.api.depends import (
+    CollectionDep,
+    LanesDep,
+    NoFilter,
+    ServiceDep,
+    checked_collection,
+    decoded_cursor,
+    encoded_cursor,
+    incoming,
+)
+from app.api.form import Form, receive
+from app.api.schemas import ImageOut, ImagePage, ImagePatch
+from app.api.threads import Lanes
+from app.decode.pool import DecodeTask
+from app.description import Description
+from app.errors import Validation
+from app.service import Service
+from app.store import images
+from app.types import Image, Preprocessing, Status
+
+router = APIRouter(prefix="/v1/images", tags=["images"])
+uploads = APIRouter(prefix="/v1/images", tags=["images"])
+
+MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
+THUMBNAILS = (64, 128, 256, 320, 512, 1024)  # sizes that are made; others are rounded up
+WAIT_STEP = 0.02
+MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+                        "caption": {"type": "string"},
+                        "tags": {"type": "array", "items": {"type": "string"}},
+                        "metadata": {"type": "string", "description": "A JSON object as text."},
+                        "collection": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@uploads.post("", status_code=202, openapi_extra=FORM, responses={200: {"model": ImageOut}})
+async def add_image(
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait until it is ready.")] = 0.0,
+    replace: Annotated[bool, Query(description="Replace the bytes that this id has.")] = False,
+) -> ImageOut:
+    """Add one picture. 202 when it is safely stored, 200 when it is ready, or was here already."""
+    async with incoming(service, lanes) as folder:
+        form = await receive(request, folder, max_files=1)
+        file = form.file()
+        collection = checked_collection(form.one("collection") or collection)
+        said = described(form, file.filename)
+        added = await lanes.writes.run(service.library.add, collection, file.path, said, replace)
+    image = added.image if added.duplicate else await waited(service, lanes, added.image, wait)
+    settled = await lanes.reads.run(service.settled, [image])
+    if added.duplicate or (image.status is Status.READY and settled):
+        response.status_code = 200
+    return ImageOut.of(image, duplicate=added.duplicate, settled=settled)
+
+
+@router.get("", dependencies=[NoFilter])
+async def list_images(
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: str | None = None,
+) -> ImagePage:
+    """Pictures, newest first."""
+    before = decoded_cursor(cursor)
+    found = await lanes.reads.run(service.database.read, lambda c: images.page(c, collection, limit + 1, before))
+    page = found[:limit]
+    settled = await lanes.reads.run(service.settled, page)
+    return ImagePage(
+        images=[ImageOut.of(image, settled=settled) for image in page],
+        next_cursor=encoded_cursor(page[-1].key) if len(found) > limit else None,
+    )
+
+
+@router.get("/{id}")
+async def get_image(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> ImageOut:
+    """One picture."""
+    image = await lanes.reads.run(service.library.get, collection, id)
+    return ImageOut.of(image, settled=await lanes.reads.run(service.settled, [image]))
+
+
+@router.patch("/{id}")
+async def update_image(
+    service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str, patch: ImagePatch
+) -> ImageOut:
+    """Change caption, tags or metadata; what is not sent stays."""
+    sent = patch.model_fields_set
+
+    def change(image: Image) -> Description:
+        return Description(
+            caption=patch.caption if "caption" in sent else image.caption,
+            tags=tuple(patch.tags or ()) if "tags" in sent else image.tags,
+            metadata=(patch.metadata or {}) if "metadata" in sent else image.metadata,
+        )
+
+    image = await lanes.writes.run(service.library.update, collection, id, change)
+    return ImageOut.of(image, settled=await lanes.reads.run(service.settled, [image]))
+
+
+@router.delete("/{id}", status_code=204)
+async def delete_image(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> None:
+    """Delete a picture: no search sent after this answer finds it."""
+    await lanes.writes.run(service.library.delete, collection, id)
+
+
+@router.get("/{id}/file", response_class=FileResponse)
+async def get_file(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> FileResponse:
+    """The bytes as they were sent."""
+    image, path = await lanes.reads.run(service.library.file, collection, id)
+    return served(path, MEDIA_TYPES[image.format], f"{image.id}.{image.format}", attachment=True)
+
+
+@router.get("/{id}/thumbnail", response_class=FileResponse)
+async def get_thumbnail(
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    id: str,
+    size: Annotated[int | None, Query(ge=16, le=1024, description="Longest side, in pixels.")] = None,
+) -> FileResponse:
+    """A small WebP of the picture, without its metadata."""
+    path = await lanes.queries.run(thumbnail, service, collection, id, size)
+    return served(path, "image/webp", f"{id}.webp", attachment=False)
+
+
+def thumbnail(service: Service, collection: str, id: str, size: int | None) -> Path:
+    """The path of a thumbnail, made now if it is not there. Raises BlobMissing, Rejected, NotFound."""
+    image, source = service.library.file(collection, id)
+    usual = service.settings.thumbnail_size
+    wanted = usual if size is None else min((s for s in (*THUMBNAILS, usual) if s >= size), default=THUMBNAILS[-1])
+    path = service.library.media.thumbnail(image.sha256)
+    if wanted != usual:
+        path = path.with_stem(f"{image.sha256}-{wanted}")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        service.pool.submit(DecodeTask(source, Preprocessing(size=16), path, wanted)).result()
+    return path
+
+
+def served(path: Path, media_type: str, name: str, *, attachment: bool) -> FileResponse:
+    """A file with headers that keep a browser from doing anything but show it as a picture."""
+    kind = "attachment" if attachment else "inline"
+    return FileResponse(
+        path,
+        media_type=media_type,
+        headers={
+            "Content-Disposition": f"{kind}; filename*=UTF-8''{quote(name)}",
+            "Content-Security-Policy": "sandbox; default-src 'none'",
+            "Cache-Control": "private, max-age=60",
+        },
+    )
+
+
+def described(form: Form, filename: str) -> Description:
+    """What a form says about its picture; the library checks its bounds. Raises Validation."""
+    try:
+        metadata = json.loads(form.one("metadata") or "{}")
+    except (ValueError, RecursionError):
+        raise Validation("metadata must be a JSON object") from None
+    if not isinstance(metadata, dict):
+        raise Validation("metadata must be a JSON object")
+    return Description(
+        id=form.one("id") or None,
+        caption=form.one("caption") or None,
+        tags=tuple(tag for tag in form.all("tags") if tag),
+        metadata=metadata,
+        source=filename[:MAX_NAME_CHARS] or None,
+    )
+
+
+async def waited(service: Service, lanes: Lanes, image: Image, seconds: float) -> Image:
+    """The picture once it is ready or failed, or as it is when the time is over."""
+    deadline = time.monotonic() + seconds
+    while image.status in (Status.QUEUED, Status.PROCESSING) and time.monotonic() < deadline:
+        await anyio.sleep(WAIT_STEP)
+        image = await lanes.reads.run(service.library.get, image.collection, image.id)
+    return image

@@ -1,0 +1,82 @@
+"""What happens to every request: an id, safe headers, strict text, a line in the log, a measurement."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.errors import problem
+from app.api.metrics import Metrics
+
+log = logging.getLogger("sightline.access")
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
+    " manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Swagger UI sets styles from script; everything it loads is still ours.
+DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Envelope:
+    """Wraps the application: nothing reaches it, or leaves it, unseen."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope["request_id"] = uuid.uuid4().hex
+        began = time.perf_counter()
+        status = 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = scope["request_id"]
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                policy = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
+                headers.setdefault("Content-Security-Policy", policy)
+            await send(message)
+
+        try:
+            if is_text(scope):
+                await self._app(scope, receive, sending)
+            else:
+                refusal = problem(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
+                await refusal(scope, receive, sending)
+        finally:
+            self._account(scope, status, time.perf_counter() - began)
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "(none)")
+        self._metrics.request(route, scope["method"], status, seconds)
+        log.debug("%s %r %d %.1f ms %s", scope["method"], scope["path"], status, seconds * 1000, scope["request_id"])
+
+
+def is_text(scope: Scope) -> bool:
+    """Whether path and query are UTF-8 once unescaped."""
+    try:
+        unquote_to_bytes(scope.get("raw_path") or b"").decode("utf-8")
+        unquote_to_bytes(scope.get("query_string") or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,325 @@
+"""The records of the contract as pydantic models; names and meanings are fixed by docs/reference/api.md."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+
+from app.errors import Validation
+from app.types import Hit, Image, ItemError, Job, JobItem, Text
+
+
+def valid_text(value: str) -> str:
+    """Text that can be stored and sent: no lone surrogates."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("the text is not valid Unicode") from None
+    return value
+
+
+Valid = Annotated[str, AfterValidator(valid_text)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Target = Literal["images", "texts"]
+
+
+class ErrorOut(BaseModel):
+    """Why an item failed."""
+
+    code: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: ItemError | None) -> ErrorOut | None:
+        return cls(code=error.code, detail=error.detail) if error else None
+
+
+class ImageOut(BaseModel):
+    """A picture. `ready` means: a search sent after this answer finds it."""
+
+    id: str
+    collection: str
+    sha256: str
+    status: Literal["queued", "processing", "ready", "failed"]
+    error: ErrorOut | None
+    width: int | None
+    height: int | None
+    format: str
+    bytes: int
+    animated: bool
+    caption: str | None
+    tags: list[str]
+    metadata: dict[str, Any]
+    source: str | None
+    created_at: str
+    job_id: str | None
+    duplicate: bool = False
+
+    @classmethod
+    def of(cls, image: Image, *, duplicate: bool = False, settled: bool = True) -> ImageOut:
+        """`settled` False shows a picture that is ready, but not yet in the index, as processing."""
+        return cls(
+            id=image.id,
+            collection=image.collection,
+            sha256=image.sha256,
+            status=image.status.value if settled or image.status != "ready" else "processing",
+            error=ErrorOut.of(image.error),
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            bytes=image.bytes,
+            animated=image.animated,
+            caption=image.caption,
+            tags=list(image.tags),
+            metadata=dict(image.metadata),
+            source=image.source,
+            created_at=image.created_at,
+            job_id=image.job_id,
+            duplicate=duplicate,
+        )
+
+
+class ImagePage(BaseModel):
+    """Pictures, newest first."""
+
+    images: list[ImageOut]
+    next_cursor: str | None
+
+
+class ImagePatch(BaseModel):
+    """What may be changed; what is not sent stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    caption: str | None = None
+    tags: list[str] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class TextOut(BaseModel):
+    """A text that pictures can be asked about."""
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    created_at: str
+
+    @classmethod
+    def of(cls, text: Text) -> TextOut:
+        return cls(id=text.id, text=text.text, metadata=dict(text.metadata), created_at=text.created_at)
+
+
+class TextIn(BaseModel):
+    """A text to store; without an id, the same words always get the same one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Id | None = None
+    text: Annotated[Valid, Field(min_length=1)]
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class TextsIn(BaseModel):
+    """Up to 1,000 texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000)]
+    collection: str | None = None
+
+
+class TextsOut(BaseModel):
+    """The stored texts, in the order they were sent."""
+
+    texts: list[TextOut]
+
+
+class JobOut(BaseModel):
+    """A bulk of pictures. At its end `done + failed + duplicates == total`."""
+
+    id: str
+    collection: str
+    kind: str
+    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    total: int
+    done: int
+    failed: int
+    duplicates: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    rate: float | None = Field(description="Items a second since the start.")
+    eta_s: float | None = Field(description="Seconds to the end at this rate.")
+
+    @classmethod
+    def of(cls, job: Job, *, settled: bool = True) -> JobOut:
+        """`settled` False shows a finished job, not yet wholly in the index, as running."""
+        return cls(
+            id=job.id,
+            collection=job.collection,
+            kind=job.kind,
+            state=job.state.value if settled else "running",
+            total=job.total,
+            done=job.done,
+            failed=job.failed,
+            duplicates=job.duplicates,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at if settled else None,
+            rate=job.rate,
+            eta_s=job.eta_s,
+        )
+
+
+class JobsOut(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[JobOut]
+
+
+class ItemOut(BaseModel):
+    """What became of one item of a job."""
+
+    name: str
+    status: Literal["queued", "done", "failed", "duplicate"]
+    image_id: str | None
+    error: ErrorOut | None
+
+    @classmethod
+    def of(cls, item: JobItem) -> ItemOut:
+        return cls(name=item.name, status=item.status.value, image_id=item.image_id, error=ErrorOut.of(item.error))
+
+
+class ItemPage(BaseModel):
+    """Items of a job, in their order."""
+
+    items: list[ItemOut]
+    next_cursor: str | None
+
+
+class HitOut(BaseModel):
+    """An answer: `score` is the cosine, higher is nearer; `image` or `text` says what it is."""
+
+    id: str
+    score: float
+    image: ImageOut | None = None
+    text: TextOut | None = None
+
+    @classmethod
+    def of(cls, hit: Hit) -> HitOut:
+        return cls(
+            id=hit.id,
+            score=round(hit.score, 6),
+            image=ImageOut.of(hit.image) if hit.image else None,
+            text=TextOut.of(hit.text) if hit.text else None,
+        )
+
+
+class Took(BaseModel):
+    """Milliseconds by stage."""
+
+    encode: float
+    search: float
+    fetch: float
+    total: float
+
+
+class SearchOut(BaseModel):
+    """Hits, best first; `searched` is how many vectors were compared."""
+
+    hits: list[HitOut]
+    took_ms: Took
+    model: str
+    target: Target
+    searched: int
+
+
+class PartIn(BaseModel):
+    """One part of a query: exactly one of text, image_id, text_id, image and vector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: Valid | None = None
+    image_id: Id | None = None
+    text_id: Id | None = None
+    image: str | None = Field(None, description="A picture, as base64 or a data URI.")
+    vector: list[FiniteFloat] | None = None
+    weight: FiniteFloat = Field(1.0, description="How much it counts; negative turns away from it.")
+
+    def kind(self) -> str:
+        """Which of the fields was sent. Raises Validation unless it is exactly one."""
+        sent = [name for name in ("text", "image_id", "text_id", "image", "vector") if getattr(self, name) is not None]
+        if len(sent) != 1:
+            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {sent}")
+        return sent[0]
+
+
+class SearchIn(BaseModel):
+    """A query of weighted parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Annotated[list[PartIn], Field(min_length=1, max_length=32)]
+    target: Target = "images"
+    k: int = Field(10, ge=1)
+    collection: str | None = None
+    filter: Any = Field(None, description="Not supported yet; sending one is an error.")
+
+
+class ClassifyIn(BaseModel):
+    """Which of the labels fits a picture that is here already."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_id: Id
+    labels: Annotated[list[Valid], Field(min_length=1, max_length=1000)]
+    template: Valid = "{}"
+    collection: str | None = None
+
+
+class LabelOut(BaseModel):
+    """A label and its probability among those asked for."""
+
+    label: str
+    probability: float
+
+
+class ClassifyOut(BaseModel):
+    """Labels, likeliest first; the probabilities add up to 1."""
+
+    labels: list[LabelOut]
+
+
+class SpaceOut(BaseModel):
+    """The embedding space that a collection was filled in."""
+
+    fingerprint: str
+    model: str
+    d: int
+
+
+class CollectionOut(BaseModel):
+    """A collection with its counts; `space` is null until its first vector."""
+
+    name: str
+    description: str
+    images: int
+    texts: int
+    space: SpaceOut | None
+    created_at: str
+
+
+class CollectionsOut(BaseModel):
+    """All collections by name."""
+
+    collections: list[CollectionOut]
+
+
+class CollectionIn(BaseModel):
+    """A collection to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    description: Valid = ""

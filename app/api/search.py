@@ -1,0 +1,203 @@
+"""Searches by words, pictures, ids and vectors, and zero-shot classification."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
+
+from app.api.depends import (
+    CollectionDep,
+    LanesDep,
+    NoFilter,
+    ServiceDep,
+    checked_collection,
+    checked_k,
+    checked_query,
+    incoming,
+    refuse_filter,
+)
+from app.api.errors import told
+from app.api.form import receive
+from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, PartIn, SearchIn, SearchOut, Target
+from app.errors import BadRequest, Validation
+from app.search import Found, Part
+from app.service import Service
+
+router = APIRouter(prefix="/v1", tags=["search"])
+pictures = APIRouter(prefix="/v1", tags=["search"])
+queries = APIRouter(prefix="/v1", tags=["search"])
+
+MAX_LABELS = 1_000
+
+
+def _form(**fields: dict[str, Any]) -> dict[str, Any]:
+    properties = {"file": {"type": "string", "format": "binary"}, **fields}
+    schema = {"type": "object", "required": ["file"], "properties": properties}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+SEARCH_FORM = _form(k={"type": "integer"}, target={"enum": ["images", "texts"]}, collection={"type": "string"})
+CLASSIFY_FORM = _form(labels={"type": "array", "items": {"type": "string"}}, template={"type": "string"})
+CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
+
+
+@router.get("/search", dependencies=[NoFilter])
+async def search_words(
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    q: Annotated[str, Query(description="What to look for.")],
+    k: Annotated[int, Query(description="How many hits.")] = 10,
+    target: Target = "images",
+) -> SearchOut:
+    """Find pictures, or texts, by words."""
+    parts = [Part(text=checked_query(q, service))]
+    found = await lanes.queries.run(service.searcher.search, collection, parts, target, checked_k(k, service))
+    return answer(service, found, target)
+
+
+@queries.post("/search")
+async def search_parts(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: SearchIn) -> SearchOut:
+    """Find by several parts at once: words, pictures, ids and vectors, each with its weight."""
+    refuse_filter(body.filter)
+    collection = checked_collection(body.collection or collection)
+    k = checked_k(body.k, service)
+    searcher = service.searcher
+    async with incoming(service, lanes) as folder:
+        parts = await lanes.writes.run(asked, service, body.query, folder)
+        found = await lanes.queries.run(searcher.search, collection, parts, body.target, k)
+    return answer(service, found, body.target)
+
+
+@pictures.post("/search/image", openapi_extra=SEARCH_FORM, dependencies=[NoFilter])
+async def search_picture(
+    request: Request,
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    k: int = 10,
+    target: Target = "images",
+) -> SearchOut:
+    """Find pictures like the one sent, or the texts that fit it."""
+    searcher = service.searcher
+    async with incoming(service, lanes) as folder:
+        form = await receive(request, folder, max_files=1)
+        refuse_filter(form.one("filter"))
+        k = checked_k(number(form.one("k"), k), service)
+        target = chosen_target(form.one("target"), target)
+        collection = checked_collection(form.one("collection") or collection)
+        parts = [Part(picture=form.file().path)]
+        found = await lanes.queries.run(searcher.search, collection, parts, target, k)
+    return answer(service, found, target)
+
+
+@pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
+async def classify(request: Request, service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> ClassifyOut:
+    """Say which of the labels fits a picture, sent along or here already (JSON with `image_id`)."""
+    searcher = service.searcher
+    async with incoming(service, lanes) as folder:
+        if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
+            body = await read_classify(request, service.settings.max_json_bytes)
+            part = Part(image_id=body.image_id)
+            labels, template = body.labels, body.template
+            collection = checked_collection(body.collection or collection)
+        else:
+            form = await receive(request, folder, max_files=1)
+            part = Part(picture=form.file().path)
+            labels, template = form.all("labels"), form.one("template") or "{}"
+            collection = checked_collection(form.one("collection") or collection)
+        check_labels(labels, template, service)
+        found = await lanes.queries.run(searcher.classify, collection, part, labels, template)
+    return ClassifyOut(labels=[LabelOut(label=label, probability=share) for label, share in found])
+
+
+def answer(service: Service, found: Found, target: Target) -> SearchOut:
+    """The hits as the contract words them."""
+    return SearchOut.model_validate(
+        {
+            "hits": [HitOut.of(hit) for hit in found.hits],
+            "took_ms": found.took_ms,
+            "model": service.engine.encoder.space.model,
+            "target": target,
+            "searched": found.searched,
+        }
+    )
+
+
+def asked(service: Service, query: Sequence[PartIn], folder: Path) -> list[Part]:
+    """The parts of a query, checked; pictures are written to `folder`. Raises Validation."""
+    parts = []
+    for n, part in enumerate(query):
+        kind = part.kind()
+        if kind == "text":
+            parts.append(Part(text=checked_query(part.text or "", service), weight=part.weight))
+        elif kind == "image":
+            path = folder / str(n)
+            path.write_bytes(picture_bytes(part.image or ""))
+            parts.append(Part(picture=path, weight=part.weight))
+        else:
+            parts.append(Part(image_id=part.image_id, text_id=part.text_id, vector=part.vector, weight=part.weight))
+    return parts
+
+
+def picture_bytes(text: str) -> bytes:
+    """The bytes of base64 or of a data URI. Raises Validation."""
+    if text.startswith("data:"):
+        head, comma, text = text.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise Validation("a data URI must be base64: data:image/png;base64,...")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Validation("image is not valid base64") from None
+
+
+def number(text: str | None, default: int) -> int:
+    """A whole number of a form. Raises Validation."""
+    if text is None:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise Validation("k must be a whole number") from None
+
+
+def chosen_target(text: str | None, default: Target) -> Target:
+    """The target of a form. Raises Validation."""
+    if text is None:
+        return default
+    if text == "images":
+        return "images"
+    if text == "texts":
+        return "texts"
+    raise Validation("target must be images or texts")
+
+
+def check_labels(labels: Sequence[str], template: str, service: Service) -> None:
+    """Raise Validation unless labels and template can be asked about."""
+    if not 1 <= len(labels) <= MAX_LABELS:
+        raise Validation(f"send 1 to {MAX_LABELS} labels, got {len(labels)}")
+    if "{}" not in template and "{label}" not in template:
+        raise Validation("template must hold {} where the label goes")
+    for label in labels:
+        checked_query(label, service)
+        checked_query(template + label, service)
+
+
+async def read_classify(request: Request, most: int) -> ClassifyIn:
+    """The JSON body of a classification. Raises BadRequest, Validation, PayloadTooLarge."""
+    if len(body := await request.body()) > most:
+        raise Validation(f"a JSON body may have {most} bytes")
+    try:
+        return ClassifyIn.model_validate(json.loads(body))
+    except ValidationError as error:
+        raise Validation(told(error.errors())) from None
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None

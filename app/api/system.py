@@ -1,0 +1,48 @@
+"""What operators ask: counts, models, health, metrics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.depends import CollectionDep, LanesDep, ServiceDep
+from app.encoder.models import LISTED
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/v1/stats")
+async def stats(service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> dict[str, Any]:
+    """Counts, the index and how far it is behind the log, the model and its space."""
+    return await lanes.reads.run(service.stats, collection)
+
+
+@router.get("/v1/models")
+async def models(service: ServiceDep) -> dict[str, Any]:
+    """The models known, and which one is loaded."""
+    return {"models": [asdict(model) for model in LISTED], "loaded": service.model()}
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """200 as long as the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(service: ServiceDep, response: Response) -> dict[str, Any]:
+    """200 when searches can be answered, else 503 with the reasons."""
+    reasons = service.ready()
+    if reasons:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    return {"status": "not ready" if reasons else "ok", "reasons": reasons}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request, lanes: LanesDep) -> Response:
+    """Prometheus' text format."""
+    text = await lanes.reads.run(request.app.state.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

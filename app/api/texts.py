@@ -1,0 +1,44 @@
+"""Texts that pictures can be asked about."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from app.api.depends import CollectionDep, LanesDep, ServiceDep, checked_collection, checked_query
+from app.api.schemas import TextOut, TextsIn, TextsOut
+from app.service import Service
+from app.types import Text
+
+router = APIRouter(prefix="/v1/texts", tags=["texts"])
+
+
+@router.post("")
+async def put_texts(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: TextsIn) -> TextsOut:
+    """Store up to 1,000 texts; a known id gets the new words. They can be found when this answers."""
+    for item in body.texts:
+        checked_query(item.text, service)
+    collection = checked_collection(body.collection or collection)
+    stored = await lanes.queries.run(put, service, collection, body)
+    return TextsOut(texts=[TextOut.of(text) for text in stored])
+
+
+@router.get("/{id}")
+async def get_text(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> TextOut:
+    """One text."""
+    return TextOut.of(await lanes.reads.run(service.library.get_text, collection, id))
+
+
+@router.delete("/{id}", status_code=204)
+async def delete_text(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> None:
+    """Delete a text: no search sent after this answer finds it."""
+    await lanes.writes.run(service.library.delete_text, collection, id)
+
+
+def put(service: Service, collection: str, body: TextsIn) -> list[Text]:
+    """Encode, store, and wait until the index has them."""
+    engine = service.engine
+    vectors = engine.searcher.encode_texts([item.text for item in body.texts])
+    items = [(item.id, item.text, item.metadata) for item in body.texts]
+    stored, seq = service.library.put_texts(collection, engine.encoder.space.fingerprint, items, vectors)
+    service.settle("texts", seq)
+    return stored

@@ -1,0 +1,38 @@
+"""Bounded lanes of threads, so that no kind of work can take the threads of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from app.errors import Overloaded
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Lane:
+    """At most `width` calls at once and `depth` waiting; more are refused with Overloaded."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        self._limiter = anyio.CapacityLimiter(width)
+        self._depth = depth
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a blocking function in a thread of this lane."""
+        if self._limiter.statistics().tasks_waiting >= self._depth:
+            raise Overloaded("too many requests are waiting; try again in a moment")
+        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
+
+
+class Lanes:
+    """The lanes of one application: queries, reads of rows and files, and writes."""
+
+    def __init__(self, queries: int) -> None:
+        self.queries = Lane(min(queries, 64), queries)
+        self.reads = Lane(8, 1024)
+        self.writes = Lane(32, 1024)

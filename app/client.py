@@ -1,0 +1,106 @@
+"""Speaks to a running server for the command line. Every failure is one line, a ServerError."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+SECONDS = 60.0
+UPLOAD_SECONDS = 600.0
+
+
+class ServerError(Exception):
+    """The server is away, or has refused; the text says what and why."""
+
+
+class Client:
+    """The calls that the commands need."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server.rstrip("/")
+        # trust_env off: a proxy of the environment has no business with a server named here
+        self._http = httpx.Client(base_url=self.server, timeout=SECONDS, trust_env=False)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
+        """Send (name, path) files as one bulk; returns the Job."""
+        with ExitStack() as opened:
+            parts = [("files", (name, opened.enter_context(open(path, "rb")))) for name, path in files]
+            return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
+
+    def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Store up to 1,000 texts."""
+        return self._call("POST", "/v1/texts", json={"texts": list(texts)}, timeout=UPLOAD_SECONDS)
+
+    def job(self, id: str) -> dict[str, Any]:
+        """A Job."""
+        return self._call("GET", f"/v1/jobs/{id}")
+
+    def failed_items(self, id: str) -> Iterator[dict[str, Any]]:
+        """The items of a job that failed."""
+        params: dict[str, Any] = {"status": "failed", "limit": 1000}
+        while True:
+            page = self._call("GET", f"/v1/jobs/{id}/items", params=params)
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
+    def search(self, words: str, k: int, target: str = "images") -> dict[str, Any]:
+        """Search by words."""
+        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target})
+
+    def search_picture(self, path: Path, k: int, target: str = "images") -> dict[str, Any]:
+        """Search by a picture."""
+        with open(path, "rb") as file:
+            return self._call(
+                "POST", "/v1/search/image", files={"file": (path.name, file)}, data={"k": str(k), "target": target}
+            )
+
+    def stats(self) -> dict[str, Any]:
+        """Counts, index and model."""
+        return self._call("GET", "/v1/stats")
+
+    def readiness(self) -> dict[str, Any]:
+        """What /readyz says, whatever its status."""
+        with self._told():
+            answer: dict[str, Any] = self._http.get("/readyz").json()
+        return answer
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        with self._told():
+            response = self._http.request(method, path, **kwargs)
+            if response.is_error:
+                raise ServerError(refusal(response))
+            answer: dict[str, Any] = response.json()
+        return answer
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError:
+            raise ServerError(f"no server answers at {self.server}; start one with `sightline serve`") from None
+        except httpx.HTTPError as error:
+            raise ServerError(f"the connection to {self.server} failed: {error or type(error).__name__}") from None
+        except ValueError:
+            raise ServerError(f"what answers at {self.server} is not Sightline") from None
+
+
+def refusal(response: httpx.Response) -> str:
+    """A problem+json answer as one line."""
+    try:
+        problem = response.json()
+        return f"{problem['detail']} ({problem['code']})"
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {response.status_code}"

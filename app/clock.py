@@ -1,0 +1,20 @@
+"""Wall-clock time for people; every timeout and lease uses `time.monotonic` instead."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def now() -> str:
+    """The time as RFC 3339 in UTC, with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds from `moment` (RFC 3339) to now, never negative."""
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+
+
+def seconds_between(start: str, end: str) -> float:
+    """Seconds from `start` to `end` (RFC 3339), never negative."""
+    return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())

@@ -1,0 +1,1 @@
+"""Untrusted pictures and archives, read in child processes that can be killed."""

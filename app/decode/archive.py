@@ -1,0 +1,349 @@
+"""Archives, read as streams of members within fixed bounds. Runs in a decode child.
+
+No member's name is ever used as a path, nothing is ever extracted by the libraries, and what counts
+against the limits is what was really read. The policy is all or nothing for the archive (past a
+limit, or cut off: nothing of it is taken) and one by one for its members.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, BinaryIO, Protocol, Self, cast
+
+from app.decode.captions import FIELDS, MAX_BYTES, NAME, Captions, is_captions, normal
+from app.decode.faults import from_os_error
+from app.decode.formats import ARCHIVE_HEAD, is_archive, read_header, sniff
+from app.decode.limits import ArchiveLimits, PictureLimits
+from app.errors import ArchiveCorrupt, ArchiveLimit, ImageTooLarge, SightlineError, UnsupportedMediaType
+from app.types import ItemError
+
+MANIFEST = "manifest.jsonl"
+_CHUNK = 1 << 16
+_NOISE = frozenset({"thumbs.db", "desktop.ini"})
+_DIRECTORY_BYTES_PER_MEMBER = 1 << 10  # zip: far more than a name and its fields take
+_ENTRIES_PER_MEMBER = 4  # folders and noise are not members, but are bounded too
+_ODD_LINK = ItemError("unsupported_media_type", "Links, devices and other special files are not taken.")
+_ENCRYPTED = ItemError("unsupported_media_type", "Encrypted members cannot be read.")
+_METHOD = ItemError("unsupported_media_type", "Only stored and deflated zip members are taken.")
+_SPARSE = ItemError("unsupported_media_type", "Sparse files are not taken.")
+_ZIP_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+_DAMAGED = ItemError("image_corrupt", "Its data in the archive is damaged.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One entry of an archive: the name it was given, and its bytes or why it has none."""
+
+    name: str
+    size: int
+    content: Callable[[], Iterator[bytes]] | ItemError
+
+
+@dataclass(slots=True)
+class _Budget:
+    """Bytes that may still be read before the archive is past its limit."""
+
+    limit: int
+    spent: int = 0
+
+    def spend(self, count: int) -> None:
+        self.spent += count
+        if self.spent > self.limit:
+            raise ArchiveLimit(f"The archive expands to more than {self.limit:,} bytes.")
+
+
+def expand(path: Path, folder: Path, limits: ArchiveLimits, pictures: PictureLimits) -> Path:
+    """Write the pictures of a zip, tar or tar.gz into `folder` as 000001, 000002, …
+
+    Returns the path of `manifest.jsonl` in `folder`: one line an item, in order, with n, name, file
+    (null if refused), bytes, error ({code, detail} or null), id, caption, tags and metadata. Folders,
+    hidden files and the litter of desktops are no items. Raises ArchiveLimit past the limits,
+    ArchiveCorrupt for an archive that is damaged or holds no picture, UnsupportedMediaType for
+    anything else, StorageFull, ReadOnly, BlobMissing or Overloaded for the disk; nothing is left then.
+    """
+    expansion = _Expansion(folder, limits, pictures)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with path.open("rb") as file:
+            for member in _members(file, limits, expansion.budget):
+                expansion.take(member)
+        return expansion.finish()
+    except BaseException as error:
+        expansion.discard()
+        if isinstance(error, SightlineError):
+            raise
+        if isinstance(error, MemoryError):
+            raise ArchiveLimit("The archive needs more memory than allowed.") from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise from_os_error(error) from error
+        raise ArchiveCorrupt("The archive is cut off or damaged.") from error
+
+
+class _Expansion:
+    """The items so far. `budget` is spent by whoever reads."""
+
+    def __init__(self, folder: Path, limits: ArchiveLimits, pictures: PictureLimits) -> None:
+        self.folder, self.limits, self.pictures = folder, limits, pictures
+        self.budget = _Budget(limits.max_bytes)
+        self._captions = Captions()
+        self._items: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._entries = 0
+
+    def take(self, member: _Member) -> None:
+        """Write one member, or note why not."""
+        self._entries += 1
+        if self._entries > _ENTRIES_PER_MEMBER * self.limits.max_members + 100:
+            raise ArchiveLimit(f"The archive has more than {self.limits.max_members:,} members.")
+        name = normal(member.name)
+        if _is_noise(name):
+            return
+        if is_captions(name):
+            self._read_captions(name, member)
+            return
+        number = len(self._items) + 1
+        if number > self.limits.max_members:
+            raise ArchiveLimit(f"The archive has more than {self.limits.max_members:,} members.")
+        target = self.folder / f"{number:06d}"
+        try:
+            size, error = self._write(member, target), None
+        except SightlineError as refusal:
+            if isinstance(refusal, ArchiveLimit | ArchiveCorrupt):
+                raise
+            size, error = member.size, ItemError(refusal.code, refusal.detail)
+        except _ItemRefused as refusal:
+            size, error = member.size, refusal.error
+        self._note(member.name, None if error else target.name, size, error)
+        self._names.append(name)
+        if error:
+            target.unlink(missing_ok=True)
+
+    def finish(self) -> Path:
+        """Join the captions to the items and write the manifest."""
+        for item, name in zip(self._items, self._names, strict=True):
+            said = self._captions.of(name)
+            if not isinstance(said, ItemError):
+                item.update(said)
+            elif item["error"] is None:
+                (self.folder / item["file"]).unlink()
+                item.update(file=None, error={"code": said.code, "detail": said.detail})
+        if not any(item["file"] for item in self._items):
+            reason = f": {self._items[0]['error']['detail']}" if self._items else "."
+            raise ArchiveCorrupt(f"The archive holds no pictures{reason}")
+        for report in self._captions.reports(frozenset(self._names)):
+            self._note(NAME, None, 0, report)
+        path = self.folder / MANIFEST
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="ascii") as file:
+            file.writelines(json.dumps(item) + "\n" for item in self._items)
+        temporary.replace(path)
+        return path
+
+    def discard(self) -> None:
+        """Remove what was written: of a refused archive nothing is taken."""
+        for number in range(1, len(self._items) + 2):
+            (self.folder / f"{number:06d}").unlink(missing_ok=True)
+
+    def _note(self, name: str, file: str | None, size: int, error: ItemError | None) -> None:
+        self._items.append(
+            {
+                "n": len(self._items) + 1,
+                "name": _shown(name),
+                "file": file,
+                "bytes": size,
+                "error": {"code": error.code, "detail": error.detail} if error else None,
+                **dict.fromkeys(FIELDS),
+            }
+        )
+
+    def _write(self, member: _Member, target: Path) -> int:
+        """Copy a member to `target` and check its header; its size in bytes."""
+        limit = min(self.limits.max_member_bytes, self.pictures.max_bytes)
+        with target.open("xb") as out:
+            for count, chunk in enumerate(_read(member, limit)):
+                if count == 0:
+                    _check_head(chunk)
+                out.write(chunk)
+            size = out.tell()
+        with target.open("rb") as file:
+            read_header(file, self.pictures)
+        return size
+
+    def _read_captions(self, name: str, member: _Member) -> None:
+        try:
+            self._captions.read(name, b"".join(_read(member, MAX_BYTES)))
+        except ImageTooLarge:
+            self._captions.problems.append(ItemError("validation", f"{NAME} has more than {MAX_BYTES:,} bytes."))
+        except _ItemRefused as refusal:
+            self._captions.problems.append(refusal.error)
+
+
+class _ItemRefused(Exception):
+    """A member that cannot be taken, for a reason that is no picture's."""
+
+    def __init__(self, error: ItemError) -> None:
+        super().__init__(error.detail)
+        self.error = error
+
+
+def _is_noise(name: str) -> bool:
+    parts = name.split("/")
+    hidden = any(part.startswith(".") and part != ".." for part in parts)
+    return not name or hidden or "__MACOSX" in parts or parts[-1].lower() in _NOISE
+
+
+def _shown(name: str) -> str:
+    """A name as display text: valid Unicode, no control characters, at most 255 characters."""
+    text = name.encode("utf-8", "replace").decode()
+    return "".join(char if char.isprintable() or char == "\u200d" else "\ufffd" for char in text[:255])
+
+
+def _check_head(head: bytes) -> None:
+    if is_archive(head):
+        raise UnsupportedMediaType("Archives inside archives are not opened.")
+    sniff(head[:64])
+
+
+def _read(member: _Member, limit: int) -> Iterator[bytes]:
+    """The bytes of a member in chunks, at most `limit` of them; one empty chunk for an empty member."""
+    if isinstance(member.content, ItemError):
+        raise _ItemRefused(member.content)
+    if member.size > limit:
+        raise ImageTooLarge(f"The file has {member.size:,} bytes; the limit is {limit:,}.")
+    total = 0
+    for chunk in member.content():
+        total += len(chunk)
+        if total > limit:
+            raise ImageTooLarge(f"The file has more than {limit:,} bytes.")
+        yield chunk
+    if total == 0:
+        yield b""
+
+
+def _members(file: BinaryIO, limits: ArchiveLimits, budget: _Budget) -> Iterator[_Member]:
+    kind = is_archive(file.read(ARCHIVE_HEAD))
+    file.seek(0)
+    if kind == "zip":
+        return _zip(file, limits, budget)
+    if kind == "tar":
+        return _tar(file, budget)
+    if kind == "tar.gz":
+        return _tar(gzip.GzipFile(fileobj=file, mode="rb"), budget)
+    raise UnsupportedMediaType("This is not a zip, tar or tar.gz archive.")
+
+
+def _zip(file: BinaryIO, limits: ArchiveLimits, budget: _Budget) -> Iterator[_Member]:
+    entries, size = _directory(file)
+    bound = _ENTRIES_PER_MEMBER * limits.max_members + 100
+    if entries > bound or size > bound * _DIRECTORY_BYTES_PER_MEMBER:
+        raise ArchiveLimit(f"The archive has more than {limits.max_members:,} members.")
+    with zipfile.ZipFile(file) as archive:
+        for info in archive.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
+            if info.is_dir() or kind == stat.S_IFDIR:
+                continue
+            content: Callable[[], Iterator[bytes]] | ItemError = partial(_zip_chunks, archive, info, budget)
+            if kind not in (0, stat.S_IFREG):
+                content = _ODD_LINK
+            elif info.flag_bits & 1:
+                content = _ENCRYPTED
+            elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                content = _METHOD
+            yield _Member(info.filename, info.file_size, content)
+
+
+def _directory(file: BinaryIO) -> tuple[int, int]:
+    """Entries and bytes of a zip's central directory as it claims, before zipfile loads it whole."""
+    end = file.seek(0, os.SEEK_END)
+    start = max(0, end - (1 << 16) - 22)
+    file.seek(start)
+    tail = file.read()
+    at = tail.rfind(b"PK\5\6")
+    if at < 0:
+        raise ArchiveCorrupt("The zip archive is cut off: its table of contents is missing.")
+    entries, size = struct.unpack("<HI", tail[at + 10 : at + 16])
+    wide = start + at - 76  # zip64: a record of 56 bytes and a locator of 20 before the end
+    if wide >= 0:
+        file.seek(wide)
+        record = file.read(56)
+        if record[:4] == b"PK\6\6":
+            entries, size = struct.unpack("<QQ", record[32:48])
+    file.seek(0)
+    return entries, size
+
+
+def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget) -> Iterator[bytes]:
+    try:
+        with archive.open(info) as source:
+            while chunk := source.read(_CHUNK):
+                budget.spend(len(chunk))
+                yield chunk
+    except _ZIP_DAMAGE as error:  # concerns this member alone
+        raise _ItemRefused(_DAMAGED) from error
+
+
+def _tar(source: _Readable, budget: _Budget) -> Iterator[_Member]:
+    # As a stream, tarfile only ever reads forwards: whatever it skips is paid for as well.
+    counted = cast(IO[bytes], _Counted(source, budget))
+    with tarfile.open(fileobj=counted, mode="r|", tarinfo=_TarInfo) as archive:
+        for info in archive:
+            if info.isdir():
+                continue
+            content: Callable[[], Iterator[bytes]] | ItemError = partial(_tar_chunks, archive, info)
+            if info.issparse():
+                content = _SPARSE
+            elif not info.isreg():
+                content = _ODD_LINK
+            yield _Member(info.name, max(0, info.size), content)
+
+
+def _tar_chunks(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
+    source = archive.extractfile(info)
+    while source is not None and (chunk := source.read(_CHUNK)):
+        yield chunk
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A header that is damaged or cut off is an error; tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise ArchiveCorrupt("The archive is cut off or damaged.") from error
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Counted:
+    """A stream whose bytes are paid for."""
+
+    def __init__(self, source: _Readable, budget: _Budget) -> None:
+        self._source, self._budget = source, budget
+
+    def read(self, size: int) -> bytes:
+        data = self._source.read(size)
+        self._budget.spend(len(data))
+        return data

@@ -1,0 +1,119 @@
+"""`sightline demo`: the whole service on the built-in model and gallery, in a scratch directory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from app.client import Client, ServerError
+from app.errors import StartupError
+from app.ingest import run, show
+from app.settings import Settings
+from app.show import show_hits
+
+START_SECONDS = 120.0
+END_SECONDS = 20.0
+SEARCHES = ("red car", "a cat next to a cake", "笑脸")
+TEXTS_A_CALL = 500
+
+
+def demo(settings: Settings, console: Console, *, once: bool) -> None:
+    """Load the gallery into a fresh server, show three searches, serve on (unless `once`)."""
+    folder = gallery()
+    with tempfile.TemporaryDirectory(prefix="sightline-demo-") as scratch:
+        port = free_port(settings.host, settings.port)
+        with served(Path(scratch), settings.host, port) as process:
+            with Client(f"http://{settings.host}:{port}") as client:
+                with console.status("loading the starter model"):
+                    await_ready(client, process)
+                began = time.monotonic()
+                report = run(client, [[("gallery.zip", folder / "gallery.zip")]], console)
+                show(report, console)
+                console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
+                load_texts(client, folder / "texts.jsonl")
+                for words in SEARCHES:
+                    console.print(f"\nsightline search {words!r}")
+                    show_hits(client.search(words, 5), console)
+            if report.failed:
+                raise ServerError(f"{report.failed} pictures of the gallery could not be loaded")
+            if not once:
+                console.print(f"\nSearch it yourself at http://{settings.host}:{port}/ (Ctrl-C ends the demo)")
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
+
+
+def gallery() -> Path:
+    """The folder of the demo gallery: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).parent
+    for folder in (package / "gallery", package.parent / "demo"):
+        if (folder / "gallery.zip").is_file():
+            return folder
+    raise StartupError("the demo gallery is not installed; run the demo from a checkout")
+
+
+@contextlib.contextmanager
+def served(data_dir: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of its own process on `data_dir`, ended with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve"],
+        env={
+            **os.environ,
+            "SIGHTLINE_DATA_DIR": str(data_dir),
+            "SIGHTLINE_HOST": host,
+            "SIGHTLINE_PORT": str(port),
+            "SIGHTLINE_MODEL": "starter",
+            "SIGHTLINE_LOG_LEVEL": "warning",
+        },
+        start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its server
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def await_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers searches. Raises StartupError when it does not come up."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StartupError("the server ended before it was ready; its message stands above")
+        with contextlib.suppress(ServerError):
+            if not client.readiness()["reasons"]:
+                return
+        time.sleep(0.1)
+    raise StartupError(f"the server was not ready within {START_SECONDS:.0f} s")
+
+
+def load_texts(client: Client, path: Path) -> None:
+    """Store the texts that pictures of the gallery can be asked about."""
+    texts: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+    for start in range(0, len(texts), TEXTS_A_CALL):
+        client.texts(texts[start : start + TEXTS_A_CALL])
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port if nobody listens there, else any free one."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise StartupError(f"no port of {host} is free")

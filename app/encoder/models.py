@@ -1,0 +1,190 @@
+"""Which models there are, where their files come from, and how one is loaded.
+
+Weights are only ever read from safetensors files: a pickle can run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.encoder.colours import ColoursEncoder
+from app.encoder.protocol import Encoder
+from app.errors import StartupError
+
+STARTER = Path(__file__).parent / "starter"
+WEIGHTS = "open_clip_model.safetensors"
+HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
+PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of `sightline models`."""
+
+    name: str
+    size: str
+    languages: str
+    note: str
+
+
+LISTED = (
+    Listed("starter", "built in", "en, zh", "drawings and emoji; works with no download; does not know photographs"),
+    Listed("colours", "built in", "en, zh", "sees colours only; for trying out an installation"),
+    Listed("ViT-B-32/laion2b_s34b_b79k", "151 M", "en", "photographs; a good first choice on a CPU"),
+    Listed("ViT-L-14/datacomp_xl_s13b_b90k", "428 M", "en", "photographs; better and slower, for a GPU"),
+    Listed("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "366 M", "100", "photographs in many languages"),
+    Listed("hf-hub:ORG/REPO", "", "", "any open_clip model of the hub that has safetensors"),
+    Listed("NAME:FILE.safetensors", "", "", "any open_clip architecture with weights from a local file"),
+    Listed("local-dir:FOLDER", "", "", "a folder with open_clip_config.json, weights and tokenizer"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model whose files are all on this machine."""
+
+    name: str
+    architecture: str
+    weights: Path | None
+    preprocess: dict[str, Any] | None = None
+    quick_gelu: bool = False
+
+
+def locate(name: str, cache: Path) -> Located:
+    """Find the model's files, downloading them into `cache` if they must come from the hub.
+
+    Raises StartupError, with one line that says what to do, when they cannot be had.
+    """
+    if name == "colours":
+        return Located(name, name, None)
+    if name == "starter":
+        return _folder(name, STARTER)
+    if name.startswith("local-dir:"):
+        return _folder(name, Path(name.removeprefix("local-dir:")))
+    if name.startswith("hf-hub:"):
+        return _hub(name, cache)
+    if ":" in name:
+        return _file(name)
+    if "/" in name:
+        return _tag(name, cache)
+    raise StartupError(f"unknown model {name!r}; `sightline models` lists what there is")
+
+
+def load(name: str, cache: Path, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
+    """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
+    return load_located(locate(name, cache), device=device, precision=precision, threads=threads)
+
+
+def load_located(located: Located, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
+    """Load a located model, ready to encode. Raises StartupError when its files do not fit together."""
+    if located.weights is None:
+        return ColoursEncoder()
+    import torch  # here, not above: `colours` and the client commands start without it
+
+    from app.encoder import open_clip
+
+    if threads:
+        torch.set_num_threads(threads)
+    return open_clip.build(
+        located.name,
+        located.architecture,
+        located.weights,
+        file_digest(located.weights),
+        preprocess=located.preprocess,
+        device=device,
+        precision=precision,
+        quick_gelu=located.quick_gelu,
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folder(name: str, folder: Path) -> Located:
+    weights = folder / WEIGHTS
+    for path in (folder / "open_clip_config.json", weights):
+        if not path.is_file():
+            raise StartupError(f"model {name}: {path.name} is missing in {folder}")
+    return Located(name, f"local-dir:{folder}", weights)
+
+
+def _file(name: str) -> Located:
+    architecture, _, path = name.partition(":")
+    weights = Path(path)
+    if weights.suffix != ".safetensors":
+        raise StartupError(f"model {name}: weights must be a .safetensors file (other formats can run code)")
+    if not weights.is_file():
+        raise StartupError(f"model {name}: there is no file {weights}")
+    import open_clip
+
+    if architecture not in open_clip.list_models():
+        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}")
+    return Located(name, architecture, weights)
+
+
+def _tag(name: str, cache: Path) -> Located:
+    import open_clip
+
+    architecture, _, tag = name.partition("/")
+    if architecture not in open_clip.list_models():
+        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}")
+    config = open_clip.get_pretrained_cfg(architecture, tag)
+    if not config:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise StartupError(f"unknown model {name!r}: the tags of {architecture} are {tags}")
+    repository = str(config.get("hf_hub") or "").rstrip("/")
+    if not repository:
+        raise StartupError(f"model {name} has no safetensors on the hub; take one of `sightline models`")
+    if len(repository.split("/")) > 2:  # org/repo/file: the tag names one file of its repository
+        repository, _, file = repository.rpartition("/")
+        names: tuple[str, ...] = (str(Path(file).with_suffix(".safetensors")),)
+    else:
+        names = HUB_NAMES
+    preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
+    return Located(
+        name, architecture, _download(name, repository, names, cache), preprocess, bool(config.get("quick_gelu"))
+    )
+
+
+def _hub(name: str, cache: Path) -> Located:
+    repository = name.removeprefix("hf-hub:")
+    weights = _download(name, repository, HUB_NAMES, cache)
+    for extra in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
+        try:
+            _download(name, repository, (extra,), cache)
+        except StartupError:
+            if extra == "open_clip_config.json":
+                raise
+    return Located(name, f"local-dir:{weights.parent}", weights)
+
+
+def _download(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path:
+    """The first of `files` that the repository has, from the cache or the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    logging.getLogger(__name__).info("looking for the weights of %s", name)
+    reached = True
+    for file in files:
+        try:
+            return Path(hf_hub_download(repository, file, cache_dir=cache))
+        except LocalEntryNotFoundError:  # not in the cache, and the hub is out of reach
+            reached = False
+        except EntryNotFoundError:
+            continue
+        except Exception:  # whatever the hub's client raises, the person needs the same advice
+            reached = False
+            break
+    if reached:
+        raise StartupError(f"model {name}: {repository} has no safetensors weights; other formats are not read")
+    raise StartupError(
+        f"model {name}: the weights cannot be downloaded; connect to the model hub once, or use a local file with"
+        f" --model NAME:FILE.safetensors, or --model starter"
+    )

@@ -1,0 +1,48 @@
+"""What an encoder is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from app.types import EmbeddingSpace, Preprocessing
+
+Pixels = npt.NDArray[np.uint8]
+Embeddings = npt.NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """Maps pictures and texts into one space, in which the cosine says how well they fit.
+
+    `temperature` is the factor on the cosines before the softmax of zero-shot classification (the model's
+    own learnt `exp(logit_scale)`); `device` says where it runs, for people.
+    """
+
+    @property
+    def space(self) -> EmbeddingSpace: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        """uint8 [n, size, size, 3] (RGB) to float32 [n, d], rows of length 1."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """n texts to float32 [n, d], rows of length 1."""
+        ...
+
+
+def normalised(vectors: npt.NDArray[np.floating]) -> Embeddings:
+    """Rows of length 1, as float32 [n, d]."""
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -1,0 +1,192 @@
+"""Takes uploaded archives and folders of pictures into the library, a few members at a time.
+
+An upload waits as `media/.incoming/<job>-<n>` (an archive or a folder). An archive is expanded into
+`<job>-<n>.members` by a decode child; then both are a folder with a manifest, whose members are moved in
+chunks. Each chunk is one commit that also says how far we are, so a restart goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from app.decode.limits import ArchiveLimits
+from app.decode.pool import DecodePool
+from app.description import Description
+from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation
+from app.library import Library
+from app.media import Saved, discard
+from app.store import jobs
+from app.store.jobs import Source
+from app.types import ItemError, ItemStatus, NewImage
+
+log = logging.getLogger(__name__)
+
+CHUNK = 64  # members that share one commit
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One line of a manifest, checked: either a picture to take in or the reason why not."""
+
+    name: str
+    saved: Saved | None = None
+    new: NewImage | None = None
+    error: ItemError | None = None
+
+
+class Importer:
+    """Runs in a thread of its own beside the worker's batches."""
+
+    def __init__(
+        self, library: Library, pool: DecodePool, limits: ArchiveLimits, seconds: float, lease: float, attempts: int
+    ) -> None:
+        self._library = library
+        self._database = library.database
+        self._media = library.media
+        self._pool = pool
+        self._limits = limits
+        self._seconds = seconds
+        self._lease = lease
+        self._attempts = attempts
+        self._changed = self._database.watch()
+
+    def run(self, owner: str, stopping: threading.Event) -> None:
+        """Take in uploads, oldest first, until `stopping`."""
+        while not stopping.is_set():
+            try:
+                seen = self._changed()
+                until = time.monotonic() + self._lease
+                source = self._database.write(partial(jobs.claim_source, owner=owner, until=until))
+                if source is not None:
+                    self._take_in(owner, source, stopping)
+                    continue
+                while self._changed() == seen and not stopping.wait(POLL_SECONDS):
+                    pass
+            except SightlineError as error:
+                log.warning("waiting: %s", error.detail)
+                stopping.wait(1.0)
+
+    def _take_in(self, owner: str, source: Source, stopping: threading.Event) -> None:
+        try:
+            if source.attempts > self._attempts:
+                raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
+            folder = self._folder(source)
+            total = sum(1 for _ in lines(folder))
+            members = (self._check(folder, line) for line in islice(lines(folder), source.imported, None))
+            done = source.imported
+            while chunk := list(islice(members, CHUNK)):
+                done += len(chunk)
+                if not self._commit(owner, source, chunk, done, total - done):
+                    return
+                if stopping.is_set() and done < total:
+                    self._give_back(owner, source)
+                    return
+            self._finish(owner, source, None)
+        except Rejected as error:
+            self._finish(owner, source, error)
+        except SightlineError:  # a full disk, say: the upload stays, and is tried again
+            self._give_back(owner, source)
+            raise
+        except Exception:
+            log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
+            self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
+
+    def _folder(self, source: Source) -> Path:
+        """The folder of members, expanding the archive first if that has not been done."""
+        upload = self._media.upload(source.job_id, source.n)
+        if source.kind == "folder":
+            return upload
+        members = upload.with_name(upload.name + ".members")
+        if not (members / "manifest.jsonl").exists():
+            discard(members)
+            members.mkdir()
+            try:
+                self._pool.expand(upload, members, self._limits, self._seconds).result()
+            except CancelledError:
+                raise ArchiveCorrupt("the archive was not read to its end") from None
+        return members
+
+    def _check(self, folder: Path, line: dict[str, Any]) -> Member:
+        name = str(line["name"])
+        if line.get("error"):
+            return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
+        try:
+            saved = self._media.save(folder / line["file"])
+            said = Description(
+                id=line.get("id"),
+                caption=line.get("caption"),
+                tags=tuple(line.get("tags") or ()),
+                metadata=line.get("metadata") or {},
+                source=name,
+            )
+            return Member(name, saved, self._library.describe(saved, said))
+        except (Rejected, Validation) as error:
+            return Member(name, error=ItemError(error.code, error.detail))
+
+    def _commit(self, owner: str, source: Source, chunk: list[Member], done: int, pending: int) -> bool:
+        """Take the members in; False when the upload is no longer ours."""
+
+        def work(c: apsw.Connection) -> bool:
+            if not jobs.holds_source(c, owner, source):
+                return False
+            for member in chunk:
+                self._insert(c, source, member)
+            jobs.progress(c, source, done, pending)
+            return True
+
+        return self._database.write(work)
+
+    def _insert(self, c: apsw.Connection, source: Source, member: Member) -> None:
+        job, name = source.job_id, member.name
+        if member.saved is None or member.new is None:
+            jobs.add_item(c, job, name, ItemStatus.FAILED, error=member.error)
+            return
+        try:
+            added = self._library.insert(c, source.collection, member.saved, member.new, job, replace=False)
+        except SightlineError as error:
+            if error.retryable:
+                raise
+            jobs.add_item(c, job, name, ItemStatus.FAILED, error=ItemError(error.code, error.detail))
+            return
+        status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
+        jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
+
+    def _finish(self, owner: str, source: Source, error: Rejected | None) -> None:
+        """The upload is in, or can never be: say so and remove its files."""
+
+        def work(c: apsw.Connection) -> bool:
+            if not jobs.holds_source(c, owner, source):
+                return False
+            if error is not None:
+                reason = ItemError(error.code, error.detail)
+                jobs.add_item(c, source.job_id, source.name or "upload", ItemStatus.FAILED, error=reason)
+            jobs.finish_source(c, source)
+            return True
+
+        if self._database.write(work):
+            upload = self._media.upload(source.job_id, source.n)
+            discard(upload)
+            discard(upload.with_name(upload.name + ".members"))
+
+    def _give_back(self, owner: str, source: Source) -> None:
+        self._database.write(lambda c: jobs.release_source(c, owner, source))
+
+
+def lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a folder's manifest."""
+    with open(folder / "manifest.jsonl", encoding="utf-8") as file:
+        for line in file:
+            yield json.loads(line)

@@ -1,0 +1,145 @@
+"""`sightline ingest`: send pictures, folders and archives to a server and watch them go in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app.client import Client, ServerError
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+BULK_FILES = 500
+BULK_BYTES = 64 << 20
+POLL_SECONDS = 0.25
+SHOWN = 50  # failures in the table
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of everything that was sent."""
+
+    done: int = 0
+    duplicates: int = 0
+    failed: int = 0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+
+def ingest(client: Client, paths: Sequence[str], console: Console) -> int:
+    """Send everything below `paths` (`-`: paths from standard input); returns the exit status."""
+    missing = [path for path in paths if path != "-" and not Path(path).exists()]
+    if missing:
+        raise ServerError(f"there is no {missing[0]}")
+    bulks = list(bulked(found(listed(paths))))
+    if not bulks:
+        raise ServerError("no pictures or archives were found there")
+    report = run(client, bulks, console)
+    show(report, console)
+    return 1 if report.failed else 0
+
+
+def run(client: Client, bulks: Sequence[Sequence[tuple[str, Path]]], console: Console) -> Report:
+    """Send the bulks one after the other, while the server works on those before; show one bar."""
+    report = Report()
+    open_jobs: dict[str, dict[str, Any]] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("loading", total=None, rate="")
+        began = time.monotonic()
+        waiting = list(bulks)
+        while waiting or any(job["state"] in ("queued", "running") for job in open_jobs.values()):
+            if waiting:
+                job = client.bulk(waiting.pop(0))
+                open_jobs[job["id"]] = job
+            else:
+                time.sleep(POLL_SECONDS)
+            for id, job in open_jobs.items():
+                if job["state"] in ("queued", "running"):
+                    open_jobs[id] = client.job(id)
+            gone = sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
+            total = sum(job["total"] for job in open_jobs.values()) + sum(map(len, waiting))
+            rate = gone / max(time.monotonic() - began, 1e-9)
+            progress.update(bar, completed=gone, total=total or None, rate=f"{rate:.0f}/s")
+    for id, job in open_jobs.items():
+        report.done += job["done"]
+        report.duplicates += job["duplicates"]
+        report.failed += job["failed"]
+        if job["failed"]:
+            report.failures.extend(client.failed_items(id))
+    return report
+
+
+def show(report: Report, console: Console) -> None:
+    """The outcome, and a table of what failed and why."""
+    console.print(f"{report.done} loaded, {report.duplicates} already there, {report.failed} failed")
+    if not report.failures:
+        return
+    table = Table("item", "code", "why")
+    for item in report.failures[:SHOWN]:
+        error = item["error"] or {"code": "", "detail": ""}
+        table.add_row(plain(item["name"]), error["code"], plain(error["detail"]))
+    console.print(table)
+    if len(report.failures) > SHOWN:
+        console.print(f"and {len(report.failures) - SHOWN} more")
+
+
+def plain(text: str) -> str:
+    """Text from outside without anything that a terminal or rich would act on."""
+    cleaned = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return cleaned.replace("[", "\\[")
+
+
+def listed(paths: Iterable[str]) -> Iterator[Path]:
+    """The paths, with `-` replaced by the lines of standard input."""
+    for path in paths:
+        if path == "-":
+            yield from (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+        else:
+            yield Path(path)
+
+
+def found(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """(name, path) of each file: those named, and the pictures and archives below folders."""
+    for path in paths:
+        if path.is_dir():
+            for below in sorted(path.rglob("*")):
+                if below.is_file() and taken(below) and not hidden(below.relative_to(path)):
+                    yield str(below.relative_to(path.parent)), below
+        else:
+            yield path.name, path
+
+
+def taken(path: Path) -> bool:
+    """Whether a file of a folder looks like something to load."""
+    return path.suffix.lower() in PICTURES or path.name.lower().endswith(ARCHIVES)
+
+
+def hidden(path: Path) -> bool:
+    """Whether any step of a relative path is hidden."""
+    return any(step.startswith(".") for step in path.parts)
+
+
+def bulked(files: Iterable[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
+    """Files in groups that one request can carry."""
+    bulk: list[tuple[str, Path]] = []
+    size = 0
+    for name, path in files:
+        try:
+            weight = path.stat().st_size
+        except OSError as error:
+            raise ServerError(f"{path} cannot be read: {error.strerror}") from None
+        if bulk and (len(bulk) >= BULK_FILES or size + weight > BULK_BYTES):
+            yield bulk
+            bulk, size = [], 0
+        bulk.append((name, path))
+        size += weight
+    if bulk:
+        yield bulk

@@ -1,0 +1,249 @@
+"""The library: the one place where a picture's file and its row change together.
+
+Moving a file into place and inserting its row happen in one write transaction, and so do the last look
+for other uses and the removal of a file: SQLite's write lock, held across processes, is what keeps a
+delete from taking the file of an upload that comes at the same moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from app.decode.formats import read_header
+from app.decode.limits import PictureLimits
+from app.description import Bounds, Description, check, check_id, check_metadata, check_text
+from app.errors import BlobMissing, NotFound, QueueFull
+from app.media import Media, Saved, sync_folder, translated
+from app.store import collections, embeddings, images, jobs, texts
+from app.store.database import Database
+from app.store.images import Added
+from app.types import Image, ItemError, Job, Metadata, NewImage, Text
+
+COUNT_SECONDS = 0.5  # how old the count of waiting pictures may be
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One received file: the sender's name for it and where it lies."""
+
+    name: str
+    path: Path
+    archive: bool
+
+
+class Library:
+    """Pictures, texts and jobs of one data directory."""
+
+    def __init__(
+        self, database: Database, media: Media, limits: PictureLimits, max_queue: int, bounds: Bounds | None = None
+    ) -> None:
+        self.database = database
+        self.media = media
+        self.limits = limits
+        self.max_queue = max_queue
+        self.bounds = bounds or Bounds()
+        self._counted_at = float("-inf")
+        self._waiting = 0
+
+    def add(self, collection: str, path: Path, said: Description, replace: bool = False) -> Added:
+        """Take the picture at `path` (a file of an incoming folder). Returns once it cannot be lost.
+
+        Raises Rejected when its header is not a picture's we take, IdConflict, QueueFull, StorageFull.
+        """
+        self.require_room()
+        saved = self.media.save(path)
+        new = self.describe(saved, said)
+        added = self.database.write(lambda c: self.insert(c, collection, saved, new, None, replace))
+        if added.replaced_sha256:
+            self._drop_file(added.replaced_sha256)
+        return added
+
+    def describe(self, saved: Saved, said: Description) -> NewImage:
+        """Check what is said and the header (never decodes), and put together what the row will say."""
+        check(said, self.bounds)
+        with open(saved.path, "rb") as file:
+            header = read_header(file, self.limits)
+        return NewImage(
+            sha256=saved.sha256,
+            format=header.format,
+            bytes=saved.bytes,
+            width=header.width,
+            height=header.height,
+            id=said.id,
+            caption=said.caption,
+            tags=said.tags,
+            metadata=said.metadata,
+            source=said.source,
+        )
+
+    def insert(
+        self, c: apsw.Connection, collection: str, saved: Saved, new: NewImage, job_id: str | None, replace: bool
+    ) -> Added:
+        """Row and file in one transaction. A duplicate whose file was lost gets it back."""
+        require_collection(c, collection)
+        added = images.add(c, collection, new, job_id, replace)
+        if added.replaced_sha256:
+            embeddings.remove(c, "images", added.image.key)
+        if not added.duplicate or not self.media.path(saved.sha256).exists():
+            self.media.place(saved)
+        return added
+
+    def add_job(self, collection: str, uploads: Sequence[Upload]) -> Job:
+        """Take a bulk of received files; a worker takes them in from where they lie."""
+        self.require_room()
+        loose = [upload for upload in uploads if not upload.archive]
+        archives = [upload for upload in uploads if upload.archive]
+        for upload in uploads:
+            with translated(), open(upload.path, "rb") as file:
+                os.fsync(file.fileno())
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "bulk")
+            for n, archive in enumerate(archives, start=1):
+                jobs.add_source(c, id, n, "archive", archive.name, 0)
+                with translated():
+                    archive.path.replace(self.media.upload(id, n))
+            if loose:
+                jobs.add_source(c, id, 0, "folder", "", len(loose))
+                with translated():
+                    write_manifest(loose)
+                    loose[0].path.parent.replace(self.media.upload(id, 0))
+            sync_folder(self.media.incoming)
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self.database.write(work)
+
+    def get(self, collection: str, id: str) -> Image:
+        """The picture of this id."""
+        image = self.database.read(lambda c: images.get(c, collection, id))
+        if image is None:
+            raise NotFound(f"there is no picture {id!r} in {collection!r}")
+        return image
+
+    def update(self, collection: str, id: str, change: Callable[[Image], Description]) -> Image:
+        """Change caption, tags and metadata to what `change` makes of the present row."""
+
+        def work(c: apsw.Connection) -> Image:
+            image = images.get(c, collection, id)
+            if image is None:
+                raise NotFound(f"there is no picture {id!r} in {collection!r}")
+            said = change(image)
+            check(said, self.bounds)
+            images.update(c, image.key, said.caption, said.tags, said.metadata)
+            changed = images.get(c, collection, id)
+            assert changed is not None
+            return changed
+
+        return self.database.write(work)
+
+    def delete(self, collection: str, id: str) -> None:
+        """Remove a picture: no search that begins after this returns finds it."""
+
+        def work(c: apsw.Connection) -> str:
+            image = images.get(c, collection, id)
+            if image is None:
+                raise NotFound(f"there is no picture {id!r} in {collection!r}")
+            embeddings.remove(c, "images", image.key)
+            jobs.item_failed(c, image.key, ItemError("not_found", "deleted before it was processed"))
+            images.delete(c, image.key)
+            return image.sha256
+
+        self._drop_file(self.database.write(work))
+
+    def file(self, collection: str, id: str) -> tuple[Image, Path]:
+        """A picture and the path of its bytes. Raises BlobMissing when the file is gone."""
+        image = self.get(collection, id)
+        path = self.media.path(image.sha256)
+        if not path.exists():
+            raise BlobMissing("the file of this picture is missing; run `sightline verify`")
+        return image, path
+
+    def put_texts(
+        self, collection: str, space: str, items: Sequence[tuple[str | None, str, Metadata]], vectors: Sequence[bytes]
+    ) -> tuple[list[Text], int]:
+        """Store texts with their vectors; returns them and the last log number."""
+        for id, text, metadata in items:
+            check_text("text", text, len(text))
+            check_metadata(metadata, self.bounds)
+            if id is not None:
+                check_id(id)
+
+        def work(c: apsw.Connection) -> tuple[list[Text], int]:
+            require_collection(c, collection)
+            collections.stamp(c, collection, space)
+            stored = []
+            seq = 0
+            for (id, text, metadata), vector in zip(items, vectors, strict=True):
+                row = texts.put(c, collection, id or text_id(text), text, metadata)
+                seq = embeddings.add(c, collection, space, "texts", row.key, vector)
+                stored.append(row)
+            return stored, seq
+
+        return self.database.write(work)
+
+    def get_text(self, collection: str, id: str) -> Text:
+        """The text of this id."""
+        text = self.database.read(lambda c: texts.get(c, collection, id))
+        if text is None:
+            raise NotFound(f"there is no text {id!r} in {collection!r}")
+        return text
+
+    def delete_text(self, collection: str, id: str) -> None:
+        """Remove a text: no search that begins after this returns finds it."""
+
+        def work(c: apsw.Connection) -> None:
+            text = texts.get(c, collection, id)
+            if text is None:
+                raise NotFound(f"there is no text {id!r} in {collection!r}")
+            embeddings.remove(c, "texts", text.key)
+            texts.delete(c, text.key)
+
+        self.database.write(work)
+
+    def require_room(self) -> None:
+        """Raise QueueFull when too many pictures wait."""
+        if time.monotonic() - self._counted_at > COUNT_SECONDS:
+            self._waiting = self.database.read(images.waiting)
+            self._counted_at = time.monotonic()
+        if self._waiting >= self.max_queue:
+            raise QueueFull(f"{self._waiting} pictures are waiting already; try again later")
+
+    def _drop_file(self, sha256: str) -> None:
+        def work(c: apsw.Connection) -> None:
+            if images.uses(c, sha256) == 0:
+                self.media.delete(sha256)
+
+        self.database.write(work)
+
+
+def require_collection(c: apsw.Connection, name: str) -> None:
+    """Raise NotFound unless the collection exists."""
+    if collections.get(c, name) is None:
+        raise NotFound(f"there is no collection {name!r}")
+
+
+def text_id(text: str) -> str:
+    """The id of a text whose sender gave none: the same words get the same id."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write_manifest(uploads: Sequence[Upload]) -> None:
+    """List loose pictures the way an expanded archive is listed, durably."""
+    folder = uploads[0].path.parent
+    with open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
+        for n, upload in enumerate(uploads):
+            file.write(json.dumps({"n": n, "name": upload.name, "file": upload.path.name}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)

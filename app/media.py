@@ -1,0 +1,173 @@
+"""Bytes to disk and back: `media/ab/cd/<sha256>` for pictures, `thumbnails/ab/cd/<sha256>.webp`.
+
+What is acknowledged has been fsynced: file, then name, then directory. Uploads arrive in folders of
+their own under `media/.incoming`, on the same file system, so that taking them in moves no bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from app.errors import BlobMissing, Overloaded, ReadOnly, StorageFull
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A complete, fsynced file that is not yet in its place."""
+
+    path: Path
+    sha256: str
+    bytes: int
+
+
+class Media:
+    """The files of one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.root = data_dir / "media"
+        self.thumbnails = data_dir / "thumbnails"
+        self.incoming = self.root / ".incoming"
+        with translated():
+            self.incoming.mkdir(parents=True, exist_ok=True)
+            self.thumbnails.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path:
+        """Where the picture with these bytes lies, or would lie."""
+        return self.root / sha256[:2] / sha256[2:4] / sha256
+
+    def thumbnail(self, sha256: str) -> Path:
+        """Where its thumbnail lies, or would lie."""
+        return self.thumbnails / sha256[:2] / sha256[2:4] / f"{sha256}.webp"
+
+    def folder(self) -> Path:
+        """A new, empty folder for one upload."""
+        path = self.incoming / uuid.uuid4().hex
+        with translated():
+            path.mkdir()
+        return path
+
+    def upload(self, job_id: str, n: int) -> Path:
+        """Where upload `n` of a job waits to be taken in."""
+        return self.incoming / f"{job_id}-{n}"
+
+    def save(self, path: Path) -> Saved:
+        """Hash and fsync a file of an incoming folder."""
+        digest = hashlib.sha256()
+        size = 0
+        with translated(), open(path, "rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+            os.fsync(file.fileno())
+        return Saved(path, digest.hexdigest(), size)
+
+    def place(self, saved: Saved) -> None:
+        """Link the file to its place, where it is after a power cut too.
+
+        The file stays where it was as well, until its incoming folder is discarded: should the transaction
+        around this fail or be killed, the upload can be taken in again.
+        """
+        target = self.path(saved.sha256)
+        linked = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
+        with translated():
+            make_folder(target.parent)
+            os.link(saved.path, linked)
+            linked.replace(target)
+            linked.unlink(missing_ok=True)  # rename leaves both names when they are one file already
+            sync_folder(target.parent)
+
+    def open(self, sha256: str) -> BinaryIO:
+        """The picture's bytes. Raises BlobMissing when somebody has removed the file."""
+        try:
+            return open(self.path(sha256), "rb")
+        except FileNotFoundError:
+            raise BlobMissing("the file of this picture is missing; run `sightline verify`") from None
+
+    def delete(self, sha256: str) -> None:
+        """Remove picture and thumbnail."""
+        self.path(sha256).unlink(missing_ok=True)
+        self.thumbnail(sha256).unlink(missing_ok=True)
+
+    def intact(self, sha256: str) -> bool:
+        """Whether the file is there with exactly the bytes of its name."""
+        try:
+            with open(self.path(sha256), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except OSError:
+            return False
+
+    def blobs(self) -> Iterator[tuple[str, Path]]:
+        """Every picture file: (sha256, path)."""
+        for path in self.root.glob("??/??/*"):
+            if len(path.name) == 64:
+                yield path.name, path
+
+    def sweep(self, keep: Collection[str], grace: float) -> int:
+        """Remove what interrupted uploads left in `.incoming`, save the names in `keep` and the young.
+
+        `grace` is in seconds; returns how many were removed.
+        """
+        removed = 0
+        for path in self.incoming.iterdir():
+            try:
+                young = time.time() - path.stat().st_mtime < grace
+            except FileNotFoundError:
+                continue
+            if path.name in keep or young:
+                continue
+            discard(path)
+            removed += 1
+        return removed
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents so that they survive a power cut."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """fsync a directory: its names are then on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is still there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the operating system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the disk is full; free some space and try again") from error
+        if error.errno in (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM):
+            raise ReadOnly("the data directory cannot be written at present") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise Overloaded("out of file handles or memory; try again") from error
+        raise

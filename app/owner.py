@@ -1,0 +1,82 @@
+"""Who holds what, by `flock`: the kernel lets go of a lock when its holder dies, whatever the clock says."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from app.clock import now
+from app.errors import StartupError
+
+
+class DataLock:
+    """The one server of a data directory. Raises StartupError, saying who holds it, when there is one."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._file = open(data_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (held until close)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise StartupError(f"the data directory {data_dir} is in use by {_described(holder)}") from None
+        self._file.truncate(0)
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}))
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let go."""
+        self._file.close()
+
+
+class Owner:
+    """A worker's name in its leases, alive as long as its lock file is held."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.id = uuid.uuid4().hex
+        self._path = folder / self.id
+        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 (held until close)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Stop being alive."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def dead(folder: Path, owners: Iterable[str]) -> set[str]:
+    """Those of `owners` whose process is gone."""
+    return {owner for owner in owners if not _alive(folder / owner)}
+
+
+def clear(folder: Path) -> None:
+    """Remove the lock files of the dead."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not _alive(path):
+            path.unlink(missing_ok=True)
+
+
+def _alive(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _described(holder: str) -> str:
+    try:
+        told = json.loads(holder)
+        return f"process {told['pid']} on {told['host']}, since {told['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,97 @@
+"""`sightline serve`: one server process and the workers that it keeps alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+
+from app.api import create_app
+from app.encoder.models import locate
+from app.errors import StartupError
+from app.service import Service
+from app.settings import Settings
+from app.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 2048
+WATCH_SECONDS = 0.2
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handling: after SIGTERM we end with code 0, not by the signal."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
+    located = locate(settings.model, settings.data_dir / "models")
+    service = Service(settings, located)
+    try:
+        with bind(settings.host, settings.port) as listener:
+            asyncio.run(_serve(service, listener))
+    finally:
+        service.close()
+    if service.fatal is not None:
+        raise service.fatal
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises StartupError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+    return listener
+
+
+async def _serve(service: Service, listener: socket.socket) -> None:
+    settings = service.settings
+    server = Server(
+        uvicorn.Config(
+            create_app(service),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=round(settings.drain_seconds),
+        )
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.handle_exit, number, None)
+    supervisor = Supervisor(settings)
+    service.start()
+    address = f"http://{settings.host}:{listener.getsockname()[1]}"
+    print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    watching = asyncio.create_task(_watch(service, server))
+    working = asyncio.create_task(supervisor.run())
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watching.cancel()
+        working.cancel()
+        await asyncio.gather(watching, working, return_exceptions=True)
+
+
+async def _watch(service: Service, server: uvicorn.Server) -> None:
+    """End the server when the model turns out to be impossible."""
+    while service.fatal is None:  # noqa: ASYNC110 (it is set in another thread)
+        await asyncio.sleep(WATCH_SECONDS)
+    server.should_exit = True

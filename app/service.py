@@ -1,0 +1,295 @@
+"""Everything that one server process keeps open, opened in order and closed in reverse.
+
+The store opens at once, so that pictures can be taken in while the model is still loading in the
+background; searching begins when the model is there and the indexes have caught up with the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import apsw
+import numpy as np
+
+from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
+from app.decode.pool import DecodePool
+from app.description import Bounds
+from app.encoder.batcher import Batcher
+from app.encoder.models import Located, load_located
+from app.encoder.protocol import Encoder
+from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
+from app.library import Library
+from app.media import Media
+from app.owner import DataLock
+from app.search import Searcher
+from app.settings import Settings
+from app.store import collections, embeddings, images, jobs, texts
+from app.store.database import Database
+from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, Status, Target
+from index.factory import IndexConfig, OpenedIndex, open_index
+from index.follower import Follower
+from index.protocol import VectorIndex
+from index.types import LogEntry, Op
+
+log = logging.getLogger(__name__)
+
+TARGETS: tuple[Target, ...] = ("images", "texts")
+CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
+SWEEP_GRACE = 3600.0
+
+
+def open_library(settings: Settings) -> Library:
+    """The data directory's store and files, made if they are not there."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        media = Media(settings.data_dir)
+    except (OSError, SightlineError) as error:
+        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
+    database = Database(settings.data_dir / "sightline.db")
+    bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
+    return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
+
+
+def picture_limits(settings: Settings) -> PictureLimits:
+    """The limits of a picture."""
+    return PictureLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side)
+
+
+def archive_limits(settings: Settings) -> ArchiveLimits:
+    """The limits of an archive."""
+    return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+
+
+def open_pool(settings: Settings) -> DecodePool:
+    """The decode children of this process."""
+    limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
+    return DecodePool(settings.decoders, limits, picture_limits(settings))
+
+
+def check_space(database: Database, space: EmbeddingSpace) -> None:
+    """Raise StartupError if the data directory was filled by another model than `space`."""
+
+    def work(c: apsw.Connection) -> EmbeddingSpace | None:
+        for collection in collections.every(c):
+            if collection.space not in (None, space.fingerprint):
+                return embeddings.space(c, collection.space)
+        return None
+
+    other = database.read(work)
+    if other is not None:
+        again = f"serve it with --model {other.model}, or " if other.model != space.model else ""
+        raise StartupError(
+            f"the data directory was filled with model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
+            f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
+            f" --model {space.model}` to encode its pictures anew"
+        )
+
+
+@dataclass(slots=True)
+class Engine:
+    """What exists once the model is loaded."""
+
+    encoder: Encoder
+    batcher: Batcher
+    searcher: Searcher
+    opened: dict[Target, OpenedIndex] = field(default_factory=dict)
+    followers: dict[Target, Follower] = field(default_factory=dict)
+
+
+class Service:
+    """One data directory, served. `start` returns at once; `ready` says what is still missing."""
+
+    def __init__(self, settings: Settings, located: Located) -> None:
+        self.settings = settings
+        self._located = located
+        self._engine: Engine | None = None
+        self.fatal: SightlineError | None = None
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = DataLock(settings.data_dir)
+        try:
+            self.library = open_library(settings)
+            self.pool = open_pool(settings)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.database = self.library.database
+        self._loading = threading.Thread(target=self._load, name="load", daemon=True)
+
+    def start(self) -> None:
+        """Tidy up after whatever happened before, and begin to load the model."""
+        waiting = self.database.read(jobs.sources)
+        names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
+        if removed := self.library.media.sweep(names, SWEEP_GRACE):
+            log.info("removed %d uploads that were never finished", removed)
+        self._loading.start()
+
+    def close(self) -> None:
+        """Close everything; what was acknowledged is safe long before."""
+        if self._loading.is_alive():
+            self._loading.join()
+        if (engine := self._engine) is not None:
+            self._engine = None
+            engine.batcher.close()
+            for follower in engine.followers.values():
+                follower.close()
+            for opened in engine.opened.values():
+                opened.index.close()
+        self.pool.close()
+        self.database.close()
+        self._lock.close()
+
+    @property
+    def engine(self) -> Engine:
+        """The loaded model and its indexes. Raises ModelUnavailable while there is none."""
+        if self._engine is None:
+            raise ModelUnavailable(f"the model {self.settings.model} is still loading")
+        return self._engine
+
+    @property
+    def searcher(self) -> Searcher:
+        """Raises ModelUnavailable while the model is loading or the indexes are behind."""
+        if reasons := self.ready():
+            raise ModelUnavailable("; ".join(reasons))
+        return self.engine.searcher
+
+    def ready(self) -> list[str]:
+        """Why searches cannot be answered; empty when they can."""
+        if self._engine is None:
+            return [self.fatal.detail if self.fatal else f"the model {self.settings.model} is still loading"]
+        reasons = []
+        if not self._engine.batcher.alive():
+            reasons.append("the encoder has stopped")
+        for target, follower in self._engine.followers.items():
+            if not follower.alive():
+                reasons.append(f"the index of {target} has stopped following")
+        return reasons
+
+    def settle(self, target: Target, seq: int | None) -> bool:
+        """Wait until the index holds the log up to `seq`; False if that took too long."""
+        engine = self._engine
+        if engine is None or seq is None:
+            return True
+        return engine.followers[target].wait_for(seq, CATCH_UP_SECONDS)
+
+    def settled(self, found: Sequence[Image]) -> bool:
+        """Whether every `ready` of these pictures is true: a search sent now would find them."""
+        newest = max((image.embedded_seq or 0 for image in found if image.status is Status.READY), default=0)
+        return self.settle("images", newest)
+
+    def settled_job(self, job: Job) -> bool:
+        """Whether everything the job has done can be found."""
+        return job.state is not JobState.SUCCEEDED or self.settle("images", job.last_seq)
+
+    def stats(self, collection: str) -> dict[str, object]:
+        """Counts, index and model, for people and dashboards."""
+
+        def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
+            if collections.get(c, collection) is None:
+                raise NotFound(f"there is no collection {collection!r}")
+            return images.counts(c, collection), texts.count(c, collection)
+
+        counted, text_count = self.database.read(work)
+        return {
+            "collection": collection,
+            "images": {**counted, "total": sum(counted.values())},
+            "texts": text_count,
+            "index": self._index_stats(),
+            "model": self.model(),
+        }
+
+    def model(self) -> dict[str, object] | None:
+        """What the loaded model is; None while it is loading."""
+        if self._engine is None:
+            return None
+        encoder = self._engine.encoder
+        space = encoder.space
+        return {
+            "name": space.model,
+            "d": space.d,
+            "space": space.fingerprint,
+            "weights": space.weights,
+            "image_size": encoder.preprocessing.size,
+            "device": encoder.device,
+        }
+
+    def _index_stats(self) -> dict[str, object] | None:
+        engine = self._engine
+        if engine is None:
+            return None
+        return {
+            target: {
+                "kind": "exact",
+                "ntotal": engine.opened[target].index.ntotal,
+                "applied_seq": follower.applied_seq,
+                "lag": follower.lag,
+            }
+            for target, follower in engine.followers.items()
+        }
+
+    def _load(self) -> None:
+        try:
+            settings = self.settings
+            self.pool.prewarm()
+            encoder = load_located(
+                self._located, device=settings.device, precision=settings.precision, threads=settings.threads
+            )
+            check_space(self.database, encoder.space)
+            self.database.write(lambda c: embeddings.remember(c, encoder.space))
+            batcher = Batcher(encoder, settings.max_concurrent_queries)
+            engine = Engine(encoder, batcher, Searcher(self.database, encoder, batcher, self.pool, self._index))
+            for target in TARGETS:
+                self._follow(engine, target)
+            for target, follower in engine.followers.items():
+                head = follower.applied_seq + follower.lag
+                while not follower.wait_for(head, 1.0) and follower.alive():
+                    log.info("the index of %s is catching up: %d of %d", target, follower.applied_seq, head)
+            self._engine = engine
+            log.info("ready: model %s on %s, d %d", encoder.space.model, encoder.device, encoder.space.d)
+        except StartupError as error:
+            self.fatal = error
+        except Exception as error:
+            log.exception("the model could not be loaded")
+            self.fatal = StartupError(f"the model {self.settings.model} could not be loaded: {error}")
+
+    def _follow(self, engine: Engine, target: Target) -> None:
+        """Open an index from its snapshot and let it follow the log."""
+        space = engine.encoder.space
+        database = self.database
+
+        def head() -> int:
+            return database.read(lambda c: embeddings.head(c, DEFAULT_COLLECTION, space.fingerprint, target))
+
+        def read(after: int, limit: int) -> list[LogEntry]:
+            rows = database.read(
+                lambda c: embeddings.after(c, DEFAULT_COLLECTION, space.fingerprint, target, after, limit)
+            )
+            return [
+                LogEntry(seq, Op(op), key, None if vector is None else np.frombuffer(vector, dtype="<f4"))
+                for seq, op, key, vector in rows
+            ]
+
+        folder = self.settings.data_dir / "snapshots" / DEFAULT_COLLECTION / target
+        name = f"{DEFAULT_COLLECTION}/{target}"
+        opened = open_index(IndexConfig(name, space.fingerprint, space.d, folder), head=head())
+        if opened.refused:
+            log.warning("snapshot of %s not used (%s); rebuilding from the log", name, opened.refused)
+        follower = Follower(
+            opened.index,
+            read,
+            applied_seq=opened.applied_seq,
+            name=name,
+            changed=database.watch(),
+            head=head,
+            freeze=opened.freeze,
+        )
+        engine.opened[target] = opened
+        engine.followers[target] = follower
+        follower.start()
+
+    def _index(self, collection: str, target: Target) -> VectorIndex:
+        if collection != DEFAULT_COLLECTION:
+            raise NotFound(f"there is no collection {collection!r}")
+        return self.engine.opened[target].index

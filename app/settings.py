@@ -1,0 +1,68 @@
+"""Settings, read once from the environment (`SIGHTLINE_*`) and the command line.
+
+The description of each field is its documentation: `--help` and `docs/reference/settings.md` print it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Settings(BaseSettings):
+    """One frozen object that every part is given; nothing else reads the environment."""
+
+    model_config = SettingsConfigDict(env_prefix="SIGHTLINE_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")
+    data_dir: Path = Field(Path("data"), description="Folder that holds everything the service keeps.")
+    model: str = Field(
+        "starter",
+        description="Encoder: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
+    )
+    precision: str = Field(
+        "auto", pattern="^(auto|fp32|bf16|fp16)$", description="Weights' precision: auto, fp32, bf16 or fp16."
+    )
+    device: str = Field("auto", description="Where the encoder runs: auto, cpu, cuda or cuda:N.")
+    workers: int = Field(1, ge=0, le=64, description="Worker processes that serve starts and supervises.")
+    decoders: int = Field(2, ge=1, le=64, description="Decode children of each process.")
+    batch_size: int = Field(32, ge=1, le=1024, description="Pictures in one forward pass of a worker.")
+    threads: int = Field(0, ge=0, description="Compute threads of each process; 0 lets the library choose.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
+    log_json: bool = Field(False, description="Log JSON lines instead of text for people.")
+
+    max_image_bytes: int = Field(32 * MIB, ge=1, description="Largest picture file, in bytes.")
+    max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
+    max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
+    max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes an archive may expand to.")
+    max_archive_members: int = Field(10_000, ge=1, description="Most members of an archive.")
+    max_upload_bytes: int = Field(4 * GIB, ge=1, description="Largest body of a bulk upload, in bytes.")
+    max_json_bytes: int = Field(1 * MIB, ge=1, description="Largest JSON body, in bytes.")
+    max_query_json_bytes: int = Field(48 * MIB, ge=1, description="Largest JSON body that may hold pictures.")
+    max_text_chars: int = Field(1_000, ge=1, description="Longest query or text, in characters.")
+    max_metadata_bytes: int = Field(16_384, ge=2, description="Largest metadata of an item, as JSON bytes.")
+    max_metadata_depth: int = Field(8, ge=1, description="Deepest nesting of metadata.")
+    max_k: int = Field(1_000, ge=1, description="Most hits of one search.")
+    max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
+    max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
+    decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
+    decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
+    archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")
+    lease_seconds: float = Field(60.0, gt=0, description="How long a worker may hold a picture without renewing.")
+    max_attempts: int = Field(3, ge=1, description="Attempts before a picture is marked failed.")
+    thumbnail_size: int = Field(320, ge=16, le=1024, description="Longest side of a stored thumbnail, in pixels.")
+    drain_seconds: float = Field(15.0, gt=0, description="How long a stopping server finishes what it began.")
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a child process."""
+        return {
+            f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
+            for name, value in self.model_dump().items()
+        }

@@ -1,0 +1,53 @@
+"""What the commands print for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from app.encoder.models import LISTED
+from app.ingest import plain
+
+
+def show_hits(found: dict[str, Any], console: Console) -> None:
+    """Hits as a table, best first."""
+    table = Table("score", "id", "what")
+    for hit in found["hits"]:
+        table.add_row(f"{hit['score']:.3f}", hit["id"], plain(words_of(hit)))
+    console.print(table)
+    took = found["took_ms"]["total"]
+    console.print(f"{len(found['hits'])} of {found['searched']} {found['target']} in {took:.1f} ms")
+
+
+def words_of(hit: dict[str, Any]) -> str:
+    """The words that go with a hit: the text, or the picture's caption or source."""
+    if hit["text"] is not None:
+        return str(hit["text"]["text"])
+    image = hit["image"] or {}
+    return str(image.get("caption") or image.get("source") or "")
+
+
+def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:
+    """Health, counts and index, a line each."""
+    console.print("ready" if not ready["reasons"] else "not ready: " + "; ".join(ready["reasons"]))
+    images = stats["images"]
+    console.print(
+        f"images  {images['total']} ({images['ready']} ready, {images['queued']} queued,"
+        f" {images['processing']} processing, {images['failed']} failed)"
+    )
+    console.print(f"texts   {stats['texts']}")
+    if stats["model"]:
+        model = stats["model"]
+        console.print(f"model   {model['name']} on {model['device']}, d {model['d']}, space {model['space']}")
+    for target, index in (stats["index"] or {}).items():
+        console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
+
+
+def show_models(console: Console) -> None:
+    """The models that are known, as a table."""
+    table = Table(Column("model", overflow="fold"), "size", "languages", "for")
+    for model in LISTED:
+        table.add_row(model.name, model.size, model.languages, model.note)
+    console.print(table)

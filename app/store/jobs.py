@@ -1,0 +1,211 @@
+"""Jobs, their items and the uploads (sources) that still have to be taken in.
+
+The counters of a job change in the transaction that changes the item, so they always add up.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from app.clock import now, seconds_between, seconds_since
+from app.store.rows import fetch_all, fetch_number, fetch_one
+from app.types import ItemError, ItemStatus, Job, JobItem, JobState
+
+COLUMNS = (
+    "SELECT id, collection, kind, state,"
+    " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
+    " done, failed, duplicates, created_at, started_at, finished_at, last_seq FROM jobs "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An upload of a job, archive or folder, under its number `n`; its first `imported` members are in."""
+
+    job_id: str
+    n: int
+    kind: str
+    name: str
+    collection: str
+    imported: int
+    attempts: int
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """The record of one row of `COLUMNS`, with its rate (items a second) and time left."""
+    (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq) = row
+    gone = done + failed + duplicates
+    rate = eta = None
+    if started is not None and gone:
+        spent = seconds_between(started, finished) if finished else seconds_since(started)
+        rate = round(gone / spent, 2) if spent > 0 else None
+        if rate and finished is None:
+            eta = round((total - gone) / rate, 1)
+    counts = (total, done, failed, duplicates)
+    return Job(id, collection, kind, JobState(state), *counts, created, started, finished, rate, eta, seq)
+
+
+def create(c: apsw.Connection, collection: str, kind: str) -> str:
+    """A new job with nothing in it; returns its id."""
+    id = uuid.uuid4().hex
+    c.execute(
+        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, ?, ?, 'queued', ?)",
+        (id, collection, kind, now()),
+    )
+    return id
+
+
+def get(c: apsw.Connection, id: str) -> Job | None:
+    """The job of this id, or None."""
+    row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
+    return job_of(row) if row else None
+
+
+def recent(c: apsw.Connection, limit: int) -> list[Job]:
+    """The newest jobs first."""
+    return [job_of(row) for row in fetch_all(c, COLUMNS + "ORDER BY created_at DESC, rowid DESC LIMIT ?", (limit,))]
+
+
+def items(
+    c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int
+) -> list[tuple[int, JobItem]]:
+    """Up to `limit` items numbered past `after`, with their numbers."""
+    rows = fetch_all(
+        c,
+        "SELECT n, name, status, image_id, error_code, error_detail FROM job_items"
+        " WHERE job_id = ? AND n > ? AND (? IS NULL OR status = ?) ORDER BY n LIMIT ?",
+        (job_id, after, status, status, limit),
+    )
+    return [
+        (n, JobItem(name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None))
+        for n, name, state, image_id, code, detail in rows
+    ]
+
+
+def add_item(
+    c: apsw.Connection,
+    job_id: str,
+    name: str,
+    status: ItemStatus,
+    *,
+    image: tuple[int, str] | None = None,
+    error: ItemError | None = None,
+) -> None:
+    """Append an item (`image` is its key and id) and count it."""
+    n = 1 + fetch_number(c, "SELECT max(n) FROM job_items WHERE job_id = ?", (job_id,))
+    key, id = image or (None, None)
+    code, detail = (error.code, error.detail) if error else (None, None)
+    c.execute(
+        "INSERT INTO job_items (job_id, n, name, status, image_key, image_id, error_code, error_detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (job_id, n, name, status, key, id, code, detail),
+    )
+    c.execute(
+        "UPDATE jobs SET total = total + 1, failed = failed + ?, duplicates = duplicates + ? WHERE id = ?",
+        (status is ItemStatus.FAILED, status is ItemStatus.DUPLICATE, job_id),
+    )
+
+
+def item_done(c: apsw.Connection, image_key: int, seq: int) -> None:
+    """The picture is ready: so is every item that waits for it."""
+    for job_id, n in _waiting(c, image_key):
+        c.execute("UPDATE job_items SET status = 'done' WHERE job_id = ? AND n = ?", (job_id, n))
+        c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
+        settle(c, job_id)
+
+
+def item_failed(c: apsw.Connection, image_key: int, error: ItemError) -> None:
+    """The picture has failed: so has every item that waits for it."""
+    for job_id, n in _waiting(c, image_key):
+        c.execute(
+            "UPDATE job_items SET status = 'failed', error_code = ?, error_detail = ? WHERE job_id = ? AND n = ?",
+            (error.code, error.detail, job_id, n),
+        )
+        c.execute("UPDATE jobs SET failed = failed + 1 WHERE id = ?", (job_id,))
+        settle(c, job_id)
+
+
+def started(c: apsw.Connection, ids: Iterable[str]) -> None:
+    """The first work on these jobs has begun."""
+    for id in ids:
+        c.execute(
+            "UPDATE jobs SET state = 'running', started_at = coalesce(started_at, ?) WHERE id = ? AND state = 'queued'",
+            (now(), id),
+        )
+
+
+def settle(c: apsw.Connection, id: str) -> None:
+    """End the job if nothing of it is left to do."""
+    c.execute(
+        "UPDATE jobs SET state = 'succeeded', started_at = coalesce(started_at, ?), finished_at = ?"
+        " WHERE id = ? AND state IN ('queued', 'running') AND done + failed + duplicates = total"
+        " AND NOT EXISTS (SELECT 1 FROM sources WHERE job_id = jobs.id)",
+        (now(), now(), id),
+    )
+
+
+def add_source(c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int) -> None:
+    """An upload to be taken in; the job does not end before it is."""
+    c.execute(
+        "INSERT INTO sources (job_id, n, kind, name, pending) VALUES (?, ?, ?, ?, ?)", (job_id, n, kind, name, pending)
+    )
+
+
+def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
+    """Lease the oldest waiting upload, counting an attempt."""
+    row = fetch_one(
+        c,
+        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts FROM sources s"
+        " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL ORDER BY j.created_at, s.n LIMIT 1",
+    )
+    if row is None:
+        return None
+    c.execute(
+        "UPDATE sources SET lease_owner = ?, lease_until = ?, attempts = attempts + 1 WHERE job_id = ? AND n = ?",
+        (owner, until, row[0], row[1]),
+    )
+    started(c, [row[0]])
+    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1)
+
+
+def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:
+    """Whether the owner still has the lease."""
+    sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
+    return fetch_one(c, sql, (source.job_id, source.n, owner)) is not None
+
+
+def progress(c: apsw.Connection, source: Source, imported: int, pending: int) -> None:
+    """Remember how many members are in, so that a restart goes on from there; the attempt succeeded."""
+    c.execute(
+        "UPDATE sources SET imported = ?, pending = ?, attempts = 1 WHERE job_id = ? AND n = ?",
+        (imported, pending, source.job_id, source.n),
+    )
+
+
+def release_source(c: apsw.Connection, owner: str, source: Source) -> None:
+    """Give the upload back untouched: the attempt is not counted."""
+    c.execute(
+        "UPDATE sources SET lease_owner = NULL, attempts = attempts - 1 WHERE job_id = ? AND n = ? AND lease_owner = ?",
+        (source.job_id, source.n, owner),
+    )
+
+
+def finish_source(c: apsw.Connection, source: Source) -> None:
+    """The upload is in; the job may end."""
+    c.execute("DELETE FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n))
+    settle(c, source.job_id)
+
+
+def sources(c: apsw.Connection) -> set[tuple[str, int]]:
+    """Every upload that still has to be taken in, as (job, number)."""
+    return {(row[0], row[1]) for row in fetch_all(c, "SELECT job_id, n FROM sources")}
+
+
+def _waiting(c: apsw.Connection, image_key: int) -> list[tuple[str, int]]:
+    rows = fetch_all(c, "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'", (image_key,))
+    return [(job_id, n) for job_id, n in rows]

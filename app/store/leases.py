@@ -1,0 +1,122 @@
+"""Claims on waiting pictures, in the same rows as the pictures, so that a claim and its result are one commit.
+
+A lease names its owner (a worker that holds a lock file, see `app.owner`) and a deadline on the monotonic
+clock, which all processes of one machine share; no wall clock decides anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import apsw
+
+from app.store import embeddings, jobs
+from app.store.images import by_keys
+from app.store.rows import fetch_all, fetch_one
+from app.types import ItemError, Lease
+
+
+def claim(c: apsw.Connection, owner: str, until: float, limit: int) -> list[Lease]:
+    """Lease up to `limit` waiting pictures, oldest first, counting an attempt for each."""
+    rows = fetch_all(
+        c,
+        "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
+        " WHERE key IN (SELECT key FROM images WHERE status = 'queued' ORDER BY key LIMIT ?)"
+        " RETURNING key, attempts",
+        (owner, until, limit),
+    )
+    claimed = by_keys(c, (key for key, _ in rows))
+    leases = [Lease(claimed[key], owner, attempts) for key, attempts in sorted(rows)]
+    jobs.started(c, {lease.image.job_id for lease in leases if lease.image.job_id})
+    return leases
+
+
+def owners(c: apsw.Connection) -> set[str]:
+    """Everyone who holds a lease on a picture or an upload."""
+    rows = fetch_all(
+        c,
+        "SELECT lease_owner FROM images WHERE status = 'processing' AND lease_owner IS NOT NULL"
+        " UNION SELECT lease_owner FROM sources WHERE lease_owner IS NOT NULL",
+    )
+    return {row[0] for row in rows}
+
+
+def renew(c: apsw.Connection, owner: str, until: float) -> None:
+    """Move the deadline of everything the owner holds."""
+    c.execute("UPDATE images SET lease_until = ? WHERE status = 'processing' AND lease_owner = ?", (until, owner))
+    c.execute("UPDATE sources SET lease_until = ? WHERE lease_owner = ?", (until, owner))
+
+
+def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -> int:
+    """Take back the leases of dead owners and those past their deadline; returns how many.
+
+    The attempt stays counted: who dies `most` times over a picture has been killed by it.
+    """
+    rows = fetch_all(c, "SELECT key, attempts, lease_owner, lease_until FROM images WHERE status = 'processing'")
+    lost = [(key, tries) for key, tries, owner, until in rows if owner in dead or until is None or until < clock]
+    for key, tries in lost:
+        if tries >= most:
+            fail(c, None, key, ItemError("image_corrupt", f"the worker died {tries} times over this picture"))
+        else:
+            _queue(c, key)
+    for owner in dead:
+        c.execute("UPDATE sources SET lease_owner = NULL WHERE lease_owner = ?", (owner,))
+    c.execute("UPDATE sources SET lease_owner = NULL WHERE lease_until < ?", (clock,))
+    return len(lost)
+
+
+def release(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:
+    """Give pictures back untouched: the attempt is not counted."""
+    for key in keys:
+        c.execute(
+            "UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL, attempts = attempts - 1"
+            " WHERE key = ? AND lease_owner = ? AND status = 'processing'",
+            (key, owner),
+        )
+
+
+def requeue(c: apsw.Connection, owner: str, key: int) -> None:
+    """Put a picture back after a failed attempt, which stays counted."""
+    if holds(c, owner, key):
+        _queue(c, key)
+
+
+def finish(
+    c: apsw.Connection, owner: str, key: int, space: str, vector: bytes, width: int, height: int, animated: bool
+) -> int | None:
+    """Append the vector to the log and mark the picture `ready`; returns the log's number.
+
+    None, and nothing changed, when the lease is no longer the owner's (deleted, replaced, expired).
+    """
+    if not holds(c, owner, key):
+        return None
+    seq = embeddings.add(c, by_keys(c, [key])[key].collection, space, "images", key, vector)
+    c.execute(
+        "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
+        " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
+        (seq, width, height, int(animated), key),
+    )
+    jobs.item_done(c, key, seq)
+    return seq
+
+
+def fail(c: apsw.Connection, owner: str | None, key: int, error: ItemError) -> None:
+    """Mark a picture `failed` for good, with its reason. `owner` None skips the question of whose lease it is."""
+    if owner is not None and not holds(c, owner, key):
+        return
+    c.execute(
+        "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
+        " lease_until = NULL WHERE key = ?",
+        (error.code, error.detail, key),
+    )
+    jobs.item_failed(c, key, error)
+
+
+def holds(c: apsw.Connection, owner: str, key: int) -> bool:
+    """Whether the owner still has the lease on this picture."""
+    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND status = 'processing'"
+    return fetch_one(c, sql, (key, owner)) is not None
+
+
+def _queue(c: apsw.Connection, key: int) -> None:
+    c.execute("UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL WHERE key = ?", (key,))

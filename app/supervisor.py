@@ -1,0 +1,66 @@
+"""Keeps the worker processes of a server alive, and takes them with it when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LONG_ENOUGH = 30.0  # a worker that lived this long did not fail at its start
+LAST_PAUSE = 30.0
+
+
+class Supervisor:
+    """Starts `settings.workers` workers and restarts them, more and more rarely while they keep failing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Until cancelled; then the workers are asked to finish, and killed when they take too long."""
+        await asyncio.gather(*(self._keep(n) for n in range(self._settings.workers)))
+
+    async def _keep(self, n: int) -> None:
+        pause = 0.5
+        while True:
+            began = time.monotonic()
+            process = await self._start()
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await self._end(process)
+                raise
+            pause = 0.5 if time.monotonic() - began > LONG_ENOUGH else min(LAST_PAUSE, pause * 2)
+            log.warning("worker %d ended with code %d; the next one starts in %.0f s", n, code, pause)
+            await asyncio.sleep(pause)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app",
+            "worker",
+            "--parent",
+            str(os.getpid()),
+            stdin=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **self._settings.environment()},
+            start_new_session=True,  # Ctrl-C is for the server, which tells its workers
+        )
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), self._settings.drain_seconds)
+        except TimeoutError:
+            log.warning("a worker did not finish in time and is killed; its pictures are not lost")
+            process.kill()
+            await process.wait()

@@ -1,0 +1,79 @@
+"""`sightline verify`: do files, rows and log agree? It only reads, and may run beside a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from app.errors import StartupError
+from app.media import Media
+from app.store.database import Database
+from app.store.rows import fetch_all
+
+Fault = tuple[str, str, str]  # what, where, why
+
+
+def verify(data_dir: Path, console: Console) -> int:
+    """Print every fault; returns the exit status: 0 without any, else 1."""
+    if not (data_dir / "sightline.db").is_file():
+        raise StartupError(f"there is no data directory at {data_dir}")
+    database = Database(data_dir / "sightline.db")
+    try:
+        found = [("database", "sightline.db", why) for why in database.check()]
+        found += file_faults(database, Media(data_dir), console)
+        found += database.read(lambda c: list(log_faults(c)))
+    finally:
+        database.close()
+    if not found:
+        console.print("everything agrees: each picture has its bytes, each ready picture and text its vector")
+        return 0
+    table = Table("what", "which", "why")
+    for fault in found:
+        table.add_row(*fault)
+    console.print(table)
+    console.print(f"{len(found)} faults")
+    return 1
+
+
+def file_faults(database: Database, media: Media, console: Console) -> list[Fault]:
+    """Pictures whose bytes are gone or altered, and files that no row knows."""
+    rows = database.read(lambda c: fetch_all(c, "SELECT sha256, collection || '/' || id FROM images ORDER BY key"))
+    faults: list[Fault] = []
+    for sha256, name in track(rows, "checking files", console=console, transient=True):
+        if not media.path(sha256).exists():
+            faults.append(("blob_missing", name, "its file is gone; delete the picture or upload it again"))
+        elif not media.intact(sha256):
+            faults.append(("blob_altered", name, "its file has other bytes; upload the picture again"))
+    known = {sha256 for sha256, _ in rows}
+    orphans = (sha256 for sha256, _ in media.blobs() if sha256 not in known)
+    return faults + [("orphan", sha256, "no picture uses this file") for sha256 in orphans]
+
+
+def log_faults(c: apsw.Connection) -> Iterator[Fault]:
+    """Ready pictures and texts without a vector, and vectors without a row."""
+    checks = (
+        (
+            "no vector",
+            "SELECT collection || '/' || id FROM images WHERE status = 'ready' AND NOT EXISTS"
+            " (SELECT 1 FROM embeddings e WHERE e.target = 'images' AND e.op = 'add' AND e.key = images.key)",
+        ),
+        (
+            "no vector",
+            "SELECT collection || '/' || id FROM texts WHERE NOT EXISTS"
+            " (SELECT 1 FROM embeddings e WHERE e.target = 'texts' AND e.op = 'add' AND e.key = texts.key)",
+        ),
+        (
+            "no row",
+            "SELECT target || ' ' || key FROM embeddings WHERE op = 'add' AND"
+            " ((target = 'images' AND key NOT IN (SELECT key FROM images WHERE status = 'ready'))"
+            " OR (target = 'texts' AND key NOT IN (SELECT key FROM texts)))",
+        ),
+    )
+    for what, sql in checks:
+        for row in fetch_all(c, sql):
+            yield what, row[0], "row and log disagree; run `sightline reembed`"

@@ -1,0 +1,46 @@
+"""`sightline worker`: one worker process."""
+
+from __future__ import annotations
+
+import signal
+
+from app.encoder.models import load
+from app.importer import Importer
+from app.process import die_with
+from app.service import archive_limits, check_space, open_library, open_pool
+from app.settings import Settings
+from app.worker import Options, Worker
+
+
+def work(settings: Settings, parent: int | None = None) -> None:
+    """Work until SIGTERM or SIGINT; with `parent` (a process id), never longer than that lives."""
+    if parent is not None:
+        die_with(parent)
+    library = open_library(settings)
+    try:
+        encoder = load(
+            settings.model,
+            settings.data_dir / "models",
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
+        check_space(library.database, encoder.space)
+        with open_pool(settings) as pool:
+            importer = Importer(
+                library,
+                pool,
+                archive_limits(settings),
+                settings.archive_seconds,
+                settings.lease_seconds,
+                settings.max_attempts,
+            )
+            options = Options(
+                settings.batch_size, settings.lease_seconds, settings.max_attempts, settings.thumbnail_size
+            )
+            worker = Worker(library, encoder, pool, importer, settings.data_dir / "workers", options)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: worker.stop())
+            worker.run()
+    finally:
+        library.database.close()

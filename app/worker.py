@@ -1,0 +1,252 @@
+"""The worker: claim, decode ahead, encode, commit; renew leases; stop without losing anything.
+
+A worker may be killed at any moment: what it had claimed is taken back as soon as somebody sees that its
+lock file is free, and a commit holds vectors and states together, so work is repeated, never lost or doubled.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import apsw
+import numpy as np
+
+from app.decode.picture import Decoded
+from app.decode.pool import DecodePool, DecodeTask
+from app.encoder.protocol import Embeddings, Encoder
+from app.errors import BlobMissing, Rejected, SightlineError
+from app.importer import Importer
+from app.library import Library
+from app.media import make_folder
+from app.owner import Owner, clear, dead
+from app.store import collections, embeddings, leases
+from app.types import ItemError, Lease
+
+log = logging.getLogger(__name__)
+
+AHEAD = 3  # batches that are claimed and being decoded while one is encoded
+POLL_SECONDS = 0.02
+RECLAIM_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Claimed:
+    """A leased picture and the decoding that was begun for it."""
+
+    lease: Lease
+    decoding: Future[Decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A picture with its vector, to be committed."""
+
+    lease: Lease
+    decoded: Decoded
+    vector: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a worker works; see Settings for the meaning of each."""
+
+    batch_size: int
+    lease_seconds: float
+    max_attempts: int
+    thumbnail_size: int
+
+
+class Worker:
+    """One worker of a data directory; `run` returns after `stop`."""
+
+    def __init__(
+        self,
+        library: Library,
+        encoder: Encoder,
+        pool: DecodePool,
+        importer: Importer,
+        owners: Path,
+        options: Options,
+    ) -> None:
+        self._library = library
+        self._database = library.database
+        self._media = library.media
+        self._encoder = encoder
+        self._pool = pool
+        self._importer = importer
+        self._owners = owners
+        self._options = options
+        self._owner = Owner(owners)
+        self._claimed: deque[Claimed] = deque()
+        self._stopping = threading.Event()
+        self._changed = self._database.watch()
+        self._seen = -1
+        self._reclaimed_at = float("-inf")
+
+    def run(self) -> None:
+        """Work until `stop`; what was claimed but not begun is given back."""
+        clear(self._owners)
+        space = self._encoder.space
+        self._database.write(lambda c: embeddings.remember(c, space))
+        threads = [
+            threading.Thread(target=self._renew, name="leases", daemon=True),
+            threading.Thread(target=self._importer.run, args=(self._owner.id, self._stopping), name="importer"),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while not self._stopping.is_set():
+                self._step()
+        finally:
+            self._stopping.set()
+            self._release()
+            for thread in threads:
+                thread.join()
+            self._owner.close()
+
+    def stop(self) -> None:
+        """Ask `run` to return after the batch it is at. Safe in a signal handler."""
+        self._stopping.set()
+
+    def _step(self) -> None:
+        """One round. A fault of the disk or the database is waited out, never fatal."""
+        try:
+            self._reclaim()
+            self._claim()
+            if self._claimed:
+                self._commit_batch([self._claimed.popleft() for _ in range(self._next_size())])
+            else:
+                self._wait()
+        except SightlineError as error:
+            log.warning("waiting: %s", error.detail)
+            self._release()
+            self._stopping.wait(RETRY_SECONDS)
+
+    def _reclaim(self) -> None:
+        """Take back what dead workers hold, now and then."""
+        if time.monotonic() - self._reclaimed_at < RECLAIM_SECONDS:
+            return
+        self._reclaimed_at = time.monotonic()
+        others = self._database.read(leases.owners) - {self._owner.id}
+        if others:
+            gone = dead(self._owners, others)
+            most = self._options.max_attempts
+            if lost := self._database.write(lambda c: leases.expire(c, gone, time.monotonic(), most)):
+                log.info("took back %d pictures of workers that are gone", lost)
+
+    def _claim(self) -> None:
+        """Keep AHEAD batches leased and decoding."""
+        room = AHEAD * self._options.batch_size - len(self._claimed)
+        if room < self._options.batch_size or self._stopping.is_set():
+            return
+        until = time.monotonic() + self._options.lease_seconds
+        self._seen = self._changed()
+        for lease in self._database.write(lambda c: leases.claim(c, self._owner.id, until, room)):
+            self._claimed.append(Claimed(lease, self._decode(lease)))
+
+    def _decode(self, lease: Lease) -> Future[Decoded]:
+        sha256 = lease.image.sha256
+        thumbnail = self._media.thumbnail(sha256)
+        make_folder(thumbnail.parent)
+        path = self._media.path(sha256)
+        if not path.exists():
+            missing: Future[Decoded] = Future()
+            missing.set_exception(BlobMissing("the file of this picture is missing"))
+            return missing
+        return self._pool.submit(DecodeTask(path, self._encoder.preprocessing, thumbnail, self._options.thumbnail_size))
+
+    def _next_size(self) -> int:
+        """A full batch, or what there is when the first picture is decoded and nothing else waits."""
+        return min(self._options.batch_size, len(self._claimed))
+
+    def _commit_batch(self, batch: list[Claimed]) -> None:
+        decoded: list[tuple[Lease, Decoded]] = []
+        failed: list[tuple[Lease, Exception]] = []
+        for claimed in batch:
+            try:
+                decoded.append((claimed.lease, claimed.decoding.result()))
+            except Exception as error:
+                failed.append((claimed.lease, error))
+        encoded = self._encode(decoded, failed)
+        self._database.write(lambda c: self._record(c, encoded, failed))
+        if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
+            self._stopping.wait(RETRY_SECONDS)
+
+    def _encode(self, decoded: list[tuple[Lease, Decoded]], failed: list[tuple[Lease, Exception]]) -> list[Encoded]:
+        """One forward pass; if it fails, one for each, so that one bad picture never takes its neighbours."""
+        if not decoded:
+            return []
+        try:
+            vectors = self._encoder.encode_images(np.stack([picture.pixels for _, picture in decoded]))
+            checked(vectors)
+        except Exception as error:
+            if len(decoded) == 1:
+                failed.append((decoded[0][0], error))
+                return []
+            log.warning("a batch of %d failed (%s); trying one by one", len(decoded), error)
+            return [one for pair in decoded for one in self._encode([pair], failed)]
+        return [
+            Encoded(lease, picture, vector.astype("<f4").tobytes())
+            for (lease, picture), vector in zip(decoded, vectors, strict=True)
+        ]
+
+    def _record(self, c: apsw.Connection, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
+        space = self._encoder.space.fingerprint
+        owner = self._owner.id
+        for one in encoded:
+            image, picture = one.lease.image, one.decoded
+            collections.stamp(c, image.collection, space)
+            leases.finish(c, owner, image.key, space, one.vector, picture.width, picture.height, picture.animated)
+        for lease, error in failed:
+            if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
+                leases.release(c, owner, [lease.image.key])
+            elif isinstance(error, Rejected | BlobMissing):
+                leases.fail(c, owner, lease.image.key, ItemError(error.code, error.detail))
+            elif lease.attempts >= self._options.max_attempts:
+                log.error("picture %s failed %d times: %r", lease.image.id, lease.attempts, error)
+                reason = "the model could not encode this picture"
+                leases.fail(c, owner, lease.image.key, ItemError("image_corrupt", reason))
+            else:
+                leases.requeue(c, owner, lease.image.key)
+
+    def _wait(self) -> None:
+        """Until somebody commits, or it is time to look for dead workers."""
+        deadline = time.monotonic() + RECLAIM_SECONDS
+        while time.monotonic() < deadline and not self._stopping.wait(POLL_SECONDS):
+            if self._changed() != self._seen:
+                return
+
+    def _renew(self) -> None:
+        while not self._stopping.wait(self._options.lease_seconds / 3):
+            until = time.monotonic() + self._options.lease_seconds
+            try:
+                self._database.write(partial(leases.renew, owner=self._owner.id, until=until))
+            except SightlineError as error:
+                log.warning("leases not renewed: %s", error.detail)
+
+    def _release(self) -> None:
+        keys = [claimed.lease.image.key for claimed in self._claimed]
+        for claimed in self._claimed:
+            claimed.decoding.cancel()
+        self._claimed.clear()
+        if keys:
+            try:
+                self._database.write(lambda c: leases.release(c, self._owner.id, keys))
+            except SightlineError as error:
+                log.warning("leases not released: %s", error.detail)
+
+
+def checked(vectors: Embeddings) -> Embeddings:
+    """The vectors, if every row is finite and of length 1; else ValueError."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.all(np.isfinite(lengths)) or np.any(np.abs(lengths - 1) > 1e-2):
+        raise ValueError("the encoder returned a vector that is not finite or has no length")
+    return vectors

@@ -1,0 +1,99 @@
+"""Load the gallery and search it over HTTP, with the starter model; print the figures of docs/benchmarks.md.
+
+Ratios travel between machines, absolute times do not: each figure stands beside what it is compared with.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import statistics
+import tempfile
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from app.client import Client
+from app.demo import await_ready, free_port, gallery, load_texts, served
+from app.settings import Settings
+
+QUERIES = 1_000
+CALLERS = 16
+HOST = "127.0.0.1"
+
+
+def main() -> None:
+    """Print a table of figures."""
+    table = Table("work", "figure")
+    folder = gallery()
+    with tempfile.TemporaryDirectory() as scratch:
+        port = free_port(HOST, 0)
+        began = time.perf_counter()
+        with served(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+            await_ready(client, process)
+            table.add_row("start to ready", f"{time.perf_counter() - began:.1f} s")
+            load(client, folder, table)
+            captions = words(folder)
+            search(client.server, captions, 1, table)
+            search(client.server, captions, CALLERS, table)
+            table.add_row("memory of the server (resident)", f"{resident(process.pid) / 2**20:.0f} MiB")
+    console = Console()
+    console.print(f"{os.cpu_count()} cores; {Settings().batch_size} pictures a batch; model starter")
+    console.print(table)
+
+
+def load(client: Client, folder: Path, table: Table) -> None:
+    """POST /v1/images/bulk of the gallery until every picture is ready."""
+    began = time.perf_counter()
+    job = client.bulk([("gallery.zip", folder / "gallery.zip")])
+    while (job := client.job(job["id"]))["state"] in ("queued", "running"):
+        time.sleep(0.05)
+    seconds = time.perf_counter() - began
+    if job["failed"]:
+        raise SystemExit(f"{job['failed']} pictures failed")
+    table.add_row(f"bulk of {job['total']} pictures, to all ready", f"{seconds:.1f} s, {job['total'] / seconds:.0f}/s")
+    load_texts(client, folder / "texts.jsonl")
+
+
+def words(folder: Path) -> list[str]:
+    """Distinct queries: the captions of the gallery."""
+    with zipfile.ZipFile(folder / "gallery.zip") as archive, archive.open("metadata.jsonl") as file:
+        captions = {json.loads(line)["caption"] for line in io.TextIOWrapper(file, "utf-8")}
+    return sorted(captions)[:QUERIES]
+
+
+def search(server: str, queries: list[str], callers: int, table: Table) -> None:
+    """GET /v1/search with each query once, from so many callers at a time."""
+    with httpx.Client(base_url=server, trust_env=False) as http:
+
+        def one(query: str) -> float:
+            began = time.perf_counter()
+            http.get("/v1/search", params={"q": query}).raise_for_status()
+            return time.perf_counter() - began
+
+        for query in queries[:20]:
+            one(query)
+        began = time.perf_counter()
+        with ThreadPoolExecutor(callers) as pool:
+            taken = sorted(pool.map(one, queries))
+        seconds = time.perf_counter() - began
+    p50, p99 = statistics.median(taken), taken[int(len(taken) * 0.99)]
+    table.add_row(
+        f"text search, {callers} caller{'s' * (callers > 1)}, {len(queries)} distinct queries",
+        f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, {len(queries) / seconds:.0f}/s",
+    )
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""open_index: the one place that names implementations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from index import snapshot
+from index.errors import SnapshotInvalid, SnapshotMissing
+from index.exact import ExactIndex
+from index.protocol import Freezable, VectorIndex
+
+KINDS = {ExactIndex.kind: ExactIndex}
+
+
+@dataclass(frozen=True, slots=True)
+class IndexConfig:
+    """Which index to open.
+
+    `name` says which one it is among those of an installation (say "default/images"), `space` is the
+    fingerprint of the embedding space, `d` the width of its vectors. `folder` holds the snapshots of this one
+    index; None keeps none.
+    """
+
+    name: str
+    space: str
+    d: int
+    folder: Path | None = None
+    kind: str = ExactIndex.kind
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedIndex:
+    """An index ready for its follower.
+
+    It holds the log up to `applied_seq`. `refused` says why a snapshot was not used; None where it was, or
+    where there was none. `freeze` belongs into the follower: see `Follower`.
+    """
+
+    index: VectorIndex
+    applied_seq: int
+    refused: str | None
+    freeze: Callable[[int], Callable[[], None]] | None
+
+
+def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex:
+    """The index of the snapshot if that is whole and fits `config`, else an empty one at log entry 0.
+
+    `head` is the log's last seq: a snapshot ahead of it is of another log (one restored from a backup, say)
+    and refused. A refused snapshot stays on disk until the next save. Raises ValueError for an unknown kind.
+    """
+    if config.kind not in KINDS:
+        raise ValueError(f"index kind {config.kind!r} is unknown, expected one of {sorted(KINDS)}")
+    cls = KINDS[config.kind]
+    index, applied_seq, refused = _load(cls, config, head)
+    if index is None:
+        index = cls(config.d)
+    return OpenedIndex(index, applied_seq, refused, _freezer(index, config))
+
+
+def _load(cls: type[Freezable], config: IndexConfig, head: int | None) -> tuple[Freezable | None, int, str | None]:
+    if config.folder is None:
+        return None, 0, None
+    try:
+        index, manifest = snapshot.load(config.folder, cls, name=config.name, space=config.space, d=config.d)
+    except SnapshotMissing:
+        return None, 0, None
+    except SnapshotInvalid as error:
+        return None, 0, str(error)
+    if head is not None and manifest.applied_seq > head:
+        index.close()
+        return None, 0, f"applied_seq is {manifest.applied_seq}, but the log ends at {head}"
+    return index, manifest.applied_seq, None
+
+
+def _freezer(index: Freezable, config: IndexConfig) -> Callable[[int], Callable[[], None]] | None:
+    folder = config.folder
+    if folder is None:
+        return None
+
+    def freeze(applied_seq: int) -> Callable[[], None]:
+        frozen = index.freeze()
+
+        def write() -> None:
+            snapshot.save(folder, frozen, name=config.name, space=config.space, applied_seq=applied_seq)
+
+        return write
+
+    return freeze

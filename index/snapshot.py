@@ -1,0 +1,209 @@
+"""A frozen index on disk: written whole or not at all, checked byte for byte before it is believed.
+
+    folder/CURRENT                    "<directory> <SHA-256 of its manifest.json>": the commit point
+    folder/snapshot-<hex>/            manifest.json with size and SHA-256 of every other file, and those files
+
+A save writes a new directory beside the old one, fsyncs files, directory and folder, and only then replaces
+CURRENT by an atomic rename (the way LevelDB does it). The old snapshot is deleted last. CURRENT vouches for
+the manifest and the manifest for the files, so no byte is outside a hash. One process may save into a folder.
+
+A snapshot is disposable: whatever is wrong with it, the log rebuilds the index. It is not protected against
+someone who can write to the folder and computes new hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from index.errors import SnapshotInvalid, SnapshotMissing
+from index.protocol import Freezable, Frozen
+from index.types import Manifest, SnapshotFile
+
+CURRENT = "CURRENT"
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 1 << 20
+BLOCK = 1 << 20
+
+F = TypeVar("F", bound=Freezable)
+
+
+def save(folder: Path, frozen: Frozen, *, name: str, space: str, applied_seq: int) -> Manifest:
+    """Make `frozen` the snapshot in `folder`, as the index `name` stood after log entry `applied_seq`.
+
+    Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder, keep=_pointed_at(folder))
+    directory = folder / f"snapshot-{secrets.token_hex(8)}"
+    try:
+        manifest = _write_directory(directory, frozen, name=name, space=space, applied_seq=applied_seq)
+        _sync_directory(folder)
+        pointer = f"{directory.name} {hashlib.sha256(manifest.to_json()).hexdigest()}\n"
+        _write_file(folder / f"{CURRENT}.new", lambda file: file.write(pointer.encode()))
+        (folder / f"{CURRENT}.new").replace(folder / CURRENT)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        with suppress(OSError):
+            (folder / f"{CURRENT}.new").unlink()
+        raise
+    _sync_directory(folder)
+    # From here on the new one survives a power cut, and the old one is no longer needed.
+    _sweep(folder, keep=directory.name)
+    return manifest
+
+
+def load(folder: Path, cls: type[F], *, name: str, space: str, d: int) -> tuple[F, Manifest]:
+    """The index saved in `folder` and its manifest, whose `applied_seq` says where to go on in the log.
+
+    Raises SnapshotMissing where there is none, and SnapshotInvalid where it is not whole, not of this index,
+    space, width or class, or cannot be read: then rebuild from the log.
+    """
+    try:
+        pointer = _read_small(folder / CURRENT)
+    except FileNotFoundError:
+        raise SnapshotMissing(f"no snapshot in {folder}") from None
+    except (OSError, ValueError) as error:
+        raise SnapshotInvalid(f"{CURRENT}: {error}") from error
+    match = _POINTER.fullmatch(pointer)
+    if match is None:
+        raise SnapshotInvalid(f"{CURRENT} is damaged")
+    directory = folder / match[1].decode()
+    manifest = _read_manifest(directory / MANIFEST, match[2].decode())
+    expected = {"name": name, "space": space, "d": d, "kind": cls.kind}
+    for field, value in expected.items():
+        if getattr(manifest, field) != value:
+            raise SnapshotInvalid(f"{field} is {getattr(manifest, field)!r}, expected {value!r}")
+    with ExitStack() as stack:
+        files = {}
+        for stamp in manifest.files:
+            try:
+                # Checked and read through one descriptor: a file swapped in between is not seen.
+                files[stamp.name] = stack.enter_context(open(directory / stamp.name, "rb", buffering=0))
+                _check_file(files[stamp.name], stamp)
+            except OSError as error:
+                raise SnapshotInvalid(f"{stamp.name}: {error}") from error
+        try:
+            return cls.restore(manifest, files), manifest
+        except Exception as error:  # whatever it is, the log can do without this snapshot
+            raise SnapshotInvalid(f"contents: {error}") from error
+
+
+_POINTER = re.compile(rb"(snapshot-[0-9a-f]{16}) ([0-9a-f]{64})\n")
+
+
+def _pointed_at(folder: Path) -> str | None:
+    """The directory CURRENT names, if any. Another failure to read it must not cost a good snapshot."""
+    try:
+        match = _POINTER.fullmatch(_read_small(folder / CURRENT))
+    except (FileNotFoundError, ValueError):
+        return None
+    return match[1].decode() if match else None
+
+
+def _sweep(folder: Path, keep: str | None) -> None:
+    """Delete what interrupted saves left, and snapshots nobody points at. Failing to is no failure."""
+    for path in folder.glob("snapshot-*"):
+        if path.name != keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_directory(directory: Path, frozen: Frozen, *, name: str, space: str, applied_seq: int) -> Manifest:
+    directory.mkdir()
+    manifest = Manifest(
+        name=name,
+        space=space,
+        kind=frozen.kind,
+        d=frozen.d,
+        ntotal=frozen.ntotal,
+        applied_seq=applied_seq,
+        created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        files=tuple(_write_file(directory / file, write) for file, write in frozen.files.items()),
+    )
+    text = manifest.to_json()
+    if Manifest.from_json(text) != manifest:  # also raises where a name has a form that load would refuse
+        raise ValueError(f"a manifest that cannot be read back: {manifest}")
+    _write_file(directory / MANIFEST, lambda file: file.write(text))
+    _sync_directory(directory)
+    return manifest
+
+
+class _HashedFile:
+    """A file being written: every byte is counted and hashed, and a short write is carried on with."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._sha256 = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: memoryview | bytes, /) -> int:
+        rest = memoryview(data)
+        while rest.nbytes:
+            count = self._raw.write(rest[:BLOCK])
+            if not count:
+                raise OSError("the file takes no more bytes")
+            self._sha256.update(rest[:count])
+            self._size += count
+            rest = rest[count:]
+        return len(data)
+
+    def finish(self, name: str) -> SnapshotFile:
+        """Bring it to the disk and say what was written."""
+        os.fsync(self._raw.fileno())
+        size = os.fstat(self._raw.fileno()).st_size
+        if size != self._size:
+            raise OSError(f"{name} has {size} bytes, {self._size} were written")
+        return SnapshotFile(name, size, self._sha256.hexdigest())
+
+
+def _write_file(path: Path, write: Callable[[_HashedFile], object]) -> SnapshotFile:
+    with open(path, "wb", buffering=0) as raw:
+        file = _HashedFile(raw)
+        write(file)
+        return file.finish(path.name)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read_small(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        text = file.read(MANIFEST_LIMIT + 1)
+    if len(text) > MANIFEST_LIMIT:
+        raise ValueError("too big")
+    return text
+
+
+def _read_manifest(path: Path, sha256: str) -> Manifest:
+    try:
+        text = _read_small(path)
+        if hashlib.sha256(text).hexdigest() != sha256:
+            raise ValueError("hash differs")
+        return Manifest.from_json(text)
+    except (OSError, ValueError) as error:
+        raise SnapshotInvalid(f"{MANIFEST}: {error}") from error
+
+
+def _check_file(file: BinaryIO, stamp: SnapshotFile) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size != stamp.size:
+        raise SnapshotInvalid(f"{stamp.name} has {size} bytes, expected {stamp.size}")
+    sha256 = hashlib.sha256()
+    while block := file.read(BLOCK):
+        sha256.update(block)
+    if sha256.hexdigest() != stamp.sha256:
+        raise SnapshotInvalid(f"{stamp.name}: hash differs")
+    file.seek(0)

@@ -1,0 +1,59 @@
+"""What a valid id, vector or query is: the one place that decides."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from index.errors import InvalidId, InvalidVector
+from index.types import Embeddings, Ids
+
+UNIT_TOLERANCE = 0.01
+"""How far a length may be from 1. Vectors normalised in half precision are off by about 0.001."""
+
+
+def check_ids(ids: Ids) -> None:
+    """Raise InvalidId unless `ids` is int64 [n] and nowhere negative."""
+    if ids.dtype != np.int64 or ids.ndim != 1:
+        raise InvalidId(f"ids are {ids.dtype} {list(ids.shape)}, expected int64 [n]")
+    if ids.size and ids.min() < 0:
+        raise InvalidId(f"id {ids.min()} is negative")
+
+
+def check_vectors(vectors: Embeddings, d: int) -> None:
+    """Raise InvalidVector unless `vectors` is float32 [n, d] of unit rows."""
+    _check_shape(vectors, d)
+    bad = np.flatnonzero(~unit_rows(vectors))
+    if bad.size:
+        raise InvalidVector(f"{bad.size} of {len(vectors)} vectors are not of unit length, first: {bad[0]}")
+
+
+def check_queries(queries: Embeddings, d: int) -> None:
+    """Raise InvalidVector unless `queries` is float32 [n, d] of finite rows that are not zero.
+
+    Their length is free: it scales the scores and leaves the order alone.
+    """
+    _check_shape(queries, d)
+    squares = _squares(queries)
+    bad = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
+    if bad.size:
+        raise InvalidVector(f"{bad.size} of {len(queries)} queries are zero or not finite, first: {bad[0]}")
+
+
+def unit_rows(vectors: Embeddings) -> npt.NDArray[np.bool_]:
+    """Which rows of `vectors` [n, d] are finite and of unit length: [n]."""
+    low, high = (1 - UNIT_TOLERANCE) ** 2, (1 + UNIT_TOLERANCE) ** 2
+    squares = _squares(vectors)
+    return (squares >= low) & (squares <= high)  # NaN is neither
+
+
+def _squares(rows: Embeddings) -> npt.NDArray[np.float32]:
+    # One pass finds NaN, infinity and zero, and also what would overflow or vanish in a product.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares: npt.NDArray[np.float32] = np.vecdot(rows, rows)
+    return squares
+
+
+def _check_shape(rows: Embeddings, d: int) -> None:
+    if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != d:
+        raise InvalidVector(f"vectors are {rows.dtype} {list(rows.shape)}, expected float32 [n, {d}]")

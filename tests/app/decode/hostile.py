@@ -1,0 +1,101 @@
+"""Functions that misbehave in a child. Light to import: each child that runs one imports this module."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+
+def whoami() -> int:
+    """The child's process id."""
+    return os.getpid()
+
+
+def modules() -> list[str]:
+    """Names of everything imported in the child."""
+    return sorted(sys.modules)
+
+
+def limits() -> dict[str, tuple[int, int]]:
+    """The child's resource limits by name."""
+    names = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_CORE")
+    return {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+
+def threads() -> int:
+    """How many threads the child has."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def peak_rss() -> int:
+    """The child's peak resident memory in bytes, its own since it was forked."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+def segfault() -> int:
+    """Read address 0."""
+    return len(ctypes.string_at(0))
+
+
+def abort() -> NoReturn:
+    """Die of SIGABRT."""
+    os.abort()
+
+
+def killed() -> None:
+    """Die as of the OOM killer."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave() -> NoReturn:
+    """End the process with status 0, as a library might."""
+    os._exit(0)
+
+
+def spin() -> NoReturn:
+    """Use the processor for ever."""
+    while True:
+        pass
+
+
+def burn(seconds: float) -> float:
+    """Use `seconds` of processor time."""
+    start = time.process_time()
+    while time.process_time() - start < seconds:
+        pass
+    return seconds
+
+
+def sleep(seconds: float) -> float:
+    """Wait without using the processor."""
+    time.sleep(seconds)
+    return seconds
+
+
+def allocate(count: int) -> int:
+    """Allocate `count` bytes."""
+    return len(bytearray(count))
+
+
+def raise_odd() -> NoReturn:
+    """Raise an error that nobody expects."""
+    raise ZeroDivisionError("odd")
+
+
+def leave_by_exit() -> NoReturn:
+    """Raise SystemExit."""
+    sys.exit(3)
+
+
+def return_unpicklable() -> object:
+    """Return what cannot be sent back."""
+    return lambda: None

@@ -1,0 +1,300 @@
+"""Archives: every good picture comes out, every bad member is named, and no archive gets past its bounds."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.decode.archive import expand
+from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
+from app.decode.pool import DecodePool
+from app.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected, UnsupportedMediaType
+from tests.app.decode.packed import LIMITS, PNG, Unpacked, refused, tarred, zipped
+from tests.app.decode.samples import claiming, sample
+
+MEMBERS = {"a.png": PNG, "sub/b.jpg": sample("jpeg"), "c.webp": sample("webp"), "d.gif": sample("gif")}
+
+
+@pytest.mark.parametrize(
+    "pack", [zipped, tarred, lambda members: gzip.compress(tarred(members))], ids=["zip", "tar", "tgz"]
+)
+def test_pictures_come_out_byte_for_byte_in_order(pack: Any, tmp_path: Path) -> None:
+    found = Unpacked(pack(MEMBERS), tmp_path)
+    assert [item["name"] for item in found.items] == list(MEMBERS)
+    assert [item["file"] for item in found.items] == ["000001", "000002", "000003", "000004"]
+    for item, data in zip(found.items, MEMBERS.values(), strict=True):
+        assert (found.folder / item["file"]).read_bytes() == data
+        assert item["bytes"] == len(data)
+        assert item["error"] is item["id"] is item["caption"] is item["tags"] is item["metadata"] is None
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+def test_one_bad_of_100_is_named_and_99_are_taken(pack: Any, tmp_path: Path) -> None:
+    members = {f"{n:03}.png": PNG for n in range(100)} | {"050.png": b"a text called png"}
+    found = Unpacked(pack(members), tmp_path)
+    assert found.codes() == dict.fromkeys(members) | {"050.png": "unsupported_media_type"}
+
+
+def test_bad_members_are_refused_one_by_one(tmp_path: Path) -> None:
+    members = {
+        "good.png": PNG,
+        "text.jpg": b"hello",
+        "empty.jpg": b"",
+        "huge.jpg": claiming("jpeg", 60_000, 60_000),
+        "cut.png": PNG[:20],
+        "inner.zip": zipped({"x.png": PNG}),
+        "inner.tar": tarred({"x.png": PNG}),
+        "inner.tar.gz": gzip.compress(tarred({"x.png": PNG})),
+        "big.png": PNG + bytes(70_000),
+    }
+    limits = ArchiveLimits(max_member_bytes=70_000)
+    expected = dict.fromkeys(members, "unsupported_media_type") | {
+        "good.png": None,
+        "huge.jpg": "image_too_large",
+        "cut.png": "image_corrupt",
+        "big.png": "image_too_large",
+    }
+    for number, pack in enumerate((zipped, tarred)):
+        (tmp_path / str(number)).mkdir()
+        assert Unpacked(pack(members), tmp_path / str(number), limits).codes() == expected
+
+
+def test_folders_and_litter_are_no_items(tmp_path: Path) -> None:
+    litter = [
+        "__MACOSX/._a.png",
+        ".DS_Store",
+        "sub/.hidden/a.png",
+        "Thumbs.db",
+        "sub/desktop.ini",
+        "./.git/x",
+    ]
+    members = {"./sub/a.png": PNG, "sub/": b""} | dict.fromkeys(litter, b"x")
+    assert list(Unpacked(zipped(members), tmp_path).codes()) == ["./sub/a.png"]
+
+
+NAMES = [
+    "../../evil.png",
+    "/etc/passwd.png",
+    "C:\\evil.png",
+    "..",
+    "a/../../b.png",
+    "x" * 5_000,
+    "r\r\nn\x1b[31m.png",
+    "笑.png",
+]
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+def test_names_are_text_and_never_paths(pack: Any, tmp_path: Path) -> None:
+    found = Unpacked(pack(dict.fromkeys(NAMES, PNG)), tmp_path)  # which also looks for stray files
+    assert all(item["error"] is None and len(item["name"]) <= 255 for item in found.items)
+    assert all(item["name"].isprintable() for item in found.items)
+    assert found.items[-1]["name"] == "笑.png"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_that_repeat_or_are_not_utf8_are_kept(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("same.png", PNG)
+        archive.writestr("same.png", sample("gif"))
+        archive.writestr("cafXX.png", PNG)
+    latin = file.getvalue().replace(b"cafXX", b"caf\xe9\xff")
+    (tmp_path / "zip").mkdir()
+    assert [item["error"] for item in Unpacked(latin, tmp_path / "zip").items] == [None] * 3
+    (tmp_path / "tar").mkdir()
+    tar = tarred({"caf\udce9.png": PNG}, tarfile.GNU_FORMAT)
+    assert Unpacked(tar, tmp_path / "tar").codes() == {"caf?.png": None}
+
+
+def special(kind: bytes) -> tarfile.TarInfo:
+    info = tarfile.TarInfo("special")
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_not_taken(kind: bytes, tmp_path: Path) -> None:
+    found = Unpacked(tarred({"a.png": PNG, "s": special(kind), "b.png": PNG}), tmp_path)
+    assert found.codes() == {"a.png": None, "special": "unsupported_media_type", "b.png": None}
+
+
+def test_a_symlink_in_a_zip_is_not_taken(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.png", PNG)
+        info = zipfile.ZipInfo("link.png")
+        info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, "/etc/passwd")
+    assert Unpacked(file.getvalue(), tmp_path).codes() == {
+        "a.png": None,
+        "link.png": "unsupported_media_type",
+    }
+
+
+def test_a_sparse_member_of_8_terabytes_is_not_taken(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("sparse.png")
+    info.type = tarfile.GNUTYPE_SPARSE
+    head = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    head[386:410] = b"%011o\0%011o\0" % (0, 0)
+    head[483:495] = b"\x80\0\0\0" + struct.pack(">Q", 8 << 40)
+    head[148:156] = b"%06o\0 " % (sum(head[:148]) + 256 + sum(head[156:]))
+    start = time.perf_counter()
+    found = Unpacked(bytes(head) + tarred({"a.png": PNG}), tmp_path)
+    assert found.codes() == {"sparse.png": "unsupported_media_type", "a.png": None}
+    assert time.perf_counter() - start < 1.0
+
+
+def test_encrypted_and_oddly_compressed_members_are_refused(tmp_path: Path) -> None:
+    data = bytearray(zipped({"a.png": PNG, "secret.png": PNG}))
+    at = data.rindex(b"PK\1\2")
+    data[at + 8] |= 1
+    data[data.index(b"PK\3\4", 4) + 6] |= 1
+    (tmp_path / "1").mkdir()
+    assert Unpacked(bytes(data), tmp_path / "1").codes() == {
+        "a.png": None,
+        "secret.png": "unsupported_media_type",
+    }
+    file = io.BytesIO(zipped({"a.png": PNG}))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("b.png", PNG)
+    (tmp_path / "2").mkdir()
+    assert Unpacked(file.getvalue(), tmp_path / "2").codes() == {
+        "a.png": None,
+        "b.png": "unsupported_media_type",
+    }
+
+
+def test_a_damaged_zip_member_is_refused_alone(tmp_path: Path) -> None:
+    data = bytearray(zipped({"a.png": PNG, "b.png": PNG, "c.png": PNG}, zipfile.ZIP_STORED))
+    data[data.index(b"b.png") + 3_000] ^= 255
+    assert Unpacked(bytes(data), tmp_path).codes() == {"a.png": None, "b.png": "image_corrupt", "c.png": None}
+
+
+@pytest.mark.parametrize(
+    "pack", [zipped, tarred, lambda members: gzip.compress(tarred(members))], ids=["zip", "tar", "tgz"]
+)
+def test_a_truncated_archive_leaves_nothing(pack: Any, tmp_path: Path) -> None:
+    data = pack(MEMBERS)
+    end = len(data) if pack is not tarred else data.rindex(b"GIF8")
+    for percent in range(5, 100, 12):
+        folder = tmp_path / str(percent)
+        folder.mkdir()
+        error = refused(data[: end * percent // 100], folder)
+        assert isinstance(error, ArchiveCorrupt), (percent, error)
+
+
+def test_a_tar_damaged_in_the_middle_is_corrupt_and_not_short(tmp_path: Path) -> None:
+    data = bytearray(tarred({"a.png": PNG, "b.png": PNG}))
+    data[data.index(b"b.png") + 20] ^= 255
+    assert isinstance(refused(bytes(data), tmp_path), ArchiveCorrupt)
+
+
+@pytest.mark.parametrize("data", [zipped({}), tarred({}), zipped({"a.txt": b"x"}), tarred({".a": PNG})])
+def test_an_archive_without_pictures_is_corrupt(data: bytes, tmp_path: Path) -> None:
+    assert isinstance(refused(data, tmp_path), ArchiveCorrupt | UnsupportedMediaType)
+
+
+def test_what_is_no_archive_is_unsupported(tmp_path: Path) -> None:
+    for number, data in enumerate((PNG, b"", b"Rar!\x1a\7\1\0", b"7z\xbc\xaf\x27\x1c")):
+        (tmp_path / str(number)).mkdir()
+        assert isinstance(refused(data, tmp_path / str(number)), UnsupportedMediaType)
+    with pytest.raises(BlobMissing):
+        expand(tmp_path / "gone", tmp_path / "folder", LIMITS, PictureLimits())
+
+
+TIGHT = ArchiveLimits(max_bytes=4 << 20, max_members=50, max_member_bytes=2 << 20)
+
+
+def zeros(count: int) -> bytes:
+    return PNG + bytes(count - len(PNG))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        zipped({f"{n}.png": zeros(1 << 20) for n in range(6)}),
+        gzip.compress(tarred({f"{n}.png": zeros(1 << 20) for n in range(6)})),
+        gzip.compress(tarred({"a.png": PNG, "skipped.bin": bytes(60 << 20)})),
+        gzip.compress(tarred({"a.png": PNG, ".hidden": bytes(60 << 20)})),
+        zipped({f"{n}.png": PNG for n in range(51)}),
+        tarred({f"{n}.png": PNG for n in range(51)}),
+        zipped({f"{n}/": b"" for n in range(1_000)} | {"a.png": PNG}),
+    ],
+    ids=["zip bytes", "tgz bytes", "tgz skipped", "tgz hidden", "zip members", "tar members", "zip folders"],
+)
+def test_an_archive_past_a_limit_leaves_nothing(data: bytes, tmp_path: Path) -> None:
+    assert isinstance(refused(data, tmp_path, TIGHT), ArchiveLimit)
+
+
+def test_overlapping_zip_members_are_counted_each_time(tmp_path: Path) -> None:
+    data = zipped({"000.png": zeros(1 << 20)})
+    at = data.index(b"PK\1\2")
+    entry, end = data[at : data.index(b"PK\5\6")], bytearray(data[data.index(b"PK\5\6") :])
+    end[8:16] = struct.pack("<HHI", 40, 40, len(entry) * 40)
+    assert isinstance(refused(data[:at] + entry * 40 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
+
+
+@pytest.mark.parametrize("claim", [10, 3_000_000_000])
+def test_a_zip_member_that_lies_about_its_size_is_refused(claim: int, tmp_path: Path) -> None:
+    data = bytearray(zipped({"a.png": PNG, "liar.png": zeros(1 << 20)}))
+    for magic, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
+        at = data.rindex(magic)
+        data[at + offset : at + offset + 4] = struct.pack("<I", claim)
+    codes = Unpacked(bytes(data), tmp_path, TIGHT).codes()
+    assert codes["a.png"] is None
+    assert codes["liar.png"] in ("image_corrupt", "image_too_large")
+
+
+def test_a_zip_that_lists_millions_of_members_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    data = zipped({"a.png": PNG})
+    at = data.index(b"PK\1\2")
+    entry, end = data[at : data.index(b"PK\5\6")], bytearray(data[data.index(b"PK\5\6") :])
+    end[8:16] = struct.pack("<HHI", 1, 1, len(entry) * 300_000)  # the count lies as well
+    start = time.perf_counter()
+    assert isinstance(refused(data[:at] + entry * 300_000 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
+    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_flipped_bits_never_raise_anything_of_others(kind: str, tmp_path: Path) -> None:
+    chance = random.Random(kind)
+    data = zipped(MEMBERS) if kind == "zip" else tarred(MEMBERS)
+    if kind == "tar.gz":
+        data = gzip.compress(data)
+    for number in range(60):
+        broken = bytearray(data)
+        for _ in range(chance.choice([1, 2, 8])):
+            broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        try:
+            Unpacked(bytes(broken), folder)
+        except Rejected:
+            continue
+
+
+def test_an_archive_that_hangs_the_reader_is_stopped(tmp_path: Path) -> None:
+    # A pax header of digits takes tarfile's regular expressions quadratic time in Python 3.11.7.
+    digits = b"1" * 2_000_000
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, len(digits)
+    path = tmp_path / "hang.tar"
+    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + digits + bytes(-len(digits) % 512) + tarred({"a.png": PNG}))
+    good = tmp_path / "good.zip"
+    good.write_bytes(zipped(MEMBERS))
+    with DecodePool(2, ChildLimits(seconds=5)) as pool:
+        bad = pool.expand(path, tmp_path / "bad", LIMITS, seconds=1.0)
+        assert pool.expand(good, tmp_path / "out", LIMITS).result(10).name == "manifest.jsonl"
+        with pytest.raises(ArchiveCorrupt, match="longer than 1 s"):
+            bad.result(10)

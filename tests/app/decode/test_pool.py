@@ -1,0 +1,259 @@
+"""The decode children: whatever one does, its task gets one of our errors and its neighbours finish."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.decode.limits import ChildLimits, PictureLimits
+from app.decode.picture import decode
+from app.decode.pool import DecodePool, DecodeTask
+from app.errors import ImageCorrupt, ImageTooLarge, Overloaded
+from app.types import Preprocessing
+from tests.app.decode import hostile
+from tests.app.decode.samples import sample, solid_png
+
+ROOT = Path(__file__).parents[3]
+SMALL = Preprocessing(32)
+STRICT = ChildLimits(seconds=1.5, memory=512 << 20, cpu_seconds=1)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    with DecodePool(2, STRICT) as pool:
+        yield pool
+
+
+def living(pids: list[int]) -> list[int]:
+    """Those of the processes that still run (a zombie does not)."""
+    found = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            continue
+        if state != "Z":
+            found.append(pid)
+    return found
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def test_a_picture_decoded_in_a_child_is_the_same(pool: DecodePool, tmp_path: Path) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(sample("jpeg", 300, 200))
+    found = pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp", 64)).result(10)
+    np.testing.assert_array_equal(found.pixels, decode(path, SMALL, PictureLimits()).pixels)
+    assert (found.format, found.width, found.height) == ("jpeg", 300, 200)
+    assert (tmp_path / "small.webp").read_bytes()[:4] == b"RIFF"
+
+
+def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) -> None:
+    (tmp_path / "cut").write_bytes(sample("png")[:-100])
+    with pytest.raises(ImageCorrupt, match="cut off"):
+        pool.submit(DecodeTask(tmp_path / "cut", SMALL)).result(10)
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "detail"),
+    [
+        (hostile.segfault, (), "crashed"),
+        (hostile.abort, (), "crashed"),
+        (hostile.killed, (), "killed"),
+        (hostile.leave, (), "longer than 1.5 s"),
+        (hostile.spin, (), "longer than"),
+        (hostile.sleep, (30,), "longer than 1.5 s"),
+        (hostile.allocate, (1 << 30,), "more memory than allowed"),
+        (hostile.raise_odd, (), "could not be read"),
+        (hostile.leave_by_exit, (), "could not be read"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_child_that_dies_harms_its_own_task_only(
+    pool: DecodePool, function: Callable[..., Any], args: tuple[Any, ...], detail: str
+) -> None:
+    before = [pool.run(hostile.sleep, 0.01) for _ in range(4)]
+    bad: Future[Any] = pool.run(function, *args)
+    after = [pool.run(hostile.sleep, 0.01) for _ in range(8)]
+    with pytest.raises(ImageCorrupt, match=detail):
+        bad.result(10)
+    assert [future.result(10) for future in before + after] == [0.01] * 12
+
+
+def test_processor_time_is_bounded_for_each_task_and_not_in_all() -> None:
+    with DecodePool(1, ChildLimits(seconds=10, cpu_seconds=1)) as pool:
+        assert [pool.run(hostile.burn, 0.6).result(10) for _ in range(4)] == [0.6] * 4
+        with pytest.raises(ImageCorrupt, match="1 s of processor time"):
+            pool.run(hostile.spin).result(10)
+
+
+def test_children_are_small_and_confined(pool: DecodePool) -> None:
+    pytest.importorskip("torch")  # the parent has it loaded, the children must not
+    names = {name.split(".")[0] for name in pool.run(hostile.modules).result(10)}
+    assert not names & {
+        "torch",
+        "open_clip",
+        "fastapi",
+        "starlette",
+        "apsw",
+        "pydantic",
+        "pydantic_settings",
+        "faiss",
+    }
+    assert "app.settings" not in pool.run(hostile.modules).result(10)
+    assert pool.run(hostile.threads).result(10) == 1
+    limits = pool.run(hostile.limits).result(10)
+    assert limits["RLIMIT_AS"] == (512 << 20, 512 << 20)
+    assert limits["RLIMIT_CORE"] == (0, 0)
+    assert limits["RLIMIT_NOFILE"] == (64, 64)
+    assert 0 < limits["RLIMIT_CPU"][0] < 60
+
+
+def test_a_20000_by_20000_png_is_refused_in_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(solid_png(20_000))
+    with DecodePool(1) as pool:
+        with pytest.raises(ImageTooLarge):
+            pool.submit(DecodeTask(path, SMALL)).result(10)
+        assert pool.run(hostile.peak_rss).result(10) <= 200 << 20
+
+
+def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    path.write_bytes(solid_png(7_000))
+    with DecodePool(1) as pool:
+        assert pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp")).result(15).width == 7_000
+
+
+def test_the_pool_outlives_idle_children_that_are_killed() -> None:
+    with DecodePool(2, STRICT) as pool:
+        for _ in range(2):
+            pids = list({pool.run(hostile.whoami).result(10) for _ in range(20)})
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+            assert until(lambda pids=pids: not living(pids))  # type: ignore[misc]
+            assert [pool.run(hostile.sleep, 0.01).result(10) for _ in range(4)] == [0.01] * 4
+
+
+def test_the_pool_outlives_its_fork_server() -> None:
+    with DecodePool(2, STRICT) as pool:
+        child = pool.run(hostile.whoami).result(10)
+        server = parent_of(child)
+        os.kill(server, signal.SIGKILL)
+        assert until(lambda: not living([child, server]))
+        assert pool.run(hostile.sleep, 0.01).result(10) == 0.01
+
+
+def test_tasks_that_wait_survive_the_loss_of_the_pool() -> None:
+    with DecodePool(1, STRICT) as pool:
+        child = pool.run(hostile.whoami).result(10)
+        futures = [pool.run(hostile.sleep, 0.01) for _ in range(60)]
+        os.kill(child, signal.SIGKILL)
+        results = [future.exception(30) for future in futures]
+        assert sum(error is not None for error in results) <= 1
+
+
+def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = [0.0]
+    clock = SimpleNamespace(time=lambda: time.time() + ahead[0], sleep=time.sleep)
+    monkeypatch.setattr("pebble.pool.process.time", clock)
+    with DecodePool(1, ChildLimits(seconds=5)) as pool:
+        pool.prewarm()
+        future = pool.run(hostile.sleep, 0.5)
+        time.sleep(0.2)
+        ahead[0] = 86_400.0
+        assert future.result(10) == 0.5
+
+
+def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> None:
+    with DecodePool(1) as pool:
+        child = pool.run(hostile.whoami).result(10)
+        future = pool.run(hostile.sleep, 0.5)
+        time.sleep(0.1)
+        for pid in (child, parent_of(child)):
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGINT)
+        assert future.result(10) == 0.5
+        assert pool.run(hostile.whoami).result(10) == child
+
+
+def test_cancelling_stops_the_child() -> None:
+    with DecodePool(1, ChildLimits(seconds=60)) as pool:
+        child = pool.run(hostile.whoami).result(10)
+        future = pool.run(hostile.sleep, 30)
+        time.sleep(0.3)
+        assert future.cancel()
+        with pytest.raises(CancelledError):
+            future.result()
+        assert until(lambda: not living([child]))
+        assert pool.run(hostile.sleep, 0.01).result(10) == 0.01
+
+
+def test_close_kills_the_children_and_answers_every_caller() -> None:
+    pool = DecodePool(2, ChildLimits(seconds=60))
+    child = pool.run(hostile.whoami).result(10)
+    futures = [pool.run(hostile.sleep, 30) for _ in range(10)]
+    time.sleep(0.2)
+    pool.close()
+    for future in futures:
+        assert isinstance(future.exception(1), Overloaded)
+    assert not living([child])
+    with pytest.raises(Overloaded):
+        pool.run(hostile.whoami).result(1)
+
+
+SERVICE = """
+import sys, time
+open(sys.argv[1], "a").write("main\\n")  # at import: would show each time main is imported again
+if __name__ == "__main__":
+    sys.path.insert(0, {root!r})
+    from app.decode.limits import ChildLimits
+    from app.decode.pool import DecodePool
+    from tests.app.decode import hostile
+    pool = DecodePool(2, ChildLimits(seconds=60, cpu_seconds=60))
+    pool.prewarm()
+    pids = set()
+    while len(pids) < 2:
+        pids |= {{future.result() for future in [pool.run(hostile.whoami) for _ in range(10)]}}
+    futures = [pool.run(hostile.spin) for _ in range(sys.argv.count("busy") * 2)]
+    time.sleep(0.3)
+    print(*pids, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("load", ["busy", "idle"])
+def test_children_die_with_a_parent_that_is_killed_and_never_import_main(tmp_path: Path, load: str) -> None:
+    script, marks = tmp_path / "service", tmp_path / "marks"
+    script.write_text(SERVICE.format(root=str(ROOT)))
+    with subprocess.Popen(
+        [sys.executable, str(script), str(marks), load], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as parent:
+        assert parent.stdout is not None
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        server = parent_of(pids[0])
+        assert len(living([*pids, server])) == 3
+        parent.kill()
+    time.sleep(1.0)
+    assert not living([*pids, server])
+    assert marks.read_text() == "main\n"

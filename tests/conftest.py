@@ -1,0 +1,40 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.decode.limits import PictureLimits
+from app.library import Library
+from app.media import Media
+from app.store.database import Database
+from tests.servers import RunningServer
+
+
+@pytest.fixture()
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "sightline.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture()
+def library(database: Database, tmp_path: Path) -> Library:
+    return Library(database, Media(tmp_path), PictureLimits(), max_queue=1_000)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server with the colours model that read-mostly tests share; each uses pictures of its own."""
+    with RunningServer(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture()
+def own_server(tmp_path: Path) -> Iterator[RunningServer]:
+    """A server of this test alone."""
+    with RunningServer(tmp_path / "data") as running:
+        yield running

@@ -1,0 +1,58 @@
+"""A disk that can really be full, and followers of a log in memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from index.exact import ExactIndex
+from index.follower import Follower
+from tests.index.memory_log import Log, Open
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KiB, empty. Skips where it cannot be had."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def index() -> ExactIndex:
+    return ExactIndex(8)
+
+
+@pytest.fixture
+def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
+    """Starts followers of `log` and closes them."""
+    opened: list[Follower] = []
+
+    def start(**options: Any) -> Follower:
+        options = {"head": log.head, "changed": log.changed, **options}
+        follower = Follower(options.pop("index", index), options.pop("read", log.read), **options)
+        opened.append(follower)
+        follower.start()
+        return follower
+
+    yield start
+    for follower in opened:
+        follower.close()

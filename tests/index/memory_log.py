@@ -1,0 +1,48 @@
+"""A log for followers to follow, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from index.follower import Follower
+from index.types import Embeddings, LogEntry, Op
+
+Open = Callable[..., Follower]
+"""What the fixture `follow` is: starts a follower with these options and closes it after the test."""
+
+
+class Log:
+    """A log in memory, with the two questions a database answers; it can be made to fail."""
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+        self.version = 0
+        self.reads = 0
+        self.looks = 0
+        self.fault: BaseException | None = None
+
+    def append(self, *entries: LogEntry) -> int:
+        self.entries.extend(entries)
+        self.version += 1
+        return self.head()
+
+    def add(self, id: int, vector: Embeddings | None) -> int:
+        return self.append(LogEntry(self.head() + 1, Op.ADD, id, vector))
+
+    def remove(self, id: int) -> int:
+        return self.append(LogEntry(self.head() + 1, Op.REMOVE, id))
+
+    def head(self) -> int:
+        return self.entries[-1].seq if self.entries else 0
+
+    def changed(self) -> int:
+        self.looks += 1
+        if self.fault:
+            raise self.fault
+        return self.version
+
+    def read(self, after_seq: int, limit: int) -> Sequence[LogEntry]:
+        self.reads += 1
+        if self.fault:
+            raise self.fault
+        return [entry for entry in self.entries if entry.seq > after_seq][:limit]

@@ -1,0 +1,103 @@
+"""The manifest's JSON: what goes in comes out, and nothing else goes in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.types import Manifest, Op, SnapshotFile
+
+MANIFEST = Manifest(
+    name="default/images",
+    space="f00d",
+    kind="exact",
+    d=16,
+    ntotal=3,
+    applied_seq=9,
+    created_at="2026-01-02T03:04:05Z",
+    files=(SnapshotFile("ids.npy", 24, "a" * 64), SnapshotFile("vectors.npy", 192, "b" * 64)),
+)
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps({**json.loads(MANIFEST.to_json()), **fields}).encode()
+
+
+def changed_file(**fields: Any) -> bytes:
+    rows = json.loads(MANIFEST.to_json())["files"]
+    return changed(files=[{**rows[0], **fields}, rows[1]])
+
+
+def test_manifest_survives_json() -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+
+
+def test_any_name_survives_json() -> None:
+    names = st.text(st.characters(min_codepoint=32), min_size=1, max_size=20)
+
+    @given(names, st.integers(0, 2**63 - 1))
+    def survives(name: str, seq: int) -> None:
+        manifest = Manifest(name, "s", "exact", 1, 0, seq, MANIFEST.created_at, ())
+        assert Manifest.from_json(manifest.to_json()) == manifest
+
+    survives()
+
+
+REFUSED = {
+    "not JSON": b"{",
+    "not UTF-8": b"\xff\xfe",
+    "empty": b"",
+    "a list": b"[]",
+    "a number": b"7",
+    "nested deep": b"[" * 200_000,
+    "another format": changed(format=2),
+    "format as text": changed(format="1"),
+    "format as truth": changed(format=True),
+    "unknown field": changed(extra=1),
+    "field twice": MANIFEST.to_json().replace(b'"d": 16', b'"d": 16, "d": 16'),
+    "d of zero": changed(d=0),
+    "d too wide": changed(d=10**9),
+    "d as float": changed(d=16.0),
+    "d as truth": changed(d=True),
+    "d not a number": MANIFEST.to_json().replace(b"16", b"NaN"),
+    "ntotal negative": changed(ntotal=-1),
+    "seq past int64": changed(applied_seq=2**63),
+    "name empty": changed(name=""),
+    "name a number": changed(name=1),
+    "name with control characters": changed(name="a\nb"),
+    "kind unlike a word": changed(kind="Exact Index"),
+    "time unlike RFC 3339": changed(created_at="yesterday"),
+    "files not a list": changed(files={}),
+    "file not an object": changed(files=["ids.npy"]),
+    "file with unknown field": changed_file(mode=7),
+    "file outside": changed_file(name="../ids.npy"),
+    "file absolute": changed_file(name="/ids.npy"),
+    "file hidden": changed_file(name=".npy"),
+    "file twice": changed_file(name="vectors.npy"),
+    "size negative": changed_file(size=-1),
+    "hash short": changed_file(sha256="a" * 63),
+    "hash in capitals": changed_file(sha256="A" * 64),
+}
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_manifest_refuses(name: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+        Manifest.from_json(REFUSED[name])
+
+
+@pytest.mark.parametrize("field", sorted(json.loads(MANIFEST.to_json())))
+def test_manifest_refuses_a_missing_field(field: str) -> None:
+    fields = json.loads(MANIFEST.to_json())
+    del fields[field]
+    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
+        Manifest.from_json(json.dumps(fields).encode())
+
+
+def test_op_is_its_word() -> None:
+    assert Op("add") is Op.ADD
+    assert str(Op.REMOVE) == "remove"

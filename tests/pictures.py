@@ -1,0 +1,31 @@
+"""Small pictures made on the spot."""
+
+from __future__ import annotations
+
+import io
+import random
+
+from PIL import Image, ImageDraw
+
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 150, 50),
+    "blue": (30, 60, 220),
+    "yellow": (245, 225, 40),
+    "purple": (130, 40, 170),
+    "white": (250, 250, 250),
+    "black": (10, 10, 10),
+}
+
+
+def picture(colour: str = "red", seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG") -> bytes:
+    """A picture of one colour with a few dots of its own: other seeds give other bytes."""
+    image = Image.new("RGB", size, COLOURS[colour])
+    draw = ImageDraw.Draw(image)
+    dice = random.Random(seed)
+    for _ in range(4):
+        x, y = dice.randrange(size[0]), dice.randrange(size[1])
+        draw.point((x, y), fill=(dice.randrange(256), dice.randrange(256), dice.randrange(256)))
+    out = io.BytesIO()
+    image.save(out, format)
+    return out.getvalue()

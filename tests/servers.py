@@ -1,0 +1,132 @@
+"""Real servers for tests: `sightline serve` in a process of its own, on a free port of the loopback."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+
+START_SECONDS = 60.0
+ADDRESS = re.compile(r"at (http://\S+)")
+
+
+class RunningServer:
+    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`)."""
+
+    def __init__(self, data_dir: Path, *, model: str = "colours", ready: bool = True, **settings: Any) -> None:
+        self.data_dir = data_dir
+        self.lines: list[str] = []
+        chosen = {"model": model, "data_dir": data_dir, "port": 0, **settings}
+        environment = {f"SIGHTLINE_{name.upper()}": str(value) for name, value in chosen.items()}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve"],
+            env={**os.environ, **environment},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self._reading = threading.Thread(target=self._read, daemon=True)
+        self._reading.start()
+        self.url = self._address()
+        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+        if ready:
+            self.wait_ready()
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait_ready(self) -> None:
+        """Until searches are answered."""
+        until(lambda: self.http.get("/readyz").status_code == 200, START_SECONDS, self.output)
+
+    def wait_job(self, id: str, seconds: float = 120.0) -> dict[str, Any]:
+        """The job once it has ended."""
+
+        def ended() -> dict[str, Any] | None:
+            job: dict[str, Any] = self.http.get(f"/v1/jobs/{id}").json()
+            return job if job["state"] not in ("queued", "running") else None
+
+        return until(ended, seconds, self.output)
+
+    def upload(self, content: bytes, name: str = "picture.png", wait: float = 30, **fields: Any) -> httpx.Response:
+        """POST /v1/images with one file."""
+        return self.http.post(
+            "/v1/images", params={"wait": wait}, files={"file": (name, content)}, data=fields
+        )
+
+    def bulk(self, files: list[tuple[str, bytes]]) -> dict[str, Any]:
+        """POST /v1/images/bulk; returns the Job."""
+        response = self.http.post("/v1/images/bulk", files=[("files", file) for file in files])
+        assert response.status_code == 202, response.text
+        job: dict[str, Any] = response.json()
+        return job
+
+    def pids(self) -> list[int]:
+        """The processes of the server's workers."""
+        found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def kill(self) -> None:
+        """kill -9 of the server process alone."""
+        self.process.kill()
+        self.process.wait()
+        self.http.close()
+        self._reading.join(10)
+        if self.process.stderr:
+            self.process.stderr.close()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        self.http.close()
+        self._reading.join(10)
+        if self.process.stderr:
+            self.process.stderr.close()
+        return code
+
+    def output(self) -> str:
+        """What the server and its workers have written to stderr."""
+        return "".join(self.lines)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
+
+    def _address(self) -> str:
+        def found() -> str | None:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}: {self.output()}")
+            match = ADDRESS.search(self.output())
+            return match.group(1) if match else None
+
+        return until(found, START_SECONDS, self.output)
+
+
+def until(condition: Any, seconds: float, why: Any = lambda: "") -> Any:
+    """The first true value of `condition()`; fails with `why()` when it takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {why()}")

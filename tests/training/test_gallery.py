@@ -1,0 +1,55 @@
+"""The demo's files as they ship."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import pytest
+from PIL import Image
+
+from training.gallery import DEMO
+
+
+@pytest.fixture(scope="module")
+def gallery() -> zipfile.ZipFile:
+    return zipfile.ZipFile(DEMO / "gallery.zip")
+
+
+def test_gallery_is_large_in_number_and_small_in_bytes(gallery: zipfile.ZipFile) -> None:
+    assert len(gallery.namelist()) > 1_500
+    assert (DEMO / "gallery.zip").stat().st_size <= 12_000_000
+
+
+def test_every_picture_has_one_row_of_metadata(gallery: zipfile.ZipFile) -> None:
+    rows = [json.loads(line) for line in gallery.read("metadata.jsonl").splitlines()]
+    names = [name for name in gallery.namelist() if name != "metadata.jsonl"]
+    assert sorted(row["file"] for row in rows) == sorted(names)
+    assert len({row["id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert row["caption"]
+        assert row["tags"]
+        assert row["metadata"]["emoji"]
+
+
+def test_pictures_open_and_are_different(gallery: zipfile.ZipFile) -> None:
+    names = [name for name in gallery.namelist() if name.endswith(".webp")]
+    assert len({gallery.getinfo(name).CRC for name in names}) == len(names)
+    for name in names[::100]:
+        picture = Image.open(io.BytesIO(gallery.read(name)))
+        picture.load()
+        assert picture.size == (256, 256)
+
+
+def test_searches_shown_to_visitors_have_pictures(gallery: zipfile.ZipFile) -> None:
+    captions = " | ".join(json.loads(line)["caption"] for line in gallery.read("metadata.jsonl").splitlines())
+    assert "a red car" in captions
+    assert "a cat next to a birthday cake" in captions
+
+
+def test_texts_are_distinct_and_in_both_languages() -> None:
+    rows = [json.loads(line) for line in (DEMO / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) >= 500
+    assert len({row["text"] for row in rows}) == len(rows) == len({row["id"] for row in rows})
+    assert {row["metadata"]["language"] for row in rows} == {"en", "zh"}

@@ -1,0 +1,1 @@
+"""Makes the starter model and the demo gallery: rendering, captions, training, evaluation."""

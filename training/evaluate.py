@@ -1,0 +1,191 @@
+"""Measures a model on scenes it never saw: `python -m training.evaluate [folder]` prints a table.
+
+Each query describes just one of the candidates: a scene is taken only if no caption so far is true of
+it and its captions are true of no scene so far. Recall at k is the share of queries with their own
+scene among the first k.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import open_clip.model
+import torch
+from tokenizers import Tokenizer
+
+from training.captions import Caption, Captioner, Fact
+from training.model import SIDE, STARTER, load
+from training.render import Renderer
+from training.scenes import HELD_OUT_STYLES, Object, Scene, sample_scene
+from training.sprites import LANGUAGES, Atlas, draw_symbol, load_atlas
+from training.towers import encode_images, encode_texts
+from training.vocabulary import tokenize
+
+FIRST_SEED = 1_000_000
+_LARGE = 224  # drawn at this size and shrunk as an upload would be
+
+__all__ = ["Atlas", "Model", "Tokenizer", "Trial", "make_trial", "report", "score"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """images uint8 [n, side, side, 3] and one text for each of them in each language."""
+
+    images: npt.NDArray[np.uint8]
+    texts: dict[str, list[str]]
+    scenes: tuple[Scene, ...] = ()
+
+
+@dataclass(frozen=True)
+class Model:
+    """Encodes raw pictures and texts to unit vectors, float32 [n, d]."""
+
+    clip: open_clip.model.CLIP
+    tokenizer: Tokenizer
+
+    def images(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 [n, side, side, 3] of the model's own side."""
+        out = []
+        with torch.inference_mode():
+            for start in range(0, len(pictures), 128):
+                part = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float()
+                out.append(encode_images(self.clip, part / 127.5 - 1).numpy())
+        return np.concatenate(out)
+
+    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """Any number of texts in any mixture of languages."""
+        out = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), 128):
+                tokens = torch.from_numpy(tokenize(self.tokenizer, texts[start : start + 128]))
+                out.append(encode_texts(self.clip, tokens).numpy())
+        return np.concatenate(out)
+
+
+def shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """To the model's side, by area."""
+    return cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
+
+
+class _Chooser:
+    """Takes scenes as long as every caption stays true of its own scene only."""
+
+    def __init__(self) -> None:
+        self._holders: dict[Fact, set[int]] = {}
+        self._needs: dict[Fact, list[frozenset[Fact]]] = {}
+        self.count = 0
+
+    def take(self, facts: frozenset[Fact], captions: list[Caption]) -> bool:
+        for caption in captions:
+            if set.intersection(*(self._holders.get(fact, set()) for fact in caption.facts)):
+                return False
+        if any(need <= facts for fact in facts for need in self._needs.get(fact, ())):
+            return False
+        for fact in facts:
+            self._holders.setdefault(fact, set()).add(self.count)
+        for caption in captions:
+            self._needs.setdefault(min(caption.facts), []).append(caption.facts)
+        self.count += 1
+        return True
+
+
+def make_trial(
+    atlas: Atlas, count: int = 1000, first_seed: int = FIRST_SEED, styled: float = 0.2, *, larger: bool = False
+) -> Trial:
+    """`count` scenes, each with an English and a Chinese caption that describe no other. With `larger`
+    the pictures stay as they were drawn, 224 pixels a side."""
+    captioner, renderer, chooser = Captioner(atlas.glyphs), Renderer(atlas), _Chooser()
+    images, scenes, texts = [], [], {language: list[str]() for language in LANGUAGES}
+    seed = first_seed
+    while len(scenes) < count:
+        scene, rng = sample_scene(seed, atlas.glyphs, styled=styled), np.random.default_rng((seed, 4))
+        seed += 1
+        captions = [captioner.full(scene, language, rng, plain=True) for language in LANGUAGES]
+        if chooser.take(captioner.facts(scene), captions):
+            scenes.append(scene)
+            picture = renderer.draw(scene, _LARGE)
+            images.append(picture if larger else shrink(picture))
+            for language, caption in zip(LANGUAGES, captions, strict=True):
+                texts[language].append(caption.text)
+    return Trial(np.stack(images), texts, tuple(scenes))
+
+
+def style_trial(atlas: Atlas, style: str, count: int = 1000) -> Trial:
+    """`count` different single glyphs in one style, with their names."""
+    renderer, images, scenes = Renderer(atlas), [], []
+    order = np.random.default_rng(FIRST_SEED - 1).permutation(len(atlas))[:count]
+    for index in order:
+        thing = Object(int(index), 0.5, 0.5, 0.8)
+        scene = Scene(FIRST_SEED - 10_000 + int(index), (thing,), "plain", "white", style)
+        scenes.append(scene)
+        images.append(shrink(renderer.draw(scene, _LARGE)))
+    texts = {language: [atlas.glyphs[int(i)].names[language] for i in order] for language in LANGUAGES}
+    return Trial(np.stack(images), texts, tuple(scenes))
+
+
+def symbol_trial(atlas: Atlas) -> Trial:
+    """Every glyph that the monochrome Symbola font draws, in another hand altogether, with its name."""
+    images, texts = [], {language: list[str]() for language in LANGUAGES}
+    for glyph in atlas.glyphs:
+        picture = draw_symbol(glyph.text)
+        if picture is None:
+            continue
+        paper = np.full((160, 160, 3), 255, np.uint8)
+        paper[16:144, 16:144] = 255 - picture[..., 3:]
+        images.append(shrink(paper))
+        for language in LANGUAGES:
+            texts[language].append(glyph.names[language])
+    return Trial(np.stack(images), texts)
+
+
+def recall(queries: npt.NDArray[np.float32], candidates: npt.NDArray[np.float32], k: int) -> float:
+    """Share of queries [n, d] whose own candidate (same row of [n, d]) is among the best k."""
+    scores = queries @ candidates.T
+    better = (scores > np.diagonal(scores)[:, None]).sum(axis=1)
+    return float((better < k).mean())
+
+
+def score(model: Model, trial: Trial) -> dict[str, float]:
+    """Recall at 1 and 10, both languages, both directions: "en t2i R@1", …"""
+    images = model.images(trial.images)
+    out = {}
+    for language, texts in trial.texts.items():
+        words = model.texts(texts)
+        for way, (queries, candidates) in {"t2i": (words, images), "i2t": (images, words)}.items():
+            for k in (1, 10):
+                out[f"{language} {way} R@{k}"] = recall(queries, candidates, k)
+    return out
+
+
+def report(folder: Path = STARTER) -> str:
+    """The table for the model in `folder`."""
+    atlas = load_atlas()
+    model = Model(*load(folder))
+    rows = {"1,000 unseen scenes": make_trial(atlas)}
+    rows |= {f"single, {style} (held out)": style_trial(atlas, style) for style in HELD_OUT_STYLES}
+    rows["single, as the font draws"] = style_trial(atlas, "none")
+    symbols = symbol_trial(atlas)
+    rows[f"single, Symbola font ({len(symbols.images)})"] = symbols
+    lines = []
+    for name, trial in rows.items():
+        figures = score(model, trial)
+        if not lines:
+            lines.append(f"{'':32}" + "".join(f"{key:>12}" for key in figures))
+        lines.append(f"{name:32}" + "".join(f"{value:12.3f}" for value in figures.values()))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=STARTER)
+    print(report(parser.parse_args().folder), end="")
+
+
+if __name__ == "__main__":
+    main()

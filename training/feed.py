@@ -1,0 +1,120 @@
+"""Training batches, drawn in processes of their own: pictures, captions in two languages, what to ignore."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import multiprocessing.queues
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from queue import Full
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from training.captions import Caption, Captioner, Fact
+from training.render import Renderer
+from training.scenes import Scene, sample_scene, vary_scene
+from training.sprites import LANGUAGES, load_atlas
+from training.vocabulary import load_tokenizer, tokenize
+
+FIRST_SEED = 1 << 32  # seeds below belong to evaluation, gallery and vocabulary
+_SIBLING_EVERY = 4  # every fourth scene differs from the one before it in a single thing
+_LARGER = 0.12  # of a batch: drawn larger and shrunk, as pictures from elsewhere are
+
+
+@dataclass(frozen=True)
+class Batch:
+    """n scenes. images uint8 [n, side, side, 3]; tokens int64 [n, length] for each language;
+    also bool [languages, n captions, n scenes], True where a caption is true of another scene too."""
+
+    images: npt.NDArray[np.uint8]
+    tokens: tuple[npt.NDArray[np.int64], ...]
+    also: npt.NDArray[np.bool_]
+
+    def parts(self, count: int) -> Iterator[Batch]:
+        """The batch cut into `count` equal smaller ones."""
+        size = len(self.images) // count
+        for k in range(count):
+            part = slice(k * size, (k + 1) * size)
+            yield Batch(self.images[part], tuple(tokens[part] for tokens in self.tokens), self.also[:, part, part])
+
+
+def also_true(captions: Sequence[Caption], facts: Sequence[frozenset[Fact]]) -> npt.NDArray[np.bool_]:
+    """bool [n, n]: caption i is true of scene j, j not i."""
+    holders: dict[Fact, set[int]] = {}
+    for j, known in enumerate(facts):
+        for fact in known:
+            holders.setdefault(fact, set()).add(j)
+    out = np.zeros((len(captions), len(facts)), np.bool_)
+    for i, caption in enumerate(captions):
+        found = set.intersection(*(holders.get(fact, set()) for fact in caption.facts))
+        out[i, list(found - {i})] = True
+    return out
+
+
+class Maker:
+    """Makes batches from seeds; one in each drawing process."""
+
+    def __init__(self, size: int, side: int) -> None:
+        atlas = load_atlas()
+        self._size, self._side, self._glyphs = size, side, atlas.glyphs
+        self._renderer, self._captioner = Renderer(atlas), Captioner(atlas.glyphs)
+        self._tokenizer: Tokenizer = load_tokenizer(atlas.glyphs)
+
+    def make(self, number: int) -> Batch:
+        """Batch `number`, counted from 0; always the same for the same number."""
+        first = FIRST_SEED + number * self._size
+        scenes: list[Scene] = []
+        for seed in range(first, first + self._size):
+            if len(scenes) % _SIBLING_EVERY == 1:
+                scenes.append(vary_scene(scenes[-1], seed, self._glyphs))
+            else:
+                scenes.append(sample_scene(seed, self._glyphs))
+        rng = np.random.default_rng((first, 3))
+        facts = [self._captioner.facts(scene) for scene in scenes]
+        tokens, also = [], []
+        for language in LANGUAGES:
+            captions = [self._captioner.sample(scene, language, rng) for scene in scenes]
+            tokens.append(tokenize(self._tokenizer, [caption.text for caption in captions]))
+            also.append(also_true(captions, facts))
+        images = np.stack([self._draw(scene, rng) for scene in scenes])
+        return Batch(images, tuple(tokens), np.stack(also))
+
+    def _draw(self, scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        if rng.random() >= _LARGER:
+            return self._renderer.draw(scene, self._side)
+        large = self._renderer.draw(scene, int(rng.integers(140, 240)))
+        way = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
+        return cv2.resize(large, (self._side, self._side), interpolation=way).astype(np.uint8)
+
+
+def _serve(queue: multiprocessing.queues.Queue[Batch], size: int, side: int, numbers: Iterator[int]) -> None:
+    cv2.setNumThreads(1)
+    maker = Maker(size, side)
+    parent = os.getppid()
+    for number in numbers:
+        batch = maker.make(number)
+        while os.getppid() == parent:  # a trainer that was killed leaves nobody behind
+            try:
+                queue.put(batch, timeout=5)
+                break
+            except Full:
+                continue
+        else:
+            return
+
+
+def stream(size: int, side: int, first: int = 0, processes: int = 1) -> Iterator[Batch]:
+    """Batches `first`, first + 1, … without end, drawn ahead by other processes."""
+    context = multiprocessing.get_context("spawn")
+    queues = [context.Queue(maxsize=3) for _ in range(processes)]
+    for k, queue in enumerate(queues):
+        context.Process(
+            target=_serve, args=(queue, size, side, itertools.count(first + k, processes)), daemon=True
+        ).start()
+    for queue in itertools.cycle(queues):
+        yield queue.get()

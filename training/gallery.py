@@ -1,0 +1,181 @@
+"""Makes the demo: `python -m training.gallery` writes demo/gallery.zip, demo/texts.jsonl, demo/evaluation.zip.
+
+The gallery shows every glyph at least once; its seeds are of neither training nor evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from training.captions import Captioner
+from training.evaluate import make_trial
+from training.render import Renderer
+from training.scenes import Object, Scene, sample_scene
+from training.sprites import LANGUAGES, Atlas, load_atlas
+from training.wishes import LABELS, WISHES, Wish
+
+DEMO = Path(__file__).parents[1] / "demo"
+SIDE = 256
+FIRST_SEED = 5_000_000
+_TEXT_SEED = 7_000_000
+_EVALUATION_SEED = 9_000_000
+_STYLES = ("none",) * 14 + ("flat", "posterised", "contour", "outline", "tinted", "grey", "shadow", "bright")
+_BACKGROUNDS = ("plain",) * 6 + ("gradient",) * 5 + ("dots", "stripes")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # zip members carry a time; a fixed one keeps the file the same
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of the gallery before it is drawn."""
+
+    scene: Scene
+    caption: str
+    kind: str
+
+
+def _tidy(scene: Scene, rng: np.random.Generator, *, styled: bool) -> Scene:
+    """The scene with a background and a style that look well in a grid."""
+    background = str(rng.choice(_BACKGROUNDS)) if scene.colour is not None else scene.background
+    if background == "noise":
+        background = "blobs"
+    things = tuple(replace(thing, stretch=1.0, angle=thing.angle * 0.6) for thing in scene.objects)
+    if len(things) == 1:
+        things = (replace(things[0], size=max(0.6, min(0.86, things[0].size)), x=0.5, y=0.5),)
+    style = str(rng.choice(_STYLES)) if styled else "none"
+    return replace(scene, objects=things, background=background, style=style)
+
+
+def _wished(wish: Wish, number: int, atlas: Atlas) -> Scene:
+    where = {glyph.text.replace("\ufe0f", ""): i for i, glyph in enumerate(atlas.glyphs)}
+    places = {
+        1: ((0.5, 0.5, 0.78),),
+        2: ((0.27, 0.52, 0.46), (0.73, 0.5, 0.46)),
+        3: ((0.5, 0.27, 0.42), (0.27, 0.7, 0.42), (0.73, 0.7, 0.42)),
+    }[len(wish.emoji)]
+    if wish.upright:
+        places = ((0.5, 0.27, 0.46), (0.5, 0.74, 0.46))
+    things = tuple(
+        Object(where[emoji], x, y, size, paint=paint)
+        for emoji, paint, (x, y, size) in zip(wish.emoji, wish.paints, places, strict=True)
+    )
+    return Scene(FIRST_SEED + 500_000 + number, things, wish.background, wish.colour)
+
+
+def choose(atlas: Atlas, pairs: int = 420, triples: int = 160) -> Iterator[Entry]:
+    """Wishes first, then every glyph alone, then pairs and triples."""
+    captioner = Captioner(atlas.glyphs)
+    for number, wish in enumerate(WISHES):
+        yield Entry(_wished(wish, number, atlas), wish.caption, "wish")
+    order = [int(i) for i in np.random.default_rng(FIRST_SEED - 1).permutation(len(atlas))]
+    plan = [(1, [index]) for index in order] + [(2, None)] * pairs + [(3, None)] * triples
+    for number, (count, choices) in enumerate(plan):
+        seed = FIRST_SEED + number
+        rng = np.random.default_rng((seed, 5))
+        scene = _tidy(sample_scene(seed, atlas.glyphs, count=count, choices=choices), rng, styled=True)
+        yield Entry(scene, captioner.full(scene, "en", rng, plain=True).text, ("single", "pair", "triple")[count - 1])
+
+
+def _row(name: str, entry: Entry, captioner: Captioner) -> dict[str, Any]:
+    scene, glyphs = entry.scene, captioner.glyphs
+    rng = np.random.default_rng((scene.seed, 6))
+    return {
+        "file": name,
+        "id": Path(name).stem,
+        "caption": entry.caption,
+        "tags": captioner.tags(scene)[:16],
+        "metadata": {
+            "emoji": [glyphs[thing.glyph].text for thing in scene.objects],
+            "caption_zh": captioner.full(scene, "zh", rng, plain=True).text,
+            "objects": len(scene.objects),
+            "style": scene.style,
+            "background": scene.colour,
+            "kind": entry.kind,
+            "topics": sorted({topic for thing in scene.objects for topic in glyphs[thing.glyph].topics["en"]}),
+        },
+    }
+
+
+def _write(archive: zipfile.ZipFile, name: str, content: bytes, *, packed: bool = False) -> None:
+    kind = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, compress_type=kind)
+
+
+def _encode(pixels: np.ndarray[Any, np.dtype[np.uint8]], form: str, quality: int = 90) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, form, quality=quality, method=6)
+    return out.getvalue()
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def write_gallery(atlas: Atlas, path: Path) -> int:
+    """Draws the gallery into one zip; the number of its pictures."""
+    captioner, renderer, rows = Captioner(atlas.glyphs), Renderer(atlas), []
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, entry in enumerate(choose(atlas)):
+            name = f"{number:04d}.webp"
+            _write(archive, name, _encode(renderer.draw(entry.scene, SIDE), "WEBP"))
+            rows.append(_row(name, entry, captioner))
+        _write(archive, "metadata.jsonl", _lines(rows), packed=True)
+    return len(rows)
+
+
+def texts(atlas: Atlas, scenes: int = 200) -> list[dict[str, Any]]:
+    """The texts for naming pictures: labels of everyday things, then captions, in both languages."""
+    captioner, rows, seen = Captioner(atlas.glyphs), [], set[str]()
+
+    def add(text: str, language: str, kind: str) -> None:
+        if text not in seen:
+            seen.add(text)
+            rows.append({"id": f"t{len(rows):04d}", "text": text, "metadata": {"language": language, "kind": kind}})
+
+    where = {glyph.text.replace("\ufe0f", ""): glyph for glyph in atlas.glyphs}
+    for emoji in LABELS:
+        for language in LANGUAGES:
+            add(where[emoji].names[language], language, "name")
+    for seed in range(_TEXT_SEED, _TEXT_SEED + scenes):
+        scene, rng = sample_scene(seed, atlas.glyphs, styled=0), np.random.default_rng((seed, 6))
+        for language in LANGUAGES:
+            add(captioner.full(scene, language, rng, plain=True).text, language, "caption")
+    return rows
+
+
+def write_evaluation(atlas: Atlas, path: Path, count: int = 300) -> None:
+    """Scenes for the test suite, as the evaluation sees them, so that tests need no font."""
+    trial = make_trial(atlas, count, _EVALUATION_SEED, larger=True)
+    rows = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, image in enumerate(trial.images):
+            name = f"{i:03d}.webp"
+            _write(archive, name, _encode(image, "WEBP"))
+            rows.append({"file": name, **{language: trial.texts[language][i] for language in LANGUAGES}})
+        _write(archive, "captions.jsonl", _lines(rows), packed=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=DEMO)
+    folder: Path = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    atlas = load_atlas()
+    count = write_gallery(atlas, folder / "gallery.zip")
+    (folder / "texts.jsonl").write_bytes(_lines(texts(atlas)))
+    write_evaluation(atlas, folder / "evaluation.zip")
+    print(f"{count} pictures, {(folder / 'gallery.zip').stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Trains the starter model: `python -m training.train --until 20:20` (UTC) or `--minutes 120`.
+
+Half the time at full rate, then down to zero by the clock, so that it always ends finished; then the
+weights are exported to app/encoder/starter/ and evaluated (training/work/final.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip.model
+import torch
+from torch import Tensor
+
+from training import evaluate
+from training.feed import Batch, stream
+from training.model import SIDE, create_model, export
+from training.sprites import WORK, load_atlas
+from training.step import Stepper
+from training.vocabulary import load_tokenizer
+
+CHECKPOINT = WORK / "checkpoint.pt"
+_WARM_UP = 150  # steps
+_DECAY_FROM = 0.5  # of the time
+_HALVES_UNTIL = 0.3  # of the time: small batches first, for more steps while they are easy
+_AVERAGE = 0.998  # how slowly the averaged weights follow
+
+
+@dataclass
+class State:
+    """Everything a checkpoint holds."""
+
+    model: open_clip.model.CLIP
+    average: dict[str, Tensor]
+    optimizers: list[torch.optim.Optimizer]
+    stepper: Stepper
+    step: int = 0
+
+    def save(self, path: Path = CHECKPOINT) -> None:
+        """Writes to a temporary file first: an interrupted save leaves the old one."""
+        values = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "step": self.step,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        torch.save(values, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    def load(self, path: Path = CHECKPOINT) -> None:
+        values = torch.load(path, weights_only=True)
+        self.model.load_state_dict(values["model"])
+        self.average = values["average"]
+        self.step = int(values["step"])
+        for optimizer, saved in zip(self.optimizers, values["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+def start(words: int, rate: float, threads: int) -> State:
+    """A fresh model; Muon for the square weights of the blocks, AdamW for all else."""
+    torch.manual_seed(0)
+    model = create_model(words)
+    inner, plain, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and "resblocks" in name:
+            inner.append(parameter)
+        else:
+            (plain if parameter.ndim < 2 else rest).append(parameter)
+    groups = [{"params": rest, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate / 2, betas=(0.9, 0.98))]
+    for k in range(threads):  # one for each thread: its matrix iterations are a tenth of the work
+        muon = torch.optim.Muon(inner[k::threads], lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        optimizers.append(muon)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    return State(model, average, optimizers, Stepper(model, threads))
+
+
+def rate_at(step: int, done: float) -> float:
+    """Share of the full learning rate at `step`, with `done` of the time passed."""
+    warm = min(1.0, (step + 1) / _WARM_UP)
+    return warm * min(1.0, max(0.0, (1 - done) / (1 - _DECAY_FROM)))
+
+
+def advance(state: State, batch: Batch, share: float, rate: float) -> tuple[float, ...]:
+    """One step; the losses."""
+    losses = state.stepper.gradients(batch)
+    for optimizer in state.optimizers:
+        full = rate if isinstance(optimizer, torch.optim.Muon) else rate / 2
+        for group in optimizer.param_groups:
+            group["lr"] = full * share
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    list(state.stepper.team.map(lambda optimizer: optimizer.step(), state.optimizers))
+    with torch.no_grad():
+        state.model.logit_scale.clamp_(0, math.log(100))
+        keep = min(_AVERAGE, (1 + state.step) / (10 + state.step))
+        for name, value in state.model.state_dict().items():
+            state.average[name].lerp_(value, 1 - keep)
+    state.step += 1
+    return losses
+
+
+def run(state: State, seconds: float, size: int, rate: float, check_every: float) -> None:
+    """Trains for `seconds`, logging, saving and checking as it goes."""
+    atlas = load_atlas()
+    tokenizer = load_tokenizer(atlas.glyphs)
+    trial = evaluate.make_trial(atlas, count=500)
+    began = logged = checked = time.monotonic()
+    losses: list[tuple[float, ...]] = []
+    warm_from, seen = state.step, 0
+    for batch in stream(size, SIDE, state.step):
+        now = time.monotonic()
+        if now - began >= seconds:
+            break
+        done = (now - began) / seconds
+        for part in batch.parts(2 if done < _HALVES_UNTIL else 1):
+            losses.append(advance(state, part, rate_at(state.step - warm_from, done), rate))
+        seen += size
+        if now - logged > 30:
+            speed, share = seen / (now - logged), rate_at(state.step - warm_from, done)
+            _log(state, (now - began) / 60, losses, rate * share, speed)
+            logged, losses, seen = now, [], 0
+        if now - checked > check_every:
+            state.save()
+            _check(state, trial, tokenizer, atlas)
+            checked = time.monotonic()
+
+
+def _log(state: State, minutes: float, losses: list[tuple[float, ...]], rate: float, speed: float) -> None:
+    mean = " ".join(f"{value:.3f}" for value in np.mean(losses, axis=0))
+    scale = float(state.model.logit_scale.detach().exp())
+    head = f"{minutes:6.1f} min  step {state.step}  loss {mean}"
+    print(f"{head}  scale {scale:.1f}  rate {rate:.5f}  {speed:.0f}/s", flush=True)
+
+
+def _check(state: State, trial: evaluate.Trial, tokenizer: evaluate.Tokenizer, atlas: evaluate.Atlas) -> None:
+    model = create_model(tokenizer.get_vocab_size())
+    model.load_state_dict(state.average)
+    figures = evaluate.score(evaluate.Model(model.eval(), tokenizer), trial)
+    print("  check  " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()), flush=True)
+
+
+def _seconds(arguments: argparse.Namespace) -> float:
+    if arguments.until is None:
+        return float(arguments.minutes) * 60
+    now = datetime.datetime.now(datetime.UTC)
+    hour, minute = (int(part) for part in arguments.until.split(":"))
+    end = now.replace(hour=hour, minute=minute, second=0)
+    return (end - now).total_seconds() % 86400
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--until", help="HH:MM, UTC")
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--rate", type=float, default=3e-3, help="Muon's learning rate; AdamW has half")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--check-every", type=float, default=10, help="minutes")
+    parser.add_argument("--no-export", action="store_true", help="leave app/encoder/starter/ as it is")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)  # the team's threads share the work by chunks instead
+    atlas = load_atlas()
+    tokenizer = load_tokenizer(atlas.glyphs)
+    state = start(tokenizer.get_vocab_size(), arguments.rate, arguments.threads)
+    if arguments.resume:
+        state.load()
+    run(state, _seconds(arguments), arguments.batch, arguments.rate, arguments.check_every * 60)
+    state.save()
+    if not arguments.no_export:
+        export(state.average, tokenizer)
+        (WORK / "final.txt").write_text(evaluate.report(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Our own small vocabulary: byte-pair encoding of lower-cased words, every Chinese character by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from training.captions import Captioner
+from training.scenes import sample_scene
+from training.sprites import LANGUAGES, WORK, Glyph
+
+CONTEXT = 40
+SIZE = 5000
+PAD, UNKNOWN, START, END = "<pad>", "<unk>", "<start>", "<end>"
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_FIRST_SEED = 900_000_000  # scenes whose captions only the vocabulary sees
+
+
+def _corpus(glyphs: Sequence[Glyph]) -> Iterator[str]:
+    captioner = Captioner(glyphs)
+    for seed in range(_FIRST_SEED, _FIRST_SEED + 30_000):
+        scene, rng = sample_scene(seed, glyphs), np.random.default_rng((seed, 2))
+        for language in LANGUAGES:
+            yield captioner.sample(scene, language, rng).text
+    for glyph in glyphs:
+        for language in LANGUAGES:
+            yield from (glyph.names[language], *glyph.words[language], *glyph.topics[language])
+    yield from [" ".join(_ALPHABET)] * 20
+
+
+def train_tokenizer(glyphs: Sequence[Glyph]) -> Tokenizer:
+    """A tokenizer that adds start and end, cuts to CONTEXT tokens and pads with 0 to the longest."""
+    tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, end_of_word_suffix="</w>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFKC(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex("[\u3400-\u9fff]"), "isolated"), pre_tokenizers.Whitespace()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=SIZE,
+        min_frequency=2,
+        special_tokens=[PAD, UNKNOWN, START],
+        show_progress=False,
+        initial_alphabet=list(_ALPHABET),
+        end_of_word_suffix="</w>",
+    )
+    tokenizer.train_from_iterator(_corpus(glyphs), trainer)
+    tokenizer.add_special_tokens([END])  # last, so that its id is the highest: the text tower pools at argmax
+    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
+    )
+    tokenizer.enable_truncation(CONTEXT)
+    tokenizer.enable_padding(pad_id=0, pad_token=PAD)
+    return tokenizer
+
+
+def load_tokenizer(glyphs: Sequence[Glyph], folder: Path = WORK) -> Tokenizer:
+    """The tokenizer, made once and kept in `folder`/tokenizer.json."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        train_tokenizer(glyphs).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Token ids int64 [n, longest], padded with 0."""
+    return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=np.int64)

@@ -1,3 +1,10 @@
 """Sightline: self-hosted image-text retrieval."""
 
 __version__ = "0.1.0"
+
+
+def main() -> None:
+    """The `sightline` script. Light, because every decode child imports what the script imports."""
+    from app.__main__ import main
+
+    main()

@@ -24,7 +24,10 @@ class Client:
     def __init__(self, server: str) -> None:
         self.server = server.rstrip("/")
         # trust_env off: a proxy of the environment has no business with a server named here
-        self._http = httpx.Client(base_url=self.server, timeout=SECONDS, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=self.server, timeout=SECONDS, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise ServerError(f"{server} is not an address: {error}") from None
 
     def __enter__(self) -> Client:
         return self
@@ -35,7 +38,10 @@ class Client:
     def bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         """Send (name, path) files as one bulk; returns the Job."""
         with ExitStack() as opened:
-            parts = [("files", (name, opened.enter_context(open(path, "rb")))) for name, path in files]
+            try:
+                parts = [("files", (name, opened.enter_context(open(path, "rb")))) for name, path in files]
+            except OSError as error:
+                raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
 
     def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -28,6 +28,9 @@ problem+json; the worker stores `code` and `detail` with the item.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -161,3 +164,18 @@ class Timeout(SightlineError):
 
 class StartupError(SightlineError):
     """The service cannot start; `detail` says in one line what to do."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the operating system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the disk is full; free some space and try again") from error
+        if error.errno in (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM):
+            raise ReadOnly("the data directory cannot be written at present") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise Overloaded("out of file handles or memory; try again") from error
+        raise

@@ -24,7 +24,7 @@ import apsw
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.description import Description
-from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation
+from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
 from app.library import Library
 from app.media import Saved, discard
 from app.store import jobs
@@ -112,7 +112,8 @@ class Importer:
         members = upload.with_name(upload.name + ".members")
         if not (members / "manifest.jsonl").exists():
             discard(members)
-            members.mkdir()
+            with translated():
+                members.mkdir()
             try:
                 self._pool.expand(upload, members, self._limits, self._seconds).result()
             except CancelledError:

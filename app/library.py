@@ -20,12 +20,13 @@ import apsw
 from app.decode.formats import read_header
 from app.decode.limits import PictureLimits
 from app.description import Bounds, Description, check, check_id, check_metadata, check_text
-from app.errors import BlobMissing, NotFound, QueueFull
-from app.media import Media, Saved, sync_folder, translated
+from app.errors import BlobMissing, NotFound, QueueFull, translated
+from app.media import Media, Saved, discard, sync_folder
 from app.store import collections, embeddings, images, jobs, texts
+from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
-from app.types import Image, ItemError, Job, Metadata, NewImage, Text
+from app.types import Contents, Image, ItemError, ItemStatus, Job, JobItem, Metadata, NewImage, Text
 
 COUNT_SECONDS = 0.5  # how old the count of waiting pictures may be
 
@@ -52,6 +53,14 @@ class Library:
         self.bounds = bounds or Bounds()
         self._counted_at = float("-inf")
         self._waiting = 0
+
+    def incoming(self) -> Path:
+        """A new, empty folder for the files of one request; `discard` it when that is answered."""
+        return self.media.folder()
+
+    def discard(self, folder: Path) -> None:
+        """Remove a folder of `incoming`, and what was not taken in."""
+        discard(folder)
 
     def add(self, collection: str, path: Path, said: Description, replace: bool = False) -> Added:
         """Take the picture at `path` (a file of an incoming folder). Returns once it cannot be lost.
@@ -131,6 +140,10 @@ class Library:
             raise NotFound(f"there is no picture {id!r} in {collection!r}")
         return image
 
+    def page(self, collection: str, limit: int, before: int | None) -> list[Image]:
+        """Up to `limit` pictures, newest first, with keys below `before`."""
+        return self.database.read(lambda c: images.page(c, collection, limit, before))
+
     def update(self, collection: str, id: str, change: Callable[[Image], Description]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""
 
@@ -168,6 +181,33 @@ class Library:
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
         return image, path
+
+    def job(self, id: str) -> Job:
+        """The job of this id."""
+        job = self.database.read(lambda c: jobs.get(c, id))
+        if job is None:
+            raise NotFound(f"there is no job {id!r}")
+        return job
+
+    def recent_jobs(self, limit: int) -> list[Job]:
+        """The newest jobs first."""
+        return self.database.read(lambda c: jobs.recent(c, limit))
+
+    def job_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
+        """Up to `limit` items of a job numbered past `after`, with their numbers."""
+        return self.database.read(lambda c: jobs.items(c, id, status, after, limit))
+
+    def collections(self) -> list[Contents]:
+        """Every collection and what it holds, by name."""
+        return self.database.read(lambda c: [contents(c, collection) for collection in collections.every(c)])
+
+    def collection(self, name: str) -> Contents:
+        """One collection and what it holds."""
+
+        def work(c: apsw.Connection) -> Contents:
+            return contents(c, require_collection(c, name))
+
+        return self.database.read(work)
 
     def put_texts(
         self, collection: str, space: str, items: Sequence[tuple[str | None, str, Metadata]], vectors: Sequence[bytes]
@@ -227,10 +267,20 @@ class Library:
         self.database.write(work)
 
 
-def require_collection(c: apsw.Connection, name: str) -> None:
-    """Raise NotFound unless the collection exists."""
-    if collections.get(c, name) is None:
+def require_collection(c: apsw.Connection, name: str) -> Collection:
+    """The collection. Raises NotFound unless it exists."""
+    collection = collections.get(c, name)
+    if collection is None:
         raise NotFound(f"there is no collection {name!r}")
+    return collection
+
+
+def contents(c: apsw.Connection, collection: Collection) -> Contents:
+    """What a collection holds."""
+    space = embeddings.space(c, collection.space) if collection.space else None
+    pictures = sum(images.counts(c, collection.name).values())
+    name = collection.name
+    return Contents(name, collection.description, pictures, texts.count(c, name), space, collection.created_at)
 
 
 def text_id(text: str) -> str:

@@ -6,19 +6,17 @@ their own under `media/.incoming`, on the same file system, so that taking them 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import BlobMissing, Overloaded, ReadOnly, StorageFull
+from app.errors import BlobMissing, translated
 
 CHUNK = 1 << 20
 
@@ -96,9 +94,11 @@ class Media:
             raise BlobMissing("the file of this picture is missing; run `sightline verify`") from None
 
     def delete(self, sha256: str) -> None:
-        """Remove picture and thumbnail."""
-        self.path(sha256).unlink(missing_ok=True)
-        self.thumbnail(sha256).unlink(missing_ok=True)
+        """Remove the picture and its thumbnails of every size."""
+        with translated():
+            self.path(sha256).unlink(missing_ok=True)
+            for path in self.thumbnail(sha256).parent.glob(f"{sha256}*.webp"):
+                path.unlink(missing_ok=True)
 
     def intact(self, sha256: str) -> bool:
         """Whether the file is there with exactly the bytes of its name."""
@@ -156,18 +156,3 @@ def discard(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the operating system's errors into ours."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("the disk is full; free some space and try again") from error
-        if error.errno in (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM):
-            raise ReadOnly("the data directory cannot be written at present") from error
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise Overloaded("out of file handles or memory; try again") from error
-        raise

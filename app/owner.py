@@ -42,8 +42,10 @@ class Owner:
         folder.mkdir(parents=True, exist_ok=True)
         self.id = uuid.uuid4().hex
         self._path = folder / self.id
-        self._file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115 (held until close)
+        unseen = folder / f".{self.id}"  # until it is locked, so that nobody takes it for a dead one's
+        self._file = open(unseen, "w", encoding="utf-8")  # noqa: SIM115 (held until close)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        unseen.rename(self._path)
 
     def close(self) -> None:
         """Stop being alive."""
@@ -59,7 +61,7 @@ def dead(folder: Path, owners: Iterable[str]) -> set[str]:
 def clear(folder: Path) -> None:
     """Remove the lock files of the dead."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if not _alive(path):
+        if not path.name.startswith(".") and not _alive(path):
             path.unlink(missing_ok=True)
 
 

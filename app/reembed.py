@@ -8,6 +8,7 @@ import apsw
 from rich.console import Console
 
 from app.encoder.models import load
+from app.encoder.protocol import checked
 from app.errors import StartupError
 from app.owner import DataLock
 from app.service import open_library
@@ -35,7 +36,7 @@ def reembed(settings: Settings, console: Console) -> None:
         vectors = [
             vector.astype("<f4").tobytes()
             for start in range(0, len(known), BATCH)
-            for vector in encoder.encode_texts([text.text for text in known[start : start + BATCH]])
+            for vector in checked(encoder.encode_texts([text.text for text in known[start : start + BATCH]]))
         ]
 
         def work(c: apsw.Connection) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.batcher import Batcher
-from app.encoder.protocol import Embeddings, Encoder
+from app.encoder.protocol import Embeddings, Encoder, checked
 from app.errors import NotFound, Validation
 from app.store import embeddings, images, texts
 from app.store.database import Database
@@ -20,6 +21,7 @@ from app.types import Hit, Image, Status, Target, Text
 from index.protocol import VectorIndex
 
 SPARE = 16  # asked for beyond k, because rows may be deleted faster than the index follows
+BLANK = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
 SHORTEST = 1e-6  # a sum of parts shorter than this has no direction
 
 
@@ -103,7 +105,7 @@ class Searcher:
 
     def classify(self, collection: str, part: Part, labels: Sequence[str], template: str) -> list[tuple[str, float]]:
         """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
-        sentences = [template.replace("{label}", label).replace("{}", label) for label in labels]
+        sentences = [label.join(BLANK.split(template)) for label in labels]
         image = self.embed(collection, [part])
         vectors = self._batcher.texts(sentences).result()
         logits = self._encoder.temperature * (vectors @ image)
@@ -114,7 +116,7 @@ class Searcher:
 
     def encode_texts(self, words: Sequence[str]) -> list[bytes]:
         """The vectors of texts as they stand in the log."""
-        vectors = self._batcher.texts(words).result()
+        vectors = checked(self._batcher.texts(words).result())
         return [vector.astype("<f4").tobytes() for vector in vectors]
 
     def _vector(self, collection: str, part: Part) -> Embeddings:
@@ -129,7 +131,7 @@ class Searcher:
         d = self._encoder.space.d
         if len(values) != d:
             raise Validation(f"a vector of this model has {d} numbers, not {len(values)}")
-        vector = np.asarray(values, dtype=np.float32)
+        vector = np.asarray(values, dtype=np.float64)  # float32 cannot hold the squares of large numbers
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length < SHORTEST:
             raise Validation("the vector must be finite and not zero")

@@ -53,6 +53,15 @@ def open_library(settings: Settings) -> Library:
     return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
 
 
+def lock(settings: Settings) -> DataLock:
+    """The data directory, made if it is not there, for this server alone."""
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return DataLock(settings.data_dir)
+    except OSError as error:
+        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error
+
+
 def picture_limits(settings: Settings) -> PictureLimits:
     """The limits of a picture."""
     return PictureLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side)
@@ -107,8 +116,7 @@ class Service:
         self._located = located
         self._engine: Engine | None = None
         self.fatal: SightlineError | None = None
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = DataLock(settings.data_dir)
+        self._lock = lock(settings)
         try:
             self.library = open_library(settings)
             self.pool = open_pool(settings)

@@ -174,6 +174,18 @@ class JobItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """A collection with its counts and the space that it is filled in (None before its first vector)."""
+
+    name: str
+    description: str
+    images: int
+    texts: int
+    space: EmbeddingSpace | None
+    created_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """A picture that a worker has claimed: nobody else works on it until the lease ends."""
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from app.decode.picture import Decoded
 from app.decode.pool import DecodePool, DecodeTask
-from app.encoder.protocol import Embeddings, Encoder
-from app.errors import BlobMissing, Rejected, SightlineError
+from app.encoder.protocol import Encoder, checked
+from app.errors import BlobMissing, Rejected, SightlineError, translated
 from app.importer import Importer
 from app.library import Library
 from app.media import make_folder
@@ -88,6 +88,7 @@ class Worker:
         self._claimed: deque[Claimed] = deque()
         self._stopping = threading.Event()
         self._changed = self._database.watch()
+        self._unsure = False  # whether pictures may be leased to us that we do not know of
         self._seen = -1
         self._reclaimed_at = float("-inf")
 
@@ -104,10 +105,15 @@ class Worker:
             thread.start()
         try:
             while not self._stopping.is_set():
+                if not all(thread.is_alive() for thread in threads) and not self._stopping.is_set():
+                    raise RuntimeError("a thread of the worker has died")
                 self._step()
         finally:
             self._stopping.set()
-            self._release()
+            try:
+                self._release()
+            except SightlineError as error:  # others take them back once our lock file is free
+                log.warning("leases not released: %s", error.detail)
             for thread in threads:
                 thread.join()
             self._owner.close()
@@ -119,6 +125,8 @@ class Worker:
     def _step(self) -> None:
         """One round. A fault of the disk or the database is waited out, never fatal."""
         try:
+            if self._unsure:
+                self._release()
             self._reclaim()
             self._claim()
             if self._claimed:
@@ -127,7 +135,7 @@ class Worker:
                 self._wait()
         except SightlineError as error:
             log.warning("waiting: %s", error.detail)
-            self._release()
+            self._unsure = True
             self._stopping.wait(RETRY_SECONDS)
 
     def _reclaim(self) -> None:
@@ -155,7 +163,8 @@ class Worker:
     def _decode(self, lease: Lease) -> Future[Decoded]:
         sha256 = lease.image.sha256
         thumbnail = self._media.thumbnail(sha256)
-        make_folder(thumbnail.parent)
+        with translated():
+            make_folder(thumbnail.parent)
         path = self._media.path(sha256)
         if not path.exists():
             missing: Future[Decoded] = Future()
@@ -200,22 +209,21 @@ class Worker:
 
     def _record(self, c: apsw.Connection, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
         space = self._encoder.space.fingerprint
-        owner = self._owner.id
         for one in encoded:
             image, picture = one.lease.image, one.decoded
             collections.stamp(c, image.collection, space)
-            leases.finish(c, owner, image.key, space, one.vector, picture.width, picture.height, picture.animated)
+            leases.finish(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
         for lease, error in failed:
             if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
-                leases.release(c, owner, [lease.image.key])
+                leases.release(c, self._owner.id, [lease.image.key])
             elif isinstance(error, Rejected | BlobMissing):
-                leases.fail(c, owner, lease.image.key, ItemError(error.code, error.detail))
+                leases.fail(c, lease, ItemError(error.code, error.detail))
             elif lease.attempts >= self._options.max_attempts:
                 log.error("picture %s failed %d times: %r", lease.image.id, lease.attempts, error)
                 reason = "the model could not encode this picture"
-                leases.fail(c, owner, lease.image.key, ItemError("image_corrupt", reason))
+                leases.fail(c, lease, ItemError("image_corrupt", reason))
             else:
-                leases.requeue(c, owner, lease.image.key)
+                leases.requeue(c, lease)
 
     def _wait(self) -> None:
         """Until somebody commits, or it is time to look for dead workers."""
@@ -233,20 +241,9 @@ class Worker:
                 log.warning("leases not renewed: %s", error.detail)
 
     def _release(self) -> None:
-        keys = [claimed.lease.image.key for claimed in self._claimed]
+        """Give back every picture that is leased to us, those of a failed commit or claim too."""
         for claimed in self._claimed:
             claimed.decoding.cancel()
         self._claimed.clear()
-        if keys:
-            try:
-                self._database.write(lambda c: leases.release(c, self._owner.id, keys))
-            except SightlineError as error:
-                log.warning("leases not released: %s", error.detail)
-
-
-def checked(vectors: Embeddings) -> Embeddings:
-    """The vectors, if every row is finite and of length 1; else ValueError."""
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not np.all(np.isfinite(lengths)) or np.any(np.abs(lengths - 1) > 1e-2):
-        raise ValueError("the encoder returned a vector that is not finite or has no length")
-    return vectors
+        self._database.write(lambda c: leases.release_all(c, self._owner.id))
+        self._unsure = False

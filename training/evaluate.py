@@ -100,7 +100,8 @@ def make_trial(
     """`count` scenes, each with an English and a Chinese caption that describe no other. With `larger`
     the pictures stay as they were drawn, 224 pixels a side."""
     captioner, renderer, chooser = Captioner(atlas.glyphs), Renderer(atlas), _Chooser()
-    images, scenes, texts = [], [], {language: list[str]() for language in LANGUAGES}
+    images, scenes = list[npt.NDArray[np.uint8]](), list[Scene]()
+    texts = {language: list[str]() for language in LANGUAGES}
     seed = first_seed
     while len(scenes) < count:
         scene, rng = sample_scene(seed, atlas.glyphs, styled=styled), np.random.default_rng((seed, 4))
@@ -171,7 +172,7 @@ def report(folder: Path = STARTER) -> str:
     rows["single, as the font draws"] = style_trial(atlas, "none")
     symbols = symbol_trial(atlas)
     rows[f"single, Symbola font ({len(symbols.images)})"] = symbols
-    lines = []
+    lines: list[str] = []
     for name, trial in rows.items():
         figures = score(model, trial)
         if not lines:

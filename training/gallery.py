@@ -134,7 +134,7 @@ def write_gallery(atlas: Atlas, path: Path) -> int:
 
 def texts(atlas: Atlas, scenes: int = 200) -> list[dict[str, Any]]:
     """The texts for naming pictures: labels of everyday things, then captions, in both languages."""
-    captioner, rows, seen = Captioner(atlas.glyphs), [], set[str]()
+    captioner, rows, seen = Captioner(atlas.glyphs), list[dict[str, Any]](), set[str]()
 
     def add(text: str, language: str, kind: str) -> None:
         if text not in seen:

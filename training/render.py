@@ -59,7 +59,7 @@ class Renderer:
 
 def _paint(sprite: Pixels, hue: float) -> Pixels:
     """The sprite with its colourful parts in one hue; greys stay grey."""
-    hsv = cv2.cvtColor(np.ascontiguousarray(sprite[..., :3]), cv2.COLOR_RGB2HSV)
+    hsv = cv2.cvtColor(np.ascontiguousarray(sprite[..., :3]), cv2.COLOR_RGB2HSV).astype(np.uint8)
     hsv[..., 0] = round(hue / 2) % 180
     if 320 < hue < 350:  # pink is a pale hue
         hsv[..., 1] //= 2
@@ -91,7 +91,8 @@ def _gradient(
 ) -> Pixels:
     corners = rng.random((2, 2)).astype(np.float32)
     shade = second + np.float32(rng.choice([-1, 1])) * 22
-    return _mix(cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR), first, shade)
+    part = cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return _mix(part, first, shade)
 
 
 def _stripes(
@@ -140,7 +141,7 @@ def _mixture(
     cells = int(rng.integers(2, 9))
     part = rng.random((cells, cells), dtype=np.float32)
     way = cv2.INTER_NEAREST if rng.random() < 0.4 else cv2.INTER_LINEAR
-    return _mix(cv2.resize(part, (side, side), interpolation=way), first, other)
+    return _mix(cv2.resize(part, (side, side), interpolation=way).astype(np.float32), first, other)
 
 
 def _noise(

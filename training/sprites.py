@@ -122,10 +122,11 @@ def _centred(pixels: npt.NDArray[np.uint8]) -> Pixels:
     picture = pixels.astype(np.float32)
     picture[..., :3] *= picture[..., 3:] / 255
     size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(picture, size, interpolation=way)
     out = np.zeros((SIZE, SIZE, 4), np.uint8)
     top, left = (SIZE - size[1]) // 2, (SIZE - size[0]) // 2
-    out[top : top + size[1], left : left + size[0]] = picture.round().clip(0, 255).astype(np.uint8)
+    out[top : top + size[1], left : left + size[0]] = resized.round().clip(0, 255).astype(np.uint8)
     return out
 
 

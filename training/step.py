@@ -49,11 +49,11 @@ def _chunks(model: open_clip.model.CLIP, batch: Batch) -> list[_Chunk]:
     def text_work(tokens: Tensor) -> Callable[[], Tensor]:
         return lambda: encode_texts(model, tokens)
 
-    out = [_Chunk(0, rows, image_work(rows)) for rows in torch.arange(len(pictures)).split(_IMAGES)]
+    out = [_Chunk(0, rows, image_work(rows)) for rows in torch.split(torch.arange(len(pictures)), _IMAGES)]
     for language, padded in enumerate(batch.tokens, start=1):
         tokens = torch.from_numpy(padded)
         lengths = (tokens != 0).sum(dim=1)
-        for rows in lengths.argsort().split(_TEXTS):
+        for rows in torch.split(lengths.argsort(), _TEXTS):
             out.append(_Chunk(language, rows, text_work(tokens[rows, : int(lengths[rows].max())])))
     return out
 

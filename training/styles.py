@@ -85,7 +85,7 @@ def _coarse(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 def _jpeg(image: Pixels, rng: np.random.Generator) -> Pixels:
     _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(8, 50))])
-    return _pixels(cv2.imdecode(coded, cv2.IMREAD_COLOR))
+    return _pixels(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)))
 
 
 def _faded(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -165,7 +165,7 @@ def _pencil(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Held out. Dodge of the grey picture by its blurred negative, on rough paper."""
     grey = _grey(image)
     veil = cv2.GaussianBlur(255 - grey, (0, 0), 4.0 * image.shape[0] / 112)
-    sketch = cv2.divide(grey, cv2.max(255 - veil, 1), scale=250)
+    sketch = cv2.divide(grey, np.maximum(255 - _pixels(veil), 1), scale=250)
     paper = rng.normal(0, 7, grey.shape)
     return _rgb(np.clip(sketch * 0.95 + paper, 0, 255))
 

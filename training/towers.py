@@ -9,6 +9,7 @@ from __future__ import annotations
 import open_clip.model
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 
@@ -28,6 +29,7 @@ def _attend(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) ->
 
 def _transform(blocks: nn.ModuleList, x: Tensor, mask: Tensor | None) -> Tensor:
     for block in blocks:
+        assert isinstance(block, ResidualAttentionBlock)
         x = x + _attend(block.attn, block.ln_1(x), mask)
         x = x + block.mlp(block.ln_2(x))
     return x

@@ -66,7 +66,7 @@ def start(words: int, rate: float, threads: int) -> State:
     """A fresh model; Muon for the square weights of the blocks, AdamW for all else."""
     torch.manual_seed(0)
     model = create_model(words)
-    inner, plain, rest = [], [], []
+    inner, plain, rest = (list[torch.nn.Parameter]() for _ in range(3))
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and "resblocks" in name:
             inner.append(parameter)

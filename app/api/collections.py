@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import apsw
 from fastapi import APIRouter
 
 from app.api.depends import LanesDep, ServiceDep, checked_collection
 from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut
-from app.errors import NotFound, Validation
-from app.store import collections, embeddings, images, texts
-from app.store.collections import Collection
+from app.errors import Validation
+from app.types import Contents
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"])
 
@@ -19,11 +17,8 @@ ONLY_ONE = "this version keeps the collection 'default' alone; it can be neither
 @router.get("")
 async def list_collections(service: ServiceDep, lanes: LanesDep) -> CollectionsOut:
     """Every collection with its counts and space."""
-
-    def work(c: apsw.Connection) -> list[CollectionOut]:
-        return [described(c, collection) for collection in collections.every(c)]
-
-    return CollectionsOut(collections=await lanes.reads.run(service.database.read, work))
+    found = await lanes.reads.run(service.library.collections)
+    return CollectionsOut(collections=[described(contents) for contents in found])
 
 
 @router.post("", status_code=201)
@@ -35,15 +30,7 @@ async def make_collection(body: CollectionIn) -> CollectionOut:
 @router.get("/{name}")
 async def get_collection(service: ServiceDep, lanes: LanesDep, name: str) -> CollectionOut:
     """One collection with its counts and space."""
-    checked_collection(name)
-
-    def work(c: apsw.Connection) -> CollectionOut:
-        collection = collections.get(c, name)
-        if collection is None:
-            raise NotFound(f"there is no collection {name!r}")
-        return described(c, collection)
-
-    return await lanes.reads.run(service.database.read, work)
+    return described(await lanes.reads.run(service.library.collection, checked_collection(name)))
 
 
 @router.delete("/{name}", status_code=204)
@@ -52,14 +39,14 @@ async def delete_collection(name: str) -> None:
     raise Validation(ONLY_ONE)
 
 
-def described(c: apsw.Connection, collection: Collection) -> CollectionOut:
+def described(contents: Contents) -> CollectionOut:
     """A collection as the contract words it."""
-    space = embeddings.space(c, collection.space) if collection.space else None
+    space = contents.space
     return CollectionOut(
-        name=collection.name,
-        description=collection.description,
-        images=sum(images.counts(c, collection.name).values()),
-        texts=texts.count(c, collection.name),
+        name=contents.name,
+        description=contents.description,
+        images=contents.images,
+        texts=contents.texts,
         space=SpaceOut(fingerprint=space.fingerprint, model=space.model, d=space.d) if space else None,
-        created_at=collection.created_at,
+        created_at=contents.created_at,
     )

@@ -13,7 +13,6 @@ from fastapi import Depends, Query, Request
 
 from app.api.threads import Lanes
 from app.errors import BadRequest, Validation
-from app.media import discard
 from app.service import Service
 from app.types import DEFAULT_COLLECTION
 
@@ -101,9 +100,9 @@ def decoded_cursor(cursor: str | None) -> int | None:
 @asynccontextmanager
 async def incoming(service: Service, lanes: Lanes) -> AsyncIterator[Path]:
     """A folder for what one request brings, gone when it has been answered."""
-    media = service.library.media
-    folder = await lanes.writes.run(media.folder)
+    library = service.library
+    folder = await lanes.writes.run(library.incoming)
     try:
         yield folder
     finally:
-        await lanes.writes.run(discard, folder)
+        await lanes.writes.run(library.discard, folder)

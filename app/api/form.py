@@ -16,8 +16,7 @@ from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation
-from app.media import translated
+from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
 
 MAX_FIELDS = 2_000
 MAX_FIELD_BYTES = 1 << 20

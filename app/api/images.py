@@ -29,7 +29,6 @@ from app.decode.pool import DecodeTask
 from app.description import Description
 from app.errors import Validation
 from app.service import Service
-from app.store import images
 from app.types import Image, Preprocessing, Status
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -96,7 +95,7 @@ async def list_images(
 ) -> ImagePage:
     """Pictures, newest first."""
     before = decoded_cursor(cursor)
-    found = await lanes.reads.run(service.database.read, lambda c: images.page(c, collection, limit + 1, before))
+    found = await lanes.reads.run(service.library.page, collection, limit + 1, before)
     page = found[:limit]
     settled = await lanes.reads.run(service.settled, page)
     return ImagePage(

@@ -21,10 +21,9 @@ from app.api.depends import (
 from app.api.form import Form, receive
 from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
 from app.decode.formats import ARCHIVE_HEAD, is_archive
-from app.errors import NotFound, PayloadTooLarge, Validation
+from app.errors import PayloadTooLarge, Validation
 from app.library import Upload
 from app.service import Service
-from app.store import jobs
 from app.types import ItemStatus, Job, JobState
 
 bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
@@ -52,7 +51,7 @@ FORM = {
 
 
 async def _job(service: ServiceDep, lanes: LanesDep, id: str) -> Job:
-    return await lanes.reads.run(find, service, id)
+    return await lanes.reads.run(service.library.job, id)
 
 
 JobDep = Annotated[Job, Depends(_job)]
@@ -72,7 +71,7 @@ async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, colle
 @router.get("")
 async def list_jobs(service: ServiceDep, lanes: LanesDep, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> JobsOut:
     """Jobs, newest first."""
-    found = await lanes.reads.run(service.database.read, lambda c: jobs.recent(c, limit))
+    found = await lanes.reads.run(service.library.recent_jobs, limit)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
@@ -93,7 +92,7 @@ async def list_items(
 ) -> ItemPage:
     """What became of each item; `status=failed` shows just those that need a look."""
     after = decoded_cursor(cursor) or 0
-    found = await lanes.reads.run(service.database.read, lambda c: jobs.items(c, job.id, status, after, limit + 1))
+    found = await lanes.reads.run(service.library.job_items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
@@ -115,15 +114,7 @@ async def follow_job(
         if now.state not in RUNNING or await request.is_disconnected():
             return
         await asyncio.sleep(EVENT_SECONDS)
-        job = await lanes.reads.run(find, service, job.id)
-
-
-def find(service: Service, id: str) -> Job:
-    """The job of this id. Raises NotFound."""
-    job = service.database.read(lambda c: jobs.get(c, id))
-    if job is None:
-        raise NotFound(f"there is no job {id!r}")
-    return job
+        job = await lanes.reads.run(service.library.job, job.id)
 
 
 def received(service: Service, form: Form) -> list[Upload]:

@@ -1,25 +1,22 @@
 """How a decode child is started and what it may do.
 
-Children are forked from a small server process of our own, not from the service: it has no threads,
-no torch and no database in it, so a fork is safe, and a child is ready in a hundredth of a second.
-`python -m app` and the `sightline` script are not imported again in a child.
+Children are forked from a small server process, not from the service: it has no threads, no torch and no
+database in it, so a fork is safe, and a child is ready in a hundredth of a second. Before its first task a
+child imports the program's main module, as multiprocessing does: keep those light (see `app.main`).
 """
 
 from __future__ import annotations
 
 import ctypes
-import io
 import math
 import multiprocessing
 import os
 import resource
 import signal
 from collections.abc import Callable
-from multiprocessing import forkserver, reduction, spawn, util
-from multiprocessing.context import ForkServerContext, ForkServerProcess, set_spawning_popen
-from multiprocessing.popen_forkserver import Popen
-from multiprocessing.process import BaseProcess
-from typing import Any, ParamSpec, TypeVar
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from typing import ParamSpec, TypeVar
 
 from app.decode.limits import ChildLimits
 
@@ -28,51 +25,13 @@ T = TypeVar("T")
 
 OPEN_FILES = 64
 _PR_SET_PDEATHSIG = 1
-_SERVER = forkserver.ForkServer()
-_SERVER.set_forkserver_preload(["app.decode.warm"])
 
 
-class _Start(Popen):
-    """multiprocessing's own start by fork server, but from our server and without `__main__`.
-
-    The body is CPython's (3.11 to 3.14) with two changes. Unpickling never needs `__main__` here,
-    and running it again would load whatever the service's entry point imports into every child.
-    """
-
-    def _launch(self, process_obj: BaseProcess) -> None:
-        preparation = spawn.get_preparation_data(process_obj.name)
-        for key in ("init_main_from_name", "init_main_from_path"):
-            preparation.pop(key, None)
-        buffer = io.BytesIO()
-        set_spawning_popen(self)
-        try:
-            reduction.dump(preparation, buffer)
-            reduction.dump(process_obj, buffer)
-        finally:
-            set_spawning_popen(None)
-        self.sentinel, pipe = _SERVER.connect_to_new_process(self._fds)  # type: ignore[attr-defined]
-        parent = os.dup(pipe)  # closes with this process, which is how the child learns of its end
-        close = util.close_fds  # type: ignore[attr-defined]
-        self.finalizer = util.Finalize(self, close, (parent, self.sentinel))
-        with open(pipe, "wb", closefd=True) as file:
-            file.write(buffer.getbuffer())
-        self.pid = forkserver.read_signed(self.sentinel)
-
-
-class _Child(ForkServerProcess):
-    def terminate(self) -> None:
-        """Kill: pebble asks politely first, and waits seconds, while every other task waits with it."""
-        self.kill()
-
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Any:
-        return _Start(process_obj)
-
-
-class ChildContext(ForkServerContext):
+def child_context() -> ForkServerContext:
     """The multiprocessing context whose processes are decode children."""
-
-    Process = _Child
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["app.decode.warm"])
+    return context
 
 
 def confine(limits: ChildLimits) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from app.decode import archive, picture
-from app.decode.children import ChildContext, confine, work
+from app.decode.children import child_context, confine, work
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.picture import Decoded
 from app.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
@@ -78,7 +78,7 @@ class DecodePool:
         self.picture_limits = picture_limits or PictureLimits()
         self._lock = threading.Lock()
         self._closed = False
-        self._context = ChildContext()
+        self._context = child_context()
         self._pool: ProcessPool | None = None
         self._open: set[_Work[Any]] = set()
 

@@ -42,6 +42,14 @@ class Encoder(Protocol):
         ...
 
 
+def checked(vectors: Embeddings) -> Embeddings:
+    """The vectors, if every row is finite and of length 1; else ValueError."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.all(np.isfinite(lengths)) or np.any(np.abs(lengths - 1) > 1e-2):
+        raise ValueError("the encoder returned a vector that is not finite or has no length")
+    return vectors
+
+
 def normalised(vectors: npt.NDArray[np.floating]) -> Embeddings:
     """Rows of length 1, as float32 [n, d]."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -39,7 +40,8 @@ class Database:
         self.path = path
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = threading.local()
-        self._opened: list[apsw.Connection] = []
+        # weak, so that the connection of a reader thread goes when its thread does
+        self._opened: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
         self._writer = self._open_writer()
@@ -91,7 +93,9 @@ class Database:
             self._closed = True
             self._queue.put(None)
         self._thread.join()
-        for connection in self._opened:
+        with self._lock:
+            opened = list(self._opened)
+        for connection in opened:
             connection.close()
 
     def _run(self) -> None:
@@ -149,7 +153,7 @@ class Database:
         connection = apsw.Connection(str(self.path), flags=flags)
         connection.set_busy_timeout(BUSY_MS)
         with self._lock:
-            self._opened.append(connection)
+            self._opened.add(connection)
         return connection
 
     def _open_writer(self) -> apsw.Connection:

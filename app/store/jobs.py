@@ -157,11 +157,16 @@ def add_source(c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pe
 
 
 def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
-    """Lease the oldest waiting upload, counting an attempt."""
+    """Lease the oldest waiting upload, counting an attempt.
+
+    An owner takes in one at a time: one that it holds already is one that it could not give back.
+    """
     row = fetch_one(
         c,
         "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts FROM sources s"
-        " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL ORDER BY j.created_at, s.n LIMIT 1",
+        " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
+        " ORDER BY j.created_at, s.n LIMIT 1",
+        (owner,),
     )
     if row is None:
         return None

@@ -56,7 +56,7 @@ def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -
     lost = [(key, tries) for key, tries, owner, until in rows if owner in dead or until is None or until < clock]
     for key, tries in lost:
         if tries >= most:
-            fail(c, None, key, ItemError("image_corrupt", f"the worker died {tries} times over this picture"))
+            _fail(c, key, ItemError("image_corrupt", f"the worker died {tries} times over this picture"))
         else:
             _queue(c, key)
     for owner in dead:
@@ -75,22 +75,29 @@ def release(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:
         )
 
 
-def requeue(c: apsw.Connection, owner: str, key: int) -> None:
+def release_all(c: apsw.Connection, owner: str) -> None:
+    """Give back everything the owner holds, untouched."""
+    held = fetch_all(c, "SELECT key FROM images WHERE status = 'processing' AND lease_owner = ?", (owner,))
+    release(c, owner, (key for (key,) in held))
+
+
+def requeue(c: apsw.Connection, lease: Lease) -> None:
     """Put a picture back after a failed attempt, which stays counted."""
-    if holds(c, owner, key):
-        _queue(c, key)
+    if holds(c, lease):
+        _queue(c, lease.image.key)
 
 
 def finish(
-    c: apsw.Connection, owner: str, key: int, space: str, vector: bytes, width: int, height: int, animated: bool
+    c: apsw.Connection, lease: Lease, space: str, vector: bytes, width: int, height: int, animated: bool
 ) -> int | None:
     """Append the vector to the log and mark the picture `ready`; returns the log's number.
 
     None, and nothing changed, when the lease is no longer the owner's (deleted, replaced, expired).
     """
-    if not holds(c, owner, key):
+    if not holds(c, lease):
         return None
-    seq = embeddings.add(c, by_keys(c, [key])[key].collection, space, "images", key, vector)
+    key = lease.image.key
+    seq = embeddings.add(c, lease.image.collection, space, "images", key, vector)
     c.execute(
         "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
         " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
@@ -100,23 +107,29 @@ def finish(
     return seq
 
 
-def fail(c: apsw.Connection, owner: str | None, key: int, error: ItemError) -> None:
-    """Mark a picture `failed` for good, with its reason. `owner` None skips the question of whose lease it is."""
-    if owner is not None and not holds(c, owner, key):
-        return
+def fail(c: apsw.Connection, lease: Lease, error: ItemError) -> None:
+    """Mark a picture `failed` for good, with its reason."""
+    if holds(c, lease):
+        _fail(c, lease.image.key, error)
+
+
+def holds(c: apsw.Connection, lease: Lease) -> bool:
+    """Whether the owner still has the lease on this picture, with the bytes that it had then.
+
+    The bytes count: a picture that was replaced may have been claimed again by the same owner.
+    """
+    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND sha256 = ? AND status = 'processing'"
+    return fetch_one(c, sql, (lease.image.key, lease.owner, lease.image.sha256)) is not None
+
+
+def _queue(c: apsw.Connection, key: int) -> None:
+    c.execute("UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL WHERE key = ?", (key,))
+
+
+def _fail(c: apsw.Connection, key: int, error: ItemError) -> None:
     c.execute(
         "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
         " lease_until = NULL WHERE key = ?",
         (error.code, error.detail, key),
     )
     jobs.item_failed(c, key, error)
-
-
-def holds(c: apsw.Connection, owner: str, key: int) -> bool:
-    """Whether the owner still has the lease on this picture."""
-    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND status = 'processing'"
-    return fetch_one(c, sql, (key, owner)) is not None
-
-
-def _queue(c: apsw.Connection, key: int) -> None:
-    c.execute("UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL WHERE key = ?", (key,))

@@ -1,0 +1,59 @@
+// The search box: tells of words once typing pauses, never in the middle of a composition (Chinese input).
+// The chip before the words shows the picture that the search goes by.
+
+import { byId } from "./element.js";
+import { thumbnail } from "./server.js";
+
+const PAUSE = 120;
+
+export function watchBox({ typed, settled, unpictured }) {
+  const box = byId("box");
+  let timer = 0;
+  let composing = false;
+  const now = () => {
+    clearTimeout(timer);
+    typed(box.value);
+  };
+  const soon = () => {
+    clearTimeout(timer);
+    if (!composing) timer = setTimeout(now, PAUSE);
+  };
+  box.addEventListener("compositionstart", () => (composing = true));
+  box.addEventListener("compositionend", () => {
+    composing = false;
+    soon();
+  });
+  box.addEventListener("input", (event) => event.isComposing || soon());
+  box.addEventListener("change", settled);
+  byId("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    now();
+    settled();
+  });
+  byId("chip").querySelector("button").addEventListener("click", () => {
+    unpictured();
+    box.focus();
+  });
+  document.addEventListener("keydown", (event) => {
+    const writing = event.target.closest?.("input:not([type=radio]), textarea, dialog");
+    if (event.key !== "/" || writing || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    box.focus();
+    box.select();
+  });
+  return { cancel: () => clearTimeout(timer) };
+}
+
+let shown = "";
+
+export function showQuery({ q, like, file }, raw) {
+  const box = byId("box");
+  if (box.value.trim() !== q) box.value = raw;
+  const chip = byId("chip");
+  const picture = chip.querySelector("img");
+  if (shown.startsWith("blob:")) URL.revokeObjectURL(shown);
+  shown = file ? URL.createObjectURL(file) : like ? thumbnail(like) : "";
+  chip.hidden = !shown;
+  if (shown) picture.src = shown;
+  else picture.removeAttribute("src");
+}

@@ -1,0 +1,135 @@
+// One picture large, in a dialog: its caption, tags, metadata and score, what is like it and what it may be called.
+// Closing is told to `closed`; the address decides what is open.
+
+import { byId, make } from "./element.js";
+import { original, search, thumbnail } from "./server.js";
+import { textLines } from "./results.js";
+import { bytes, date, words } from "./words.js";
+
+const AS_SENT = 2_000_000; // bytes up to which the file itself is shown, beyond it a large thumbnail
+const NAMES = 8;
+
+export function watchView({ closed, alike, stepped }) {
+  const dialog = byId("view");
+  dialog.addEventListener("close", closed);
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog || event.target.closest("[data-act=close]")) dialog.close();
+    else if (event.target.closest("[data-act=like]")) alike(dialog.dataset.id);
+    else if (event.target.closest("[data-act=name]")) showNames(dialog.dataset.id);
+    else if (event.target.closest("[data-act=previous]")) stepped(-1);
+    else if (event.target.closest("[data-act=next]")) stepped(1);
+  });
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") stepped(-1);
+    if (event.key === "ArrowRight") stepped(1);
+  });
+}
+
+export function openView(hit, beside) {
+  const dialog = byId("view");
+  const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+  dialog.dataset.id = hit.id;
+  dialog.replaceChildren(stage(hit.image, beside), side(hit));
+  if (!dialog.open) dialog.showModal();
+  const first = dialog.querySelector(`[data-act=${focused}]:not(:disabled)`) ?? dialog.querySelector("[data-act=close]");
+  first.focus();
+}
+
+export function closeView() {
+  const dialog = byId("view");
+  if (dialog.open) dialog.close();
+}
+
+function stage(image, { previous, next }) {
+  const small = image.animated || image.bytes <= AS_SENT;
+  const picture = make("img", {
+    alt: image.caption || words("no_caption"),
+    width: image.width ?? 1,
+    height: image.height ?? 1,
+  });
+  if (image.status !== "failed") picture.src = small ? original(image.id) : `${thumbnail(image.id)}?size=1024`;
+  return make(
+    "div",
+    { className: "stage" },
+    picture,
+    act("previous", "‹", { disabled: !previous }),
+    act("next", "›", { disabled: !next }),
+  );
+}
+
+function side({ id, score, image }) {
+  const actions = make("div", { className: "acts" });
+  if (image.status === "ready") actions.append(act("like"), act("name"));
+  const named = make("section", { className: "names", hidden: true, "aria-live": "polite" });
+  const link = make("a", { href: original(id), download: image.source ?? "", className: "quiet" }, words("original"));
+  return make(
+    "div",
+    { className: "side" },
+    act("close", "×"),
+    make("h2", { dir: "auto", className: image.caption ? "" : "none" }, image.caption || words("no_caption")),
+    state(image),
+    score === undefined ? null : nearness(score),
+    actions,
+    named,
+    tags(image.tags),
+    facts(words("metadata"), Object.entries(image.metadata)),
+    facts(null, details(image)),
+    link,
+  );
+}
+
+function state({ status, error }) {
+  if (status === "ready") return null;
+  const failed = status === "failed";
+  const text = failed ? words("failed_picture", { detail: error?.detail ?? "" }) : words("waiting_picture");
+  return make("p", { className: failed ? "bad" : "soft" }, text);
+}
+
+function nearness(score) {
+  const number = make("strong", {}, words("nearness", { score: score.toFixed(3) }));
+  return make("p", { className: "nearness" }, number, make("small", {}, words("nearness_note")));
+}
+
+function tags(all) {
+  if (!all.length) return null;
+  return make("ul", { className: "tags", ariaLabel: words("tags") }, ...all.map((tag) => make("li", { dir: "auto" }, tag)));
+}
+
+function details(image) {
+  const shape = image.width ? `${image.width} × ${image.height}` : "–";
+  const kind = image.format.toUpperCase() + (image.animated ? `, ${words("animated")}` : "");
+  return [
+    [words("size"), `${shape} · ${bytes(image.bytes)}`],
+    [words("format"), kind],
+    [words("source"), image.source ?? "–"],
+    [words("added"), date(image.created_at)],
+    [words("id"), image.id],
+  ];
+}
+
+function facts(title, pairs) {
+  if (!pairs.length) return null;
+  const list = make("dl");
+  for (const [name, value] of pairs) {
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, text));
+  }
+  return make("section", {}, title ? make("h3", {}, title) : null, list);
+}
+
+async function showNames(id) {
+  const place = byId("view").querySelector(".names");
+  const lines = await search({ like: id, target: "texts" }, NAMES)
+    .then(({ hits }) => (hits.length ? textLines(hits) : [make("li", {}, words("no_hits_texts"))]))
+    .catch((problem) => [make("li", {}, problem.detail || words("away"))]);
+  place.replaceChildren(make("h3", {}, words("names")), make("ol", { className: "list" }, ...lines));
+  place.hidden = false;
+}
+
+function act(name, sign = null, properties = {}) {
+  const className = sign ? "sign" : name === "like" ? "button" : "button plain";
+  const button = make("button", { type: "button", className, ...properties }, sign ?? words(name));
+  if (sign) Object.assign(button, { ariaLabel: words(name), title: words(name) });
+  button.dataset.act = name;
+  return button;
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,14 @@ UPLOAD_SECONDS = 600.0
 
 class ServerError(Exception):
     """The server is away, or has refused; the text says what and why."""
+
+
+class QueueIsFull(ServerError):
+    """The server has enough to do; `seconds` is how long it asks to wait."""
+
+    def __init__(self, detail: str, retry_after: str) -> None:
+        super().__init__(detail)
+        self.seconds = int(retry_after) if retry_after.isdigit() else 5
 
 
 class Client:
@@ -36,10 +45,17 @@ class Client:
         self._http.close()
 
     def bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
-        """Send (name, path) files as one bulk; returns the Job."""
+        """Send (name, path) files as one bulk; returns the Job. Waits while the server's queue is full."""
+        while True:
+            try:
+                return self._bulk(files)
+            except QueueIsFull as full:
+                time.sleep(full.seconds)
+
+    def _bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         with ExitStack() as opened:
             try:
-                parts = [("files", (name, opened.enter_context(open(path, "rb")))) for name, path in files]
+                parts = [("files", (sendable(name), opened.enter_context(open(path, "rb")))) for name, path in files]
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
@@ -70,7 +86,10 @@ class Client:
         """Search by a picture."""
         with open(path, "rb") as file:
             return self._call(
-                "POST", "/v1/search/image", files={"file": (path.name, file)}, data={"k": str(k), "target": target}
+                "POST",
+                "/v1/search/image",
+                files={"file": (sendable(path.name), file)},
+                data={"k": str(k), "target": target},
             )
 
     def stats(self) -> dict[str, Any]:
@@ -86,6 +105,8 @@ class Client:
     def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         with self._told():
             response = self._http.request(method, path, **kwargs)
+            if response.status_code == 429:
+                raise QueueIsFull(refusal(response), response.headers.get("Retry-After", ""))
             if response.is_error:
                 raise ServerError(refusal(response))
             answer: dict[str, Any] = response.json()
@@ -101,6 +122,11 @@ class Client:
             raise ServerError(f"the connection to {self.server} failed: {error or type(error).__name__}") from None
         except ValueError:
             raise ServerError(f"what answers at {self.server} is not Sightline") from None
+
+
+def sendable(name: str) -> str:
+    """A file's name as text: what is not UTF-8 in it is replaced."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def refusal(response: httpx.Response) -> str:

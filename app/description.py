@@ -80,9 +80,10 @@ def check_metadata(metadata: Metadata, bounds: Bounds) -> None:
 
 
 def depth(value: Any) -> int:
-    """How deeply objects and lists are nested: 1 for a flat object."""
-    if isinstance(value, Mapping):
-        return 1 + max((depth(item) for item in value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max((depth(item) for item in value), default=0)
-    return 0
+    """How deeply objects and lists are nested: 1 for a flat object. Never recurses, whatever it is given."""
+    deep = 0
+    level = [value]
+    while level := [each for each in level if isinstance(each, Mapping | list)]:
+        deep += 1
+        level = [item for each in level for item in (each.values() if isinstance(each, Mapping) else each)]
+    return deep

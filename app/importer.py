@@ -95,11 +95,11 @@ class Importer:
                     self._give_back(owner, source)
                     return
             self._finish(owner, source, None)
-        except Rejected as error:
+        except SightlineError as error:
+            if error.retryable:  # a full disk, say: the upload stays, and is tried again
+                self._give_back(owner, source)
+                raise
             self._finish(owner, source, error)
-        except SightlineError:  # a full disk, say: the upload stays, and is tried again
-            self._give_back(owner, source)
-            raise
         except Exception:
             log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
             self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
@@ -165,7 +165,7 @@ class Importer:
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
 
-    def _finish(self, owner: str, source: Source, error: Rejected | None) -> None:
+    def _finish(self, owner: str, source: Source, error: SightlineError | None) -> None:
         """The upload is in, or can never be: say so and remove its files."""
 
         def work(c: apsw.Connection) -> bool:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -21,7 +22,7 @@ from app.decode.formats import read_header
 from app.decode.limits import PictureLimits
 from app.description import Bounds, Description, check, check_id, check_metadata, check_text
 from app.errors import BlobMissing, NotFound, QueueFull, translated
-from app.media import Media, Saved, discard, sync_folder
+from app.media import Media, Saved, discard, older, sync_folder
 from app.store import collections, embeddings, images, jobs, texts
 from app.store.collections import Collection
 from app.store.database import Database
@@ -142,7 +143,12 @@ class Library:
 
     def page(self, collection: str, limit: int, before: int | None) -> list[Image]:
         """Up to `limit` pictures, newest first, with keys below `before`."""
-        return self.database.read(lambda c: images.page(c, collection, limit, before))
+
+        def work(c: apsw.Connection) -> list[Image]:
+            require_collection(c, collection)
+            return images.page(c, collection, limit, before)
+
+        return self.database.read(work)
 
     def update(self, collection: str, id: str, change: Callable[[Image], Description]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""
@@ -258,6 +264,20 @@ class Library:
             self._counted_at = time.monotonic()
         if self._waiting >= self.max_queue:
             raise QueueFull(f"{self._waiting} pictures are waiting already; try again later")
+
+    def sweep(self, grace: float, stopping: Callable[[], bool]) -> int:
+        """Remove files that no row uses: a kill between linking a file and its commit leaves one.
+
+        Files younger than `grace` seconds are kept; returns how many were removed. Ends early when `stopping`.
+        """
+        removed = 0
+        for sha256, path in self.media.blobs():
+            if stopping():
+                break
+            if older(path, grace) and self.database.read(partial(images.uses, sha256=sha256)) == 0:
+                self._drop_file(sha256)
+                removed += 1
+        return removed
 
     def _drop_file(self, sha256: str) -> None:
         def work(c: apsw.Connection) -> None:

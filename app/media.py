@@ -121,15 +121,18 @@ class Media:
         """
         removed = 0
         for path in self.incoming.iterdir():
-            try:
-                young = time.time() - path.stat().st_mtime < grace
-            except FileNotFoundError:
-                continue
-            if path.name in keep or young:
-                continue
-            discard(path)
-            removed += 1
+            if path.name not in keep and older(path, grace):
+                discard(path)
+                removed += 1
         return removed
+
+
+def older(path: Path, seconds: float) -> bool:
+    """Whether a file was last changed more than `seconds` ago; False when it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime >= seconds
+    except FileNotFoundError:
+        return False
 
 
 def make_folder(path: Path) -> None:

@@ -58,6 +58,11 @@ def dead(folder: Path, owners: Iterable[str]) -> set[str]:
     return {owner for owner in owners if not _alive(folder / owner)}
 
 
+def living(folder: Path) -> bool:
+    """Whether any worker of this folder lives."""
+    return folder.is_dir() and any(_alive(path) for path in folder.iterdir())
+
+
 def clear(folder: Path) -> None:
     """Remove the lock files of the dead."""
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -10,7 +10,7 @@ from rich.console import Console
 from app.encoder.models import load
 from app.encoder.protocol import checked
 from app.errors import StartupError
-from app.owner import DataLock
+from app.owner import DataLock, living
 from app.service import open_library
 from app.settings import Settings
 from app.store import collections, embeddings, images, texts
@@ -21,13 +21,17 @@ BATCH = 64
 def reembed(settings: Settings, console: Console) -> None:
     """Queue every picture and encode every text anew, in one transaction: all of it happens, or nothing.
 
-    Raises StartupError while a server holds the data directory, or when the model cannot be loaded.
+    Raises StartupError while a server or a worker runs on it, or when the model cannot be loaded.
     """
     if not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     lock = DataLock(settings.data_dir)
     library = open_library(settings)
     try:
+        if living(settings.data_dir / "workers"):
+            raise StartupError(
+                "a worker runs on the data directory; end it first, or it would add vectors of its model"
+            )
         encoder = load(
             settings.model, settings.data_dir / "models", device=settings.device, precision=settings.precision
         )

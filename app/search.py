@@ -22,6 +22,7 @@ from index.protocol import VectorIndex
 
 SPARE = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 BLANK = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
+SHARE = 32  # texts of one caller in one forward pass
 SHORTEST = 1e-6  # a sum of parts shorter than this has no direction
 
 
@@ -93,7 +94,7 @@ class Searcher:
         if not parts:
             raise Validation("the query is empty")
         words = [part.text for part in parts if part.text is not None]
-        encoded = iter(self._batcher.texts(words).result() if words else ())
+        encoded = iter(self._encode(words))
         total = np.zeros(self._encoder.space.d, dtype=np.float32)
         for part in parts:
             vector = next(encoded) if part.text is not None else self._vector(collection, part)
@@ -105,9 +106,10 @@ class Searcher:
 
     def classify(self, collection: str, part: Part, labels: Sequence[str], template: str) -> list[tuple[str, float]]:
         """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
+        self._index(collection, "images")  # which is there, or NotFound
         sentences = [label.join(BLANK.split(template)) for label in labels]
         image = self.embed(collection, [part])
-        vectors = self._batcher.texts(sentences).result()
+        vectors = np.stack(self._encode(sentences))
         logits = self._encoder.temperature * (vectors @ image)
         odds = np.exp(logits - logits.max())
         shares = odds / odds.sum()
@@ -116,8 +118,16 @@ class Searcher:
 
     def encode_texts(self, words: Sequence[str]) -> list[bytes]:
         """The vectors of texts as they stand in the log."""
-        vectors = checked(self._batcher.texts(words).result())
-        return [vector.astype("<f4").tobytes() for vector in vectors]
+        if not words:
+            return []
+        return [vector.astype("<f4").tobytes() for vector in checked(np.stack(self._encode(words)))]
+
+    def _encode(self, words: Sequence[str]) -> list[Embeddings]:
+        """A vector for each text. Many go a few at a time, so that other queries get their turn between."""
+        vectors: list[Embeddings] = []
+        for start in range(0, len(words), SHARE):
+            vectors.extend(self._batcher.texts(words[start : start + SHARE]).result())
+        return vectors
 
     def _vector(self, collection: str, part: Part) -> Embeddings:
         if part.picture is not None:

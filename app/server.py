@@ -74,14 +74,18 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         )
     )
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.handle_exit, number, None)
-    supervisor = Supervisor(settings)
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     watching = asyncio.create_task(_watch(service, server))
-    working = asyncio.create_task(supervisor.run())
+    working = asyncio.create_task(Supervisor(settings).run())
+
+    def stop(number: int) -> None:
+        server.handle_exit(number, None)
+        working.cancel()  # the workers finish while the last requests do
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
     try:
         await server.serve(sockets=[listener])
     finally:

@@ -26,7 +26,7 @@ from app.media import Media
 from app.owner import DataLock
 from app.search import Searcher
 from app.settings import Settings
-from app.store import collections, embeddings, images, jobs, texts
+from app.store import collections, embeddings, images, jobs, leases, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, Status, Target
 from index.factory import IndexConfig, OpenedIndex, open_index
@@ -48,7 +48,12 @@ def open_library(settings: Settings) -> Library:
         media = Media(settings.data_dir)
     except (OSError, SightlineError) as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
-    database = Database(settings.data_dir / "sightline.db")
+    file = settings.data_dir / "sightline.db"
+    if not file.exists() and any(media.blobs()):
+        raise StartupError(
+            f"{file} is missing, but {media.root} holds pictures; restore it from a backup, or move the pictures away"
+        )
+    database = Database(file)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
     return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
 
@@ -125,19 +130,24 @@ class Service:
             raise
         self.database = self.library.database
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
+        self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
+        self._closing = threading.Event()
 
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
-        waiting = self.database.read(jobs.sources)
-        names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
-        if removed := self.library.media.sweep(names, SWEEP_GRACE):
-            log.info("removed %d uploads that were never finished", removed)
+        try:
+            self.database.write(leases.forgive)
+        except SightlineError as error:  # a full disk, say: what is there can be searched all the same
+            log.warning("attempts not forgotten: %s", error.detail)
         self._loading.start()
+        self._sweeping.start()
 
     def close(self) -> None:
         """Close everything; what was acknowledged is safe long before."""
-        if self._loading.is_alive():
-            self._loading.join()
+        self._closing.set()
+        for thread in (self._loading, self._sweeping):
+            if thread.is_alive():
+                thread.join()
         if (engine := self._engine) is not None:
             self._engine = None
             engine.batcher.close()
@@ -236,6 +246,18 @@ class Service:
             }
             for target, follower in engine.followers.items()
         }
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left behind: uploads of no job, and files of no picture."""
+        try:
+            waiting = self.database.read(jobs.sources)
+            names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
+            removed = self.library.media.sweep(names, SWEEP_GRACE)
+            removed += self.library.sweep(SWEEP_GRACE, self._closing.is_set)
+            if removed:
+                log.info("removed %d files that nothing uses", removed)
+        except (SightlineError, OSError) as error:
+            log.warning("not swept: %s", error)
 
     def _load(self) -> None:
         try:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 
 from app.encoder.models import load
+from app.errors import StartupError
 from app.importer import Importer
 from app.process import die_with
 from app.service import archive_limits, check_space, open_library, open_pool
 from app.settings import Settings
 from app.worker import Options, Worker
 
+log = logging.getLogger(__name__)
+
 
 def work(settings: Settings, parent: int | None = None) -> None:
     """Work until SIGTERM or SIGINT; with `parent` (a process id), never longer than that lives."""
-    if parent is not None:
-        die_with(parent)
+    if parent is None:
+        _work(settings)
+        return
+    die_with(parent)
+    try:
+        _work(settings)
+    except StartupError as error:  # the server, which has the same reason, is who tells it
+        log.info("the worker cannot start: %s", error.detail)
+        raise SystemExit(2) from None
+
+
+def _work(settings: Settings) -> None:
     library = open_library(settings)
     try:
         encoder = load(

@@ -24,7 +24,6 @@ from app.encoder.protocol import Encoder, checked
 from app.errors import BlobMissing, Rejected, SightlineError, translated
 from app.importer import Importer
 from app.library import Library
-from app.media import make_folder
 from app.owner import Owner, clear, dead
 from app.store import collections, embeddings, leases
 from app.types import ItemError, Lease
@@ -157,14 +156,15 @@ class Worker:
             return
         until = time.monotonic() + self._options.lease_seconds
         self._seen = self._changed()
-        for lease in self._database.write(lambda c: leases.claim(c, self._owner.id, until, room)):
+        alone = not self._claimed
+        for lease in self._database.write(lambda c: leases.claim(c, self._owner.id, until, room, alone=alone)):
             self._claimed.append(Claimed(lease, self._decode(lease)))
 
     def _decode(self, lease: Lease) -> Future[Decoded]:
         sha256 = lease.image.sha256
         thumbnail = self._media.thumbnail(sha256)
         with translated():
-            make_folder(thumbnail.parent)
+            thumbnail.parent.mkdir(parents=True, exist_ok=True)
         path = self._media.path(sha256)
         if not path.exists():
             missing: Future[Decoded] = Future()

@@ -14,14 +14,14 @@ from app.store.database import Database
 from tests.servers import RunningServer
 
 
-@pytest.fixture()
+@pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(tmp_path / "sightline.db")
     yield database
     database.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def library(database: Database, tmp_path: Path) -> Library:
     return Library(database, Media(tmp_path), PictureLimits(), max_queue=1_000)
 
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture()
+@pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[RunningServer]:
     """A server of this test alone."""
     with RunningServer(tmp_path / "data") as running:

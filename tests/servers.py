@@ -58,13 +58,12 @@ class RunningServer:
             job: dict[str, Any] = self.http.get(f"/v1/jobs/{id}").json()
             return job if job["state"] not in ("queued", "running") else None
 
-        return until(ended, seconds, self.output)
+        ended_job: dict[str, Any] = until(ended, seconds, self.output)
+        return ended_job
 
     def upload(self, content: bytes, name: str = "picture.png", wait: float = 30, **fields: Any) -> httpx.Response:
         """POST /v1/images with one file."""
-        return self.http.post(
-            "/v1/images", params={"wait": wait}, files={"file": (name, content)}, data=fields
-        )
+        return self.http.post("/v1/images", params={"wait": wait}, files={"file": (name, content)}, data=fields)
 
     def bulk(self, files: list[tuple[str, bytes]]) -> dict[str, Any]:
         """POST /v1/images/bulk; returns the Job."""
@@ -118,7 +117,7 @@ class RunningServer:
             match = ADDRESS.search(self.output())
             return match.group(1) if match else None
 
-        return until(found, START_SECONDS, self.output)
+        return str(until(found, START_SECONDS, self.output))
 
 
 def until(condition: Any, seconds: float, why: Any = lambda: "") -> Any:

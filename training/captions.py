@@ -23,10 +23,11 @@ CLEAR = 5  # a keyword shared by more glyphs than this does not single one out
 
 @dataclass(frozen=True)
 class Caption:
-    """A text and what must be in a picture for it to be true."""
+    """A text, what must be in a picture for it to be true, and the glyphs it speaks of."""
 
     text: str
     facts: frozenset[Fact]
+    glyphs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,10 @@ class Captioner:
         backed = scene.colourful and scene.colour is not None and rng.random() < 0.45
         background = scene.colour if backed else None
         join = _join_english if language == "en" else _join_chinese
-        return Caption(join(nouns, said, background, rng), self._claims(scene, nouns, language, said, background))
+        spoken = tuple(thing.glyph for thing in scene.objects)
+        return Caption(
+            join(nouns, said, background, rng), self._claims(scene, nouns, language, said, background), spoken
+        )
 
     def part(self, scene: Scene, language: str, rng: np.random.Generator) -> Caption:
         """A keyword, name or topic of one object, as people type into a search box."""
@@ -96,7 +100,7 @@ class Captioner:
         else:
             noun = Noun(_pick(rng, _all_words(glyph, language)), None, which)
         spoken = _english(noun, rng, bare=rng.random() < 0.6) if language == "en" else _chinese(noun, rng)
-        return Caption(spoken, self._claims(scene, [noun], language, None, None))
+        return Caption(spoken, self._claims(scene, [noun], language, None, None), (scene.objects[which].glyph,))
 
     def sample(self, scene: Scene, language: str, rng: np.random.Generator) -> Caption:
         """A caption as training sees them: mostly full, sometimes a part."""
@@ -116,7 +120,7 @@ class Captioner:
     def _noun(self, scene: Scene, where: int, language: str, rng: np.random.Generator, *, plain: bool) -> Noun:
         index = scene.objects[where].glyph
         word, others = self.glyphs[index].names[language], self._clear[language][index]
-        if not plain and others and rng.random() < 0.35:
+        if not plain and others and rng.random() < 0.28:
             word = _pick(rng, others)
         painted = scene.objects[where].paint is not None
         return Noun(word, self._colour(scene, where, rng, 0.8 if painted else 0.12), where)

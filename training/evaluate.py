@@ -27,9 +27,10 @@ from training.towers import encode_images, encode_texts
 from training.vocabulary import tokenize
 
 FIRST_SEED = 1_000_000
+_FIGURES = """## Figures
+Recall among the candidates of the same row, by `python -m training.evaluate --card`; t2i is text to image.
+"""
 _LARGE = 224  # drawn at this size and shrunk as an upload would be
-
-__all__ = ["Atlas", "Model", "Tokenizer", "Trial", "make_trial", "report", "score"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=STARTER)
-    print(report(parser.parse_args().folder), end="")
+    parser.add_argument("--card", action="store_true", help="also write the table into the folder's README.md")
+    arguments = parser.parse_args()
+    table = report(arguments.folder)
+    print(table, end="")
+    if arguments.card:
+        card = arguments.folder / "README.md"
+        text = card.read_text(encoding="utf-8").split(_FIGURES)[0]
+        card.write_text(f"{text}{_FIGURES}\n```\n{table}```\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import multiprocessing
 import multiprocessing.queues
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Full
 
 import cv2
@@ -16,31 +16,58 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from training.captions import Caption, Captioner, Fact
+from training.model import GRID
 from training.render import Renderer
-from training.scenes import Scene, sample_scene, vary_scene
+from training.scenes import COLOURLESS, STYLES, Scene, sample_scene, vary_scene
 from training.sprites import LANGUAGES, load_atlas
 from training.vocabulary import load_tokenizer, tokenize
 
 FIRST_SEED = 1 << 32  # seeds below belong to evaluation, gallery and vocabulary
 _SIBLING_EVERY = 4  # every fourth scene differs from the one before it in a single thing
+_DRAINED = 0.15  # of the scenes in the font's own style: given one without colour
+_DRAINED_STYLES = tuple(style for style in STYLES if style in COLOURLESS)
 _LARGER = 0.12  # of a batch: drawn larger and shrunk, as pictures from elsewhere are
 
 
 @dataclass(frozen=True)
 class Batch:
     """n scenes. images uint8 [n, side, side, 3]; tokens int64 [n, length] for each language;
-    also bool [languages, n captions, n scenes], True where a caption is true of another scene too."""
+    also bool [languages, n captions, n scenes], True where a caption is true of another scene too.
+    Labels, -1 where there is none: objects int64 [1 + languages, n, 3], the glyphs in each picture and
+    in each caption; cells int64 [n, patches], the glyph each patch of the picture shows."""
 
     images: npt.NDArray[np.uint8]
     tokens: tuple[npt.NDArray[np.int64], ...]
     also: npt.NDArray[np.bool_]
+    objects: npt.NDArray[np.int64]
+    cells: npt.NDArray[np.int64]
 
     def parts(self, count: int) -> Iterator[Batch]:
         """The batch cut into `count` equal smaller ones."""
         size = len(self.images) // count
         for k in range(count):
             part = slice(k * size, (k + 1) * size)
-            yield Batch(self.images[part], tuple(tokens[part] for tokens in self.tokens), self.also[:, part, part])
+            yield Batch(
+                self.images[part],
+                tuple(tokens[part] for tokens in self.tokens),
+                self.also[:, part, part],
+                self.objects[:, part],
+                self.cells[part],
+            )
+
+
+def _labels(rows: Sequence[tuple[int, ...]]) -> npt.NDArray[np.int64]:
+    """int64 [n, 3], padded with -1."""
+    return np.array([(*row, -1, -1)[:3] for row in rows], dtype=np.int64)
+
+
+def _cells(scene: Scene) -> npt.NDArray[np.int64]:
+    """The glyph in each cell of the model's grid of patches, row by row; -1 where the background shows."""
+    middle = (np.arange(GRID) + 0.5) / GRID
+    out = np.full((GRID, GRID), -1, np.int64)
+    for thing in scene.objects:
+        out[np.hypot(middle[None, :] - thing.x, middle[:, None] - thing.y) < 0.42 * thing.size] = thing.glyph
+    return out.ravel()
 
 
 def also_true(captions: Sequence[Caption], facts: Sequence[frozenset[Fact]]) -> npt.NDArray[np.bool_]:
@@ -75,14 +102,24 @@ class Maker:
             else:
                 scenes.append(sample_scene(seed, self._glyphs))
         rng = np.random.default_rng((first, 3))
+        scenes = [self._drain(scene, rng) for scene in scenes]
         facts = [self._captioner.facts(scene) for scene in scenes]
         tokens, also = [], []
+        objects = [_labels([tuple(thing.glyph for thing in scene.objects) for scene in scenes])]
         for language in LANGUAGES:
             captions = [self._captioner.sample(scene, language, rng) for scene in scenes]
             tokens.append(tokenize(self._tokenizer, [caption.text for caption in captions]))
             also.append(also_true(captions, facts))
+            objects.append(_labels([caption.glyphs for caption in captions]))
         images = np.stack([self._draw(scene, rng) for scene in scenes])
-        return Batch(images, tuple(tokens), np.stack(also))
+        cells = np.stack([_cells(scene) for scene in scenes])
+        return Batch(images, tuple(tokens), np.stack(also), np.stack(objects), cells)
+
+    def _drain(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        """Takes the colour out of some scenes: else colour alone would often do, and shapes stay unlearnt."""
+        if scene.style != "none" or rng.random() >= _DRAINED:
+            return scene
+        return replace(scene, style=str(rng.choice(_DRAINED_STYLES)))
 
     def _draw(self, scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         if rng.random() >= _LARGER:

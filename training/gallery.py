@@ -19,6 +19,7 @@ from PIL import Image
 
 from training.captions import Captioner
 from training.evaluate import make_trial
+from training.palette import COLOURS
 from training.render import Renderer
 from training.scenes import Object, Scene, sample_scene
 from training.sprites import LANGUAGES, Atlas, load_atlas
@@ -45,14 +46,18 @@ class Entry:
 
 def _tidy(scene: Scene, rng: np.random.Generator, *, styled: bool) -> Scene:
     """The scene with a background and a style that look well in a grid."""
-    background = str(rng.choice(_BACKGROUNDS)) if scene.colour is not None else scene.background
-    if background == "noise":
+    background, colour = scene.background, scene.colour
+    if colour is None and rng.random() < 0.75:
+        colour = str(rng.choice(COLOURS))
+    if colour is not None:
+        background = str(rng.choice(_BACKGROUNDS))
+    elif background == "noise":
         background = "blobs"
     things = tuple(replace(thing, stretch=1.0, angle=thing.angle * 0.6) for thing in scene.objects)
     if len(things) == 1:
         things = (replace(things[0], size=max(0.6, min(0.86, things[0].size)), x=0.5, y=0.5),)
     style = str(rng.choice(_STYLES)) if styled else "none"
-    return replace(scene, objects=things, background=background, style=style)
+    return replace(scene, objects=things, background=background, colour=colour, style=style)
 
 
 def _wished(wish: Wish, number: int, atlas: Atlas) -> Scene:

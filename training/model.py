@@ -15,6 +15,7 @@ from training.vocabulary import CONTEXT
 
 STARTER = Path(__file__).parents[1] / "app" / "encoder" / "starter"
 SIDE = 112
+GRID = 7  # patches along a side
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
@@ -23,7 +24,7 @@ def configuration(words: int) -> dict[str, Any]:
     return {
         "model_cfg": {
             "embed_dim": 256,
-            "vision_cfg": {"image_size": SIDE, "layers": 6, "width": 192, "head_width": 64, "patch_size": 16},
+            "vision_cfg": {"image_size": SIDE, "layers": 6, "width": 192, "head_width": 64, "patch_size": SIDE // GRID},
             "text_cfg": {
                 "context_length": CONTEXT,
                 "vocab_size": words,
@@ -59,7 +60,9 @@ def export(state: dict[str, torch.Tensor], tokenizer: Tokenizer, folder: Path = 
     (folder / "open_clip_config.json").write_text(text + "\n", encoding="utf-8")
     tokenizer.save(str(folder / "tokenizer.json"))
     halves = {name: value.to(torch.float16).contiguous() for name, value in state.items()}
-    save_file(halves, str(folder / "open_clip_model.safetensors"), metadata={"format": "pt"})
+    weights = folder / "open_clip_model.safetensors"
+    save_file(halves, str(weights), metadata={"format": "pt"})
+    weights.chmod(0o644)
 
 
 def load(folder: Path = STARTER) -> tuple[open_clip.model.CLIP, Tokenizer]:

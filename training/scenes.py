@@ -71,7 +71,7 @@ def sample_scene(
     seed: int,
     glyphs: Sequence[Glyph],
     *,
-    styled: float = 0.45,
+    styled: float = 0.4,
     count: int | None = None,
     choices: Sequence[int] | None = None,
 ) -> Scene:

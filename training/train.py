@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import math
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import open_clip.model
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from training import evaluate
 from training.feed import Batch, stream
+from training.guide import Guide
 from training.model import SIDE, create_model, export
 from training.sprites import WORK, load_atlas
 from training.step import Stepper
@@ -28,7 +32,8 @@ from training.vocabulary import load_tokenizer
 CHECKPOINT = WORK / "checkpoint.pt"
 _WARM_UP = 150  # steps
 _DECAY_FROM = 0.5  # of the time
-_HALVES_UNTIL = 0.3  # of the time: small batches first, for more steps while they are easy
+_GUIDED_UNTIL = 0.9  # of the time; the guide fades from where the rate begins to fall
+_HALVES_UNTIL = 0.25  # of the time: small batches first, for more steps while they are easy
 _AVERAGE = 0.998  # how slowly the averaged weights follow
 
 
@@ -37,6 +42,7 @@ class State:
     """Everything a checkpoint holds."""
 
     model: open_clip.model.CLIP
+    guide: Guide
     average: dict[str, Tensor]
     optimizers: list[torch.optim.Optimizer]
     stepper: Stepper
@@ -46,6 +52,7 @@ class State:
         """Writes to a temporary file first: an interrupted save leaves the old one."""
         values = {
             "model": self.model.state_dict(),
+            "guide": self.guide.state_dict(),
             "average": self.average,
             "step": self.step,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -56,16 +63,18 @@ class State:
     def load(self, path: Path = CHECKPOINT) -> None:
         values = torch.load(path, weights_only=True)
         self.model.load_state_dict(values["model"])
+        self.guide.load_state_dict(values["guide"])
         self.average = values["average"]
         self.step = int(values["step"])
         for optimizer, saved in zip(self.optimizers, values["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
 
-def start(words: int, rate: float, threads: int) -> State:
+def start(words: int, classes: int, rate: float, threads: int) -> State:
     """A fresh model; Muon for the square weights of the blocks, AdamW for all else."""
     torch.manual_seed(0)
     model = create_model(words)
+    guide = Guide(classes, model.text_projection.shape[1], model.visual.class_embedding.shape[0])
     inner, plain, rest = (list[torch.nn.Parameter]() for _ in range(3))
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2 and "resblocks" in name:
@@ -77,8 +86,9 @@ def start(words: int, rate: float, threads: int) -> State:
     for k in range(threads):  # one for each thread: its matrix iterations are a tenth of the work
         muon = torch.optim.Muon(inner[k::threads], lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
         optimizers.append(muon)
+    optimizers.append(torch.optim.AdamW(guide.parameters(), lr=rate / 2, betas=(0.9, 0.98), weight_decay=0.0))
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    return State(model, average, optimizers, Stepper(model, threads))
+    return State(model, guide, average, optimizers, Stepper(model, guide, threads))
 
 
 def rate_at(step: int, done: float) -> float:
@@ -105,8 +115,8 @@ def advance(state: State, batch: Batch, share: float, rate: float) -> tuple[floa
     return losses
 
 
-def run(state: State, seconds: float, size: int, rate: float, check_every: float) -> None:
-    """Trains for `seconds`, logging, saving and checking as it goes."""
+def run(state: State, seconds: float, size: int, rate: float, check_every: float, stop: threading.Event) -> None:
+    """Trains for `seconds` or until `stop` is set, logging, saving and checking as it goes."""
     atlas = load_atlas()
     tokenizer = load_tokenizer(atlas.glyphs)
     trial = evaluate.make_trial(atlas, count=500)
@@ -115,9 +125,10 @@ def run(state: State, seconds: float, size: int, rate: float, check_every: float
     warm_from, seen = state.step, 0
     for batch in stream(size, SIDE, state.step):
         now = time.monotonic()
-        if now - began >= seconds:
+        if now - began >= seconds or stop.is_set():
             break
         done = (now - began) / seconds
+        state.stepper.guidance = min(1.0, max(0.0, (_GUIDED_UNTIL - done) / (_GUIDED_UNTIL - _DECAY_FROM)))
         for part in batch.parts(2 if done < _HALVES_UNTIL else 1):
             losses.append(advance(state, part, rate_at(state.step - warm_from, done), rate))
         seen += size
@@ -127,7 +138,7 @@ def run(state: State, seconds: float, size: int, rate: float, check_every: float
             logged, losses, seen = now, [], 0
         if now - checked > check_every:
             state.save()
-            _check(state, trial, tokenizer, atlas)
+            _check(state, trial, tokenizer)
             checked = time.monotonic()
 
 
@@ -138,7 +149,7 @@ def _log(state: State, minutes: float, losses: list[tuple[float, ...]], rate: fl
     print(f"{head}  scale {scale:.1f}  rate {rate:.5f}  {speed:.0f}/s", flush=True)
 
 
-def _check(state: State, trial: evaluate.Trial, tokenizer: evaluate.Tokenizer, atlas: evaluate.Atlas) -> None:
+def _check(state: State, trial: evaluate.Trial, tokenizer: Tokenizer) -> None:
     model = create_model(tokenizer.get_vocab_size())
     model.load_state_dict(state.average)
     figures = evaluate.score(evaluate.Model(model.eval(), tokenizer), trial)
@@ -169,11 +180,15 @@ def main() -> None:
     torch.set_num_threads(1)  # the team's threads share the work by chunks instead
     atlas = load_atlas()
     tokenizer = load_tokenizer(atlas.glyphs)
-    state = start(tokenizer.get_vocab_size(), arguments.rate, arguments.threads)
+    state = start(tokenizer.get_vocab_size(), len(atlas), arguments.rate, arguments.threads)
     if arguments.resume:
         state.load()
-    run(state, _seconds(arguments), arguments.batch, arguments.rate, arguments.check_every * 60)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    run(state, _seconds(arguments), arguments.batch, arguments.rate, arguments.check_every * 60, stop)
     state.save()
+    if stop.is_set():
+        return  # to be gone on with, by --resume
     if not arguments.no_export:
         export(state.average, tokenizer)
         (WORK / "final.txt").write_text(evaluate.report(), encoding="utf-8")

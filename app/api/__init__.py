@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import collections, errors, images, jobs, search, system, texts
@@ -19,10 +20,17 @@ WEB = Path(__file__).parent.parent / "web"
 OVERHEAD = 1 << 20  # of a multipart body beside its file
 
 
+class Application(FastAPI):
+    """FastAPI inside the envelope, so that what it answers by itself (413, 500) leaves in our shape too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Envelope(super().build_middleware_stack(), self.state.metrics)
+
+
 def create_app(service: Service) -> FastAPI:
     """The application of one service; the service is opened and closed by the caller."""
     settings = service.settings
-    app = FastAPI(
+    app = Application(
         title="Sightline",
         version=__version__,
         summary="Find pictures by words or by a picture, and words for a picture.",
@@ -43,7 +51,6 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(module.router)
     add_page(app)
     errors.install(app)
-    app.add_middleware(Envelope, metrics=app.state.metrics)
     return app
 
 

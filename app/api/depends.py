@@ -92,9 +92,12 @@ def decoded_cursor(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        key = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except ValueError:
-        raise BadRequest("the cursor is not one of ours") from None
+        key = -1
+    if not 0 <= key < 1 << 63:  # what SQLite can count to
+        raise BadRequest("the cursor is not one of ours")
+    return key
 
 
 @asynccontextmanager

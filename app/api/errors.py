@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.errors import SightlineError
 
@@ -41,6 +42,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SightlineError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -92,6 +94,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
+
+
+async def _gone(request: Request, error: Exception) -> JSONResponse:
+    """Nobody reads this answer; it keeps a caller that hung up from being logged as a fault of ours."""
+    return problem(request, 400, "bad_request", "Bad request", "the connection ended before the request did")
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:

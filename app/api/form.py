@@ -13,13 +13,14 @@ from typing import BinaryIO
 
 import anyio.to_thread
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
 
 MAX_FIELDS = 2_000
 MAX_FIELD_BYTES = 1 << 20
+MAX_TEXT_BYTES = 8 << 20  # of all fields together: they are kept in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +70,15 @@ async def receive(request: Request, folder: Path, max_files: int) -> Form:
     if kind != b"multipart/form-data" or not boundary:
         raise UnsupportedMediaType("expected a multipart/form-data body with a boundary")
     reader = _Reader(folder, max_files)
-    parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
     try:
+        parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
         async for chunk in request.stream():
             parser.write(chunk)
             if reader.pending:
                 await anyio.to_thread.run_sync(reader.flush)
         parser.finalize()
         await anyio.to_thread.run_sync(reader.flush)
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise BadRequest(f"the multipart body is broken: {error}") from error
     finally:
         reader.close()
@@ -103,6 +104,7 @@ class _Reader:
         self._file: BinaryIO | None = None
         self._count = 0
         self._size = 0
+        self._text_size = 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -176,8 +178,9 @@ class _Reader:
             self._size += end - start
             return
         self._data += data[start:end]
-        if len(self._data) > MAX_FIELD_BYTES:
-            raise PayloadTooLarge(f"the field {self._field!r} is too long")
+        self._text_size += end - start
+        if len(self._data) > MAX_FIELD_BYTES or self._text_size > MAX_TEXT_BYTES:
+            raise PayloadTooLarge("the text fields of the form are too long")
 
     def _part_end(self) -> None:
         if self._filename is None:

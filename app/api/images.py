@@ -11,6 +11,9 @@ from urllib.parse import quote
 import anyio
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from app.api.depends import (
     CollectionDep,
@@ -27,7 +30,7 @@ from app.api.schemas import ImageOut, ImagePage, ImagePatch
 from app.api.threads import Lanes
 from app.decode.pool import DecodeTask
 from app.description import Description
-from app.errors import Validation
+from app.errors import BlobMissing, Validation, translated
 from app.service import Service
 from app.types import Image, Preprocessing, Status
 
@@ -164,15 +167,39 @@ def thumbnail(service: Service, collection: str, id: str, size: int | None) -> P
     if wanted != usual:
         path = path.with_stem(f"{image.sha256}-{wanted}")
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with translated():
+            path.parent.mkdir(parents=True, exist_ok=True)
         service.pool.submit(DecodeTask(source, Preprocessing(size=16), path, wanted)).result()
     return path
+
+
+class PictureFile(FileResponse):
+    """A file whose refusals (of a range, or because it has just gone) have the shape of all others."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                size = Headers(raw=message["headers"]).get("content-range")
+                headers = {"Content-Range": size} if size else None
+                raise HTTPException(message["status"], "this range of the file cannot be served", headers)
+            begun = True
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, sending)
+        except RuntimeError as error:  # Starlette's word for a file that is not there
+            if begun:
+                raise
+            raise BlobMissing("the file of this picture is missing; run `sightline verify`") from error
 
 
 def served(path: Path, media_type: str, name: str, *, attachment: bool) -> FileResponse:
     """A file with headers that keep a browser from doing anything but show it as a picture."""
     kind = "attachment" if attachment else "inline"
-    return FileResponse(
+    return PictureFile(
         path,
         media_type=media_type,
         headers={

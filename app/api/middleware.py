@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 import uuid
@@ -44,12 +45,24 @@ class Envelope:
         scope["request_id"] = uuid.uuid4().hex
         began = time.perf_counter()
         status = 500
+        begun = replaced = False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun, replaced
+            if replaced:
+                return
+            begun = True
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
+                if status == 413 and headers.get("content-type", "").startswith("text/plain"):  # Starlette's own
+                    detail = "the body of the request is larger than this call takes"
+                    refusal = problem(Request(scope), 413, "payload_too_large", "Request too large", detail)
+                    await refusal(scope, receive, sending)
+                    replaced = True
+                    return
+                if scope["path"].startswith("/web/"):
+                    headers.setdefault("Cache-Control", "no-cache")  # old and new modules never mix after an upgrade
                 headers["X-Request-Id"] = scope["request_id"]
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -63,6 +76,12 @@ class Envelope:
             else:
                 refusal = problem(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
                 await refusal(scope, receive, sending)
+        except asyncio.CancelledError:  # a stopping server waits no longer for this one
+            if begun:
+                raise
+            detail = "the service is stopping"
+            refusal = problem(Request(scope), 503, "overloaded", "Overloaded", detail, retryable=True, retry_after=5)
+            await refusal(scope, receive, sending)
         finally:
             self._account(scope, status, time.perf_counter() - began)
 

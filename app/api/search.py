@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ from app.api.depends import (
 from app.api.errors import told
 from app.api.form import receive
 from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, PartIn, SearchIn, SearchOut, Target
-from app.errors import BadRequest, Validation
+from app.errors import BadRequest, PayloadTooLarge, Validation
 from app.search import Found, Part
 from app.service import Service
 
@@ -70,7 +71,8 @@ async def search_parts(service: ServiceDep, lanes: LanesDep, collection: Collect
     collection = checked_collection(body.collection or collection)
     k = checked_k(body.k, service)
     searcher = service.searcher
-    async with incoming(service, lanes) as folder:
+    sent = any(part.image is not None for part in body.query)
+    async with incoming(service, lanes) if sent else nullcontext() as folder:
         parts = await lanes.writes.run(asked, service, body.query, folder)
         found = await lanes.queries.run(searcher.search, collection, parts, body.target, k)
     return answer(service, found, body.target)
@@ -131,14 +133,14 @@ def answer(service: Service, found: Found, target: Target) -> SearchOut:
     )
 
 
-def asked(service: Service, query: Sequence[PartIn], folder: Path) -> list[Part]:
-    """The parts of a query, checked; pictures are written to `folder`. Raises Validation."""
+def asked(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[Part]:
+    """The parts of a query, checked; pictures are written to `folder` (None when there are none). Raises Validation."""
     parts = []
     for n, part in enumerate(query):
         kind = part.kind()
         if kind == "text":
             parts.append(Part(text=checked_query(part.text or "", service), weight=part.weight))
-        elif kind == "image":
+        elif folder is not None and kind == "image":
             path = folder / str(n)
             path.write_bytes(picture_bytes(part.image or ""))
             parts.append(Part(picture=path, weight=part.weight))
@@ -194,7 +196,7 @@ def check_labels(labels: Sequence[str], template: str, service: Service) -> None
 async def read_classify(request: Request, most: int) -> ClassifyIn:
     """The JSON body of a classification. Raises BadRequest, Validation, PayloadTooLarge."""
     if len(body := await request.body()) > most:
-        raise Validation(f"a JSON body may have {most} bytes")
+        raise PayloadTooLarge(f"a JSON body may have {most} bytes")
     try:
         return ClassifyIn.model_validate(json.loads(body))
     except ValidationError as error:

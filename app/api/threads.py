@@ -20,13 +20,18 @@ class Lane:
 
     def __init__(self, width: int, depth: int) -> None:
         self._limiter = anyio.CapacityLimiter(width)
-        self._depth = depth
+        self._most = width + depth
+        self._inside = 0  # not the limiter's own count, which a burst has passed before it changes
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in a thread of this lane."""
-        if self._limiter.statistics().tasks_waiting >= self._depth:
+        if self._inside >= self._most:
             raise Overloaded("too many requests are waiting; try again in a moment")
-        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
+        self._inside += 1
+        try:
+            return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
+        finally:
+            self._inside -= 1
 
 
 class Lanes:

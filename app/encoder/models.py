@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from app.errors import StartupError
 STARTER = Path(__file__).parent / "starter"
 WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
+HUB_SECONDS = 10.0  # for the hub to answer at all
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
 
 
@@ -167,16 +169,18 @@ def _hub(name: str, cache: Path) -> Located:
 
 def _download(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path:
     """The first of `files` that the repository has, from the cache or the hub."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    for file in files:
+        with suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(repository, file, cache_dir=cache, local_files_only=True))
     logging.getLogger(__name__).info("looking for the weights of %s", name)
     reached = True
     for file in files:
         try:
+            get_hf_file_metadata(hf_hub_url(repository, file), timeout=HUB_SECONDS)  # a download tries on and on
             return Path(hf_hub_download(repository, file, cache_dir=cache))
-        except LocalEntryNotFoundError:  # not in the cache, and the hub is out of reach
-            reached = False
         except EntryNotFoundError:
             continue
         except Exception:  # whatever the hub's client raises, the person needs the same advice

@@ -26,6 +26,7 @@ T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]
 
 OLDEST_SQLITE = 3_051_003
+PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
 BUSY_MS = 10_000
 GROUP = 64  # most changes that share one commit
 CHECKED_BYTES = 256 << 20  # databases up to this size are checked whole at start
@@ -122,8 +123,7 @@ class Database:
                     if not future.set_running_or_notify_cancel():
                         continue
                     try:
-                        with self._writer:  # a savepoint of its own
-                            outcomes.append((future, work(self._writer), None))
+                        outcomes.append((future, self._change(work), None))
                     except Exception as error:
                         if not self._writer.in_transaction:  # SQLite undid everything: full disk, I/O error
                             raise
@@ -142,6 +142,18 @@ class Database:
             else:
                 future.set_exception(_meaning(failure))
 
+    def _change(self, work: Work[T]) -> T:
+        """One change in a savepoint of its own. (apsw's `with` would hide the error of a full disk.)"""
+        self._writer.execute("SAVEPOINT change")
+        try:
+            result = work(self._writer)
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK TO change; RELEASE change")
+            raise
+        self._writer.execute("RELEASE change")
+        return result
+
     def _reader(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._readers, "connection", None)
         if connection is None:
@@ -159,12 +171,15 @@ class Database:
     def _open_writer(self) -> apsw.Connection:
         try:
             connection = self._connect(read_only=False)
-            connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON")
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that is refused stays as it is
+            for name, value in PRAGMAS.items():  # one by one: the rest of a statement that gives rows is not run
+                connection.pragma(name, value)
             if self.path.stat().st_size <= CHECKED_BYTES:
                 faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
                 if faults != ["ok"]:
-                    raise apsw.CorruptError(str(faults[0]))
+                    raise apsw.CorruptError(str(faults[0]).splitlines()[-1])
             migrate(connection)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         except (apsw.CorruptError, apsw.NotADBError) as error:
             raise StartupError(
                 f"{self.path.name} is damaged ({error}); restore it from a backup, nothing was changed"

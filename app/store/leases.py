@@ -15,16 +15,26 @@ from app.store.images import by_keys
 from app.store.rows import fetch_all, fetch_one
 from app.types import ItemError, Lease
 
+LEASE = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
+FRESH = (
+    LEASE + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 ORDER BY key LIMIT ?)"
+    " RETURNING key, attempts"
+)
+TRIED = (
+    LEASE + " WHERE key = (SELECT min(key) FROM images WHERE status = 'queued' AND attempts > 0)"
+    " RETURNING key, attempts"
+)
 
-def claim(c: apsw.Connection, owner: str, until: float, limit: int) -> list[Lease]:
-    """Lease up to `limit` waiting pictures, oldest first, counting an attempt for each."""
-    rows = fetch_all(
-        c,
-        "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
-        " WHERE key IN (SELECT key FROM images WHERE status = 'queued' ORDER BY key LIMIT ?)"
-        " RETURNING key, attempts",
-        (owner, until, limit),
-    )
+
+def claim(c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bool = True) -> list[Lease]:
+    """Lease up to `limit` waiting pictures, oldest first, counting an attempt for each.
+
+    Pictures that were tried before come last and one at a time, and only where the owner is `alone` with
+    them (holds nothing else): should the worker die again, it is known which picture it was.
+    """
+    rows = fetch_all(c, FRESH, (owner, until, limit))
+    if not rows and alone:
+        rows = fetch_all(c, TRIED, (owner, until))
     claimed = by_keys(c, (key for key, _ in rows))
     leases = [Lease(claimed[key], owner, attempts) for key, attempts in sorted(rows)]
     jobs.started(c, {lease.image.job_id for lease in leases if lease.image.job_id})
@@ -63,6 +73,12 @@ def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -
         c.execute("UPDATE sources SET lease_owner = NULL WHERE lease_owner = ?", (owner,))
     c.execute("UPDATE sources SET lease_owner = NULL WHERE lease_until < ?", (clock,))
     return len(lost)
+
+
+def forgive(c: apsw.Connection) -> None:
+    """Forget every attempt: what a kill of the whole server interrupted is no fault of a picture or an upload."""
+    c.execute("UPDATE images SET attempts = 0 WHERE status IN ('queued', 'processing') AND attempts > 0")
+    c.execute("UPDATE sources SET attempts = 0 WHERE attempts > 0")
 
 
 def release(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:

@@ -44,16 +44,20 @@ export function watchBox({ typed, settled, unpictured }) {
   return { cancel: () => clearTimeout(timer) };
 }
 
-let shown = "";
+let words = null; // as last written into the box; what is being typed stays untouched
+let picture = null;
 
 export function showQuery({ q, like, file }, raw) {
   const box = byId("box");
-  if (box.value.trim() !== q) box.value = raw;
+  if (q !== words && box.value.trim() !== q) box.value = raw;
+  words = q;
+  if ((file ?? like) === picture) return;
+  picture = file ?? like;
   const chip = byId("chip");
-  const picture = chip.querySelector("img");
-  if (shown.startsWith("blob:")) URL.revokeObjectURL(shown);
-  shown = file ? URL.createObjectURL(file) : like ? thumbnail(like) : "";
-  chip.hidden = !shown;
-  if (shown) picture.src = shown;
-  else picture.removeAttribute("src");
+  const image = chip.querySelector("img");
+  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  chip.hidden = !picture;
+  if (file) image.src = URL.createObjectURL(file);
+  else if (like) image.src = thumbnail(like);
+  else image.removeAttribute("src");
 }

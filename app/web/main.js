@@ -1,7 +1,7 @@
 // Puts the page together: the address says what is shown, every action changes the address, and `show` draws it.
 // One search is under way at a time; the answer of an older one is dropped.
 
-import { hrefOf, keyOf, queryOf, readState, remember, writeState } from "./address.js";
+import { keyOf, queryOf, readState, remember, writeState } from "./address.js";
 import { showQuery, watchBox } from "./box.js";
 import { watchDrops } from "./drop.js";
 import { byId } from "./element.js";
@@ -73,7 +73,7 @@ async function advance(fresh) {
     arrived(page, fresh);
   } catch (problem) {
     if (mine !== running || problem.name === "AbortError") return;
-    refused(problem);
+    refused(problem, fresh);
   } finally {
     if (mine === running) {
       running = null;
@@ -106,10 +106,15 @@ function drawNothing(answer) {
   else drawMessage(words("no_hits_title"), words(state.target === "images" ? "no_hits_images" : "no_hits_texts"));
 }
 
-function refused(problem) {
+function refused(problem, fresh) {
+  const final = problem.status && problem.status < 500 && problem.status !== 429;
+  if (final && !fresh) {
+    last.done = true; // the server gives no more; what is shown stays
+    return;
+  }
   feed = null;
   notice.tellProblem(problem, again);
-  if (problem.status && problem.status < 500) {
+  if (final) {
     hits = [];
     results.replaceChildren();
     byId("count").textContent = "";
@@ -131,6 +136,11 @@ async function openShown() {
     go({ show: null }, { push: false });
     notice.tellProblem(problem, again);
   }
+}
+
+function refresh() {
+  const { q, like, file } = queryOf(state);
+  if (!hits.length || (!(q || like || file) && scrollY < 400)) again();
 }
 
 function closed() {
@@ -190,7 +200,7 @@ const box = watchBox({
   settled: () => (typing = 0),
   unpictured: () => go({ like: null, picture: null }),
 });
-watchDrops({ searched: searchBy, added: (files) => upload(files, () => queryOf(state).q || state.like || again()) });
+watchDrops({ searched: searchBy, added: (files) => upload(files, refresh) });
 watchView({ closed, stepped: step, alike: (like) => go({ like, q: "", picture: null, show: null, target: "images" }) });
 byId("target").addEventListener("change", (event) => go({ target: event.target.value }));
 byId("language").addEventListener("click", () => {

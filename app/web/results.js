@@ -15,9 +15,10 @@ export function drawHits(hits, state, { fresh }) {
   let box = place.querySelector(`.${kind}`);
   if (fresh || !box) {
     box = make(kind === "grid" ? "div" : "ol", { className: kind });
+    box.dataset.best = hits[0]?.score ?? 1; // later pages are measured by the first
     place.replaceChildren(box);
   }
-  box.append(...(kind === "grid" ? hits.map((hit) => tile(hit, state)) : textLines(hits)));
+  box.append(...(kind === "grid" ? hits.map((hit) => tile(hit, state)) : textLines(hits, box.dataset.best)));
 }
 
 export function drawMessage(title, ...lines) {
@@ -25,13 +26,12 @@ export function drawMessage(title, ...lines) {
   byId("results").replaceChildren(message);
 }
 
-export function textLines(hits) {
-  const best = Math.max(...hits.map((hit) => hit.score), 0.0001);
+export function textLines(hits, best = hits[0]?.score) {
   return hits.map((hit) => {
     const href = hrefOf({ q: hit.text.text, target: "images" });
     const link = make("a", { href }, make("span", { className: "words", dir: "auto" }, hit.text.text));
     const line = make("li", {}, link, score(hit.score));
-    line.style.setProperty("--share", Math.max(0, hit.score / best).toFixed(3));
+    line.style.setProperty("--share", Math.min(Math.max(0, hit.score / Math.max(best, 1e-4)), 1).toFixed(3));
     return line;
   });
 }

@@ -47,6 +47,7 @@ function stage(image, { previous, next }) {
     width: image.width ?? 1,
     height: image.height ?? 1,
   });
+  picture.style.setProperty("--width", image.width ?? 1000); // small pictures are enlarged only so far
   if (image.status !== "failed") picture.src = small ? original(image.id) : `${thumbnail(image.id)}?size=1024`;
   return make(
     "div",
@@ -111,10 +112,14 @@ function facts(title, pairs) {
   if (!pairs.length) return null;
   const list = make("dl");
   for (const [name, value] of pairs) {
-    const text = typeof value === "string" ? value : JSON.stringify(value);
-    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, text));
+    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, plain(value)));
   }
   return make("section", {}, title ? make("h3", {}, title) : null, list);
+}
+
+function plain(value) {
+  if (Array.isArray(value) && value.every((one) => Object(one) !== one)) return value.join(", ");
+  return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 async function showNames(id) {

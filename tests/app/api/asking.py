@@ -91,9 +91,7 @@ def field_part(name: bytes, value: bytes) -> bytes:
 
 def post_form(server: RunningServer, path: str, body: bytes, boundary: str = "xxx") -> httpx.Response:
     """POST a multipart body as it is."""
-    return server.http.post(
-        path, content=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"}
-    )
+    return server.http.post(path, content=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
 
 
 def found(server: RunningServer, words: str, k: int = 1000, target: str = "images") -> list[str]:

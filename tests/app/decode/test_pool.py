@@ -245,9 +245,7 @@ if __name__ == "__main__":
 def test_children_die_with_a_parent_that_is_killed(tmp_path: Path, load: str) -> None:
     script = tmp_path / "service"
     script.write_text(SERVICE.format(root=str(ROOT)))
-    with subprocess.Popen(
-        [sys.executable, str(script), load], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as parent:
+    with subprocess.Popen([sys.executable, str(script), load], stdout=subprocess.PIPE, text=True, cwd=ROOT) as parent:
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
         server = parent_of(pids[0])

@@ -1,0 +1,44 @@
+"""Looks at running processes by way of /proc."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below this one: workers, fork servers, decode children."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                stat = (path / "stat").read_text()
+            except OSError:
+                continue
+            parents.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(path.name))
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = parents.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def running(pid: int) -> bool:
+    """Whether the process is there, and not just waiting to be buried."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def unlocked(data_dir: Path) -> bool:
+    """Whether nobody holds the data directory."""
+    with open(data_dir / "lock", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True

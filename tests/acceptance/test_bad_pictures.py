@@ -1,0 +1,211 @@
+"""Bad pictures and archives over HTTP: a clear error, nothing lost, the neighbours unharmed."""
+
+from __future__ import annotations
+
+import io
+import random
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.api.asking import fresh, refused
+from tests.app.decode.samples import FORMATS, claiming, long_gif, sample, solid_png
+from tests.servers import RunningServer
+
+Check = Any
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server for all of it: what is bad for one must not be bad for the next."""
+    with RunningServer(tmp_path_factory.mktemp("bad")) as running:
+        yield running
+
+
+@pytest.fixture
+def server(served: RunningServer) -> Iterator[RunningServer]:
+    """The server, and after each test a look at whether the neighbours still load and are found."""
+    yield served
+    image = served.upload(fresh("purple")).json()
+    assert image["status"] == "ready"
+    hits = served.http.get("/v1/search", params={"q": "purple", "k": 1000}).json()["hits"]
+    assert image["id"] in [hit["id"] for hit in hits]
+    assert "Traceback" not in served.output()
+
+
+def failed(server: RunningServer, content: bytes, name: str = "x.jpg") -> dict[str, Any]:
+    """The error with which a picture was refused, at its upload or in the decoder."""
+    before = server.http.get("/v1/stats").json()["images"]
+    response = server.upload(content, name)
+    if response.status_code == 202:
+        image = response.json()
+        assert image["status"] == "failed", image
+        error: dict[str, Any] = image["error"]
+        assert server.http.delete(f"/v1/images/{image['id']}").status_code == 204
+    else:
+        error = refused(response, response.status_code, response.json()["code"])
+        assert response.status_code in (415, 422)
+    assert server.http.get("/v1/stats").json()["images"]["ready"] == before["ready"]
+    assert error["detail"]
+    return error
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    """A zip of these members."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def loaded(server: RunningServer, content: bytes, name: str = "x.zip") -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The job of an archive at its end, and its failed items."""
+    job = server.wait_job(server.bulk([(name, content)])["id"], 60)
+    assert job["state"] == "succeeded"
+    assert job["done"] + job["failed"] + job["duplicates"] == job["total"]
+    items = server.http.get(f"/v1/jobs/{job['id']}/items", params={"status": "failed"}).json()["items"]
+    assert len(items) == min(100, job["failed"])
+    return job, items
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_truncated_files_are_refused(kind: str, server: RunningServer) -> None:
+    whole = sample(kind, 200, 150, seed=31)
+    for share in (0.02, 0.3, 0.6):
+        error = failed(server, whole[: max(4, int(len(whole) * share))], f"cut.{kind}")
+        assert error["code"] in ("image_corrupt", "unsupported_media_type")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_bit_flipped_files_are_taken_or_refused_one_by_one(kind: str, server: RunningServer) -> None:
+    whole = sample(kind, 64, 48, seed=32)
+    dice = random.Random(kind)
+    files = []
+    for n in range(30):
+        flipped = bytearray(whole)
+        for _ in range(1 + n // 10):
+            flipped[dice.randrange(len(flipped))] ^= 1 << dice.randrange(8)
+        files.append((f"{n}.{kind}", bytes(flipped)))
+    job = server.wait_job(server.bulk([*files, ("good.png", fresh())])["id"], 60)
+    assert job["done"] + job["failed"] + job["duplicates"] == job["total"] == 31
+    items = server.http.get(f"/v1/jobs/{job['id']}/items").json()["items"]
+    assert items[-1]["status"] == "done"
+    assert {item["error"]["code"] for item in items if item["error"]} <= {
+        "image_corrupt",
+        "image_too_large",
+        "unsupported_media_type",
+    }
+    assert all(bool(item["error"]) == (item["status"] == "failed") for item in items)
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"this is a text", "unsupported_media_type"),
+        (b"", "unsupported_media_type"),
+        (b"\xff\xd8\xff", "image_corrupt"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported_media_type"),
+        (b"%PDF-1.7\n", "unsupported_media_type"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported_media_type"),
+        (b"BM" + bytes(60), "unsupported_media_type"),
+        (b"II*\0" + bytes(60), "unsupported_media_type"),
+        (b"PK\x03\x04" + bytes(60), "unsupported_media_type"),
+    ],
+    ids=["text", "empty", "three bytes", "svg", "pdf", "eps", "bmp", "tiff", "zip"],
+)
+def test_what_is_no_picture_is_refused(content: bytes, code: str, server: RunningServer) -> None:
+    assert failed(server, content)["code"] == code
+
+
+def test_a_single_pixel_is_a_picture(server: RunningServer) -> None:
+    for kind in ("png", "jpeg", "gif", "webp"):
+        image = server.upload(sample(kind, 1, 1, seed=3)).json()
+        assert (image["status"], image["width"], image["height"]) == ("ready", 1, 1)
+        assert server.http.get(f"/v1/images/{image['id']}/thumbnail").status_code == 200
+
+
+def test_a_huge_solid_png_is_refused_by_its_header(server: RunningServer) -> None:
+    assert failed(server, solid_png(20_000))["code"] == "image_too_large"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_header_that_claims_the_most_is_refused(kind: str, server: RunningServer) -> None:
+    assert failed(server, claiming(kind, 65_535, 65_535))["code"] == "image_too_large"
+
+
+def test_a_gif_of_ten_thousand_frames_is_its_first(server: RunningServer) -> None:
+    image = server.upload(long_gif(10_000), "long.gif").json()
+    assert (image["status"], image["animated"], image["width"]) == ("ready", True, 16)
+    hits = server.http.get("/v1/search", params={"q": "red", "k": 1000}).json()["hits"]
+    assert next(hit["score"] for hit in hits if hit["id"] == image["id"]) > 0.8
+
+
+def test_one_bad_of_a_hundred_is_named_with_its_reason(server: RunningServer) -> None:
+    members = {f"{n:03}.png": fresh() for n in range(99)}
+    job, (bad,) = loaded(server, zipped({**members, "broken.jpg": b"not a picture"}))
+    assert (job["total"], job["done"], job["failed"]) == (100, 99, 1)
+    assert (bad["name"], bad["error"]["code"]) == ("broken.jpg", "unsupported_media_type")
+    assert bad["error"]["detail"]
+
+
+def test_one_picture_that_cannot_be_decoded_is_named_too(server: RunningServer) -> None:
+    whole = sample("png", 200, 150, seed=41)
+    job, (bad,) = loaded(server, zipped({"a.png": fresh(), "cut.png": whole[: len(whole) // 2], "b.png": fresh()}))
+    assert (job["done"], job["failed"]) == (2, 1)
+    assert (bad["name"], bad["error"]["code"]) == ("cut.png", "image_corrupt")
+
+
+def test_an_archive_inside_an_archive_is_not_opened(server: RunningServer) -> None:
+    job, (bad,) = loaded(server, zipped({"a.png": fresh(), "inner.zip": zipped({"b.png": fresh()})}))
+    assert (job["done"], job["failed"]) == (1, 1)
+    assert (bad["name"], bad["error"]["code"]) == ("inner.zip", "unsupported_media_type")
+
+
+def test_names_that_would_leave_the_folder_are_only_names(server: RunningServer) -> None:
+    names = ["../../../evil.png", "/etc/evil.png", "C:\\evil.png", "a/../../evil.png", "evil\r\n.png"]
+    job, bad = loaded(server, zipped({name: fresh() for name in names}))
+    assert (job["done"], bad) == (5, [])
+    root = server.data_dir
+    assert not list(root.parent.rglob("*evil*"))
+    assert not Path("/etc/evil.png").exists()
+
+
+def test_a_bomb_is_refused_whole(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data", max_archive_bytes=5_000_000) as server:
+        bomb = zipped({"good.png": fresh(), "a.png": fresh() + bytes(4_000_000), "b.png": fresh() + bytes(4_000_000)})
+        assert len(bomb) < 50_000
+        job, (bad,) = loaded(server, bomb, "bomb.zip")
+        assert (job["done"], job["failed"]) == (0, 1)
+        assert (bad["name"], bad["error"]["code"]) == ("bomb.zip", "archive_limit")
+        assert server.upload(fresh()).json()["status"] == "ready"
+        used = sum(path.stat().st_size for path in (server.data_dir / "media").rglob("*") if path.is_file())
+        assert used < 100_000
+
+
+def test_archives_without_pictures_or_cut_off_say_so(server: RunningServer) -> None:
+    for content in (zipped({}), zipped({"readme/": b""}), zipped({"a.png": fresh()})[:-30]):
+        job, (bad,) = loaded(server, content, "odd.zip")
+        assert (job["done"], job["failed"]) == (0, 1)
+        assert (bad["name"], bad["error"]["code"]) == ("odd.zip", "archive_corrupt")
+
+
+def test_a_bulk_of_no_files_is_refused(server: RunningServer) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    refused(server.http.post("/v1/images/bulk", content=b"--x--\r\n", headers=headers), 422, "validation")
+
+
+def test_the_same_picture_twice_and_a_hundred_times_at_once_is_one(server: RunningServer) -> None:
+    content = fresh("green")
+    assert [server.upload(content).json()["duplicate"] for _ in range(2)] == [False, True]
+    content = fresh("green")
+    before = server.http.get("/v1/stats").json()["images"]["total"]
+    with ThreadPoolExecutor(25) as threads:
+        answers = [answer.json() for answer in threads.map(lambda _: server.upload(content), range(100))]
+    assert len({answer["id"] for answer in answers}) == 1
+    assert [answer["duplicate"] for answer in answers].count(False) == 1
+    assert server.http.get("/v1/stats").json()["images"]["total"] == before + 1

@@ -1,0 +1,208 @@
+"""Starting and stopping: who may, what is said when not, and what a stop loses (nothing)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+
+from tests.acceptance.commands import refused, sightline
+from tests.acceptance.processes import descendants, running, unlocked
+from tests.pictures import picture
+from tests.servers import RunningServer, until
+
+SOON = 30.0  # seconds in which a refusal comes, on a busy machine too
+
+
+def serve(data_dir: Path, *arguments: str, **environment: Any) -> Any:
+    """Try to serve."""
+    began = time.monotonic()
+    ended = sightline("serve", "--data-dir", data_dir, "--port", "0", "--model", "colours", *arguments, **environment)
+    assert time.monotonic() - began < SOON
+    return ended
+
+
+def test_a_second_server_is_refused_and_told_who_holds_the_directory(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with RunningServer(data) as server:
+        refused(serve(data), f"process {server.process.pid}", str(data))
+        refused(sightline("reembed", "--data-dir", data, "--model", "colours"), f"process {server.process.pid}")
+        assert server.upload(picture(seed=1)).json()["status"] == "ready"
+        below = descendants(server.process.pid)
+        assert below
+        server.kill()
+        until(lambda: not [pid for pid in below if running(pid)], 4.0)
+        assert unlocked(data)
+        with RunningServer(data) as after:
+            assert after.http.get("/v1/stats").json()["images"]["ready"] == 1
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused(serve(tmp_path / "data", "--port", port), port, "--port")
+    assert unlocked(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "nothing"), ("nothing", "sightline models")),
+        (("--model", "local-dir:/nowhere"), ("/nowhere",)),
+        (("--model", "ViT-B-32:/nowhere/x.safetensors"), ("x.safetensors",)),
+        (("--model", "ViT-B-32:/nowhere/x.pt"), ("safetensors",)),
+        (("--port", "99999"), ("--port",)),
+        (("--workers", "-1"), ("--workers",)),
+        (("--host", "no.such.host.invalid"), ("no.such.host.invalid",)),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_served_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    refused(serve(tmp_path / "data", *arguments), *words)
+
+
+def test_weights_that_cannot_be_downloaded_are_one_line(tmp_path: Path) -> None:
+    hub = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    refused(serve(tmp_path / "data", "--model", "ViT-B-32/laion2b_s34b_b79k", **hub), "model hub", "--model starter")
+
+
+def test_a_data_directory_that_is_none_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    refused(serve(file), str(file))
+    refused(serve(file / "below"), str(file))
+
+
+def test_a_setting_of_the_environment_that_is_wrong_is_one_line(tmp_path: Path) -> None:
+    refused(serve(tmp_path / "data", SIGHTLINE_MAX_K="x"), "SIGHTLINE_MAX_K")
+
+
+@pytest.mark.parametrize("damage", ["head", "middle", "text"])
+def test_a_damaged_database_is_refused_and_left_alone(damage: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with RunningServer(data) as server:
+        server.wait_job(server.bulk([(f"{n}.png", picture(seed=n)) for n in range(40)])["id"])
+    file = data / "sightline.db"
+    content = bytearray(file.read_bytes())
+    if damage == "head":
+        content[:100] = os.urandom(100)
+    elif damage == "middle":
+        content[4096 : 4096 * 6] = os.urandom(4096 * 5)
+    else:
+        content = bytearray(b"not a database")
+    file.write_bytes(content)
+    for side in ("-wal", "-shm"):
+        file.with_name(file.name + side).unlink(missing_ok=True)
+    refused(serve(data), "sightline.db")
+    assert file.read_bytes() == content
+    refused(sightline("verify", "--data-dir", data), "sightline.db")
+
+
+def tiny_model(folder: Path) -> str:
+    """A CLIP of random weights, small enough to be made here; its name."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    words = {"[PAD]": 0, "[UNK]": 1, "red": 2, "blue": 3, "[END]": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", 4)])
+    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
+    text = {"context_length": 8, "vocab_size": len(words), "width": 16, "heads": 1, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    folder.mkdir()
+    torch.manual_seed(1)
+    model = open_clip.model.CLIP(**config)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(state, str(folder / "open_clip_model.safetensors"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    described = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+    (folder / "open_clip_config.json").write_text(described)
+    return f"local-dir:{folder}"
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with RunningServer(data) as server:
+        for n in range(3):
+            assert server.upload(picture(seed=n), id=f"p{n}", caption=f"c{n}").json()["status"] == "ready"
+        server.http.post("/v1/texts", json={"texts": [{"id": "t", "text": "red"}]})
+    other = tiny_model(tmp_path / "model")
+    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)  # not SOON: it loads torch twice
+    line = refused(ended, "colours", f"sightline reembed --model {other}")
+    assert "60" in line
+
+    mended = sightline("reembed", "--model", other, "--data-dir", data)
+    assert mended.returncode == 0, mended.stderr
+    with RunningServer(data, model=other, threads=1) as server:
+        until(lambda: server.http.get("/v1/stats").json()["images"]["ready"] == 3, 60, server.output)
+        answer = server.http.get("/v1/search", params={"q": "red"}).json()
+        assert {hit["id"] for hit in answer["hits"]} == {"p0", "p1", "p2"}
+        assert {hit["image"]["caption"] for hit in answer["hits"]} == {"c0", "c1", "c2"}
+        texts = server.http.get("/v1/search", params={"q": "red", "target": "texts"}).json()
+        assert texts["hits"][0]["score"] > 0.99
+
+
+def test_sigterm_ends_in_time_with_uploads_under_way_and_a_client_that_hangs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    acknowledged: list[str] = []
+    with RunningServer(data, drain_seconds=3) as server:
+        address = urlsplit(server.url)
+        head = b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+
+        def uploads(first: int) -> None:
+            with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
+                for n in range(first, first + 10_000):
+                    try:
+                        response = http.post("/v1/images", files={"file": ("a.png", picture(seed=n))})
+                    except httpx.HTTPError:
+                        return
+                    if response.status_code in (200, 202):
+                        acknowledged.append(response.json()["id"])
+                    else:
+                        assert response.status_code == 503, response.text
+
+        with socket.create_connection((address.hostname or "", address.port or 0)) as hanging:
+            hanging.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
+            job = server.bulk([(f"{n}.png", picture("blue", seed=n)) for n in range(200)])
+            threads = [threading.Thread(target=uploads, args=(10_000 * (n + 1),)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            until(lambda: len(acknowledged) > 10, 20)
+            below = descendants(server.process.pid)
+            began = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            code = server.process.wait(20)
+            took = time.monotonic() - began
+            for thread in threads:
+                thread.join(20)
+        assert code == 0, server.output()
+        assert took < 3 + 10
+        assert "Traceback" not in server.output()
+        until(lambda: not [pid for pid in below if running(pid)], 4.0)
+    with RunningServer(data) as server:
+        assert server.wait_job(job["id"])["done"] == 200
+        for id in acknowledged:
+            assert server.http.get(f"/v1/images/{id}/file").status_code == 200
+
+
+def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> None:
+    server = RunningServer(tmp_path / "data")
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 10
+    assert unlocked(tmp_path / "data")

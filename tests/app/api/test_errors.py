@@ -1,0 +1,80 @@
+"""Every refusal has the one shape."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.app.api.asking import checked, raw, refused
+from tests.servers import RunningServer
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/v1", "/v1/nothing", "/v2/images", "/v1/images/x/y/z", "/web/nothing.js", "/web/../app.py"]
+)
+def test_an_unknown_address_is_not_found(path: str, server: RunningServer) -> None:
+    refused(server.http.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "/v1/images"),
+        ("DELETE", "/v1/images"),
+        ("POST", "/v1/images/x"),
+        ("PATCH", "/v1/texts/x"),
+        ("POST", "/v1/stats"),
+        ("GET", "/v1/classify"),
+        ("TRACE", "/v1/images"),
+        ("OPTIONS", "/v1/search"),
+        ("POST", "/livez"),
+    ],
+)
+def test_a_method_that_is_not_offered_says_which_are(method: str, path: str, server: RunningServer) -> None:
+    response = server.http.request(method, path)
+    refused(response, 405, "bad_request")
+    assert response.headers["allow"]
+
+
+def test_a_head_of_what_can_be_read_is_no_fault(server: RunningServer) -> None:
+    assert server.http.head("/livez").status_code in (200, 405)
+
+
+@pytest.mark.parametrize("at", ["/v1/images/%ff", "/v1/search?q=%ff", "/v1/search?q=%ed%a0%80", "/v1/texts/%c3%28"])
+def test_an_address_that_is_not_utf8_is_refused(at: str, server: RunningServer) -> None:
+    status, headers, body = raw(server, f"GET {at} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert status == 400
+    assert checked(json.loads(body), 400, headers)["code"] == "bad_request"
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /livez\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET  HTTP/1.1\r\n\r\n",
+        b"NONSENSE\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/texts HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/texts HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/texts HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nBad Name: y\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n",
+    ],
+    ids=range(10),
+)
+def test_what_is_not_http_is_refused_and_harms_nobody(request_line: bytes, server: RunningServer) -> None:
+    status, _, _ = raw(server, request_line)
+    assert 400 <= status < 500
+    assert server.http.get("/livez").status_code == 200
+
+
+def test_no_detail_holds_a_path_or_a_value_that_was_sent(server: RunningServer) -> None:
+    problem = refused(server.http.post("/v1/texts", json={"texts": "secret-value"}), 422, "validation")
+    assert "secret-value" not in json.dumps(problem)
+
+
+def test_a_long_list_of_faults_is_cut(server: RunningServer) -> None:
+    problem = refused(server.http.post("/v1/texts", json={"texts": [{}] * 500}), 422, "validation")
+    assert len(problem["detail"]) < 1_000

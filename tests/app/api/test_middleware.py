@@ -1,0 +1,57 @@
+"""What every answer carries, and what a body limit refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.app.api.asking import raw
+from tests.servers import RunningServer
+
+PATHS = [
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/livez",
+    "/metrics",
+    "/v1/stats",
+    "/v1/images/nothing",
+    "/nothing",
+    "/v1/search?q=%ff",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_has_safe_headers_and_an_id_of_its_own(path: str, server: RunningServer) -> None:
+    responses = [server.http.get(path) for _ in range(2)]
+    for response in responses:
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-frame-options"] == "DENY"
+        assert response.headers["referrer-policy"] == "no-referrer"
+        assert response.headers["cross-origin-resource-policy"] == "same-origin"
+        policy = response.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe-inline" not in policy.split("script-src")[1].split(";")[0]
+        assert "server" not in response.headers
+        assert "access-control-allow-origin" not in response.headers
+    first, second = (response.headers["x-request-id"] for response in responses)
+    assert first != second
+
+
+def test_a_foreign_page_is_given_no_leave(server: RunningServer) -> None:
+    headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "DELETE"}
+    response = server.http.options("/v1/images/x", headers=headers)
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_an_id_that_the_caller_chose_is_not_taken(server: RunningServer) -> None:
+    response = server.http.get("/livez", headers={"X-Request-Id": "mine"})
+    assert response.headers["x-request-id"] != "mine"
+
+
+def test_text_in_an_address_may_be_any_unicode(server: RunningServer) -> None:
+    assert server.http.get("/v1/search", params={"q": "笑脸 é 😀", "k": 1}).status_code == 200
+
+
+def test_a_body_that_nobody_asked_for_does_no_harm(server: RunningServer) -> None:
+    status, _, _ = raw(server, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc")
+    assert status == 200

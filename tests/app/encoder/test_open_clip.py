@@ -1,0 +1,235 @@
+"""The encoder against open_clip itself, on small models with random weights made on the spot."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from app.decode.limits import PictureLimits
+from app.decode.picture import decode
+from app.encoder.models import WEIGHTS, load
+from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, file_tokenizer, preprocessing_of
+from app.encoder.protocol import Embeddings, checked
+from app.errors import StartupError
+from tests.pictures import picture
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+TEXTS = ["a red car", "A  Blue CAT!", "笑脸", "", "word " * 100]
+NAME = "sightline-test-small"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def architecture(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Makes the small architecture known to open_clip by name."""
+    path = tmp_path_factory.mktemp("configs") / f"{NAME}.json"
+    path.write_text(json.dumps(CONFIG))
+    open_clip.add_model_config(path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    model = open_clip.create_model(NAME)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
+    return path
+
+
+def folder_of(path: Path, preprocess: dict[str, Any] | None = None) -> str:
+    """A model folder as `local-dir:` wants it; returns the model's name."""
+    path.mkdir(exist_ok=True)
+    config = {"model_cfg": CONFIG, "preprocess_cfg": preprocess or {}}
+    (path / "open_clip_config.json").write_text(json.dumps(config))
+    weights(path / WEIGHTS)
+    return f"local-dir:{path}"
+
+
+def reference(path: Path) -> Any:
+    model = open_clip.create_model(f"local-dir:{path}", require_pretrained=True)
+    return model.eval().requires_grad_(False)
+
+
+def unit(vectors: torch.Tensor) -> Embeddings:
+    return np.asarray(torch.nn.functional.normalize(vectors.float(), dim=-1).numpy())
+
+
+def pictures() -> list[bytes]:
+    dice = np.random.default_rng(0)
+    made = [picture("red", size=(64, 64)), picture("blue", 3, size=(200, 90))]
+    for size in ((150, 300), (97, 64)):
+        noise = dice.integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3)).astype(np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(out, "PNG")
+        made.append(out.getvalue())
+    return made
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        {},
+        {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"},
+        {"resize_mode": "squash", "interpolation": "bicubic"},
+        {"resize_mode": "longest", "fill_color": 127},
+    ],
+)
+def test_pictures_get_the_vectors_that_open_clip_gives_them(tmp_path: Path, preprocess: dict[str, Any]) -> None:
+    folder = tmp_path / "model"
+    encoder = load(folder_of(folder, preprocess), tmp_path, device="cpu")
+    model = reference(folder)
+    transform = open_clip.transform.image_transform_v2(
+        open_clip.transform.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False
+    )
+    (tmp_path / "picture").touch()
+    for content in pictures():
+        (tmp_path / "picture").write_bytes(content)
+        pixels = decode(tmp_path / "picture", encoder.preprocessing, PictureLimits()).pixels
+        ours = encoder.encode_images(np.stack([pixels]))
+        with Image.open(io.BytesIO(content)) as image:
+            theirs = unit(model.encode_image(transform(image.convert("RGB"))[None]))
+        assert float(ours[0] @ theirs[0]) >= 0.999
+    checked(ours)
+
+
+def test_texts_get_the_vectors_that_open_clip_gives_them(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    encoder = load(folder_of(folder), tmp_path, device="cpu")
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
+    theirs = unit(reference(folder).encode_text(tokens))
+    ours = encoder.encode_texts(TEXTS)
+    assert ours.shape == (5, 24)
+    assert ours.dtype == np.float32
+    assert ((ours * theirs).sum(axis=1) >= 0.999).all()
+    assert encoder.temperature == pytest.approx(float(reference(folder).logit_scale.exp()))
+
+
+def test_a_file_with_an_architecture_is_the_same_model_as_a_folder_with_it(tmp_path: Path) -> None:
+    file = weights(tmp_path / "w.safetensors")
+    by_file = load(f"{NAME}:{file}", tmp_path, device="cpu")
+    by_folder = load(folder_of(tmp_path / "model"), tmp_path, device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+    np.testing.assert_allclose(by_file.encode_images(pixels), by_folder.encode_images(pixels), atol=1e-5)
+    np.testing.assert_allclose(by_file.encode_texts(TEXTS), by_folder.encode_texts(TEXTS), atol=1e-5)
+    assert by_file.space.fingerprint == by_folder.space.fingerprint  # the name is no part of it
+    assert by_file.space.model == f"{NAME}:{file}"
+
+
+def test_other_weights_and_other_preprocessing_are_other_spaces(tmp_path: Path) -> None:
+    spaces = {
+        load(f"{NAME}:{weights(tmp_path / 'a.safetensors', 0)}", tmp_path, device="cpu").space.fingerprint,
+        load(f"{NAME}:{weights(tmp_path / 'b.safetensors', 1)}", tmp_path, device="cpu").space.fingerprint,
+        load(folder_of(tmp_path / "m", {"resize_mode": "squash"}), tmp_path, device="cpu").space.fingerprint,
+    }
+    assert len(spaces) == 3
+
+
+def test_an_unknown_architecture_or_tag_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = weights(tmp_path / "w.safetensors")
+    for name, told in (
+        (f"ViT-Z-99:{file}", "knows no architecture 'ViT-Z-99'"),
+        ("ViT-Z-99/tag", "knows no architecture 'ViT-Z-99'"),
+        ("ViT-B-32/no-such-tag", "the tags of ViT-B-32 are openai"),
+    ):
+        with pytest.raises(StartupError, match=told) as refused:
+            load(name, tmp_path)
+        assert "\n" not in refused.value.detail
+
+
+@pytest.mark.parametrize("kind", ["garbage", "cut", "other architecture"])
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    file = weights(tmp_path / "w.safetensors")
+    if kind == "garbage":
+        file.write_bytes(b"pickle or worse" * 100)
+    elif kind == "cut":
+        file.write_bytes(file.read_bytes()[:100_000])
+    else:
+        save_file({"logit_scale": torch.zeros(())}, file)
+    with pytest.raises(StartupError, match=rf"w\.safetensors does not fit {NAME} \(.+\)") as refused:
+        load(f"{NAME}:{file}", tmp_path)
+    assert "\n" not in refused.value.detail
+
+
+def test_half_precision_keeps_the_direction(tmp_path: Path) -> None:
+    file = weights(tmp_path / "w.safetensors")
+    whole = load(f"{NAME}:{file}", tmp_path, device="cpu", precision="fp32")
+    half = load(f"{NAME}:{file}", tmp_path, device="cpu", precision="bf16")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+    assert ((whole.encode_images(pixels) * half.encode_images(pixels)).sum(axis=1) > 0.99).all()
+    assert ((whole.encode_texts(TEXTS) * half.encode_texts(TEXTS)).sum(axis=1) > 0.99).all()
+    checked(half.encode_texts(TEXTS))
+
+
+def test_threads_may_share_one_encoder(tmp_path: Path) -> None:
+    encoder = load(f"{NAME}:{weights(tmp_path / 'w.safetensors')}", tmp_path, device="cpu", threads=1)
+    expected = encoder.encode_texts(TEXTS)
+    wrong: list[int] = []
+
+    def ask(n: int) -> None:
+        for _ in range(10):
+            if not np.allclose(encoder.encode_texts(TEXTS[n : n + 1])[0], expected[n], atol=1e-5):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert isinstance(encoder, OpenClipEncoder)
+
+
+def test_a_tokenizer_of_the_folder_is_used_padded_and_cut_with_its_end(tmp_path: Path) -> None:
+    words = {"[pad]": 0, "[end]": 1, "[unk]": 2, "red": 3, "car": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[unk]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [end]", special_tokens=[("[end]", 1)])
+    folder = tmp_path / "model"
+    name = folder_of(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenize = file_tokenizer(folder / "tokenizer.json", 5)
+    assert tokenize(["red car", "", "red red red red red red red"]).tolist() == [
+        [3, 4, 1, 0, 0],
+        [1, 0, 0, 0, 0],
+        [3, 3, 3, 3, 1],
+    ]
+    encoder = load(name, tmp_path, device="cpu")
+    long = file_tokenizer(folder / "tokenizer.json", 16)(["red car", "car"])
+    theirs = unit(reference(folder).encode_text(long))
+    assert ((encoder.encode_texts(["red car", "car"]) * theirs).sum(axis=1) >= 0.999).all()
+
+
+def test_models_that_see_oblong_pictures_are_refused() -> None:
+    with pytest.raises(StartupError, match="224 × 448 pixels are not supported"):
+        preprocessing_of({"size": (224, 448)})
+    assert preprocessing_of({"size": (224, 224)}).size == 224
+    assert preprocessing_of({"size": 64, "resize_mode": "longest"}).resize == "longest"
+
+
+def test_auto_takes_what_the_machine_has() -> None:
+    assert choose_precision("auto", "cpu") == "fp32"
+    assert choose_precision("bf16", "cpu") == "bf16"
+    assert choose_device("cpu") == "cpu"
+    if torch.cuda.is_available():
+        assert choose_device("auto") == "cuda"
+        return
+    assert choose_device("auto") == "cpu"
+    with pytest.raises(StartupError, match="no CUDA device was found; use --device cpu"):
+        choose_device("cuda:1")

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from app.store import texts
+from app.store.database import Database
+from app.types import Text
+
+
+def put(database: Database, id: str, text: str = "a red car", **metadata: object) -> Text:
+    return database.write(lambda c: texts.put(c, "default", id, text, metadata))
+
+
+def test_a_text_is_kept_with_its_metadata(database: Database) -> None:
+    stored = put(database, "one", "笑脸", page=3, tags=["é"])
+    assert (stored.text, stored.metadata) == ("笑脸", {"page": 3, "tags": ["é"]})
+    assert database.read(lambda c: texts.get(c, "default", "one")) == stored
+    assert database.read(lambda c: texts.get(c, "default", "two")) is None
+    assert database.read(lambda c: texts.get(c, "other", "one")) is None
+
+
+def test_a_known_id_gets_the_new_words_and_keeps_its_key(database: Database) -> None:
+    first = put(database, "one", "a red car", page=1)
+    second = put(database, "one", "a blue car")
+    assert (second.key, second.text, second.metadata) == (first.key, "a blue car", {})
+    assert database.read(lambda c: texts.count(c, "default")) == 1
+
+
+def test_deleted_texts_are_absent_and_their_keys_never_come_again(database: Database) -> None:
+    one, two = put(database, "one"), put(database, "two")
+    database.write(lambda c: texts.delete(c, two.key))
+    three = put(database, "three")
+    assert three.key > two.key
+    assert database.read(lambda c: texts.by_keys(c, [one.key, two.key, three.key])) == {one.key: one, three.key: three}
+    assert database.read(texts.all_of) == [one, three]
+    assert database.read(lambda c: texts.count(c, "default")) == 2
+    assert database.read(lambda c: texts.count(c, "other")) == 0

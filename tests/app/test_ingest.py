@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from app.client import Client, ServerError
+from app.ingest import BULK_BYTES, BULK_FILES, Report, bulked, found, ingest, listed, plain, show
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "deep/er/c.webp", ".git/d.png", "all.tar.gz", "e.zip"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def test_pictures_and_archives_below_a_folder_are_found_in_order_without_the_hidden(folder: Path) -> None:
+    names = [name for name, _ in found([folder])]
+    assert names == ["photos/a.jpg", "photos/all.tar.gz", "photos/b.PNG", "photos/deep/er/c.webp", "photos/e.zip"]
+
+
+def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
+    assert list(found([folder / "notes.txt"])) == [("notes.txt", folder / "notes.txt")]
+    assert [name for name, _ in found([folder / ".hidden.png"])] == [".hidden.png"]
+
+
+def test_a_dash_stands_for_the_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one.png\n\nwith space.png\n"))
+    assert list(listed(["first", "-", "last"])) == [Path(p) for p in ("first", "one.png", "with space.png", "last")]
+
+
+def test_bulks_keep_within_what_one_request_carries(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    assert [len(bulk) for bulk in bulked([("x", path)] * (BULK_FILES * 2 + 1))] == [BULK_FILES, BULK_FILES, 1]
+    large = tmp_path / "large"
+    with open(large, "wb") as file:
+        file.truncate(BULK_BYTES // 2 + 1)
+    assert [len(bulk) for bulk in bulked([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
+    assert list(bulked([])) == []
+
+
+def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="gone cannot be read: No such file"):
+        list(bulked([("gone", tmp_path / "gone")]))
+
+
+def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
+    assert plain("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
+    out = io.StringIO()
+    Console(file=out, width=80).print(plain("[bold]x[/bold] 笑脸"))
+    assert out.getvalue() == "[bold]x[/bold] 笑脸\n"
+
+
+def test_a_report_shows_each_failure_up_to_a_bound() -> None:
+    out = io.StringIO()
+    failures = [{"name": f"{n}.png", "error": {"code": "image_corrupt", "detail": "cut off"}} for n in range(60)]
+    failures[0]["error"] = None  # type: ignore[assignment]
+    show(Report(done=1, duplicates=2, failed=60, failures=failures), Console(file=out, width=120))
+    assert "1 loaded, 2 already there, 60 failed" in out.getvalue()
+    assert "49.png" in out.getvalue()
+    assert "50.png" not in out.getvalue()
+    assert "and 10 more" in out.getvalue()
+
+
+def run(server: RunningServer, *paths: Path) -> tuple[int, str]:
+    out = io.StringIO()
+    with Client(server.url) as client:
+        status = ingest(client, [str(path) for path in paths], Console(file=out, width=120))
+    return status, out.getvalue()
+
+
+def test_a_folder_is_loaded_and_a_second_time_everything_is_there(server: RunningServer, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n in range(5):
+        (folder / f"{n}.png").write_bytes(picture("green", 31337 + n))
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("z.png", picture("green", 31399))
+    status, out = run(server, folder)
+    assert status == 0
+    assert "6 loaded, 0 already there, 0 failed" in out
+    status, out = run(server, folder)
+    assert status == 0
+    assert "0 loaded, 6 already there, 0 failed" in out
+
+
+def test_a_failure_is_shown_with_its_reason_and_makes_the_status_1(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"words")
+    status, out = run(server, tmp_path)
+    assert status == 1
+    assert "0 loaded, 0 already there, 1 failed" in out
+    assert "bad.png" in out
+    assert "unsupported_media_type" in out
+
+
+def test_paths_without_pictures_are_told(server: RunningServer, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="no pictures or archives were found"):
+        run(server, tmp_path)
+    with pytest.raises(ServerError, match=r"there is no .*nothing"):
+        run(server, tmp_path / "nothing")

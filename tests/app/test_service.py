@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.encoder.colours import ColoursEncoder
+from app.encoder.models import Located
+from app.errors import ModelUnavailable, NotFound, StartupError
+from app.library import Library
+from app.search import Part
+from app.service import Service, archive_limits, check_space, open_library, picture_limits
+from app.settings import Settings
+from app.store import collections, embeddings, leases
+from app.store.database import Database
+from app.types import EmbeddingSpace, Status
+from tests.app.makers import SPACE, add, add_bulk, claim
+from tests.pictures import picture
+from tests.servers import until
+
+WAIT = 20.0
+COLOURS = Located("colours", "colours", None)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, model="colours", decoders=1)
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Service]:
+    service = Service(settings, COLOURS)
+    yield service
+    service.close()
+
+
+def start(service: Service) -> Service:
+    service.start()
+    until(lambda: not service.ready() or service.fatal, WAIT, service.ready)
+    return service
+
+
+def stamp(database: Database, space: EmbeddingSpace) -> None:
+    def work(c: Any) -> None:
+        embeddings.remember(c, space)
+        collections.stamp(c, "default", space.fingerprint)
+
+    database.write(work)
+
+
+def test_a_directory_without_vectors_takes_any_model(database: Database) -> None:
+    check_space(database, SPACE)
+
+
+def test_a_directory_takes_the_model_that_filled_it_under_any_name(database: Database) -> None:
+    stamp(database, SPACE)
+    check_space(database, SPACE)
+    check_space(database, EmbeddingSpace("renamed", SPACE.weights, SPACE.d, SPACE.preprocessing))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EmbeddingSpace("other", SPACE.weights, 8, SPACE.preprocessing),
+        EmbeddingSpace("other", "f" * 64, SPACE.d, SPACE.preprocessing),
+        EmbeddingSpace("other", SPACE.weights, SPACE.d, "f" * 64),
+    ],
+)
+def test_another_model_is_refused_in_one_line_that_names_both_ways_out(
+    database: Database, other: EmbeddingSpace
+) -> None:
+    stamp(database, SPACE)
+    with pytest.raises(StartupError) as refused:
+        check_space(database, other)
+    told = refused.value.detail
+    assert "--model small" in told
+    assert "sightline reembed --model other" in told
+    assert "\n" not in told
+
+
+def test_the_same_name_with_other_weights_points_to_reembed_alone(database: Database) -> None:
+    stamp(database, SPACE)
+    with pytest.raises(StartupError) as refused:
+        check_space(database, EmbeddingSpace("small", "f" * 64, SPACE.d, SPACE.preprocessing))
+    assert "serve it with" not in refused.value.detail
+    assert "sightline reembed" in refused.value.detail
+
+
+def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(service: Service) -> None:
+    assert service.ready() == ["the model colours is still loading"]
+    with pytest.raises(ModelUnavailable, match="still loading"):
+        _ = service.searcher
+    with pytest.raises(ModelUnavailable):
+        _ = service.engine
+    image = add(service.library, picture()).image
+    assert image.status is Status.QUEUED
+    assert service.model() is None
+    assert service.settle("images", 5)
+    assert service.stats("default")["index"] is None
+
+
+def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
+    start(service)
+    assert service.ready() == []
+    assert service.searcher.search("default", [Part(text="red")], "images", 3).hits == []
+    model = service.model()
+    assert model is not None
+    assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
+    assert service.stats("default")["model"] == model
+    with pytest.raises(NotFound):
+        service.stats("other")
+    with pytest.raises(NotFound):
+        service.searcher.search("other", [Part(text="red")], "images", 3)
+
+
+def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
+    start(service)
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+    for n in range(20):
+        _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
+        assert service.settle("texts", seq)
+        assert service.engine.opened["texts"].index.ntotal == n + 1
+    assert service.settle("images", None)
+
+
+def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> None:
+    start(service)
+    image = add(service.library, picture("red"), id="one").image
+    assert service.settled([image])
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+    (lease,) = claim(service.database)
+    service.database.write(lambda c: leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
+    ready = service.library.get("default", "one")
+    assert service.settled([ready])
+    assert [hit.id for hit in service.searcher.search("default", [Part(text="red")], "images", 3).hits] == ["one"]
+
+
+def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
+    start(service)
+    service.engine.batcher.close()
+    assert service.ready() == ["the encoder has stopped"]
+    with pytest.raises(ModelUnavailable, match="the encoder has stopped"):
+        _ = service.searcher
+
+
+def test_an_index_that_stopped_following_turns_it_red(service: Service) -> None:
+    start(service)
+    service.engine.followers["texts"].close()
+    assert service.ready() == ["the index of texts has stopped following"]
+
+
+def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, database: Database) -> None:
+    stamp(database, SPACE)
+    service = Service(settings, COLOURS)
+    service.start()
+    until(lambda: service.fatal, WAIT)
+    assert service.fatal is not None
+    assert service.ready() == [service.fatal.detail]
+    assert "sightline reembed" in service.fatal.detail
+    service.close()
+
+
+def test_a_second_service_on_one_directory_is_refused(service: Service, settings: Settings) -> None:
+    with pytest.raises(StartupError, match="is in use by process"):
+        Service(settings, COLOURS)
+
+
+def test_a_service_that_could_not_open_leaves_the_directory_free(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "sightline.db").write_bytes(b"no database" * 1000)
+    for _ in range(2):
+        with pytest.raises(StartupError, match="is damaged"):
+            Service(settings, COLOURS)
+
+
+def test_a_data_directory_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(StartupError, match="data cannot be used") as refused:
+        Service(Settings(data_dir=tmp_path / "data", model="colours"), COLOURS)
+    assert "\n" not in refused.value.detail
+
+
+def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
+    service = Service(settings, COLOURS)
+    job = add_bulk(service.library, [("a.png", picture())])
+    abandoned = service.library.incoming()
+    for path in service.library.media.incoming.iterdir():
+        os.utime(path, (0, 0))
+    start(service)
+    assert [path.name for path in service.library.media.incoming.iterdir()] == [f"{job.id}-0"]
+    assert not abandoned.exists()
+    service.close()
+
+
+def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> None:
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+    for expected in (0, 1):
+        service = start(Service(settings, COLOURS))
+        assert service.engine.opened["texts"].index.ntotal == expected
+        service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
+        service.close()
+    assert not any(thread.name in ("batcher", "sqlite-write") for thread in threading.enumerate())
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    settings = Settings(
+        max_image_bytes=1, max_image_pixels=2, max_image_side=3, max_archive_bytes=4, max_archive_members=5
+    )
+    assert (picture_limits(settings).max_bytes, picture_limits(settings).max_pixels) == (1, 2)
+    assert picture_limits(settings).max_side == 3
+    limits = archive_limits(settings)
+    assert (limits.max_bytes, limits.max_members, limits.max_member_bytes) == (4, 5, 1)
+
+
+def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
+    settings: Settings, library: Library
+) -> None:
+    add(library, picture())
+    library.database.close()
+    for file in settings.data_dir.glob("sightline.db*"):
+        file.unlink()
+    with pytest.raises(StartupError, match=r"is missing, but .* holds pictures"):
+        open_library(settings)
+    assert not (settings.data_dir / "sightline.db").exists()

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SIGHTLINE_{name.upper()}", raising=False)
+
+
+def test_every_setting_has_a_default_and_a_description() -> None:
+    Settings()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_the_environment_is_read_under_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_PORT", "1234")
+    monkeypatch.setenv("SIGHTLINE_LOG_JSON", "1")
+    monkeypatch.setenv("SIGHTLINE_UNKNOWN", "x")
+    monkeypatch.setenv("PORT", "9")
+    settings = Settings()
+    assert (settings.port, settings.log_json) == (1234, True)
+
+
+def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_PORT", "1234")
+    assert Settings(port=80).port == 80
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("workers", -1),
+        ("batch_size", 0),
+        ("precision", "fp8"),
+        ("log_level", "loud"),
+        ("decode_seconds", 0),
+        ("max_k", 0),
+        ("decode_memory", 1),
+        ("thumbnail_size", 4096),
+    ],
+)
+def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({name: value})
+
+
+def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(data_dir=Path("/data/with space"), log_json=True, port=0, decode_seconds=2.5, model="a/b")
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from app.encoder.models import LISTED
+from app.show import show_hits, show_models, show_status, words_of
+
+
+def printed(show: Any, *args: Any) -> str:
+    out = io.StringIO()
+    show(*args, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def hit(image: dict[str, Any] | None = None, text: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"id": "one", "score": 0.71828, "image": image, "text": text}
+
+
+def test_hits_are_shown_with_score_id_and_words() -> None:
+    found = {
+        "hits": [hit({"caption": "a [bold]cat[/bold]\x1b[31m", "source": None})],
+        "took_ms": {"total": 12.345},
+        "searched": 1500,
+        "target": "images",
+    }
+    out = printed(show_hits, found)
+    assert "0.718" in out
+    assert "one" in out
+    assert "a [bold]cat[/bold]" in out  # as it is: what others wrote is no markup
+    assert "\x1b" not in out
+    assert "1 of 1500 images in 12.3 ms" in out
+
+
+def test_the_words_of_a_hit_are_its_text_caption_or_source() -> None:
+    assert words_of(hit(text={"text": "a red car"})) == "a red car"
+    assert words_of(hit({"caption": "a cat", "source": "x.png"})) == "a cat"
+    assert words_of(hit({"caption": None, "source": "x.png"})) == "x.png"
+    assert words_of(hit({"caption": None, "source": None})) == ""
+    assert words_of(hit()) == ""
+
+
+STATS: dict[str, Any] = {
+    "images": {"total": 5, "ready": 1, "queued": 1, "processing": 1, "failed": 2},
+    "texts": 7,
+    "model": None,
+    "index": None,
+}
+
+
+def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
+    out = printed(show_status, {"reasons": ["the model is still loading"]}, STATS)
+    assert "not ready: the model is still loading" in out
+    assert "images  5 (1 ready, 1 queued, 1 processing, 2 failed)" in out
+    assert "texts   7" in out
+    assert "model " not in out.replace("the model", "")
+
+
+def test_status_tells_model_and_index() -> None:
+    model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc"}
+    index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
+    out = printed(show_status, {"reasons": []}, {**STATS, "model": model, "index": index})
+    assert out.startswith("ready\n")
+    assert "model   colours on cpu, d 60, space abc" in out
+    assert "index   images: 3 vectors, exact, lag 1" in out
+
+
+def test_every_listed_model_is_shown() -> None:
+    out = printed(show_models)
+    assert all(model.name in out for model in LISTED)

@@ -1,0 +1,64 @@
+"""The browser and the servers that tests of the page share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.app.web.watched import Watched
+from tests.pictures import picture
+from tests.servers import RunningServer, until
+
+CHROMIUM = shutil.which("chromium")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Debian's chromium. The package ends it, because Playwright keeps an event loop in this thread until then."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Reds, blues and a green with captions, and texts; tests only read it."""
+    with RunningServer(tmp_path_factory.mktemp("page")) as server:
+        for n, colour in enumerate(["red"] * 5 + ["blue"] * 4 + ["green"]):
+            content = picture(colour, seed=n, size=(64 + 8 * n, 48))
+            said: dict[str, Any] = {"id": f"{colour}-{n}", "caption": f"{colour} number {n}", "tags": [colour]}
+            said["metadata"] = json.dumps({"made": {"by": "test"}})
+            assert server.upload(content, f"{colour}{n}.png", wait=0, **said).status_code == 202
+
+        def ready() -> bool:
+            return all(one["status"] == "ready" for one in server.http.get("/v1/images").json()["images"])
+
+        until(ready, 30, server.output)
+        texts = [{"id": word, "text": f"a {word} thing"} for word in ("red", "blue", "green")]
+        assert server.http.post("/v1/texts", json={"texts": texts}).status_code == 200
+        yield server
+
+
+@pytest.fixture(scope="package")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that begins with nothing; one test at a time fills it."""
+    with RunningServer(tmp_path_factory.mktemp("empty")) as server:
+        yield server
+
+
+@pytest.fixture
+def watched(browser: Browser, filled: RunningServer) -> Iterator[Watched]:
+    """A page on the filled server; the test fails if anything was reported in its console."""
+    watched = Watched(browser, filled.url)
+    yield watched
+    watched.context.close()
+    assert watched.faults == []

@@ -1,0 +1,61 @@
+"""The files of the page: small, ours, and without any way to make markup of text."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+
+from tests.app.web.watched import Watched, first_is
+from tests.servers import RunningServer
+
+WEB = Path(__file__).parents[3] / "app" / "web"
+
+
+def test_all_files_of_the_page_are_served_by_us_and_the_icon_is_there(watched: Watched, filled: RunningServer) -> None:
+    asked: list[str] = []
+    watched.page.on("request", lambda request: asked.append(request.url))
+    page = watched.open("/?q=red")
+    first_is(page, "red")
+    assert all(url.startswith(filled.url) for url in asked)
+    assert filled.http.get("/web/icon.svg").headers["content-type"].startswith("image/svg+xml")
+
+
+def sources() -> list[Path]:
+    """The files that we wrote for the page."""
+    kinds = (".js", ".css", ".svg")
+    return [path for path in sorted(WEB.iterdir()) if path.suffix in kinds or path.name == "index.html"]
+
+
+def test_our_script_and_style_stay_small() -> None:
+    assert sum(len(gzip.compress(path.read_bytes())) for path in sources()) < 25_000
+    assert max(path.read_text().count("\n") for path in sources()) <= 400
+
+
+def test_nothing_is_ever_parsed_as_markup() -> None:
+    code = "".join(path.read_text() for path in sources())
+    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "DOMParser"):
+        assert way not in code
+    assert not re.search(r"\son\w+=|\sstyle=|<script>|<style", (WEB / "index.html").read_text())
+
+
+def test_each_file_says_in_its_first_two_lines_what_it_is_for() -> None:
+    for path in sources():
+        if path.suffix in (".js", ".css"):
+            first, second = path.read_text().splitlines()[:2]
+            assert first.startswith(("// ", "/* ")), path
+            assert second.startswith(("// ", "   ")), path
+
+
+def test_both_languages_have_the_same_words_with_the_same_places() -> None:
+    code = (WEB / "words.js").read_text()
+    english, chinese = (
+        dict(re.findall(r'^  (\w+): "(.*)",$', code.split(f"const {name} = {{")[1].split("};")[0], re.M))
+        for name in ("ENGLISH", "CHINESE")
+    )
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", chinese[key])), key
+    page = (WEB / "index.html").read_text()
+    used = set(re.findall(r'data-(?:words|label|placeholder)="(\w+)"', page))
+    assert used <= english.keys()

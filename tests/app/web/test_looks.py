@@ -1,0 +1,113 @@
+"""How the page fits: windows, contrast, languages, keyboard, and nothing that moves."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.app.web.watched import Watched, first_is
+from tests.servers import RunningServer
+
+
+@pytest.mark.parametrize("width", [360, 800, 2560])
+def test_nothing_is_wider_than_the_window(browser: Browser, filled: RunningServer, width: int) -> None:
+    watched = Watched(browser, filled.url, viewport={"width": width, "height": 740})
+    page = watched.page
+    for path in ("/", "/?q=red", "/?q=red&target=texts", "/?q=red&like=blue-6&show=red-1", "/?target=texts"):
+        watched.open(path)
+        expect(page.locator(".tile, .list, .message").first).to_be_visible()
+        wide = page.evaluate(
+            """() => [...document.querySelectorAll('body *')].filter(one => one.checkVisibility()
+            && !one.closest('.unseen, .skip, .caption') && one.getBoundingClientRect().right > innerWidth + 1)
+            .map(one => one.outerHTML.slice(0, 80))"""
+        )
+        assert wide == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        edge = page.evaluate("innerWidth - document.getElementById('search').getBoundingClientRect().right")
+        assert edge >= 12
+        assert page.locator(".brand").bounding_box()["height"] < 40  # type: ignore[index]
+    watched.context.close()
+    assert watched.faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(browser: Browser, filled: RunningServer, scheme: str) -> None:
+    watched = Watched(browser, filled.url, color_scheme=scheme)
+    page = watched.open("/?q=red&show=red-1")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    pairs = [("text", "ground"), ("text", "raised"), ("text", "sunken"), ("text", "chosen"), ("soft", "ground")]
+    pairs += [("soft", "raised"), ("soft", "sunken"), ("on-accent", "accent"), ("bad", "bad-ground"), ("bad", "raised")]
+    pairs += [("text", "warn-ground")]
+    for front, back in pairs:
+        assert contrast(colour_of(page, front), colour_of(page, back)) >= 4.5, (scheme, front, back)
+    for edge in ("edge", "accent"):
+        assert contrast(colour_of(page, edge), colour_of(page, "ground")) >= 3, (scheme, edge)
+    watched.context.close()
+
+
+def colour_of(page: Page, name: str) -> tuple[int, ...]:
+    """A colour of the style sheet as red, green, blue."""
+    value = page.evaluate("name => getComputedStyle(document.documentElement).getPropertyValue(name)", f"--{name}")
+    return tuple(bytes.fromhex(value.strip().removeprefix("#")))
+
+
+def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """The ratio of WCAG 2.2."""
+
+    def luminance(colour: tuple[int, ...]) -> float:
+        shares = [c / 255 for c in colour]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, filled: RunningServer) -> None:
+    watched = Watched(browser, filled.url, locale="zh-CN")
+    page = watched.open("/?q=红色")
+    first_is(page, "red")
+    expect(page.locator("#add")).to_contain_text("添加图片")
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("#add")).to_contain_text("Add pictures")
+    page.reload()
+    expect(page.locator("#add")).to_contain_text("Add pictures")
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_places_are_known_before_the_pictures_arrive(watched: Watched) -> None:
+    held: list[Route] = []
+    watched.page.route("**/thumbnail", lambda route: held.append(route))
+    page = watched.open("/?q=red")
+    expect(page.locator(".tile")).to_have_count(10)
+    boxes = "() => [...document.querySelectorAll('.tile')].map(one => JSON.stringify(one.getBoundingClientRect()))"
+    before = page.evaluate(boxes)
+    for route in held:
+        route.continue_()
+    page.wait_for_function("document.querySelector('.tile img').naturalWidth > 0")
+    page.wait_for_timeout(200)
+    assert page.evaluate(boxes) == before
+
+
+def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched) -> None:
+    page = watched.open("/?q=red")
+    first_is(page, "red")
+    page.locator("#language").focus()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "box"
+    expect(page.locator("#box")).to_have_value("red")
+    seen = []
+    page.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
+    for _ in range(9):
+        seen.append(page.evaluate("document.activeElement.id || document.activeElement.className || 'target'"))
+        outline = page.evaluate(
+            """() => { const at = document.activeElement, inner = at.type === 'radio' ? at.nextElementSibling : at;
+            const shown = at.id === 'box' ? getComputedStyle(at.parentElement).boxShadow
+              : getComputedStyle(inner).outlineStyle;
+            return shown }"""
+        )
+        assert outline != "none", seen
+        page.keyboard.press("Tab")
+    assert seen == ["skip", "home", "box", "by-picture", "add", "language", "target", "tile", "tile"]

@@ -1,0 +1,251 @@
+"""The page at `/`: searching, pictures large, the address. A real browser against a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from playwright.sync_api import Browser, Error, Route, expect
+
+from tests.app.web.watched import Watched, drop, first_is, ids
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+def test_newest_pictures_are_shown_while_the_box_is_empty(watched: Watched) -> None:
+    page = watched.open()
+    expect(page.locator(".tile")).to_have_count(10)
+    assert ids(page)[0] == "green-9"
+    assert page.locator(".tile .score").count() == 0
+    expect(page.locator("#count")).to_have_text("10 pictures, newest first")
+
+
+def test_typing_searches_without_enter(watched: Watched) -> None:
+    page = watched.open()
+    page.locator("#box").press_sequentially("red", delay=20)
+    first_is(page, "red")
+    expect(page).to_have_url(re.compile(r"\?q=red$"))
+    expect(page.locator("#count")).to_contain_text("10 nearest of 10 pictures")
+    tile = page.locator(".tile").first
+    assert re.fullmatch(r"red number \d", tile.locator(".caption").inner_text())
+    assert 0.9 < float(tile.locator(".score").inner_text()) <= 1
+
+
+def test_typing_asks_once_it_pauses_not_at_every_key(watched: Watched) -> None:
+    page = watched.open()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/v1/search" in request.url else None)
+    page.locator("#box").press_sequentially("red blue", delay=5)
+    expect(page).to_have_url(re.compile("red[+]blue"))
+    expect(page.locator(".tile .score").first).to_be_visible()
+    assert len(asked) <= 3, asked
+
+
+def test_an_older_answer_that_comes_late_is_dropped(watched: Watched) -> None:
+    page = watched.open()
+    held: list[Route] = []
+    page.route(re.compile(r"/v1/search\?q=red&"), lambda route: held.append(route))
+    page.locator("#box").fill("red")
+    page.wait_for_url("**/?q=red")
+    page.wait_for_timeout(150)
+    page.locator("#box").fill("blue")
+    first_is(page, "blue")
+    assert len(held) == 1
+    with contextlib.suppress(Error):  # the page may have given it up already
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    first_is(page, "blue")
+
+
+def test_a_composition_is_not_searched_before_it_ends(watched: Watched) -> None:
+    page = watched.open()
+    typing = page.context.new_cdp_session(page)
+    page.locator("#box").focus()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/v1/search" in request.url else None)
+    typing.send("Input.imeSetComposition", {"text": "hong", "selectionStart": 4, "selectionEnd": 4})
+    page.wait_for_timeout(300)
+    assert asked == []
+    typing.send("Input.insertText", {"text": "红色"})
+    first_is(page, "red")
+    expect(page.locator("#box")).to_have_value("红色")
+    assert len(asked) == 1
+
+
+def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watched) -> None:
+    page = watched.open("/?q=blue")
+    first_is(page, "blue")
+    page.get_by_label("Texts", exact=True).check()
+    expect(page.locator(".list li").first).to_contain_text("a blue thing")
+    expect(page).to_have_url(re.compile("target=texts"))
+    page.locator(".list a").nth(0).click()
+    first_is(page, "blue")
+    expect(page.locator("#box")).to_have_value("a blue thing")
+
+
+def test_texts_without_a_query_say_what_to_do(watched: Watched) -> None:
+    page = watched.open("/?target=texts")
+    expect(page.locator(".message")).to_contain_text("drop a picture to have it named")
+
+
+def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
+    page = watched.open()
+    drop(page, ["mine.png"], picture("blue", seed=77))
+    first_is(page, "blue")
+    assert page.evaluate("[window.covered, window.only]") == [True, ""]
+    expect(page.locator("#chip img")).to_be_visible()
+    expect(page.locator("#drop")).to_be_hidden()
+    page.get_by_label("Texts", exact=True).check()
+    expect(page.locator(".list li").first).to_contain_text("a blue thing")
+    page.get_by_role("button", name="Remove the picture").click()
+    expect(page.locator("#chip")).to_be_hidden()
+
+
+def test_words_and_a_picture_are_searched_together(watched: Watched) -> None:
+    page = watched.open()
+    drop(page, ["mine.png"], picture("blue", seed=77))
+    first_is(page, "blue")
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/search")) as asked:
+        page.locator("#box").fill("red")
+    parts = (asked.value.post_data_json or {})["query"]
+    assert [list(part) for part in parts] == [["text"], ["image"]]
+    expect(page.locator("#count")).to_contain_text("10 nearest")
+
+
+def test_a_picture_can_be_chosen_by_the_file_button(watched: Watched) -> None:
+    page = watched.open()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Search by a picture file").click()
+    chooser.value.set_files({"name": "g.png", "mimeType": "image/png", "buffer": picture("green", seed=5)})
+    first_is(page, "green")
+
+
+def test_a_picture_can_be_pasted(watched: Watched) -> None:
+    page = watched.open()
+    page.evaluate(
+        """bytes => {
+            const carried = new DataTransfer();
+            carried.items.add(new File([new Uint8Array(bytes)], "p.png", { type: "image/png" }));
+            document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: carried, bubbles: true }));
+        }""",
+        list(picture("green", seed=6)),
+    )
+    first_is(page, "green")
+
+
+def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched) -> None:
+    page = watched.open("/?q=red")
+    tile = page.locator(".tile").first
+    caption = tile.locator(".caption").inner_text()
+    tile.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", level=2)).to_have_text(caption)
+    expect(dialog).to_contain_text(re.compile(r"Nearness [01]\.\d{3}"))
+    expect(dialog.locator(".tags li")).to_have_text(["red"])
+    expect(dialog).to_contain_text('{"by":"test"}')
+    expect(dialog).to_contain_text("× 48")
+    page.wait_for_function("document.querySelector('.stage img').naturalWidth > 0")
+
+
+def test_escape_closes_the_picture_and_focus_returns_to_its_tile(watched: Watched) -> None:
+    page = watched.open("/?q=red")
+    tile = page.locator(".tile").nth(1)
+    id = tile.get_attribute("data-id")
+    tile.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page).to_have_url(re.compile(f"show={id}"))
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page).to_have_url(re.compile(r"\?q=red$"))
+    assert page.evaluate("document.activeElement.dataset.id") == id
+
+
+def test_arrow_keys_step_through_the_pictures(watched: Watched) -> None:
+    page = watched.open("/?q=red")
+    second = page.locator(".tile").nth(1).get_attribute("data-id")
+    page.locator(".tile").first.click()
+    page.keyboard.press("ArrowRight")
+    expect(page).to_have_url(re.compile(f"show={second}"))
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(re.compile(r"\?q=red$"))
+
+
+def test_more_like_this_finds_others_without_the_picture_itself(watched: Watched) -> None:
+    page = watched.open("/?show=blue-6")
+    page.get_by_role("button", name="More like this").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page).to_have_url(re.compile(r"\?like=blue-6$"))
+    expect(page.locator(".tile")).to_have_count(9)
+    assert "blue-6" not in ids(page)
+    first_is(page, "blue")
+    expect(page.locator("#chip img")).to_be_visible()
+
+
+def test_name_it_shows_the_texts_that_fit(watched: Watched) -> None:
+    page = watched.open("/?show=green-9")
+    page.get_by_role("button", name="Name it").click()
+    expect(page.locator(".names li").first).to_contain_text("a green thing")
+
+
+def test_back_returns_to_the_search_before(watched: Watched) -> None:
+    page = watched.open()
+    page.locator("#box").fill("red")
+    page.keyboard.press("Enter")
+    first_is(page, "red")
+    page.locator("#box").fill("blue")
+    page.keyboard.press("Enter")
+    first_is(page, "blue")
+    page.locator(".tile").first.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    first_is(page, "blue")
+    page.go_back()
+    first_is(page, "red")
+    expect(page.locator("#box")).to_have_value("red")
+    page.go_back()
+    expect(page.locator("#box")).to_have_value("")
+    expect(page.locator(".tile").first).to_have_attribute("data-id", "green-9")
+    page.go_forward()
+    first_is(page, "red")
+
+
+def test_back_returns_to_a_search_by_a_dropped_picture(watched: Watched) -> None:
+    page = watched.open()
+    drop(page, ["mine.png"], picture("blue", seed=77))
+    first_is(page, "blue")
+    page.locator("#home").click()
+    expect(page.locator(".tile").first).to_have_attribute("data-id", "green-9")
+    page.go_back()
+    first_is(page, "blue")
+    expect(page.locator("#chip img")).to_be_visible()
+
+
+def test_an_address_opens_the_search_that_it_holds(watched: Watched) -> None:
+    page = watched.open("/?q=red&target=texts")
+    expect(page.locator(".list li").first).to_contain_text("a red thing")
+    expect(page.locator("#box")).to_have_value("red")
+    assert page.get_by_label("Texts", exact=True).is_checked()
+
+
+def test_scrolling_down_loads_more_pictures(browser: Browser, filled: RunningServer) -> None:
+    watched = Watched(browser, filled.url, viewport={"width": 500, "height": 400})
+    page = watched.page
+    full = filled.http.get("/v1/images?limit=10").json()["images"]
+
+    def answer(route: Route) -> None:
+        second = "cursor=" in route.request.url
+        images = [{**full[n % 10], "id": f"p{n + 60 * second}"} for n in range(60)]
+        route.fulfill(json={"images": images, "next_cursor": None if second else "x"})
+
+    page.route("**/v1/images?*", answer)
+    page.route("**/thumbnail", lambda route: route.abort())
+    watched.open()
+    expect(page.locator(".tile")).to_have_count(60)
+    expect(page.locator("#count")).to_have_text("60 newest pictures")
+    page.keyboard.press("End")
+    page.mouse.wheel(0, 20_000)
+    expect(page.locator(".tile")).to_have_count(120)
+    assert len(set(ids(page))) == 120
+    watched.context.close()

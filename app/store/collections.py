@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 
+from app.errors import ModelUnavailable
 from app.store.rows import fetch_all, fetch_one
 
 
@@ -39,5 +40,11 @@ def every(c: apsw.Connection) -> list[Collection]:
 
 
 def stamp(c: apsw.Connection, name: str, space: str) -> None:
-    """Say which space the collection is filled in, if nobody has yet."""
+    """Say which space the collection is filled in, if nobody has yet.
+
+    Raises ModelUnavailable when it is another one: vectors of two models are never mixed.
+    """
     c.execute("UPDATE collections SET space = ? WHERE name = ? AND space IS NULL", (space, name))
+    collection = get(c, name)
+    if collection is not None and collection.space != space:
+        raise ModelUnavailable(f"the collection {name!r} was filled by another model than the one that runs here")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from app.errors import ModelUnavailable
 from app.store import collections, embeddings
 from app.store.database import Database
 from tests.app.makers import FINGERPRINT, SPACE
@@ -16,9 +19,11 @@ def test_an_unknown_collection_is_none(database: Database) -> None:
     assert database.read(lambda c: collections.get(c, "other")) is None
 
 
-def test_the_first_stamp_counts(database: Database) -> None:
+def test_the_first_stamp_counts_and_another_is_refused(database: Database) -> None:
     database.write(lambda c: embeddings.remember(c, SPACE))
-    database.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
-    database.write(lambda c: collections.stamp(c, "default", "another"))
+    for _ in range(2):
+        database.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
+    with pytest.raises(ModelUnavailable, match="another model"):
+        database.write(lambda c: collections.stamp(c, "default", "another"))
     (default,) = database.read(collections.every)
     assert default.space == FINGERPRINT

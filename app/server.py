@@ -90,7 +90,8 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         await server.serve(sockets=[listener])
     finally:
         watching.cancel()
-        working.cancel()
+        if not working.cancelling():  # a second cancel would leave workers that are still finishing
+            working.cancel()
         await asyncio.gather(watching, working, return_exceptions=True)
 
 

@@ -205,4 +205,5 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
     began = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - began < 10
+    assert "warning" not in server.output()
     assert unlocked(tmp_path / "data")

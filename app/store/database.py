@@ -95,9 +95,10 @@ class Database:
             self._queue.put(None)
         self._thread.join()
         with self._lock:
-            opened = list(self._opened)
-        for connection in opened:
+            readers = [connection for connection in self._opened if connection is not self._writer]
+        for connection in readers:
             connection.close()
+        self._writer.close()  # last: a read-only connection could not bring the WAL back into the file
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:

@@ -11,6 +11,7 @@ import apsw
 import pytest
 
 from app.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull
+from app.store import collections, jobs
 from app.store.database import OLDEST_SQLITE, Database, migrate, translated
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from tests.app.conftest import SmallDisk
@@ -388,3 +389,19 @@ def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> 
 def test_errors_of_sqlite_become_ours(raised: type[Exception], told: type[Exception]) -> None:
     with pytest.raises(told), translated():
         raise raised("as SQLite words it")
+
+
+def test_close_leaves_one_file_that_holds_everything(tmp_path: Path) -> None:
+    for n in range(8):
+        path = tmp_path / f"{n}.db"
+        database = Database(path)
+        readers = [threading.Thread(target=database.read, args=(collections.every,)) for _ in range(4)]
+        watches = [database.watch() for _ in range(4)]
+        database.write(lambda c: jobs.create(c, "default", "bulk"))
+        for reader in readers:
+            reader.start()
+            reader.join()
+        assert all(watch() for watch in watches)
+        database.read(collections.every)
+        database.close()
+        assert [file.name for file in tmp_path.glob(f"{n}.db*")] == [path.name]

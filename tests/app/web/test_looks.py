@@ -86,7 +86,7 @@ def test_places_are_known_before_the_pictures_arrive(watched: Watched) -> None:
     before = page.evaluate(boxes)
     for route in held:
         route.continue_()
-    page.wait_for_function("document.querySelector('.tile img').naturalWidth > 0")
+    expect(page.locator(".tile img").first).not_to_have_js_property("naturalWidth", 0)
     page.wait_for_timeout(200)
     assert page.evaluate(boxes) == before
 

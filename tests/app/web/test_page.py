@@ -144,7 +144,7 @@ def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched
     expect(dialog.locator(".tags li")).to_have_text(["red"])
     expect(dialog).to_contain_text('{"by":"test"}')
     expect(dialog).to_contain_text("× 48")
-    page.wait_for_function("document.querySelector('.stage img').naturalWidth > 0")
+    expect(page.locator(".stage img")).not_to_have_js_property("naturalWidth", 0)
 
 
 def test_escape_closes_the_picture_and_focus_returns_to_its_tile(watched: Watched) -> None:

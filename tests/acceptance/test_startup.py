@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
+from app.server import bind
 from tests.acceptance.commands import refused, sightline
 from tests.acceptance.processes import descendants, running, unlocked
 from tests.pictures import picture
@@ -207,3 +208,11 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
     assert time.monotonic() - began < 10
     assert "warning" not in server.output()
     assert unlocked(tmp_path / "data")
+
+
+def test_answers_do_not_wait_for_the_client_to_confirm_their_first_packet() -> None:
+    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
+        served, _ = listener.accept()
+        with served:
+            assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert client.fileno() >= 0

@@ -18,14 +18,16 @@ from tokenizers import Tokenizer
 from training.captions import Caption, Captioner, Fact
 from training.model import GRID
 from training.render import Renderer
-from training.scenes import COLOURLESS, STYLES, Scene, sample_scene, vary_scene
+from training.scenes import COLOURLESS, INKS, STYLES, Scene, sample_scene, vary_scene
 from training.sprites import LANGUAGES, load_atlas
 from training.vocabulary import load_tokenizer, tokenize
 
 FIRST_SEED = 1 << 32  # seeds below belong to evaluation, gallery and vocabulary
 _SIBLING_EVERY = 4  # every fourth scene differs from the one before it in a single thing
-_DRAINED = 0.15  # of the scenes in the font's own style: given one without colour
-_DRAINED_STYLES = tuple(style for style in STYLES if style in COLOURLESS)
+_DRAINED = 0.35  # of the scenes in the font's own style: given one without colour
+_DRAINED_STYLES = (*(style for style in STYLES if style in COLOURLESS), *INKS)
+_WORN = 0.3  # of those: worn by a second style on top
+_WORN_STYLES = ("blur", "coarse", "jpeg", "faded", "grainy", "shadow", "bright")
 _LARGER = 0.12  # of a batch: drawn larger and shrunk, as pictures from elsewhere are
 
 
@@ -119,7 +121,10 @@ class Maker:
         """Takes the colour out of some scenes: else colour alone would often do, and shapes stay unlearnt."""
         if scene.style != "none" or rng.random() >= _DRAINED:
             return scene
-        return replace(scene, style=str(rng.choice(_DRAINED_STYLES)))
+        style = str(rng.choice(_DRAINED_STYLES))
+        if rng.random() < _WORN:
+            style += "+" + str(rng.choice(_WORN_STYLES))
+        return replace(scene, style=style)
 
     def _draw(self, scene: Scene, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
         if rng.random() >= _LARGER:

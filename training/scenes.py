@@ -32,9 +32,11 @@ STYLES = (
     "bright",
     "silhouette",
 )
+# More hands without colour, drawn in training alone.
+INKS = ("stippled", "hatched", "chalk")
 # Styles kept for evaluation: never drawn in training.
 HELD_OUT_STYLES = ("halftone", "mosaic", "pencil")
-COLOURLESS = frozenset({"outline", "contour", "grey", "inverted", "tinted", "silhouette", *HELD_OUT_STYLES})
+COLOURLESS = frozenset({"outline", "contour", "grey", "inverted", "tinted", "silhouette", *INKS, *HELD_OUT_STYLES})
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Scene:
     @property
     def colourful(self) -> bool:
         """Whether colours survive the style, so that captions may name them."""
-        return self.style not in COLOURLESS
+        return COLOURLESS.isdisjoint(self.style.split("+"))
 
 
 def sample_scene(

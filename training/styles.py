@@ -13,8 +13,10 @@ Style = Callable[[Pixels, np.random.Generator], Pixels]
 
 
 def apply(style: str, image: Pixels, rng: np.random.Generator) -> Pixels:
-    """`image` uint8 [h, w, 3] in `style`; "none" gives it back."""
-    return image if style == "none" else _STYLES[style](image, rng)
+    """`image` uint8 [h, w, 3] in `style`; "none" gives it back, "outline+faded" applies one after the other."""
+    for part in style.split("+"):
+        image = image if part == "none" else _STYLES[part](image, rng)
+    return image
 
 
 def _pixels(values: npt.NDArray[np.generic]) -> Pixels:
@@ -144,6 +146,34 @@ def _silhouette(image: Pixels, rng: np.random.Generator) -> Pixels:
     return _rgb(tones)
 
 
+def _stippled(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Dots of ink thrown at random, more where it is darker."""
+    side, grain = image.shape[0], float(rng.uniform(0.7, 2.0))
+    cells = int(112 / grain)
+    noise = cv2.resize(rng.random((cells, cells), dtype=np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    tones = _grey(image) / 255
+    return _rgb(np.clip((tones - 0.1 - 0.8 * noise) * float(rng.uniform(2, 8)) + 0.5, 0, 1) * 255)
+
+
+def _hatched(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Parallel strokes, broader where it is darker, as in an engraving."""
+    side = image.shape[0]
+    line = np.arange(side, dtype=np.float32) / side * 112 / float(rng.uniform(2.2, 5.0))
+    angle = float(rng.uniform(0, np.pi))
+    wave = np.abs((np.cos(angle) * line[None, :] + np.sin(angle) * line[:, None]) % 1 - 0.5) * 2
+    return _rgb(np.clip((_grey(image) / 255 - 0.1 - 0.8 * wave) * float(rng.uniform(2, 5)) + 0.5, 0, 1) * 255)
+
+
+def _chalk(image: Pixels, rng: np.random.Generator) -> Pixels:
+    """Broken strokes along the edges and a breath of shading, on a rough ground, light or dark."""
+    grain = rng.uniform(0.3, 1.0, image.shape[:2]).astype(np.float32)
+    strokes = _edges(image, rng) / 255 * float(rng.uniform(0.4, 1.0)) * grain
+    shade = (1 - _grey(image) / 255) * float(rng.uniform(0.0, 0.35))
+    mark = np.clip(strokes + shade, 0, 1)
+    low, high = float(rng.uniform(0, 60)), float(rng.uniform(200, 255))
+    return _rgb(low + mark * (high - low) if rng.random() < 0.4 else high - mark * (high - low))
+
+
 def _halftone(image: Pixels, rng: np.random.Generator) -> Pixels:
     """Held out. Black dots on white on a turned grid, larger where it is darker."""
     side = image.shape[0]
@@ -186,6 +216,9 @@ _STYLES: dict[str, Style] = {
     "shadow": _shadow,
     "bright": _bright,
     "silhouette": _silhouette,
+    "stippled": _stippled,
+    "hatched": _hatched,
+    "chalk": _chalk,
     "halftone": _halftone,
     "mosaic": _mosaic,
     "pencil": _pencil,

@@ -7,7 +7,16 @@ import pytest
 
 from training.palette import COLOURS, dominant_colours, draw_colour
 from training.render import Renderer
-from training.scenes import HELD_OUT_STYLES, NAMED_BACKGROUNDS, OTHER_BACKGROUNDS, STYLES, Object, Scene, sample_scene
+from training.scenes import (
+    HELD_OUT_STYLES,
+    INKS,
+    NAMED_BACKGROUNDS,
+    OTHER_BACKGROUNDS,
+    STYLES,
+    Object,
+    Scene,
+    sample_scene,
+)
 
 from .glyphs import GLYPHS, make_atlas
 
@@ -21,7 +30,7 @@ def test_same_scene_gives_the_same_pixels() -> None:
         assert np.array_equal(RENDERER.draw(scene), RENDERER.draw(scene))
 
 
-@pytest.mark.parametrize("style", [*STYLES, *HELD_OUT_STYLES])
+@pytest.mark.parametrize("style", [*STYLES, *INKS, *HELD_OUT_STYLES, "outline+faded"])
 @pytest.mark.parametrize("side", [112, 224])
 def test_every_style_draws_every_size(style: str, side: int) -> None:
     picture = RENDERER.draw(Scene(3, (DISC,), "plain", "white", style), side)

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from rich.console import Console
 from app.client import Client, ServerError
 from app.errors import StartupError
 from app.ingest import run, show
+from app.process import again, importing
 from app.settings import Settings
 from app.show import show_hits
 
@@ -67,9 +67,9 @@ def gallery() -> Path:
 def served(data_dir: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A server of its own process on `data_dir`, ended with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "serve"],
+        again("serve"),
         env={
-            **os.environ,
+            **importing(os.environ),
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 
+from app.process import again, importing
 from app.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,14 +43,9 @@ class Supervisor:
 
     async def _start(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app",
-            "worker",
-            "--parent",
-            str(os.getpid()),
+            *again("worker", "--parent", str(os.getpid())),
             stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, **self._settings.environment()},
+            env={**importing(os.environ), **self._settings.environment()},
             start_new_session=True,  # Ctrl-C is for the server, which tells its workers
         )
 

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from app import __version__
+from app.process import again, importing
 from tests.servers import until
 
 PARENT = """
@@ -46,3 +48,17 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert os.getpid() != 1
+
+
+def test_a_child_runs_our_code_whatever_lies_in_its_working_directory(tmp_path: Path) -> None:
+    for name in ("app", "index"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    child = subprocess.run(
+        again("--version"), env=importing(os.environ), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (child.returncode, child.stdout.strip()) == (0, f"sightline, version {__version__}"), child.stderr
+
+
+def test_a_child_keeps_the_import_path_that_was_given() -> None:
+    assert "/given/by/hand" in importing({"PYTHONPATH": "/given/by/hand"})["PYTHONPATH"].split(os.pathsep)

@@ -1,0 +1,229 @@
+"""Builds docker/Dockerfile without an engine, into plain folders, and runs what came of it as a container is run.
+
+Its steps are carried out in a chroot, with three things replaced: the base image is this machine's /usr and this
+interpreter; `scripts/install packages` is not run, the packages of the environment that runs the tests are shown
+instead; and there are no layers. So it cannot show that the lock installs, nor that the base image's own libraries
+are enough. Everything else is the image's own: what is sent and copied, how the project is installed, the user, the
+variables, the health check and the start.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from importlib.metadata import distribution
+from pathlib import Path
+
+from tests.acceptance.dockerfile import Step, context, filled, read
+from tests.acceptance.processes import descendants
+from tests.servers import until
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGES = Path(sysconfig.get_paths()["purelib"])
+ETC = ("ld.so.conf", "ld.so.conf.d", "login.defs", "nsswitch.conf")
+DEVICES = ("null", "zero", "random", "urandom")
+LOOPBACK_UP = (
+    "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 1))"  # SIOCSIFFLAGS
+)
+FIRST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FLAGS = ("--mount", "--pid", "--fork", "--kill-child", "--ipc", "--propagation", "private")
+
+
+@dataclass
+class Stage:
+    """One FROM of the file: a root file system and what the image says about it."""
+
+    root: Path
+    env: dict[str, str] = field(default_factory=lambda: {"PATH": FIRST_PATH, "HOME": "/root"})
+    args: dict[str, str] = field(default_factory=dict)
+    workdir: str = "/"
+    user: str = "0:0"
+    said: dict[str, Step] = field(default_factory=dict)
+
+    def inside(self, path: str) -> Path:
+        return self.root / os.path.normpath(Path(self.workdir) / path).lstrip("/")
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """A RUN, or a look inside: to its end, as root, writing where it likes."""
+        script = "\n".join([*mounts(self.root), entering(self.root, ["env", "-i", *self.variables(), *command])])
+        return subprocess.run(
+            ["unshare", *FLAGS, "sh", "-ec", script], capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def variables(self, **given: str) -> list[str]:
+        return [f"{name}={value}" for name, value in {**self.args, **self.env, **given}.items()]
+
+
+def base(root: Path) -> Stage:
+    """The base image, as far as this machine can show it."""
+    for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "var", "run", "root", "packages"):
+        (root / name).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / name).symlink_to(f"usr/{name}")
+    for path in (Path("/etc") / name for name in ETC):
+        if path.is_dir():
+            shutil.copytree(path, root / "etc" / path.name)
+        elif path.exists():
+            shutil.copy(path, root / "etc")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    stage = Stage(root)
+    done(stage.run(["ldconfig"]))
+    return stage
+
+
+def mounts(root: Path) -> list[str]:
+    """Shell commands that put the borrowed parts in place; they go with the mount namespace."""
+    lines = [f"mount --bind {root} {root}"]
+    prefix = Path(sys.base_prefix)
+    shown = [(Path("/usr"), "usr"), (PACKAGES, "packages"), (Path("/sys"), "sys")]
+    if prefix != Path("/usr"):
+        shown.insert(1, (prefix, "usr/local"))
+    for source, name in shown:
+        lines += [f"mount --bind {source} {root}/{name}", f"mount -o remount,bind,ro {root}/{name}"]
+    lines += [f"mount -t proc proc {root}/proc", f"mount -t tmpfs tmpfs {root}/dev", f"mkdir -m 1777 {root}/dev/shm"]
+    lines += [f"touch {root}/dev/{name}; mount --bind /dev/{name} {root}/dev/{name}" for name in DEVICES]
+    return lines
+
+
+def entering(root: Path, command: list[str], user: str = "0:0") -> str:
+    """The line that becomes the command, in the root; whoever is not root leaves every privilege behind."""
+    uid, gid = user.split(":")
+    if user != "0:0":
+        ids = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+        command = ["setpriv", *ids, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", *command]
+    return "exec " + shlex.join(["chroot", str(root), *command])
+
+
+def done(ended: subprocess.CompletedProcess[str]) -> str:
+    """What a command that had to succeed printed."""
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def build(folder: Path) -> Stage:
+    """Carry the steps out; returns the last stage."""
+    first: dict[str, str] = {}
+    stages: dict[str, Stage] = {}
+    stage: Stage | None = None
+    for step in read(ROOT / "docker/Dockerfile"):
+        if step.word == "FROM":
+            name = step.rest.partition(" AS ")[2] or str(len(stages))
+            stage = stages[name] = base(folder / name)
+        elif stage is None:
+            name, _, value = step.rest.partition("=")
+            first[name] = value
+        else:
+            carry_out(step, stage, stages)
+    assert stage is not None
+    assert first["PYTHON"].startswith("python:3.")
+    return stage
+
+
+def carry_out(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
+    variables = {**stage.args, **stage.env}
+    match step.word:
+        case "ARG" if "=" in step.rest:
+            name, _, value = step.rest.partition("=")
+            stage.args[name] = value
+        case "ENV":
+            stage.env |= dict(word.split("=", 1) for word in shlex.split(filled(step.rest, variables)))
+        case "WORKDIR":
+            stage.workdir = filled(step.rest, variables)
+            stage.inside(".").mkdir(parents=True, exist_ok=True)
+        case "COPY":
+            copy(step, stage, stages)
+        case "RUN" if step.rest == "scripts/install packages":
+            lend_packages(stage)
+        case "RUN":
+            done(stage.run(["sh", "-c", f"cd {shlex.quote(stage.workdir)} && {step.rest}"]))
+        case "USER":
+            stage.user = step.rest
+        case _:
+            stage.said[step.word] = step
+
+
+def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
+    *sources, target = step.words()
+    if origin := step.flags.get("from"):
+        (source,) = sources
+        shutil.copytree(stages[origin].inside(source), stage.inside(target), symlinks=True)
+        return
+    for name in context(ROOT, ROOT / ".dockerignore"):
+        for source in sources:
+            if source == "." or name == Path(source) or Path(source) in name.parents:
+                below = name if source == "." else name.relative_to(source)
+                at = stage.inside(target) / (name.name if name == Path(source) else below)
+                at.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, at)
+
+
+def lend_packages(stage: Stage) -> None:
+    """In place of `scripts/install packages`: the folder it makes, with the packages of the tests in view."""
+    assert stage.inside("scripts/install").is_file()
+    venv = stage.env["VENV"]
+    done(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
+    (site,) = stage.inside(venv).glob("lib/python3*/site-packages")
+    (site / "packages.pth").write_text("/packages\n")
+    for file in distribution("uv").files or ():  # as it would be installed, so that it can be uninstalled
+        at = Path(os.path.normpath(site / file))
+        at.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file.locate(), at)
+
+
+class Container:
+    """The image's own command as process 1: read-only root, no capability, no network but a loopback of its own."""
+
+    def __init__(self, image: Stage, volume: Path, pictures: Path, log: Path) -> None:
+        self.image = image
+        where = image.said["VOLUME"].rest.lstrip("/")
+        kept = (image.root / where).stat()
+        volume.mkdir(kept.st_mode & 0o777)
+        os.chown(volume, kept.st_uid, kept.st_gid)
+        (image.root / "pictures").mkdir(exist_ok=True)
+        script = [
+            *mounts(image.root),
+            f"mount --bind {volume} {image.root}/{where}",
+            f"mount --bind {pictures} {image.root}/pictures",
+            f"mount -t tmpfs -o size=64m,mode=1777 tmpfs {image.root}/tmp",
+            f"mount -o remount,bind,ro {image.root}",
+            shlex.join([sys.executable, "-c", LOOPBACK_UP]),
+            entering(
+                image.root, self._command([*image.said["ENTRYPOINT"].words(), *image.said["CMD"].words()]), image.user
+            ),
+        ]
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                ["unshare", *FLAGS, "--net", "sh", "-ec", "\n".join(script)], stdout=file, stderr=file
+            )
+        self.log = log
+        self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 10)
+
+    def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """A further command inside, as the same user."""
+        enter = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc", "--root", "--wd"]
+        line = entering(Path("/"), self._command(command), self.image.user)
+        return subprocess.run([*enter, "sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+
+    def healthy(self) -> bool:
+        """What the image's own health check says."""
+        word, *command = self.image.said["HEALTHCHECK"].rest.split(maxsplit=1)
+        assert word == "CMD"
+        return self.execute(Step("CMD", {}, command[0]).words()).returncode == 0
+
+    def stop(self) -> int:
+        """SIGTERM to process 1; the code it ended with."""
+        os.kill(self.first, 15)
+        return self.process.wait(40)
+
+    def remove(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _command(self, command: list[str]) -> list[str]:
+        return ["env", "-i", *self.image.variables(), *command]

@@ -1,0 +1,107 @@
+"""The files an operator starts the service by: they are valid, they agree, and they bound what it may do."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app.settings import Settings
+from tests.acceptance.dockerfile import read
+
+ROOT = Path(__file__).parent.parent.parent
+COMPOSE = ROOT / "docker-compose.yml"
+UNIT = ROOT / "deploy/sightline.service"
+EXPOSED = 15  # of 100, by systemd's own count
+
+
+def compose(*arguments: str) -> str:
+    """Runs docker compose, which needs no engine to read a file."""
+    found: tuple[str, ...] | None = None
+    for command in (("docker", "compose"), ("docker-compose",)):
+        if shutil.which(command[0]):
+            told = subprocess.run([*command, "version"], capture_output=True, text=True, check=False)
+            if told.returncode == 0 and "ompose" in told.stdout:
+                found = found or command
+    if found is None:
+        pytest.skip("docker compose is not installed (scripts/system)")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "COMPOSE_"))}
+    command_line = [*found, *arguments]
+    ended = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+@functools.cache
+def services(profile: str) -> dict[str, Any]:
+    """The services of a profile, as compose understands them."""
+    read: dict[str, Any] = yaml.safe_load(compose("--profile", profile, "config"))["services"]
+    return {name: service for name, service in read.items() if profile in service.get("profiles", [profile])}
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_compose_starts_one_bounded_service_a_profile(profile: str) -> None:
+    ((_, service),) = services(profile).items()
+    assert service["restart"] == "unless-stopped"
+    assert service["read_only"] is True
+    assert service["init"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert float(service["cpus"]) > 0
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert len(service["volumes"]) == 1
+    assert "127.0.0.1" in str(service["ports"])
+    assert service["build"]["args"] == {"TORCH": "cuda" if profile == "gpu" else "cpu"}
+    assert ("nvidia" in str(service.get("deploy"))) == (profile == "gpu")
+
+
+def test_compose_starts_on_the_cpu_when_nothing_is_said() -> None:
+    assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env").read_text().splitlines()
+    assert list(services("cpu")) == ["sightline"]
+    assert list(services("gpu")) == ["sightline-gpu"]
+
+
+def test_a_server_has_time_to_drain_before_it_is_killed() -> None:
+    ((_, service),) = services("cpu").items()
+    drain = Settings().drain_seconds
+    assert int(service["stop_grace_period"].removesuffix("s")) > 2 * drain
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", UNIT.read_text(), re.M)
+    assert int(seconds) > 2 * drain
+
+
+def test_every_setting_that_is_given_is_one() -> None:
+    dockerfile = "\n".join(step.rest for step in read(ROOT / "docker/Dockerfile") if step.word == "ENV")
+    given = [
+        *re.findall(r"\b(SIGHTLINE_[A-Z_]+)=", dockerfile),
+        *re.findall(r"\b(SIGHTLINE_[A-Z_]+)=", UNIT.read_text()),
+        *re.findall(r"^ +(SIGHTLINE_[A-Z_]+):", COMPOSE.read_text(), re.M),
+    ]
+    assert len(given) >= 6
+    assert {name.removeprefix("SIGHTLINE_").lower() for name in given} <= set(Settings.model_fields)
+
+
+def test_every_variable_of_the_env_file_is_used_by_compose() -> None:
+    named = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env").read_text(), re.M)
+    used = re.findall(r"\$\{([A-Z_]+):-", COMPOSE.read_text())
+    assert sorted(named) == sorted(["COMPOSE_PROFILES", *used])
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed (scripts/system)")
+def test_the_unit_is_valid_and_little_exposed(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    command = tmp_path / "sightline"
+    command.symlink_to(sys.executable)
+    unit.write_text(UNIT.read_text().replace("/opt/sightline/bin/sightline", str(command)))
+    for check in (["verify"], ["security", "--offline=true", f"--threshold={EXPOSED}", "--no-pager"]):
+        checked = subprocess.run(["systemd-analyze", *check, unit], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert unit.name not in checked.stderr  # a word it does not know is a warning, and 0

@@ -1,0 +1,78 @@
+"""The wheel: what it holds, and that the command works from it alone, wherever it is called."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from app import __version__
+from app.demo import SEARCHES
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this tree, made as pip makes it, with the build tools of the lock and no network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    uv("build", "--wheel", "--no-build-isolation", "--offline", "--python", sys.executable, "--out-dir", folder, ROOT)
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel, where the packages it needs are in view, but not this checkout."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "venv", symlinks=True)
+    python = folder / "venv/bin/python"
+    (site,) = (folder / "venv/lib").glob("python3*/site-packages")
+    (site / "packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    uv("pip", "install", "--offline", "--no-deps", "--python", python, wheel)
+    return folder / "venv/bin/sightline"
+
+
+def uv(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "uv", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
+    held = set(zipfile.ZipFile(wheel).namelist())
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "app", "index"]
+    told = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    needed = {name for name in told if (ROOT / name).is_file()}
+    if not needed:
+        pytest.skip("git does not know this tree")
+    assert {"app/web/index.html", "app/encoder/starter/open_clip_model.safetensors"} <= needed
+    assert needed - held == set()
+    assert {"app/gallery/gallery.zip", "app/gallery/texts.jsonl"} == held - needed - {
+        name for name in held if ".dist-info/" in name
+    }
+
+
+def test_the_wheel_holds_the_licences_of_what_is_in_it(wheel: Path) -> None:
+    held = zipfile.ZipFile(wheel).namelist()
+    for name in ("licenses/LICENSE", "licenses/NOTICE", "entry_points.txt"):
+        assert f"sightline-{__version__}.dist-info/{name}" in held
+
+
+def test_the_command_works_in_a_folder_with_an_app_of_its_own(installed: Path, tmp_path: Path) -> None:
+    for name in ("app", "index"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    told = subprocess.run([installed, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, f"sightline, version {__version__}\n"), told.stderr
+    demo = [str(installed), "demo", "--once", "--port", "0"]
+    ended = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"\d{4} loaded, 0 already there, 0 failed", ended.stdout)
+    assert all(words in ended.stdout for words in SEARCHES)

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from app.demo import gallery
-from tests.docs.terminal import Terminal, missing_programs
-from tests.servers import RunningServer
+from tests.docs.terminal import START_SECONDS, Terminal, missing_programs
+from tests.servers import RunningServer, until
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -24,7 +24,8 @@ LOADED = 40  # pictures of the gallery that the shared server holds
 @pytest.fixture(scope="package")
 def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the starter model and the first pictures of the demo gallery."""
-    with RunningServer(tmp_path_factory.mktemp("starter"), model="starter") as server:
+    with RunningServer(tmp_path_factory.mktemp("starter"), model="starter", ready=False) as server:
+        until(lambda: server.http.get("/readyz").status_code == 200, START_SECONDS, server.output)
         job = server.bulk([("gallery.zip", part_of_gallery())])
         assert server.wait_job(job["id"])["done"] == LOADED
         yield server

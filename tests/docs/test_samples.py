@@ -19,6 +19,7 @@ from tests.docs.terminal import Terminal
 PAGES = [page for page in pages() if blocks(page)]
 ALL = [block for page in PAGES for block in blocks(page)]
 NOT_RUN = [block for block in ALL if block.mark == "not run"]
+WIDTH = 88  # characters that a reader sees without scrolling
 REQUEST = re.compile(r"(GET|POST|PATCH|DELETE) (/\S+)")
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
@@ -119,6 +120,11 @@ def check(block: Block, words: list[str]) -> None:
         assert set(targets) <= TARGETS, f"{block.where}: make has no target {targets}"
     elif program.startswith("scripts/"):
         assert (ROOT / program).is_file(), f"{block.where}: there is no {program}"
+
+
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.where)
+def test_a_block_is_no_wider_than_the_page(block: Block) -> None:
+    assert [line for line in block.text.splitlines() if len(line) > WIDTH] == [], block.where
 
 
 def test_the_blocks_that_are_not_run_are_few() -> None:

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from app.decode.pool import DecodePool, DecodeTask
-from app.demo import gallery
 from app.encoder.models import load
 from app.encoder.protocol import Embeddings, Encoder
 
+GALLERY = Path(__file__).parent.parent / "demo/gallery.zip"
 BATCH = 64
 QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def chosen(folder: Path, wanted: int | None) -> tuple[list[Path], list[str]]:
     """Pictures of the gallery with distinct captions, and these captions."""
-    with zipfile.ZipFile(gallery() / "gallery.zip") as archive:
+    with zipfile.ZipFile(GALLERY) as archive:
         said = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
         distinct = list({line["caption"]: line["file"] for line in said}.items())
         picked = distinct[:: max(1, len(distinct) // wanted)][:wanted] if wanted else distinct

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from app.demo import gallery
-from tests.docs.terminal import START_SECONDS, Terminal, missing_programs
+from tests.docs.terminal import GALLERY, START_SECONDS, Terminal, missing_programs
 from tests.servers import RunningServer, until
 
 CHROMIUM = shutil.which("chromium")
@@ -34,7 +33,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 def part_of_gallery() -> bytes:
     """The gallery's archive with its first pictures alone, and their captions."""
     out = io.BytesIO()
-    with zipfile.ZipFile(gallery() / "gallery.zip") as whole, zipfile.ZipFile(out, "w") as part:
+    with zipfile.ZipFile(GALLERY) as whole, zipfile.ZipFile(out, "w") as part:
         lines = whole.read("metadata.jsonl").decode().splitlines()[:LOADED]
         for line in lines:
             name = json.loads(line)["file"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,6 @@ from pathlib import Path
 import httpx2 as httpx
 from PIL import Image
 
-from app.demo import gallery
 from tests.docs.samples import ROOT, Block
 from tests.servers import until
 
@@ -24,7 +24,8 @@ START_SECONDS = 150.0  # torch, on a machine that may have much else to do
 STOP_SECONDS = 30.0
 SHOWN = ("localhost:8000", "127.0.0.1:8000")  # the address in the samples
 PICTURES = {"cat.jpg": "a cat", "other.jpg": "a cat next to a birthday cake", "car.jpg": "a red car"}
-FOLDER = 8  # pictures of the folder Pictures
+FOLDER = 8  # pictures of the folder Pictures, and of photos.zip
+GALLERY = ROOT / "demo/gallery.zip"
 SCRIPT = """#!/bin/sh\nexec env PYTHONPATH='{root}' '{python}' {module}"$@"\n"""  # the code that is being tested
 CURLRC = "fail-with-body\nsilent\nshow-error\n"  # an answer of 4xx is a failure of the sample
 
@@ -45,12 +46,17 @@ def lay_out_pictures(folder: Path) -> None:
     """The pictures that the samples name, cut from the demo gallery."""
     below = folder / "Pictures/2026"
     below.mkdir(parents=True)
-    with zipfile.ZipFile(gallery() / "gallery.zip") as archive:
+    with zipfile.ZipFile(GALLERY) as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".webp"))
         for name in names[40 : 40 + FOLDER]:
             archive.extract(name, below)
-        for name, number in zip(PICTURES, (names[100], names[120], names[0]), strict=True):
-            with archive.open(number) as file:
+        with zipfile.ZipFile(folder / "photos.zip", "w") as photos:
+            for name in names[60 : 60 + FOLDER]:
+                photos.writestr(name, archive.read(name))
+        lines = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
+        captioned = {line["caption"]: line["file"] for line in lines}
+        for name, caption in PICTURES.items():
+            with archive.open(captioned[caption]) as file:
                 Image.open(file).convert("RGB").save(folder / name, quality=92)
 
 

@@ -1,26 +1,76 @@
-"""What the code offers, the documentation names: an undocumented setting, route, code or command fails here."""
+"""What the code offers, the documentation names, and nothing else: an undocumented setting, route, parameter, field,
+error code, metric, command or option fails here, and so does one that is documented but gone."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import ast
+import re
+from typing import Any
 
 import click
 import pytest
 
 from app.__main__ import main
+from app.api.errors import CODES
+from app.encoder.models import LISTED
 from app.errors import SightlineError, StartupError
 from app.settings import Settings
+from tests.docs.samples import ROOT
 from tests.servers import RunningServer
 
-ROOT = Path(__file__).parent.parent
 HTTP = (ROOT / "docs/reference/http.md").read_text("utf-8")
 SETTINGS = (ROOT / "docs/reference/settings.md").read_text("utf-8")
 COMMANDS = (ROOT / "docs/reference/commands.md").read_text("utf-8")
+METRICS = (ROOT / "docs/reference/metrics.md").read_text("utf-8")
+DIRECTORY = (ROOT / "docs/reference/data-directory.md").read_text("utf-8")
+CALLS = {
+    (method, path): takes
+    for method, path, takes in re.findall(r"^\| `([A-Z]+) (/\S*)` \| (.*?) ?\| .*\|$", HTTP, re.MULTILINE)
+}
+EVERYWHERE = {"collection", "filter"}  # parameters that are told once, below the table
+DOCUMENTED_CODES = {
+    code: {int(status) for status in statuses.split(", ")}
+    for code, statuses in re.findall(r"^\| `([a-z_]+)` \| ([\d, ]+) \|", HTTP, re.MULTILINE)
+}
 
 
 def leaves(kind: type[SightlineError]) -> list[type[SightlineError]]:
     below = kind.__subclasses__()
     return [kind, *(leaf for child in below for leaf in leaves(child))]
+
+
+def raised() -> dict[str, set[int]]:
+    """Every error code of the code, with the statuses that are known of it."""
+    codes: dict[str, set[int]] = {}
+    for error in leaves(SightlineError):
+        if error is not StartupError:
+            codes.setdefault(error.code, set()).add(error.status)
+    for status, code in CODES.items():
+        codes.setdefault(code, set()).add(status)
+    for path in (ROOT / "app").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                values = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
+                if node.func.id == "ItemError" and isinstance(values[0], str):
+                    codes.setdefault(values[0], set())
+                if node.func.id == "problem" and isinstance(values[2], str):
+                    codes.setdefault(values[2], set()).update(one for one in values[1:2] if isinstance(one, int))
+    return codes
+
+
+@pytest.fixture(scope="module")
+def spec(server: RunningServer) -> dict[str, Any]:
+    described: dict[str, Any] = server.http.get("/openapi.json").json()
+    return described
+
+
+def operations(spec: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(method.upper(), path): one for path, below in spec["paths"].items() for method, one in below.items()}
+
+
+def resolved(spec: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return spec["components"]["schemas"][name] if name else schema
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
@@ -29,28 +79,98 @@ def test_every_setting_is_documented_with_its_default_and_meaning(name: str) -> 
     assert f"| `SIGHTLINE_{name.upper()}` | `{field.default}` | {field.description} |" in SETTINGS
 
 
-@pytest.mark.parametrize("code", sorted({e.code for e in leaves(SightlineError) if e is not StartupError}))
-def test_every_error_code_is_documented(code: str) -> None:
-    assert f"`{code}`" in HTTP
+def test_no_setting_is_documented_that_is_gone() -> None:
+    assert {name.lower() for name in re.findall(r"^\| `SIGHTLINE_([A-Z_]+)`", SETTINGS, re.MULTILINE)} == set(
+        Settings.model_fields
+    )
 
 
-def test_every_status_of_a_code_is_the_documented_one() -> None:
-    for error in leaves(SightlineError):
-        if error is not StartupError:
-            assert any(f"`{error.code}` | {error.status}" in line for line in HTTP.splitlines()), error
+def test_every_error_code_is_documented_with_its_status_and_no_other() -> None:
+    codes = raised()
+    assert set(DOCUMENTED_CODES) == set(codes)
+    for code, statuses in codes.items():
+        assert statuses <= DOCUMENTED_CODES[code], code
+
+
+def test_every_route_is_documented_and_no_other(spec: dict[str, Any]) -> None:
+    assert set(CALLS) == set(operations(spec))
+
+
+def test_every_parameter_of_a_route_is_documented_and_no_other(spec: dict[str, Any]) -> None:
+    wrong = {}
+    for call, operation in operations(spec).items():
+        offered = {one["name"] for one in operation.get("parameters", []) if one["in"] == "query"} - EVERYWHERE
+        documented = set(re.findall(r"`\?(\w+)`", CALLS[call]))
+        if offered != documented:
+            wrong[call] = (offered, documented)
+    assert wrong == {}
+    for name in EVERYWHERE:
+        assert f"`?{name}`" in HTTP
+
+
+def test_every_field_of_a_body_is_documented(spec: dict[str, Any]) -> None:
+    missing = []
+    for call, operation in operations(spec).items():
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            fields = resolved(spec, content["schema"]).get("properties", {})
+            missing += [(*call, name) for name in fields if f"`{name}`" not in CALLS[call]]
+    assert missing == []
+
+
+def test_every_field_of_a_record_is_documented(spec: dict[str, Any]) -> None:
+    records = HTTP.split("\n## Records")[1].split("\n## Errors")[0]
+    names = {
+        "ImageOut": "Image",
+        "TextOut": "Text",
+        "JobOut": "Job",
+        "PartIn": "Part",
+        "SearchOut": "Answer",
+        "HitOut": "Hit",
+        "CollectionOut": "Collection",
+    }
+    for schema, name in names.items():
+        told = records.split(f"- **{name}**")[1].split("\n- **")[0]
+        words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]*)`", told))))
+        assert set(spec["components"]["schemas"][schema]["properties"]) <= words, name
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
-def test_every_command_and_option_is_documented(name: str) -> None:
+def test_every_command_is_documented_with_its_options_and_no_others(name: str) -> None:
     command = main.commands[name]
-    assert f"## `sightline {name}" in COMMANDS
-    section = COMMANDS.split(f"## `sightline {name}")[1].split("\n## ")[0]
-    for option in command.params:
-        if isinstance(option, click.Option) and not option.hidden:
-            assert f"`{option.opts[-1]}" in section, option.opts
+    heading = re.search(rf"^## `sightline {name}(.*)`$", COMMANDS, re.MULTILINE)
+    assert heading, f"sightline {name} is not documented"
+    section = COMMANDS[heading.end() :].split("\n## ")[0]
+    documented = set(re.findall(r"`(--?[a-z][a-z-]*)`", section.partition("Options:")[2]))
+    shown = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
+    assert documented == {option.opts[-1] for option in shown}
+    arguments = [one for one in command.params if isinstance(one, click.Argument)]
+    assert len(heading.group(1).split()) == len(arguments)
 
 
-def test_every_route_is_documented(server: RunningServer) -> None:
-    for path in server.http.get("/openapi.json").json()["paths"]:
-        last = path.rsplit("/", 1)[1]
-        assert f"{path}`" in HTTP or f"`/{last}`" in HTTP, path
+def test_no_command_is_documented_that_is_gone() -> None:
+    assert set(re.findall(r"^## `sightline (\w+)", COMMANDS, re.MULTILINE)) == set(main.commands)
+
+
+def test_every_metric_is_documented_with_its_kind_and_labels(server: RunningServer) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\|", METRICS, re.MULTILINE)
+    documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    text = server.http.get("/metrics").text
+    text = server.http.get("/metrics").text  # the first request is counted in the second
+    offered = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+    assert {name: kind for name, (kind, _) in documented.items()} == offered
+    for name, labels in re.findall(r"^(\w+)\{(.*?)\} ", text, re.MULTILINE):
+        family = next((one for one in sorted(offered, key=len, reverse=True) if name.startswith(one)), name)
+        assert set(re.findall(r'(\w+)="', labels)) - {"le"} == documented[family][1], name
+
+
+def test_every_entry_of_the_data_directory_is_documented(server: RunningServer) -> None:
+    documented = {name.split("/")[0] for name in re.findall(r"`([\w./-]+)`", DIRECTORY.partition("|---|")[2])}
+    assert {path.name for path in server.data_dir.iterdir()} <= documented
+
+
+def test_every_known_model_is_in_the_how_to() -> None:
+    page = (ROOT / "docs/howto/choose-a-model.md").read_text("utf-8")
+    named = re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)
+    assert named == ["--model", *(model.name for model in LISTED)]
+    for model in LISTED:
+        assert f"| `{model.name}` | {model.size}".rstrip() in page, model.name

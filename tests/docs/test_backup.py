@@ -1,0 +1,89 @@
+"""The backup of a running server, as docs/howto/back-up.md tells it, while pictures come and go."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.commands import sightline
+from tests.docs.samples import ROOT, Block, blocks
+from tests.docs.terminal import Terminal, missing_programs
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+BEFORE = 120
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What was acknowledged and what was deleted while the backup ran."""
+
+    added: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def traffic(server: RunningServer) -> Iterator[Traffic]:
+    """Uploads without pause; deletes every second new picture, and the older ones from the first on."""
+    seen = Traffic()
+    ending = threading.Event()
+
+    def run() -> None:
+        n = 0
+        while not ending.is_set():
+            content = picture("blue", seed=10_000 + n)
+            assert server.upload(content, wait=0, id=f"new-{n}").status_code == 202
+            seen.added.add(f"new-{n}")
+            for gone in (f"new-{n}", f"old-{n // 2}") if n % 2 else ():
+                if server.http.delete(f"/v1/images/{gone}").status_code == 204:
+                    seen.deleted.add(gone)
+            n += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ending.set()
+        thread.join()
+
+
+def sample() -> Block:
+    """The block that copies files, database and files again."""
+    found = [block for block in blocks(ROOT / "docs/howto/back-up.md") if "VACUUM INTO" in block.text]
+    assert len(found) == 1
+    # cp may complain of files that are deleted under it, as the page says; a person's shell goes on all the same
+    return replace(found[0], text=f"set +e\n{found[0].text}")
+
+
+def test_a_backup_under_load_has_every_picture_that_was_there_and_stays(tmp_path: Path) -> None:
+    if missing := missing_programs():
+        pytest.skip(f"the samples need {', '.join(missing)}")
+    terminal = Terminal(tmp_path, "")
+    kept: dict[str, str] = {}
+    with RunningServer(tmp_path / "photos") as server:
+        for n in range(BEFORE):
+            content = picture("red", seed=n)
+            assert server.upload(content, wait=0, id=f"old-{n}").status_code == 202
+            kept[f"old-{n}"] = hashlib.sha256(content).hexdigest()
+        with traffic(server) as seen:
+            terminal.run(sample())
+    assert seen.added, "nothing came while the backup ran"
+    assert seen.deleted, "nothing went while the backup ran"
+    faults = sightline("verify", "--data-dir", tmp_path / "backup/running").stdout
+    missing_files = set(re.findall(r"default/([\w-]+)", faults))
+    assert missing_files <= seen.added & seen.deleted, faults
+    shutil.copytree(tmp_path / "backup/running", tmp_path / "restored")
+    with RunningServer(tmp_path / "restored") as restored:
+        for id in set(kept) - seen.deleted:
+            answer = restored.http.get(f"/v1/images/{id}/file")
+            assert hashlib.sha256(answer.content).hexdigest() == kept[id], id
+        assert restored.http.get("/v1/search", params={"q": "red"}).json()["hits"]

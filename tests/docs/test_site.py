@@ -1,0 +1,120 @@
+"""The documentation as a site: it builds strictly, its navigation is whole, and nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from markdown_it.token import Token
+from playwright.sync_api import Browser
+
+from tests.docs.samples import ROOT, pages, tokens
+
+CONFIG: dict[str, Any] = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
+SECONDS = 60.0
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing about it."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `scripts/site` makes it, in a folder of the test's own."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder / str(CONFIG["site_dir"])
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def listed(entry: Any) -> Iterator[str]:
+    """The pages below an entry of the navigation."""
+    if isinstance(entry, str):
+        yield entry
+    else:
+        for below in entry.values() if isinstance(entry, dict) else entry:
+            yield from listed(below)
+
+
+def test_the_navigation_names_every_page_and_no_other() -> None:
+    there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    named = list(listed(CONFIG["nav"]))
+    assert set(named) == there, "mend `nav` in zensical.toml"
+    assert len(named) == len(set(named))
+
+
+def test_every_page_is_built_with_its_title(site: Path) -> None:
+    for name in listed(CONFIG["nav"]):
+        built = (site / name).with_suffix(".html").read_text("utf-8")
+        title = re.search(r"^# (.+)$", (ROOT / "docs" / name).read_text("utf-8"), re.MULTILINE)
+        assert title, f"{name} has no title"
+        assert "<h1" in built, name
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Browser) -> None:
+    """A reader's visit is told to nobody, and the site can be read without the internet."""
+    foreign: set[str] = set()
+    missing: set[str] = set()
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.on("request", lambda request: foreign.add(request.url) if not local(request.url, address) else None)
+        page.on("response", lambda answer: missing.add(answer.url) if answer.status >= 400 else None)
+        for name in listed(CONFIG["nav"]):
+            page.goto(f"{address}/{Path(name).with_suffix('.html')}")
+            page.wait_for_load_state("networkidle")
+    finally:
+        context.close()
+    assert foreign == set()
+    assert missing == set()
+
+
+def local(url: str, address: str) -> bool:
+    return url.startswith((address, "data:", "blob:"))
+
+
+def links(token: Token) -> Iterator[str]:
+    """Where the links and pictures of a token point to."""
+    for one in [token, *(token.children or [])]:
+        target = one.attrs.get("href") or one.attrs.get("src")
+        if isinstance(target, str):
+            yield target
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_to_a_file(page: Path) -> None:
+    """On the site the builder checks them; README and pictures are checked here."""
+    for token in tokens(page):
+        for target in links(token):
+            parts = urlsplit(target)
+            if parts.scheme or parts.netloc or not parts.path:
+                continue
+            assert (page.parent / unquote(parts.path)).exists(), f"{page.name}: {target}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -13,13 +12,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from app.client import Client, ServerError
 from app.errors import StartupError
 from app.ingest import run, show
+from app.samples import gallery as gallery  # which others find here
+from app.samples import texts as texts_of
 from app.settings import Settings
 from app.show import show_hits
 
@@ -52,15 +52,6 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 console.print(f"\nSearch it yourself at http://{settings.host}:{port}/ (Ctrl-C ends the demo)")
                 with contextlib.suppress(KeyboardInterrupt):
                     process.wait()
-
-
-def gallery() -> Path:
-    """The folder of the demo gallery: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).parent
-    for folder in (package / "gallery", package.parent / "demo"):
-        if (folder / "gallery.zip").is_file():
-            return folder
-    raise StartupError("the demo gallery is not installed; run the demo from a checkout")
 
 
 @contextlib.contextmanager
@@ -104,7 +95,7 @@ def await_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 def load_texts(client: Client, path: Path) -> None:
     """Store the texts that pictures of the gallery can be asked about."""
-    texts: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+    texts = texts_of(path)
     for start in range(0, len(texts), TEXTS_A_CALL):
         client.texts(texts[start : start + TEXTS_A_CALL])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,6 +18,7 @@ from app.client import Client, ServerError
 from app.errors import StartupError
 from app.ingest import run, show
 from app.process import again, importing
+from app.samples import ARCHIVE, TEXTS, gallery, texts
 from app.settings import Settings
 from app.show import show_hits
 
@@ -39,10 +38,10 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 with console.status("loading the starter model"):
                     await_ready(client, process)
                 began = time.monotonic()
-                report = run(client, [[("gallery.zip", folder / "gallery.zip")]], console)
+                report = run(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
                 show(report, console)
                 console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
-                load_texts(client, folder / "texts.jsonl")
+                load_texts(client, folder / TEXTS)
                 for words in SEARCHES:
                     console.print(f"\nsightline search {words!r}")
                     show_hits(client.search(words, 5), console)
@@ -52,15 +51,6 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 console.print(f"\nSearch it yourself at http://{settings.host}:{port}/ (Ctrl-C ends the demo)")
                 with contextlib.suppress(KeyboardInterrupt):
                     process.wait()
-
-
-def gallery() -> Path:
-    """The folder of the demo gallery: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).parent
-    for folder in (package / "gallery", package.parent / "demo"):
-        if (folder / "gallery.zip").is_file():
-            return folder
-    raise StartupError("the demo gallery is not installed; run the demo from a checkout")
 
 
 @contextlib.contextmanager
@@ -104,9 +94,9 @@ def await_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 def load_texts(client: Client, path: Path) -> None:
     """Store the texts that pictures of the gallery can be asked about."""
-    texts: list[dict[str, Any]] = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
-    for start in range(0, len(texts), TEXTS_A_CALL):
-        client.texts(texts[start : start + TEXTS_A_CALL])
+    known = texts(path)
+    for start in range(0, len(known), TEXTS_A_CALL):
+        client.texts(known[start : start + TEXTS_A_CALL])
 
 
 def free_port(host: str, wanted: int) -> int:

@@ -1,6 +1,10 @@
-// What the page shows, as its address: `?q=&target=&like=&show=`, so that Back works and a search can be sent on.
-// A dropped picture has no address; it is kept here under a number that the history entry remembers.
+// What the page shows, as its address: `?q=&target=&like=&weight=&show=&view=`, so that Back works and a search can
+// be sent on. A dropped picture has no address; it is kept here under a number that the history entry remembers.
 
+import { ID } from "./server.js";
+
+export const EVEN = 0.5; // the pictures' share of a search that has words too
+export const MOST_LIKE = 16;
 const dropped = new Map();
 
 export function remember(file) {
@@ -10,37 +14,65 @@ export function remember(file) {
 
 export function readState() {
   const asked = new URLSearchParams(location.search);
-  const number = history.state?.picture ?? null;
+  const kept = history.state ?? {};
+  const number = kept.picture ?? null;
+  const like = (asked.get("like") ?? "").split(",").filter((id) => ID.test(id));
   return {
     q: asked.get("q") ?? "",
     target: asked.get("target") === "texts" ? "texts" : "images",
-    like: asked.get("like") || null,
+    like: [...new Set(like)].slice(0, MOST_LIKE),
+    weight: share(asked.get("weight")),
     show: asked.get("show") || null,
+    view: asked.get("view") === "jobs" ? "jobs" : "results",
     picture: dropped.has(number) ? number : null,
     lost: number !== null && !dropped.has(number),
-    opened: history.state?.opened ?? false,
+    opened: kept.opened ?? false,
+    scroll: kept.scroll ?? 0,
+    count: kept.count ?? 0,
   };
 }
 
 export function queryOf(state) {
   const file = state.picture ? dropped.get(state.picture) : null;
-  return { q: state.q.trim(), like: state.like, file, target: state.target };
+  return { q: state.q.trim(), like: state.like, file, target: state.target, weight: state.weight };
 }
 
 export function keyOf(state) {
-  return JSON.stringify([state.q.trim(), state.target, state.like, state.picture]);
+  const mixed = state.q.trim() && (state.like.length || state.picture);
+  return JSON.stringify([state.q.trim(), state.target, state.like, state.picture, mixed ? state.weight : EVEN]);
 }
 
 export function hrefOf(state) {
   const said = new URLSearchParams();
-  if (state.q.trim()) said.set("q", state.q);
-  if (state.target !== "images") said.set("target", state.target);
-  if (state.like) said.set("like", state.like);
+  if (state.q?.trim()) said.set("q", state.q);
+  if (state.target === "texts") said.set("target", state.target);
+  if (state.like?.length) said.set("like", state.like.join(","));
+  if ((state.weight ?? EVEN) !== EVEN) said.set("weight", state.weight);
+  if (state.view === "jobs") said.set("view", "jobs");
   if (state.show) said.set("show", state.show);
-  return said.size ? `?${said}` : "./";
+  return said.size ? `?${said.toString().replaceAll("%2C", ",")}` : "./";
 }
 
 export function writeState(state, push) {
-  const kept = { picture: state.picture, opened: state.opened };
-  history[push ? "pushState" : "replaceState"](kept, "", hrefOf(state));
+  const { picture, opened, scroll, count } = state;
+  history[push ? "pushState" : "replaceState"]({ picture, opened, scroll, count }, "", hrefOf(state));
+}
+
+/** The id of one of our pictures that an address names, or null: `?show=`, `/v1/images/{id}/file` and the like. */
+export function pictureOf(text) {
+  let url;
+  try {
+    url = new URL(text.trim());
+  } catch {
+    return null;
+  }
+  const here = new URL(".", document.baseURI);
+  if (url.origin !== here.origin || !url.pathname.startsWith(here.pathname)) return null;
+  const id = url.searchParams.get("show") ?? url.pathname.match(/\/v1\/images\/([^/]+)(\/(file|thumbnail))?$/)?.[1];
+  return id && ID.test(id) ? id : null;
+}
+
+function share(text) {
+  const value = Number(text);
+  return text && value >= 0.1 && value <= 0.9 ? Math.round(value * 20) / 20 : EVEN;
 }

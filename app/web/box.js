@@ -1,18 +1,26 @@
 // The search box: tells of words once typing pauses, never in the middle of a composition (Chinese input).
-// The chip before the words shows the picture that the search goes by.
+// The chip before the words shows the pictures that the search goes by; with words too, a slider weighs them.
 
-import { byId } from "./element.js";
+import { pictureOf } from "./address.js";
+import { byId, make } from "./element.js";
+import { isMixed, taken } from "./query.js";
 import { thumbnail } from "./server.js";
+import { words as say } from "./words.js";
 
-const PAUSE = 120;
+const PAUSE = 90;
+const SHOWN = 3; // pictures in the chip
 
-export function watchBox({ typed, settled, unpictured }) {
+export function watchBox({ typed, settled, pictured, unpictured, weighed }) {
   const box = byId("box");
   let timer = 0;
   let composing = false;
   const now = () => {
     clearTimeout(timer);
-    typed(box.value);
+    const id = pictureOf(box.value);
+    if (id) {
+      box.value = "";
+      pictured(id);
+    } else typed(box.value);
   };
   const soon = () => {
     clearTimeout(timer);
@@ -34,30 +42,58 @@ export function watchBox({ typed, settled, unpictured }) {
     unpictured();
     box.focus();
   });
-  document.addEventListener("keydown", (event) => {
-    const writing = event.target.closest?.("input:not([type=radio]), textarea, dialog");
-    if (event.key !== "/" || writing || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    box.focus();
-    box.select();
+  const slider = byId("weight");
+  slider.addEventListener("input", () => {
+    showWeight(Number(slider.value));
+    clearTimeout(timer);
+    timer = setTimeout(() => weighed(Number(slider.value)), PAUSE);
   });
+  slider.addEventListener("change", settled);
   return { cancel: () => clearTimeout(timer) };
 }
 
 let words = null; // as last written into the box; what is being typed stays untouched
-let picture = null;
+let pictures = "";
 
-export function showQuery({ q, like, file }, raw) {
+export function showQuery(query, raw) {
   const box = byId("box");
-  if (q !== words && box.value.trim() !== q) box.value = raw;
-  words = q;
-  if ((file ?? like) === picture) return;
-  picture = file ?? like;
+  if (query.q !== words && box.value.trim() !== query.q) box.value = raw;
+  words = query.q;
+  showMix(query);
+  const all = [...(query.file ? [query.file] : []), ...query.like];
+  const key = all.map((one) => (one instanceof File ? `${one.name} ${one.size} ${one.lastModified}` : one)).join(" ");
+  if (key === pictures) return;
+  pictures = key;
   const chip = byId("chip");
-  const image = chip.querySelector("img");
-  if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
-  chip.hidden = !picture;
-  if (file) image.src = URL.createObjectURL(file);
-  else if (like) image.src = thumbnail(like);
-  else image.removeAttribute("src");
+  const place = byId("chip-pictures");
+  for (const image of place.querySelectorAll("img")) {
+    if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
+  }
+  place.replaceChildren(...all.slice(0, SHOWN).map(small));
+  if (all.length > SHOWN) place.append(make("span", {}, `+${all.length - SHOWN}`));
+  chip.hidden = !all.length;
+}
+
+function small(one) {
+  const src = one instanceof File ? URL.createObjectURL(one) : thumbnail(one);
+  return make("img", { alt: say("searched_picture"), width: 32, height: 32, src });
+}
+
+function showMix(query) {
+  byId("mix").hidden = !isMixed(query);
+  const slider = byId("weight");
+  if (document.activeElement !== slider) slider.value = query.weight;
+  showWeight(Number(slider.value));
+  const { words: plain, without } = taken(query.q);
+  byId("minus").hidden = !without.length;
+  if (without.length) {
+    const list = without.map((word) => `“${word}”`).join(" ");
+    byId("minus").textContent = plain ? say("without", { words: plain, list }) : say("only_without", { list });
+  }
+}
+
+function showWeight(value) {
+  const shares = { picture: Math.round(value * 100), words: Math.round((1 - value) * 100) };
+  byId("weight").ariaValueText = say("weight_now", shares);
+  byId("weight-now").textContent = `${shares.words} : ${shares.picture}`;
 }

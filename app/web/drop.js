@@ -1,18 +1,35 @@
 // Files that come by drag and drop, by paste or by a file button, told apart: one picture to search by, or files to add.
-// While something is dragged over the page two zones say what will happen.
+// While something is dragged over the page two zones say what will happen. A tile can be dragged onto the search box.
 
+import { pictureOf } from "./address.js";
 import { byId } from "./element.js";
+import { isArchive, ofDrop, ofFiles } from "./gather.js";
 
 const ARCHIVE = /zip|tar|compressed/;
-const ARCHIVE_NAME = /\.(zip|tar|tgz|gz)$/i;
+let inside = false; // whether what is dragged comes from this page
 
-export function watchDrops({ searched, added }) {
+export function watchDrops({ searched, pictured, added }) {
+  watchFiles({ searched, added });
+  watchTiles(pictured);
+  document.addEventListener("paste", (event) => {
+    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
+    if (!file || document.querySelector("dialog[open]")) return;
+    event.preventDefault();
+    searched(file);
+  });
+  pick("by-picture", "picture-file", (files) => searched(files[0]));
+  pick("add-files", "files", (files) => added(ofFiles(files)));
+  pick("add-folder", "folder", (files) => added(ofFiles(files)));
+}
+
+function watchFiles({ searched, added }) {
   const cover = byId("drop");
-  const carries = (event) => event.dataTransfer?.types.includes("Files");
+  const carries = (event) => !inside && event.dataTransfer?.types.includes("Files");
   window.addEventListener("dragenter", (event) => {
     if (!carries(event)) return;
     const items = [...event.dataTransfer.items];
-    cover.dataset.only = items.length === 1 && !ARCHIVE.test(items[0].type) ? "" : "add";
+    const one = items.length === 1 && items[0].type && !ARCHIVE.test(items[0].type); // a folder has no type
+    cover.dataset.only = one ? "" : "add";
     cover.hidden = false;
   });
   window.addEventListener("dragover", (event) => {
@@ -24,24 +41,31 @@ export function watchDrops({ searched, added }) {
   window.addEventListener("dragleave", (event) => {
     if (!event.relatedTarget) cover.hidden = true;
   });
-  window.addEventListener("drop", (event) => {
+  window.addEventListener("drop", async (event) => {
     if (!carries(event)) return;
     event.preventDefault();
     cover.hidden = true;
-    const files = [...event.dataTransfer.files];
     const zone = event.target.closest?.("[data-zone]")?.dataset.zone;
-    if (!files.length) return;
-    if (zone === "add" || files.length > 1 || ARCHIVE_NAME.test(files[0].name)) added(files);
-    else searched(files[0]);
+    const [first, ...others] = event.dataTransfer.files;
+    const gathered = await ofDrop(event.dataTransfer);
+    const single = first && !others.length && gathered.items.length === 1 && gathered.items[0].file.name === first.name;
+    if (single && zone !== "add" && !isArchive(first)) searched(first);
+    else added(gathered);
   });
-  document.addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
-    if (!file) return;
+}
+
+function watchTiles(pictured) {
+  const form = byId("search");
+  document.addEventListener("dragstart", () => (inside = true));
+  document.addEventListener("dragend", () => (inside = false));
+  form.addEventListener("dragover", (event) => inside && event.preventDefault());
+  form.addEventListener("drop", (event) => {
+    const id = pictureOf(event.dataTransfer.getData("text/uri-list").split("\n")[0]);
+    if (!id) return;
     event.preventDefault();
-    searched(file);
+    inside = false;
+    pictured(id);
   });
-  pick("by-picture", "picture-file", (files) => searched(files[0]));
-  pick("add", "add-files", added);
 }
 
 function pick(button, input, taken) {
@@ -50,6 +74,7 @@ function pick(button, input, taken) {
   field.addEventListener("change", () => {
     const files = [...field.files];
     field.value = "";
+    byId("adding").close();
     if (files.length) taken(files);
   });
 }

@@ -1,79 +1,105 @@
 // Puts the page together: the address says what is shown, every action changes the address, and `show` draws it.
 // One search is under way at a time; the answer of an older one is dropped.
 
-import { keyOf, queryOf, readState, remember, writeState } from "./address.js";
+import { keyOf, MOST_LIKE, queryOf, readState, remember, writeState } from "./address.js";
 import { showQuery, watchBox } from "./box.js";
+import { chooseAll, chosenHits, isChoosing, showChoice, toggle, unchoose, watchChoice } from "./choice.js";
 import { watchDrops } from "./drop.js";
-import { byId } from "./element.js";
+import { byId, make } from "./element.js";
 import { found, newest } from "./feed.js";
+import { closeJobs, openJobs, redrawJobs } from "./jobs.js";
+import { watchKeys } from "./keys.js";
+import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./listing.js";
 import * as notice from "./notice.js";
-import { drawHits, drawMessage } from "./results.js";
-import { getImage } from "./server.js";
-import { upload } from "./upload.js";
+import { remove, watchRemoval } from "./remove.js";
+import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./results.js";
+import { addDemo, getImage } from "./server.js";
+import { beginTagging } from "./tagging.js";
+import { takeBack, watchToast } from "./toast.js";
+import { upload, watchJob } from "./upload.js";
 import { closeView, openView, watchView } from "./view.js";
-import { fillWords, switchLanguage, words } from "./words.js";
+import { counted, fillWords, switchLanguage, words } from "./words.js";
 
 const REST = 2000; // ms without typing after which the next words make a step in the history
+const NEAR = 1200; // px above the end of the page at which more is asked for
+const SETTLED = 150; // ms after which a place on the page is remembered
 const results = byId("results");
 
 let state = readState();
 let drawn = null; // the key of the search whose results stand on the page
-let hits = [];
-let last = null; // the last page of the feed
-let feed = null;
+let listing = new Listing(null, null, false);
 let running = null;
 let typing = 0; // when the words last changed, 0 once they rest
+let scrolling = 0;
+let returning = null; // the picture that was large when it was closed
 
 function go(change, { push = true } = {}) {
-  state = { ...state, lost: false, opened: false, ...change };
+  if (push) keepPlace();
+  const moved = push ? { scroll: 0, count: 0 } : {};
+  state = { ...state, ...moved, lost: false, opened: false, ...change };
+  if (change.show) Object.assign(state, { scroll: scrollY, count: listing.hits.length });
   writeState(state, push);
   show();
 }
 
-function show() {
+function show({ restored = false } = {}) {
   const query = queryOf(state);
+  const jobs = state.view === "jobs";
   showQuery(query, state.q);
   document.querySelector(`#target [value=${state.target}]`).checked = true;
-  document.title = query.q ? `${query.q} · Sightline` : "Sightline";
-  if (keyOf(state) !== drawn) begin();
-  if (state.show) openShown();
+  document.title = jobs ? `${words("jobs")} · Sightline` : query.q ? `${query.q} · Sightline` : "Sightline";
+  byId("found").hidden = jobs;
+  byId("jobs-link").ariaCurrent = jobs ? "page" : null;
+  if (jobs) openJobs();
+  else closeJobs();
+  if (!jobs && keyOf(state) !== drawn) begin(restored);
+  else if (!jobs && restored && !state.show) window.scrollTo(0, state.scroll);
+  if (state.show && !jobs) openShown();
   else closeView();
 }
 
-function begin() {
+function begin(restored) {
   drawn = keyOf(state);
   const query = queryOf(state);
-  const asking = query.q || query.like || query.file;
+  const asked = Boolean(query.q || query.like.length || query.file);
   running?.abort();
   running = null;
   notice.clear();
   if (state.lost) notice.tell(words("gone"));
-  if (!asking && query.target === "texts") {
-    feed = null;
-    hits = [];
+  byId("select").hidden = query.target === "texts";
+  if (!asked && query.target === "texts") {
+    listing = new Listing(drawn, null, false);
     byId("count").textContent = "";
     drawMessage(words("ask_texts_title"), words("ask_texts"));
     return;
   }
-  feed = asking ? found(query) : newest();
-  advance(true);
+  const known = restored ? keptOf(drawn) : null;
+  listing = known ?? new Listing(drawn, asked ? found(query) : newest(), asked);
+  keep(listing);
+  if (!known) return advance(true, restored ? state : { count: 0, scroll: 0 });
+  draw(true);
+  window.scrollTo(0, state.scroll);
+  reach();
 }
 
 function again() {
   drawn = null;
-  show();
+  if (state.view === "jobs") redrawJobs();
+  else show();
 }
 
-async function advance(fresh) {
+async function advance(fresh, { count, scroll } = { count: 0 }) {
   const mine = (running = new AbortController());
   results.ariaBusy = "true";
   try {
-    const page = await feed.next(mine.signal);
+    do await listing.more(mine.signal, count);
+    while (mine === running && listing.hits.length < count && !listing.done);
     if (mine !== running) return;
-    arrived(page, fresh);
+    if (fresh) window.scrollTo(0, 0);
+    draw(fresh);
+    if (scroll) window.scrollTo(0, scroll);
   } catch (problem) {
-    if (mine !== running || problem.name === "AbortError") return;
-    refused(problem, fresh);
+    if (mine === running && problem.name !== "AbortError") refused(problem, fresh);
   } finally {
     if (mine === running) {
       running = null;
@@ -83,46 +109,69 @@ async function advance(fresh) {
   }
 }
 
-function arrived(page, fresh) {
-  last = page;
-  hits = fresh ? page.items : [...hits, ...page.items];
-  if (fresh) window.scrollTo(0, 0);
-  if (hits.length) drawHits(page.items, state, { fresh });
-  else drawNothing(page.answer);
-  byId("count").textContent = counted(page);
+function draw(fresh) {
+  const { hits, done } = listing;
+  if (hits.length) drawHits(hits, state, { done, kept: !fresh });
+  else if (done) drawNothing();
+  byId("select").disabled = !hits.length;
+  byId("count").textContent = summed(hits.length);
+  byId("scores").hidden = !(listing.asked && hits.length);
+  const cut = listing.last?.cut && hits.length > 0;
+  byId("cut").hidden = !cut;
+  if (cut) byId("cut").textContent = words("cut", { n: hits.length });
+  if (state.show) openShown();
 }
 
-function counted({ answer, done }) {
-  const n = hits.length;
+function summed(n) {
+  const { answer } = listing.last ?? {};
   if (!n) return "";
-  if (!answer) return words(n === 1 && done ? "newest_one" : done ? "newest_all" : "newest", { n });
+  if (!answer) return listing.done ? counted("newest_all", n) : words("newest", { n });
   const ms = Math.max(1, Math.round(answer.took_ms.total));
   return words(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
 }
 
-function drawNothing(answer) {
-  if (!answer) drawMessage(words("nothing_title"), words("nothing"), words("nothing_command"));
-  else if (answer.hits.length) drawMessage(words("no_hits_title"), words("only_itself"));
-  else drawMessage(words("no_hits_title"), words(state.target === "images" ? "no_hits_images" : "no_hits_texts"));
+function drawNothing() {
+  const { answer } = listing.last ?? {};
+  if (answer?.hits.length) drawMessage(words("no_hits_title"), words("only_itself"));
+  else if (answer && state.target === "texts") drawMessage(words("no_hits_title"), words("no_hits_texts"));
+  else {
+    const button = make("button", { type: "button", className: "button" }, words("demo"));
+    button.addEventListener("click", () => loadDemo(button));
+    const [title, text] = answer ? ["no_hits_title", "no_hits_images"] : ["nothing_title", "nothing"];
+    const offer = make("p", { className: "offer" }, button, make("small", {}, words("demo_note")));
+    drawMessage(words(title), words(text), offer, words("nothing_command"));
+  }
+}
+
+async function loadDemo(button) {
+  button.disabled = true;
+  try {
+    watchJob(await addDemo(), words("demo_title"), refresh);
+  } catch (problem) {
+    button.disabled = false;
+    notice.tellProblem(problem, again, "not_done");
+  }
 }
 
 function refused(problem, fresh) {
   const final = problem.status && problem.status < 500 && problem.status !== 429;
   if (final && !fresh) {
-    last.done = true; // the server gives no more; what is shown stays
+    listing.done = true; // the server gives no more; what is shown stays
+    draw(false);
     return;
   }
-  feed = null;
+  listing.feed = null;
   notice.tellProblem(problem, again);
   if (final) {
-    hits = [];
-    results.replaceChildren();
+    listing = new Listing(drawn, null, false);
+    clear();
     byId("count").textContent = "";
   }
 }
 
 async function openShown() {
   const wanted = state.show;
+  const { hits } = listing;
   const at = hits.findIndex((hit) => hit.id === wanted);
   if (at >= 0) {
     openView(hits[at], { previous: at > 0, next: at + 1 < hits.length });
@@ -139,69 +188,187 @@ async function openShown() {
 }
 
 function refresh() {
-  const { q, like, file } = queryOf(state);
-  if (!hits.length || (!(q || like || file) && scrollY < 400)) again();
+  forgetAll();
+  if (!listing.hits.length || (!listing.asked && scrollY < 400 && state.view !== "jobs")) again();
+  else keep(listing);
+}
+
+function focusOn(id) {
+  const grid = currentGrid();
+  grid?.focus(listing.hits.findIndex((hit) => hit.id === id));
 }
 
 function closed() {
   if (!state.show || byId("view").open) return;
   const { show: id, opened } = state;
-  if (opened) history.back();
-  else go({ show: null }, { push: false });
-  results.querySelector(`[data-id="${CSS.escape(id)}"]`)?.focus({ preventScroll: true });
+  if (opened) {
+    returning = id;
+    history.back();
+  } else {
+    go({ show: null }, { push: false });
+    focusOn(id);
+  }
 }
 
 function step(by) {
-  const next = hits[hits.findIndex((hit) => hit.id === state.show) + by];
-  if (next && state.show) go({ show: next.id, opened: state.opened }, { push: false });
+  const { hits } = listing;
+  const at = hits.findIndex((hit) => hit.id === state.show);
+  const next = at < 0 ? null : hits[at + by];
+  if (next) go({ show: next.id, opened: state.opened }, { push: false });
+  if (at + by > hits.length - 10) reach(true);
+}
+
+function removed(ids) {
+  const { hits } = listing;
+  const shown = hits.findIndex((hit) => hit.id === state.show);
+  const at = ids.includes(state.show) ? (hits[shown + 1] ?? hits[shown - 1]) : null;
+  const focused = currentGrid()?.focused ?? -1;
+  if (at) go({ show: at.id, opened: state.opened }, { push: false });
+  else if (ids.includes(state.show)) byId("view").close();
+  unchoose(ids);
+  remove(ids);
+  if (!state.show && focused >= 0) currentGrid()?.focus(Math.min(focused, listing.hits.length - 1));
+}
+
+function like(ids) {
+  if (!ids.length) return;
+  unchoose();
+  typing = 0;
+  const target = "images";
+  go({ like: ids.slice(0, MOST_LIKE), q: "", picture: null, show: null, view: "results", target });
+}
+
+function changed(image) {
+  changeEverywhere(image);
+  redraw([image.id]);
 }
 
 function typed(q) {
-  if (q.trim() === state.q.trim()) return;
-  const push = !typing || Date.now() - typing > REST;
+  if (q.trim() === state.q.trim() && state.view === "results") return;
+  const push = !typing || Date.now() - typing > REST || state.view === "jobs";
   typing = Date.now();
-  go({ q, show: null }, { push });
+  go({ q, show: null, view: "results" }, { push });
 }
 
-function searchBy(file) {
+function weighed(weight) {
+  if (weight === state.weight) return;
+  const push = !typing || Date.now() - typing > REST;
+  typing = Date.now();
+  go({ weight, show: null }, { push });
+}
+
+function searchBy(change) {
   typing = 0;
   box.cancel();
-  go({ q: "", like: null, show: null, picture: remember(file) });
+  go({ q: "", like: [], picture: null, show: null, view: "results", ...change });
 }
 
 function follow(event) {
-  const link = event.target.closest("a.tile, .list a, #home");
-  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  if (event.ctrlKey || event.metaKey || event.button) return;
+  const cell = event.target.closest(".cell");
+  const { hits } = listing;
+  const at = cell ? hits.findIndex((hit) => hit.id === cell.querySelector("a").dataset.id) : -1;
+  if (at >= 0 && (event.shiftKey || isChoosing() || event.target.closest(".pick"))) {
+    event.preventDefault();
+    toggle(hits, at, event.shiftKey);
+    return;
+  }
+  const link = event.target.closest("a.tile, .list a, #home, #jobs-link");
+  if (!link || event.shiftKey) return;
   event.preventDefault();
   typing = 0;
   if (link.dataset.id) go({ show: link.dataset.id, opened: true });
   else {
+    keepPlace();
     history.pushState({}, "", link.href);
     state = readState();
     show();
+    window.scrollTo(0, 0);
   }
 }
 
-const ending = new IntersectionObserver(([end]) => end.isIntersecting && reach(true), { rootMargin: "900px" });
+/** Remember in the history entry how far down the page is, so that Back comes to the same place. */
+function keepPlace() {
+  clearTimeout(scrolling);
+  if (state.view === "jobs" || running) return;
+  Object.assign(state, { scroll: scrollY, count: listing.hits.length });
+  writeState(state, false);
+}
 
-function reach(near = byId("end").getBoundingClientRect().top < innerHeight + 900) {
-  if (near && feed && hits.length && !running && !last.done) advance(false);
+function reach(near = byId("end").getBoundingClientRect().top < innerHeight + NEAR) {
+  if (near && state.view !== "jobs" && listing.feed && listing.begun && !running && !listing.done) advance(false);
 }
 
 function speak() {
   fillWords();
   byId("language").textContent = words("other_language");
   byId("language").lang = words("other_language") === "English" ? "en" : "zh";
+  showChoice();
 }
 
+const keys = {
+  search: () => (byId("box").focus(), byId("box").select(), true),
+  help: () => (byId("help").showModal(), true),
+  undo: () => (takeBack(), true),
+  escape: (at) => {
+    if (isChoosing()) unchoose();
+    else if (at.id === "box") at.blur();
+    else return false;
+    return true;
+  },
+  enterGrid: () => (currentGrid()?.focus(0, { preventScroll: true }), true),
+  move(key, range) {
+    const grid = currentGrid();
+    const from = grid.focused;
+    const to = grid.beside(from, key);
+    if (range && !isChoosing()) toggle(listing.hits, from);
+    if (range) toggle(listing.hits, to, true);
+    if (to === from && key === "ArrowUp") window.scrollTo(0, 0);
+    grid.focus(to);
+    return true;
+  },
+  choose: (id, range) => (toggle(listing.hits, listing.hits.findIndex((hit) => hit.id === id), range), true),
+  chooseAll: () => (chooseAll(listing.hits), true),
+  like: (id) => (like([id]), true),
+  remove(id) {
+    const ids = chosenHits().map((hit) => hit.id);
+    if (!ids.length && id) ids.push(id);
+    removed(ids);
+    return ids.length > 0;
+  },
+};
+
+history.scrollRestoration = "manual";
 speak();
 const box = watchBox({
   typed,
   settled: () => (typing = 0),
-  unpictured: () => go({ like: null, picture: null }),
+  pictured: (id) => searchBy({ like: [id] }),
+  unpictured: () => go({ like: [], picture: null }),
+  weighed,
 });
-watchDrops({ searched: searchBy, added: (files) => upload(files, refresh) });
-watchView({ closed, stepped: step, alike: (like) => go({ like, q: "", picture: null, show: null, target: "images" }) });
+watchDrops({
+  searched: (file) => searchBy({ picture: remember(file) }),
+  pictured: (id) => go({ like: [id], picture: null, show: null, view: "results" }),
+  added: (gathered) => upload(gathered, refresh),
+});
+watchView({ closed, stepped: step, alike: (id) => like([id]), removed: (id) => removed([id]), changed });
+watchChoice({
+  changed: mark,
+  act: (action) => {
+    const hits = chosenHits();
+    if (action === "like") like(hits.map(({ id }) => id));
+    else if (action === "remove") removed(hits.map(({ id }) => id));
+    else if (action === "tag") beginTagging(hits, changed);
+  },
+});
+watchRemoval(() => {
+  if (!listing.begun) return;
+  draw(true);
+  reach();
+});
+watchToast();
+watchKeys(keys);
 byId("target").addEventListener("change", (event) => go({ target: event.target.value }));
 byId("language").addEventListener("click", () => {
   switchLanguage();
@@ -213,10 +380,20 @@ window.addEventListener("popstate", () => {
   state = readState();
   typing = 0;
   box.cancel();
-  show();
+  show({ restored: true });
+  if (returning && !state.show) focusOn(returning);
+  returning = null;
 });
-ending.observe(byId("end"));
+window.addEventListener(
+  "scroll",
+  () => {
+    clearTimeout(scrolling);
+    scrolling = setTimeout(keepPlace, SETTLED);
+    reach();
+  },
+  { passive: true },
+);
 writeState(state, false);
-show();
-if (matchMedia("(pointer: fine)").matches && !state.show) byId("box").focus();
+show({ restored: true });
+if (matchMedia("(pointer: fine)").matches && !state.show && state.view !== "jobs") byId("box").focus();
 notice.checkReady(again);

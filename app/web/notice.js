@@ -21,13 +21,13 @@ export function tell(text, kind = "plain") {
   place.hidden = false;
 }
 
-export function tellProblem(problem, again) {
+export function tellProblem(problem, again, key = "refused") {
   if (problem.code === "away") waitFor("livez", words("away"), "away", again);
   else if (problem.code === "model_unavailable") waitFor("readyz", words("loading"), "loading", again);
   else if (problem.status === 503 || problem.status === 429) {
     tell(words("busy"), "busy");
     timer = setTimeout(again, problem.seconds * STEP);
-  } else tell(words("refused", { detail: problem.detail || problem.status }), "refused");
+  } else tell(words(key, { detail: problem.detail || problem.status }), "refused");
 }
 
 export async function checkReady(again) {

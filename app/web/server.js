@@ -1,7 +1,12 @@
 // Every call to the server, and its refusals as Problem with the server's own `detail`.
 // Addresses are relative to the page, so that it also works below a path of a proxy.
 
+import { parts, taken } from "./query.js";
+
+export const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const GATEWAY = [502, 504];
+const AGAIN = 2000;
+const JSON_TYPE = { "Content-Type": "application/json" };
 
 export class Problem extends Error {
   constructor({ status = 0, code = "away", detail = "", seconds = 1 } = {}) {
@@ -13,8 +18,8 @@ export class Problem extends Error {
 export async function call(path, options = {}) {
   try {
     const response = await fetch(path, options);
-    if (response.ok) return await response.json();
-    throw await refusal(response);
+    if (!response.ok) throw await refusal(response);
+    return response.status === 204 ? null : await response.json();
   } catch (error) {
     if (error instanceof Problem || error.name === "AbortError") throw error;
     throw new Problem();
@@ -28,13 +33,35 @@ export function listImages(cursor, limit, signal) {
 }
 
 export function getImage(id) {
-  return call(`v1/images/${encodeURIComponent(id)}`);
+  return call(address(id));
 }
 
-export function search({ q, like, file, target }, k, signal) {
-  if (q && !like && !file) return call(`v1/search?${new URLSearchParams({ q, k, target })}`, { signal });
-  if (file && !q) return searchByFile(file, k, target, signal);
-  return searchByParts({ q, like, file }, k, target, signal);
+export function changeImage(id, change) {
+  return call(address(id), { method: "PATCH", body: JSON.stringify(change), headers: JSON_TYPE });
+}
+
+/** Goes on although the page is left; a picture that is gone already counts as deleted. */
+export async function deleteImage(id) {
+  try {
+    await call(address(id), { method: "DELETE", keepalive: true });
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+  }
+}
+
+export async function search(query, k, signal) {
+  const { q, like, file, target } = query;
+  const { words, without } = taken(q);
+  if (!like.length && !file && !without.length) {
+    return call(`v1/search?${new URLSearchParams({ q: words || q, k, target })}`, { signal });
+  }
+  if (file && !like.length && !q) return searchByFile(file, k, target, signal);
+  const body = JSON.stringify({ query: parts(query, file ? await base64(file) : null), target, k });
+  return call("v1/search", { method: "POST", body, signal, headers: JSON_TYPE });
+}
+
+export function listJobs(signal) {
+  return call("v1/jobs?limit=50", { signal });
 }
 
 export function failedItems(job, cursor) {
@@ -43,12 +70,54 @@ export function failedItems(job, cursor) {
   return call(`v1/jobs/${job}/items?${asked}`);
 }
 
+export function act(job, action) {
+  return call(`v1/jobs/${job}/${action}`, { method: "POST" });
+}
+
+export function addDemo() {
+  return call("v1/demo", { method: "POST" });
+}
+
+/** Follow a job until it ends: `told(job)` at each step. Returns what stops it. */
+export function follow(job, told) {
+  let events = null;
+  let timer = 0;
+  const begin = () => {
+    events = new EventSource(`v1/jobs/${job}/events`);
+    events.addEventListener("job", (event) => {
+      const now = JSON.parse(event.data);
+      if (!isRunning(now)) events.close(); // else the browser would ask again
+      told(now);
+    });
+    events.addEventListener("error", () => {
+      if (events.readyState === EventSource.CLOSED) timer = setTimeout(begin, AGAIN); // it asks no more by itself
+    });
+  };
+  begin();
+  return () => {
+    clearTimeout(timer);
+    events.close();
+  };
+}
+
+export function isRunning({ state }) {
+  return state === "queued" || state === "running";
+}
+
+let paths = null;
+
+/** Whether this server has a route; newer pages meet older servers. */
+export async function offers(path) {
+  paths ??= call("openapi.json").then((spec) => Object.keys(spec.paths), () => (paths = null) ?? []);
+  return (await paths).includes(path);
+}
+
 export function thumbnail(id) {
-  return `v1/images/${encodeURIComponent(id)}/thumbnail`;
+  return `${address(id)}/thumbnail`;
 }
 
 export function original(id) {
-  return `v1/images/${encodeURIComponent(id)}/file`;
+  return `${address(id)}/file`;
 }
 
 export function problemOf(status, body, seconds) {
@@ -61,19 +130,14 @@ async function refusal(response) {
   return problemOf(response.status, body, Number(response.headers.get("Retry-After")) || 1);
 }
 
+function address(id) {
+  return `v1/images/${encodeURIComponent(id)}`;
+}
+
 function searchByFile(file, k, target, signal) {
   const body = new FormData();
   body.append("file", file);
   return call(`v1/search/image?${new URLSearchParams({ k, target })}`, { method: "POST", body, signal });
-}
-
-async function searchByParts({ q, like, file }, k, target, signal) {
-  const query = [];
-  if (q) query.push({ text: q });
-  if (like) query.push({ image_id: like });
-  if (file) query.push({ image: await base64(file) });
-  const body = JSON.stringify({ query, target, k });
-  return call("v1/search", { method: "POST", body, signal, headers: { "Content-Type": "application/json" } });
 }
 
 function base64(file) {

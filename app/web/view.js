@@ -1,25 +1,37 @@
 // One picture large, in a dialog: its caption, tags, metadata and score, what is like it and what it may be called.
-// Closing is told to `closed`; the address decides what is open.
+// Closing is told to `closed`; the address decides what is open. Caption and tags are changed in edit.js.
 
+import { EVEN } from "./address.js";
+import { editor } from "./edit.js";
 import { byId, make } from "./element.js";
 import { original, search, thumbnail } from "./server.js";
-import { textLines } from "./results.js";
+import { textLines } from "./tile.js";
 import { bytes, date, words } from "./words.js";
 
 const AS_SENT = 2_000_000; // bytes up to which the file itself is shown, beyond it a large thumbnail
 const NAMES = 8;
 
-export function watchView({ closed, alike, stepped }) {
+const TYPED = "input, textarea, select";
+let open = null; // {hit, beside} as last drawn
+
+export function watchView({ closed, alike, stepped, removed, changed }) {
   const dialog = byId("view");
+  const acts = {
+    close: () => dialog.close(),
+    like: (id) => alike(id),
+    name: (id) => showNames(id),
+    previous: () => stepped(-1),
+    next: () => stepped(1),
+    remove: (id) => removed(id),
+    edit: () => edit(changed),
+  };
   dialog.addEventListener("close", closed);
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog || event.target.closest("[data-act=close]")) dialog.close();
-    else if (event.target.closest("[data-act=like]")) alike(dialog.dataset.id);
-    else if (event.target.closest("[data-act=name]")) showNames(dialog.dataset.id);
-    else if (event.target.closest("[data-act=previous]")) stepped(-1);
-    else if (event.target.closest("[data-act=next]")) stepped(1);
+    if (event.target === dialog) dialog.close();
+    else acts[event.target.closest("[data-act]")?.dataset.act]?.(dialog.dataset.id);
   });
   dialog.addEventListener("keydown", (event) => {
+    if (event.target.matches(TYPED)) return;
     if (event.key === "ArrowLeft") stepped(-1);
     if (event.key === "ArrowRight") stepped(1);
   });
@@ -28,11 +40,29 @@ export function watchView({ closed, alike, stepped }) {
 export function openView(hit, beside) {
   const dialog = byId("view");
   const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+  const same = dialog.open && dialog.dataset.id === hit.id;
+  if (same && dialog.querySelector("form")) return; // what is being written stays
+  open = { hit, beside };
   dialog.dataset.id = hit.id;
   dialog.replaceChildren(stage(hit.image, beside), side(hit));
   if (!dialog.open) dialog.showModal();
   const first = dialog.querySelector(`[data-act=${focused}]:not(:disabled)`) ?? dialog.querySelector("[data-act=close]");
   first.focus();
+}
+
+async function edit(changed) {
+  const { hit, beside } = open;
+  const dialog = byId("view");
+  const head = dialog.querySelector(".about");
+  const form = editor(hit.image, (image) => {
+    form.remove();
+    if (image) changed(image);
+    const now = image ? { ...hit, image } : hit;
+    if (dialog.dataset.id === hit.id) openView(now, beside);
+    dialog.querySelector("[data-act=edit]")?.focus();
+  });
+  head.replaceWith(form);
+  form.querySelector("textarea").focus();
 }
 
 export function closeView() {
@@ -61,18 +91,23 @@ function stage(image, { previous, next }) {
 function side({ id, score, image }) {
   const actions = make("div", { className: "acts" });
   if (image.status === "ready") actions.append(act("like"), act("name"));
+  actions.append(act("edit"), act("remove"));
   const named = make("section", { className: "names", hidden: true, "aria-live": "polite" });
   const link = make("a", { href: original(id), download: image.source ?? "", className: "quiet" }, words("original"));
   return make(
     "div",
     { className: "side" },
     act("close", "×"),
-    make("h2", { dir: "auto", className: image.caption ? "" : "none" }, image.caption || words("no_caption")),
+    make(
+      "div",
+      { className: "about" },
+      make("h2", { dir: "auto", className: image.caption ? "" : "none" }, image.caption || words("no_caption")),
+      tags(image.tags),
+    ),
     state(image),
     score === undefined ? null : nearness(score),
     actions,
     named,
-    tags(image.tags),
     facts(words("metadata"), Object.entries(image.metadata)),
     facts(null, details(image)),
     link,
@@ -124,7 +159,7 @@ function plain(value) {
 
 async function showNames(id) {
   const place = byId("view").querySelector(".names");
-  const lines = await search({ like: id, target: "texts" }, NAMES)
+  const lines = await search({ q: "", like: [id], file: null, target: "texts", weight: EVEN }, NAMES)
     .then(({ hits }) => (hits.length ? textLines(hits) : [make("li", {}, words("no_hits_texts"))]))
     .catch((problem) => [make("li", {}, problem.detail || words("away"))]);
   place.replaceChildren(make("h3", {}, words("names")), make("ol", { className: "list" }, ...lines));

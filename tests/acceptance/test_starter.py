@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.demo import gallery
+from app.samples import gallery
 from tests.servers import RunningServer
 
 K = 10

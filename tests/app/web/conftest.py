@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +55,32 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that begins with nothing; one test at a time fills it."""
     with RunningServer(tmp_path_factory.mktemp("empty")) as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with 400 pictures of many shapes, which tests may change but never empty."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        said = []
+        for n in range(400):
+            colour = ("red", "blue", "green", "yellow")[n % 4]
+            archive.writestr(f"{n}.png", picture(colour, seed=n, size=(40 + n * 7 % 60, 50)))
+            said.append(json.dumps({"file": f"{n}.png", "id": f"{colour}-{n}", "caption": f"{colour} {n}"}))
+        archive.writestr("metadata.jsonl", "\n".join(said))
+    with RunningServer(tmp_path_factory.mktemp("many")) as server:
+        job = server.wait_job(server.bulk([("many.zip", out.getvalue())])["id"])
+        assert (job["done"], job["failed"]) == (400, 0)
+        yield server
+
+
+@pytest.fixture
+def crowded(browser: Browser, many: RunningServer) -> Iterator[Watched]:
+    """A page on the server with many pictures."""
+    watched = Watched(browser, many.url, viewport={"width": 900, "height": 600})
+    yield watched
+    watched.context.close()
+    assert watched.faults == []
 
 
 @pytest.fixture

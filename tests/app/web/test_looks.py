@@ -13,12 +13,12 @@ from tests.servers import RunningServer
 def test_nothing_is_wider_than_the_window(browser: Browser, filled: RunningServer, width: int) -> None:
     watched = Watched(browser, filled.url, viewport={"width": width, "height": 740})
     page = watched.page
-    for path in ("/", "/?q=red", "/?q=red&target=texts", "/?q=red&like=blue-6&show=red-1", "/?target=texts"):
+    for path in ("/", "/?q=red", "/?q=red+-blue&target=texts", "/?q=red&like=blue-6&show=red-1", "/?target=texts"):
         watched.open(path)
         expect(page.locator(".tile, .list, .message").first).to_be_visible()
         wide = page.evaluate(
             """() => [...document.querySelectorAll('body *')].filter(one => one.checkVisibility()
-            && !one.closest('.unseen, .skip, .caption') && one.getBoundingClientRect().right > innerWidth + 1)
+            && !one.closest('.unseen, .skip, .caption, .files') && one.getBoundingClientRect().right > innerWidth + 1)
             .map(one => one.outerHTML.slice(0, 80))"""
         )
         assert wide == []
@@ -67,12 +67,13 @@ def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, 
     watched = Watched(browser, filled.url, locale="zh-CN")
     page = watched.open("/?q=红色")
     first_is(page, "red")
-    expect(page.locator("#add")).to_contain_text("添加图片")
+    expect(page.locator("#add")).to_contain_text("添加")
     assert page.evaluate("document.documentElement.lang") == "zh"
     page.get_by_role("button", name="English").click()
-    expect(page.locator("#add")).to_contain_text("Add pictures")
+    expect(page.locator("#add")).to_have_attribute("title", "Add pictures")
+    expect(page.locator("#add")).to_contain_text("Add")
     page.reload()
-    expect(page.locator("#add")).to_contain_text("Add pictures")
+    expect(page.locator("#add")).to_contain_text("Add")
     watched.context.close()
     assert watched.faults == []
 
@@ -100,8 +101,12 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
     expect(page.locator("#box")).to_have_value("red")
     seen = []
     page.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
-    for _ in range(9):
-        seen.append(page.evaluate("document.activeElement.id || document.activeElement.className || 'target'"))
+    for _ in range(12):
+        seen.append(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.name"
+            )
+        )
         outline = page.evaluate(
             """() => { const at = document.activeElement, inner = at.type === 'radio' ? at.nextElementSibling : at;
             const shown = at.id === 'box' ? getComputedStyle(at.parentElement).boxShadow
@@ -110,4 +115,7 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
         )
         assert outline != "none", seen
         page.keyboard.press("Tab")
-    assert seen == ["skip", "home", "box", "by-picture", "add", "language", "target", "tile", "tile"]
+    head = ["skip", "home", "box", "by-picture", "add", "jobs-link", "language", "help-button"]
+    assert seen[:11] == [*head, "target", "scores", "select"]
+    assert seen[11] == "tile"  # all pictures are one stop, arrows move between them
+    assert page.evaluate("document.activeElement.className") != "tile"

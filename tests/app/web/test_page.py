@@ -108,8 +108,57 @@ def test_words_and_a_picture_are_searched_together(watched: Watched) -> None:
     with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/search")) as asked:
         page.locator("#box").fill("red")
     parts = (asked.value.post_data_json or {})["query"]
-    assert [list(part) for part in parts] == [["text"], ["image"]]
+    assert [list(part) for part in parts] == [["text", "weight"], ["image", "weight"]]
+    assert [part["weight"] for part in parts] == [0.5, 0.5]
     expect(page.locator("#count")).to_contain_text("10 nearest")
+
+
+def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(watched: Watched) -> None:
+    page = watched.open("/?q=red&like=blue-6")
+    expect(page.locator(".tile")).to_have_count(9)
+    slider = page.get_by_role("slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(page).to_have_url(re.compile("weight=0.1"))
+    first_is(page, "red")
+    assert slider.get_attribute("aria-valuetext") == "words 90 %, picture 10 %"
+    page.keyboard.press("End")
+    expect(page).to_have_url(re.compile("weight=0.9"))
+    first_is(page, "blue")
+    page.locator("#box").fill("")
+    expect(page.locator("#mix")).to_be_hidden()
+    watched.open("/?q=red&like=blue-6&weight=0.1")
+    first_is(page, "red")
+    assert page.locator("#weight").input_value() == "0.1"
+
+
+def test_a_minus_turns_away_and_is_said_in_words(watched: Watched) -> None:
+    page = watched.open("/?q=blue")
+    first_is(page, "blue")
+    with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/search")) as asked:
+        page.locator("#box").fill("red -blue")
+    assert (asked.value.post_data_json or {})["query"] == [{"text": "red"}, {"text": "blue", "weight": -0.7}]
+    first_is(page, "red")
+    expect(page.locator("#minus")).to_have_text("Searching for “red”, away from “blue”")
+    expect(page).to_have_url(re.compile(r"\?q=red\+-blue$"))
+    page.locator("#box").fill("-red")
+    expect(page.locator("#minus")).to_have_text("Searching for what is least like “red”")
+    expect(page.locator(".tile").last).to_have_attribute("data-id", re.compile("^red-"))
+
+
+def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(watched: Watched) -> None:
+    page = watched.open()
+    for path in ("/?q=x&show=blue-6", "/v1/images/green-9/file", "/v1/images/red-1/thumbnail"):
+        page.locator("#box").fill(watched.url + path)
+        id = re.findall(r"(?:blue|green|red)-[0-9]", path)[0]
+        expect(page).to_have_url(re.compile(rf"\?like={id}$"))
+        expect(page.locator("#chip img")).to_have_attribute("src", re.compile(id))
+        expect(page.locator("#box")).to_have_value("")
+    page.locator("#box").fill("https://example.org/?show=blue-6")
+    expect(page).to_have_url(re.compile("q=https"))
+    watched.open()
+    page.locator("[data-id=green-9]").drag_to(page.locator("#box"))
+    expect(page).to_have_url(re.compile(r"\?like=green-9$"))
 
 
 def test_a_picture_can_be_chosen_by_the_file_button(watched: Watched) -> None:
@@ -227,25 +276,3 @@ def test_an_address_opens_the_search_that_it_holds(watched: Watched) -> None:
     expect(page.locator(".list li").first).to_contain_text("a red thing")
     expect(page.locator("#box")).to_have_value("red")
     assert page.get_by_label("Texts", exact=True).is_checked()
-
-
-def test_scrolling_down_loads_more_pictures(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url, viewport={"width": 500, "height": 400})
-    page = watched.page
-    full = filled.http.get("/v1/images?limit=10").json()["images"]
-
-    def answer(route: Route) -> None:
-        second = "cursor=" in route.request.url
-        images = [{**full[n % 10], "id": f"p{n + 60 * second}"} for n in range(60)]
-        route.fulfill(json={"images": images, "next_cursor": None if second else "x"})
-
-    page.route("**/v1/images?*", answer)
-    page.route("**/thumbnail", lambda route: route.abort())
-    watched.open()
-    expect(page.locator(".tile")).to_have_count(60)
-    expect(page.locator("#count")).to_have_text("60 newest pictures")
-    page.keyboard.press("End")
-    page.mouse.wheel(0, 20_000)
-    expect(page.locator(".tile")).to_have_count(120)
-    assert len(set(ids(page))) == 120
-    watched.context.close()

@@ -47,8 +47,9 @@ def test_an_empty_server_says_how_to_begin_then_uploads_show_progress_and_failur
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("one.png", picture("red", seed=1))
         archive.writestr("<b>broken</b>.png", b"no picture")
+    page.get_by_role("button", name="Add pictures").click()
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Add pictures").click()
+        page.get_by_role("button", name="Pictures or archives").click()
     chooser.value.set_files(
         [
             FilePayload(name="two.png", mimeType="image/png", buffer=picture("blue", seed=2)),

@@ -1,0 +1,146 @@
+// The jobs: each with how far it is, what became of its pictures, and for each failure why. Those that run move by
+// server-sent events; cancelling and trying again are offered where the server offers them.
+
+import { byId, make } from "./element.js";
+import { failureList, showFailures } from "./failures.js";
+import { act, follow, isRunning, listJobs, offers } from "./server.js";
+import * as notice from "./notice.js";
+import { summary } from "./upload.js";
+import { date, words } from "./words.js";
+
+const STREAMS = 2; // at once: a browser opens six connections to a server
+const AGAIN = 3000; // ms between looks at the list, for jobs that others begin
+const rows = new Map(); // id -> what is drawn
+const streams = new Map(); // id -> stop
+let timer = 0;
+let open = null; // an AbortController while the view is open
+let offered = { retry: false, cancel: false };
+
+export async function openJobs() {
+  if (open) return;
+  const mine = (open = new AbortController());
+  byId("jobs").hidden = false;
+  const [retry, cancel] = await Promise.all(["retry", "cancel"].map((one) => offers(`/v1/jobs/{id}/${one}`)));
+  offered = { retry, cancel };
+  if (mine === open) look();
+}
+
+export function closeJobs() {
+  if (!open) return;
+  open.abort();
+  open = null;
+  clearTimeout(timer);
+  streams.forEach((stop) => stop());
+  streams.clear();
+  rows.clear();
+  byId("jobs").hidden = true;
+  byId("job-list").replaceChildren();
+}
+
+/** Draw everything anew, in another language say. */
+export function redrawJobs() {
+  if (!open) return;
+  closeJobs();
+  openJobs();
+}
+
+async function look() {
+  const mine = open;
+  clearTimeout(timer);
+  try {
+    const { jobs } = await listJobs(mine.signal);
+    if (mine !== open) return;
+    byId("no-jobs").hidden = jobs.length > 0;
+    byId("job-list").hidden = !jobs.length;
+    for (const job of [...jobs].reverse()) draw(job);
+    listen(jobs);
+    timer = setTimeout(look, AGAIN);
+  } catch (problem) {
+    if (mine === open) notice.tellProblem(problem, look);
+  }
+}
+
+function listen(jobs) {
+  const running = jobs.filter(isRunning).reverse(); // oldest first: that one is being worked on
+  for (const { id } of running) {
+    if (streams.has(id) || streams.size >= STREAMS) continue;
+    const stop = follow(id, (job) => {
+      draw(job);
+      if (isRunning(job)) return;
+      streams.delete(id);
+      look();
+    });
+    streams.set(id, stop);
+  }
+}
+
+function draw(job) {
+  let row = rows.get(job.id);
+  if (!row) {
+    row = makeRow(job);
+    rows.set(job.id, row);
+    byId("job-list").prepend(row.element);
+  }
+  const running = isRunning(job);
+  const gone = job.done + job.failed + job.duplicates;
+  row.element.dataset.state = job.failed && job.state === "succeeded" ? "partly" : job.state;
+  row.state.textContent = words(`state_${row.element.dataset.state}`);
+  Object.assign(row.bar, { max: job.total || 1, value: gone, hidden: !running });
+  row.said.textContent = running ? moving(job, gone) : summary([job]);
+  row.why.hidden = !job.failed;
+  row.why.textContent = words(row.failures.hidden ? "show_failures" : "hide_failures", { n: job.failed });
+  row.why.ariaExpanded = String(!row.failures.hidden);
+  row.retry.hidden = running || !job.failed || !offered.retry;
+  row.cancel.hidden = !running || !offered.cancel;
+  row.failed = job.failed;
+}
+
+function moving(job, gone) {
+  const said = [words("working", { done: gone, total: job.total })];
+  if (job.failed) said.push(words("failed_n", { n: job.failed }));
+  if (job.rate) said.push(words("rate", { rate: Math.round(job.rate) || 1 }));
+  if (job.eta_s > 1) said.push(words("eta", { s: Math.round(job.eta_s) }));
+  return said.join(" · ");
+}
+
+function makeRow(job) {
+  const when = make("time", { dateTime: job.created_at }, date(job.created_at));
+  const state = make("strong", { className: "state" });
+  const bar = make("progress", { ariaLabel: words("job_progress") });
+  const said = make("p", { className: "said" });
+  const why = button("link", "");
+  const retry = button("button plain", words("retry"));
+  const cancel = button("button plain", words("cancel"));
+  const failures = failureList();
+  const head = make("div", { className: "head" }, state, when, make("code", {}, job.id.slice(0, 8)));
+  const element = make("li", { className: "job" }, head, bar, said, make("div", { className: "acts" }, why, retry, cancel));
+  element.append(failures);
+  const row = { element, state, bar, said, why, retry, cancel, failures, failed: 0 };
+  why.addEventListener("click", async () => {
+    if (failures.hidden) await showFailures(job.id, failures);
+    else failures.replaceChildren();
+    failures.hidden = !failures.childElementCount;
+    why.textContent = words(failures.hidden ? "show_failures" : "hide_failures", { n: row.failed });
+    why.ariaExpanded = String(!failures.hidden);
+  });
+  retry.addEventListener("click", () => ask(job.id, "retry"));
+  cancel.addEventListener("click", () => ask(job.id, "cancel"));
+  return row;
+}
+
+async function ask(id, action) {
+  try {
+    const job = await act(id, action);
+    const { failures } = rows.get(id);
+    failures.replaceChildren();
+    failures.hidden = true;
+    draw(job);
+    look();
+  } catch (problem) {
+    notice.tellProblem(problem, look);
+  }
+}
+
+function button(className, text) {
+  return make("button", { type: "button", className }, text);
+}

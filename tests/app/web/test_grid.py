@@ -1,0 +1,181 @@
+"""The grid of many pictures: scrolling, keys, places that never jump, and Back to the same place."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.app.web.watched import Watched, first_is, ids
+from tests.servers import RunningServer
+
+SHIFTS = """() => new Promise(resolve => {
+    let sum = 0;
+    new PerformanceObserver(list => { for (const one of list.getEntries()) if (!one.hadRecentInput) sum += one.value })
+        .observe({ type: "layout-shift", buffered: true });
+    setTimeout(() => resolve(sum), 100);
+})"""
+
+
+def focused(page: Page) -> str:
+    found: str = page.evaluate("document.activeElement.dataset.id ?? document.activeElement.id")
+    return found
+
+
+def scroll_to_end(page: Page) -> None:
+    for _ in range(40):
+        page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(100)
+        if re.fullmatch(r"\d+ pictures, newest first", page.locator("#count").inner_text()):
+            return
+    raise AssertionError("the end was not reached")
+
+
+def test_scrolling_shows_each_picture_once_in_order_while_few_are_in_the_document(crowded: Watched) -> None:
+    page = crowded.open()
+    expect(page.locator("#count")).to_contain_text("newest pictures")
+    seen: list[str] = []
+    most = 0
+    for _ in range(200):
+        now = page.evaluate(
+            "[...document.querySelectorAll('.cell')].map(one => [one.ariaPosInSet, one.querySelector('a').dataset.id])"
+        )
+        assert [int(n) for n, _ in now] == sorted(int(n) for n, _ in now)
+        most = max(most, len(now))
+        seen += [id for _, id in now if id not in seen]
+        if page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 2") and len(seen) >= 400:
+            break
+        page.mouse.wheel(0, 450)
+        page.wait_for_timeout(60)
+    assert sorted(seen) == sorted(set(seen))
+    assert len(seen) == 400
+    listed = crowded.page.request.get(crowded.url + "/v1/images?limit=1000").json()["images"]
+    assert seen == [image["id"] for image in listed]
+    assert most < 120
+
+
+def test_a_search_is_scrolled_to_its_end_too(crowded: Watched) -> None:
+    page = crowded.open("/?q=red")
+    first_is(page, "red")
+    expect(page.locator("#count")).to_contain_text("nearest of 400")
+    for _ in range(30):
+        page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(100)
+        if "400 nearest of 400" in page.locator("#count").inner_text():
+            break
+    expect(page.locator("#count")).to_contain_text("400 nearest of 400")
+
+
+def test_nothing_shifts_while_the_page_loads_searches_and_scrolls(browser: Browser, many: RunningServer) -> None:
+    for width in (360, 1280):
+        watched = Watched(browser, many.url, viewport={"width": width, "height": 740})
+        page = watched.open()
+        expect(page.locator(".tile").first).to_be_visible()
+        scroll_to_end(page)
+        assert page.evaluate(SHIFTS) == 0
+        watched.open("/?q=red+-blue&like=green-2")
+        first_is(page, "red")
+        page.mouse.wheel(0, 3000)
+        page.wait_for_timeout(300)
+        assert page.evaluate(SHIFTS) == 0
+        watched.context.close()
+        assert watched.faults == []
+
+
+def test_back_comes_to_the_same_place(crowded: Watched) -> None:
+    page = crowded.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    scroll_to_end(page)
+    page.evaluate("window.scrollTo(0, 4000)")
+    page.wait_for_timeout(300)
+    before = ids(page)
+    page.locator("#box").fill("blue")
+    first_is(page, "blue")
+    assert page.evaluate("scrollY") == 0
+    page.go_back()
+    expect(page.locator("#count")).to_contain_text("newest first")
+    assert abs(page.evaluate("scrollY") - 4000) <= 1
+    page.wait_for_timeout(100)
+    assert set(ids(page)) == set(before)
+    page.goto("about:blank")
+    page.go_back()
+    expect(page.locator(f"[data-id={before[len(before) // 2]}]")).to_be_visible()
+    assert abs(page.evaluate("scrollY") - 4000) <= 1
+    page.reload()
+    expect(page.locator(f"[data-id={before[len(before) // 2]}]")).to_be_visible()
+    assert abs(page.evaluate("scrollY") - 4000) <= 1
+
+
+def test_a_narrower_window_keeps_the_place(crowded: Watched) -> None:
+    page = crowded.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    scroll_to_end(page)
+    page.evaluate("window.scrollTo(0, 3000)")
+    page.wait_for_timeout(200)
+    at = page.evaluate("document.elementFromPoint(200, 300).closest('.cell').ariaPosInSet")
+    page.set_viewport_size({"width": 500, "height": 600})
+    page.wait_for_timeout(300)
+    now = page.evaluate("document.elementFromPoint(100, 300).closest('.cell')?.ariaPosInSet ?? '0'")
+    assert abs(int(at) - int(now)) < 15
+
+
+def test_arrow_keys_move_through_the_grid_and_enter_opens(crowded: Watched) -> None:
+    page = crowded.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    page.locator("#box").focus()
+    page.keyboard.press("ArrowDown")
+    order = ids(page)
+    assert focused(page) == order[0]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert focused(page) == order[2]
+    page.keyboard.press("ArrowLeft")
+    assert focused(page) == order[1]
+    page.keyboard.press("ArrowDown")
+    below = focused(page)
+    x = "id => document.querySelector(`[data-id=${id}]`).getBoundingClientRect()"
+    one, other = page.evaluate(x, order[1]), page.evaluate(x, below)
+    assert other["top"] > one["top"]
+    assert other["left"] <= one["left"] + one["width"] / 2 <= other["right"] + 14
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate(x, focused(page))["top"] == one["top"]
+    for _ in range(30):
+        page.keyboard.press("ArrowDown")
+    expect(page.locator(":focus")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(page.locator(".tile:focus")).to_be_in_viewport()
+    page.keyboard.press("Home")
+    assert focused(page) == order[0]
+    expect(page.locator(".tile[tabindex='0']")).to_have_count(1)
+
+
+def test_keys_are_listed_and_single_ones_can_be_switched_off(crowded: Watched) -> None:
+    page = crowded.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    page.locator("#language").focus()
+    page.keyboard.press("?")
+    help = page.get_by_role("dialog", name="Keys and scores")
+    expect(help).to_contain_text("A score is the cosine")
+    help.get_by_role("checkbox").uncheck()
+    page.keyboard.press("Escape")
+    expect(help).to_be_hidden()
+    page.locator("#language").focus()
+    page.keyboard.press("/")
+    page.keyboard.press("?")
+    assert focused(page) == "language"
+    expect(help).to_be_hidden()
+
+
+def test_a_failing_thumbnail_leaves_a_sign_in_its_place(browser: Browser, filled: RunningServer) -> None:
+    watched = Watched(browser, filled.url)
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=410, json={"code": "blob_missing"})
+
+    watched.page.route("**/red-0/thumbnail", refuse)
+    page = watched.open()
+    expect(page.locator("[data-id=red-0] .frame.broken")).to_be_visible()
+    watched.context.close()

@@ -1,0 +1,94 @@
+"""What the page makes of typed words, and the rows that it computes: its own modules, asked in the browser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.app.web.watched import Watched
+
+
+@pytest.fixture
+def page(watched: Watched) -> Page:
+    return watched.open()
+
+
+def test_words_and_what_to_turn_away_from(page: Page) -> None:
+    def taken(q: str) -> tuple[str, list[str]]:
+        found: dict[str, Any] = page.evaluate('async q => (await import("/web/query.js")).taken(q)', q)
+        return found["words"], found["without"]
+
+    assert taken("beach -people") == ("beach", ["people"])
+    assert taken('a car -"red car" -night at sea') == ("a car at sea", ["red car", "night"])
+    assert taken("t-shirt") == ("t-shirt", [])
+    assert taken("海滩 -人 －车") == ("海滩", ["人", "车"])
+    assert taken("-red") == ("", ["red"])
+    assert taken("beach -") == ("beach", [])  # still being typed
+    assert taken('beach -"red c') == ("beach", ["red c"])
+    assert taken("a -b -b") == ("a", ["b"])
+    assert taken("beach -- sea") == ("beach sea", [])
+    assert len(taken("a" + "".join(f" -w{n}" for n in range(30)))[1]) == 8
+
+
+def test_weights_of_the_parts(page: Page) -> None:
+    def parts(**query: Any) -> list[dict[str, Any]]:
+        asked = {"q": "", "like": [], "weight": 0.5, **query}
+        found: list[dict[str, Any]] = page.evaluate(
+            'async ([q, image]) => (await import("/web/query.js")).parts({ ...q, file: image }, image)',
+            [asked, query.get("file")],
+        )
+        return found
+
+    assert parts(q="beach -people") == [{"text": "beach"}, {"text": "people", "weight": -0.7}]
+    assert parts(like=["a"]) == [{"image_id": "a"}]
+    both = parts(q="beach -people", like=["a", "b"], weight=0.8)
+    assert [part["weight"] for part in both] == [0.2, -0.14, 0.4, 0.4]
+    mixed = parts(q="beach", file="AAAA", weight=0.3)
+    assert mixed == [{"text": "beach", "weight": 0.7}, {"image": "AAAA", "weight": 0.3}]
+
+
+def test_addresses_are_read_strictly(watched: Watched) -> None:
+    page = watched.page
+
+    def state(path: str) -> dict[str, Any]:
+        watched.open(path)
+        found: dict[str, Any] = page.evaluate('async () => (await import("/web/address.js")).readState()')
+        return found
+
+    assert state("/?like=red-0,red-0,../x,<b>,blue-5")["like"] == ["red-0", "blue-5"]
+    assert len(state("/?like=" + ",".join(f"a{n}" for n in range(40)))["like"]) == 16
+    for weight, kept in (("0.8", 0.8), ("7", 0.5), ("-1", 0.5), ("x", 0.5), ("0.33", 0.35)):
+        assert state(f"/?q=red&like=red-0&weight={weight}")["weight"] == kept
+    watched.faults.clear()  # searches by unknown pictures were refused
+
+
+ROWS = """async ([ratios, done]) => {
+    const { addRows } = await import("/web/layout.js");
+    const rows = [], steps = [];
+    for (let n = 0; n <= ratios.length; n += 7) {
+        addRows(rows, ratios.slice(0, n), { width: 1000, height: 190, gap: 14, below: 44, done: false });
+        steps.push(rows.map(row => ({ ...row })));
+    }
+    addRows(rows, ratios, { width: 1000, height: 190, gap: 14, below: 44, done });
+    return [steps, rows];
+}"""
+
+
+def test_rows_fill_the_width_and_never_change_when_more_arrives(page: Page) -> None:
+    ratios = [0.6 + (n * 37 % 19) / 10 for n in range(100)]
+    steps, rows = page.evaluate(ROWS, [ratios, True])
+    for step in steps:
+        assert step == rows[: len(step)]
+    assert [row["first"] for row in rows[1:]] == [row["end"] for row in rows[:-1]]
+    assert rows[0]["first"] == 0
+    assert rows[-1]["end"] == len(ratios)
+    for row in rows[:-1]:
+        width = sum(ratios[row["first"] : row["end"]]) * row["height"] + 14 * (row["end"] - row["first"] - 1)
+        assert abs(width - 1000) < 0.01
+        assert 190 / 1.9 < row["height"] <= 190 * 1.3 + 0.01
+    for one, other in zip(rows, rows[1:], strict=False):
+        assert abs(other["top"] - one["top"] - one["height"] - 44) < 0.01
+    _, kept = page.evaluate(ROWS, [ratios, False])
+    assert kept[-1]["end"] < len(ratios)  # the last row waits until it is full

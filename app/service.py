@@ -231,6 +231,7 @@ class Service:
             "weights": space.weights,
             "image_size": encoder.preprocessing.size,
             "device": encoder.device,
+            "runtime": encoder.runtime,
         }
 
     def _index_stats(self) -> dict[str, object] | None:
@@ -264,10 +265,16 @@ class Service:
             settings = self.settings
             self.pool.prewarm()
             encoder = load_located(
-                self._located, device=settings.device, precision=settings.precision, threads=settings.threads
+                self._located,
+                settings.data_dir / "models",
+                device=settings.device,
+                precision=settings.precision,
+                runtime=settings.runtime,
+                threads=settings.threads,
             )
-            check_space(self.database, encoder.space)
-            self.database.write(lambda c: embeddings.remember(c, encoder.space))
+            space = encoder.space
+            check_space(self.database, space)
+            self.database.write(lambda c: embeddings.remember(c, space))
             batcher = Batcher(encoder, settings.max_concurrent_queries)
             engine = Engine(encoder, batcher, Searcher(self.database, encoder, batcher, self.pool, self._index))
             for target in TARGETS:
@@ -277,7 +284,7 @@ class Service:
                 while not follower.wait_for(head, 1.0) and follower.alive():
                     log.info("the index of %s is catching up: %d of %d", target, follower.applied_seq, head)
             self._engine = engine
-            log.info("ready: model %s on %s, d %d", encoder.space.model, encoder.device, encoder.space.d)
+            log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error
         except Exception as error:

@@ -28,7 +28,14 @@ class Settings(BaseSettings):
         description="Encoder: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
     )
     precision: str = Field(
-        "auto", pattern="^(auto|fp32|bf16|fp16)$", description="Weights' precision: auto, fp32, bf16 or fp16."
+        "auto",
+        pattern="^(auto|fp32|bf16|fp16)$",
+        description="Precision: fp32, bf16, fp16 (a GPU's), or auto, the fastest that the machine has.",
+    )
+    runtime: str = Field(
+        "auto",
+        pattern="^(auto|openvino|torch)$",
+        description="What runs the encoder: auto is OpenVINO on a CPU and torch on a GPU.",
     )
     device: str = Field("auto", description="Where the encoder runs: auto, cpu, cuda or cuda:N.")
     workers: int = Field(1, ge=0, le=64, description="Worker processes that serve starts and supervises.")

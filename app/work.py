@@ -37,6 +37,7 @@ def _work(settings: Settings) -> None:
             settings.data_dir / "models",
             device=settings.device,
             precision=settings.precision,
+            runtime=settings.runtime,
             threads=settings.threads,
         )
         check_space(library.database, encoder.space)

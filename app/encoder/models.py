@@ -16,6 +16,9 @@ from app.encoder.colours import ColoursEncoder
 from app.encoder.protocol import Encoder
 from app.errors import StartupError
 
+log = logging.getLogger(__name__)
+
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux's own, and that of Windows below it
 STARTER = Path(__file__).parent / "starter"
 WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
@@ -76,31 +79,86 @@ def locate(name: str, cache: Path) -> Located:
     raise StartupError(f"unknown model {name!r}; `sightline models` lists what there is")
 
 
-def load(name: str, cache: Path, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
+def load(
+    name: str, cache: Path, *, device: str = "auto", precision: str = "auto", runtime: str = "auto", threads: int = 0
+) -> Encoder:
     """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
-    return load_located(locate(name, cache), device=device, precision=precision, threads=threads)
+    located = locate(name, cache)
+    return load_located(located, cache, device=device, precision=precision, runtime=runtime, threads=threads)
 
 
-def load_located(located: Located, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
-    """Load a located model, ready to encode. Raises StartupError when its files do not fit together."""
+def load_located(
+    located: Located,
+    cache: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str = "auto",
+    threads: int = 0,
+) -> Encoder:
+    """Load a located model, ready to encode: with OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot.
+
+    `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together.
+    """
     if located.weights is None:
         return ColoursEncoder()
-    import torch  # here, not above: `colours` and the client commands start without it
+    digest = file_digest(located.weights)
+    reason = "as asked" if runtime == "torch" else _not_for_openvino(device, precision)
+    if not reason:
+        try:
+            return _on_openvino(located, digest, cache, precision, threads)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            reason = f"OpenVINO cannot run it: {error}"
+            if runtime == "openvino":
+                raise StartupError(f"model {located.name}: {reason}") from error
+            log.warning("model %s: %s", located.name, reason)
+    elif runtime == "openvino":
+        raise StartupError(f"model {located.name} cannot run with OpenVINO: {reason}")
+    return _in_torch(located, digest, device, precision, reason, threads)
+
+
+def _not_for_openvino(device: str, precision: str) -> str:
+    """Why torch must run the model; empty when OpenVINO can. A GPU is looked for without loading torch."""
+    if device.startswith("cuda") or (device == "auto" and any(path.exists() for path in GPU_DEVICES)):
+        return "for a GPU"
+    return "" if precision in ("auto", "fp32", "bf16") else f"for {precision}"
+
+
+def _on_openvino(located: Located, digest: str, cache: Path, precision: str, threads: int) -> Encoder:
+    from app.encoder.conversion import Recipe, converted
+    from app.encoder.openvino import OpenVinoEncoder, native_precision
+
+    precision = native_precision() if precision == "auto" else precision
+    recipe = Recipe(
+        located.name,
+        located.architecture,
+        str(located.weights),
+        digest,
+        located.preprocess,
+        located.quick_gelu,
+        half=precision != "fp32",
+    )
+    return OpenVinoEncoder(converted(recipe, cache), precision, threads)
+
+
+def _in_torch(located: Located, digest: str, device: str, precision: str, reason: str, threads: int) -> Encoder:
+    import torch  # here, not above: `colours`, OpenVINO and the client commands do without it
 
     from app.encoder import open_clip
 
     if threads:
         torch.set_num_threads(threads)
-    return open_clip.build(
+    device = open_clip.choose_device(device)
+    assert located.weights is not None
+    model = open_clip.build(
         located.name,
         located.architecture,
         located.weights,
-        file_digest(located.weights),
+        digest,
         preprocess=located.preprocess,
-        device=device,
-        precision=precision,
         quick_gelu=located.quick_gelu,
     )
+    return open_clip.OpenClipEncoder(model, device, open_clip.choose_precision(precision, device), reason)
 
 
 def file_digest(path: Path) -> str:
@@ -175,7 +233,7 @@ def _download(name: str, repository: str, files: tuple[str, ...], cache: Path) -
     for file in files:
         with suppress(LocalEntryNotFoundError):
             return Path(hf_hub_download(repository, file, cache_dir=cache, local_files_only=True))
-    logging.getLogger(__name__).info("looking for the weights of %s", name)
+    log.info("looking for the weights of %s", name)
     reached = True
     for file in files:
         try:

@@ -18,7 +18,7 @@ from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
 from app.encoder.batcher import Batcher
-from app.encoder.models import Located, load_located
+from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
 from app.library import Library
@@ -264,14 +264,8 @@ class Service:
         try:
             settings = self.settings
             self.pool.prewarm()
-            encoder = load_located(
-                self._located,
-                settings.data_dir / "models",
-                device=settings.device,
-                precision=settings.precision,
-                runtime=settings.runtime,
-                threads=settings.threads,
-            )
+            placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads)
+            encoder = load_located(self._located, settings.data_dir / "models", placement)
             space = encoder.space
             check_space(self.database, space)
             self.database.write(lambda c: embeddings.remember(c, space))

@@ -48,6 +48,7 @@ class Recipe:
     preprocess: dict[str, Any] | None = None
     quick_gelu: bool = False
     half: bool = False
+    cache: str = ""
 
     @property
     def key(self) -> str:
@@ -57,7 +58,7 @@ class Recipe:
             file = Path(self.architecture.removeprefix("local-dir:")) / "open_clip_config.json"
             configuration = file.read_text(encoding="utf-8")
         made_by = [f"{library} {version(library)}" for library in LIBRARIES]
-        said = json.dumps([FORMAT, asdict(replace(self, name="")), configuration, made_by])
+        said = json.dumps([FORMAT, asdict(replace(self, name="", cache="", weights="")), configuration, made_by])
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
@@ -110,6 +111,7 @@ def convert(recipe: Recipe, folder: Path) -> None:
         recipe.digest,
         preprocess=recipe.preprocess,
         quick_gelu=recipe.quick_gelu,
+        cache=recipe.cache,
     )
     size, reads = model.preprocessing.size, model.tokenization
     torch_encoder = OpenClipEncoder(model, "cpu", "fp32")

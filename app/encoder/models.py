@@ -59,6 +59,24 @@ class Located:
     quick_gelu: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how an encoder is to run; see Settings for the meaning of each."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    runtime: str = "auto"
+    threads: int = 0
+
+    def needs_torch(self) -> str:
+        """Why torch must run the model; empty when OpenVINO can. A GPU is looked for without loading torch."""
+        if self.runtime == "torch":
+            return "as asked"
+        if self.device.startswith("cuda") or (self.device == "auto" and any(path.exists() for path in GPU_DEVICES)):
+            return "for a GPU"
+        return "" if self.precision in ("auto", "fp32", "bf16") else f"for {self.precision}"
+
+
 def locate(name: str, cache: Path) -> Located:
     """Find the model's files, downloading them into `cache` if they must come from the hub.
 
@@ -83,82 +101,65 @@ def load(
     name: str, cache: Path, *, device: str = "auto", precision: str = "auto", runtime: str = "auto", threads: int = 0
 ) -> Encoder:
     """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
-    located = locate(name, cache)
-    return load_located(located, cache, device=device, precision=precision, runtime=runtime, threads=threads)
+    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads))
 
 
-def load_located(
-    located: Located,
-    cache: Path,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    runtime: str = "auto",
-    threads: int = 0,
-) -> Encoder:
+def load_located(located: Located, cache: Path, placement: Placement) -> Encoder:
     """Load a located model, ready to encode: with OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot.
 
     `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together.
     """
     if located.weights is None:
         return ColoursEncoder()
-    digest = file_digest(located.weights)
-    reason = "as asked" if runtime == "torch" else _not_for_openvino(device, precision)
+    reason = placement.needs_torch()
     if not reason:
         try:
-            return _on_openvino(located, digest, cache, precision, threads)
+            return _on_openvino(located, located.weights, cache, placement)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = f"OpenVINO cannot run it: {error}"
-            if runtime == "openvino":
-                raise StartupError(f"model {located.name}: {reason}") from error
             log.warning("model %s: %s", located.name, reason)
-    elif runtime == "openvino":
+    if placement.runtime == "openvino":
         raise StartupError(f"model {located.name} cannot run with OpenVINO: {reason}")
-    return _in_torch(located, digest, device, precision, reason, threads)
+    return _in_torch(located, located.weights, cache, placement, reason)
 
 
-def _not_for_openvino(device: str, precision: str) -> str:
-    """Why torch must run the model; empty when OpenVINO can. A GPU is looked for without loading torch."""
-    if device.startswith("cuda") or (device == "auto" and any(path.exists() for path in GPU_DEVICES)):
-        return "for a GPU"
-    return "" if precision in ("auto", "fp32", "bf16") else f"for {precision}"
-
-
-def _on_openvino(located: Located, digest: str, cache: Path, precision: str, threads: int) -> Encoder:
+def _on_openvino(located: Located, weights: Path, cache: Path, placement: Placement) -> Encoder:
     from app.encoder.conversion import Recipe, converted
     from app.encoder.openvino import OpenVinoEncoder, native_precision
 
-    precision = native_precision() if precision == "auto" else precision
+    precision = native_precision() if placement.precision == "auto" else placement.precision
     recipe = Recipe(
         located.name,
         located.architecture,
-        str(located.weights),
-        digest,
+        str(weights),
+        file_digest(weights),
         located.preprocess,
         located.quick_gelu,
         half=precision != "fp32",
+        cache=str(cache),
     )
-    return OpenVinoEncoder(converted(recipe, cache), precision, threads)
+    return OpenVinoEncoder(converted(recipe, cache), precision, placement.threads)
 
 
-def _in_torch(located: Located, digest: str, device: str, precision: str, reason: str, threads: int) -> Encoder:
+def _in_torch(located: Located, weights: Path, cache: Path, placement: Placement, reason: str) -> Encoder:
     import torch  # here, not above: `colours`, OpenVINO and the client commands do without it
 
     from app.encoder import open_clip
 
-    if threads:
-        torch.set_num_threads(threads)
-    device = open_clip.choose_device(device)
-    assert located.weights is not None
+    if placement.threads:
+        torch.set_num_threads(placement.threads)
+    device = open_clip.choose_device(placement.device)
+    precision = open_clip.choose_precision(placement.precision, device)
     model = open_clip.build(
         located.name,
         located.architecture,
-        located.weights,
-        digest,
+        weights,
+        file_digest(weights),
         preprocess=located.preprocess,
         quick_gelu=located.quick_gelu,
+        cache=str(cache),
     )
-    return open_clip.OpenClipEncoder(model, device, open_clip.choose_precision(precision, device), reason)
+    return open_clip.OpenClipEncoder(model, device, precision, reason)
 
 
 def file_digest(path: Path) -> str:

@@ -75,10 +75,12 @@ def build(
     *,
     preprocess: dict[str, Any] | None = None,
     quick_gelu: bool = False,
+    cache: str = "",
 ) -> Model:
     """Build the model `architecture` (open_clip's name, or `local-dir:PATH`) with these weights, on the CPU.
 
-    `digest` is the SHA-256 of the weights file, `preprocess` overrides what the architecture says.
+    `digest` is the SHA-256 of the weights file, `preprocess` overrides what the architecture says,
+    `cache` keeps what its tokenizer brings from the hub.
     Raises StartupError when weights and architecture do not fit.
     """
     local = Path(architecture.removeprefix("local-dir:")) if architecture.startswith("local-dir:") else None
@@ -97,14 +99,14 @@ def build(
         raise StartupError(f"model {name}: {weights.name} does not fit {architecture} ({why})") from error
     clip.eval().requires_grad_(False)
     settings = preprocessing_of(open_clip.get_model_preprocess_cfg(clip))
-    tokenization = tokenization_of(clip, architecture, local)
+    tokenization = tokenization_of(clip, architecture, local, cache)
     with torch.inference_mode():
         d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
     space = EmbeddingSpace(name, digest, d, settings.digest)
     return Model(clip, tokenization, space, settings, float(clip.logit_scale.float().exp()))
 
 
-def tokenization_of(clip: Any, architecture: str, folder: Path | None) -> Tokenization:
+def tokenization_of(clip: Any, architecture: str, folder: Path | None, cache: str = "") -> Tokenization:
     """How the model reads. A folder's own `tokenizer.json` counts where open_clip has no tokenizer for the model:
     its configuration names none of the hub, and its vocabulary is not CLIP's."""
     _, pool, eos = text_tower(clip)
@@ -114,7 +116,7 @@ def tokenization_of(clip: Any, architecture: str, folder: Path | None) -> Tokeni
         named = open_clip.get_model_config(architecture) or {}
         if not named.get("text_cfg", {}).get("hf_tokenizer_name") and getattr(tower, "vocab_size", 0) != CLIP_WORDS:
             source = str(folder / "tokenizer.json")
-    return Tokenization(source, int(tower.context_length), pool, eos)
+    return Tokenization(source, int(tower.context_length), pool, eos, cache)
 
 
 def preprocessing_of(config: dict[str, Any]) -> Preprocessing:

@@ -17,6 +17,7 @@ import numpy as np
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
+from app.encoder import golden
 from app.encoder.batcher import Batcher
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
@@ -99,6 +100,24 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
             f"the data directory was filled with model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
             f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
             f" --model {space.model}` to encode its pictures anew"
+        )
+
+
+def check_golden(database: Database, encoder: Encoder) -> None:
+    """Raise StartupError if the model gives other vectors than when the data directory was first filled with it.
+
+    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies.
+    """
+    space = encoder.space
+    now = np.concatenate([golden.of_pictures(encoder), golden.of_texts(encoder)])
+    kept = database.read(lambda c: embeddings.golden(c, space.fingerprint))
+    if kept is None or len(kept) != now.nbytes:  # none, or of other inputs
+        database.write(lambda c: embeddings.keep_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
+    elif not golden.same(now, np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)):
+        raise StartupError(
+            f"model {space.model} gives other vectors here than those of the data directory, though its weights are"
+            f" the same: a library has changed; install the versions of requirements/run.txt, or run"
+            f" `sightline reembed --model {space.model}`"
         )
 
 
@@ -269,7 +288,8 @@ class Service:
             space = encoder.space
             check_space(self.database, space)
             self.database.write(lambda c: embeddings.remember(c, space))
-            batcher = Batcher(encoder, settings.max_concurrent_queries)
+            check_golden(self.database, encoder)
+            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             engine = Engine(encoder, batcher, Searcher(self.database, encoder, batcher, self.pool, self._index))
             for target in TARGETS:
                 self._follow(engine, target)

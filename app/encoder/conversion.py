@@ -62,6 +62,20 @@ class Recipe:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
+def opened(recipe: Recipe, cache: Path, precision: str, threads: int) -> OpenVinoEncoder:
+    """The recipe's model, ready to encode. What was compiled before but cannot be read is made anew.
+
+    Raises what `converted` raises.
+    """
+    folder = converted(recipe, cache)
+    try:
+        return OpenVinoEncoder(folder, precision, threads)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        log.warning("the compiled form of %s is damaged (%s); making it anew", recipe.name, type(error).__name__)
+        shutil.rmtree(folder, ignore_errors=True)
+        return OpenVinoEncoder(converted(recipe, cache), precision, threads)
+
+
 def converted(recipe: Recipe, cache: Path) -> Path:
     """The folder with the recipe's compiled form below `cache`, made if it is not there.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.encoder.catalogue import full_name, nearest
 from app.encoder.colours import ColoursEncoder
 from app.encoder.protocol import Encoder
 from app.errors import StartupError
@@ -24,28 +25,6 @@ WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
 HUB_SECONDS = 10.0  # for the hub to answer at all
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A line of `sightline models`."""
-
-    name: str
-    size: str
-    languages: str
-    note: str
-
-
-LISTED = (
-    Listed("starter", "built in", "en, zh", "drawings and emoji; works with no download; does not know photographs"),
-    Listed("colours", "built in", "en, zh", "sees colours only; for trying out an installation"),
-    Listed("ViT-B-32/laion2b_s34b_b79k", "151 M", "en", "photographs; a good first choice on a CPU"),
-    Listed("ViT-L-14/datacomp_xl_s13b_b90k", "428 M", "en", "photographs; better and slower, for a GPU"),
-    Listed("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "366 M", "100", "photographs in many languages"),
-    Listed("hf-hub:ORG/REPO", "", "", "any open_clip model of the hub that has safetensors"),
-    Listed("NAME:FILE.safetensors", "", "", "any open_clip architecture with weights from a local file"),
-    Listed("local-dir:FOLDER", "", "", "a folder with open_clip_config.json, weights and tokenizer"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +61,7 @@ def locate(name: str, cache: Path) -> Located:
 
     Raises StartupError, with one line that says what to do, when they cannot be had.
     """
+    name = full_name(name)
     if name == "colours":
         return Located(name, name, None)
     if name == "starter":
@@ -94,7 +74,8 @@ def locate(name: str, cache: Path) -> Located:
         return _file(name)
     if "/" in name:
         return _tag(name, cache)
-    raise StartupError(f"unknown model {name!r}; `sightline models` lists what there is")
+    hint = nearest(name, []) or "; `sightline models` lists what there is"
+    raise StartupError(f"unknown model {name!r}{hint}")
 
 
 def load(
@@ -124,8 +105,8 @@ def load_located(located: Located, cache: Path, placement: Placement) -> Encoder
 
 
 def _on_openvino(located: Located, weights: Path, cache: Path, placement: Placement) -> Encoder:
-    from app.encoder.conversion import Recipe, converted
-    from app.encoder.openvino import OpenVinoEncoder, native_precision
+    from app.encoder.conversion import Recipe, opened
+    from app.encoder.openvino import native_precision
 
     precision = native_precision() if placement.precision == "auto" else placement.precision
     recipe = Recipe(
@@ -138,7 +119,7 @@ def _on_openvino(located: Located, weights: Path, cache: Path, placement: Placem
         half=precision != "fp32",
         cache=str(cache),
     )
-    return OpenVinoEncoder(converted(recipe, cache), precision, placement.threads)
+    return opened(recipe, cache, precision, placement.threads)
 
 
 def _in_torch(located: Located, weights: Path, cache: Path, placement: Placement, reason: str) -> Encoder:
@@ -186,7 +167,8 @@ def _file(name: str) -> Located:
     import open_clip
 
     if architecture not in open_clip.list_models():
-        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}")
+        hint = nearest(architecture, open_clip.list_models())
+        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}{hint}")
     return Located(name, architecture, weights)
 
 
@@ -195,7 +177,8 @@ def _tag(name: str, cache: Path) -> Located:
 
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
-        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}")
+        hint = nearest(architecture, open_clip.list_models())
+        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}{hint}")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if not config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"

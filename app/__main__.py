@@ -16,7 +16,7 @@ from app.errors import SightlineError
 from app.options import options, settings_from
 from app.settings import Settings
 
-DATA = ("data_dir", "model", "precision", "device", "threads", "decoders", "batch_size")
+DATA = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 LOGS = ("log_level", "log_json")
 
 

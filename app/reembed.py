@@ -33,7 +33,11 @@ def reembed(settings: Settings, console: Console) -> None:
                 "a worker runs on the data directory; end it first, or it would add vectors of its model"
             )
         encoder = load(
-            settings.model, settings.data_dir / "models", device=settings.device, precision=settings.precision
+            settings.model,
+            settings.data_dir / "models",
+            device=settings.device,
+            precision=settings.precision,
+            runtime=settings.runtime,
         )
         space = encoder.space
         known = library.database.read(texts.all_of)

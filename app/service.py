@@ -17,8 +17,9 @@ import numpy as np
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
+from app.encoder import golden
 from app.encoder.batcher import Batcher
-from app.encoder.models import Located, load_located
+from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
 from app.library import Library
@@ -99,6 +100,24 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
             f"the data directory was filled with model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
             f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
             f" --model {space.model}` to encode its pictures anew"
+        )
+
+
+def check_golden(database: Database, encoder: Encoder) -> None:
+    """Raise StartupError if the model gives other vectors than when the data directory was first filled with it.
+
+    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies.
+    """
+    space = encoder.space
+    now = np.concatenate([golden.of_pictures(encoder), golden.of_texts(encoder)])
+    kept = database.read(lambda c: embeddings.golden(c, space.fingerprint))
+    if kept is None or len(kept) != now.nbytes:  # none, or of other inputs
+        database.write(lambda c: embeddings.keep_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
+    elif not golden.same(now, np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)):
+        raise StartupError(
+            f"model {space.model} gives other vectors here than those of the data directory, though its weights are"
+            f" the same: a library has changed; install the versions of requirements/run.txt, or run"
+            f" `sightline reembed --model {space.model}`"
         )
 
 
@@ -231,6 +250,7 @@ class Service:
             "weights": space.weights,
             "image_size": encoder.preprocessing.size,
             "device": encoder.device,
+            "runtime": encoder.runtime,
         }
 
     def _index_stats(self) -> dict[str, object] | None:
@@ -263,12 +283,13 @@ class Service:
         try:
             settings = self.settings
             self.pool.prewarm()
-            encoder = load_located(
-                self._located, device=settings.device, precision=settings.precision, threads=settings.threads
-            )
-            check_space(self.database, encoder.space)
-            self.database.write(lambda c: embeddings.remember(c, encoder.space))
-            batcher = Batcher(encoder, settings.max_concurrent_queries)
+            placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads)
+            encoder = load_located(self._located, settings.data_dir / "models", placement)
+            space = encoder.space
+            check_space(self.database, space)
+            self.database.write(lambda c: embeddings.remember(c, space))
+            check_golden(self.database, encoder)
+            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             engine = Engine(encoder, batcher, Searcher(self.database, encoder, batcher, self.pool, self._index))
             for target in TARGETS:
                 self._follow(engine, target)
@@ -277,7 +298,7 @@ class Service:
                 while not follower.wait_for(head, 1.0) and follower.alive():
                     log.info("the index of %s is catching up: %d of %d", target, follower.applied_seq, head)
             self._engine = engine
-            log.info("ready: model %s on %s, d %d", encoder.space.model, encoder.device, encoder.space.d)
+            log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error
         except Exception as error:

@@ -28,7 +28,14 @@ class Settings(BaseSettings):
         description="Encoder: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
     )
     precision: str = Field(
-        "auto", pattern="^(auto|fp32|bf16|fp16)$", description="Weights' precision: auto, fp32, bf16 or fp16."
+        "auto",
+        pattern="^(auto|fp32|bf16|fp16)$",
+        description="Precision: fp32, bf16, fp16 (a GPU's), or auto, the fastest that the machine has.",
+    )
+    runtime: str = Field(
+        "auto",
+        pattern="^(auto|openvino|torch)$",
+        description="What runs the encoder: auto is OpenVINO on a CPU and torch on a GPU.",
     )
     device: str = Field("auto", description="Where the encoder runs: auto, cpu, cuda or cuda:N.")
     workers: int = Field(1, ge=0, le=64, description="Worker processes that serve starts and supervises.")
@@ -52,6 +59,7 @@ class Settings(BaseSettings):
     max_k: int = Field(1_000, ge=1, description="Most hits of one search.")
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
+    query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
     archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from app.encoder.models import LISTED
+from app.encoder.catalogue import FORMS, LISTED
 from app.ingest import plain
 
 
@@ -47,7 +47,26 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
 
 def show_models(console: Console) -> None:
     """The models that are known, as a table."""
-    table = Table(Column("model", overflow="fold"), "size", "languages", "for")
+    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
+    table = Table(
+        Column("model, and its short name", overflow="fold"),
+        Column("millions", **right),
+        Column("MiB", **right),
+        Column("d", **right),
+        Column("recall", **right),
+        "languages",
+        "licence",
+        "for",
+    )
     for model in LISTED:
-        table.add_row(model.name, model.size, model.languages, model.note)
+        size, memory = (f"{model.parameters:g}", str(model.memory)) if model.parameters else ("", "")
+        recall = f"{model.recall:.3f}" if model.recall else ""
+        name = f"{model.name}\n{model.alias}" if model.alias else model.name
+        table.add_row(name, size, memory, str(model.d), recall, model.languages, model.licence, model.note)
     console.print(table)
+    console.print(
+        "millions: parameters. MiB: weights in bf16. recall: of MS COCO's captions, the share whose picture is among"
+        " the first five, as open_clip publishes it."
+    )
+    for form, meaning in FORMS:
+        console.print(f"{form:24}{meaning}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 
 from app.encoder.models import load
@@ -16,8 +17,12 @@ from app.worker import Options, Worker
 log = logging.getLogger(__name__)
 
 
+POLITE = 10  # niceness: searches are answered by another process and come first
+
+
 def work(settings: Settings, parent: int | None = None) -> None:
     """Work until SIGTERM or SIGINT; with `parent` (a process id), never longer than that lives."""
+    os.nice(POLITE)
     if parent is None:
         _work(settings)
         return
@@ -37,6 +42,7 @@ def _work(settings: Settings) -> None:
             settings.data_dir / "models",
             device=settings.device,
             precision=settings.precision,
+            runtime=settings.runtime,
             threads=settings.threads,
         )
         check_space(library.database, encoder.space)

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.client import Client
-from app.demo import await_ready, free_port, gallery, load_texts, served
+from app.demo import await_ready, free_port, load_texts, served
+from app.samples import gallery
 from app.settings import Settings
 
 QUERIES = 1_000

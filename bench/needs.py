@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.client import Client
-from app.demo import await_ready, free_port, gallery, served
+from app.demo import await_ready, free_port, served
 from app.process import again, importing
+from app.samples import gallery
 
 HOST = "127.0.0.1"
 MIB = 1 << 20

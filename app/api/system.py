@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from app.api.depends import CollectionDep, LanesDep, ServiceDep
-from app.encoder.models import LISTED
+from app.encoder.catalogue import LISTED
 
 router = APIRouter(tags=["system"])
 
@@ -22,7 +21,7 @@ async def stats(service: ServiceDep, lanes: LanesDep, collection: CollectionDep)
 @router.get("/v1/models")
 async def models(service: ServiceDep) -> dict[str, Any]:
     """The models known, and which one is loaded."""
-    return {"models": [asdict(model) for model in LISTED], "loaded": service.model()}
+    return {"models": [model.described() for model in LISTED], "loaded": service.model()}
 
 
 @router.get("/livez")

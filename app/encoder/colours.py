@@ -37,6 +37,7 @@ class ColoursEncoder:
     """d = 12 shares of the named colours, and 48 weak numbers for where the light is."""
 
     device = "cpu"
+    runtime = "numpy"
     temperature = 20.0
 
     def __init__(self) -> None:

@@ -12,37 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.encoder.catalogue import full_name, nearest
 from app.encoder.colours import ColoursEncoder
 from app.encoder.protocol import Encoder
 from app.errors import StartupError
 
+log = logging.getLogger(__name__)
+
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux's own, and that of Windows below it
 STARTER = Path(__file__).parent / "starter"
 WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
 HUB_SECONDS = 10.0  # for the hub to answer at all
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A line of `sightline models`."""
-
-    name: str
-    size: str
-    languages: str
-    note: str
-
-
-LISTED = (
-    Listed("starter", "built in", "en, zh", "drawings and emoji; works with no download; does not know photographs"),
-    Listed("colours", "built in", "en, zh", "sees colours only; for trying out an installation"),
-    Listed("ViT-B-32/laion2b_s34b_b79k", "151 M", "en", "photographs; a good first choice on a CPU"),
-    Listed("ViT-L-14/datacomp_xl_s13b_b90k", "428 M", "en", "photographs; better and slower, for a GPU"),
-    Listed("xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "366 M", "100", "photographs in many languages"),
-    Listed("hf-hub:ORG/REPO", "", "", "any open_clip model of the hub that has safetensors"),
-    Listed("NAME:FILE.safetensors", "", "", "any open_clip architecture with weights from a local file"),
-    Listed("local-dir:FOLDER", "", "", "a folder with open_clip_config.json, weights and tokenizer"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +38,30 @@ class Located:
     quick_gelu: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how an encoder is to run; see Settings for the meaning of each."""
+
+    device: str = "auto"
+    precision: str = "auto"
+    runtime: str = "auto"
+    threads: int = 0
+
+    def needs_torch(self) -> str:
+        """Why torch must run the model; empty when OpenVINO can. A GPU is looked for without loading torch."""
+        if self.runtime == "torch":
+            return "as asked"
+        if self.device.startswith("cuda") or (self.device == "auto" and any(path.exists() for path in GPU_DEVICES)):
+            return "for a GPU"
+        return "" if self.precision in ("auto", "fp32", "bf16") else f"for {self.precision}"
+
+
 def locate(name: str, cache: Path) -> Located:
     """Find the model's files, downloading them into `cache` if they must come from the hub.
 
     Raises StartupError, with one line that says what to do, when they cannot be had.
     """
+    name = full_name(name)
     if name == "colours":
         return Located(name, name, None)
     if name == "starter":
@@ -73,34 +74,73 @@ def locate(name: str, cache: Path) -> Located:
         return _file(name)
     if "/" in name:
         return _tag(name, cache)
-    raise StartupError(f"unknown model {name!r}; `sightline models` lists what there is")
+    hint = nearest(name, []) or "; `sightline models` lists what there is"
+    raise StartupError(f"unknown model {name!r}{hint}")
 
 
-def load(name: str, cache: Path, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
+def load(
+    name: str, cache: Path, *, device: str = "auto", precision: str = "auto", runtime: str = "auto", threads: int = 0
+) -> Encoder:
     """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
-    return load_located(locate(name, cache), device=device, precision=precision, threads=threads)
+    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads))
 
 
-def load_located(located: Located, *, device: str = "auto", precision: str = "auto", threads: int = 0) -> Encoder:
-    """Load a located model, ready to encode. Raises StartupError when its files do not fit together."""
+def load_located(located: Located, cache: Path, placement: Placement) -> Encoder:
+    """Load a located model, ready to encode: with OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot.
+
+    `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together.
+    """
     if located.weights is None:
         return ColoursEncoder()
-    import torch  # here, not above: `colours` and the client commands start without it
+    reason = placement.needs_torch()
+    if not reason:
+        try:
+            return _on_openvino(located, located.weights, cache, placement)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            reason = f"OpenVINO cannot run it: {error}"
+            log.warning("model %s: %s", located.name, reason)
+    if placement.runtime == "openvino":
+        raise StartupError(f"model {located.name} cannot run with OpenVINO: {reason}")
+    return _in_torch(located, located.weights, cache, placement, reason)
+
+
+def _on_openvino(located: Located, weights: Path, cache: Path, placement: Placement) -> Encoder:
+    from app.encoder.conversion import Recipe, opened
+    from app.encoder.openvino import native_precision
+
+    precision = native_precision() if placement.precision == "auto" else placement.precision
+    recipe = Recipe(
+        located.name,
+        located.architecture,
+        str(weights),
+        file_digest(weights),
+        located.preprocess,
+        located.quick_gelu,
+        half=precision != "fp32",
+        cache=str(cache),
+    )
+    return opened(recipe, cache, precision, placement.threads)
+
+
+def _in_torch(located: Located, weights: Path, cache: Path, placement: Placement, reason: str) -> Encoder:
+    import torch  # here, not above: `colours`, OpenVINO and the client commands do without it
 
     from app.encoder import open_clip
 
-    if threads:
-        torch.set_num_threads(threads)
-    return open_clip.build(
+    if placement.threads:
+        torch.set_num_threads(placement.threads)
+    device = open_clip.choose_device(placement.device)
+    precision = open_clip.choose_precision(placement.precision, device)
+    model = open_clip.build(
         located.name,
         located.architecture,
-        located.weights,
-        file_digest(located.weights),
+        weights,
+        file_digest(weights),
         preprocess=located.preprocess,
-        device=device,
-        precision=precision,
         quick_gelu=located.quick_gelu,
+        cache=str(cache),
     )
+    return open_clip.OpenClipEncoder(model, device, precision, reason)
 
 
 def file_digest(path: Path) -> str:
@@ -127,7 +167,8 @@ def _file(name: str) -> Located:
     import open_clip
 
     if architecture not in open_clip.list_models():
-        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}")
+        hint = nearest(architecture, open_clip.list_models())
+        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}{hint}")
     return Located(name, architecture, weights)
 
 
@@ -136,7 +177,8 @@ def _tag(name: str, cache: Path) -> Located:
 
     architecture, _, tag = name.partition("/")
     if architecture not in open_clip.list_models():
-        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}")
+        hint = nearest(architecture, open_clip.list_models())
+        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}{hint}")
     config = open_clip.get_pretrained_cfg(architecture, tag)
     if not config:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
@@ -175,7 +217,7 @@ def _download(name: str, repository: str, files: tuple[str, ...], cache: Path) -
     for file in files:
         with suppress(LocalEntryNotFoundError):
             return Path(hf_hub_download(repository, file, cache_dir=cache, local_files_only=True))
-    logging.getLogger(__name__).info("looking for the weights of %s", name)
+    log.info("looking for the weights of %s", name)
     reached = True
     for file in files:
         try:

@@ -1,49 +1,55 @@
-"""An encoder on open_clip: torch, on CUDA when there is one."""
+"""Models of open_clip: built from their files, and an encoder that runs them in torch, on CUDA when there is one."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
 import torch
-from tokenizers import Tokenizer
 
 from app.encoder.protocol import Embeddings, Pixels, normalised
+from app.encoder.tokens import Tokenization
+from app.encoder.towers import ImageTower, text_tower
 from app.errors import StartupError
 from app.types import EmbeddingSpace, Preprocessing
 
-Tokenize = Callable[[Sequence[str]], torch.Tensor]
-
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CLIP_WORDS = 49_408  # the vocabulary that open_clip's own tokenizer has
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An open_clip model with all that is needed to run it: how it reads, how it sees, what its vectors mean."""
+
+    clip: Any
+    tokenization: Tokenization
+    space: EmbeddingSpace
+    preprocessing: Preprocessing
+    temperature: float
 
 
 class OpenClipEncoder:
-    """Any open_clip model with its own tokenizer and preprocessing."""
+    """Any open_clip model in torch, with its own tokenizer and preprocessing."""
 
-    def __init__(
-        self,
-        model: Any,
-        tokenize: Tokenize,
-        space: EmbeddingSpace,
-        preprocessing: Preprocessing,
-        device: str,
-        precision: str,
-    ) -> None:
-        self.space = space
-        self.preprocessing = preprocessing
+    def __init__(self, model: Model, device: str, precision: str, reason: str = "") -> None:
+        self.space = model.space
+        self.preprocessing = model.preprocessing
+        self.temperature = model.temperature
         self.device = device
+        self.runtime = f"torch {precision}" + (f" ({reason})" if reason else "")
         self._dtype = PRECISIONS[precision]
-        self._model = model.to(device=device, dtype=self._dtype).eval().requires_grad_(False)
-        self._tokenize = tokenize
+        model.clip.to(device=device, dtype=self._dtype)
+        self._images = ImageTower(model.clip)
+        self._texts, _, _ = text_tower(model.clip)
+        self._tokenize = model.tokenization.tokenizer()
         self._lock = threading.Lock()  # one forward pass at a time: more would only share the same cores
-        self._mean = torch.tensor(preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(preprocessing.std, device=device).view(1, 3, 1, 1) * 255
-        self.temperature = float(self._model.logit_scale.float().exp())
+        self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(model.preprocessing.std, device=device).view(1, 3, 1, 1) * 255
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:
@@ -51,14 +57,14 @@ class OpenClipEncoder:
         with self._lock:
             batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
             batch = ((batch.float() - self._mean) / self._std).to(self._dtype)
-            return normalised(self._model.encode_image(batch).float().cpu().numpy())
+            return normalised(self._images(batch).float().cpu().numpy())
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """n texts to float32 [n, d], rows of length 1. Texts past the model's length are cut."""
         with self._lock:
-            tokens = self._tokenize(list(texts)).to(self.device)
-            return normalised(self._model.encode_text(tokens).float().cpu().numpy())
+            tokens = torch.from_numpy(self._tokenize(texts)).to(self.device)
+            return normalised(self._texts(tokens).float().cpu().numpy())
 
 
 def build(
@@ -67,21 +73,19 @@ def build(
     weights: Path,
     digest: str,
     *,
-    preprocess: dict[str, Any] | None,
-    device: str,
-    precision: str,
+    preprocess: dict[str, Any] | None = None,
     quick_gelu: bool = False,
-) -> OpenClipEncoder:
-    """Build the model `architecture` (open_clip's name, or `local-dir:PATH`) with these weights.
+    cache: str = "",
+) -> Model:
+    """Build the model `architecture` (open_clip's name, or `local-dir:PATH`) with these weights, on the CPU.
 
-    `digest` is the SHA-256 of the weights file, `preprocess` overrides what the architecture says.
+    `digest` is the SHA-256 of the weights file, `preprocess` overrides what the architecture says,
+    `cache` keeps what its tokenizer brings from the hub.
     Raises StartupError when weights and architecture do not fit.
     """
-    device = choose_device(device)
-    precision = choose_precision(precision, device)
-    local = architecture.removeprefix("local-dir:") if architecture.startswith("local-dir:") else None
+    local = Path(architecture.removeprefix("local-dir:")) if architecture.startswith("local-dir:") else None
     try:
-        model = open_clip.create_model(
+        clip = open_clip.create_model(
             architecture,
             pretrained=None if local else str(weights),
             force_preprocess_cfg=preprocess,
@@ -93,15 +97,26 @@ def build(
     except Exception as error:
         why = _first_line(error)
         raise StartupError(f"model {name}: {weights.name} does not fit {architecture} ({why})") from error
-    settings = preprocessing_of(open_clip.get_model_preprocess_cfg(model))
-    tokenizer_file = Path(local) / "tokenizer.json" if local else None
-    if tokenizer_file is not None and tokenizer_file.is_file():
-        tokenize = file_tokenizer(tokenizer_file, context_length(model))
-    else:
-        tokenize = open_clip.get_tokenizer(architecture)
-    d = int(model.encode_text(tokenize(["a"])).shape[-1])
+    clip.eval().requires_grad_(False)
+    settings = preprocessing_of(open_clip.get_model_preprocess_cfg(clip))
+    tokenization = tokenization_of(clip, architecture, local, cache)
+    with torch.inference_mode():
+        d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
     space = EmbeddingSpace(name, digest, d, settings.digest)
-    return OpenClipEncoder(model, tokenize, space, settings, device, precision)
+    return Model(clip, tokenization, space, settings, float(clip.logit_scale.float().exp()))
+
+
+def tokenization_of(clip: Any, architecture: str, folder: Path | None, cache: str = "") -> Tokenization:
+    """How the model reads. A folder's own `tokenizer.json` counts where open_clip has no tokenizer for the model:
+    its configuration names none of the hub, and its vocabulary is not CLIP's."""
+    _, pool, eos = text_tower(clip)
+    tower = getattr(clip, "text", clip)
+    source = architecture
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        named = open_clip.get_model_config(architecture) or {}
+        if not named.get("text_cfg", {}).get("hf_tokenizer_name") and getattr(tower, "vocab_size", 0) != CLIP_WORDS:
+            source = str(folder / "tokenizer.json")
+    return Tokenization(source, int(tower.context_length), pool, eos, cache)
 
 
 def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
@@ -121,24 +136,6 @@ def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
         mean=tuple(settings["mean"]),
         std=tuple(settings["std"]),
     )
-
-
-def file_tokenizer(path: Path, length: int) -> Tokenize:
-    """A tokenizer from a `tokenizer.json`: ids int64 [n, length], padded with 0, the end kept when cut."""
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.enable_padding(pad_id=0, length=length)
-    tokenizer.enable_truncation(max_length=length)
-
-    def tokenize(texts: Sequence[str]) -> torch.Tensor:
-        return torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=torch.int64)
-
-    return tokenize
-
-
-def context_length(model: Any) -> int:
-    """How many tokens a text may have."""
-    tower = getattr(model, "text", model)
-    return int(tower.context_length)
 
 
 def choose_device(device: str) -> str:

@@ -18,7 +18,7 @@ class Encoder(Protocol):
     """Maps pictures and texts into one space, in which the cosine says how well they fit.
 
     `temperature` is the factor on the cosines before the softmax of zero-shot classification (the model's
-    own learnt `exp(logit_scale)`); `device` says where it runs, for people.
+    own learnt `exp(logit_scale)`); `device` says where it runs and `runtime` what runs it and why, for people.
     """
 
     @property
@@ -32,6 +32,9 @@ class Encoder(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def runtime(self) -> str: ...
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] (RGB) to float32 [n, d], rows of length 1."""

@@ -98,7 +98,19 @@ def space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
     return EmbeddingSpace(*row) if row else None
 
 
+def golden(c: apsw.Connection, fingerprint: str) -> bytes | None:
+    """The golden vectors of a space, if any were kept: float32, little endian."""
+    row = fetch_one(c, "SELECT golden FROM spaces WHERE fingerprint = ?", (fingerprint,))
+    return row[0] if row else None
+
+
+def keep_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
+    """Keep the golden vectors of a space."""
+    c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
+
+
 def forget(c: apsw.Connection) -> None:
     """Drop every vector and every stamp: the collections can then be filled by another model."""
     c.execute("DELETE FROM embeddings")
+    c.execute("UPDATE spaces SET golden = NULL")
     c.execute("UPDATE collections SET space = NULL")

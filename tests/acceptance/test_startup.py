@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ import pytest
 from app.server import bind
 from tests.acceptance.commands import refused, sightline
 from tests.acceptance.processes import descendants, running, unlocked
+from tests.app.encoder.small import make_model
 from tests.pictures import picture
 from tests.servers import RunningServer, until
 
@@ -108,32 +108,6 @@ def test_a_damaged_database_is_refused_and_left_alone(damage: str, tmp_path: Pat
     refused(sightline("verify", "--data-dir", data), "sightline.db")
 
 
-def tiny_model(folder: Path) -> str:
-    """A CLIP of random weights, small enough to be made here; its name."""
-    import open_clip
-    import torch
-    from safetensors.torch import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    words = {"[PAD]": 0, "[UNK]": 1, "red": 2, "blue": 3, "[END]": 4}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", 4)])
-    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16}
-    text = {"context_length": 8, "vocab_size": len(words), "width": 16, "heads": 1, "layers": 1}
-    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-    preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    folder.mkdir()
-    torch.manual_seed(1)
-    model = open_clip.model.CLIP(**config)
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, str(folder / "open_clip_model.safetensors"))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    described = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
-    (folder / "open_clip_config.json").write_text(described)
-    return f"local-dir:{folder}"
-
-
 @pytest.mark.timeout(400)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
@@ -142,8 +116,8 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
         for n in range(3):
             assert server.upload(picture(seed=n), id=f"p{n}", caption=f"c{n}").json()["status"] == "ready"
         server.http.post("/v1/texts", json={"texts": [{"id": "t", "text": "red"}]})
-    other = tiny_model(tmp_path / "model")
-    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)  # not SOON: it loads torch twice
+    other = make_model(tmp_path / "model")
+    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)  # not SOON: it converts the model
     line = refused(ended, "colours", f"sightline reembed --model {other}")
     assert "60" in line
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from app.encoder.models import LISTED
+from app.encoder.catalogue import LISTED
 from app.show import show_hits, show_models, show_status, words_of
 
 
@@ -69,4 +69,7 @@ def test_status_tells_model_and_index() -> None:
 
 def test_every_listed_model_is_shown() -> None:
     out = printed(show_models)
-    assert all(model.name in out for model in LISTED)
+    flat = "".join(out.split())
+    assert all("".join(model.note.split()) in flat or model.alias in out for model in LISTED)
+    assert all(model.alias in out for model in LISTED)
+    assert "local-dir:FOLDER" in out

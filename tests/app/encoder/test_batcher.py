@@ -201,3 +201,18 @@ def test_many_threads_at_once_each_get_their_own_answer(encoder: GatedEncoder) -
     batcher.close()
     assert wrong == []
     assert sum(rows for _, rows in encoder.passes) == 300
+
+
+def test_a_text_that_was_asked_before_needs_no_pass(encoder: GatedEncoder) -> None:
+    encoder.gate.set()
+    batcher = Batcher(encoder, permits=8, remembered=1 << 20)
+    try:
+        first = batcher.texts(["red", "blue"]).result(WAIT)
+        passes = len(encoder.passes)
+        again = batcher.texts(["blue", "red"]).result(WAIT)
+        np.testing.assert_array_equal(again, first[::-1])
+        assert len(encoder.passes) == passes
+        batcher.texts(["blue", "green"]).result(WAIT)
+        assert len(encoder.passes) == passes + 1
+    finally:
+        batcher.close()

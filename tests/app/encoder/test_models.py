@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from app.encoder.colours import ColoursEncoder
-from app.encoder.models import HUB_NAMES, LISTED, STARTER, WEIGHTS, Located, file_digest, load, locate
+from app.encoder.models import HUB_NAMES, STARTER, WEIGHTS, Located, file_digest, load, locate
 from app.errors import StartupError
 
 LOCATE = """
@@ -84,12 +84,6 @@ def test_a_weights_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_the_list_begins_with_what_works_without_a_download() -> None:
-    assert [model.name for model in LISTED[:2]] == ["starter", "colours"]
-    assert len({model.name for model in LISTED}) == len(LISTED)
-    assert all(model.note for model in LISTED)
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode
-from app.encoder.models import WEIGHTS, load
-from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, file_tokenizer, preprocessing_of
+from app.encoder import models as known
+from app.encoder.models import WEIGHTS
+from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, preprocessing_of
 from app.encoder.protocol import Embeddings, checked
 from app.errors import StartupError
+from tests.app.encoder.small import WORDS, make_model
 from tests.pictures import picture
 
 CONFIG: dict[str, Any] = {
@@ -30,6 +32,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
+load = partial(known.load, runtime="torch")
 TEXTS = ["a red car", "A  Blue CAT!", "笑脸", "", "word " * 100]
 NAME = "sightline-test-small"
 
@@ -196,23 +199,11 @@ def test_threads_may_share_one_encoder(tmp_path: Path) -> None:
     assert isinstance(encoder, OpenClipEncoder)
 
 
-def test_a_tokenizer_of_the_folder_is_used_padded_and_cut_with_its_end(tmp_path: Path) -> None:
-    words = {"[pad]": 0, "[end]": 1, "[unk]": 2, "red": 3, "car": 4}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[unk]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A [end]", special_tokens=[("[end]", 1)])
-    folder = tmp_path / "model"
-    name = folder_of(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    tokenize = file_tokenizer(folder / "tokenizer.json", 5)
-    assert tokenize(["red car", "", "red red red red red red red"]).tolist() == [
-        [3, 4, 1, 0, 0],
-        [1, 0, 0, 0, 0],
-        [3, 3, 3, 3, 1],
-    ]
-    encoder = load(name, tmp_path, device="cpu")
-    long = file_tokenizer(folder / "tokenizer.json", 16)(["red car", "car"])
-    theirs = unit(reference(folder).encode_text(long))
+def test_a_tokenizer_of_the_folder_is_used_where_the_vocabulary_is_not_clips(tmp_path: Path) -> None:
+    encoder = load(make_model(tmp_path / "model"), tmp_path, device="cpu")
+    red, car, end = (WORDS.index(word) for word in ("red", "car", "[end]"))
+    tokens = torch.tensor([[red, car, end] + [0] * 13, [car, end] + [0] * 14])
+    theirs = unit(reference(tmp_path / "model").encode_text(tokens))
     assert ((encoder.encode_texts(["red car", "car"]) * theirs).sum(axis=1) >= 0.999).all()
 
 

@@ -1,0 +1,212 @@
+"""Converts a model for OpenVINO, in a process of its own, so that torch is never loaded where queries are answered.
+
+`converted` gives the folder of a model's compiled form, made on the first call and kept under a name that
+changes with the weights, the configuration and every library that has a part in it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.encoder.openvino import CARD, IMAGE, TEXT, Card, OpenVinoEncoder, runtime
+from app.errors import StartupError
+from app.process import die_with, importing
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of what is written; a new number makes every model be converted anew
+LIBRARIES = ("openvino", "torch", "open_clip_torch", "timm")
+ALIKE = 0.999  # least cosine between a converted tower and torch's own, over PROBES
+PROBES = ("a red car", "two cats next to a cake, by the sea", "笑脸", "x")
+MISFIT = 3  # exit status of a conversion whose weights do not fit: torch would fail too
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a conversion is made from. `half` keeps weights in 16 bits, exact for weights that were published so."""
+
+    name: str
+    architecture: str
+    weights: str
+    digest: str
+    preprocess: dict[str, Any] | None = None
+    quick_gelu: bool = False
+    half: bool = False
+    cache: str = ""
+
+    @property
+    def key(self) -> str:
+        """16 hex digits over everything that decides the outcome; the name is no part of it."""
+        configuration = ""
+        if self.architecture.startswith("local-dir:"):
+            file = Path(self.architecture.removeprefix("local-dir:")) / "open_clip_config.json"
+            configuration = file.read_text(encoding="utf-8")
+        made_by = [f"{library} {version(library)}" for library in LIBRARIES]
+        said = json.dumps([FORMAT, asdict(replace(self, name="", cache="", weights="")), configuration, made_by])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def opened(recipe: Recipe, cache: Path, precision: str, threads: int) -> OpenVinoEncoder:
+    """The recipe's model, ready to encode. What was compiled before but cannot be read is made anew.
+
+    Raises what `converted` raises.
+    """
+    folder = converted(recipe, cache)
+    try:
+        return OpenVinoEncoder(folder, precision, threads)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        log.warning("the compiled form of %s is damaged (%s); making it anew", recipe.name, type(error).__name__)
+        shutil.rmtree(folder, ignore_errors=True)
+        return OpenVinoEncoder(converted(recipe, cache), precision, threads)
+
+
+def converted(recipe: Recipe, cache: Path) -> Path:
+    """The folder with the recipe's compiled form below `cache`, made if it is not there.
+
+    Raises StartupError when weights and architecture do not fit, ValueError with the reason when this model
+    cannot be converted, OSError when `cache` cannot be written.
+    """
+    folder = cache / "compiled" / recipe.key
+    if (folder / CARD).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(folder.with_suffix(".lock")):
+        if not (folder / CARD).is_file():
+            log.info("preparing %s for this processor, once", recipe.name)
+            _run(recipe, folder)
+    return folder
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Server and worker start together; one of them converts, the other waits."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run(recipe: Recipe, folder: Path) -> None:
+    said = json.dumps([asdict(recipe), str(folder)])
+    command = [sys.executable, "-m", "app.encoder.conversion", said, str(os.getpid())]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=importing(os.environ))
+    if ended.returncode == 0:
+        return
+    lines = ended.stderr.strip().splitlines()
+    why = lines[-1] if lines else f"the conversion ended with {ended.returncode}"
+    raise StartupError(why) if ended.returncode == MISFIT else ValueError(why)
+
+
+def convert(recipe: Recipe, folder: Path) -> None:
+    """Build the model in torch, write its compiled form, and keep it only if it gives the same vectors."""
+    from app.encoder.open_clip import OpenClipEncoder, build
+    from app.encoder.towers import ImageTower, text_tower
+
+    model = build(
+        recipe.name,
+        recipe.architecture,
+        Path(recipe.weights),
+        recipe.digest,
+        preprocess=recipe.preprocess,
+        quick_gelu=recipe.quick_gelu,
+        cache=recipe.cache,
+    )
+    size, reads = model.preprocessing.size, model.tokenization
+    torch_encoder = OpenClipEncoder(model, "cpu", "fp32")
+    tower, pool, _ = text_tower(model.clip)
+    tokens = reads.tokenizer()(PROBES[:2])
+    with _written(folder) as draft:
+        pictures = _traced(ImageTower(model.clip), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size])
+        _save(_from_uint8(pictures, model.preprocessing), draft / IMAGE, recipe.half)
+        length = reads.length if pool == "whole" else -1
+        _save(_traced(tower, tokens, [-1, length]), draft / TEXT, recipe.half)
+        Card(model.space, model.preprocessing, reads, model.temperature).write(draft)
+        seen = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
+        done = OpenVinoEncoder(draft, "fp32")
+        for ours, theirs in (
+            (done.encode_images(seen), torch_encoder.encode_images(seen)),
+            (done.encode_texts(PROBES), torch_encoder.encode_texts(PROBES)),
+        ):
+            least = float((ours * theirs).sum(axis=1).min())
+            if not least >= ALIKE:
+                raise ValueError(f"the converted model differs from the original (cosine {least:.4f})")
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """A draft that becomes `folder` at the end, whole or not at all."""
+    draft = folder.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _traced(tower: Any, example: np.ndarray[Any, Any], shape: list[int]) -> Any:
+    """The module as OpenVINO's model, with one input of this shape (-1 is any length)."""
+    import torch
+
+    openvino = runtime()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused layer cannot be traced
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
+            given = torch.from_numpy(example)
+            return openvino.convert_model(tower, example_input=given, input=[openvino.PartialShape(shape)])
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _from_uint8(tower: Any, preprocessing: Any) -> Any:
+    """The tower taking uint8 [n, size, size, 3] instead of normalised floats [n, 3, size, size]."""
+    openvino = runtime()
+    steps = openvino.preprocess.PrePostProcessor(tower)
+    steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    steps.input().model().set_layout(openvino.Layout("NCHW"))
+    mean, std = ([value * 255 for value in values] for values in (preprocessing.mean, preprocessing.std))
+    steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(mean).scale(std)
+    return steps.build()
+
+
+def _save(model: Any, path: Path, half: bool) -> None:
+    runtime().save_model(model, path, compress_to_fp16=half)
+
+
+def main() -> None:
+    """The child: a recipe and a folder as JSON, and the parent to die with."""
+    recipe, folder = json.loads(sys.argv[1])
+    die_with(int(sys.argv[2]))
+    logging.disable(logging.WARNING)
+    try:
+        convert(Recipe(**recipe), Path(folder))
+    except StartupError as error:
+        print(error.detail, file=sys.stderr)
+        raise SystemExit(MISFIT) from None
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        print(f"{type(error).__name__}: {first}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

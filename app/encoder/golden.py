@@ -1,0 +1,39 @@
+"""Golden vectors: what a model makes of a few fixed inputs, to notice when it is no longer itself.
+
+A changed weights file has another digest and is another space. What a digest cannot see is a library that
+tokenizes, scales or computes otherwise after an upgrade; these vectors do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.encoder.protocol import Embeddings, Encoder, Pixels
+
+TEXTS = ("a red car", "  Two CATS next to a cake; it's 7 o'clock.  ", "笑脸 и кот", "x")
+ALIKE = 0.99  # least cosine: bf16 on one processor and fp16 on another keep well above it, another tokenizer does not
+
+
+def pictures(size: int) -> Pixels:
+    """uint8 [2, size, size, 3]: a smooth one and one with edges, the same on every machine."""
+    line = np.arange(size, dtype=np.int64)
+    across, down = np.meshgrid(line * 255 // max(size - 1, 1), line * 255 // max(size - 1, 1))
+    smooth = np.stack([across, down, 255 - across], axis=-1)
+    cell = max(size // 8, 1)
+    board = ((line[:, None] // cell + line[None, :] // cell) % 2)[..., None] * np.array([220, 40, 90])
+    return np.stack([smooth, board]).astype(np.uint8)
+
+
+def of_pictures(encoder: Encoder) -> Embeddings:
+    """float32 [2, d]."""
+    return encoder.encode_images(pictures(encoder.preprocessing.size))
+
+
+def of_texts(encoder: Encoder) -> Embeddings:
+    """float32 [4, d]."""
+    return encoder.encode_texts(TEXTS)
+
+
+def same(now: Embeddings, before: Embeddings) -> bool:
+    """Whether both were made by one model."""
+    return now.shape == before.shape and bool(((now * before).sum(axis=1) >= ALIKE).all())

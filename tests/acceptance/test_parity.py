@@ -1,0 +1,83 @@
+"""Every family of models is itself: our whole path against open_clip's, from bytes and words to unit vectors."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from app.decode.limits import PictureLimits
+from app.decode.picture import decode
+from app.encoder.models import load
+from app.encoder.protocol import Embeddings
+from tests.acceptance.families import FAMILIES, make_folder
+
+TEXTS = (
+    "a red car",
+    "  A  Blue CAT, on the roof!  ",
+    "x",
+    "笑脸 на крыше",
+    "it&#39;s café — naïve",
+    "a picture of a very long street with many houses, trees, people and dogs " * 4,
+)
+
+
+def photo(width: int, height: int, seed: int = 0, kind: str = "JPEG") -> bytes:
+    """Soft shapes in many colours, as photographs have."""
+    dice = np.random.default_rng(seed)
+    cells = dice.integers(0, 256, (height // 60 + 2, width // 60 + 2, 3)).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(cells).resize((width, height), Image.Resampling.BICUBIC).save(out, kind, quality=92)
+    return out.getvalue()
+
+
+def unit(vectors: torch.Tensor) -> Embeddings:
+    return np.asarray(torch.nn.functional.normalize(vectors.float(), dim=-1).numpy())
+
+
+def cosines(ours: Embeddings, theirs: Embeddings) -> list[float]:
+    return [float(value) for value in (ours * theirs).sum(axis=1)]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_gives_the_vectors_that_open_clip_gives(family: str, tmp_path: Path) -> None:
+    name = make_folder(family, tmp_path / "model")
+    model, _, transform = open_clip.create_model_and_transforms(name)
+    model.eval().requires_grad_(False)
+    tokenizer = open_clip.get_tokenizer(name)
+    theirs = unit(model.encode_text(tokenizer(list(TEXTS))))
+    apart = theirs @ theirs.T - 2 * np.eye(len(TEXTS))
+    assert apart.max() < 0.99, "texts that all look alike would prove nothing"
+
+    for runtime, precision, alike in (
+        ("torch", "fp32", 0.99999),
+        ("openvino", "fp32", 0.9999),
+        ("openvino", "bf16", 0.999),
+    ):
+        encoder = load(name, tmp_path, runtime=runtime, precision=precision, device="cpu")
+        assert encoder.runtime.split()[0].lower() == runtime
+        assert min(cosines(encoder.encode_texts(TEXTS), theirs)) >= alike
+        assert min(cosines(np.concatenate([encoder.encode_texts([text]) for text in TEXTS]), theirs)) >= alike
+        small = [photo(size, size, seed) for seed, size in enumerate((300, 420))] + [photo(500, 310, 5, "PNG")]
+        assert min(by_picture(encoder, model, transform, small, tmp_path)) >= 0.999
+        large = [photo(2600, 1900, 3), photo(1500, 3100, 4)]
+        assert min(by_picture(encoder, model, transform, large, tmp_path)) >= 0.99
+
+
+def by_picture(encoder: Any, model: Any, transform: Any, contents: list[bytes], folder: Path) -> list[float]:
+    """Cosines of our vectors to open_clip's, from the same bytes."""
+    file, ours, theirs = folder / "picture", [], []
+    for content in contents:
+        file.write_bytes(content)
+        ours.append(decode(file, encoder.preprocessing, PictureLimits()).pixels)
+        with Image.open(io.BytesIO(content)) as image:
+            theirs.append(transform(image.convert("RGB")))
+    return cosines(encoder.encode_images(np.stack(ours)), unit(model.encode_image(torch.stack(theirs))))

@@ -1,0 +1,50 @@
+"""The recommended models: all are open_clip's, each is found by its short name, a slip of the pen is understood."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+
+from app.encoder.catalogue import LISTED, Listed, full_name, nearest
+
+
+def test_the_list_begins_with_what_works_without_a_download() -> None:
+    assert [model.name for model in LISTED[:2]] == ["starter", "colours"]
+    assert len({model.name for model in LISTED}) == len(LISTED) >= 12
+    assert all(model.note and model.licence and model.languages for model in LISTED)
+
+
+@pytest.mark.parametrize("model", LISTED[2:], ids=lambda model: model.alias)
+def test_every_model_is_one_that_open_clip_can_fetch(model: Listed) -> None:
+    architecture, _, tag = model.name.partition("/")
+    config = open_clip.get_model_config(architecture)
+    assert config is not None
+    assert config["embed_dim"] == model.d
+    assert open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub")
+
+
+def test_a_short_name_stands_for_the_long_one() -> None:
+    aliases = [model.alias for model in LISTED if model.alias]
+    assert len(set(aliases)) == len(aliases) == len(LISTED) - 2
+    assert full_name("SigLIP2-B") == "ViT-B-16-SigLIP2-256/webli"
+    assert full_name("starter") == "starter"
+    assert full_name("ViT-B-32/openai") == "ViT-B-32/openai"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("startr", "starter"), ("siglip2b", "siglip2-b"), ("vit-b32", "vit-b-32"), ("ViT-B32", "ViT-B-32")],
+)
+def test_the_nearest_names_are_offered(wrong: str, right: str) -> None:
+    assert right in nearest(wrong, open_clip.list_models())
+
+
+def test_what_resembles_nothing_gets_no_offer() -> None:
+    assert nearest("qqqqqqqqqqqq", []) == ""
+
+
+def test_what_is_not_published_is_null() -> None:
+    said = LISTED[0].described()
+    assert said["recall"] is None
+    assert said["memory_mib"] == 11
+    assert LISTED[4].described()["recall"] == 0.654

@@ -1,0 +1,103 @@
+"""Compiled models: made once, kept, made anew when damaged, never half there; refusals say why."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.encoder.conversion import Recipe, convert, converted, opened
+from app.encoder.models import WEIGHTS, file_digest, load
+from app.encoder.open_clip import OpenClipEncoder
+from app.errors import StartupError
+from tests.app.encoder.small import make_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def recipe_of(folder: Path) -> Recipe:
+    weights = folder / WEIGHTS
+    return Recipe("small", f"local-dir:{folder}", str(weights), file_digest(weights))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    make_model(folder)
+    return folder
+
+
+def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_path: Path) -> None:
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(converted(recipe_of(model), tmp_path))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(folders) == 3
+    assert len(set(folders)) == 1
+    made = (folders[0] / "card.json").stat().st_mtime_ns
+    assert converted(recipe_of(model), tmp_path) == folders[0]
+    assert (folders[0] / "card.json").stat().st_mtime_ns == made
+    assert {path.name for path in folders[0].iterdir()} == {
+        "card.json",
+        "image.xml",
+        "image.bin",
+        "text.xml",
+        "text.bin",
+    }
+    assert not list((tmp_path / "compiled").glob("*.draft"))
+
+
+@pytest.mark.parametrize("damage", ["card.json", "image.xml", "image.bin"])
+def test_a_damaged_compiled_form_is_made_anew(damage: str, model: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(model)
+    folder = tmp_path / "compiled" / recipe.key
+    convert(recipe, folder)
+    (folder / damage).write_bytes(b"{")
+    encoder = opened(recipe, tmp_path, "fp32", 1)
+    assert encoder.encode_texts(["red"]).shape == (1, 24)
+    assert (folder / damage).stat().st_size > 1
+
+
+def test_everything_that_decides_the_outcome_is_in_the_key(model: Path) -> None:
+    recipe = recipe_of(model)
+    others = [
+        replace(recipe, digest="0" * 64),
+        replace(recipe, preprocess={"mean": [0, 0, 0]}),
+        replace(recipe, quick_gelu=True),
+        replace(recipe, half=True),
+    ]
+    assert len({one.key for one in (recipe, *others)}) == 5
+    assert replace(recipe, name="another").key == recipe.key
+    key, config = recipe.key, model / "open_clip_config.json"
+    before = config.read_text()
+    config.write_text(before.replace('"preprocess_cfg": {}', '"preprocess_cfg": {"resize_mode": "squash"}'))
+    try:
+        changed = recipe.key
+    finally:
+        config.write_text(before)
+    assert changed != key == recipe.key
+
+
+def test_weights_that_do_not_fit_are_refused_in_one_line(model: Path, tmp_path: Path) -> None:
+    for name in ("open_clip_config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((model / name).read_bytes())
+    (tmp_path / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes()[:5000])
+    with pytest.raises(StartupError, match=rf"{WEIGHTS} does not fit") as refused:
+        load(f"local-dir:{tmp_path}", tmp_path, runtime="openvino")
+    assert "\n" not in refused.value.detail
+    assert not list((tmp_path / "compiled").glob("*/"))
+
+
+def test_torch_runs_what_openvino_cannot_and_says_why(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "compiled").write_text("no folder can be made here")
+    encoder = load(f"local-dir:{model}", tmp_path, device="cpu")
+    assert isinstance(encoder, OpenClipEncoder)
+    assert encoder.runtime.startswith("torch fp32 (OpenVINO cannot run it: ")
+    assert np.isfinite(encoder.encode_texts(["red car"])).all()
+    with pytest.raises(StartupError, match="cannot run with OpenVINO"):
+        load(f"local-dir:{model}", tmp_path, device="cpu", runtime="openvino")

@@ -1,0 +1,37 @@
+"""Golden vectors notice a model that is no longer itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from app.encoder import golden
+from app.encoder.colours import ColoursEncoder
+
+
+def test_the_pictures_are_the_same_every_time_at_every_size() -> None:
+    for size in (1, 32, 224, 378):
+        seen = golden.pictures(size)
+        assert seen.shape == (2, size, size, 3)
+        assert seen.dtype == np.uint8
+        assert np.array_equal(seen, golden.pictures(size))
+    assert int(golden.pictures(32).astype(np.int64).sum()) == 735_084  # the same on every machine and in every version
+
+
+def test_a_model_is_the_same_as_itself() -> None:
+    encoder = ColoursEncoder()
+    assert golden.same(golden.of_texts(encoder), golden.of_texts(encoder))
+    assert golden.same(golden.of_pictures(encoder), golden.of_pictures(encoder))
+
+
+def test_one_other_vector_is_noticed() -> None:
+    vectors = golden.of_texts(ColoursEncoder())
+    other = vectors.copy()
+    other[2] = np.roll(other[2], 1)
+    assert not golden.same(other, vectors)
+    assert not golden.same(vectors[:2], vectors)
+
+
+def test_rounding_is_not_noticed() -> None:
+    vectors = golden.of_pictures(ColoursEncoder())
+    rounded = vectors.astype(np.float16).astype(np.float32)
+    assert golden.same(rounded, vectors)

@@ -1,0 +1,111 @@
+"""The compiled encoder gives torch's vectors, without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.encoder.models import load
+from app.encoder.openvino import Card, OpenVinoEncoder, native_precision, runtime
+from app.encoder.protocol import Encoder, checked
+from tests.app.encoder.small import make_model
+
+TEXTS = ["red car", "two blue cats", "", "the green cake " * 20]
+PICTURES = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3)).astype(np.uint8)
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def name(cache: Path) -> str:
+    return make_model(cache / "model")
+
+
+@pytest.fixture(scope="module")
+def encoder(name: str, cache: Path) -> Encoder:
+    return load(name, cache, precision="fp32", runtime="openvino")
+
+
+def test_it_gives_the_vectors_that_torch_gives(name: str, cache: Path, encoder: Encoder) -> None:
+    theirs = load(name, cache, runtime="torch", device="cpu")
+    assert isinstance(encoder, OpenVinoEncoder)
+    assert encoder.space == theirs.space
+    assert encoder.preprocessing == theirs.preprocessing
+    assert encoder.temperature == pytest.approx(theirs.temperature)
+    np.testing.assert_allclose(encoder.encode_images(PICTURES), theirs.encode_images(PICTURES), atol=1e-3)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), theirs.encode_texts(TEXTS), atol=1e-4)
+    assert np.abs(encoder.encode_texts(TEXTS)[0] - encoder.encode_texts(TEXTS)[1]).max() > 0.05
+
+
+def test_a_batch_gives_what_single_ones_give(encoder: Encoder) -> None:
+    alone = np.concatenate([encoder.encode_images(PICTURES[n : n + 1]) for n in range(5)])
+    np.testing.assert_allclose(encoder.encode_images(PICTURES), alone, atol=1e-5)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), alone, atol=1e-5)
+
+
+def test_what_was_answered_does_not_change_with_the_next_call(encoder: Encoder) -> None:
+    first = encoder.encode_texts(TEXTS[:1])
+    kept = first.copy()
+    encoder.encode_texts(TEXTS[1:2])
+    np.testing.assert_array_equal(first, kept)
+    checked(first)
+
+
+def test_bf16_keeps_the_direction(name: str, cache: Path, encoder: Encoder) -> None:
+    half = load(name, cache, precision="bf16", runtime="openvino")
+    assert half.runtime == "OpenVINO bf16"
+    assert ((half.encode_images(PICTURES) * encoder.encode_images(PICTURES)).sum(axis=1) > 0.999).all()
+    assert ((half.encode_texts(TEXTS) * encoder.encode_texts(TEXTS)).sum(axis=1) > 0.999).all()
+
+
+def test_threads_may_share_one_encoder(encoder: Encoder) -> None:
+    expected = encoder.encode_texts(TEXTS)
+    wrong: list[int] = []
+
+    def ask(n: int) -> None:
+        for _ in range(20):
+            if not np.allclose(encoder.encode_texts(TEXTS[n : n + 1])[0], expected[n], atol=1e-5):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_the_card_says_the_same_when_read_again(encoder: Encoder, tmp_path: Path, cache: Path) -> None:
+    folder = next((cache / "compiled").glob("*/card.json")).parent
+    card = Card.read(folder)
+    assert card.space == encoder.space
+    card.write(tmp_path)
+    assert Card.read(tmp_path) == card
+
+
+def test_a_second_start_needs_no_torch_and_reports_to_nobody(name: str, cache: Path, encoder: Encoder) -> None:
+    script = (
+        "import sys; from pathlib import Path; from app.encoder.models import load\n"
+        f"encoder = load({name!r}, Path({str(cache)!r}), precision='fp32', runtime='openvino')\n"
+        "encoder.encode_texts(['red car'])\n"
+        "assert 'torch' not in sys.modules, 'torch'\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_the_precision_is_one_that_the_processor_has() -> None:
+    assert native_precision() in ("fp32", "bf16")
+    assert runtime().__name__ == "openvino"

@@ -12,7 +12,7 @@ import pytest
 
 from app.__main__ import main
 from app.api.errors import CODES
-from app.encoder.models import LISTED
+from app.encoder.catalogue import FORMS, LISTED
 from app.errors import SightlineError, StartupError
 from app.settings import Settings
 from tests.docs.samples import ROOT
@@ -171,6 +171,8 @@ def test_every_entry_of_the_data_directory_is_documented(server: RunningServer) 
 def test_every_known_model_is_in_the_how_to() -> None:
     page = (ROOT / "docs/howto/choose-a-model.md").read_text("utf-8")
     named = re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)
-    assert named == ["--model", *(model.name for model in LISTED)]
+    assert named == ["--model", *(model.name for model in LISTED), *(form for form, _ in FORMS)]
     for model in LISTED:
-        assert f"| `{model.name}` | {model.size}".rstrip() in page, model.name
+        (line,) = re.findall(rf"^\| `{re.escape(model.name)}` \|.*$", page, re.MULTILINE)
+        for said in (f"`{model.alias}`", f" {model.parameters:g} M ", f" {model.memory} ", model.licence, model.note):
+            assert said in line or said in ("``", " 0 M ", " 0 "), (model.name, said)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app import demo, samples
+from app import samples
 from app.errors import StartupError
 
 
 def test_the_gallery_of_a_checkout_holds_pictures_and_texts() -> None:
     folder = samples.gallery()
-    assert demo.gallery() == folder
     with zipfile.ZipFile(folder / samples.ARCHIVE) as archive:
         assert "metadata.jsonl" in archive.namelist()
     texts = samples.texts(folder / samples.TEXTS)

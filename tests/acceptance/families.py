@@ -44,7 +44,7 @@ def make_folder(family: str, folder: Path) -> str:
     described = {"model_cfg": config, "preprocess_cfg": PREPROCESS.get(family, {})}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     torch.manual_seed(7)
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
+    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
     state = {name: _lively(name, value) for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"

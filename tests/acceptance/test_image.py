@@ -112,7 +112,9 @@ def test_nothing_in_the_image_belongs_to_the_user_it_runs_as_but_the_volume(imag
         for path in (Path(folder) / name for name in (*folders, *files))
         if uid == (stat := path.lstat()).st_uid or gid == stat.st_gid
     }
-    assert owned == {image.said["VOLUME"].rest.lstrip("/")}
+    volume = image.said["VOLUME"].rest.lstrip("/")
+    assert owned == {volume}
+    assert (image.root / volume).stat().st_uid == uid
 
 
 def test_a_container_that_does_not_serve_is_not_healthy(image: Stage) -> None:

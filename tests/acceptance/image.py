@@ -149,6 +149,7 @@ def carry_out(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
 
 
 def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
+    assert set(step.flags) <= {"from"}, step
     *sources, target = step.words()
     if origin := step.flags.get("from"):
         (source,) = sources

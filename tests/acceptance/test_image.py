@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pytest
 from tests.acceptance.dockerfile import context, read, sent
 from tests.acceptance.image import ROOT, Container, Stage, build, done
 from tests.pictures import picture
-from tests.servers import until
 
 SITE = "/opt/sightline/lib/python3*/site-packages"
 
@@ -112,7 +112,9 @@ def test_nothing_in_the_image_belongs_to_the_user_it_runs_as_but_the_volume(imag
         for path in (Path(folder) / name for name in (*folders, *files))
         if uid == (stat := path.lstat()).st_uid or gid == stat.st_gid
     }
-    assert owned == {image.said["VOLUME"].rest.lstrip("/")}
+    volume = image.said["VOLUME"].rest.lstrip("/")
+    assert owned == {volume}
+    assert (image.root / volume).stat().st_uid == uid
 
 
 def test_a_container_that_does_not_serve_is_not_healthy(image: Stage) -> None:
@@ -124,7 +126,9 @@ def test_a_container_that_does_not_serve_is_not_healthy(image: Stage) -> None:
 
 
 def test_a_container_takes_pictures_in_and_finds_them(container: Container) -> None:
-    until(container.healthy, 120, container.log.read_text)
+    while not container.healthy():  # the time limit of every test bounds it
+        assert container.process.poll() is None, container.log.read_text()
+        time.sleep(0.5)
     loaded = done(container.execute(["sightline", "ingest", "/pictures"]))
     assert "2 loaded, 0 already there, 0 failed" in loaded
     found = json.loads(done(container.execute(["sightline", "search", "--json", "--image", "/pictures/red.png"])))

@@ -98,6 +98,7 @@ export const CHINESE = {
   waiting_picture: "此图片正在处理中，暂时还搜索不到。",
   drop_search: "松开即用此图片搜索",
   drop_add: "拖到此处可添加到图库",
+  foot: "上传、消息与选择",
   uploads: "上传",
   files: "文件",
   failures: "失败项",

@@ -98,6 +98,7 @@ export const ENGLISH = {
   waiting_picture: "This picture is being taken in; it cannot be found yet.",
   drop_search: "Drop to search by this picture",
   drop_add: "Drop here to add to the collection",
+  foot: "Uploads, messages and selection",
   uploads: "Uploads",
   files: "Files",
   failures: "Failures",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 
-from playwright.sync_api import Browser, Error, Route, expect
+from playwright.sync_api import Error, Route, expect
 
 from tests.app.web.watched import Watched, drop, first_is, ids
 from tests.pictures import picture
-from tests.servers import RunningServer
 
 
 def test_newest_pictures_are_shown_while_the_box_is_empty(watched: Watched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ def test_rows_fill_the_width_and_never_change_when_more_arrives(page: Page) -> N
         width = sum(ratios[row["first"] : row["end"]]) * row["height"] + 14 * (row["end"] - row["first"] - 1)
         assert abs(width - 1000) < 0.01
         assert 190 / 1.9 < row["height"] <= 190 * 1.3 + 0.01
-    for one, other in zip(rows, rows[1:], strict=False):
+    for one, other in itertools.pairwise(rows):
         assert abs(other["top"] - one["top"] - one["height"] - 44) < 0.01
     _, kept = page.evaluate(ROWS, [ratios, False])
     assert kept[-1]["end"] < len(ratios)  # the last row waits until it is full

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -65,4 +66,4 @@ def add_page(app: FastAPI) -> None:
     async def docs() -> FileResponse:
         return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
 
-    app.mount("/web", StaticFiles(directory=WEB), name="web")
+    app.mount("/web", GZipMiddleware(StaticFiles(directory=WEB), minimum_size=1024), name="web")

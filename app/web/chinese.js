@@ -98,6 +98,7 @@ export const CHINESE = {
   waiting_picture: "此图片正在处理中，暂时还搜索不到。",
   drop_search: "松开即用此图片搜索",
   drop_add: "拖到此处可添加到图库",
+  foot: "上传、消息与选择",
   uploads: "上传",
   files: "文件",
   failures: "失败项",
@@ -139,7 +140,7 @@ export const CHINESE = {
   state_failed: "失败",
   state_cancelled: "已取消",
   help_scores:
-    "分数是搜索内容与图片（或文字）在模型眼中的余弦值：1 表示相同，0 表示无关。文字与图片之间很少超过 0.6。" +
+    "分数是搜索内容与图片（或文字）在模型眼中的余弦值：1 表示相同，0 表示无关；能达到多高取决于模型。" +
     "只能在同一次搜索内比较分数。图片下方的横线表示它与最高分之比。",
   help_scores_title: "数字的含义",
   help_search_title: "搜索",

@@ -58,6 +58,7 @@ function watchTiles(pictured) {
   const form = byId("search");
   document.addEventListener("dragstart", () => (inside = true));
   document.addEventListener("dragend", () => (inside = false));
+  document.addEventListener("pointermove", () => (inside = false), { passive: true }); // none while dragging
   form.addEventListener("dragover", (event) => inside && event.preventDefault());
   form.addEventListener("drop", (event) => {
     const id = pictureOf(event.dataTransfer.getData("text/uri-list").split("\n")[0]);

@@ -14,3 +14,14 @@ export function make(tag, properties = {}, ...children) {
 export function byId(id) {
   return document.getElementById(id);
 }
+
+/** Close a dialog by a press beside it; one that only ends there, as when text is selected, does not. */
+export function closeBeside(dialog) {
+  let pressed = null;
+  const still = (event) => event.target.closest(".side, .small > *") || event.preventDefault(); // the page behind stays
+  dialog.addEventListener("wheel", still, { passive: false });
+  dialog.addEventListener("pointerdown", (event) => (pressed = event.target));
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog && pressed === dialog) dialog.close();
+  });
+}

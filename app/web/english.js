@@ -98,6 +98,7 @@ export const ENGLISH = {
   waiting_picture: "This picture is being taken in; it cannot be found yet.",
   drop_search: "Drop to search by this picture",
   drop_add: "Drop here to add to the collection",
+  foot: "Uploads, messages and selection",
   uploads: "Uploads",
   files: "Files",
   failures: "Failures",
@@ -140,7 +141,7 @@ export const ENGLISH = {
   state_cancelled: "Cancelled",
   help_scores:
     "A score is the cosine between your search and a picture (or text) as the model sees them: 1 is the same, " +
-    "0 unrelated. Words and pictures rarely pass 0.6. Compare scores within one search, not between searches. " +
+    "0 unrelated; how high it gets depends on the model. Compare scores within one search, not between searches. " +
     "The line below a picture is its share of the best score.",
   help_scores_title: "What the numbers mean",
   help_search_title: "Searching",

@@ -113,7 +113,7 @@ export class Grid {
   #extend() {
     const narrow = innerWidth <= 760;
     const gap = narrow ? 10 : 14;
-    const height = narrow ? 130 : innerWidth >= 1800 ? 230 : 190;
+    const height = narrow ? 150 : innerWidth >= 1800 ? 230 : 190;
     this.#size = { width: this.box.clientWidth, height, gap, below: LINE + gap, done: this.#done };
     addRows(this.#rows, this.#ratios, this.#size);
     const last = this.#rows.at(-1);

@@ -1,7 +1,7 @@
 // The keyboard: keys of the whole page, and of the grid while a picture in it has the focus.
 // Keys that are a single character can be switched off in the list of keys, for those who speak to their computer.
 
-import { byId } from "./element.js";
+import { byId, closeBeside } from "./element.js";
 
 const KEPT = "sightline.keys";
 const ARROWS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
@@ -66,8 +66,7 @@ function watchHelp() {
   for (const opener of ["help-button", "scores"]) byId(opener).addEventListener("click", () => dialog.showModal());
   byId("add").addEventListener("click", () => byId("adding").showModal());
   for (const one of [dialog, byId("adding")]) {
-    one.addEventListener("click", (event) => {
-      if (event.target === one || event.target.closest("[data-close]")) one.close();
-    });
+    closeBeside(one);
+    one.addEventListener("click", (event) => event.target.closest("[data-close]") && one.close());
   }
 }

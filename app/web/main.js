@@ -395,5 +395,6 @@ window.addEventListener(
 );
 writeState(state, false);
 show({ restored: true });
+document.documentElement.dataset.drawn = ""; // until now what words and pictures widen was not shown, so nothing moves
 if (matchMedia("(pointer: fine)").matches && !state.show && state.view !== "jobs") byId("box").focus();
 notice.checkReady(again);

@@ -3,7 +3,7 @@
 
 import { EVEN } from "./address.js";
 import { editor } from "./edit.js";
-import { byId, make } from "./element.js";
+import { byId, closeBeside, make } from "./element.js";
 import { original, search, thumbnail } from "./server.js";
 import { textLines } from "./tile.js";
 import { bytes, date, words } from "./words.js";
@@ -26,9 +26,9 @@ export function watchView({ closed, alike, stepped, removed, changed }) {
     edit: () => edit(changed),
   };
   dialog.addEventListener("close", closed);
+  closeBeside(dialog);
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
-    else acts[event.target.closest("[data-act]")?.dataset.act]?.(dialog.dataset.id);
+    acts[event.target.closest("[data-act]")?.dataset.act]?.(dialog.dataset.id);
   });
   dialog.addEventListener("keydown", (event) => {
     if (event.target.matches(TYPED)) return;

@@ -40,7 +40,6 @@ export function switchLanguage() {
 
 export function fillWords(root = document) {
   document.documentElement.lang = chosen;
-  document.documentElement.dataset.worded = ""; // until then what words will widen is not shown, so nothing moves
   for (const element of root.querySelectorAll("[data-words]")) element.textContent = words(element.dataset.words);
   for (const element of root.querySelectorAll("[data-placeholder]")) {
     element.placeholder = words(element.dataset.placeholder);

@@ -59,7 +59,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="package")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with 400 pictures of many shapes, which tests may change but never empty."""
+    """A server with 400 pictures of many shapes, tests only read it."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         said = []

@@ -32,6 +32,14 @@ def test_our_script_and_style_stay_small() -> None:
     assert max(path.read_text().count("\n") for path in sources()) <= 400
 
 
+def test_files_travel_compressed_and_are_asked_for_anew_only_when_they_changed(filled: RunningServer) -> None:
+    first = filled.http.get("/web/main.js", headers={"Accept-Encoding": "gzip"})
+    assert (first.headers["content-encoding"], first.headers["cache-control"]) == ("gzip", "no-cache")
+    assert "Accept-Encoding" in first.headers["vary"]
+    again = filled.http.get("/web/main.js", headers={"If-None-Match": first.headers["etag"], "Accept-Encoding": "gzip"})
+    assert again.status_code == 304
+
+
 def test_nothing_is_ever_parsed_as_markup() -> None:
     code = "".join(path.read_text() for path in sources())
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "DOMParser"):

@@ -1,0 +1,164 @@
+"""How fast the page is: first paint, a typed query, no layout shift, on this machine and as on a slow phone.
+
+`python -m bench.page` prints the figures of docs/benchmarks.md. Needs Debian's chromium and the starter model.
+"""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from rich.console import Console
+from rich.table import Table
+
+from app.client import Client
+from app.demo import await_ready, free_port, gallery, load_texts, served
+
+HOST = "127.0.0.1"
+ROUNDS = 10
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+WEB = Path(__file__).parent.parent / "app" / "web"
+QUERIES = ("red car", "a cat next to a cake", "blue house", "yellow flower", "smiling face", "green tree", "笑脸", "狗")
+# What Lighthouse calls a slow 4G phone: 1.6 Mbit/s, 150 ms there and back, a processor of a quarter of the speed.
+SLOW = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 93_750}
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
+SHOWN = """() => {
+    window.shown = new Promise(resolve => new MutationObserver((_, self) => {
+        if (!document.querySelector('.tile')) return;
+        requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.now())));
+        self.disconnect();
+    }).observe(document, { subtree: true, childList: true }));
+}"""
+SHIFTS = """() => new Promise(resolve => {
+    let sum = 0;
+    new PerformanceObserver(list => { for (const one of list.getEntries()) if (!one.hadRecentInput) sum += one.value })
+        .observe({ type: 'layout-shift', buffered: true });
+    setTimeout(() => resolve(sum), 200);
+})"""
+# From the last key to the frame that shows the new results: all but the words' own search is the page's.
+TYPED = """words => {
+    const box = document.getElementById('box'), at = document.getElementById('results');
+    let key = 0;
+    box.addEventListener('input', () => (key = performance.now()));
+    window.typed = new Promise(resolve => new MutationObserver((_, self) => {
+        if (box.value !== words || new URLSearchParams(location.search).get('q') !== words) return;
+        self.disconnect();
+        requestAnimationFrame(() => setTimeout(() => resolve(performance.now() - key)));
+    }).observe(at, { subtree: true, childList: true }));
+}"""
+
+
+def main() -> None:
+    """Print a table of figures."""
+    table = Table("what", "figure")
+    folder = gallery()
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        port = free_port(HOST, 0)
+        url = f"http://{HOST}:{port}"
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        with served(Path(scratch), HOST, port) as process, Client(url) as client:
+            await_ready(client, process)
+            job = client.bulk([("gallery.zip", folder / "gallery.zip")])
+            while (job := client.job(job["id"]))["state"] in ("queued", "running"):
+                time.sleep(0.1)
+            load_texts(client, folder / "texts.jsonl")
+            first_paint(browser, url, job["total"], table, slow=False)
+            first_paint(browser, url, job["total"], table, slow=True)
+            typing(browser, url, table)
+            scrolling(browser, url, table)
+        browser.close()
+    ours = [path for path in WEB.iterdir() if path.suffix in (".js", ".css", ".html", ".svg") and path.stem != "docs"]
+    size = sum(len(gzip.compress(path.read_bytes())) for path in ours)
+    table.add_row("our script, style and page, compressed", f"{size / 1000:.0f} kB in {len(ours)} files")
+    Console().print(table)
+
+
+def first_paint(browser: Browser, url: str, total: int, table: Table, *, slow: bool) -> None:
+    """Of the page and of its pictures' places, each time in a browser that has nothing kept."""
+    painted, shown = [], []
+    for _ in range(ROUNDS):
+        page = browser.new_page(viewport={"width": 360, "height": 740} if slow else {"width": 1280, "height": 800})
+        if slow:
+            line = page.context.new_cdp_session(page)
+            line.send("Network.enable")
+            line.send("Network.emulateNetworkConditions", SLOW)
+            line.send("Emulation.setCPUThrottlingRate", {"rate": 4})
+        page.add_init_script(f"({SHOWN})()")
+        page.goto(url)
+        shown.append(page.evaluate("window.shown"))
+        painted.append(page.evaluate(PAINTED))
+        page.context.close()
+    where = "as on a slow phone" if slow else "here"
+    table.add_row(f"first paint, {total} pictures, {where}", figure(painted))
+    table.add_row(f"places of the first pictures painted, {where}", figure(shown))
+
+
+def typing(browser: Browser, url: str, table: Table) -> None:
+    """From the last key of a query to its results."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(url)
+    page.locator(".tile").first.wait_for()
+    taken = []
+    for words in QUERIES * 3:
+        page.locator("#box").fill("")
+        page.wait_for_timeout(500)
+        page.evaluate(TYPED, words)
+        page.locator("#box").press_sequentially(words, delay=30)
+        taken.append(page.evaluate("window.typed"))
+    page.context.close()
+    table.add_row("typed query, last key to results (90 ms of it a pause)", figure(taken))
+
+
+def scrolling(browser: Browser, url: str, table: Table) -> None:
+    """Layout shift and frames over the whole list, and how much of it is in the document at once."""
+    for width in (360, 1280):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto(url)
+        page.locator(".tile").first.wait_for()
+        most = 0
+        page.evaluate(FRAMES)
+        while not ended(page):
+            page.mouse.wheel(0, 1500)
+            page.wait_for_timeout(30)
+            most = max(most, page.locator(".tile").count())
+        frames = sorted(page.evaluate("window.frames_ms"))
+        shift = page.evaluate(SHIFTS)
+        page.context.close()
+        slow = frames[int(len(frames) * 0.95)]
+        said = f"shift {shift:.4f}; at most {most} tiles in the document; 95 of 100 frames within {slow:.0f} ms"
+        table.add_row(f"scrolled through all pictures, {width} px wide", said)
+
+
+FRAMES = """() => {
+    window.frames_ms = [];
+    let last = performance.now();
+    const step = now => { window.frames_ms.push(now - last); last = now; requestAnimationFrame(step); };
+    requestAnimationFrame(step);
+}"""
+
+
+def ended(page: Page) -> bool:
+    """Whether everything was listed and the window is at its end."""
+    return bool(
+        page.evaluate(
+            """/newest first/.test(document.getElementById('count').textContent)
+            && scrollY + innerHeight >= document.documentElement.scrollHeight - 2"""
+        )
+    )
+
+
+def figure(values: list[Any]) -> str:
+    """Median and worst in milliseconds."""
+    known = [float(value) for value in values if value is not None]
+    return f"p50 {statistics.median(known):.0f} ms, worst {max(known):.0f} ms"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Choosing many pictures, deleting them with a way back, tagging, and changing what is said of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.app.api.asking import added
+from tests.app.web.watched import Watched, ids
+from tests.pictures import picture
+from tests.servers import RunningServer, until
+
+
+@pytest.fixture(scope="module")
+def garden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with 24 pictures, which these tests change."""
+    with RunningServer(tmp_path_factory.mktemp("garden")) as server:
+        files = [(f"{n}.png", picture(("red", "blue")[n % 2], seed=n)) for n in range(24)]
+        assert server.wait_job(server.bulk(files)["id"])["done"] == 24
+        yield server
+
+
+@pytest.fixture
+def planted(browser: Browser, garden: RunningServer) -> Iterator[Watched]:
+    """A page on it."""
+    watched = Watched(browser, garden.url)
+    yield watched
+    watched.context.close()
+    assert watched.faults == []
+
+
+def chosen(page: Page) -> list[str]:
+    found: list[str] = page.locator(".cell.chosen a").evaluate_all("all => all.map(one => one.dataset.id)")
+    return found
+
+
+def tags(server: RunningServer, id: str) -> list[str]:
+    found: list[str] = server.http.get(f"/v1/images/{id}").json()["tags"]
+    return found
+
+
+def there(server: RunningServer, id: str) -> bool:
+    return server.http.get(f"/v1/images/{id}").status_code == 200
+
+
+def test_pictures_are_chosen_by_box_by_shift_click_and_by_keys(planted: Watched) -> None:
+    page = planted.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    order = ids(page)
+    page.locator(".cell").nth(1).hover()
+    page.locator(".pick").nth(1).click()
+    expect(page.locator("#chosen")).to_contain_text("1 selected")
+    page.locator(".tile").nth(4).click(modifiers=["Shift"])
+    assert chosen(page) == order[1:5]
+    page.locator(".tile").nth(2).click()  # while choosing a click chooses, or lets go
+    assert chosen(page) == [order[1], *order[3:5]]
+    expect(page).to_have_url(planted.url + "/")
+    page.keyboard.press("Escape")
+    expect(page.locator("#chosen")).to_be_hidden()
+    assert chosen(page) == []
+    page.locator("#box").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(" ")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    assert chosen(page) == order[:3]
+    assert page.locator(".pick").first.get_attribute("aria-pressed") == "true"
+    page.keyboard.press("Control+a")
+    expect(page.locator("#chosen")).to_contain_text(re.compile(r"\d{2,} selected"))
+    page.get_by_role("button", name="Clear the selection").click()
+    page.locator("#select").click()  # where there is neither hover nor shift
+    page.locator(".tile").nth(3).click()
+    assert chosen(page) == [order[3]]
+
+
+def test_more_like_these_searches_by_several_pictures(planted: Watched) -> None:
+    page = planted.open("/?q=red")
+    expect(page.locator(".score").first).to_be_visible()
+    for n in range(2):
+        page.locator(".cell").nth(n).hover()
+        page.locator(".pick").nth(n).click()
+    picked = chosen(page)
+    with page.expect_request(lambda request: request.method == "POST") as asked:
+        page.get_by_role("button", name="More like these").click()
+    query = (asked.value.post_data_json or {})["query"]
+    assert query == [{"image_id": id, "weight": 0.5} for id in picked]
+    expect(page).to_have_url(re.compile(rf"like={picked[0]},{picked[1]}$"))
+    expect(page.locator("#chip img")).to_have_count(2)
+    for id in picked:
+        expect(page.locator(f".tile[data-id='{id}']")).to_have_count(0)
+    expect(page.locator(".tile").first).to_be_visible()
+
+
+def test_a_tag_is_added_to_all_chosen_and_keeps_those_that_were_there(browser: Browser, garden: RunningServer) -> None:
+    first, second = (added(garden, "purple", tags=tags)["id"] for tags in (["old, with a comma"], []))
+    watched = Watched(browser, garden.url)
+    page = watched.open()
+    for id in (first, second):
+        page.locator(f".cell:has([data-id='{id}'])").hover()
+        page.locator(f".cell:has([data-id='{id}']) .pick").click()
+    page.get_by_role("button", name="Add a tag").click()
+    page.get_by_role("dialog").get_by_role("textbox").fill("new")
+    page.keyboard.press("Enter")
+    expect(page.locator("#toast")).to_have_text("“new” added to 2 pictures.")
+    assert tags(garden, first) == ["old, with a comma", "new"]
+    assert tags(garden, second) == ["new"]
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_deleted_picture_leaves_at_once_and_undo_brings_it_back(browser: Browser, garden: RunningServer) -> None:
+    id = added(garden, "purple", caption="to stay")["id"]
+    watched = Watched(browser, garden.url)
+    asked: list[str] = []
+    watched.page.on("request", lambda request: asked.append(request.url) if request.method == "DELETE" else None)
+    page = watched.open()
+    page.locator(f"[data-id='{id}']").focus()
+    page.keyboard.press("Delete")
+    expect(page.locator("#toast")).to_contain_text("1 picture deleted")
+    expect(page.locator(f"[data-id='{id}']")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(f"[data-id='{id}']")).to_be_visible()
+    expect(page.locator("#toast")).to_be_hidden()
+    page.locator(f"[data-id='{id}']").focus()
+    page.keyboard.press("Delete")
+    expect(page.locator(f"[data-id='{id}']")).to_have_count(0)
+    page.keyboard.press("Control+z")
+    expect(page.locator(f"[data-id='{id}']")).to_be_visible()
+    page.wait_for_timeout(200)
+    assert asked == []
+    assert there(garden, id)
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
+    browser: Browser, garden: RunningServer
+) -> None:
+    first, second, third = (added(garden, "purple")["id"] for _ in range(3))
+    watched = Watched(browser, garden.url)
+    page = watched.page
+    page.clock.install()
+    watched.open()
+    page.locator(f"[data-id='{first}']").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page.locator("#toast")).to_contain_text("1 picture deleted")
+    expect(dialog).to_be_visible()  # with the next picture
+    page.keyboard.press("Escape")
+    assert there(garden, first)
+    page.mouse.move(5, 5)
+    page.clock.run_for(9_000)
+    expect(page.locator("#toast")).to_be_hidden()
+    until(lambda: not there(garden, first), 10)
+    for id in (second, third):
+        page.locator(f".cell:has([data-id='{id}'])").hover()
+        page.locator(f".cell:has([data-id='{id}']) .pick").click()
+    page.get_by_role("toolbar").get_by_role("button", name="Delete").click()
+    expect(page.locator("#toast")).to_contain_text("2 pictures deleted")
+    assert there(garden, second)
+    assert there(garden, third)
+    page.goto("about:blank")
+    until(lambda: not there(garden, second) and not there(garden, third), 10)
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_what_cannot_be_deleted_comes_back_with_the_reason(browser: Browser, garden: RunningServer) -> None:
+    watched = Watched(browser, garden.url)
+    page = watched.page
+
+    def refuse(route: Route) -> None:
+        if route.request.method == "DELETE":
+            route.fulfill(status=503, json={"code": "read_only", "detail": "the data directory cannot be written"})
+        else:
+            route.fallback()
+
+    page.route("**/v1/images/*", refuse)
+    page.clock.install()
+    watched.open()
+    page.locator(".tile").first.focus()
+    id = ids(page)[0]
+    page.keyboard.press("Delete")
+    expect(page.locator(f"[data-id='{id}']")).to_have_count(0)
+    page.clock.run_for(9_000)
+    expect(page.locator("#toast")).to_contain_text("could not be deleted. the data directory cannot be written")
+    expect(page.locator(f"[data-id='{id}']")).to_be_visible()
+    watched.context.close()
+
+
+def test_caption_and_tags_are_changed_in_the_large_view(browser: Browser, garden: RunningServer) -> None:
+    record: dict[str, Any] = added(garden, "purple", caption="before", tags=["one, two", "three"])
+    watched = Watched(browser, garden.url)
+    page = watched.open(f"/?show={record['id']}")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Edit").click()
+    dialog.get_by_label("Caption").fill("after <b>")
+    dialog.get_by_role("button", name="Remove the tag three").click()
+    dialog.get_by_label("Add a tag").fill("four")
+    page.keyboard.press("Enter")
+    dialog.get_by_label("Add a tag").fill("five")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("heading", level=2)).to_have_text("after <b>")
+    expect(dialog.locator(".tags li")).to_have_text(["one, two", "four", "five"])
+    expect(dialog.get_by_role("button", name="Edit")).to_be_focused()
+    kept = garden.http.get(f"/v1/images/{record['id']}").json()
+    assert (kept["caption"], kept["tags"]) == ("after <b>", ["one, two", "four", "five"])
+    page.keyboard.press("Escape")
+    expect(page.locator(f"[data-id='{record['id']}'] .caption")).to_have_text("after <b>")
+    page.locator(f".tile[data-id='{record['id']}']").click()
+    dialog.get_by_role("button", name="Edit").click()
+    dialog.get_by_label("Caption").fill("never")
+    page.keyboard.press("Escape")  # ends the editing, not the view
+    expect(dialog.get_by_role("heading", level=2)).to_have_text("after <b>")
+    dialog.get_by_role("button", name="Edit").click()
+    dialog.get_by_label("Caption").fill("x" * 3_000)
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("characters")
+    expect(dialog.get_by_label("Caption")).to_have_value("x" * 3_000)
+    watched.context.close()

@@ -1,0 +1,101 @@
+"""The view of the jobs: live by server-sent events, a reason for each failure, retry where the server offers it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from functools import partial
+
+from playwright.sync_api import Browser, Route, expect
+
+from tests.app.web.watched import Watched
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+def tell(route: Route, body: str) -> None:
+    route.fulfill(body=body, content_type="application/json")
+
+
+def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser, empty: RunningServer) -> None:
+    files = [("good.png", picture("blue", seed=501)), ("<i>bad</i>.png", b"no picture")]
+    files += [(f"{n}.txt", b"text") for n in range(59)]
+    failed = empty.wait_job(empty.bulk(files)["id"])
+    assert failed["failed"] == 60
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    page.get_by_role("link", name="Jobs").click()
+    expect(page).to_have_url(re.compile(r"\?view=jobs$"))
+    job = page.locator(".job").first
+    expect(job).to_contain_text("Done, with failures")
+    expect(job).to_contain_text("1 added · 60 failed")
+    job.get_by_role("button", name="Show why 60 failed").click()
+    expect(job.locator(".failures b").first).to_have_text("<i>bad</i>.png")
+    expect(job.locator(".failures li").first).to_contain_text("not a picture of a known format")
+    expect(job.locator(".failures b")).to_have_count(50)
+    job.get_by_role("button", name="Show more").click()
+    expect(job.locator(".failures b")).to_have_count(60)
+    job.get_by_role("button", name="Hide the reasons").click()
+    expect(job.locator(".failures")).to_be_hidden()
+    page.go_back()
+    expect(page.locator("#jobs")).to_be_hidden()
+    expect(page.locator("#found")).to_be_visible()
+    page.go_forward()
+    expect(page.locator(".job").first).to_be_visible()
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: Browser, empty: RunningServer) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for n in range(300):
+            archive.writestr(f"{n}.png", picture("green", seed=600 + n, size=(300, 200)))
+    watched = Watched(browser, empty.url)
+    page = watched.open("/?view=jobs")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            new MutationObserver(() => seen.push(document.querySelector(".job .said")?.textContent))
+                .observe(document.getElementById("job-list"), { subtree: true, childList: true, characterData: true });
+        }"""
+    )
+    id = empty.bulk([("many.zip", out.getvalue())])["id"]
+    expect(page.locator(".job").first.locator("code")).to_have_text(id[:8], timeout=10_000)
+    expect(page.locator(".job").first).to_contain_text("300 added", timeout=40_000)
+    expect(page.locator(".job").first.get_by_role("progressbar")).to_be_hidden()
+    assert any(url.endswith(f"/v1/jobs/{id}/events") for url in asked)
+    counts = [int(found[1]) for text in page.evaluate("seen") if (found := re.match(r"(\d+) of \d+ taken in", text))]
+    assert counts == sorted(counts)
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser, empty: RunningServer) -> None:
+    failed = empty.wait_job(empty.bulk([("x.png", b"no picture"), ("y.png", picture("red", seed=502))])["id"])
+    spec = empty.http.get("/openapi.json").json()
+    for offered in (False, True):
+        watched = Watched(browser, empty.url)
+        page = watched.page
+        paths = {path: one for path, one in spec["paths"].items() if not path.endswith(("/retry", "/cancel"))}
+        more: dict[str, object] = {f"/v1/jobs/{{id}}/{one}": {} for one in ("retry", "cancel")} if offered else {}
+        body = json.dumps({**spec, "paths": {**paths, **more}})
+        page.route("**/openapi.json", partial(tell, body=body))
+        again = {**failed, "state": "running", "failed": 0}
+        page.route(f"**/v1/jobs/{failed['id']}/retry", partial(tell, body=json.dumps(again)))
+        watched.open("/?view=jobs")
+        job = page.locator(".job", has_text=failed["id"][:8])
+        expect(job).to_contain_text("1 added · 1 failed")
+        retry = job.get_by_role("button", name="Retry what failed")
+        expect(retry).to_be_visible(visible=offered)
+        if offered:
+            with page.expect_request(f"**/v1/jobs/{failed['id']}/retry") as asked:
+                retry.click()
+            assert asked.value.method == "POST"
+            expect(job).to_contain_text("1 added · 1 failed")  # what the real server says of it a moment later
+        watched.context.close()
+        assert watched.faults == []

@@ -1,0 +1,182 @@
+"""Adding pictures: files, folders and archives, with a bar for each file and for the whole, and what went wrong."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import zipfile
+from pathlib import Path
+
+from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expect
+
+from tests.app.web.watched import Watched, drop
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+def choose(page: Page, files: list[FilePayload]) -> None:
+    """By the button, its dialog and the browser's own."""
+    page.get_by_role("button", name="Add pictures").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Pictures or archives").click()
+    chooser.value.set_files(files)
+
+
+def png(name: str, seed: int) -> FilePayload:
+    return FilePayload(name=name, mimeType="image/png", buffer=picture("blue", seed=seed))
+
+
+def test_each_file_and_the_whole_have_their_progress_and_each_failure_its_reason(
+    browser: Browser, empty: RunningServer
+) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("one.png", picture("red", seed=1))
+        archive.writestr("<b>broken</b>.png", b"no picture")
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    bad = FilePayload(name="bad.png", mimeType="image/png", buffer=b"no picture either")
+    some = FilePayload(name="some.zip", mimeType="application/zip", buffer=out.getvalue())
+    choose(page, [png("two.png", 2), bad, png("again.png", 2), some])
+    card = page.locator(".upload")
+    expect(card).to_contain_text("4 files")
+    lines = card.locator(".files li")
+    expect(lines).to_have_count(4)
+    expect(card.locator("> p")).to_have_text("2 added · 1 already there · 2 failed", timeout=20_000)
+    expect(lines.nth(0)).to_have_text("two.pngAdded")
+    expect(lines.nth(1)).to_contain_text("not a picture of a known format")
+    expect(lines.nth(2)).to_have_text("again.pngAlready there")
+    expect(lines.nth(3)).to_contain_text("1 added · 1 failed")
+    expect(card.locator(".failures li")).to_contain_text("<b>broken</b>.png")
+    expect(card.locator(".failures li")).to_contain_text("not a picture of a known format")
+    expect(page.locator(".tile")).to_have_count(2)
+    card.get_by_role("button", name="Close").click()
+    expect(page.locator("#uploads")).to_be_hidden()
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_progress_is_what_was_sent(browser: Browser, empty: RunningServer) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    network = page.context.new_cdp_session(page)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000}
+    network.send("Network.enable")
+    network.send("Network.emulateNetworkConditions", slow)
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            new MutationObserver(() => {
+                const all = [...document.querySelectorAll(".upload progress")].map(one => one.value);
+                if (all.length === 4) seen.push(all);
+            }).observe(document.getElementById("uploads"), { subtree: true, childList: true, attributes: true,
+                characterData: true });
+        }"""
+    )
+    noise = [FilePayload(name=f"{n}.png", mimeType="image/png", buffer=bytes([n]) * 300_000) for n in range(3)]
+    choose(page, noise)
+    expect(page.locator(".upload > p")).to_contain_text("3 failed", timeout=30_000)
+    seen = page.evaluate("window.seen")
+    assert all(one[0] <= other[0] + 1e-9 for one, other in itertools.pairwise(seen))
+    assert any(first > 0.9 and 0 < second < 1 and third == 0 for _, first, second, third in seen), seen
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_dropping_several_files_adds_them(browser: Browser, empty: RunningServer) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    drop(page, ["a.png", "b.png"], picture("green", seed=8))
+    assert page.evaluate("[window.covered, window.only]") == [True, "add"]
+    expect(page.locator(".upload")).to_contain_text("1 added · 1 already there", timeout=20_000)
+    watched.context.close()
+    assert watched.faults == []
+
+
+def make_folder(folder: Path) -> Path:
+    (folder / "album" / "deep").mkdir(parents=True)
+    (folder / "album" / "a.png").write_bytes(picture("red", seed=71))
+    (folder / "album" / "deep" / "b.png").write_bytes(picture("red", seed=72))
+    (folder / "album" / "notes.txt").write_text("left out")
+    (folder / "album" / ".hidden.png").write_bytes(b"left out")
+    return folder / "album"
+
+
+def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
+    browser: Browser, empty: RunningServer, tmp_path: Path
+) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    page.get_by_role("button", name="Add pictures").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="A folder").click()
+    chooser.value.set_files(make_folder(tmp_path))
+    expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
+    expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files left out", timeout=20_000)
+    sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
+    assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_dropped_folder_is_walked_to_its_end(browser: Browser, empty: RunningServer, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    for n in range(120):  # a browser lists at most 100 at a time
+        (folder / "deep" / f"{n}.txt").write_text("left out")
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    dragging = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        dragging.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+    expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
+    expect(page.locator(".upload > p")).to_contain_text("122 other files left out", timeout=20_000)
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_refused_upload_is_told_in_the_servers_words_and_can_be_sent_again(
+    browser: Browser, empty: RunningServer
+) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    body = json.dumps({"code": "storage_full", "detail": "the disk is full"})
+    full = {"status": 507, "content_type": "application/problem+json", "body": body}
+    page.route("**/v1/images/bulk", lambda route: route.fulfill(**full), times=1)
+    choose(page, [png("c.png", 31)])
+    card = page.locator(".upload.bad")
+    expect(card.locator("> p")).to_have_text("1 not sent · the disk is full")
+    expect(card.locator(".files li")).to_contain_text("the disk is full")
+    card.get_by_role("button", name="Send again").click()
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=20_000)
+    watched.context.close()
+
+
+def test_a_busy_server_is_sent_the_files_again_by_itself(browser: Browser, empty: RunningServer) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    answers: list[Request] = []
+
+    def busy(route: Route) -> None:
+        answers.append(route.request)
+        problem = {"code": "queue_full", "detail": "too many pictures wait"}
+        route.fulfill(status=429, headers={"Retry-After": "1"}, json=problem)
+
+    page.route("**/v1/images/bulk", busy, times=1)
+    choose(page, [png("d.png", 32)])
+    expect(page.locator(".upload > p")).to_contain_text("The server is busy; sending again in 1 s")
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=20_000)
+    assert len(answers) == 1
+    watched.context.close()
+
+
+def test_cancelling_says_what_was_not_sent(browser: Browser, empty: RunningServer) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    page.route("**/v1/images/bulk", lambda route: None)  # never answered
+    choose(page, [png("e.png", 33), png("f.png", 34)])
+    page.locator(".upload").get_by_role("button", name="Cancel").click()
+    expect(page.locator(".upload > p")).to_have_text("2 not sent: cancelled")
+    expect(page.locator(".files li").first).to_contain_text("Not sent: cancelled")
+    watched.context.close()

@@ -74,8 +74,8 @@ def locate(name: str, cache: Path) -> Located:
         return _file(name)
     if "/" in name:
         return _tag(name, cache)
-    hint = nearest(name, []) or "; `sightline models` lists what there is"
-    raise StartupError(f"unknown model {name!r}{hint}")
+    hint = nearest(name, []) or ";"
+    raise StartupError(f"unknown model {name!r}{hint} `sightline models` lists what there is")
 
 
 def load(

@@ -19,7 +19,7 @@ from app.errors import StartupError
 from app.types import EmbeddingSpace, Preprocessing
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CLIP_WORDS = 49_408  # the vocabulary that open_clip's own tokenizer has
+CLIP_WORDS, CLIP_LENGTH = 49_408, 77  # vocabulary and length that open_clip's own tokenizer has
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +110,13 @@ def tokenization_of(clip: Any, architecture: str, folder: Path | None, cache: st
     """How the model reads. A folder's own `tokenizer.json` counts where open_clip has no tokenizer for the model:
     its configuration names none of the hub, and its vocabulary is not CLIP's."""
     _, pool, eos = text_tower(clip)
-    tower = getattr(clip, "text", clip)
+    reads = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
     source = architecture
     if folder is not None and (folder / "tokenizer.json").is_file():
-        named = open_clip.get_model_config(architecture) or {}
-        if not named.get("text_cfg", {}).get("hf_tokenizer_name") and getattr(tower, "vocab_size", 0) != CLIP_WORDS:
+        words = getattr(getattr(clip, "text", clip), "vocab_size", 0)
+        if not reads.get("hf_tokenizer_name") and words != CLIP_WORDS:
             source = str(folder / "tokenizer.json")
-    return Tokenization(source, int(tower.context_length), pool, eos, cache)
+    return Tokenization(source, int(reads.get("context_length", CLIP_LENGTH)), pool, eos, cache)
 
 
 def preprocessing_of(config: dict[str, Any]) -> Preprocessing:

@@ -37,45 +37,47 @@ class TextTower(torch.nn.Module):
 
 
 class CausalTextTower(torch.nn.Module):
-    """The text tower of open_clip's CLIP for any length up to the context.
+    """The text tower of an open_clip model for any length up to the context.
 
-    `CLIP.encode_text` takes full rows only. Its mask is causal and its answer is read at the end of the
-    text, so the padding that follows has no part in it: leaving it out is exact.
+    open_clip's own takes full rows only. Its mask is causal and its answer is read at the end of the text, so the
+    padding that follows has no part in it: leaving it out is exact.
     """
 
-    def __init__(self, clip: Any) -> None:
+    def __init__(self, tower: Any, pool: Pool, eos: int) -> None:
         super().__init__()
-        self.clip = clip
+        self.tower = tower
+        self.pool = pool
+        self.eos = eos
 
     def forward(self, tokens: Tensor) -> Tensor:
-        clip, n = self.clip, tokens.shape[1]
-        dtype = clip.transformer.get_cast_dtype()
-        x = clip.token_embedding(tokens).to(dtype) + clip.positional_embedding[:n].to(dtype)
-        x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask[:n, :n]))
-        x = text_global_pool(x, tokens, clip.text_pool_type, eos_token_id=getattr(clip, "text_eos_id", None))
-        projection = clip.text_projection
-        features: Tensor = x
+        tower, n = self.tower, tokens.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:n].to(dtype)
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:n, :n]))
+        features: Tensor = text_global_pool(x, tokens, self.pool, eos_token_id=self.eos)
+        projection = tower.text_projection
         if projection is not None:
-            features = projection(x) if isinstance(projection, torch.nn.Linear) else x @ projection
+            features = projection(features) if isinstance(projection, torch.nn.Linear) else features @ projection
         return features
 
 
 def text_tower(clip: Any) -> tuple[torch.nn.Module, Pool, int]:
     """The text tower, where it reads its answer, and the id of that end (0 when it does not matter)."""
-    if type(clip) is open_clip.model.CLIP and clip.attn_mask is not None:
-        pool = _pool(clip.text_pool_type)
-        if pool != "whole":
-            return CausalTextTower(clip), pool, int(getattr(clip, "text_eos_id", None) or 0)
-    text = getattr(clip, "text", None)
-    if text is not None and type(text) is TextTransformer and _ends(text):
-        return TextTower(clip), _pool(text.pool_type), int(getattr(text, "eos_id", None) or 0)
-    return TextTower(clip), "whole", 0
+    if type(clip) is open_clip.model.CLIP:
+        tower, pool, eos = clip, _pool(clip.text_pool_type), getattr(clip, "text_eos_id", None)
+    elif type(text := getattr(clip, "text", None)) is TextTransformer:
+        tower, pool, eos = text, _pool(text.pool_type), text.eos_id
+    else:
+        return TextTower(clip), "whole", 0
+    if pool == "whole" or tower.attn_mask is None or not _plain(tower):
+        return TextTower(clip), "whole", 0
+    return CausalTextTower(tower, pool, int(eos or 0)), pool, int(eos or 0)
 
 
 def _pool(name: str) -> Pool:
     return "argmax" if name == "argmax" else "eos" if name == "eos" else "whole"
 
 
-def _ends(text: TextTransformer) -> bool:
-    """Whether nothing after the end of a text can reach the answer."""
-    return text.attn_mask is not None and text.cls_emb is None and not text.use_pad_mask
+def _plain(tower: Any) -> bool:
+    """Whether the tower has no further token or mask that padding could reach."""
+    return getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)

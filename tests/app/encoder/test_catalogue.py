@@ -33,7 +33,7 @@ def test_a_short_name_stands_for_the_long_one() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("startr", "starter"), ("siglip2b", "siglip2-b"), ("vit-b32", "vit-b-32"), ("ViT-B32", "ViT-B-32")],
+    [("startr", "starter"), ("siglip2b", "siglip2-b"), ("vit-b32", "vit-b-32"), ("ViT-B32", "vit-b-32")],
 )
 def test_the_nearest_names_are_offered(wrong: str, right: str) -> None:
     assert right in nearest(wrong, open_clip.list_models())

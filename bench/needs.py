@@ -55,25 +55,28 @@ def main() -> None:
     console.print(table)
 
 
-def family(pid: int) -> Iterator[tuple[int, str]]:
+def family(pid: int, part: str = "server") -> Iterator[tuple[int, str]]:
     """(id, part) of the server, its worker and the children of both."""
-    yield pid, "server"
+    yield pid, part
     for child in children(pid):
-        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        part = "worker" if b"worker" in words else "children of the server"
-        yield child, part
-        below = children(child)
-        for grandchild in below:
-            yield grandchild, f"children of the {'worker' if part == 'worker' else 'server'}"
-            yield from ((third, f"children of the {part.split()[-1]}") for third in children(grandchild))
+        yield from family(child, "worker" if is_worker(child) else f"children of the {part.split()[-1]}")
 
 
 def children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task")
+    """The ids of those that the process started and that still run."""
     try:
-        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+        tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
         return []
+    return [int(child) for listed in tasks for child in listed.split()]
+
+
+def is_worker(pid: int) -> bool:
+    """Whether it is a process of `sightline worker`."""
+    try:
+        return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def proportional(pid: int) -> int:

@@ -125,6 +125,7 @@ def test_a_container_that_does_not_serve_is_not_healthy(image: Stage) -> None:
     assert "ConnectionRefusedError" in asked.stderr
 
 
+@pytest.mark.timeout(280)
 def test_a_container_takes_pictures_in_and_finds_them(container: Container) -> None:
     while not container.healthy():  # the time limit of every test bounds it
         assert container.process.poll() is None, container.log.read_text()

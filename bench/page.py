@@ -113,7 +113,7 @@ def typing(browser: Browser, url: str, table: Table) -> None:
         page.locator("#box").press_sequentially(words, delay=30)
         taken.append(page.evaluate("window.typed"))
     page.context.close()
-    table.add_row("typed query, last key to results (90 ms of it a pause)", figure(taken))
+    table.add_row("typed query, last key to results (60 ms of it a pause)", figure(taken))
 
 
 def scrolling(browser: Browser, url: str, table: Table) -> None:

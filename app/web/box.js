@@ -7,7 +7,7 @@ import { isMixed, taken } from "./query.js";
 import { thumbnail } from "./server.js";
 import { words as say } from "./words.js";
 
-const PAUSE = 90;
+const PAUSE = 60;
 const SHOWN = 3; // pictures in the chip
 
 export function watchBox({ typed, settled, pictured, unpictured, weighed }) {

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.client import Client
-from app.demo import await_ready, free_port, gallery, load_texts, served
+from app.demo import await_ready, free_port, load_texts, served
+from app.samples import gallery
 
 HOST = "127.0.0.1"
 ROUNDS = 10

@@ -86,10 +86,11 @@ class OpenVinoEncoder:
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         self._images = self._compile(IMAGE)
+        self._text_tower = self._core.read_model(folder / TEXT)  # mapped now, so that the folder may go away
 
     @cached_property
     def _texts(self) -> Any:
-        return self._compile(TEXT)
+        return self._core.compile_model(self._text_tower, "CPU", self._settings)
 
     @cached_property
     def _tokenize(self) -> Tokenize:

@@ -65,7 +65,7 @@ def text_tower(clip: Any) -> tuple[torch.nn.Module, Pool, int]:
     """The text tower, where it reads its answer, and the id of that end (0 when it does not matter)."""
     if type(clip) is open_clip.model.CLIP:
         tower, pool, eos = clip, _pool(clip.text_pool_type), getattr(clip, "text_eos_id", None)
-    elif type(text := getattr(clip, "text", None)) is TextTransformer:
+    elif (text := getattr(clip, "text", None)) is not None and type(text) is TextTransformer:
         tower, pool, eos = text, _pool(text.pool_type), text.eos_id
     else:
         return TextTower(clip), "whole", 0

@@ -14,6 +14,7 @@ export function editor(image, ended) {
   const form = make(
     "form",
     { className: "edit" },
+    make("h2", { className: "unseen" }, words("edit")),
     make("label", {}, make("span", {}, words("caption")), caption),
     tags.field,
     said,

@@ -52,15 +52,15 @@ def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_pat
     assert not list((tmp_path / "compiled").glob("*.draft"))
 
 
-@pytest.mark.parametrize("damage", ["card.json", "image.xml", "image.bin"])
-def test_a_damaged_compiled_form_is_made_anew(damage: str, model: Path, tmp_path: Path) -> None:
+def test_a_damaged_compiled_form_is_made_anew(model: Path, tmp_path: Path) -> None:
     recipe = recipe_of(model)
     folder = tmp_path / "compiled" / recipe.key
     convert(recipe, folder)
-    (folder / damage).write_bytes(b"{")
-    encoder = opened(recipe, tmp_path, "fp32", 1)
-    assert encoder.encode_texts(["red"]).shape == (1, 24)
-    assert (folder / damage).stat().st_size > 1
+    for damage in ("card.json", "image.bin"):
+        (folder / damage).write_bytes(b"{")
+        encoder = opened(recipe, tmp_path, "fp32", 1)
+        assert encoder.encode_texts(["red"]).shape == (1, 24)
+        assert (folder / damage).stat().st_size > 1
 
 
 def test_everything_that_decides_the_outcome_is_in_the_key(model: Path) -> None:

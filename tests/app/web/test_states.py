@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched, drop, first_is
 from tests.servers import RunningServer
 
 
-def test_an_empty_server_says_how_to_begin_and_offers_the_demo_gallery(browser: Browser, empty: RunningServer) -> None:
-    watched = Watched(browser, empty.url)
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that nobody has given anything yet."""
+    with RunningServer(tmp_path_factory.mktemp("bare")) as server:
+        yield server
+
+
+def test_an_empty_server_says_how_to_begin_and_offers_the_demo_gallery(browser: Browser, bare: RunningServer) -> None:
+    watched = Watched(browser, bare.url)
     page = watched.open()
     expect(page.locator(".message")).to_contain_text("Nothing here yet")
     expect(page.locator(".message")).to_contain_text("sightline ingest")
@@ -29,17 +37,16 @@ def test_an_empty_server_says_how_to_begin_and_offers_the_demo_gallery(browser: 
     watched.context.close()
 
 
-def test_the_demo_gallery_is_loaded_by_one_click(browser: Browser, tmp_path: Path) -> None:
-    with RunningServer(tmp_path / "data") as server:
-        watched = Watched(browser, server.url)
-        page = watched.open()
-        page.get_by_role("button", name="Load the demo gallery").click()
-        expect(page.locator(".upload")).to_contain_text("Demo gallery")
-        expect(page.locator(".upload")).to_contain_text(re.compile(r"1,9\d\d added"), timeout=90_000)
-        expect(page.locator(".tile").first).to_be_visible()
-        expect(page.locator("#count")).to_contain_text("newest pictures")
-        watched.context.close()
-        assert watched.faults == []
+def test_the_demo_gallery_is_loaded_by_one_click(browser: Browser, bare: RunningServer) -> None:
+    watched = Watched(browser, bare.url)
+    page = watched.open()
+    page.get_by_role("button", name="Load the demo gallery").click()
+    expect(page.locator(".upload")).to_contain_text("Demo gallery")
+    expect(page.locator(".upload")).to_contain_text(re.compile(r"1,9\d\d added"), timeout=90_000)
+    expect(page.locator(".tile").first).to_be_visible()
+    expect(page.locator("#count")).to_contain_text("newest pictures")
+    watched.context.close()
+    assert watched.faults == []
 
 
 def test_a_server_that_is_away_is_told_and_the_search_goes_on_when_it_is_back(

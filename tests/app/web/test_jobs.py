@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
+import os
 import re
-import zipfile
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 from playwright.sync_api import Browser, Route, expect
 
@@ -48,31 +50,39 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
     assert watched.faults == []
 
 
-def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: Browser, empty: RunningServer) -> None:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for n in range(300):
-            archive.writestr(f"{n}.png", picture("green", seed=600 + n, size=(300, 200)))
-    watched = Watched(browser, empty.url)
-    page = watched.open("/?view=jobs")
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.evaluate(
-        """() => {
-            window.seen = [];
-            new MutationObserver(() => seen.push(document.querySelector(".job .said")?.textContent))
-                .observe(document.getElementById("job-list"), { subtree: true, childList: true, characterData: true });
-        }"""
-    )
-    id = empty.bulk([("many.zip", out.getvalue())])["id"]
-    expect(page.locator(".job").first.locator("code")).to_have_text(id[:8], timeout=10_000)
-    expect(page.locator(".job").first).to_contain_text("300 added", timeout=40_000)
-    expect(page.locator(".job").first.get_by_role("progressbar")).to_be_hidden()
-    assert any(url.endswith(f"/v1/jobs/{id}/events") for url in asked)
-    counts = [int(found[1]) for text in page.evaluate("seen") if (found := re.match(r"(\d+) of \d+ taken in", text))]
-    assert counts == sorted(counts)
-    watched.context.close()
-    assert watched.faults == []
+def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: Browser, tmp_path: Path) -> None:
+    files = [(f"{n}.png", picture("green", seed=600 + n, size=(300, 200))) for n in range(200)]
+    with RunningServer(tmp_path / "data", workers=0) as server:
+        watched = Watched(browser, server.url)
+        page = watched.open("/?view=jobs")
+        expect(page.locator("#no-jobs")).to_be_visible()
+        page.evaluate(
+            """() => {
+                window.seen = [];
+                new MutationObserver(() => seen.push(document.querySelector(".job .said")?.textContent)).observe(
+                    document.getElementById("job-list"), { subtree: true, childList: true, characterData: true });
+            }"""
+        )
+        with page.expect_request("**/v1/jobs/*/events"):
+            job = server.bulk(files)
+        row = page.locator(".job")
+        expect(row.locator("code")).to_have_text(job["id"][:8])
+        expect(row).to_contain_text("Waiting")
+        named = {"SIGHTLINE_DATA_DIR": str(server.data_dir), "SIGHTLINE_MODEL": "colours"}
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "app", "worker"], env={**os.environ, **named}, stderr=subprocess.DEVNULL
+        )
+        try:
+            expect(row).to_contain_text("200 added", timeout=60_000)
+        finally:
+            worker.terminate()
+            worker.wait(30)
+        expect(row.get_by_role("progressbar")).to_be_hidden()
+        said = [re.match(r"(\d+) of \d+ taken in", text or "") for text in page.evaluate("seen")]
+        counts = [int(found[1]) for found in said if found]
+        assert counts == sorted(counts)
+        watched.context.close()
+        assert watched.faults == []
 
 
 def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser, empty: RunningServer) -> None:

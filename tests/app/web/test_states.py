@@ -3,50 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched, drop, first_is
 from tests.servers import RunningServer
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that nobody has given anything yet."""
-    with RunningServer(tmp_path_factory.mktemp("bare")) as server:
-        yield server
-
-
-def test_an_empty_server_says_how_to_begin_and_offers_the_demo_gallery(browser: Browser, bare: RunningServer) -> None:
-    watched = Watched(browser, bare.url)
-    page = watched.open()
-    expect(page.locator(".message")).to_contain_text("Nothing here yet")
-    expect(page.locator(".message")).to_contain_text("sightline ingest")
-    page.locator("#box").fill("red")
-    expect(page.locator(".message")).to_contain_text("No hits")
-    page.locator("#box").fill("")
-    expect(page.locator(".message")).to_contain_text("Nothing here yet")
-    page.route(
-        "**/v1/demo", lambda route: route.fulfill(status=404, json={"code": "not_found", "detail": "is not installed"})
-    )
-    page.get_by_role("button", name="Load the demo gallery").click()
-    expect(page.locator("#notice")).to_contain_text("That did not work: is not installed")
-    watched.context.close()
-
-
-def test_the_demo_gallery_is_loaded_by_one_click(browser: Browser, bare: RunningServer) -> None:
-    watched = Watched(browser, bare.url)
-    page = watched.open()
-    page.get_by_role("button", name="Load the demo gallery").click()
-    expect(page.locator(".upload")).to_contain_text("Demo gallery")
-    expect(page.locator(".upload")).to_contain_text(re.compile(r"1,9\d\d added"), timeout=90_000)
-    expect(page.locator(".tile").first).to_be_visible()
-    expect(page.locator("#count")).to_contain_text("newest pictures")
-    watched.context.close()
-    assert watched.faults == []
+def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_click(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with RunningServer(tmp_path / "data") as server:
+        watched = Watched(browser, server.url)
+        page = watched.open()
+        expect(page.locator(".message")).to_contain_text("Nothing here yet")
+        expect(page.locator(".message")).to_contain_text("sightline ingest")
+        page.locator("#box").fill("red")
+        expect(page.locator(".message")).to_contain_text("No hits")
+        page.locator("#box").fill("")
+        expect(page.locator(".message")).to_contain_text("Nothing here yet")
+        missing = {"code": "not_found", "detail": "is not installed"}
+        page.route("**/v1/demo", lambda route: route.fulfill(status=404, json=missing), times=1)
+        page.get_by_role("button", name="Load the demo gallery").click()
+        expect(page.locator("#notice")).to_contain_text("That did not work: is not installed")
+        page.get_by_role("button", name="Load the demo gallery").click()
+        expect(page.locator(".upload")).to_contain_text("Demo gallery")
+        expect(page.locator(".upload")).to_contain_text(re.compile(r"1,9\d\d added"), timeout=90_000)
+        expect(page.locator(".tile").first).to_be_visible()
+        expect(page.locator("#count")).to_contain_text("newest pictures")
+        watched.context.close()
 
 
 def test_a_server_that_is_away_is_told_and_the_search_goes_on_when_it_is_back(

@@ -50,7 +50,7 @@ def test_each_file_and_the_whole_have_their_progress_and_each_failure_its_reason
     expect(lines.nth(3)).to_contain_text("1 added · 1 failed")
     expect(card.locator(".failures li")).to_contain_text("<b>broken</b>.png")
     expect(card.locator(".failures li")).to_contain_text("not a picture of a known format")
-    expect(page.locator(".tile")).to_have_count(2)
+    expect(page.locator(".tile .caption").get_by_text("two.png", exact=True)).to_be_visible()
     card.get_by_role("button", name="Close").click()
     expect(page.locator("#uploads")).to_be_hidden()
     watched.context.close()

@@ -48,12 +48,21 @@ class Placement:
     threads: int = 0
 
     def needs_torch(self) -> str:
-        """Why torch must run the model; empty when OpenVINO can. A GPU is looked for without loading torch."""
+        """Why torch must run the model; empty when OpenVINO can."""
         if self.runtime == "torch":
             return "as asked"
-        if self.device.startswith("cuda") or (self.device == "auto" and any(path.exists() for path in GPU_DEVICES)):
+        if self.device.startswith("cuda") or (self.device == "auto" and gpu_present()):
             return "for a GPU"
         return "" if self.precision in ("auto", "fp32", "bf16") else f"for {self.precision}"
+
+
+def gpu_present() -> bool:
+    """Whether torch can use a GPU; torch is loaded only where the system has a device of that kind."""
+    if not any(path.exists() for path in GPU_DEVICES):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
 
 
 def locate(name: str, cache: Path) -> Located:

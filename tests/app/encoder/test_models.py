@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from app.encoder import models
 from app.encoder.colours import ColoursEncoder
-from app.encoder.models import HUB_NAMES, STARTER, WEIGHTS, Located, file_digest, load, locate
+from app.encoder.models import HUB_NAMES, STARTER, WEIGHTS, Located, Placement, file_digest, load, locate
 from app.errors import StartupError
 
 LOCATE = """
@@ -161,3 +162,29 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path: Path) -> None:
     assert told.startswith("refused: model hf-hub:org/repo: the weights cannot be downloaded; connect to the model hub")
     assert "--model NAME:FILE.safetensors" in told
     assert "--model starter" in told
+
+
+def test_a_gpu_is_looked_for_in_torch_only_where_there_is_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(models, "GPU_DEVICES", (tmp_path / "none",))
+    assert not models.gpu_present()
+    monkeypatch.setattr(models, "GPU_DEVICES", (tmp_path,))
+    assert models.gpu_present() == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("placement", "reason"),
+    [
+        (Placement(device="cpu"), ""),
+        (Placement(device="cpu", precision="bf16"), ""),
+        (Placement(device="cpu", precision="fp16"), "for fp16"),
+        (Placement(device="cuda:1"), "for a GPU"),
+        (Placement(device="cpu", runtime="torch"), "as asked"),
+    ],
+    ids=str,
+)
+def test_torch_runs_what_is_meant_for_it(placement: Placement, reason: str) -> None:
+    assert placement.needs_torch() == reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from app.encoder.catalogue import FORMS, LISTED
 from app.ingest import plain
@@ -46,27 +46,18 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
 
 
 def show_models(console: Console) -> None:
-    """The models that are known, as a table."""
-    right: dict[str, Any] = {"justify": "right", "no_wrap": True}
-    table = Table(
-        Column("model, and its short name", overflow="fold"),
-        Column("millions", **right),
-        Column("MiB", **right),
-        Column("d", **right),
-        Column("recall", **right),
-        "languages",
-        "licence",
-        "for",
-    )
+    """The models that are known, three lines each: they have more to say than a table of 80 columns holds."""
     for model in LISTED:
-        size, memory = (f"{model.parameters:g}", str(model.memory)) if model.parameters else ("", "")
-        recall = f"{model.recall:.3f}" if model.recall else ""
-        name = f"{model.name}\n{model.alias}" if model.alias else model.name
-        table.add_row(name, size, memory, str(model.d), recall, model.languages, model.licence, model.note)
-    console.print(table)
+        name = f"{model.name}  (or {model.alias})" if model.alias else model.name
+        facts = [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []
+        facts += [f"d {model.d}", f"languages {model.languages}", model.licence]
+        facts += [f"recall {model.recall:.3f}"] if model.recall else []
+        console.print(
+            f"{name}\n    {model.note}\n    {' · '.join(facts)}", markup=False, highlight=False, soft_wrap=True
+        )
     console.print(
-        "millions: parameters. MiB: weights in bf16. recall: of MS COCO's captions, the share whose picture is among"
-        " the first five, as open_clip publishes it."
+        "\nMiB: weights in bf16. d: width of a vector. recall: of MS COCO's captions, the share whose picture is among"
+        " the first five, as open_clip publishes it.\n"
     )
     for form, meaning in FORMS:
         console.print(f"{form:24}{meaning}", markup=False)

@@ -36,10 +36,15 @@ class RunningServer:
         )
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
-        self.url = self._address()
-        self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
-        if ready:
-            self.wait_ready()
+        try:
+            self.url = self._address()
+            self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
+            if ready:
+                self.wait_ready()
+        except BaseException:  # nobody else could end it
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def __enter__(self) -> RunningServer:
         return self

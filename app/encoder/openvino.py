@@ -76,7 +76,6 @@ class OpenVinoEncoder:
         self.temperature = card.temperature
         self.runtime = f"OpenVINO {precision}"
         self._tokenization = card.tokenization
-        self._folder = folder
         self._lock = threading.Lock()  # one forward pass at a time: more would only share the same cores
         self._core = runtime().Core()
         self._settings: dict[str, Any] = {
@@ -85,7 +84,7 @@ class OpenVinoEncoder:
         }
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._images = self._compile(IMAGE)
+        self._images = self._core.compile_model(folder / IMAGE, "CPU", self._settings)
         self._text_tower = self._core.read_model(folder / TEXT)  # mapped now, so that the folder may go away
 
     @cached_property
@@ -95,9 +94,6 @@ class OpenVinoEncoder:
     @cached_property
     def _tokenize(self) -> Tokenize:
         return self._tokenization.tokenizer()
-
-    def _compile(self, file: str) -> Any:
-        return self._core.compile_model(self._folder / file, "CPU", self._settings)
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""

@@ -43,9 +43,10 @@ def main() -> None:
 @options("host", "port", *DATA, "workers", *LOGS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that take pictures in."""
+    settings = logged(given)  # first: a wrong one is told before anything large is loaded
     from app.server import serve as run
 
-    run(logged(given))
+    run(settings)
 
 
 @main.command()
@@ -53,9 +54,10 @@ def serve(**given: Any) -> None:
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
     """Take pictures in, beside a server or without one."""
+    settings = logged(given)
     from app.work import work
 
-    work(logged(given), parent)
+    work(settings, parent)
 
 
 @main.command()

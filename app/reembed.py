@@ -34,7 +34,7 @@ def reembed(settings: Settings, console: Console) -> None:
             )
         encoder = load(
             settings.model,
-            settings.data_dir / "models",
+            settings.models,
             device=settings.device,
             precision=settings.precision,
             runtime=settings.runtime,

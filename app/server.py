@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
-    located = locate(settings.model, settings.data_dir / "models")
+    located = locate(settings.model, settings.models)
     service = Service(settings, located)
     try:
         with bind(settings.host, settings.port) as listener:

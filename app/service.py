@@ -284,7 +284,7 @@ class Service:
             settings = self.settings
             self.pool.prewarm()
             placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads)
-            encoder = load_located(self._located, settings.data_dir / "models", placement)
+            encoder = load_located(self._located, settings.models, placement)
             space = encoder.space
             check_space(self.database, space)
             self.database.write(lambda c: embeddings.remember(c, space))

@@ -23,6 +23,10 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")
     data_dir: Path = Field(Path("data"), description="Folder that holds everything the service keeps.")
+    models_dir: Path | None = Field(
+        None,
+        description="Folder of downloaded and compiled models, which servers may share; None is models/ in data_dir.",
+    )
     model: str = Field(
         "starter",
         description="Encoder: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
@@ -68,9 +72,14 @@ class Settings(BaseSettings):
     thumbnail_size: int = Field(320, ge=16, le=1024, description="Longest side of a stored thumbnail, in pixels.")
     drain_seconds: float = Field(15.0, gt=0, description="How long a stopping server finishes what it began.")
 
+    @property
+    def models(self) -> Path:
+        """The folder of downloaded and compiled models."""
+        return self.data_dir / "models" if self.models_dir is None else self.models_dir
+
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a child process."""
         return {
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
-            for name, value in self.model_dump().items()
+            for name, value in self.model_dump(exclude_none=True).items()
         }

@@ -39,7 +39,7 @@ def _work(settings: Settings) -> None:
     try:
         encoder = load(
             settings.model,
-            settings.data_dir / "models",
+            settings.models,
             device=settings.device,
             precision=settings.precision,
             runtime=settings.runtime,

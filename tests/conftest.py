@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,19 @@ from app.library import Library
 from app.media import Media
 from app.store.database import Database
 from tests.servers import RunningServer
+
+MODELS = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """All servers of a run share the models that one of them has compiled; the run's own process makes the folder."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.stash[MODELS] = os.environ["SIGHTLINE_MODELS_DIR"] = tempfile.mkdtemp(prefix="sightline-models-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if folder := config.stash.get(MODELS, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,23 +1,47 @@
-"""`sightline demo --once` as a visitor runs it: install-free from here on, real server, worker and gallery."""
+"""`sightline demo` as a visitor runs it: install-free from here on, real server, worker and gallery."""
 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
+import threading
+
+import httpx2 as httpx
 
 from app.demo import SEARCHES
+from tests.servers import until
 
 SECONDS = 170.0
 HIT = re.compile(r"│ (0\.\d{3}) │ (\S+)\s*│ (.*?)\s*│")
+ADDRESS = re.compile(r"Search it yourself at (http://\S+)/")
 
 
-def test_the_demo_loads_its_gallery_and_answers_three_searches() -> None:
-    demo = [sys.executable, "-m", "app", "demo", "--once", "--port", "0"]
-    ended = subprocess.run(demo, capture_output=True, text=True, timeout=SECONDS, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert re.search(r"\d{4} loaded, 0 already there, 0 failed", ended.stdout)
-    first, *answers = re.split(r"sightline search", ended.stdout)
+def test_the_demo_loads_its_gallery_answers_three_searches_and_serves_on() -> None:
+    demo = [sys.executable, "-m", "app", "demo", "--port", "0"]
+    process = subprocess.Popen(demo, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    said: list[str] = []
+    reading = threading.Thread(target=said.extend, args=(process.stdout,))
+    reading.start()
+    try:
+        until(lambda: ADDRESS.search("".join(said)) or process.poll() is not None, SECONDS, lambda: "".join(said))
+        assert process.poll() is None, "".join(said)
+        answered("".join(said))
+        nothing_doubles(ADDRESS.findall("".join(said))[0])
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(40)
+        reading.join()
+        process.stdout.close()
+    assert code == 0
+
+
+def answered(said: str) -> None:
+    """The gallery is there, and the first hits of each search are right."""
+    assert re.search(r"\d{4} loaded, 0 already there, 0 failed", said)
+    first, *answers = re.split(r"sightline search", said)
     assert len(answers) == len(SEARCHES)
     assert "loaded" in first
     for words, answer in zip(SEARCHES, answers, strict=True):
@@ -28,3 +52,15 @@ def test_the_demo_loads_its_gallery_and_answers_three_searches() -> None:
         assert scores == sorted(scores, reverse=True)
     assert any("car" in caption for _, _, caption in HIT.findall(answers[0]))
     assert any("cat" in caption and "cake" in caption for _, _, caption in HIT.findall(answers[1]))
+
+
+def nothing_doubles(url: str) -> None:
+    """Asking the server for its own demo gallery finds every picture there."""
+    with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+        before = http.get("/v1/stats").json()["images"]
+        assert before["ready"] == before["total"] > 1_000
+        job = http.post("/v1/demo").json()
+        until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded", 60)
+        ended = http.get(f"/v1/jobs/{job['id']}").json()
+        assert (ended["done"], ended["failed"], ended["duplicates"]) == (0, 0, before["total"])
+        assert http.get("/v1/stats").json()["images"] == before

@@ -60,6 +60,11 @@ def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:
         Settings.model_validate({name: value})
 
 
+def test_models_lie_with_the_data_unless_a_folder_is_given() -> None:
+    assert Settings(data_dir=Path("/data")).models == Path("/data/models")
+    assert Settings(data_dir=Path("/data"), models_dir=Path("/shared")).models == Path("/shared")
+
+
 def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings(data_dir=Path("/data/with space"), log_json=True, port=0, decode_seconds=2.5, model="a/b")
     for name, value in settings.environment().items():

@@ -23,6 +23,7 @@ from tests.docs.samples import ROOT, pages, tokens
 
 CONFIG: dict[str, Any] = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
 SECONDS = 60.0
+AT_ONCE = 6  # pages that are read side by side: each is waited for until it has been quiet for half a second
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -85,12 +86,16 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Bro
     missing: set[str] = set()
     context = browser.new_context()
     try:
-        page = context.new_page()
-        page.on("request", lambda request: foreign.add(request.url) if not local(request.url, address) else None)
-        page.on("response", lambda answer: missing.add(answer.url) if answer.status >= 400 else None)
-        for name in listed(CONFIG["nav"]):
-            page.goto(f"{address}/{Path(name).with_suffix('.html')}")
-            page.wait_for_load_state("networkidle")
+        context.on("request", lambda request: foreign.add(request.url) if not local(request.url, address) else None)
+        context.on("response", lambda answer: missing.add(answer.url) if answer.status >= 400 else None)
+        open_pages = [context.new_page() for _ in range(AT_ONCE)]
+        names = list(listed(CONFIG["nav"]))
+        for start in range(0, len(names), AT_ONCE):
+            shown = list(zip(open_pages, names[start : start + AT_ONCE], strict=False))
+            for page, name in shown:
+                page.goto(f"{address}/{Path(name).with_suffix('.html')}")
+            for page, _ in shown:
+                page.wait_for_load_state("networkidle")
     finally:
         context.close()
     assert foreign == set()

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.encoder.models import load
+from app.encoder.conversion import Recipe, convert
+from app.encoder.models import WEIGHTS, file_digest, load
 from app.encoder.openvino import Card, OpenVinoEncoder, native_precision, runtime
 from app.encoder.protocol import Encoder, checked
 from tests.app.encoder.small import make_model
@@ -33,7 +34,15 @@ def name(cache: Path) -> str:
 
 @pytest.fixture(scope="module")
 def encoder(name: str, cache: Path) -> Encoder:
-    return load(name, cache, precision="fp32", runtime="openvino")
+    return compiled(name, cache, "fp32")
+
+
+def compiled(name: str, cache: Path, precision: str) -> Encoder:
+    """Loaded as the service does it, from what is converted in this process, which has torch already."""
+    weights = cache / "model" / WEIGHTS
+    recipe = Recipe(name, name, str(weights), file_digest(weights), half=precision != "fp32", cache=str(cache))
+    convert(recipe, cache / "compiled" / recipe.key)
+    return load(name, cache, precision=precision, runtime="openvino")
 
 
 def test_it_gives_the_vectors_that_torch_gives(name: str, cache: Path, encoder: Encoder) -> None:
@@ -63,7 +72,7 @@ def test_what_was_answered_does_not_change_with_the_next_call(encoder: Encoder) 
 
 
 def test_bf16_keeps_the_direction(name: str, cache: Path, encoder: Encoder) -> None:
-    half = load(name, cache, precision="bf16", runtime="openvino")
+    half = compiled(name, cache, "bf16")
     assert half.runtime == "OpenVINO bf16"
     assert ((half.encode_images(PICTURES) * encoder.encode_images(PICTURES)).sum(axis=1) > 0.999).all()
     assert ((half.encode_texts(TEXTS) * encoder.encode_texts(TEXTS)).sum(axis=1) > 0.999).all()

@@ -1,0 +1,19 @@
+"""What the acceptance tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import RunningServer
+from tests.uncovered import uncovered
+
+__all__ = ["uncovered"]
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """One server with the colours model that read-mostly tests share; each uses pictures of its own."""
+    with RunningServer(tmp_path_factory.mktemp("server")) as running:
+        yield running

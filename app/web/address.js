@@ -6,10 +6,12 @@ import { ID } from "./server.js";
 export const EVEN = 0.5; // the pictures' share of a search that has words too
 export const MOST_LIKE = 16;
 const dropped = new Map();
+const anew = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // and wants no picture of before
 
 export function remember(file) {
-  dropped.set(dropped.size + 1, file);
-  return dropped.size;
+  const number = performance.timeOrigin + dropped.size; // no other load of the page gives the same
+  dropped.set(number, file);
+  return number;
 }
 
 export function readState() {
@@ -25,7 +27,7 @@ export function readState() {
     show: asked.get("show") || null,
     view: asked.get("view") === "jobs" ? "jobs" : "results",
     picture: dropped.has(number) ? number : null,
-    lost: number !== null && !dropped.has(number),
+    lost: number !== null && !dropped.has(number) && !anew,
     opened: kept.opened ?? false,
     scroll: kept.scroll ?? 0,
     count: kept.count ?? 0,

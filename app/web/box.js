@@ -5,7 +5,7 @@ import { pictureOf } from "./address.js";
 import { byId, make } from "./element.js";
 import { isMixed, taken } from "./query.js";
 import { thumbnail } from "./server.js";
-import { words as say } from "./words.js";
+import { listed, words as say } from "./words.js";
 
 const PAUSE = 60;
 const SHOWN = 3; // pictures in the chip
@@ -87,7 +87,7 @@ function showMix(query) {
   const { words: plain, without } = taken(query.q);
   byId("minus").hidden = !without.length;
   if (without.length) {
-    const list = without.map((word) => `“${word}”`).join(" ");
+    const list = listed(without.map((word) => `“${word}”`));
     byId("minus").textContent = plain ? say("without", { words: plain, list }) : say("only_without", { list });
   }
 }

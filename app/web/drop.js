@@ -1,5 +1,6 @@
 // Files that come by drag and drop, by paste or by a file button, told apart: one picture to search by, or files to add.
-// While something is dragged over the page two zones say what will happen. A tile can be dragged onto the search box.
+// While something is dragged over the page zones say what will happen: one, where all there is to do is to add. A tile can
+// be dragged onto the search box.
 
 import { pictureOf } from "./address.js";
 import { byId } from "./element.js";
@@ -8,8 +9,8 @@ import { isArchive, ofDrop, ofFiles } from "./gather.js";
 const ARCHIVE = /zip|tar|compressed/;
 let inside = false; // whether what is dragged comes from this page
 
-export function watchDrops({ searched, pictured, added }) {
-  watchFiles({ searched, added });
+export function watchDrops({ searched, pictured, added, adds }) {
+  watchFiles({ searched, added, adds });
   watchTiles(pictured);
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
@@ -22,14 +23,17 @@ export function watchDrops({ searched, pictured, added }) {
   pick("add-folder", "folder", (files) => added(ofFiles(files)));
 }
 
-function watchFiles({ searched, added }) {
+function watchFiles({ searched, added, adds }) {
   const cover = byId("drop");
+  const addsAll = () => byId("adding").open || adds();
   const carries = (event) => !inside && event.dataTransfer?.types.includes("Files");
   window.addEventListener("dragenter", (event) => {
     if (!carries(event)) return;
     const items = [...event.dataTransfer.items];
     const one = items.length === 1 && items[0].type && !ARCHIVE.test(items[0].type); // a folder has no type
-    cover.dataset.only = one ? "" : "add";
+    const host = document.querySelector("dialog[open]") ?? document.body; // what lies outside an open dialog is dead
+    if (cover.parentElement !== host) host.append(cover);
+    cover.dataset.only = one && !addsAll() ? "" : "add";
     cover.hidden = false;
   });
   window.addEventListener("dragover", (event) => {
@@ -45,7 +49,8 @@ function watchFiles({ searched, added }) {
     if (!carries(event)) return;
     event.preventDefault();
     cover.hidden = true;
-    const zone = event.target.closest?.("[data-zone]")?.dataset.zone;
+    const zone = addsAll() ? "add" : event.target.closest?.("[data-zone]")?.dataset.zone;
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // what comes of it shows behind
     const [first, ...others] = event.dataTransfer.files;
     const gathered = await ofDrop(event.dataTransfer);
     const single = first && !others.length && gathered.items.length === 1 && gathered.items[0].file.name === first.name;

@@ -1,10 +1,10 @@
 // Where results come from, page after page: the newest pictures by cursor, or a search with a growing k.
 // `next(signal, wanted)` gives {items, done, answer}; an item is a hit, without a score when it is merely new.
 
-import { listImages, search } from "./server.js";
+import { listImages, mostHits, search } from "./server.js";
 
 const PAGE = 60;
-export const MOST = 1000; // the server's own limit of k unless its operator chose another
+const MOST = 1000; // of one page of the newest
 
 export function newest() {
   let cursor = null;
@@ -26,12 +26,14 @@ export function found(query) {
   let k = 0;
   return {
     async next(signal, wanted = PAGE) {
-      k = Math.min(k ? k * 2 : Math.max(wanted, PAGE) + itself, MOST);
-      const answer = await search(query, k, signal);
+      const more = k ? k * 2 : Math.max(wanted, PAGE) + itself;
+      const answer = await search(query, more, signal);
+      k = Math.min(more, mostHits());
       const items = answer.hits.filter((hit) => !seen.has(hit.id));
       items.forEach((hit) => seen.add(hit.id));
       const all = answer.hits.length < k;
-      return { items, done: all || k === MOST, answer, cut: !all && k === MOST };
+      const last = k === mostHits();
+      return { items, done: all || last, answer, cut: !all && last };
     },
   };
 }

@@ -3,7 +3,7 @@
 
 import { byId, make } from "./element.js";
 import { failureList, showFailures } from "./failures.js";
-import { act, follow, isRunning, listJobs, offers } from "./server.js";
+import { act, firstName, follow, isRunning, listJobs, offers } from "./server.js";
 import * as notice from "./notice.js";
 import { summary } from "./upload.js";
 import { date, words } from "./words.js";
@@ -12,6 +12,12 @@ const STREAMS = 2; // at once: a browser opens six connections to a server
 const AGAIN = 3000; // ms between looks at the list, for jobs that others begin
 const rows = new Map(); // id -> what is drawn
 const streams = new Map(); // id -> stop
+const seen = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    const row = rows.get(target.dataset.id);
+    if (row && isIntersecting) findName(row, target.dataset.id);
+  }
+});
 let timer = 0;
 let open = null; // an AbortController while the view is open
 let offered = { retry: false, cancel: false };
@@ -33,6 +39,7 @@ export function closeJobs() {
   streams.forEach((stop) => stop());
   streams.clear();
   rows.clear();
+  seen.disconnect();
   byId("jobs").hidden = true;
   byId("job-list").replaceChildren();
 }
@@ -80,6 +87,7 @@ function draw(job) {
     row = makeRow(job);
     rows.set(job.id, row);
     byId("job-list").prepend(row.element);
+    seen.observe(row.element);
   }
   const running = isRunning(job);
   const gone = job.done + job.failed + job.duplicates;
@@ -93,6 +101,24 @@ function draw(job) {
   row.retry.hidden = running || !job.failed || !offered.retry;
   row.cancel.hidden = !running || !offered.cancel;
   row.failed = job.failed;
+  row.total = job.total;
+  if (row.seen) findName(row, job.id);
+  showName(row);
+}
+
+/** Ask for the name of what is in sight; a job that has just begun has none yet. */
+async function findName(row, id) {
+  row.seen = true;
+  if (row.first || row.asking || !row.total) return;
+  row.asking = true;
+  row.first = await firstName(id).catch(() => null);
+  row.asking = false;
+  showName(row);
+}
+
+function showName({ name, first, total }) {
+  const [top, ...below] = (first ?? words("upload")).split("/");
+  name.textContent = below.length || total < 2 || !first ? top : words("and_more", { name: top, n: total - 1 });
 }
 
 function moving(job, gone) {
@@ -105,17 +131,19 @@ function moving(job, gone) {
 
 function makeRow(job) {
   const when = make("time", { dateTime: job.created_at }, date(job.created_at));
-  const state = make("strong", { className: "state" });
+  const name = make("strong", { className: "name", dir: "auto" });
+  const state = make("span", { className: "state" });
   const bar = make("progress", { ariaLabel: words("job_progress") });
   const said = make("p", { className: "said" });
   const why = button("link", "");
   const retry = button("button plain", words("retry"));
   const cancel = button("button plain", words("cancel"));
   const failures = failureList();
-  const head = make("div", { className: "head" }, state, when, make("code", {}, job.id.slice(0, 8)));
+  const head = make("div", { className: "head" }, name, state, when, make("code", {}, job.id.slice(0, 8)));
   const element = make("li", { className: "job" }, head, bar, said, make("div", { className: "acts" }, why, retry, cancel));
   element.append(failures);
-  const row = { element, state, bar, said, why, retry, cancel, failures, failed: 0 };
+  element.dataset.id = job.id;
+  const row = { element, name, state, bar, said, why, retry, cancel, failures, failed: 0, total: 0, first: null, seen: false, asking: false };
   why.addEventListener("click", async () => {
     if (failures.hidden) await showFailures(job.id, failures);
     else failures.replaceChildren();

@@ -18,9 +18,10 @@ export function addRows(rows, ratios, { width, height, gap, below, done }) {
   while (first < ratios.length) {
     const row = fill(ratios, first, width, height, gap);
     if (!row.full && !done) break;
-    rows.push({ first, end: row.end, top, height: row.height });
+    const tall = row.full ? row.height : Math.min(row.height, usual(rows) ?? height);
+    rows.push({ first, end: row.end, top, height: tall });
     first = row.end;
-    top += row.height + below;
+    top += tall + below;
   }
 }
 
@@ -59,5 +60,10 @@ function fill(ratios, first, width, height, gap) {
     const better = n > 1 && shorter <= height * TALLEST && shorter / height < height / filled;
     return better ? { end, height: shorter, full: true } : { end: end + 1, height: filled, full: true };
   }
-  return { end: ratios.length, height, full: false };
+  return { end: ratios.length, height: (width - gap * (ratios.length - first - 1)) / sum, full: false };
+}
+
+/** How tall the rows are in the middle; the last, short one is no taller. */
+function usual(rows) {
+  return rows.map((row) => row.height).sort((a, b) => a - b)[rows.length >> 1];
 }

@@ -10,13 +10,14 @@ import { found, newest } from "./feed.js";
 import { closeJobs, openJobs, redrawJobs } from "./jobs.js";
 import { watchKeys } from "./keys.js";
 import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./listing.js";
+import { drawNothing, inviteTexts } from "./nothing.js";
 import * as notice from "./notice.js";
 import { remove, watchRemoval } from "./remove.js";
-import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./results.js";
-import { addDemo, getImage } from "./server.js";
+import { clear, currentGrid, drawHits, mark, redraw } from "./results.js";
+import { getImage } from "./server.js";
 import { beginTagging } from "./tagging.js";
 import { takeBack, watchToast } from "./toast.js";
-import { upload, watchJob } from "./upload.js";
+import { upload } from "./upload.js";
 import { closeView, openView, watchView } from "./view.js";
 import { counted, fillWords, switchLanguage, words } from "./words.js";
 
@@ -66,11 +67,12 @@ function begin(restored) {
   running = null;
   notice.clear();
   if (state.lost) notice.tell(words("gone"));
+  state.lost = false; // told once
   byId("select").hidden = query.target === "texts";
   if (!asked && query.target === "texts") {
     listing = new Listing(drawn, null, false);
     byId("count").textContent = "";
-    drawMessage(words("ask_texts_title"), words("ask_texts"));
+    inviteTexts(again);
     return;
   }
   const known = restored ? keptOf(drawn) : null;
@@ -112,7 +114,7 @@ async function advance(fresh, { count, scroll } = { count: 0 }) {
 function draw(fresh) {
   const { hits, done } = listing;
   if (hits.length) drawHits(hits, state, { done, kept: !fresh });
-  else if (done) drawNothing();
+  else if (done) drawNothing(listing.last?.answer, state.target, { again, refresh });
   byId("select").disabled = !hits.length;
   byId("count").textContent = summed(hits.length);
   byId("scores").hidden = !(listing.asked && hits.length);
@@ -128,29 +130,6 @@ function summed(n) {
   if (!answer) return listing.done ? counted("newest_all", n) : words("newest", { n });
   const ms = Math.max(1, Math.round(answer.took_ms.total));
   return words(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
-}
-
-function drawNothing() {
-  const { answer } = listing.last ?? {};
-  if (answer?.hits.length) drawMessage(words("no_hits_title"), words("only_itself"));
-  else if (answer && state.target === "texts") drawMessage(words("no_hits_title"), words("no_hits_texts"));
-  else {
-    const button = make("button", { type: "button", className: "button" }, words("demo"));
-    button.addEventListener("click", () => loadDemo(button));
-    const [title, text] = answer ? ["no_hits_title", "no_hits_images"] : ["nothing_title", "nothing"];
-    const offer = make("p", { className: "offer" }, button, make("small", {}, words("demo_note")));
-    drawMessage(words(title), words(text), offer, words("nothing_command"));
-  }
-}
-
-async function loadDemo(button) {
-  button.disabled = true;
-  try {
-    watchJob(await addDemo(), words("demo_title"), refresh);
-  } catch (problem) {
-    button.disabled = false;
-    notice.tellProblem(problem, again, "not_done");
-  }
 }
 
 function refused(problem, fresh) {
@@ -351,8 +330,9 @@ watchDrops({
   searched: (file) => searchBy({ picture: remember(file) }),
   pictured: (id) => go({ like: [id], picture: null, show: null, view: "results" }),
   added: (gathered) => upload(gathered, refresh),
+  adds: () => state.target === "images" && listing.done && !listing.hits.length && !listing.last?.answer?.searched,
 });
-watchView({ closed, stepped: step, alike: (id) => like([id]), removed: (id) => removed([id]), changed });
+watchView({ closed, stepped: step, alike: (id) => like([id]), removed: (id) => removed([id]), undone: takeBack, changed });
 watchChoice({
   changed: mark,
   act: (action) => {
@@ -362,10 +342,17 @@ watchChoice({
     else if (action === "tag") beginTagging(hits, changed);
   },
 });
-watchRemoval(() => {
-  if (!listing.begun) return;
-  draw(true);
-  reach();
+watchRemoval({
+  changed() {
+    if (!listing.begun) return;
+    draw(true);
+    reach();
+  },
+  returned(ids) {
+    const id = ids.at(-1); // what went last is looked for first
+    if (state.show) go({ show: id, opened: state.opened }, { push: false });
+    else focusOn(id);
+  },
 });
 watchToast();
 watchKeys(keys);

@@ -2,9 +2,11 @@
 // Only one wait runs at a time; `clear` ends it.
 
 import { byId } from "./element.js";
+import { isLoaded } from "./server.js";
 import { words } from "./words.js";
 
 const STEP = 1000;
+const LONGEST = 5000; // between two looks at a server that does not answer: a browser logs each
 let timer = 0;
 
 export function clear() {
@@ -22,8 +24,8 @@ export function tell(text, kind = "plain") {
 }
 
 export function tellProblem(problem, again, key = "refused") {
-  if (problem.code === "away") waitFor("livez", words("away"), "away", again);
-  else if (problem.code === "model_unavailable") waitFor("readyz", words("loading"), "loading", again);
+  if (problem.code === "away") waitFor(isAlive, words("away"), "away", again);
+  else if (problem.code === "model_unavailable") notLoaded(problem, again);
   else if (problem.status === 503 || problem.status === 429) {
     tell(words("busy"), "busy");
     timer = setTimeout(again, problem.seconds * STEP);
@@ -31,31 +33,37 @@ export function tellProblem(problem, again, key = "refused") {
 }
 
 export async function checkReady(again) {
-  const answer = await fetch("readyz").catch(() => null);
-  if (answer?.status === 503) waitFor("readyz", words("loading"), "loading", again);
+  const loaded = await isLoaded().catch(() => true);
+  if (!loaded) waitFor(isLoaded, words("loading"), "loading", again);
 }
 
-function waitFor(path, text, kind, again) {
+async function notLoaded(problem, again) {
+  const mine = (timer = setTimeout(again, LONGEST));
+  const loaded = await isLoaded().catch(() => false);
+  if (mine !== timer) return;
+  if (!loaded) return waitFor(isLoaded, words("loading"), "loading", again);
+  tell(words("refused", { detail: problem.detail }), "refused"); // it is there, and yet cannot be asked
+  timer = setTimeout(again, 3 * STEP);
+}
+
+function waitFor(ready, text, kind, again) {
   tell(text, kind);
+  let wait = STEP;
   const ask = async () => {
     const mine = timer;
-    const answer = await fetch(path, { cache: "no-store" }).catch(() => null);
+    const is = await ready().catch(() => null);
     if (mine !== timer) return;
-    if (answer?.ok) {
+    if (is) {
       clear();
       again();
       return;
     }
-    await explain(answer, text);
-    if (mine === timer) timer = setTimeout(ask, STEP);
+    if (is === null) wait = Math.min(wait * 1.5, LONGEST);
+    timer = setTimeout(ask, wait);
   };
-  timer = setTimeout(ask, STEP / 4);
+  timer = setTimeout(ask, wait);
 }
 
-async function explain(answer, text) {
-  const body = answer?.status === 503 ? await answer.json().catch(() => null) : null;
-  const reasons = body?.reasons?.join("; ");
-  const place = byId("notice");
-  const said = reasons ? `${text} (${reasons})` : text;
-  if (place.textContent !== said) place.textContent = said;
+async function isAlive() {
+  return (await fetch("livez", { cache: "no-store" })).ok || null;
 }

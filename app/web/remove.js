@@ -1,5 +1,6 @@
 // Deleting with a way back: pictures leave the page at once, the server is told when the time to undo is over,
 // or when the page is left. So what was undone was never deleted, and what the server said is gone is gone.
+// What is deleted meanwhile joins the wait, so that a second press never makes the first final.
 
 import { deleteImage } from "./server.js";
 import { toast } from "./toast.js";
@@ -10,9 +11,11 @@ const SURE = 100; // requests that a browser still sends for a page that is left
 const gone = new Set();
 let pending = [];
 let listen = () => {};
+let back = () => {};
 
-export function watchRemoval(changed) {
+export function watchRemoval({ changed, returned }) {
   listen = changed;
+  back = returned;
   window.addEventListener("pagehide", () => pending.splice(0).forEach((id) => deleteImage(id).catch(() => {})));
   window.addEventListener("beforeunload", (event) => pending.length > SURE && event.preventDefault());
 }
@@ -23,17 +26,18 @@ export function isGone(id) {
 
 export function remove(ids) {
   if (!ids.length) return;
-  const text = counted("deleted", ids.length);
-  toast(text, { action: "undo", undo: () => bringBack(ids), done: commit }); // ends the one before first
-  pending = [...ids];
+  const all = pending.length + ids.length > SURE ? [...ids] : [...pending.splice(0), ...ids];
+  const text = counted("deleted", all.length);
+  toast(text, { action: "undo", undo: () => bringBack(all), done: commit }); // ends the one before first
+  pending = [...all];
   ids.forEach((id) => gone.add(id));
   listen();
 }
 
 function bringBack(ids) {
   pending = [];
-  ids.forEach((id) => gone.delete(id));
-  listen();
+  bringBackOnly(ids);
+  back(ids);
 }
 
 async function commit() {

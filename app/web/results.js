@@ -27,7 +27,9 @@ export function drawMessage(title, ...lines) {
   clear();
   shown = null;
   const rest = lines.map((line) => (line instanceof Node ? line : make("p", {}, line)));
-  byId("results").replaceChildren(make("div", { className: "message" }, make("h2", {}, title), ...rest));
+  const message = make("div", { className: "message" }, make("h2", {}, title), ...rest);
+  byId("results").replaceChildren(message);
+  return message;
 }
 
 export function clear() {

@@ -6,6 +6,7 @@ import { parts, taken } from "./query.js";
 export const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const GATEWAY = [502, 504];
 const AGAIN = 2000;
+const MOST_TEXTS = 100; // of one request, well below its limits of number and of bytes
 const JSON_TYPE = { "Content-Type": "application/json" };
 
 export class Problem extends Error {
@@ -49,7 +50,26 @@ export async function deleteImage(id) {
   }
 }
 
+let most = 1000; // hits of one search, until the server says that its operator chose fewer
+
+export function mostHits() {
+  return most;
+}
+
+/** Asks for at most `mostHits()`, which is known better after it. */
 export async function search(query, k, signal) {
+  const asked = Math.min(k, most);
+  try {
+    return await ask(query, asked, signal);
+  } catch (problem) {
+    const limit = Number(problem.detail?.match(/\bk must be from 1 to (\d+)/)?.[1]);
+    if (!(limit < asked)) throw problem;
+    most = limit;
+    return ask(query, limit, signal);
+  }
+}
+
+async function ask(query, k, signal) {
   const { q, like, file, target } = query;
   const { words, without } = taken(q);
   if (!like.length && !file && !without.length) {
@@ -58,6 +78,18 @@ export async function search(query, k, signal) {
   if (file && !like.length && !q) return searchByFile(file, k, target, signal);
   const body = JSON.stringify({ query: parts(query, file ? await base64(file) : null), target, k });
   return call("v1/search", { method: "POST", body, signal, headers: JSON_TYPE });
+}
+
+export async function countTexts() {
+  return (await call("v1/stats")).texts;
+}
+
+/** Store texts, as many in a request as the server takes. */
+export async function addTexts(lines) {
+  for (let from = 0; from < lines.length; from += MOST_TEXTS) {
+    const texts = lines.slice(from, from + MOST_TEXTS).map((text) => ({ text }));
+    await call("v1/texts", { method: "POST", body: JSON.stringify({ texts }), headers: JSON_TYPE });
+  }
 }
 
 export function listJobs(signal) {
@@ -70,8 +102,19 @@ export function failedItems(job, cursor) {
   return call(`v1/jobs/${job}/items?${asked}`);
 }
 
+/** The name of a job's first item as its sender gave it, or null while it has none. */
+export async function firstName(job) {
+  const { items } = await call(`v1/jobs/${job}/items?limit=1`);
+  return items[0]?.name ?? null;
+}
+
 export function act(job, action) {
   return call(`v1/jobs/${job}/${action}`, { method: "POST" });
+}
+
+/** Whether the model is there; asked where no refusal comes while it is loading. */
+export async function isLoaded() {
+  return (await call("v1/models", { cache: "no-store" })).loaded !== null;
 }
 
 export function addDemo() {

@@ -9,8 +9,8 @@ import { words } from "./words.js";
 
 export function cell(hit, { state, best, chosen }) {
   const { image } = hit;
-  const name = image.caption || image.source || words("no_caption");
-  const picture = make("img", { alt: image.caption || words("no_caption"), loading: "lazy", decoding: "async" });
+  const name = nameOf(image);
+  const picture = make("img", { alt: name, loading: "lazy", decoding: "async" });
   const frame = make("span", { className: "frame" }, picture);
   const caption = make("span", { className: "caption", dir: "auto" }, image.caption || image.source || "");
   const line = make("span", { className: "line" }, caption, hit.score === undefined ? null : score(hit.score));
@@ -26,6 +26,11 @@ export function cell(hit, { state, best, chosen }) {
   if (image.status === "failed") frame.classList.add("broken");
   else picture.src = thumbnail(hit.id);
   return item;
+}
+
+/** What a picture is called: its caption, else the name of its file. */
+export function nameOf({ caption, source }) {
+  return caption || source || words("no_caption");
 }
 
 export function textLines(hits, best = hits[0]?.score) {

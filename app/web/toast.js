@@ -1,5 +1,6 @@
 // One short message at the foot of the page, with at most one thing to do about it.
-// It stays while the pointer or the focus is on it.
+// It stays while the pointer or the focus is on it. While a picture is large it stands in that dialog: what lies outside
+// of an open dialog can neither be seen well nor be pressed.
 
 import { byId, make } from "./element.js";
 import { words } from "./words.js";
@@ -22,6 +23,7 @@ export function toast(text, { action = null, done = null, undo = null } = {}) {
     undo();
   });
   place.replaceChildren(make("span", {}, text), ...(button ? [button] : []));
+  hostToast();
   place.hidden = false;
   run();
 }
@@ -40,8 +42,17 @@ export function takeBack() {
   byId("toast").querySelector("button")?.click();
 }
 
+/** Put the message where it can be reached. */
+export function hostToast() {
+  const place = byId("toast");
+  const view = byId("view");
+  if (view.open && place.parentElement !== view) view.append(place);
+  else if (!view.open && place.parentElement === view) byId("chosen").before(place);
+}
+
 export function watchToast() {
   const place = byId("toast");
+  byId("view").addEventListener("close", hostToast);
   for (const held of ["pointerenter", "focusin"]) place.addEventListener(held, hold);
   for (const free of ["pointerleave", "focusout"]) place.addEventListener(free, () => setTimeout(run));
 }

@@ -5,7 +5,9 @@ import { EVEN } from "./address.js";
 import { editor } from "./edit.js";
 import { byId, closeBeside, make } from "./element.js";
 import { original, search, thumbnail } from "./server.js";
-import { textLines } from "./tile.js";
+import { textForm } from "./texts.js";
+import { nameOf, textLines } from "./tile.js";
+import { hostToast } from "./toast.js";
 import { bytes, date, words } from "./words.js";
 
 const AS_SENT = 2_000_000; // bytes up to which the file itself is shown, beyond it a large thumbnail
@@ -14,7 +16,7 @@ const NAMES = 8;
 const TYPED = "input, textarea, select";
 let open = null; // {hit, beside} as last drawn
 
-export function watchView({ closed, alike, stepped, removed, changed }) {
+export function watchView({ closed, alike, stepped, removed, undone, changed }) {
   const dialog = byId("view");
   const acts = {
     close: () => dialog.close(),
@@ -34,6 +36,8 @@ export function watchView({ closed, alike, stepped, removed, changed }) {
     if (event.target.matches(TYPED)) return;
     if (event.key === "ArrowLeft") stepped(-1);
     if (event.key === "ArrowRight") stepped(1);
+    if (event.key === "Delete" && !event.repeat) removed(dialog.dataset.id);
+    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) undone();
   });
 }
 
@@ -44,8 +48,10 @@ export function openView(hit, beside) {
   if (same && dialog.querySelector("form")) return; // what is being written stays
   open = { hit, beside };
   dialog.dataset.id = hit.id;
-  dialog.replaceChildren(stage(hit.image, beside), side(hit));
+  for (const old of [...dialog.children]) if (old.matches(".stage, .side, [data-act=close]")) old.remove();
+  dialog.prepend(act("close", "×"), stage(hit.image, beside), side(hit));
   if (!dialog.open) dialog.showModal();
+  hostToast();
   const first = dialog.querySelector(`[data-act=${focused}]:not(:disabled)`) ?? dialog.querySelector("[data-act=close]");
   first.focus();
 }
@@ -73,19 +79,17 @@ export function closeView() {
 function stage(image, { previous, next }) {
   const small = image.animated || image.bytes <= AS_SENT;
   const picture = make("img", {
-    alt: image.caption || words("no_caption"),
+    alt: nameOf(image),
     width: image.width ?? 1,
     height: image.height ?? 1,
   });
   picture.style.setProperty("--width", image.width ?? 1000); // small pictures are enlarged only so far
-  if (image.status !== "failed") picture.src = small ? original(image.id) : `${thumbnail(image.id)}?size=1024`;
-  return make(
-    "div",
-    { className: "stage" },
-    picture,
-    act("previous", "‹", { disabled: !previous }),
-    act("next", "›", { disabled: !next }),
-  );
+  const sides = [act("previous", "‹", { disabled: !previous }), act("next", "›", { disabled: !next })];
+  const place = make("div", { className: "stage" }, picture, ...sides);
+  picture.addEventListener("error", () => place.classList.add("broken"), { once: true });
+  if (image.status === "failed") place.classList.add("broken");
+  else picture.src = small ? original(image.id) : `${thumbnail(image.id)}?size=1024`;
+  return place;
 }
 
 function side({ id, score, image }) {
@@ -97,14 +101,13 @@ function side({ id, score, image }) {
   return make(
     "div",
     { className: "side" },
-    act("close", "×"),
     make(
       "div",
       { className: "about" },
-      make("h2", { dir: "auto", className: image.caption ? "" : "none" }, image.caption || words("no_caption")),
+      make("h2", { dir: "auto", className: image.caption ? "" : "none" }, nameOf(image)),
       tags(image.tags),
     ),
-    state(image),
+    ...state(image),
     score === undefined ? null : nearness(score),
     actions,
     named,
@@ -115,10 +118,10 @@ function side({ id, score, image }) {
 }
 
 function state({ status, error }) {
-  if (status === "ready") return null;
-  const failed = status === "failed";
-  const text = failed ? words("failed_picture", { detail: error?.detail ?? "" }) : words("waiting_picture");
-  return make("p", { className: failed ? "bad" : "soft" }, text);
+  if (status === "ready") return [];
+  if (status !== "failed") return [make("p", { className: "soft" }, words("waiting_picture"))];
+  const why = make("p", { className: "bad" }, words("failed_picture", { detail: error?.detail ?? "" }));
+  return [why, make("p", { className: "soft" }, words("failed_help"))];
 }
 
 function nearness(score) {
@@ -159,11 +162,15 @@ function plain(value) {
 
 async function showNames(id) {
   const place = byId("view").querySelector(".names");
-  const lines = await search({ q: "", like: [id], file: null, target: "texts", weight: EVEN }, NAMES)
-    .then(({ hits }) => (hits.length ? textLines(hits) : [make("li", {}, words("no_hits_texts"))]))
-    .catch((problem) => [make("li", {}, problem.detail || words("away"))]);
-  place.replaceChildren(make("h3", {}, words("names")), make("ol", { className: "list" }, ...lines));
+  const said = await search({ q: "", like: [id], file: null, target: "texts", weight: EVEN }, NAMES)
+    .then(({ hits }) => (hits.length ? [make("ol", { className: "list" }, ...textLines(hits))] : noTexts(id)))
+    .catch((problem) => [make("p", { className: "bad" }, problem.detail || words("away_short"))]);
+  place.replaceChildren(make("h3", {}, words("names")), ...said);
   place.hidden = false;
+}
+
+function noTexts(id) {
+  return [make("p", { className: "soft" }, words("no_texts")), textForm(() => showNames(id))];
 }
 
 function act(name, sign = null, properties = {}) {

@@ -6,13 +6,22 @@ import { ENGLISH } from "./english.js";
 
 const KEPT = "sightline.language";
 const LANGUAGES = { en: ENGLISH, zh: CHINESE };
+const TOUCH = matchMedia("(hover: none)"); // nothing can be dropped there
+const SHORT = matchMedia("(hover: none), (max-width: 480px)");
 let chosen = kept() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 
 export function words(key, values = {}) {
-  return LANGUAGES[chosen][key].replace(/\{(\w+)\}/g, (whole, name) => {
+  const table = LANGUAGES[chosen];
+  const text = (TOUCH.matches && table[`${key}_touch`]) || table[key];
+  return text.replace(/\{(\w+)\}/g, (whole, name) => {
     const value = values[name];
     return typeof value === "number" ? value.toLocaleString(chosen) : String(value ?? whole);
   });
+}
+
+/** Several things in a row, as the language joins them. */
+export function listed(all) {
+  return new Intl.ListFormat(chosen).format(all);
 }
 
 /** Words for a number of things: the singular where there is one. */
@@ -42,13 +51,15 @@ export function fillWords(root = document) {
   document.documentElement.lang = chosen;
   for (const element of root.querySelectorAll("[data-words]")) element.textContent = words(element.dataset.words);
   for (const element of root.querySelectorAll("[data-placeholder]")) {
-    element.placeholder = words(element.dataset.placeholder);
+    element.placeholder = words(element.dataset.placeholder + (SHORT.matches ? "_short" : ""));
   }
   for (const element of root.querySelectorAll("[data-label]")) {
     element.ariaLabel = words(element.dataset.label);
     if (element.localName === "button") element.title = element.ariaLabel;
   }
 }
+
+SHORT.addEventListener("change", () => fillWords(document.getElementById("search")));
 
 function kept() {
   try {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 from tests.app.api.asking import added
 from tests.app.web.watched import Watched, ids
@@ -135,6 +135,71 @@ def test_a_deleted_picture_leaves_at_once_and_undo_brings_it_back(browser: Brows
     assert there(garden, id)
     watched.context.close()
     assert watched.faults == []
+
+
+def test_what_is_deleted_in_the_large_view_is_brought_back_there(browser: Browser, garden: RunningServer) -> None:
+    watched = Watched(browser, garden.url, viewport={"width": 360, "height": 740})  # the dialog covers all of it
+    asked: list[str] = []
+    watched.page.on("request", lambda request: asked.append(request.url) if request.method == "DELETE" else None)
+    page = watched.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    order = ids(page)
+    page.locator(f"[data-id='{order[0]}']").click()
+    dialog = page.get_by_role("dialog")
+    page.keyboard.press("Delete")
+    expect(page).to_have_url(re.compile(f"show={order[1]}$"))
+    expect(dialog.get_by_role("status")).to_have_text("1 picture deletedUndo")
+    dialog.get_by_role("button", name="Delete").click()
+    expect(page).to_have_url(re.compile(f"show={order[2]}$"))
+    expect(dialog.get_by_role("status")).to_have_text("2 pictures deletedUndo")  # the first is not final yet
+    dialog.get_by_role("button", name="Undo").click()
+    expect(page).to_have_url(re.compile(f"show={order[1]}$"))
+    expect(dialog.get_by_role("status")).to_be_hidden()
+    page.keyboard.press("Delete")
+    expect(page).to_have_url(re.compile(f"show={order[2]}$"))
+    page.keyboard.press("Control+z")
+    expect(page).to_have_url(re.compile(f"show={order[1]}$"))
+    page.keyboard.press("Delete")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Undo").click()  # the message outlives the dialog
+    expect(page.locator(f"[data-id='{order[1]}']")).to_be_focused()
+    assert ids(page)[:3] == order[:3]
+    assert asked == []
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(planted: Watched) -> None:
+    garden = planted.page.request
+    sent = FilePayload(name="broken.png", mimeType="image/png", buffer=picture("red", seed=99)[:-40])
+    id = garden.post(f"{planted.url}/v1/images?wait=30", multipart={"file": sent}).json()["id"]
+    page = planted.open(f"/?show={id}")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("heading", level=2)).to_have_text("broken.png")
+    expect(dialog).to_contain_text("could not be read: The picture is cut off or damaged.")
+    expect(dialog).to_contain_text("Delete it, or add a sound copy of the file.")
+    expect(dialog.locator(".stage.broken")).to_be_visible()
+    expect(dialog.locator(".stage img")).to_be_hidden()
+    assert garden.delete(f"{planted.url}/v1/images/{id}").ok
+
+
+def test_texts_are_added_where_they_are_missed(planted: Watched) -> None:
+    page = planted.open()
+    page.locator(".tile").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Name it").click()
+    names = dialog.locator(".names")
+    expect(names).to_contain_text("There are none yet.")
+    assert names.get_by_role("link").evaluate("one => one.href") == planted.url + "/docs"
+    names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n" + "x" * 1001)
+    names.get_by_role("button", name="Add texts").click()
+    expect(names.get_by_role("alert")).to_contain_text("1000 characters")
+    planted.faults.clear()  # the refusal
+    names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n")
+    names.get_by_role("button", name="Add texts").click()
+    expect(dialog.get_by_role("status")).to_have_text("2 texts added")
+    expect(names.locator(".list li")).to_have_count(2)
 
 
 def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(

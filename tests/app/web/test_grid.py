@@ -160,6 +160,8 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(crowded: Watched) -
     page.keyboard.press("?")
     help = page.get_by_role("dialog", name="Keys and scores")
     expect(help).to_contain_text("A score is the cosine")
+    assert help.get_by_role("link").evaluate("one => one.href") == crowded.url + "/docs"
+    assert help.locator("code").evaluate_all("all => all.map(one => one.getClientRects().length)") == [1, 1]
     help.get_by_role("checkbox").uncheck()
     page.keyboard.press("Escape")
     expect(help).to_be_hidden()

@@ -36,7 +36,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running
             lines.append(json.dumps(said))
             archive.writestr("broken " + name, b"no picture")
         archive.writestr("metadata.jsonl", "\n".join(lines))
-    with RunningServer(tmp_path_factory.mktemp("poisoned")) as server:
+    with RunningServer(tmp_path_factory.mktemp("poisoned"), max_k=50) as server:  # the page would ask for 60
         job = server.wait_job(server.bulk([("<img src=x onerror=window.hacked=1>.zip", out.getvalue())])["id"])
         assert (job["done"], job["failed"]) == (len(PAYLOADS), len(PAYLOADS))
         texts = [{"id": f"t{n}", "text": payload} for n, payload in enumerate(PAYLOADS)]
@@ -101,7 +101,8 @@ def test_nothing_runs_in_the_grid_the_large_view_and_the_form(page: Page) -> Non
 def test_nothing_runs_in_texts_failures_and_toasts(page: Page, poisoned: tuple[RunningServer, str]) -> None:
     server, job = poisoned
     page.goto(server.url + "/?q=purple&target=texts")
-    expect(page.locator(".list .words")).to_have_count(60)
+    expect(page.locator(".list .words")).to_have_count(50)
+    expect(page.locator("#cut")).to_contain_text("These are the 50 nearest")  # the page took the limit from the refusal
     page.goto(server.url + "/?view=jobs")
     row = page.locator(".job", has_text=job[:8])
     row.get_by_role("button", name="Show why").click()

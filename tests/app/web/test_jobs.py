@@ -31,6 +31,7 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
     page.get_by_role("link", name="Jobs").click()
     expect(page).to_have_url(re.compile(r"\?view=jobs$"))
     job = page.locator(".job").first
+    expect(job.locator(".name")).to_have_text("good.png and 60 more")
     expect(job).to_contain_text("Done, with failures")
     expect(job).to_contain_text("1 added · 60 failed")
     job.get_by_role("button", name="Show why 60 failed").click()
@@ -41,6 +42,10 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
     expect(job.locator(".failures b")).to_have_count(60)
     job.get_by_role("button", name="Hide the reasons").click()
     expect(job.locator(".failures")).to_be_hidden()
+    again = empty.wait_job(empty.bulk([("good.png", picture("blue", seed=501))])["id"])
+    assert again["duplicates"] == 1
+    expect(page.locator(".job").first).to_have_attribute("data-state", "succeeded")  # nothing is wrong about that
+    expect(page.locator(".job .name").first).to_have_text("good.png")
     page.go_back()
     expect(page.locator("#jobs")).to_be_hidden()
     expect(page.locator("#found")).to_be_visible()

@@ -85,6 +85,8 @@ def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watche
 def test_texts_without_a_query_say_what_to_do(watched: Watched) -> None:
     page = watched.open("/?target=texts")
     expect(page.locator(".message")).to_contain_text("drop a picture to have it named")
+    page.get_by_text("Add texts").first.click()
+    expect(page.get_by_role("textbox", name="One text a line")).to_be_visible()
 
 
 def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
@@ -143,6 +145,8 @@ def test_a_minus_turns_away_and_is_said_in_words(watched: Watched) -> None:
     page.locator("#box").fill("-red")
     expect(page.locator("#minus")).to_have_text("Searching for what is least like “red”")
     expect(page.locator(".tile").last).to_have_attribute("data-id", re.compile("^red-"))
+    page.locator("#box").fill("red -blue -green")
+    expect(page.locator("#minus")).to_have_text("Searching for “red”, away from “blue” and “green”")
 
 
 def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(watched: Watched) -> None:
@@ -268,6 +272,22 @@ def test_back_returns_to_a_search_by_a_dropped_picture(watched: Watched) -> None
     page.go_back()
     first_is(page, "blue")
     expect(page.locator("#chip img")).to_be_visible()
+
+
+def test_that_a_dropped_picture_is_lost_is_told_once_and_only_of_a_reload(watched: Watched) -> None:
+    page = watched.open()
+    for told in (True, False):
+        drop(page, ["mine.png"], picture("blue", seed=77))
+        first_is(page, "blue")
+        if told:
+            page.reload()
+        else:
+            watched.open()  # the same address, asked for anew
+        expect(page.locator("#count")).to_have_text("10 pictures, newest first")
+        expect(page.locator("#notice")).to_be_visible(visible=told)
+        page.get_by_role("button", name="中文").click()
+        page.get_by_role("button", name="English").click()
+        expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_an_address_opens_the_search_that_it_holds(watched: Watched) -> None:

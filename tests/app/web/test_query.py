@@ -91,5 +91,9 @@ def test_rows_fill_the_width_and_never_change_when_more_arrives(page: Page) -> N
         assert 190 / 1.9 < row["height"] <= 190 * 1.3 + 0.01
     for one, other in itertools.pairwise(rows):
         assert abs(other["top"] - one["top"] - one["height"] - 44) < 0.01
+    assert rows[-1]["height"] <= sorted(row["height"] for row in rows)[len(rows) // 2]  # short, and no taller for it
+    _, same = page.evaluate(ROWS, [[1.2] * 22, True])
+    assert len({row["height"] for row in same}) == 1
+    assert same[-1]["end"] - same[-1]["first"] < same[0]["end"]
     _, kept = page.evaluate(ROWS, [ratios, False])
     assert kept[-1]["end"] < len(ratios)  # the last row waits until it is full

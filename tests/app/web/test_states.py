@@ -24,6 +24,17 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
         expect(page.locator(".message")).to_contain_text("No hits")
         page.locator("#box").fill("")
         expect(page.locator(".message")).to_contain_text("Nothing here yet")
+        drop(page, ["only.png"], b"no picture")  # added, because there is nothing to search
+        assert page.evaluate("window.only") == "add"
+        expect(page.locator(".upload > p")).to_have_text("0 added · 1 failed", timeout=20_000)
+        page.locator(".upload").get_by_role("button", name="Close").click()
+        page.get_by_label("Texts", exact=True).check()
+        expect(page.locator(".message")).to_contain_text("No texts yet")
+        expect(page.locator(".message")).not_to_contain_text("drop")
+        page.get_by_label("One text a line").fill("a red thing")
+        page.get_by_role("button", name="Add texts").click()
+        expect(page.locator(".message")).to_contain_text("drop a picture to have it named")
+        page.get_by_label("Pictures", exact=True).check()
         missing = {"code": "not_found", "detail": "is not installed"}
         page.route("**/v1/demo", lambda route: route.fulfill(status=404, json=missing), times=1)
         page.get_by_role("button", name="Load the demo gallery").click()
@@ -59,10 +70,14 @@ def test_a_model_that_is_loading_is_told_and_the_search_begins_by_itself(
     page = watched.page
     problem = {"code": "model_unavailable", "detail": "the model x is still loading"}
     page.route("**/v1/search*", lambda route: route.fulfill(status=503, json=problem))
-    page.route("**/readyz", lambda route: route.fulfill(status=503, json={"reasons": [problem["detail"]]}))
+    page.route("**/v1/models", lambda route: route.fulfill(json={"models": [], "loaded": None}))
     watched.open("/?q=red")
-    expect(page.locator("#notice")).to_contain_text("still loading; searching begins by itself")
-    expect(page.locator("#notice")).to_contain_text("the model x")
+    expect(page.locator("#notice")).to_have_text("The model is still loading; searching begins by itself.")
+    with page.expect_response("**/v1/models"), page.expect_response("**/v1/models"):
+        pass
+    assert len(watched.faults) == 1  # of the search: the waiting itself leaves none in the console
+    page.unroute("**/v1/models")
+    expect(page.locator("#notice")).to_have_text(f"The search was refused: {problem['detail']}")  # it is there, and yet
     page.unroute_all()
     first_is(page, "red")
     expect(page.locator("#notice")).to_be_hidden()

@@ -94,6 +94,34 @@ def test_dropping_several_files_adds_them(browser: Browser, empty: RunningServer
     assert watched.faults == []
 
 
+def dragged(page: Page, path: Path, *kinds: str) -> None:
+    """What a drag of a file over the middle of the page does."""
+    dragging = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    for kind in kinds:
+        dragging.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+
+
+def test_one_picture_dropped_while_the_dialog_to_add_is_open_is_added(
+    browser: Browser, empty: RunningServer, tmp_path: Path
+) -> None:
+    (tmp_path / "one.png").write_bytes(picture("green", seed=88))
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    page.get_by_role("button", name="Add pictures").click()
+    dialog = page.get_by_role("dialog", name="Add pictures")
+    expect(dialog).to_contain_text("drop them here")
+    dragged(page, tmp_path / "one.png", "dragEnter", "dragOver")
+    assert page.evaluate("document.elementFromPoint(300, 300).dataset.zone") == "add"  # not behind the dialog
+    dragged(page, tmp_path / "one.png", "drop")
+    expect(page.locator(".upload")).to_contain_text("one.png")
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=20_000)
+    expect(page.locator("#chip")).to_be_hidden()
+    watched.context.close()
+    assert watched.faults == []
+
+
 def make_folder(folder: Path) -> Path:
     (folder / "album" / "deep").mkdir(parents=True)
     (folder / "album" / "a.png").write_bytes(picture("red", seed=71))
@@ -116,6 +144,8 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
     expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files left out", timeout=20_000)
     sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
     assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.locator(".job .name").first).to_have_text("album")
     watched.context.close()
     assert watched.faults == []
 
@@ -126,10 +156,7 @@ def test_a_dropped_folder_is_walked_to_its_end(browser: Browser, empty: RunningS
         (folder / "deep" / f"{n}.txt").write_text("left out")
     watched = Watched(browser, empty.url)
     page = watched.open()
-    dragging = page.context.new_cdp_session(page)
-    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        dragging.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+    dragged(page, folder, "dragEnter", "dragOver", "drop")
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
     expect(page.locator(".upload > p")).to_contain_text("122 other files left out", timeout=20_000)
     watched.context.close()

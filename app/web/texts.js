@@ -12,7 +12,7 @@ export function textForm(added) {
   const field = make("textarea", { rows: 4, value: draft, dir: "auto", required: true });
   const said = make("p", { className: "bad", role: "alert", hidden: true });
   const save = make("button", { type: "submit", className: "button" }, words("add_texts"));
-  const more = make("a", { href: "docs", className: "link" }, words("docs"));
+  const more = make("p", { className: "soft" }, words("texts_docs"), " ", make("a", { href: "docs", className: "link" }, words("docs")));
   const form = make(
     "form",
     { className: "texts" },

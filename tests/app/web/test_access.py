@@ -65,6 +65,10 @@ def test_nothing_serious_in_the_results(page: Page, filled: RunningServer) -> No
     page.goto(filled.url + "/?q=red&target=texts")
     expect(page.locator(".list li").first).to_be_visible()
     assert faults(page) == []
+    page.goto(filled.url + "/?target=texts")
+    page.get_by_text("Add texts").first.click()
+    expect(page.get_by_role("textbox", name="One text a line")).to_be_visible()
+    assert faults(page) == []
 
 
 def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: RunningServer) -> None:
@@ -77,6 +81,12 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
     dialog.get_by_role("button", name="Edit").click()
     expect(dialog.get_by_label("Caption")).to_be_visible()
     assert faults(page) == []
+    dialog.get_by_role("button", name="Cancel").click()
+    page.keyboard.press("Delete")
+    expect(dialog.get_by_role("button", name="Undo")).to_be_visible()
+    assert faults(page) == []
+    page.keyboard.press("Control+z")
+    expect(dialog.get_by_role("button", name="Undo")).to_be_hidden()
 
 
 def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: RunningServer) -> None:

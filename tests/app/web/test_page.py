@@ -100,6 +100,11 @@ def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     page.get_by_role("button", name="Remove the picture").click()
     expect(page.locator("#chip")).to_be_hidden()
+    watched.open("/?show=red-1")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    drop(page, ["mine.png"], picture("blue", seed=77))
+    first_is(page, "blue")
+    expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_words_and_a_picture_are_searched_together(watched: Watched) -> None:

@@ -59,7 +59,7 @@ export const CHINESE = {
   ask_texts: "输入一些文字，或拖入一张图片来为它命名。",
   ask_texts_touch: "输入一些文字，或选择一张图片来为它命名。",
   no_texts_title: "还没有文字",
-  no_texts: "图片用保存在这里的文字来命名：它可能是什么。现在还没有文字。",
+  no_texts: "为图片命名，靠的是保存在这里的文字，也就是图片可能的内容。现在还没有文字。",
   texts_field: "每行一条，例如“一辆红色的汽车”",
   add_texts: "添加文字",
   texts_added_one: "已添加 {n} 条文字",

@@ -36,7 +36,7 @@ export function watchView({ closed, alike, stepped, removed, undone, changed }) 
     if (event.target.matches(TYPED)) return;
     if (event.key === "ArrowLeft") stepped(-1);
     if (event.key === "ArrowRight") stepped(1);
-    if (event.key === "Delete" && !event.repeat) removed(dialog.dataset.id);
+    if (event.key === "Delete" && !event.repeat && !dialog.querySelector("form")) removed(dialog.dataset.id);
     if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) undone();
   });
 }

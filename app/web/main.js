@@ -166,9 +166,10 @@ async function openShown() {
   }
 }
 
-function refresh() {
+/** There are new pictures. Until `all` have come, what is shown stays, unless that is nothing. */
+function refresh(all) {
   forgetAll();
-  if (!listing.hits.length || (!listing.asked && scrollY < 400 && state.view !== "jobs")) again();
+  if (!listing.hits.length || (all && !listing.asked && scrollY < 400 && state.view !== "jobs")) again();
   else keep(listing);
 }
 

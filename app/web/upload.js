@@ -130,6 +130,7 @@ async function followed(round, batch) {
       const stopFollowing = follow(batch.job.id, (job) => {
         batch.job = job;
         update(round);
+        if (job.done && !round.begun) begun(round);
         if (!isRunning(job)) resolve(stopFollowing());
       });
     });
@@ -138,6 +139,12 @@ async function followed(round, batch) {
   batch.ended = true;
   update(round);
   if (round.batches.every((one) => one.ended)) end(round);
+}
+
+/** The first pictures are there. */
+function begun(round) {
+  round.begun = true;
+  round.finished(false);
 }
 
 /** Say of each file what became of it. An archive's members are not among the files: its failures stand below. */
@@ -190,7 +197,7 @@ function end(round) {
   if (round.left) said.push(words("left_out", { n: round.left }));
   const failed = jobs.some((job) => job.failed || job.state === "failed");
   round.card.end(said.join(" · "), { bad: failed || files > 0, unsent: files > 0 });
-  if (jobs.length) round.finished();
+  if (jobs.length) round.finished(true);
 }
 
 export function summary(jobs) {

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
-from app.server import bind
+from app.server import bind, on_loopback
 from tests.acceptance.commands import refused, sightline
 from tests.acceptance.processes import descendants, running, unlocked
 from tests.app.encoder.small import make_model
@@ -182,6 +182,12 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
     assert time.monotonic() - began < 10
     assert "warning" not in server.output()
     assert unlocked(tmp_path / "data")
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("0.0.0.0", False), ("localhost", True)])
+def test_an_address_that_others_reach_is_known(host: str, loopback: bool) -> None:
+    with bind(host, 0) as listener:
+        assert on_loopback(listener) is loopback
 
 
 def test_answers_do_not_wait_for_the_client_to_confirm_their_first_packet() -> None:

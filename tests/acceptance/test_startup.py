@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -87,11 +88,18 @@ def test_a_setting_of_the_environment_that_is_wrong_is_one_line(tmp_path: Path) 
     refused(serve(tmp_path / "data", SIGHTLINE_MAX_K="x"), "SIGHTLINE_MAX_K")
 
 
-@pytest.mark.parametrize("damage", ["head", "middle", "text"])
-def test_a_damaged_database_is_refused_and_left_alone(damage: str, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a server that has stopped."""
+    data = tmp_path_factory.mktemp("stopped") / "data"
     with RunningServer(data) as server:
         server.wait_job(server.bulk([(f"{n}.png", picture(seed=n)) for n in range(40)])["id"])
+    return data
+
+
+@pytest.mark.parametrize("damage", ["head", "middle", "text"])
+def test_a_damaged_database_is_refused_and_left_alone(damage: str, stopped: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(stopped, tmp_path / "data")
     file = data / "sightline.db"
     content = bytearray(file.read_bytes())
     if damage == "head":

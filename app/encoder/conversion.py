@@ -30,7 +30,7 @@ from app.process import die_with, importing
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of what is written; a new number makes every model be converted anew
+FORMAT = 2  # of what is written; a new number makes every model be converted anew
 LIBRARIES = ("openvino", "torch", "open_clip_torch", "timm")
 ALIKE = 0.999  # least cosine between a converted tower and torch's own, over PROBES
 PROBES = ("a red car", "two cats next to a cake, by the sea", "笑脸", "x")
@@ -116,6 +116,7 @@ def convert(recipe: Recipe, folder: Path) -> None:
     """Build the model in torch, write its compiled form, and keep it only if it gives the same vectors."""
     from app.encoder.open_clip import OpenClipEncoder, build
     from app.encoder.towers import ImageTower, text_tower
+    from app.encoder.vocabulary import portable
 
     model = build(
         recipe.name,
@@ -135,7 +136,7 @@ def convert(recipe: Recipe, folder: Path) -> None:
         _save(_from_uint8(pictures, model.preprocessing), draft / IMAGE, recipe.half)
         length = reads.length if pool == "whole" else -1
         _save(_traced(tower, tokens, [-1, length]), draft / TEXT, recipe.half)
-        Card(model.space, model.preprocessing, reads, model.temperature).write(draft)
+        Card(model.space, model.preprocessing, portable(reads, draft), model.temperature).write(draft)
         seen = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         done = OpenVinoEncoder(draft, "fp32")
         for ours, theirs in (

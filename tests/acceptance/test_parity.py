@@ -14,9 +14,10 @@ from PIL import Image
 
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode
-from app.encoder.models import WEIGHTS, file_digest, load
+from app.encoder.models import WEIGHTS, load
 from app.encoder.open_clip import OpenClipEncoder, build
 from app.encoder.protocol import Embeddings
+from app.encoder.weights import file_digest
 from tests.acceptance.families import FAMILIES, make_folder
 
 TEXTS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 
 from app.encoder.conversion import Recipe, convert, converted, opened
-from app.encoder.models import WEIGHTS, file_digest, load
+from app.encoder.lock import Stopped
+from app.encoder.models import WEIGHTS, load
 from app.encoder.open_clip import OpenClipEncoder
+from app.encoder.weights import file_digest
 from app.errors import StartupError
 from tests.app.encoder.small import make_model
 
@@ -61,6 +64,31 @@ def test_a_damaged_compiled_form_is_made_anew(model: Path, tmp_path: Path) -> No
         encoder = opened(recipe, tmp_path, "fp32", 1)
         assert encoder.encode_texts(["red"]).shape == (1, 24)
         assert (folder / damage).stat().st_size > 1
+
+
+def test_two_that_find_it_damaged_at_once_both_get_it_and_it_is_made_once(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = recipe_of(model)
+    folder = tmp_path / "compiled" / recipe.key
+    convert(recipe, folder)
+    (folder / "image.xml").write_bytes(b"<")
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: opened(recipe, tmp_path, "fp32", 1), range(2)))
+    assert [encoder.space.d for encoder in both] == [24, 24]
+    assert [record.levelname for record in caplog.records if "making it anew" in record.getMessage()] == ["WARNING"]
+
+
+def test_a_stop_ends_the_conversion_and_leaves_nothing_half(model: Path, tmp_path: Path) -> None:
+    recipe, stop = recipe_of(model), threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    with pytest.raises(Stopped):
+        converted(recipe, tmp_path, stop)
+    timer.join()
+    assert [path.name for path in (tmp_path / "compiled").iterdir()] == [f"{recipe.key}.lock"]
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    assert not [pid for pid in children if "conversion" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_everything_that_decides_the_outcome_is_in_the_key(model: Path) -> None:

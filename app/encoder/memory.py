@@ -1,6 +1,6 @@
 """Whether a model fits into this machine's memory, told before it is loaded.
 
-The need is a lower bound, from what was measured with ViT-B/32 in OpenVINO and torch (see
+The need is a lower bound, from what was measured with ViT-B/32 and the starter in OpenVINO and torch (see
 docs/decisions/0040-memory-is-checked.md): memory that cannot be given back, not what is mapped from files.
 A machine that has it may still be slow; one that has not would be stopped by the system in the middle of loading.
 """
@@ -14,9 +14,10 @@ from app.encoder.weights import Parameters
 from app.errors import StartupError
 
 MIB = 1 << 20
-RUNTIME = 100 * MIB  # of a process with OpenVINO, before any weights
+RUNTIME = 50 * MIB  # of a process with OpenVINO, before any weights
 TORCH = 250 * MIB  # of a process with torch
-CONVERSION = 2.0  # copies of the weights in fp32 that a conversion holds at its peak; 2.4 were measured
+CONVERTER = 400 * MIB  # of the child that converts, with both
+COPIES = 2  # of the weights in fp32 that it holds at its peak
 CONVERTING = "to be prepared for this processor, once"
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 NO_LIMIT = 1 << 60  # cgroup v1 writes a number above this for none
@@ -52,7 +53,7 @@ def on_gpu(holds: Parameters) -> int:
 
 def conversion(holds: Parameters) -> int:
     """Bytes that converting for OpenVINO takes at least, once."""
-    return TORCH + int(CONVERSION * 4 * holds.whole)
+    return CONVERTER + COPIES * 4 * holds.whole
 
 
 def check(name: str, need: int, crew: Crew, what: str, root: Path = Path("/")) -> None:

@@ -124,9 +124,13 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
     mended = sightline("reembed", "--model", other, "--data-dir", data)
     assert mended.returncode == 0, mended.stderr
     with RunningServer(data, model=other, threads=1) as server:
-        until(lambda: server.http.get("/v1/stats").json()["images"]["ready"] == 3, 60, server.output)
-        answer = server.http.get("/v1/search", params={"q": "red"}).json()
-        assert {hit["id"] for hit in answer["hits"]} == {"p0", "p1", "p2"}
+
+        def found() -> dict[str, Any]:
+            answered: dict[str, Any] = server.http.get("/v1/search", params={"q": "red"}).json()
+            return answered
+
+        until(lambda: {hit["id"] for hit in found()["hits"]} == {"p0", "p1", "p2"}, 60, server.output)
+        answer = found()
         assert {hit["image"]["caption"] for hit in answer["hits"]} == {"c0", "c1", "c2"}
         texts = server.http.get("/v1/search", params={"q": "red", "target": "texts"}).json()
         assert texts["hits"][0]["score"] > 0.99
@@ -137,7 +141,7 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
         os.kill(worker, signal.SIGKILL)
         until(lambda: "the worker cannot start: the data directory belongs to model" in server.output(), 120)
         assert server.upload(picture(seed=9), id="late", wait=0).status_code == 202
-        assert server.http.get("/v1/search", params={"q": "red"}).json()["hits"] == answer["hits"]
+        assert found()["hits"] == answer["hits"]
     ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)
     line = refused(ended, f"sightline reembed --model {other}")
     assert "serve it with" not in line

@@ -133,10 +133,14 @@ def test_forget_drops_vectors_and_stamps(log: Database) -> None:
 
 def test_the_space_that_is_served_is_known_and_in_an_empty_directory_the_last_counts(log: Database) -> None:
     other = EmbeddingSpace("other", "f" * 64, SPACE.d, SPACE.preprocessing)
-    for space, before in ((SPACE, None), (other, None), (SPACE, None)):
-        log.write(lambda c, space=space: embeddings.serve(c, space))
-        assert log.read(lambda c, space=space: embeddings.served(c, space.fingerprint)) == before
-        log.write(lambda c, space=space: embeddings.keep_golden(c, space.fingerprint, ONE))
+
+    def serve(space: EmbeddingSpace) -> EmbeddingSpace | None:
+        log.write(lambda c: embeddings.serve(c, space))
+        before = log.read(lambda c: embeddings.served(c, space.fingerprint))
+        log.write(lambda c: embeddings.keep_golden(c, space.fingerprint, ONE))
+        return before
+
+    assert [serve(SPACE), serve(other), serve(SPACE)] == [None, None, None]
     assert log.read(lambda c: embeddings.served(c, other.fingerprint)) == SPACE
     log.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
     log.write(lambda c: embeddings.serve(c, other))

@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     decoders: int = Field(2, ge=1, le=64, description="Decode children of each process.")
     batch_size: int = Field(32, ge=1, le=1024, description="Pictures in one forward pass of a worker.")
     threads: int = Field(0, ge=0, description="Compute threads of each process; 0 lets the library choose.")
+    ignore_memory: bool = Field(False, description="Start even if the model seems to need more memory than there is.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
     log_json: bool = Field(False, description="Log JSON lines instead of text for people.")
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from app.encoder.hub import untold
 from app.errors import StartupError
 
 Tokens = npt.NDArray[np.int64]
@@ -98,6 +99,7 @@ def open_clip_tokenizer(architecture: str, cache: str = "") -> Any:
     """
     import open_clip  # here, not above: it brings torch, which models with a tokenizer.json do without
 
+    untold()
     try:
         return open_clip.get_tokenizer(architecture, cache_dir=cache or None)
     except Exception as error:  # whatever the hub's client raises, the person needs the same advice

@@ -156,17 +156,11 @@ def test_an_unknown_architecture_or_tag_is_refused_in_one_line(tmp_path: Path) -
         assert "\n" not in refused.value.detail
 
 
-@pytest.mark.parametrize("kind", ["garbage", "cut", "other architecture"])
-def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, kind: str) -> None:
-    file = weights(tmp_path / "w.safetensors")
-    if kind == "garbage":
-        file.write_bytes(b"pickle or worse" * 100)
-    elif kind == "cut":
-        file.write_bytes(file.read_bytes()[:100_000])
-    else:
-        save_file({"logit_scale": torch.zeros(())}, file)
+def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    save_file({"logit_scale": torch.zeros(())}, file)
     with pytest.raises(StartupError, match=rf"w\.safetensors does not fit {NAME} \(.+\)") as refused:
-        load(f"{NAME}:{file}", tmp_path)
+        load(f"{NAME}:{file}", tmp_path, runtime="torch")
     assert "\n" not in refused.value.detail
 
 

@@ -5,6 +5,7 @@ The description of each field is its documentation: `--help` and `docs/reference
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import Field
@@ -39,8 +40,15 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="Where the encoder runs: auto, cpu, cuda or cuda:N.")
     workers: int = Field(1, ge=0, le=64, description="Worker processes that serve starts and supervises.")
-    decoders: int = Field(2, ge=1, le=64, description="Decode children of each process.")
-    batch_size: int = Field(32, ge=1, le=1024, description="Pictures in one forward pass of a worker.")
+    decoders: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Decode children of each process; 0 is 2, and in a worker with a GPU one for each core but one.",
+    )
+    batch_size: int = Field(
+        0, ge=0, le=1024, description="Pictures that a worker encodes at once; 0 is 32, and 256 on a GPU."
+    )
     threads: int = Field(0, ge=0, description="Compute threads of each process; 0 lets the library choose.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
     log_json: bool = Field(False, description="Log JSON lines instead of text for people.")
@@ -67,6 +75,15 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1, description="Attempts before a picture is marked failed.")
     thumbnail_size: int = Field(320, ge=16, le=1024, description="Longest side of a stored thumbnail, in pixels.")
     drain_seconds: float = Field(15.0, gt=0, description="How long a stopping server finishes what it began.")
+
+    def decoders_for(self, device: str) -> int:
+        """Decode children of a process whose encoder runs on `device`: a GPU is fed by all cores but the worker's."""
+        spare = len(os.sched_getaffinity(0)) - 1
+        return self.decoders or (min(64, max(2, spare)) if device.startswith("cuda") else 2)
+
+    def batch_for(self, device: str) -> int:
+        """Pictures that a worker encodes at once on `device`."""
+        return self.batch_size or (256 if device.startswith("cuda") else 32)
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a child process."""

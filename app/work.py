@@ -46,7 +46,7 @@ def _work(settings: Settings) -> None:
             threads=settings.threads,
         )
         check_space(library.database, encoder.space)
-        with open_pool(settings) as pool:
+        with open_pool(settings, encoder.device) as pool:
             importer = Importer(
                 library,
                 pool,
@@ -56,7 +56,10 @@ def _work(settings: Settings) -> None:
                 settings.max_attempts,
             )
             options = Options(
-                settings.batch_size, settings.lease_seconds, settings.max_attempts, settings.thumbnail_size
+                settings.batch_for(encoder.device),
+                settings.lease_seconds,
+                settings.max_attempts,
+                settings.thumbnail_size,
             )
             worker = Worker(library, encoder, pool, importer, settings.data_dir / "workers", options)
             for number in (signal.SIGTERM, signal.SIGINT):

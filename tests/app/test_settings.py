@@ -46,7 +46,8 @@ def test_settings_cannot_be_changed() -> None:
         ("port", -1),
         ("port", 65536),
         ("workers", -1),
-        ("batch_size", 0),
+        ("batch_size", -1),
+        ("decoders", 65),
         ("precision", "fp8"),
         ("log_level", "loud"),
         ("decode_seconds", 0),
@@ -65,3 +66,14 @@ def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+def test_a_gpu_gets_larger_batches_and_children_enough_to_feed_it_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, told = Settings(), Settings(decoders=3, batch_size=7)
+    for cores, children in ((1, 2), (2, 2), (16, 15), (256, 64)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert settings.decoders_for("cuda:1") == children
+        assert settings.decoders_for("cpu") == 2
+    assert (settings.batch_for("cuda"), settings.batch_for("cpu")) == (256, 32)
+    for device in ("cpu", "cuda"):
+        assert (told.decoders_for(device), told.batch_for(device)) == (3, 7)

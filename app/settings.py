@@ -6,6 +6,7 @@ The description of each field is its documentation: `--help` and `docs/reference
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -78,8 +79,7 @@ class Settings(BaseSettings):
 
     def decoders_for(self, device: str) -> int:
         """Decode children of a process whose encoder runs on `device`: a GPU is fed by all cores but the worker's."""
-        spare = len(os.sched_getaffinity(0)) - 1
-        return self.decoders or (min(64, max(2, spare)) if device.startswith("cuda") else 2)
+        return self.decoders or (min(64, max(2, cores() - 1)) if device.startswith("cuda") else 2)
 
     def batch_for(self, device: str) -> int:
         """Pictures that a worker encodes at once on `device`."""
@@ -91,3 +91,14 @@ class Settings(BaseSettings):
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
             for name, value in self.model_dump().items()
         }
+
+
+def cores(mine: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors for this process: those that it may run on, or fewer where its control group, a container's say,
+    may use less time."""
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no limit is written as "max", which is no number
+        group = mine.read_text().rpartition("0::")[2].strip().lstrip("/")
+        quota, period = (groups / group / "cpu.max").read_text().split()
+        return max(1, min(allowed, int(quota) // int(period)))
+    return allowed

@@ -80,10 +80,10 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
 
 
-def open_pool(settings: Settings) -> DecodePool:
-    """The decode children of this process."""
+def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
+    """The decode children of this process; `device` is what they feed."""
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    return DecodePool(settings.decoders, limits, picture_limits(settings))
+    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings))
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:

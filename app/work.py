@@ -49,7 +49,7 @@ def _work(settings: Settings, crew: Crew) -> None:
         )
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
-        with open_pool(settings) as pool:
+        with open_pool(settings, encoder.device) as pool:
             importer = Importer(
                 library,
                 pool,
@@ -59,7 +59,10 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.max_attempts,
             )
             options = Options(
-                settings.batch_size, settings.lease_seconds, settings.max_attempts, settings.thumbnail_size
+                settings.batch_for(encoder.device),
+                settings.lease_seconds,
+                settings.max_attempts,
+                settings.thumbnail_size,
             )
             worker = Worker(library, encoder, pool, importer, settings.data_dir / "workers", options)
             for number in (signal.SIGTERM, signal.SIGINT):

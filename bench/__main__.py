@@ -45,7 +45,7 @@ def main() -> None:
             search(client.server, captions, CALLERS, table)
             table.add_row("memory of the server (resident)", f"{resident(process.pid) / 2**20:.0f} MiB")
     console = Console()
-    console.print(f"{os.cpu_count()} cores; {Settings().batch_size} pictures a batch; model starter")
+    console.print(f"{os.cpu_count()} cores; {Settings().batch_for('cpu')} pictures a batch; model starter")
     console.print(table)
 
 

@@ -41,6 +41,7 @@ ELSEWHERE = {
     "index/errors.py": "class names alone",
     "index/protocol.py": "tests/index/test_contract.py holds every index to it",
     "app/decode/children.py": "tests/app/decode/test_pool.py: what a child does is seen from its pool",
+    "app/encoder/cuda.py": "tests/app/encoder/test_open_clip.py, which loads torch already",
     "app/decode/warm.py": "imports alone; tests/app/decode/test_pool.py starts it",
     "app/decode/limits.py": "frozen data",
     "app/decode/faults.py": "tests/app/decode/test_picture.py",

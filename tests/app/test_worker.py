@@ -127,7 +127,24 @@ def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
         (image,) = settled(library)
     assert image.error is not None
     assert (image.error.code, image.error.detail) == ("image_corrupt", "the model could not encode this picture")
-    assert encoder.calls == [1] * attempts
+    assert encoder.calls == [1, 1] * attempts  # each time, that other pictures can be encoded is seen to
+
+
+class BrokenEncoder(ColoursEncoder):
+    """Encodes nothing, as after a fault of a GPU."""
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture(library: Library, made: Made) -> None:
+    for n in range(3):
+        add(library, picture("blue", n), id=f"i{n}")
+    with pytest.raises(RuntimeError, match="can encode nothing any more"):
+        made(BrokenEncoder(), attempts=1).run()
+    assert {image.status for image in every(library)} == {Status.QUEUED}
+    with running(made(attempts=1)):
+        assert {image.status for image in settled(library)} == {Status.READY}
 
 
 class HalfEncoder(ColoursEncoder):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.decode.children import child_context
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode
 from app.decode.pool import DecodePool, DecodeTask
@@ -66,6 +67,15 @@ def test_a_picture_decoded_in_a_child_is_the_same(pool: DecodePool, tmp_path: Pa
     np.testing.assert_array_equal(found.pixels, decode(path, SMALL, PictureLimits()).pixels)
     assert (found.format, found.width, found.height) == ("jpeg", 300, 200)
     assert (tmp_path / "small.webp").read_bytes()[:4] == b"RIFF"
+
+
+def test_a_models_pixels_fit_into_the_pipe_of_the_children() -> None:
+    pixels = np.arange(224 * 224 * 3, dtype=np.uint8).reshape(224, 224, 3)
+    reader, writer = child_context().Pipe(duplex=False)
+    with reader, writer:
+        os.set_blocking(writer.fileno(), False)
+        writer.send(pixels)  # nobody reads yet: what does not fit would raise BlockingIOError
+        np.testing.assert_array_equal(reader.recv(), pixels)
 
 
 def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode
 from app.encoder import models as known
+from app.encoder.cuda import SIZES, Batches, spans
 from app.encoder.models import WEIGHTS
 from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, preprocessing_of
-from app.encoder.protocol import Embeddings, checked
+from app.encoder.protocol import Embeddings, checked, normalised
 from app.errors import StartupError
 from tests.app.encoder.small import WORDS, make_model
 from tests.pictures import picture
@@ -95,6 +96,7 @@ def pictures() -> list[bytes]:
     ],
 )
 def test_pictures_get_the_vectors_that_open_clip_gives_them(tmp_path: Path, preprocess: dict[str, Any]) -> None:
+    """Ours lie channels last, pictures and weights; theirs do not."""
     folder = tmp_path / "model"
     encoder = load(folder_of(folder, preprocess), tmp_path, device="cpu")
     model = reference(folder)
@@ -218,3 +220,54 @@ def test_auto_takes_what_the_machine_has() -> None:
     assert choose_device("auto") == "cpu"
     with pytest.raises(StartupError, match="no CUDA device was found; use --device cpu"):
         choose_device("cuda:1")
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 4, 5, 33, 64, 100, 128, 129, 256, 300, 1000])
+def test_batches_of_fixed_sizes_hold_every_row_once_and_no_smaller_size_would_do(n: int) -> None:
+    parts = list(spans(n, SIZES))
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(n))
+    for part in parts:
+        assert part.size == min((size for size in SIZES if size >= len(part)), default=None)
+    assert all(len(part) == SIZES[-1] for part in parts[:-1])
+
+
+def test_pictures_in_batches_of_fixed_sizes_get_the_vectors_they_get_at_once(tmp_path: Path) -> None:
+    encoder = load(f"{NAME}:{weights(tmp_path / 'w.safetensors')}", tmp_path, device="cpu")
+    assert isinstance(encoder, OpenClipEncoder)
+    pixels = np.random.default_rng(1).integers(0, 256, (37, 64, 64, 3)).astype(np.uint8)
+    seen: list[int] = []
+
+    def forward(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        return encoder.forward(rows)
+
+    with torch.inference_mode():
+        batches = Batches(forward, (64, 64, 3), encoder.space.d, "cpu", (1, 4, 16))
+        for n in (37, 5, 1, 0):  # few after many: what the rows of padding hold then is old
+            found = normalised(batches(pixels[:n]))
+            assert found.shape == (n, 24)
+            np.testing.assert_allclose(found, encoder.encode_images(pixels)[:n], atol=1e-5)
+    assert seen == [16, 16, 16, 16, 1]
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_run_in_smaller_ones_from_then_on() -> None:
+    seen: list[int] = []
+
+    def forward(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        if len(rows) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return rows.float()
+
+    rows = np.arange(40, dtype=np.uint8).reshape(40, 1)
+    limit, batches = 4, Batches(forward, (1,), 1, "cpu", (1, 4, 16, 32))
+    np.testing.assert_array_equal(batches(rows), rows)
+    assert batches.sizes == (1, 4)
+    seen.clear()
+    np.testing.assert_array_equal(batches(rows), rows)
+    assert seen == [4] * 10
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        batches(rows)
+    limit = 1
+    np.testing.assert_array_equal(batches(rows), rows)

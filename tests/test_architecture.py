@@ -189,7 +189,12 @@ def test_only_settings_read_the_environment() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv"))
         or (isinstance(node, ast.ImportFrom) and any(alias.name in ("environ", "getenv") for alias in node.names))
     }
-    passed_on = {"app.supervisor", "app.demo", "app.encoder.conversion"}  # to the processes that they start
+    passed_on = {
+        "app.supervisor",
+        "app.demo",
+        "app.encoder.conversion",
+        "app.encoder.published",
+    }  # to the processes that they start
     assert users - {"app.settings"} - passed_on == {"app.decode.warm"}  # which sets what numpy reads at its import
 
 

@@ -17,6 +17,7 @@ from app.encoder.colours import ColoursEncoder
 from app.encoder.hub import cached, damaged, fetch, kept, promised
 from app.encoder.memory import CONVERTING, NOBODY, Crew
 from app.encoder.protocol import Encoder
+from app.encoder.published import architectures, published
 from app.encoder.weights import Parameters, file_digest, parameters
 from app.errors import StartupError
 
@@ -200,24 +201,22 @@ def _file(name: str) -> Located:
         raise StartupError(f"model {name}: weights must be a .safetensors file (other formats can run code)")
     if not weights.is_file():
         raise StartupError(f"model {name}: there is no file {weights}")
-    import open_clip
-
-    if architecture not in open_clip.list_models():
-        hint = nearest(architecture, open_clip.list_models())
-        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}{hint}")
+    _known(f"model {name}", architecture)
     return Located(name, architecture, weights)
 
 
-def _tag(name: str, cache: Path) -> Located:
-    import open_clip
+def _known(name: str, architecture: str) -> None:
+    if architecture not in architectures():
+        hint = nearest(architecture, architectures())
+        raise StartupError(f"{name}: open_clip knows no architecture {architecture!r}{hint}")
 
+
+def _tag(name: str, cache: Path) -> Located:
     architecture, _, tag = name.partition("/")
-    if architecture not in open_clip.list_models():
-        hint = nearest(architecture, open_clip.list_models())
-        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}{hint}")
-    config = open_clip.get_pretrained_cfg(architecture, tag)
-    if not config:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+    _known(f"unknown model {name!r}", architecture)
+    said = published(architecture, tag, cache)
+    if (config := said.config) is None:
+        tags = ", ".join(said.tags) or "none"
         raise StartupError(f"unknown model {name!r}: the tags of {architecture} are {tags}")
     repository = str(config.get("hf_hub") or "").rstrip("/")
     if not repository:

@@ -21,9 +21,9 @@ from app.decode.limits import PictureLimits
 from app.decode.picture import decode
 from app.encoder import models as known
 from app.encoder.cuda import SIZES, Batches, spans
-from app.encoder.models import WEIGHTS
+from app.encoder.models import WEIGHTS, Located, Placement
 from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, preprocessing_of
-from app.encoder.protocol import Embeddings, checked, normalised
+from app.encoder.protocol import Embeddings, Encoder, checked, normalised
 from app.errors import StartupError
 from tests.app.encoder.small import WORDS, make_model
 from tests.pictures import picture
@@ -55,6 +55,12 @@ def weights(path: Path, seed: int = 0) -> Path:
     model = open_clip.create_model(NAME)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
     return path
+
+
+def of_file(file: Path, cache: Path, device: str = "cpu", precision: str = "auto", threads: int = 0) -> Encoder:
+    """As NAME:FILE would be loaded; NAME is known in this process alone."""
+    placement = Placement(device, precision, "torch", threads)
+    return known.load_located(Located(f"{NAME}:{file}", NAME, file), cache, placement)
 
 
 def folder_of(path: Path, preprocess: dict[str, Any] | None = None) -> str:
@@ -128,7 +134,7 @@ def test_texts_get_the_vectors_that_open_clip_gives_them(tmp_path: Path) -> None
 
 def test_a_file_with_an_architecture_is_the_same_model_as_a_folder_with_it(tmp_path: Path) -> None:
     file = weights(tmp_path / "w.safetensors")
-    by_file = load(f"{NAME}:{file}", tmp_path, device="cpu")
+    by_file = of_file(file, tmp_path, device="cpu")
     by_folder = load(folder_of(tmp_path / "model"), tmp_path, device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     np.testing.assert_allclose(by_file.encode_images(pixels), by_folder.encode_images(pixels), atol=1e-5)
@@ -139,8 +145,8 @@ def test_a_file_with_an_architecture_is_the_same_model_as_a_folder_with_it(tmp_p
 
 def test_other_weights_and_other_preprocessing_are_other_spaces(tmp_path: Path) -> None:
     spaces = {
-        load(f"{NAME}:{weights(tmp_path / 'a.safetensors', 0)}", tmp_path, device="cpu").space.fingerprint,
-        load(f"{NAME}:{weights(tmp_path / 'b.safetensors', 1)}", tmp_path, device="cpu").space.fingerprint,
+        of_file(weights(tmp_path / "a.safetensors", 0), tmp_path, device="cpu").space.fingerprint,
+        of_file(weights(tmp_path / "b.safetensors", 1), tmp_path, device="cpu").space.fingerprint,
         load(folder_of(tmp_path / "m", {"resize_mode": "squash"}), tmp_path, device="cpu").space.fingerprint,
     }
     assert len(spaces) == 3
@@ -162,14 +168,14 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
     file = tmp_path / "w.safetensors"
     save_file({"logit_scale": torch.zeros(())}, file)
     with pytest.raises(StartupError, match=rf"w\.safetensors does not fit {NAME} \(.+\)") as refused:
-        load(f"{NAME}:{file}", tmp_path, runtime="torch")
+        of_file(file, tmp_path)
     assert "\n" not in refused.value.detail
 
 
 def test_half_precision_keeps_the_direction(tmp_path: Path) -> None:
     file = weights(tmp_path / "w.safetensors")
-    whole = load(f"{NAME}:{file}", tmp_path, device="cpu", precision="fp32")
-    half = load(f"{NAME}:{file}", tmp_path, device="cpu", precision="bf16")
+    whole = of_file(file, tmp_path, device="cpu", precision="fp32")
+    half = of_file(file, tmp_path, device="cpu", precision="bf16")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     assert ((whole.encode_images(pixels) * half.encode_images(pixels)).sum(axis=1) > 0.99).all()
     assert ((whole.encode_texts(TEXTS) * half.encode_texts(TEXTS)).sum(axis=1) > 0.99).all()
@@ -177,7 +183,7 @@ def test_half_precision_keeps_the_direction(tmp_path: Path) -> None:
 
 
 def test_threads_may_share_one_encoder(tmp_path: Path) -> None:
-    encoder = load(f"{NAME}:{weights(tmp_path / 'w.safetensors')}", tmp_path, device="cpu", threads=1)
+    encoder = of_file(weights(tmp_path / "w.safetensors"), tmp_path, device="cpu", threads=1)
     expected = encoder.encode_texts(TEXTS)
     wrong: list[int] = []
 
@@ -232,7 +238,7 @@ def test_batches_of_fixed_sizes_hold_every_row_once_and_no_smaller_size_would_do
 
 
 def test_pictures_in_batches_of_fixed_sizes_get_the_vectors_they_get_at_once(tmp_path: Path) -> None:
-    encoder = load(f"{NAME}:{weights(tmp_path / 'w.safetensors')}", tmp_path, device="cpu")
+    encoder = of_file(weights(tmp_path / "w.safetensors"), tmp_path, device="cpu")
     assert isinstance(encoder, OpenClipEncoder)
     pixels = np.random.default_rng(1).integers(0, 256, (37, 64, 64, 3)).astype(np.uint8)
     seen: list[int] = []

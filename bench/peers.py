@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from app.client import Client
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.limits import PictureLimits
+from app.decode.picture import decode
 from app.demo import free_port
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings
@@ -32,7 +33,7 @@ from bench.needs import family, proportional, resident
 from bench.pictures import LARGE, SMALL, photographs
 from bench.results import Figures, busy, keep
 from bench.serve import CALLERS, FEW, MANY, alone, told
-from bench.servers import HOST, Ask, Pace, answered, ingest, ours, pace, port_of, queries, search
+from bench.servers import HOST, Ask, Pace, answered, end_in_order, ingest, ours, pace, port_of, queries, search
 from bench.weights import ARCHITECTURE, WORK, compiled, weights
 
 PEERS = WORK / "peers"
@@ -60,6 +61,7 @@ MIB = 1 << 20
 def main() -> None:
     """Print and keep the figures."""
     began = busy()
+    end_in_order()
     for name in PACKAGES:
         install(name)
     small, large = photographs(MANY, SMALL), photographs(FEW, LARGE)
@@ -217,10 +219,7 @@ def pictures_alike(paths: Sequence[Path]) -> float:
     """Least cosine of eight pictures as clip-retrieval and as we see them: whether the work was the same."""
     theirs = np.load(PEERS / "640x480/img_emb/img_emb_0.npy")[:8].astype(np.float32)
     encoder = OpenVinoEncoder(compiled(), "fp32")
-    with DecodePool(2) as pool:
-        seen = [
-            one.result().pixels for one in [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths[:8]]
-        ]
+    seen = [decode(path, encoder.preprocessing, PictureLimits()).pixels for path in paths[:8]]
     return least(encoder.encode_images(np.stack(seen)), theirs)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from threading import local
 from urllib.parse import quote
 
+from PIL import Image
+
 from app.client import Client
 from app.demo import await_ready, free_port, served
 from bench.weights import WORK, compiled, model
@@ -40,8 +42,8 @@ class Pace:
 
 @contextmanager
 def ours() -> Iterator[tuple[Client, int]]:
-    """A fresh server with one worker, ready; its client and process id. It ends with this process, by SIGTERM too."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
+    """A fresh server with one worker, both ready; its client and process id."""
+    end_in_order()
     compiled()
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "models").symlink_to(WORK)
@@ -51,8 +53,16 @@ def ours() -> Iterator[tuple[Client, int]]:
             Client(f"http://{HOST}:{port}") as client,
         ):
             await_ready(client, process)
-            pace(port, 1, queries(4), search)  # compiles the text tower
+            first = Path(scratch) / "first.png"
+            Image.new("RGB", (64, 64)).save(first)
+            ingest(client, [first])  # the worker has its model then
+            pace(port, 1, queries(4), search)  # and the server its text tower
             yield client, process.pid
+
+
+def end_in_order() -> None:
+    """Let SIGTERM leave every `with`, so that no server outlives this process."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
 
 
 def port_of(client: Client) -> int:

@@ -62,7 +62,7 @@ def command(words: str, server: str) -> str:
 
 
 @contextlib.contextmanager
-def served(data_dir: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def served(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
     """A server of its own process on `data_dir`, ended with the block."""
     process = subprocess.Popen(
         again("serve"),
@@ -71,7 +71,7 @@ def served(data_dir: Path, host: str, port: int) -> Iterator[subprocess.Popen[by
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),
-            "SIGHTLINE_MODEL": "starter",
+            "SIGHTLINE_MODEL": model,
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
         start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its server

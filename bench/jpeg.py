@@ -1,6 +1,6 @@
 """From JPEG files to vectors: by the decode children, as a worker does it, and by the GPU, to see what it would bring.
 
-The service does not decode on the GPU, see docs/decisions/0021-jpegs-are-not-decoded-on-the-gpu.md.
+The service does not decode on the GPU, see docs/decisions/0016-jpegs-are-not-decoded-on-the-gpu.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a model fits into this machine's memory, told before it is loaded.
 
 The need is a lower bound, from what was measured with ViT-B/32 and the starter in OpenVINO and torch (see
-docs/decisions/0040-memory-is-checked.md): memory that cannot be given back, not what is mapped from files.
+docs/decisions/0018-memory-is-checked.md): memory that cannot be given back, not what is mapped from files.
 A machine that has it may still be slow; one that has not would be stopped by the system in the middle of loading.
 """
 

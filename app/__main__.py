@@ -82,7 +82,10 @@ def ingest(paths: tuple[str, ...], **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @options("server")
 def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_json: bool, **given: Any) -> None:
-    """Search a running server by words, or by a picture."""
+    """Search a running server by words, or by a picture.
+
+    Words after a minus are turned away from: "beach -people", in quotes because of the minus.
+    """
     from app.show import show_hits
 
     if bool(words) == (image is not None):

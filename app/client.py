@@ -117,7 +117,8 @@ class Client:
         try:
             yield
         except httpx.ConnectError:
-            raise ServerError(f"no server answers at {self.server}; start one with `sightline serve`") from None
+            remedy = "start one with `sightline serve`, or name it with --server"
+            raise ServerError(f"no server answers at {self.server}; {remedy}") from None
         except httpx.HTTPError as error:
             raise ServerError(f"the connection to {self.server} failed: {error or type(error).__name__}") from None
         except ValueError:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,7 +45,7 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
                 load_texts(client, folder / TEXTS)
                 for words in SEARCHES:
-                    console.print(f"\nsightline search {words!r}")
+                    console.print(f"\n{command(words, client.server)}", soft_wrap=True, highlight=False)
                     show_hits(client.search(words, 5), console)
             if report.failed:
                 raise ServerError(f"{report.failed} pictures of the gallery could not be loaded")
@@ -53,8 +55,14 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                     process.wait()
 
 
+def command(words: str, server: str) -> str:
+    """What searches for the words, to be pasted into another terminal."""
+    ours = sys.argv[0] if Path(sys.argv[0]).name == "sightline" else "sightline"
+    return shlex.join([ours, "search", words, "--server", server])
+
+
 @contextlib.contextmanager
-def served(data_dir: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
+def served(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
     """A server of its own process on `data_dir`, ended with the block."""
     process = subprocess.Popen(
         again("serve"),
@@ -63,7 +71,7 @@ def served(data_dir: Path, host: str, port: int) -> Iterator[subprocess.Popen[by
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),
-            "SIGHTLINE_MODEL": "starter",
+            "SIGHTLINE_MODEL": model,
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
         start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its server

@@ -14,7 +14,8 @@ from app.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TYPES: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.Path(path_type=Path)}
+PATH = click.Path(path_type=Path)
+TYPES: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH}
 
 
 def options(*names: str) -> Callable[[F], F]:

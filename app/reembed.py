@@ -7,6 +7,7 @@ import shutil
 import apsw
 from rich.console import Console
 
+from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import load
 from app.encoder.protocol import checked
 from app.errors import StartupError
@@ -38,6 +39,7 @@ def reembed(settings: Settings, console: Console) -> None:
             device=settings.device,
             precision=settings.precision,
             runtime=settings.runtime,
+            crew=NOBODY if settings.ignore_memory else Crew(servers=1),
         )
         space = encoder.space
         known = library.database.read(texts.all_of)

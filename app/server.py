@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import socket
@@ -62,6 +63,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def on_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches it."""
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
 async def _serve(service: Service, listener: socket.socket) -> None:
     settings = service.settings
     server = Server(
@@ -79,6 +85,8 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    if not on_loopback(listener):
+        log.warning("no password is asked for: whoever reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_watch(service, server))
     working = asyncio.create_task(Supervisor(settings).run())
 

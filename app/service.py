@@ -19,6 +19,8 @@ from app.decode.pool import DecodePool
 from app.description import Bounds
 from app.encoder import golden
 from app.encoder.batcher import Batcher
+from app.encoder.lock import Stopped
+from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
@@ -78,42 +80,51 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
 
 
-def open_pool(settings: Settings) -> DecodePool:
-    """The decode children of this process."""
+def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
+    """The decode children of this process; `device` is what they feed."""
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    return DecodePool(settings.decoders, limits, picture_limits(settings))
+    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings))
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:
-    """Raise StartupError if the data directory was filled by another model than `space`."""
+    """Raise StartupError if the data directory was filled by another model than `space`, or is served by another."""
 
     def work(c: apsw.Connection) -> EmbeddingSpace | None:
         for collection in collections.every(c):
             if collection.space not in (None, space.fingerprint):
                 return embeddings.space(c, collection.space)
-        return None
+        stamped = any(collection.space for collection in collections.every(c))
+        return None if stamped else embeddings.served(c, space.fingerprint)
 
     other = database.read(work)
     if other is not None:
         again = f"serve it with --model {other.model}, or " if other.model != space.model else ""
         raise StartupError(
-            f"the data directory was filled with model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
+            f"the data directory belongs to model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
             f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
             f" --model {space.model}` to encode its pictures anew"
         )
 
 
-def check_golden(database: Database, encoder: Encoder) -> None:
+def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) -> None:
     """Raise StartupError if the model gives other vectors than when the data directory was first filled with it.
 
-    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies.
+    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies. Without
+    `texts` only pictures are compared, for who never loads the text tower.
     """
     space = encoder.space
-    now = np.concatenate([golden.of_pictures(encoder), golden.of_texts(encoder)])
     kept = database.read(lambda c: embeddings.golden(c, space.fingerprint))
-    if kept is None or len(kept) != now.nbytes:  # none, or of other inputs
+    before = None if kept is None else np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)
+    if before is not None and len(before) != golden.COUNT:  # of other inputs
+        before = None
+    if before is None and not texts:
+        return
+    now = golden.of_pictures(encoder)
+    if texts:
+        now = np.concatenate([now, golden.of_texts(encoder)])
+    if before is None:
         database.write(lambda c: embeddings.keep_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
-    elif not golden.same(now, np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)):
+    elif not golden.same(now, before[: len(now)]):
         raise StartupError(
             f"model {space.model} gives other vectors here than those of the data directory, though its weights are"
             f" the same: a library has changed; install the versions of requirements/run.txt, or run"
@@ -283,12 +294,14 @@ class Service:
         try:
             settings = self.settings
             self.pool.prewarm()
-            placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads)
-            encoder = load_located(self._located, settings.models, placement)
+            crew = NOBODY if settings.ignore_memory else Crew(1, settings.workers)
+            placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads, crew)
+            encoder = load_located(self._located, settings.models, placement, self._closing)
             space = encoder.space
+            self.database.write(lambda c: embeddings.serve(c, space))
             check_space(self.database, space)
-            self.database.write(lambda c: embeddings.remember(c, space))
             check_golden(self.database, encoder)
+            check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             engine = Engine(encoder, batcher, Searcher(self.database, encoder, batcher, self.pool, self._index))
             for target in TARGETS:
@@ -301,6 +314,8 @@ class Service:
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error
+        except Stopped:
+            log.info("stopped before the model %s was prepared", self.settings.model)
         except Exception as error:
             log.exception("the model could not be loaded")
             self.fatal = StartupError(f"the model {self.settings.model} could not be loaded: {error}")

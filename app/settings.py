@@ -5,6 +5,8 @@ The description of each field is its documentation: `--help` and `docs/reference
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -43,9 +45,17 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", description="Where the encoder runs: auto, cpu, cuda or cuda:N.")
     workers: int = Field(1, ge=0, le=64, description="Worker processes that serve starts and supervises.")
-    decoders: int = Field(2, ge=1, le=64, description="Decode children of each process.")
-    batch_size: int = Field(32, ge=1, le=1024, description="Pictures in one forward pass of a worker.")
+    decoders: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Decode children of each process; 0 is 2, and in a worker with a GPU one for each core but one.",
+    )
+    batch_size: int = Field(
+        0, ge=0, le=1024, description="Pictures that a worker encodes at once; 0 is 32, and 256 on a GPU."
+    )
     threads: int = Field(0, ge=0, description="Compute threads of each process; 0 lets the library choose.")
+    ignore_memory: bool = Field(False, description="Start even if the model seems to need more memory than there is.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
     log_json: bool = Field(False, description="Log JSON lines instead of text for people.")
 
@@ -77,9 +87,28 @@ class Settings(BaseSettings):
         """The folder of downloaded and compiled models."""
         return self.data_dir / "models" if self.models_dir is None else self.models_dir
 
+    def decoders_for(self, device: str) -> int:
+        """Decode children of a process whose encoder runs on `device`: a GPU is fed by all cores but the worker's."""
+        return self.decoders or (min(64, max(2, cores() - 1)) if device.startswith("cuda") else 2)
+
+    def batch_for(self, device: str) -> int:
+        """Pictures that a worker encodes at once on `device`."""
+        return self.batch_size or (256 if device.startswith("cuda") else 32)
+
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a child process."""
         return {
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
             for name, value in self.model_dump(exclude_none=True).items()
         }
+
+
+def cores(mine: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Processors for this process: those that it may run on, or fewer where its control group, a container's say,
+    may use less time."""
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):  # no limit is written as "max", which is no number
+        group = mine.read_text().rpartition("0::")[2].strip().lstrip("/")
+        quota, period = (groups / group / "cpu.max").read_text().split()
+        return max(1, min(allowed, int(quota) // int(period)))
+    return allowed

@@ -6,11 +6,12 @@ import logging
 import os
 import signal
 
+from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import load
 from app.errors import StartupError
 from app.importer import Importer
 from app.process import die_with
-from app.service import archive_limits, check_space, open_library, open_pool
+from app.service import archive_limits, check_golden, check_space, open_library, open_pool
 from app.settings import Settings
 from app.worker import Options, Worker
 
@@ -24,17 +25,17 @@ def work(settings: Settings, parent: int | None = None) -> None:
     """Work until SIGTERM or SIGINT; with `parent` (a process id), never longer than that lives."""
     os.nice(POLITE)
     if parent is None:
-        _work(settings)
+        _work(settings, NOBODY if settings.ignore_memory else Crew(workers=1))
         return
     die_with(parent)
     try:
-        _work(settings)
+        _work(settings, NOBODY)  # its server has counted it
     except StartupError as error:  # the server, which has the same reason, is who tells it
         log.info("the worker cannot start: %s", error.detail)
         raise SystemExit(2) from None
 
 
-def _work(settings: Settings) -> None:
+def _work(settings: Settings, crew: Crew) -> None:
     library = open_library(settings)
     try:
         encoder = load(
@@ -44,9 +45,11 @@ def _work(settings: Settings) -> None:
             precision=settings.precision,
             runtime=settings.runtime,
             threads=settings.threads,
+            crew=crew,
         )
         check_space(library.database, encoder.space)
-        with open_pool(settings) as pool:
+        check_golden(library.database, encoder, texts=False)
+        with open_pool(settings, encoder.device) as pool:
             importer = Importer(
                 library,
                 pool,
@@ -56,7 +59,10 @@ def _work(settings: Settings) -> None:
                 settings.max_attempts,
             )
             options = Options(
-                settings.batch_size, settings.lease_seconds, settings.max_attempts, settings.thumbnail_size
+                settings.batch_for(encoder.device),
+                settings.lease_seconds,
+                settings.max_attempts,
+                settings.thumbnail_size,
             )
             worker = Worker(library, encoder, pool, importer, settings.data_dir / "workers", options)
             for number in (signal.SIGTERM, signal.SIGINT):

@@ -185,6 +185,8 @@ class Worker:
             except Exception as error:
                 failed.append((claimed.lease, error))
         encoded = self._encode(decoded, failed)
+        if decoded and not encoded:
+            self._prove()
         self._database.write(lambda c: self._record(c, encoded, failed))
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)
@@ -206,6 +208,15 @@ class Worker:
             Encoded(lease, picture, vector.astype("<f4").tobytes())
             for (lease, picture), vector in zip(decoded, vectors, strict=True)
         ]
+
+    def _prove(self) -> None:
+        """Raise RuntimeError when the encoder fails at plain grey, too: after a fault of its GPU, say, it is of no use
+        any more, and no picture's attempt may count. A new worker begins anew."""
+        size = self._encoder.preprocessing.size
+        try:
+            checked(self._encoder.encode_images(np.full((1, size, size, 3), 128, dtype=np.uint8)))
+        except Exception as error:
+            raise RuntimeError("the encoder can encode nothing any more") from error
 
     def _record(self, c: apsw.Connection, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
         space = self._encoder.space.fingerprint

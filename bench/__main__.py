@@ -23,6 +23,7 @@ from app.client import Client
 from app.demo import await_ready, free_port, load_texts, served
 from app.samples import gallery
 from app.settings import Settings
+from bench.needs import resident
 
 QUERIES = 1_000
 CALLERS = 16
@@ -45,7 +46,7 @@ def main() -> None:
             search(client.server, captions, CALLERS, table)
             table.add_row("memory of the server (resident)", f"{resident(process.pid) / 2**20:.0f} MiB")
     console = Console()
-    console.print(f"{os.cpu_count()} cores; {Settings().batch_size} pictures a batch; model starter")
+    console.print(f"{os.cpu_count()} cores; {Settings().batch_for('cpu')} pictures a batch; model starter")
     console.print(table)
 
 
@@ -89,11 +90,6 @@ def search(server: str, queries: list[str], callers: int, table: Table) -> None:
         f"text search, {callers} caller{'s' * (callers > 1)}, {len(queries)} distinct queries",
         f"p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, {len(queries) / seconds:.0f}/s",
     )
-
-
-def resident(pid: int) -> int:
-    """Bytes of a process in memory."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ def is_worker(pid: int) -> bool:
         return False
 
 
+def resident(pid: int) -> int:
+    """Bytes of a process in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def proportional(pid: int) -> int:
     """Bytes of a process in memory, pages that n processes share counted as an n-th."""
     try:

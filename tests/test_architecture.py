@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.service", "app.importer", "app.ingest"),
     ("app.library", "app.search", "app.client", "app.options"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.owner", "app.description"),
-    ("app.settings", "app.process", "app.logs", "app.clock", "app.samples"),
+    ("app.settings", "app.process", "app.logs", "app.clock", "app.samples", "app.words"),
     ("app.errors",),
     ("app.types",),
     ("app",),
@@ -41,6 +41,7 @@ ELSEWHERE = {
     "index/errors.py": "class names alone",
     "index/protocol.py": "tests/index/test_contract.py holds every index to it",
     "app/decode/children.py": "tests/app/decode/test_pool.py: what a child does is seen from its pool",
+    "app/encoder/cuda.py": "tests/app/encoder/test_open_clip.py, which loads torch already",
     "app/decode/warm.py": "imports alone; tests/app/decode/test_pool.py starts it",
     "app/decode/limits.py": "frozen data",
     "app/decode/faults.py": "tests/app/decode/test_picture.py",
@@ -188,7 +189,12 @@ def test_only_settings_read_the_environment() -> None:
         if (isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv"))
         or (isinstance(node, ast.ImportFrom) and any(alias.name in ("environ", "getenv") for alias in node.names))
     }
-    passed_on = {"app.supervisor", "app.demo", "app.encoder.conversion"}  # to the processes that they start
+    passed_on = {
+        "app.supervisor",
+        "app.demo",
+        "app.encoder.conversion",
+        "app.encoder.published",
+    }  # to the processes that they start
     assert users - {"app.settings"} - passed_on == {"app.decode.warm"}  # which sets what numpy reads at its import
 
 

@@ -39,6 +39,7 @@ def create_app(service: Service) -> FastAPI:
         max_body_size=settings.max_json_bytes,
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": "."}],  # where the description itself lies, below a proxy's prefix too
     )
     app.state.service = service
     app.state.lanes = Lanes(settings.max_concurrent_queries)

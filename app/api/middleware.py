@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.errors import problem
 from app.api.metrics import Metrics
+from app.api.origin import foreign
 
 log = logging.getLogger("sightline.access")
 
@@ -71,7 +72,10 @@ class Envelope:
             await send(message)
 
         try:
-            if is_text(scope):
+            if foreign(scope):
+                detail = "this was sent by a page of another site, which may not change anything here"
+                await problem(Request(scope), 403, "forbidden", "Forbidden", detail)(scope, receive, sending)
+            elif is_text(scope):
                 await self._app(scope, receive, sending)
             else:
                 refusal = problem(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")

@@ -30,6 +30,7 @@ from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, PartIn, S
 from app.errors import BadRequest, PayloadTooLarge, Validation
 from app.search import Found, Part
 from app.service import Service
+from app.words import weighted
 
 router = APIRouter(prefix="/v1", tags=["search"])
 pictures = APIRouter(prefix="/v1", tags=["search"])
@@ -54,12 +55,14 @@ async def search_words(
     service: ServiceDep,
     lanes: LanesDep,
     collection: CollectionDep,
-    q: Annotated[str, Query(description="What to look for.")],
+    q: Annotated[
+        str, Query(description='What to look for; words after a minus are turned away from ("beach -people").')
+    ],
     k: Annotated[int, Query(description="How many hits.")] = 10,
     target: Target = "images",
 ) -> SearchOut:
     """Find pictures, or texts, by words."""
-    parts = [Part(text=checked_query(q, service))]
+    parts = [Part(text=text, weight=weight) for text, weight in weighted(checked_query(q, service))]
     found = await lanes.queries.run(service.searcher.search, collection, parts, target, checked_k(k, service))
     return answer(service, found, target)
 

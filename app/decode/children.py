@@ -8,13 +8,16 @@ child imports the program's main module, as multiprocessing does: keep those lig
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import math
 import multiprocessing
 import os
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from typing import ParamSpec, TypeVar
 
@@ -24,14 +27,30 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 OPEN_FILES = 64
+PIPE_BYTES = 1 << 20  # the most that Linux gives without privilege; a model's pixels (224 × 224: 147 KiB) fit in
 _PR_SET_PDEATHSIG = 1
 
 
 def child_context() -> ForkServerContext:
     """The multiprocessing context whose processes are decode children."""
-    context = multiprocessing.get_context("forkserver")
+    context = _Context()
     context.set_forkserver_preload(["app.decode.warm"])
     return context
+
+
+class _Context(ForkServerContext):
+    """With pipes that hold a whole answer.
+
+    Linux gives a pipe 64 KiB. A child that must wait half-way through its answer holds up all others, for they
+    share one pipe to the pool: pictures of 224 pixels came back two to five times as fast through larger ones.
+    """
+
+    def Pipe(self, duplex: bool = True) -> tuple[Connection, Connection]:
+        reader, writer = super().Pipe(duplex)
+        if not duplex:
+            with suppress(OSError):  # a user's pipes may hold only so much together; then it stays as it is
+                fcntl.fcntl(writer.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return reader, writer
 
 
 def confine(limits: ChildLimits) -> None:

@@ -6,34 +6,38 @@ changes with the weights, the configuration and every library that has a part in
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 
+from app.encoder.lock import alone, pause
 from app.encoder.openvino import CARD, IMAGE, TEXT, Card, OpenVinoEncoder, runtime
 from app.errors import StartupError
 from app.process import die_with, importing
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of what is written; a new number makes every model be converted anew
+FORMAT = 2  # of what is written; a new number makes every model be converted anew
 LIBRARIES = ("openvino", "torch", "open_clip_torch", "timm")
 ALIKE = 0.999  # least cosine between a converted tower and torch's own, over PROBES
 PROBES = ("a red car", "two cats next to a cake, by the sea", "笑脸", "x")
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a damaged compiled form raises
 MISFIT = 3  # exit status of a conversion whose weights do not fit: torch would fail too
 
 
@@ -62,60 +66,94 @@ class Recipe:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def opened(recipe: Recipe, cache: Path, precision: str, threads: int) -> OpenVinoEncoder:
+def opened(
+    recipe: Recipe, cache: Path, precision: str, threads: int, stop: threading.Event | None = None
+) -> OpenVinoEncoder:
     """The recipe's model, ready to encode. What was compiled before but cannot be read is made anew.
 
     Raises what `converted` raises.
     """
-    folder = converted(recipe, cache)
+    folder = converted(recipe, cache, stop)
     try:
         return OpenVinoEncoder(folder, precision, threads)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        log.warning("the compiled form of %s is damaged (%s); making it anew", recipe.name, type(error).__name__)
-        shutil.rmtree(folder, ignore_errors=True)
-        return OpenVinoEncoder(converted(recipe, cache), precision, threads)
+    except UNREADABLE:
+        pass
+    with alone(_lock(folder), stop):
+        try:
+            return OpenVinoEncoder(folder, precision, threads)  # another process has seen it too, and made it anew
+        except UNREADABLE as error:
+            log.warning("the compiled form of %s is damaged (%s); making it anew", recipe.name, type(error).__name__)
+            _run(recipe, folder, stop)
+            return OpenVinoEncoder(folder, precision, threads)
 
 
-def converted(recipe: Recipe, cache: Path) -> Path:
+def converted(recipe: Recipe, cache: Path, stop: threading.Event | None = None) -> Path:
     """The folder with the recipe's compiled form below `cache`, made if it is not there.
 
     Raises StartupError when weights and architecture do not fit, ValueError with the reason when this model
-    cannot be converted, OSError when `cache` cannot be written.
+    cannot be converted, OSError when `cache` cannot be written, Stopped when `stop` is set before it is there.
     """
-    folder = cache / "compiled" / recipe.key
-    if (folder / CARD).is_file():
+    folder = _home(recipe, cache)
+    if compiled(recipe, cache):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(folder.with_suffix(".lock")):
+    with alone(_lock(folder), stop):  # server and worker start together; one of them converts, the other waits
         if not (folder / CARD).is_file():
             log.info("preparing %s for this processor, once", recipe.name)
-            _run(recipe, folder)
+            _run(recipe, folder, stop)
     return folder
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Server and worker start together; one of them converts, the other waits."""
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def compiled(recipe: Recipe, cache: Path) -> bool:
+    """Whether `converted` has nothing to do."""
+    return (_home(recipe, cache) / CARD).is_file()
 
 
-def _run(recipe: Recipe, folder: Path) -> None:
+def _home(recipe: Recipe, cache: Path) -> Path:
+    return cache / "compiled" / recipe.key
+
+
+def _lock(folder: Path) -> Path:
+    return folder.with_suffix(".lock")
+
+
+def _run(recipe: Recipe, folder: Path, stop: threading.Event | None) -> None:
+    """Convert in a child process, which is killed when `stop` is set."""
     said = json.dumps([asdict(recipe), str(folder)])
     command = [sys.executable, "-m", "app.encoder.conversion", said, str(os.getpid())]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=importing(os.environ))
-    if ended.returncode == 0:
-        return
-    lines = ended.stderr.strip().splitlines()
-    why = lines[-1] if lines else f"the conversion ended with {ended.returncode}"
-    raise StartupError(why) if ended.returncode == MISFIT else ValueError(why)
+    with (
+        TemporaryFile("w+") as output,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            env=importing(os.environ),
+            start_new_session=True,  # Ctrl-C is for us, who end it; by itself it would look like a fault of the model
+        ) as child,
+    ):
+        try:
+            while child.poll() is None:
+                pause(stop)
+        except BaseException:  # Stopped, or Ctrl-C
+            child.kill()
+            child.wait()
+            shutil.rmtree(_draft(folder), ignore_errors=True)
+            raise
+        if child.returncode == 0:
+            return
+        output.seek(0)
+        lines = output.read().strip().splitlines()
+    if child.returncode == -signal.SIGKILL:
+        raise ValueError("the conversion was killed, which is what the system does when memory runs out")
+    why = lines[-1] if lines else f"the conversion ended with {child.returncode}"
+    raise StartupError(why) if child.returncode == MISFIT else ValueError(why)
 
 
 def convert(recipe: Recipe, folder: Path) -> None:
     """Build the model in torch, write its compiled form, and keep it only if it gives the same vectors."""
     from app.encoder.open_clip import OpenClipEncoder, build
     from app.encoder.towers import ImageTower, text_tower
+    from app.encoder.vocabulary import portable
 
     model = build(
         recipe.name,
@@ -135,7 +173,7 @@ def convert(recipe: Recipe, folder: Path) -> None:
         _save(_from_uint8(pictures, model.preprocessing), draft / IMAGE, recipe.half)
         length = reads.length if pool == "whole" else -1
         _save(_traced(tower, tokens, [-1, length]), draft / TEXT, recipe.half)
-        Card(model.space, model.preprocessing, reads, model.temperature).write(draft)
+        Card(model.space, model.preprocessing, portable(reads, draft), model.temperature).write(draft)
         seen = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         done = OpenVinoEncoder(draft, "fp32")
         for ours, theirs in (
@@ -150,7 +188,7 @@ def convert(recipe: Recipe, folder: Path) -> None:
 @contextmanager
 def _written(folder: Path) -> Iterator[Path]:
     """A draft that becomes `folder` at the end, whole or not at all."""
-    draft = folder.with_suffix(".draft")
+    draft = _draft(folder)
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -159,6 +197,10 @@ def _written(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draft(folder: Path) -> Path:
+    return folder.with_suffix(".draft")
 
 
 def _traced(tower: Any, example: np.ndarray[Any, Any], shape: list[int]) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 
 TEXTS = ("a red car", "  Two CATS next to a cake; it's 7 o'clock.  ", "笑脸 и кот", "x")
+COUNT = 2 + len(TEXTS)  # vectors: the pictures' first
 ALIKE = 0.99  # least cosine: bf16 on one processor and fp16 on another keep well above it, another tokenizer does not
 
 

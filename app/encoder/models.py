@@ -5,54 +5,63 @@ Weights are only ever read from safetensors files: a pickle can run code.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from contextlib import suppress
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from app.encoder import memory
 from app.encoder.catalogue import full_name, nearest
 from app.encoder.colours import ColoursEncoder
+from app.encoder.hub import cached, damaged, fetch, kept, promised
+from app.encoder.memory import CONVERTING, NOBODY, Crew
 from app.encoder.protocol import Encoder
+from app.encoder.published import architectures, published
+from app.encoder.weights import Parameters, file_digest, parameters
 from app.errors import StartupError
 
 log = logging.getLogger(__name__)
 
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux's own, and that of Windows below it
+FOR_GPU = "for a GPU"
 STARTER = Path(__file__).parent / "starter"
 WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
-HUB_SECONDS = 10.0  # for the hub to answer at all
+CONFIG = "open_clip_config.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A model whose files are all on this machine."""
+    """A model whose files are all on this machine. `digest` is the hub's for the weights, where they came from it."""
 
     name: str
     architecture: str
     weights: Path | None
     preprocess: dict[str, Any] | None = None
     quick_gelu: bool = False
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how an encoder is to run; see Settings for the meaning of each."""
+    """Where and how an encoder is to run; see Settings for the meaning of each. The memory of the whole crew is
+    checked before it is loaded; an empty one is not."""
 
     device: str = "auto"
     precision: str = "auto"
     runtime: str = "auto"
     threads: int = 0
+    crew: Crew = NOBODY
 
     def needs_torch(self) -> str:
         """Why torch must run the model; empty when OpenVINO can."""
         if self.runtime == "torch":
             return "as asked"
         if self.device.startswith("cuda") or (self.device == "auto" and gpu_present()):
-            return "for a GPU"
+            return FOR_GPU
         return "" if self.precision in ("auto", "fp32", "bf16") else f"for {self.precision}"
 
 
@@ -88,33 +97,55 @@ def locate(name: str, cache: Path) -> Located:
 
 
 def load(
-    name: str, cache: Path, *, device: str = "auto", precision: str = "auto", runtime: str = "auto", threads: int = 0
+    name: str,
+    cache: Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: str = "auto",
+    threads: int = 0,
+    crew: Crew = NOBODY,
 ) -> Encoder:
     """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
-    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads))
+    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads, crew))
 
 
-def load_located(located: Located, cache: Path, placement: Placement) -> Encoder:
+def load_located(located: Located, cache: Path, placement: Placement, stop: threading.Event | None = None) -> Encoder:
     """Load a located model, ready to encode: with OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot.
 
-    `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together.
+    `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together, are damaged
+    or not what was downloaded; Stopped when `stop` is set while it is being converted.
     """
     if located.weights is None:
         return ColoursEncoder()
+    digest = file_digest(located.weights)
+    if located.digest != digest and not kept(located.weights, located.digest):
+        raise damaged(located.name, located.weights)
+    holds = parameters(located.name, located.weights)
     reason = placement.needs_torch()
     if not reason:
         try:
-            return _on_openvino(located, located.weights, cache, placement)
+            return _on_openvino(located, located.weights, digest, holds, cache, placement, stop)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = f"OpenVINO cannot run it: {error}"
             log.warning("model %s: %s", located.name, reason)
     if placement.runtime == "openvino":
         raise StartupError(f"model {located.name} cannot run with OpenVINO: {reason}")
-    return _in_torch(located, located.weights, cache, placement, reason)
+    needed = memory.on_gpu(holds) if reason == FOR_GPU else memory.in_torch(holds, placement.crew)
+    memory.check(located.name, needed, placement.crew, "in torch")
+    return _in_torch(located, located.weights, digest, cache, placement, reason)
 
 
-def _on_openvino(located: Located, weights: Path, cache: Path, placement: Placement) -> Encoder:
-    from app.encoder.conversion import Recipe, opened
+def _on_openvino(
+    located: Located,
+    weights: Path,
+    digest: str,
+    holds: Parameters,
+    cache: Path,
+    placement: Placement,
+    stop: threading.Event | None,
+) -> Encoder:
+    from app.encoder.conversion import Recipe, compiled, opened
     from app.encoder.openvino import native_precision
 
     precision = native_precision() if placement.precision == "auto" else placement.precision
@@ -122,16 +153,19 @@ def _on_openvino(located: Located, weights: Path, cache: Path, placement: Placem
         located.name,
         located.architecture,
         str(weights),
-        file_digest(weights),
+        digest,
         located.preprocess,
         located.quick_gelu,
         half=precision != "fp32",
         cache=str(cache),
     )
-    return opened(recipe, cache, precision, placement.threads)
+    if not compiled(recipe, cache):
+        memory.check(located.name, memory.conversion(holds), placement.crew, CONVERTING)
+    memory.check(located.name, memory.steady(holds, placement.crew, precision), placement.crew, "to run")
+    return opened(recipe, cache, precision, placement.threads, stop)
 
 
-def _in_torch(located: Located, weights: Path, cache: Path, placement: Placement, reason: str) -> Encoder:
+def _in_torch(located: Located, weights: Path, digest: str, cache: Path, placement: Placement, reason: str) -> Encoder:
     import torch  # here, not above: `colours`, OpenVINO and the client commands do without it
 
     from app.encoder import open_clip
@@ -144,7 +178,7 @@ def _in_torch(located: Located, weights: Path, cache: Path, placement: Placement
         located.name,
         located.architecture,
         weights,
-        file_digest(weights),
+        digest,
         preprocess=located.preprocess,
         quick_gelu=located.quick_gelu,
         cache=str(cache),
@@ -152,15 +186,9 @@ def _in_torch(located: Located, weights: Path, cache: Path, placement: Placement
     return open_clip.OpenClipEncoder(model, device, precision, reason)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _folder(name: str, folder: Path) -> Located:
-    weights = folder / WEIGHTS
-    for path in (folder / "open_clip_config.json", weights):
+def _folder(name: str, folder: Path, file: str = WEIGHTS) -> Located:
+    weights = folder / file
+    for path in (folder / CONFIG, weights):
         if not path.is_file():
             raise StartupError(f"model {name}: {path.name} is missing in {folder}")
     return Located(name, f"local-dir:{folder}", weights)
@@ -173,24 +201,22 @@ def _file(name: str) -> Located:
         raise StartupError(f"model {name}: weights must be a .safetensors file (other formats can run code)")
     if not weights.is_file():
         raise StartupError(f"model {name}: there is no file {weights}")
-    import open_clip
-
-    if architecture not in open_clip.list_models():
-        hint = nearest(architecture, open_clip.list_models())
-        raise StartupError(f"model {name}: open_clip knows no architecture {architecture!r}{hint}")
+    _known(f"model {name}", architecture)
     return Located(name, architecture, weights)
 
 
-def _tag(name: str, cache: Path) -> Located:
-    import open_clip
+def _known(name: str, architecture: str) -> None:
+    if architecture not in architectures():
+        hint = nearest(architecture, architectures())
+        raise StartupError(f"{name}: open_clip knows no architecture {architecture!r}{hint}")
 
+
+def _tag(name: str, cache: Path) -> Located:
     architecture, _, tag = name.partition("/")
-    if architecture not in open_clip.list_models():
-        hint = nearest(architecture, open_clip.list_models())
-        raise StartupError(f"unknown model {name!r}: open_clip knows no architecture {architecture!r}{hint}")
-    config = open_clip.get_pretrained_cfg(architecture, tag)
-    if not config:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+    _known(f"unknown model {name!r}", architecture)
+    said = published(architecture, tag, cache)
+    if (config := said.config) is None:
+        tags = ", ".join(said.tags) or "none"
         raise StartupError(f"unknown model {name!r}: the tags of {architecture} are {tags}")
     repository = str(config.get("hf_hub") or "").rstrip("/")
     if not repository:
@@ -201,45 +227,27 @@ def _tag(name: str, cache: Path) -> Located:
     else:
         names = HUB_NAMES
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
-    return Located(
-        name, architecture, _download(name, repository, names, cache), preprocess, bool(config.get("quick_gelu"))
-    )
+    weights = _weights(name, repository, names, cache)
+    return Located(name, architecture, weights, preprocess, bool(config.get("quick_gelu")), promised(weights))
 
 
 def _hub(name: str, cache: Path) -> Located:
     repository = name.removeprefix("hf-hub:")
-    weights = _download(name, repository, HUB_NAMES, cache)
-    for extra in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
-        try:
-            _download(name, repository, (extra,), cache)
-        except StartupError:
-            if extra == "open_clip_config.json":
-                raise
-    return Located(name, f"local-dir:{weights.parent}", weights)
+    if fetch(name, repository, (CONFIG,), cache) is None:
+        raise StartupError(f"model {name}: {repository} has no {CONFIG}; it is no model of open_clip")
+    known = cached(repository, HUB_NAMES, cache)
+    for extra in TOKENIZER:  # the weights come last: where they are, the hub has been asked for these, and a link says
+        if known is None or (known.parent / extra).is_symlink():
+            fetch(name, repository, (extra,), cache)
+    weights = _weights(name, repository, HUB_NAMES, cache)
+    for file in (CONFIG, *TOKENIZER):
+        if (path := weights.parent / file).is_file() and not kept(path, promised(path)):
+            raise damaged(name, path)
+    return replace(_folder(name, weights.parent, weights.name), digest=promised(weights))
 
 
-def _download(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path:
-    """The first of `files` that the repository has, from the cache or the hub."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    for file in files:
-        with suppress(LocalEntryNotFoundError):
-            return Path(hf_hub_download(repository, file, cache_dir=cache, local_files_only=True))
-    log.info("looking for the weights of %s", name)
-    reached = True
-    for file in files:
-        try:
-            get_hf_file_metadata(hf_hub_url(repository, file), timeout=HUB_SECONDS)  # a download tries on and on
-            return Path(hf_hub_download(repository, file, cache_dir=cache))
-        except EntryNotFoundError:
-            continue
-        except Exception:  # whatever the hub's client raises, the person needs the same advice
-            reached = False
-            break
-    if reached:
+def _weights(name: str, repository: str, names: tuple[str, ...], cache: Path) -> Path:
+    weights = fetch(name, repository, names, cache)
+    if weights is None:
         raise StartupError(f"model {name}: {repository} has no safetensors weights; other formats are not read")
-    raise StartupError(
-        f"model {name}: the weights cannot be downloaded; connect to the model hub once, or use a local file with"
-        f" --model NAME:FILE.safetensors, or --model starter"
-    )
+    return weights

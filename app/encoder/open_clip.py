@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import open_clip
 import torch
+from torch import Tensor
 
+from app.encoder.cuda import Batches
 from app.encoder.protocol import Embeddings, Pixels, normalised
 from app.encoder.tokens import Tokenization
 from app.encoder.towers import ImageTower, text_tower
@@ -43,21 +45,30 @@ class OpenClipEncoder:
         self.device = device
         self.runtime = f"torch {precision}" + (f" ({reason})" if reason else "")
         self._dtype = PRECISIONS[precision]
-        model.clip.to(device=device, dtype=self._dtype)
+        model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as pictures come
         self._images = ImageTower(model.clip)
         self._texts, _, _ = text_tower(model.clip)
         self._tokenize = model.tokenization.tokenizer()
         self._lock = threading.Lock()  # one forward pass at a time: more would only share the same cores
         self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(model.preprocessing.std, device=device).view(1, 3, 1, 1) * 255
+        size = model.preprocessing.size
+        on_gpu = device.startswith("cuda")
+        self._batches = Batches(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""
         with self._lock:
-            batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(0, 3, 1, 2)
-            batch = ((batch.float() - self._mean) / self._std).to(self._dtype)
-            return normalised(self._images(batch).float().cpu().numpy())
+            if self._batches is not None:
+                return normalised(self._batches(pixels))
+            return normalised(self.forward(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """uint8 [n, size, size, 3] to float32 [n, d] of any length, both on the encoder's device."""
+        batch = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._std
+        features: Tensor = self._images(batch.to(self._dtype))
+        return features.float()
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -153,7 +164,9 @@ def choose_precision(precision: str, device: str) -> str:
         return precision
     if not device.startswith("cuda"):
         return "fp32"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if torch.cuda.is_bf16_supported(including_emulation=False):  # older GPUs compute with it, but slowly
+        return "bf16"
+    return "fp16"
 
 
 def _first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from app.encoder.protocol import Embeddings, Pixels, normalised
-from app.encoder.tokens import Tokenization, Tokenize
+from app.encoder.tokens import TOKENIZER, Tokenization, Tokenize
 from app.types import EmbeddingSpace, Preprocessing
 
 CARD, IMAGE, TEXT = "card.json", "image.xml", "text.xml"
@@ -54,12 +54,14 @@ class Card:
     def read(cls, folder: Path) -> Card:
         """Raises OSError, ValueError, KeyError or TypeError when it is not one."""
         said = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        seen = said["preprocessing"]
+        seen, reads = said["preprocessing"], said["tokenization"]
         seen |= {"mean": tuple(seen["mean"]), "std": tuple(seen["std"])}
+        if reads["source"] == TOKENIZER:  # its own, beside it
+            reads["source"] = str(folder / TOKENIZER)
         return cls(
             EmbeddingSpace(**said["space"]),
             Preprocessing(**seen),
-            Tokenization(**said["tokenization"]),
+            Tokenization(**reads),
             float(said["temperature"]),
         )
 

@@ -42,9 +42,14 @@ def every(c: apsw.Connection) -> list[Collection]:
 def stamp(c: apsw.Connection, name: str, space: str) -> None:
     """Say which space the collection is filled in, if nobody has yet.
 
-    Raises ModelUnavailable when it is another one: vectors of two models are never mixed.
+    Raises ModelUnavailable when it is another one, or a server has loaded another: vectors of two models are never
+    mixed, and no picture is ready that the server's searches would not find.
     """
-    c.execute("UPDATE collections SET space = ? WHERE name = ? AND space IS NULL", (space, name))
+    c.execute(
+        "UPDATE collections SET space = ?1 WHERE name = ?2 AND space IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ?1)",
+        (space, name),
+    )
     collection = get(c, name)
     if collection is not None and collection.space != space:
-        raise ModelUnavailable(f"the collection {name!r} was filled by another model than the one that runs here")
+        raise ModelUnavailable(f"the collection {name!r} belongs to another model than the one that runs here")

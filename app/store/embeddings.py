@@ -109,6 +109,26 @@ def keep_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
     c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
 
 
+def serve(c: apsw.Connection, space: EmbeddingSpace) -> None:
+    """A server has loaded this space: in a directory that is still empty no other one counts as served any more."""
+    remember(c, space)
+    c.execute(
+        "UPDATE spaces SET golden = NULL WHERE fingerprint <> ?"
+        " AND NOT EXISTS (SELECT 1 FROM collections WHERE space IS NOT NULL)",
+        (space.fingerprint,),
+    )
+
+
+def served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
+    """Another space than `but` that a server has loaded here, which its golden vectors tell."""
+    row = fetch_one(
+        c,
+        "SELECT model, weights, d, preprocessing FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ? LIMIT 1",
+        (but,),
+    )
+    return EmbeddingSpace(*row) if row else None
+
+
 def forget(c: apsw.Connection) -> None:
     """Drop every vector and every stamp: the collections can then be filled by another model."""
     c.execute("DELETE FROM embeddings")

@@ -36,7 +36,7 @@ def make_folder(family: str, folder: Path) -> str:
         config[part] = {**config[part], **changes}
     folder.mkdir()
     if "hf_tokenizer_name" in config["text_cfg"]:
-        _write_tokenizer(folder, "SigLIP" in family)
+        write_tokenizer(folder, "SigLIP" in family)
         config["text_cfg"]["hf_tokenizer_name"] = str(folder)
     if "hf_model_name" in config["text_cfg"]:
         _write_roberta(folder)
@@ -56,7 +56,7 @@ def _lively(name: str, value: torch.Tensor) -> torch.Tensor:
     return (value * 20 if louder else value).contiguous().clone()
 
 
-def _write_tokenizer(folder: Path, siglip: bool) -> None:
+def write_tokenizer(folder: Path, siglip: bool) -> None:
     """A small tokenizer in the hub's form: bytes as tokens, padded and ended the way the family does it."""
     special = ["<pad>", "</s>", "<unk>"] if siglip else ["<s>", "<pad>", "</s>", "<unk>"]
     letters = [f"<0x{byte:02X}>" for byte in range(256)] + [chr(code) for code in range(33, 127)] + ["▁"]

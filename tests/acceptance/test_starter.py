@@ -67,3 +67,45 @@ def test_a_picture_finds_itself_first(loaded: RunningServer, scenes: list[dict[s
     best = loaded.http.post("/v1/search/image", files=sent).json()["hits"][0]
     assert best["score"] == pytest.approx(1, abs=1e-3)
     assert best["image"]["source"] == Path(scenes[0]["file"]).name
+
+
+SCRIPTS = {
+    "Latin": "red car",
+    "one word": "car",
+    "Arabic": "سيارة حمراء",
+    "Hebrew among Latin": "red אדום car",
+    "Hindi": "लाल गाड़ी",
+    "Thai": "รถสีแดง",
+    "Korean": "빨간 차",
+    "Japanese": "赤い車ヴ",
+    "Amharic": "ቀይ መኪና",
+    "beyond the first plane": "𝔯𝔢𝔡 𐍂𐌰𐌿𐌳𐍃",
+    "family of joined emoji": "👨‍👩‍👧‍👦🏳️‍🌈👍🏽",
+    "piled marks": "c" + "\u0301\u0327" * 40 + "ar",
+    "marks alone": "\u0301\u0308",
+    "turned about": "\u202ered car\u202c",
+    "unassigned": "\U0003fffd\ufdd0",
+    "a thousand letters": "x" * 1_000,
+    "a thousand words' worth": "red car " * 125,
+    "a thousand signs": "车" * 1_000,
+    "a thousand joined": "👩‍🚀" * 333,
+}
+
+
+def test_a_query_in_any_script_is_answered_and_the_same_every_time(loaded: RunningServer) -> None:
+    answers = {}
+    for name, words in SCRIPTS.items():
+        assert len(words) <= 1_000
+        body = {"query": [{"text": words}], "k": 3}
+        hits = [loaded.http.post("/v1/search", json=body).raise_for_status().json()["hits"] for _ in range(2)]
+        shown = loaded.http.get("/v1/search", params={"q": words, "k": 3}).raise_for_status().json()["hits"]
+        assert hits[0] == hits[1] == shown, name
+        assert len(hits[0]) == 3, name
+        assert all(-1 <= hit["score"] <= 1 for hit in hits[0]), name
+        answers[name] = hits[0][0]["score"]
+    assert len(set(answers.values())) > len(SCRIPTS) // 2  # words that it does not know are not all one to it
+    for lone in (b"%ED%A0%80", b"%ff"):
+        assert loaded.http.get(f"/v1/search?q={lone.decode()}").status_code == 400
+    said = b'{"query": [{"text": "\\ud83d"}]}'
+    response = loaded.http.post("/v1/search", content=said, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422), response.text

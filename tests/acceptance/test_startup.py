@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -14,13 +15,14 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
-from app.server import bind
+from app.server import bind, on_loopback
 from tests.acceptance.commands import refused, sightline
 from tests.acceptance.processes import descendants, running, unlocked
 from tests.app.encoder.small import make_model
 from tests.pictures import picture
 from tests.servers import RunningServer, until
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SOON = 30.0  # seconds in which a refusal comes, on a busy machine too
 
 
@@ -87,11 +89,18 @@ def test_a_setting_of_the_environment_that_is_wrong_is_one_line(tmp_path: Path) 
     refused(serve(tmp_path / "data", SIGHTLINE_MAX_K="x"), "SIGHTLINE_MAX_K")
 
 
-@pytest.mark.parametrize("damage", ["head", "middle", "text"])
-def test_a_damaged_database_is_refused_and_left_alone(damage: str, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a server that has stopped."""
+    data = tmp_path_factory.mktemp("stopped") / "data"
     with RunningServer(data) as server:
         server.wait_job(server.bulk([(f"{n}.png", picture(seed=n)) for n in range(40)])["id"])
+    return data
+
+
+@pytest.mark.parametrize("damage", ["head", "middle", "text"])
+def test_a_damaged_database_is_refused_and_left_alone(damage: str, stopped: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(stopped, tmp_path / "data")
     file = data / "sightline.db"
     content = bytearray(file.read_bytes())
     if damage == "head":
@@ -109,7 +118,6 @@ def test_a_damaged_database_is_refused_and_left_alone(damage: str, tmp_path: Pat
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with RunningServer(data) as server:
@@ -124,12 +132,55 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
     mended = sightline("reembed", "--model", other, "--data-dir", data)
     assert mended.returncode == 0, mended.stderr
     with RunningServer(data, model=other, threads=1) as server:
-        until(lambda: server.http.get("/v1/stats").json()["images"]["ready"] == 3, 60, server.output)
-        answer = server.http.get("/v1/search", params={"q": "red"}).json()
-        assert {hit["id"] for hit in answer["hits"]} == {"p0", "p1", "p2"}
+
+        def found() -> dict[str, Any]:
+            answered: dict[str, Any] = server.http.get("/v1/search", params={"q": "red"}).json()
+            return answered
+
+        until(lambda: {hit["id"] for hit in found()["hits"]} == {"p0", "p1", "p2"}, 60, server.output)
+        answer = found()
         assert {hit["image"]["caption"] for hit in answer["hits"]} == {"c0", "c1", "c2"}
         texts = server.http.get("/v1/search", params={"q": "red", "target": "texts"}).json()
         assert texts["hits"][0]["score"] > 0.99
+
+        # Other weights of the same architecture under the same name, while it runs: its next worker is refused.
+        make_model(tmp_path / "model", seed=1)
+        (worker,) = [pid for pid in server.pids() if "worker" in commanded(pid)]
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: "the worker cannot start: the data directory belongs to model" in server.output(), 120)
+        assert server.upload(picture(seed=9), id="late", wait=0).status_code == 202
+        assert found()["hits"] == answer["hits"]
+    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)
+    line = refused(ended, f"sightline reembed --model {other}")
+    assert "serve it with" not in line
+
+
+def commanded(pid: int) -> str:
+    """The command line of a process; nothing once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.timeout(400)
+def test_ctrl_c_ends_a_first_conversion(tmp_path: Path) -> None:
+    data, model = tmp_path / "data", make_model(tmp_path / "model")
+
+    def converting() -> list[int]:
+        below = descendants(server.process.pid)
+        return [pid for pid in below if "app.encoder.conversion" in commanded(pid) and running(pid)]
+
+    server = RunningServer(data, model=model, ready=False, runtime="openvino", models_dir=data / "models")
+    (child,) = until(converting, 60, server.output)
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does it, to all that belong to it
+    assert server.process.wait(30) == 0
+    server.stop()
+    assert not (running(child) and "app.encoder.conversion" in commanded(child))
+    assert "Traceback" not in server.output()
+    assert "OpenVINO cannot run it" not in server.output()
+    assert not list((data / "models" / "compiled").glob("*/card.json"))  # nobody waited for its end
+    assert unlocked(data)
 
 
 def test_sigterm_ends_in_time_with_uploads_under_way_and_a_client_that_hangs(tmp_path: Path) -> None:
@@ -182,6 +233,12 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
     assert time.monotonic() - began < 10
     assert "warning" not in server.output()
     assert unlocked(tmp_path / "data")
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("0.0.0.0", False), ("localhost", True)])
+def test_an_address_that_others_reach_is_known(host: str, loopback: bool) -> None:
+    with bind(host, 0) as listener:
+        assert on_loopback(listener) is loopback
 
 
 def test_answers_do_not_wait_for_the_client_to_confirm_their_first_packet() -> None:

@@ -106,19 +106,19 @@ def add_bulk(library: Library, files: Sequence[tuple[str, bytes]], archives: Seq
 
 
 class FaultyEncoder(ColoursEncoder):
-    """Sees colours, but `bad` pictures (mostly of that palette colour) make it raise or return NaN."""
+    """Sees colours, but `bad` pictures (mostly of that palette colour) make it raise, or return vectors of `gives`."""
 
-    def __init__(self, bad: int, *, nan: bool = False) -> None:
+    def __init__(self, bad: int, *, gives: float | None = None) -> None:
         super().__init__()
         self.bad = bad
-        self.nan = nan
+        self.gives = gives
         self.calls: list[int] = []
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         self.calls.append(len(pixels))
         vectors = super().encode_images(pixels)
         struck = vectors[:, : len(vectors[0]) - 48].argmax(axis=1) == self.bad
-        if struck.any() and not self.nan:
+        if struck.any() and self.gives is None:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        vectors[struck] = np.nan
+        vectors[struck] = self.gives
         return vectors

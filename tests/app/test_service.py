@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 
 from app.encoder.colours import ColoursEncoder
 from app.encoder.models import Located
+from app.encoder.protocol import Embeddings, Pixels
 from app.errors import ModelUnavailable, NotFound, StartupError
 from app.library import Library
 from app.search import Part
-from app.service import Service, archive_limits, check_space, open_library, picture_limits
+from app.service import Service, archive_limits, check_golden, check_space, open_library, picture_limits
 from app.settings import Settings
 from app.store import collections, embeddings, leases
 from app.store.database import Database
@@ -88,6 +89,43 @@ def test_the_same_name_with_other_weights_points_to_reembed_alone(database: Data
         check_space(database, EmbeddingSpace("small", "f" * 64, SPACE.d, SPACE.preprocessing))
     assert "serve it with" not in refused.value.detail
     assert "sightline reembed" in refused.value.detail
+
+
+def test_a_worker_with_another_model_is_refused_while_the_directory_is_still_empty(service: Service) -> None:
+    check_space(service.database, SPACE)
+    start(service)
+    check_space(service.database, ColoursEncoder().space)
+    with pytest.raises(StartupError, match="belongs to model colours"):
+        check_space(service.database, SPACE)
+
+
+class Upgraded(ColoursEncoder):
+    """The same weights and preprocessing, and a library that sees, or reads, otherwise."""
+
+    def __init__(self, *, seeing: bool) -> None:
+        super().__init__()
+        self.seeing = seeing
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        return super().encode_images(255 - pixels if self.seeing else pixels)
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        return super().encode_texts(texts if self.seeing else [text[::-1] for text in texts])
+
+
+def test_a_library_that_changed_is_noticed_by_server_and_worker(database: Database) -> None:
+    encoder = ColoursEncoder()
+    database.write(lambda c: embeddings.remember(c, encoder.space))
+    check_golden(database, encoder, texts=False)  # a worker that is first keeps nothing: it has no texts to keep
+    assert database.read(lambda c: embeddings.golden(c, encoder.space.fingerprint)) is None
+    check_golden(database, encoder)
+    check_golden(database, encoder, texts=False)
+    for seeing in (True, False):
+        with pytest.raises(StartupError, match="a library has changed"):
+            check_golden(database, Upgraded(seeing=seeing))
+    with pytest.raises(StartupError, match="a library has changed"):
+        check_golden(database, Upgraded(seeing=True), texts=False)
+    check_golden(database, Upgraded(seeing=False), texts=False)  # a worker reads nothing
 
 
 def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(service: Service) -> None:

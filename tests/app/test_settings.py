@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import Settings, cores
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,8 @@ def test_settings_cannot_be_changed() -> None:
         ("port", -1),
         ("port", 65536),
         ("workers", -1),
-        ("batch_size", 0),
+        ("batch_size", -1),
+        ("decoders", 65),
         ("precision", "fp8"),
         ("log_level", "loud"),
         ("decode_seconds", 0),
@@ -70,3 +71,30 @@ def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+def test_a_gpu_gets_larger_batches_and_children_enough_to_feed_it_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, told = Settings(), Settings(decoders=3, batch_size=7)
+    for count, children in ((1, 2), (2, 2), (16, 15), (256, 64)):
+        monkeypatch.setattr("app.settings.cores", lambda n=count: n)
+        assert settings.decoders_for("cuda:1") == children
+        assert settings.decoders_for("cpu") == 2
+    assert (settings.batch_for("cuda"), settings.batch_for("cpu")) == (256, 32)
+    for device in ("cpu", "cuda"):
+        assert (told.decoders_for(device), told.batch_for(device)) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [("max 100000", 8), ("250000 100000", 2), ("10000 100000", 1), ("9900000 100000", 8), (None, 8)]
+)
+def test_the_cores_of_a_container_are_those_that_it_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, told: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    mine = tmp_path / "cgroup"
+    mine.write_text("0::/system.slice/sightline.service\n")
+    folder = tmp_path / "groups" / "system.slice" / "sightline.service"
+    folder.mkdir(parents=True)
+    if limit is not None:
+        (folder / "cpu.max").write_text(f"{limit}\n")
+    assert cores(mine, tmp_path / "groups") == told

@@ -12,7 +12,7 @@ import pytest
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.encoder.colours import PALETTE, ColoursEncoder
-from app.encoder.protocol import Embeddings, Encoder, Pixels
+from app.encoder.protocol import Embeddings, Encoder, Pixels, normalised
 from app.importer import Importer
 from app.library import Library
 from app.owner import Owner
@@ -127,18 +127,57 @@ def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
         (image,) = settled(library)
     assert image.error is not None
     assert (image.error.code, image.error.detail) == ("image_corrupt", "the model could not encode this picture")
-    assert encoder.calls == [1] * attempts
+    assert encoder.calls == [1, 1] * attempts  # each time, that other pictures can be encoded is seen to
 
 
-def test_a_vector_that_is_nan_never_reaches_the_log(library: Library, made: Made) -> None:
+class BrokenEncoder(ColoursEncoder):
+    """Encodes nothing, as after a fault of a GPU."""
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture(library: Library, made: Made) -> None:
+    for n in range(3):
+        add(library, picture("blue", n), id=f"i{n}")
+    with pytest.raises(RuntimeError, match="can encode nothing any more"):
+        made(BrokenEncoder(), attempts=1).run()
+    assert {image.status for image in every(library)} == {Status.QUEUED}
+    with running(made(attempts=1)):
+        assert {image.status for image in settled(library)} == {Status.READY}
+
+
+class HalfEncoder(ColoursEncoder):
+    """A tower in 16 bits that red is too much for, as it happens to real ones: it overflows, and inf / inf is NaN."""
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = (super().encode_images(pixels) * np.where(np.arange(self.space.d) == RED, 7e4, 1)).astype("<f2")
+            return normalised(narrow)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [HalfEncoder(), *(FaultyEncoder(RED, gives=value) for value in (np.nan, np.inf, 0.0))],
+    ids=["overflow", "nan", "inf", "zero"],
+)
+def test_a_vector_that_is_none_never_reaches_the_log_and_its_neighbours_do(
+    encoder: Encoder, library: Library, made: Made
+) -> None:
     add(library, picture("red"), id="bad")
-    add(library, picture("blue"), id="good")
-    with running(made(FaultyEncoder(RED, nan=True))):
+    for n in range(3):
+        add(library, picture("blue", n), id=f"good{n}")
+    with running(made(encoder, batch=4)):
         found = {image.id: image for image in settled(library)}
-    assert (found["bad"].status, vector(library, found["bad"])) == (Status.FAILED, None)
-    good = vector(library, found["good"])
-    assert good is not None
-    assert np.isfinite(good).all()
+    bad = found.pop("bad")
+    assert (bad.status, vector(library, bad)) == (Status.FAILED, None)
+    assert bad.error is not None
+    assert bad.error.detail == "the model could not encode this picture"
+    for image in found.values():
+        good = vector(library, image)
+        assert image.status is Status.READY
+        assert good is not None
+        assert np.isfinite(good).all()
 
 
 def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_not(library: Library, made: Made) -> None:

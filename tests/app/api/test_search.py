@@ -106,6 +106,16 @@ def test_odd_words_are_answered(words: str, server: RunningServer) -> None:
     ask(server, {"text": words}, k=1)
 
 
+def test_words_after_a_minus_are_turned_away_from(server: RunningServer) -> None:
+    red, blue = (added(server, colour)["id"] for colour in ("red", "blue"))
+    both = server.http.get("/v1/search", params={"q": "red blue", "k": 1000}).json()
+    assert {red, blue} <= {hit["id"] for hit in both["hits"]}
+    away = server.http.get("/v1/search", params={"q": "-red blue", "k": 1000}).json()
+    assert ranked(away, red, blue) == [blue, red]
+    assert next(hit["score"] for hit in away["hits"] if hit["id"] == red) < 0
+    refused(server.http.get("/v1/search", params={"q": " - "}), 422, "validation")
+
+
 def test_a_query_is_asked_for(server: RunningServer) -> None:
     refused(server.http.get("/v1/search"), 422, "validation")
     refused(server.http.get("/v1/search", params={"q": "red", "target": "x"}), 422, "validation")

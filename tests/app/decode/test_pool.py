@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.decode.children import child_context
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode
 from app.decode.pool import DecodePool, DecodeTask
@@ -62,16 +63,25 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 def test_a_picture_decoded_in_a_child_is_the_same(pool: DecodePool, tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(sample("jpeg", 300, 200))
-    found = pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp", 64)).result(10)
+    found = pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp", 64)).result(60)
     np.testing.assert_array_equal(found.pixels, decode(path, SMALL, PictureLimits()).pixels)
     assert (found.format, found.width, found.height) == ("jpeg", 300, 200)
     assert (tmp_path / "small.webp").read_bytes()[:4] == b"RIFF"
 
 
+def test_a_models_pixels_fit_into_the_pipe_of_the_children() -> None:
+    pixels = np.arange(224 * 224 * 3, dtype=np.uint8).reshape(224, 224, 3)
+    reader, writer = child_context().Pipe(duplex=False)
+    with reader, writer:
+        os.set_blocking(writer.fileno(), False)
+        writer.send(pixels)  # nobody reads yet: what does not fit would raise BlockingIOError
+        np.testing.assert_array_equal(reader.recv(), pixels)
+
+
 def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes(sample("png")[:-100])
     with pytest.raises(ImageCorrupt, match="cut off"):
-        pool.submit(DecodeTask(tmp_path / "cut", SMALL)).result(10)
+        pool.submit(DecodeTask(tmp_path / "cut", SMALL)).result(60)
 
 
 @pytest.mark.parametrize(
@@ -96,20 +106,20 @@ def test_a_child_that_dies_harms_its_own_task_only(
     bad: Future[Any] = pool.run(function, *args)
     after = [pool.run(hostile.sleep, 0.01) for _ in range(8)]
     with pytest.raises(ImageCorrupt, match=detail):
-        bad.result(10)
-    assert [future.result(10) for future in before + after] == [0.01] * 12
+        bad.result(60)
+    assert [future.result(60) for future in before + after] == [0.01] * 12
 
 
 def test_processor_time_is_bounded_for_each_task_and_not_in_all() -> None:
     with DecodePool(1, ChildLimits(seconds=10, cpu_seconds=1)) as pool:
-        assert [pool.run(hostile.burn, 0.6).result(10) for _ in range(4)] == [0.6] * 4
+        assert [pool.run(hostile.burn, 0.6).result(60) for _ in range(4)] == [0.6] * 4
         with pytest.raises(ImageCorrupt, match="1 s of processor time"):
-            pool.run(hostile.spin).result(10)
+            pool.run(hostile.spin).result(60)
 
 
 def test_children_are_small_and_confined(pool: DecodePool) -> None:
     pytest.importorskip("torch")  # the parent has it loaded, the children must not
-    names = {name.split(".")[0] for name in pool.run(hostile.modules).result(10)}
+    names = {name.split(".")[0] for name in pool.run(hostile.modules).result(60)}
     assert not names & {
         "torch",
         "open_clip",
@@ -120,9 +130,9 @@ def test_children_are_small_and_confined(pool: DecodePool) -> None:
         "pydantic_settings",
         "faiss",
     }
-    assert "app.settings" not in pool.run(hostile.modules).result(10)
-    assert pool.run(hostile.threads).result(10) == 1
-    limits = pool.run(hostile.limits).result(10)
+    assert "app.settings" not in pool.run(hostile.modules).result(60)
+    assert pool.run(hostile.threads).result(60) == 1
+    limits = pool.run(hostile.limits).result(60)
     assert limits["RLIMIT_AS"] == (512 << 20, 512 << 20)
     assert limits["RLIMIT_CORE"] == (0, 0)
     assert limits["RLIMIT_NOFILE"] == (64, 64)
@@ -134,8 +144,8 @@ def test_a_20000_by_20000_png_is_refused_in_little_memory(tmp_path: Path) -> Non
     path.write_bytes(solid_png(20_000))
     with DecodePool(1) as pool:
         with pytest.raises(ImageTooLarge):
-            pool.submit(DecodeTask(path, SMALL)).result(10)
-        assert pool.run(hostile.peak_rss).result(10) <= 200 << 20
+            pool.submit(DecodeTask(path, SMALL)).result(60)
+        assert pool.run(hostile.peak_rss).result(60) <= 200 << 20
 
 
 def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -> None:
@@ -148,25 +158,25 @@ def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -
 def test_the_pool_outlives_idle_children_that_are_killed() -> None:
     with DecodePool(2, STRICT) as pool:
         for _ in range(2):
-            pids = list({pool.run(hostile.whoami).result(10) for _ in range(20)})
+            pids = list({pool.run(hostile.whoami).result(60) for _ in range(20)})
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             assert until(lambda pids=pids: not living(pids))  # type: ignore[misc]
-            assert [pool.run(hostile.sleep, 0.01).result(10) for _ in range(4)] == [0.01] * 4
+            assert [pool.run(hostile.sleep, 0.01).result(60) for _ in range(4)] == [0.01] * 4
 
 
 def test_the_pool_outlives_its_fork_server() -> None:
     with DecodePool(2, STRICT) as pool:
-        child = pool.run(hostile.whoami).result(10)
+        child = pool.run(hostile.whoami).result(60)
         server = parent_of(child)
         os.kill(server, signal.SIGKILL)
         assert until(lambda: not living([child, server]))
-        assert pool.run(hostile.sleep, 0.01).result(10) == 0.01
+        assert pool.run(hostile.sleep, 0.01).result(60) == 0.01
 
 
 def test_tasks_that_wait_survive_the_loss_of_the_pool() -> None:
     with DecodePool(1, STRICT) as pool:
-        child = pool.run(hostile.whoami).result(10)
+        child = pool.run(hostile.whoami).result(60)
         futures = [pool.run(hostile.sleep, 0.01) for _ in range(60)]
         os.kill(child, signal.SIGKILL)
         results = [future.exception(30) for future in futures]
@@ -182,36 +192,36 @@ def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -
         future = pool.run(hostile.sleep, 0.5)
         time.sleep(0.2)
         ahead[0] = 86_400.0
-        assert future.result(10) == 0.5
+        assert future.result(60) == 0.5
 
 
 def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> None:
     with DecodePool(1) as pool:
-        child = pool.run(hostile.whoami).result(10)
+        child = pool.run(hostile.whoami).result(60)
         future = pool.run(hostile.sleep, 0.5)
         time.sleep(0.1)
         for pid in (child, parent_of(child)):
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGINT)
-        assert future.result(10) == 0.5
-        assert pool.run(hostile.whoami).result(10) == child
+        assert future.result(60) == 0.5
+        assert pool.run(hostile.whoami).result(60) == child
 
 
 def test_cancelling_stops_the_child() -> None:
     with DecodePool(1, ChildLimits(seconds=60)) as pool:
-        child = pool.run(hostile.whoami).result(10)
+        child = pool.run(hostile.whoami).result(60)
         future = pool.run(hostile.sleep, 30)
         time.sleep(0.3)
         assert future.cancel()
         with pytest.raises(CancelledError):
             future.result()
         assert until(lambda: not living([child]))
-        assert pool.run(hostile.sleep, 0.01).result(10) == 0.01
+        assert pool.run(hostile.sleep, 0.01).result(60) == 0.01
 
 
 def test_close_kills_the_children_and_answers_every_caller() -> None:
     pool = DecodePool(2, ChildLimits(seconds=60))
-    child = pool.run(hostile.whoami).result(10)
+    child = pool.run(hostile.whoami).result(60)
     futures = [pool.run(hostile.sleep, 30) for _ in range(10)]
     time.sleep(0.2)
     pool.close()

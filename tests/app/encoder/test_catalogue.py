@@ -6,6 +6,8 @@ import open_clip
 import pytest
 
 from app.encoder.catalogue import LISTED, Listed, full_name, nearest
+from app.encoder.models import PREPROCESS
+from app.encoder.open_clip import preprocessing_of
 
 
 def test_the_list_begins_with_what_works_without_a_download() -> None:
@@ -20,7 +22,13 @@ def test_every_model_is_one_that_open_clip_can_fetch(model: Listed) -> None:
     config = open_clip.get_model_config(architecture)
     assert config is not None
     assert config["embed_dim"] == model.d
-    assert open_clip.get_pretrained_cfg(architecture, tag).get("hf_hub")
+    assert (architecture, tag) in open_clip.list_pretrained()
+    published = open_clip.get_pretrained_cfg(architecture, tag)
+    assert published.get("hf_hub")
+    told = {key: published[key] for key in PREPROCESS if published.get(key) is not None}
+    seen = preprocessing_of({"size": config["vision_cfg"]["image_size"], **told})
+    assert seen.size in (224, 256, 336, 384)
+    assert (len(seen.mean), len(seen.std)) == (3, 3)
 
 
 def test_a_short_name_stands_for_the_long_one() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.encoder.conversion import Recipe, convert, converted, opened
-from app.encoder.models import WEIGHTS, file_digest, load
+from app.encoder.conversion import UNREADABLE, Recipe, convert, converted, opened
+from app.encoder.lock import Stopped
+from app.encoder.models import WEIGHTS, load
 from app.encoder.open_clip import OpenClipEncoder
+from app.encoder.openvino import OpenVinoEncoder
+from app.encoder.weights import file_digest
 from app.errors import StartupError
 from tests.app.encoder.small import make_model
 
@@ -27,6 +32,14 @@ def recipe_of(folder: Path) -> Recipe:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "model"
     make_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model's compiled form."""
+    folder = tmp_path_factory.mktemp("compiled") / "x"
+    convert(recipe_of(model), folder)
     return folder
 
 
@@ -52,15 +65,36 @@ def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_pat
     assert not list((tmp_path / "compiled").glob("*.draft"))
 
 
-def test_a_damaged_compiled_form_is_made_anew(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["card.json", "image.xml", "image.bin", "text.xml"])
+def test_damage_is_noticed_when_it_is_opened(folder: Path, tmp_path: Path, damage: str) -> None:
+    broken = Path(shutil.copytree(folder, tmp_path / "broken"))
+    (broken / damage).write_bytes(b"{")
+    with pytest.raises(UNREADABLE):
+        OpenVinoEncoder(broken, "fp32", 1)
+
+
+def test_two_that_find_it_damaged_at_once_both_get_it_and_it_is_made_once(
+    model: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     recipe = recipe_of(model)
-    folder = tmp_path / "compiled" / recipe.key
-    convert(recipe, folder)
-    for damage in ("card.json", "image.bin"):
-        (folder / damage).write_bytes(b"{")
-        encoder = opened(recipe, tmp_path, "fp32", 1)
-        assert encoder.encode_texts(["red"]).shape == (1, 24)
-        assert (folder / damage).stat().st_size > 1
+    broken = Path(shutil.copytree(folder, tmp_path / "compiled" / recipe.key))
+    (broken / "image.xml").write_bytes(b"<")
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: opened(recipe, tmp_path, "fp32", 1), range(2)))
+    assert [encoder.encode_texts(["red"]).shape for encoder in both] == [(1, 24), (1, 24)]
+    assert [record.levelname for record in caplog.records if "making it anew" in record.getMessage()] == ["WARNING"]
+
+
+def test_a_stop_ends_the_conversion_and_leaves_nothing_half(model: Path, tmp_path: Path) -> None:
+    recipe, stop = recipe_of(model), threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    with pytest.raises(Stopped):
+        converted(recipe, tmp_path, stop)
+    timer.join()
+    assert [path.name for path in (tmp_path / "compiled").iterdir()] == [f"{recipe.key}.lock"]
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    assert not [pid for pid in children if "conversion" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_everything_that_decides_the_outcome_is_in_the_key(model: Path) -> None:
@@ -83,10 +117,9 @@ def test_everything_that_decides_the_outcome_is_in_the_key(model: Path) -> None:
     assert changed != key == recipe.key
 
 
-def test_weights_that_do_not_fit_are_refused_in_one_line(model: Path, tmp_path: Path) -> None:
-    for name in ("open_clip_config.json", "tokenizer.json"):
-        (tmp_path / name).write_bytes((model / name).read_bytes())
-    (tmp_path / WEIGHTS).write_bytes((model / WEIGHTS).read_bytes()[:5000])
+def test_weights_of_another_architecture_are_refused_in_one_line(model: Path, tmp_path: Path) -> None:
+    for name in ("open_clip_config.json", "tokenizer.json", WEIGHTS):
+        (tmp_path / name).write_bytes((model / name).read_bytes().replace(b'"embed_dim": 24', b'"embed_dim": 40'))
     with pytest.raises(StartupError, match=rf"{WEIGHTS} does not fit") as refused:
         load(f"local-dir:{tmp_path}", tmp_path, runtime="openvino")
     assert "\n" not in refused.value.detail

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from app.encoder.conversion import Recipe, convert
-from app.encoder.models import WEIGHTS, file_digest, load
+from app.encoder.models import WEIGHTS, load
 from app.encoder.openvino import Card, OpenVinoEncoder, native_precision, runtime
 from app.encoder.protocol import Encoder, checked
+from app.encoder.weights import file_digest
 from tests.app.encoder.small import make_model
 
 TEXTS = ["red car", "two blue cats", "", "the green cake " * 20]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.errors import ModelUnavailable
 from app.store import collections, embeddings
 from app.store.database import Database
+from app.types import EmbeddingSpace
 from tests.app.makers import FINGERPRINT, SPACE
 
 
@@ -27,3 +30,17 @@ def test_the_first_stamp_counts_and_another_is_refused(database: Database) -> No
         database.write(lambda c: collections.stamp(c, "default", "another"))
     (default,) = database.read(collections.every)
     assert default.space == FINGERPRINT
+
+
+def test_a_worker_cannot_stamp_what_a_server_with_another_model_has_open(database: Database) -> None:
+    other = EmbeddingSpace("small", "f" * 64, SPACE.d, SPACE.preprocessing)
+
+    def serve(c: Any) -> None:
+        embeddings.serve(c, SPACE)
+        embeddings.keep_golden(c, FINGERPRINT, b"vectors")
+
+    database.write(serve)
+    database.write(lambda c: embeddings.remember(c, other))
+    with pytest.raises(ModelUnavailable, match="belongs to another model"):
+        database.write(lambda c: collections.stamp(c, "default", other.fingerprint))
+    database.write(lambda c: collections.stamp(c, "default", FINGERPRINT))

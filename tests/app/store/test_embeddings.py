@@ -4,7 +4,7 @@ import pytest
 
 from app.store import collections, embeddings
 from app.store.database import Database
-from app.types import Target
+from app.types import EmbeddingSpace, Target
 from tests.app.makers import FINGERPRINT, SPACE
 
 ONE, TWO = b"\1" * 16, b"\2" * 16
@@ -129,3 +129,19 @@ def test_forget_drops_vectors_and_stamps(log: Database) -> None:
     log.write(embeddings.forget)
     assert entries(log) == []
     assert [one.space for one in log.read(collections.every)] == [None]
+
+
+def test_the_space_that_is_served_is_known_and_in_an_empty_directory_the_last_counts(log: Database) -> None:
+    other = EmbeddingSpace("other", "f" * 64, SPACE.d, SPACE.preprocessing)
+
+    def serve(space: EmbeddingSpace) -> EmbeddingSpace | None:
+        log.write(lambda c: embeddings.serve(c, space))
+        before = log.read(lambda c: embeddings.served(c, space.fingerprint))
+        log.write(lambda c: embeddings.keep_golden(c, space.fingerprint, ONE))
+        return before
+
+    assert [serve(SPACE), serve(other), serve(SPACE)] == [None, None, None]
+    assert log.read(lambda c: embeddings.served(c, other.fingerprint)) == SPACE
+    log.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
+    log.write(lambda c: embeddings.serve(c, other))
+    assert log.read(lambda c: embeddings.golden(c, FINGERPRINT)) == ONE

@@ -6,6 +6,8 @@ import gzip
 import re
 from pathlib import Path
 
+from playwright.sync_api import Route, expect
+
 from tests.app.web.watched import Watched, first_is
 from tests.servers import RunningServer
 
@@ -19,6 +21,28 @@ def test_all_files_of_the_page_are_served_by_us_and_the_icon_is_there(watched: W
     first_is(page, "red")
     assert all(url.startswith(filled.url) for url in asked)
     assert filled.http.get("/web/icon.svg").headers["content-type"].startswith("image/svg+xml")
+
+
+def test_the_page_and_the_docs_work_below_a_prefix_of_a_proxy(watched: Watched, filled: RunningServer) -> None:
+    beside: list[str] = []
+
+    def strip(route: Route) -> None:
+        url = route.request.url
+        if "/photos/" not in url:
+            beside.append(url)
+        route.fulfill(response=route.fetch(url=url.replace("/photos/", "/", 1)))
+
+    watched.page.route(f"{filled.url}/**", strip)
+    page = watched.open("/photos/?q=blue")
+    first_is(page, "blue")
+    expect(page.locator(".tile img").first).not_to_have_js_property("naturalWidth", 0)
+    watched.open("/photos/docs")
+    page.locator("#operations-system-stats_v1_stats_get").get_by_role("button").first.click()
+    page.get_by_role("button", name="Try it out").click()
+    with page.expect_response("**/v1/stats*") as stats:
+        page.get_by_role("button", name="Execute").click()
+    assert (stats.value.url.split("?")[0], stats.value.status) == (f"{filled.url}/photos/v1/stats", 200)
+    assert beside == []
 
 
 def sources() -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
+from tests.app.typed import TYPED
 from tests.app.web.watched import Watched
 
 
@@ -21,16 +22,8 @@ def test_words_and_what_to_turn_away_from(page: Page) -> None:
         found: dict[str, Any] = page.evaluate('async q => (await import("/web/query.js")).taken(q)', q)
         return found["words"], found["without"]
 
-    assert taken("beach -people") == ("beach", ["people"])
-    assert taken('a car -"red car" -night at sea') == ("a car at sea", ["red car", "night"])
-    assert taken("t-shirt") == ("t-shirt", [])
-    assert taken("海滩 -人 －车") == ("海滩", ["人", "车"])
-    assert taken("-red") == ("", ["red"])
-    assert taken("beach -") == ("beach", [])  # still being typed
-    assert taken('beach -"red c') == ("beach", ["red c"])
-    assert taken("a -b -b") == ("a", ["b"])
-    assert taken("beach -- sea") == ("beach sea", [])
-    assert len(taken("a" + "".join(f" -w{n}" for n in range(30)))[1]) == 8
+    for typed, words, without in TYPED:
+        assert taken(typed) == (words, without)
 
 
 def test_weights_of_the_parts(page: Page) -> None:

@@ -1,0 +1,124 @@
+"""From JPEG files to vectors: by the decode children, as a worker does it, and by the GPU, to see what it would bring.
+
+The service does not decode on the GPU, see docs/decisions/0016-jpegs-are-not-decoded-on-the-gpu.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from app.decode.picture import Decoded
+from app.decode.pool import DecodePool, DecodeTask
+from app.encoder.open_clip import OpenClipEncoder
+from app.encoder.protocol import Embeddings, Pixels, normalised
+from app.types import Preprocessing
+from app.worker import AHEAD
+
+SIZE = (640, 480)
+GRAIN = 6  # levels of noise, so that a file has a photograph's bytes (some 80 kB) and takes its time to read
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`count` pictures from `files`, one after the other and again, read by `pool`; thumbnails go to `folder`."""
+
+    files: list[Path]
+    count: int
+    pool: DecodePool
+    folder: Path
+
+    def paths(self) -> Iterator[Path]:
+        """`count` of them."""
+        return (self.files[n % len(self.files)] for n in range(self.count))
+
+
+def write_jpegs(folder: Path, n: int) -> list[Path]:
+    """Rendered pictures of 640 × 480, seeded."""
+    dice = np.random.default_rng(7)
+    files = []
+    for number in range(n):
+        cells = dice.integers(0, 256, (12, 16, 3)).astype(np.uint8)
+        soft = np.asarray(Image.fromarray(cells).resize(SIZE, Image.Resampling.BICUBIC), dtype=np.float32)
+        grain = dice.normal(0, GRAIN, soft.shape).astype(np.float32)
+        path = folder / f"{number:04d}.jpg"
+        Image.fromarray((soft + grain).clip(0, 255).astype(np.uint8)).save(path, "JPEG", quality=90)
+        files.append(path)
+    return files
+
+
+def from_children(
+    source: Source, encoder: OpenClipEncoder | None, preprocessing: Preprocessing, batch: int, thumbnails: bool
+) -> Iterator[Embeddings | Pixels]:
+    """Vectors in batches, decoded ahead as a worker does; without an encoder the pixels, as fast as they come."""
+    waiting: deque[Future[Decoded]] = deque()
+    paths = source.paths()
+    while True:
+        for path in islice(paths, AHEAD * batch - len(waiting)):
+            thumbnail = source.folder / f"{path.stem}.webp" if thumbnails else None
+            waiting.append(source.pool.submit(DecodeTask(path, preprocessing, thumbnail)))
+        if not waiting:
+            return
+        ready = [waiting.popleft().result().pixels for _ in range(min(batch, len(waiting)))]
+        pixels = np.stack(ready)
+        yield pixels if encoder is None else encoder.encode_images(pixels)
+
+
+def from_gpu(source: Source, encoder: OpenClipEncoder, batch: int) -> tuple[int, Iterator[Embeddings]]:
+    """How many of the files the device refuses, and vectors in batches, read and scaled by the device."""
+    fallen = sum(one is None for one in _read(source.files, encoder.device))
+
+    def vectors() -> Iterator[Embeddings]:
+        paths = source.paths()
+        while files := list(islice(paths, batch)):
+            with torch.inference_mode():
+                yield normalised(encoder.forward(on_device(files, encoder, source.pool)).cpu().numpy())
+
+    return fallen, vectors()
+
+
+def on_device(files: list[Path], encoder: OpenClipEncoder, pool: DecodePool) -> Tensor:
+    """uint8 [n, size, size, 3] on the encoder's device; what it cannot read, a decode child does."""
+    seen = encoder.preprocessing
+    rows = []
+    for file, picture in zip(files, _read(files, encoder.device), strict=True):
+        if picture is None:
+            pixels = pool.submit(DecodeTask(file, seen)).result().pixels
+            rows.append(torch.tensor(pixels, device=encoder.device))
+        else:
+            rows.append(_fitted(picture, seen))
+    return torch.stack(rows)
+
+
+def _read(files: list[Path], device: str) -> list[Tensor | None]:
+    """uint8 [3, h, w] of each; None for those that the device refuses. It takes a list in whole or not at all."""
+    contents = [torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in files]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return list(decode_jpeg(contents, mode=ImageReadMode.RGB, device=device))
+        except RuntimeError:
+            return [None] if len(files) == 1 else [one for file in files for one in _read([file], device)]
+
+
+def _fitted(picture: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 [size, size, 3]: the shorter side scaled to `size`, the middle kept."""
+    side, (height, width) = preprocessing.size, picture.shape[1:]
+    high, wide = (int(side * height / width), side) if width <= height else (side, int(side * width / height))
+    scaled = torch.nn.functional.interpolate(
+        picture[None].float(), (high, wide), mode=preprocessing.interpolation, antialias=True
+    )[0]
+    top, left = round((high - side) / 2), round((wide - side) / 2)
+    kept = scaled[:, top : top + side, left : left + side].round().clamp(0, 255)
+    return kept.to(torch.uint8).permute(1, 2, 0).contiguous()

@@ -1,0 +1,120 @@
+"""A large collection: how long it takes to load and to open, what it needs, how fast it is searched and listed.
+
+python -m bench.many FOLDER [N]   (N pictures, 100,000 by default; a folder that is filled already is only measured)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from app.client import Client
+from app.demo import await_ready, free_port, served
+from bench.__main__ import HOST, resident
+
+ARCHIVE = 10_000  # the most members that an archive may have, metadata.jsonl among them
+SIDE = 48
+COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
+QUERIES = 200
+
+
+def main() -> None:
+    """Fill the folder if it must be filled, then print a table of figures."""
+    folder, wanted = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 100_000
+    table = Table("work", "figure")
+    began = time.perf_counter()
+    port = free_port(HOST, 0)
+    with served(folder, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+        await_ready(client, process)
+        table.add_row("start to ready", f"{time.perf_counter() - began:.1f} s")
+        if there := client.stats()["images"]["total"]:
+            table.add_row("pictures", f"{there:,}")
+        else:
+            fill(client, wanted, table)
+        with httpx.Client(base_url=client.server, trust_env=False, timeout=60) as http:
+            measure(http, table)
+        table.add_row("memory of the server (resident)", f"{resident(process.pid) / 2**20:.0f} MiB")
+    Console().print(table)
+
+
+def fill(client: Client, wanted: int, table: Table) -> None:
+    """Load the pictures, archive by archive, each awaited."""
+    began = time.perf_counter()
+    for start in range(0, wanted, ARCHIVE - 1):
+        content = archive(start, min(start + ARCHIVE - 1, wanted))
+        answer = httpx.post(
+            f"{client.server}/v1/images/bulk", files={"files": ("many.zip", content)}, timeout=120, trust_env=False
+        )
+        job = answer.raise_for_status().json()
+        while (job := client.job(job["id"]))["state"] in ("queued", "running"):
+            time.sleep(0.2)
+        if job["failed"]:
+            raise SystemExit(f"{job['failed']} pictures failed")
+    seconds = time.perf_counter() - began
+    table.add_row(f"{wanted:,} pictures of {SIDE} × {SIDE}, to all ready", f"{seconds:.0f} s, {wanted / seconds:.0f}/s")
+
+
+def archive(start: int, stop: int) -> bytes:
+    """A zip of pictures that are all different: a few large squares of seeded colours each."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        lines = []
+        for n in range(start, stop):
+            squares = np.random.default_rng(n).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+            picture = io.BytesIO()
+            Image.fromarray(squares).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(picture, "PNG")
+            file.writestr(f"{n}.png", picture.getvalue())
+            lines.append(json.dumps({"file": f"{n}.png", "id": f"{n}", "caption": f"picture {n}"}))
+        file.writestr("metadata.jsonl", "\n".join(lines))
+    return out.getvalue()
+
+
+def measure(http: httpx.Client, table: Table) -> None:
+    """Searches by distinct words, by a stored picture, with many hits, and pages of the listing."""
+    words = [f"{one} {two} {n}" for n in range(4) for one in COLOURS for two in COLOURS][:QUERIES]
+
+    def by_words(n: int, k: int) -> httpx.Response:
+        return http.get("/v1/search", params={"q": words[n], "k": k})
+
+    def by_picture(n: int) -> httpx.Response:
+        return http.post("/v1/search", json={"query": [{"image_id": str(n)}], "k": 10})
+
+    cursor: list[str | None] = [None]
+
+    def listed(n: int) -> httpx.Response:
+        params = {"limit": "60", **({"cursor": cursor[0]} if cursor[0] else {})}
+        answer = http.get("/v1/images", params=params)
+        cursor[0] = answer.json()["next_cursor"]
+        return answer
+
+    table.add_row("text search, 10 hits", timed(lambda n: by_words(n, 10)))
+    table.add_row("text search, 1,000 hits", timed(lambda n: by_words(n, 1_000)))
+    table.add_row("search by a stored picture, 10 hits", timed(by_picture))
+    table.add_row("60 pictures of the listing by cursor", timed(listed))
+
+
+def timed(ask: Callable[[int], httpx.Response]) -> str:
+    """p50 and p99 of QUERIES calls."""
+    taken = []
+    for n in range(QUERIES):
+        began = time.perf_counter()
+        ask(n).raise_for_status()
+        taken.append(time.perf_counter() - began)
+    taken.sort()
+    return f"p50 {statistics.median(taken) * 1000:.1f} ms, p99 {taken[int(QUERIES * 0.99)] * 1000:.1f} ms"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""ViT-B/32 with seeded random weights, which every measurement of speed takes: speed does not depend on the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WORK = Path(__file__).parent / "work"
+ARCHITECTURE = "ViT-B-32"
+SIDE = 224
+GFLOP = 8.8  # of one picture through its image tower
+
+
+def weights(folder: Path = WORK) -> Path:
+    """The weights file, in fp32 as published ones are, made once (600 MB)."""
+    path = folder / f"{ARCHITECTURE}.safetensors"
+    if not path.exists():
+        import open_clip
+        import torch
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        state = open_clip.create_model(ARCHITECTURE, pretrained=None).state_dict()
+        draft = path.with_suffix(".draft")
+        save_file({name: value.contiguous() for name, value in state.items()}, str(draft), metadata={"format": "pt"})
+        draft.rename(path)
+    return path
+
+
+def model() -> str:
+    """What `--model` takes for it."""
+    return f"{ARCHITECTURE}:{weights()}"
+
+
+def compiled() -> Path:
+    """The folder with both towers for OpenVINO, converted once."""
+    from app.encoder.conversion import Recipe, converted
+    from app.encoder.models import file_digest, locate
+
+    located = locate(model(), WORK)
+    digest = file_digest(weights())
+    recipe = Recipe(located.name, located.architecture, str(located.weights), digest, half=True, cache=str(WORK))
+    return converted(recipe, WORK)

@@ -1,0 +1,325 @@
+"""Downloads: only what is asked for, held to the hub's digests, with progress; a fault is one line."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from huggingface_hub import constants
+from huggingface_hub.utils._http import close_session
+
+from app.__main__ import main
+from app.encoder import hub as hub_module
+from app.encoder.hub import kept, promised
+from app.encoder.models import CONFIG, HUB_NAMES, STARTER, TOKENIZER, WEIGHTS, Located, Placement, load_located, locate
+from app.errors import StartupError
+
+NAME = "hf-hub:org/repo"
+COMMIT = "a" * 40
+CPU = Placement(device="cpu")
+
+
+@dataclass
+class Hub:
+    """As much of a model hub as a download needs, and what it does wrong."""
+
+    files: dict[str, bytes]
+    asked: list[str] = field(default_factory=list)
+    missing: str = "EntryNotFound"
+    status: int = 404
+    digest: str = ""
+    size: int | None = None
+    cut: int = 0  # so many answers end after half of their bytes, without a word
+    short: bool = False  # answers that are whole, of half the file
+    silent: bool = False
+
+    def digest_of(self, name: str) -> str:
+        content = self.files[name]
+        if name == CONFIG:  # a small file is kept by git itself, which names it so
+            return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return self.digest or hashlib.sha256(content).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def _answer(self) -> None:
+        hub, (_, _, name) = self.hub, self.path.partition("/resolve/main/")
+        hub.asked.append(f"{self.command} {self.path}")
+        if hub.silent:
+            time.sleep(1)
+        elif name not in hub.files or not self.path.startswith("/org/repo/"):
+            self._send(hub.status, {"X-Error-Code": hub.missing, "X-Repo-Commit": COMMIT})
+        else:
+            self._file(name, hub.files[name])
+
+    def _file(self, name: str, content: bytes) -> None:
+        hub, fetching = self.hub, self.command == "GET"
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        body = content[start : len(content) // 2 if hub.short and fetching else None]
+        size = hub.size if hub.size is not None and name in HUB_NAMES else len(content)
+        headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{hub.digest_of(name)}"', "X-Linked-Size": str(size)}
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        self._send(206 if start else 200, {**headers, "Content-Length": str(len(body))})
+        if fetching and hub.cut and name in HUB_NAMES:
+            hub.cut -= 1
+            body = body[: len(body) // 2]
+        if fetching:
+            self.wfile.write(body)
+
+    def _send(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for header, value in headers.items():
+            self.send_header(header, value)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub that has the starter model as org/repo, and is the one that downloads go to."""
+    files = {name: (STARTER / name).read_bytes() for name in (CONFIG, "tokenizer.json", WEIGHTS)}
+    hub = Hub(files)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("OneHandler", (Handler,), {"hub": hub}))
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+    serving.start()
+    point_to(f"http://127.0.0.1:{server.server_port}", monkeypatch)
+    yield hub
+    close_session()
+    server.shutdown()
+    serving.join()
+    server.server_close()
+
+
+def point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does when the hub's client is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for scheme in ("http", "https", "all"):
+        monkeypatch.delenv(f"{scheme}_proxy", raising=False)
+        monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)
+    close_session()
+
+
+def refused(name: str, cache: Path) -> str:
+    """The one line with which it was refused; nothing half is left behind."""
+    with pytest.raises(StartupError) as raised:
+        locate(name, cache)
+    assert "\n" not in raised.value.detail
+    assert not list(cache.rglob("*.incomplete"))
+    return raised.value.detail
+
+
+def test_files_come_from_the_hub_once_and_are_whole(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(hub_module, "TELL_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+    located = locate(NAME, tmp_path)
+    assert located.weights is not None
+    assert (located.architecture, located.weights.name) == (f"local-dir:{located.weights.parent}", WEIGHTS)
+    for name, content in hub.files.items():
+        assert (located.weights.parent / name).read_bytes() == content
+        assert promised(located.weights.parent / name) == hub.digest_of(name)
+    assert located.digest == hub.digest_of(WEIGHTS)
+    assert {path.split(" ")[1] for path in hub.asked} == {
+        f"/org/repo/resolve/main/{name}" for name in (CONFIG, *TOKENIZER, WEIGHTS)
+    }  # and nothing is told to anybody
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("app")]
+    assert f"downloading {WEIGHTS} of org/repo, 11.4 MB, into {tmp_path}" in said
+    assert f"downloading {WEIGHTS}: 11.4 MB of 11.4 MB" in said
+    assert f"downloaded {WEIGHTS}; its digest is the hub's" in said
+
+    hub.asked.clear()
+    assert locate(NAME, tmp_path) == located
+    assert hub.asked == []
+
+
+def test_a_terminal_shows_a_bar_and_no_lines_in_between(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(hub_module, "TELL_SECONDS", 0.0)
+    caplog.set_level(logging.INFO)
+    locate(NAME, tmp_path)
+    assert "100%" in screen.getvalue()
+    assert WEIGHTS in screen.getvalue()
+    assert "of 11.4 MB" not in caplog.text
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, hub: Hub) -> None:
+    hub.cut = 1
+    located = locate(NAME, tmp_path)
+    assert located.weights is not None
+    assert located.weights.read_bytes() == hub.files[WEIGHTS]
+    assert hub.asked.count(f"GET /org/repo/resolve/main/{WEIGHTS}") == 2
+
+
+def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path, hub: Hub) -> None:
+    left = tmp_path / "models--org--repo" / "blobs" / "x.incomplete"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    locate(NAME, tmp_path)
+    assert not left.exists()
+
+
+def test_bytes_with_another_digest_are_deleted_and_refused(tmp_path: Path, hub: Hub) -> None:
+    hub.digest = "b" * 64
+    told = refused(NAME, tmp_path)
+    assert "tokenizer.json is not what the hub promised" in told
+    assert "try again" in told
+    hub.digest = ""
+    assert locate(NAME, tmp_path).digest == hub.digest_of(WEIGHTS)
+
+
+def test_a_hub_without_digests_is_said_to_be_one(tmp_path: Path, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
+    hub.digest = "weak-1"
+    locate(NAME, tmp_path)
+    assert "the hub gives no digest for it, only its size was checked" in caplog.text
+
+
+def test_fewer_bytes_than_announced_are_refused(tmp_path: Path, hub: Hub) -> None:
+    hub.short = True
+    told = refused(NAME, tmp_path)
+    assert f"{CONFIG} cannot be downloaded (Consistency check failed" in told
+
+
+def test_a_disk_too_small_is_told_before_the_download(tmp_path: Path, hub: Hub) -> None:
+    hub.size = 10**18
+    told = refused(NAME, tmp_path)
+    assert f"{WEIGHTS} has 1000000000000 MB, but {tmp_path} has only " in told
+    assert "free some space, or choose a smaller model" in told
+    assert f"GET /org/repo/resolve/main/{WEIGHTS}" not in hub.asked
+
+
+@pytest.mark.parametrize(
+    ("gone", "says"),
+    [
+        (WEIGHTS, "org/repo has no safetensors weights; other formats are not read"),
+        (CONFIG, f"org/repo has no {CONFIG}; it is no model of open_clip"),
+    ],
+)
+def test_a_repository_without_what_is_needed_is_refused(gone: str, says: str, tmp_path: Path, hub: Hub) -> None:
+    hub.files["open_clip_pytorch_model.bin"] = hub.files.pop(gone)
+    assert refused(NAME, tmp_path) == f"model {NAME}: {says}"
+    assert not any("bin" in path for path in hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (404, "RepoNotFound", "the hub has no repository org/repo, or shows it only to its members"),
+        (403, "GatedRepo", "org/repo is given only to who accepted its terms on the hub; do so, and set HF_TOKEN"),
+        (503, "", "connect to the model hub once, or use a local file with --model NAME:FILE.safetensors"),
+    ],
+)
+def test_a_hub_that_refuses_is_understood(status: int, code: str, says: str, tmp_path: Path, hub: Hub) -> None:
+    hub.files.clear()
+    hub.status, hub.missing = status, code
+    assert says in refused(NAME, tmp_path)
+
+
+def test_a_hub_that_does_not_answer_is_given_up(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "ANSWER_SECONDS", 0.2)
+    hub.silent = True
+    told = refused(NAME, tmp_path)
+    assert "connect to the model hub once" in told
+    assert "--model starter" in told
+    assert len(hub.asked) == 1
+
+
+def test_a_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    point_to(endpoint, monkeypatch)
+    told = refused(NAME, tmp_path)
+    assert told.startswith(f"model {NAME}: {CONFIG} cannot be downloaded (")
+    close_session()
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, hub: Hub) -> None:
+    (tmp_path / "models").write_text("a file")
+    assert f"{CONFIG} cannot be downloaded" in refused(NAME, tmp_path / "models")
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered"])
+def test_a_downloaded_file_that_is_no_longer_itself_is_refused_and_mended_as_told(
+    damage: str, tmp_path: Path, hub: Hub
+) -> None:
+    located = locate(NAME, tmp_path)
+    assert located.weights is not None
+    for file in (located.weights, located.weights.parent / CONFIG, located.weights.parent / "tokenizer.json"):
+        blob = file.resolve()
+        content = blob.read_bytes()
+        blob.write_bytes(content[:-5] if damage == "cut" else b"x" + content[1:])
+        with pytest.raises(StartupError) as raised:
+            load_located(locate(NAME, tmp_path), tmp_path, CPU)
+        assert f"{file.name} is damaged or was altered since it was downloaded; delete {blob}" in raised.value.detail
+        blob.unlink()
+        assert locate(NAME, tmp_path) == located
+        assert blob.read_bytes() == content
+
+
+def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path: Path, hub: Hub) -> None:
+    listed = CliRunner().invoke(main, ["models"])
+    assert listed.exit_code == 0, listed.output
+    locate("starter", tmp_path)
+    shutil.copytree(STARTER, tmp_path / "copy")
+    locate(f"local-dir:{tmp_path / 'copy'}", tmp_path)
+    with pytest.raises(StartupError):
+        locate("vit-b33", tmp_path)
+    assert hub.asked == []
+    import open_clip  # here: it brings torch
+
+    repository = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")["hf_hub"].rstrip("/")
+    told = refused("vit-b-32", tmp_path)
+    assert told.endswith("has no safetensors weights; other formats are not read")
+    assert {path.split("/resolve/")[0] for path in hub.asked} == {f"HEAD /{repository}"}
+
+
+@pytest.mark.parametrize(
+    ("digest", "whole"),
+    [
+        (hashlib.sha256(b"abc").hexdigest(), True),
+        ("f2ba8f84ab5c1bce84a7b441cb1959cfc7093b7f", True),  # git hash-object
+        ("0" * 64, False),
+        ("0" * 40, False),
+        ("W/unknown", True),
+    ],
+)
+def test_a_file_is_held_to_the_digest_that_is_known(digest: str, whole: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert kept(tmp_path / "file", digest) == whole
+
+
+def test_a_file_of_ones_own_has_no_digest_to_be_held_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc")
+    assert promised(tmp_path / "file") == ""
+    assert Located("x", "x", tmp_path / "file").digest == ""

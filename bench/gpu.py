@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from app.decode.pool import DecodePool
-from app.encoder.models import load
+from app.encoder.models import Located, Placement, load_located
 from app.encoder.open_clip import PRECISIONS, OpenClipEncoder, choose_device, choose_precision
 from app.encoder.protocol import Embeddings, Pixels
 from app.errors import StartupError
@@ -188,7 +188,8 @@ def random_weights(architecture: str, path: Path) -> Path:
 
 def opened(architecture: str, weights: Path, device: str, precision: str) -> OpenClipEncoder:
     """The encoder as the service would open it."""
-    encoder = load(f"{architecture}:{weights}", weights.parent, device=device, precision=precision, runtime="torch")
+    located = Located(f"{architecture}:{weights}", architecture, weights)
+    encoder = load_located(located, weights.parent, Placement(device, precision, "torch"))
     assert isinstance(encoder, OpenClipEncoder)
     return encoder
 

@@ -22,7 +22,8 @@ from rich.table import Table
 
 from app.client import Client
 from app.demo import await_ready, free_port, served
-from bench.__main__ import HOST, resident
+from bench.__main__ import HOST
+from bench.needs import resident
 
 ARCHIVE = 10_000  # the most members that an archive may have, metadata.jsonl among them
 SIDE = 48

@@ -18,6 +18,7 @@ from rich.table import Table
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.models import load
 from app.encoder.protocol import Embeddings, Encoder
+from app.settings import Settings
 
 GALLERY = Path(__file__).parent.parent / "demo/gallery.zip"
 BATCH = 64
@@ -29,7 +30,7 @@ def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else None
     console = Console()
     with tempfile.TemporaryDirectory() as scratch:
-        encoder = load("starter", Path(scratch))
+        encoder = load("starter", Settings().models)
         paths, captions = chosen(Path(scratch), wanted)
         pictures = encoded(encoder, paths)
     texts = np.concatenate([encoder.encode_texts(captions[n : n + BATCH]) for n in range(0, len(captions), BATCH)])

@@ -35,7 +35,7 @@ def model() -> str:
 def compiled() -> Path:
     """The folder with both towers for OpenVINO, converted once."""
     from app.encoder.conversion import Recipe, converted
-    from app.encoder.models import file_digest, locate
+    from app.encoder.weights import file_digest, locate
 
     located = locate(model(), WORK)
     digest = file_digest(weights())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,8 @@ from app.store.database import Database
 from tests.servers import RunningServer
 
 MODELS = pytest.StashKey[str]()
+# Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
+UNMEASURED = [Path(__file__).parent / name for name in ("acceptance", "docs", "bench", "app/web", "app/encoder")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -28,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if folder := config.stash.get(MODELS, None):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with pytest.MonkeyPatch.context() as patch:
+        if any(folder in item.path.parents for folder in UNMEASURED):
+            patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        return (yield)
 
 
 @pytest.fixture

@@ -42,8 +42,7 @@ def architectures() -> list[str]:
 
 def published(architecture: str, tag: str, cache: Path) -> Published:
     """What open_clip says of this tag, from `cache` when this version was asked before. Raises StartupError."""
-    asked = json.dumps([version("open_clip_torch"), architecture, tag])
-    path = cache / "published" / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
+    path = kept_at(architecture, tag, cache)
     with suppress(OSError, ValueError, TypeError):
         return Published(**json.loads(path.read_text("utf-8")))
     answer = _ask(architecture, tag)
@@ -54,6 +53,12 @@ def published(architecture: str, tag: str, cache: Path) -> Published:
             draft.write_text(json.dumps(asdict(answer)), "utf-8")
             draft.replace(path)
     return answer
+
+
+def kept_at(architecture: str, tag: str, cache: Path) -> Path:
+    """The file of the answer; another version of open_clip is asked anew."""
+    asked = json.dumps([version("open_clip_torch"), architecture, tag])
+    return cache / "published" / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
 
 
 def _ask(architecture: str, tag: str) -> Published:

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from tests.servers import RunningServer
-from tests.uncovered import uncovered
-
-__all__ = ["uncovered"]
 
 
 @pytest.fixture(scope="package")

@@ -14,9 +14,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.docs.terminal import GALLERY, START_SECONDS, Terminal, missing_programs
 from tests.servers import RunningServer, until
-from tests.uncovered import uncovered
-
-__all__ = ["uncovered"]
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

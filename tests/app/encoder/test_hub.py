@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import shutil
 import socket
@@ -24,6 +25,7 @@ from app.__main__ import main
 from app.encoder import hub as hub_module
 from app.encoder.hub import kept, promised
 from app.encoder.models import CONFIG, HUB_NAMES, STARTER, TOKENIZER, WEIGHTS, Located, Placement, load_located, locate
+from app.encoder.published import kept_at
 from app.errors import StartupError
 
 NAME = "hf-hub:org/repo"
@@ -298,7 +300,11 @@ def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path: Path, hub: Hub) 
     assert hub.asked == []
     import open_clip  # here: it brings torch
 
-    repository = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")["hf_hub"].rstrip("/")
+    config = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")
+    repository = config["hf_hub"].rstrip("/")
+    kept = kept_at("ViT-B-32", "laion2b_s34b_b79k", tmp_path)  # asked before: only the hub is watched here
+    kept.parent.mkdir()
+    kept.write_text(json.dumps({"config": config, "tags": []}))
     told = refused("vit-b-32", tmp_path)
     assert told.endswith("has no safetensors weights; other formats are not read")
     assert {path.split("/resolve/")[0] for path in hub.asked} == {f"HEAD /{repository}"}

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.encoder.published import architectures, main, published
+from app.encoder.models import locate
+from app.encoder.published import architectures, kept_at, main, published
+from app.errors import StartupError
+from app.settings import Settings
 
 
 def test_all_architectures_are_known_by_name() -> None:
@@ -18,21 +21,29 @@ def test_all_architectures_are_known_by_name() -> None:
     assert architectures() == sorted(theirs)
 
 
-def test_it_is_asked_once_for_a_tag_and_the_answer_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_asked_once_for_a_tag_and_the_answer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
-    first = published("ViT-B-32", "laion2b_s34b_b79k", tmp_path)
+    cache = Settings().models  # which the servers of this run share
+    first = published("ViT-B-32", "laion2b_s34b_b79k", cache)
     theirs = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")
     assert first.config == json.loads(json.dumps({key: value for key, value in theirs.items() if key != "url"}))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert published("ViT-B-32", "laion2b_s34b_b79k", tmp_path) == first
+    assert published("ViT-B-32", "laion2b_s34b_b79k", cache) == first
 
 
 def test_a_tag_that_there_is_not_comes_with_those_there_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["published", "ViT-B-32", "no-such-tag"])
     main()
-    said = json.loads(capsys.readouterr().out)
+    answer = capsys.readouterr().out
+    said = json.loads(answer)
     assert said["config"] is None
     assert {"openai", "laion2b_s34b_b79k"} <= set(said["tags"])
+    kept = kept_at("ViT-B-32", "no-such-tag", tmp_path)
+    kept.parent.mkdir()
+    kept.write_text(answer)
+    with pytest.raises(StartupError, match="the tags of ViT-B-32 are openai") as refused:
+        locate("ViT-B-32/no-such-tag", tmp_path)
+    assert "\n" not in refused.value.detail

@@ -15,9 +15,6 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.app.web.watched import Watched
 from tests.pictures import picture
 from tests.servers import RunningServer, until
-from tests.uncovered import uncovered
-
-__all__ = ["uncovered"]
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

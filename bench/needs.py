@@ -107,7 +107,7 @@ def processor_seconds(pid: int) -> float:
 
 def until_worker(pid: int) -> None:
     """Until the worker has its model, too."""
-    while sum(proportional(member) for member, part in family(pid) if part == "worker") < 200 * MIB:
+    while sum(proportional(member) for member, part in family(pid) if part == "worker") < 90 * MIB:
         time.sleep(0.2)
     time.sleep(SETTLE_SECONDS)
 

@@ -35,7 +35,8 @@ def model() -> str:
 def compiled() -> Path:
     """The folder with both towers for OpenVINO, converted once."""
     from app.encoder.conversion import Recipe, converted
-    from app.encoder.weights import file_digest, locate
+    from app.encoder.models import locate
+    from app.encoder.weights import file_digest
 
     located = locate(model(), WORK)
     digest = file_digest(weights())

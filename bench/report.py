@@ -49,7 +49,7 @@ class Aim:
 
 
 AIMS = (
-    Aim("encoding pictures, batch 32: plain open_clip, torch fp32", "encode", "over open_clip, batch 32", 5),
+    Aim("encoding, batch 32: open_clip in torch fp32", "encode", "over open_clip, batch 32", 5),
     Aim("pictures in, 640×480: clip-retrieval", "peers", "640x480 pictures a second: ours over clip-retrieval", 4.5),
     Aim("pictures in, 12 megapixels: clip-retrieval", "peers", "12 MP pictures a second: ours over clip-retrieval", 3),
     Aim("text search, 1 caller: clip-retrieval", "peers", "1 caller, p50 ms: ours over clip-retrieval", 8),

@@ -11,7 +11,7 @@ from tests.servers import RunningServer
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/v1", "/v1/nothing", "/v2/images", "/v1/images/x/y/z", "/web/nothing.js", "/web/../app.py"]
+    "path", ["/nothing", "/v1", "/v1/nothing", "/v2/images", "/v1/images/x/y/z", "/web/none.js", "/web/../app.py"]
 )
 def test_an_unknown_address_is_not_found(path: str, server: RunningServer) -> None:
     refused(server.http.get(path), 404, "not_found")

@@ -2,6 +2,7 @@
 
     types      Ids, Embeddings, Scores, LogEntry, Manifest        errors    what can go wrong, drawn as a tree
     protocol   VectorIndex, SearchParams, Freezable               vectors   what a valid id or vector is
+    idset      IdSet: which ids a search may find
     exact      ExactIndex: every answer right, to the last bit    arrays    numpy arrays to a stream and back
     snapshot   save and load: atomic, verified, disposable        follower  applies the log in order
     factory    open_index, which names implementations           saver     when and beside whom to save

@@ -20,6 +20,7 @@ import numpy as np
 
 from index.arrays import read_array, write_array
 from index.errors import IndexClosed
+from index.idset import IdSet
 from index.protocol import Frozen, SearchParams, Sink
 from index.types import Embeddings, Ids, Manifest, Scores
 from index.vectors import check_ids, check_queries, check_vectors
@@ -33,6 +34,8 @@ BATCH_SCORES = 16 << 20
 DEAD_SHARE, DEAD_FREE = 0.25, 1024
 """Rows are swept when more than a quarter, and more than these, are dead: constant cost per mutation."""
 GROWTH = 1.5
+FEW = 8
+"""A selection of at most one row in so many is copied before it is compared."""
 WRITE_ROWS = 4096
 
 
@@ -52,6 +55,15 @@ class _View(NamedTuple):
         alive = np.ones(self.n, np.bool_)
         alive[self.dead] = False
         return np.flatnonzero(alive)
+
+    def only(self, among: IdSet) -> _View:
+        """The view in which no other ids live. Few rows are copied together; else the others count as dead."""
+        inside = among.contains(self.ids[: self.n])
+        inside[self.dead] = False
+        rows = np.flatnonzero(inside)
+        if len(rows) <= self.n // FEW:
+            return _View(self.vectors[rows], self.ids[rows], len(rows), np.empty(0, np.int64))
+        return self._replace(dead=np.flatnonzero(~inside))
 
 
 class ExactIndex:
@@ -112,12 +124,14 @@ class ExactIndex:
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The `k` best of all vectors for each of `queries` [n, d]: scores [n, k] and ids [n, k].
 
-        Best first, equal scores by lower id, padded with -inf and -1. `params` changes nothing here.
+        Best first, equal scores by lower id, padded with -inf and -1. Of `params` only `among` counts here.
         """
         check_queries(queries, self._d)
         if k < 0:
             raise ValueError(f"k is {k}, expected 0 or more")
         view = self._current()
+        if params is not None and params.among is not None:
+            view = view.only(params.among)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), -1, np.int64)
         found = min(k, view.ntotal)
@@ -244,7 +258,7 @@ def _best(view: _View, query: Embeddings, rough: Scores, k: int, margin: float) 
         rows = np.flatnonzero(rough > -np.inf)
     if not margin:
         scores = rough[rows]
-    elif len(rows) < view.n // 8:
+    elif len(rows) < view.n // FEW:
         scores = np.vecdot(view.vectors[rows], query)
     else:  # many near-equal vectors: do not copy them all
         scores = np.vecdot(view.vectors[: view.n], query)[rows]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, Self
 
+from index.idset import IdSet
 from index.types import Embeddings, Ids, Manifest, Scores
 
 
@@ -14,9 +15,15 @@ class SearchParams:
     """How one search is done. It travels with the call, so no caller changes another one's search.
 
     `exact`: compare with every vector, whatever the index could save. Exact indexes always do.
+    `among`: only these ids may be found; None: all. The answer holds k hits wherever k of them are inside.
+    `probes`, `rerank`: how many lists of a partitioned index are looked into, and how many candidates are compared
+    again with their whole vectors; None: what the index holds for enough. An index without such parts ignores them.
     """
 
     exact: bool = False
+    among: IdSet | None = None
+    probes: int | None = None
+    rerank: int | None = None
 
 
 class VectorIndex(Protocol):

@@ -11,6 +11,7 @@ import pytest
 
 from index.errors import IndexClosed, InvalidId, InvalidVector
 from index.exact import ExactIndex
+from index.idset import IdSet
 from index.protocol import SearchParams, VectorIndex
 from index.types import Embeddings
 from tests.index.oracle import nearest, numbers, unit
@@ -78,6 +79,30 @@ def test_search_takes_params_with_the_call(index: VectorIndex) -> None:
     exact = index.search(unit(2, D, seed=1), 5, SearchParams(exact=True))
     stored = dict(enumerate(unit(50, D)))
     np.testing.assert_array_equal(exact[1], nearest(stored, unit(2, D, seed=1), 5)[1])
+
+
+@pytest.mark.parametrize("share", [1, 2, 10, 250])
+@pytest.mark.parametrize("queries", [1, 9])
+def test_search_among_some_finds_the_best_of_these(index: VectorIndex, queries: int, share: int) -> None:
+    stored = dict(zip(range(0, 1500, 3), unit(500, D), strict=True))
+    index.add(np.arange(0, 1500, 3, dtype=np.int64), unit(500, D))
+    gone = numbers(0, 30, 750)
+    index.remove(gone)
+    for id in gone.tolist():
+        del stored[id]
+    wanted = np.arange(0, 1500, share, dtype=np.int64)
+    few = {id: vector for id, vector in stored.items() if id % share == 0}
+    asked = unit(queries, D, seed=1)
+    scores, ids = index.search(asked, 10, SearchParams(among=IdSet.of(wanted)))
+    expected = nearest(few, asked, 10)
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
+
+
+def test_search_among_ids_that_are_not_there_is_all_padding(index: VectorIndex) -> None:
+    index.add(numbers(1, 2), unit(2, D))
+    for among in (numbers(), numbers(7, 9_000_000)):
+        assert index.search(unit(1, D), 3, SearchParams(among=IdSet.of(among)))[1].tolist() == [[-1] * 3]
 
 
 def test_search_params_are_frozen() -> None:

@@ -28,7 +28,7 @@ from app.api.errors import told
 from app.api.form import receive
 from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, PartIn, SearchIn, SearchOut, Target
 from app.errors import BadRequest, PayloadTooLarge, Validation
-from app.search import Found, Part
+from app.search import Found, Part, Question
 from app.service import Service
 from app.words import weighted
 
@@ -63,7 +63,8 @@ async def search_words(
 ) -> SearchOut:
     """Find pictures, or texts, by words."""
     parts = [Part(text=text, weight=weight) for text, weight in weighted(checked_query(q, service))]
-    found = await lanes.queries.run(service.searcher.search, collection, parts, target, checked_k(k, service))
+    question = Question(parts, target, checked_k(k, service), collection)
+    found = await lanes.queries.run(service.searcher.search, question)
     return answer(service, found, target)
 
 
@@ -77,7 +78,8 @@ async def search_parts(service: ServiceDep, lanes: LanesDep, collection: Collect
     sent = any(part.image is not None for part in body.query)
     async with incoming(service, lanes) if sent else nullcontext() as folder:
         parts = await lanes.writes.run(asked, service, body.query, folder)
-        found = await lanes.queries.run(searcher.search, collection, parts, body.target, k)
+        question = Question(parts, body.target, k, collection)
+        found = await lanes.queries.run(searcher.search, question)
     return answer(service, found, body.target)
 
 
@@ -98,8 +100,8 @@ async def search_picture(
         k = checked_k(number(form.one("k"), k), service)
         target = chosen_target(form.one("target"), target)
         collection = checked_collection(form.one("collection") or collection)
-        parts = [Part(picture=form.file().path)]
-        found = await lanes.queries.run(searcher.search, collection, parts, target, k)
+        question = Question([Part(picture=form.file().path)], target, k, collection)
+        found = await lanes.queries.run(searcher.search, question)
     return answer(service, found, target)
 
 

@@ -13,7 +13,7 @@ from app.encoder.models import Located
 from app.encoder.protocol import Embeddings, Pixels
 from app.errors import ModelUnavailable, NotFound, StartupError
 from app.library import Library
-from app.search import Part
+from app.search import Part, Question
 from app.service import Service, archive_limits, check_golden, check_space, open_library, picture_limits
 from app.settings import Settings
 from app.store import collections, embeddings, leases
@@ -144,7 +144,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
 def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
     start(service)
     assert service.ready() == []
-    assert service.searcher.search("default", [Part(text="red")], "images", 3).hits == []
+    assert service.searcher.search(Question([Part(text="red")], k=3)).hits == []
     model = service.model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
@@ -152,7 +152,7 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
     with pytest.raises(NotFound):
         service.stats("other")
     with pytest.raises(NotFound):
-        service.searcher.search("other", [Part(text="red")], "images", 3)
+        service.searcher.search(Question([Part(text="red")], collection="other"))
 
 
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
@@ -176,7 +176,7 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     service.database.write(lambda c: leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
     assert service.settled([ready])
-    assert [hit.id for hit in service.searcher.search("default", [Part(text="red")], "images", 3).hits] == ["one"]
+    assert [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits] == ["one"]
 
 
 def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:

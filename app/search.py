@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -84,26 +85,26 @@ class _Encoded:
 
 @dataclass(slots=True, eq=False)
 class _Search:
-    """A question on its way: how many hits its index is asked for, and what came back."""
+    """A question on its way: how many hits the index is asked for, and what came back."""
 
     question: Question
-    index: VectorIndex
     params: SearchParams
     vector: Embeddings
     asked: int
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     hits: list[Hit] = field(default_factory=list)
+    searched: int = 0
+    refusal: SightlineError | None = None
 
     def kind(self) -> tuple[object, ...]:
-        """Equal for those that one search of an index can answer; half as many hits more go along."""
+        """Equal for those that one search of their index can answer; up to twice as many hits go along."""
         params = self.params
-        among = id(params.among)
-        return id(self.index), params.exact, params.probes, params.rerank, among, self.asked.bit_length()
+        return params.exact, params.probes, params.rerank, id(params.among), self.asked.bit_length()
 
     def short(self) -> bool:
         """Whether more must be asked for: rows were deleted, and the index holds others."""
-        return len(self.hits) < self.question.k and self.asked < self.index.ntotal
+        return len(self.hits) < self.question.k and self.asked < self.searched
 
 
 class Searcher:
@@ -115,13 +116,13 @@ class Searcher:
         encoder: Encoder,
         batcher: Batcher,
         pool: DecodePool,
-        index: Callable[[str, Target], VectorIndex],
+        use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
     ) -> None:
         self._database = database
         self._encoder = encoder
         self._batcher = batcher
         self._pool = pool
-        self._index = index
+        self._use = use
 
     def search(self, question: Question) -> Found:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Busy."""
@@ -139,28 +140,41 @@ class Searcher:
         encoded = self._encoded([part for question in questions for part in question.parts])
         begun = [attempt(partial(self._begin, question, encoded)) for question in questions]
         took = {"encode": time.perf_counter() - began, "search": 0.0, "fetch": 0.0}
-        searches = [one for one in begun if isinstance(one, _Search)]
-        waiting = searches
-        while waiting:
-            start = time.perf_counter()
-            ask(waiting)
-            middle = time.perf_counter()
-            self._fetch(waiting)
-            took["search"] += middle - start
-            took["fetch"] += time.perf_counter() - middle
-            waiting = [search for search in waiting if search.short()]
-            for search in waiting:
-                search.asked *= 4
+        together: dict[tuple[str, Target], list[_Search]] = {}
+        for one in begun:
+            if isinstance(one, _Search):
+                together.setdefault((one.question.collection, one.question.target), []).append(one)
+        for searches in together.values():
+            refusal = attempt(partial(self._run, searches, took))
+            for search in searches:
+                search.refusal = refusal
         took["total"] = time.perf_counter() - began
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
-        return [Found(one.hits, took_ms, one.index.ntotal) if isinstance(one, _Search) else one for one in begun]
+        return [
+            one.refusal or Found(one.hits, took_ms, one.searched) if isinstance(one, _Search) else one for one in begun
+        ]
 
     def _begin(self, question: Question, encoded: _Encoded) -> _Search:
-        """Find the index and the vector of a question. Raises Validation, NotFound, Rejected."""
-        index = self._index(question.collection, question.target)
+        """The question with its vector. Raises Validation, NotFound, Rejected."""
         params = SearchParams(exact=question.exact, probes=question.probes, rerank=question.rerank)
         vector = self._sum(question.collection, question.parts, encoded)
-        return _Search(question, index, params, vector, question.k + SPARE)
+        return _Search(question, params, vector, question.k + SPARE)
+
+    def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
+        """Search one index, one at a time of those that a call asks, and add to the seconds. Raises NotFound."""
+        question = searches[0].question
+        with self._use(question.collection, question.target) as index:
+            waiting = searches
+            while waiting:
+                start = time.perf_counter()
+                ask(index, waiting)
+                middle = time.perf_counter()
+                self._fetch(question.target, waiting)
+                took["search"] += middle - start
+                took["fetch"] += time.perf_counter() - middle
+                waiting = [search for search in waiting if search.short()]
+                for search in waiting:
+                    search.asked *= 4
 
     def embed(self, collection: str, parts: Sequence[Part]) -> Embeddings:
         """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
@@ -182,7 +196,8 @@ class Searcher:
 
     def classify(self, collection: str, part: Part, labels: Sequence[str], template: str) -> list[tuple[str, float]]:
         """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
-        self._index(collection, "images")  # which is there, or NotFound
+        with self._use(collection, "images"):  # which is there, or NotFound
+            pass
         sentences = [label.join(BLANK.split(template)) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._encode(sentences))
@@ -261,18 +276,16 @@ class Searcher:
             raise Validation(f"{target[:-1]} {id!r} has no vector (yet)")
         return np.frombuffer(vector, dtype="<f4")
 
-    def _fetch(self, searches: Sequence[_Search]) -> None:
+    def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
         """Give them their hits: the rows that are still there and ready, in the order of the scores."""
-        wanted: dict[Target, set[int]] = {"images": set(), "texts": set()}
+        wanted = {key for search in searches for key in search.keys.tolist() if key >= 0}
+        rows: Mapping[int, Image | Text]
+        if target == "images":
+            rows = self._database.read(lambda c: images.by_keys(c, wanted))
+        else:
+            rows = self._database.read(lambda c: texts.by_keys(c, wanted))
         for search in searches:
-            wanted[search.question.target].update(key for key in search.keys.tolist() if key >= 0)
-
-        def work(c: apsw.Connection) -> dict[Target, Mapping[int, Image | Text]]:
-            return {"images": images.by_keys(c, wanted["images"]), "texts": texts.by_keys(c, wanted["texts"])}
-
-        rows = self._database.read(work)
-        for search in searches:
-            search.hits = list(islice(hits_of(search, rows[search.question.target]), search.question.k))
+            search.hits = list(islice(hits_of(search, rows), search.question.k))
 
 
 def attempt(work: Callable[[], T]) -> T | SightlineError:
@@ -285,16 +298,17 @@ def attempt(work: Callable[[], T]) -> T | SightlineError:
         return error
 
 
-def ask(searches: Sequence[_Search]) -> None:
-    """Give them their scores and keys: one search of an index for all that may share it."""
+def ask(index: VectorIndex, searches: Sequence[_Search]) -> None:
+    """Give them their scores and keys: one search of the index for all that may share it."""
     groups: dict[tuple[object, ...], list[_Search]] = {}
     for search in searches:
         groups.setdefault(search.kind(), []).append(search)
     for group in groups.values():
-        first, most = group[0], max(search.asked for search in group)
-        scores, keys = first.index.search(np.stack([search.vector for search in group]), most, first.params)
+        most = max(search.asked for search in group)
+        scores, keys = index.search(np.stack([search.vector for search in group]), most, group[0].params)
         for n, search in enumerate(group):
             search.asked, search.scores, search.keys = most, scores[n], keys[n]
+            search.searched = index.ntotal
 
 
 def hits_of(search: _Search, rows: Mapping[int, Image | Text]) -> Iterator[Hit]:

@@ -7,9 +7,10 @@ that ask it in the same way, one look at the rows.
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -23,6 +24,7 @@ from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, checked
 from app.errors import Busy, NotFound, SightlineError, Validation
+from app.meters import Meters
 from app.store import embeddings, images, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
@@ -30,6 +32,7 @@ from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
 
 T = TypeVar("T")
+Note = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParams, int], None]
 
 SPARE = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 BLANK = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
@@ -94,6 +97,7 @@ class _Search:
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     hits: list[Hit] = field(default_factory=list)
+    ghosts: int = 0
     searched: int = 0
     refusal: SightlineError | None = None
 
@@ -117,12 +121,24 @@ class Searcher:
         batcher: Batcher,
         pool: DecodePool,
         use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
+        meters: Meters | None = None,
+        note: Note | None = None,
     ) -> None:
+        """`note` is told what an index was asked, once it has answered (see `Sampler.note`)."""
         self._database = database
         self._encoder = encoder
         self._batcher = batcher
         self._pool = pool
         self._use = use
+        self._meters = meters or Meters()
+        self._note = note
+        self._running = 0
+        self._lock = threading.Lock()  # of `_running`
+
+    @property
+    def running(self) -> int:
+        """How many calls are being answered right now."""
+        return self._running
 
     def search(self, question: Question) -> Found:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Busy."""
@@ -136,6 +152,20 @@ class Searcher:
 
         Raises Busy, and then none is answered.
         """
+        with self._counted():
+            return self._search_all(questions)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _search_all(self, questions: Sequence[Question]) -> list[Found | SightlineError]:
         began = time.perf_counter()
         encoded = self._encoded([part for question in questions for part in question.parts])
         begun = [attempt(partial(self._begin, question, encoded)) for question in questions]
@@ -149,6 +179,7 @@ class Searcher:
             for search in searches:
                 search.refusal = refusal
         took["total"] = time.perf_counter() - began
+        self._meters.searched(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [
             one.refusal or Found(one.hits, took_ms, one.searched) if isinstance(one, _Search) else one for one in begun
@@ -175,6 +206,11 @@ class Searcher:
                 waiting = [search for search in waiting if search.short()]
                 for search in waiting:
                     search.asked *= 4
+            for search in searches:
+                self._meters.ghosts(question.target, search.ghosts)
+                if self._note is not None:
+                    key = (question.collection, question.target)
+                    self._note(key, index, search.vector, search.params, search.question.k + SPARE)
 
     def embed(self, collection: str, parts: Sequence[Part]) -> Embeddings:
         """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
@@ -286,6 +322,7 @@ class Searcher:
             rows = self._database.read(lambda c: texts.by_keys(c, wanted))
         for search in searches:
             search.hits = list(islice(hits_of(search, rows), search.question.k))
+            search.ghosts = sum(key >= 0 and key not in rows for key in search.keys.tolist())
 
 
 def attempt(work: Callable[[], T]) -> T | SightlineError:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import apsw
 import numpy as np
@@ -24,10 +25,12 @@ from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
-from app.indexes import Indexes
+from app.indexes import TARGETS, Indexes
 from app.library import Library
 from app.media import Media
+from app.meters import Meters
 from app.owner import DataLock
+from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
 from app.store import collections, embeddings, images, jobs, leases, texts
@@ -154,6 +157,8 @@ class Service:
             self._lock.close()
             raise
         self.database = self.library.database
+        self.meters = Meters()
+        self.sampler = Sampler(settings.recall_target, self._busy)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
         self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         self._closing = threading.Event()
@@ -166,6 +171,7 @@ class Service:
             log.warning("attempts not forgotten: %s", error.detail)
         self._loading.start()
         self._sweeping.start()
+        self.sampler.start()
 
     def close(self) -> None:
         """Close everything; what was acknowledged is safe long before."""
@@ -173,6 +179,7 @@ class Service:
         for thread in (self._loading, self._sweeping):
             if thread.is_alive():
                 thread.join()
+        self.sampler.close()
         if (engine := self._engine) is not None:
             self._engine = None
             engine.batcher.close()
@@ -233,7 +240,7 @@ class Service:
             "collection": collection,
             "images": {**counted, "total": sum(counted.values())},
             "texts": text_count,
-            "index": None if self._engine is None else self._engine.indexes.stats(collection),
+            "index": self._index_stats(collection),
             "model": self.model(),
         }
 
@@ -252,6 +259,20 @@ class Service:
             "device": encoder.device,
             "runtime": encoder.runtime,
         }
+
+    def _index_stats(self, collection: str) -> dict[str, Any] | None:
+        if self._engine is None:
+            return None
+        told: dict[str, Any] = self._engine.indexes.stats(collection)
+        for target in TARGETS:
+            if target in told:
+                recall = self.sampler.recall((collection, target))
+                told[target]["recall"] = asdict(recall) if recall else None
+        return told
+
+    def _busy(self) -> bool:
+        """Whether somebody waits for the answer of a search."""
+        return self._engine is not None and self._engine.searcher.running > 0
 
     def _sweep(self) -> None:
         """Remove what killed processes left behind: uploads of no job, and files of no picture."""
@@ -280,7 +301,7 @@ class Service:
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             indexes = Indexes(self.database, space, settings.data_dir / "snapshots")
             indexes.open(DEFAULT_COLLECTION)
-            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use)
+            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
+    recall_target: float = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Measured recall@10 below which an approximate index looks harder; 0 measures alone.",
+    )
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
     archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")

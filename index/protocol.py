@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from index.idset import IdSet
 from index.types import Embeddings, Ids, Manifest, Scores
@@ -61,6 +61,25 @@ class VectorIndex(Protocol):
 
     def close(self) -> None:
         """Give memory and files back; may be called again. Every other method then raises IndexClosed."""
+        ...
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """What an approximate index can do besides: look harder.
+
+    `effort` 0 is what was measured as enough when it was built; each step doubles the probes and the depth of the
+    second comparison, up to all there are. `exact`: whether it finds everything now, whatever the effort.
+    """
+
+    @property
+    def effort(self) -> int: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    def set_effort(self, effort: int) -> None:
+        """Search with this effort from now on; what is out of bounds becomes the nearest bound."""
         ...
 
 

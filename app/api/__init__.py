@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import collections, demo, errors, images, jobs, search, system, texts
+from app.api import batch, collections, demo, errors, images, jobs, search, system, texts
 from app.api.metrics import Metrics
 from app.api.middleware import Envelope
 from app.api.threads import Lanes
@@ -49,6 +49,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(images.uploads, max_body_size=one_picture)
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
+    app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
     for module in (images, jobs, demo, texts, search, collections, system):
         app.include_router(module.router)
     add_page(app)

@@ -255,6 +255,15 @@ class PartIn(BaseModel):
         return sent[0]
 
 
+class ParamsIn(BaseModel):
+    """How hard an approximate index looks; an exact one ignores it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    probes: int | None = Field(None, ge=1, le=65_536, description="Lists of the index that are looked into.")
+    rerank: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
+
+
 class SearchIn(BaseModel):
     """A query of weighted parts."""
 
@@ -265,6 +274,28 @@ class SearchIn(BaseModel):
     k: int = Field(10, ge=1)
     collection: str | None = None
     filter: Any = Field(None, description="Not supported yet; sending one is an error.")
+    exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
+    params: ParamsIn | None = None
+
+
+class BatchIn(BaseModel):
+    """Up to 100 searches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100)]
+
+
+class RefusedOut(BaseModel):
+    """In the place of an answer: why there is none."""
+
+    error: ErrorOut
+
+
+class BatchOut(BaseModel):
+    """The answers, in the order of the searches."""
+
+    answers: list[SearchOut | RefusedOut]
 
 
 class ClassifyIn(BaseModel):

@@ -26,7 +26,7 @@ from app.api.depends import (
 )
 from app.api.errors import told
 from app.api.form import receive
-from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, PartIn, SearchIn, SearchOut, Target
+from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, ParamsIn, PartIn, SearchIn, SearchOut, Target
 from app.errors import BadRequest, PayloadTooLarge, Validation
 from app.search import Found, Part, Question
 from app.service import Service
@@ -60,10 +60,11 @@ async def search_words(
     ],
     k: Annotated[int, Query(description="How many hits.")] = 10,
     target: Target = "images",
+    exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
 ) -> SearchOut:
     """Find pictures, or texts, by words."""
     parts = [Part(text=text, weight=weight) for text, weight in weighted(checked_query(q, service))]
-    question = Question(parts, target, checked_k(k, service), collection)
+    question = Question(parts, target, checked_k(k, service), collection, exact)
     found = await lanes.queries.run(service.searcher.search, question)
     return answer(service, found, target)
 
@@ -71,14 +72,10 @@ async def search_words(
 @queries.post("/search")
 async def search_parts(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: SearchIn) -> SearchOut:
     """Find by several parts at once: words, pictures, ids and vectors, each with its weight."""
-    refuse_filter(body.filter)
-    collection = checked_collection(body.collection or collection)
-    k = checked_k(body.k, service)
     searcher = service.searcher
     sent = any(part.image is not None for part in body.query)
     async with incoming(service, lanes) if sent else nullcontext() as folder:
-        parts = await lanes.writes.run(asked, service, body.query, folder)
-        question = Question(parts, body.target, k, collection)
+        question = await lanes.writes.run(asked, service, body, collection, folder)
         found = await lanes.queries.run(searcher.search, question)
     return answer(service, found, body.target)
 
@@ -138,7 +135,17 @@ def answer(service: Service, found: Found, target: Target) -> SearchOut:
     )
 
 
-def asked(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[Part]:
+def asked(service: Service, search: SearchIn, collection: str, folder: Path | None) -> Question:
+    """The question of a body, checked; without a collection of its own it is about `collection`. Raises Validation."""
+    refuse_filter(search.filter)
+    collection = checked_collection(search.collection or collection)
+    k = checked_k(search.k, service)
+    parts = parts_of(service, search.query, folder)
+    hard = search.params or ParamsIn()
+    return Question(parts, search.target, k, collection, search.exact, hard.probes, hard.rerank)
+
+
+def parts_of(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[Part]:
     """The parts of a query, checked; pictures are written to `folder` (None when there are none). Raises Validation."""
     parts = []
     for n, part in enumerate(query):

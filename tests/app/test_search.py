@@ -276,6 +276,26 @@ def test_many_questions_are_filled_up_when_rows_were_deleted(database: Database,
     world.batcher.close()
 
 
+def test_what_an_index_was_asked_is_noted_once_it_has_answered(world: World, pool: DecodePool) -> None:
+    noted: list[Any] = []
+    searcher = Searcher(
+        world.database,
+        ENCODER,
+        world.batcher,
+        pool,
+        lambda _, target: nullcontext(world.indexes[target]),
+        note=lambda *told: noted.append((told, searcher.running)),
+    )
+    searcher.search_all([Question([Part(text="red")], k=3), Question([Part(text="blue")], "texts", 4, exact=True)])
+    searcher.search_all([Question([Part(image_id="unknown")])])
+    (images_, running), (texts_, _) = noted
+    assert images_[:2] == (("default", "images"), world.indexes["images"])
+    np.testing.assert_array_equal(images_[2], ENCODER.encode_texts(["red"])[0])
+    assert images_[3:] == (SearchParams(), 3 + SPARE)
+    assert texts_[3:] == (SearchParams(exact=True), 4 + SPARE)
+    assert (running, searcher.running) == (1, 0)
+
+
 def test_a_row_of_another_collection_is_never_an_answer(world: World) -> None:
     def work(c: Any) -> int:
         c.execute("INSERT INTO collections (name, created_at) VALUES ('elsewhere', '2026-01-01T00:00:00Z')")

@@ -135,6 +135,23 @@ class Library:
 
         return self.database.write(work)
 
+    def add_urls(self, collection: str, folder: Path, count: int) -> Job:
+        """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
+        self.require_room()
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "urls")
+            jobs.add_source(c, id, 0, "folder", "", count, "urls")
+            with translated():
+                folder.replace(self.media.upload(id, 0))
+            sync_folder(self.media.incoming)
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self.database.write(work)
+
     def get(self, collection: str, id: str) -> Image:
         """The picture of this id."""
         image = self.database.read(lambda c: images.get(c, collection, id))

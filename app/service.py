@@ -24,6 +24,8 @@ from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
+from app.fetch.addresses import Policy
+from app.fetch.fetcher import Fetcher, FetchLimits
 from app.library import Library
 from app.media import Media
 from app.owner import DataLock
@@ -78,6 +80,17 @@ def picture_limits(settings: Settings) -> PictureLimits:
 def archive_limits(settings: Settings) -> ArchiveLimits:
     """The limits of an archive."""
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+
+
+def open_fetcher(settings: Settings) -> Fetcher | None:
+    """What fetches pictures by URL; None where that is not allowed. Raises StartupError for networks that are none."""
+    if not settings.fetch:
+        return None
+    try:
+        policy = Policy([text for text in settings.fetch_also.split(",") if text.strip()])
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
+    return Fetcher(policy, FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
 
 
 def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:

@@ -74,6 +74,12 @@ class Settings(BaseSettings):
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
+    fetch: bool = Field(False, description="Take pictures by URL, from public addresses only.")
+    fetch_also: str = Field(
+        "", description="Addresses and networks, separated by commas, that URLs may lead to though they are not public."
+    )
+    fetch_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for fetching one picture by URL.")
+    max_urls: int = Field(1_000_000, ge=1, description="Most URLs of one request.")
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
     archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")

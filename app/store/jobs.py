@@ -34,6 +34,7 @@ class Source:
     collection: str
     imported: int
     attempts: int
+    origin: str | None = None
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -155,10 +156,13 @@ def settle(c: apsw.Connection, id: str) -> None:
     )
 
 
-def add_source(c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int) -> None:
-    """An upload to be taken in; the job does not end before it is."""
+def add_source(
+    c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int, origin: str | None = None
+) -> None:
+    """An upload to be taken in; the job does not end before it is. Of `origin` 'urls' it lists what to fetch."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending) VALUES (?, ?, ?, ?, ?)", (job_id, n, kind, name, pending)
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin) VALUES (?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin),
     )
 
 
@@ -169,7 +173,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
     """
     row = fetch_one(
         c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts FROM sources s"
+        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin FROM sources s"
         " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
         " ORDER BY j.created_at, s.n LIMIT 1",
         (owner,),
@@ -181,7 +185,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1)
+    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1, row[7])
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:

@@ -30,7 +30,7 @@ from app.media import Media
 from app.owner import DataLock
 from app.search import Searcher
 from app.settings import Settings
-from app.store import collections, embeddings, images, jobs, leases, texts
+from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, Status, Target
 
@@ -254,8 +254,11 @@ class Service:
         }
 
     def _sweep(self) -> None:
-        """Remove what killed processes left behind: uploads of no job, and files of no picture."""
+        """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
+        picture."""
         try:
+            for id in self.database.read(steering.dropping):
+                self.library.drop_items(id)
             waiting = self.database.read(jobs.sources)
             names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
             removed = self.library.media.sweep(names, SWEEP_GRACE)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2 as httpx
 import pytest
+from rich.console import Console
 
+from app.client import Client
+from app.ingest import ingest_urls
 from tests.app.api.asking import found, fresh, refused
 from tests.app.fetch.servers import WebServer, content, status
 from tests.servers import RunningServer
@@ -47,7 +51,7 @@ def items(server: RunningServer, id: str) -> list[tuple[str, str, str | None]]:
 def test_pictures_come_by_url_with_what_is_said_of_them(fetching: RunningServer, web: WebServer) -> None:
     red = fresh("red")
     web.pages |= {"/red": content(red), "/moved": status(302, Location="/red"), "/words": content(b"no picture")}
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"url": f"{web.url}/red", "id": "by-url", "caption": "红", "tags": ["t"], "metadata": {"n": 1}},
         {"url": f"{web.url}/moved"},
         {"url": f"{web.url}/words"},
@@ -91,6 +95,15 @@ def test_long_lists_come_line_by_line_and_a_second_time_cost_no_download(
     second = fetching.wait_job(lines(fetching, text).json()["id"])
     assert (second["total"], second["duplicates"]) == (150, 150)
     assert web.headers["/many/7"]["If-None-Match"] == '"7"'
+
+
+def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:
+    web.pages["/cli"] = content(fresh("blue"))
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest_urls(client, [f"{web.url}/cli\n", "\n", '{"url": "http://10.0.0.1/"}'], Console(file=out)) == 1
+    assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
+    assert "url_not_allowed" in out.getvalue()
 
 
 @pytest.mark.parametrize(

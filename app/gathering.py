@@ -1,4 +1,4 @@
-"""Gathering: brings the members of a URL list into a folder, a few at a time."""
+"""Gathering: brings what a list of URLs, or a folder of this machine, holds to where it can be taken in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.errors import SightlineError, UrlNotAllowed, Validation, translated
+from app.decode.limits import PictureLimits
+from app.errors import Rejected, SightlineError, UrlNotAllowed, Validation, translated
 from app.fetch.fetcher import Fetcher, Got, Wanted
+from app.folders import Roots, copy, parts, pictures, tag, text_of
 from app.media import Media, discard, sync_folder
 from app.store import origins
 from app.store.database import Database
@@ -19,24 +22,70 @@ from app.store.origins import Known
 
 OFF = UrlNotAllowed("this server takes no pictures by URL; its operator may allow it (SIGHTLINE_FETCH)")
 FOLDER = "fetched"
+MANIFEST = "manifest.jsonl"
+NOWHERE = Roots(())
+LOOK = 1_000  # files of a folder that are looked up at once
 
 
 class Gathering:
-    """Fetches what a manifest names. Bytes that are here already, by their ETag, do not come again."""
+    """Reads what a manifest names. Bytes that are here already, by their tag, do not come again."""
 
-    def __init__(self, database: Database, media: Media, fetcher: Fetcher | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        media: Media,
+        fetcher: Fetcher | None,
+        roots: Roots = NOWHERE,
+        most: int = PictureLimits().max_bytes,
+    ) -> None:
         self._database = database
         self._media = media
         self._fetcher = fetcher
+        self._roots = roots
+        self._most = most
+
+    def scan(self, folder: Path, named: str, collection: str) -> None:
+        """Write the manifest of `folder`: the pictures below the folder `named` that are new or have changed.
+
+        Raises Validation when that may not be read (any more).
+        """
+        root = self._roots.folder(named)
+        with translated(), open(folder / f"{MANIFEST}.new", "w", encoding="utf-8") as file:
+            for part in parts(pictures(root), LOOK):
+                origins_of = {f"file:{text_of(path)}": path for path in part}
+                held = self._database.read(partial(origins.held, collection=collection, origins=list(origins_of)))
+                for origin, path in origins_of.items():
+                    if held.get(origin, "") != tag(path):
+                        name = text_of(path.relative_to(root.parent))
+                        file.write(json.dumps({"name": name, "origin": origin, "path": str(path)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with translated():
+            Path(file.name).replace(folder / MANIFEST)
+            sync_folder(folder)
 
     def bring(self, folder: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The lines, each with the `file` in `folder` that its `url` gave and its `tag`, or with the `error`."""
-        if self._fetcher is None:
-            return [failed(line, OFF) for line in lines]
+        """The lines, each with the `file` in `folder` that its `url` or `path` gave and a `tag`, or with an `error`."""
         target = folder / FOLDER
         discard(target)
         with translated():
             target.mkdir()
+        if lines and "path" in lines[0]:
+            return [self._copied(line, target / str(n)) for n, line in enumerate(lines)]
+        return self._fetched(target, lines)
+
+    def _copied(self, line: dict[str, Any], target: Path) -> dict[str, Any]:
+        path = Path(line["path"])
+        try:
+            self._roots.folder(str(path.parent))  # once more: a link may have come between
+            found = copy(path, target, self._most)
+        except (Rejected, Validation) as error:
+            return failed(line, error)
+        return {**line, "file": f"{FOLDER}/{target.name}", "tag": found}
+
+    def _fetched(self, target: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self._fetcher is None:
+            return [failed(line, OFF) for line in lines]
         urls = [str(line["url"]) for line in lines]
         before = self._database.read(lambda c: origins.known(c, urls))
         wanted = [
@@ -71,7 +120,7 @@ def write_list(folder: Path, items: Iterable[dict[str, Any]], most: int) -> int:
     Each has a `name` and a `url`. Raises Validation for none, and for more than `most`.
     """
     count = 0
-    with translated(), open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
+    with translated(), open(folder / MANIFEST, "w", encoding="utf-8") as file:
         for item in islice(items, most + 1):
             count += 1
             file.write(json.dumps(item) + "\n")
@@ -87,7 +136,7 @@ def brought(line: dict[str, Any], got: Got) -> dict[str, Any]:
     """A line of the manifest with what became of it."""
     if got.error is not None:
         return failed(line, got.error)
-    return {**line, "file": f"{FOLDER}/{got.wanted.path.name}", "tag": got.etag}
+    return {**line, "file": f"{FOLDER}/{got.wanted.path.name}", "tag": got.etag, "origin": line["url"]}
 
 
 def failed(line: dict[str, Any], error: SightlineError) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.description import Description
 from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
-from app.fetch.fetcher import Fetcher
 from app.gathering import Gathering
 from app.library import Library
 from app.media import Saved, discard
@@ -48,7 +47,7 @@ class Member:
     saved: Saved | None = None
     new: NewImage | None = None
     error: ItemError | None = None
-    origin: tuple[str, Known] | None = None  # the URL that gave it, and what to remember of that
+    origin: tuple[str, Known] | None = None  # where it came from, and what to remember of that
 
 
 class Importer:
@@ -62,7 +61,7 @@ class Importer:
         seconds: float,
         lease: float,
         attempts: int,
-        fetcher: Fetcher | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
@@ -72,7 +71,7 @@ class Importer:
         self._seconds = seconds
         self._lease = lease
         self._attempts = attempts
-        self._gathering = Gathering(self._database, self._media, fetcher)
+        self._gathering = gathering or Gathering(self._database, self._media, None)
         self._changed = self._database.watch()
 
     def run(self, owner: str, stopping: threading.Event) -> None:
@@ -122,6 +121,12 @@ class Importer:
     def _folder(self, source: Source) -> Path:
         """The folder of members, expanding the archive first if that has not been done."""
         upload = self._media.upload(source.job_id, source.n)
+        if source.origin == "folder":
+            with translated():
+                upload.mkdir(exist_ok=True)
+            if not (upload / "manifest.jsonl").exists():
+                self._gathering.scan(upload, source.name, source.collection)
+            return upload
         if source.kind == "folder":
             return upload
         members = upload.with_name(upload.name + ".members")
@@ -153,7 +158,7 @@ class Importer:
                 metadata=line.get("metadata") or {},
                 source=name,
             )
-            origin = (line["url"], Known(line["tag"], saved.sha256)) if line.get("tag") else None
+            origin = (line["origin"], Known(line["tag"], saved.sha256)) if line.get("tag") else None
             return Member(name, saved, self._library.describe(saved, said), origin=origin)
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.client import Client, ServerError
+from app.folders import looks_like_picture
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 BULK_FILES = 500
 BULK_BYTES = 64 << 20
@@ -148,7 +148,7 @@ def found(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 def taken(path: Path) -> bool:
     """Whether a file of a folder looks like something to load."""
-    return path.suffix.lower() in PICTURES or path.name.lower().endswith(ARCHIVES)
+    return looks_like_picture(path.name) or path.name.lower().endswith(ARCHIVES)
 
 
 def hidden(path: Path) -> bool:

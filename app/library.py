@@ -152,6 +152,20 @@ class Library:
 
         return self.database.write(work)
 
+    def add_folder(self, collection: str, folder: Path) -> Job:
+        """Take a folder of this machine, all of it or what is new; a worker reads it."""
+        self.require_room()
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "folder")
+            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self.database.write(work)
+
     def get(self, collection: str, id: str) -> Image:
         """The picture of this id."""
         image = self.database.read(lambda c: images.get(c, collection, id))

@@ -26,6 +26,8 @@ from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
+from app.folders import Roots
+from app.gathering import Gathering
 from app.indexes import Indexes
 from app.library import Library
 from app.media import Media
@@ -78,15 +80,33 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
 
 
+def open_roots(settings: Settings) -> Roots:
+    """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
+    try:
+        return Roots.of(settings.folders)
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+
+
+def open_gathering(settings: Settings, library: Library) -> Gathering:
+    """What brings pictures by URL and from folders of this machine."""
+    fetcher, roots = open_fetcher(settings), open_roots(settings)
+    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+
+
 def open_fetcher(settings: Settings) -> Fetcher | None:
-    """What fetches pictures by URL; None where that is not allowed. Raises StartupError for networks that are none."""
+    """What fetches pictures by URL; None where that is not allowed."""
     if not settings.fetch:
         return None
+    return Fetcher(open_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+
+
+def open_policy(settings: Settings) -> Policy:
+    """Which addresses URLs may lead to. Raises StartupError for networks that are none."""
     try:
-        policy = Policy([text for text in settings.fetch_also.split(",") if text.strip()])
+        return Policy([text for text in settings.fetch_also.split(",") if text.strip()])
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
-    return Fetcher(policy, FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
 
 
 def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
@@ -159,6 +179,8 @@ class Service:
         self._located = located
         self._engine: Engine | None = None
         self.fatal: SightlineError | None = None
+        self.roots = open_roots(settings)
+        open_policy(settings)  # what is wrong with it should not be told by the first worker
         self._lock = lock(settings)
         try:
             self.library = open_library(settings)

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
         "", description="Addresses and networks, separated by commas, that URLs may lead to though they are not public."
     )
     fetch_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for fetching one picture by URL.")
+    folders: str = Field(
+        "", description="Folders of this machine, separated by colons, that pictures may be taken from by their path."
+    )
     max_urls: int = Field(1_000_000, ge=1, description="Most URLs of one request.")
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")

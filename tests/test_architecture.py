@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.service", "app.importer", "app.ingest"),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.client", "app.options"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
-    ("app.settings", "app.process", "app.logs", "app.clock", "app.samples", "app.words"),
+    ("app.settings", "app.process", "app.logs", "app.clock", "app.samples", "app.words", "app.folders"),
     ("app.errors",),
     ("app.types",),
     ("app",),

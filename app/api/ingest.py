@@ -1,11 +1,11 @@
-"""Pictures that the server gets by itself: from URLs."""
+"""Pictures that the server gets by itself: from URLs, and from folders of its machine."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO
 
 import anyio
 from fastapi import APIRouter, Request
@@ -16,6 +16,7 @@ from app.api.errors import told
 from app.api.schemas import JobOut
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
 from app.gathering import OFF, write_list
+from app.settings import Settings
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
 
@@ -40,8 +41,8 @@ class IngestIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: Literal["urls"]
-    items: Annotated[list[UrlIn], Field(min_length=1)]
+    source: Annotated[str, Field(description='"urls", or "folder:" and the path of a folder on the server.')]
+    items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
 
 
@@ -60,13 +61,12 @@ BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["item
 
 @router.post("/ingest", status_code=202, openapi_extra=BODY)
 async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> JobOut:
-    """Take pictures by URL: JSON with `items`, or one item a line (NDJSON) for long lists. A job fetches them.
+    """Take pictures by URL (JSON with `items`, or one item a line), or from a folder of the server, by a job.
 
-    Off unless the operator allows it (`SIGHTLINE_FETCH`).
+    URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); folders are those that he lists
+    (`SIGHTLINE_FOLDERS`), and of a folder what is new or has changed since it was taken last.
     """
     settings = service.settings
-    if not settings.fetch:
-        raise OFF
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in ("application/json", *LINES):
         raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
@@ -76,8 +76,13 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
             await received(request, body, settings.max_json_bytes)
             asked = await lanes.writes.run(read, body)
             collection = checked_collection(asked.collection or collection)
+            if (path := folder_of(asked)) is not None:
+                place = await lanes.writes.run(service.roots.folder, path)
+                return JobOut.of(await lanes.writes.run(service.library.add_folder, collection, place))
+            require_fetching(settings)
             count = await lanes.writes.run(listed, folder, asked.items, settings.max_urls)
         else:
+            require_fetching(settings)
             await received(request, body, settings.max_upload_bytes)
             count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
         job = await lanes.writes.run(service.library.add_urls, collection, folder, count)
@@ -94,6 +99,24 @@ async def received(request: Request, path: Path, most: int) -> None:
                 if size > most:
                     raise PayloadTooLarge(f"this body may have {most} bytes; send longer lists as {LINES[0]}")
                 await file.write(part)
+
+
+def folder_of(asked: IngestIn) -> str | None:
+    """The path of the folder that is asked for; None for URLs. Raises Validation for anything else."""
+    kind, _, path = asked.source.partition(":")
+    if kind == "folder":
+        if asked.items:
+            raise Validation("items belong to the source urls")
+        return path
+    if asked.source != "urls":
+        raise Validation('source must be "urls" or "folder:" and a path')
+    return None
+
+
+def require_fetching(settings: Settings) -> None:
+    """Raise UrlNotAllowed unless the operator allows URLs."""
+    if not settings.fetch:
+        raise OFF
 
 
 def read(body: Path) -> IngestIn:

@@ -9,6 +9,7 @@ import pytest
 from app.errors import Validation
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher
+from app.folders import Roots
 from app.gathering import FOLDER, OFF, Gathering, write_list
 from app.library import Library
 from app.store import origins
@@ -78,6 +79,49 @@ def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
     (line,) = gathering.bring(tmp_path, [{"name": "1", "url": url}])
     assert (tmp_path / line["file"]).read_bytes() == RED
     assert web.asked["/a"] == 2
+
+
+def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp_path: Path) -> None:
+    album, work = tmp_path / "album", tmp_path / "work"
+    album.mkdir()
+    work.mkdir()
+    for name, bytes in (("red.png", RED), ("blue.png", BLUE)):
+        (album / name).write_bytes(bytes)
+    gathering = Gathering(library.database, library.media, None, Roots((tmp_path,)))
+
+    def scanned(collection: str = "default") -> list[str]:
+        gathering.scan(work, str(album), collection)
+        lines = [json.loads(line) for line in (work / "manifest.jsonl").read_text().splitlines()]
+        for line in gathering.bring(work, lines):
+            bytes = (work / line["file"]).read_bytes()
+            assert bytes == Path(line["path"]).read_bytes()
+            known = Known(line["tag"], add(library, bytes).image.sha256)
+            library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+        return [line["name"] for line in lines]
+
+    assert scanned() == ["album/blue.png", "album/red.png"]
+    assert scanned() == []
+    assert scanned("other") == ["album/blue.png", "album/red.png"]
+    (album / "red.png").write_bytes(picture("green"))
+    assert scanned() == ["album/red.png"]
+    library.delete("default", add(library, BLUE).image.id)
+    assert scanned() == ["album/blue.png"]
+
+
+def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(library: Library, tmp_path: Path) -> None:
+    album, secret = tmp_path / "album", tmp_path / "secret"
+    for folder in (album, secret):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(RED)
+    gathering = Gathering(library.database, library.media, None, Roots((album,)), most=len(RED))
+    (album / "large.png").write_bytes(RED + b"x")
+    (album / "link.png").symlink_to(secret / "a.png")
+    names = ("gone.png", "large.png", "link.png", "../secret/a.png")
+    lines = [{"name": name, "origin": name, "path": str(album / name)} for name in names]
+    codes = [line["error"]["code"] for line in gathering.bring(tmp_path, lines)]
+    assert codes == ["url_unreachable", "image_too_large", "url_unreachable", "validation"]
+    with pytest.raises(Validation):
+        gathering.scan(tmp_path, str(secret), "default")
 
 
 def test_nothing_is_fetched_where_that_is_not_allowed(library: Library, tmp_path: Path) -> None:

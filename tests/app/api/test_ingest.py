@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
@@ -31,7 +32,16 @@ def web() -> Iterator[WebServer]:
 def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that may fetch from the loopback."""
     folder = tmp_path_factory.mktemp("fetching")
-    with RunningServer(folder, fetch=True, fetch_also="127.0.0.1", max_urls=500, fetch_seconds=5) as running:
+    album = tmp_path_factory.mktemp("albums")
+    settings: dict[str, Any] = {
+        "fetch": True,
+        "fetch_also": "127.0.0.1",
+        "max_urls": 500,
+        "fetch_seconds": 5,
+        "folders": album,
+    }
+    with RunningServer(folder, **settings) as running:
+        running.album = album  # type: ignore[attr-defined]
         yield running
 
 
@@ -95,6 +105,32 @@ def test_long_lists_come_line_by_line_and_a_second_time_cost_no_download(
     second = fetching.wait_job(lines(fetching, text).json()["id"])
     assert (second["total"], second["duplicates"]) == (150, 150)
     assert web.headers["/many/7"]["If-None-Match"] == '"7"'
+
+
+def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: RunningServer) -> None:
+    album: Path = fetching.album  # type: ignore[attr-defined]
+    for n in range(3):
+        (album / f"{n}.png").write_bytes(fresh("blue"))
+    (album / "3.png").write_bytes(b"no picture")
+    (album / "notes.txt").write_bytes(b"x")
+
+    def take(path: Path = album) -> dict[str, Any]:
+        answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
+        assert answer.status_code == 202, answer.text
+        return fetching.wait_job(answer.json()["id"])
+
+    first = take()
+    assert [first[name] for name in ("kind", "state", "total", "done", "failed")] == ["folder", "succeeded", 4, 3, 1]
+    assert items(fetching, first["id"])[0] == (f"{album.name}/0.png", "done", None)
+    (album / "1.png").write_bytes(fresh("green"))
+    again = take()
+    assert [again[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 2, 1, 1]
+    assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
+    (album / "1.png").unlink()
+    assert take()["total"] == 1
+    for path in ("/etc", "relative", f"{album}/.."):
+        answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
+        refused(answer, 422, "validation")
 
 
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:

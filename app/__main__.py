@@ -138,6 +138,26 @@ def verify(**given: Any) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options("data_dir")
+def backup(folder: Path, **given: Any) -> None:
+    """Copy everything that was acknowledged into FOLDER, beside a server or without one; again, what is new."""
+    from app.backup import backup as run
+
+    run(settings_from(given).data_dir, folder, Console())
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options("data_dir")
+def restore(folder: Path, **given: Any) -> None:
+    """Make an empty data directory what the backup in FOLDER holds; a damaged one is refused before that."""
+    from app.backup import restore as run
+
+    run(settings_from(given).data_dir, folder, Console())
+
+
+@main.command()
 @options(*DATA, *LOGS)
 def reembed(**given: Any) -> None:
     """Give a data directory to another model: its pictures are encoded anew by the next server."""

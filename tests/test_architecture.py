@@ -14,7 +14,7 @@ FILES = sorted(path for package in ("app", "index") for path in (ROOT / package)
 # From the top down. A module imports from lower floors, and from its own package. The longest name counts.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.__main__",),
-    ("app.server", "app.work", "app.reembed", "app.verify", "app.demo"),
+    ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest"),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.client", "app.options"),

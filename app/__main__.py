@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -61,17 +61,23 @@ def worker(parent: int | None, **given: Any) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True)
+@click.argument("paths", nargs=-1)
+@click.option(
+    "--urls", type=click.File("r", encoding="utf-8"), help="Load what this file lists, a URL or a JSON object a line."
+)
 @options("server")
-def ingest(paths: tuple[str, ...], **given: Any) -> None:
+def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
     Exits with 1, and a table of why, when an item failed.
     """
     from app.ingest import ingest as run
+    from app.ingest import ingest_urls
 
+    if bool(paths) == (urls is not None):
+        raise click.UsageError("give either paths or --urls")
     with Client(settings_from(given).server) as client:
-        sys.exit(run(client, paths, Console()))
+        sys.exit(ingest_urls(client, urls, Console()) if urls else run(client, paths, Console()))
 
 
 @main.command()
@@ -129,6 +135,26 @@ def verify(**given: Any) -> None:
     from app.verify import verify as run
 
     sys.exit(run(settings_from(given).data_dir, Console()))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options("data_dir")
+def backup(folder: Path, **given: Any) -> None:
+    """Copy everything that was acknowledged into FOLDER, beside a server or without one; again, what is new."""
+    from app.backup import backup as run
+
+    run(settings_from(given).data_dir, folder, Console())
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options("data_dir")
+def restore(folder: Path, **given: Any) -> None:
+    """Make an empty data directory what the backup in FOLDER holds; a damaged one is refused before that."""
+    from app.backup import restore as run
+
+    run(settings_from(given).data_dir, folder, Console())
 
 
 @main.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -59,6 +60,16 @@ class Client:
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
+
+    def urls(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Have the server fetch these; returns the Job. Waits while the server's queue is full."""
+        lines = "".join(json.dumps(item) + "\n" for item in items).encode()
+        headers = {"Content-Type": "application/x-ndjson"}
+        while True:
+            try:
+                return self._call("POST", "/v1/images/ingest", content=lines, headers=headers, timeout=UPLOAD_SECONDS)
+            except QueueIsFull as full:
+                time.sleep(full.seconds)
 
     def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Store up to 1,000 texts."""

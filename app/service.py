@@ -25,6 +25,10 @@ from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
+from app.fetch.addresses import Policy
+from app.fetch.fetcher import Fetcher, FetchLimits
+from app.folders import Roots
+from app.gathering import Gathering
 from app.indexes import TARGETS, Indexes
 from app.library import Library
 from app.media import Media
@@ -33,7 +37,7 @@ from app.owner import DataLock
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
-from app.store import collections, embeddings, images, jobs, leases, texts
+from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, Status, Target
 
@@ -77,6 +81,35 @@ def picture_limits(settings: Settings) -> PictureLimits:
 def archive_limits(settings: Settings) -> ArchiveLimits:
     """The limits of an archive."""
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+
+
+def open_roots(settings: Settings) -> Roots:
+    """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
+    try:
+        return Roots.of(settings.folders)
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+
+
+def open_gathering(settings: Settings, library: Library) -> Gathering:
+    """What brings pictures by URL and from folders of this machine."""
+    fetcher, roots = open_fetcher(settings), open_roots(settings)
+    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+
+
+def open_fetcher(settings: Settings) -> Fetcher | None:
+    """What fetches pictures by URL; None where that is not allowed."""
+    if not settings.fetch:
+        return None
+    return Fetcher(open_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+
+
+def open_policy(settings: Settings) -> Policy:
+    """Which addresses URLs may lead to. Raises StartupError for networks that are none."""
+    try:
+        return Policy([text for text in settings.fetch_also.split(",") if text.strip()])
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
 
 
 def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
@@ -149,6 +182,8 @@ class Service:
         self._located = located
         self._engine: Engine | None = None
         self.fatal: SightlineError | None = None
+        self.roots = open_roots(settings)
+        open_policy(settings)  # what is wrong with it should not be told by the first worker
         self._lock = lock(settings)
         try:
             self.library = open_library(settings)
@@ -275,8 +310,11 @@ class Service:
         return self._engine is not None and self._engine.searcher.running > 0
 
     def _sweep(self) -> None:
-        """Remove what killed processes left behind: uploads of no job, and files of no picture."""
+        """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
+        picture."""
         try:
+            for id in self.database.read(steering.dropping):
+                self.library.drop_items(id)
             waiting = self.database.read(jobs.sources)
             names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
             removed = self.library.media.sweep(names, SWEEP_GRACE)

@@ -80,6 +80,15 @@ class Settings(BaseSettings):
         le=1,
         description="Measured recall@10 below which an approximate index looks harder; 0 measures alone.",
     )
+    fetch: bool = Field(False, description="Take pictures by URL, from public addresses only.")
+    fetch_also: str = Field(
+        "", description="Addresses and networks, separated by commas, that URLs may lead to though they are not public."
+    )
+    fetch_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for fetching one picture by URL.")
+    folders: str = Field(
+        "", description="Folders of this machine, separated by colons, that pictures may be taken from by their path."
+    )
+    max_urls: int = Field(1_000_000, ge=1, description="Most URLs of one request.")
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
     archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")

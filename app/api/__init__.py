@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import batch, collections, demo, errors, images, jobs, search, system, texts
+from app.api import batch, collections, demo, errors, images, ingest, jobs, search, system, texts
 from app.api.metrics import Metrics
 from app.api.middleware import Envelope
 from app.api.threads import Lanes
@@ -46,6 +46,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.metrics = Metrics(service)
     one_picture = settings.max_image_bytes + OVERHEAD
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
+    app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)
     app.include_router(images.uploads, max_body_size=one_picture)
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)

@@ -34,6 +34,7 @@ class Source:
     collection: str
     imported: int
     attempts: int
+    origin: str | None = None
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -114,7 +115,7 @@ def add_item(
 def item_done(c: apsw.Connection, image_key: int, seq: int) -> None:
     """The picture is ready: so is every item that waits for it."""
     for job_id, n in _waiting(c, image_key):
-        c.execute("UPDATE job_items SET status = 'done' WHERE job_id = ? AND n = ?", (job_id, n))
+        mark(c, job_id, n, ItemStatus.DONE, None)
         c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
         settle(c, job_id)
 
@@ -122,12 +123,18 @@ def item_done(c: apsw.Connection, image_key: int, seq: int) -> None:
 def item_failed(c: apsw.Connection, image_key: int, error: ItemError) -> None:
     """The picture has failed: so has every item that waits for it."""
     for job_id, n in _waiting(c, image_key):
-        c.execute(
-            "UPDATE job_items SET status = 'failed', error_code = ?, error_detail = ? WHERE job_id = ? AND n = ?",
-            (error.code, error.detail, job_id, n),
-        )
+        mark(c, job_id, n, ItemStatus.FAILED, error)
         c.execute("UPDATE jobs SET failed = failed + 1 WHERE id = ?", (job_id,))
         settle(c, job_id)
+
+
+def mark(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
+    """Say what became of one item. The caller counts."""
+    code, detail = (error.code, error.detail) if error else (None, None)
+    c.execute(
+        "UPDATE job_items SET status = ?, error_code = ?, error_detail = ? WHERE job_id = ? AND n = ?",
+        (status, code, detail, id, n),
+    )
 
 
 def started(c: apsw.Connection, ids: Iterable[str]) -> None:
@@ -149,10 +156,13 @@ def settle(c: apsw.Connection, id: str) -> None:
     )
 
 
-def add_source(c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int) -> None:
-    """An upload to be taken in; the job does not end before it is."""
+def add_source(
+    c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int, origin: str | None = None
+) -> None:
+    """An upload to be taken in; the job does not end before it is. Of `origin` 'urls' it lists what to fetch."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending) VALUES (?, ?, ?, ?, ?)", (job_id, n, kind, name, pending)
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin) VALUES (?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin),
     )
 
 
@@ -163,7 +173,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
     """
     row = fetch_one(
         c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts FROM sources s"
+        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin FROM sources s"
         " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
         " ORDER BY j.created_at, s.n LIMIT 1",
         (owner,),
@@ -175,13 +185,18 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1)
+    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1, row[7])
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:
     """Whether the owner still has the lease."""
     sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
     return fetch_one(c, sql, (source.job_id, source.n, owner)) is not None
+
+
+def has_source(c: apsw.Connection, source: Source) -> bool:
+    """Whether the upload still waits, for whomever: it does not once its job was cancelled."""
+    return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
 def progress(c: apsw.Connection, source: Source, imported: int, pending: int) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,10 @@ from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, checked
 from app.errors import Busy, NotFound, SightlineError, Validation
+from app.filter import Filter
 from app.meters import Meters
-from app.store import embeddings, images, texts
+from app.selection import Selections
+from app.store import embeddings, filters, images, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
 from index.protocol import SearchParams, VectorIndex
@@ -55,7 +57,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One search: the parts it is made of, what is searched, and how.
+    """One search: the parts it is made of, what is searched, which of it `filter` lets through, and how.
 
     `exact` compares with every vector; `probes` and `rerank` replace what an approximate index takes for enough.
     """
@@ -64,6 +66,7 @@ class Question:
     target: Target = "images"
     k: int = 10
     collection: str = DEFAULT_COLLECTION
+    filter: Filter | None = None
     exact: bool = False
     probes: int | None = None
     rerank: int | None = None
@@ -107,8 +110,8 @@ class _Search:
         return params.exact, params.probes, params.rerank, id(params.among), self.asked.bit_length()
 
     def short(self) -> bool:
-        """Whether more must be asked for: rows were deleted, and the index holds others."""
-        return len(self.hits) < self.question.k and self.asked < self.searched
+        """Whether more must be asked for: rows were deleted or changed, and the index has others."""
+        return len(self.hits) < self.question.k and bool(self.keys[-1] >= 0)
 
 
 class Searcher:
@@ -132,6 +135,7 @@ class Searcher:
         self._use = use
         self._meters = meters or Meters()
         self._note = note
+        self._selections = Selections(database)
         self._running = 0
         self._lock = threading.Lock()  # of `_running`
 
@@ -141,7 +145,7 @@ class Searcher:
         return self._running
 
     def search(self, question: Question) -> Found:
-        """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Busy."""
+        """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Timeout, Busy."""
         (found,) = self.search_all([question])
         if isinstance(found, SightlineError):
             raise found
@@ -173,7 +177,9 @@ class Searcher:
         together: dict[tuple[str, Target], list[_Search]] = {}
         for one in begun:
             if isinstance(one, _Search):
-                together.setdefault((one.question.collection, one.question.target), []).append(one)
+                one.refusal = attempt(partial(self._select, one, took))
+                if one.refusal is None:
+                    together.setdefault((one.question.collection, one.question.target), []).append(one)
         for searches in together.values():
             refusal = attempt(partial(self._run, searches, took))
             for search in searches:
@@ -190,6 +196,14 @@ class Searcher:
         params = SearchParams(exact=question.exact, probes=question.probes, rerank=question.rerank)
         vector = self._sum(question.collection, question.parts, encoded)
         return _Search(question, params, vector, question.k + SPARE)
+
+    def _select(self, search: _Search, took: dict[str, float]) -> None:
+        """Find out which rows the filter lets through. Raises Timeout."""
+        start = time.perf_counter()
+        if (question := search.question).filter is not None:
+            among = self._selections.among(question.collection, question.filter)
+            search.params = replace(search.params, among=among)
+        took["search"] += time.perf_counter() - start
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
         """Search one index, one at a time of those that a call asks, and add to the seconds. Raises NotFound."""
@@ -313,15 +327,20 @@ class Searcher:
         return np.frombuffer(vector, dtype="<f4")
 
     def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
-        """Give them their hits: the rows that are still there and ready, in the order of the scores."""
+        """Give them their hits: the rows that are still there, ready and let through, in the order of the scores.
+
+        Raises Timeout.
+        """
         wanted = {key for search in searches for key in search.keys.tolist() if key >= 0}
-        rows: Mapping[int, Image | Text]
-        if target == "images":
-            rows = self._database.read(lambda c: images.by_keys(c, wanted))
-        else:
-            rows = self._database.read(lambda c: texts.by_keys(c, wanted))
-        for search in searches:
-            search.hits = list(islice(hits_of(search, rows), search.question.k))
+
+        def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]]]:
+            rows: Mapping[int, Image | Text]
+            rows = images.by_keys(c, wanted) if target == "images" else texts.by_keys(c, wanted)
+            return rows, [passing(c, search, rows) for search in searches]
+
+        rows, passed = self._database.read(work)
+        for search, keys in zip(searches, passed, strict=True):
+            search.hits = list(islice(hits_of(search, rows, keys), search.question.k))
             search.ghosts = sum(key >= 0 and key not in rows for key in search.keys.tolist())
 
 
@@ -345,14 +364,24 @@ def ask(index: VectorIndex, searches: Sequence[_Search]) -> None:
         scores, keys = index.search(np.stack([search.vector for search in group]), most, group[0].params)
         for n, search in enumerate(group):
             search.asked, search.scores, search.keys = most, scores[n], keys[n]
-            search.searched = index.ntotal
+            among = search.params.among
+            search.searched = index.ntotal if among is None else min(len(among), index.ntotal)
 
 
-def hits_of(search: _Search, rows: Mapping[int, Image | Text]) -> Iterator[Hit]:
+def passing(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
+    """The keys that its filter lets through as the rows are now."""
+    question = search.question
+    if question.filter is None:
+        return rows.keys()
+    keys = (key for key in search.keys.tolist() if key in rows)
+    return set(filters.passing(c, question.collection, question.filter, keys))
+
+
+def hits_of(search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int]) -> Iterator[Hit]:
     """The hits of a search whose rows are there, best first."""
     for key, score in zip(search.keys.tolist(), search.scores.tolist(), strict=True):
         row = rows.get(key)
-        if row is None or row.collection != search.question.collection:
+        if row is None or key not in passed or row.collection != search.question.collection:
             continue
         if isinstance(row, Text):
             yield Hit(row.id, score, text=row)

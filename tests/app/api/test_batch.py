@@ -36,6 +36,8 @@ def test_each_answer_is_that_of_a_search_of_its_own(server: RunningServer) -> No
         {"query": [{"image": content}, {"image": content, "weight": 0.5}], "exact": True},
         {"query": [{"vector": [1.0] * 60}], "k": 1000, "params": {"probes": 8, "rerank": None}},
     ]
+    only = {"key": "caption", "match": {"text": "batch"}}
+    searches += [{"query": [{"text": "red"}], "filter": only}, {"query": [{"text": "blue"}], "filter": only}]
     for search, answer in zip(searches, batch(server, *searches), strict=True):
         alone = server.http.post("/v1/search", json=search).json()
         assert told(answer) == told(alone)
@@ -53,6 +55,7 @@ def test_a_search_that_has_no_answer_says_why_in_its_place(server: RunningServer
         ({"query": [{"image_id": "gone"}]}, "not_found", "there is no image 'gone'"),
         ({"query": [{"text": "x"}], "collection": "other"}, "not_found", "there is no collection 'other'"),
         ({"query": [{"text": "x"}], "k": 1001}, "validation", "k must be from 1 to 1000"),
+        ({"query": [{"text": "x"}], "filter": {"key": "size"}}, "validation", "size"),
         ({"query": [{"text": " "}]}, "validation", "the query is empty"),
         ({"query": [{"vector": [1.0]}]}, "validation", "has 60 numbers, not 1"),
         ({"query": [{}]}, "validation", "one of text"),

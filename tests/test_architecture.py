@@ -14,10 +14,10 @@ FILES = sorted(path for package in ("app", "index") for path in (ROOT / package)
 # From the top down. A module imports from lower floors, and from its own package. The longest name counts.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.__main__",),
-    ("app.server", "app.work", "app.reembed", "app.verify", "app.demo"),
+    ("app.server", "app.work", "app.reembed", "app.verify", "app.keys", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest"),
-    ("app.library", "app.search", "app.client", "app.options"),
+    ("app.library", "app.search", "app.access", "app.client", "app.options"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.owner", "app.description"),
     ("app.settings", "app.process", "app.logs", "app.clock", "app.samples", "app.words"),
     ("app.errors",),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import apsw
 import numpy as np
 
+from app.access import Access
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -189,6 +190,7 @@ class Service:
             self._lock.close()
             raise
         self.database = self.library.database
+        self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
         self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         self._closing = threading.Event()

@@ -14,10 +14,10 @@ FILES = sorted(path for package in ("app", "index") for path in (ROOT / package)
 # From the top down. A module imports from lower floors, and from its own package. The longest name counts.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.__main__",),
-    ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.demo"),
+    ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.keys", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest"),
-    ("app.library", "app.gathering", "app.search", "app.indexes", "app.client", "app.options"),
+    ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
     ("app.settings", "app.process", "app.logs", "app.clock", "app.samples", "app.words", "app.folders"),
     ("app.errors",),

@@ -85,9 +85,12 @@ def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
+@click.option("--filter", "only", help="Only what this lets through, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @options("server", "key", "key_file")
-def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_json: bool, **given: Any) -> None:
+def search(
+    words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
+) -> None:
     """Search a running server by words, or by a picture.
 
     Words after a minus are turned away from: "beach -people", in quotes because of the minus.
@@ -97,11 +100,42 @@ def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_j
     if bool(words) == (image is not None):
         raise click.UsageError("give either words or --image")
     with connected(given) as client:
-        found = client.search_picture(image, k, target) if image else client.search(" ".join(words), k, target)
+        if image:
+            found = client.search_picture(image, k, target, only)
+        else:
+            found = client.search(" ".join(words), k, target, only)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
         show_hits(found, Console())
+
+
+@main.command()
+@click.option("--filter", "only", required=True, help="Which pictures, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing, and show what would be.")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@options("server", "key", "key_file")
+def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
+    """Delete the pictures that a filter lets through from a running server.
+
+    Shows how many there are, and the newest of them, and asks first.
+    """
+    from app.show import show_matching
+
+    try:
+        filter = json.loads(only)
+    except (ValueError, RecursionError):
+        raise click.BadParameter("it is not JSON", param_hint="--filter") from None
+    with connected(given) as client:
+        meant = client.delete(filter, dry_run=True)
+        show_matching(meant, Console())
+        if dry_run or not meant["matched"]:
+            return
+        if not yes and not sys.stdin.isatty():
+            raise click.UsageError("nothing is deleted: nobody can be asked here, so say --yes")
+        if not yes:
+            click.confirm("Delete them?", abort=True)
+        click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
 
 
 @main.command()

@@ -92,19 +92,26 @@ class Client:
                 return
             params["cursor"] = page["next_cursor"]
 
-    def search(self, words: str, k: int, target: str = "images") -> dict[str, Any]:
-        """Search by words."""
-        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target})
+    def search(self, words: str, k: int, target: str = "images", filter: str | None = None) -> dict[str, Any]:
+        """Search by words, among what `filter` (JSON) lets through."""
+        only = {} if filter is None else {"filter": filter}
+        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target, **only})
 
-    def search_picture(self, path: Path, k: int, target: str = "images") -> dict[str, Any]:
-        """Search by a picture."""
+    def search_picture(self, path: Path, k: int, target: str = "images", filter: str | None = None) -> dict[str, Any]:
+        """Search by a picture, among what `filter` (JSON) lets through."""
+        only = {} if filter is None else {"filter": filter}
         with open(path, "rb") as file:
             return self._call(
                 "POST",
                 "/v1/search/image",
                 files={"file": (sendable(path.name), file)},
-                data={"k": str(k), "target": target},
+                data={"k": str(k), "target": target, **only},
             )
+
+    def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
+        """Delete the pictures that `filter` lets through, or say in a dry run which they are."""
+        body = {"filter": filter, "dry_run": dry_run}
+        return self._call("POST", "/v1/images/delete", json=body, timeout=UPLOAD_SECONDS)
 
     def stats(self) -> dict[str, Any]:
         """Counts, index and model."""

@@ -16,10 +16,12 @@ from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, checked
 from app.errors import NotFound, Validation
-from app.store import embeddings, images, texts
+from app.filter import Filter
+from app.selection import Selections
+from app.store import embeddings, filters, images, texts
 from app.store.database import Database
 from app.types import Hit, Image, Status, Target, Text
-from index.protocol import VectorIndex
+from index.protocol import SearchParams, VectorIndex
 
 SPARE = 16  # asked for beyond k, because rows may be deleted faster than the index follows
 BLANK = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
@@ -64,24 +66,31 @@ class Searcher:
         self._batcher = batcher
         self._pool = pool
         self._use = use
+        self._selections = Selections(database)
 
-    def search(self, collection: str, parts: Sequence[Part], target: Target, k: int) -> Found:
-        """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Overloaded."""
+    def search(
+        self, collection: str, parts: Sequence[Part], target: Target, k: int, filter: Filter | None = None
+    ) -> Found:
+        """The k nearest pictures or texts, of those that `filter` lets through.
+
+        Raises Validation, NotFound, Rejected, Overloaded, Timeout.
+        """
         began = time.perf_counter()
         with self._use(collection, target) as index:
             query = self.embed(collection, parts)
             encoded = time.perf_counter()
-            searching = fetching = 0.0
+            among = None if filter is None else self._selections.among(collection, filter)
+            searching, fetching = time.perf_counter() - encoded, 0.0
+            searched = index.ntotal if among is None else min(len(among), index.ntotal)
             asked = k + SPARE
             while True:
                 start = time.perf_counter()
-                scores, keys = index.search(query[None, :], asked)
+                scores, keys = index.search(query[None, :], asked, SearchParams(among=among))
                 middle = time.perf_counter()
-                hits = self._fetch(target, keys[0], scores[0])[:k]
+                hits = self._fetch(collection, target, keys[0], scores[0], filter)[:k]
                 searching += middle - start
                 fetching += time.perf_counter() - middle
-                searched = index.ntotal
-                if len(hits) == k or asked >= searched:
+                if len(hits) == k or keys[0][-1] < 0:  # or the index has no more
                     break
                 asked *= 4
         stages = {"encode": encoded - began, "search": searching, "fetch": fetching}
@@ -166,15 +175,19 @@ class Searcher:
             raise Validation(f"{target[:-1]} {id!r} has no vector (yet)")
         return np.frombuffer(vector, dtype="<f4")
 
-    def _fetch(self, target: Target, keys: Sequence[int], scores: Sequence[float]) -> list[Hit]:
-        """The hits whose rows are still there and ready, in the order of the scores."""
+    def _fetch(
+        self, collection: str, target: Target, keys: Sequence[int], scores: Sequence[float], filter: Filter | None
+    ) -> list[Hit]:
+        """The hits whose rows are still there and ready, and still let through, in the order of the scores."""
         wanted = [int(key) for key in keys if key >= 0]
-        rows: Mapping[int, Image | Text]
-        if target == "images":
-            found = self._database.read(lambda c: images.by_keys(c, wanted))
-            rows = {key: image for key, image in found.items() if image.status is Status.READY}
-        else:
-            rows = self._database.read(lambda c: texts.by_keys(c, wanted))
+
+        def work(c: apsw.Connection) -> Mapping[int, Image | Text]:
+            still = wanted if filter is None else filters.passing(c, collection, filter, wanted)
+            if target == "texts":
+                return texts.by_keys(c, still)
+            return {key: image for key, image in images.by_keys(c, still).items() if image.status is Status.READY}
+
+        rows = self._database.read(work)
         return [hit_of(rows[int(key)], float(score)) for key, score in zip(keys, scores, strict=True) if key in rows]
 
 

@@ -14,8 +14,10 @@ from fastapi import Depends, Query, Request
 
 from app.api.threads import Lanes
 from app.errors import BadRequest, NotFound, Validation
+from app.filter import Filter
+from app.grammar import read_filter
 from app.service import Service
-from app.types import DEFAULT_COLLECTION
+from app.types import DEFAULT_COLLECTION, Target
 
 COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
 # The collections that this request's key is bound to; None for all. The gate sets it anew for every request.
@@ -40,16 +42,10 @@ def _collection(
     return checked_collection(collection)
 
 
-def _no_filter(
-    filter: Annotated[str | None, Query(description="Not supported yet; sending one is an error.")] = None,
-) -> None:
-    refuse_filter(filter)
-
-
 ServiceDep = Annotated[Service, Depends(_service)]
 LanesDep = Annotated[Lanes, Depends(_lanes)]
 CollectionDep = Annotated[str, Depends(_collection)]
-NoFilter = Depends(_no_filter)
+FilterQuery = Annotated[str | None, Query(description="Only what this lets through, as JSON: docs/reference/filters.")]
 
 
 def checked_collection(name: str | None) -> str:
@@ -72,10 +68,9 @@ def granted(collection: str) -> bool:
     return bound is None or collection in bound
 
 
-def refuse_filter(filter: object) -> None:
-    """Filters come later; ignoring one would give wrong answers."""
-    if filter is not None:
-        raise Validation("filter is not supported by this version; send the query without it")
+def checked_filter(text: str | None, target: Target) -> Filter | None:
+    """The filter of an address or a form. Raises Validation."""
+    return None if text is None else read_filter(text, target)
 
 
 def checked_k(k: int, service: Service) -> int:

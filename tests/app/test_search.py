@@ -13,6 +13,8 @@ from app.encoder.batcher import Batcher
 from app.encoder.colours import ColoursEncoder
 from app.encoder.protocol import Embeddings
 from app.errors import ImageCorrupt, NotFound, SightlineError, UnsupportedMediaType, Validation
+from app.filter import Filter
+from app.grammar import parse_filter
 from app.search import SPARE, Part, Searcher
 from app.store import embeddings, images, leases, texts
 from app.store.database import Database
@@ -58,6 +60,18 @@ class World:
 
     def ids(self, *parts: Part, k: int = 3, target: Target = "images") -> list[str]:
         return [hit.id for hit in self.searcher.search("default", parts, target, k).hits]
+
+    def filtered(self, only: Filter, words: str, k: int = 3, target: Target = "images") -> list[str]:
+        return [hit.id for hit in self.searcher.search("default", [Part(text=words)], target, k, only).hits]
+
+    def key(self, id: str) -> int:
+        image = self.database.read(lambda c: images.get(c, "default", id))
+        assert image is not None
+        return image.key
+
+    def describe(self, id: str, caption: str) -> None:
+        key = self.key(id)
+        self.database.write(lambda c: images.update(c, key, caption, [], {}))
 
 
 @pytest.fixture
@@ -240,3 +254,34 @@ def test_a_vector_that_is_not_finite_never_leaves_for_the_log(database: Database
     with pytest.raises(Validation):
         searcher.embed("default", [Part(text="a")])
     batcher.close()
+
+
+def test_a_filter_finds_k_hits_wherever_k_are_let_through(world: World) -> None:
+    for n in range(60):
+        world.picture(10 + n, f"p{n}", "red")
+    even = [f"p{n}" for n in range(0, 60, 2)]
+    found = world.searcher.search("default", [Part(text="red")], "images", 40, parse_filter({"has_id": even}, "images"))
+    assert sorted(hit.id for hit in found.hits) == sorted(even)
+    assert found.searched == 30
+    worst = parse_filter({"has_id": ["blue", "black"]}, "images")  # what a search without a filter finds last
+    assert set(world.filtered(worst, "red", k=5)) == {"blue", "black"}
+    assert world.filtered(parse_filter({"has_id": ["nothing"]}, "images"), "red") == []
+
+
+def test_a_filter_is_that_of_the_rows_at_the_search(world: World) -> None:
+    only = parse_filter({"key": "caption", "match": {"text": "mine"}}, "images")
+    assert world.filtered(only, "red") == []
+    world.describe("red", "this is mine")
+    assert world.filtered(only, "red") == ["red"]
+    world.describe("red", "this is yours")
+    assert world.filtered(only, "red") == []
+    world.describe("green", "mine too")
+    world.database.write(lambda c: images.delete(c, world.key("green")))
+    assert world.filtered(only, "green") == []
+
+
+def test_texts_are_filtered_too(world: World) -> None:
+    only = parse_filter({"must_not": [{"key": "text", "match": {"text": "RED"}}]}, "texts")
+    assert set(world.filtered(only, "red", target="texts", k=9)) == {
+        f"text-{name}" for name in COLOURS if name != "red"
+    }

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 @main.command()
-@options("host", "port", *DATA, "workers", *LOGS)
+@options("host", "port", "insecure", "allowed_hosts", *DATA, "workers", *LOGS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that take pictures in."""
     settings = logged(given)  # first: a wrong one is told before anything large is loaded
@@ -65,7 +65,7 @@ def worker(parent: int | None, **given: Any) -> None:
 @click.option(
     "--urls", type=click.File("r", encoding="utf-8"), help="Load what this file lists, a URL or a JSON object a line."
 )
-@options("server")
+@options("server", "key", "key_file")
 def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
@@ -76,7 +76,7 @@ def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
-    with Client(settings_from(given).server) as client:
+    with connected(given) as client:
         sys.exit(ingest_urls(client, urls, Console()) if urls else run(client, paths, Console()))
 
 
@@ -87,7 +87,7 @@ def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--filter", "only", help="Only what this lets through, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server")
+@options("server", "key", "key_file")
 def search(
     words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
 ) -> None:
@@ -99,7 +99,7 @@ def search(
 
     if bool(words) == (image is not None):
         raise click.UsageError("give either words or --image")
-    with Client(settings_from(given).server) as client:
+    with connected(given) as client:
         if image:
             found = client.search_picture(image, k, target, only)
         else:
@@ -114,7 +114,7 @@ def search(
 @click.option("--filter", "only", required=True, help="Which pictures, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing, and show what would be.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-@options("server")
+@options("server", "key", "key_file")
 def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
     """Delete the pictures that a filter lets through from a running server.
 
@@ -126,7 +126,7 @@ def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
         filter = json.loads(only)
     except (ValueError, RecursionError):
         raise click.BadParameter("it is not JSON", param_hint="--filter") from None
-    with Client(settings_from(given).server) as client:
+    with connected(given) as client:
         meant = client.delete(filter, dry_run=True)
         show_matching(meant, Console())
         if dry_run or not meant["matched"]:
@@ -140,12 +140,12 @@ def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server")
+@options("server", "key", "key_file")
 def status(as_json: bool, **given: Any) -> None:
     """What a running server holds and whether it is well; exits with 1 when it is not ready."""
     from app.show import show_status
 
-    with Client(settings_from(given).server) as client:
+    with connected(given) as client:
         ready, stats = client.readiness(), client.stats()
     if as_json:
         click.echo(json.dumps({**ready, **stats}, ensure_ascii=False, indent=2))
@@ -200,6 +200,60 @@ def reembed(**given: Any) -> None:
     run(logged(given), Console())
 
 
+@main.group()
+def keys() -> None:
+    """API keys of a data directory; a running server heeds every change at once."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--scope", type=click.Choice(["search", "write", "admin"]), required=True, help="Each has those before.")
+@click.option("--collection", "collections", multiple=True, help="Bind the key to this one; may be repeated.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="End the key after so many days.")
+@options("data_dir")
+def create_key(name: str, scope: str, collections: tuple[str, ...], days: float | None, **given: Any) -> None:
+    """Make a key and print it, once: only its hash is kept.
+
+    From the first key on, every call needs one, on loopback too.
+    """
+    from app.keys import create
+
+    create(settings_from(given), name, scope, collections, days)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
+@options("data_dir")
+def list_keys(as_json: bool, **given: Any) -> None:
+    """The keys there are, and when each was last used, to ten minutes."""
+    from app.keys import show
+
+    show(settings_from(given), Console(), as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("id")
+@options("data_dir")
+def revoke_key(id: str, **given: Any) -> None:
+    """End a key, named by its id, and the sessions that were begun with it.
+
+    Keys are needed even after the last one was revoked.
+    """
+    from app.keys import revoke
+
+    revoke(settings_from(given), id)
+
+
+@keys.command("clear")
+@click.confirmation_option(prompt="Remove every key, so that on loopback none is needed any more?")
+@options("data_dir")
+def clear_keys(**given: Any) -> None:
+    """Remove every key, as if there had never been one."""
+    from app.keys import clear
+
+    clear(settings_from(given))
+
+
 @main.command()
 @click.option("--once", is_flag=True, help="End after the example searches.")
 @options("port")
@@ -208,6 +262,12 @@ def demo(once: bool, **given: Any) -> None:
     from app.demo import demo as run
 
     run(settings_from(given), Console(), once=once)
+
+
+def connected(given: dict[str, Any]) -> Client:
+    """A client of the server that is named, with the key that is given."""
+    settings = settings_from(given)
+    return Client(settings.server, settings.sent_key())
 
 
 def logged(given: dict[str, Any]) -> Settings:

@@ -31,11 +31,14 @@ class QueueIsFull(ServerError):
 class Client:
     """The calls that the commands need."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, key: str | None = None) -> None:
         self.server = server.rstrip("/")
         # trust_env off: a proxy of the environment has no business with a server named here
         try:
-            self._http = httpx.Client(base_url=self.server, timeout=SECONDS, trust_env=False)
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            self._http = httpx.Client(base_url=self.server, headers=headers, timeout=SECONDS, trust_env=False)
+        except UnicodeEncodeError:
+            raise ServerError("the API key is none: it has characters that no key has") from None
         except httpx.InvalidURL as error:
             raise ServerError(f"{server} is not an address: {error}") from None
 
@@ -152,6 +155,7 @@ def refusal(response: httpx.Response) -> str:
     """A problem+json answer as one line."""
     try:
         problem = response.json()
-        return f"{problem['detail']} ({problem['code']})"
+        hint = "; give it with SIGHTLINE_KEY or --key-file" if problem["code"] == "unauthorized" else ""
+        return f"{problem['detail']} ({problem['code']}){hint}"
     except (ValueError, KeyError, TypeError):
         return f"the server answered {response.status_code}"

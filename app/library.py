@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -293,9 +293,9 @@ class Library:
         discard(upload)
         discard(upload.with_name(upload.name + ".members"))
 
-    def recent_jobs(self, limit: int) -> list[Job]:
-        """The newest jobs first."""
-        return self.database.read(lambda c: jobs.recent(c, limit))
+    def recent_jobs(self, limit: int, among: Set[str] | None = None) -> list[Job]:
+        """The newest jobs first, of all collections or `among` these."""
+        return self.database.read(lambda c: jobs.recent(c, limit, among))
 
     def job_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers."""

@@ -15,6 +15,7 @@ from typing import Any
 import apsw
 import numpy as np
 
+from app.access import Access
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -194,6 +195,7 @@ class Service:
         self.database = self.library.database
         self.meters = Meters()
         self.sampler = Sampler(settings.recall_target, self._busy)
+        self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
         self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         self._closing = threading.Event()

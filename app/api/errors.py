@@ -72,6 +72,11 @@ def problem(
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SightlineError)
+    return ours(request, error)
+
+
+def ours(request: Request, error: SightlineError) -> JSONResponse:
+    """One of our errors as an answer."""
     return problem(
         request,
         error.status,

@@ -5,6 +5,7 @@ The counters of a job change in the transaction that changes the item, so they a
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -67,9 +68,16 @@ def get(c: apsw.Connection, id: str) -> Job | None:
     return job_of(row) if row else None
 
 
-def recent(c: apsw.Connection, limit: int) -> list[Job]:
-    """The newest jobs first."""
-    return [job_of(row) for row in fetch_all(c, COLUMNS + "ORDER BY created_at DESC, rowid DESC LIMIT ?", (limit,))]
+def recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
+    """The newest jobs first, of all collections or `among` these."""
+    bound = None if among is None else json.dumps(sorted(among))
+    rows = fetch_all(
+        c,
+        COLUMNS + "WHERE ?1 IS NULL OR collection IN (SELECT value FROM json_each(?1))"
+        " ORDER BY created_at DESC, rowid DESC LIMIT ?2",
+        (bound, limit),
+    )
+    return [job_of(row) for row in rows]
 
 
 def items(

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index import snapshot
+from index.engine import Address, Engine
 from index.errors import SnapshotInvalid, SnapshotMissing
 from index.exact import ExactIndex
+from index.follower import Tend
+from index.milvus import MilvusIndex, collection_of
 from index.protocol import Freezable, VectorIndex
+from index.reconcile import Reconciler
 
 KINDS = {ExactIndex.kind: ExactIndex}
 
@@ -20,7 +24,8 @@ class IndexConfig:
 
     `name` says which one it is among those of an installation (say "default/images"), `space` is the
     fingerprint of the embedding space, `d` the width of its vectors. `folder` holds the snapshots of this one
-    index; None keeps none.
+    index; None keeps none. With `engine` the index is there instead, in a collection named after `owner` (which
+    tells installations apart that share an engine), `name` and `space`.
     """
 
     name: str
@@ -28,6 +33,8 @@ class IndexConfig:
     d: int
     folder: Path | None = None
     kind: str = ExactIndex.kind
+    engine: Engine | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +49,23 @@ class OpenedIndex:
     applied_seq: int
     refused: str | None
     freeze: Callable[[int], Callable[[], None]] | None
+    tend: Tend | None = None
+
+
+def open_engine(where: str, token: str = "") -> Engine | None:
+    """The engine that `where` names, not yet connected; None for "local". Raises ValueError, which says why."""
+    return None if where == "local" else Engine(Address.parse(where, token))
 
 
 def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex:
     """The index of the snapshot if that is whole and fits `config`, else an empty one at log entry 0.
 
     `head` is the log's last seq: a snapshot ahead of it is of another log (one restored from a backup, say)
-    and refused. A refused snapshot stays on disk until the next save. Raises ValueError for an unknown kind.
+    and refused. A refused snapshot stays on disk until the next save. Raises ValueError for an unknown kind,
+    and EngineUnavailable where there is an engine that cannot be asked.
     """
+    if config.engine is not None:
+        return _open_remote(config, config.engine, head)
     if config.kind not in KINDS:
         raise ValueError(f"index kind {config.kind!r} is unknown, expected one of {sorted(KINDS)}")
     cls = KINDS[config.kind]
@@ -57,6 +73,20 @@ def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex:
     if index is None:
         index = cls(config.d)
     return OpenedIndex(index, applied_seq, refused, _freezer(index, config))
+
+
+def _open_remote(config: IndexConfig, engine: Engine, head: int | None) -> OpenedIndex:
+    """What the engine keeps is the snapshot; where it cannot be all, searches wait until it was compared."""
+    index = MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d)
+    kept = index.open()
+    applied_seq, refused = kept.seq, None
+    if head is not None and kept.seq > head:
+        applied_seq, refused = 0, f"applied_seq is {kept.seq}, but the log ends at {head}"
+    elif head is not None and abs(index.ntotal - kept.ntotal) > head - kept.seq:
+        refused = f"the engine has {index.ntotal} vectors, of {kept.ntotal} at {kept.seq}"
+    index.whole = refused is None
+    reconciler = Reconciler(index, config.name)
+    return OpenedIndex(index, applied_seq, refused, lambda seq: lambda: index.keep(seq), reconciler.tend)
 
 
 def _load(cls: type[Freezable], config: IndexConfig, head: int | None) -> tuple[Freezable | None, int, str | None]:

@@ -31,7 +31,10 @@ class VectorIndex(Protocol):
 
     A mutation is seen whole or not at all, and by every search that begins after it returned.
     `d` is the width of a vector, `ntotal` the count of ids now inside.
+    `kind` names the implementation.
     """
+
+    kind: str
 
     @property
     def d(self) -> int: ...
@@ -85,8 +88,6 @@ class Frozen:
 
 class Freezable(VectorIndex, Protocol):
     """An index that can be kept in a snapshot."""
-
-    kind: str
 
     def freeze(self) -> Frozen:
         """The contents now, in time that does not grow with them."""

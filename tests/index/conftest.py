@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from index.engine import Address, Engine
 from index.exact import ExactIndex
 from index.follower import Follower
+from index.milvus import MilvusIndex
 from tests.index.memory_log import Log, Open
 
 
@@ -56,3 +59,29 @@ def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
     yield start
     for follower in opened:
         follower.close()
+
+
+@pytest.fixture(scope="session")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Milvus Lite, one for all tests. Skips where the extra `milvus` is not installed."""
+    for package in ("pymilvus", "milvus_lite"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    engine = Engine(Address.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def milvus(lite: Engine) -> Iterator[Callable[[int], MilvusIndex]]:
+    """Opens the index of an empty collection, and removes it after the test."""
+    made: list[MilvusIndex] = []
+
+    def open(d: int) -> MilvusIndex:
+        made.append(index := MilvusIndex(lite, f"test_{len(made)}", d))
+        index.open()
+        return index
+
+    yield open
+    for index in made:
+        index.drop()

@@ -17,12 +17,16 @@ from index.types import Embeddings
 from tests.index.oracle import nearest, numbers, unit
 
 IMPLEMENTATIONS: dict[str, Callable[[int], VectorIndex]] = {"exact": ExactIndex}
+REMOTE = "milvus"
 D = 24
 
 
-@pytest.fixture(params=sorted(IMPLEMENTATIONS))
+@pytest.fixture(params=[*sorted(IMPLEMENTATIONS), REMOTE])
 def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
-    index = IMPLEMENTATIONS[request.param](D)
+    if request.param == REMOTE:  # an engine for all tests, an empty collection for each
+        index: VectorIndex = request.getfixturevalue("milvus")(D)
+    else:
+        index = IMPLEMENTATIONS[request.param](D)
     yield index
     index.close()
 

@@ -68,7 +68,7 @@ class MilvusIndex:
 
     def __init__(self, engine: Engine, name: str, d: int) -> None:
         self._engine = engine
-        self._name = name
+        self.name = name
         self._d = d
         self._ntotal = 0
         self._kept = Kept(0, 0)
@@ -328,7 +328,7 @@ class MilvusIndex:
             self._call(method, seconds=WRITE_SECONDS, **arguments)
 
     def _call(self, method: str, *, seconds: float = READ_SECONDS, **arguments: Any) -> Any:
-        return self._engine.call(method, seconds, collection_name=self._name, **arguments)
+        return self._engine.call(method, seconds, collection_name=self.name, **arguments)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -16,6 +16,7 @@ from index.exact import ExactIndex
 from index.follower import Follower
 from index.milvus import MilvusIndex
 from tests.index.memory_log import Log, Open
+from tests.index.proxy import Proxy
 
 
 @pytest.fixture
@@ -70,6 +71,14 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     engine = Engine(Address.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def proxy(lite: Engine) -> Iterator[Proxy]:
+    """A network before Milvus Lite."""
+    lite.call("list_collections", 10)
+    with Proxy(int(lite._client._config.address.rpartition(":")[2])) as proxy:
+        yield proxy
 
 
 @pytest.fixture

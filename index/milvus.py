@@ -62,6 +62,7 @@ class MilvusIndex:
 
     Whatever cannot be asked raises EngineUnavailable: an answer is right or there is none. `whole` is False
     while the engine is known to lack rows; searches then raise EngineEmptied until `reconcile` has put them back.
+    `ghosts` counts the rows that were removed since we never put them there.
     """
 
     kind = "milvus"
@@ -76,7 +77,6 @@ class MilvusIndex:
         self._epoch = -1  # of the connection over which the contents were last looked at
         self.whole = True
         self.ghosts = 0
-        """How many rows were removed, or found in an answer, that we never put there."""
 
     @property
     def d(self) -> int:
@@ -88,6 +88,22 @@ class MilvusIndex:
         """How many ids were inside after the last mutation; asks nobody."""
         self._check_open()
         return self._ntotal
+
+    @property
+    def fault(self) -> str | None:
+        """Why searches cannot be answered now; None when they can, as far as is known."""
+        if self._engine.away:
+            return f"{self._engine.name} does not answer"
+        if not self.whole:
+            return f"{self._engine.name} lacks vectors, which are being put back"
+        if self.epoch != self._epoch:
+            return f"{self._engine.name} was away; what it has is being counted"
+        return None
+
+    @property
+    def away(self) -> bool:
+        """Whether the engine does not answer at present, as far as is known."""
+        return self._engine.away
 
     @property
     def epoch(self) -> int:
@@ -327,18 +343,16 @@ class MilvusIndex:
             self.open()
             self._call(method, seconds=WRITE_SECONDS, **arguments)
 
-    def _call(self, method: str, *, seconds: float = READ_SECONDS, **arguments: Any) -> Any:
-        return self._engine.call(method, seconds, collection_name=self.name, **arguments)
+    def _call(self, method: str, *, seconds: float | None = None, **arguments: Any) -> Any:
+        return self._engine.call(method, seconds or READ_SECONDS, collection_name=self.name, **arguments)
 
     def _check_open(self) -> None:
         if self._closed:
             raise IndexClosed("the index is closed")
 
     def _check_whole(self) -> None:
-        if not self.whole:
-            raise EngineEmptied(f"{self._engine.name} lacks vectors, which are being put back")
-        if self.epoch != self._epoch:
-            raise EngineEmptied(f"{self._engine.name} was away; what it has is being counted")
+        if not (self.whole and self.epoch == self._epoch):
+            raise EngineEmptied(self.fault)
 
 
 def _in(ids: Ids) -> str:

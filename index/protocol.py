@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from index.idset import IdSet
 from index.types import Embeddings, Ids, Manifest, Scores
@@ -64,6 +64,21 @@ class VectorIndex(Protocol):
 
     def close(self) -> None:
         """Give memory and files back; may be called again. Every other method then raises IndexClosed."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """An index that is searched elsewhere, and may be out of reach."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why searches cannot be answered now; None when they can, as far as is known."""
+        ...
+
+    @property
+    def ghosts(self) -> int:
+        """How many vectors were found there that nobody had put there, and removed."""
         ...
 
 

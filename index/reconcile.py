@@ -48,7 +48,8 @@ class Reconciler:
         """One step, if one is due; whether there is more to do at once. Raises EngineUnavailable."""
         now = self._clock()
         try:
-            if self._index.epoch != self._epoch or now - self._checked >= CHECK_SECONDS:
+            # Also while others say that it is away: then this raises, and the follower goes on asking.
+            if self._index.away or now - self._checked >= CHECK_SECONDS or self._index.epoch != self._epoch:
                 self._check(now)
             if self._pass is None:
                 return False
@@ -71,7 +72,8 @@ class Reconciler:
             self._index.whole = False
             log.warning("%s: the engine does not have what was put there; searches wait until it has", self._name)
             self._index.open()
-        if not self._index.whole or epoch != self._epoch or now - self._passed >= PASS_SECONDS:
+        due = now - self._passed >= PASS_SECONDS or not self._index.whole
+        if not intact or epoch != self._epoch or (due and self._pass is None):
             self._pass = _Pass(self._index)
         self._epoch, self._checked = epoch, now
 

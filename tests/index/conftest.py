@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from index.engine import Address, Engine
+from index.engine import Engine
 from index.exact import ExactIndex
 from index.follower import Follower
 from index.milvus import MilvusIndex
 from tests.index.memory_log import Log, Open
-from tests.index.proxy import Proxy
 
 
 @pytest.fixture
@@ -60,25 +58,6 @@ def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
     yield start
     for follower in opened:
         follower.close()
-
-
-@pytest.fixture(scope="session")
-def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """Milvus Lite, one for all tests. Skips where the extra `milvus` is not installed."""
-    for package in ("pymilvus", "milvus_lite"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    engine = Engine(Address.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
-    yield engine
-    engine.close()
-
-
-@pytest.fixture
-def proxy(lite: Engine) -> Iterator[Proxy]:
-    """A network before Milvus Lite."""
-    lite.call("list_collections", 10)
-    with Proxy(int(lite._client._config.address.rpartition(":")[2])) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ class Served:
             found = self.index.search(unit(1, D, 77), len(stored) + 5)[1]
         except EngineUnavailable:
             return False
-        return found.tolist() == nearest(stored, unit(1, D, 77), len(stored) + 5)[1].tolist()
+        return bool(found.tolist() == nearest(stored, unit(1, D, 77), len(stored) + 5)[1].tolist())
 
     def settled(self) -> bool:
         """Right, and nothing left to compare."""

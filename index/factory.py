@@ -77,7 +77,8 @@ def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex:
 
 def _open_remote(config: IndexConfig, engine: Engine, head: int | None) -> OpenedIndex:
     """What the engine keeps is the snapshot; where it cannot be all, searches wait until it was compared."""
-    index = MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d)
+    about = f"Sightline, {config.name} of {config.owner}, space {config.space}"
+    index = MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d, about)
     kept = index.open()
     applied_seq, refused = kept.seq, None
     if head is not None and kept.seq > head:

@@ -23,7 +23,7 @@ from index.protocol import SearchParams
 from index.types import Embeddings, Ids, Scores
 from index.vectors import check_ids, check_queries, check_vectors
 
-READ_SECONDS, WRITE_SECONDS = 3.0, 10.0
+READ_SECONDS, WRITE_SECONDS, COUNT_SECONDS = 3.0, 10.0, 30.0
 LIMIT = 16_384
 """The most hits of one search (Milvus's quotaAndLimits.limits.topK)."""
 LISTS, PROBES = 1024, 64
@@ -60,6 +60,8 @@ def digests_of(vectors: Embeddings) -> Ids:
 class MilvusIndex:
     """Inner-product search in the collection `name` of `engine`. Made by `open`; only its follower may change it.
 
+    `about` is the collection's description there, for people who look into the engine.
+
     Whatever cannot be asked raises EngineUnavailable: an answer is right or there is none. `whole` is False
     while the engine is known to lack rows; searches then raise EngineEmptied until `reconcile` has put them back.
     `ghosts` counts the rows that were removed since we never put them there.
@@ -67,12 +69,14 @@ class MilvusIndex:
 
     kind = "milvus"
 
-    def __init__(self, engine: Engine, name: str, d: int) -> None:
+    def __init__(self, engine: Engine, name: str, d: int, about: str = "") -> None:
         self._engine = engine
         self.name = name
+        self._about = about
         self._d = d
         self._ntotal = 0
         self._kept = Kept(0, 0)
+        self._unsure = False  # whether `ntotal` is off because nobody knows what became of a write
         self._closed = False
         self._epoch = -1  # of the connection over which the contents were last looked at
         self.whole = True
@@ -85,7 +89,7 @@ class MilvusIndex:
 
     @property
     def ntotal(self) -> int:
-        """How many ids were inside after the last mutation; asks nobody."""
+        """How many ids are inside by our own account, which `open`, `intact` and `recount` compare; asks nobody."""
         self._check_open()
         return self._ntotal
 
@@ -99,6 +103,11 @@ class MilvusIndex:
         if self.epoch != self._epoch:
             return f"{self._engine.name} was away; what it has is being counted"
         return None
+
+    @property
+    def alone(self) -> bool:
+        """Whether nobody but this process can reach the engine."""
+        return self._engine.address.lite
 
     @property
     def away(self) -> bool:
@@ -138,7 +147,10 @@ class MilvusIndex:
         epoch, known = self.epoch, self._kept.seq
         try:
             kept = self._read_kept()
-            if kept is None or kept.seq < known or self._count() != self._ntotal:
+            if kept is None or kept.seq < known:
+                return False
+            before, sure = self._ntotal, not self._unsure
+            if self.recount() != before and sure:
                 return False
         except EngineEmptied:
             return False
@@ -148,7 +160,7 @@ class MilvusIndex:
     def add(self, ids: Ids, vectors: Embeddings) -> None:
         """Store `vectors` [n, d] under `ids` [n]; of one id twice the last counts. Visible to the next search.
 
-        Up to 16 MiB of vectors are seen at once or not at all, more in such parts.
+        What is there already is not sent again. Up to 8,192 vectors, or 16 MiB, are seen at once or not at all.
         """
         self._check_open()
         check_ids(ids)
@@ -157,23 +169,27 @@ class MilvusIndex:
             raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
         last = dict(zip(ids.tolist(), range(len(ids)), strict=True))
         pick = np.fromiter(last.values(), np.int64, len(last))
-        block = max(1, WRITE_BYTES // (4 * self._d))
+        block = min(ID_BLOCK, max(1, WRITE_BYTES // (4 * self._d)))
         for start in range(0, len(pick), block):
             part = pick[start : start + block]
+            has = self._there(ids[part])
             columns = zip(ids[part].tolist(), digests_of(vectors[part]).tolist(), vectors[part], strict=True)
-            rows = [{"id": id, "digest": digest, "vector": vector} for id, digest, vector in columns]
-            self._write("upsert", data=rows)
-        if len(pick):
-            self.recount()
+            rows = [
+                {"id": id, "digest": digest, "vector": vector}
+                for id, digest, vector in columns
+                if has.get(id) != digest
+            ]
+            if rows:
+                self._write("upsert", sum(row["id"] not in has for row in rows), data=rows)
 
     def remove(self, ids: Ids) -> None:
         """Forget `ids` [n]; unknown ones are ignored."""
         self._check_open()
         check_ids(ids)
         for start in range(0, len(ids), ID_BLOCK):
-            self._write("delete", ids=ids[start : start + ID_BLOCK].tolist())
-        if len(ids):
-            self.recount()
+            has = self._there(ids[start : start + ID_BLOCK])
+            if has:
+                self._write("delete", -len(has), ids=sorted(has))
 
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The `k` best for each of `queries` [n, d], at most LIMIT; see VectorIndex.
@@ -224,15 +240,16 @@ class MilvusIndex:
 
     def recount(self) -> int:
         """`ntotal`, asked now."""
-        self._ntotal = self._count()
+        rows = self._call("query", filter="", output_fields=["count(*)"], seconds=COUNT_SECONDS)
+        self._ntotal = int(rows[0]["count(*)"]) - len(STATE)
+        self._unsure = False
         return self._ntotal
 
     def expel(self, ids: Ids) -> None:
         """Remove rows of whatever `ids` [n], which we never put there."""
         for start in range(0, len(ids), ID_BLOCK):
-            self._call("delete", seconds=WRITE_SECONDS, ids=ids[start : start + ID_BLOCK].tolist())
+            self._write("delete", -len(ids[start : start + ID_BLOCK]), ids=ids[start : start + ID_BLOCK].tolist())
         self.ghosts += len(ids)
-        self.recount()
 
     def digests(self, ids: Ids) -> dict[int, int]:
         """The digest of each of `ids` [n] that the engine has."""
@@ -254,10 +271,6 @@ class MilvusIndex:
     def _read_kept(self) -> Kept | None:
         numbers = self.digests(np.array(STATE, np.int64))
         return Kept(*(numbers[id] for id in STATE)) if len(numbers) == len(STATE) else None
-
-    def _count(self) -> int:
-        rows = self._call("query", filter="", output_fields=["count(*)"], seconds=WRITE_SECONDS)
-        return int(rows[0]["count(*)"]) - len(STATE)
 
     def _best(self, queries: Embeddings, k: int, params: SearchParams) -> RawHits:
         """Among all: asked for a few more than k, so that equal scores at the end can be put in order."""
@@ -318,7 +331,7 @@ class MilvusIndex:
     def _make(self) -> None:
         from pymilvus import DataType, MilvusClient
 
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=self._about)
         schema.add_field("id", DataType.INT64, is_primary=True)
         schema.add_field("digest", DataType.INT64)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._d)
@@ -334,14 +347,23 @@ class MilvusIndex:
         # Not waited for: an empty collection has nothing to be built, and pymilvus would sleep half a second.
         self._call("create_index", seconds=WRITE_SECONDS, index_params=index, sync=False)
 
-    def _write(self, method: str, **arguments: Any) -> None:
-        """Change the collection; one that is gone is made anew, and known to lack what it had."""
+    def _there(self, ids: Ids) -> dict[int, int]:
+        """`digests`; a collection that is gone is made anew, and known to lack what it had."""
         try:
-            self._call(method, seconds=WRITE_SECONDS, **arguments)
+            if self._unsure:
+                self.recount()
+            return self.digests(ids)
         except EngineEmptied:
             self.whole = False
             self.open()
-            self._call(method, seconds=WRITE_SECONDS, **arguments)
+            return {}
+
+    def _write(self, method: str, more: int, **arguments: Any) -> None:
+        """Change the collection, by so many rows more."""
+        self._unsure = True
+        self._call(method, seconds=WRITE_SECONDS, **arguments)
+        self._ntotal += more
+        self._unsure = False
 
     def _call(self, method: str, *, seconds: float | None = None, **arguments: Any) -> Any:
         return self._engine.call(method, seconds or READ_SECONDS, collection_name=self.name, **arguments)

@@ -15,7 +15,7 @@ from app.store.database import Database
 from index.engine import Address, Engine
 from index.errors import IndexClosed
 from tests.app.makers import SPACE
-from tests.index.deadline import until
+from tests.index.deadline import soon
 from tests.index.proxy import Proxy
 
 WAIT = 20.0
@@ -155,7 +155,12 @@ def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
 def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_settled(
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("index.milvus.READ_SECONDS", "index.milvus.WRITE_SECONDS", "index.engine.CONNECT_SECONDS"):
+    for name in (
+        "index.milvus.READ_SECONDS",
+        "index.milvus.WRITE_SECONDS",
+        "index.milvus.COUNT_SECONDS",
+        "index.engine.CONNECT_SECONDS",
+    ):
         monkeypatch.setattr(name, 0.4)
     engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
@@ -163,19 +168,19 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
     with pytest.raises(Overloaded, match="does not answer"):
         indexes.open("default")
     proxy.mode = "pass"
-    until(lambda: opened(indexes))
+    soon(lambda: opened(indexes))
     east, seq = put(database, "east", EAST)
     assert indexes.settle("default", "texts", seq, WAIT)
     proxy.mode = "reset"
     _, seq = put(database, "north", NORTH)
-    until(lambda: len(indexes.away()) == 2)
+    soon(lambda: len(indexes.away()) == 2)
     assert indexes.away()[0].startswith("the index of images: Milvus at 127.0.0.1")
     assert indexes.faults() == []
     with pytest.raises(Overloaded):
         nearest(indexes, EAST)
     assert not indexes.settle("default", "texts", seq, 1000.0)  # which is not waited for
     proxy.mode = "pass"
-    until(lambda: not indexes.away() and indexes.settle("default", "texts", seq, WAIT))
+    soon(lambda: not indexes.away() and indexes.settle("default", "texts", seq, WAIT))
     assert nearest(indexes, EAST) == east
     indexes.close()
     engine.close()

@@ -259,7 +259,12 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
 def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("index.milvus.READ_SECONDS", "index.milvus.WRITE_SECONDS", "index.engine.CONNECT_SECONDS"):
+    for name in (
+        "index.milvus.READ_SECONDS",
+        "index.milvus.WRITE_SECONDS",
+        "index.milvus.COUNT_SECONDS",
+        "index.engine.CONNECT_SECONDS",
+    ):
         monkeypatch.setattr(name, 0.4)
     monkeypatch.setattr("app.service.ENGINE_SECONDS", 0.1)
     proxy.mode = "silence"

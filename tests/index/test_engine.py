@@ -13,7 +13,7 @@ from index import engine as module
 from index.engine import Address, Engine
 from index.errors import EngineEmptied, EngineUnavailable, IndexClosed
 from index.milvus import MilvusIndex
-from tests.index.deadline import until
+from tests.index.deadline import soon
 from tests.index.proxy import Proxy
 
 
@@ -123,7 +123,7 @@ def test_one_that_does_not_answer_is_given_up_at_the_deadline_then_at_once(
         ask(far)
     epoch = far.epoch
     proxy.mode = "pass"
-    until(lambda: answers(far))
+    soon(lambda: answers(far))
     assert not far.away
     assert far.epoch > epoch
 
@@ -136,7 +136,7 @@ def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: Engine, pro
             ask(far)
     assert (far.away, far.epoch) == (True, 0)
     proxy.mode = "pass"
-    until(lambda: answers(far))
+    soon(lambda: answers(far))
     assert far.epoch == 1
 
 

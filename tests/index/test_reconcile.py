@@ -18,7 +18,7 @@ from index.factory import IndexConfig, OpenedIndex, open_index
 from index.follower import Follower
 from index.milvus import MilvusIndex
 from index.types import Embeddings, LogEntry, Op
-from tests.index.deadline import until
+from tests.index.deadline import soon
 from tests.index.memory_log import Log
 from tests.index.oracle import nearest, unit
 from tests.index.proxy import Proxy
@@ -36,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(module, "READ_SECONDS", 0.5)
     monkeypatch.setattr(module, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "COUNT_SECONDS", 0.5)
     monkeypatch.setattr("index.engine.CONNECT_SECONDS", 0.5)
 
 
@@ -111,18 +112,21 @@ class Served:
 
 @pytest.fixture
 def serve(lite: Engine, request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
-    """Serves the log from an engine, Milvus Lite unless another is given; stopped after the test."""
+    """Serves the log from an engine, unless another is given one that others can reach; stopped after the test."""
     running: list[Served] = []
+    lite.call("list_collections", 60)
+    usual = Engine(Address(lite._client._config.uri, layout="FLAT"))
 
     def start(log: OneEach, engine: Engine | None = None) -> Served:
-        running.append(served := Served(engine or lite, request.node.name, log))
+        running.append(served := Served(engine or usual, request.node.name, log))
         return served
 
     yield start
     for served in running:
         served.follower.close()
-    if running and running[-1].index._engine is lite:
+    if running and running[-1].index._engine is usual:
         running[-1].index.drop()
+    usual.close()
 
 
 def stop(served: Served) -> None:
@@ -132,13 +136,13 @@ def stop(served: Served) -> None:
 
 def test_a_start_takes_up_where_the_engine_is(serve: Callable[..., Served], log: OneEach) -> None:
     first = serve(log)
-    until(first.settled)
+    soon(first.settled)
     stop(first)
     log.put(100, unit(1, D, 5)[0])
     again = serve(log)
     assert again.opened.applied_seq == log.head() - 1
     assert again.opened.refused is None
-    until(again.settled)
+    soon(again.settled)
     assert again.index.ghosts == 0
 
 
@@ -147,7 +151,7 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     serve: Callable[..., Served], log: OneEach, lite: Engine, running: bool
 ) -> None:
     served = serve(log)
-    until(served.settled)
+    soon(served.settled)
     if not running:
         stop(served)
     name = served.index.name
@@ -158,7 +162,7 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     lite.call("upsert", 5, collection_name=name, data=rows)
     if not running:
         served = serve(log)
-    until(served.settled)
+    soon(served.settled)
     assert served.index.recount() == len(log.stored())
     assert served.index.ghosts + (9 in foreign) == len(foreign)
     held = served.index.digests(np.array(sorted(log.stored()), np.int64))
@@ -170,34 +174,34 @@ def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
     serve: Callable[..., Served], log: OneEach, lite: Engine
 ) -> None:
     served = serve(log)
-    until(served.settled)
+    soon(served.settled)
     stop(served)
     row = {"id": 5, "digest": 1, "vector": unit(1, D, 9)[0]}  # the counts agree
     lite.call("upsert", 5, collection_name=served.index.name, data=[row])
-    until(serve(log).settled)
+    soon(serve(log).settled)
 
 
 def test_a_dropped_collection_is_filled_again_while_serving(
     serve: Callable[..., Served], log: OneEach, lite: Engine
 ) -> None:
     served = serve(log)
-    until(served.settled)
+    soon(served.settled)
     lite.call("drop_collection", 5, collection_name=served.index.name)
     log.put(200, unit(1, D, 6)[0])
-    until(served.settled)
+    soon(served.settled)
     assert served.index.recount() == len(log.stored())
 
 
 def test_a_log_older_than_the_engine_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
     """The database was restored from a backup: what was added since is gone from the engine too."""
     served = serve(log)
-    until(served.settled)
+    soon(served.settled)
     stop(served)
     log.entries = log.entries[:30]
     again = serve(log)
     assert again.opened.refused is not None
     assert "but the log ends at" in again.opened.refused
-    until(again.settled)
+    soon(again.settled)
     assert again.index.recount() == len(log.stored())
 
 
@@ -211,7 +215,7 @@ def test_an_engine_restored_from_an_old_copy_catches_up(
 
     engine = opened()
     served = serve(log, engine)
-    until(served.settled)
+    soon(served.settled)
     stop(served)
     engine.close()
     shutil.copytree(file, copy)
@@ -220,14 +224,14 @@ def test_an_engine_restored_from_an_old_copy_catches_up(
     for id in range(5, 25):
         log.put(id, unit(1, D, id)[0])
     log.delete(50)
-    until(served.settled)
+    soon(served.settled)
     stop(served)
     engine.close()
     shutil.rmtree(file)
     copy.rename(file)
     engine = opened()
     served = serve(log, engine)
-    until(served.settled)
+    soon(served.settled)
     assert served.index.recount() == len(log.stored())
     stop(served)
     engine.close()
@@ -239,18 +243,18 @@ def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
 ) -> None:
     engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     served = serve(log, engine)
-    until(served.settled)
+    soon(served.settled)
     proxy.mode = mode
     for id in range(100, 140):
         log.put(id, unit(1, D, id)[0])
     log.delete(100)
-    until(lambda: served.follower.error is not None and engine.away)
+    soon(lambda: served.follower.error is not None and engine.away)
     assert isinstance(served.follower.error, EngineUnavailable)
     assert served.follower.alive()
     with pytest.raises(EngineUnavailable):
         served.index.search(unit(1, D), 1)
     proxy.mode = "pass"
-    until(served.settled)
+    soon(served.settled)
     assert served.follower.error is None
     stop(served)
     served.index.drop()
@@ -267,7 +271,7 @@ def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double
         if id % 40 == 0:
             proxy.mode = "reset"
             proxy.mode = "pass"
-    until(served.settled)
+    soon(served.settled)
     assert served.index.recount() == len(log.stored())
     assert served.index.ghosts == 0
     stop(served)

@@ -4,8 +4,9 @@ A row is (id, digest, vector); the digest is 64 bits of the vector's BLAKE2b and
 vector that we gave it. Two rows more, with ids -1 and -2, keep how far the log was applied: they are restored,
 copied and lost together with the rows that they speak of, and dropped from every answer.
 
-Reads are of consistency `Session`: they see every write of this process, the only one that writes. Milvus
-lets such a read wait until its nodes have got to our last write, and reads without one before them wait for nothing.
+Searches are of consistency `Session`: they see every write of this process, the only one that writes. Milvus
+lets such a search wait until its nodes have got to our last write; without one there is nothing to wait for. What is
+asked to compare or to count is `Strong`: it waits for the newest of all, a time tick of Milvus's.
 """
 
 from __future__ import annotations
@@ -240,7 +241,7 @@ class MilvusIndex:
 
     def recount(self) -> int:
         """`ntotal`, asked now."""
-        rows = self._call("query", filter="", output_fields=["count(*)"], seconds=COUNT_SECONDS)
+        rows = self._query("", ["count(*)"], COUNT_SECONDS)
         self._ntotal = int(rows[0]["count(*)"]) - len(STATE)
         self._unsure = False
         return self._ntotal
@@ -253,7 +254,7 @@ class MilvusIndex:
 
     def digests(self, ids: Ids) -> dict[int, int]:
         """The digest of each of `ids` [n] that the engine has."""
-        rows = self._call("query", filter=_in(ids), output_fields=["id", "digest"], seconds=WRITE_SECONDS)
+        rows = self._query(_in(ids), ["id", "digest"], WRITE_SECONDS)
         return {int(row["id"]): int(row["digest"]) for row in rows}
 
     def between(self, low: int, high: int) -> Ids:
@@ -265,7 +266,7 @@ class MilvusIndex:
         return self._ids(f"id >= {high} or id < {min(STATE)}")
 
     def _ids(self, test: str) -> Ids:
-        rows = self._call("query", filter=test, output_fields=["id"], limit=ID_BLOCK, seconds=WRITE_SECONDS)
+        rows = self._query(test, ["id"], WRITE_SECONDS, limit=ID_BLOCK)
         return np.array(sorted(int(row["id"]) for row in rows), np.int64)
 
     def _read_kept(self) -> Kept | None:
@@ -364,6 +365,11 @@ class MilvusIndex:
         self._call(method, seconds=WRITE_SECONDS, **arguments)
         self._ntotal += more
         self._unsure = False
+
+    def _query(self, test: str, fields: list[str], seconds: float, **arguments: Any) -> Any:
+        return self._call(
+            "query", seconds=seconds, filter=test, output_fields=fields, consistency_level="Strong", **arguments
+        )
 
     def _call(self, method: str, *, seconds: float | None = None, **arguments: Any) -> Any:
         return self._engine.call(method, seconds or READ_SECONDS, collection_name=self.name, **arguments)

@@ -11,9 +11,10 @@ from index.engine import Address, Engine
 from index.errors import SnapshotInvalid, SnapshotMissing
 from index.exact import ExactIndex
 from index.follower import Tend
-from index.milvus import MilvusIndex, collection_of
+from index.milvus import MilvusIndex
 from index.protocol import Freezable, VectorIndex
 from index.reconcile import Reconciler
+from index.table import collection_of
 
 KINDS = {ExactIndex.kind: ExactIndex}
 

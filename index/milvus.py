@@ -1,19 +1,13 @@
 """MilvusIndex: the same index on Milvus, an engine of its own beyond this process.
 
-A row is (id, digest, vector); the digest is 64 bits of the vector's BLAKE2b and says whether the engine has the
-vector that we gave it. Two rows more, with ids -1 and -2, keep how far the log was applied: they are restored,
-copied and lost together with the rows that they speak of, and dropped from every answer.
-
-Searches are of consistency `Session`: they see every write of this process, the only one that writes. Milvus
-lets such a search wait until its nodes have got to our last write; without one there is nothing to wait for. What is
-asked to compare or to count is `Strong`: it waits for the newest of all, a time tick of Milvus's.
+The engine is never believed. `ntotal` is our own account, kept with each write and compared with the engine's;
+what is known to be incomplete, or was not looked at since the last connection, is not searched.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -21,47 +15,19 @@ from index.engine import Engine
 from index.errors import EngineEmptied, IndexClosed
 from index.idset import IdSet
 from index.protocol import SearchParams
+from index.table import ID_BLOCK, LIMIT, Found, Kept, Table, digests_of, ordered
 from index.types import Embeddings, Ids, Scores
 from index.vectors import check_ids, check_queries, check_vectors
 
-READ_SECONDS, WRITE_SECONDS, COUNT_SECONDS = 3.0, 10.0, 30.0
-LIMIT = 16_384
-"""The most hits of one search (Milvus's quotaAndLimits.limits.topK)."""
-LISTS, PROBES = 1024, 64
-"""Lists of a segment's IVF_FLAT, and how many are looked into when the caller does not say."""
-FEW_IDS, ID_BLOCK = 2_000, 8_192
-"""Searches among so many ids name them to the engine; and ids named at once."""
+FEW_IDS = 2_000
+"""Searches among so many ids name them to the engine."""
 WRITE_BYTES = 16 << 20
-HITS_AT_ONCE = 1 << 18
-STATE = (-1, -2)
-"""The ids of the rows whose digests are `Kept.seq` and `Kept.ntotal`."""
-
-RawHits = list[tuple[Scores, Ids]]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What the engine itself says of its contents: the log is in it up to `seq`, and it then had `ntotal` rows."""
-
-    seq: int
-    ntotal: int
-
-
-def collection_of(name: str, space: str) -> str:
-    """The engine's collection for the index `name` in `space`: the same for ever, and valid in Milvus."""
-    return "sightline_" + hashlib.sha256(f"{name}\0{space}".encode()).hexdigest()[:24]
-
-
-def digests_of(vectors: Embeddings) -> Ids:
-    """64 bits for each vector: [n]."""
-    words = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in vectors)
-    return np.frombuffer(words, dtype="<i8").astype(np.int64)
+SPARE = 8
+"""Asked for beyond k, so that equal scores at the end can be put in order."""
 
 
 class MilvusIndex:
     """Inner-product search in the collection `name` of `engine`. Made by `open`; only its follower may change it.
-
-    `about` is the collection's description there, for people who look into the engine.
 
     Whatever cannot be asked raises EngineUnavailable: an answer is right or there is none. `whole` is False
     while the engine is known to lack rows; searches then raise EngineEmptied until `reconcile` has put them back.
@@ -71,9 +37,8 @@ class MilvusIndex:
     kind = "milvus"
 
     def __init__(self, engine: Engine, name: str, d: int, about: str = "") -> None:
+        self.table = Table(engine, name, d, about)
         self._engine = engine
-        self.name = name
-        self._about = about
         self._d = d
         self._ntotal = 0
         self._kept = Kept(0, 0)
@@ -123,14 +88,8 @@ class MilvusIndex:
     def open(self) -> Kept:
         """Make the collection unless it is there; what it keeps."""
         self._check_open()
-        there = self._call("has_collection")  # the first call: it connects
-        epoch = self.epoch
-        if not there:
-            self._make()
-        if not self._call("list_indexes"):
-            self._lay_out()
-        self._call("load_collection", seconds=WRITE_SECONDS)
-        kept = self._read_kept()
+        epoch = self.table.open()
+        kept = self.table.kept()
         if kept is None:
             self._ntotal = 0
             self.keep(0)
@@ -147,7 +106,7 @@ class MilvusIndex:
         """
         epoch, known = self.epoch, self._kept.seq
         try:
-            kept = self._read_kept()
+            kept = self.table.kept()
             if kept is None or kept.seq < known:
                 return False
             before, sure = self._ntotal, not self._unsure
@@ -174,14 +133,12 @@ class MilvusIndex:
         for start in range(0, len(pick), block):
             part = pick[start : start + block]
             has = self._there(ids[part])
-            columns = zip(ids[part].tolist(), digests_of(vectors[part]).tolist(), vectors[part], strict=True)
-            rows = [
-                {"id": id, "digest": digest, "vector": vector}
-                for id, digest, vector in columns
-                if has.get(id) != digest
-            ]
+            digests = digests_of(vectors[part])
+            columns = zip(ids[part].tolist(), digests.tolist(), vectors[part], strict=True)
+            rows = [row for row in columns if has.get(row[0]) != row[1]]
             if rows:
-                self._write("upsert", sum(row["id"] not in has for row in rows), data=rows)
+                with self._writing(sum(id not in has for id, _, _ in rows)):
+                    self.table.put(*zip(*rows, strict=True))
 
     def remove(self, ids: Ids) -> None:
         """Forget `ids` [n]; unknown ones are ignored."""
@@ -190,7 +147,8 @@ class MilvusIndex:
         for start in range(0, len(ids), ID_BLOCK):
             has = self._there(ids[start : start + ID_BLOCK])
             if has:
-                self._write("delete", -len(has), ids=sorted(has))
+                with self._writing(-len(has)):
+                    self.table.delete(sorted(has))
 
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The `k` best for each of `queries` [n, d], at most LIMIT; see VectorIndex.
@@ -227,58 +185,34 @@ class MilvusIndex:
 
     def drop(self) -> None:
         """Remove the collection from the engine."""
-        self._call("drop_collection", seconds=WRITE_SECONDS)
+        self.table.drop()
 
     def keep(self, seq: int) -> None:
         """Note in the engine that the log is applied up to `seq`."""
-        vector = np.zeros(self._d, np.float32)
-        vector[0] = 1
         kept = Kept(seq, self._ntotal)
-        columns = zip(STATE, (kept.seq, kept.ntotal), strict=True)
-        rows = [{"id": id, "digest": number, "vector": vector} for id, number in columns]
-        self._call("upsert", seconds=WRITE_SECONDS, data=rows)
+        self.table.keep(kept)
         self._kept = kept
 
     def recount(self) -> int:
         """`ntotal`, asked now."""
-        rows = self._query("", ["count(*)"], COUNT_SECONDS)
-        self._ntotal = int(rows[0]["count(*)"]) - len(STATE)
+        self._ntotal = self.table.count()
         self._unsure = False
         return self._ntotal
 
     def expel(self, ids: Ids) -> None:
         """Remove rows of whatever `ids` [n], which we never put there."""
         for start in range(0, len(ids), ID_BLOCK):
-            self._write("delete", -len(ids[start : start + ID_BLOCK]), ids=ids[start : start + ID_BLOCK].tolist())
+            block = ids[start : start + ID_BLOCK].tolist()
+            with self._writing(-len(block)):
+                self.table.delete(block)
         self.ghosts += len(ids)
 
-    def digests(self, ids: Ids) -> dict[int, int]:
-        """The digest of each of `ids` [n] that the engine has."""
-        rows = self._query(_in(ids), ["id", "digest"], WRITE_SECONDS)
-        return {int(row["id"]): int(row["digest"]) for row in rows}
-
-    def between(self, low: int, high: int) -> Ids:
-        """The ids that the engine has from `low` to below `high`, at most ID_BLOCK apart."""
-        return self._ids(f"id >= {low} and id < {high}")
-
-    def outside(self, high: int) -> Ids:
-        """Up to ID_BLOCK of the ids that the engine has from `high` on, or that are no ids."""
-        return self._ids(f"id >= {high} or id < {min(STATE)}")
-
-    def _ids(self, test: str) -> Ids:
-        rows = self._query(test, ["id"], WRITE_SECONDS, limit=ID_BLOCK)
-        return np.array(sorted(int(row["id"]) for row in rows), np.int64)
-
-    def _read_kept(self) -> Kept | None:
-        numbers = self.digests(np.array(STATE, np.int64))
-        return Kept(*(numbers[id] for id in STATE)) if len(numbers) == len(STATE) else None
-
-    def _best(self, queries: Embeddings, k: int, params: SearchParams) -> RawHits:
+    def _best(self, queries: Embeddings, k: int, params: SearchParams) -> Found:
         """Among all: asked for a few more than k, so that equal scores at the end can be put in order."""
         asked, exact = k, params.exact
         while True:
-            asked = min(LIMIT, asked + 8)
-            found = self._ask(queries, asked, params.probes, exact=exact)
+            asked = min(LIMIT, asked + SPARE)
+            found = self.table.ask(queries, asked, params.probes, exact=exact)
             short = any(len(ids) < min(k, self._ntotal) for _, ids in found)
             if short and not exact and asked < LIMIT:
                 exact = True  # the lists that were looked into hold too few
@@ -287,92 +221,55 @@ class MilvusIndex:
             else:
                 return [(scores[:k], ids[:k]) for scores, ids in found]
 
-    def _wide(self, queries: Embeddings, k: int, params: SearchParams, among: IdSet) -> RawHits | None:
+    def _wide(self, queries: Embeddings, k: int, params: SearchParams, among: IdSet) -> Found | None:
         """Among many: ask for more than k and drop the others; None where that does not give k hits."""
-        asked = 2 * int(np.ceil(k * max(1, self._ntotal) / len(among))) + 8
+        asked = 2 * int(np.ceil(k * max(1, self._ntotal) / len(among))) + SPARE
         while asked <= LIMIT:
-            found = self._ask(queries, asked, params.probes, exact=params.exact)
+            found = self.table.ask(queries, asked, params.probes, exact=params.exact)
             kept = [(scores[inside], ids[inside]) for scores, ids in found for inside in [among.contains(ids)]]
             if all(len(ids) >= k and not _tied(scores, len(ids), k) for scores, ids in kept):
                 return [(scores[:k], ids[:k]) for scores, ids in kept]
             asked *= 4
         return None
 
-    def _named(self, queries: Embeddings, k: int, ids: Ids) -> RawHits:
+    def _named(self, queries: Embeddings, k: int, ids: Ids) -> Found:
         """Among these ids, a block at a time; every one of them is compared."""
-        best: RawHits = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+        best: Found = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         for start in range(0, len(ids), ID_BLOCK):
             block = ids[start : start + ID_BLOCK]
-            more = self._ask(queries, len(block), None, exact=True, test=_in(block))
+            more = self._block(queries, k, block)
             joined = [
                 (np.concatenate([a, c]), np.concatenate([b, d])) for (a, b), (c, d) in zip(best, more, strict=True)
             ]
-            best = [_sorted(scores, hits, k) for scores, hits in joined]
+            best = [ordered(scores, hits, k) for scores, hits in joined]
         return best
 
-    def _ask(self, queries: Embeddings, limit: int, probes: int | None, *, exact: bool, test: str = "") -> RawHits:
-        """Up to `limit` hits for each query, best first; fewer where there are no more."""
-        effort: dict[str, Any] = {}
-        if self._engine.address.layout == "IVF_FLAT":
-            effort = {"nprobe": LISTS if exact else min(LISTS, probes or PROBES)}
-        found: RawHits = []
-        at_once = max(1, HITS_AT_ONCE // (limit + 1))
-        for start in range(0, len(queries), at_once):
-            answer = self._call(
-                "search",
-                data=list(queries[start : start + at_once]),
-                anns_field="vector",
-                limit=min(LIMIT, limit + len(STATE)),
-                filter=test,
-                search_params={"metric_type": "IP", "params": effort},
-            )
-            found += [_hits(hits, limit) for hits in answer]
-        return found
-
-    def _make(self) -> None:
-        from pymilvus import DataType, MilvusClient
-
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False, description=self._about)
-        schema.add_field("id", DataType.INT64, is_primary=True)
-        schema.add_field("digest", DataType.INT64)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self._d)
-        self._call("create_collection", seconds=WRITE_SECONDS, schema=schema, consistency_level="Session")
-
-    def _lay_out(self) -> None:
-        from pymilvus import MilvusClient
-
-        layout = self._engine.address.layout
-        index = MilvusClient.prepare_index_params()
-        lists = {"nlist": LISTS} if layout == "IVF_FLAT" else {}
-        index.add_index("vector", index_type=layout, metric_type="IP", params=lists)
-        # Not waited for: an empty collection has nothing to be built, and pymilvus would sleep half a second.
-        self._call("create_index", seconds=WRITE_SECONDS, index_params=index, sync=False)
+    def _block(self, queries: Embeddings, k: int, ids: Ids) -> Found:
+        asked = min(len(ids), k + SPARE)
+        while True:
+            found = self.table.ask(queries, asked, None, exact=True, among=ids)
+            if asked == len(ids) or not any(_tied(scores, asked, k) for scores, _ in found):
+                return found
+            asked = min(len(ids), 4 * asked)
 
     def _there(self, ids: Ids) -> dict[int, int]:
-        """`digests`; a collection that is gone is made anew, and known to lack what it had."""
+        """The digests of those that are there; a table that is gone is made anew, and known to lack what it had."""
         try:
             if self._unsure:
                 self.recount()
-            return self.digests(ids)
+            return self.table.digests(ids)
         except EngineEmptied:
             self.whole = False
             self.open()
             return {}
 
-    def _write(self, method: str, more: int, **arguments: Any) -> None:
-        """Change the collection, by so many rows more."""
+    @contextmanager
+    def _writing(self, more: int) -> Iterator[None]:
+        """Around a change of the rows, which are then so many more."""
         self._unsure = True
-        self._call(method, seconds=WRITE_SECONDS, **arguments)
+        yield
         self._ntotal += more
         self._unsure = False
-
-    def _query(self, test: str, fields: list[str], seconds: float, **arguments: Any) -> Any:
-        return self._call(
-            "query", seconds=seconds, filter=test, output_fields=fields, consistency_level="Strong", **arguments
-        )
-
-    def _call(self, method: str, *, seconds: float | None = None, **arguments: Any) -> Any:
-        return self._engine.call(method, seconds or READ_SECONDS, collection_name=self.name, **arguments)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -381,22 +278,6 @@ class MilvusIndex:
     def _check_whole(self) -> None:
         if not (self.whole and self.epoch == self._epoch):
             raise EngineEmptied(self.fault)
-
-
-def _in(ids: Ids) -> str:
-    return f"id in [{','.join(map(str, ids.tolist()))}]"
-
-
-def _hits(hits: Any, limit: int) -> tuple[Scores, Ids]:
-    """The engine's answer to one query, without what is not ours, in our order."""
-    ids = np.fromiter((hit["id"] for hit in hits), np.int64, len(hits))
-    scores = np.fromiter((hit["distance"] for hit in hits), np.float32, len(hits))
-    return _sorted(scores[ids >= 0], ids[ids >= 0], limit)
-
-
-def _sorted(scores: Scores, ids: Ids, limit: int) -> tuple[Scores, Ids]:
-    order = np.lexsort((ids, -scores))[:limit]
-    return scores[order], ids[order]
 
 
 def _tied(scores: Scores, asked: int, k: int) -> bool:

@@ -18,7 +18,8 @@ import numpy as np
 
 from index.errors import EngineEmptied
 from index.idset import MAX_ID
-from index.milvus import ID_BLOCK, MilvusIndex, digests_of
+from index.milvus import MilvusIndex
+from index.table import ID_BLOCK, digests_of
 from index.types import LogEntry, Op
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class _Pass:
         """Make the engine have what these entries say. An id has no newer entry than the last one here."""
         last = {entry.id: entry for entry in entries if 0 <= entry.id <= MAX_ID}
         ids = np.fromiter(last, np.int64, len(last))
-        has = self._index.digests(ids) if len(ids) else {}
+        has = self._index.table.digests(ids) if len(ids) else {}
         added = [entry for entry in last.values() if entry.op is Op.ADD and _fits(entry, self._index.d)]
         removed = np.array([entry.id for entry in last.values() if entry.op is Op.REMOVE], np.int64)
         self._room(int(ids.max(initial=0)))
@@ -131,11 +132,11 @@ class _Pass:
         top = len(self._live)
         low = self._walk or 0
         if low < top:
-            found = self._index.between(low, low + ID_BLOCK)
+            found = self._index.table.between(low, low + ID_BLOCK)
             foreign = found[~self._live[np.minimum(found, top - 1)] | (found >= top)]
             self._walk = low + ID_BLOCK
         else:
-            foreign = self._index.outside(low)
+            foreign = self._index.table.outside(low)
             if not len(foreign):
                 return True
         if len(foreign):

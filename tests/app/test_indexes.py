@@ -156,9 +156,9 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (
-        "index.milvus.READ_SECONDS",
-        "index.milvus.WRITE_SECONDS",
-        "index.milvus.COUNT_SECONDS",
+        "index.table.READ_SECONDS",
+        "index.table.WRITE_SECONDS",
+        "index.table.COUNT_SECONDS",
         "index.engine.CONNECT_SECONDS",
     ):
         monkeypatch.setattr(name, 0.4)

@@ -260,9 +260,9 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in (
-        "index.milvus.READ_SECONDS",
-        "index.milvus.WRITE_SECONDS",
-        "index.milvus.COUNT_SECONDS",
+        "index.table.READ_SECONDS",
+        "index.table.WRITE_SECONDS",
+        "index.table.COUNT_SECONDS",
         "index.engine.CONNECT_SECONDS",
     ):
         monkeypatch.setattr(name, 0.4)

@@ -93,7 +93,7 @@ def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far:
 
 
 def test_a_refusal_is_an_answer_and_no_outage(far: Engine, milvus: Callable[[int], MilvusIndex]) -> None:
-    name = milvus(4).name
+    name = milvus(4).table.name
     for _ in range(5):
         with pytest.raises(EngineUnavailable, match="refuses"):
             far.call("query", 5, collection_name=name, filter="id in {")

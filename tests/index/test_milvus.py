@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from index import milvus as module
+from index import table
 from index.engine import Address, Engine
 from index.errors import EngineEmptied, EngineUnavailable
 from index.idset import IdSet
-from index.milvus import Kept, MilvusIndex, collection_of, digests_of
+from index.milvus import MilvusIndex
 from index.protocol import SearchParams
+from index.table import Kept
 from index.types import Embeddings
 from tests.index.deadline import soon
 from tests.index.oracle import nearest, numbers, unit
@@ -37,26 +39,12 @@ def expect(index: MilvusIndex, stored: dict[int, Embeddings], k: int, params: Se
     np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
 
 
-def test_a_collection_has_a_name_of_its_own_that_never_changes() -> None:
-    assert collection_of("a/images", "s") == "sightline_a5f56aa4754e4b8aec5409d7"
-    names = {collection_of(name, space) for name in ("a/images", "a/texts", "b/images") for space in ("s", "t")}
-    assert len(names) == 6
-
-
-def test_a_digest_tells_vectors_apart_to_the_last_bit() -> None:
-    one = unit(1, D)
-    other = one.copy()
-    other[0, 3] = np.nextafter(other[0, 3], np.float32(1))
-    digests = digests_of(np.concatenate([one, other, one]))
-    assert digests[0] == digests[2] != digests[1]
-
-
 def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite: Engine) -> None:
     index = milvus(D)
     stored = fill(index, 20)
     index.keep(77)
     index.close()
-    again = MilvusIndex(lite, index.name, D)
+    again = MilvusIndex(lite, index.table.name, D)
     assert again.open() == Kept(77, 20)
     assert again.ntotal == 20
     expect(again, stored, 25)
@@ -77,6 +65,7 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
     monkeypatch.setattr(module, "FEW_IDS", 10)
     monkeypatch.setattr(module, "ID_BLOCK", 40)
     monkeypatch.setattr(module, "LIMIT", 200)
+    monkeypatch.setattr(table, "LIMIT", 200)
     index = milvus(D)
     stored = fill(index, 600)
     wanted = np.arange(0, 900, share, dtype=np.int64)
@@ -88,6 +77,7 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
 def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FEW_IDS", 10)
     monkeypatch.setattr(module, "LIMIT", 100)
+    monkeypatch.setattr(table, "LIMIT", 100)
     index = milvus(D)
     stored = fill(index, 400)
     query = unit(1, D, seed=1)
@@ -97,7 +87,7 @@ def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, mon
 
 
 def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HITS_AT_ONCE", 50)
+    monkeypatch.setattr(table, "HITS_AT_ONCE", 50)
     index = milvus(D)
     expect(index, fill(index, 60), 30)
 
@@ -129,12 +119,12 @@ def test_a_batch_larger_than_one_message_goes_in_parts(milvus: Open, monkeypatch
 def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusIndex]:
     """An index whose engine is behind the proxy, with 30 vectors in it."""
     for name, seconds in (("READ_SECONDS", 0.3), ("WRITE_SECONDS", 0.3), ("COUNT_SECONDS", 0.3)):
-        monkeypatch.setattr(module, name, seconds)
+        monkeypatch.setattr(table, name, seconds)
     monkeypatch.setattr("index.engine.CONNECT_SECONDS", 0.4)
     fill(near := milvus(D), 30)
     near.keep(30)
     engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    index = MilvusIndex(engine, near.name, D)
+    index = MilvusIndex(engine, near.table.name, D)
     soon(lambda: tried(index.open))
     yield index
     engine.close()
@@ -186,18 +176,18 @@ def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: Engi
     fill(index, 10)
     index.keep(10)
     assert index.intact()
-    lite.call("delete", 5, collection_name=index.name, ids=[3])
+    lite.call("delete", 5, collection_name=index.table.name, ids=[3])
     assert not index.intact()
     index.recount()
     assert index.intact()
-    lite.call("delete", 5, collection_name=index.name, ids=[-1])
+    lite.call("delete", 5, collection_name=index.table.name, ids=[-1])
     assert not index.intact()
 
 
 def test_a_collection_dropped_behind_our_back_is_made_anew_and_known_to_be_empty(milvus: Open, lite: Engine) -> None:
     index = milvus(D)
     fill(index, 10)
-    lite.call("drop_collection", 5, collection_name=index.name)
+    lite.call("drop_collection", 5, collection_name=index.table.name)
     with pytest.raises(EngineEmptied):
         index.search(unit(1, D), 1)
     index.add(numbers(77), unit(1, D))

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index import milvus as module
-from index import reconcile
+from index import milvus, reconcile, table
 from index.engine import Address, Engine
 from index.errors import EngineUnavailable
 from index.factory import IndexConfig, OpenedIndex, open_index
@@ -32,11 +31,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows, checks at every look and deadlines of an instant."""
     monkeypatch.setattr(reconcile, "BLOCK", BLOCK)
     monkeypatch.setattr(reconcile, "ID_BLOCK", BLOCK)
-    monkeypatch.setattr(module, "ID_BLOCK", BLOCK)
+    monkeypatch.setattr(milvus, "ID_BLOCK", BLOCK)
+    monkeypatch.setattr(table, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(reconcile, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(module, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(module, "WRITE_SECONDS", 0.5)
-    monkeypatch.setattr(module, "COUNT_SECONDS", 0.5)
+    monkeypatch.setattr(table, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(table, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(table, "COUNT_SECONDS", 0.5)
     monkeypatch.setattr("index.engine.CONNECT_SECONDS", 0.5)
 
 
@@ -154,7 +154,7 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     soon(served.settled)
     if not running:
         stop(served)
-    name = served.index.name
+    name = served.index.table.name
     lite.call("delete", 5, collection_name=name, ids=[1, 2, 40])
     wrong = unit(3, D, 9)
     foreign = [9, 61, 10**6, 2**40, -77]  # deleted by us, next to ours, far from them, no id at all
@@ -165,8 +165,8 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     soon(served.settled)
     assert served.index.recount() == len(log.stored())
     assert served.index.ghosts + (9 in foreign) == len(foreign)
-    held = served.index.digests(np.array(sorted(log.stored()), np.int64))
-    wanted = module.digests_of(np.stack([log.stored()[id] for id in sorted(log.stored())]))
+    held = served.index.table.digests(np.array(sorted(log.stored()), np.int64))
+    wanted = table.digests_of(np.stack([log.stored()[id] for id in sorted(log.stored())]))
     assert [held[id] for id in sorted(held)] == wanted.tolist()
 
 
@@ -177,7 +177,7 @@ def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
     soon(served.settled)
     stop(served)
     row = {"id": 5, "digest": 1, "vector": unit(1, D, 9)[0]}  # the counts agree
-    lite.call("upsert", 5, collection_name=served.index.name, data=[row])
+    lite.call("upsert", 5, collection_name=served.index.table.name, data=[row])
     soon(serve(log).settled)
 
 
@@ -186,7 +186,7 @@ def test_a_dropped_collection_is_filled_again_while_serving(
 ) -> None:
     served = serve(log)
     soon(served.settled)
-    lite.call("drop_collection", 5, collection_name=served.index.name)
+    lite.call("drop_collection", 5, collection_name=served.index.table.name)
     log.put(200, unit(1, D, 6)[0])
     soon(served.settled)
     assert served.index.recount() == len(log.stored())

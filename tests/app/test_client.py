@@ -112,3 +112,8 @@ def test_a_proxy_of_the_environment_is_not_asked(server: RunningServer, monkeypa
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with Client(server.url) as client:
         assert client.readiness()["reasons"] == []
+
+
+def test_a_key_that_no_header_can_hold_is_one_line() -> None:
+    with pytest.raises(ServerError, match="no key has"):
+        Client("http://127.0.0.1:9", "sl_\u00e9\u4e2d")

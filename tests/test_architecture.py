@@ -18,7 +18,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest"),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
-    ("app.selection", "app.sampler"),
+    ("app.builder", "app.selection", "app.sampler"),
+    ("app.build",),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
     ("app.grammar",),
     ("app.filter",),
@@ -153,7 +154,7 @@ def test_what_must_never_meet_does_not(package: str, never: tuple[str, ...]) -> 
     assert wrong == []
 
 
-def test_only_one_module_names_implementations_of_an_index() -> None:
+def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None:
     seams = ("index.protocol", "index.types", "index.idset")
     users = {
         module_of(path)
@@ -162,7 +163,7 @@ def test_only_one_module_names_implementations_of_an_index() -> None:
         for _, target in imported(path)
         if within(target, "index") and target not in seams
     }
-    assert users == {"app.indexes"}
+    assert users == {"app.indexes", "app.builder", "app.build"}
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,7 @@ def test_only_settings_read_the_environment() -> None:
     }
     passed_on = {
         "app.supervisor",
+        "app.builder",
         "app.demo",
         "app.encoder.conversion",
         "app.encoder.published",

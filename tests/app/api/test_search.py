@@ -70,7 +70,7 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
     plain = ask(server, {"image_id": red})
     for more in ({"exact": True}, {"params": {"probes": 65_536, "rerank": 1}}, {"params": None}, {"params": {}}):
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
-    words = {"q": "red", "k": 1000}
+    words: dict[str, str] = {"q": "red", "k": "1000"}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
     assert exact["hits"] == server.http.get("/v1/search", params=words).json()["hits"]
     refused(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")

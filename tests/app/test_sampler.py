@@ -6,6 +6,8 @@ import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from app.sampler import BATCH, FEWEST, WAITING, WINDOW, K, Sampler, pause_after,
 from app.types import Target
 from index.exact import ExactIndex
 from index.idset import IdSet
+from index.live import LiveIndex
 from index.protocol import Adjustable, SearchParams, VectorIndex
 from index.types import Embeddings, Ids, Scores
 from tests.index.ivf import LISTS, IvfIndex
+from tests.index.sealed import sealed
 from tests.servers import until
 
 D, N = 24, 6_000
@@ -341,3 +345,26 @@ def test_measuring_takes_a_hundredth_of_the_time_at_most() -> None:
     for seconds in (0.02, 0.5, 3.0):
         assert seconds / (seconds + pause_after(seconds)) <= 0.01 + 1e-9
     assert pause_after(0.0) == module.PAUSE
+
+
+def test_the_index_of_the_service_is_measured_once_it_has_a_base(tmp_path: Path, queries: Any) -> None:
+    live, sampler = LiveIndex(D), Sampler(target=0.9)
+    stored = unit(np.random.default_rng(7), 2_000)
+    live.add(np.arange(2_000), stored)
+    assert isinstance(live, Adjustable)
+    assert live.exact
+    ask(sampler, live, queries)
+    assert sampler.recall(KEY) is None
+    live.mark()
+    base = sealed(tmp_path, np.arange(2_000), stored)
+    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
+    live.rebase(base)
+    assert not live.exact
+    measure(sampler, live, queries, 6 * WINDOW)
+    recall = sampler.recall(KEY)
+    assert recall is not None
+    assert recall.at_10 is not None
+    assert recall.at_10 >= 0.9
+    assert recall.effort == live.effort > 0
+    live.close()
+    ask(sampler, live, queries)  # nobody is hurt

@@ -24,9 +24,10 @@ from app.store import collections, embeddings, leases
 from app.store.database import Database
 from app.types import EmbeddingSpace, Lease, Status
 from index.engine import Engine
+from index.live import LiveIndex
 from tests.app.makers import SPACE, add, add_bulk, claim
-from tests.index.ivf import IvfIndex
 from tests.index.proxy import Proxy
+from tests.index.sealed import sealed
 from tests.pictures import picture
 from tests.servers import until
 
@@ -350,17 +351,17 @@ def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
 
 
 def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.sampler.PAUSE", 0.01)
     monkeypatch.setattr("app.sampler.SHARE", 0.9)  # of the time: this test has little of it
     start(service)
     rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    index = IvfIndex(rows)
-    index.add(np.arange(len(rows)), rows)
+    base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
+    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
     opened = service.engine.indexes._open
-    opened["default", "images"] = replace(opened["default", "images"], index=index)
+    opened["default", "images"] = replace(opened["default", "images"], index=LiveIndex(60, base))
 
     def recall() -> dict[str, Any]:
         told: Any = service.stats("default")

@@ -90,6 +90,7 @@ class Importer:
             while chunk := list(islice(members, CHUNK)):
                 done += len(chunk)
                 if not self._commit(owner, source, chunk, done, total - done):
+                    self._forget(source)
                     return
                 if stopping.is_set() and done < total:
                     self._give_back(owner, source)
@@ -178,9 +179,14 @@ class Importer:
             return True
 
         if self._database.write(work):
-            upload = self._media.upload(source.job_id, source.n)
-            discard(upload)
-            discard(upload.with_name(upload.name + ".members"))
+            self._library.discard_upload(source.job_id, source.n)
+        else:
+            self._forget(source)
+
+    def _forget(self, source: Source) -> None:
+        """Remove the files of an upload whose job was cancelled meanwhile; another's, who has the lease now, stay."""
+        if not self._database.read(lambda c: jobs.has_source(c, source)):
+            self._library.discard_upload(source.job_id, source.n)
 
     def _give_back(self, owner: str, source: Source) -> None:
         self._database.write(lambda c: jobs.release_source(c, owner, source))

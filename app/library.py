@@ -23,12 +23,13 @@ from app.decode.limits import PictureLimits
 from app.description import Bounds, Description, check, check_id, check_metadata, check_text
 from app.errors import BlobMissing, NotFound, QueueFull, translated
 from app.media import Media, Saved, discard, older, sync_folder
-from app.store import collections, embeddings, images, jobs, texts
+from app.store import collections, embeddings, images, jobs, steering, texts
 from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
-from app.types import Contents, Image, ItemError, ItemStatus, Job, JobItem, Metadata, NewImage, Text
+from app.types import Contents, Image, ItemError, ItemStatus, Job, JobItem, JobState, Metadata, NewImage, Text
 
+STEP = 500  # items of a job that one commit changes
 COUNT_SECONDS = 0.5  # how old the count of waiting pictures may be
 
 
@@ -194,6 +195,37 @@ class Library:
         if job is None:
             raise NotFound(f"there is no job {id!r}")
         return job
+
+    def cancel_job(self, id: str) -> Job:
+        """End a job; one that has ended stays as it is.
+
+        What is ready stays. Uploads that are not taken in are gone; pictures that still wait are `failed`, and
+        `retry_job` takes them up again.
+        """
+        self.job(id)
+        for n in self.database.write(lambda c: steering.cancel(c, id)):
+            self.discard_upload(id, n)
+        self.drop_items(id)
+        return self.job(id)
+
+    def retry_job(self, id: str) -> Job:
+        """Queue the failed pictures of a job once more; those whose bytes were refused are not here."""
+        self.job(id)
+        after: int | None = 0
+        while after is not None:
+            after = self.database.write(partial(steering.retry, id=id, after=after, limit=STEP))
+        return self.job(id)
+
+    def drop_items(self, id: str) -> None:
+        """Fail everything of a cancelled job that still waits."""
+        while self.job(id).state is JobState.CANCELLED and self.database.write(lambda c: steering.drop(c, id, STEP)):
+            pass
+
+    def discard_upload(self, id: str, n: int) -> None:
+        """Remove upload `n` of a job that nobody will take in (any more)."""
+        upload = self.media.upload(id, n)
+        discard(upload)
+        discard(upload.with_name(upload.name + ".members"))
 
     def recent_jobs(self, limit: int) -> list[Job]:
         """The newest jobs first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,35 +57,36 @@ class Searcher:
         encoder: Encoder,
         batcher: Batcher,
         pool: DecodePool,
-        index: Callable[[str, Target], VectorIndex],
+        use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
     ) -> None:
         self._database = database
         self._encoder = encoder
         self._batcher = batcher
         self._pool = pool
-        self._index = index
+        self._use = use
 
     def search(self, collection: str, parts: Sequence[Part], target: Target, k: int) -> Found:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Overloaded."""
         began = time.perf_counter()
-        index = self._index(collection, target)
-        query = self.embed(collection, parts)
-        encoded = time.perf_counter()
-        searching = fetching = 0.0
-        asked = k + SPARE
-        while True:
-            start = time.perf_counter()
-            scores, keys = index.search(query[None, :], asked)
-            middle = time.perf_counter()
-            hits = self._fetch(target, keys[0], scores[0])[:k]
-            searching += middle - start
-            fetching += time.perf_counter() - middle
-            if len(hits) == k or asked >= index.ntotal:
-                break
-            asked *= 4
+        with self._use(collection, target) as index:
+            query = self.embed(collection, parts)
+            encoded = time.perf_counter()
+            searching = fetching = 0.0
+            asked = k + SPARE
+            while True:
+                start = time.perf_counter()
+                scores, keys = index.search(query[None, :], asked)
+                middle = time.perf_counter()
+                hits = self._fetch(target, keys[0], scores[0])[:k]
+                searching += middle - start
+                fetching += time.perf_counter() - middle
+                searched = index.ntotal
+                if len(hits) == k or asked >= searched:
+                    break
+                asked *= 4
         stages = {"encode": encoded - began, "search": searching, "fetch": fetching}
         stages["total"] = time.perf_counter() - began
-        return Found(hits, {name: round(s * 1000, 2) for name, s in stages.items()}, index.ntotal)
+        return Found(hits, {name: round(s * 1000, 2) for name, s in stages.items()}, searched)
 
     def embed(self, collection: str, parts: Sequence[Part]) -> Embeddings:
         """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
@@ -106,7 +108,8 @@ class Searcher:
 
     def classify(self, collection: str, part: Part, labels: Sequence[str], template: str) -> list[tuple[str, float]]:
         """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
-        self._index(collection, "images")  # which is there, or NotFound
+        with self._use(collection, "images"):  # which is there, or NotFound
+            pass
         sentences = [label.join(BLANK.split(template)) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._encode(sentences))

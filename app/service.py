@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import apsw
 import numpy as np
@@ -24,22 +24,18 @@ from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
+from app.indexes import Indexes
 from app.library import Library
 from app.media import Media
 from app.owner import DataLock
 from app.search import Searcher
 from app.settings import Settings
-from app.store import collections, embeddings, images, jobs, leases, texts
+from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, Status, Target
-from index.factory import IndexConfig, OpenedIndex, open_index
-from index.follower import Follower
-from index.protocol import VectorIndex
-from index.types import LogEntry, Op
 
 log = logging.getLogger(__name__)
 
-TARGETS: tuple[Target, ...] = ("images", "texts")
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
 SWEEP_GRACE = 3600.0
 
@@ -139,8 +135,7 @@ class Engine:
     encoder: Encoder
     batcher: Batcher
     searcher: Searcher
-    opened: dict[Target, OpenedIndex] = field(default_factory=dict)
-    followers: dict[Target, Follower] = field(default_factory=dict)
+    indexes: Indexes
 
 
 class Service:
@@ -181,10 +176,7 @@ class Service:
         if (engine := self._engine) is not None:
             self._engine = None
             engine.batcher.close()
-            for follower in engine.followers.values():
-                follower.close()
-            for opened in engine.opened.values():
-                opened.index.close()
+            engine.indexes.close()
         self.pool.close()
         self.database.close()
         self._lock.close()
@@ -210,17 +202,14 @@ class Service:
         reasons = []
         if not self._engine.batcher.alive():
             reasons.append("the encoder has stopped")
-        for target, follower in self._engine.followers.items():
-            if not follower.alive():
-                reasons.append(f"the index of {target} has stopped following")
-        return reasons
+        return reasons + self._engine.indexes.faults()
 
     def settle(self, target: Target, seq: int | None) -> bool:
         """Wait until the index holds the log up to `seq`; False if that took too long."""
         engine = self._engine
         if engine is None or seq is None:
             return True
-        return engine.followers[target].wait_for(seq, CATCH_UP_SECONDS)
+        return engine.indexes.settle(DEFAULT_COLLECTION, target, seq, CATCH_UP_SECONDS)
 
     def settled(self, found: Sequence[Image]) -> bool:
         """Whether every `ready` of these pictures is true: a search sent now would find them."""
@@ -244,7 +233,7 @@ class Service:
             "collection": collection,
             "images": {**counted, "total": sum(counted.values())},
             "texts": text_count,
-            "index": self._index_stats(),
+            "index": None if self._engine is None else self._engine.indexes.stats(collection),
             "model": self.model(),
         }
 
@@ -264,23 +253,12 @@ class Service:
             "runtime": encoder.runtime,
         }
 
-    def _index_stats(self) -> dict[str, object] | None:
-        engine = self._engine
-        if engine is None:
-            return None
-        return {
-            target: {
-                "kind": "exact",
-                "ntotal": engine.opened[target].index.ntotal,
-                "applied_seq": follower.applied_seq,
-                "lag": follower.lag,
-            }
-            for target, follower in engine.followers.items()
-        }
-
     def _sweep(self) -> None:
-        """Remove what killed processes left behind: uploads of no job, and files of no picture."""
+        """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
+        picture."""
         try:
+            for id in self.database.read(steering.dropping):
+                self.library.drop_items(id)
             waiting = self.database.read(jobs.sources)
             names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
             removed = self.library.media.sweep(names, SWEEP_GRACE)
@@ -303,14 +281,10 @@ class Service:
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
-            engine = Engine(encoder, batcher, Searcher(self.database, encoder, batcher, self.pool, self._index))
-            for target in TARGETS:
-                self._follow(engine, target)
-            for target, follower in engine.followers.items():
-                head = follower.applied_seq + follower.lag
-                while not follower.wait_for(head, 1.0) and follower.alive():
-                    log.info("the index of %s is catching up: %d of %d", target, follower.applied_seq, head)
-            self._engine = engine
+            indexes = Indexes(self.database, space, settings.data_dir / "snapshots")
+            indexes.open(DEFAULT_COLLECTION)
+            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use)
+            self._engine = Engine(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error
@@ -319,43 +293,3 @@ class Service:
         except Exception as error:
             log.exception("the model could not be loaded")
             self.fatal = StartupError(f"the model {self.settings.model} could not be loaded: {error}")
-
-    def _follow(self, engine: Engine, target: Target) -> None:
-        """Open an index from its snapshot and let it follow the log."""
-        space = engine.encoder.space
-        database = self.database
-
-        def head() -> int:
-            return database.read(lambda c: embeddings.head(c, DEFAULT_COLLECTION, space.fingerprint, target))
-
-        def read(after: int, limit: int) -> list[LogEntry]:
-            rows = database.read(
-                lambda c: embeddings.after(c, DEFAULT_COLLECTION, space.fingerprint, target, after, limit)
-            )
-            return [
-                LogEntry(seq, Op(op), key, None if vector is None else np.frombuffer(vector, dtype="<f4"))
-                for seq, op, key, vector in rows
-            ]
-
-        folder = self.settings.data_dir / "snapshots" / DEFAULT_COLLECTION / target
-        name = f"{DEFAULT_COLLECTION}/{target}"
-        opened = open_index(IndexConfig(name, space.fingerprint, space.d, folder), head=head())
-        if opened.refused:
-            log.warning("snapshot of %s not used (%s); rebuilding from the log", name, opened.refused)
-        follower = Follower(
-            opened.index,
-            read,
-            applied_seq=opened.applied_seq,
-            name=name,
-            changed=database.watch(),
-            head=head,
-            freeze=opened.freeze,
-        )
-        engine.opened[target] = opened
-        engine.followers[target] = follower
-        follower.start()
-
-    def _index(self, collection: str, target: Target) -> VectorIndex:
-        if collection != DEFAULT_COLLECTION:
-            raise NotFound(f"there is no collection {collection!r}")
-        return self.engine.opened[target].index

@@ -30,7 +30,7 @@ class Saver:
     """Saves what `freeze(applied_seq)` captures. All methods belong to the follower's thread."""
 
     def __init__(
-        self, freeze: Callable[[int], Callable[[], None]], policy: SnapshotPolicy, name: str, saved_seq: int
+        self, freeze: Callable[[int], Callable[[], None] | None], policy: SnapshotPolicy, name: str, saved_seq: int
     ) -> None:
         self._freeze = freeze
         self._policy = policy
@@ -54,6 +54,8 @@ class Saver:
             return
         try:
             write = self._freeze(applied_seq)
+            if write is None:  # what is here is kept otherwise
+                return
             self._thread = threading.Thread(
                 target=self._save, args=(write, applied_seq), name=f"saver-{self._name}", daemon=True
             )
@@ -67,7 +69,13 @@ class Saver:
         if self._thread:
             self._thread.join()
         if applied_seq != self.saved_seq:
-            self._save(lambda: self._freeze(applied_seq)(), applied_seq)
+            try:
+                write = self._freeze(applied_seq)
+            except Exception as error:
+                self._failed(error)
+                return
+            if write is not None:
+                self._save(write, applied_seq)
 
     def _save(self, write: Callable[[], None], applied_seq: int) -> None:
         began = time.monotonic()

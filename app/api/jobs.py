@@ -100,6 +100,18 @@ async def list_items(
     )
 
 
+@router.post("/{id}/cancel")
+async def cancel_job(service: ServiceDep, lanes: LanesDep, id: str) -> JobOut:
+    """End a job. What is ready stays; what still waits fails with `cancelled`, and a retry takes it up again."""
+    return JobOut.of(await lanes.writes.run(service.library.cancel_job, id))
+
+
+@router.post("/{id}/retry")
+async def retry_job(service: ServiceDep, lanes: LanesDep, id: str) -> JobOut:
+    """Take up the failed items once more, those whose bytes are here: what was refused at the door has none."""
+    return JobOut.of(await lanes.writes.run(service.library.retry_job, id))
+
+
 @router.get("/{id}/events", response_class=EventSourceResponse)
 async def follow_job(
     request: Request, service: ServiceDep, lanes: LanesDep, job: JobDep

@@ -190,6 +190,13 @@ class Database:
         return connection
 
 
+def reader(path: Path) -> apsw.Connection:
+    """A connection of its own to a database that another process keeps: it only reads."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(BUSY_MS)
+    return connection
+
+
 def migrate(connection: apsw.Connection) -> None:
     """Bring the schema up to date, one transaction a step. A newer schema than ours is refused."""
     steps = sorted(

@@ -153,6 +153,15 @@ def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
     )
 
 
+def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
+    """Mark a picture that waits `failed`, with its reason; whoever has leased it no longer has."""
+    c.execute(
+        "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
+        " lease_until = NULL WHERE key = ? AND status IN ('queued', 'processing')",
+        (error.code, error.detail, key),
+    )
+
+
 def requeue_all(c: apsw.Connection) -> int:
     """Put every picture back into the queue, whatever became of it; returns how many there are."""
     c.execute(

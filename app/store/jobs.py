@@ -114,7 +114,7 @@ def add_item(
 def item_done(c: apsw.Connection, image_key: int, seq: int) -> None:
     """The picture is ready: so is every item that waits for it."""
     for job_id, n in _waiting(c, image_key):
-        c.execute("UPDATE job_items SET status = 'done' WHERE job_id = ? AND n = ?", (job_id, n))
+        mark(c, job_id, n, ItemStatus.DONE, None)
         c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
         settle(c, job_id)
 
@@ -122,12 +122,18 @@ def item_done(c: apsw.Connection, image_key: int, seq: int) -> None:
 def item_failed(c: apsw.Connection, image_key: int, error: ItemError) -> None:
     """The picture has failed: so has every item that waits for it."""
     for job_id, n in _waiting(c, image_key):
-        c.execute(
-            "UPDATE job_items SET status = 'failed', error_code = ?, error_detail = ? WHERE job_id = ? AND n = ?",
-            (error.code, error.detail, job_id, n),
-        )
+        mark(c, job_id, n, ItemStatus.FAILED, error)
         c.execute("UPDATE jobs SET failed = failed + 1 WHERE id = ?", (job_id,))
         settle(c, job_id)
+
+
+def mark(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
+    """Say what became of one item. The caller counts."""
+    code, detail = (error.code, error.detail) if error else (None, None)
+    c.execute(
+        "UPDATE job_items SET status = ?, error_code = ?, error_detail = ? WHERE job_id = ? AND n = ?",
+        (status, code, detail, id, n),
+    )
 
 
 def started(c: apsw.Connection, ids: Iterable[str]) -> None:
@@ -182,6 +188,11 @@ def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:
     """Whether the owner still has the lease."""
     sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
     return fetch_one(c, sql, (source.job_id, source.n, owner)) is not None
+
+
+def has_source(c: apsw.Connection, source: Source) -> bool:
+    """Whether the upload still waits, for whomever: it does not once its job was cancelled."""
+    return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
 def progress(c: apsw.Connection, source: Source, imported: int, pending: int) -> None:

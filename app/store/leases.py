@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterable
 
 import apsw
 
-from app.store import embeddings, jobs
-from app.store.images import by_keys
+from app.store import embeddings, images, jobs
 from app.store.rows import fetch_all, fetch_one
 from app.types import ItemError, Lease
 
@@ -35,7 +34,7 @@ def claim(c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bo
     rows = fetch_all(c, FRESH, (owner, until, limit))
     if not rows and alone:
         rows = fetch_all(c, TRIED, (owner, until))
-    claimed = by_keys(c, (key for key, _ in rows))
+    claimed = images.by_keys(c, (key for key, _ in rows))
     leases = [Lease(claimed[key], owner, attempts) for key, attempts in sorted(rows)]
     jobs.started(c, {lease.image.job_id for lease in leases if lease.image.job_id})
     return leases
@@ -143,9 +142,5 @@ def _queue(c: apsw.Connection, key: int) -> None:
 
 
 def _fail(c: apsw.Connection, key: int, error: ItemError) -> None:
-    c.execute(
-        "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
-        " lease_until = NULL WHERE key = ?",
-        (error.code, error.detail, key),
-    )
+    images.fail(c, key, error)
     jobs.item_failed(c, key, error)

@@ -209,7 +209,7 @@ def die(*_, **__):
 
 importer.CHUNK = 2
 if moment == "cleanup":
-    importer.discard = die
+    library.discard_upload = die
 else:
     place, placed = library.media.place, []
     def placing(saved):

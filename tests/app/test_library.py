@@ -316,3 +316,28 @@ def test_the_sweep_removes_old_files_that_no_row_uses(library: Library, tmp_path
     assert library.sweep(0, lambda: False) == 1
     assert not library.media.path(left.sha256).exists()
     assert library.media.intact(kept.sha256)
+
+
+def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(library: Library) -> None:
+    job = add_bulk(library, [("a.png", RED)], [("b.zip", b"an archive, to be")])
+    added = add(library, BLUE)
+    library.database.write(lambda c: images.requeue(c, added.image.key, job.id))
+    pair = (added.image.key, added.image.id)
+    library.database.write(lambda c: jobs.add_item(c, job.id, "x.png", ItemStatus.QUEUED, image=pair))
+    cancelled = library.cancel_job(job.id)
+    assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
+    assert list(library.media.incoming.iterdir()) == []
+    assert library.cancel_job(job.id) == cancelled
+    assert library.file("default", added.image.id)[1].read_bytes() == BLUE
+    assert library.retry_job(job.id).state is JobState.QUEUED
+    make_ready(library)
+    assert library.job(job.id).state is JobState.SUCCEEDED
+    for change in (library.cancel_job, library.retry_job):
+        with pytest.raises(NotFound):
+            change("unknown")
+
+
+def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
+    job = add_bulk(library, [("a.png", RED)])
+    library.drop_items(job.id)
+    assert library.job(job.id).state is JobState.QUEUED

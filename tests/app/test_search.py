@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ class World:
         self.database = database
         self.indexes: dict[Target, ExactIndex] = {"images": ExactIndex(60), "texts": ExactIndex(60)}
         self.batcher = Batcher(ENCODER, 64)
-        self.searcher = Searcher(database, ENCODER, self.batcher, pool, lambda _, target: self.indexes[target])
+        self.searcher = Searcher(
+            database, ENCODER, self.batcher, pool, lambda _, target: nullcontext(self.indexes[target])
+        )
         database.write(lambda c: embeddings.remember(c, ENCODER.space))
 
     def picture(self, n: int, id: str, words: str) -> int:
@@ -213,7 +216,7 @@ def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, 
     world.picture(1, "red", "red")
     encoder = Listening()
     batcher = Batcher(encoder, 4)
-    searcher = Searcher(database, encoder, batcher, pool, lambda _, target: world.indexes[target])
+    searcher = Searcher(database, encoder, batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
     searcher.classify("default", Part(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
     assert asked == ["red, red: red", "{}, {}: {}", r"\1, \1: \1"]
     batcher.close()
@@ -231,7 +234,7 @@ def test_a_vector_that_is_not_finite_never_leaves_for_the_log(database: Database
             return np.full((len(texts), 60), np.nan, np.float32)
 
     batcher = Batcher(Broken(), 4)
-    searcher = Searcher(database, Broken(), batcher, pool, lambda *_: ExactIndex(60))
+    searcher = Searcher(database, Broken(), batcher, pool, lambda *_: nullcontext(ExactIndex(60)))
     with pytest.raises(ValueError, match="not finite"):
         searcher.encode_texts(["a"])
     with pytest.raises(Validation):

@@ -45,6 +45,12 @@ def start(service: Service) -> Service:
     return service
 
 
+def held(service: Service) -> int:
+    """How many texts the open index holds."""
+    with service.engine.indexes.use("default", "texts") as index:
+        return index.ntotal
+
+
 def stamp(database: Database, space: EmbeddingSpace) -> None:
     def work(c: Any) -> None:
         embeddings.remember(c, space)
@@ -162,7 +168,7 @@ def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
     for n in range(20):
         _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
         assert service.settle("texts", seq)
-        assert service.engine.opened["texts"].index.ntotal == n + 1
+        assert held(service) == n + 1
     assert service.settle("images", None)
 
 
@@ -189,8 +195,8 @@ def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
 
 def test_an_index_that_stopped_following_turns_it_red(service: Service) -> None:
     start(service)
-    service.engine.followers["texts"].close()
-    assert service.ready() == ["the index of texts has stopped following"]
+    service.engine.indexes.close()
+    assert service.ready() == ["the index of images has stopped following", "the index of texts has stopped following"]
 
 
 def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, database: Database) -> None:
@@ -240,7 +246,7 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
     packed = encoder.encode_texts(["red"])[0].tobytes()
     for expected in (0, 1):
         service = start(Service(settings, COLOURS))
-        assert service.engine.opened["texts"].index.ntotal == expected
+        assert held(service) == expected
         service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
         service.close()
     assert not any(thread.name in ("batcher", "sqlite-write") for thread in threading.enumerate())

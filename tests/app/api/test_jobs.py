@@ -241,3 +241,28 @@ def test_a_bulk_that_breaks_off_leaves_nothing(server: RunningServer) -> None:
     assert headers["content-type"] == "application/problem+json"
     assert json.loads(answer)["code"] == "bad_request"
     assert server.http.get("/v1/jobs").json()["jobs"][:1] == before
+
+
+def test_a_job_is_cancelled_and_taken_up_again(server: RunningServer) -> None:
+    pictures = {f"{n}.png": fresh("green") for n in range(300)}
+    job = server.bulk([("many.zip", zipped(pictures))])
+    cancelled = server.http.post(f"/v1/jobs/{job['id']}/cancel")
+    assert cancelled.status_code == 200
+    ended = cancelled.json()
+    assert ended["state"] == "cancelled"
+    assert ended["done"] + ended["failed"] + ended["duplicates"] == ended["total"]
+    assert server.http.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+    assert {item["error"]["code"] for item in items(server, job["id"], status="failed")} <= {"cancelled"}
+    again = server.http.post(f"/v1/jobs/{job['id']}/retry").json()
+    assert again["failed"] == 0
+    assert again["state"] == ("queued" if ended["failed"] else "cancelled")
+    if ended["failed"]:
+        assert server.wait_job(job["id"])["done"] == ended["total"]
+    # What was not taken in can be sent again.
+    whole = server.wait_job(server.bulk([("many.zip", zipped(pictures))])["id"])
+    assert (whole["state"], whole["done"] + whole["duplicates"]) == ("succeeded", 300)
+
+
+@pytest.mark.parametrize("what", ["cancel", "retry"])
+def test_a_job_that_is_not_there_cannot_be_steered(what: str, server: RunningServer) -> None:
+    refused(server.http.post(f"/v1/jobs/unknown/{what}"), 404, "not_found")

@@ -1,0 +1,81 @@
+"""What a person may do to a job: cancel it, and retry what failed. Both go in steps, so that no commit is long."""
+
+from __future__ import annotations
+
+import apsw
+
+from app.clock import now
+from app.store import images, jobs
+from app.store.rows import fetch_all, fetch_one
+from app.types import ItemError, ItemStatus
+
+CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
+
+
+def cancel(c: apsw.Connection, id: str) -> list[int]:
+    """End a job that has not ended, and forget its uploads that are not taken in; returns their numbers.
+
+    Its waiting pictures are next, see `drop`.
+    """
+    c.execute(
+        "UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ? AND state IN ('queued', 'running')",
+        (now(), id),
+    )
+    if not c.changes():
+        return []
+    numbers = [n for (n,) in fetch_all(c, "SELECT n FROM sources WHERE job_id = ? ORDER BY n", (id,))]
+    c.execute("DELETE FROM sources WHERE job_id = ?", (id,))
+    return numbers
+
+
+def drop(c: apsw.Connection, id: str, limit: int) -> int:
+    """Fail up to `limit` waiting items of a cancelled job, and their pictures; returns how many there were.
+
+    The pictures stay, with their bytes: somebody else may have been told that they are here already.
+    """
+    rows = fetch_all(
+        c, "SELECT n, image_key FROM job_items WHERE job_id = ? AND status = 'queued' ORDER BY n LIMIT ?", (id, limit)
+    )
+    for n, key in rows:
+        other = fetch_one(
+            c, "SELECT 1 FROM job_items WHERE image_key = ? AND status = 'queued' AND job_id <> ?", (key, id)
+        )
+        if other is None:
+            images.fail(c, key, CANCELLED)
+        jobs.mark(c, id, n, ItemStatus.FAILED, CANCELLED)
+    c.execute("UPDATE jobs SET failed = failed + ? WHERE id = ?", (len(rows), id))
+    return len(rows)
+
+
+def dropping(c: apsw.Connection) -> list[str]:
+    """The cancelled jobs that still have waiting items: a server was killed while it dropped them."""
+    rows = fetch_all(
+        c,
+        "SELECT id FROM jobs WHERE state = 'cancelled'"
+        " AND EXISTS (SELECT 1 FROM job_items WHERE job_id = jobs.id AND status = 'queued')",
+    )
+    return [id for (id,) in rows]
+
+
+def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
+    """Queue up to `limit` failed items numbered past `after` again; returns the last number, None when there is none.
+
+    Only pictures whose bytes are here can be retried: what was refused at the door is not.
+    """
+    rows = fetch_all(
+        c,
+        "SELECT i.n, i.image_key FROM job_items i JOIN images m ON m.key = i.image_key"
+        " WHERE i.job_id = ? AND i.status = 'failed' AND i.n > ? AND m.status = 'failed' ORDER BY i.n LIMIT ?",
+        (id, after, limit),
+    )
+    if not rows:
+        return None
+    for n, key in rows:
+        images.requeue(c, key, id)
+        jobs.mark(c, id, n, ItemStatus.QUEUED, None)
+    c.execute(
+        "UPDATE jobs SET state = iif(state = 'running', state, 'queued'), failed = failed - ?, finished_at = NULL,"
+        " started_at = iif(state = 'running', started_at, NULL) WHERE id = ?",
+        (len(rows), id),
+    )
+    return int(rows[-1][0])

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 @main.command()
-@options("host", "port", "insecure", "allowed_hosts", *DATA, "workers", *LOGS)
+@options("host", "port", "insecure", "allowed_hosts", *DATA, "index", "workers", *LOGS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that take pictures in."""
     settings = logged(given)  # first: a wrong one is told before anything large is loaded

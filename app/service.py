@@ -25,12 +25,12 @@ from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
+from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
 from app.folders import Roots
 from app.gathering import Gathering
-from app.indexes import TARGETS, Indexes
+from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
 from app.meters import Meters
@@ -45,6 +45,7 @@ from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, 
 log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
+ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
 SWEEP_GRACE = 3600.0
 
 
@@ -182,6 +183,8 @@ class Service:
         self.settings = settings
         self._located = located
         self._engine: Engine | None = None
+        self._remote = engine_at(settings.index, settings.index_token)
+        self._waiting: str | None = None
         self.fatal: SightlineError | None = None
         self.roots = open_roots(settings)
         open_policy(settings)  # what is wrong with it should not be told by the first worker
@@ -221,6 +224,8 @@ class Service:
             self._engine = None
             engine.batcher.close()
             engine.indexes.close()
+        if self._remote is not None:
+            self._remote.close()
         self.pool.close()
         self.database.close()
         self._lock.close()
@@ -234,15 +239,23 @@ class Service:
 
     @property
     def searcher(self) -> Searcher:
-        """Raises ModelUnavailable while the model is loading or the indexes are behind."""
-        if reasons := self.ready():
+        """Raises ModelUnavailable while the model is loading or the indexes are behind, Overloaded while an engine that
+        was never reached is away."""
+        if self._waiting is not None:
+            raise Overloaded(self._waiting)
+        if reasons := self._stopped():
             raise ModelUnavailable("; ".join(reasons))
         return self.engine.searcher
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
+        return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
+
+    def _stopped(self) -> list[str]:
+        """Why no search can even be tried."""
         if self._engine is None:
-            return [self.fatal.detail if self.fatal else f"the model {self.settings.model} is still loading"]
+            loading = self._waiting or f"the model {self.settings.model} is still loading"
+            return [self.fatal.detail if self.fatal else loading]
         reasons = []
         if not self._engine.batcher.alive():
             reasons.append("the encoder has stopped")
@@ -326,6 +339,21 @@ class Service:
         except (SightlineError, OSError) as error:
             log.warning("not swept: %s", error)
 
+    def _open(self, indexes: Indexes) -> None:
+        """Open the indexes; as long as their engine is away, again and again."""
+        while True:
+            try:
+                indexes.open(DEFAULT_COLLECTION)
+                self._waiting = None
+                return
+            except Overloaded as error:
+                if self._waiting is None:
+                    log.warning("%s; searches wait for it, pictures are taken in", error.detail)
+                self._waiting = error.detail
+            if self._closing.wait(ENGINE_SECONDS):
+                indexes.close()
+                raise Stopped
+
     def _load(self) -> None:
         try:
             settings = self.settings
@@ -339,8 +367,8 @@ class Service:
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
-            indexes = Indexes(self.database, space, settings.data_dir / "snapshots")
-            indexes.open(DEFAULT_COLLECTION)
+            indexes = Indexes(self.database, space, settings.data_dir / "snapshots", self._remote)
+            self._open(indexes)
             searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)

@@ -52,6 +52,16 @@ class Settings(BaseSettings):
         "starter",
         description="Encoder: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
     )
+    index: str = Field(
+        "local",
+        description="Where vectors are searched: local, milvus://HOST[:PORT][/DATABASE] (milvus+tls:// with TLS), or"
+        " milvus:FILE.db for Milvus Lite.",
+    )
+    index_token: str = Field(
+        "",
+        repr=False,
+        description="USER:PASSWORD or a token, for the engine that index names. No command has this as an option.",
+    )
     precision: str = Field(
         "auto",
         pattern="^(auto|fp32|bf16|fp16)$",

@@ -134,6 +134,11 @@ class LiveIndex:
         """The base that answers now."""
         return self._current().base
 
+    @property
+    def kind(self) -> str:
+        """What searches it now: "exact", or "base+tail"."""
+        return self.facts().kind
+
     def facts(self) -> LiveFacts:
         """What it consists of."""
         moment, effort = self._current(), self._effort

@@ -30,8 +30,11 @@ class VectorIndex(Protocol):
     """Vectors by id, searched by inner product. Any thread may call any method at any time.
 
     A mutation is seen whole or not at all, and by every search that begins after it returned.
-    `d` is the width of a vector, `ntotal` the count of ids now inside.
+    `d` is the width of a vector, `ntotal` the count of ids now inside, `kind` names what searches them.
     """
+
+    @property
+    def kind(self) -> str: ...
 
     @property
     def d(self) -> int: ...
@@ -83,6 +86,21 @@ class Adjustable(Protocol):
         ...
 
 
+@runtime_checkable
+class Remote(Protocol):
+    """An index that is searched elsewhere, and may be out of reach."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why searches cannot be answered now; None when they can, as far as is known."""
+        ...
+
+    @property
+    def ghosts(self) -> int:
+        """How many vectors were found there that nobody had put there, and removed."""
+        ...
+
+
 class Sink(Protocol):
     """Where the bytes of one file go."""
 
@@ -104,8 +122,6 @@ class Frozen:
 
 class Freezable(VectorIndex, Protocol):
     """An index that can be kept in a snapshot."""
-
-    kind: str
 
     def freeze(self) -> Frozen:
         """The contents now, in time that does not grow with them."""

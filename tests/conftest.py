@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -15,6 +16,8 @@ from app.decode.limits import PictureLimits
 from app.library import Library
 from app.media import Media
 from app.store.database import Database
+from index.engine import Address, Engine
+from tests.index.proxy import Proxy
 from tests.servers import RunningServer
 
 MODELS = pytest.StashKey[str]()
@@ -68,3 +71,22 @@ def own_server(tmp_path: Path) -> Iterator[RunningServer]:
     """A server of this test alone."""
     with RunningServer(tmp_path / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Milvus Lite, one for all tests. Skips where the extra `milvus` is not installed."""
+    for package in ("pymilvus", "milvus_lite"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    engine = Engine(Address.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def proxy(lite: Engine) -> Iterator[Proxy]:
+    """A network before Milvus Lite."""
+    lite.call("list_collections", 10)
+    with Proxy(int(lite._client._config.address.rpartition(":")[2])) as proxy:
+        yield proxy

@@ -175,3 +175,23 @@ def test_a_wrong_use_is_told_without_a_traceback(arguments: tuple[str, ...]) -> 
     assert ended.returncode == 2
     assert "Usage" in ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+def test_keys_are_made_used_and_revoked_while_the_server_runs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    folder = folder_of(tmp_path / "album", "red")
+    with RunningServer(data, workers=1) as server:
+        made = sightline("keys", "create", "nightly", "--scope", "write", "--data-dir", data)
+        assert made.returncode == 0, made.stderr
+        key = made.stdout.strip()
+        kept = tmp_path / "key"
+        kept.write_text(key + "\n")
+        refused(sightline("status", "--server", server.url), "unauthorized", "--key-file")
+        told = sightline("status", "--server", server.url, SIGHTLINE_KEY=key)
+        assert told.returncode == 0, told.stderr
+        assert key not in told.stdout + told.stderr
+        loaded = sightline("ingest", folder, "--server", server.url, "--key-file", kept)
+        assert "1 loaded" in loaded.stdout, loaded.stderr
+        assert sightline("keys", "revoke", key, "--data-dir", data).returncode == 0
+        refused(sightline("search", "red", "--server", server.url, "--key-file", kept), "unauthorized")
+        assert key.split("_", 2)[2] not in server.output()

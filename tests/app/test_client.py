@@ -130,3 +130,8 @@ def test_a_filter_searches_and_deletes(client: Client, server: RunningServer, tm
     assert client.delete(only, dry_run=False)["matched"] == 0
     with pytest.raises(ServerError, match=r"no condition.*\(validation\)"):
         client.delete({}, dry_run=False)
+
+
+def test_a_key_that_no_header_can_hold_is_one_line() -> None:
+    with pytest.raises(ServerError, match="no key has"):
+        Client("http://127.0.0.1:9", "sl_\u00e9\u4e2d")

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ from prometheus_client import CollectorRegistry
 from app.encoder.colours import ColoursEncoder
 from app.encoder.models import Located
 from app.encoder.protocol import Embeddings, Pixels
-from app.errors import ModelUnavailable, NotFound, StartupError
+from app.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.library import Library
 from app.search import Part, Question
 from app.service import Service, archive_limits, check_golden, check_space, open_library, picture_limits
 from app.settings import Settings
 from app.store import collections, embeddings, leases
 from app.store.database import Database
-from app.types import EmbeddingSpace, Status
+from app.types import EmbeddingSpace, Lease, Status
+from index.engine import Engine
 from index.live import LiveIndex
 from tests.app.makers import SPACE, add, add_bulk, claim
+from tests.index.proxy import Proxy
 from tests.index.sealed import sealed
 from tests.pictures import picture
 from tests.servers import until
@@ -255,6 +258,74 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
         service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
         service.close()
     assert not any(thread.name in ("batcher", "sqlite-write") for thread in threading.enumerate())
+
+
+def test_an_engine_that_is_away_stops_searches_and_nothing_else(
+    settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "index.table.READ_SECONDS",
+        "index.table.WRITE_SECONDS",
+        "index.table.COUNT_SECONDS",
+        "index.engine.CONNECT_SECONDS",
+    ):
+        monkeypatch.setattr(name, 0.4)
+    monkeypatch.setattr("app.service.ENGINE_SECONDS", 0.1)
+    proxy.mode = "silence"
+    there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
+    service = Service(there, COLOURS)
+    service.start()
+    until(lambda: "does not answer" in service.ready()[0], WAIT)
+    with pytest.raises(Overloaded, match="does not answer"):
+        _ = service.searcher
+    one = add(service.library, picture("red"), id="one").image
+    assert one.status is Status.QUEUED
+    proxy.mode = "pass"
+    until(lambda: not service.ready(), WAIT)
+    finish_as_worker(service)
+    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    assert found(service) == ["one"]
+    proxy.mode = "reset"
+    add(service.library, picture("blue"), id="two")
+    finish_as_worker(service)
+    two = service.library.get("default", "two")
+    until(lambda: service.ready(), WAIT)
+    assert (two.status, service.settled([two])) == (Status.READY, False)  # so that the API says processing
+    with pytest.raises(Overloaded):
+        found(service)
+    proxy.mode = "pass"
+    until(lambda: not service.ready() and service.settled([two]), WAIT)
+    assert sorted(found(service)) == ["one", "two"]
+    service.close()
+
+
+def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(settings: Settings, lite: Engine, tmp_path: Path) -> None:
+    service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
+    add(service.library, picture("red"), id="one")
+    finish_as_worker(service)
+    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    with service.engine.indexes.use("default", "images") as index:
+        vectors = ColoursEncoder().encode_texts(["red"])
+        for n in range(40):
+            index.add(np.array([1000 + n], np.int64), vectors)
+    assert found(service) == ["one"]
+    service.close()
+
+
+def finish_as_worker(service: Service) -> None:
+    """What a worker does with the pictures that wait."""
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+
+    def work(c: Any, lease: Lease) -> object:
+        return leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+
+    for lease in claim(service.database):
+        service.database.write(partial(work, lease=lease))
+
+
+def found(service: Service) -> list[str]:
+    return [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits]
 
 
 def test_limits_are_those_of_the_settings() -> None:

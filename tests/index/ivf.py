@@ -16,6 +16,7 @@ LISTS = 64
 class IvfIndex:
     """Whole vectors in LISTS lists; implements `VectorIndex` and `Adjustable`. Exact when it looks into all of them."""
 
+    kind = "ivf"
     exact = False
 
     def __init__(self, training: Embeddings) -> None:

@@ -9,9 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from index.base import Base
-from index.live import LiveIndex
-from index.sealing import seal
 
 from app.encoder.protocol import Embeddings
 from app.store import embeddings
@@ -24,8 +21,11 @@ from bench.scenes import FOLDER
 from bench.vectors import BLOCK, D, K, best, exact, queries, recall, vectors
 from bench.weights import space
 from index import snapshot
+from index.base import Base
 from index.idset import IdSet
+from index.live import LiveIndex
 from index.protocol import SearchParams
+from index.sealing import seal
 from index.types import Ids
 
 NAME = "default/images"

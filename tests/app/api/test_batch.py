@@ -20,7 +20,7 @@ def batch(server: RunningServer, *searches: dict[str, Any], **params: Any) -> li
     return answers
 
 
-def told(answer: dict[str, Any]) -> list[Any]:
+def told(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in answer["hits"]]
 
 

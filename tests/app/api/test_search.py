@@ -68,10 +68,10 @@ def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
 def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: RunningServer) -> None:
     red = added(server, "red")["id"]
     plain = ask(server, {"image_id": red})
-    hard: list[Any] = [None, {}, {"probes": 65_536, "rerank": 1}]
-    for more in ({"exact": True}, *({"params": params} for params in hard)):
+    more: dict[str, Any]
+    for more in ({"exact": True}, {"params": {"probes": 65_536, "rerank": 1}}, {"params": None}, {"params": {}}):
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
-    words: dict[str, str] = {"q": "red", "k": "1000"}
+    words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
     assert exact["hits"] == server.http.get("/v1/search", params=words).json()["hits"]
     refused(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")

@@ -19,6 +19,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.api.middleware import HEADERS, PAGE_POLICY
 from app.settings import Settings
 
+LAG = 0.25  # seconds that a timer is late when the server has too much to do
+GRACE = 1.0
 MAX_HEAD = 64 << 10  # bytes of a request line and its headers
 
 
@@ -150,7 +152,14 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _arm(self, seconds: float, then: Any) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, then)
+        self._timer = self.loop.call_later(seconds, self._due, self.loop.time() + seconds, then)
+
+    def _due(self, moment: float, then: Any) -> None:
+        """The time is over. If it is so only because we were busy, what has come meanwhile must be read first."""
+        if self.loop.time() - moment > LAG:
+            self._timer = self.loop.call_later(GRACE, then)
+        else:
+            then()
 
     def _weigh(self) -> None:
         """At the end of a window: whether enough of the body has come. While we do not read, nothing can."""

@@ -62,7 +62,7 @@ def worker(parent: int | None, **given: Any) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True)
-@options("server")
+@options("server", "collection")
 def ingest(paths: tuple[str, ...], **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
@@ -70,7 +70,7 @@ def ingest(paths: tuple[str, ...], **given: Any) -> None:
     """
     from app.ingest import ingest as run
 
-    with Client(settings_from(given).server) as client:
+    with client_of(given) as client:
         sys.exit(run(client, paths, Console()))
 
 
@@ -80,7 +80,7 @@ def ingest(paths: tuple[str, ...], **given: Any) -> None:
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server")
+@options("server", "collection")
 def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_json: bool, **given: Any) -> None:
     """Search a running server by words, or by a picture.
 
@@ -90,7 +90,7 @@ def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_j
 
     if bool(words) == (image is not None):
         raise click.UsageError("give either words or --image")
-    with Client(settings_from(given).server) as client:
+    with client_of(given) as client:
         found = client.search_picture(image, k, target) if image else client.search(" ".join(words), k, target)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
@@ -100,18 +100,53 @@ def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_j
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server")
+@options("server", "collection")
 def status(as_json: bool, **given: Any) -> None:
     """What a running server holds and whether it is well; exits with 1 when it is not ready."""
     from app.show import show_status
 
-    with Client(settings_from(given).server) as client:
+    with client_of(given) as client:
         ready, stats = client.readiness(), client.stats()
     if as_json:
         click.echo(json.dumps({**ready, **stats}, ensure_ascii=False, indent=2))
     else:
         show_status(ready, stats, Console())
     sys.exit(1 if ready["reasons"] else 0)
+
+
+@main.group(invoke_without_command=True)
+@options("server")
+@click.pass_context
+def collections(ctx: click.Context, /, **given: Any) -> None:
+    """List the collections of a running server; make and drop them."""
+    from app.show import show_collections
+
+    ctx.obj = given
+    if ctx.invoked_subcommand is None:
+        with client_of(given) as client:
+            show_collections(client.collections(), Console())
+
+
+@collections.command("make")
+@click.argument("name")
+@click.option("--description", default="", help="What it is for.")
+@click.pass_obj
+def make_collection(given: dict[str, Any], name: str, description: str) -> None:
+    """Make an empty collection; its name has 1 to 64 of a-z, 0-9, _ and -."""
+    with client_of(given) as client:
+        client.make_collection(name, description)
+
+
+@collections.command("drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
+    """Drop a collection with all its pictures and texts."""
+    if not yes:
+        click.confirm(f"Drop {name} with all its pictures and texts?", abort=True)
+    with client_of(given) as client:
+        client.drop_collection(name)
 
 
 @main.command()
@@ -148,6 +183,12 @@ def demo(once: bool, **given: Any) -> None:
     from app.demo import demo as run
 
     run(settings_from(given), Console(), once=once)
+
+
+def client_of(given: dict[str, Any]) -> Client:
+    """A client of the server, and for the collection, that was named."""
+    settings = settings_from(given)
+    return Client(settings.server, settings.collection)
 
 
 def logged(given: dict[str, Any]) -> Settings:

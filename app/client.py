@@ -8,8 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+
+from app.types import DEFAULT_COLLECTION
 
 SECONDS = 60.0
 UPLOAD_SECONDS = 600.0
@@ -30,8 +33,9 @@ class QueueIsFull(ServerError):
 class Client:
     """The calls that the commands need."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, collection: str = DEFAULT_COLLECTION) -> None:
         self.server = server.rstrip("/")
+        self._collection = {"collection": collection} if collection != DEFAULT_COLLECTION else {}
         # trust_env off: a proxy of the environment has no business with a server named here
         try:
             self._http = httpx.Client(base_url=self.server, timeout=SECONDS, trust_env=False)
@@ -58,11 +62,12 @@ class Client:
                 parts = [("files", (sendable(name), opened.enter_context(open(path, "rb")))) for name, path in files]
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
-            return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
+            return self._call("POST", "/v1/images/bulk", files=parts, params=self._collection, timeout=UPLOAD_SECONDS)
 
     def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Store up to 1,000 texts."""
-        return self._call("POST", "/v1/texts", json={"texts": list(texts)}, timeout=UPLOAD_SECONDS)
+        body = {"texts": list(texts)}
+        return self._call("POST", "/v1/texts", json=body, params=self._collection, timeout=UPLOAD_SECONDS)
 
     def job(self, id: str) -> dict[str, Any]:
         """A Job."""
@@ -80,7 +85,7 @@ class Client:
 
     def search(self, words: str, k: int, target: str = "images") -> dict[str, Any]:
         """Search by words."""
-        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target})
+        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target, **self._collection})
 
     def search_picture(self, path: Path, k: int, target: str = "images") -> dict[str, Any]:
         """Search by a picture."""
@@ -89,12 +94,25 @@ class Client:
                 "POST",
                 "/v1/search/image",
                 files={"file": (sendable(path.name), file)},
-                data={"k": str(k), "target": target},
+                data={"k": str(k), "target": target, **self._collection},
             )
 
     def stats(self) -> dict[str, Any]:
         """Counts, index and model."""
-        return self._call("GET", "/v1/stats")
+        return self._call("GET", "/v1/stats", params=self._collection)
+
+    def collections(self) -> list[dict[str, Any]]:
+        """Every Collection."""
+        found: list[dict[str, Any]] = self._call("GET", "/v1/collections")["collections"]
+        return found
+
+    def make_collection(self, name: str, description: str) -> dict[str, Any]:
+        """A new Collection."""
+        return self._call("POST", "/v1/collections", json={"name": name, "description": description})
+
+    def drop_collection(self, name: str) -> None:
+        """Drop a Collection with all that is in it."""
+        self._call("DELETE", f"/v1/collections/{quote(name, safe='')}")
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says, whatever its status."""
@@ -109,7 +127,7 @@ class Client:
                 raise QueueIsFull(refusal(response), response.headers.get("Retry-After", ""))
             if response.is_error:
                 raise ServerError(refusal(response))
-            answer: dict[str, Any] = response.json()
+            answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 
     @contextlib.contextmanager

@@ -1,146 +1,267 @@
-"""The indexes that are open: one for each (collection, target), each kept equal to its log by a follower.
+"""The indexes that are open: one for each (collection, target), each kept equal to its log.
 
-The seam for another kind of index is `open_index`: what it returns is handed out and followed here. Whoever
-searches takes an index by `use` once, and keeps that one until the answer is put together.
+An index is opened when it is first asked for, and whoever asks waits for it; nobody else does. One thread follows
+the logs of all (`index.driver`), so an open index costs its memory alone, and for that there is a bound: past it those
+that were asked for longest ago are saved and closed. One that is in use is never closed.
+
+Whoever searches takes an index by `use` once, and keeps that one until the answer is put together.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from app.errors import NotFound
-from app.store import embeddings
+from app.errors import NotFound, Overloaded
+from app.opened import Key, News, Open, Opener
+from app.store import collections, embeddings
 from app.store.database import Database
-from app.types import EmbeddingSpace, Target
-from index.factory import IndexConfig, open_index
-from index.follower import Follower
+from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
+from index.driver import Driver
 from index.protocol import VectorIndex
-from index.types import LogEntry, Op
-
-log = logging.getLogger(__name__)
 
 TARGETS: tuple[Target, ...] = ("images", "texts")
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """One open index: searches read `index`, `follower` alone changes it."""
-
-    index: VectorIndex
-    follower: Follower
-
-
-class Log:
-    """The log of one (collection, target) as a follower reads it."""
-
-    def __init__(self, database: Database, space: EmbeddingSpace, collection: str, target: Target) -> None:
-        self._database = database
-        self._space = space.fingerprint
-        self._collection = collection
-        self._target: Target = target
-
-    def head(self) -> int:
-        """The number of the last entry."""
-        return self._database.read(lambda c: embeddings.head(c, self._collection, self._space, self._target))
-
-    def read(self, after: int, limit: int) -> Sequence[LogEntry]:
-        """Up to `limit` entries past `after`, in order."""
-        rows = self._database.read(
-            lambda c: embeddings.after(c, self._collection, self._space, self._target, after, limit)
-        )
-        return [
-            LogEntry(seq, Op(op), key, None if vector is None else np.frombuffer(vector, dtype="<f4"))
-            for seq, op, key, vector in rows
-        ]
+OPEN_SECONDS = 20.0  # how long a search waits for an index that another one is opening
+WAITERS = 16  # searches that wait for the same index to be opened; more are told to come again
+LOOK_SECONDS = 1.0  # between two looks at the memory of all
+ROOM = 0.9  # so much of the memory stays in use when some are closed: not for each opening one
 
 
 class Indexes:
     """Opens, follows and closes the indexes of one data directory. Any thread may call any method.
 
-    Snapshots lie in `folder`, under the names of collection and target.
+    Snapshots lie in `folder`, under the labels of collections and their targets. `memory` is the bound in bytes.
     """
 
-    def __init__(self, database: Database, space: EmbeddingSpace, folder: Path) -> None:
+    def __init__(self, database: Database, space: EmbeddingSpace, folder: Path, memory: int) -> None:
         self._database = database
         self._space = space
-        self._folder = folder
-        self._open: dict[tuple[str, Target], Open] = {}
-
-    def open(self, collection: str) -> None:
-        """Open both indexes of a collection from their snapshots and wait until they hold its log."""
-        for target in TARGETS:
-            self._open[collection, target] = self._follow(collection, target)
-        for target in TARGETS:
-            follower = self._open[collection, target].follower
-            head = follower.applied_seq + follower.lag
-            while not follower.wait_for(head, 1.0) and follower.alive():
-                log.info("the index of %s is catching up: %d of %d", target, follower.applied_seq, head)
+        self._memory = memory
+        self._moved = threading.Condition()  # guards what follows
+        self._open: dict[Key, Open] = {}
+        self._busy: dict[Key, int] = {}  # being opened or closed, and how many searches wait for that
+        self._dropped: set[str] = set()
+        self._total = 0  # bytes of all that are open, as they were at the last look
+        self._full = False  # whether to look at the memory now
+        self._closing = False
+        self._driver: Driver[Key] = Driver(database.watch(), News(database))
+        self._opener = Opener(database, space, folder, self._driver.wake)
+        self._keeper = threading.Thread(target=self._keep, name="indexes", daemon=True)
+        self._driver.start()
+        self._keeper.start()
 
     @contextmanager
-    def use(self, collection: str, target: Target) -> Iterator[VectorIndex]:
-        """The index as it is now, not closed before the `with` ends. Raises NotFound."""
-        yield self._of(collection, target).index
+    def use(self, name: str, target: Target) -> Iterator[VectorIndex]:
+        """The index of a collection, opened if need be, and not closed before the `with` ends.
 
-    def settle(self, collection: str, target: Target, seq: int, timeout: float) -> bool:
-        """Whether the index holds the log up to `seq`, after `timeout` seconds at most."""
-        return self._of(collection, target).follower.wait_for(seq, timeout)
+        It holds all that its log held when this was called, if it had to be opened. Raises NotFound, and Overloaded
+        where another search has been opening it for long.
+        """
+        one = self._take((self._label(name), target))
+        try:
+            yield one.index
+        finally:
+            with self._moved:
+                one.users -= 1
+                self._moved.notify_all()
+
+    def settle(self, name: str, target: Target, seq: int, timeout: float) -> bool:
+        """Whether a search that begins now sees the log up to `seq`, after `timeout` seconds at most.
+
+        One that is not open does: it is opened for that search.
+        """
+        key = (self._label(name), target)
+        began = time.monotonic()
+        with self._moved:
+            if not self._moved.wait_for(lambda: key not in self._busy, timeout):
+                return False
+            one = self._open.get(key)
+        return (
+            one is None or one.follower.wait_for(seq, began + timeout - time.monotonic()) or self._is_closed(key, one)
+        )
+
+    def forget(self, label: str) -> None:
+        """Close what is open of a collection that is being dropped, and open it no more. Waits for its searches."""
+        with self._moved:
+            self._dropped.add(label)
+            self._moved.wait_for(lambda: not any(key[0] == label for key in self._busy))
+            keys = [key for key in self._open if key[0] == label]
+        for key in keys:
+            self._shut(key, lambda one: self._moved.wait_for(lambda: one.users == 0), save=False)
+        with self._moved:  # one may have been closed for its memory at the same time
+            self._moved.wait_for(lambda: not any(key[0] == label for key in self._busy))
 
     def faults(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
+        with self._moved:
+            ended = [key for key, one in self._open.items() if not one.follower.alive()]
+        if not self._driver.alive() or not self._keeper.is_alive():
+            return ["the indexes have stopped following"]
         return [
-            f"the index of {target} has stopped following"
-            for (_, target), one in self._open.items()
-            if not one.follower.alive()
+            f"the index of {target} of {collections.name_of(label)} has stopped following" for label, target in ended
         ]
 
-    def stats(self, collection: str) -> dict[str, object]:
-        """Kind, size and lag of each index of a collection."""
-        return {
-            target: {
-                "kind": "exact",
-                "ntotal": one.index.ntotal,
-                "applied_seq": one.follower.applied_seq,
-                "lag": one.follower.lag,
-            }
-            for (name, target), one in self._open.items()
-            if name == collection
-        }
+    def stats(self, name: str) -> dict[Target, dict[str, object]]:
+        """Kind, size and lag of each index of a collection; kind `closed` where it is not open."""
+        label = self._label(name)
+        return {target: self._stats((label, target)) for target in TARGETS}
+
+    def memory(self) -> dict[str, int]:
+        """How many indexes are open and what they hold in bytes."""
+        with self._moved:
+            found = list(self._open.values())
+        return {"open": len(found), "bytes": sum(one.bytes() for one in found)}
 
     def close(self) -> None:
         """Save and close every index."""
-        for one in self._open.values():
+        with self._moved:
+            self._closing = True
+            self._moved.notify_all()
+        self._keeper.join()
+        self._driver.close()
+        with self._moved:
+            self._moved.wait_for(lambda: not self._busy)
+            left, self._open = self._open, {}
+        for one in left.values():
             one.follower.close()
-        for one in self._open.values():
             one.index.close()
 
-    def _of(self, collection: str, target: Target) -> Open:
-        one = self._open.get((collection, target))
-        if one is None:
-            raise NotFound(f"there is no collection {collection!r}")
+    def _label(self, name: str) -> str:
+        if name == DEFAULT_COLLECTION:
+            return name
+        collection = self._database.read(lambda c: collections.get(c, name))
+        if collection is None:
+            raise NotFound(f"there is no collection {name!r}")
+        return collection.label
+
+    def _take(self, key: Key) -> Open:
+        """The open index, with one more user."""
+        with self._moved:
+            self._wait(key)
+            if key not in self._open:
+                self._make_room()
+                self._wait(key)  # somebody else may have begun meanwhile
+            self._check(key)
+            one = self._open.get(key)
+            if one is None:
+                self._busy[key] = 0
+            else:
+                one.users += 1
+                one.used = time.monotonic()
+                return one
+        try:
+            one = self._opener(key, lambda: self._check(key))
+            one.users, one.used = 1, time.monotonic()
+            with self._moved:
+                self._open[key] = one
+                self._total += one.bytes()
+                self._full = self._full or self._total > self._memory
+            self._driver.attach(key, one.follower)
+        finally:
+            with self._moved:
+                del self._busy[key]
+                self._moved.notify_all()
         return one
 
-    def _follow(self, collection: str, target: Target) -> Open:
-        """Open an index from its snapshot and let it follow the log."""
-        entries = Log(self._database, self._space, collection, target)
-        name = f"{collection}/{target}"
-        config = IndexConfig(name, self._space.fingerprint, self._space.d, self._folder / collection / target)
-        opened = open_index(config, head=entries.head())
-        if opened.refused:
-            log.warning("snapshot of %s not used (%s); rebuilding from the log", name, opened.refused)
-        follower = Follower(
-            opened.index,
-            entries.read,
-            applied_seq=opened.applied_seq,
-            name=name,
-            changed=self._database.watch(),
-            head=entries.head,
-            freeze=opened.freeze,
-        )
-        follower.start()
-        return Open(opened.index, follower)
+    def _wait(self, key: Key) -> None:
+        """Until it is neither being opened nor closed. Raises Overloaded where that takes long, or many wait.
+
+        Not all threads that search may wait for one collection: the others' searches need some.
+        """
+        if key not in self._busy:
+            return
+        if self._busy[key] < WAITERS:
+            self._busy[key] += 1
+            if self._moved.wait_for(lambda: key not in self._busy, OPEN_SECONDS):
+                return
+        raise Overloaded(f"the index of {collections.name_of(key[0])!r} is being opened; try again")
+
+    def _make_room(self) -> None:
+        """Wait for the keeper where there is too much that it can close, so that nobody opens faster than it closes."""
+        if self._total > self._memory:
+            self._full = True
+            self._moved.notify_all()
+            self._moved.wait_for(lambda: not self._full or self._closing, OPEN_SECONDS)
+
+    def _check(self, key: Key) -> None:
+        if self._closing:
+            raise Overloaded("the service is stopping")
+        if key[0] in self._dropped:
+            raise NotFound(f"there is no collection {collections.name_of(key[0])!r}")
+
+    def _is_closed(self, key: Key, one: Open) -> bool:
+        """Whether it was closed while we waited for it: the next search opens it anew."""
+        with self._moved:
+            return self._open.get(key) is not one
+
+    def _stats(self, key: Key) -> dict[str, object]:
+        with self._moved:
+            one = self._open.get(key)
+            if one is not None:
+                one.users += 1  # so that it is not closed meanwhile
+        if one is None:
+            label, target = key
+            space = self._space.fingerprint
+            count, head = self._database.read(
+                lambda c: (embeddings.count(c, label, space, target), embeddings.head(c, label, space, target))
+            )
+            return {"kind": "closed", "ntotal": count, "applied_seq": head, "lag": 0}
+        try:
+            follower = one.follower
+            applied = {"applied_seq": follower.applied_seq, "lag": follower.lag}
+            return {"kind": "exact", "ntotal": one.index.ntotal, **applied}
+        finally:
+            with self._moved:
+                one.users -= 1
+                self._moved.notify_all()
+
+    def _keep(self) -> None:
+        """Close what is too much, whenever one was opened and now and then: an open one may grow."""
+        while True:
+            with self._moved:
+                self._moved.wait_for(lambda: self._full or self._closing, LOOK_SECONDS)
+                if self._closing:
+                    return
+                idle = self._too_many()
+            for key in idle:
+                self._shut(key, lambda one: one.users == 0, save=True)
+            with self._moved:
+                self._full = False
+                self._moved.notify_all()
+
+    def _too_many(self) -> list[Key]:
+        """Which to close so that the rest fits with some room: those asked for longest ago, never one in use or the
+        very last."""
+        self._total = sum(one.bytes() for one in self._open.values())
+        if self._total <= self._memory:
+            return []
+        chosen: list[Key] = []
+        rest = self._total
+        for key in sorted(self._open, key=lambda key: self._open[key].used)[:-1]:
+            if rest <= self._memory * ROOM:
+                break
+            if self._open[key].users == 0:
+                chosen.append(key)
+                rest -= self._open[key].bytes()
+        return chosen
+
+    def _shut(self, key: Key, free: Callable[[Open], object], *, save: bool) -> None:
+        """Close one if it is `free`; meanwhile it counts as busy, so that nobody opens it a second time."""
+        with self._moved:
+            one = self._open.get(key)
+            if one is None or key in self._busy or not free(one) or self._open.get(key) is not one:
+                return
+            del self._open[key]
+            self._total -= one.bytes()
+            self._busy[key] = 0
+        try:
+            self._driver.detach(key)
+            one.follower.close(save=save)
+            one.index.close()
+        finally:
+            with self._moved:
+                del self._busy[key]
+                self._moved.notify_all()

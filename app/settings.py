@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
     server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")
+    collection: str = Field("default", description="Collection that the client commands speak of.")
     data_dir: Path = Field(Path("data"), description="Folder that holds everything the service keeps.")
     models_dir: Path | None = Field(
         None,
@@ -74,6 +75,9 @@ class Settings(BaseSettings):
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
+    index_memory: int = Field(
+        0, ge=0, description="Bytes that open indexes may hold; 0 is half of what is free when the model is loaded."
+    )
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
     archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")

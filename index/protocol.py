@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from index.idset import IdSet
 from index.types import Embeddings, Ids, Manifest, Scores
@@ -62,6 +62,14 @@ class VectorIndex(Protocol):
     def close(self) -> None:
         """Give memory and files back; may be called again. Every other method then raises IndexClosed."""
         ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An index that knows how many bytes of memory it holds, those mapped from files left out."""
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class Sink(Protocol):

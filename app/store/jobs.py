@@ -13,6 +13,7 @@ from typing import Any
 import apsw
 
 from app.clock import now, seconds_between, seconds_since
+from app.store.collections import LABEL, OF, name_of
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from app.types import ItemError, ItemStatus, Job, JobItem, JobState
 
@@ -47,14 +48,14 @@ def job_of(row: Sequence[Any]) -> Job:
         if rate and finished is None:
             eta = round((total - gone) / rate, 1)
     counts = (total, done, failed, duplicates)
-    return Job(id, collection, kind, JobState(state), *counts, created, started, finished, rate, eta, seq)
+    return Job(id, name_of(collection), kind, JobState(state), *counts, created, started, finished, rate, eta, seq)
 
 
 def create(c: apsw.Connection, collection: str, kind: str) -> str:
     """A new job with nothing in it; returns its id."""
     id = uuid.uuid4().hex
     c.execute(
-        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, ?, ?, 'queued', ?)",
+        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, " + LABEL + ", ?, 'queued', ?)",
         (id, collection, kind, now()),
     )
     return id
@@ -66,9 +67,14 @@ def get(c: apsw.Connection, id: str) -> Job | None:
     return job_of(row) if row else None
 
 
-def recent(c: apsw.Connection, limit: int) -> list[Job]:
-    """The newest jobs first."""
-    return [job_of(row) for row in fetch_all(c, COLUMNS + "ORDER BY created_at DESC, rowid DESC LIMIT ?", (limit,))]
+def recent(c: apsw.Connection, limit: int, collection: str | None = None) -> list[Job]:
+    """The newest jobs first: those of one collection, or all."""
+    newest = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
+    if collection is None:
+        rows = fetch_all(c, COLUMNS + newest, (limit,))
+    else:
+        rows = fetch_all(c, COLUMNS + "WHERE " + OF + newest, (collection, limit))
+    return [job_of(row) for row in rows]
 
 
 def items(
@@ -136,6 +142,16 @@ def mark(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemErr
     )
 
 
+def forget_items(c: apsw.Connection, id: str, limit: int) -> int:
+    """Remove up to `limit` items; the counts of the job stay. Returns how many there were."""
+    c.execute(
+        "DELETE FROM job_items WHERE job_id = ?1 AND n IN"
+        " (SELECT n FROM job_items WHERE job_id = ?1 AND status <> 'queued' LIMIT ?2)",
+        (id, limit),
+    )
+    return c.changes()
+
+
 def started(c: apsw.Connection, ids: Iterable[str]) -> None:
     """The first work on these jobs has begun."""
     for id in ids:
@@ -181,7 +197,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1)
+    return Source(row[0], row[1], row[2], row[3], name_of(row[4]), row[5], row[6] + 1)
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:

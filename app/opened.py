@@ -1,0 +1,144 @@
+"""One open index: how it is opened, and the log that it follows.
+
+The seam for another kind of index is `Opener`: what it returns is handed out and followed by `app.indexes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app.errors import Overloaded
+from app.store import collections, embeddings
+from app.store.database import Database
+from app.types import EmbeddingSpace, Target
+from index.driver import BATCHES
+from index.factory import IndexConfig, open_index
+from index.follower import Follower
+from index.protocol import Measured, VectorIndex
+from index.saver import SnapshotPolicy
+from index.types import LogEntry, Op
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, Target]  # label of a collection, and which of its indexes
+
+OVERHEAD = 32 << 10  # bytes of an open index besides its vectors
+LEAST = 1_000
+POLICY = SnapshotPolicy(least=LEAST)  # fewer are replayed in milliseconds: thousands of small ones need no files
+FAULT_SECONDS = 20.0  # how long a log that cannot be read is tried again before the opening is given up
+
+
+@dataclass(slots=True)
+class Open:
+    """One open index: searches read `index`, `follower` alone changes it. `used` is when it was asked for last."""
+
+    index: VectorIndex
+    follower: Follower
+    users: int = 0
+    used: float = 0.0
+
+    def bytes(self) -> int:
+        """What it holds in memory, about."""
+        index = self.index
+        return OVERHEAD + (index.nbytes if isinstance(index, Measured) else index.ntotal * index.d * 4)
+
+
+class Log:
+    """The log of one (collection, target) as a follower reads it."""
+
+    def __init__(self, database: Database, space: EmbeddingSpace, label: str, target: Target) -> None:
+        self._database = database
+        self._space = space.fingerprint
+        self._label = label
+        self._target: Target = target
+
+    def head(self) -> int:
+        """The number of the last entry."""
+        return self._database.read(lambda c: embeddings.head(c, self._label, self._space, self._target))
+
+    def read(self, after: int, limit: int) -> Sequence[LogEntry]:
+        """Up to `limit` entries past `after`, in order."""
+        rows = self._database.read(lambda c: embeddings.after(c, self._label, self._space, self._target, after, limit))
+        return [
+            LogEntry(seq, Op(op), key, None if vector is None else np.frombuffer(vector, dtype="<f4"))
+            for seq, op, key, vector in rows
+        ]
+
+
+class News:
+    """Which logs have grown since it was asked last."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._seq = database.read(embeddings.last)
+
+    def __call__(self) -> list[Key]:
+        last, grown = self._database.read(lambda c: (embeddings.last(c), embeddings.grown(c, self._seq)))
+        self._seq = max(self._seq, last)
+        return grown
+
+
+class Opener:
+    """Opens the indexes of one data directory, whose snapshots lie in `folder`. `wake` is told who has news."""
+
+    def __init__(self, database: Database, space: EmbeddingSpace, folder: Path, wake: Callable[[Key], None]) -> None:
+        self._database = database
+        self._space = space
+        self._folder = folder
+        self._wake = wake
+
+    def __call__(self, key: Key, check: Callable[[], None]) -> Open:
+        """The index from its snapshot, brought up to what its log holds now.
+
+        `check` is called now and then and raises when it is wanted no more. Raises Overloaded when the log cannot be
+        read.
+        """
+        label, target = key
+        entries = Log(self._database, self._space, label, target)
+        name = f"{label}/{target}"
+        config = IndexConfig(name, self._space.fingerprint, self._space.d, self._folder / label / target)
+        head = entries.head()
+        opened = open_index(config, head=head)
+        if opened.refused:
+            log.warning("snapshot of %s not used (%s); rebuilding from the log", name, opened.refused)
+        follower = Follower(
+            opened.index,
+            entries.read,
+            applied_seq=opened.applied_seq,
+            name=name,
+            head=entries.head,
+            freeze=opened.freeze,
+            policy=POLICY,
+            wake=lambda: self._wake(key),
+        )
+        try:
+            catch_up(name, follower, head, check)
+        except BaseException:
+            follower.close(save=False)
+            opened.index.close()
+            raise
+        return Open(opened.index, follower)
+
+
+def catch_up(name: str, follower: Follower, head: int, check: Callable[[], None]) -> None:
+    """Apply the log up to `head` on this thread; see `Opener`."""
+    told = sound = time.monotonic()
+    while follower.applied_seq < head:
+        again = follower.step(BATCHES)
+        check()
+        now = time.monotonic()
+        if follower.error is None:
+            sound = now
+        elif now - sound > FAULT_SECONDS:
+            raise Overloaded(f"the index of {collections.name_of(name)!r} cannot be opened at present")
+        else:
+            time.sleep(again or 0.0)
+        if now - told > 1.0:
+            told = now
+            log.info("the index of %s is catching up: %d of %d", name, follower.applied_seq, head)

@@ -2,7 +2,8 @@
 
 An index is opened when it is first asked for, and whoever asks waits for it; nobody else does. One thread follows
 the logs of all (`index.driver`), so an open index costs its memory alone, and for that there is a bound: past it those
-that were asked for longest ago are saved and closed. One that is in use is never closed.
+that were asked for longest ago are saved and closed. One that is in use is never closed. A `Builder` gives large ones
+a base; when that goes bad on the disk, the index is opened anew while searches are turned away.
 
 Whoever searches takes an index by `use` once, and keeps that one until the answer is put together.
 """
@@ -12,18 +13,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from app.errors import NotFound, Overloaded
+from app.builder import Builder, Site
+from app.errors import NotFound, Overloaded, SightlineError
 from app.opened import Key, News, Open, Opener
 from app.store import collections, embeddings
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
+from index import snapshot
 from index.driver import Driver
+from index.errors import BaseDamaged
+from index.live import LiveIndex, RebuildPolicy
 from index.protocol import VectorIndex
 
 TARGETS: tuple[Target, ...] = ("images", "texts")
+UNBOUNDED = 1 << 62
 OPEN_SECONDS = 20.0  # how long a search waits for an index that another one is opening
 WAITERS = 16  # searches that wait for the same index to be opened; more are told to come again
 LOOK_SECONDS = 1.0  # between two looks at the memory of all
@@ -33,10 +39,18 @@ ROOM = 0.9  # so much of the memory stays in use when some are closed: not for e
 class Indexes:
     """Opens, follows and closes the indexes of one data directory. Any thread may call any method.
 
-    Snapshots lie in `folder`, under the labels of collections and their targets. `memory` is the bound in bytes.
+    Snapshots lie in `folder`, under the labels of collections and their targets. `memory` is the bound in bytes,
+    `policy` says when an index gets a base.
     """
 
-    def __init__(self, database: Database, space: EmbeddingSpace, folder: Path, memory: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        space: EmbeddingSpace,
+        folder: Path,
+        policy: RebuildPolicy | None = None,
+        memory: int = UNBOUNDED,
+    ) -> None:
         self._database = database
         self._space = space
         self._memory = memory
@@ -48,25 +62,32 @@ class Indexes:
         self._full = False  # whether to look at the memory now
         self._closing = False
         self._driver: Driver[Key] = Driver(database.watch(), News(database))
-        self._opener = Opener(database, space, folder, self._driver.wake)
+        self._builder = Builder(database.path, policy, damaged=self._reopen)
+        self._opener = Opener(database, space, folder, self._builder, self._driver.wake)
         self._keeper = threading.Thread(target=self._keep, name="indexes", daemon=True)
         self._driver.start()
         self._keeper.start()
+
+    def open(self, name: str) -> None:
+        """Open both indexes of a collection, so that no search has to wait for them."""
+        for target in TARGETS:
+            with self.use(name, target):
+                pass
 
     @contextmanager
     def use(self, name: str, target: Target) -> Iterator[VectorIndex]:
         """The index of a collection, opened if need be, and not closed before the `with` ends.
 
         It holds all that its log held when this was called, if it had to be opened. Raises NotFound, and Overloaded
-        where another search has been opening it for long.
+        where another search has been opening it for long, or while a damaged one is built again.
         """
         one = self._take((self._label(name), target))
         try:
             yield one.index
+        except BaseDamaged:
+            raise Overloaded(f"the index of {target} was damaged on the disk and is being built again") from None
         finally:
-            with self._moved:
-                one.users -= 1
-                self._moved.notify_all()
+            self._give(one)
 
     def settle(self, name: str, target: Target, seq: int, timeout: float) -> bool:
         """Whether a search that begins now sees the log up to `seq`, after `timeout` seconds at most.
@@ -120,6 +141,7 @@ class Indexes:
         with self._moved:
             self._closing = True
             self._moved.notify_all()
+        self._builder.close()
         self._keeper.join()
         self._driver.close()
         with self._moved:
@@ -160,6 +182,7 @@ class Indexes:
                 self._total += one.bytes()
                 self._full = self._full or self._total > self._memory
             self._driver.attach(key, one.follower)
+            self._builder.take(one.site)
         finally:
             with self._moved:
                 del self._busy[key]
@@ -210,13 +233,27 @@ class Indexes:
             )
             return {"kind": "closed", "ntotal": count, "applied_seq": head, "lag": 0}
         try:
-            follower = one.follower
-            applied = {"applied_seq": follower.applied_seq, "lag": follower.lag}
-            return {"kind": "exact", "ntotal": one.index.ntotal, **applied}
+            return told(one)
         finally:
-            with self._moved:
-                one.users -= 1
-                self._moved.notify_all()
+            self._give(one)
+
+    def _give(self, one: Open) -> None:
+        """One user less."""
+        with self._moved:
+            one.users -= 1
+            self._moved.notify_all()
+
+    def _reopen(self, site: Site) -> None:
+        """Drop a damaged base, and the index with it; build both again. On the builder's thread."""
+        key = site.collection, site.target
+        with self._moved:
+            one = self._open.get(key)
+        if one is None or one.site is not site or site.config.bases is None:
+            return
+        snapshot.discard(site.config.bases)
+        self._shut(key, lambda one: self._moved.wait_for(lambda: one.users == 0), save=False)
+        with suppress(SightlineError):  # the next search tries again
+            self._give(self._take(key))
 
     def _keep(self) -> None:
         """Close what is too much, whenever one was opened and now and then: an open one may grow."""
@@ -258,6 +295,7 @@ class Indexes:
             self._total -= one.bytes()
             self._busy[key] = 0
         try:
+            self._builder.release(one.site)
             self._driver.detach(key)
             one.follower.close(save=save)
             one.index.close()
@@ -265,3 +303,26 @@ class Indexes:
             with self._moved:
                 del self._busy[key]
                 self._moved.notify_all()
+
+
+def told(one: Open) -> dict[str, object]:
+    """What is shown of an open index."""
+    followed = {"applied_seq": one.follower.applied_seq, "lag": one.follower.lag}
+    if not isinstance(one.index, LiveIndex):
+        return {"kind": getattr(one.index, "kind", "other"), "ntotal": one.index.ntotal, **followed}
+    facts, base = one.index.facts(), one.index.base
+    return {
+        "kind": facts.kind,
+        "ntotal": facts.ntotal,
+        **followed,
+        "base": facts.base,
+        "tail": facts.tail,
+        "tombstones": facts.tombstones,
+        "built_seq": base.manifest.applied_seq if base else None,
+        "built_at": base.manifest.created_at if base else None,
+        "building": one.site.building,
+        "build_error": one.site.error,
+        "probes": facts.probes,
+        "rerank": facts.rerank,
+        "effort": facts.effort,
+    }

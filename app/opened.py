@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
+from app.builder import Builder, Failed, Site, Stopped
 from app.errors import Overloaded
 from app.store import collections, embeddings
 from app.store.database import Database
 from app.types import EmbeddingSpace, Target
 from index.driver import BATCHES
-from index.factory import IndexConfig, open_index
+from index.factory import IndexConfig, OpenedIndex, open_live
 from index.follower import Follower
+from index.live import LiveIndex
 from index.protocol import Measured, VectorIndex
 from index.saver import SnapshotPolicy
 from index.types import LogEntry, Op
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 Key = tuple[str, Target]  # label of a collection, and which of its indexes
 
 OVERHEAD = 32 << 10  # bytes of an open index besides its vectors
+BUILD_FIRST = 200_000
+"""So many log entries that no snapshot holds go into a base before anybody follows: in memory they would take 2 KB each
+(at d = 512), and one third of the time."""
 LEAST = 1_000
 POLICY = SnapshotPolicy(least=LEAST)  # fewer are replayed in milliseconds: thousands of small ones need no files
 FAULT_SECONDS = 20.0  # how long a log that cannot be read is tried again before the opening is given up
@@ -36,10 +41,14 @@ FAULT_SECONDS = 20.0  # how long a log that cannot be read is tried again before
 
 @dataclass(slots=True)
 class Open:
-    """One open index: searches read `index`, `follower` alone changes it. `used` is when it was asked for last."""
+    """One open index: searches read `index`, `follower` alone changes it, the builder of `site` gives it new bases.
+
+    `used` is when it was asked for last.
+    """
 
     index: VectorIndex
     follower: Follower
+    site: Site
     users: int = 0
     used: float = 0.0
 
@@ -57,6 +66,10 @@ class Log:
         self._space = space.fingerprint
         self._label = label
         self._target: Target = target
+
+    def ahead(self, seq: int) -> int:
+        """How many entries lie past `seq`."""
+        return self._database.read(lambda c: embeddings.ahead(c, self._label, self._space, self._target, seq))
 
     def head(self) -> int:
         """The number of the last entry."""
@@ -87,14 +100,17 @@ class News:
 class Opener:
     """Opens the indexes of one data directory, whose snapshots lie in `folder`. `wake` is told who has news."""
 
-    def __init__(self, database: Database, space: EmbeddingSpace, folder: Path, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self, database: Database, space: EmbeddingSpace, folder: Path, builder: Builder, wake: Callable[[Key], None]
+    ) -> None:
         self._database = database
         self._space = space
         self._folder = folder
+        self._builder = builder
         self._wake = wake
 
     def __call__(self, key: Key, check: Callable[[], None]) -> Open:
-        """The index from its snapshot, brought up to what its log holds now.
+        """The index from its snapshot or base, brought up to what its log holds now.
 
         `check` is called now and then and raises when it is wanted no more. Raises Overloaded when the log cannot be
         read.
@@ -103,10 +119,11 @@ class Opener:
         entries = Log(self._database, self._space, label, target)
         name = f"{label}/{target}"
         config = IndexConfig(name, self._space.fingerprint, self._space.d, self._folder / label / target)
-        head = entries.head()
-        opened = open_index(config, head=head)
+        opened = open_live(config, head=entries.head())
         if opened.refused:
             log.warning("snapshot of %s not used (%s); rebuilding from the log", name, opened.refused)
+        if entries.ahead(opened.applied_seq) > BUILD_FIRST:
+            opened = self._built(opened, Site(label, target, config, opened.index, entries.head))
         follower = Follower(
             opened.index,
             entries.read,
@@ -118,12 +135,22 @@ class Opener:
             wake=lambda: self._wake(key),
         )
         try:
-            catch_up(name, follower, head, check)
+            catch_up(name, follower, entries.head(), check)
         except BaseException:
             follower.close(save=False)
             opened.index.close()
             raise
-        return Open(opened.index, follower)
+        return Open(opened.index, follower, Site(label, target, config, opened.index, entries.head))
+
+    def _built(self, opened: OpenedIndex[LiveIndex], site: Site) -> OpenedIndex[LiveIndex]:
+        """The index anew, with a base of all that its log holds; as it is where that fails."""
+        log.info("building a base of %s first", site.config.name)
+        try:
+            self._builder.build(site)
+            return open_live(site.config, head=site.head())
+        except (Failed, Stopped) as error:
+            log.warning("no base of %s, following without: %s", site.config.name, error)
+            return opened
 
 
 def catch_up(name: str, follower: Follower, head: int, check: Callable[[], None]) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import apsw
 import numpy as np
 
+from app.access import Access
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -25,10 +27,16 @@ from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
+from app.fetch.addresses import Policy
+from app.fetch.fetcher import Fetcher, FetchLimits
+from app.folders import Roots
+from app.gathering import Gathering
 from app.indexes import TARGETS, Indexes
 from app.library import Library
 from app.media import Media
+from app.meters import Meters
 from app.owner import DataLock
+from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
 from app.store import collections, embeddings, images, jobs, leases, steering, texts
@@ -77,6 +85,35 @@ def picture_limits(settings: Settings) -> PictureLimits:
 def archive_limits(settings: Settings) -> ArchiveLimits:
     """The limits of an archive."""
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+
+
+def open_roots(settings: Settings) -> Roots:
+    """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
+    try:
+        return Roots.of(settings.folders)
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+
+
+def open_gathering(settings: Settings, library: Library) -> Gathering:
+    """What brings pictures by URL and from folders of this machine."""
+    fetcher, roots = open_fetcher(settings), open_roots(settings)
+    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+
+
+def open_fetcher(settings: Settings) -> Fetcher | None:
+    """What fetches pictures by URL; None where that is not allowed."""
+    if not settings.fetch:
+        return None
+    return Fetcher(open_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+
+
+def open_policy(settings: Settings) -> Policy:
+    """Which addresses URLs may lead to. Raises StartupError for networks that are none."""
+    try:
+        return Policy([text for text in settings.fetch_also.split(",") if text.strip()])
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
 
 
 def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
@@ -149,6 +186,8 @@ class Service:
         self._located = located
         self._engine: Engine | None = None
         self.fatal: SightlineError | None = None
+        self.roots = open_roots(settings)
+        open_policy(settings)  # what is wrong with it should not be told by the first worker
         self._lock = lock(settings)
         try:
             self.library = open_library(settings)
@@ -159,6 +198,9 @@ class Service:
         self.database = self.library.database
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
+        self.meters = Meters()
+        self.sampler = Sampler(settings.recall_target, self._busy)
+        self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
         self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         self._closing = threading.Event()
@@ -172,6 +214,7 @@ class Service:
         self.dropper.start()
         self._loading.start()
         self._sweeping.start()
+        self.sampler.start()
 
     def close(self) -> None:
         """Close everything; what was acknowledged is safe long before."""
@@ -179,6 +222,7 @@ class Service:
         for thread in (self._loading, self._sweeping):
             if thread.is_alive():
                 thread.join()
+        self.sampler.close()
         if (engine := self._engine) is not None:
             self._engine = None
             engine.batcher.close()
@@ -245,7 +289,7 @@ class Service:
             "collection": collection,
             "images": {**counted, "total": sum(counted.values())},
             "texts": text_count,
-            "index": None if self._engine is None else self._engine.indexes.stats(collection),
+            "index": self._index_stats(collection),
             "open_indexes": None if self._engine is None else self._engine.indexes.memory(),
             "model": self.model(),
         }
@@ -273,6 +317,20 @@ class Service:
             "device": encoder.device,
             "runtime": encoder.runtime,
         }
+
+    def _index_stats(self, collection: str) -> dict[str, Any] | None:
+        if self._engine is None:
+            return None
+        told: dict[Any, dict[str, Any]] = self._engine.indexes.stats(collection)
+        for target in TARGETS:
+            if target in told:
+                recall = self.sampler.recall((collection, target))
+                told[target]["recall"] = asdict(recall) if recall else None
+        return told
+
+    def _busy(self) -> bool:
+        """Whether somebody waits for the answer of a search."""
+        return self._engine is not None and self._engine.searcher.running > 0
 
     def _sweep(self) -> None:
         """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
@@ -303,11 +361,9 @@ class Service:
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
-            self._indexes = indexes = Indexes(self.database, space, settings.data_dir / "snapshots", bound)
-            for target in TARGETS:
-                with indexes.use(DEFAULT_COLLECTION, target):  # so that readiness means it
-                    pass
-            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use)
+            self._indexes = indexes = Indexes(self.database, space, settings.data_dir / "snapshots", memory=bound)
+            indexes.open(DEFAULT_COLLECTION)
+            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:

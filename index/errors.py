@@ -5,6 +5,7 @@
     ├── InvalidId         (ValueError)  wrong shape or dtype, or negative: -1 is the padding of an answer
     ├── IndexClosed                     the index was used after close()
     ├── LogInvalid                      `read` handed over entries that are not in rising order of seq
+    ├── BaseDamaged                     a vector on disk is not what was written: open the index anew
     └── SnapshotInvalid                 a snapshot is damaged, foreign or of another version: rebuild
         └── SnapshotMissing             there is no snapshot: the normal case of a first start
 
@@ -32,6 +33,10 @@ class IndexClosed(VectorIndexError):
 
 class LogInvalid(VectorIndexError):
     """The log's reader broke its word: sequence numbers must rise and lie past the one asked for."""
+
+
+class BaseDamaged(VectorIndexError):
+    """A base that was opened has changed on its disk. Whoever keeps the log drops the base and opens the index anew."""
 
 
 class SnapshotInvalid(VectorIndexError):

@@ -1,6 +1,6 @@
 """ExactIndex: every query is compared with every vector.
 
-The rows are only ever appended to. A mutation writes rows past the end, then publishes a new `_View`: the
+The rows are only ever appended to. A mutation writes rows past the end, then publishes a new `View`: the
 arrays, how many rows count, and which of those are dead. A search takes the view once and needs no lock: what
 it reads is never written again. So searches wait for nobody, a mutation is seen whole or not at all, and a
 snapshot of a moment costs nothing. Dead rows (removed or replaced) are swept out when there are many.
@@ -41,7 +41,7 @@ FEW = 8
 WRITE_ROWS = 4096
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """The index at one moment. Rows before `n` are never written again; those in `dead` do not count."""
 
     vectors: Embeddings
@@ -58,13 +58,34 @@ class _View(NamedTuple):
         alive[self.dead] = False
         return np.flatnonzero(alive)
 
-    def only(self, among: IdSet) -> _View:
+    def items(self) -> Iterator[tuple[Ids, Embeddings]]:
+        """All ids and their vectors, some thousands at a time."""
+        yield from ((self.ids[rows], self.vectors[rows]) for rows in _parts(self))
+
+    def search(self, queries: Embeddings, k: int, among: IdSet | None = None) -> tuple[Scores, Ids]:
+        """The answer of `ExactIndex.search` at this moment. The queries are checked already."""
+        view = self if among is None else self.only(among)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        ids = np.full((len(queries), k), -1, np.int64)
+        found = min(k, view.ntotal)
+        if not found:
+            return scores, ids
+        batch = max(1, BATCH_SCORES // view.n) if len(queries) >= BATCH else 1
+        for start in range(0, len(queries), batch):
+            part = queries[start : start + batch]
+            rough, margins = _rough_scores(view, part)
+            for i, query in enumerate(part):
+                row = slice(start + i, start + i + 1), slice(0, found)
+                scores[row], ids[row] = _best(view, query, rough[i], found, float(margins[i]))
+        return scores, ids
+
+    def only(self, among: IdSet) -> View:
         """The view in which no other ids live. Few rows are copied together; else the others count as dead."""
         inside = among.contains(self.ids[: self.n])
         inside[self.dead] = False
         rows = np.flatnonzero(inside)
         if len(rows) <= self.n // FEW:
-            return _View(self.vectors[rows], self.ids[rows], len(rows), np.empty(0, np.int64))
+            return View(self.vectors[rows], self.ids[rows], len(rows), np.empty(0, np.int64))
         return self._replace(dead=np.flatnonzero(~inside))
 
 
@@ -79,7 +100,7 @@ class ExactIndex:
         self._d = d
         self._lock = threading.Lock()  # held by mutations only
         self._rows: dict[int, int] = {}
-        self._view: _View | None = _empty(d)
+        self._view: View | None = _empty(d)
 
     @property
     def d(self) -> int:
@@ -137,22 +158,11 @@ class ExactIndex:
         check_queries(queries, self._d)
         if k < 0:
             raise ValueError(f"k is {k}, expected 0 or more")
-        view = self._current()
-        if params is not None and params.among is not None:
-            view = view.only(params.among)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), -1, np.int64)
-        found = min(k, view.ntotal)
-        if not found:
-            return scores, ids
-        batch = max(1, BATCH_SCORES // view.n) if len(queries) >= BATCH else 1
-        for start in range(0, len(queries), batch):
-            part = queries[start : start + batch]
-            rough, margins = _rough_scores(view, part)
-            for i, query in enumerate(part):
-                row = slice(start + i, start + i + 1), slice(0, found)
-                scores[row], ids[row] = _best(view, query, rough[i], found, float(margins[i]))
-        return scores, ids
+        return self._current().search(queries, k, None if params is None else params.among)
+
+    def view(self) -> View:
+        """The contents now: mutations that come later do not reach it."""
+        return self._current()
 
     def freeze(self) -> Frozen:
         """The contents now, without copying: mutations go on while it is written."""
@@ -181,7 +191,7 @@ class ExactIndex:
         index._rows = dict(zip(ids.tolist(), range(len(ids)), strict=True))
         if len(index._rows) != len(ids):
             raise ValueError("an id twice")
-        index._view = _View(vectors, ids, len(ids), np.empty(0, np.int64))
+        index._view = View(vectors, ids, len(ids), np.empty(0, np.int64))
         return index
 
     def close(self) -> None:
@@ -190,19 +200,19 @@ class ExactIndex:
             self._view = None
             self._rows = {}
 
-    def _current(self) -> _View:
+    def _current(self) -> View:
         view = self._view
         if view is None:
             raise IndexClosed("the index is closed")
         return view
 
-    def _with_room(self, count: int) -> _View:
+    def _with_room(self, count: int) -> View:
         view = self._current()
         if view.n + count <= len(view.vectors):
             return view
         return self._move(view, max(view.ntotal + count, int(view.ntotal * GROWTH), DEAD_FREE))
 
-    def _move(self, view: _View, capacity: int) -> _View:
+    def _move(self, view: View, capacity: int) -> View:
         """Copy the live rows into new arrays; searches keep the old ones as long as they need them."""
         vectors = np.empty((capacity, self._d), np.float32)
         ids = np.empty(capacity, np.int64)
@@ -213,19 +223,19 @@ class ExactIndex:
             ids[n : n + len(block)] = block
             n += len(block)
         self._rows = dict(zip(ids[:n].tolist(), range(n), strict=True))
-        self._view = view = _View(vectors, ids, n, np.empty(0, np.int64))
+        self._view = view = View(vectors, ids, n, np.empty(0, np.int64))
         return view
 
 
-def _empty(d: int) -> _View:
-    return _View(np.empty((0, d), np.float32), np.empty(0, np.int64), 0, np.empty(0, np.int64))
+def _empty(d: int) -> View:
+    return View(np.empty((0, d), np.float32), np.empty(0, np.int64), 0, np.empty(0, np.int64))
 
 
 def _extended(dead: Ids, rows: list[int]) -> Ids:
     return np.concatenate([dead, np.array(rows, np.int64)]) if rows else dead
 
 
-def _parts(view: _View) -> Iterator[Ids | slice]:
+def _parts(view: View) -> Iterator[Ids | slice]:
     """The live rows, a few thousand at a time, so that no copy of everything is ever made."""
     if not len(view.dead):
         yield from (slice(i, min(i + WRITE_ROWS, view.n)) for i in range(0, view.n, WRITE_ROWS))
@@ -234,7 +244,7 @@ def _parts(view: _View) -> Iterator[Ids | slice]:
     yield from (live[i : i + WRITE_ROWS] for i in range(0, len(live), WRITE_ROWS))
 
 
-def _rough_scores(view: _View, queries: Embeddings) -> tuple[Scores, Scores]:
+def _rough_scores(view: View, queries: Embeddings) -> tuple[Scores, Scores]:
     """Scores [q, n rounded up to whole blocks], -inf where no row lives, and how far off [q] they may be."""
     padded = -(-view.n // SCORE_BLOCK) * SCORE_BLOCK
     rough = np.empty((len(queries), padded), np.float32)
@@ -255,7 +265,7 @@ def _rough_scores(view: _View, queries: Embeddings) -> tuple[Scores, Scores]:
     return rough, margins
 
 
-def _best(view: _View, query: Embeddings, rough: Scores, k: int, margin: float) -> tuple[Scores, Ids]:
+def _best(view: View, query: Embeddings, rough: Scores, k: int, margin: float) -> tuple[Scores, Ids]:
     """The `k` best live rows for `query` [d], k at most ntotal: scores [k] and ids [k]."""
     # k blocks whose maxima reach a bound hold k scores that reach it, so no answer lies below the bound.
     maxima = rough.reshape(-1, SCORE_BLOCK).max(axis=1)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from index import snapshot
+from index.base import Base
 from index.errors import SnapshotInvalid, SnapshotMissing
 from index.exact import ExactIndex
-from index.protocol import Freezable, VectorIndex
+from index.live import LiveIndex
+from index.protocol import Frozen, VectorIndex
+from index.types import Manifest
 
-KINDS = {ExactIndex.kind: ExactIndex}
+KINDS = ("exact", "live")
+
+Freeze = Callable[[int], Callable[[], None] | None]
+"""Captures the index as it stands after that log entry; returns what saves it, or None where nothing need be saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +34,32 @@ class IndexConfig:
     space: str
     d: int
     folder: Path | None = None
-    kind: str = ExactIndex.kind
+    kind: str = "exact"
+
+    @property
+    def bases(self) -> Path | None:
+        """The folder of a live index's base."""
+        return self.folder and self.folder / "base"
+
+
+Opened = TypeVar("Opened", bound=VectorIndex, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedIndex:
+class OpenedIndex(Generic[Opened]):
     """An index ready for its follower.
 
     It holds the log up to `applied_seq`. `refused` says why a snapshot was not used; None where it was, or
     where there was none. `freeze` belongs into the follower: see `Follower`.
     """
 
-    index: VectorIndex
+    index: Opened
     applied_seq: int
     refused: str | None
-    freeze: Callable[[int], Callable[[], None]] | None
+    freeze: Freeze | None
 
 
-def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex:
+def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[VectorIndex]:
     """The index of the snapshot if that is whole and fits `config`, else an empty one at log entry 0.
 
     `head` is the log's last seq: a snapshot ahead of it is of another log (one restored from a backup, say)
@@ -52,35 +67,60 @@ def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex:
     """
     if config.kind not in KINDS:
         raise ValueError(f"index kind {config.kind!r} is unknown, expected one of {sorted(KINDS)}")
-    cls = KINDS[config.kind]
-    index, applied_seq, refused = _load(cls, config, head)
-    if index is None:
-        index = cls(config.d)
-    return OpenedIndex(index, applied_seq, refused, _freezer(index, config))
+    if config.kind == "live":
+        return open_live(config, head=head)
+    exact, applied_seq, refused = _load(ExactIndex, config.folder, config, head)
+    exact = exact or ExactIndex(config.d)
+    return OpenedIndex(exact, applied_seq, refused, _freezer(exact.freeze, config))
 
 
-def _load(cls: type[Freezable], config: IndexConfig, head: int | None) -> tuple[Freezable | None, int, str | None]:
-    if config.folder is None:
+def open_live(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[LiveIndex]:
+    """A live index: with its base if there is one, else with all in its tail as the snapshot has it."""
+    base, applied_seq, refused = _load(Base, config.bases, config, head, later=Base.later)
+    tail: ExactIndex | None = None
+    if base is None:
+        tail, applied_seq, also = _load(ExactIndex, config.folder, config, head)
+        refused = refused or also
+    live = LiveIndex(config.d, base, tail)
+    return OpenedIndex(live, applied_seq, refused, _freezer(live.freeze, config))
+
+
+def open_base(config: IndexConfig) -> tuple[Base, Manifest]:
+    """The base of a live index, as it was just built. Raises SnapshotInvalid."""
+    if config.bases is None:
+        raise SnapshotMissing("there is no folder")
+    return snapshot.load(config.bases, Base, name=config.name, space=config.space, d=config.d, later=Base.later)
+
+
+def _load(
+    cls: type[snapshot.F],
+    folder: Path | None,
+    config: IndexConfig,
+    head: int | None,
+    later: frozenset[str] = frozenset(),
+) -> tuple[snapshot.F | None, int, str | None]:
+    if folder is None:
         return None, 0, None
     try:
-        index, manifest = snapshot.load(config.folder, cls, name=config.name, space=config.space, d=config.d)
+        index, manifest = snapshot.load(folder, cls, name=config.name, space=config.space, d=config.d, later=later)
     except SnapshotMissing:
         return None, 0, None
     except SnapshotInvalid as error:
         return None, 0, str(error)
     if head is not None and manifest.applied_seq > head:
-        index.close()
         return None, 0, f"applied_seq is {manifest.applied_seq}, but the log ends at {head}"
     return index, manifest.applied_seq, None
 
 
-def _freezer(index: Freezable, config: IndexConfig) -> Callable[[int], Callable[[], None]] | None:
+def _freezer(capture: Callable[[], Frozen | None], config: IndexConfig) -> Freeze | None:
     folder = config.folder
     if folder is None:
         return None
 
-    def freeze(applied_seq: int) -> Callable[[], None]:
-        frozen = index.freeze()
+    def freeze(applied_seq: int) -> Callable[[], None] | None:
+        frozen = capture()
+        if frozen is None:
+            return None
 
         def write() -> None:
             snapshot.save(folder, frozen, name=config.name, space=config.space, applied_seq=applied_seq)

@@ -58,7 +58,7 @@ class Follower:
         applied_seq: int = 0,
         name: str = "index",
         changed: Callable[[], int] | None = None,
-        freeze: Callable[[int], Callable[[], None]] | None = None,
+        freeze: Callable[[int], Callable[[], None] | None] | None = None,
         policy: SnapshotPolicy | None = None,
         poll: float = 0.005,
         poll_idle: float = 0.05,

@@ -72,6 +72,25 @@ class Measured(Protocol):
     def nbytes(self) -> int: ...
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """What an approximate index can do besides: look harder.
+
+    `effort` 0 is what was measured as enough when it was built; each step doubles the probes and the depth of the
+    second comparison, up to all there are. `exact`: whether it finds everything now, whatever the effort.
+    """
+
+    @property
+    def effort(self) -> int: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    def set_effort(self, effort: int) -> None:
+        """Search with this effort from now on; what is out of bounds becomes the nearest bound."""
+        ...
+
+
 class Sink(Protocol):
     """Where the bytes of one file go."""
 

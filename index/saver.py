@@ -32,7 +32,7 @@ class Saver:
     """Saves what `freeze(applied_seq)` captures. All methods belong to the follower's thread."""
 
     def __init__(
-        self, freeze: Callable[[int], Callable[[], None]], policy: SnapshotPolicy, name: str, saved_seq: int
+        self, freeze: Callable[[int], Callable[[], None] | None], policy: SnapshotPolicy, name: str, saved_seq: int
     ) -> None:
         self._freeze = freeze
         self._policy = policy
@@ -65,6 +65,8 @@ class Saver:
             return
         try:
             write = self._freeze(applied_seq)
+            if write is None:  # what is here is kept otherwise
+                return
             self._thread = threading.Thread(
                 target=self._save, args=(write, applied_seq, self._applied), name=f"saver-{self._name}", daemon=True
             )
@@ -83,7 +85,13 @@ class Saver:
         if self._thread:
             self._thread.join()
         if self.wants(applied_seq):
-            self._save(lambda: self._freeze(applied_seq)(), applied_seq, self._applied)
+            try:
+                write = self._freeze(applied_seq)
+            except Exception as error:
+                self._failed(error)
+                return
+            if write is not None:
+                self._save(write, applied_seq, self._applied)
 
     def _save(self, write: Callable[[], None], applied_seq: int, applied: int) -> None:
         began = time.monotonic()

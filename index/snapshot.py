@@ -18,14 +18,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Protocol, Self, TypeVar
 
 from index.errors import SnapshotInvalid, SnapshotMissing
-from index.protocol import Freezable, Frozen
+from index.protocol import Frozen, Sink
 from index.types import Manifest, SnapshotFile
 
 CURRENT = "CURRENT"
@@ -33,21 +33,68 @@ MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 1 << 20
 BLOCK = 1 << 20
 
-F = TypeVar("F", bound=Freezable)
+
+class Restorable(Protocol):
+    """What can be read back from the files of a snapshot."""
+
+    kind: str
+
+    @classmethod
+    def restore(cls, manifest: Manifest, files: Mapping[str, BinaryIO]) -> Self: ...
 
 
-def save(folder: Path, frozen: Frozen, *, name: str, space: str, applied_seq: int) -> Manifest:
-    """Make `frozen` the snapshot in `folder`, as the index `name` stood after log entry `applied_seq`.
+F = TypeVar("F", bound=Restorable)
+
+
+class Draft:
+    """A snapshot being written: a directory that nobody points at yet."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files: list[SnapshotFile] = []
+        self.manifest: Manifest | None = None
+
+    def write(self, file: str, write: Callable[[Sink], object]) -> None:
+        """Write one file, and bring it to the disk."""
+        self._files.append(_write_file(self.directory / file, write))
+
+    def seal(self, *, name: str, space: str, kind: str, d: int, ntotal: int, applied_seq: int) -> Manifest:
+        """Say what the files written so far are. Afterwards nothing more is written."""
+        self.manifest = Manifest(
+            name=name,
+            space=space,
+            kind=kind,
+            d=d,
+            ntotal=ntotal,
+            applied_seq=applied_seq,
+            created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            files=tuple(self._files),
+        )
+        text = self.manifest.to_json()
+        if Manifest.from_json(text) != self.manifest:  # also raises where a name has a form that load would refuse
+            raise ValueError(f"a manifest that cannot be read back: {self.manifest}")
+        _write_file(self.directory / MANIFEST, lambda file: file.write(text))
+        return self.manifest
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Draft]:
+    """A draft that becomes the snapshot in `folder` when the `with` ends, if it was sealed; else nothing is left of it.
 
     Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder, keep=_pointed_at(folder))
     directory = folder / f"snapshot-{secrets.token_hex(8)}"
+    draft = Draft(directory)
     try:
-        manifest = _write_directory(directory, frozen, name=name, space=space, applied_seq=applied_seq)
+        directory.mkdir()
+        yield draft
+        if draft.manifest is None:
+            raise ValueError("the draft was not sealed")
+        _sync_directory(directory)
         _sync_directory(folder)
-        pointer = f"{directory.name} {hashlib.sha256(manifest.to_json()).hexdigest()}\n"
+        pointer = f"{directory.name} {hashlib.sha256(draft.manifest.to_json()).hexdigest()}\n"
         _write_file(folder / f"{CURRENT}.new", lambda file: file.write(pointer.encode()))
         (folder / f"{CURRENT}.new").replace(folder / CURRENT)
     except BaseException:
@@ -58,11 +105,34 @@ def save(folder: Path, frozen: Frozen, *, name: str, space: str, applied_seq: in
     _sync_directory(folder)
     # From here on the new one survives a power cut, and the old one is no longer needed.
     _sweep(folder, keep=directory.name)
-    return manifest
 
 
-def load(folder: Path, cls: type[F], *, name: str, space: str, d: int) -> tuple[F, Manifest]:
+def save(folder: Path, frozen: Frozen, *, name: str, space: str, applied_seq: int) -> Manifest:
+    """Make `frozen` the snapshot in `folder`, as the index `name` stood after log entry `applied_seq`.
+
+    Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
+    """
+    with drafted(folder) as draft:
+        for file, write in frozen.files.items():
+            draft.write(file, write)
+        return draft.seal(
+            name=name, space=space, kind=frozen.kind, d=frozen.d, ntotal=frozen.ntotal, applied_seq=applied_seq
+        )
+
+
+def discard(folder: Path) -> None:
+    """Delete the snapshot in `folder`, if there is one, and what interrupted saves left. Failing to is no failure."""
+    with suppress(OSError):
+        (folder / CURRENT).unlink(missing_ok=True)
+    _sweep(folder, keep=None)
+
+
+def load(
+    folder: Path, cls: type[F], *, name: str, space: str, d: int, later: frozenset[str] = frozenset()
+) -> tuple[F, Manifest]:
     """The index saved in `folder` and its manifest, whose `applied_seq` says where to go on in the log.
+
+    Of the files in `later` only the size is checked here: the class checks their bytes before it uses them.
 
     Raises SnapshotMissing where there is none, and SnapshotInvalid where it is not whole, not of this index,
     space, width or class, or cannot be read: then rebuild from the log.
@@ -88,7 +158,7 @@ def load(folder: Path, cls: type[F], *, name: str, space: str, d: int) -> tuple[
             try:
                 # Checked and read through one descriptor: a file swapped in between is not seen.
                 files[stamp.name] = stack.enter_context(open(directory / stamp.name, "rb", buffering=0))
-                _check_file(files[stamp.name], stamp)
+                _check_file(files[stamp.name], stamp, whole=stamp.name not in later)
             except OSError as error:
                 raise SnapshotInvalid(f"{stamp.name}: {error}") from error
         try:
@@ -114,26 +184,6 @@ def _sweep(folder: Path, keep: str | None) -> None:
     for path in folder.glob("snapshot-*"):
         if path.name != keep:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _write_directory(directory: Path, frozen: Frozen, *, name: str, space: str, applied_seq: int) -> Manifest:
-    directory.mkdir()
-    manifest = Manifest(
-        name=name,
-        space=space,
-        kind=frozen.kind,
-        d=frozen.d,
-        ntotal=frozen.ntotal,
-        applied_seq=applied_seq,
-        created_at=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        files=tuple(_write_file(directory / file, write) for file, write in frozen.files.items()),
-    )
-    text = manifest.to_json()
-    if Manifest.from_json(text) != manifest:  # also raises where a name has a form that load would refuse
-        raise ValueError(f"a manifest that cannot be read back: {manifest}")
-    _write_file(directory / MANIFEST, lambda file: file.write(text))
-    _sync_directory(directory)
-    return manifest
 
 
 class _HashedFile:
@@ -197,10 +247,12 @@ def _read_manifest(path: Path, sha256: str) -> Manifest:
         raise SnapshotInvalid(f"{MANIFEST}: {error}") from error
 
 
-def _check_file(file: BinaryIO, stamp: SnapshotFile) -> None:
+def _check_file(file: BinaryIO, stamp: SnapshotFile, *, whole: bool) -> None:
     size = os.fstat(file.fileno()).st_size
     if size != stamp.size:
         raise SnapshotInvalid(f"{stamp.name} has {size} bytes, expected {stamp.size}")
+    if not whole:
+        return
     sha256 = hashlib.sha256()
     while block := file.read(BLOCK):
         sha256.update(block)

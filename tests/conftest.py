@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -23,6 +24,9 @@ UNMEASURED = [Path(__file__).parent / name for name in ("acceptance", "docs", "b
 
 def pytest_configure(config: pytest.Config) -> None:
     """All servers of a run share the models that one of them has compiled; the run's own process makes the folder."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         config.stash[MODELS] = os.environ["SIGHTLINE_MODELS_DIR"] = tempfile.mkdtemp(prefix="sightline-models-")
 

@@ -29,8 +29,8 @@ CALLS = {
 }
 EVERYWHERE = {"collection", "filter"}  # parameters that are told once, below the table
 DOCUMENTED_CODES = {
-    code: {int(status) for status in statuses.split(", ")}
-    for code, statuses in re.findall(r"^\| `([a-z_]+)` \| ([\d, ]+) \|", HTTP, re.MULTILINE)
+    code: {int(status) for status in re.findall(r"\d+", statuses)}
+    for code, statuses in re.findall(r"^\| `([a-z_]+)` \| ([\d, ]+|–) \|", HTTP, re.MULTILINE)
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.depends import LanesDep, ServiceDep, checked_collection
+from app.api.depends import LanesDep, ServiceDep, checked_collection, granted
 from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut
 from app.types import Contents
 
@@ -15,13 +15,15 @@ router = APIRouter(prefix="/v1/collections", tags=["collections"])
 async def list_collections(service: ServiceDep, lanes: LanesDep) -> CollectionsOut:
     """Every collection with its counts and space."""
     found = await lanes.reads.run(service.library.collections)
-    return CollectionsOut(collections=[described(contents) for contents in found])
+    return CollectionsOut(collections=[described(contents) for contents in found if granted(contents.name)])
 
 
 @router.post("", status_code=201)
 async def make_collection(service: ServiceDep, lanes: LanesDep, body: CollectionIn) -> CollectionOut:
     """Make an empty collection. 409 `id_conflict` when there is one of this name."""
-    return described(await lanes.writes.run(service.library.make_collection, body.name, body.description))
+    return described(
+        await lanes.writes.run(service.library.make_collection, checked_collection(body.name), body.description)
+    )
 
 
 @router.get("/{name}")

@@ -53,6 +53,15 @@ def after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, 
     )
 
 
+def ahead(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
+    """How many entries lie past `seq`."""
+    return fetch_number(
+        c,
+        "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND seq > ?",
+        (label, space, target, seq),
+    )
+
+
 def head(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """The number of the last entry, 0 for an empty log."""
     return fetch_number(

@@ -5,6 +5,7 @@ The counters of a job change in the transaction that changes the item, so they a
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import apsw
 
 from app.clock import now, seconds_between, seconds_since
-from app.store.collections import LABEL, OF, name_of
+from app.store.collections import LABEL, name_of
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from app.types import ItemError, ItemStatus, Job, JobItem, JobState
 
@@ -35,6 +36,7 @@ class Source:
     collection: str
     imported: int
     attempts: int
+    origin: str | None = None
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -67,13 +69,16 @@ def get(c: apsw.Connection, id: str) -> Job | None:
     return job_of(row) if row else None
 
 
-def recent(c: apsw.Connection, limit: int, collection: str | None = None) -> list[Job]:
-    """The newest jobs first: those of one collection, or all."""
-    newest = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
-    if collection is None:
-        rows = fetch_all(c, COLUMNS + newest, (limit,))
-    else:
-        rows = fetch_all(c, COLUMNS + "WHERE " + OF + newest, (collection, limit))
+def recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
+    """The newest jobs first, of all collections or `among` these."""
+    bound = None if among is None else json.dumps(sorted(among))
+    rows = fetch_all(
+        c,
+        COLUMNS + "WHERE ?1 IS NULL OR collection IN"
+        " (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?1)))"
+        " ORDER BY created_at DESC, rowid DESC LIMIT ?2",
+        (bound, limit),
+    )
     return [job_of(row) for row in rows]
 
 
@@ -171,10 +176,13 @@ def settle(c: apsw.Connection, id: str) -> None:
     )
 
 
-def add_source(c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int) -> None:
-    """An upload to be taken in; the job does not end before it is."""
+def add_source(
+    c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int, origin: str | None = None
+) -> None:
+    """An upload to be taken in; the job does not end before it is. Of `origin` 'urls' it lists what to fetch."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending) VALUES (?, ?, ?, ?, ?)", (job_id, n, kind, name, pending)
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin) VALUES (?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin),
     )
 
 
@@ -185,7 +193,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
     """
     row = fetch_one(
         c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts FROM sources s"
+        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin FROM sources s"
         " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
         " ORDER BY j.created_at, s.n LIMIT 1",
         (owner,),
@@ -197,7 +205,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], name_of(row[4]), row[5], row[6] + 1)
+    return Source(row[0], row[1], row[2], row[3], name_of(row[4]), row[5], row[6] + 1, row[7])
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:

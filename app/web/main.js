@@ -15,6 +15,7 @@ import * as notice from "./notice.js";
 import { remove, watchRemoval } from "./remove.js";
 import { clear, currentGrid, drawHits, mark, redraw } from "./results.js";
 import { getImage } from "./server.js";
+import { watchSession } from "./session.js";
 import { beginTagging } from "./tagging.js";
 import { takeBack, watchToast } from "./toast.js";
 import { upload } from "./upload.js";
@@ -356,6 +357,7 @@ watchRemoval({
   },
 });
 watchToast();
+watchSession();
 watchKeys(keys);
 byId("target").addEventListener("change", (event) => go({ target: event.target.value }));
 byId("language").addEventListener("click", () => {

@@ -2,6 +2,7 @@
 // Addresses are relative to the page, so that it also works below a path of a proxy.
 
 import { parts, taken } from "./query.js";
+import { letIn, signIn } from "./session.js";
 
 export const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const GATEWAY = [502, 504];
@@ -18,7 +19,12 @@ export class Problem extends Error {
 
 export async function call(path, options = {}) {
   try {
+    await letIn();
     const response = await fetch(path, options);
+    if (response.status === 401) {
+      await signIn(); // the key was revoked, or its time is over
+      return await call(path, options);
+    }
     if (!response.ok) throw await refusal(response);
     return response.status === 204 ? null : await response.json();
   } catch (error) {

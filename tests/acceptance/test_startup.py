@@ -188,7 +188,7 @@ def test_sigterm_ends_in_time_with_uploads_under_way_and_a_client_that_hangs(tmp
     acknowledged: list[str] = []
     with RunningServer(data, drain_seconds=3) as server:
         address = urlsplit(server.url)
-        head = b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 
         def uploads(first: int) -> None:
             with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:

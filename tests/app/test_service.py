@@ -3,23 +3,27 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from app.encoder.colours import ColoursEncoder
 from app.encoder.models import Located
 from app.encoder.protocol import Embeddings, Pixels
 from app.errors import ModelUnavailable, NotFound, StartupError
 from app.library import Library
-from app.search import Part
+from app.search import Part, Question
 from app.service import Service, archive_limits, check_golden, check_space, open_library, picture_limits
 from app.settings import Settings
 from app.store import collections, embeddings, leases
 from app.store.database import Database
 from app.types import EmbeddingSpace, Status
 from tests.app.makers import SPACE, add, add_bulk, claim
+from tests.index.ivf import IvfIndex
 from tests.pictures import picture
 from tests.servers import until
 
@@ -150,7 +154,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
 def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
     start(service)
     assert service.ready() == []
-    assert service.searcher.search("default", [Part(text="red")], "images", 3).hits == []
+    assert service.searcher.search(Question([Part(text="red")], k=3)).hits == []
     model = service.model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
@@ -158,7 +162,7 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
     with pytest.raises(NotFound):
         service.stats("other")
     with pytest.raises(NotFound):
-        service.searcher.search("other", [Part(text="red")], "images", 3)
+        service.searcher.search(Question([Part(text="red")], collection="other"))
 
 
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
@@ -182,7 +186,7 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     service.database.write(lambda c: leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
     assert service.settled([ready])
-    assert [hit.id for hit in service.searcher.search("default", [Part(text="red")], "images", 3).hits] == ["one"]
+    assert [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits] == ["one"]
 
 
 def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
@@ -272,3 +276,32 @@ def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
     with pytest.raises(StartupError, match=r"is missing, but .* holds pictures"):
         open_library(settings)
     assert not (settings.data_dir / "sightline.db").exists()
+
+
+def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.sampler.PAUSE", 0.01)
+    monkeypatch.setattr("app.sampler.SHARE", 0.9)  # of the time: this test has little of it
+    start(service)
+    rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    index = IvfIndex(rows)
+    index.add(np.arange(len(rows)), rows)
+    opened = service.engine.indexes._open
+    opened["default", "images"] = replace(opened["default", "images"], index=index)
+
+    def recall() -> dict[str, Any]:
+        told: Any = service.stats("default")
+        assert told["index"]["texts"]["recall"] is None
+        return told["index"]["images"]["recall"] or {"queries": 0}
+
+    assert recall() == {"queries": 0}
+    for row in rows[:24]:
+        assert service.searcher.search(Question([Part(vector=row.tolist())])).hits == []  # no id has a row
+    until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
+    assert set(recall()) == {"at_10", "queries", "target", "effort", "updated_at"}
+    assert recall()["target"] == 0.99
+    registry = CollectorRegistry()
+    service.meters.register(registry)
+    assert (registry.get_sample_value("sightline_ghost_hits_total", {"target": "images"}) or 0) >= 24 * 10

@@ -11,13 +11,27 @@ import pytest
 
 from index.errors import IndexClosed, InvalidId, InvalidVector
 from index.exact import ExactIndex
+from index.half import rounded
 from index.idset import IdSet
+from index.live import LiveIndex
 from index.protocol import SearchParams, VectorIndex
 from index.types import Embeddings
-from tests.index.oracle import nearest, numbers, unit
+from tests.index import oracle
+from tests.index.oracle import nearest, numbers
+from tests.index.sealed import SealedIndex
 
-IMPLEMENTATIONS: dict[str, Callable[[int], VectorIndex]] = {"exact": ExactIndex}
+IMPLEMENTATIONS: dict[str, Callable[[int], VectorIndex]] = {
+    "exact": ExactIndex,
+    "tail alone": LiveIndex,
+    "base alone": SealedIndex,
+    "base and tail": lambda d: SealedIndex(d, step=2),
+}
 D = 24
+
+
+def unit(n: int, d: int, seed: int = 0) -> Embeddings:
+    """Unit vectors that half precision holds as they are, so that every index must give the same answers."""
+    return rounded(oracle.unit(n, d, seed))
 
 
 @pytest.fixture(params=sorted(IMPLEMENTATIONS))

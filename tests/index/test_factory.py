@@ -23,7 +23,9 @@ def keep(config: IndexConfig, seq: int = 5) -> None:
     opened = open_index(config)
     opened.index.add(numbers(1, 2, 3), unit(3, D))
     assert opened.freeze is not None
-    opened.freeze(seq)()
+    write = opened.freeze(seq)
+    assert write is not None
+    write()
 
 
 def test_first_start_is_empty_and_nothing_was_refused(config: IndexConfig) -> None:
@@ -43,6 +45,7 @@ def test_frozen_moment_is_saved_whatever_comes_after(config: IndexConfig) -> Non
     opened.index.add(numbers(1), unit(1, D))
     assert opened.freeze is not None
     write = opened.freeze(7)
+    assert write is not None
     opened.index.remove(numbers(1))
     write()
     assert open_index(config).index.ntotal == 1
@@ -85,5 +88,5 @@ def test_without_a_folder_nothing_is_kept() -> None:
 
 
 def test_unknown_kind_is_an_error_that_lists_the_known(config: IndexConfig) -> None:
-    with pytest.raises(ValueError, match=r"'magic' is unknown, expected one of \['exact'\]"):
+    with pytest.raises(ValueError, match=r"'magic' is unknown, expected one of \['exact', 'live'\]"):
         open_index(replace(config, kind="magic"))

@@ -1,0 +1,78 @@
+"""Bases made on the spot, and live indexes that lie in one wholly or in part."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from index import snapshot
+from index.base import Base
+from index.live import MOST_EFFORT, LiveIndex
+from index.sealing import seal
+from index.types import Embeddings, Ids
+from tests.index.oracle import unit
+
+# Where there is none, fsync takes most of the time.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> Base:
+    """A base of these vectors whose codes are always asked."""
+    seal(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq)
+    return load(folder, vectors.shape[1])
+
+
+def load(folder: Path, d: int) -> Base:
+    """The base in `folder`."""
+    base, _ = snapshot.load(folder, Base, name="n", space="s", d=d, later=Base.later)
+    base.few = 0
+    return base
+
+
+def seal_again(folder: Path, n: int, d: int) -> None:
+    """Build the same base over and over, until the process is killed."""
+    vectors = unit(n, d)
+    while True:
+        sealed(folder, np.arange(n, dtype=np.int64), vectors)
+
+
+class SealedIndex(LiveIndex):
+    """After every addition a new base holds those of its ids that are multiples of `step`; the rest is tail.
+
+    Searches look into every list and compare everything there.
+    """
+
+    def __init__(self, d: int, step: int = 1) -> None:
+        super().__init__(d)
+        self.set_effort(MOST_EFFORT)
+        self._step = step
+        self._stored: dict[int, Embeddings] = {}
+
+    def add(self, ids: Ids, vectors: Embeddings) -> None:
+        super().add(ids, vectors)
+        self._stored |= dict(zip(ids.tolist(), vectors.copy(), strict=True))
+        self.reseal()
+
+    def remove(self, ids: Ids) -> None:
+        super().remove(ids)
+        for id in ids.tolist():
+            self._stored.pop(id, None)
+
+    def reseal(self) -> None:
+        """Build a base of what is stored and go on with it."""
+        self.mark()
+        self.rebuild(self._stored)
+
+    def rebuild(self, stored: dict[int, Embeddings]) -> None:
+        """Go on with a base of `stored`, which was taken after `mark`."""
+        kept = [id for id in stored if id % self._step == 0]
+        if not kept:
+            return
+        folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        try:
+            self.rebase(sealed(folder, np.array(kept, np.int64), np.stack([stored[id] for id in kept])))
+        finally:
+            shutil.rmtree(folder)  # its files live on while they are mapped

@@ -65,7 +65,7 @@ def worker(parent: int | None, **given: Any) -> None:
 @click.option(
     "--urls", type=click.File("r", encoding="utf-8"), help="Load what this file lists, a URL or a JSON object a line."
 )
-@options("server", "key", "key_file")
+@options("server", "key", "key_file", "collection")
 def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
@@ -87,7 +87,7 @@ def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--filter", "only", help="Only what this lets through, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server", "key", "key_file")
+@options("server", "key", "key_file", "collection")
 def search(
     words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
 ) -> None:
@@ -114,7 +114,7 @@ def search(
 @click.option("--filter", "only", required=True, help="Which pictures, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing, and show what would be.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-@options("server", "key", "key_file")
+@options("server", "key", "key_file", "collection")
 def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
     """Delete the pictures that a filter lets through from a running server.
 
@@ -140,7 +140,7 @@ def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server", "key", "key_file")
+@options("server", "key", "key_file", "collection")
 def status(as_json: bool, **given: Any) -> None:
     """What a running server holds and whether it is well; exits with 1 when it is not ready."""
     from app.show import show_status
@@ -152,6 +152,41 @@ def status(as_json: bool, **given: Any) -> None:
     else:
         show_status(ready, stats, Console())
     sys.exit(1 if ready["reasons"] else 0)
+
+
+@main.group(invoke_without_command=True)
+@options("server", "key", "key_file")
+@click.pass_context
+def collections(ctx: click.Context, /, **given: Any) -> None:
+    """List the collections of a running server; make and drop them."""
+    from app.show import show_collections
+
+    ctx.obj = given
+    if ctx.invoked_subcommand is None:
+        with connected(given) as client:
+            show_collections(client.collections(), Console())
+
+
+@collections.command("make")
+@click.argument("name")
+@click.option("--description", default="", help="What it is for.")
+@click.pass_obj
+def make_collection(given: dict[str, Any], name: str, description: str) -> None:
+    """Make an empty collection; its name has 1 to 64 of a-z, 0-9, _ and -."""
+    with connected(given) as client:
+        client.make_collection(name, description)
+
+
+@collections.command("drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
+    """Drop a collection with all its pictures and texts."""
+    if not yes:
+        click.confirm(f"Drop {name} with all its pictures and texts?", abort=True)
+    with connected(given) as client:
+        client.drop_collection(name)
 
 
 @main.command()
@@ -265,9 +300,9 @@ def demo(once: bool, **given: Any) -> None:
 
 
 def connected(given: dict[str, Any]) -> Client:
-    """A client of the server that is named, with the key that is given."""
+    """A client of the server and for the collection that are named, with the key that is given."""
     settings = settings_from(given)
-    return Client(settings.server, settings.sent_key())
+    return Client(settings.server, settings.sent_key(), settings.collection)
 
 
 def logged(given: dict[str, Any]) -> Settings:

@@ -9,8 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+
+from app.types import DEFAULT_COLLECTION
 
 SECONDS = 60.0
 UPLOAD_SECONDS = 600.0
@@ -31,8 +34,9 @@ class QueueIsFull(ServerError):
 class Client:
     """The calls that the commands need."""
 
-    def __init__(self, server: str, key: str | None = None) -> None:
+    def __init__(self, server: str, key: str | None = None, collection: str = DEFAULT_COLLECTION) -> None:
         self.server = server.rstrip("/")
+        self._collection = {"collection": collection} if collection != DEFAULT_COLLECTION else {}
         # trust_env off: a proxy of the environment has no business with a server named here
         try:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -62,7 +66,7 @@ class Client:
                 parts = [("files", (sendable(name), opened.enter_context(open(path, "rb")))) for name, path in files]
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
-            return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
+            return self._call("POST", "/v1/images/bulk", files=parts, params=self._collection, timeout=UPLOAD_SECONDS)
 
     def urls(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Have the server fetch these; returns the Job. Waits while the server's queue is full."""
@@ -70,13 +74,21 @@ class Client:
         headers = {"Content-Type": "application/x-ndjson"}
         while True:
             try:
-                return self._call("POST", "/v1/images/ingest", content=lines, headers=headers, timeout=UPLOAD_SECONDS)
+                return self._call(
+                    "POST",
+                    "/v1/images/ingest",
+                    content=lines,
+                    headers=headers,
+                    params=self._collection,
+                    timeout=UPLOAD_SECONDS,
+                )
             except QueueIsFull as full:
                 time.sleep(full.seconds)
 
     def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Store up to 1,000 texts."""
-        return self._call("POST", "/v1/texts", json={"texts": list(texts)}, timeout=UPLOAD_SECONDS)
+        body = {"texts": list(texts)}
+        return self._call("POST", "/v1/texts", json=body, params=self._collection, timeout=UPLOAD_SECONDS)
 
     def job(self, id: str) -> dict[str, Any]:
         """A Job."""
@@ -95,7 +107,9 @@ class Client:
     def search(self, words: str, k: int, target: str = "images", filter: str | None = None) -> dict[str, Any]:
         """Search by words, among what `filter` (JSON) lets through."""
         only = {} if filter is None else {"filter": filter}
-        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target, **only})
+        return self._call(
+            "GET", "/v1/search", params={"q": words, "k": k, "target": target, **only, **self._collection}
+        )
 
     def search_picture(self, path: Path, k: int, target: str = "images", filter: str | None = None) -> dict[str, Any]:
         """Search by a picture, among what `filter` (JSON) lets through."""
@@ -105,17 +119,30 @@ class Client:
                 "POST",
                 "/v1/search/image",
                 files={"file": (sendable(path.name), file)},
-                data={"k": str(k), "target": target, **only},
+                data={"k": str(k), "target": target, **only, **self._collection},
             )
 
     def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
         """Delete the pictures that `filter` lets through, or say in a dry run which they are."""
         body = {"filter": filter, "dry_run": dry_run}
-        return self._call("POST", "/v1/images/delete", json=body, timeout=UPLOAD_SECONDS)
+        return self._call("POST", "/v1/images/delete", json=body, params=self._collection, timeout=UPLOAD_SECONDS)
 
     def stats(self) -> dict[str, Any]:
         """Counts, index and model."""
-        return self._call("GET", "/v1/stats")
+        return self._call("GET", "/v1/stats", params=self._collection)
+
+    def collections(self) -> list[dict[str, Any]]:
+        """Every Collection."""
+        found: list[dict[str, Any]] = self._call("GET", "/v1/collections")["collections"]
+        return found
+
+    def make_collection(self, name: str, description: str) -> dict[str, Any]:
+        """A new Collection."""
+        return self._call("POST", "/v1/collections", json={"name": name, "description": description})
+
+    def drop_collection(self, name: str) -> None:
+        """Drop a Collection with all that is in it."""
+        self._call("DELETE", f"/v1/collections/{quote(name, safe='')}")
 
     def readiness(self) -> dict[str, Any]:
         """What /readyz says, whatever its status."""
@@ -130,7 +157,7 @@ class Client:
                 raise QueueIsFull(refusal(response), response.headers.get("Retry-After", ""))
             if response.is_error:
                 raise ServerError(refusal(response))
-            answer: dict[str, Any] = response.json()
+            answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 
     @contextlib.contextmanager

@@ -115,6 +115,8 @@ class Importer:
                 raise
             self._finish(owner, source, error)
         except Exception:
+            if self._forget(source):  # its files went away under our hands
+                return
             log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
             self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
 
@@ -210,10 +212,12 @@ class Importer:
         else:
             self._forget(source)
 
-    def _forget(self, source: Source) -> None:
+    def _forget(self, source: Source) -> bool:
         """Remove the files of an upload whose job was cancelled meanwhile; another's, who has the lease now, stay."""
-        if not self._database.read(lambda c: jobs.has_source(c, source)):
+        cancelled = not self._database.read(lambda c: jobs.has_source(c, source))
+        if cancelled:
             self._library.discard_upload(source.job_id, source.n)
+        return cancelled
 
     def _give_back(self, owner: str, source: Source) -> None:
         self._database.write(lambda c: jobs.release_source(c, owner, source))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,18 @@ from app.store import collections, embeddings, filters, images, jobs, steering, 
 from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
-from app.types import Contents, Image, ItemError, ItemStatus, Job, JobItem, JobState, Metadata, NewImage, Text
+from app.types import (
+    Contents,
+    Image,
+    ItemError,
+    ItemStatus,
+    Job,
+    JobItem,
+    JobState,
+    Metadata,
+    NewImage,
+    Text,
+)
 
 STEP = 500  # items of a job that one commit changes
 DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
@@ -293,9 +304,15 @@ class Library:
         discard(upload)
         discard(upload.with_name(upload.name + ".members"))
 
-    def recent_jobs(self, limit: int, among: Set[str] | None = None) -> list[Job]:
-        """The newest jobs first, of all collections or `among` these."""
-        return self.database.read(lambda c: jobs.recent(c, limit, among))
+    def recent_jobs(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
+        """The newest jobs first: of one collection, of all, those of dropped ones too, or `among` these."""
+
+        def work(c: apsw.Connection) -> list[Job]:
+            if collection is not None:
+                require_collection(c, collection)
+            return jobs.recent(c, limit, among if collection is None else {collection})
+
+        return self.database.read(work)
 
     def job_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers."""
@@ -313,6 +330,10 @@ class Library:
 
         return self.database.read(work)
 
+    def make_collection(self, name: str, description: str) -> Contents:
+        """A new, empty collection. Raises IdConflict when there is one of this name."""
+        return self.database.write(lambda c: contents(c, collections.make(c, name, description)))
+
     def put_texts(
         self, collection: str, space: str, items: Sequence[tuple[str | None, str, Metadata]], vectors: Sequence[bytes]
     ) -> tuple[list[Text], int]:
@@ -324,13 +345,13 @@ class Library:
                 check_id(id)
 
         def work(c: apsw.Connection) -> tuple[list[Text], int]:
-            require_collection(c, collection)
-            collections.stamp(c, collection, space)
+            label = require_collection(c, collection).label
+            collections.stamp(c, label, space)
             stored = []
             seq = 0
             for (id, text, metadata), vector in zip(items, vectors, strict=True):
                 row = texts.put(c, collection, id or text_id(text), text, metadata)
-                seq = embeddings.add(c, collection, space, "texts", row.key, vector)
+                seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
             return stored, seq
 
@@ -364,7 +385,7 @@ class Library:
             raise QueueFull(f"{self._waiting} pictures are waiting already; try again later")
 
     def sweep(self, grace: float, stopping: Callable[[], bool]) -> int:
-        """Remove files that no row uses: a kill between linking a file and its commit leaves one.
+        """Remove files that no row uses, and thumbnails of none: a kill before a commit leaves them.
 
         Files younger than `grace` seconds are kept; returns how many were removed. Ends early when `stopping`.
         """
@@ -375,7 +396,15 @@ class Library:
             if older(path, grace) and self.database.read(partial(images.uses, sha256=sha256)) == 0:
                 self._drop_file(sha256)
                 removed += 1
+        for sha256 in set(self.media.stray()) if not stopping() else ():
+            self._drop_file(sha256)
         return removed
+
+    def drop_unused(self, digests: Iterable[str]) -> None:
+        """Remove those of these files, and thumbnails, that no row uses: what was encoded while it was deleted."""
+        known = set(digests)
+        for digest in self.database.read(lambda c: {one for one in known if images.uses(c, one) == 0}):
+            self._drop_file(digest)
 
     def _drop_file(self, sha256: str) -> None:
         self._drop_files([sha256])

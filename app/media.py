@@ -114,6 +114,13 @@ class Media:
             if len(path.name) == 64:
                 yield path.name, path
 
+    def stray(self) -> Iterator[str]:
+        """The digests whose thumbnails are here, but not the picture itself."""
+        for path in self.thumbnails.glob("??/??/*.webp"):
+            digest = path.name[:64]
+            if not self.path(digest).exists():
+                yield digest
+
     def sweep(self, keep: Collection[str], grace: float) -> int:
         """Remove what interrupted uploads left in `.incoming`, save the names in `keep` and the young.
 

@@ -53,8 +53,9 @@ def reembed(settings: Settings, console: Console) -> None:
             embeddings.remember(c, space)
             embeddings.forget(c)
             for text, vector in zip(known, vectors, strict=True):
-                collections.stamp(c, text.collection, space.fingerprint)
-                embeddings.add(c, text.collection, space.fingerprint, "texts", text.key, vector)
+                label = texts.label(c, text.key)
+                collections.stamp(c, label, space.fingerprint)
+                embeddings.add(c, label, space.fingerprint, "texts", text.key, vector)
             return images.requeue_all(c)
 
         queued = library.database.write(work)

@@ -19,10 +19,11 @@ from app.access import Access
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
+from app.dropper import Dropper
 from app.encoder import golden
 from app.encoder.batcher import Batcher
 from app.encoder.lock import Stopped
-from app.encoder.memory import NOBODY, Crew
+from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
 from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError
@@ -47,6 +48,8 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
 ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
 SWEEP_GRACE = 3600.0
+UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
+DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
 
 def open_library(settings: Settings) -> Library:
@@ -196,6 +199,8 @@ class Service:
             self._lock.close()
             raise
         self.database = self.library.database
+        self._indexes: Indexes | None = None
+        self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
         self.meters = Meters()
         self.sampler = Sampler(settings.recall_target, self._busy)
         self.access = Access(self.database)
@@ -209,6 +214,7 @@ class Service:
             self.database.write(leases.forgive)
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
+        self.dropper.start()
         self._loading.start()
         self._sweeping.start()
         self.sampler.start()
@@ -223,7 +229,9 @@ class Service:
         if (engine := self._engine) is not None:
             self._engine = None
             engine.batcher.close()
-            engine.indexes.close()
+        self.dropper.close()
+        if self._indexes is not None:
+            self._indexes.close()
         if self._remote is not None:
             self._remote.close()
         self.pool.close()
@@ -261,21 +269,25 @@ class Service:
             reasons.append("the encoder has stopped")
         return reasons + self._engine.indexes.faults()
 
-    def settle(self, target: Target, seq: int | None) -> bool:
-        """Wait until the index holds the log up to `seq`; False if that took too long."""
+    def settle(self, collection: str, target: Target, seq: int | None) -> bool:
+        """Wait until a search sent now sees the log up to `seq`; False if that took too long."""
         engine = self._engine
         if engine is None or seq is None:
             return True
-        return engine.indexes.settle(DEFAULT_COLLECTION, target, seq, CATCH_UP_SECONDS)
+        try:
+            return engine.indexes.settle(collection, target, seq, CATCH_UP_SECONDS)
+        except NotFound:  # dropped meanwhile: there is nothing left to be found
+            return True
 
     def settled(self, found: Sequence[Image]) -> bool:
-        """Whether every `ready` of these pictures is true: a search sent now would find them."""
-        newest = max((image.embedded_seq or 0 for image in found if image.status is Status.READY), default=0)
-        return self.settle("images", newest)
+        """Whether every `ready` of these pictures of one collection is true: a search sent now would find them."""
+        ready = [image for image in found if image.status is Status.READY]
+        newest = max((image.embedded_seq or 0 for image in ready), default=None)
+        return not ready or self.settle(ready[0].collection, "images", newest)
 
     def settled_job(self, job: Job) -> bool:
         """Whether everything the job has done can be found."""
-        return job.state is not JobState.SUCCEEDED or self.settle("images", job.last_seq)
+        return job.state is not JobState.SUCCEEDED or self.settle(job.collection, "images", job.last_seq)
 
     def stats(self, collection: str) -> dict[str, object]:
         """Counts, index and model, for people and dashboards."""
@@ -291,8 +303,17 @@ class Service:
             "images": {**counted, "total": sum(counted.values())},
             "texts": text_count,
             "index": self._index_stats(collection),
+            "open_indexes": None if self._engine is None else self._engine.indexes.memory(),
             "model": self.model(),
         }
+
+    def drop(self, collection: str) -> None:
+        """Drop a collection; a large one is swept away in the background. Raises NotFound, Validation."""
+        self.dropper.drop(collection, DROP_SECONDS)
+
+    def _forget(self, label: str) -> None:
+        if (indexes := self._indexes) is not None:
+            indexes.forget(label)
 
     def model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
@@ -313,7 +334,7 @@ class Service:
     def _index_stats(self, collection: str) -> dict[str, Any] | None:
         if self._engine is None:
             return None
-        told: dict[str, Any] = self._engine.indexes.stats(collection)
+        told: dict[Any, dict[str, Any]] = self._engine.indexes.stats(collection)
         for target in TARGETS:
             if target in told:
                 recall = self.sampler.recall((collection, target))
@@ -351,7 +372,6 @@ class Service:
                     log.warning("%s; searches wait for it, pictures are taken in", error.detail)
                 self._waiting = error.detail
             if self._closing.wait(ENGINE_SECONDS):
-                indexes.close()
                 raise Stopped
 
     def _load(self) -> None:
@@ -367,7 +387,9 @@ class Service:
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
-            indexes = Indexes(self.database, space, settings.data_dir / "snapshots", self._remote)
+            bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
+            snapshots = settings.data_dir / "snapshots"
+            self._indexes = indexes = Indexes(self.database, space, snapshots, self._remote, memory=bound)
             self._open(indexes)
             searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)

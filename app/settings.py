@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
     key_file: Path | None = Field(None, description="File that holds the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")
+    collection: str = Field("default", description="Collection that the client commands speak of.")
     data_dir: Path = Field(Path("data"), description="Folder that holds everything the service keeps.")
     models_dir: Path | None = Field(
         None,
@@ -103,6 +104,9 @@ class Settings(BaseSettings):
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
+    index_memory: int = Field(
+        0, ge=0, description="Bytes that open indexes may hold; 0 is half of what is free when the model is loaded."
+    )
     recall_target: float = Field(
         0.99,
         ge=0,

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from app.encoder.catalogue import FORMS, LISTED
 from app.ingest import plain
+from app.types import DEFAULT_COLLECTION
 
 
 def show_hits(found: dict[str, Any], console: Console) -> None:
@@ -42,10 +43,21 @@ def words_of(hit: dict[str, Any]) -> str:
     return str(image.get("caption") or image.get("source") or "")
 
 
+def show_collections(found: list[dict[str, Any]], console: Console) -> None:
+    """Collections as a table."""
+    table = Table("collection", "images", "texts", "model", "description")
+    for one in found:
+        model = one["space"]["model"] if one["space"] else ""
+        table.add_row(one["name"], str(one["images"]), str(one["texts"]), model, plain(one["description"]))
+    console.print(table)
+
+
 def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:
     """Health, counts and index, a line each."""
     console.print("ready" if not ready["reasons"] else "not ready: " + "; ".join(ready["reasons"]))
     images = stats["images"]
+    if stats["collection"] != DEFAULT_COLLECTION:
+        console.print(f"of      {stats['collection']}")
     console.print(
         f"images  {images['total']} ({images['ready']} ready, {images['queued']} queued,"
         f" {images['processing']} processing, {images['failed']} failed)"

@@ -42,9 +42,14 @@ def verify(data_dir: Path, console: Console) -> int:
 
 def file_faults(database: Database, media: Media, console: Console) -> list[Fault]:
     """Pictures whose bytes are gone or altered, and files that no row knows."""
-    rows = database.read(lambda c: fetch_all(c, "SELECT sha256, collection || '/' || id FROM images ORDER BY key"))
+    sql = (
+        "SELECT sha256, o.name || '/' || id FROM images JOIN collections o ON o.label = images.collection ORDER BY key"
+    )
+    rows = database.read(lambda c: fetch_all(c, sql))
     faults: list[Fault] = []
     for sha256, name in track(rows, "checking files", console=console, transient=True):
+        if name is None:  # of a collection that is being dropped
+            continue
         if not media.path(sha256).exists():
             faults.append(("blob_missing", name, "its file is gone; delete the picture or upload it again"))
         elif not media.intact(sha256):
@@ -59,17 +64,20 @@ def log_faults(c: apsw.Connection) -> Iterator[Fault]:
     checks = (
         (
             "no vector",
-            "SELECT collection || '/' || id FROM images WHERE status = 'ready' AND NOT EXISTS"
+            "SELECT name || '/' || id FROM images JOIN collections o ON o.label = images.collection"
+            " WHERE name IS NOT NULL AND status = 'ready' AND NOT EXISTS"
             " (SELECT 1 FROM embeddings e WHERE e.target = 'images' AND e.op = 'add' AND e.key = images.key)",
         ),
         (
             "no vector",
-            "SELECT collection || '/' || id FROM texts WHERE NOT EXISTS"
+            "SELECT name || '/' || id FROM texts JOIN collections o ON o.label = texts.collection"
+            " WHERE name IS NOT NULL AND NOT EXISTS"
             " (SELECT 1 FROM embeddings e WHERE e.target = 'texts' AND e.op = 'add' AND e.key = texts.key)",
         ),
         (
             "no row",
-            "SELECT target || ' ' || key FROM embeddings WHERE op = 'add' AND"
+            "SELECT target || ' ' || key FROM embeddings WHERE op = 'add'"
+            " AND collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0) AND"
             " ((target = 'images' AND key NOT IN (SELECT key FROM images WHERE status = 'ready'))"
             " OR (target = 'texts' AND key NOT IN (SELECT key FROM texts)))",
         ),

@@ -25,7 +25,7 @@ from app.errors import BlobMissing, Rejected, SightlineError, translated
 from app.importer import Importer
 from app.library import Library
 from app.owner import Owner, clear, dead
-from app.store import collections, embeddings, leases
+from app.store import embeddings, leases
 from app.types import ItemError, Lease
 
 log = logging.getLogger(__name__)
@@ -188,6 +188,7 @@ class Worker:
         if decoded and not encoded:
             self._prove()
         self._database.write(lambda c: self._record(c, encoded, failed))
+        self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)
 
@@ -221,8 +222,7 @@ class Worker:
     def _record(self, c: apsw.Connection, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
         space = self._encoder.space.fingerprint
         for one in encoded:
-            image, picture = one.lease.image, one.decoded
-            collections.stamp(c, image.collection, space)
+            picture = one.decoded
             leases.finish(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
         for lease, error in failed:
             if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault

@@ -146,6 +146,11 @@ class Base:
         return cls(manifest, facts, ids, order, codes, _Vectors(files[VECTORS], n, d, hashes))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory: all but the vectors, which stay in their file."""
+        return sum(file.size for file in self.manifest.files if file.name != VECTORS)
+
+    @property
     def damage(self) -> str | None:
         """What was found broken; from then on every search raises BaseDamaged."""
         return self._vectors.damage

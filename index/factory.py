@@ -91,10 +91,19 @@ def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[V
     return OpenedIndex(exact, applied_seq, refused, _freezer(exact.freeze, config))
 
 
+def drop_remote(config: IndexConfig, engine: Engine) -> None:
+    """Remove what the engine holds of an index. Raises EngineUnavailable."""
+    _remote(config, engine).drop()
+
+
+def _remote(config: IndexConfig, engine: Engine) -> MilvusIndex:
+    about = f"Sightline, {config.name} of {config.owner}, space {config.space}"
+    return MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d, about)
+
+
 def _open_remote(config: IndexConfig, engine: Engine, head: int | None) -> OpenedIndex[VectorIndex]:
     """What the engine keeps is the snapshot; where it cannot be all, searches wait until it was compared."""
-    about = f"Sightline, {config.name} of {config.owner}, space {config.space}"
-    index = MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d, about)
+    index = _remote(config, engine)
     kept = index.open()
     applied_seq, refused = kept.seq, None
     if head is not None and kept.seq > head:

@@ -1,4 +1,4 @@
-"""Follower: one thread that keeps an index equal to the log it is derived from.
+"""Follower: keeps an index equal to the log it is derived from, on a thread of its own or on a driver's.
 
 It sleeps, asks a cheap `changed` whether the database moved, reads what is new, folds a batch to the last
 entry of each id, applies it, and only then says so in `applied_seq`. What fails is tried again for ever, more
@@ -31,6 +31,9 @@ BATCH = 4096
 SLOWER = 1.05
 """Each look in vain lengthens the wait so much: it stays near a twentieth of the time it has been quiet."""
 RETRY_FIRST, RETRY_LAST = 0.05, 2.0
+TEND_LOOK = 0.5  # seconds between two looks at an index that has upkeep of its own
+SAVE_LOOK = 1.0
+"""Seconds between two looks whether it is time to save."""
 
 
 class Follower:
@@ -41,6 +44,8 @@ class Follower:
     connection that does not write; without it the log is read at every poll). Both are called on the
     follower's thread only. `head()` returns the log's last seq, on the thread that asks for `lag`.
     `poll` and `poll_idle` are seconds between two looks, just after a change and when long idle.
+    `start` gives it a thread; without one somebody else calls `step` (see `index.driver`), one thread at a time,
+    and `wake` is called where a thread would have been woken.
     `freeze(applied_seq)` captures the index and returns the function that saves it (see `open_index`).
     `tend(read, applied_seq)`, called on the follower's thread after each look, does a short piece of the index's
     own upkeep and returns whether there is more to do at once; what it raises is tried again like the rest.
@@ -62,6 +67,7 @@ class Follower:
         policy: SnapshotPolicy | None = None,
         poll: float = 0.005,
         poll_idle: float = 0.05,
+        wake: Callable[[], None] | None = None,
         batch: int = BATCH,
     ) -> None:
         self._index = index
@@ -70,6 +76,8 @@ class Follower:
         self._changed = changed
         self._tend = tend
         self._poll, self._poll_idle = poll, poll_idle
+        self._delay, self._retry = poll, RETRY_FIRST
+        self._tell = wake
         self._batch = batch
         self._name = name
         self._applied_seq = applied_seq
@@ -80,6 +88,8 @@ class Follower:
         self._wake = threading.Event()
         self._moved = threading.Condition()  # guards applied_seq and the end of the thread
         self._closing = False
+        self._saving = True  # at the end
+        self._more = False  # to be applied, after as many batches as were asked for
         self._ended = False
         self._thread = threading.Thread(target=self._run, name=f"follower-{name}", daemon=True)
 
@@ -114,8 +124,8 @@ class Follower:
         return self._saver.error if self._saver else None
 
     def alive(self) -> bool:
-        """Whether the thread runs. Still True while it retries something that fails: look at `error`."""
-        return self._thread.is_alive() and not self._ended
+        """Whether it follows. Still True while it retries something that fails: look at `error`."""
+        return not self._ended and (self._tell is not None or self._thread.is_alive())
 
     def start(self) -> None:
         """Begin to follow. Once only."""
@@ -124,6 +134,8 @@ class Follower:
     def notify(self) -> None:
         """Look at the log now, without waiting for the next poll. Cheap, from any thread."""
         self._wake.set()
+        if self._tell is not None:
+            self._tell()
 
     def wait_for(self, seq: int, timeout: float) -> bool:
         """Whether entry `seq` is applied, after `timeout` seconds at most; at once if the thread ended."""
@@ -133,18 +145,26 @@ class Follower:
             self._moved.wait_for(lambda: self._applied_seq >= seq or self._ended, timeout)
             return self._applied_seq >= seq
 
-    def close(self) -> None:
-        """Stop, save what is unsaved, join the thread. May be called again. The index stays open."""
+    def close(self, *, save: bool = True) -> None:
+        """Stop, save what is unsaved unless told not to, join the thread. May be called again. The index stays open.
+
+        Without a thread of its own: after this, `step` must not be called any more.
+        """
+        self._saving = save
         self._closing = True
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join()
+        elif not self._ended:
+            self._run()
 
     def _run(self) -> None:
         try:
             self._follow()
-            if self._saver:
+            if self._saver and self._saving:
                 self._saver.finish(self._applied_seq)
+            elif self._saver:
+                self._saver.abandon()
         except BaseException as error:
             # Not an Exception (those are retried), or a bug of ours: say so and let readiness turn red.
             self._error = error
@@ -155,32 +175,43 @@ class Follower:
                 self._moved.notify_all()
 
     def _follow(self) -> None:
-        delay = self._poll
-        retry = RETRY_FIRST
         while not self._closing:
-            try:
-                delay = self._poll if self._step() else min(delay * SLOWER, self._poll_idle)
-                more = self._tend is not None and self._tend(self._read, self._applied_seq)
-            except Exception as error:
-                if self._error is None or retry >= RETRY_LAST:
-                    log.warning("follower %s: retry in %.2g s", self._name, retry, exc_info=True)
-                self._error = error
-                self._pause(retry)
-                retry = min(retry * 2, RETRY_LAST)
-                continue
-            self._error, retry = None, RETRY_FIRST
-            if self._saver:
-                self._saver.offer(self._applied_seq, self._index.ntotal)
-            if not more:
-                self._pause(delay)
+            if self.step() != 0.0:
+                self._pause(self._delay)
+
+    def step(self, batches: int | None = None) -> float | None:
+        """Apply what there is, or so many batches of it, and save if it is time.
+
+        Returns after how many seconds to come again though nothing is new, None for never. Never raises an
+        Exception: what fails is tried again.
+        """
+        try:
+            moved = self._step(batches)
+            more = self._tend is not None and self._tend(self._read, self._applied_seq)
+        except Exception as error:
+            if self._error is None or self._retry >= RETRY_LAST:
+                log.warning("follower %s: retry in %.2g s", self._name, self._retry, exc_info=True)
+            self._error = error
+            self._delay = self._retry
+            self._retry = min(self._retry * 2, RETRY_LAST)
+            return self._delay
+        self._delay = self._poll if moved or self._error else min(self._delay * SLOWER, self._poll_idle)
+        self._error, self._retry = None, RETRY_FIRST
+        if self._saver:
+            self._saver.offer(self._applied_seq, self._index.ntotal)
+        if self._more or more:
+            return 0.0
+        if self._tend is not None:
+            return TEND_LOOK
+        return SAVE_LOOK if self._saver and self._saver.wants(self._applied_seq) else None
 
     def _pause(self, seconds: float) -> None:
         # Asked again here because _step may have cleared the wake-up that close() sent.
         if not self._closing:
             self._wake.wait(seconds)
 
-    def _step(self) -> bool:
-        """Apply everything there is; whether there was something."""
+    def _step(self, batches: int | None = None) -> bool:
+        """Apply what there is, or so many batches of it; whether there was something."""
         # Cleared and asked before the log is read: what is committed meanwhile shows at the next look.
         notified = self._wake.is_set()
         self._wake.clear()
@@ -188,8 +219,12 @@ class Follower:
         if not notified and version is not None and version == self._version:
             return False
         self._version = None  # until the log has been read to its end
-        moved = False
+        self._more = moved = False
         while not self._closing:
+            if batches == 0:
+                self._more = True
+                return moved
+            batches = None if batches is None else batches - 1
             entries = self._read(self._applied_seq, self._batch)
             if entries:
                 self._apply(entries)
@@ -216,6 +251,8 @@ class Follower:
         if vectors:
             self._add(np.array([id for id, _ in added], np.int64), np.stack(vectors))
         self._skipped += len(entries) - len(good)
+        if self._saver:
+            self._saver.count(len(entries))
         with self._moved:
             self._applied_seq = int(seqs[-1])
             self._moved.notify_all()

@@ -68,6 +68,14 @@ class VectorIndex(Protocol):
 
 
 @runtime_checkable
+class Measured(Protocol):
+    """An index that knows how many bytes of memory it holds, those mapped from files left out."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+@runtime_checkable
 class Adjustable(Protocol):
     """What an approximate index can do besides: look harder.
 

@@ -16,10 +16,12 @@ class SnapshotPolicy:
     """When to save: after `entries` (or a fifth of the index, if more), or when nothing came for `idle`.
 
     Never for more than `share` of the time, so a big index that changes often does not wear out its disk.
+    Never for fewer than `least` entries, which are replayed sooner than a snapshot is written.
     After a failure `retry` seconds pass, then twice as many, up to `retry_last`. Times are seconds.
     """
 
     entries: int = 10_000
+    least: int = 0
     idle: float = 5.0
     share: float = 0.02
     retry: float = 1.0
@@ -39,8 +41,17 @@ class Saver:
         self._seen_seq = saved_seq
         self._seen_at = self._not_before = time.monotonic()
         self._retry = policy.retry
+        self._applied = self._covered = 0  # entries applied so far, and those of them that are in a snapshot
         self.saved_seq = saved_seq
         self.error: BaseException | None = None
+
+    def count(self, entries: int) -> None:
+        """So many more entries have been applied."""
+        self._applied += entries
+
+    def wants(self, applied_seq: int) -> bool:
+        """Whether there is something unsaved that is worth a snapshot."""
+        return applied_seq != self.saved_seq and self._applied - self._covered >= self._policy.least
 
     def offer(self, applied_seq: int, ntotal: int) -> None:
         """Save if it is time. Returns at once: the writing goes on in a thread of its own, one at a time."""
@@ -48,7 +59,7 @@ class Saver:
         if applied_seq != self._seen_seq:
             self._seen_seq, self._seen_at = applied_seq, now
         unsaved = applied_seq - self.saved_seq
-        if not unsaved or now < self._not_before or (self._thread and self._thread.is_alive()):
+        if not self.wants(applied_seq) or now < self._not_before or (self._thread and self._thread.is_alive()):
             return
         if unsaved < max(self._policy.entries, ntotal // 5) and now - self._seen_at < self._policy.idle:
             return
@@ -57,27 +68,32 @@ class Saver:
             if write is None:  # what is here is kept otherwise
                 return
             self._thread = threading.Thread(
-                target=self._save, args=(write, applied_seq), name=f"saver-{self._name}", daemon=True
+                target=self._save, args=(write, applied_seq, self._applied), name=f"saver-{self._name}", daemon=True
             )
             self._thread.start()
         except Exception as error:
             self._thread = None
             self._failed(error)
 
+    def abandon(self) -> None:
+        """Wait for the save under way; what is unsaved stays so."""
+        if self._thread:
+            self._thread.join()
+
     def finish(self, applied_seq: int) -> None:
         """Wait for the save under way, then save what is still unsaved."""
         if self._thread:
             self._thread.join()
-        if applied_seq != self.saved_seq:
+        if self.wants(applied_seq):
             try:
                 write = self._freeze(applied_seq)
             except Exception as error:
                 self._failed(error)
                 return
             if write is not None:
-                self._save(write, applied_seq)
+                self._save(write, applied_seq, self._applied)
 
-    def _save(self, write: Callable[[], None], applied_seq: int) -> None:
+    def _save(self, write: Callable[[], None], applied_seq: int, applied: int) -> None:
         began = time.monotonic()
         try:
             write()
@@ -87,7 +103,7 @@ class Saver:
         took = time.monotonic() - began
         self.error, self._retry = None, self._policy.retry
         self._not_before = time.monotonic() + took * (1 / self._policy.share - 1)
-        self.saved_seq = applied_seq
+        self._covered, self.saved_seq = applied, applied_seq
         log.info("snapshot of %s saved at seq %d in %.2f s", self._name, applied_seq, took)
 
     def _failed(self, error: Exception) -> None:

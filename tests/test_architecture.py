@@ -17,7 +17,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.keys", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest"),
+    ("app.dropper",),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
+    ("app.opened",),
     ("app.selection", "app.sampler", "app.builder"),
     ("app.build",),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
@@ -163,7 +165,7 @@ def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None
         for _, target in imported(path)
         if within(target, "index") and target not in seams
     }
-    assert users == {"app.indexes", "app.builder", "app.build"}
+    assert users == {"app.indexes", "app.opened", "app.builder", "app.build"}
 
 
 @pytest.mark.parametrize(

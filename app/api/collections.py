@@ -1,4 +1,4 @@
-"""Collections. This version keeps one, `default`; each record already says which one it belongs to."""
+"""Collections: made, listed and dropped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from fastapi import APIRouter
 
 from app.api.depends import LanesDep, ServiceDep, checked_collection, granted
 from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut
-from app.errors import Validation
 from app.types import Contents
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"])
-
-ONLY_ONE = "this version keeps the collection 'default' alone; it can be neither joined by others nor deleted"
 
 
 @router.get("")
@@ -22,9 +19,11 @@ async def list_collections(service: ServiceDep, lanes: LanesDep) -> CollectionsO
 
 
 @router.post("", status_code=201)
-async def make_collection(body: CollectionIn) -> CollectionOut:
-    """Not offered yet."""
-    raise Validation(ONLY_ONE)
+async def make_collection(service: ServiceDep, lanes: LanesDep, body: CollectionIn) -> CollectionOut:
+    """Make an empty collection. 409 `id_conflict` when there is one of this name."""
+    return described(
+        await lanes.writes.run(service.library.make_collection, checked_collection(body.name), body.description)
+    )
 
 
 @router.get("/{name}")
@@ -34,10 +33,9 @@ async def get_collection(service: ServiceDep, lanes: LanesDep, name: str) -> Col
 
 
 @router.delete("/{name}", status_code=204)
-async def delete_collection(name: str) -> None:
-    """Not offered yet."""
-    checked_collection(name)
-    raise Validation(ONLY_ONE)
+async def delete_collection(service: ServiceDep, lanes: LanesDep, name: str) -> None:
+    """Drop a collection with all that is in it; its running jobs end as `cancelled`. Not `default`."""
+    await lanes.writes.run(service.drop, checked_collection(name))
 
 
 def described(contents: Contents) -> CollectionOut:

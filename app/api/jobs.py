@@ -74,9 +74,15 @@ async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, colle
 
 
 @router.get("")
-async def list_jobs(service: ServiceDep, lanes: LanesDep, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> JobsOut:
+async def list_jobs(
+    service: ServiceDep,
+    lanes: LanesDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
+) -> JobsOut:
     """Jobs, newest first."""
-    found = await lanes.reads.run(service.library.recent_jobs, limit, GRANTED.get())
+    named = None if collection is None else checked_collection(collection)
+    found = await lanes.reads.run(service.library.recent_jobs, limit, GRANTED.get(), named)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 

@@ -40,5 +40,5 @@ def put(service: Service, collection: str, body: TextsIn) -> list[Text]:
     vectors = engine.searcher.encode_texts([item.text for item in body.texts])
     items = [(item.id, item.text, item.metadata) for item in body.texts]
     stored, seq = service.library.put_texts(collection, engine.encoder.space.fingerprint, items, vectors)
-    service.settle("texts", seq)
+    service.settle(collection, "texts", seq)
     return stored

@@ -18,12 +18,12 @@ from app.types import EmbeddingSpace, Target
 Entry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
-def add(c: apsw.Connection, collection: str, space: str, target: Target, key: int, vector: bytes) -> int:
+def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
     """Append the vector (float32, little endian) of a key; returns its number."""
     c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
     c.execute(
         "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)",
-        (collection, space, target, key, vector),
+        (label, space, target, key, vector),
     )
     return int(c.last_insert_rowid())
 
@@ -43,32 +43,43 @@ def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
     return int(c.last_insert_rowid())
 
 
-def after(c: apsw.Connection, collection: str, space: str, target: Target, seq: int, limit: int) -> list[Entry]:
+def after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[Entry]:
     """The next `limit` entries past `seq`, in order."""
     return fetch_all(
         c,
         "SELECT seq, op, key, vector FROM embeddings"
         " WHERE collection = ? AND space = ? AND target = ? AND seq > ? ORDER BY seq LIMIT ?",
-        (collection, space, target, seq, limit),
+        (label, space, target, seq, limit),
     )
 
 
-def ahead(c: apsw.Connection, collection: str, space: str, target: Target, seq: int) -> int:
+def ahead(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
     """How many entries lie past `seq`."""
     return fetch_number(
         c,
         "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND seq > ?",
-        (collection, space, target, seq),
+        (label, space, target, seq),
     )
 
 
-def head(c: apsw.Connection, collection: str, space: str, target: Target) -> int:
+def head(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """The number of the last entry, 0 for an empty log."""
     return fetch_number(
         c,
         "SELECT max(seq) FROM embeddings WHERE collection = ? AND space = ? AND target = ?",
-        (collection, space, target),
+        (label, space, target),
     )
+
+
+def last(c: apsw.Connection) -> int:
+    """The number of the last entry of all logs."""
+    return fetch_number(c, "SELECT max(seq) FROM embeddings")
+
+
+def grown(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
+    """The label and target of each log that has entries past `seq`."""
+    rows = fetch_all(c, "SELECT DISTINCT collection, target FROM embeddings WHERE seq > ?", (seq,))
+    return [(label, target) for label, target in rows]
 
 
 def vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int, bytes]:
@@ -83,12 +94,12 @@ def vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int
     return {row[0]: row[1] for row in rows}
 
 
-def count(c: apsw.Connection, collection: str, space: str, target: Target) -> int:
+def count(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """How many keys have a vector."""
     return fetch_number(
         c,
         "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND op = 'add'",
-        (collection, space, target),
+        (label, space, target),
     )
 
 

@@ -16,6 +16,7 @@ import apsw
 from app.errors import Timeout
 from app.filter import Exists, Field, Filter, Group, Kind, Match, Node, Null, Range, Words
 from app.store.clause import Clause, fetch_clause, joined
+from app.store.collections import OF
 from app.types import Target
 from app.wordset import words_of
 
@@ -55,7 +56,7 @@ def condition(filter: Filter) -> Clause:
 
 def keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that the filter lets through, rising. Raises Timeout."""
-    asked = KEYS[filter.target] + Clause("collection = ? AND key > ? AND ", collection, after)
+    asked = KEYS[filter.target] + Clause(OF + " AND key > ? AND ", collection, after)
     with limited(c):
         return [row[0] for row in fetch_clause(c, asked + condition(filter))]
 
@@ -63,7 +64,7 @@ def keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) ->
 def newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that the filter lets through, falling. Raises Timeout."""
     highest = before if before is not None else 1 << 62
-    asked = KEYS[filter.target] + Clause("collection = ? AND key < ? AND ", collection, highest)
+    asked = KEYS[filter.target] + Clause(OF + " AND key < ? AND ", collection, highest)
     with limited(c):
         return [
             row[0] for row in fetch_clause(c, asked + condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
@@ -74,7 +75,7 @@ def passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[
     """Which of `keys` are of rows that the filter lets through. Raises Timeout."""
     wanted = _json([int(key) for key in keys])
     asked = KEYS[filter.target] + Clause(
-        "key IN (SELECT value FROM json_each(?)) AND collection = ? AND ", wanted, collection
+        "key IN (SELECT value FROM json_each(?)) AND " + OF + " AND ", wanted, collection
     )
     with limited(c):
         return [row[0] for row in fetch_clause(c, asked + condition(filter))]

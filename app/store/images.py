@@ -12,6 +12,7 @@ import apsw
 
 from app.clock import now
 from app.errors import IdConflict
+from app.store.collections import LABEL, OF, name_of
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from app.types import Image, ItemError, NewImage, Status
 
@@ -34,7 +35,7 @@ def image_of(row: Sequence[Any]) -> Image:
     """The record of one row of `COLUMNS`."""
     return Image(
         key=row[0],
-        collection=row[1],
+        collection=name_of(row[1]),
         id=row[2],
         sha256=row[3],
         status=Status(row[4]),
@@ -56,14 +57,21 @@ def image_of(row: Sequence[Any]) -> Image:
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
     """The picture of this id, or None."""
-    row = fetch_one(c, COLUMNS + "WHERE collection = ? AND id = ?", (collection, id))
+    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND id = ?", (collection, id))
     return image_of(row) if row else None
 
 
 def by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
     """The picture with these bytes, or None."""
-    row = fetch_one(c, COLUMNS + "WHERE collection = ? AND sha256 = ?", (collection, sha256))
+    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND sha256 = ?", (collection, sha256))
     return image_of(row) if row else None
+
+
+def label(c: apsw.Connection, key: int) -> str:
+    """What the row says of its collection: the name may belong to another one by now."""
+    row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))
+    assert row is not None
+    return str(row[0])
 
 
 def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
@@ -76,7 +84,7 @@ def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
 def page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     rows = c.execute(
-        COLUMNS + "WHERE collection = ? AND key < ? ORDER BY key DESC LIMIT ?",
+        COLUMNS + "WHERE " + OF + " AND key < ? ORDER BY key DESC LIMIT ?",
         (collection, before if before is not None else 1 << 62, limit),
     )
     return [image_of(row) for row in rows]
@@ -102,7 +110,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     id = new.id or uuid.uuid4().hex
     c.execute(
         "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
-        " metadata, source, created_at, job_id) VALUES (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " metadata, source, created_at, job_id) VALUES (" + LABEL + ", ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             collection,
             id,
@@ -191,7 +199,7 @@ def uses(c: apsw.Connection, sha256: str) -> int:
 
 def counts(c: apsw.Connection, collection: str) -> dict[str, int]:
     """Pictures by status."""
-    sql = "SELECT status, count(*) FROM images WHERE collection = ? GROUP BY status"
+    sql = "SELECT status, count(*) FROM images WHERE " + OF + " GROUP BY status"
     found = {row[0]: int(row[1]) for row in fetch_all(c, sql, (collection,))}
     return {status.value: found.get(status.value, 0) for status in Status}
 

@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 
 from app.clock import now, seconds_between, seconds_since
+from app.store.collections import LABEL, name_of
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from app.types import ItemError, ItemStatus, Job, JobItem, JobState
 
@@ -49,14 +50,14 @@ def job_of(row: Sequence[Any]) -> Job:
         if rate and finished is None:
             eta = round((total - gone) / rate, 1)
     counts = (total, done, failed, duplicates)
-    return Job(id, collection, kind, JobState(state), *counts, created, started, finished, rate, eta, seq)
+    return Job(id, name_of(collection), kind, JobState(state), *counts, created, started, finished, rate, eta, seq)
 
 
 def create(c: apsw.Connection, collection: str, kind: str) -> str:
     """A new job with nothing in it; returns its id."""
     id = uuid.uuid4().hex
     c.execute(
-        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, ?, ?, 'queued', ?)",
+        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, " + LABEL + ", ?, 'queued', ?)",
         (id, collection, kind, now()),
     )
     return id
@@ -73,7 +74,8 @@ def recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -
     bound = None if among is None else json.dumps(sorted(among))
     rows = fetch_all(
         c,
-        COLUMNS + "WHERE ?1 IS NULL OR collection IN (SELECT value FROM json_each(?1))"
+        COLUMNS + "WHERE ?1 IS NULL OR collection IN"
+        " (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?1)))"
         " ORDER BY created_at DESC, rowid DESC LIMIT ?2",
         (bound, limit),
     )
@@ -145,6 +147,16 @@ def mark(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemErr
     )
 
 
+def forget_items(c: apsw.Connection, id: str, limit: int) -> int:
+    """Remove up to `limit` items; the counts of the job stay. Returns how many there were."""
+    c.execute(
+        "DELETE FROM job_items WHERE job_id = ?1 AND n IN"
+        " (SELECT n FROM job_items WHERE job_id = ?1 AND status <> 'queued' LIMIT ?2)",
+        (id, limit),
+    )
+    return c.changes()
+
+
 def started(c: apsw.Connection, ids: Iterable[str]) -> None:
     """The first work on these jobs has begun."""
     for id in ids:
@@ -193,7 +205,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1, row[7])
+    return Source(row[0], row[1], row[2], row[3], name_of(row[4]), row[5], row[6] + 1, row[7])
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:

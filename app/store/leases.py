@@ -10,17 +10,19 @@ from collections.abc import Collection, Iterable
 
 import apsw
 
-from app.store import embeddings, images, jobs
+from app.store import collections, embeddings, images, jobs
 from app.store.rows import fetch_all, fetch_one
 from app.types import ItemError, Lease
 
+NAMED = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"  # none being dropped
 LEASE = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
 FRESH = (
-    LEASE + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 ORDER BY key LIMIT ?)"
+    LEASE + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0"
+    " AND " + NAMED + " ORDER BY key LIMIT ?)"
     " RETURNING key, attempts"
 )
 TRIED = (
-    LEASE + " WHERE key = (SELECT min(key) FROM images WHERE status = 'queued' AND attempts > 0)"
+    LEASE + " WHERE key = (SELECT min(key) FROM images WHERE status = 'queued' AND attempts > 0 AND " + NAMED + ")"
     " RETURNING key, attempts"
 )
 
@@ -107,12 +109,15 @@ def finish(
 ) -> int | None:
     """Append the vector to the log and mark the picture `ready`; returns the log's number.
 
-    None, and nothing changed, when the lease is no longer the owner's (deleted, replaced, expired).
+    None, and nothing changed, when the lease is no longer the owner's (deleted, replaced, expired, its collection
+    dropped). Raises ModelUnavailable when the collection belongs to another space.
     """
     if not holds(c, lease):
         return None
     key = lease.image.key
-    seq = embeddings.add(c, lease.image.collection, space, "images", key, vector)
+    label = images.label(c, key)
+    collections.stamp(c, label, space)
+    seq = embeddings.add(c, label, space, "images", key, vector)
     c.execute(
         "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
         " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
@@ -129,12 +134,12 @@ def fail(c: apsw.Connection, lease: Lease, error: ItemError) -> None:
 
 
 def holds(c: apsw.Connection, lease: Lease) -> bool:
-    """Whether the owner still has the lease on this picture, with the bytes that it had then.
+    """Whether the owner still has the lease on this picture, with the bytes that it had then, and is to finish it.
 
     The bytes count: a picture that was replaced may have been claimed again by the same owner.
     """
-    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND sha256 = ? AND status = 'processing'"
-    return fetch_one(c, sql, (lease.image.key, lease.owner, lease.image.sha256)) is not None
+    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND sha256 = ? AND status = 'processing' AND "
+    return fetch_one(c, sql + NAMED, (lease.image.key, lease.owner, lease.image.sha256)) is not None
 
 
 def _queue(c: apsw.Connection, key: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import apsw
 
+from app.store.collections import OF
 from app.store.rows import fetch_all
 
 
@@ -34,7 +35,7 @@ def held(c: apsw.Connection, collection: str, origins: Iterable[str]) -> dict[st
     rows = fetch_all(
         c,
         "SELECT o.origin, o.tag FROM origins o WHERE o.origin IN (SELECT value FROM json_each(?))"
-        " AND EXISTS (SELECT 1 FROM images WHERE collection = ? AND sha256 = o.sha256)",
+        " AND EXISTS (SELECT 1 FROM images WHERE " + OF + " AND sha256 = o.sha256)",
         (json.dumps(list(origins)), collection),
     )
     return dict(rows)

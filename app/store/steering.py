@@ -65,6 +65,7 @@ def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
     rows = fetch_all(
         c,
         "SELECT i.n, i.image_key FROM job_items i JOIN images m ON m.key = i.image_key"
+        " JOIN collections o ON o.label = m.collection AND o.name IS NOT NULL"
         " WHERE i.job_id = ? AND i.status = 'failed' AND i.n > ? AND m.status = 'failed' ORDER BY i.n LIMIT ?",
         (id, after, limit),
     )

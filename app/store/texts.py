@@ -9,6 +9,7 @@ from typing import Any
 import apsw
 
 from app.clock import now
+from app.store.collections import LABEL, OF, name_of
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from app.types import Metadata, Text
 
@@ -17,13 +18,20 @@ COLUMNS = "SELECT key, collection, id, text, metadata, created_at FROM texts "
 
 def text_of(row: Sequence[Any]) -> Text:
     """The record of one row of `COLUMNS`."""
-    return Text(row[0], row[1], row[2], row[3], json.loads(row[4]), row[5])
+    return Text(row[0], name_of(row[1]), row[2], row[3], json.loads(row[4]), row[5])
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Text | None:
     """The text of this id, or None."""
-    row = fetch_one(c, COLUMNS + "WHERE collection = ? AND id = ?", (collection, id))
+    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND id = ?", (collection, id))
     return text_of(row) if row else None
+
+
+def label(c: apsw.Connection, key: int) -> str:
+    """What the row says of its collection."""
+    row = fetch_one(c, "SELECT collection FROM texts WHERE key = ?", (key,))
+    assert row is not None
+    return str(row[0])
 
 
 def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
@@ -37,7 +45,7 @@ def put(c: apsw.Connection, collection: str, id: str, text: str, metadata: Metad
     """Insert the text, or replace the one that has this id."""
     (row,) = fetch_all(
         c,
-        "INSERT INTO texts (collection, id, text, metadata, created_at) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO texts (collection, id, text, metadata, created_at) VALUES (" + LABEL + ", ?, ?, ?, ?)"
         " ON CONFLICT (collection, id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata"
         " RETURNING key, collection, id, text, metadata, created_at",
         (collection, id, text, json.dumps(metadata, ensure_ascii=False), now()),
@@ -52,9 +60,10 @@ def delete(c: apsw.Connection, key: int) -> None:
 
 def count(c: apsw.Connection, collection: str) -> int:
     """How many texts the collection has."""
-    return fetch_number(c, "SELECT count(*) FROM texts WHERE collection = ?", (collection,))
+    return fetch_number(c, "SELECT count(*) FROM texts WHERE " + OF, (collection,))
 
 
 def all_of(c: apsw.Connection) -> list[Text]:
     """Every text of every collection, in the order of their keys."""
-    return [text_of(row) for row in fetch_all(c, COLUMNS + "ORDER BY key")]
+    named = "WHERE collection IN (SELECT label FROM collections WHERE name IS NOT NULL) ORDER BY key"
+    return [text_of(row) for row in fetch_all(c, COLUMNS + named)]

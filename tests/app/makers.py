@@ -80,18 +80,23 @@ def job_of(database: Database, id: str) -> Job:
     return job
 
 
-def add(library: Library, content: bytes, *, replace: bool = False, **said: Any) -> Added:
+def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
     """Upload one picture."""
     folder = library.incoming()
     try:
         path = folder / "picture"
         path.write_bytes(content)
-        return library.add(COLLECTION, path, Description(**said), replace)
+        return library.add(collection, path, Description(**said), replace)
     finally:
         library.discard(folder)
 
 
-def add_bulk(library: Library, files: Sequence[tuple[str, bytes]], archives: Sequence[tuple[str, bytes]] = ()) -> Job:
+def add_bulk(
+    library: Library,
+    files: Sequence[tuple[str, bytes]],
+    archives: Sequence[tuple[str, bytes]] = (),
+    collection: str = COLLECTION,
+) -> Job:
     """Upload a bulk of loose files and archives."""
     folder = library.incoming()
     try:
@@ -100,7 +105,7 @@ def add_bulk(library: Library, files: Sequence[tuple[str, bytes]], archives: Seq
             path = folder / f"{n:06d}"
             path.write_bytes(content)
             uploads.append(Upload(name, path, archive=n >= len(files)))
-        return library.add_job(COLLECTION, uploads)
+        return library.add_job(collection, uploads)
     finally:
         library.discard(folder)
 

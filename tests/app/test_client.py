@@ -65,6 +65,22 @@ def test_texts_are_stored_and_found(client: Client) -> None:
     assert client.search("cyan", 1, "texts")["hits"][0]["id"] == "client-text"
 
 
+def test_a_client_speaks_of_its_collection(client: Client, server: RunningServer, tmp_path: Path) -> None:
+    assert client.make_collection("of-client", "a few")["images"] == 0
+    with Client(server.url, "of-client") as other:
+        path = tmp_path / "cyan.png"
+        path.write_bytes(picture("purple", 4712))
+        server.wait_job(other.bulk([("cyan.png", path)])["id"])
+        other.texts([{"id": "t", "text": "cyan"}])
+        assert [hit["image"]["source"] for hit in other.search("purple", 9)["hits"]] == ["cyan.png"]
+        assert len(other.search_picture(path, 9)["hits"]) == 1
+        assert other.stats()["images"]["total"] == 1
+    assert [one["name"] for one in client.collections()] == ["default", "of-client"]
+    client.drop_collection("of-client")
+    with pytest.raises(ServerError, match="not_found"):
+        client.drop_collection("of-client")
+
+
 def test_stats_and_readiness_are_told(client: Client) -> None:
     assert client.stats()["model"]["name"] == "colours"
     assert client.readiness()["reasons"] == []

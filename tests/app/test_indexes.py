@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,111 +11,163 @@ import numpy as np
 import pytest
 
 from app.errors import NotFound, Overloaded, StartupError
-from app.indexes import Indexes, engine_at
-from app.store import collections, embeddings, texts
+from app.indexes import WAITERS, Indexes, engine_at
+from app.opened import LEAST, OVERHEAD
+from app.store import collections, dropping, embeddings, texts
 from app.store.database import Database
 from index.engine import Address, Engine
-from index.errors import IndexClosed
 from tests.app.makers import SPACE
 from tests.index.deadline import soon
 from tests.index.proxy import Proxy
+from tests.servers import until
 
 WAIT = 20.0
+PLENTY = 1 << 30
 EAST, NORTH = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
 
+Make = Callable[..., Indexes]
 
-def put(database: Database, id: str, vector: tuple[float, ...], collection: str = "default") -> tuple[int, int]:
+
+def put(database: Database, id: str, vector: tuple[float, ...], name: str = "default") -> tuple[int, int]:
     """A text with its vector; returns its key and its number in the log."""
 
     def work(c: Any) -> tuple[int, int]:
         embeddings.remember(c, SPACE)
-        collections.stamp(c, collection, SPACE.fingerprint)
-        row = texts.put(c, collection, id, id, {})
+        collection = collections.get(c, name)
+        assert collection is not None
+        collections.stamp(c, collection.label, SPACE.fingerprint)
+        row = texts.put(c, name, id, id, {})
         packed = np.array(vector, "<f4").tobytes()
-        return row.key, embeddings.add(c, collection, SPACE.fingerprint, "texts", row.key, packed)
+        return row.key, embeddings.add(c, collection.label, SPACE.fingerprint, "texts", row.key, packed)
 
     return database.write(work)
 
 
-def nearest(indexes: Indexes, vector: tuple[float, ...], collection: str = "default") -> int:
-    with indexes.use(collection, "texts") as index:
-        return int(index.search(np.array([vector], np.float32), 1)[1][0, 0])
+def fill(database: Database, count: int = LEAST) -> None:
+    """So many texts that a snapshot is worth it."""
+
+    def work(c: Any) -> None:
+        embeddings.remember(c, SPACE)
+        packed = np.array(NORTH, "<f4").tobytes()
+        for key in range(10_000, 10_000 + count):
+            embeddings.add(c, "default", SPACE.fingerprint, "texts", key, packed)
+
+    database.write(work)
+
+
+def made(database: Database, name: str) -> str:
+    """A new collection; returns its label."""
+    return database.write(lambda c: collections.make(c, name, "")).label
+
+
+def found(indexes: Indexes, name: str = "default", vector: tuple[float, ...] = EAST) -> list[int]:
+    """The keys of the texts in the index, nearest first."""
+    with indexes.use(name, "texts") as index:
+        return [int(key) for key in index.search(np.array([vector], np.float32), 50)[1][0] if key >= 0]
+
+
+def opened(indexes: Indexes) -> int:
+    return indexes.memory()["open"]
 
 
 @pytest.fixture
-def indexes(database: Database, tmp_path: Path) -> Iterator[Indexes]:
-    indexes = Indexes(database, SPACE, tmp_path / "snapshots")
-    yield indexes
-    indexes.close()
+def make(database: Database, tmp_path: Path) -> Iterator[Make]:
+    """Makes the indexes of one directory; all are closed in the end."""
+    everything: list[Indexes] = []
+
+    def make(memory: int = PLENTY) -> Indexes:
+        everything.append(Indexes(database, SPACE, tmp_path / "snapshots", memory=memory))
+        return everything[-1]
+
+    yield make
+    for indexes in everything:
+        indexes.close()
 
 
-def test_an_open_index_holds_what_the_log_holds(database: Database, indexes: Indexes) -> None:
+def test_an_index_is_opened_when_it_is_asked_for_and_holds_what_the_log_holds(database: Database, make: Make) -> None:
     east, _ = put(database, "east", EAST)
-    indexes.open("default")
-    assert nearest(indexes, EAST) == east
+    indexes = make()
+    assert opened(indexes) == 0
+    assert found(indexes) == [east]
+    assert opened(indexes) == 1
 
 
-def test_what_is_settled_is_found(database: Database, indexes: Indexes) -> None:
-    indexes.open("default")
+def test_what_is_settled_is_found_whether_the_index_is_open_or_not(database: Database, make: Make) -> None:
+    indexes = make()
+    keys = set()
     for n in range(20):
         key, seq = put(database, str(n), NORTH if n % 2 else EAST)
+        keys.add(key)
         assert indexes.settle("default", "texts", seq, WAIT)
-        with indexes.use("default", "texts") as index:
-            assert key in index.search(np.array([NORTH], np.float32), 50)[1][0]
+        if n >= 10:  # the first ten while it is closed
+            assert set(found(indexes)) == keys
     assert not indexes.settle("default", "texts", seq + 1, 0.01)
 
 
-def test_what_is_not_there_is_not_found(indexes: Indexes) -> None:
-    indexes.open("default")
+def test_collections_have_indexes_of_their_own(database: Database, make: Make) -> None:
+    for name in ("a", "b"):
+        made(database, name)
+    one, _ = put(database, "t", EAST, "a")
+    other, _ = put(database, "t", NORTH, "b")
+    indexes = make()
+    assert (found(indexes, "a"), found(indexes, "b"), found(indexes)) == ([one], [other], [])
+    later, seq = put(database, "u", EAST, "b")
+    assert indexes.settle("b", "texts", seq, WAIT)
+    assert (found(indexes, "a"), found(indexes, "b")) == ([one], [later, other])
+
+
+def test_what_is_not_there_is_not_found(make: Make) -> None:
+    indexes = make()
     with pytest.raises(NotFound), indexes.use("other", "images"):
         pass
     with pytest.raises(NotFound):
         indexes.settle("other", "images", 1, 0)
+    with pytest.raises(NotFound):
+        indexes.stats("other")
 
 
-def test_statistics_say_size_and_lag(database: Database, indexes: Indexes) -> None:
+def test_statistics_say_size_and_lag_of_open_ones_and_of_closed_ones(database: Database, make: Make) -> None:
     _, seq = put(database, "east", EAST)
-    indexes.open("default")
-    of_a_base = ("built_seq", "built_at", "build_error", "probes", "rerank")
-    small = {"kind": "exact", "lag": 0, "base": 0, "tombstones": 0, "building": False, "effort": 0}
-    small |= dict.fromkeys(of_a_base)
-    assert indexes.stats("default") == {
-        "images": {**small, "ntotal": 0, "tail": 0, "applied_seq": 0},
-        "texts": {**small, "ntotal": 1, "tail": 1, "applied_seq": seq},
-    }
+    indexes = make()
+    nothing = {"kind": "closed", "ntotal": 0, "applied_seq": 0, "lag": 0}
+    closed = {"kind": "closed", "ntotal": 1, "applied_seq": seq, "lag": 0}
+    assert indexes.stats("default") == {"images": nothing, "texts": closed}
+    found(indexes)
+    small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0}
+    small |= dict.fromkeys(("built_seq", "built_at", "build_error", "probes", "rerank"))
+    assert indexes.stats("default") == {"images": nothing, "texts": {**closed, "kind": "exact", **small}}
+    assert indexes.memory()["bytes"] > OVERHEAD
 
 
-def test_closing_saves_ends_every_thread_and_says_that_nothing_follows(database: Database, tmp_path: Path) -> None:
+def test_closing_saves_ends_every_thread_and_says_that_nothing_follows(
+    database: Database, make: Make, tmp_path: Path
+) -> None:
     east, _ = put(database, "east", EAST)
+    fill(database)
     before = threading.active_count()
-    indexes = Indexes(database, SPACE, tmp_path / "snapshots")
-    indexes.open("default")
+    indexes = make()
+    found(indexes)
     assert indexes.faults() == []
     indexes.close()
     assert threading.active_count() == before
-    assert indexes.faults() == ["the index of images has stopped following", "the index of texts has stopped following"]
-    with pytest.raises(IndexClosed):
-        nearest(indexes, EAST)
+    assert indexes.faults() == ["the indexes have stopped following"]
+    with pytest.raises(Overloaded, match="stopping"):
+        found(indexes)
     assert (tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file()
-    again = Indexes(database, SPACE, tmp_path / "snapshots")
-    again.open("default")
-    assert nearest(again, EAST) == east
-    again.close()
+    assert found(make())[0] == east
 
 
 def test_a_damaged_snapshot_is_rebuilt_from_the_log(
-    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    database: Database, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     east, _ = put(database, "east", EAST)
-    first = Indexes(database, SPACE, tmp_path / "snapshots")
-    first.open("default")
+    fill(database)
+    first = make()
+    found(first)
     first.close()
     (tmp_path / "snapshots" / "default" / "texts" / "CURRENT").write_bytes(b"{}")
-    second = Indexes(database, SPACE, tmp_path / "snapshots")
-    second.open("default")
-    assert nearest(second, EAST) == east
+    assert found(make())[0] == east
     assert "snapshot of default/texts not used" in caplog.text
-    second.close()
 
 
 def test_an_engine_is_named_by_the_settings_and_a_wrong_name_told_in_one_line() -> None:
@@ -130,7 +184,7 @@ def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
     for _ in range(2):
         indexes = Indexes(database, SPACE, tmp_path / "snapshots", lite)
         indexes.open("default")
-        assert nearest(indexes, EAST) == east
+        assert found(indexes)[0] == east
         assert indexes.stats("default")["texts"] == {
             "kind": "milvus", "ntotal": 1, "applied_seq": seq, "lag": 0, "ghosts": 0
         }  # fmt: skip
@@ -146,7 +200,7 @@ def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
     for n, engine in enumerate((None, lite, None, lite)):
         indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
         indexes.open("default")
-        assert nearest(indexes, EAST) == east
+        assert found(indexes)[0] == east
         north, seq = put(database, f"north{n}", NORTH)
         assert indexes.settle("default", "texts", seq, WAIT)
         with indexes.use("default", "texts") as index:
@@ -171,7 +225,7 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
     with pytest.raises(Overloaded, match="does not answer"):
         indexes.open("default")
     proxy.mode = "pass"
-    soon(lambda: opened(indexes))
+    soon(lambda: can_be_opened(indexes))
     east, seq = put(database, "east", EAST)
     assert indexes.settle("default", "texts", seq, WAIT)
     proxy.mode = "reset"
@@ -180,18 +234,145 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
     assert indexes.away()[0].startswith("the index of images: Milvus at 127.0.0.1")
     assert indexes.faults() == []
     with pytest.raises(Overloaded):
-        nearest(indexes, EAST)
+        found(indexes)
     assert not indexes.settle("default", "texts", seq, 1000.0)  # which is not waited for
     proxy.mode = "pass"
     soon(lambda: not indexes.away() and indexes.settle("default", "texts", seq, WAIT))
-    assert nearest(indexes, EAST) == east
+    assert found(indexes)[0] == east
     indexes.close()
     engine.close()
 
 
-def opened(indexes: Indexes) -> bool:
+def can_be_opened(indexes: Indexes) -> bool:
     try:
         indexes.open("default")
     except Overloaded:
         return False
     return True
+
+
+def test_past_the_bound_those_asked_for_longest_ago_are_closed(database: Database, make: Make) -> None:
+    names = [f"c{n}" for n in range(6)]
+    for name in names:
+        made(database, name)
+    keys = {name: put(database, name, EAST, name)[0] for name in names}
+    indexes = make(memory=4 * OVERHEAD)  # room for three with what they hold
+    for name in names:
+        assert found(indexes, name) == [keys[name]]
+    until(lambda: opened(indexes) <= 3, WAIT)
+    kinds = {name: indexes.stats(name)["texts"]["kind"] for name in names}
+    assert [name for name in names if kinds[name] == "exact"] == names[6 - opened(indexes) :]
+    assert found(indexes, "c0") == [keys["c0"]]
+    until(lambda: opened(indexes) <= 3, WAIT)
+
+
+def test_a_large_one_is_saved_when_it_is_closed_for_memory_and_a_small_one_is_not(
+    database: Database, make: Make, tmp_path: Path
+) -> None:
+    fill(database)
+    label = made(database, "small")
+    put(database, "east", EAST, "small")
+    indexes = make(memory=0)
+    for _ in range(2):
+        with indexes.use("default", "texts") as index:
+            assert index.ntotal == LEAST
+        assert len(found(indexes, "small")) == 1
+    until((tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file, WAIT)
+    assert not (tmp_path / "snapshots" / label).exists()
+
+
+def test_an_index_in_use_is_not_closed_for_memory(database: Database, make: Make) -> None:
+    for name in ("a", "b"):
+        made(database, name)
+        put(database, name, EAST, name)
+    indexes = make(memory=0)
+    with indexes.use("a", "texts") as index:
+        found(indexes, "b")
+        time.sleep(0.05)  # the keeper has been woken by the opening of b
+        assert index.ntotal == 1
+    found(indexes, "b")
+    until(lambda: opened(indexes) == 1, WAIT)
+
+
+def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_closed(
+    database: Database, make: Make
+) -> None:
+    names = [f"c{n}" for n in range(12)]
+    for name in names:
+        made(database, name)
+    kept: dict[str, set[int]] = {name: set() for name in names}
+    indexes = make(memory=4 * OVERHEAD)
+    deadline = time.monotonic() + 1.5
+
+    def work(seed: int) -> int:
+        chance = np.random.default_rng(seed)
+        rounds = 0
+        while time.monotonic() < deadline:
+            name = names[chance.integers(len(names))]
+            before = set(kept[name])
+            if seed == 0:  # one writes
+                key, seq = put(database, str(rounds), EAST, name)
+                assert indexes.settle(name, "texts", seq, WAIT)
+                before.add(key)
+                kept[name] = before
+            with indexes.use(name, "texts") as index:
+                keys = index.search(np.array([EAST], np.float32), index.ntotal)[1][0]
+                assert before <= set(keys.tolist())
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(4) as pool:
+        rounds = list(pool.map(work, range(4)))
+    assert min(rounds) > 10
+    assert indexes.faults() == []
+
+
+def test_a_slow_opening_holds_up_nobody_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(database, "slow")
+    key, _ = put(database, "east", EAST, "slow")
+    indexes = make()
+    found(indexes)
+    going_on, begun = threading.Event(), threading.Event()
+    opener = indexes._opener
+
+    def slowly(key: Any, check: Callable[[], None]) -> Any:
+        begun.set()
+        assert going_on.wait(WAIT)
+        return opener(key, check)
+
+    monkeypatch.setattr(indexes, "_opener", slowly)
+    with ThreadPoolExecutor(WAITERS + 2) as pool:
+        first = pool.submit(found, indexes, "slow")
+        assert begun.wait(WAIT)
+        others = [pool.submit(found, indexes, "slow") for _ in range(WAITERS)]
+        until(lambda: sum(indexes._busy.values()) == WAITERS, WAIT)
+        with pytest.raises(Overloaded, match="is being opened"):
+            found(indexes, "slow")
+        assert found(indexes) == []
+        assert not indexes.settle("slow", "texts", 1, 0.01)
+        going_on.set()
+        assert [one.result(WAIT) for one in (first, *others)] == [[key]] * (WAITERS + 1)
+
+
+def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
+    database: Database, make: Make, tmp_path: Path
+) -> None:
+    label = made(database, "a")
+    put(database, "east", EAST, "a")
+    indexes = make()
+    with ThreadPoolExecutor(1) as pool:
+        with indexes.use("a", "texts") as index:
+            database.write(lambda c: dropping.mark(c, "a"))
+            forgetting = pool.submit(indexes.forget, label)
+            with pytest.raises(NotFound):
+                found(indexes, "a")
+            assert index.ntotal == 1  # whoever has it may go on
+            assert not forgetting.done()
+        forgetting.result(WAIT)
+    assert opened(indexes) == 0
+    assert not (tmp_path / "snapshots" / label).exists()
+    with pytest.raises(NotFound):
+        indexes._take((label, "texts"))
+    again = made(database, "a")
+    assert again != label
+    assert found(indexes, "a") == []

@@ -151,7 +151,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
     image = add(service.library, picture()).image
     assert image.status is Status.QUEUED
     assert service.model() is None
-    assert service.settle("images", 5)
+    assert service.settle("default", "images", 5)
     assert service.stats("default")["index"] is None
 
 
@@ -175,9 +175,9 @@ def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
     packed = encoder.encode_texts(["red"])[0].tobytes()
     for n in range(20):
         _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
-        assert service.settle("texts", seq)
+        assert service.settle("default", "texts", seq)
         assert held(service) == n + 1
-    assert service.settle("images", None)
+    assert service.settle("default", "images", None)
 
 
 def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> None:
@@ -204,7 +204,7 @@ def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
 def test_an_index_that_stopped_following_turns_it_red(service: Service) -> None:
     start(service)
     service.engine.indexes.close()
-    assert service.ready() == ["the index of images has stopped following", "the index of texts has stopped following"]
+    assert service.ready() == ["the indexes have stopped following"]
 
 
 def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, database: Database) -> None:

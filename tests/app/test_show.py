@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from app.encoder.catalogue import LISTED
-from app.show import show_hits, show_matching, show_models, show_status, words_of
+from app.show import show_collections, show_hits, show_matching, show_models, show_status, words_of
 
 
 def printed(show: Any, *args: Any) -> str:
@@ -43,6 +43,7 @@ def test_the_words_of_a_hit_are_its_text_caption_or_source() -> None:
 
 
 STATS: dict[str, Any] = {
+    "collection": "default",
     "images": {"total": 5, "ready": 1, "queued": 1, "processing": 1, "failed": 2},
     "texts": 7,
     "model": None,
@@ -65,6 +66,18 @@ def test_status_tells_model_and_index() -> None:
     assert out.startswith("ready\n")
     assert "model   colours on cpu, d 60, space abc" in out
     assert "index   images: 3 vectors, exact, lag 1" in out
+
+
+def test_status_of_another_collection_says_which() -> None:
+    assert "of      birds\n" in printed(show_status, {"reasons": []}, {**STATS, "collection": "birds"})
+
+
+def test_collections_are_shown_with_counts_model_and_what_was_said_of_them() -> None:
+    birds = {"name": "birds", "description": "what [i]flies", "images": 3, "texts": 1, "space": {"model": "starter"}}
+    lines = printed(show_collections, [birds, {**birds, "name": "empty", "space": None}]).splitlines()
+    assert [word for word in lines[3].split() if word.isalnum()] == ["birds", "3", "1", "starter", "what"]
+    assert "[i]flies" in lines[3]
+    assert "starter" not in lines[4]
 
 
 def test_every_listed_model_is_shown() -> None:

@@ -140,3 +140,20 @@ def test_failing_last_save_does_not_raise(disk: Disk) -> None:
     saver.finish(3)
     assert saver.saved_seq == 0
     assert isinstance(saver.error, OSError)
+
+
+def test_few_entries_are_not_saved_and_many_are() -> None:
+    saved: list[int] = []
+    saver = Saver(lambda seq: lambda: saved.append(seq), SnapshotPolicy(entries=1, idle=0.0, least=3), "x", 0)
+    saver.count(2)
+    saver.offer(20, 0)  # numbers of the log have gaps: they do not tell how many there are
+    saver.finish(20)
+    assert (saved, saver.wants(20)) == ([], False)
+    saver.count(1)
+    assert saver.wants(21)
+    saver.finish(21)
+    assert (saved, saver.wants(21)) == ([21], False)
+    saver.count(2)
+    saver.finish(23)
+    assert saved == [21]
+    saver.abandon()

@@ -312,7 +312,9 @@ def test_what_an_index_was_asked_is_noted_once_it_has_answered(world: World, poo
 
 def test_a_row_of_another_collection_is_never_an_answer(world: World) -> None:
     def work(c: Any) -> int:
-        c.execute("INSERT INTO collections (name, created_at) VALUES ('elsewhere', '2026-01-01T00:00:00Z')")
+        c.execute(
+            "INSERT INTO collections (label, name, created_at) VALUES ('elsewhere', 'elsewhere', '2026-01-01T00:00:00Z')"
+        )
         return texts.put(c, "elsewhere", "secret", "red", {}).key
 
     stray = world.database.write(work)

@@ -28,6 +28,8 @@ ALL, NONE = Clause("1"), Clause("0")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
+PAST, BELOW = OF + " AND key > ? AND ", OF + " AND key < ? AND "
+THESE = "key IN (SELECT value FROM json_each(?)) AND " + OF + " AND "
 COLUMNS = {
     "id": Clause("id"),
     "tags": Clause("tags"),
@@ -56,7 +58,7 @@ def condition(filter: Filter) -> Clause:
 
 def keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that the filter lets through, rising. Raises Timeout."""
-    asked = KEYS[filter.target] + Clause(OF + " AND key > ? AND ", collection, after)
+    asked = KEYS[filter.target] + Clause(PAST, collection, after)
     with limited(c):
         return [row[0] for row in fetch_clause(c, asked + condition(filter))]
 
@@ -64,7 +66,7 @@ def keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) ->
 def newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that the filter lets through, falling. Raises Timeout."""
     highest = before if before is not None else 1 << 62
-    asked = KEYS[filter.target] + Clause(OF + " AND key < ? AND ", collection, highest)
+    asked = KEYS[filter.target] + Clause(BELOW, collection, highest)
     with limited(c):
         return [
             row[0] for row in fetch_clause(c, asked + condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
@@ -74,9 +76,7 @@ def newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, befo
 def passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Which of `keys` are of rows that the filter lets through. Raises Timeout."""
     wanted = _json([int(key) for key in keys])
-    asked = KEYS[filter.target] + Clause(
-        "key IN (SELECT value FROM json_each(?)) AND " + OF + " AND ", wanted, collection
-    )
+    asked = KEYS[filter.target] + Clause(THESE, wanted, collection)
     with limited(c):
         return [row[0] for row in fetch_clause(c, asked + condition(filter))]
 

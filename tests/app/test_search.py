@@ -16,7 +16,7 @@ from app.errors import ImageCorrupt, ModelUnavailable, NotFound, SightlineError,
 from app.filter import Filter
 from app.grammar import parse_filter
 from app.search import SPARE, Found, Part, Question, Searcher
-from app.store import embeddings, images, leases, texts
+from app.store import collections, embeddings, images, leases, texts
 from app.store.database import Database
 from app.types import Target
 from index.exact import ExactIndex
@@ -312,7 +312,7 @@ def test_what_an_index_was_asked_is_noted_once_it_has_answered(world: World, poo
 
 def test_a_row_of_another_collection_is_never_an_answer(world: World) -> None:
     def work(c: Any) -> int:
-        c.execute("INSERT INTO collections (name, created_at) VALUES ('elsewhere', '2026-01-01T00:00:00Z')")
+        collections.make(c, "elsewhere", "")
         return texts.put(c, "elsewhere", "secret", "red", {}).key
 
     stray = world.database.write(work)

@@ -94,7 +94,7 @@ def change(n: int, kind: str, number: int, tags: tuple[str, ...], words: str, va
     elif kind == "delete text" and text is not None:
         texts.delete(c, text.key)
     elif kind == "move" and image is not None:  # nothing does so today; a set must not be wrong if something will
-        c.execute("INSERT OR IGNORE INTO collections (name, created_at) VALUES ('other', '')")
+        c.execute("INSERT OR IGNORE INTO collections (label, name, created_at) VALUES ('other', 'other', '')")
         c.execute("UPDATE images SET collection = 'other', sha256 = ? WHERE key = ?", (f"{n}{id}", image.key))
 
 

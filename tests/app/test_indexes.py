@@ -218,7 +218,7 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
         "index.table.COUNT_SECONDS",
         "index.engine.CONNECT_SECONDS",
     ):
-        monkeypatch.setattr(name, 0.4)
+        monkeypatch.setattr(name, 1.5)
     engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
     proxy.mode = "silence"

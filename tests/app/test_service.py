@@ -269,7 +269,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
         "index.table.COUNT_SECONDS",
         "index.engine.CONNECT_SECONDS",
     ):
-        monkeypatch.setattr(name, 0.4)
+        monkeypatch.setattr(name, 1.5)
     monkeypatch.setattr("app.service.ENGINE_SECONDS", 0.1)
     proxy.mode = "silence"
     there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})

@@ -12,7 +12,8 @@ class Proxy:
     """Between a client and 127.0.0.1:`port`, in a thread of its own. `mode` may be changed at any time.
 
     pass: bytes go through. delay: each piece `delay` seconds late. silence: connections are taken and bytes
-    are swallowed. reset: every connection is cut, with an RST where the system gives one, and so is every new one.
+    are swallowed. unheard: what is asked goes through, the answers are swallowed. reset: every connection is
+    cut, with an RST where the system gives one, and so is every new one.
     """
 
     def __init__(self, port: int) -> None:
@@ -75,16 +76,20 @@ class Proxy:
         mine = {writer, other_writer}
         self._writers |= mine
         try:
-            await asyncio.gather(self._pump(reader, other_writer), self._pump(other_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, other_writer, ("silence",)), self._pump(other_reader, writer, ("silence", "unheard"))
+            )
         finally:
             self._writers -= mine
             for end in mine:
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, swallowing: tuple[str, ...]
+    ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
-                if self._mode == "silence":
+                if self._mode in swallowing:
                     continue
                 if self._mode == "delay":
                     await asyncio.sleep(self.delay)

@@ -35,10 +35,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(table, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(reconcile, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(table, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(table, "WRITE_SECONDS", 0.5)
-    monkeypatch.setattr(table, "COUNT_SECONDS", 0.5)
-    monkeypatch.setattr("index.engine.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr(table, "READ_SECONDS", 2.0)
+    monkeypatch.setattr(table, "WRITE_SECONDS", 2.0)
+    monkeypatch.setattr(table, "COUNT_SECONDS", 2.0)
+    monkeypatch.setattr("index.engine.CONNECT_SECONDS", 2.0)
 
 
 class OneEach(Log):

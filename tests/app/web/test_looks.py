@@ -157,7 +157,7 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
     expect(page.locator("#box")).to_have_value("red")
     seen = []
     page.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
-    for _ in range(12):
+    for _ in range(13):
         seen.append(
             page.evaluate(
                 "document.activeElement.id || document.activeElement.className || document.activeElement.name"
@@ -172,6 +172,6 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
         assert outline != "none", seen
         page.keyboard.press("Tab")
     head = ["skip", "home", "box", "by-picture", "add", "jobs-link", "language", "help-button"]
-    assert seen[:11] == [*head, "target", "scores", "select"]
-    assert seen[11] == "tile"  # all pictures are one stop, arrows move between them
+    assert seen[:12] == [*head, "target", "filter", "scores", "select"]
+    assert seen[12] == "tile"  # all pictures are one stop, arrows move between them
     assert page.evaluate("document.activeElement.className") != "tile"

@@ -1,4 +1,4 @@
-"""Bytes to disk and back: `media/ab/cd/<sha256>` for pictures, `thumbnails/ab/cd/<sha256>.webp`.
+"""Bytes to disk and back: `media/ab/cd/<sha256>` for pictures, `thumbnails/ab/cd/<sha256>.webp` or `.jpg`.
 
 What is acknowledged has been fsynced: file, then name, then directory. Uploads arrive in folders of
 their own under `media/.incoming`, on the same file system, so that taking them in moves no bytes.
@@ -45,9 +45,9 @@ class Media:
         """Where the picture with these bytes lies, or would lie."""
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
-    def thumbnail(self, sha256: str) -> Path:
-        """Where its thumbnail lies, or would lie."""
-        return self.thumbnails / sha256[:2] / sha256[2:4] / f"{sha256}.webp"
+    def thumbnail(self, sha256: str, format: str) -> Path:
+        """Where its thumbnail lies, or would lie: that of a JPEG is one too, all others are WebPs."""
+        return self.thumbnails / sha256[:2] / sha256[2:4] / f"{sha256}.{'jpg' if format == 'jpeg' else 'webp'}"
 
     def folder(self) -> Path:
         """A new, empty folder for one upload."""
@@ -97,7 +97,7 @@ class Media:
         """Remove the picture and its thumbnails of every size."""
         with translated():
             self.path(sha256).unlink(missing_ok=True)
-            for path in self.thumbnail(sha256).parent.glob(f"{sha256}*.webp"):
+            for path in self.thumbnail(sha256, "").parent.glob(f"{sha256}*"):
                 path.unlink(missing_ok=True)
 
     def intact(self, sha256: str) -> bool:

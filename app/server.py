@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+from uvicorn.loops.auto import auto_loop_factory
 
 from app.api import create_app
 from app.api.deadlines import protocol_of
@@ -42,10 +43,13 @@ def serve(settings: Settings) -> None:
     located = locate(settings.model, settings.models)
     service = Service(settings, located)
     try:
-        with bind(settings.host, settings.port) as listener:
+        with (
+            bind(settings.host, settings.port) as listener,
+            asyncio.Runner(loop_factory=auto_loop_factory()) as runner,  # uvloop: asyncio.run would not take it
+        ):
             require_keys(service, listener)
             open_files(settings.max_connections)
-            asyncio.run(_serve(service, listener))
+            runner.run(_serve(service, listener))
     finally:
         service.close()
     if service.fatal is not None:

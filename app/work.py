@@ -46,6 +46,7 @@ def _work(settings: Settings, crew: Crew) -> None:
             runtime=settings.runtime,
             threads=settings.threads,
             crew=crew,
+            bulk=True,
         )
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)

@@ -162,7 +162,7 @@ class Worker:
 
     def _decode(self, lease: Lease) -> Future[Decoded]:
         sha256 = lease.image.sha256
-        thumbnail = self._media.thumbnail(sha256)
+        thumbnail = self._media.thumbnail(sha256, lease.image.format)
         with translated():
             thumbnail.parent.mkdir(parents=True, exist_ok=True)
         path = self._media.path(sha256)

@@ -53,9 +53,9 @@ def tasks() -> tuple[dict[str, Work], dict[str, float]]:
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), SIDE, SIDE, 3), dtype=np.uint8)
     folder = compiled()
     for precision in dict.fromkeys((native_precision(), "fp32")):
-        encoder = OpenVinoEncoder(folder, precision)
+        encoder, bulk = OpenVinoEncoder(folder, precision), OpenVinoEncoder(folder, precision, bulk=True)
         for n in BATCHES if precision != "fp32" else (1, 32):
-            work[f"pictures {precision} {n}"] = partial(encoder.encode_images, pixels[:n])
+            work[f"pictures {precision} {n}"] = partial((bulk if n > 1 else encoder).encode_images, pixels[:n])
         for n in TEXT_BATCHES:
             work[f"text {precision} {n}"] = partial(encoder.encode_texts, [TEXT] * n)
     plain(work)

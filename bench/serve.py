@@ -52,7 +52,7 @@ def main() -> None:
 
 def alone() -> float:
     """Pictures a second of the encoder, at the worker's batch size."""
-    encoder = OpenVinoEncoder(compiled(), native_precision())
+    encoder = OpenVinoEncoder(compiled(), native_precision(), bulk=True)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8)
     taken = []
     for turn in range(ROUNDS + 2):

@@ -174,9 +174,10 @@ async def get_thumbnail(
     id: str,
     size: Annotated[int | None, Query(ge=16, le=1024, description="Longest side, in pixels.")] = None,
 ) -> FileResponse:
-    """A small WebP of the picture, without its metadata."""
+    """A small JPEG of a JPEG, a small WebP of all others, without their metadata."""
     path = await lanes.queries.run(thumbnail, service, collection, id, size)
-    return served(path, "image/webp", f"{id}.webp", attachment=False)
+    kind = "jpeg" if path.suffix == ".jpg" else "webp"
+    return served(path, MEDIA_TYPES[kind], f"{id}{path.suffix}", attachment=False)
 
 
 def thumbnail(service: Service, collection: str, id: str, size: int | None) -> Path:
@@ -184,7 +185,7 @@ def thumbnail(service: Service, collection: str, id: str, size: int | None) -> P
     image, source = service.library.file(collection, id)
     usual = service.settings.thumbnail_size
     wanted = usual if size is None else min((s for s in (*THUMBNAILS, usual) if s >= size), default=THUMBNAILS[-1])
-    path = service.library.media.thumbnail(image.sha256)
+    path = service.library.media.thumbnail(image.sha256, image.format)
     if wanted != usual:
         path = path.with_stem(f"{image.sha256}-{wanted}")
     if not path.exists():

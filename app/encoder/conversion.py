@@ -67,7 +67,13 @@ class Recipe:
 
 
 def opened(
-    recipe: Recipe, cache: Path, precision: str, threads: int, stop: threading.Event | None = None
+    recipe: Recipe,
+    cache: Path,
+    precision: str,
+    threads: int,
+    stop: threading.Event | None = None,
+    *,
+    bulk: bool = False,
 ) -> OpenVinoEncoder:
     """The recipe's model, ready to encode. What was compiled before but cannot be read is made anew.
 
@@ -75,16 +81,17 @@ def opened(
     """
     folder = converted(recipe, cache, stop)
     try:
-        return OpenVinoEncoder(folder, precision, threads)
+        return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
     except UNREADABLE:
         pass
     with alone(_lock(folder), stop):
         try:
-            return OpenVinoEncoder(folder, precision, threads)  # another process has seen it too, and made it anew
+            # Perhaps another process has seen it too, and made it anew.
+            return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
         except UNREADABLE as error:
             log.warning("the compiled form of %s is damaged (%s); making it anew", recipe.name, type(error).__name__)
             _run(recipe, folder, stop)
-            return OpenVinoEncoder(folder, precision, threads)
+            return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
 
 
 def converted(recipe: Recipe, cache: Path, stop: threading.Event | None = None) -> Path:

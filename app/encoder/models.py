@@ -55,6 +55,7 @@ class Placement:
     runtime: str = "auto"
     threads: int = 0
     crew: Crew = NOBODY
+    bulk: bool = False  # many pictures at once matter, not the wait for one
 
     def needs_torch(self) -> str:
         """Why torch must run the model; empty when OpenVINO can."""
@@ -105,9 +106,10 @@ def load(
     runtime: str = "auto",
     threads: int = 0,
     crew: Crew = NOBODY,
+    bulk: bool = False,
 ) -> Encoder:
     """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
-    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads, crew))
+    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads, crew, bulk))
 
 
 def load_located(located: Located, cache: Path, placement: Placement, stop: threading.Event | None = None) -> Encoder:
@@ -162,7 +164,7 @@ def _on_openvino(
     if not compiled(recipe, cache):
         memory.check(located.name, memory.conversion(holds), placement.crew, CONVERTING)
     memory.check(located.name, memory.steady(holds, placement.crew, precision), placement.crew, "to run")
-    return opened(recipe, cache, precision, placement.threads, stop)
+    return opened(recipe, cache, precision, placement.threads, stop, bulk=placement.bulk)
 
 
 def _in_torch(located: Located, weights: Path, digest: str, cache: Path, placement: Placement, reason: str) -> Encoder:

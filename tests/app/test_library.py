@@ -83,13 +83,13 @@ def test_an_id_with_other_bytes_is_a_conflict_that_leaves_everything_as_it_was(l
 def test_replace_drops_the_old_vector_and_the_old_file(library: Library) -> None:
     old = add(library, RED, id="one").image
     make_ready(library)
-    library.media.thumbnail(old.sha256).parent.mkdir(parents=True)
-    library.media.thumbnail(old.sha256).touch()
+    library.media.thumbnail(old.sha256, old.format).parent.mkdir(parents=True)
+    library.media.thumbnail(old.sha256, old.format).touch()
     added = add(library, BLUE, id="one", replace=True)
     assert added.image.status is Status.QUEUED
     assert [entry[1:3] for entry in vectors(library)] == [("remove", old.key)]
     assert stored_files(library) == {added.image.sha256}
-    assert not library.media.thumbnail(old.sha256).exists()
+    assert not library.media.thumbnail(old.sha256, old.format).exists()
     assert library.file("default", "one")[1].read_bytes() == BLUE
 
 

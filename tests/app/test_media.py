@@ -83,11 +83,11 @@ def test_open_gives_the_bytes_and_says_when_they_are_gone(media: Media) -> None:
 def test_delete_takes_the_thumbnails_of_every_size_too_and_those_of_others_stay(media: Media) -> None:
     media.place(upload(media))
     other = SHA256[:-1] + ("0" if SHA256[-1] != "0" else "1")
-    usual = media.thumbnail(SHA256)
+    usual = media.thumbnail(SHA256, "png")
     usual.parent.mkdir(parents=True)
-    mine = [usual, usual.with_stem(f"{SHA256}-64"), usual.with_stem(f"{SHA256}-1024")]
-    for path in [*mine, media.thumbnail(other)]:
-        path.write_bytes(b"webp")
+    mine = [usual, media.thumbnail(SHA256, "jpeg"), usual.with_stem(f"{SHA256}-64"), usual.with_stem(f"{SHA256}-1024")]
+    for path in [*mine, media.thumbnail(other, "gif")]:
+        path.write_bytes(b"small")
     media.delete(SHA256)
     assert names(usual.parent) == [f"{other}.webp"]
     assert not media.path(SHA256).exists()

@@ -89,7 +89,7 @@ def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library,
         found = vector(library, image)
         assert found is not None
         assert float(found @ word) > 0.9
-        assert library.media.thumbnail(image.sha256).is_file()
+        assert library.media.thumbnail(image.sha256, image.format).is_file()
     assert library.collection("default").space == encoder.space
 
 

@@ -47,10 +47,16 @@ Reader = Callable[..., Decoded]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Reader:
-    def read(data: bytes, preprocessing: Preprocessing = SMALL, thumbnail: bool = False, size: int = 320) -> Decoded:
+    def read(
+        data: bytes,
+        preprocessing: Preprocessing = SMALL,
+        thumbnail: bool = False,
+        size: int = 320,
+        small: str = "small.webp",
+    ) -> Decoded:
         path = tmp_path / "picture.jpg"
         path.write_bytes(data)
-        return decode(path, preprocessing, LIMITS, tmp_path / "t" / "small.webp" if thumbnail else None, size)
+        return decode(path, preprocessing, LIMITS, tmp_path / "t" / small if thumbnail else None, size)
 
     return read
 
@@ -123,11 +129,12 @@ def test_exif_orientation_is_applied_and_stripped(read: Reader, tmp_path: Path, 
     exif[0x8825] = {1: "N", 2: (52.0, 31.0, 0.0)}
     options = {"lossless": True} if kind == "webp" else {"quality": 95} if kind == "jpeg" else {}
     data = encoded(stored, kind, exif=exif, **options)
-    found = read(data, SQUASH, thumbnail=True)
+    name = "small.jpg" if kind == "jpeg" else "small.webp"
+    found = read(data, SQUASH, thumbnail=True, small=name)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     assert (found.width, found.height) == upright.size
     np.testing.assert_array_equal(found.pixels, np.asarray(upright.resize((32, 32), Image.Resampling.BICUBIC)))
-    with Image.open(tmp_path / "t" / "small.webp") as small:
+    with Image.open(tmp_path / "t" / name) as small:
         assert small.size == upright.size
         assert not small.getexif()
         assert not {"exif", "xmp", "icc_profile"} & set(small.info)
@@ -269,13 +276,16 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(read: Reader, monkeypa
 @pytest.mark.parametrize(
     ("size", "wanted"), [((640, 480), (320, 240)), ((100, 300), (100, 300)), ((1, 16_384), (1, 320))]
 )
-def test_thumbnail_is_webp_bounded_and_never_larger(
-    read: Reader, tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int]
+@pytest.mark.parametrize(("suffix", "format"), [("webp", "WEBP"), ("jpg", "JPEG")])
+def test_thumbnail_is_of_its_names_format_bounded_and_never_larger(
+    read: Reader, tmp_path: Path, size: tuple[int, int], wanted: tuple[int, int], suffix: str, format: str
 ) -> None:
-    read(encoded(Image.new("RGB", size, (0, 0, 255)), "jpeg"), thumbnail=True)
-    with Image.open(tmp_path / "t" / "small.webp") as small:
-        assert (small.format, small.size) == ("WEBP", wanted)
-    assert [path.name for path in (tmp_path / "t").iterdir()] == ["small.webp"]
+    place = tmp_path / "t" / f"small.{suffix}"
+    read(encoded(Image.new("RGB", size, (0, 0, 255)), "jpeg"), thumbnail=True, small=place.name)
+    with Image.open(place) as small:
+        assert (small.format, small.size) == (format, wanted)
+        assert small.convert("RGB").getpixel((0, 0))[2] > 240  # type: ignore[index]
+    assert list(place.parent.iterdir()) == [place]
 
 
 def test_no_thumbnail_is_left_of_a_corrupt_picture(read: Reader, tmp_path: Path) -> None:

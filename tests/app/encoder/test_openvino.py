@@ -64,6 +64,22 @@ def test_a_batch_gives_what_single_ones_give(encoder: Encoder) -> None:
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), alone, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2, 19])
+def test_a_bulk_encoded_in_parts_gives_the_same_vectors_in_the_same_order(
+    name: str, cache: Path, encoder: Encoder, count: int
+) -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)
+    bulk = load(name, cache, precision="fp32", runtime="openvino", threads=2, bulk=True)
+    np.testing.assert_allclose(bulk.encode_images(pictures), encoder.encode_images(pictures), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 9, 40])
+def test_many_texts_get_the_vectors_of_each_in_their_order(encoder: Encoder, count: int) -> None:
+    texts = [" ".join(["red car", "two blue cats", "cake"][: n % 4]) + " on" * (n * 7 % 11) for n in range(count)]
+    alone = np.concatenate([encoder.encode_texts([text]) for text in texts])
+    np.testing.assert_allclose(encoder.encode_texts(texts), alone, atol=1e-5)
+
+
 def test_what_was_answered_does_not_change_with_the_next_call(encoder: Encoder) -> None:
     first = encoder.encode_texts(TEXTS[:1])
     kept = first.copy()

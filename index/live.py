@@ -115,6 +115,12 @@ class LiveIndex:
         return self._current().ntotal
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory: the tail, and of the base what is not mapped."""
+        moment = self._current()
+        return self._tail.nbytes + moment.alive.nbytes + (moment.base.nbytes if moment.base else 0)
+
+    @property
     def effort(self) -> int:
         """How often the probes and the depth that a search is done with were doubled; 0: as calibrated."""
         return self._effort

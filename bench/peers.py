@@ -14,7 +14,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,6 +28,7 @@ from app.demo import free_port
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings
 from bench.checkpoint import checkpoint
+from bench.environment import install
 from bench.needs import family, proportional, resident
 from bench.pictures import LARGE, SMALL, photographs
 from bench.results import Figures, busy, keep
@@ -62,8 +62,8 @@ def main() -> None:
     """Print and keep the figures."""
     began = busy()
     end_in_order()
-    for name in PACKAGES:
-        install(name)
+    for name, packages in PACKAGES.items():
+        install(PEERS / name, packages)
     small, large = photographs(MANY, SMALL), photographs(FEW, LARGE)
     figures: Figures = {}
     with ExitStack() as stack:
@@ -93,17 +93,6 @@ def ratios(figures: Figures) -> Figures:
             faster = mine[what] / theirs if "a second" in what or "memory" in what else theirs / mine[what]
             made[f"{what}: ours over {peer}"] = faster
     return made
-
-
-def install(name: str) -> None:
-    """An environment of the peer's own, once."""
-    place = PEERS / name
-    if (place / ".installed").exists():
-        return
-    uv = Path(sys.executable).parent / "uv"
-    subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, place], check=True)
-    subprocess.run([uv, "pip", "install", "--quiet", "--python", place / "bin/python", *PACKAGES[name]], check=True)
-    (place / ".installed").touch()
 
 
 def ingested(client: Client, small: Sequence[Path], large: Sequence[Path]) -> Figures:

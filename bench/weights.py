@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+
+from app.types import EmbeddingSpace
 
 WORK = Path(__file__).parent / "work"
 ARCHITECTURE = "ViT-B-32"
@@ -30,6 +33,14 @@ def weights(folder: Path = WORK) -> Path:
 def model() -> str:
     """What `--model` takes for it."""
     return f"{ARCHITECTURE}:{weights()}"
+
+
+@cache
+def space() -> EmbeddingSpace:
+    """Its embedding space, of 512 dimensions."""
+    from app.encoder.openvino import Card
+
+    return Card.read(compiled()).space
 
 
 def compiled() -> Path:

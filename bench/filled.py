@@ -1,0 +1,61 @@
+"""A data directory with as many pictures as wanted, filled straight through the store: rows and vectors, no files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import apsw
+
+from app.encoder.protocol import Embeddings
+from app.store import embeddings
+from app.store.database import Database
+from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
+from bench.vectors import BLOCK
+
+TARGET: Target = "images"
+DAY = "2026-01-01T00:00:00.000Z"
+
+
+def filled(folder: Path, space: EmbeddingSpace, rows: Embeddings) -> Path:
+    """The data directory, made once; picture n, from 0 on, has key n + 1 and the vector `rows[n]`."""
+    done = folder / "filled"
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        database = Database(folder / "sightline.db")
+        try:
+            database.write(lambda c: stamp(c, space))
+            for start in range(0, len(rows), BLOCK):
+                add(database, space, start + 1, rows[start : start + BLOCK])
+        finally:
+            database.close()
+        done.touch()
+    return folder
+
+
+def stamp(c: apsw.Connection, space: EmbeddingSpace) -> None:
+    """The default collection is of this space."""
+    embeddings.remember(c, space)
+    c.execute("UPDATE collections SET space = ? WHERE name = ?", (space.fingerprint, DEFAULT_COLLECTION))
+
+
+def add(database: Database, space: EmbeddingSpace, first: int, rows: Embeddings) -> int:
+    """Commit pictures with keys from `first` on, as a worker does: row `ready`, entry in the log; the last seq."""
+
+    def work(c: apsw.Connection) -> int:
+        keys = range(first, first + len(rows))
+        c.executemany(
+            "INSERT INTO images (key, collection, id, sha256, status, width, height, format, bytes, created_at)"
+            " VALUES (?, ?, ?, ?, 'ready', 224, 224, 'jpeg', 1, ?)",
+            ((key, DEFAULT_COLLECTION, f"p{key}", hashlib.sha256(b"%d" % key).hexdigest(), DAY) for key in keys),
+        )
+        c.executemany(
+            "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)",
+            (
+                (DEFAULT_COLLECTION, space.fingerprint, TARGET, key, row.astype("<f4").tobytes())
+                for key, row in zip(keys, rows, strict=True)
+            ),
+        )
+        return int(c.last_insert_rowid())
+
+    return database.write(work)

@@ -7,6 +7,9 @@
     table      its rows there, and what is asked of them
     reconcile  makes the engine equal to the log again            breaker   calls that fail at once for a while
     exact      ExactIndex: every answer right, to the last bit    arrays    numpy arrays to a stream and back
+    live       LiveIndex: a base, a tail, and what is gone        base      most vectors, sealed, in mapped files
+    sealing    how a base is made                                 codes     what FAISS does in it
+    half       vectors in half precision                          ranking   the best of many scores
     snapshot   save and load: atomic, verified, disposable        follower  applies the log in order
     factory    open_index, which names implementations           saver     when and beside whom to save
 

@@ -147,8 +147,9 @@ class Base:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory: all but the vectors, which stay in their file."""
-        return sum(file.size for file in self.manifest.files if file.name != VECTORS)
+        """Bytes of memory, the mapped vectors left out."""
+        codes = next(file.size for file in self.manifest.files if file.name == CODES)
+        return codes + self._ids.nbytes + self._order.nbytes + self._vectors.nbytes
 
     @property
     def damage(self) -> str | None:
@@ -257,6 +258,11 @@ class _Vectors:
         self._hashes = hashes
         self._sound = np.zeros(len(hashes), np.bool_)
         self.whole = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory: hashes and what was checked, not what is mapped."""
+        return self._hashes.nbytes + self._sound.nbytes
 
     def take(self, rows: Rows) -> Halves:
         """Copies of `rows`."""

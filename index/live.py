@@ -116,9 +116,9 @@ class LiveIndex:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory; the vectors of the base stay in their file."""
+        """Bytes of memory: the tail, and of the base what is not mapped."""
         moment = self._current()
-        return self._tail.nbytes + (moment.base.nbytes + moment.alive.nbytes if moment.base else 0)
+        return self._tail.nbytes + moment.alive.nbytes + (moment.base.nbytes if moment.base else 0)
 
     @property
     def effort(self) -> int:

@@ -145,3 +145,15 @@ def test_the_space_that_is_served_is_known_and_in_an_empty_directory_the_last_co
     log.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
     log.write(lambda c: embeddings.serve(c, other))
     assert log.read(lambda c: embeddings.golden(c, FINGERPRINT)) == ONE
+
+
+def test_what_lies_ahead_is_counted_for_one_index(log: Database) -> None:
+    first = add(log, 1)
+    add(log, 2)
+    remove(log, 2)
+    add(log, 3, target="texts")
+
+    def ahead(seq: int) -> int:
+        return log.read(lambda c: embeddings.ahead(c, "default", FINGERPRINT, "images", seq))
+
+    assert (ahead(0), ahead(first), ahead(head(log))) == (2, 1, 0)

@@ -6,16 +6,16 @@ import shutil
 
 import faiss
 import numpy as np
-from index.base import Base
-from index.live import LiveIndex
-from index.sealing import seal
 
 from bench.pace import anonymous, together
 from bench.results import Figures
 from bench.scenes import FOLDER
 from bench.vectors import D, K, best, queries, recall, vectors
 from index import snapshot
+from index.base import Base
 from index.exact import ExactIndex
+from index.live import LiveIndex
+from index.sealing import seal
 
 COUNTS = (10_000, 30_000, 50_000, 100_000)
 ASKED, TIMED = 300, 600

@@ -31,8 +31,11 @@ log = logging.getLogger(__name__)
 
 Block = tuple[Ids, Embeddings]
 
-LISTS = 4.0
-"""Lists for each root of a vector's count, to the nearest power of two: 4096 of 1,000,000."""
+LISTS = 1.0
+"""Lists for each root of a vector's count, to the nearest power of two: 1024 of 1,000,000.
+
+A quarter of what FAISS advises: looking into a list costs as much as some hundred codes in it, and texts, which
+lie far from all pictures, need an eighth of them anyway (see docs/benchmarks.md)."""
 MOST_LISTS = 16_384
 SAMPLE, ROUNDS = 32, 6
 """Vectors for each list that k-means sees, and how often: more of either found no more (ADR 0020)."""
@@ -143,7 +146,7 @@ def calibrate(codes: Codes, vectors: Halves) -> Facts:
     trials = list(_trials(vectors))
     reach = [depth for depth in REACH if depth < n] or [n]
     probes, depth, recall = lists, reach[-1], 1.0
-    for tried in _doubling(min(FIRST_PROBES, lists), lists):
+    for tried in _rising(min(FIRST_PROBES, lists), lists):
         found = np.min([_recalls(codes, trial, tried, deepest, reach) for trial in trials], axis=0)
         enough = np.flatnonzero(found >= TARGET)
         probes, depth, recall = tried, reach[-1], float(found[-1])
@@ -153,10 +156,11 @@ def calibrate(codes: Codes, vectors: Halves) -> Facts:
     return Facts(lists, probes, depth, round(recall, 4))
 
 
-def _doubling(first: int, last: int) -> Iterator[int]:
+def _rising(first: int, last: int) -> Iterator[int]:
+    """By half, since what is tried too many is paid for in every search."""
     while first < last:
         yield first
-        first *= 2
+        first += -(-first // 2)
     yield last
 
 

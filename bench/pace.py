@@ -6,7 +6,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class Pace:
 
 
 def together(
-    searches: dict[str, Callable[[Embeddings], object]], queries: Embeddings, rounds: int = ROUNDS
+    searches: Mapping[str, Callable[[Embeddings], object]], queries: Embeddings, rounds: int = ROUNDS
 ) -> dict[str, Pace]:
     """The pace of each, in turns, so that what else the machine does falls on all alike. Medians over the rounds."""
     taken: dict[str, list[Pace]] = {name: [] for name in searches}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 @main.command()
-@options("host", "port", *DATA, "workers", *LOGS)
+@options("host", "port", "insecure", "allowed_hosts", *DATA, "index", "workers", *LOGS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that take pictures in."""
     settings = logged(given)  # first: a wrong one is told before anything large is loaded
@@ -61,17 +61,23 @@ def worker(parent: int | None, **given: Any) -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True)
-@options("server")
-def ingest(paths: tuple[str, ...], **given: Any) -> None:
+@click.argument("paths", nargs=-1)
+@click.option(
+    "--urls", type=click.File("r", encoding="utf-8"), help="Load what this file lists, a URL or a JSON object a line."
+)
+@options("server", "key", "key_file")
+def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
     Exits with 1, and a table of why, when an item failed.
     """
     from app.ingest import ingest as run
+    from app.ingest import ingest_urls
 
-    with Client(settings_from(given).server) as client:
-        sys.exit(run(client, paths, Console()))
+    if bool(paths) == (urls is not None):
+        raise click.UsageError("give either paths or --urls")
+    with connected(given) as client:
+        sys.exit(ingest_urls(client, urls, Console()) if urls else run(client, paths, Console()))
 
 
 @main.command()
@@ -79,9 +85,12 @@ def ingest(paths: tuple[str, ...], **given: Any) -> None:
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
+@click.option("--filter", "only", help="Only what this lets through, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server")
-def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_json: bool, **given: Any) -> None:
+@options("server", "key", "key_file")
+def search(
+    words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
+) -> None:
     """Search a running server by words, or by a picture.
 
     Words after a minus are turned away from: "beach -people", in quotes because of the minus.
@@ -90,8 +99,11 @@ def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_j
 
     if bool(words) == (image is not None):
         raise click.UsageError("give either words or --image")
-    with Client(settings_from(given).server) as client:
-        found = client.search_picture(image, k, target) if image else client.search(" ".join(words), k, target)
+    with connected(given) as client:
+        if image:
+            found = client.search_picture(image, k, target, only)
+        else:
+            found = client.search(" ".join(words), k, target, only)
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
@@ -99,13 +111,41 @@ def search(words: tuple[str, ...], image: Path | None, k: int, target: str, as_j
 
 
 @main.command()
+@click.option("--filter", "only", required=True, help="Which pictures, as JSON.")
+@click.option("--dry-run", is_flag=True, help="Delete nothing, and show what would be.")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@options("server", "key", "key_file")
+def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
+    """Delete the pictures that a filter lets through from a running server.
+
+    Shows how many there are, and the newest of them, and asks first.
+    """
+    from app.show import show_matching
+
+    try:
+        filter = json.loads(only)
+    except (ValueError, RecursionError):
+        raise click.BadParameter("it is not JSON", param_hint="--filter") from None
+    with connected(given) as client:
+        meant = client.delete(filter, dry_run=True)
+        show_matching(meant, Console())
+        if dry_run or not meant["matched"]:
+            return
+        if not yes and not sys.stdin.isatty():
+            raise click.UsageError("nothing is deleted: nobody can be asked here, so say --yes")
+        if not yes:
+            click.confirm("Delete them?", abort=True)
+        click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server")
+@options("server", "key", "key_file")
 def status(as_json: bool, **given: Any) -> None:
     """What a running server holds and whether it is well; exits with 1 when it is not ready."""
     from app.show import show_status
 
-    with Client(settings_from(given).server) as client:
+    with connected(given) as client:
         ready, stats = client.readiness(), client.stats()
     if as_json:
         click.echo(json.dumps({**ready, **stats}, ensure_ascii=False, indent=2))
@@ -132,12 +172,86 @@ def verify(**given: Any) -> None:
 
 
 @main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options("data_dir")
+def backup(folder: Path, **given: Any) -> None:
+    """Copy everything that was acknowledged into FOLDER, beside a server or without one; again, what is new."""
+    from app.backup import backup as run
+
+    run(settings_from(given).data_dir, folder, Console())
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@options("data_dir")
+def restore(folder: Path, **given: Any) -> None:
+    """Make an empty data directory what the backup in FOLDER holds; a damaged one is refused before that."""
+    from app.backup import restore as run
+
+    run(settings_from(given).data_dir, folder, Console())
+
+
+@main.command()
 @options(*DATA, *LOGS)
 def reembed(**given: Any) -> None:
     """Give a data directory to another model: its pictures are encoded anew by the next server."""
     from app.reembed import reembed as run
 
     run(logged(given), Console())
+
+
+@main.group()
+def keys() -> None:
+    """API keys of a data directory; a running server heeds every change at once."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--scope", type=click.Choice(["search", "write", "admin"]), required=True, help="Each has those before.")
+@click.option("--collection", "collections", multiple=True, help="Bind the key to this one; may be repeated.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="End the key after so many days.")
+@options("data_dir")
+def create_key(name: str, scope: str, collections: tuple[str, ...], days: float | None, **given: Any) -> None:
+    """Make a key and print it, once: only its hash is kept.
+
+    From the first key on, every call needs one, on loopback too.
+    """
+    from app.keys import create
+
+    create(settings_from(given), name, scope, collections, days)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
+@options("data_dir")
+def list_keys(as_json: bool, **given: Any) -> None:
+    """The keys there are, and when each was last used, to ten minutes."""
+    from app.keys import show
+
+    show(settings_from(given), Console(), as_json=as_json)
+
+
+@keys.command("revoke")
+@click.argument("id")
+@options("data_dir")
+def revoke_key(id: str, **given: Any) -> None:
+    """End a key, named by its id, and the sessions that were begun with it.
+
+    Keys are needed even after the last one was revoked.
+    """
+    from app.keys import revoke
+
+    revoke(settings_from(given), id)
+
+
+@keys.command("clear")
+@click.confirmation_option(prompt="Remove every key, so that on loopback none is needed any more?")
+@options("data_dir")
+def clear_keys(**given: Any) -> None:
+    """Remove every key, as if there had never been one."""
+    from app.keys import clear
+
+    clear(settings_from(given))
 
 
 @main.command()
@@ -148,6 +262,12 @@ def demo(once: bool, **given: Any) -> None:
     from app.demo import demo as run
 
     run(settings_from(given), Console(), once=once)
+
+
+def connected(given: dict[str, Any]) -> Client:
+    """A client of the server that is named, with the key that is given."""
+    settings = settings_from(given)
+    return Client(settings.server, settings.sent_key())
 
 
 def logged(given: dict[str, Any]) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -30,11 +31,14 @@ class QueueIsFull(ServerError):
 class Client:
     """The calls that the commands need."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, key: str | None = None) -> None:
         self.server = server.rstrip("/")
         # trust_env off: a proxy of the environment has no business with a server named here
         try:
-            self._http = httpx.Client(base_url=self.server, timeout=SECONDS, trust_env=False)
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            self._http = httpx.Client(base_url=self.server, headers=headers, timeout=SECONDS, trust_env=False)
+        except UnicodeEncodeError:
+            raise ServerError("the API key is none: it has characters that no key has") from None
         except httpx.InvalidURL as error:
             raise ServerError(f"{server} is not an address: {error}") from None
 
@@ -60,6 +64,16 @@ class Client:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             return self._call("POST", "/v1/images/bulk", files=parts, timeout=UPLOAD_SECONDS)
 
+    def urls(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Have the server fetch these; returns the Job. Waits while the server's queue is full."""
+        lines = "".join(json.dumps(item) + "\n" for item in items).encode()
+        headers = {"Content-Type": "application/x-ndjson"}
+        while True:
+            try:
+                return self._call("POST", "/v1/images/ingest", content=lines, headers=headers, timeout=UPLOAD_SECONDS)
+            except QueueIsFull as full:
+                time.sleep(full.seconds)
+
     def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Store up to 1,000 texts."""
         return self._call("POST", "/v1/texts", json={"texts": list(texts)}, timeout=UPLOAD_SECONDS)
@@ -78,19 +92,26 @@ class Client:
                 return
             params["cursor"] = page["next_cursor"]
 
-    def search(self, words: str, k: int, target: str = "images") -> dict[str, Any]:
-        """Search by words."""
-        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target})
+    def search(self, words: str, k: int, target: str = "images", filter: str | None = None) -> dict[str, Any]:
+        """Search by words, among what `filter` (JSON) lets through."""
+        only = {} if filter is None else {"filter": filter}
+        return self._call("GET", "/v1/search", params={"q": words, "k": k, "target": target, **only})
 
-    def search_picture(self, path: Path, k: int, target: str = "images") -> dict[str, Any]:
-        """Search by a picture."""
+    def search_picture(self, path: Path, k: int, target: str = "images", filter: str | None = None) -> dict[str, Any]:
+        """Search by a picture, among what `filter` (JSON) lets through."""
+        only = {} if filter is None else {"filter": filter}
         with open(path, "rb") as file:
             return self._call(
                 "POST",
                 "/v1/search/image",
                 files={"file": (sendable(path.name), file)},
-                data={"k": str(k), "target": target},
+                data={"k": str(k), "target": target, **only},
             )
+
+    def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
+        """Delete the pictures that `filter` lets through, or say in a dry run which they are."""
+        body = {"filter": filter, "dry_run": dry_run}
+        return self._call("POST", "/v1/images/delete", json=body, timeout=UPLOAD_SECONDS)
 
     def stats(self) -> dict[str, Any]:
         """Counts, index and model."""
@@ -134,6 +155,7 @@ def refusal(response: httpx.Response) -> str:
     """A problem+json answer as one line."""
     try:
         problem = response.json()
-        return f"{problem['detail']} ({problem['code']})"
+        hint = "; give it with SIGHTLINE_KEY or --key-file" if problem["code"] == "unauthorized" else ""
+        return f"{problem['detail']} ({problem['code']}){hint}"
     except (ValueError, KeyError, TypeError):
         return f"the server answered {response.status_code}"

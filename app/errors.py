@@ -11,7 +11,9 @@
     │   ├── ImageCorrupt           422 image_corrupt
     │   ├── UnsupportedMediaType   415 unsupported_media_type
     │   ├── ArchiveLimit           422 archive_limit
-    │   └── ArchiveCorrupt         422 archive_corrupt
+    │   ├── ArchiveCorrupt         422 archive_corrupt
+    │   ├── UrlNotAllowed          422 url_not_allowed
+    │   └── UrlUnreachable         422 url_unreachable
     ├── PayloadTooLarge            413 payload_too_large
     ├── Busy                       try again later
     │   ├── QueueFull              429 queue_full
@@ -111,6 +113,18 @@ class ArchiveCorrupt(Rejected):
     """The archive cannot be read."""
 
     code, status, title = "archive_corrupt", 422, "Archive cannot be read"
+
+
+class UrlNotAllowed(Rejected):
+    """The URL leads where this server does not go."""
+
+    code, status, title = "url_not_allowed", 422, "URL not allowed"
+
+
+class UrlUnreachable(Rejected):
+    """The URL gives no picture: its server is away, slow, or says no."""
+
+    code, status, title = "url_unreachable", 422, "URL cannot be fetched"
 
 
 class PayloadTooLarge(SightlineError):

@@ -25,10 +25,12 @@ from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.description import Description
 from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
+from app.gathering import Gathering
 from app.library import Library
 from app.media import Saved, discard
-from app.store import jobs
+from app.store import jobs, origins
 from app.store.jobs import Source
+from app.store.origins import Known
 from app.types import ItemError, ItemStatus, NewImage
 
 log = logging.getLogger(__name__)
@@ -45,13 +47,21 @@ class Member:
     saved: Saved | None = None
     new: NewImage | None = None
     error: ItemError | None = None
+    origin: tuple[str, Known] | None = None  # where it came from, and what to remember of that
 
 
 class Importer:
     """Runs in a thread of its own beside the worker's batches."""
 
     def __init__(
-        self, library: Library, pool: DecodePool, limits: ArchiveLimits, seconds: float, lease: float, attempts: int
+        self,
+        library: Library,
+        pool: DecodePool,
+        limits: ArchiveLimits,
+        seconds: float,
+        lease: float,
+        attempts: int,
+        gathering: Gathering | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
@@ -61,6 +71,7 @@ class Importer:
         self._seconds = seconds
         self._lease = lease
         self._attempts = attempts
+        self._gathering = gathering or Gathering(self._database, self._media, None)
         self._changed = self._database.watch()
 
     def run(self, owner: str, stopping: threading.Event) -> None:
@@ -85,9 +96,10 @@ class Importer:
                 raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
             folder = self._folder(source)
             total = sum(1 for _ in lines(folder))
-            members = (self._check(folder, line) for line in islice(lines(folder), source.imported, None))
+            rest = islice(lines(folder), source.imported, None)
             done = source.imported
-            while chunk := list(islice(members, CHUNK)):
+            while part := list(islice(rest, CHUNK)):
+                chunk = self._members(source, folder, part)
                 done += len(chunk)
                 if not self._commit(owner, source, chunk, done, total - done):
                     self._forget(source)
@@ -95,6 +107,7 @@ class Importer:
                 if stopping.is_set() and done < total:
                     self._give_back(owner, source)
                     return
+                self._gathering.done(folder)
             self._finish(owner, source, None)
         except SightlineError as error:
             if error.retryable:  # a full disk, say: the upload stays, and is tried again
@@ -108,6 +121,12 @@ class Importer:
     def _folder(self, source: Source) -> Path:
         """The folder of members, expanding the archive first if that has not been done."""
         upload = self._media.upload(source.job_id, source.n)
+        if source.origin == "folder":
+            with translated():
+                upload.mkdir(exist_ok=True)
+            if not (upload / "manifest.jsonl").exists():
+                self._gathering.scan(upload, source.name, source.collection)
+            return upload
         if source.kind == "folder":
             return upload
         members = upload.with_name(upload.name + ".members")
@@ -120,6 +139,11 @@ class Importer:
             except CancelledError:
                 raise ArchiveCorrupt("the archive was not read to its end") from None
         return members
+
+    def _members(self, source: Source, folder: Path, part: list[dict[str, Any]]) -> list[Member]:
+        if source.origin is not None:
+            part = self._gathering.bring(folder, part)
+        return [self._check(folder, line) for line in part]
 
     def _check(self, folder: Path, line: dict[str, Any]) -> Member:
         name = str(line["name"])
@@ -134,7 +158,8 @@ class Importer:
                 metadata=line.get("metadata") or {},
                 source=name,
             )
-            return Member(name, saved, self._library.describe(saved, said))
+            origin = (line["origin"], Known(line["tag"], saved.sha256)) if line.get("tag") else None
+            return Member(name, saved, self._library.describe(saved, said), origin=origin)
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
@@ -163,6 +188,8 @@ class Importer:
                 raise
             jobs.add_item(c, job, name, ItemStatus.FAILED, error=ItemError(error.code, error.detail))
             return
+        if member.origin is not None:
+            origins.keep(c, *member.origin)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
 

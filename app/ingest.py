@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from app.client import Client, ServerError
+from app.folders import looks_like_picture
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 BULK_FILES = 500
 BULK_BYTES = 64 << 20
@@ -30,7 +33,7 @@ class Report:
     done: int = 0
     duplicates: int = 0
     failed: int = 0
-    failures: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[dict[str, Any]] = field(default_factory=list)  # the first SHOWN of them
 
 
 def ingest(client: Client, paths: Sequence[str], console: Console) -> int:
@@ -46,18 +49,44 @@ def ingest(client: Client, paths: Sequence[str], console: Console) -> int:
     return 1 if report.failed else 0
 
 
+def ingest_urls(client: Client, listed: Iterable[str], console: Console) -> int:
+    """Have the server fetch what the lines list: URLs, or objects with a `url`; returns the exit status."""
+    items = [item(line) for line in listed if line.strip()]
+    if not items:
+        raise ServerError("the list is empty")
+    report = follow(client, [(lambda: client.urls(items), len(items))], console)
+    show(report, console)
+    return 1 if report.failed else 0
+
+
+def item(line: str) -> dict[str, Any]:
+    """A line of a list of URLs."""
+    if not line.lstrip().startswith("{"):
+        return {"url": line.strip()}
+    try:
+        parsed: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise ServerError(f"this line is not JSON: {plain(line[:80].strip())}") from None
+    return parsed
+
+
 def run(client: Client, bulks: Sequence[Sequence[tuple[str, Path]]], console: Console) -> Report:
     """Send the bulks one after the other, while the server works on those before; show one bar."""
+    return follow(client, [(partial(client.bulk, bulk), len(bulk)) for bulk in bulks], console)
+
+
+def follow(client: Client, begin: Iterable[tuple[Callable[[], dict[str, Any]], int]], console: Console) -> Report:
+    """Begin the jobs one after the other, each with the count of what it brings, and watch them to their ends."""
     report = Report()
     open_jobs: dict[str, dict[str, Any]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         bar = progress.add_task("loading", total=None, rate="")
         began = time.monotonic()
-        waiting = list(bulks)
+        waiting = list(begin)
         while waiting or any(job["state"] in ("queued", "running") for job in open_jobs.values()):
             if waiting:
-                job = client.bulk(waiting.pop(0))
+                job = waiting.pop(0)[0]()
                 open_jobs[job["id"]] = job
             else:
                 time.sleep(POLL_SECONDS)
@@ -65,7 +94,7 @@ def run(client: Client, bulks: Sequence[Sequence[tuple[str, Path]]], console: Co
                 if job["state"] in ("queued", "running"):
                     open_jobs[id] = client.job(id)
             gone = sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
-            total = sum(job["total"] for job in open_jobs.values()) + sum(map(len, waiting))
+            total = sum(job["total"] for job in open_jobs.values()) + sum(count for _, count in waiting)
             rate = gone / max(time.monotonic() - began, 1e-9)
             progress.update(bar, completed=gone, total=total or None, rate=f"{rate:.0f}/s")
     for id, job in open_jobs.items():
@@ -73,7 +102,7 @@ def run(client: Client, bulks: Sequence[Sequence[tuple[str, Path]]], console: Co
         report.duplicates += job["duplicates"]
         report.failed += job["failed"]
         if job["failed"]:
-            report.failures.extend(client.failed_items(id))
+            report.failures.extend(islice(client.failed_items(id), SHOWN - len(report.failures)))
     return report
 
 
@@ -83,12 +112,12 @@ def show(report: Report, console: Console) -> None:
     if not report.failures:
         return
     table = Table("item", "code", "why")
-    for item in report.failures[:SHOWN]:
+    for item in report.failures:
         error = item["error"] or {"code": "", "detail": ""}
         table.add_row(plain(item["name"]), error["code"], plain(error["detail"]))
     console.print(table)
-    if len(report.failures) > SHOWN:
-        console.print(f"and {len(report.failures) - SHOWN} more")
+    if report.failed > len(report.failures):
+        console.print(f"and {report.failed - len(report.failures)} more")
 
 
 def plain(text: str) -> str:
@@ -119,7 +148,7 @@ def found(paths: Iterable[Path]) -> Iterator[tuple[str, Path]]:
 
 def taken(path: Path) -> bool:
     """Whether a file of a folder looks like something to load."""
-    return path.suffix.lower() in PICTURES or path.name.lower().endswith(ARCHIVES)
+    return looks_like_picture(path.name) or path.name.lower().endswith(ARCHIVES)
 
 
 def hidden(path: Path) -> bool:

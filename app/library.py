@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,17 @@ from app.decode.formats import read_header
 from app.decode.limits import PictureLimits
 from app.description import Bounds, Description, check, check_id, check_metadata, check_text
 from app.errors import BlobMissing, NotFound, QueueFull, translated
+from app.filter import Filter
 from app.media import Media, Saved, discard, older, sync_folder
-from app.store import collections, embeddings, images, jobs, steering, texts
+from app.store import collections, embeddings, filters, images, jobs, steering, texts
 from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
 from app.types import Contents, Image, ItemError, ItemStatus, Job, JobItem, JobState, Metadata, NewImage, Text
 
 STEP = 500  # items of a job that one commit changes
+DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
+EXAMPLES = 5  # pictures shown of those that would be deleted
 COUNT_SECONDS = 0.5  # how old the count of waiting pictures may be
 
 
@@ -135,6 +138,37 @@ class Library:
 
         return self.database.write(work)
 
+    def add_urls(self, collection: str, folder: Path, count: int) -> Job:
+        """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
+        self.require_room()
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "urls")
+            jobs.add_source(c, id, 0, "folder", "", count, "urls")
+            with translated():
+                folder.replace(self.media.upload(id, 0))
+            sync_folder(self.media.incoming)
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self.database.write(work)
+
+    def add_folder(self, collection: str, folder: Path) -> Job:
+        """Take a folder of this machine, all of it or what is new; a worker reads it."""
+        self.require_room()
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "folder")
+            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self.database.write(work)
+
     def get(self, collection: str, id: str) -> Image:
         """The picture of this id."""
         image = self.database.read(lambda c: images.get(c, collection, id))
@@ -142,12 +176,15 @@ class Library:
             raise NotFound(f"there is no picture {id!r} in {collection!r}")
         return image
 
-    def page(self, collection: str, limit: int, before: int | None) -> list[Image]:
-        """Up to `limit` pictures, newest first, with keys below `before`."""
+    def page(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
+        """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 
         def work(c: apsw.Connection) -> list[Image]:
             require_collection(c, collection)
-            return images.page(c, collection, limit, before)
+            if filter is None:
+                return images.page(c, collection, limit, before)
+            found = images.by_keys(c, filters.newest(c, collection, filter, limit, before))
+            return [found[key] for key in sorted(found, reverse=True)]
 
         return self.database.read(work)
 
@@ -174,12 +211,41 @@ class Library:
             image = images.get(c, collection, id)
             if image is None:
                 raise NotFound(f"there is no picture {id!r} in {collection!r}")
-            embeddings.remove(c, "images", image.key)
-            jobs.item_failed(c, image.key, ItemError("not_found", "deleted before it was processed"))
-            images.delete(c, image.key)
+            remove_row(c, image)
             return image.sha256
 
         self._drop_file(self.database.write(work))
+
+    def matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
+        """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
+
+        def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
+            require_collection(c, collection)
+            keys = filters.keys(c, collection, filter)
+            found = images.by_keys(c, keys[-EXAMPLES:])
+            return keys, [found[key] for key in sorted(found, reverse=True)]
+
+        return self.database.read(work)
+
+    def delete_matching(self, collection: str, filter: Filter, keys: Sequence[int]) -> int:
+        """Remove the pictures of `keys` that `filter` lets through to this moment, a few in a transaction.
+
+        Returns how many; each of them is found no more as soon as its transaction is through.
+        """
+        deleted = 0
+        for start in range(0, len(keys), DELETED):
+            some = keys[start : start + DELETED]
+
+            def work(c: apsw.Connection, some: Sequence[int] = some) -> list[str]:
+                gone = images.by_keys(c, filters.passing(c, collection, filter, some))
+                for image in gone.values():
+                    remove_row(c, image)
+                return [image.sha256 for image in gone.values()]
+
+            digests = self.database.write(work)
+            deleted += len(digests)
+            self._drop_files(digests)
+        return deleted
 
     def file(self, collection: str, id: str) -> tuple[Image, Path]:
         """A picture and the path of its bytes. Raises BlobMissing when the file is gone."""
@@ -227,9 +293,9 @@ class Library:
         discard(upload)
         discard(upload.with_name(upload.name + ".members"))
 
-    def recent_jobs(self, limit: int) -> list[Job]:
-        """The newest jobs first."""
-        return self.database.read(lambda c: jobs.recent(c, limit))
+    def recent_jobs(self, limit: int, among: Set[str] | None = None) -> list[Job]:
+        """The newest jobs first, of all collections or `among` these."""
+        return self.database.read(lambda c: jobs.recent(c, limit, among))
 
     def job_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers."""
@@ -312,9 +378,15 @@ class Library:
         return removed
 
     def _drop_file(self, sha256: str) -> None:
+        self._drop_files([sha256])
+
+    def _drop_files(self, digests: Sequence[str]) -> None:
+        """Remove the files that no row uses any more."""
+
         def work(c: apsw.Connection) -> None:
-            if images.uses(c, sha256) == 0:
-                self.media.delete(sha256)
+            for sha256 in digests:
+                if images.uses(c, sha256) == 0:
+                    self.media.delete(sha256)
 
         self.database.write(work)
 
@@ -325,6 +397,13 @@ def require_collection(c: apsw.Connection, name: str) -> Collection:
     if collection is None:
         raise NotFound(f"there is no collection {name!r}")
     return collection
+
+
+def remove_row(c: apsw.Connection, image: Image) -> None:
+    """Remove a picture's row, its vector, and its place in a job."""
+    embeddings.remove(c, "images", image.key)
+    jobs.item_failed(c, image.key, ItemError("not_found", "deleted before it was processed"))
+    images.delete(c, image.key)
 
 
 def contents(c: apsw.Connection, collection: Collection) -> Contents:

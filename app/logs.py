@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 import structlog
+
+KEY = re.compile(r"\bsl_[0-9a-f]{12}_[\w-]+")
+
+
+class Redacted(structlog.stdlib.ProcessorFormatter):
+    """Leaves API keys out of whatever is written: none should get here, but a caller may put one into an address."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return KEY.sub("sl_…", super().format(record))
 
 
 def configure(level: str, *, json: bool) -> None:
@@ -23,7 +33,7 @@ def configure(level: str, *, json: bool) -> None:
         plain = structlog.dev.plain_traceback
         final += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler()
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
+    handler.setFormatter(Redacted(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # libraries speak only when something is wrong

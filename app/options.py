@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from app.errors import StartupError
 from app.settings import Settings
@@ -15,7 +15,10 @@ from app.settings import Settings
 F = TypeVar("F", bound=Callable[..., Any])
 
 PATH = click.Path(path_type=Path)
-TYPES: dict[Any, Any] = {int: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH}
+TYPES: dict[Any, Any] = {
+    **{int: click.INT, float: click.FLOAT, str: click.STRING, Path: PATH, Path | None: PATH},
+    SecretStr | None: click.STRING,
+}
 
 
 def options(*names: str) -> Callable[[F], F]:

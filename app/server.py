@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from app.api import create_app
+from app.api.deadlines import protocol_of
 from app.encoder.models import locate
 from app.errors import StartupError
 from app.service import Service
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 2048
 WATCH_SECONDS = 0.2
+SPARE_FILES = 512  # for everything that is no connection
 
 
 class Server(uvicorn.Server):
@@ -40,6 +43,8 @@ def serve(settings: Settings) -> None:
     service = Service(settings, located)
     try:
         with bind(settings.host, settings.port) as listener:
+            require_keys(service, listener)
+            open_files(settings.max_connections)
             asyncio.run(_serve(service, listener))
     finally:
         service.close()
@@ -68,16 +73,36 @@ def on_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
+def require_keys(service: Service, listener: socket.socket) -> None:
+    """Raise StartupError when others than this machine would come in without a key."""
+    settings = service.settings
+    if not (on_loopback(listener) or settings.insecure or service.access.needed()):
+        raise StartupError(
+            f"others could reach {settings.host} and there is no API key: make one with `sightline keys create NAME"
+            f" --scope admin --data-dir {settings.data_dir}`, or serve with --insecure"
+        )
+
+
+def open_files(connections: int) -> None:
+    """Let this process have a file for every connection that it may hold, as far as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == -1 else min(wanted, hard), hard))
+
+
 async def _serve(service: Service, listener: socket.socket) -> None:
     settings = service.settings
     server = Server(
         uvicorn.Config(
-            create_app(service),
+            create_app(service, alone=on_loopback(listener)),
+            http=protocol_of(settings),
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=5,
+            timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]
             timeout_graceful_shutdown=round(settings.drain_seconds),
         )
     )
@@ -85,8 +110,8 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if not on_loopback(listener):
-        log.warning("no password is asked for: whoever reaches %s can read, add and delete everything", address)
+    if not (on_loopback(listener) or service.access.needed()):
+        log.warning("no key is asked for: whoever reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_watch(service, server))
     working = asyncio.create_task(Supervisor(settings).run())
 

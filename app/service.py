@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import apsw
 import numpy as np
 
+from app.access import Access
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -23,11 +25,17 @@ from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import ModelUnavailable, NotFound, SightlineError, StartupError
-from app.indexes import Indexes
+from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError
+from app.fetch.addresses import Policy
+from app.fetch.fetcher import Fetcher, FetchLimits
+from app.folders import Roots
+from app.gathering import Gathering
+from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
+from app.meters import Meters
 from app.owner import DataLock
+from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
 from app.store import collections, embeddings, images, jobs, leases, steering, texts
@@ -37,6 +45,7 @@ from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, 
 log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
+ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
 SWEEP_GRACE = 3600.0
 
 
@@ -74,6 +83,35 @@ def picture_limits(settings: Settings) -> PictureLimits:
 def archive_limits(settings: Settings) -> ArchiveLimits:
     """The limits of an archive."""
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
+
+
+def open_roots(settings: Settings) -> Roots:
+    """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
+    try:
+        return Roots.of(settings.folders)
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+
+
+def open_gathering(settings: Settings, library: Library) -> Gathering:
+    """What brings pictures by URL and from folders of this machine."""
+    fetcher, roots = open_fetcher(settings), open_roots(settings)
+    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+
+
+def open_fetcher(settings: Settings) -> Fetcher | None:
+    """What fetches pictures by URL; None where that is not allowed."""
+    if not settings.fetch:
+        return None
+    return Fetcher(open_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+
+
+def open_policy(settings: Settings) -> Policy:
+    """Which addresses URLs may lead to. Raises StartupError for networks that are none."""
+    try:
+        return Policy([text for text in settings.fetch_also.split(",") if text.strip()])
+    except ValueError as error:
+        raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
 
 
 def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
@@ -145,7 +183,11 @@ class Service:
         self.settings = settings
         self._located = located
         self._engine: Engine | None = None
+        self._remote = engine_at(settings.index, settings.index_token)
+        self._waiting: str | None = None
         self.fatal: SightlineError | None = None
+        self.roots = open_roots(settings)
+        open_policy(settings)  # what is wrong with it should not be told by the first worker
         self._lock = lock(settings)
         try:
             self.library = open_library(settings)
@@ -154,6 +196,9 @@ class Service:
             self._lock.close()
             raise
         self.database = self.library.database
+        self.meters = Meters()
+        self.sampler = Sampler(settings.recall_target, self._busy)
+        self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
         self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         self._closing = threading.Event()
@@ -166,6 +211,7 @@ class Service:
             log.warning("attempts not forgotten: %s", error.detail)
         self._loading.start()
         self._sweeping.start()
+        self.sampler.start()
 
     def close(self) -> None:
         """Close everything; what was acknowledged is safe long before."""
@@ -173,10 +219,13 @@ class Service:
         for thread in (self._loading, self._sweeping):
             if thread.is_alive():
                 thread.join()
+        self.sampler.close()
         if (engine := self._engine) is not None:
             self._engine = None
             engine.batcher.close()
             engine.indexes.close()
+        if self._remote is not None:
+            self._remote.close()
         self.pool.close()
         self.database.close()
         self._lock.close()
@@ -190,15 +239,23 @@ class Service:
 
     @property
     def searcher(self) -> Searcher:
-        """Raises ModelUnavailable while the model is loading or the indexes are behind."""
-        if reasons := self.ready():
+        """Raises ModelUnavailable while the model is loading or the indexes are behind, Overloaded while an engine that
+        was never reached is away."""
+        if self._waiting is not None:
+            raise Overloaded(self._waiting)
+        if reasons := self._stopped():
             raise ModelUnavailable("; ".join(reasons))
         return self.engine.searcher
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
+        return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
+
+    def _stopped(self) -> list[str]:
+        """Why no search can even be tried."""
         if self._engine is None:
-            return [self.fatal.detail if self.fatal else f"the model {self.settings.model} is still loading"]
+            loading = self._waiting or f"the model {self.settings.model} is still loading"
+            return [self.fatal.detail if self.fatal else loading]
         reasons = []
         if not self._engine.batcher.alive():
             reasons.append("the encoder has stopped")
@@ -233,7 +290,7 @@ class Service:
             "collection": collection,
             "images": {**counted, "total": sum(counted.values())},
             "texts": text_count,
-            "index": None if self._engine is None else self._engine.indexes.stats(collection),
+            "index": self._index_stats(collection),
             "model": self.model(),
         }
 
@@ -253,6 +310,20 @@ class Service:
             "runtime": encoder.runtime,
         }
 
+    def _index_stats(self, collection: str) -> dict[str, Any] | None:
+        if self._engine is None:
+            return None
+        told: dict[str, Any] = self._engine.indexes.stats(collection)
+        for target in TARGETS:
+            if target in told:
+                recall = self.sampler.recall((collection, target))
+                told[target]["recall"] = asdict(recall) if recall else None
+        return told
+
+    def _busy(self) -> bool:
+        """Whether somebody waits for the answer of a search."""
+        return self._engine is not None and self._engine.searcher.running > 0
+
     def _sweep(self) -> None:
         """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
         picture."""
@@ -268,6 +339,21 @@ class Service:
         except (SightlineError, OSError) as error:
             log.warning("not swept: %s", error)
 
+    def _open(self, indexes: Indexes) -> None:
+        """Open the indexes; as long as their engine is away, again and again."""
+        while True:
+            try:
+                indexes.open(DEFAULT_COLLECTION)
+                self._waiting = None
+                return
+            except Overloaded as error:
+                if self._waiting is None:
+                    log.warning("%s; searches wait for it, pictures are taken in", error.detail)
+                self._waiting = error.detail
+            if self._closing.wait(ENGINE_SECONDS):
+                indexes.close()
+                raise Stopped
+
     def _load(self) -> None:
         try:
             settings = self.settings
@@ -281,9 +367,9 @@ class Service:
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
-            indexes = Indexes(self.database, space, settings.data_dir / "snapshots")
-            indexes.open(DEFAULT_COLLECTION)
-            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use)
+            indexes = Indexes(self.database, space, settings.data_dir / "snapshots", self._remote)
+            self._open(indexes)
+            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:

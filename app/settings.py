@@ -9,8 +9,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import StartupError
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -23,6 +25,23 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
+    insecure: bool = Field(False, description="Serve others than this machine although there are no API keys.")
+    allowed_hosts: str = Field(
+        "", description="Further names, with commas between, that a server without keys on loopback goes by."
+    )
+    rate_limit: str = Field(
+        "", description="Most requests of one key or address, as 600/minute or 20/second; empty is no limit."
+    )
+    header_seconds: float = Field(10.0, gt=0, description="How long a client may take to send a request's headers.")
+    body_seconds: float = Field(
+        60.0, gt=0, description="How long a client may take over a body, unless it keeps to body_rate."
+    )
+    body_rate: int = Field(1024, ge=0, description="Least bytes a second of a body, over body_seconds each.")
+    idle_seconds: float = Field(5.0, gt=0, description="How long a connection may stay open with no request on it.")
+    write_seconds: float = Field(30.0, gt=0, description="How long a client may stop reading an answer.")
+    max_connections: int = Field(8192, ge=1, description="Most open connections; more are closed at once.")
+    key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
+    key_file: Path | None = Field(None, description="File that holds the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")
     data_dir: Path = Field(Path("data"), description="Folder that holds everything the service keeps.")
     models_dir: Path | None = Field(
@@ -32,6 +51,16 @@ class Settings(BaseSettings):
     model: str = Field(
         "starter",
         description="Encoder: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
+    )
+    index: str = Field(
+        "local",
+        description="Where vectors are searched: local, milvus://HOST[:PORT][/DATABASE] (milvus+tls:// with TLS), or"
+        " milvus:FILE.db for Milvus Lite.",
+    )
+    index_token: str = Field(
+        "",
+        repr=False,
+        description="USER:PASSWORD or a token, for the engine that index names. No command has this as an option.",
     )
     precision: str = Field(
         "auto",
@@ -74,6 +103,21 @@ class Settings(BaseSettings):
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
+    recall_target: float = Field(
+        0.99,
+        ge=0,
+        le=1,
+        description="Measured recall@10 below which an approximate index looks harder; 0 measures alone.",
+    )
+    fetch: bool = Field(False, description="Take pictures by URL, from public addresses only.")
+    fetch_also: str = Field(
+        "", description="Addresses and networks, separated by commas, that URLs may lead to though they are not public."
+    )
+    fetch_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for fetching one picture by URL.")
+    folders: str = Field(
+        "", description="Folders of this machine, separated by colons, that pictures may be taken from by their path."
+    )
+    max_urls: int = Field(1_000_000, ge=1, description="Most URLs of one request.")
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")
     archive_seconds: float = Field(300.0, gt=0, description="Wall-clock limit for expanding one archive.")
@@ -87,6 +131,17 @@ class Settings(BaseSettings):
         """The folder of downloaded and compiled models."""
         return self.data_dir / "models" if self.models_dir is None else self.models_dir
 
+    def sent_key(self) -> str | None:
+        """The API key of a client: `key`, or what stands in `key_file`. Raises StartupError if it cannot be read."""
+        if self.key is not None:
+            return self.key.get_secret_value().strip() or None
+        if self.key_file is None:
+            return None
+        try:
+            return self.key_file.read_text("utf-8").strip() or None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StartupError(f"the key file {self.key_file} cannot be read: {error}") from None
+
     def decoders_for(self, device: str) -> int:
         """Decode children of a process whose encoder runs on `device`: a GPU is fed by all cores but the worker's."""
         return self.decoders or (min(64, max(2, cores() - 1)) if device.startswith("cuda") else 2)
@@ -99,7 +154,7 @@ class Settings(BaseSettings):
         """These settings as environment variables, for a child process."""
         return {
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
-            for name, value in self.model_dump(exclude_none=True).items()
+            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file"}).items()
         }
 
 

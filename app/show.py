@@ -21,6 +21,19 @@ def show_hits(found: dict[str, Any], console: Console) -> None:
     console.print(f"{len(found['hits'])} of {found['searched']} {found['target']} in {took:.1f} ms")
 
 
+def show_matching(meant: dict[str, Any], console: Console) -> None:
+    """How many pictures a filter lets through, and a few of them."""
+    count = meant["matched"]
+    console.print(f"{count} picture matches" if count == 1 else f"{count} pictures match")
+    if meant["examples"]:
+        table = Table("id", "added", "what")
+        for image in meant["examples"]:
+            table.add_row(image["id"], image["created_at"], plain(str(image["caption"] or image["source"] or "")))
+        console.print(table)
+        if count > len(meant["examples"]):
+            console.print(f"and {count - len(meant['examples'])} more")
+
+
 def words_of(hit: dict[str, Any]) -> str:
     """The words that go with a hit: the text, or the picture's caption or source."""
     if hit["text"] is not None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Literal
 
 Metadata = Mapping[str, Any]
@@ -202,3 +202,27 @@ class Hit:
     score: float
     image: Image | None = None
     text: Text | None = None
+
+
+class Right(IntEnum):
+    """What a caller may do; each includes those before it."""
+
+    OPEN = 0
+    SEARCH = 1
+    WRITE = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An API key as it is kept: the hash of its secret, and what it allows. `collections` is None for all of them."""
+
+    id: str
+    name: str
+    hash: bytes = field(repr=False)
+    right: Right
+    collections: frozenset[str] | None
+    created_at: str
+    expires_at: str | None = None
+    revoked_at: str | None = None
+    last_used_at: str | None = None

@@ -11,7 +11,7 @@ from app.encoder.models import load
 from app.errors import StartupError
 from app.importer import Importer
 from app.process import die_with
-from app.service import archive_limits, check_golden, check_space, open_library, open_pool
+from app.service import archive_limits, check_golden, check_space, open_gathering, open_library, open_pool
 from app.settings import Settings
 from app.worker import Options, Worker
 
@@ -57,6 +57,7 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.archive_seconds,
                 settings.lease_seconds,
                 settings.max_attempts,
+                open_gathering(settings, library),
             )
             options = Options(
                 settings.batch_for(encoder.device),

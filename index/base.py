@@ -146,6 +146,12 @@ class Base:
         return cls(manifest, facts, ids, order, codes, _Vectors(files[VECTORS], n, d, hashes))
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory, the mapped vectors left out."""
+        codes = next(file.size for file in self.manifest.files if file.name == CODES)
+        return codes + self._ids.nbytes + self._order.nbytes + self._vectors.nbytes
+
+    @property
     def damage(self) -> str | None:
         """What was found broken; from then on every search raises BaseDamaged."""
         return self._vectors.damage
@@ -252,6 +258,11 @@ class _Vectors:
         self._hashes = hashes
         self._sound = np.zeros(len(hashes), np.bool_)
         self.whole = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory: hashes and what was checked, not what is mapped."""
+        return self._hashes.nbytes + self._sound.nbytes
 
     def take(self, rows: Rows) -> Halves:
         """Copies of `rows`."""

@@ -4,6 +4,8 @@
     ├── InvalidVector     (ValueError)  wrong shape or dtype, not finite, zero, or not of unit length
     ├── InvalidId         (ValueError)  wrong shape or dtype, or negative: -1 is the padding of an answer
     ├── IndexClosed                     the index was used after close()
+    ├── EngineUnavailable               the engine that holds the index is away, silent or refuses: try again later
+    │   └── EngineEmptied               it answers, but what the index put into it is no longer there
     ├── LogInvalid                      `read` handed over entries that are not in rising order of seq
     ├── BaseDamaged                     a vector on disk is not what was written: open the index anew
     └── SnapshotInvalid                 a snapshot is damaged, foreign or of another version: rebuild
@@ -29,6 +31,14 @@ class InvalidId(VectorIndexError, ValueError):
 
 class IndexClosed(VectorIndexError):
     """The index was closed; its memory is gone."""
+
+
+class EngineUnavailable(VectorIndexError):
+    """The engine beyond this machine cannot be asked now. Nothing is known of what a mutation under way did."""
+
+
+class EngineEmptied(EngineUnavailable):
+    """The engine was restored or emptied behind our back: no answer until the log has been applied to it anew."""
 
 
 class LogInvalid(VectorIndexError):

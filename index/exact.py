@@ -34,6 +34,8 @@ BATCH_SCORES = 16 << 20
 DEAD_SHARE, DEAD_FREE = 0.25, 1024
 """Rows are swept when more than a quarter, and more than these, are dead: constant cost per mutation."""
 GROWTH = 1.5
+ID_BYTES = 100
+"""What the dictionary keeps for an id: an entry and two numbers."""
 FEW = 8
 """A selection of at most one row in so many is copied before it is compared."""
 WRITE_ROWS = 4096
@@ -109,6 +111,12 @@ class ExactIndex:
     def ntotal(self) -> int:
         """How many ids are inside."""
         return self._current().ntotal
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory: rows, dead ones too, and a little for each id. Room to grow takes none until it is used."""
+        view = self._current()
+        return view.n * (4 * self._d + 8) + view.dead.nbytes + ID_BYTES * view.ntotal
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
         """Store `vectors` [n, d] under `ids` [n]; a known id is replaced, of one id twice the last counts.

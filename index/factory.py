@@ -9,10 +9,15 @@ from typing import Generic, TypeVar
 
 from index import snapshot
 from index.base import Base
+from index.engine import Address, Engine
 from index.errors import SnapshotInvalid, SnapshotMissing
 from index.exact import ExactIndex
+from index.follower import Tend
 from index.live import LiveIndex
+from index.milvus import MilvusIndex
 from index.protocol import Frozen, VectorIndex
+from index.reconcile import Reconciler
+from index.table import collection_of
 from index.types import Manifest
 
 KINDS = ("exact", "live")
@@ -27,7 +32,8 @@ class IndexConfig:
 
     `name` says which one it is among those of an installation (say "default/images"), `space` is the
     fingerprint of the embedding space, `d` the width of its vectors. `folder` holds the snapshots of this one
-    index; None keeps none.
+    index; None keeps none. With `engine` the index is there instead, in a collection named after `owner` (which
+    tells installations apart that share an engine), `name` and `space`.
     """
 
     name: str
@@ -35,6 +41,8 @@ class IndexConfig:
     d: int
     folder: Path | None = None
     kind: str = "exact"
+    engine: Engine | None = None
+    owner: str = ""
 
     @property
     def bases(self) -> Path | None:
@@ -57,14 +65,23 @@ class OpenedIndex(Generic[Opened]):
     applied_seq: int
     refused: str | None
     freeze: Freeze | None
+    tend: Tend | None = None
+
+
+def open_engine(where: str, token: str = "") -> Engine | None:
+    """The engine that `where` names, not yet connected; None for "local". Raises ValueError, which says why."""
+    return None if where == "local" else Engine(Address.parse(where, token))
 
 
 def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[VectorIndex]:
     """The index of the snapshot if that is whole and fits `config`, else an empty one at log entry 0.
 
     `head` is the log's last seq: a snapshot ahead of it is of another log (one restored from a backup, say)
-    and refused. A refused snapshot stays on disk until the next save. Raises ValueError for an unknown kind.
+    and refused. A refused snapshot stays on disk until the next save. Raises ValueError for an unknown kind,
+    and EngineUnavailable where there is an engine that cannot be asked.
     """
+    if config.engine is not None:
+        return _open_remote(config, config.engine, head)
     if config.kind not in KINDS:
         raise ValueError(f"index kind {config.kind!r} is unknown, expected one of {sorted(KINDS)}")
     if config.kind == "live":
@@ -72,6 +89,21 @@ def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[V
     exact, applied_seq, refused = _load(ExactIndex, config.folder, config, head)
     exact = exact or ExactIndex(config.d)
     return OpenedIndex(exact, applied_seq, refused, _freezer(exact.freeze, config))
+
+
+def _open_remote(config: IndexConfig, engine: Engine, head: int | None) -> OpenedIndex[VectorIndex]:
+    """What the engine keeps is the snapshot; where it cannot be all, searches wait until it was compared."""
+    about = f"Sightline, {config.name} of {config.owner}, space {config.space}"
+    index = MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d, about)
+    kept = index.open()
+    applied_seq, refused = kept.seq, None
+    if head is not None and kept.seq > head:
+        applied_seq, refused = 0, f"applied_seq is {kept.seq}, but the log ends at {head}"
+    elif head is not None and abs(index.ntotal - kept.ntotal) > head - kept.seq:
+        refused = f"the engine has {index.ntotal} vectors, of {kept.ntotal} at {kept.seq}"
+    index.whole = refused is None
+    reconciler = Reconciler(index, config.name)
+    return OpenedIndex(index, applied_seq, refused, lambda seq: lambda: index.keep(seq), reconciler.tend)
 
 
 def open_live(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[LiveIndex]:

@@ -24,6 +24,7 @@ from index.vectors import unit_rows
 log = logging.getLogger(__name__)
 
 Read = Callable[[int, int], Sequence[LogEntry]]
+Tend = Callable[[Read, int], bool]
 
 BATCH = 4096
 """Entries read at once; at 512 dimensions 8 MiB."""
@@ -41,6 +42,8 @@ class Follower:
     follower's thread only. `head()` returns the log's last seq, on the thread that asks for `lag`.
     `poll` and `poll_idle` are seconds between two looks, just after a change and when long idle.
     `freeze(applied_seq)` captures the index and returns the function that saves it (see `open_index`).
+    `tend(read, applied_seq)`, called on the follower's thread after each look, does a short piece of the index's
+    own upkeep and returns whether there is more to do at once; what it raises is tried again like the rest.
 
     Nothing else may mutate the index.
     """
@@ -55,6 +58,7 @@ class Follower:
         name: str = "index",
         changed: Callable[[], int] | None = None,
         freeze: Callable[[int], Callable[[], None] | None] | None = None,
+        tend: Tend | None = None,
         policy: SnapshotPolicy | None = None,
         poll: float = 0.005,
         poll_idle: float = 0.05,
@@ -64,6 +68,7 @@ class Follower:
         self._read = read
         self._head = head
         self._changed = changed
+        self._tend = tend
         self._poll, self._poll_idle = poll, poll_idle
         self._batch = batch
         self._name = name
@@ -155,6 +160,7 @@ class Follower:
         while not self._closing:
             try:
                 delay = self._poll if self._step() else min(delay * SLOWER, self._poll_idle)
+                more = self._tend is not None and self._tend(self._read, self._applied_seq)
             except Exception as error:
                 if self._error is None or retry >= RETRY_LAST:
                     log.warning("follower %s: retry in %.2g s", self._name, retry, exc_info=True)
@@ -165,7 +171,8 @@ class Follower:
             self._error, retry = None, RETRY_FIRST
             if self._saver:
                 self._saver.offer(self._applied_seq, self._index.ntotal)
-            self._pause(delay)
+            if not more:
+                self._pause(delay)
 
     def _pause(self, seconds: float) -> None:
         # Asked again here because _step may have cleared the wake-up that close() sent.

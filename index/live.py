@@ -115,6 +115,12 @@ class LiveIndex:
         return self._current().ntotal
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of memory: the tail, and of the base what is not mapped."""
+        moment = self._current()
+        return self._tail.nbytes + moment.alive.nbytes + (moment.base.nbytes if moment.base else 0)
+
+    @property
     def effort(self) -> int:
         """How often the probes and the depth that a search is done with were doubled; 0: as calibrated."""
         return self._effort
@@ -124,9 +130,20 @@ class LiveIndex:
         self._effort = min(max(effort, 0), MOST_EFFORT)
 
     @property
+    def exact(self) -> bool:
+        """Whether every vector is compared now, because there is no base. Can be asked of a closed one, too."""
+        moment = self._moment
+        return moment is None or moment.base is None
+
+    @property
     def base(self) -> Base | None:
         """The base that answers now."""
         return self._current().base
+
+    @property
+    def kind(self) -> str:
+        """What searches it now: "exact", or "base+tail"."""
+        return self.facts().kind
 
     def facts(self) -> LiveFacts:
         """What it consists of."""

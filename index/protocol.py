@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from index.idset import IdSet
 from index.types import Embeddings, Ids, Manifest, Scores
@@ -30,8 +30,11 @@ class VectorIndex(Protocol):
     """Vectors by id, searched by inner product. Any thread may call any method at any time.
 
     A mutation is seen whole or not at all, and by every search that begins after it returned.
-    `d` is the width of a vector, `ntotal` the count of ids now inside.
+    `d` is the width of a vector, `ntotal` the count of ids now inside, `kind` names what searches them.
     """
+
+    @property
+    def kind(self) -> str: ...
 
     @property
     def d(self) -> int: ...
@@ -64,6 +67,40 @@ class VectorIndex(Protocol):
         ...
 
 
+@runtime_checkable
+class Adjustable(Protocol):
+    """What an approximate index can do besides: look harder.
+
+    `effort` 0 is what was measured as enough when it was built; each step doubles the probes and the depth of the
+    second comparison, up to all there are. `exact`: whether it finds everything now, whatever the effort.
+    """
+
+    @property
+    def effort(self) -> int: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    def set_effort(self, effort: int) -> None:
+        """Search with this effort from now on; what is out of bounds becomes the nearest bound."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """An index that is searched elsewhere, and may be out of reach."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why searches cannot be answered now; None when they can, as far as is known."""
+        ...
+
+    @property
+    def ghosts(self) -> int:
+        """How many vectors were found there that nobody had put there, and removed."""
+        ...
+
+
 class Sink(Protocol):
     """Where the bytes of one file go."""
 
@@ -85,8 +122,6 @@ class Frozen:
 
 class Freezable(VectorIndex, Protocol):
     """An index that can be kept in a snapshot."""
-
-    kind: str
 
     def freeze(self) -> Frozen:
         """The contents now, in time that does not grow with them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from app.decode.limits import PictureLimits
 from app.library import Library
 from app.media import Media
 from app.store.database import Database
+from index.engine import Address, Engine
+from tests.index.proxy import Proxy
 from tests.servers import RunningServer
 
 MODELS = pytest.StashKey[str]()
@@ -23,6 +27,9 @@ UNMEASURED = [Path(__file__).parent / name for name in ("acceptance", "docs", "b
 
 def pytest_configure(config: pytest.Config) -> None:
     """All servers of a run share the models that one of them has compiled; the run's own process makes the folder."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores Ctrl-C, and so would every process that the tests start and interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         config.stash[MODELS] = os.environ["SIGHTLINE_MODELS_DIR"] = tempfile.mkdtemp(prefix="sightline-models-")
 
@@ -64,3 +71,22 @@ def own_server(tmp_path: Path) -> Iterator[RunningServer]:
     """A server of this test alone."""
     with RunningServer(tmp_path / "data") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Milvus Lite, one for all tests. Skips where the extra `milvus` is not installed."""
+    for package in ("pymilvus", "milvus_lite"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    engine = Engine(Address.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def proxy(lite: Engine) -> Iterator[Proxy]:
+    """A network before Milvus Lite."""
+    lite.call("list_collections", 10)
+    with Proxy(int(lite._client._config.address.rpartition(":")[2])) as proxy:
+        yield proxy

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Security
 from fastapi.responses import FileResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import collections, demo, errors, images, jobs, search, system, texts
+from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, system, texts
+from app.api.gate import Gate, confirmed
 from app.api.metrics import Metrics
 from app.api.middleware import Envelope
 from app.api.threads import Lanes
@@ -19,17 +21,18 @@ from app.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
 OVERHEAD = 1 << 20  # of a multipart body beside its file
+KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
 class Application(FastAPI):
     """FastAPI inside the envelope, so that what it answers by itself (413, 500) leaves in our shape too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(super().build_middleware_stack(), self.state.metrics)
+        return Envelope(super().build_middleware_stack(), self.state.metrics, self.state.gate)
 
 
-def create_app(service: Service) -> FastAPI:
-    """The application of one service; the service is opened and closed by the caller."""
+def create_app(service: Service, *, alone: bool = True) -> FastAPI:
+    """The application of one service, which the caller opens and closes; `alone` when only this machine reaches it."""
     settings = service.settings
     app = Application(
         title="Sightline",
@@ -39,17 +42,22 @@ def create_app(service: Service) -> FastAPI:
         max_body_size=settings.max_json_bytes,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the gate knows every address that there is
+        dependencies=[Depends(confirmed), Security(HTTPBearer(auto_error=False)), Security(KEY_HEADER)],
         servers=[{"url": "."}],  # where the description itself lies, below a proxy's prefix too
     )
     app.state.service = service
     app.state.lanes = Lanes(settings.max_concurrent_queries)
     app.state.metrics = Metrics(service)
+    app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
+    app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)
     app.include_router(images.uploads, max_body_size=one_picture)
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
-    for module in (images, jobs, demo, texts, search, collections, system):
+    app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
+    for module in (images, jobs, demo, texts, search, collections, session, system):
         app.include_router(module.router)
     add_page(app)
     errors.install(app)

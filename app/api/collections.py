@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.depends import LanesDep, ServiceDep, checked_collection
+from app.api.depends import LanesDep, ServiceDep, checked_collection, granted
 from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut
 from app.errors import Validation
 from app.types import Contents
@@ -18,7 +18,7 @@ ONLY_ONE = "this version keeps the collection 'default' alone; it can be neither
 async def list_collections(service: ServiceDep, lanes: LanesDep) -> CollectionsOut:
     """Every collection with its counts and space."""
     found = await lanes.reads.run(service.library.collections)
-    return CollectionsOut(collections=[described(contents) for contents in found])
+    return CollectionsOut(collections=[described(contents) for contents in found if granted(contents.name)])
 
 
 @router.post("", status_code=201)
@@ -36,6 +36,7 @@ async def get_collection(service: ServiceDep, lanes: LanesDep, name: str) -> Col
 @router.delete("/{name}", status_code=204)
 async def delete_collection(name: str) -> None:
     """Not offered yet."""
+    checked_collection(name)
     raise Validation(ONLY_ONE)
 
 

@@ -6,17 +6,22 @@ import base64
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
 from app.api.threads import Lanes
-from app.errors import BadRequest, Validation
+from app.errors import BadRequest, NotFound, Validation
+from app.filter import Filter
+from app.grammar import read_filter
 from app.service import Service
-from app.types import DEFAULT_COLLECTION
+from app.types import DEFAULT_COLLECTION, Target
 
 COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
+# The collections that this request's key is bound to; None for all. The gate sets it anew for every request.
+GRANTED: ContextVar[frozenset[str] | None] = ContextVar("granted", default=None)
 
 
 def _service(request: Request) -> Service:
@@ -37,31 +42,35 @@ def _collection(
     return checked_collection(collection)
 
 
-def _no_filter(
-    filter: Annotated[str | None, Query(description="Not supported yet; sending one is an error.")] = None,
-) -> None:
-    refuse_filter(filter)
-
-
 ServiceDep = Annotated[Service, Depends(_service)]
 LanesDep = Annotated[Lanes, Depends(_lanes)]
 CollectionDep = Annotated[str, Depends(_collection)]
-NoFilter = Depends(_no_filter)
+FilterQuery = Annotated[str | None, Query(description="Only what this lets through, as JSON: docs/reference/filters.")]
 
 
 def checked_collection(name: str | None) -> str:
-    """A collection's name, `default` for None. Raises Validation for what cannot be one."""
+    """A collection's name, `default` for None; every name that a request brings passes here.
+
+    Raises Validation for what cannot be one, and NotFound for what this request's key is not bound to.
+    """
     if name is None:
-        return DEFAULT_COLLECTION
+        name = DEFAULT_COLLECTION
     if not COLLECTION.fullmatch(name):
         raise Validation("a collection's name has 1 to 64 of a-z, 0-9, _ and -")
+    if not granted(name):
+        raise NotFound(f"there is no collection {name!r}")  # as if it were not there
     return name
 
 
-def refuse_filter(filter: object) -> None:
-    """Filters come later; ignoring one would give wrong answers."""
-    if filter is not None:
-        raise Validation("filter is not supported by this version; send the query without it")
+def granted(collection: str) -> bool:
+    """Whether this request's key is good for the collection."""
+    bound = GRANTED.get()
+    return bound is None or collection in bound
+
+
+def checked_filter(text: str | None, target: Target) -> Filter | None:
+    """The filter of an address or a form. Raises Validation."""
+    return None if text is None else read_filter(text, target)
 
 
 def checked_k(k: int, service: Service) -> int:

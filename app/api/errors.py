@@ -18,6 +18,7 @@ from app.errors import SightlineError
 log = logging.getLogger(__name__)
 
 CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
+PLACES = ("body", "query", "path")  # of a request; callers know where they put what
 SHOWN = 5  # faults of one request that are told
 
 
@@ -71,6 +72,11 @@ def problem(
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SightlineError)
+    return ours(request, error)
+
+
+def ours(request: Request, error: SightlineError) -> JSONResponse:
+    """One of our errors as an answer."""
     return problem(
         request,
         error.status,
@@ -110,7 +116,8 @@ def told(errors: Sequence[Any]) -> str:
     """Pydantic's list of faults as one sentence, without the values that were sent."""
     parts = []
     for fault in errors[:SHOWN]:
-        where = ".".join(str(step) for step in fault.get("loc", ()) if step not in ("body", "query", "path"))
+        steps = fault.get("loc", ())
+        where = ".".join(str(step) for step in (steps[1:] if steps and steps[0] in PLACES else steps))
         message = str(fault.get("msg", "invalid"))
         parts.append(f"{where}: {message}" if where else message)
     if len(errors) > SHOWN:

@@ -17,20 +17,22 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.api.depends import (
     CollectionDep,
+    FilterQuery,
     LanesDep,
-    NoFilter,
     ServiceDep,
     checked_collection,
+    checked_filter,
     decoded_cursor,
     encoded_cursor,
     incoming,
 )
 from app.api.form import Form, receive
-from app.api.schemas import ImageOut, ImagePage, ImagePatch
+from app.api.schemas import DeleteIn, DeleteOut, ImageOut, ImagePage, ImagePatch
 from app.api.threads import Lanes
 from app.decode.pool import DecodeTask
 from app.description import Description
 from app.errors import BlobMissing, Validation, translated
+from app.grammar import parse_filter
 from app.service import Service
 from app.types import Image, Preprocessing, Status
 
@@ -88,23 +90,42 @@ async def add_image(
     return ImageOut.of(image, duplicate=added.duplicate, settled=settled)
 
 
-@router.get("", dependencies=[NoFilter])
+@router.get("")
 async def list_images(
     service: ServiceDep,
     lanes: LanesDep,
     collection: CollectionDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
+    filter: FilterQuery = None,
 ) -> ImagePage:
     """Pictures, newest first."""
-    before = decoded_cursor(cursor)
-    found = await lanes.reads.run(service.library.page, collection, limit + 1, before)
+    before, only = decoded_cursor(cursor), checked_filter(filter, "images")
+    lane = lanes.reads if only is None else lanes.queries  # it may have to look at every row
+    found = await lane.run(service.library.page, collection, limit + 1, before, only)
     page = found[:limit]
     settled = await lanes.reads.run(service.settled, page)
     return ImagePage(
         images=[ImageOut.of(image, settled=settled) for image in page],
         next_cursor=encoded_cursor(page[-1].key) if len(found) > limit else None,
     )
+
+
+@router.post("/delete")
+async def delete_images(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: DeleteIn) -> DeleteOut:
+    """Delete the pictures that a filter lets through; those that come meanwhile stay."""
+    collection = checked_collection(body.collection or collection)
+    filter = parse_filter(body.chosen(), "images")
+    if filter.everything and not body.all:
+        raise Validation('filter: this one has no condition; to delete every picture, send {"all": true}')
+    library = service.library
+    keys, examples = await lanes.queries.run(library.matching, collection, filter)
+    if body.dry_run:
+        settled = await lanes.reads.run(service.settled, examples)
+        shown = [ImageOut.of(image, settled=settled) for image in examples]
+        return DeleteOut(matched=len(keys), deleted=0, examples=shown)
+    deleted = await lanes.writes.run(library.delete_matching, collection, filter, keys)
+    return DeleteOut(matched=len(keys), deleted=deleted, examples=[])
 
 
 @router.get("/{id}")

@@ -10,18 +10,20 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.depends import (
+    GRANTED,
     CollectionDep,
     LanesDep,
     ServiceDep,
     checked_collection,
     decoded_cursor,
     encoded_cursor,
+    granted,
     incoming,
 )
 from app.api.form import Form, receive
 from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
 from app.decode.formats import ARCHIVE_HEAD, is_archive
-from app.errors import PayloadTooLarge, Validation
+from app.errors import NotFound, PayloadTooLarge, Validation
 from app.library import Upload
 from app.service import Service
 from app.types import ItemStatus, Job, JobState
@@ -51,7 +53,10 @@ FORM = {
 
 
 async def _job(service: ServiceDep, lanes: LanesDep, id: str) -> Job:
-    return await lanes.reads.run(service.library.job, id)
+    job = await lanes.reads.run(service.library.job, id)
+    if not granted(job.collection):
+        raise NotFound(f"there is no job {id!r}")
+    return job
 
 
 JobDep = Annotated[Job, Depends(_job)]
@@ -71,7 +76,7 @@ async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, colle
 @router.get("")
 async def list_jobs(service: ServiceDep, lanes: LanesDep, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> JobsOut:
     """Jobs, newest first."""
-    found = await lanes.reads.run(service.library.recent_jobs, limit)
+    found = await lanes.reads.run(service.library.recent_jobs, limit, GRANTED.get())
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
@@ -101,15 +106,15 @@ async def list_items(
 
 
 @router.post("/{id}/cancel")
-async def cancel_job(service: ServiceDep, lanes: LanesDep, id: str) -> JobOut:
+async def cancel_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
     """End a job. What is ready stays; what still waits fails with `cancelled`, and a retry takes it up again."""
-    return JobOut.of(await lanes.writes.run(service.library.cancel_job, id))
+    return JobOut.of(await lanes.writes.run(service.library.cancel_job, job.id))
 
 
 @router.post("/{id}/retry")
-async def retry_job(service: ServiceDep, lanes: LanesDep, id: str) -> JobOut:
+async def retry_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
     """Take up the failed items once more, those whose bytes are here: what was refused at the door has none."""
-    return JobOut.of(await lanes.writes.run(service.library.retry_job, id))
+    return JobOut.of(await lanes.writes.run(service.library.retry_job, job.id))
 
 
 @router.get("/{id}/events", response_class=EventSourceResponse)

@@ -27,6 +27,7 @@ class Metrics:
         self._seconds = Histogram(
             "sightline_request_seconds", "Time to answer", ["route"], buckets=BUCKETS, registry=self.registry
         )
+        service.meters.register(self.registry)
         self.registry.register(_ServiceNumbers(service))
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -47,6 +48,7 @@ class _ServiceNumbers(Collector):
         ready = GaugeMetricFamily("sightline_ready", "1 when searches can be answered")
         ready.add_metric([], float(not self._service.ready()))
         yield ready
+        yield from self._recall()
         try:
             stats: dict[str, Any] = self._service.stats(DEFAULT_COLLECTION)
         except SightlineError:
@@ -66,3 +68,15 @@ class _ServiceNumbers(Collector):
             lag.add_metric([target], index["lag"])
         yield vectors
         yield lag
+
+    def _recall(self) -> Iterator[Metric]:
+        """Of the approximate indexes that were searched, in any collection."""
+        labels = ["collection", "target"]
+        recall = GaugeMetricFamily("sightline_recall_at_10", "Measured recall of recent searches", labels=labels)
+        effort = GaugeMetricFamily("sightline_search_effort", "Doublings of what an index looks into", labels=labels)
+        for key, found in self._service.sampler.recalls().items():
+            effort.add_metric(key, found.effort)
+            if found.at_10 is not None:
+                recall.add_metric(key, found.at_10)
+        yield recall
+        yield effort

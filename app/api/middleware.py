@@ -12,9 +12,11 @@ from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.errors import problem
+from app.api.errors import ours, problem
+from app.api.gate import Gate
 from app.api.metrics import Metrics
 from app.api.origin import foreign
+from app.errors import SightlineError
 
 log = logging.getLogger("sightline.access")
 
@@ -29,20 +31,21 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
 class Envelope:
     """Wraps the application: nothing reaches it, or leaves it, unseen."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate) -> None:
         self._app = app
         self._metrics = metrics
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return  # nothing else is offered
         scope["request_id"] = uuid.uuid4().hex
         began = time.perf_counter()
         status = 500
@@ -65,6 +68,8 @@ class Envelope:
                 if scope["path"].startswith("/web/"):
                     headers.setdefault("Cache-Control", "no-cache")  # old and new modules never mix after an upgrade
                 headers["X-Request-Id"] = scope["request_id"]
+                if scope["path"].startswith("/v1/"):
+                    headers.setdefault("Cache-Control", "private, no-store")  # no cache between us may keep it
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
                 policy = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
@@ -72,14 +77,7 @@ class Envelope:
             await send(message)
 
         try:
-            if foreign(scope):
-                detail = "this was sent by a page of another site, which may not change anything here"
-                await problem(Request(scope), 403, "forbidden", "Forbidden", detail)(scope, receive, sending)
-            elif is_text(scope):
-                await self._app(scope, receive, sending)
-            else:
-                refusal = problem(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
-                await refusal(scope, receive, sending)
+            await (self._refusal(scope) or self._app)(scope, receive, sending)
         except asyncio.CancelledError:  # a stopping server waits no longer for this one
             if begun:
                 raise
@@ -88,6 +86,18 @@ class Envelope:
             await refusal(scope, receive, sending)
         finally:
             self._account(scope, status, time.perf_counter() - began)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        """Why the application never sees this request; None when it does."""
+        if foreign(scope):
+            detail = "this was sent by a page of another site, which may not change anything here"
+            return problem(Request(scope), 403, "forbidden", "Forbidden", detail)
+        if not is_text(scope):
+            return problem(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
+        try:
+            return self._gate.refusal(scope)
+        except SightlineError as error:  # the keys cannot be read, so nobody comes in
+            return ours(Request(scope), error)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")

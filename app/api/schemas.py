@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool
 
 from app.errors import Validation
 from app.types import Hit, Image, ItemError, Job, JobItem, Text
@@ -85,6 +85,35 @@ class ImagePage(BaseModel):
 
     images: list[ImageOut]
     next_cursor: str | None
+
+
+class DeleteIn(BaseModel):
+    """Which pictures to delete: what `filter` lets through, those of `ids`, or `all` of the collection."""
+
+    model_config = ConfigDict(extra="forbid")  # so that a misspelt dry_run deletes nothing
+
+    filter: Any = Field(None, description="What it lets through is deleted; one without any condition is refused.")
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
+    all: StrictBool = Field(False, description="Every picture of the collection; stands alone.")
+    dry_run: StrictBool = Field(False, description="Delete nothing, and say what would be.")
+    collection: str | None = None
+
+    def chosen(self) -> Any:
+        """What was said as a filter. Raises Validation unless it is exactly one of the three."""
+        said = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
+        if len(said) != 1:
+            raise Validation(f"send one of filter, ids and all, got {said}")
+        if self.all:
+            return {}
+        return self.filter if self.ids is None else {"has_id": self.ids}
+
+
+class DeleteOut(BaseModel):
+    """How many pictures were meant when it began, and how many of them were deleted; `examples` in a dry run only."""
+
+    matched: int
+    deleted: int
+    examples: list[ImageOut]
 
 
 class ImagePatch(BaseModel):
@@ -235,6 +264,13 @@ class SearchOut(BaseModel):
     searched: int
 
 
+FILTER = Field(
+    None,
+    description="Only what this lets through, in Qdrant's words: `must`, `should`, `must_not` of conditions.",
+    examples=[{"must": [{"key": "tags", "match": {"value": "beach"}}, {"key": "width", "range": {"gte": 1000}}]}],
+)
+
+
 class PartIn(BaseModel):
     """One part of a query: exactly one of text, image_id, text_id, image and vector."""
 
@@ -255,6 +291,15 @@ class PartIn(BaseModel):
         return sent[0]
 
 
+class ParamsIn(BaseModel):
+    """How hard an approximate index looks; an exact one ignores it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    probes: int | None = Field(None, ge=1, le=65_536, description="Lists of the index that are looked into.")
+    rerank: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
+
+
 class SearchIn(BaseModel):
     """A query of weighted parts."""
 
@@ -264,7 +309,29 @@ class SearchIn(BaseModel):
     target: Target = "images"
     k: int = Field(10, ge=1)
     collection: str | None = None
-    filter: Any = Field(None, description="Not supported yet; sending one is an error.")
+    filter: Any = FILTER
+    exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
+    params: ParamsIn | None = None
+
+
+class BatchIn(BaseModel):
+    """Up to 100 searches."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100)]
+
+
+class RefusedOut(BaseModel):
+    """In the place of an answer: why there is none."""
+
+    error: ErrorOut
+
+
+class BatchOut(BaseModel):
+    """The answers, in the order of the searches."""
+
+    answers: list[SearchOut | RefusedOut]
 
 
 class ClassifyIn(BaseModel):

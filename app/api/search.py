@@ -15,20 +15,21 @@ from pydantic import ValidationError
 
 from app.api.depends import (
     CollectionDep,
+    FilterQuery,
     LanesDep,
-    NoFilter,
     ServiceDep,
     checked_collection,
+    checked_filter,
     checked_k,
     checked_query,
     incoming,
-    refuse_filter,
 )
 from app.api.errors import told
 from app.api.form import receive
-from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, PartIn, SearchIn, SearchOut, Target
+from app.api.schemas import ClassifyIn, ClassifyOut, HitOut, LabelOut, ParamsIn, PartIn, SearchIn, SearchOut, Target
 from app.errors import BadRequest, PayloadTooLarge, Validation
-from app.search import Found, Part
+from app.grammar import parse_filter
+from app.search import Found, Part, Question
 from app.service import Service
 from app.words import weighted
 
@@ -45,12 +46,17 @@ def _form(**fields: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
-SEARCH_FORM = _form(k={"type": "integer"}, target={"enum": ["images", "texts"]}, collection={"type": "string"})
+SEARCH_FORM = _form(
+    k={"type": "integer"},
+    target={"enum": ["images", "texts"]},
+    filter={"type": "string", "description": "A filter as JSON."},
+    collection={"type": "string"},
+)
 CLASSIFY_FORM = _form(labels={"type": "array", "items": {"type": "string"}}, template={"type": "string"})
 CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
 
 
-@router.get("/search", dependencies=[NoFilter])
+@router.get("/search")
 async def search_words(
     service: ServiceDep,
     lanes: LanesDep,
@@ -60,28 +66,29 @@ async def search_words(
     ],
     k: Annotated[int, Query(description="How many hits.")] = 10,
     target: Target = "images",
+    filter: FilterQuery = None,
+    exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
 ) -> SearchOut:
     """Find pictures, or texts, by words."""
+    only = checked_filter(filter, target)
     parts = [Part(text=text, weight=weight) for text, weight in weighted(checked_query(q, service))]
-    found = await lanes.queries.run(service.searcher.search, collection, parts, target, checked_k(k, service))
+    question = Question(parts, target, checked_k(k, service), collection, only, exact)
+    found = await lanes.queries.run(service.searcher.search, question)
     return answer(service, found, target)
 
 
 @queries.post("/search")
 async def search_parts(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: SearchIn) -> SearchOut:
     """Find by several parts at once: words, pictures, ids and vectors, each with its weight."""
-    refuse_filter(body.filter)
-    collection = checked_collection(body.collection or collection)
-    k = checked_k(body.k, service)
     searcher = service.searcher
     sent = any(part.image is not None for part in body.query)
     async with incoming(service, lanes) if sent else nullcontext() as folder:
-        parts = await lanes.writes.run(asked, service, body.query, folder)
-        found = await lanes.queries.run(searcher.search, collection, parts, body.target, k)
+        question = await lanes.writes.run(asked, service, body, collection, folder)
+        found = await lanes.queries.run(searcher.search, question)
     return answer(service, found, body.target)
 
 
-@pictures.post("/search/image", openapi_extra=SEARCH_FORM, dependencies=[NoFilter])
+@pictures.post("/search/image", openapi_extra=SEARCH_FORM)
 async def search_picture(
     request: Request,
     service: ServiceDep,
@@ -89,17 +96,18 @@ async def search_picture(
     collection: CollectionDep,
     k: int = 10,
     target: Target = "images",
+    filter: FilterQuery = None,
 ) -> SearchOut:
     """Find pictures like the one sent, or the texts that fit it."""
     searcher = service.searcher
     async with incoming(service, lanes) as folder:
         form = await receive(request, folder, max_files=1)
-        refuse_filter(form.one("filter"))
         k = checked_k(number(form.one("k"), k), service)
         target = chosen_target(form.one("target"), target)
+        only = checked_filter(form.one("filter") or filter, target)
         collection = checked_collection(form.one("collection") or collection)
-        parts = [Part(picture=form.file().path)]
-        found = await lanes.queries.run(searcher.search, collection, parts, target, k)
+        question = Question([Part(picture=form.file().path)], target, k, collection, only)
+        found = await lanes.queries.run(searcher.search, question)
     return answer(service, found, target)
 
 
@@ -136,7 +144,17 @@ def answer(service: Service, found: Found, target: Target) -> SearchOut:
     )
 
 
-def asked(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[Part]:
+def asked(service: Service, search: SearchIn, collection: str, folder: Path | None) -> Question:
+    """The question of a body, checked; without a collection of its own it is about `collection`. Raises Validation."""
+    only = None if search.filter is None else parse_filter(search.filter, search.target)
+    collection = checked_collection(search.collection or collection)
+    k = checked_k(search.k, service)
+    parts = parts_of(service, search.query, folder)
+    hard = search.params or ParamsIn()
+    return Question(parts, search.target, k, collection, only, search.exact, hard.probes, hard.rerank)
+
+
+def parts_of(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[Part]:
     """The parts of a query, checked; pictures are written to `folder` (None when there are none). Raises Validation."""
     parts = []
     for n, part in enumerate(query):

@@ -31,9 +31,11 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(service: ServiceDep, response: Response) -> dict[str, Any]:
-    """200 when searches can be answered, else 503 with the reasons."""
+async def readyz(request: Request, service: ServiceDep, response: Response) -> dict[str, Any]:
+    """200 when searches can be answered, else 503 with the reasons, which a key is needed for where keys are."""
     reasons = service.ready()
+    if reasons and request.scope["grant"] is None and request.app.state.gate.keyed:
+        reasons = ["the reasons are told to those with a key"]
     if reasons:
         response.status_code = 503
         response.headers["Retry-After"] = "1"

@@ -21,6 +21,7 @@ import apsw
 
 from app.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull
 from app.store.rows import fetch_number
+from app.wordset import has_words
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]
@@ -165,6 +166,7 @@ class Database:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(self.path), flags=flags)
         connection.set_busy_timeout(BUSY_MS)
+        connection.create_scalar_function("has_words", _has_words, 2, deterministic=True)
         with self._lock:
             self._opened.add(connection)
         return connection
@@ -224,6 +226,10 @@ def translated() -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise _meaning(error) from error
+
+
+def _has_words(*values: apsw.SQLiteValue) -> bool:
+    return has_words(str(values[0]), str(values[1]))
 
 
 def _meaning(error: BaseException) -> BaseException:

@@ -5,6 +5,7 @@ The counters of a job change in the transaction that changes the item, so they a
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Source:
     collection: str
     imported: int
     attempts: int
+    origin: str | None = None
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -66,9 +68,16 @@ def get(c: apsw.Connection, id: str) -> Job | None:
     return job_of(row) if row else None
 
 
-def recent(c: apsw.Connection, limit: int) -> list[Job]:
-    """The newest jobs first."""
-    return [job_of(row) for row in fetch_all(c, COLUMNS + "ORDER BY created_at DESC, rowid DESC LIMIT ?", (limit,))]
+def recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
+    """The newest jobs first, of all collections or `among` these."""
+    bound = None if among is None else json.dumps(sorted(among))
+    rows = fetch_all(
+        c,
+        COLUMNS + "WHERE ?1 IS NULL OR collection IN (SELECT value FROM json_each(?1))"
+        " ORDER BY created_at DESC, rowid DESC LIMIT ?2",
+        (bound, limit),
+    )
+    return [job_of(row) for row in rows]
 
 
 def items(
@@ -155,10 +164,13 @@ def settle(c: apsw.Connection, id: str) -> None:
     )
 
 
-def add_source(c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int) -> None:
-    """An upload to be taken in; the job does not end before it is."""
+def add_source(
+    c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int, origin: str | None = None
+) -> None:
+    """An upload to be taken in; the job does not end before it is. Of `origin` 'urls' it lists what to fetch."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending) VALUES (?, ?, ?, ?, ?)", (job_id, n, kind, name, pending)
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin) VALUES (?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin),
     )
 
 
@@ -169,7 +181,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
     """
     row = fetch_one(
         c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts FROM sources s"
+        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin FROM sources s"
         " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
         " ORDER BY j.created_at, s.n LIMIT 1",
         (owner,),
@@ -181,7 +193,7 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1)
+    return Source(row[0], row[1], row[2], row[3], row[4], row[5], row[6] + 1, row[7])
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:

@@ -1,6 +1,7 @@
-// What the page shows, as its address: `?q=&target=&like=&weight=&show=&view=`, so that Back works and a search can
-// be sent on. A dropped picture has no address; it is kept here under a number that the history entry remembers.
+// What the page shows, as its address: `?q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`, so that Back
+// works and a search can be sent on. A dropped picture has no address; it is kept here under a number that the history entry remembers.
 
+import { applying, filterOf, readFilter } from "./filter.js";
 import { ID } from "./server.js";
 
 export const EVEN = 0.5; // the pictures' share of a search that has words too
@@ -24,6 +25,7 @@ export function readState() {
     target: asked.get("target") === "texts" ? "texts" : "images",
     like: [...new Set(like)].slice(0, MOST_LIKE),
     weight: share(asked.get("weight")),
+    only: readFilter(asked),
     show: asked.get("show") || null,
     view: asked.get("view") === "jobs" ? "jobs" : "results",
     picture: dropped.has(number) ? number : null,
@@ -36,12 +38,14 @@ export function readState() {
 
 export function queryOf(state) {
   const file = state.picture ? dropped.get(state.picture) : null;
-  return { q: state.q.trim(), like: state.like, file, target: state.target, weight: state.weight };
+  const filter = filterOf(state.only, state.target);
+  return { q: state.q.trim(), like: state.like, file, target: state.target, weight: state.weight, filter };
 }
 
 export function keyOf(state) {
   const mixed = state.q.trim() && (state.like.length || state.picture);
-  return JSON.stringify([state.q.trim(), state.target, state.like, state.picture, mixed ? state.weight : EVEN]);
+  const only = applying(state.only, state.target);
+  return JSON.stringify([state.q.trim(), state.target, state.like, state.picture, mixed ? state.weight : EVEN, only]);
 }
 
 export function hrefOf(state) {
@@ -50,6 +54,7 @@ export function hrefOf(state) {
   if (state.target === "texts") said.set("target", state.target);
   if (state.like?.length) said.set("like", state.like.join(","));
   if ((state.weight ?? EVEN) !== EVEN) said.set("weight", state.weight);
+  for (const [kind, value] of state.only ?? []) said.append(kind, value);
   if (state.view === "jobs") said.set("view", "jobs");
   if (state.show) said.set("show", state.show);
   return said.size ? `?${said.toString().replaceAll("%2C", ",")}` : "./";

@@ -6,12 +6,12 @@ import { listImages, mostHits, search } from "./server.js";
 const PAGE = 60;
 const MOST = 1000; // of one page of the newest
 
-export function newest() {
+export function newest(filter = null) {
   let cursor = null;
   const seen = new Set(); // a picture added meanwhile does not shift a page, one replaced may come again
   return {
     async next(signal, wanted = PAGE) {
-      const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MOST), signal);
+      const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MOST), filter, signal);
       cursor = page.next_cursor;
       const items = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
       items.forEach((item) => seen.add(item.id));

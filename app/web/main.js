@@ -7,14 +7,16 @@ import { chooseAll, chosenHits, isChoosing, showChoice, toggle, unchoose, watchC
 import { watchDrops } from "./drop.js";
 import { byId, make } from "./element.js";
 import { found, newest } from "./feed.js";
+import { showFilter, watchFilter } from "./filter.js";
 import { closeJobs, openJobs, redrawJobs } from "./jobs.js";
 import { watchKeys } from "./keys.js";
 import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./listing.js";
 import { drawNothing, inviteTexts } from "./nothing.js";
 import * as notice from "./notice.js";
 import { remove, watchRemoval } from "./remove.js";
-import { clear, currentGrid, drawHits, mark, redraw } from "./results.js";
+import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./results.js";
 import { getImage } from "./server.js";
+import { watchSession } from "./session.js";
 import { beginTagging } from "./tagging.js";
 import { takeBack, watchToast } from "./toast.js";
 import { upload } from "./upload.js";
@@ -47,6 +49,7 @@ function show({ restored = false } = {}) {
   const query = queryOf(state);
   const jobs = state.view === "jobs";
   showQuery(query, state.q);
+  showFilter(state.only, state.target);
   document.querySelector(`#target [value=${state.target}]`).checked = true;
   document.title = jobs ? `${words("jobs")} · Sightline` : query.q ? `${query.q} · Sightline` : "Sightline";
   byId("found").hidden = jobs;
@@ -76,7 +79,7 @@ function begin(restored) {
     return;
   }
   const known = restored ? keptOf(drawn) : null;
-  listing = known ?? new Listing(drawn, asked ? found(query) : newest(), asked);
+  listing = known ?? new Listing(drawn, asked ? found(query) : newest(query.filter), asked);
   keep(listing);
   if (!known) return advance(true, restored ? state : { count: 0, scroll: 0 });
   draw(true);
@@ -114,6 +117,7 @@ async function advance(fresh, { count, scroll } = { count: 0 }) {
 function draw(fresh) {
   const { hits, done } = listing;
   if (hits.length) drawHits(hits, state, { done, kept: !fresh });
+  else if (done && queryOf(state).filter) drawMessage(words("no_hits_title"), words("no_hits_filter"));
   else if (done) drawNothing(listing.last?.answer, state.target, { again, refresh });
   byId("select").disabled = !hits.length;
   byId("count").textContent = summed(hits.length);
@@ -127,6 +131,7 @@ function draw(fresh) {
 function summed(n) {
   const { answer } = listing.last ?? {};
   if (!n) return "";
+  if (!answer && state.only.length) return counted(listing.done ? "filtered_all" : "filtered", n);
   if (!answer) return listing.done ? counted("newest_all", n) : words("newest", { n });
   const ms = Math.max(1, Math.round(answer.took_ms.total));
   return words(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
@@ -282,6 +287,7 @@ function reach(near = byId("end").getBoundingClientRect().top < innerHeight + NE
 function speak() {
   fillWords();
   byId("language").textContent = words("other_language");
+  showFilter(state.only, state.target);
   byId("language").lang = words("other_language") === "English" ? "en" : "zh";
   showChoice();
 }
@@ -331,8 +337,9 @@ watchDrops({
   searched: (file) => searchBy({ picture: remember(file) }),
   pictured: (id) => go({ like: [id], picture: null, show: null, view: "results" }),
   added: (gathered) => upload(gathered, refresh),
-  adds: () => state.target === "images" && listing.done && !listing.hits.length && !listing.last?.answer?.searched,
+  adds: () => state.target === "images" && listing.done && !listing.hits.length && !listing.last?.answer?.searched && !state.only.length,
 });
+watchFilter({ current: () => state, changed: (only) => go({ only, show: null, view: "results" }) });
 watchView({ closed, stepped: step, alike: (id) => like([id]), removed: (id) => removed([id]), undone: takeBack, changed });
 watchChoice({
   changed: mark,
@@ -356,6 +363,7 @@ watchRemoval({
   },
 });
 watchToast();
+watchSession();
 watchKeys(keys);
 byId("target").addEventListener("change", (event) => go({ target: event.target.value }));
 byId("language").addEventListener("click", () => {

@@ -2,6 +2,7 @@
 // Addresses are relative to the page, so that it also works below a path of a proxy.
 
 import { parts, taken } from "./query.js";
+import { letIn, signIn } from "./session.js";
 
 export const ID = /^[A-Za-z0-9_-]{1,64}$/;
 const GATEWAY = [502, 504];
@@ -18,7 +19,12 @@ export class Problem extends Error {
 
 export async function call(path, options = {}) {
   try {
+    await letIn();
     const response = await fetch(path, options);
+    if (response.status === 401) {
+      await signIn(); // the key was revoked, or its time is over
+      return await call(path, options);
+    }
     if (!response.ok) throw await refusal(response);
     return response.status === 204 ? null : await response.json();
   } catch (error) {
@@ -27,10 +33,15 @@ export async function call(path, options = {}) {
   }
 }
 
-export function listImages(cursor, limit, signal) {
-  const asked = new URLSearchParams({ limit });
+export function listImages(cursor, limit, filter, signal) {
+  const asked = new URLSearchParams({ limit, ...only(filter) });
   if (cursor) asked.set("cursor", cursor);
   return call(`v1/images?${asked}`, { signal });
+}
+
+/** A filter as a parameter of an address. */
+function only(filter) {
+  return filter ? { filter: JSON.stringify(filter) } : {};
 }
 
 export function getImage(id) {
@@ -70,13 +81,13 @@ export async function search(query, k, signal) {
 }
 
 async function ask(query, k, signal) {
-  const { q, like, file, target } = query;
+  const { q, like, file, target, filter } = query;
   const { words, without } = taken(q);
   if (!like.length && !file && !without.length) {
-    return call(`v1/search?${new URLSearchParams({ q: words || q, k, target })}`, { signal });
+    return call(`v1/search?${new URLSearchParams({ q: words || q, k, target, ...only(filter) })}`, { signal });
   }
-  if (file && !like.length && !q) return searchByFile(file, k, target, signal);
-  const body = JSON.stringify({ query: parts(query, file ? await base64(file) : null), target, k });
+  if (file && !like.length && !q) return searchByFile(file, { k, target, ...only(filter) }, signal);
+  const body = JSON.stringify({ query: parts(query, file ? await base64(file) : null), target, k, filter });
   return call("v1/search", { method: "POST", body, signal, headers: JSON_TYPE });
 }
 
@@ -177,10 +188,10 @@ function address(id) {
   return `v1/images/${encodeURIComponent(id)}`;
 }
 
-function searchByFile(file, k, target, signal) {
+function searchByFile(file, asked, signal) {
   const body = new FormData();
   body.append("file", file);
-  return call(`v1/search/image?${new URLSearchParams({ k, target })}`, { method: "POST", body, signal });
+  return call(`v1/search/image?${new URLSearchParams(asked)}`, { method: "POST", body, signal });
 }
 
 function base64(file) {

@@ -4,6 +4,7 @@
 import { makeCard, MOST_LINES } from "./card.js";
 import { showFailures } from "./failures.js";
 import { call, follow, isRunning, problemOf } from "./server.js";
+import { signIn } from "./session.js";
 import { bytes, counted, words } from "./words.js";
 
 const MOST_FILES = 100; // of one request
@@ -74,6 +75,10 @@ async function deliver(round, batch) {
   while (!round.stopped) {
     for (const item of batch.items) item.line ??= round.card.line(item.name);
     const answer = await send(round, batch);
+    if (answer.problem?.status === 401) {
+      await signIn();
+      continue;
+    }
     batch.job = answer.job;
     batch.problem = answer.problem;
     round.busy = answer.problem?.status === 429 || answer.problem?.status === 503 ? answer.problem.seconds : 0;

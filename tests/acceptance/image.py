@@ -177,31 +177,36 @@ def lend_packages(stage: Stage) -> None:
         shutil.copy2(file.locate(), at)
 
 
-class Container:
-    """The image's own command as process 1: read-only root, no capability, no network but a loopback of its own."""
-
-    def __init__(self, image: Stage, volume: Path, pictures: Path, log: Path) -> None:
-        self.image = image
-        where = image.said["VOLUME"].rest.lstrip("/")
+def starting(image: Stage, volume: Path, pictures: Path, arguments: list[str]) -> list[str]:
+    """What starts a container with these arguments to its entry point: `docker run`, with all that compose says."""
+    where = image.said["VOLUME"].rest.lstrip("/")
+    if not volume.exists():
         kept = (image.root / where).stat()
         volume.mkdir(kept.st_mode & 0o777)
         os.chown(volume, kept.st_uid, kept.st_gid)
-        (image.root / "pictures").mkdir(exist_ok=True)
-        script = [
-            *mounts(image.root),
-            f"mount --bind {volume} {image.root}/{where}",
-            f"mount --bind {pictures} {image.root}/pictures",
-            f"mount -t tmpfs -o size=64m,mode=1777 tmpfs {image.root}/tmp",
-            f"mount -o remount,bind,ro {image.root}",
-            shlex.join([sys.executable, "-c", LOOPBACK_UP]),
-            entering(
-                image.root, self._command([*image.said["ENTRYPOINT"].words(), *image.said["CMD"].words()]), image.user
-            ),
-        ]
+    (image.root / "pictures").mkdir(exist_ok=True)
+    command = ["env", "-i", *image.variables(), *image.said["ENTRYPOINT"].words(), *arguments]
+    script = [
+        *mounts(image.root),
+        f"mount --bind {volume} {image.root}/{where}",
+        f"mount --bind {pictures} {image.root}/pictures",
+        f"mount -t tmpfs -o size=64m,mode=1777 tmpfs {image.root}/tmp",
+        f"mount -o remount,bind,ro {image.root}",
+        shlex.join([sys.executable, "-c", LOOPBACK_UP]),
+        entering(image.root, command, image.user),
+    ]
+    return ["unshare", *FLAGS, "--net", "sh", "-ec", "\n".join(script)]
+
+
+class Container:
+    """The image's own command as process 1: read-only root, no capability, no network but a loopback of its own."""
+
+    def __init__(self, image: Stage, volume: Path, pictures: Path, log: Path, key: str) -> None:
+        self.key = key
+        self.image = image
+        started = starting(image, volume, pictures, image.said["CMD"].words())
         with open(log, "wb") as file:
-            self.process = subprocess.Popen(
-                ["unshare", *FLAGS, "--net", "sh", "-ec", "\n".join(script)], stdout=file, stderr=file
-            )
+            self.process = subprocess.Popen(started, stdout=file, stderr=file)
         self.log = log
         self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 10)
 
@@ -210,6 +215,10 @@ class Container:
         enter = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc", "--root", "--wd"]
         line = entering(Path("/"), self._command(command), self.image.user)
         return subprocess.run([*enter, "sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of ours inside, with the key in its environment."""
+        return self.execute(["env", f"SIGHTLINE_KEY={self.key}", "sightline", *arguments])
 
     def healthy(self) -> bool:
         """What the image's own health check says."""

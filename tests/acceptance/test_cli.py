@@ -54,6 +54,25 @@ def test_a_folder_is_loaded_and_found_and_again_is_duplicates(server: RunningSer
     assert json.loads(near.stdout)["hits"][0]["image"]["source"].endswith("2-green.png")
 
 
+def test_pictures_are_deleted_by_a_filter_after_a_look_at_them(server: RunningServer) -> None:
+    for n in range(2):
+        server.upload(fresh("red"), f"doomed-{n}.png", tags=["doomed"])
+    doomed = '{"key": "tags", "match": {"value": "doomed"}}'
+    told = sightline("search", "red", "--filter", doomed, "--json", "--server", server.url)
+    assert len(json.loads(told.stdout)["hits"]) == 2
+    dry = sightline("delete", "--filter", doomed, "--dry-run", "--server", server.url)
+    assert (dry.returncode, "2 pictures match" in dry.stdout, "doomed-1.png" in dry.stdout) == (0, True, True)
+    unasked = sightline("delete", "--filter", doomed, "--server", server.url)
+    assert unasked.returncode == 2
+    assert "--yes" in unasked.stderr
+    done = sightline("delete", "--filter", doomed, "--yes", "--server", server.url)
+    assert (done.returncode, "2 deleted" in done.stdout) == (0, True), done.stderr
+    again = sightline("delete", "--filter", doomed, "--yes", "--server", server.url)
+    assert (again.returncode, "0 pictures match" in again.stdout) == (0, True)
+    refused(sightline("delete", "--filter", "{}", "--yes", "--server", server.url), "no condition")
+    assert sightline("delete", "--filter", "{", "--yes", "--server", server.url).returncode == 2
+
+
 def test_an_archive_and_a_list_of_paths_are_loaded(server: RunningServer, tmp_path: Path) -> None:
     packed = tmp_path / "x.zip"
     with zipfile.ZipFile(packed, "w") as archive:
@@ -156,3 +175,23 @@ def test_a_wrong_use_is_told_without_a_traceback(arguments: tuple[str, ...]) -> 
     assert ended.returncode == 2
     assert "Usage" in ended.stderr + ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+def test_keys_are_made_used_and_revoked_while_the_server_runs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    folder = folder_of(tmp_path / "album", "red")
+    with RunningServer(data, workers=1) as server:
+        made = sightline("keys", "create", "nightly", "--scope", "write", "--data-dir", data)
+        assert made.returncode == 0, made.stderr
+        key = made.stdout.strip()
+        kept = tmp_path / "key"
+        kept.write_text(key + "\n")
+        refused(sightline("status", "--server", server.url), "unauthorized", "--key-file")
+        told = sightline("status", "--server", server.url, SIGHTLINE_KEY=key)
+        assert told.returncode == 0, told.stderr
+        assert key not in told.stdout + told.stderr
+        loaded = sightline("ingest", folder, "--server", server.url, "--key-file", kept)
+        assert "1 loaded" in loaded.stdout, loaded.stderr
+        assert sightline("keys", "revoke", key, "--data-dir", data).returncode == 0
+        refused(sightline("search", "red", "--server", server.url, "--key-file", kept), "unauthorized")
+        assert key.split("_", 2)[2] not in server.output()

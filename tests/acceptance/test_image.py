@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.dockerfile import context, read, sent
-from tests.acceptance.image import ROOT, Container, Stage, build, done
+from tests.acceptance.image import ROOT, Container, Stage, build, done, starting
 from tests.pictures import picture
 
 SITE = "/opt/sightline/lib/python3*/site-packages"
@@ -40,13 +40,21 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="module")
 def container(image: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """The image as it is run, with two pictures in a folder beside its volume."""
+    """The image as it is run, once a key was made, with two pictures in a folder beside its volume."""
     folder = tmp_path_factory.mktemp("container")
     pictures = folder / "pictures"
     pictures.mkdir()
     for colour in ("red", "blue"):
         (pictures / f"{colour}.png").write_bytes(picture(colour))
-    running = Container(image, folder / "volume", pictures, folder / "log")
+    volume = folder / "volume"
+    refused = subprocess.run(
+        starting(image, volume, pictures, image.said["CMD"].words()), capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 2
+    assert "no API key" in refused.stderr
+    first = ["keys", "create", "me", "--scope", "admin"]
+    made = subprocess.run(starting(image, volume, pictures, first), capture_output=True, text=True, check=False)
+    running = Container(image, volume, pictures, folder / "log", done(made).strip())
     try:
         yield running
     finally:
@@ -130,12 +138,13 @@ def test_a_container_takes_pictures_in_and_finds_them(container: Container) -> N
     while not container.healthy():  # the time limit of every test bounds it
         assert container.process.poll() is None, container.log.read_text()
         time.sleep(0.5)
-    loaded = done(container.execute(["sightline", "ingest", "/pictures"]))
+    assert "unauthorized" in container.execute(["sightline", "ingest", "/pictures"]).stderr
+    loaded = done(container.command("ingest", "/pictures"))
     assert "2 loaded, 0 already there, 0 failed" in loaded
-    found = json.loads(done(container.execute(["sightline", "search", "--json", "--image", "/pictures/red.png"])))
+    found = json.loads(done(container.command("search", "--json", "--image", "/pictures/red.png")))
     assert found["model"] == "starter"
     assert found["hits"][0]["image"]["source"].endswith("red.png")
-    assert done(container.execute(["sightline", "status"])).startswith("ready")
+    assert done(container.command("status")).startswith("ready")
 
 
 def test_a_container_writes_to_its_volume_alone(container: Container) -> None:

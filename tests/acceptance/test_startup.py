@@ -15,7 +15,10 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
+from app.access import Access
 from app.server import bind, on_loopback
+from app.store.database import Database
+from app.types import Right
 from tests.acceptance.commands import refused, sightline
 from tests.acceptance.processes import descendants, running, unlocked
 from tests.app.encoder.small import make_model
@@ -188,7 +191,7 @@ def test_sigterm_ends_in_time_with_uploads_under_way_and_a_client_that_hangs(tmp
     acknowledged: list[str] = []
     with RunningServer(data, drain_seconds=3) as server:
         address = urlsplit(server.url)
-        head = b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 
         def uploads(first: int) -> None:
             with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
@@ -239,6 +242,35 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
 def test_an_address_that_others_reach_is_known(host: str, loopback: bool) -> None:
     with bind(host, 0) as listener:
         assert on_loopback(listener) is loopback
+
+
+def test_beyond_loopback_a_server_without_keys_does_not_start(tmp_path: Path) -> None:
+    refused(serve(tmp_path / "data", "--host", "0.0.0.0"), "no API key", "sightline keys create", "--insecure")
+    assert unlocked(tmp_path / "data")
+
+
+def test_beyond_loopback_nobody_comes_in_without_a_key_though_they_are_cleared(tmp_path: Path) -> None:
+    database = Database(tmp_path / "sightline.db")
+    access = Access(database)
+    _, key = access.create("me", Right.SEARCH)
+    with RunningServer(tmp_path, host="0.0.0.0", workers=0, ready=False) as server:
+        at = server.url.replace("0.0.0.0", "127.0.0.1")
+        with httpx.Client(base_url=at, trust_env=False) as client:
+            assert client.get("/v1/jobs").status_code == 401
+            assert client.get("/v1/jobs", headers={"X-API-Key": key}).status_code == 200
+            access.clear()
+            assert client.get("/v1/jobs", headers={"X-API-Key": key}).status_code == 401
+            assert client.get("/v1/jobs").status_code == 401
+        assert "no key is asked for" not in server.output()
+    database.close()
+
+
+def test_beyond_loopback_a_server_may_be_told_to_let_everybody_in(tmp_path: Path) -> None:
+    with RunningServer(tmp_path, host="0.0.0.0", workers=0, ready=False, insecure=1) as server:
+        at = server.url.replace("0.0.0.0", "127.0.0.1")
+        told = httpx.get(at + "/v1/jobs", headers={"Host": "nas.example"}, trust_env=False)
+        assert told.status_code == 200
+        assert "no key is asked for" in server.output()
 
 
 def test_answers_do_not_wait_for_the_client_to_confirm_their_first_packet() -> None:

@@ -171,7 +171,7 @@ def test_an_index_that_is_closed_meanwhile_is_no_matter(setup: Setup) -> None:
 def large(database: Database, tmp_path: Path) -> Iterator[Indexes]:
     """Open indexes with a base of 150 vectors."""
     put(database, dict(enumerate(unit(150, D))))
-    indexes = Indexes(database, SPACE, tmp_path / "snapshots", SOON)
+    indexes = Indexes(database, SPACE, tmp_path / "snapshots", policy=SOON)
     indexes.open("default")
     until(lambda: base_of(indexes) == 150, WAIT)
     yield indexes
@@ -220,7 +220,7 @@ def test_a_base_that_is_damaged_on_the_disk_is_built_again(
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 4
         path.write_bytes(data)
-        again = Indexes(database, SPACE, tmp_path / "snapshots", SOON)
+        again = Indexes(database, SPACE, tmp_path / "snapshots", policy=SOON)
         again.open("default")
         until(lambda again=again: sound(again), WAIT)
         assert [nearest_of(again, query) for query in unit(5, D, 3)] == expected

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -112,3 +113,25 @@ def test_a_proxy_of_the_environment_is_not_asked(server: RunningServer, monkeypa
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     with Client(server.url) as client:
         assert client.readiness()["reasons"] == []
+
+
+def test_a_filter_searches_and_deletes(client: Client, server: RunningServer, tmp_path: Path) -> None:
+    content = picture("purple", 4712)
+    for tags in (["client-a"], ["client-b"]):
+        server.upload(picture("purple", 4713 + len(tags[0]) + ord(tags[0][-1])), tags=tags)
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    only = {"key": "tags", "match": {"value": "client-a"}}
+    (hit,) = client.search("purple", 5, filter=json.dumps(only))["hits"]
+    assert hit["image"]["tags"] == ["client-a"]
+    assert client.search_picture(path, 5, filter=json.dumps(only))["hits"][0]["id"] == hit["id"]
+    assert client.delete(only, dry_run=True)["examples"][0]["id"] == hit["id"]
+    assert client.delete(only, dry_run=False) == {"matched": 1, "deleted": 1, "examples": []}
+    assert client.delete(only, dry_run=False)["matched"] == 0
+    with pytest.raises(ServerError, match=r"no condition.*\(validation\)"):
+        client.delete({}, dry_run=False)
+
+
+def test_a_key_that_no_header_can_hold_is_one_line() -> None:
+    with pytest.raises(ServerError, match="no key has"):
+        Client("http://127.0.0.1:9", "sl_\u00e9\u4e2d")

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.errors import NotFound
-from app.indexes import Indexes
+from app.errors import NotFound, Overloaded, StartupError
+from app.indexes import Indexes, engine_at
 from app.store import collections, embeddings, texts
 from app.store.database import Database
+from index.engine import Address, Engine
 from index.errors import IndexClosed
 from tests.app.makers import SPACE
+from tests.index.deadline import soon
+from tests.index.proxy import Proxy
 
 WAIT = 20.0
 EAST, NORTH = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
@@ -111,3 +114,84 @@ def test_a_damaged_snapshot_is_rebuilt_from_the_log(
     assert nearest(second, EAST) == east
     assert "snapshot of default/texts not used" in caplog.text
     second.close()
+
+
+def test_an_engine_is_named_by_the_settings_and_a_wrong_name_told_in_one_line() -> None:
+    assert engine_at("local", "") is None
+    with pytest.raises(StartupError, match=r"--index \(SIGHTLINE_INDEX\): 'faiss' is neither local") as raised:
+        engine_at("faiss", "")
+    assert "\n" not in raised.value.detail
+
+
+def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
+    database: Database, tmp_path: Path, lite: Engine
+) -> None:
+    east, seq = put(database, "east", EAST)
+    for _ in range(2):
+        indexes = Indexes(database, SPACE, tmp_path / "snapshots", lite)
+        indexes.open("default")
+        assert nearest(indexes, EAST) == east
+        assert indexes.stats("default")["texts"] == {
+            "kind": "milvus", "ntotal": 1, "applied_seq": seq, "lag": 0, "ghosts": 0
+        }  # fmt: skip
+        indexes.close()
+    assert not (tmp_path / "snapshots").exists()
+
+
+def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
+    database: Database, tmp_path: Path, lite: Engine
+) -> None:
+    east, _ = put(database, "east", EAST)
+    north = 0
+    for n, engine in enumerate((None, lite, None, lite)):
+        indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
+        indexes.open("default")
+        assert nearest(indexes, EAST) == east
+        north, seq = put(database, f"north{n}", NORTH)
+        assert indexes.settle("default", "texts", seq, WAIT)
+        with indexes.use("default", "texts") as index:
+            assert index.ntotal == n + 2
+            assert north in index.search(np.array([NORTH], np.float32), 10)[1][0]
+        indexes.close()
+
+
+def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_settled(
+    database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "index.table.READ_SECONDS",
+        "index.table.WRITE_SECONDS",
+        "index.table.COUNT_SECONDS",
+        "index.engine.CONNECT_SECONDS",
+    ):
+        monkeypatch.setattr(name, 0.4)
+    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
+    proxy.mode = "silence"
+    with pytest.raises(Overloaded, match="does not answer"):
+        indexes.open("default")
+    proxy.mode = "pass"
+    soon(lambda: opened(indexes))
+    east, seq = put(database, "east", EAST)
+    assert indexes.settle("default", "texts", seq, WAIT)
+    proxy.mode = "reset"
+    _, seq = put(database, "north", NORTH)
+    soon(lambda: len(indexes.away()) == 2)
+    assert indexes.away()[0].startswith("the index of images: Milvus at 127.0.0.1")
+    assert indexes.faults() == []
+    with pytest.raises(Overloaded):
+        nearest(indexes, EAST)
+    assert not indexes.settle("default", "texts", seq, 1000.0)  # which is not waited for
+    proxy.mode = "pass"
+    soon(lambda: not indexes.away() and indexes.settle("default", "texts", seq, WAIT))
+    assert nearest(indexes, EAST) == east
+    indexes.close()
+    engine.close()
+
+
+def opened(indexes: Indexes) -> bool:
+    try:
+        indexes.open("default")
+    except Overloaded:
+        return False
+    return True

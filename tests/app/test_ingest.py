@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from app.client import Client, ServerError
-from app.ingest import BULK_BYTES, BULK_FILES, Report, bulked, found, ingest, listed, plain, show
+from app.ingest import BULK_BYTES, BULK_FILES, Report, bulked, found, ingest, ingest_urls, item, listed, plain, show
 from tests.pictures import picture
 from tests.servers import RunningServer
 
@@ -55,6 +55,21 @@ def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
         list(bulked([("gone", tmp_path / "gone")]))
 
 
+def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
+    assert item(" http://a/b.png\n") == {"url": "http://a/b.png"}
+    assert item('{"url": "http://a/", "tags": ["x"]}') == {"url": "http://a/", "tags": ["x"]}
+    with pytest.raises(ServerError, match="not JSON"):
+        item('{"url": ')
+
+
+def test_a_list_of_urls_is_fetched_by_the_server_and_followed(server: RunningServer) -> None:
+    with Client(server.url) as client:
+        with pytest.raises(ServerError, match="the list is empty"):
+            ingest_urls(client, ["\n"], Console(file=io.StringIO()))
+        with pytest.raises(ServerError, match="url_not_allowed"):  # which this server does not do
+            ingest_urls(client, ["http://127.0.0.1/a.png"], Console(file=io.StringIO()))
+
+
 def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
     assert plain("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
     out = io.StringIO()
@@ -66,7 +81,7 @@ def test_a_report_shows_each_failure_up_to_a_bound() -> None:
     out = io.StringIO()
     failures = [{"name": f"{n}.png", "error": {"code": "image_corrupt", "detail": "cut off"}} for n in range(60)]
     failures[0]["error"] = None  # type: ignore[assignment]
-    show(Report(done=1, duplicates=2, failed=60, failures=failures), Console(file=out, width=120))
+    show(Report(done=1, duplicates=2, failed=60, failures=failures[:50]), Console(file=out, width=120))
     assert "1 loaded, 2 already there, 60 failed" in out.getvalue()
     assert "49.png" in out.getvalue()
     assert "50.png" not in out.getvalue()

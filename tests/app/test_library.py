@@ -17,13 +17,14 @@ from app.errors import (
     StorageFull,
     UnsupportedMediaType,
 )
-from app.library import Library, text_id
+from app.grammar import parse_filter
+from app.library import DELETED, Library, text_id
 from app.media import Media
 from app.store import embeddings, images, jobs
 from app.store.database import Database
 from app.types import ItemError, ItemStatus, JobState, Status
 from tests.app.conftest import SmallDisk
-from tests.app.makers import FINGERPRINT, SPACE, VECTOR, add, add_bulk, claim, finish, image_of, job_of
+from tests.app.makers import COLLECTION, FINGERPRINT, SPACE, VECTOR, add, add_bulk, claim, finish, image_of, job_of
 from tests.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
@@ -341,3 +342,34 @@ def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
     job = add_bulk(library, [("a.png", RED)])
     library.drop_items(job.id)
     assert library.job(job.id).state is JobState.QUEUED
+
+
+def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Library) -> None:
+    """More than one transaction's worth; what is changed or added meanwhile is judged by what it is then."""
+    count = DELETED + 20
+    pictures = [add(library, picture("red", seed=n), tags=("x",), id=f"p{n}").image for n in range(count)]
+    kept = add(library, picture("blue", seed=1), id="kept").image
+    tagged = parse_filter({"key": "tags", "match": {"value": "x"}}, "images")
+    keys, examples = library.matching(COLLECTION, tagged)
+    assert keys == [image.key for image in pictures]
+    assert [image.id for image in examples] == [f"p{n}" for n in range(count - 1, count - 6, -1)]
+    library.update(COLLECTION, "p110", lambda image: Description())
+    add(library, picture("green", seed=1), tags=("x",), id="late")
+    assert library.delete_matching(COLLECTION, tagged, keys) == count - 1
+    assert {image.id for image in library.page(COLLECTION, 1000, None)} == {"p110", "kept", "late"}
+    assert stored_files(library) == {pictures[110].sha256, kept.sha256, library.get(COLLECTION, "late").sha256}
+    everything = parse_filter({}, "images")
+    keys, _ = library.matching(COLLECTION, everything)
+    assert library.delete_matching(COLLECTION, everything, keys) == 3
+    assert stored_files(library) == set()
+    with pytest.raises(NotFound):
+        library.matching("other", everything)
+
+
+def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) -> None:
+    for n in range(10):
+        add(library, picture("red", seed=n), tags=("even",) if n % 2 == 0 else (), id=f"p{n}")
+    even = parse_filter({"key": "tags", "match": {"value": "even"}}, "images")
+    first = library.page(COLLECTION, 3, None, even)
+    assert [image.id for image in first] == ["p8", "p6", "p4"]
+    assert [image.id for image in library.page(COLLECTION, 3, first[-1].key, even)] == ["p2", "p0"]

@@ -68,3 +68,17 @@ def test_the_level_is_the_least_that_is_told(capsys: pytest.CaptureFixture[str])
     told = capsys.readouterr().err
     assert "quiet" not in told
     assert "loud" in told
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_what_looks_like_a_key_is_left_out(json_lines: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", json=json_lines)
+    key = "sl_0123456789ab_" + "Ab-_" * 10 + "xyz"
+    try:
+        raise ValueError(key)
+    except ValueError:
+        logging.getLogger("app").exception("asked for %s twice: %s", key, key)
+    captured = capsys.readouterr().err
+    assert key not in captured
+    assert "Ab-_" not in captured
+    assert captured.count("sl_\u2026") + captured.count("sl_\\u2026") == 3

@@ -12,12 +12,16 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.colours import ColoursEncoder
 from app.encoder.protocol import Embeddings
-from app.errors import ImageCorrupt, NotFound, SightlineError, UnsupportedMediaType, Validation
-from app.search import SPARE, Part, Searcher
+from app.errors import ImageCorrupt, ModelUnavailable, NotFound, SightlineError, UnsupportedMediaType, Validation
+from app.filter import Filter
+from app.grammar import parse_filter
+from app.search import SPARE, Found, Part, Question, Searcher
 from app.store import embeddings, images, leases, texts
 from app.store.database import Database
 from app.types import Target
 from index.exact import ExactIndex
+from index.protocol import SearchParams
+from index.types import Ids, Scores
 from tests.app.makers import claim, insert
 from tests.pictures import picture
 
@@ -57,7 +61,19 @@ class World:
         self.indexes["texts"].add(np.array([self.database.write(work)]), vector)
 
     def ids(self, *parts: Part, k: int = 3, target: Target = "images") -> list[str]:
-        return [hit.id for hit in self.searcher.search("default", parts, target, k).hits]
+        return [hit.id for hit in self.searcher.search(Question(parts, target, k)).hits]
+
+    def filtered(self, only: Filter, words: str, k: int = 3, target: Target = "images") -> list[str]:
+        return [hit.id for hit in self.searcher.search(Question([Part(text=words)], target, k, filter=only)).hits]
+
+    def key(self, id: str) -> int:
+        image = self.database.read(lambda c: images.get(c, "default", id))
+        assert image is not None
+        return image.key
+
+    def describe(self, id: str, caption: str) -> None:
+        key = self.key(id)
+        self.database.write(lambda c: images.update(c, key, caption, [], {}))
 
 
 @pytest.fixture
@@ -71,7 +87,7 @@ def world(database: Database, pool: DecodePool) -> Iterator[World]:
 
 
 def test_words_find_pictures_and_texts_best_first(world: World) -> None:
-    found = world.searcher.search("default", [Part(text="a blue thing")], "images", 3)
+    found = world.searcher.search(Question([Part(text="a blue thing")], k=3))
     assert found.hits[0].id == "blue"
     assert found.hits[0].image is not None
     assert found.hits[0].score == pytest.approx(1.0, abs=1e-5)
@@ -79,7 +95,7 @@ def test_words_find_pictures_and_texts_best_first(world: World) -> None:
     assert scores == sorted(scores, reverse=True)
     assert found.searched == 5
     assert set(found.took_ms) == {"encode", "search", "fetch", "total"}
-    (hit,) = world.searcher.search("default", [Part(text="blue")], "texts", 1).hits
+    (hit,) = world.searcher.search(Question([Part(text="blue")], "texts", 1)).hits
     assert hit.text is not None
     assert (hit.id, hit.text.text, hit.image) == ("text-blue", "something blue", None)
 
@@ -141,7 +157,8 @@ def test_what_is_not_here_or_has_no_vector_is_told(world: World) -> None:
 def test_a_vector_is_scaled_to_length_1_and_searched(world: World) -> None:
     blue = ENCODER.encode_texts(["blue"])[0]
     for factor in (1.0, 1e-3, 1e30):  # the squares of the last are beyond float32
-        (hit,) = world.searcher.search("default", [Part(vector=[float(x) * factor for x in blue])], "images", 1).hits
+        scaled = Part(vector=[float(x) * factor for x in blue])
+        (hit,) = world.searcher.search(Question([scaled], k=1)).hits
         assert hit.id == "blue"
         assert hit.score == pytest.approx(1.0, abs=1e-5)
 
@@ -182,9 +199,125 @@ def test_k_beyond_what_there_is_gives_what_there_is(world: World) -> None:
 
 def test_an_empty_index_gives_no_hits(database: Database, pool: DecodePool) -> None:
     world = World(database, pool)
-    found = world.searcher.search("default", [Part(text="red")], "images", 10)
+    found = world.searcher.search(Question([Part(text="red")]))
     assert (found.hits, found.searched) == ([], 0)
     world.batcher.close()
+
+
+class Counting(ExactIndex):
+    """Remembers how it was searched."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__(d)
+        self.searches: list[tuple[int, int, SearchParams | None]] = []
+
+    def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
+        self.searches.append((len(queries), k, params))
+        return super().search(queries, k, params)
+
+
+def test_many_questions_are_answered_in_order_each_as_if_alone(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "query"
+    path.write_bytes(picture("green", seed=6))
+    questions = [
+        Question([Part(text="red")], k=2),
+        Question([Part(text="red")], "texts", 3),
+        Question([Part(picture=path), Part(text="red", weight=0.1)], k=1),
+        Question([Part(image_id="blue")], k=100),
+        Question([Part(text="yellow", weight=-1)], k=5, exact=True),
+    ]
+    for question, found in zip(questions, world.searcher.search_all(questions), strict=True):
+        assert isinstance(found, Found)
+        alone = world.searcher.search(question)
+        assert [hit.id for hit in found.hits] == [hit.id for hit in alone.hits]
+        assert [hit.score for hit in found.hits] == pytest.approx([hit.score for hit in alone.hits], abs=1e-6)
+        assert found.searched == 5
+    assert world.searcher.search_all([]) == []
+
+
+def test_questions_of_one_kind_share_one_search_of_the_index(world: World) -> None:
+    counting = Counting(60)
+    counting.add(np.array([1]), ENCODER.encode_texts(["red"]))
+    world.indexes["images"] = counting
+    world.searcher.search_all([Question([Part(text=colour)], k=10) for colour in COLOURS])
+    assert [(n, k) for n, k, _ in counting.searches] == [(5, 10 + SPARE)]
+    counting.searches.clear()
+    world.searcher.search_all([Question([Part(text="red")], k=k) for k in (5, 10, 15, 1000)])
+    assert sorted((n, k) for n, k, _ in counting.searches) == [(1, 1000 + SPARE), (3, 15 + SPARE)]
+    counting.searches.clear()
+    red = [Part(text="red")]
+    world.searcher.search_all([Question(red), Question(red, exact=True), Question(red, probes=4, rerank=50)])
+    assert [params for _, _, params in counting.searches] == [
+        SearchParams(),
+        SearchParams(exact=True),
+        SearchParams(probes=4, rerank=50),
+    ]
+
+
+def test_a_question_without_an_answer_says_why_and_leaves_the_others_theirs(world: World, tmp_path: Path) -> None:
+    broken = tmp_path / "query"
+    broken.write_bytes(picture("red")[:60])
+    red = Part(text="red")
+    answers = world.searcher.search_all(
+        [
+            Question([red], k=1),
+            Question([Part(image_id="unknown")]),
+            Question([red, Part(text="red", weight=-1)]),
+            Question([Part(picture=broken)]),
+            Question([Part(image_id="blue")], k=1),
+        ]
+    )
+    assert [hit.id for one in answers if isinstance(one, Found) for hit in one.hits] == ["red", "blue"]
+    assert [type(one) for one in answers[1:4]] == [NotFound, Validation, ImageCorrupt]
+
+
+def test_when_the_encoder_is_busy_no_question_is_answered(world: World) -> None:
+    world.batcher.close()
+    with pytest.raises(ModelUnavailable):
+        world.searcher.search_all([Question([Part(image_id="red")]), Question([Part(text="red")])])
+
+
+def test_many_questions_are_filled_up_when_rows_were_deleted(database: Database, pool: DecodePool) -> None:
+    world = World(database, pool)
+    keys = [world.picture(n, f"i{n:03}", "red") for n in range(SPARE + 40)]
+    for key in keys[: SPARE + 30]:
+        database.write(lambda c, key=key: images.delete(c, key))  # type: ignore[misc]
+    few, all_there_is = world.searcher.search_all([Question([Part(text="red")], k=k) for k in (5, 50)])
+    assert isinstance(few, Found)
+    assert isinstance(all_there_is, Found)
+    assert [hit.id for hit in few.hits] == [f"i{n:03}" for n in range(SPARE + 30, SPARE + 35)]
+    assert len(all_there_is.hits) == 10
+    world.batcher.close()
+
+
+def test_what_an_index_was_asked_is_noted_once_it_has_answered(world: World, pool: DecodePool) -> None:
+    noted: list[Any] = []
+    searcher = Searcher(
+        world.database,
+        ENCODER,
+        world.batcher,
+        pool,
+        lambda _, target: nullcontext(world.indexes[target]),
+        note=lambda *told: noted.append((told, searcher.running)),
+    )
+    searcher.search_all([Question([Part(text="red")], k=3), Question([Part(text="blue")], "texts", 4, exact=True)])
+    searcher.search_all([Question([Part(image_id="unknown")])])
+    (images_, running), (texts_, _) = noted
+    assert images_[:2] == (("default", "images"), world.indexes["images"])
+    np.testing.assert_array_equal(images_[2], ENCODER.encode_texts(["red"])[0])
+    assert images_[3:] == (SearchParams(), 3 + SPARE)
+    assert texts_[3:] == (SearchParams(exact=True), 4 + SPARE)
+    assert (running, searcher.running) == (1, 0)
+
+
+def test_a_row_of_another_collection_is_never_an_answer(world: World) -> None:
+    def work(c: Any) -> int:
+        c.execute("INSERT INTO collections (name, created_at) VALUES ('elsewhere', '2026-01-01T00:00:00Z')")
+        return texts.put(c, "elsewhere", "secret", "red", {}).key
+
+    stray = world.database.write(work)
+    world.indexes["texts"].add(np.array([stray]), ENCODER.encode_texts(["red"]))
+    assert "secret" not in world.ids(Part(text="red"), k=100, target="texts")
 
 
 def test_classify_gives_probabilities_that_sum_to_1_likeliest_first(world: World) -> None:
@@ -240,3 +373,58 @@ def test_a_vector_that_is_not_finite_never_leaves_for_the_log(database: Database
     with pytest.raises(Validation):
         searcher.embed("default", [Part(text="a")])
     batcher.close()
+
+
+def test_a_filter_finds_k_hits_wherever_k_are_let_through(world: World) -> None:
+    for n in range(60):
+        world.picture(10 + n, f"p{n}", "red")
+    even = [f"p{n}" for n in range(0, 60, 2)]
+    found = world.searcher.search(Question([Part(text="red")], k=40, filter=parse_filter({"has_id": even}, "images")))
+    assert sorted(hit.id for hit in found.hits) == sorted(even)
+    assert found.searched == 30
+    worst = parse_filter({"has_id": ["blue", "black"]}, "images")  # what a search without a filter finds last
+    assert set(world.filtered(worst, "red", k=5)) == {"blue", "black"}
+    assert world.filtered(parse_filter({"has_id": ["nothing"]}, "images"), "red") == []
+
+
+def test_questions_with_one_filter_share_a_search_and_each_filter_holds_for_its_own(world: World) -> None:
+    counting = Counting(60)
+    for colour in COLOURS:
+        counting.add(np.array([world.key(colour)]), ENCODER.encode_texts([colour]))
+    world.indexes["images"] = counting
+    cold, warm = (parse_filter({"has_id": ids}, "images") for ids in (["blue", "green"], ["red", "yellow", "nothing"]))
+    red, blue = [Part(text="red")], [Part(text="blue")]
+    questions = [
+        Question(red, k=5, filter=cold),
+        Question(blue, k=5, filter=warm),
+        Question(blue, k=5, filter=cold),
+        Question(blue, k=1),
+    ]
+    answers = [found for found in world.searcher.search_all(questions) if isinstance(found, Found)]
+    assert [{hit.id for hit in found.hits} for found in answers] == [
+        {"blue", "green"},
+        {"red", "yellow"},
+        {"blue", "green"},
+        {"blue"},
+    ]
+    assert [found.searched for found in answers] == [2, 2, 2, 5]
+    assert sorted(n for n, _, _ in counting.searches) == [1, 1, 2]
+
+
+def test_a_filter_is_that_of_the_rows_at_the_search(world: World) -> None:
+    only = parse_filter({"key": "caption", "match": {"text": "mine"}}, "images")
+    assert world.filtered(only, "red") == []
+    world.describe("red", "this is mine")
+    assert world.filtered(only, "red") == ["red"]
+    world.describe("red", "this is yours")
+    assert world.filtered(only, "red") == []
+    world.describe("green", "mine too")
+    world.database.write(lambda c: images.delete(c, world.key("green")))
+    assert world.filtered(only, "green") == []
+
+
+def test_texts_are_filtered_too(world: World) -> None:
+    only = parse_filter({"must_not": [{"key": "text", "match": {"text": "RED"}}]}, "texts")
+    assert set(world.filtered(only, "red", target="texts", k=9)) == {
+        f"text-{name}" for name in COLOURS if name != "red"
+    }

@@ -3,23 +3,31 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from app.encoder.colours import ColoursEncoder
 from app.encoder.models import Located
 from app.encoder.protocol import Embeddings, Pixels
-from app.errors import ModelUnavailable, NotFound, StartupError
+from app.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.library import Library
-from app.search import Part
+from app.search import Part, Question
 from app.service import Service, archive_limits, check_golden, check_space, open_library, picture_limits
 from app.settings import Settings
 from app.store import collections, embeddings, leases
 from app.store.database import Database
-from app.types import EmbeddingSpace, Status
+from app.types import EmbeddingSpace, Lease, Status
+from index.engine import Engine
+from index.live import LiveIndex
 from tests.app.makers import SPACE, add, add_bulk, claim
+from tests.index.proxy import Proxy
+from tests.index.sealed import sealed
 from tests.pictures import picture
 from tests.servers import until
 
@@ -150,7 +158,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
 def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
     start(service)
     assert service.ready() == []
-    assert service.searcher.search("default", [Part(text="red")], "images", 3).hits == []
+    assert service.searcher.search(Question([Part(text="red")], k=3)).hits == []
     model = service.model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
@@ -158,7 +166,7 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
     with pytest.raises(NotFound):
         service.stats("other")
     with pytest.raises(NotFound):
-        service.searcher.search("other", [Part(text="red")], "images", 3)
+        service.searcher.search(Question([Part(text="red")], collection="other"))
 
 
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
@@ -182,7 +190,7 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     service.database.write(lambda c: leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
     assert service.settled([ready])
-    assert [hit.id for hit in service.searcher.search("default", [Part(text="red")], "images", 3).hits] == ["one"]
+    assert [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits] == ["one"]
 
 
 def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
@@ -252,6 +260,74 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
     assert not any(thread.name in ("batcher", "sqlite-write") for thread in threading.enumerate())
 
 
+def test_an_engine_that_is_away_stops_searches_and_nothing_else(
+    settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "index.table.READ_SECONDS",
+        "index.table.WRITE_SECONDS",
+        "index.table.COUNT_SECONDS",
+        "index.engine.CONNECT_SECONDS",
+    ):
+        monkeypatch.setattr(name, 0.4)
+    monkeypatch.setattr("app.service.ENGINE_SECONDS", 0.1)
+    proxy.mode = "silence"
+    there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
+    service = Service(there, COLOURS)
+    service.start()
+    until(lambda: "does not answer" in service.ready()[0], WAIT)
+    with pytest.raises(Overloaded, match="does not answer"):
+        _ = service.searcher
+    one = add(service.library, picture("red"), id="one").image
+    assert one.status is Status.QUEUED
+    proxy.mode = "pass"
+    until(lambda: not service.ready(), WAIT)
+    finish_as_worker(service)
+    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    assert found(service) == ["one"]
+    proxy.mode = "reset"
+    add(service.library, picture("blue"), id="two")
+    finish_as_worker(service)
+    two = service.library.get("default", "two")
+    until(lambda: service.ready(), WAIT)
+    assert (two.status, service.settled([two])) == (Status.READY, False)  # so that the API says processing
+    with pytest.raises(Overloaded):
+        found(service)
+    proxy.mode = "pass"
+    until(lambda: not service.ready() and service.settled([two]), WAIT)
+    assert sorted(found(service)) == ["one", "two"]
+    service.close()
+
+
+def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(settings: Settings, lite: Engine, tmp_path: Path) -> None:
+    service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
+    add(service.library, picture("red"), id="one")
+    finish_as_worker(service)
+    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    with service.engine.indexes.use("default", "images") as index:
+        vectors = ColoursEncoder().encode_texts(["red"])
+        for n in range(40):
+            index.add(np.array([1000 + n], np.int64), vectors)
+    assert found(service) == ["one"]
+    service.close()
+
+
+def finish_as_worker(service: Service) -> None:
+    """What a worker does with the pictures that wait."""
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+
+    def work(c: Any, lease: Lease) -> object:
+        return leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+
+    for lease in claim(service.database):
+        service.database.write(partial(work, lease=lease))
+
+
+def found(service: Service) -> list[str]:
+    return [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits]
+
+
 def test_limits_are_those_of_the_settings() -> None:
     settings = Settings(
         max_image_bytes=1, max_image_pixels=2, max_image_side=3, max_archive_bytes=4, max_archive_members=5
@@ -272,3 +348,32 @@ def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
     with pytest.raises(StartupError, match=r"is missing, but .* holds pictures"):
         open_library(settings)
     assert not (settings.data_dir / "sightline.db").exists()
+
+
+def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.sampler.PAUSE", 0.01)
+    monkeypatch.setattr("app.sampler.SHARE", 0.9)  # of the time: this test has little of it
+    start(service)
+    rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
+    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
+    opened = service.engine.indexes._open
+    opened["default", "images"] = replace(opened["default", "images"], index=LiveIndex(60, base))
+
+    def recall() -> dict[str, Any]:
+        told: Any = service.stats("default")
+        assert told["index"]["texts"]["recall"] is None
+        return told["index"]["images"]["recall"] or {"queries": 0}
+
+    assert recall() == {"queries": 0}
+    for row in rows[:24]:
+        assert service.searcher.search(Question([Part(vector=row.tolist())])).hits == []  # no id has a row
+    until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
+    assert set(recall()) == {"at_10", "queries", "target", "effort", "updated_at"}
+    assert recall()["target"] == 0.99
+    registry = CollectorRegistry()
+    service.meters.register(registry)
+    assert (registry.get_sample_value("sightline_ghost_hits_total", {"target": "images"}) or 0) >= 24 * 10

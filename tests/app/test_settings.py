@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
+from app.errors import StartupError
 from app.settings import Settings, cores
 
 
@@ -98,3 +99,17 @@ def test_the_cores_of_a_container_are_those_that_it_may_use(
     if limit is not None:
         (folder / "cpu.max").write_text(f"{limit}\n")
     assert cores(mine, tmp_path / "groups") == told
+
+
+def test_a_client_s_key_comes_from_itself_or_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("  sl_file\n")
+    assert Settings().sent_key() is None
+    assert Settings(key_file=file).sent_key() == "sl_file"
+    both = Settings(key=SecretStr("sl_given"), key_file=file)
+    assert both.sent_key() == "sl_given"
+    assert "sl_given" not in f"{both!r} {both} {both.environment()}"
+    file.write_bytes(b"\xff")
+    for wrong in (file, tmp_path / "none", tmp_path):
+        with pytest.raises(StartupError, match="key file"):
+            Settings(key_file=wrong).sent_key()

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from app.encoder.catalogue import LISTED
-from app.show import show_hits, show_models, show_status, words_of
+from app.show import show_hits, show_matching, show_models, show_status, words_of
 
 
 def printed(show: Any, *args: Any) -> str:
@@ -73,3 +73,17 @@ def test_every_listed_model_is_shown() -> None:
     assert all("".join(model.note.split()) in flat or model.alias in out for model in LISTED)
     assert all(model.alias in out for model in LISTED)
     assert "local-dir:FOLDER" in out
+
+
+def test_what_would_be_deleted_is_counted_and_a_few_of_it_shown() -> None:
+    image = {"id": "cat-1", "created_at": "2026-01-31T12:00:00.000Z", "caption": None, "source": "a\x1b[31m.png"}
+    out = printed(show_matching, {"matched": 7, "deleted": 0, "examples": [image]})
+    assert "7 pictures match" in out
+    assert "cat-1" in out
+    assert "2026-01-31" in out
+    assert "and 6 more" in out
+    assert "\x1b" not in out
+    out = printed(show_matching, {"matched": 1, "deleted": 0, "examples": [image]})
+    assert "1 picture matches" in out
+    assert "more" not in out
+    assert printed(show_matching, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"

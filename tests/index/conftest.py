@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from index.engine import Engine
 from index.exact import ExactIndex
 from index.follower import Follower
+from index.milvus import MilvusIndex
 from tests.index.memory_log import Log, Open
 
 
@@ -56,3 +58,20 @@ def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
     yield start
     for follower in opened:
         follower.close()
+
+
+@pytest.fixture
+def milvus(lite: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], MilvusIndex]]:
+    """Opens the index of an empty collection, and removes it after the test. A busy machine is waited for."""
+    for name in ("READ_SECONDS", "WRITE_SECONDS", "COUNT_SECONDS"):
+        monkeypatch.setattr(f"index.table.{name}", 60.0)
+    made: list[MilvusIndex] = []
+
+    def open(d: int) -> MilvusIndex:
+        made.append(index := MilvusIndex(lite, f"test_{len(made)}", d))
+        index.open()
+        return index
+
+    yield open
+    for index in made:
+        index.drop()

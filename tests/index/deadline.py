@@ -8,9 +8,14 @@ from collections.abc import Callable
 DEADLINE = 10.0
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Return once `true()` is; fail after DEADLINE seconds."""
-    deadline = time.monotonic() + DEADLINE
+def until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
+    """Return once `true()` is; fail after so many seconds."""
+    deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.001)
+
+
+def soon(true: Callable[[], bool]) -> None:
+    """`until`, for what may have to wait for deadlines and pauses in a row on a busy machine."""
+    until(true, 6 * DEADLINE)

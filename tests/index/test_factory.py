@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.factory import IndexConfig, open_index
+from index.engine import Engine
+from index.errors import EngineEmptied
+from index.factory import IndexConfig, OpenedIndex, open_engine, open_index
+from index.milvus import MilvusIndex
+from index.protocol import VectorIndex
 from tests.index.oracle import numbers, unit
 
 D = 8
@@ -19,13 +23,17 @@ def config(tmp_path: Path) -> IndexConfig:
     return IndexConfig("default/images", "space-a", D, tmp_path / "images")
 
 
-def keep(config: IndexConfig, seq: int = 5) -> None:
-    opened = open_index(config)
-    opened.index.add(numbers(1, 2, 3), unit(3, D))
+def save(opened: OpenedIndex[VectorIndex], seq: int) -> None:
     assert opened.freeze is not None
     write = opened.freeze(seq)
     assert write is not None
     write()
+
+
+def keep(config: IndexConfig, seq: int = 5) -> None:
+    opened = open_index(config)
+    opened.index.add(numbers(1, 2, 3), unit(3, D))
+    save(opened, seq)
 
 
 def test_first_start_is_empty_and_nothing_was_refused(config: IndexConfig) -> None:
@@ -85,6 +93,47 @@ def test_without_a_folder_nothing_is_kept() -> None:
     assert opened.refused is None
     opened.index.add(np.arange(2, dtype=np.int64), unit(2, D))
     assert opened.index.ntotal == 2
+
+
+def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
+    lite: Engine, config: IndexConfig
+) -> None:
+    there = replace(config, engine=lite, owner="2026-11-23T04:00:00.000Z")
+    opened = open_index(there, head=0)
+    assert isinstance(opened.index, MilvusIndex)
+    assert (opened.index.kind, opened.applied_seq, opened.refused) == ("milvus", 0, None)
+    opened.index.add(numbers(1, 2, 3), unit(3, D))
+    save(opened, 5)
+    for owner, held in (("2026-11-23T04:00:00.000Z", 3), ("another", 0)):
+        again = open_index(replace(there, owner=owner), head=5)
+        assert (again.index.ntotal, again.applied_seq, again.refused) == (held, 5 if held else 0, None)
+        assert isinstance(again.index, MilvusIndex)
+        again.index.drop()
+    assert there.folder is not None
+    assert not there.folder.exists()
+
+
+def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(lite: Engine, config: IndexConfig) -> None:
+    there = replace(config, engine=lite)
+    opened = open_index(there)
+    assert isinstance(opened.index, MilvusIndex)
+    opened.index.add(numbers(1, 2, 3), unit(3, D))
+    save(opened, 5)
+    opened.index.remove(numbers(1))
+    assert open_index(there, head=6).refused is None  # the one entry after 5 may have done it
+    lost = open_index(there, head=5)
+    assert lost.refused == "the engine has 2 vectors, of 3 at 5"
+    with pytest.raises(EngineEmptied):
+        lost.index.search(unit(1, D), 1)
+    ahead = open_index(there, head=4)
+    assert (ahead.applied_seq, ahead.refused) == (0, "applied_seq is 5, but the log ends at 4")
+    opened.index.drop()
+
+
+def test_local_is_no_engine_and_an_unknown_place_an_error() -> None:
+    assert open_engine("local") is None
+    with pytest.raises(ValueError, match="'elsewhere' is neither local nor milvus"):
+        open_engine("elsewhere")
 
 
 def test_unknown_kind_is_an_error_that_lists_the_known(config: IndexConfig) -> None:

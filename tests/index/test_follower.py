@@ -13,7 +13,7 @@ import pytest
 
 from index.errors import InvalidId, LogInvalid
 from index.exact import ExactIndex
-from index.follower import Follower
+from index.follower import Follower, Read
 from index.types import Embeddings, Ids, LogEntry, Op
 from tests.index.deadline import DEADLINE, until
 from tests.index.memory_log import Log, Open
@@ -308,3 +308,21 @@ def test_sqlite_log_written_by_another_connection_is_followed(tmp_path: Path, in
     follower.close()
     reader.close()
     writer.close()
+
+
+def test_upkeep_is_done_between_the_looks_and_tried_again_when_it_fails(log: Log, follow: Open) -> None:
+    steps: list[int] = []
+
+    def tend(read: Read, applied_seq: int) -> bool:
+        steps.append(applied_seq)
+        if len(steps) == 3:
+            raise OSError("away")
+        return len(steps) < 10
+
+    log.add(1, unit(1, 8)[0])
+    follower = follow(tend=tend)
+    until(lambda: len(steps) >= 10)
+    seq = log.add(2, unit(1, 8)[0])
+    assert follower.wait_for(seq, 10)
+    until(lambda: steps[-1] == seq)
+    assert follower.error is None

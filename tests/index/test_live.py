@@ -162,6 +162,17 @@ def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path
     expect(live, {id: stored[id] for id in range(60)}, 70)
 
 
+def test_memory_counts_the_tail_whole_and_the_base_without_its_mapped_vectors(tmp_path: Path) -> None:
+    d = 256
+    live = LiveIndex(d)
+    live.add(np.arange(1000, dtype=np.int64), unit(1000, d))
+    whole = live.nbytes
+    assert 1000 * 4 * d <= whole <= 1000 * (4 * d + 200)
+    live.mark()
+    live.rebase(sealed(tmp_path, np.arange(1000, dtype=np.int64), unit(1000, d)))
+    assert 1000 * d / 8 < live.nbytes < whole / 2
+
+
 def test_a_mark_that_is_given_up_leaves_all_as_it_was(tmp_path: Path) -> None:
     live = based(tmp_path, held(range(10)))
     live.mark()

@@ -1,4 +1,4 @@
-"""Any order of add, replace, remove, search, snapshot and restart, against a dict and brute force."""
+"""Any order of add, remove, search, filter, snapshot, build, crash and restart, against a dict and brute force."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from index.exact import ExactIndex
-from index.factory import IndexConfig, open_index
+from index.factory import IndexConfig, open_base, open_index, open_live
+from index.half import rounded
+from index.idset import IdSet
+from index.live import MOST_EFFORT
+from index.protocol import SearchParams
+from index.sealing import seal
 from index.snapshot import save
 from index.types import Embeddings
 from tests.index.oracle import nearest, unit
@@ -20,6 +25,7 @@ from tests.index.oracle import nearest, unit
 D = 8
 # Few vectors and few ids: replacements, ties and ids that come back are the rule.
 VECTORS = unit(40, D)
+HALVES = rounded(VECTORS)
 # Hundreds of snapshots: on a disk, fsync would take three quarters of the time.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 ids = st.lists(st.integers(0, 30), max_size=12)
@@ -86,7 +92,118 @@ class IndexMachine(RuleBasedStateMachine):
         assert self.index.ntotal == len(self.stored)
 
 
-IndexMachine.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+class LiveMachine(RuleBasedStateMachine):
+    """A live index beside the log that it follows; a base may be built from the log while both go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
+        self.config = IndexConfig("machine", "space", D, self.folder, kind="live")
+        self.index = open_live(self.config).index
+        self.index.set_effort(MOST_EFFORT)
+        self.log: dict[int, tuple[int, Embeddings | None]] = {}  # by id: its last entry, as the database keeps it
+        self.seq = 0
+        self.upto: int | None = None  # of a build under way
+
+    def teardown(self) -> None:
+        self.index.close()
+        shutil.rmtree(self.folder)
+
+    @property
+    def stored(self) -> dict[int, Embeddings]:
+        return {id: vector for id, (_, vector) in self.log.items() if vector is not None}
+
+    @rule(ids=ids, seed=st.integers(0, 39))
+    def add(self, ids: list[int], seed: int) -> None:
+        rows = (np.array(ids, np.int64) * 7 + seed) % len(HALVES)
+        for id, row in zip(ids, rows, strict=True):
+            self.seq += 1
+            self.log[id] = self.seq, HALVES[row]
+        self.index.add(np.array(ids, np.int64), HALVES[rows])
+
+    @rule(ids=ids)
+    def remove(self, ids: list[int]) -> None:
+        for id in ids:
+            if id in self.log:
+                self.seq += 1
+                self.log[id] = self.seq, None
+        self.index.remove(np.array(ids, np.int64))
+
+    @rule(query=st.integers(0, 39), queries=st.sampled_from([1, 2, 9]), k=st.integers(0, 40), exact=st.booleans())
+    def search(self, query: int, queries: int, k: int, exact: bool) -> None:
+        self.compare(self.stored, query, queries, k, SearchParams(exact=exact))
+
+    @rule(query=st.integers(0, 39), k=st.integers(0, 40), among=ids, exact=st.booleans())
+    def search_among_some(self, query: int, k: int, among: list[int], exact: bool) -> None:
+        some = {id: vector for id, vector in self.stored.items() if id in among}
+        wanted = IdSet.of(np.array(among, np.int64))
+        self.compare(some, query, 2, k, SearchParams(exact=exact, among=wanted))
+
+    @rule()
+    def begin_a_build(self) -> None:
+        self.index.mark()
+        self.upto = self.seq
+
+    @precondition(lambda self: self.upto is not None and self.stored)
+    @rule(crash=st.booleans())
+    def finish_the_build(self, crash: bool) -> None:
+        """The log is read late: what was replaced or removed meanwhile is not in it any more."""
+        found = {id: vector for id, (seq, vector) in self.log.items() if vector is not None and seq <= (self.upto or 0)}
+        upto, self.upto = self.upto, None
+        if not found:
+            self.index.unmark()
+            return
+        assert self.config.bases is not None
+        block = np.array(list(found), np.int64), np.stack(list(found.values()))
+        seal(self.config.bases, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
+        if crash:
+            self.restart()
+            return
+        base, _ = open_base(self.config)
+        base.few = 0
+        self.index.rebase(base)
+
+    @rule()
+    def snapshot(self) -> None:
+        if (frozen := self.index.freeze()) is not None:
+            save(self.folder, frozen, name="machine", space="space", applied_seq=self.seq)
+
+    @rule()
+    def restart(self) -> None:
+        """Nothing in memory is left: the index is what lies on the disk, and what the log says after it."""
+        self.index.close()
+        opened = open_live(self.config, head=self.seq)
+        assert opened.refused is None
+        self.index, self.upto = opened.index, None
+        if self.index.base is not None:
+            self.index.base.few = 0
+        self.index.set_effort(MOST_EFFORT)
+        rest = {id: vector for id, (seq, vector) in self.log.items() if seq > opened.applied_seq}
+        self.index.remove(np.array([id for id, vector in rest.items() if vector is None], np.int64))
+        new = {id: vector for id, vector in rest.items() if vector is not None}
+        if new:
+            self.index.add(np.array(list(new), np.int64), np.stack(list(new.values())))
+
+    @invariant()
+    def counts_what_is_stored(self) -> None:
+        assert self.index.ntotal == len(self.stored)
+
+    def compare(self, stored: dict[int, Embeddings], query: int, queries: int, k: int, params: SearchParams) -> None:
+        asked = HALVES[(np.arange(queries) + query) % len(HALVES)]
+        scores, found = self.index.search(asked, k, params)
+        expected = nearest(stored, asked, k)
+        np.testing.assert_array_equal(found, expected[1])
+        np.testing.assert_array_equal(scores, expected[0])
+
+
+def machine_settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+
+
+# 10,000 steps together.
+IndexMachine.TestCase.settings = machine_settings(140)
+LiveMachine.TestCase.settings = machine_settings(60)
 test_any_order_of_steps_agrees_with_brute_force = IndexMachine.TestCase
+test_any_order_of_steps_with_bases_and_crashes_agrees_too = LiveMachine.TestCase

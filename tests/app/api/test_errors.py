@@ -43,7 +43,7 @@ def test_a_head_of_what_can_be_read_is_no_fault(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("at", ["/v1/images/%ff", "/v1/search?q=%ff", "/v1/search?q=%ed%a0%80", "/v1/texts/%c3%28"])
 def test_an_address_that_is_not_utf8_is_refused(at: str, server: RunningServer) -> None:
-    status, headers, body = raw(server, f"GET {at} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    status, headers, body = raw(server, f"GET {at} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert status == 400
     assert checked(json.loads(body), 400, headers)["code"] == "bad_request"
 
@@ -51,16 +51,16 @@ def test_an_address_that_is_not_utf8_is_refused(at: str, server: RunningServer) 
 @pytest.mark.parametrize(
     "request_line",
     [
-        b"GET /livez\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /livez\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET  HTTP/1.1\r\n\r\n",
         b"NONSENSE\r\n\r\n",
-        b"GET /livez HTTP/9.9\r\nHost: x\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/texts HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /v1/texts HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /v1/texts HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nBad Name: y\r\n\r\n",
-        b"GET /livez HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n",
+        b"GET /livez HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/texts HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/texts HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /v1/texts HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nBad Name: y\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX: a\rb\r\n\r\n",
     ],
     ids=range(10),
 )

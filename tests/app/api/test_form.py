@@ -91,7 +91,7 @@ def test_a_refused_form_leaves_no_files(name: str, server: RunningServer) -> Non
 
 def test_a_body_too_large_is_refused_by_its_length_at_once(server: RunningServer) -> None:
     for path in ("/v1/images", "/v1/search/image", "/v1/classify"):
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
         status, headers, body = raw(server, (head + f"Content-Length: {1 << 40}\r\n\r\n").encode())
         assert status == 413
         assert checked(json.loads(body), 413, headers)["code"] == "payload_too_large"
@@ -150,7 +150,7 @@ def test_a_form_may_come_a_few_bytes_at_a_time(server: RunningServer) -> None:
 
 def test_whoever_hangs_up_leaves_nothing_behind(server: RunningServer) -> None:
     address = urlsplit(server.url)
-    head = b"POST /v1/images HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
+    head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
     body = form([file_part(fresh())])
     written = len(server.lines)
     for cut in (0, 10, 100, len(body) - 2):

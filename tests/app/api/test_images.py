@@ -312,12 +312,6 @@ def test_a_cursor_that_is_not_ours_is_refused(cursor: str, server: RunningServer
         refused(response, 400, "bad_request")
 
 
-@pytest.mark.parametrize("path", ["/v1/images?", "/v1/search?q=red&"])
-def test_a_filter_is_refused_until_it_works(path: str, server: RunningServer) -> None:
-    problem = refused(server.http.get(f"{path}filter=x"), 422, "validation")
-    assert "filter" in problem["detail"]
-
-
 def test_a_patch_changes_what_was_sent_and_leaves_the_rest(server: RunningServer) -> None:
     image = added(server, caption="old", tags=["a", "b"], metadata='{"n": 1}')
     path = f"/v1/images/{image['id']}"
@@ -494,7 +488,7 @@ def test_unknown_ids_are_told_as_such(kind: str, id: str, server: RunningServer)
 
 def test_a_path_cannot_leave_its_folder(server: RunningServer) -> None:
     for path in (b"/v1/images/../../../../etc/passwd/file", b"/v1/images/..%2f..%2fetc%2fpasswd/file", b"//v1//images"):
-        status, _, body = raw(server, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        status, _, body = raw(server, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert status == 404
         assert b"root:" not in body
 

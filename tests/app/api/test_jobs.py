@@ -235,7 +235,7 @@ def test_ten_thousand_tiny_files_are_one_job_and_one_more_is_refused(server: Run
 def test_a_bulk_that_breaks_off_leaves_nothing(server: RunningServer) -> None:
     before = server.http.get("/v1/jobs").json()["jobs"][:1]
     body = form([file_part(fresh(), name=b"files")], last=False)
-    head = b"POST /v1/images/bulk HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
+    head = b"POST /v1/images/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
     status, headers, answer = raw(server, head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert status == 400
     assert headers["content-type"] == "application/problem+json"

@@ -41,3 +41,19 @@ def test_pictures_index_and_health_are_told(server: RunningServer) -> None:
     assert told["sightline_images", (("status", "ready"),)] == stats["images"]["ready"]
     assert told["sightline_index_vectors", (("target", "images"),)] == stats["images"]["ready"]
     assert told["sightline_index_lag", (("target", "images"),)] == 0
+
+
+def test_searches_are_timed_by_stage_a_batch_once(server: RunningServer) -> None:
+    def counts() -> dict[str, float]:
+        told = samples(server)
+        stages = ("encode", "search", "fetch", "total")
+        return {one: told.get(("sightline_search_seconds_count", (("stage", one),)), 0) for one in stages}
+
+    before = counts()
+    server.http.get("/v1/search", params={"q": "red"})
+    server.http.post("/v1/search/batch", json={"searches": [{"query": [{"text": "red"}]}] * 3})
+    assert counts() == {stage: count + 2 for stage, count in before.items()}
+    told = samples(server)
+    parts = sum(told["sightline_search_seconds_sum", (("stage", one),)] for one in ("encode", "search", "fetch"))
+    assert 0 < parts <= told["sightline_search_seconds_sum", (("stage", "total"),)]
+    assert not [name for name, _ in told if name == "sightline_recall_at_10"]  # its indexes are exact

@@ -65,6 +65,18 @@ def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
     assert found(server, "red") == []
 
 
+def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: RunningServer) -> None:
+    red = added(server, "red")["id"]
+    plain = ask(server, {"image_id": red})
+    more: dict[str, Any]
+    for more in ({"exact": True}, {"params": {"probes": 65_536, "rerank": 1}}, {"params": None}, {"params": {}}):
+        assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
+    words: dict[str, Any] = {"q": "red", "k": 1000}
+    exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
+    assert exact["hits"] == server.http.get("/v1/search", params=words).json()["hits"]
+    refused(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
+
+
 @pytest.mark.parametrize("k", ["0", "-1", "1001", "x", "1.5", "", "NaN", "1e3", "9" * 30, "9" * 5_000])
 def test_k_is_bounded(k: str, server: RunningServer) -> None:
     refused(server.http.get("/v1/search", params={"q": "red", "k": k}), 422, "validation")
@@ -92,7 +104,7 @@ def test_words_are_bounded(words: str, server: RunningServer) -> None:
 
 
 def test_a_query_string_of_a_megabyte_is_refused(server: RunningServer) -> None:
-    line = b"GET /v1/search?q=" + b"x" * (1 << 20) + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    line = b"GET /v1/search?q=" + b"x" * (1 << 20) + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     status, _, _ = raw(server, line)
     assert status in (400, 414, 422, 431)
     assert server.http.get("/livez").status_code == 200
@@ -193,6 +205,12 @@ BAD: list[tuple[Any, int, str]] = [
     ({"query": [{"text": "x"}], "filter": {"tags": "x"}}, 422, "validation"),
     ({"query": [{"text": "x"}], "filter": ""}, 422, "validation"),
     ({"query": [{"text": "x"}], "more": 1}, 422, "validation"),
+    ({"query": [{"text": "x"}], "exact": "perhaps"}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"probes": 0}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"probes": 65_537}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"rerank": -1}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"rerank": 1.5}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"ef": 1}}, 422, "validation"),
     ({"query": [{"text": "x"}], "collection": "other"}, 404, "not_found"),
     ({"query": [{"text": "x"}], "collection": "A b"}, 422, "validation"),
     (None, 422, "validation"),

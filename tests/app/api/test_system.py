@@ -19,6 +19,7 @@ def test_stats_say_counts_index_and_model(server: RunningServer) -> None:
         index = stats["index"][target]
         assert set(index) >= {"kind", "ntotal", "lag"}
         assert (index["kind"], index["lag"]) == ("exact", 0)
+        assert index["recall"] is None  # nothing to measure: every vector was compared
     assert stats["index"]["images"]["ntotal"] == stats["images"]["ready"]
     assert (stats["model"]["name"], stats["model"]["d"]) == ("colours", 60)
 
@@ -56,6 +57,7 @@ def test_the_interface_describes_itself(server: RunningServer) -> None:
         "GET /v1/search",
         "POST /v1/search",
         "POST /v1/search/image",
+        "POST /v1/search/batch",
         "POST /v1/classify",
         "GET /v1/collections",
         "POST /v1/collections",

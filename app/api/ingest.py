@@ -1,0 +1,156 @@
+"""Pictures that the server gets by itself: from URLs, and from folders of its machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import anyio
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from app.api.depends import CollectionDep, LanesDep, ServiceDep, checked_collection, incoming
+from app.api.errors import told
+from app.api.schemas import JobOut
+from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
+from app.gathering import OFF, write_list
+from app.settings import Settings
+
+router = APIRouter(prefix="/v1/images", tags=["jobs"])
+
+LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and metadata takes less
+
+
+class UrlIn(BaseModel):
+    """A picture by its URL, and what is to be said about it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str
+    id: str | None = None
+    caption: str | None = None
+    tags: list[str] = Field(default_factory=list)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class IngestIn(BaseModel):
+    """What to get, and from where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Annotated[str, Field(description='"urls", or "folder:" and the path of a folder on the server.')]
+    items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
+    collection: str | None = None
+
+
+BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": IngestIn.model_json_schema(ref_template="#/components/schemas/{model}")},
+            LINES[0]: {"schema": {"type": "string", "description": "One item a line, as in `items`."}},
+        },
+    }
+}
+BODY["requestBody"]["content"]["application/json"]["schema"].pop("$defs")
+BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["items"]["items"] = UrlIn.model_json_schema()
+
+
+@router.post("/ingest", status_code=202, openapi_extra=BODY)
+async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> JobOut:
+    """Take pictures by URL (JSON with `items`, or one item a line), or from a folder of the server, by a job.
+
+    URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); folders are those that he lists
+    (`SIGHTLINE_FOLDERS`), and of a folder what is new or has changed since it was taken last.
+    """
+    settings = service.settings
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind not in ("application/json", *LINES):
+        raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
+    async with incoming(service, lanes) as folder:
+        body = folder / "body"
+        if kind == "application/json":
+            await received(request, body, settings.max_json_bytes)
+            asked = await lanes.writes.run(read, body)
+            collection = checked_collection(asked.collection or collection)
+            if (path := folder_of(asked)) is not None:
+                place = await lanes.writes.run(service.roots.folder, path)
+                return JobOut.of(await lanes.writes.run(service.library.add_folder, collection, place))
+            require_fetching(settings)
+            count = await lanes.writes.run(listed, folder, asked.items, settings.max_urls)
+        else:
+            require_fetching(settings)
+            await received(request, body, settings.max_upload_bytes)
+            count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
+        job = await lanes.writes.run(service.library.add_urls, collection, folder, count)
+    return JobOut.of(job)
+
+
+async def received(request: Request, path: Path, most: int) -> None:
+    """The body into a file. Raises PayloadTooLarge."""
+    size = 0
+    with translated():
+        async with await anyio.open_file(path, "wb") as file:
+            async for part in request.stream():
+                size += len(part)
+                if size > most:
+                    raise PayloadTooLarge(f"this body may have {most} bytes; send longer lists as {LINES[0]}")
+                await file.write(part)
+
+
+def folder_of(asked: IngestIn) -> str | None:
+    """The path of the folder that is asked for; None for URLs. Raises Validation for anything else."""
+    kind, _, path = asked.source.partition(":")
+    if kind == "folder":
+        if asked.items:
+            raise Validation("items belong to the source urls")
+        return path
+    if asked.source != "urls":
+        raise Validation('source must be "urls" or "folder:" and a path')
+    return None
+
+
+def require_fetching(settings: Settings) -> None:
+    """Raise UrlNotAllowed unless the operator allows URLs."""
+    if not settings.fetch:
+        raise OFF
+
+
+def read(body: Path) -> IngestIn:
+    """The JSON of a body. Raises BadRequest, Validation."""
+    try:
+        return IngestIn.model_validate(json.loads(body.read_bytes()))
+    except ValidationError as error:
+        raise Validation(told(error.errors())) from None
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
+
+
+def listed(folder: Path, items: Iterable[UrlIn], most: int) -> int:
+    """Write the items as the list of a job; returns how many there are. Raises Validation."""
+    return write_list(folder, ({"name": item.url, **item.model_dump(exclude_defaults=True)} for item in items), most)
+
+
+def listed_lines(folder: Path, body: Path, most: int) -> int:
+    """Like `listed`, for one item a line. Raises Validation that names the line."""
+    with open(body, "rb") as file:
+        return listed(folder, parsed(file), most)
+
+
+def parsed(lines: BinaryIO) -> Iterator[UrlIn]:
+    """The items of lines; empty lines are left out. Raises Validation."""
+    n = 0
+    while line := lines.readline(MAX_LINE_BYTES + 1):
+        n += 1
+        if len(line) > MAX_LINE_BYTES:
+            raise Validation(f"line {n} is longer than {MAX_LINE_BYTES} bytes")
+        if line.strip():
+            try:
+                yield UrlIn.model_validate(json.loads(line))
+            except ValidationError as error:
+                raise Validation(f"line {n}: {told(error.errors())}") from None
+            except (ValueError, RecursionError):
+                raise Validation(f"line {n} is not JSON") from None

@@ -1,0 +1,181 @@
+"""Pictures by URL over HTTP, from a web server of the test's own."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from rich.console import Console
+
+from app.client import Client
+from app.ingest import ingest_urls
+from tests.app.api.asking import found, fresh, refused
+from tests.app.fetch.servers import WebServer, content, status
+from tests.servers import RunningServer
+
+NDJSON = "application/x-ndjson"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that may fetch from the loopback."""
+    folder = tmp_path_factory.mktemp("fetching")
+    album = tmp_path_factory.mktemp("albums")
+    settings: dict[str, Any] = {
+        "fetch": True,
+        "fetch_also": "127.0.0.1",
+        "max_urls": 500,
+        "fetch_seconds": 5,
+        "folders": album,
+    }
+    with RunningServer(folder, **settings) as running:
+        running.album = album  # type: ignore[attr-defined]
+        yield running
+
+
+def urls(server: RunningServer, items: list[dict[str, Any]], **more: Any) -> httpx.Response:
+    return server.http.post("/v1/images/ingest", json={"source": "urls", "items": items, **more})
+
+
+def lines(server: RunningServer, text: bytes) -> httpx.Response:
+    return server.http.post("/v1/images/ingest", content=text, headers={"Content-Type": NDJSON})
+
+
+def items(server: RunningServer, id: str) -> list[tuple[str, str, str | None]]:
+    listed = server.http.get(f"/v1/jobs/{id}/items", params={"limit": 1000}).json()["items"]
+    return [(item["name"], item["status"], item["error"] and item["error"]["code"]) for item in listed]
+
+
+def test_pictures_come_by_url_with_what_is_said_of_them(fetching: RunningServer, web: WebServer) -> None:
+    red = fresh("red")
+    web.pages |= {"/red": content(red), "/moved": status(302, Location="/red"), "/words": content(b"no picture")}
+    asked: list[dict[str, Any]] = [
+        {"url": f"{web.url}/red", "id": "by-url", "caption": "红", "tags": ["t"], "metadata": {"n": 1}},
+        {"url": f"{web.url}/moved"},
+        {"url": f"{web.url}/words"},
+        {"url": f"{web.url}/nothing"},
+        {"url": "http://10.0.0.1/a.png"},
+        {"url": f"{web.url}/red", "id": "no id!"},
+    ]
+    answer = urls(fetching, asked)
+    assert answer.status_code == 202
+    assert (answer.json()["kind"], answer.json()["total"]) == ("urls", 6)
+    job = fetching.wait_job(answer.json()["id"])
+    assert [job[name] for name in ("state", "total", "done", "duplicates", "failed")] == ["succeeded", 6, 1, 1, 4]
+    assert items(fetching, job["id"]) == [
+        (f"{web.url}/red", "done", None),
+        (f"{web.url}/moved", "duplicate", None),
+        (f"{web.url}/words", "failed", "unsupported_media_type"),
+        (f"{web.url}/nothing", "failed", "url_unreachable"),
+        ("http://10.0.0.1/a.png", "failed", "url_not_allowed"),
+        (f"{web.url}/red", "failed", "validation"),
+    ]
+    image = fetching.http.get("/v1/images/by-url").json()
+    assert (image["caption"], image["tags"], image["metadata"], image["source"]) == (
+        "红",
+        ["t"],
+        {"n": 1},
+        f"{web.url}/red",
+    )
+    assert fetching.http.get("/v1/images/by-url/file").content == red
+    assert "by-url" in found(fetching, "red")
+    assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
+
+
+def test_long_lists_come_line_by_line_and_a_second_time_cost_no_download(
+    fetching: RunningServer, web: WebServer
+) -> None:
+    for n in range(150):
+        web.pages[f"/many/{n}"] = content(fresh("green"), ETag=f'"{n}"')
+    text = b"\n".join(json.dumps({"url": f"{web.url}/many/{n}"}).encode() for n in range(150)) + b"\n\n"
+    first = fetching.wait_job(lines(fetching, text).json()["id"])
+    assert (first["state"], first["total"], first["done"]) == ("succeeded", 150, 150)
+    second = fetching.wait_job(lines(fetching, text).json()["id"])
+    assert (second["total"], second["duplicates"]) == (150, 150)
+    assert web.headers["/many/7"]["If-None-Match"] == '"7"'
+
+
+def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: RunningServer) -> None:
+    album: Path = fetching.album  # type: ignore[attr-defined]
+    for n in range(3):
+        (album / f"{n}.png").write_bytes(fresh("blue"))
+    (album / "3.png").write_bytes(b"no picture")
+    (album / "notes.txt").write_bytes(b"x")
+
+    def take(path: Path = album) -> dict[str, Any]:
+        answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
+        assert answer.status_code == 202, answer.text
+        return fetching.wait_job(answer.json()["id"])
+
+    first = take()
+    assert [first[name] for name in ("kind", "state", "total", "done", "failed")] == ["folder", "succeeded", 4, 3, 1]
+    assert items(fetching, first["id"])[0] == (f"{album.name}/0.png", "done", None)
+    (album / "1.png").write_bytes(fresh("green"))
+    again = take()
+    assert [again[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 2, 1, 1]
+    assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
+    (album / "1.png").unlink()
+    assert take()["total"] == 1
+    for path in ("/etc", "relative", f"{album}/.."):
+        answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
+        refused(answer, 422, "validation")
+
+
+def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:
+    web.pages["/cli"] = content(fresh("blue"))
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest_urls(client, [f"{web.url}/cli\n", "\n", '{"url": "http://10.0.0.1/"}'], Console(file=out)) == 1
+    assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
+    assert "url_not_allowed" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"", "got none"),
+        (b"\n\n", "got none"),
+        (b'{"url": "http://a/"}\nno json\n', "line 2"),
+        (b'{"url": "http://a/"}\n["http://b/"]\n', "line 2"),
+        (b'{"url": 5}', "line 1"),
+        (b'{"caption": "no url"}', "line 1"),
+        (b'{"url": "http://a/", "capton": "x"}', "capton"),
+        (b'{"url": "http://a/"}\n' + b"x" * 70_000, "line 2 is longer"),
+        (b'{"url": "http://a/"}\n' * 501, "1 to 500"),
+        (b"[" * 50_000, "line 1"),
+    ],
+    ids=range(10),
+)
+def test_lists_that_cannot_be_read_are_refused_whole(body: bytes, told: str, fetching: RunningServer) -> None:
+    assert told in refused(lines(fetching, body), 422, "validation")["detail"]
+
+
+def test_bodies_of_other_kinds_are_refused(fetching: RunningServer) -> None:
+    refused(urls(fetching, []), 422, "validation")
+    refused(urls(fetching, [{"url": "http://a/"}], collection="NO!"), 422, "validation")
+    refused(urls(fetching, [{"url": "http://a/"}], collection="missing"), 404, "not_found")
+    post = fetching.http.post
+    refused(post("/v1/images/ingest", json={"source": "folder:/etc", "items": []}), 422, "validation")
+    refused(post("/v1/images/ingest", content=b"{", headers={"Content-Type": "application/json"}), 400, "bad_request")
+    refused(
+        post("/v1/images/ingest", content=b"a,b", headers={"Content-Type": "text/csv"}), 415, "unsupported_media_type"
+    )
+    many = [{"url": "http://a/" + "a" * 2_000}] * 600
+    refused(urls(fetching, many), 413, "payload_too_large")
+
+
+def test_nothing_is_fetched_unless_the_operator_allows_it(server: RunningServer) -> None:
+    problem = refused(urls(server, [{"url": "http://1.1.1.1/"}]), 422, "url_not_allowed")
+    assert "SIGHTLINE_FETCH" in problem["detail"]

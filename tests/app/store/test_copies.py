@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.store import copies, embeddings
+from app.store.database import Database
+from app.types import JobState
+from tests.app.makers import FINGERPRINT, claim, finish, insert, job_of, new_job, sha256
+from tests.app.store.test_jobs import source
+
+
+def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp_path: Path) -> None:
+    for n in range(3):
+        insert(database, n)
+    copies.copy(database.path, tmp_path / "copy.db")
+    insert(database, 3)
+    faults, pictures = copies.inspect(tmp_path / "copy.db")
+    assert (faults, pictures) == ([], sorted(sha256(n) for n in range(3)))
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.db"]
+
+
+def test_a_copy_that_was_altered_says_so(database: Database, tmp_path: Path) -> None:
+    insert(database)
+    copies.copy(database.path, tmp_path / "copy.db")
+    bytes = bytearray((tmp_path / "copy.db").read_bytes())
+    bytes[4096 + 3 : 4096 + 5] = b"\xff\xff"
+    (tmp_path / "copy.db").write_bytes(bytes)
+    assert copies.inspect(tmp_path / "copy.db")[0]
+
+
+def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Database) -> None:
+    id = new_job(database, [1, 2])
+    finish(database, claim(database)[0])
+    assert copies.pictures(database) == sorted([sha256(1), sha256(2)])
+    assert copies.forget(database, [sha256(1), sha256(2), sha256(3)]) == 2
+    assert copies.pictures(database) == []
+    assert database.read(lambda c: embeddings.count(c, "default", FINGERPRINT, "images")) == 0
+    job = job_of(database, id)
+    assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)
+
+
+def test_uploads_that_wait_are_told_with_whether_they_have_files(database: Database) -> None:
+    id = new_job(database)
+    source(database, id, 1)
+    from app.store import jobs
+
+    database.write(lambda c: jobs.add_source(c, id, 2, "folder", "/photos", 0, "folder"))
+    database.write(lambda c: jobs.add_source(c, id, 3, "folder", "", 5, "urls"))
+    assert copies.uploads(database) == [(id, 1, True), (id, 2, False), (id, 3, True)]

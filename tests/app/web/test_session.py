@@ -1,0 +1,121 @@
+"""The page of a server that wants a key: it asks, signs in, keeps nothing that a script could read, and signs out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, FilePayload, expect
+
+from app.access import Access
+from app.store.database import Database
+from app.types import Right
+from tests.app.web.test_access import faults
+from tests.app.web.watched import Watched
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+@dataclass
+class Locked:
+    """A server with two pictures, whose keys this process makes and revokes."""
+
+    server: RunningServer
+    access: Access
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+    data = tmp_path_factory.mktemp("locked") / "data"
+    with RunningServer(data) as server:
+        for colour in ("red", "blue"):
+            server.upload(picture(colour), f"{colour}.png", id=colour)
+        database = Database(data / "sightline.db")
+        access = Access(database)
+        access.create("first", Right.ADMIN)
+        yield Locked(server, access)
+        database.close()
+
+
+def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browser: Browser, locked: Locked) -> None:
+    _, key = locked.access.create("reader", Right.SEARCH)
+    watched = Watched(browser, locked.server.url)
+    page = watched.page
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    watched.open("/?q=red")
+    dialog = page.get_by_role("dialog", name="A key is needed")
+    expect(dialog).to_be_visible()
+    expect(page.get_by_label("API key")).to_be_focused()
+    assert watched.faults == []  # it looked before it asked
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_visible()
+    page.get_by_label("API key").fill("sl_000000000000_wrong")
+    page.keyboard.press("Enter")
+    expect(dialog.get_by_role("alert")).to_have_text("This key is unknown, revoked or expired.")
+    page.keyboard.type(key)  # the wrong one is selected
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
+    page.wait_for_function("[...document.images].every(one => one.complete && one.naturalWidth > 0)")
+    assert key.split("_", 2)[2] not in str(
+        page.evaluate("JSON.stringify([document.cookie, localStorage, sessionStorage, document.body.outerHTML])")
+    )
+    assert page.get_by_label("API key").input_value() == ""
+    assert not [url for url in sent if "sl_" in url]
+    (cookie,) = watched.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    page.reload()
+    expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
+    expect(dialog).to_be_hidden()
+    page.get_by_role("button", name="Keys and scores").click()
+    expect(page.get_by_text("Signed in by the key “reader” (search).")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(dialog).to_be_visible()
+    assert watched.context.cookies() == []
+    assert key.split("_", 2)[2] not in locked.server.output()
+    watched.context.close()
+
+
+def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: Browser, locked: Locked) -> None:
+    short, key = locked.access.create("short", Right.WRITE)
+    _, other = locked.access.create("other", Right.WRITE)
+    watched = Watched(browser, locked.server.url)
+    page = watched.open()
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator(".tile")).to_have_count(2)
+    locked.access.revoke(short.id)
+    page.locator("#files").set_input_files(FilePayload(name="a.png", mimeType="image/png", buffer=picture("green")))
+    dialog = page.get_by_role("dialog", name="A key is needed")
+    expect(dialog).to_be_visible()
+    page.get_by_label("API key").fill(other)
+    page.keyboard.press("Enter")
+    expect(page.locator(".upload > p")).to_contain_text("1 added", timeout=20_000)
+    expect(page.locator(".tile")).to_have_count(3)
+    watched.context.close()
+
+
+def test_what_the_key_does_not_allow_is_said(browser: Browser, locked: Locked) -> None:
+    _, key = locked.access.create("reader", Right.SEARCH)
+    watched = Watched(browser, locked.server.url)
+    page = watched.open("/?target=texts")
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    page.get_by_label("One text a line").fill("a red thing")
+    page.get_by_role("button", name="Add texts").click()
+    expect(page.get_by_role("alert").filter(has_text="this call needs a key of scope write")).to_be_visible()
+    watched.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_serious_in_the_dialog(browser: Browser, locked: Locked, scheme: str) -> None:
+    watched = Watched(browser, locked.server.url, bypass_csp=True, color_scheme=scheme)
+    page = watched.open()
+    page.get_by_label("API key").fill("sl_000000000000_wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert").filter(has_text="This key is unknown")).to_be_visible()
+    assert faults(page) == []
+    watched.context.close()

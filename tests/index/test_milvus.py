@@ -1,0 +1,229 @@
+"""MilvusIndex beyond the contract: filters of every size, layouts, and an engine that goes and comes back changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index import milvus as module
+from index import table
+from index.engine import Address, Engine
+from index.errors import EngineEmptied, EngineUnavailable
+from index.idset import IdSet
+from index.milvus import MilvusIndex
+from index.protocol import SearchParams
+from index.table import Kept
+from index.types import Embeddings
+from tests.index.deadline import soon
+from tests.index.oracle import nearest, numbers, unit
+from tests.index.proxy import Proxy
+
+D = 16
+Open = Callable[[int], MilvusIndex]
+
+
+def fill(index: MilvusIndex, n: int) -> dict[int, Embeddings]:
+    vectors = unit(n, D)
+    index.add(np.arange(n, dtype=np.int64), vectors)
+    return dict(enumerate(vectors))
+
+
+def expect(index: MilvusIndex, stored: dict[int, Embeddings], k: int, params: SearchParams | None = None) -> None:
+    queries = unit(3, D, seed=1)
+    scores, ids = index.search(queries, k, params)
+    expected = nearest(stored, queries, k)
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
+
+
+def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite: Engine) -> None:
+    index = milvus(D)
+    stored = fill(index, 20)
+    index.keep(77)
+    index.close()
+    again = MilvusIndex(lite, index.table.name, D)
+    assert again.open() == Kept(77, 20)
+    assert again.ntotal == 20
+    expect(again, stored, 25)
+
+
+def test_two_indexes_of_one_engine_do_not_see_each_other(milvus: Open) -> None:
+    images, texts = milvus(D), milvus(D)
+    fill(images, 5)
+    assert (images.ntotal, texts.ntotal) == (5, 0)
+    assert texts.search(unit(1, D), 3)[1].tolist() == [[-1] * 3]
+
+
+@pytest.mark.parametrize("share", [2, 7, 60])
+def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
+    milvus: Open, monkeypatch: pytest.MonkeyPatch, share: int
+) -> None:
+    """Small bounds, so that one collection goes every way: named ids, more than k asked for, named in blocks."""
+    monkeypatch.setattr(module, "FEW_IDS", 10)
+    monkeypatch.setattr(module, "ID_BLOCK", 40)
+    monkeypatch.setattr(module, "LIMIT", 200)
+    monkeypatch.setattr(table, "LIMIT", 200)
+    index = milvus(D)
+    stored = fill(index, 600)
+    wanted = np.arange(0, 900, share, dtype=np.int64)
+    inside = {id: vector for id, vector in stored.items() if id % share == 0}
+    for k in (1, 12, 50):
+        expect(index, inside, k, SearchParams(among=IdSet.of(wanted)))
+
+
+def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEW_IDS", 10)
+    monkeypatch.setattr(module, "LIMIT", 100)
+    monkeypatch.setattr(table, "LIMIT", 100)
+    index = milvus(D)
+    stored = fill(index, 400)
+    query = unit(1, D, seed=1)
+    far = nearest(stored, query, 400)[1][0, 200:]
+    _, ids = index.search(query, 20, SearchParams(among=IdSet.of(far)))
+    np.testing.assert_array_equal(ids, nearest({id: stored[id] for id in far.tolist()}, query, 20)[1])
+
+
+def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "HITS_AT_ONCE", 50)
+    index = milvus(D)
+    expect(index, fill(index, 60), 30)
+
+
+def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: Open, lite: Engine) -> None:
+    engine = Engine(Address(lite._client._config.uri, layout="IVF_FLAT"))
+    index = MilvusIndex(engine, "test_partitioned", D)
+    try:
+        index.open()
+        stored = fill(index, 300)
+        expect(index, stored, 20, SearchParams(exact=True))
+        expect(index, stored, 300, SearchParams(probes=1))
+        expect(index, {id: stored[id] for id in range(9)}, 12, SearchParams(among=IdSet.of(np.arange(9))))
+    finally:
+        index.drop()
+        engine.close()
+
+
+def test_a_batch_larger_than_one_message_goes_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WRITE_BYTES", 4 * D * 7)
+    monkeypatch.setattr(module, "ID_BLOCK", 7)
+    index = milvus(D)
+    stored = fill(index, 40)
+    index.remove(np.arange(0, 40, 2, dtype=np.int64))
+    expect(index, {id: vector for id, vector in stored.items() if id % 2}, 30)
+
+
+@pytest.fixture
+def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusIndex]:
+    """An index whose engine is behind the proxy, with 30 vectors in it."""
+    for name, seconds in (("READ_SECONDS", 0.3), ("WRITE_SECONDS", 0.3), ("COUNT_SECONDS", 0.3)):
+        monkeypatch.setattr(table, name, seconds)
+    monkeypatch.setattr("index.engine.CONNECT_SECONDS", 0.4)
+    fill(near := milvus(D), 30)
+    near.keep(30)
+    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    index = MilvusIndex(engine, near.table.name, D)
+    soon(lambda: tried(index.open))
+    yield index
+    engine.close()
+
+
+def tried(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except EngineUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("mode", ["silence", "reset"])
+def test_an_engine_that_is_away_gives_an_error_and_never_another_answer(
+    far: MilvusIndex, proxy: Proxy, mode: str
+) -> None:
+    proxy.mode = mode
+    calls: list[Callable[[], object]] = [
+        lambda: far.search(unit(1, D), 3),
+        lambda: far.search(unit(1, D), 3, SearchParams(among=IdSet.of(numbers(1, 2)))),
+        lambda: far.add(numbers(99), unit(1, D)),
+        lambda: far.remove(numbers(1)),
+    ]
+    for call in calls:
+        with pytest.raises(EngineUnavailable):
+            call()
+    assert far.ntotal == 30
+
+
+def test_over_a_new_connection_nothing_is_answered_before_the_contents_were_counted(
+    far: MilvusIndex, proxy: Proxy
+) -> None:
+    epoch = far.epoch
+    proxy.mode = "silence"
+    for _ in range(2):
+        assert not tried(lambda: far.search(unit(1, D), 3))
+    proxy.mode = "pass"
+    soon(lambda: tried(far.recount))
+    assert far.epoch > epoch
+    with pytest.raises(EngineEmptied, match="is being counted"):
+        far.search(unit(1, D), 3)
+    assert far.intact()
+    expect(far, dict(enumerate(unit(30, D))), 5)
+
+
+def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: Engine) -> None:
+    index = milvus(D)
+    fill(index, 10)
+    index.keep(10)
+    assert index.intact()
+    lite.call("delete", 5, collection_name=index.table.name, ids=[3])
+    assert not index.intact()
+    index.recount()
+    assert index.intact()
+    lite.call("delete", 5, collection_name=index.table.name, ids=[-1])
+    assert not index.intact()
+
+
+def test_a_collection_dropped_behind_our_back_is_made_anew_and_known_to_be_empty(milvus: Open, lite: Engine) -> None:
+    index = milvus(D)
+    fill(index, 10)
+    lite.call("drop_collection", 5, collection_name=index.table.name)
+    with pytest.raises(EngineEmptied):
+        index.search(unit(1, D), 1)
+    index.add(numbers(77), unit(1, D))
+    assert index.ntotal == 1
+    with pytest.raises(EngineEmptied, match="being put back"):
+        index.search(unit(1, D), 1)
+
+
+def test_what_is_there_already_is_not_sent_again(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = milvus(D)
+    fill(index, 10)
+    sent: list[int] = []
+    call = Engine.call
+
+    def counting(self: Engine, method: str, seconds: float, **arguments: Any) -> object:
+        if method == "upsert":
+            sent.append(len(arguments["data"]))
+        return call(self, method, seconds, **arguments)
+
+    monkeypatch.setattr(Engine, "call", counting)
+    fill(index, 10)
+    assert sent == []
+    fill(index, 13)
+    assert sent == [3]
+    assert index.ntotal == index.recount() == 13
+
+
+def test_after_a_write_that_nobody_knows_the_end_of_the_count_is_right_again(
+    far: MilvusIndex, proxy: Proxy, lite: Engine
+) -> None:
+    stored = dict(enumerate(unit(30, D)))
+    proxy.mode, proxy.delay = "delay", 0.2  # what is asked gets there, its answer is too late
+    with pytest.raises(EngineUnavailable):
+        far.add(numbers(99), unit(1, D, 3))
+    proxy.mode = "pass"
+    soon(lambda: tried(lambda: far.add(numbers(99), unit(1, D, 3))))
+    soon(lambda: tried(far.intact))
+    assert far.ntotal == 31
+    expect(far, stored | {99: unit(1, D, 3)[0]}, 40)

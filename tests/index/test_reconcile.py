@@ -1,0 +1,280 @@
+"""After whatever happened to the engine a follower makes it equal to the log, and no answer is wrong meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index import milvus, reconcile, table
+from index.engine import Address, Engine
+from index.errors import EngineUnavailable
+from index.factory import IndexConfig, OpenedIndex, open_index
+from index.follower import Follower
+from index.milvus import MilvusIndex
+from index.protocol import VectorIndex
+from index.types import Embeddings, LogEntry, Op
+from tests.index.deadline import soon
+from tests.index.memory_log import Log
+from tests.index.oracle import nearest, unit
+from tests.index.proxy import Proxy
+
+D = 8
+BLOCK = 16
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a few rows, checks at every look and deadlines of an instant."""
+    monkeypatch.setattr(reconcile, "BLOCK", BLOCK)
+    monkeypatch.setattr(reconcile, "ID_BLOCK", BLOCK)
+    monkeypatch.setattr(milvus, "ID_BLOCK", BLOCK)
+    monkeypatch.setattr(table, "ID_BLOCK", BLOCK)
+    monkeypatch.setattr(reconcile, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(table, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(table, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(table, "COUNT_SECONDS", 0.5)
+    monkeypatch.setattr("index.engine.CONNECT_SECONDS", 0.5)
+
+
+class OneEach(Log):
+    """A log as the store keeps it: one entry for an id at most."""
+
+    def append(self, *entries: LogEntry) -> int:
+        head = self.head()
+        fresh = {entry.id for entry in entries}
+        self.entries = [entry for entry in self.entries if entry.id not in fresh]
+        self.entries.extend(entries)
+        self.version += 1
+        return max(head, self.head())
+
+    def put(self, id: int, vector: Embeddings) -> None:
+        self.append(LogEntry(self.next(), Op.ADD, id, vector))
+
+    def delete(self, id: int) -> None:
+        self.append(LogEntry(self.next(), Op.REMOVE, id))
+
+    def next(self) -> int:
+        self.last = getattr(self, "last", 0) + 1
+        return self.last
+
+    def stored(self) -> dict[int, Embeddings]:
+        return {entry.id: entry.vector for entry in self.entries if entry.vector is not None}
+
+
+@pytest.fixture
+def log() -> OneEach:
+    log = OneEach()
+    for id, vector in enumerate(unit(60, D)):
+        log.put(id, vector)
+    for id in range(0, 60, 9):
+        log.delete(id)
+    return log
+
+
+class Served:
+    """An index that follows `log` on `engine`, as a server has it open."""
+
+    def __init__(self, engine: Engine, name: str, log: OneEach) -> None:
+        config = IndexConfig(name, "space", D, engine=engine, owner="test")
+        self.log = log
+        self.opened: OpenedIndex[VectorIndex] = open_index(config, head=log.head())
+        assert isinstance(self.opened.index, MilvusIndex)
+        self.index: MilvusIndex = self.opened.index
+        options: dict[str, Any] = {"freeze": self.opened.freeze, "tend": self.opened.tend, "poll_idle": 0.01}
+        self.follower = Follower(
+            self.index, log.read, head=log.head, changed=log.changed, applied_seq=self.opened.applied_seq, **options
+        )
+        self.follower.start()
+
+    def right(self) -> bool:
+        """Whether all of the log is applied and found; an answer that is not right fails."""
+        if not self.follower.wait_for(self.log.head(), 0):
+            return False
+        stored = self.log.stored()
+        try:
+            found = self.index.search(unit(1, D, 77), len(stored) + 5)[1]
+        except EngineUnavailable:
+            return False
+        return bool(found.tolist() == nearest(stored, unit(1, D, 77), len(stored) + 5)[1].tolist())
+
+    def settled(self) -> bool:
+        """Right, and nothing left to compare."""
+        return self.right() and self.passes() is None
+
+    def passes(self) -> object:
+        assert self.opened.tend is not None
+        return self.opened.tend.__self__._pass  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def serve(lite: Engine, request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
+    """Serves the log from an engine, unless another is given one that others can reach; stopped after the test."""
+    running: list[Served] = []
+    lite.call("list_collections", 60)
+    usual = Engine(Address(lite._client._config.uri, layout="FLAT"))
+
+    def start(log: OneEach, engine: Engine | None = None) -> Served:
+        running.append(served := Served(engine or usual, request.node.name, log))
+        return served
+
+    yield start
+    for served in running:
+        served.follower.close()
+    if running and running[-1].index._engine is usual:
+        running[-1].index.drop()
+    usual.close()
+
+
+def stop(served: Served) -> None:
+    served.follower.close()
+    served.index.close()
+
+
+def test_a_start_takes_up_where_the_engine_is(serve: Callable[..., Served], log: OneEach) -> None:
+    first = serve(log)
+    soon(first.settled)
+    stop(first)
+    log.put(100, unit(1, D, 5)[0])
+    again = serve(log)
+    assert again.opened.applied_seq == log.head() - 1
+    assert again.opened.refused is None
+    soon(again.settled)
+    assert again.index.ghosts == 0
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_lost_wrong_and_foreign_rows_are_mended(
+    serve: Callable[..., Served], log: OneEach, lite: Engine, running: bool
+) -> None:
+    served = serve(log)
+    soon(served.settled)
+    if not running:
+        stop(served)
+    name = served.index.table.name
+    lite.call("delete", 5, collection_name=name, ids=[1, 2, 40])
+    wrong = unit(3, D, 9)
+    foreign = [9, 61, 10**6, 2**40, -77]  # deleted by us, next to ours, far from them, no id at all
+    rows = [{"id": id, "digest": 5, "vector": wrong[0]} for id in [3, *foreign]]
+    lite.call("upsert", 5, collection_name=name, data=rows)
+    if not running:
+        served = serve(log)
+    soon(served.settled)
+    assert served.index.recount() == len(log.stored())
+    assert served.index.ghosts + (9 in foreign) == len(foreign)
+    held = served.index.table.digests(np.array(sorted(log.stored()), np.int64))
+    wanted = table.digests_of(np.stack([log.stored()[id] for id in sorted(log.stored())]))
+    assert [held[id] for id in sorted(held)] == wanted.tolist()
+
+
+def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
+    serve: Callable[..., Served], log: OneEach, lite: Engine
+) -> None:
+    served = serve(log)
+    soon(served.settled)
+    stop(served)
+    row = {"id": 5, "digest": 1, "vector": unit(1, D, 9)[0]}  # the counts agree
+    lite.call("upsert", 5, collection_name=served.index.table.name, data=[row])
+    soon(serve(log).settled)
+
+
+def test_a_dropped_collection_is_filled_again_while_serving(
+    serve: Callable[..., Served], log: OneEach, lite: Engine
+) -> None:
+    served = serve(log)
+    soon(served.settled)
+    lite.call("drop_collection", 5, collection_name=served.index.table.name)
+    log.put(200, unit(1, D, 6)[0])
+    soon(served.settled)
+    assert served.index.recount() == len(log.stored())
+
+
+def test_a_log_older_than_the_engine_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
+    """The database was restored from a backup: what was added since is gone from the engine too."""
+    served = serve(log)
+    soon(served.settled)
+    stop(served)
+    log.entries = log.entries[:30]
+    again = serve(log)
+    assert again.opened.refused is not None
+    assert "but the log ends at" in again.opened.refused
+    soon(again.settled)
+    assert again.index.recount() == len(log.stored())
+
+
+def test_an_engine_restored_from_an_old_copy_catches_up(
+    serve: Callable[..., Served], log: OneEach, tmp_path: Path
+) -> None:
+    file, copy = tmp_path / "engine.db", tmp_path / "copy.db"
+
+    def opened() -> Engine:
+        return Engine(Address(str(file), layout="FLAT"))
+
+    engine = opened()
+    served = serve(log, engine)
+    soon(served.settled)
+    stop(served)
+    engine.close()
+    shutil.copytree(file, copy)
+    engine = opened()
+    served = serve(log, engine)
+    for id in range(5, 25):
+        log.put(id, unit(1, D, id)[0])
+    log.delete(50)
+    soon(served.settled)
+    stop(served)
+    engine.close()
+    shutil.rmtree(file)
+    copy.rename(file)
+    engine = opened()
+    served = serve(log, engine)
+    soon(served.settled)
+    assert served.index.recount() == len(log.stored())
+    stop(served)
+    engine.close()
+
+
+@pytest.mark.parametrize("mode", ["silence", "reset"])
+def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
+    serve: Callable[..., Served], log: OneEach, proxy: Proxy, mode: str
+) -> None:
+    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    served = serve(log, engine)
+    soon(served.settled)
+    proxy.mode = mode
+    for id in range(100, 140):
+        log.put(id, unit(1, D, id)[0])
+    log.delete(100)
+    soon(lambda: served.follower.error is not None and engine.away)
+    assert isinstance(served.follower.error, EngineUnavailable)
+    assert served.follower.alive()
+    with pytest.raises(EngineUnavailable):
+        served.index.search(unit(1, D), 1)
+    proxy.mode = "pass"
+    soon(served.settled)
+    assert served.follower.error is None
+    stop(served)
+    served.index.drop()
+    engine.close()
+
+
+def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double_nothing(
+    serve: Callable[..., Served], log: OneEach, proxy: Proxy
+) -> None:
+    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    served = serve(log, engine)
+    for id in range(100, 400):
+        log.put(id, unit(1, D, id)[0])
+        if id % 40 == 0:
+            proxy.mode = "reset"
+            proxy.mode = "pass"
+    soon(served.settled)
+    assert served.index.recount() == len(log.stored())
+    assert served.index.ghosts == 0
+    stop(served)
+    served.index.drop()
+    engine.close()

@@ -45,7 +45,7 @@ def figures() -> Figures:
         found = live.search(asked[:ASKED], K)[1]
         said[f"{count:,}: base, recall@10"] = recall(found, best(rows, asked[:ASKED], K))
         faiss.omp_set_num_threads(1)
-        both = {"exact": lambda q, i=exact: i.search(q, K), "base": lambda q, i=live: i.search(q, K)}  # type: ignore[misc]
+        both = {"exact": lambda q, i=exact: i.search(q, K), "base": lambda q, i=live: i.search(q, K)}
         for name, pace in together(both, asked[ASKED : ASKED + TIMED]).items():
             said[f"{count:,}: {name}, p50, ms"] = pace.p50
             said[f"{count:,}: {name}, two threads, a second"] = pace.rate

@@ -28,7 +28,7 @@ from index.half import widened
 
 Found = npt.NDArray[np.int64]
 Search = Callable[[Embeddings], Found]
-TRAINED = 40  # vectors a list is trained with
+TRAINED = 64  # vectors a list is trained with
 LINKS, CONSTRUCTION = 32, 100  # of both HNSWs
 PROBES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 KEPT = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # by an HNSW while it searches
@@ -62,8 +62,8 @@ class Candidate(Protocol):
 
 
 def lists(count: int) -> int:
-    """The power of two nearest to four times the root."""
-    return int(2 ** max(4, round(math.log2(4 * math.sqrt(count)))))
+    """The power of two nearest to the root: a quarter of FAISS's advice was faster at the same recall."""
+    return int(2 ** max(4, round(math.log2(math.sqrt(count)))))
 
 
 def sample(count: int) -> Found:

@@ -6,7 +6,7 @@ import ctypes
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,16 @@ def one(search: Callable[[Embeddings], object], queries: Embeddings) -> list[flo
     return taken
 
 
+def processor(search: Callable[[Embeddings], object], queries: Embeddings) -> float:
+    """Median milliseconds of this thread's processor time a query: what p50 is where nobody else runs."""
+    taken = []
+    for query in queries:
+        began = time.thread_time()
+        search(query[None])
+        taken.append(time.thread_time() - began)
+    return statistics.median(taken) * 1000
+
+
 def many(search: Callable[[Embeddings], object], queries: Embeddings, threads: int) -> float:
     """Queries a second of so many threads, each asking its share one by one."""
     began = time.perf_counter()
@@ -55,7 +65,7 @@ class Pace:
 
 
 def together(
-    searches: dict[str, Callable[[Embeddings], object]], queries: Embeddings, rounds: int = ROUNDS
+    searches: Mapping[str, Callable[[Embeddings], object]], queries: Embeddings, rounds: int = ROUNDS
 ) -> dict[str, Pace]:
     """The pace of each, in turns, so that what else the machine does falls on all alike. Medians over the rounds."""
     taken: dict[str, list[Pace]] = {name: [] for name in searches}

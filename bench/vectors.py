@@ -25,12 +25,12 @@ SAMPLE = 2_000
 
 def rotation(d: int, wider: int = D) -> Embeddings:
     """[d, wider], rows orthonormal."""
-    square = np.random.default_rng(0).standard_normal((wider, d))
-    return np.asarray(np.linalg.qr(square)[0].T, np.float32)
+    square: npt.NDArray[np.float64] = np.random.default_rng(0).standard_normal((wider, d))
+    return np.asarray(np.linalg.qr(square).Q.T, np.float32)
 
 
 def normalised(rows: npt.NDArray[np.floating]) -> Embeddings:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def nearest(rows: Embeddings, among: Embeddings, skip: int = 1) -> npt.NDArray[np.float32]:

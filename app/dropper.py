@@ -61,7 +61,7 @@ class Dropper:
             raise Validation(f"the collection {name!r} is always there; delete its pictures and texts instead")
         label, uploads = self._library.database.write(lambda c: dropping.mark(c, name))
         for job, n in uploads:
-            self._library.discard_upload(job, n)
+            self._library.media.discard_upload(job, n)
         with self._moved:
             self._sweeping.add(label)
             self._asked = True

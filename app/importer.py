@@ -208,7 +208,7 @@ class Importer:
             return True
 
         if self._database.write(work):
-            self._library.discard_upload(source.job_id, source.n)
+            self._media.discard_upload(source.job_id, source.n)
         else:
             self._forget(source)
 
@@ -216,7 +216,7 @@ class Importer:
         """Remove the files of an upload whose job was cancelled meanwhile; another's, who has the lease now, stay."""
         cancelled = not self._database.read(lambda c: jobs.has_source(c, source))
         if cancelled:
-            self._library.discard_upload(source.job_id, source.n)
+            self._media.discard_upload(source.job_id, source.n)
         return cancelled
 
     def _give_back(self, owner: str, source: Source) -> None:

@@ -8,11 +8,8 @@ delete from taking the file of an upload that comes at the same moment.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +18,10 @@ import apsw
 from app.decode.formats import read_header
 from app.decode.limits import PictureLimits
 from app.description import Bounds, Description, check, check_id, check_metadata, check_text
-from app.errors import BlobMissing, NotFound, QueueFull, translated
+from app.errors import BlobMissing, NotFound, QueueFull
 from app.filter import Filter
-from app.media import Media, Saved, discard, older, sync_folder
-from app.store import collections, embeddings, filters, images, jobs, steering, texts
+from app.media import Media, Saved, discard, older
+from app.store import collections, embeddings, filters, images, jobs, texts
 from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
@@ -32,32 +29,18 @@ from app.types import (
     Contents,
     Image,
     ItemError,
-    ItemStatus,
-    Job,
-    JobItem,
-    JobState,
     Metadata,
     NewImage,
     Text,
 )
 
-STEP = 500  # items of a job that one commit changes
 DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
 EXAMPLES = 5  # pictures shown of those that would be deleted
 COUNT_SECONDS = 0.5  # how old the count of waiting pictures may be
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One received file: the sender's name for it and where it lies."""
-
-    name: str
-    path: Path
-    archive: bool
-
-
 class Library:
-    """Pictures, texts and jobs of one data directory."""
+    """Pictures, texts and collections of one data directory. (`app.bulks`: its jobs.)"""
 
     def __init__(
         self, database: Database, media: Media, limits: PictureLimits, max_queue: int, bounds: Bounds | None = None
@@ -120,65 +103,6 @@ class Library:
         if not added.duplicate or not self.media.path(saved.sha256).exists():
             self.media.place(saved)
         return added
-
-    def add_job(self, collection: str, uploads: Sequence[Upload]) -> Job:
-        """Take a bulk of received files; a worker takes them in from where they lie."""
-        self.require_room()
-        loose = [upload for upload in uploads if not upload.archive]
-        archives = [upload for upload in uploads if upload.archive]
-        for upload in uploads:
-            with translated(), open(upload.path, "rb") as file:
-                os.fsync(file.fileno())
-
-        def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
-            id = jobs.create(c, collection, "bulk")
-            for n, archive in enumerate(archives, start=1):
-                jobs.add_source(c, id, n, "archive", archive.name, 0)
-                with translated():
-                    archive.path.replace(self.media.upload(id, n))
-            if loose:
-                jobs.add_source(c, id, 0, "folder", "", len(loose))
-                with translated():
-                    write_manifest(loose)
-                    loose[0].path.parent.replace(self.media.upload(id, 0))
-            sync_folder(self.media.incoming)
-            job = jobs.get(c, id)
-            assert job is not None
-            return job
-
-        return self.database.write(work)
-
-    def add_urls(self, collection: str, folder: Path, count: int) -> Job:
-        """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
-        self.require_room()
-
-        def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
-            id = jobs.create(c, collection, "urls")
-            jobs.add_source(c, id, 0, "folder", "", count, "urls")
-            with translated():
-                folder.replace(self.media.upload(id, 0))
-            sync_folder(self.media.incoming)
-            job = jobs.get(c, id)
-            assert job is not None
-            return job
-
-        return self.database.write(work)
-
-    def add_folder(self, collection: str, folder: Path) -> Job:
-        """Take a folder of this machine, all of it or what is new; a worker reads it."""
-        self.require_room()
-
-        def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
-            id = jobs.create(c, collection, "folder")
-            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
-            job = jobs.get(c, id)
-            assert job is not None
-            return job
-
-        return self.database.write(work)
 
     def get(self, collection: str, id: str) -> Image:
         """The picture of this id."""
@@ -265,58 +189,6 @@ class Library:
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
         return image, path
-
-    def job(self, id: str) -> Job:
-        """The job of this id."""
-        job = self.database.read(lambda c: jobs.get(c, id))
-        if job is None:
-            raise NotFound(f"there is no job {id!r}")
-        return job
-
-    def cancel_job(self, id: str) -> Job:
-        """End a job; one that has ended stays as it is.
-
-        What is ready stays. Uploads that are not taken in are gone; pictures that still wait are `failed`, and
-        `retry_job` takes them up again.
-        """
-        self.job(id)
-        for n in self.database.write(lambda c: steering.cancel(c, id)):
-            self.discard_upload(id, n)
-        self.drop_items(id)
-        return self.job(id)
-
-    def retry_job(self, id: str) -> Job:
-        """Queue the failed pictures of a job once more; those whose bytes were refused are not here."""
-        self.job(id)
-        after: int | None = 0
-        while after is not None:
-            after = self.database.write(partial(steering.retry, id=id, after=after, limit=STEP))
-        return self.job(id)
-
-    def drop_items(self, id: str) -> None:
-        """Fail everything of a cancelled job that still waits."""
-        while self.job(id).state is JobState.CANCELLED and self.database.write(lambda c: steering.drop(c, id, STEP)):
-            pass
-
-    def discard_upload(self, id: str, n: int) -> None:
-        """Remove upload `n` of a job that nobody will take in (any more)."""
-        upload = self.media.upload(id, n)
-        discard(upload)
-        discard(upload.with_name(upload.name + ".members"))
-
-    def recent_jobs(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
-        """The newest jobs first: of one collection, of all, those of dropped ones too, or `among` these."""
-
-        def work(c: apsw.Connection) -> list[Job]:
-            if collection is not None:
-                require_collection(c, collection)
-            return jobs.recent(c, limit, among if collection is None else {collection})
-
-        return self.database.read(work)
-
-    def job_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
-        """Up to `limit` items of a job numbered past `after`, with their numbers."""
-        return self.database.read(lambda c: jobs.items(c, id, status, after, limit))
 
     def collections(self) -> list[Contents]:
         """Every collection and what it holds, by name."""
@@ -446,14 +318,3 @@ def contents(c: apsw.Connection, collection: Collection) -> Contents:
 def text_id(text: str) -> str:
     """The id of a text whose sender gave none: the same words get the same id."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def write_manifest(uploads: Sequence[Upload]) -> None:
-    """List loose pictures the way an expanded archive is listed, durably."""
-    folder = uploads[0].path.parent
-    with open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
-        for n, upload in enumerate(uploads):
-            file.write(json.dumps({"n": n, "name": upload.name, "file": upload.path.name}) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    sync_folder(folder)

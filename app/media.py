@@ -60,6 +60,12 @@ class Media:
         """Where upload `n` of a job waits to be taken in."""
         return self.incoming / f"{job_id}-{n}"
 
+    def discard_upload(self, id: str, n: int) -> None:
+        """Remove upload `n` of a job that nobody will take in (any more)."""
+        upload = self.upload(id, n)
+        discard(upload)
+        discard(upload.with_name(upload.name + ".members"))
+
     def save(self, path: Path) -> Saved:
         """Hash and fsync a file of an incoming folder."""
         digest = hashlib.sha256()

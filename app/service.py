@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import apsw
-import numpy as np
 
 from app.access import Access
+from app.agreement import check_golden, check_space
+from app.bulks import Bulks
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
 from app.dropper import Dropper
-from app.encoder import golden
 from app.encoder.batcher import Batcher
 from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew, available
@@ -41,7 +41,7 @@ from app.search import Searcher
 from app.settings import Settings
 from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
-from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Image, Job, JobState, Status, Target
+from app.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 
 log = logging.getLogger(__name__)
 
@@ -123,52 +123,6 @@ def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
     return DecodePool(settings.decoders_for(device), limits, picture_limits(settings))
 
 
-def check_space(database: Database, space: EmbeddingSpace) -> None:
-    """Raise StartupError if the data directory was filled by another model than `space`, or is served by another."""
-
-    def work(c: apsw.Connection) -> EmbeddingSpace | None:
-        for collection in collections.every(c):
-            if collection.space not in (None, space.fingerprint):
-                return embeddings.space(c, collection.space)
-        stamped = any(collection.space for collection in collections.every(c))
-        return None if stamped else embeddings.served(c, space.fingerprint)
-
-    other = database.read(work)
-    if other is not None:
-        again = f"serve it with --model {other.model}, or " if other.model != space.model else ""
-        raise StartupError(
-            f"the data directory belongs to model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
-            f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
-            f" --model {space.model}` to encode its pictures anew"
-        )
-
-
-def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) -> None:
-    """Raise StartupError if the model gives other vectors than when the data directory was first filled with it.
-
-    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies. Without
-    `texts` only pictures are compared, for who never loads the text tower.
-    """
-    space = encoder.space
-    kept = database.read(lambda c: embeddings.golden(c, space.fingerprint))
-    before = None if kept is None else np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)
-    if before is not None and len(before) != golden.COUNT:  # of other inputs
-        before = None
-    if before is None and not texts:
-        return
-    now = golden.of_pictures(encoder)
-    if texts:
-        now = np.concatenate([now, golden.of_texts(encoder)])
-    if before is None:
-        database.write(lambda c: embeddings.keep_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
-    elif not golden.same(now, before[: len(now)]):
-        raise StartupError(
-            f"model {space.model} gives other vectors here than those of the data directory, though its weights are"
-            f" the same: a library has changed; install the versions of requirements/run.txt, or run"
-            f" `sightline reembed --model {space.model}`"
-        )
-
-
 @dataclass(slots=True)
 class Engine:
     """What exists once the model is loaded."""
@@ -199,6 +153,7 @@ class Service:
             self._lock.close()
             raise
         self.database = self.library.database
+        self.bulks = Bulks(self.library)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
         self.meters = Meters()
@@ -350,7 +305,7 @@ class Service:
         picture."""
         try:
             for id in self.database.read(steering.dropping):
-                self.library.drop_items(id)
+                self.bulks.drop_items(id)
             waiting = self.database.read(jobs.sources)
             names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
             removed = self.library.media.sweep(names, SWEEP_GRACE)

@@ -6,12 +6,13 @@ import logging
 import os
 import signal
 
+from app.agreement import check_golden, check_space
 from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import load
 from app.errors import StartupError
 from app.importer import Importer
 from app.process import die_with
-from app.service import archive_limits, check_golden, check_space, open_gathering, open_library, open_pool
+from app.service import archive_limits, open_gathering, open_library, open_pool
 from app.settings import Settings
 from app.worker import Options, Worker
 

@@ -12,8 +12,8 @@ from app import samples
 from app.api.depends import CollectionDep, LanesDep, ServiceDep, incoming
 from app.api.schemas import JobOut, TextIn, TextsIn
 from app.api.texts import put
+from app.bulks import Upload
 from app.errors import NotFound, SightlineError, StartupError, translated
-from app.library import Upload
 from app.service import Service
 from app.types import Job
 
@@ -47,7 +47,7 @@ def add_gallery(service: Service, collection: str, gallery: Path, folder: Path) 
     path = folder / samples.ARCHIVE
     with translated():
         shutil.copyfile(gallery / samples.ARCHIVE, path)
-    return service.library.add_job(collection, [Upload(samples.ARCHIVE, path, archive=True)])
+    return service.bulks.add(collection, [Upload(samples.ARCHIVE, path, archive=True)])
 
 
 def add_texts(service: Service, collection: str, gallery: Path) -> None:

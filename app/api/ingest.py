@@ -78,14 +78,14 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
             collection = checked_collection(asked.collection or collection)
             if (path := folder_of(asked)) is not None:
                 place = await lanes.writes.run(service.roots.folder, path)
-                return JobOut.of(await lanes.writes.run(service.library.add_folder, collection, place))
+                return JobOut.of(await lanes.writes.run(service.bulks.add_folder, collection, place))
             require_fetching(settings)
             count = await lanes.writes.run(listed, folder, asked.items, settings.max_urls)
         else:
             require_fetching(settings)
             await received(request, body, settings.max_upload_bytes)
             count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
-        job = await lanes.writes.run(service.library.add_urls, collection, folder, count)
+        job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count)
     return JobOut.of(job)
 
 

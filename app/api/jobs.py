@@ -22,9 +22,9 @@ from app.api.depends import (
 )
 from app.api.form import Form, receive
 from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
+from app.bulks import Upload
 from app.decode.formats import ARCHIVE_HEAD, is_archive
 from app.errors import NotFound, PayloadTooLarge, Validation
-from app.library import Upload
 from app.service import Service
 from app.types import ItemStatus, Job, JobState
 
@@ -53,7 +53,7 @@ FORM = {
 
 
 async def _job(service: ServiceDep, lanes: LanesDep, id: str) -> Job:
-    job = await lanes.reads.run(service.library.job, id)
+    job = await lanes.reads.run(service.bulks.get, id)
     if not granted(job.collection):
         raise NotFound(f"there is no job {id!r}")
     return job
@@ -69,7 +69,7 @@ async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, colle
         form = await receive(request, folder, service.settings.max_archive_members)
         collection = checked_collection(form.one("collection") or collection)
         uploads = await lanes.writes.run(received, service, form)
-        job = await lanes.writes.run(service.library.add_job, collection, uploads)
+        job = await lanes.writes.run(service.bulks.add, collection, uploads)
     return JobOut.of(job)
 
 
@@ -82,7 +82,7 @@ async def list_jobs(
 ) -> JobsOut:
     """Jobs, newest first."""
     named = None if collection is None else checked_collection(collection)
-    found = await lanes.reads.run(service.library.recent_jobs, limit, GRANTED.get(), named)
+    found = await lanes.reads.run(service.bulks.recent, limit, GRANTED.get(), named)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
@@ -103,7 +103,7 @@ async def list_items(
 ) -> ItemPage:
     """What became of each item; `status=failed` shows just those that need a look."""
     after = decoded_cursor(cursor) or 0
-    found = await lanes.reads.run(service.library.job_items, job.id, status, after, limit + 1)
+    found = await lanes.reads.run(service.bulks.items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
@@ -114,13 +114,13 @@ async def list_items(
 @router.post("/{id}/cancel")
 async def cancel_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
     """End a job. What is ready stays; what still waits fails with `cancelled`, and a retry takes it up again."""
-    return JobOut.of(await lanes.writes.run(service.library.cancel_job, job.id))
+    return JobOut.of(await lanes.writes.run(service.bulks.cancel, job.id))
 
 
 @router.post("/{id}/retry")
 async def retry_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
     """Take up the failed items once more, those whose bytes are here: what was refused at the door has none."""
-    return JobOut.of(await lanes.writes.run(service.library.retry_job, job.id))
+    return JobOut.of(await lanes.writes.run(service.bulks.retry, job.id))
 
 
 @router.get("/{id}/events", response_class=EventSourceResponse)
@@ -137,7 +137,7 @@ async def follow_job(
         if now.state not in RUNNING or await request.is_disconnected():
             return
         await asyncio.sleep(EVENT_SECONDS)
-        job = await lanes.reads.run(service.library.job, job.id)
+        job = await lanes.reads.run(service.bulks.get, job.id)
 
 
 def received(service: Service, form: Form) -> list[Upload]:

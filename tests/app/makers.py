@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from app.bulks import Bulks, Upload
 from app.description import Description
 from app.encoder.colours import ColoursEncoder
 from app.encoder.protocol import Embeddings, Pixels
-from app.library import Library, Upload
+from app.library import Library
 from app.store import embeddings, images, jobs, leases
 from app.store.database import Database
 from app.store.images import Added
@@ -105,7 +106,7 @@ def add_bulk(
             path = folder / f"{n:06d}"
             path.write_bytes(content)
             uploads.append(Upload(name, path, archive=n >= len(files)))
-        return library.add_job(collection, uploads)
+        return Bulks(library).add(collection, uploads)
     finally:
         library.discard(folder)
 

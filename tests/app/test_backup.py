@@ -16,6 +16,7 @@ from rich.console import Console
 
 from app import backup as module
 from app.backup import MANIFEST, backup, blobs, check, read, restore
+from app.bulks import Bulks
 from app.decode.limits import PictureLimits
 from app.errors import StartupError
 from app.library import Library
@@ -75,7 +76,7 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
     database = Database(again / "sightline.db")
     try:
         assert database.read(lambda c: images.counts(c, "default"))["ready"] == 1
-        (job,) = library.recent_jobs(10)
+        (job,) = Bulks(library).recent(10)
         assert job_of(database, job.id) == job
         waiting = Media(again)
         assert {name: waiting.upload(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
@@ -216,7 +217,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
         plain(database, target)
         times.append(1)
         if len(times) == 1:
-            library.cancel_job(job.id)
+            Bulks(library).cancel(job.id)
 
     monkeypatch.setattr(copies, "copy", copying)
     backup(tmp_path, tmp_path.with_name("kept"), quiet())

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from app.bulks import Bulks
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.errors import StorageFull
@@ -54,7 +55,7 @@ def take_in(library: Library, pool: DecodePool, done: Callable[[], bool] | None 
 
 
 def items(library: Library, job: Job) -> list[tuple[str, str]]:
-    return [(item.name, item.status.value) for _, item in library.job_items(job.id, None, 0, 10_000)]
+    return [(item.name, item.status.value) for _, item in Bulks(library).items(job.id, None, 0, 10_000)]
 
 
 def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
@@ -73,7 +74,7 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
     assert list(library.media.incoming.iterdir()) == []
-    ((_, failed),) = library.job_items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, failed),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert failed.error is not None
     assert failed.error.code == "unsupported_media_type"
 
@@ -114,7 +115,7 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
     take_in(library, pool)
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
-    ((_, item),) = library.job_items(job.id, None, 0, 10)
+    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.code) == ("broken.zip", code)
     assert list(library.media.incoming.iterdir()) == []
@@ -132,7 +133,7 @@ def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library
     job = add_bulk(library, [("a.png", picture())])
     library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
     take_in(library, pool)
-    ((_, item),) = library.job_items(job.id, None, 0, 10)
+    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
     assert item.error is not None
     assert "failed 3 times" in item.error.detail
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -145,7 +146,7 @@ def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library,
     job = add_bulk(library, [], [("all.zip", content)])
     take_in(library, pool)
     assert dict(items(library, job)) == {"a.png": "failed", "b.png": "queued"}
-    ((_, item),) = library.job_items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.code == "id_conflict"
 
@@ -193,6 +194,7 @@ def test_a_write_that_fails_at_any_point_is_taken_up_again_exactly_once(
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
+from app.bulks import Bulks
 from app.decode.limits import ArchiveLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app import importer
@@ -209,7 +211,7 @@ def die(*_, **__):
 
 importer.CHUNK = 2
 if moment == "cleanup":
-    library.discard_upload = die
+    library.media.discard_upload = die
 else:
     place, placed = library.media.place, []
     def placing(saved):

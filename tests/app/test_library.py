@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from app.bulks import Bulks
 from app.decode.limits import PictureLimits
 from app.description import Description
 from app.errors import (
@@ -107,7 +108,7 @@ def test_an_unknown_collection_is_refused_before_anything_is_kept(library: Libra
         library.add("other", path, Description())
     assert stored_files(library) == set()
     with pytest.raises(NotFound):
-        library.add_job("other", [])
+        Bulks(library).add("other", [])
 
 
 def test_a_failed_picture_is_queued_again_when_it_is_uploaded_again(library: Library) -> None:
@@ -149,7 +150,7 @@ def test_deleting_a_waiting_picture_ends_its_item(library: Library) -> None:
     id = library.database.write(with_item)
     library.delete("default", image.id)
     assert (job_of(library.database, id).state, job_of(library.database, id).failed) == (JobState.SUCCEEDED, 1)
-    ((_, item),) = library.job_items(id, None, 0, 10)
+    ((_, item),) = Bulks(library).items(id, None, 0, 10)
     assert item.error == ItemError("not_found", "deleted before it was processed")
 
 
@@ -219,19 +220,6 @@ def test_update_changes_the_words_and_returns_the_new_row(library: Library) -> N
     assert after == changed(before, caption="new")
     with pytest.raises(NotFound):
         library.update("default", "two", lambda _: Description())
-
-
-def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library: Library) -> None:
-    job = add_bulk(library, [("a.png", RED), ("b.png", BLUE)], [("c.zip", b"PK not read here")])
-    assert (job.state, job.total, job.kind) == (JobState.QUEUED, 2, "bulk")
-    assert library.database.read(jobs.sources) == {(job.id, 0), (job.id, 1)}
-    assert library.media.upload(job.id, 1).read_bytes() == b"PK not read here"
-    folder = library.media.upload(job.id, 0)
-    assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "manifest.jsonl"]
-    assert library.job(job.id) == job
-    assert [one.id for one in library.recent_jobs(5)] == [job.id]
-    with pytest.raises(NotFound):
-        library.job("unknown")
 
 
 def put(library: Library, *items: tuple[str | None, str]) -> list[str]:
@@ -317,31 +305,6 @@ def test_the_sweep_removes_old_files_that_no_row_uses(library: Library, tmp_path
     assert library.sweep(0, lambda: False) == 1
     assert not library.media.path(left.sha256).exists()
     assert library.media.intact(kept.sha256)
-
-
-def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(library: Library) -> None:
-    job = add_bulk(library, [("a.png", RED)], [("b.zip", b"an archive, to be")])
-    added = add(library, BLUE)
-    library.database.write(lambda c: images.requeue(c, added.image.key, job.id))
-    pair = (added.image.key, added.image.id)
-    library.database.write(lambda c: jobs.add_item(c, job.id, "x.png", ItemStatus.QUEUED, image=pair))
-    cancelled = library.cancel_job(job.id)
-    assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
-    assert list(library.media.incoming.iterdir()) == []
-    assert library.cancel_job(job.id) == cancelled
-    assert library.file("default", added.image.id)[1].read_bytes() == BLUE
-    assert library.retry_job(job.id).state is JobState.QUEUED
-    make_ready(library)
-    assert library.job(job.id).state is JobState.SUCCEEDED
-    for change in (library.cancel_job, library.retry_job):
-        with pytest.raises(NotFound):
-            change("unknown")
-
-
-def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
-    job = add_bulk(library, [("a.png", RED)])
-    library.drop_items(job.id)
-    assert library.job(job.id).state is JobState.QUEUED
 
 
 def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Library) -> None:

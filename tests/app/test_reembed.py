@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from app.agreement import check_space
 from app.encoder.colours import ColoursEncoder
 from app.errors import StartupError
 from app.library import Library
 from app.owner import DataLock, Owner
 from app.reembed import reembed
-from app.service import check_space
 from app.settings import Settings
 from app.store import collections, embeddings
 from app.types import Status

@@ -1,0 +1,154 @@
+"""Bulks: many pictures at once, taken in by a job, and what a person may do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import apsw
+
+from app.errors import NotFound, translated
+from app.library import Library, require_collection
+from app.media import sync_folder
+from app.store import jobs, steering
+from app.types import ItemStatus, Job, JobItem, JobState
+
+STEP = 500  # items of a job that one commit changes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One received file: the sender's name for it and where it lies."""
+
+    name: str
+    path: Path
+    archive: bool
+
+
+class Bulks:
+    """The jobs of one library."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def add(self, collection: str, uploads: Sequence[Upload]) -> Job:
+        """Take a bulk of received files; a worker takes them in from where they lie."""
+        self._library.require_room()
+        loose = [upload for upload in uploads if not upload.archive]
+        archives = [upload for upload in uploads if upload.archive]
+        for upload in uploads:
+            with translated(), open(upload.path, "rb") as file:
+                os.fsync(file.fileno())
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "bulk")
+            for n, archive in enumerate(archives, start=1):
+                jobs.add_source(c, id, n, "archive", archive.name, 0)
+                with translated():
+                    archive.path.replace(self._library.media.upload(id, n))
+            if loose:
+                jobs.add_source(c, id, 0, "folder", "", len(loose))
+                with translated():
+                    write_manifest(loose)
+                    loose[0].path.parent.replace(self._library.media.upload(id, 0))
+            sync_folder(self._library.media.incoming)
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self._library.database.write(work)
+
+    def add_urls(self, collection: str, folder: Path, count: int) -> Job:
+        """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
+        self._library.require_room()
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "urls")
+            jobs.add_source(c, id, 0, "folder", "", count, "urls")
+            with translated():
+                folder.replace(self._library.media.upload(id, 0))
+            sync_folder(self._library.media.incoming)
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self._library.database.write(work)
+
+    def add_folder(self, collection: str, folder: Path) -> Job:
+        """Take a folder of this machine, all of it or what is new; a worker reads it."""
+        self._library.require_room()
+
+        def work(c: apsw.Connection) -> Job:
+            require_collection(c, collection)
+            id = jobs.create(c, collection, "folder")
+            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+            job = jobs.get(c, id)
+            assert job is not None
+            return job
+
+        return self._library.database.write(work)
+
+    def get(self, id: str) -> Job:
+        """The job of this id."""
+        job = self._library.database.read(lambda c: jobs.get(c, id))
+        if job is None:
+            raise NotFound(f"there is no job {id!r}")
+        return job
+
+    def cancel(self, id: str) -> Job:
+        """End a job; one that has ended stays as it is.
+
+        What is ready stays. Uploads that are not taken in are gone; pictures that still wait are `failed`, and
+        `retry` takes them up again.
+        """
+        self.get(id)
+        for n in self._library.database.write(lambda c: steering.cancel(c, id)):
+            self._library.media.discard_upload(id, n)
+        self.drop_items(id)
+        return self.get(id)
+
+    def retry(self, id: str) -> Job:
+        """Queue the failed pictures of a job once more; those whose bytes were refused are not here."""
+        self.get(id)
+        after: int | None = 0
+        while after is not None:
+            after = self._library.database.write(partial(steering.retry, id=id, after=after, limit=STEP))
+        return self.get(id)
+
+    def drop_items(self, id: str) -> None:
+        """Fail everything of a cancelled job that still waits."""
+        while self.get(id).state is JobState.CANCELLED and self._library.database.write(
+            lambda c: steering.drop(c, id, STEP)
+        ):
+            pass
+
+    def recent(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
+        """The newest jobs first: of one collection, of all, those of dropped ones too, or `among` these."""
+
+        def work(c: apsw.Connection) -> list[Job]:
+            if collection is not None:
+                require_collection(c, collection)
+            return jobs.recent(c, limit, among if collection is None else {collection})
+
+        return self._library.database.read(work)
+
+    def items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
+        """Up to `limit` items of a job numbered past `after`, with their numbers."""
+        return self._library.database.read(lambda c: jobs.items(c, id, status, after, limit))
+
+
+def write_manifest(uploads: Sequence[Upload]) -> None:
+    """List loose pictures the way an expanded archive is listed, durably."""
+    folder = uploads[0].path.parent
+    with open(folder / "manifest.jsonl", "w", encoding="utf-8") as file:
+        for n, upload in enumerate(uploads):
+            file.write(json.dumps({"n": n, "name": upload.name, "file": upload.path.name}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)

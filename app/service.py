@@ -177,9 +177,12 @@ class Service:
     def close(self) -> None:
         """Close everything; what was acknowledged is safe long before."""
         self._closing.set()
-        for thread in (self._loading, self._sweeping):
-            if thread.is_alive():
-                thread.join()
+        while self._loading.is_alive():
+            if self._indexes is not None:  # it may be building the base of a large one first, which takes minutes
+                self._indexes.close()
+            self._loading.join(0.2)
+        if self._sweeping.is_alive():
+            self._sweeping.join()
         self.sampler.close()
         if (engine := self._engine) is not None:
             self._engine = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from app.api.depends import CollectionDep, LanesDep, ServiceDep, incoming
+from app.api.depends import LanesDep, NamedDep, ServiceDep, incoming
 from app.api.schemas import BatchIn, BatchOut, ErrorOut, RefusedOut, SearchOut
 from app.api.search import answer, asked
 from app.errors import SightlineError, Validation
@@ -21,7 +21,7 @@ MOST_PARTS = 32 * LARGE
 
 
 @batches.post("/search/batch", response_model=BatchOut)
-async def search_batch(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: BatchIn) -> Response:
+async def search_batch(service: ServiceDep, lanes: LanesDep, collection: NamedDep, body: BatchIn) -> Response:
     """Up to 100 searches; the answers come in their order, each like that of a search, or why there is none."""
     check_size(body, service)
     sent = any(part.image is not None for search in body.searches for part in search.query)
@@ -41,7 +41,7 @@ def check_size(body: BatchIn, service: Service) -> None:
 
 
 def questions_of(
-    service: Service, body: BatchIn, collection: str, folder: Path | None
+    service: Service, body: BatchIn, collection: str | None, folder: Path | None
 ) -> list[Question | SightlineError]:
     """The question of each search, or what is wrong with it."""
     questions = []

@@ -42,9 +42,15 @@ def _collection(
     return checked_collection(collection)
 
 
+def _named(collection: Annotated[str | None, Query(description="Which collection.")] = None) -> str | None:
+    return None if collection is None else checked_collection(collection)
+
+
 ServiceDep = Annotated[Service, Depends(_service)]
 LanesDep = Annotated[Lanes, Depends(_lanes)]
 CollectionDep = Annotated[str, Depends(_collection)]
+# Where the body may name it, too: it is `default` only if neither does, and is checked then.
+NamedDep = Annotated[str | None, Depends(_named)]
 FilterQuery = Annotated[str | None, Query(description="Only what this lets through, as JSON: docs/reference/filters.")]
 
 

@@ -18,8 +18,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
 
-WRITE_BYTES = 1 << 20  # of files, kept until so many have come: handing them to a thread costs more than writing 64 KiB
-WRITE_PIECES = 64  # or so many: a file stays open until it is written
 MAX_FIELDS = 2_000
 MAX_FIELD_BYTES = 1 << 20
 MAX_TEXT_BYTES = 8 << 20  # of all fields together: they are kept in memory
@@ -76,7 +74,7 @@ async def receive(request: Request, folder: Path, max_files: int) -> Form:
         parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
         async for chunk in request.stream():
             parser.write(chunk)
-            if reader.due():
+            if reader.pending:
                 await anyio.to_thread.run_sync(reader.flush)
         parser.finalize()
         await anyio.to_thread.run_sync(reader.flush)
@@ -95,7 +93,6 @@ class _Reader:
     def __init__(self, folder: Path, max_files: int) -> None:
         self.form = Form()
         self.pending: list[tuple[BinaryIO | None, bytes]] = []
-        self._waiting = 0  # bytes of those
         self.ended = False
         self._folder = folder
         self._max_files = max_files
@@ -121,10 +118,6 @@ class _Reader:
             "on_end": self._end,
         }
 
-    def due(self) -> bool:
-        """Whether enough has arrived to be written."""
-        return self._waiting >= WRITE_BYTES or len(self.pending) >= WRITE_PIECES
-
     def flush(self) -> None:
         """Write what has arrived. A None chunk owner closes the file before it."""
         with translated():
@@ -144,7 +137,7 @@ class _Reader:
             self._file.close()
 
     def _drain(self) -> Iterator[tuple[BinaryIO | None, bytes]]:
-        waiting, self.pending, self._waiting = self.pending, [], 0
+        waiting, self.pending = self.pending, []
         return iter(waiting)
 
     def _begin(self) -> None:
@@ -182,7 +175,6 @@ class _Reader:
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._filename is not None:
             self.pending.append((self._file, data[start:end]))
-            self._waiting += end - start
             self._size += end - start
             return
         self._data += data[start:end]

@@ -19,6 +19,7 @@ from app.api.depends import (
     CollectionDep,
     FilterQuery,
     LanesDep,
+    NamedDep,
     ServiceDep,
     checked_collection,
     checked_filter,
@@ -72,7 +73,7 @@ async def add_image(
     response: Response,
     service: ServiceDep,
     lanes: LanesDep,
-    collection: CollectionDep,
+    collection: NamedDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait until it is ready.")] = 0.0,
     replace: Annotated[bool, Query(description="Replace the bytes that this id has.")] = False,
 ) -> ImageOut:
@@ -112,7 +113,7 @@ async def list_images(
 
 
 @router.post("/delete")
-async def delete_images(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: DeleteIn) -> DeleteOut:
+async def delete_images(service: ServiceDep, lanes: LanesDep, collection: NamedDep, body: DeleteIn) -> DeleteOut:
     """Delete the pictures that a filter lets through; those that come meanwhile stay."""
     collection = checked_collection(body.collection or collection)
     filter = parse_filter(body.chosen(), "images")

@@ -11,7 +11,7 @@ import anyio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api.depends import CollectionDep, LanesDep, ServiceDep, checked_collection, incoming
+from app.api.depends import LanesDep, NamedDep, ServiceDep, checked_collection, incoming
 from app.api.errors import told
 from app.api.schemas import JobOut
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
@@ -60,7 +60,7 @@ BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["item
 
 
 @router.post("/ingest", status_code=202, openapi_extra=BODY)
-async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> JobOut:
+async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collection: NamedDep) -> JobOut:
     """Take pictures by URL (JSON with `items`, or one item a line), or from a folder of the server, by a job.
 
     URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); folders are those that he lists
@@ -82,6 +82,7 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
             require_fetching(settings)
             count = await lanes.writes.run(listed, folder, asked.items, settings.max_urls)
         else:
+            collection = checked_collection(collection)
             require_fetching(settings)
             await received(request, body, settings.max_upload_bytes)
             count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)

@@ -11,8 +11,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.depends import (
     GRANTED,
-    CollectionDep,
     LanesDep,
+    NamedDep,
     ServiceDep,
     checked_collection,
     decoded_cursor,
@@ -63,7 +63,7 @@ JobDep = Annotated[Job, Depends(_job)]
 
 
 @bulk.post("/bulk", status_code=202, openapi_extra=FORM)
-async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> JobOut:
+async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, collection: NamedDep) -> JobOut:
     """Add any number of pictures and archives (zip, tar, tar.gz). They are taken in by a job."""
     async with incoming(service, lanes) as folder:
         form = await receive(request, folder, service.settings.max_archive_members)

@@ -17,6 +17,7 @@ from app.api.depends import (
     CollectionDep,
     FilterQuery,
     LanesDep,
+    NamedDep,
     ServiceDep,
     checked_collection,
     checked_filter,
@@ -78,7 +79,7 @@ async def search_words(
 
 
 @queries.post("/search")
-async def search_parts(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: SearchIn) -> SearchOut:
+async def search_parts(service: ServiceDep, lanes: LanesDep, collection: NamedDep, body: SearchIn) -> SearchOut:
     """Find by several parts at once: words, pictures, ids and vectors, each with its weight."""
     searcher = service.searcher
     sent = any(part.image is not None for part in body.query)
@@ -93,7 +94,7 @@ async def search_picture(
     request: Request,
     service: ServiceDep,
     lanes: LanesDep,
-    collection: CollectionDep,
+    collection: NamedDep,
     k: int = 10,
     target: Target = "images",
     filter: FilterQuery = None,
@@ -112,7 +113,7 @@ async def search_picture(
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
-async def classify(request: Request, service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> ClassifyOut:
+async def classify(request: Request, service: ServiceDep, lanes: LanesDep, collection: NamedDep) -> ClassifyOut:
     """Say which of the labels fits a picture, sent along or here already (JSON with `image_id`)."""
     searcher = service.searcher
     async with incoming(service, lanes) as folder:
@@ -144,7 +145,7 @@ def answer(service: Service, found: Found, target: Target) -> SearchOut:
     )
 
 
-def asked(service: Service, search: SearchIn, collection: str, folder: Path | None) -> Question:
+def asked(service: Service, search: SearchIn, collection: str | None, folder: Path | None) -> Question:
     """The question of a body, checked; without a collection of its own it is about `collection`. Raises Validation."""
     only = None if search.filter is None else parse_filter(search.filter, search.target)
     collection = checked_collection(search.collection or collection)

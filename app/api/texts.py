@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from app.api.depends import CollectionDep, LanesDep, ServiceDep, checked_collection, checked_query
+from app.api.depends import CollectionDep, LanesDep, NamedDep, ServiceDep, checked_collection, checked_query
 from app.api.schemas import TextOut, TextsIn, TextsOut
 from app.service import Service
 from app.types import Text
@@ -13,7 +13,7 @@ router = APIRouter(prefix="/v1/texts", tags=["texts"])
 
 
 @router.post("")
-async def put_texts(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, body: TextsIn) -> TextsOut:
+async def put_texts(service: ServiceDep, lanes: LanesDep, collection: NamedDep, body: TextsIn) -> TextsOut:
     """Store up to 1,000 texts; a known id gets the new words. They can be found when this answers."""
     for item in body.texts:
         checked_query(item.text, service)

@@ -161,3 +161,15 @@ def test_a_key_bound_to_this_collection_works_in_it(guarded: Guarded) -> None:
     assert [one["id"] for one in guarded.ask("bound", "GET", "/v1/jobs").json()["jobs"]] == [guarded.job]
     assert [one["name"] for one in guarded.ask("bound", "GET", "/v1/collections").json()["collections"]] == ["default"]
     assert guarded.ask("bound", "GET", f"/v1/images/{guarded.image}/thumbnail").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/texts", {"texts": [{"text": "red"}]}), ("/v1/search", {"query": [{"text": "red"}]})],
+)
+def test_a_bound_key_may_name_its_collection_in_the_body_alone(
+    path: str, body: dict[str, object], guarded: Guarded
+) -> None:
+    named = guarded.ask("elsewhere", "POST", path, json={**body, "collection": "elsewhere"})
+    assert "'elsewhere'" in refused(named, 404, "not_found")["detail"]  # its own, which nobody has made
+    assert "'default'" in refused(guarded.ask("elsewhere", "POST", path, json=body), 404, "not_found")["detail"]

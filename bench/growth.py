@@ -21,6 +21,7 @@ WHAT = (
     "memory beyond mapped files, MB",
     "files, MB",
     "build, s",
+    "build, processor s",
     "open, s",
     "p50, ms",
     "processor ms a query",

@@ -73,6 +73,7 @@ def build(data: Path, folder: Path) -> None:
     """In a process of its own, as the service does it."""
     os.nice(10)
     seal(folder, blocks(data), name=NAME, space=space().fingerprint, d=D, applied_seq=0)
+    (folder / "processor").write_text(str(time.process_time()), encoding="ascii")
 
 
 def started(data: Path, folder: Path) -> multiprocessing.process.BaseProcess:
@@ -92,7 +93,11 @@ def sealed(data: Path, folder: Path) -> Figures:
             raise SystemExit("the build failed")
         said.write_text(str(time.perf_counter() - began), encoding="ascii")
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"build, s": float(said.read_text(encoding="ascii")), "files, MB": size / MIB}
+    return {
+        "build, s": float(said.read_text(encoding="ascii")),
+        "build, processor s": float((folder / "processor").read_text(encoding="ascii")),
+        "files, MB": size / MIB,
+    }
 
 
 def opened(folder: Path, count: int) -> tuple[LiveIndex, Figures]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,7 +117,7 @@ def opened(folder: Path, count: int) -> tuple[LiveIndex, Figures]:
 
 
 def searched(index: LiveIndex, count: int) -> Figures:
-    """At its own effort, and the recall of half and twice that."""
+    """At its own effort, and the recall at twice that."""
     facts, asked = index.facts(), queries()
     base = index.base
     assert base is not None
@@ -178,11 +179,13 @@ def beside_a_build(index: LiveIndex, data: Path, count: int) -> Figures:
 
     asked = queries()
     quiet = _p95(search, asked[:ASKED])
-    process = started(data, FOLDER / f"again-{count}")
+    again = FOLDER / f"again-{count}"
+    process = started(data, again)
     taken: list[float] = []
     while process.is_alive():
         taken += one(search, asked[len(taken) % ASKED :][:50])
         time.sleep(0.1)
+    shutil.rmtree(again, ignore_errors=True)
     quiet = (quiet + _p95(search, asked[:ASKED])) / 2
     beside = sorted(taken)[int(len(taken) * 0.95)] * 1000
     return {

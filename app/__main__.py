@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 from rich.console import Console
@@ -63,10 +63,12 @@ def worker(parent: int | None, **given: Any) -> None:
 @main.command()
 @click.argument("paths", nargs=-1)
 @click.option(
-    "--urls", type=click.File("r", encoding="utf-8"), help="Load what this file lists, a URL or a JSON object a line."
+    "--urls",
+    type=click.Path(allow_dash=True),
+    help="Load what this file lists, a URL or a JSON object a line.",
 )
 @options("server", "key", "key_file", "collection")
-def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
+def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
     Exits with 1, and a table of why, when an item failed.
@@ -77,7 +79,13 @@ def ingest(paths: tuple[str, ...], urls: TextIO | None, **given: Any) -> None:
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
     with connected(given) as client:
-        sys.exit(ingest_urls(client, urls, Console()) if urls else run(client, paths, Console()))
+        if urls is None:
+            sys.exit(run(client, paths, Console()))
+        try:
+            with click.open_file(urls, encoding="utf-8") as listed:
+                sys.exit(ingest_urls(client, listed, Console()))
+        except OSError as error:
+            raise ServerError(f"{urls} cannot be read: {error.strerror}") from None
 
 
 @main.command()

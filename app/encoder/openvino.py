@@ -26,7 +26,6 @@ CARD, IMAGE, TEXT = "card.json", "image.xml", "text.xml"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 STREAMS = 4  # forward passes at once; more cores than that share them
 PART = 8  # rows of one of them: as fast as more, and all end nearly together
-TWICE = 256 << 20  # bytes of the largest text tower that is compiled both for one text and for many
 
 
 def runtime() -> Any:
@@ -106,8 +105,8 @@ class Tower:
 class OpenVinoEncoder:
     """The towers of one folder, at a precision. The text tower is compiled when the first text comes.
 
-    One picture or text is encoded by all cores, so that it waits least. Many texts, and in `bulk` all pictures, go in
-    several passes at once, which is faster beside other work. The vectors are the same.
+    One pass takes all cores, so that a query waits least. In `bulk` pictures go in several passes at once, which is
+    faster beside other work. The vectors are the same.
     """
 
     device = "cpu"
@@ -127,16 +126,13 @@ class OpenVinoEncoder:
         }
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._streams = min(STREAMS, threads or len(os.sched_getaffinity(0)))
-        self._images = Tower(self._core, folder / IMAGE, self._settings, self._streams if bulk else 1)
+        streams = min(STREAMS, threads or len(os.sched_getaffinity(0))) if bulk else 1
+        self._images = Tower(self._core, folder / IMAGE, self._settings, streams)
         self._text_tower = self._core.read_model(folder / TEXT)  # mapped now, so that the folder may go away
-        self._twice = self._streams > 1 and (folder / TEXT).with_suffix(".bin").stat().st_size <= TWICE
 
     @cached_property
-    def _texts(self) -> tuple[Tower, Tower]:
-        """For one text, and for many."""
-        one = Tower(self._core, self._text_tower, self._settings)
-        return one, Tower(self._core, self._text_tower, self._settings, self._streams) if self._twice else one
+    def _texts(self) -> Tower:
+        return Tower(self._core, self._text_tower, self._settings)
 
     @cached_property
     def _tokenize(self) -> Tokenize:
@@ -150,11 +146,5 @@ class OpenVinoEncoder:
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """n texts to float32 [n, d], rows of length 1. Texts past the model's length are cut."""
-        order = sorted(range(len(texts)), key=lambda n: len(texts[n]))  # each part is as long as its longest
         with self._lock:
-            tower = self._texts[len(texts) > 1]
-            parts = [self._tokenize([texts[n] for n in order[part]]) for part in tower.parts(len(texts))]
-            vectors = tower.encode(parts)
-        answer = np.empty_like(vectors)
-        answer[order] = vectors
-        return answer
+            return self._texts.encode([self._tokenize(texts)])

@@ -67,7 +67,7 @@ def test_texts_are_stored_and_found(client: Client) -> None:
 
 def test_a_client_speaks_of_its_collection(client: Client, server: RunningServer, tmp_path: Path) -> None:
     assert client.make_collection("of-client", "a few")["images"] == 0
-    with Client(server.url, "of-client") as other:
+    with Client(server.url, collection="of-client") as other:
         path = tmp_path / "cyan.png"
         path.write_bytes(picture("purple", 4712))
         server.wait_job(other.bulk([("cyan.png", path)])["id"])

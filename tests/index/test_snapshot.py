@@ -289,3 +289,19 @@ def test_killed_save_leaves_the_last_finished_one_or_a_newer(tmp_path: Path) -> 
         seq = manifest.applied_seq
         assert reported <= seq <= reported + 1
         assert index.ntotal == seq
+
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("exact-*"))
+
+
+@pytest.mark.parametrize("folder", FIXTURES, ids=lambda folder: folder.name)
+def test_snapshots_of_every_format_so_far_are_opened(folder: Path) -> None:
+    """See fixtures/README.md."""
+    index, manifest = load(folder, ExactIndex, name="fixture/images", space="fixture", d=8)
+    vectors = unit(130, 8, 42)
+    assert_holds(index, dict(zip(range(0, 390, 3), vectors, strict=True)))
+    assert manifest.applied_seq == 131
+
+
+def test_there_is_a_fixture() -> None:
+    assert [folder.name for folder in FIXTURES] == ["exact-1"]

@@ -21,7 +21,7 @@ from index.exact import ExactIndex
 from index.protocol import Frozen, Sink
 from index.snapshot import load, save
 from index.types import Manifest
-from tests.index.oracle import nearest, numbers, unit
+from tests.index.oracle import assert_holds, nearest, numbers, unit
 
 ROOT = Path(__file__).parents[2]
 D = 8

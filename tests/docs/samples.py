@@ -28,6 +28,7 @@ REASONS = {
     "containers": "needs a container engine",
     "root": "changes the system",
     "address": "needs the address of the repository",
+    "half an hour": "measures for that long",
     "elsewhere": "needs pictures on another server, or a folder that a server was started for",
     "proxy": "needs a proxy, a name and a certificate",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,16 +37,13 @@ class Bulks:
 
     def add(self, collection: str, uploads: Sequence[Upload]) -> Job:
         """Take a bulk of received files; a worker takes them in from where they lie."""
-        self._library.require_room()
         loose = [upload for upload in uploads if not upload.archive]
         archives = [upload for upload in uploads if upload.archive]
         for upload in uploads:
             with translated(), open(upload.path, "rb") as file:
                 os.fsync(file.fileno())
 
-        def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
-            id = jobs.create(c, collection, "bulk")
+        def fill(c: apsw.Connection, id: str) -> None:
             for n, archive in enumerate(archives, start=1):
                 jobs.add_source(c, id, n, "archive", archive.name, 0)
                 with translated():
@@ -57,37 +54,36 @@ class Bulks:
                     write_manifest(loose)
                     loose[0].path.parent.replace(self._library.media.upload(id, 0))
             sync_folder(self._library.media.incoming)
-            job = jobs.get(c, id)
-            assert job is not None
-            return job
 
-        return self._library.database.write(work)
+        return self._begin(collection, "bulk", fill)
 
     def add_urls(self, collection: str, folder: Path, count: int) -> Job:
         """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
-        self._library.require_room()
 
-        def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
-            id = jobs.create(c, collection, "urls")
+        def fill(c: apsw.Connection, id: str) -> None:
             jobs.add_source(c, id, 0, "folder", "", count, "urls")
             with translated():
                 folder.replace(self._library.media.upload(id, 0))
             sync_folder(self._library.media.incoming)
-            job = jobs.get(c, id)
-            assert job is not None
-            return job
 
-        return self._library.database.write(work)
+        return self._begin(collection, "urls", fill)
 
     def add_folder(self, collection: str, folder: Path) -> Job:
         """Take a folder of this machine, all of it or what is new; a worker reads it."""
+
+        def fill(c: apsw.Connection, id: str) -> None:
+            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+
+        return self._begin(collection, "folder", fill)
+
+    def _begin(self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None]) -> Job:
+        """A new job with the sources that `fill` gives it, in one transaction. Raises NotFound, QueueFull."""
         self._library.require_room()
 
         def work(c: apsw.Connection) -> Job:
             require_collection(c, collection)
-            id = jobs.create(c, collection, "folder")
-            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+            id = jobs.create(c, collection, kind)
+            fill(c, id)
             job = jobs.get(c, id)
             assert job is not None
             return job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -64,15 +64,20 @@ class Gathering:
             Path(file.name).replace(folder / MANIFEST)
             sync_folder(folder)
 
-    def bring(self, folder: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The lines, each with the `file` in `folder` that its `url` or `path` gave and a `tag`, or with an `error`."""
+    def bring(
+        self, folder: Path, lines: Sequence[dict[str, Any]], stopping: Callable[[], bool] = lambda: False
+    ) -> list[dict[str, Any]]:
+        """The lines, each with the `file` in `folder` that its `url` or `path` gave and a `tag`, or with an `error`.
+
+        Raises Overloaded when it is `stopping` before all have come.
+        """
         target = folder / FOLDER
         discard(target)
         with translated():
             target.mkdir()
         if lines and "path" in lines[0]:
             return [self._copied(line, target / str(n)) for n, line in enumerate(lines)]
-        return self._fetched(target, lines)
+        return self._fetched(target, lines, stopping)
 
     def _copied(self, line: dict[str, Any], target: Path) -> dict[str, Any]:
         path = Path(line["path"])
@@ -83,7 +88,9 @@ class Gathering:
             return failed(line, error)
         return {**line, "file": f"{FOLDER}/{target.name}", "tag": found}
 
-    def _fetched(self, target: Path, lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _fetched(
+        self, target: Path, lines: Sequence[dict[str, Any]], stopping: Callable[[], bool]
+    ) -> list[dict[str, Any]]:
         if self._fetcher is None:
             return [failed(line, OFF) for line in lines]
         urls = [str(line["url"]) for line in lines]
@@ -92,7 +99,7 @@ class Gathering:
             Wanted(url, target / str(n), known.tag if (known := before.get(url)) and self._has(known) else None)
             for n, url in enumerate(urls)
         ]
-        came = [self._reused(self._fetcher, got, before) for got in self._fetcher.fetch_all(wanted)]
+        came = [self._reused(self._fetcher, got, before) for got in self._fetcher.fetch_all(wanted, stopping)]
         return [brought(line, got) for line, got in zip(lines, came, strict=True)]
 
     def done(self, folder: Path) -> None:

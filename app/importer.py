@@ -99,7 +99,7 @@ class Importer:
             rest = islice(lines(folder), source.imported, None)
             done = source.imported
             while part := list(islice(rest, CHUNK)):
-                chunk = self._members(source, folder, part)
+                chunk = self._members(source, folder, part, stopping)
                 done += len(chunk)
                 if not self._commit(owner, source, chunk, done, total - done):
                     self._forget(source)
@@ -142,9 +142,11 @@ class Importer:
                 raise ArchiveCorrupt("the archive was not read to its end") from None
         return members
 
-    def _members(self, source: Source, folder: Path, part: list[dict[str, Any]]) -> list[Member]:
+    def _members(
+        self, source: Source, folder: Path, part: list[dict[str, Any]], stopping: threading.Event
+    ) -> list[Member]:
         if source.origin is not None:
-            part = self._gathering.bring(folder, part)
+            part = self._gathering.bring(folder, part, stopping.is_set)
         return [self._check(folder, line) for line in part]
 
     def _check(self, folder: Path, line: dict[str, Any]) -> Member:

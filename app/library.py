@@ -25,14 +25,7 @@ from app.store import collections, embeddings, filters, images, jobs, texts
 from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
-from app.types import (
-    Contents,
-    Image,
-    ItemError,
-    Metadata,
-    NewImage,
-    Text,
-)
+from app.types import Contents, Image, ItemError, Metadata, NewImage, Text
 
 DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
 EXAMPLES = 5  # pictures shown of those that would be deleted

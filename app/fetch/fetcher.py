@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from app import __version__
-from app.errors import ImageTooLarge, SightlineError, UrlNotAllowed, UrlUnreachable, Validation, translated
+from app.errors import ImageTooLarge, Overloaded, SightlineError, UrlNotAllowed, UrlUnreachable, Validation, translated
 from app.fetch.addresses import Policy
 from app.fetch.network import REFUSED, Deadline, GuardedBackend, Resolve, resolve
 
@@ -22,6 +22,7 @@ MAX_URL_CHARS = 2_048
 REDIRECTS = 3
 TOGETHER = 16
 PER_HOST = 4
+STOP_SECONDS = 0.5  # between two looks at whether to stop
 USER_AGENT = f"Sightline/{__version__}"
 MOVED = (301, 302, 303, 307, 308)
 # Whitespace, control characters and the backslash are read differently by different parsers.
@@ -82,8 +83,11 @@ class Fetcher:
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    def fetch_all(self, wanted: Iterable[Wanted]) -> list[Got]:
-        """What came of each, in their order: TOGETHER at a time, PER_HOST of them from one host."""
+    def fetch_all(self, wanted: Iterable[Wanted], stopping: Callable[[], bool] = lambda: False) -> list[Got]:
+        """What came of each, in their order: TOGETHER at a time, PER_HOST of them from one host.
+
+        Raises Overloaded, and leaves the rest, when it is `stopping`.
+        """
         order = list(wanted)
         waiting = deque(enumerate(order))
         busy: Counter[str] = Counter()
@@ -92,7 +96,9 @@ class Fetcher:
         while waiting or running:
             for n, one in _startable(waiting, busy, TOGETHER - len(running)):
                 running[self._workers.submit(self.fetch, one)] = n, host_of(one.url)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, STOP_SECONDS, FIRST_COMPLETED)
+            if stopping():
+                raise Overloaded("the worker is stopping")
             for future in done:
                 n, host = running.pop(future)
                 busy[host] -= 1

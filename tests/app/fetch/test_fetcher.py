@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from app.errors import Overloaded
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import PER_HOST, Fetcher, FetchLimits, Got, Wanted
 from tests.app.fetch.servers import Recorder, WebServer, content, slowly, status
@@ -202,3 +203,12 @@ def test_many_come_in_order_and_few_at_a_time_from_one_host(web: WebServer, fetc
     assert [(tmp_path / str(n)).read_bytes() for n in range(24)] == [b"%d" % n for n in range(24)]
     assert web.most <= PER_HOST
     assert fetcher.fetch_all([]) == []
+
+
+def test_a_stopping_worker_waits_for_no_more(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+    web.asked.clear()
+    for n in range(24):
+        web.pages[f"/{n}"] = slowly(b"%d" % n, 0.05)
+    with pytest.raises(Overloaded):
+        fetcher.fetch_all([Wanted(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)], lambda: True)
+    assert sum(web.asked.values()) <= PER_HOST

@@ -17,7 +17,7 @@ from app.store import collections, dropping, embeddings, texts
 from app.store.database import Database
 from index.engine import Address, Engine
 from tests.app.makers import SPACE
-from tests.index.deadline import soon
+from tests.index.deadline import impatient, soon
 from tests.index.proxy import Proxy
 from tests.servers import until
 
@@ -212,13 +212,7 @@ def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
 def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_settled(
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (
-        "index.table.READ_SECONDS",
-        "index.table.WRITE_SECONDS",
-        "index.table.COUNT_SECONDS",
-        "index.engine.CONNECT_SECONDS",
-    ):
-        monkeypatch.setattr(name, 1.5)
+    impatient(monkeypatch)
     engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
     proxy.mode = "silence"

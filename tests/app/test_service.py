@@ -27,6 +27,7 @@ from index.engine import Engine
 from index.live import LiveIndex
 from tests.app.makers import SPACE, add, add_bulk, claim
 from tests.app.test_agreement import stamp
+from tests.index.deadline import impatient
 from tests.index.proxy import Proxy
 from tests.index.sealed import sealed
 from tests.pictures import picture
@@ -191,13 +192,7 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
 def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (
-        "index.table.READ_SECONDS",
-        "index.table.WRITE_SECONDS",
-        "index.table.COUNT_SECONDS",
-        "index.engine.CONNECT_SECONDS",
-    ):
-        monkeypatch.setattr(name, 1.5)
+    impatient(monkeypatch)
     monkeypatch.setattr("app.service.ENGINE_SECONDS", 0.1)
     proxy.mode = "silence"
     there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 DEADLINE = 10.0
 
 
@@ -19,3 +21,14 @@ def until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
 def soon(true: Callable[[], bool]) -> None:
     """`until`, for what may have to wait for deadlines and pauses in a row on a busy machine."""
     until(true, 6 * DEADLINE)
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.5) -> None:
+    """Give an engine that is silent no longer than this."""
+    for name in (
+        "index.table.READ_SECONDS",
+        "index.table.WRITE_SECONDS",
+        "index.table.COUNT_SECONDS",
+        "index.engine.CONNECT_SECONDS",
+    ):
+        monkeypatch.setattr(name, seconds)

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -24,7 +24,7 @@ import apsw
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.description import Description
-from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
+from app.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, translated
 from app.gathering import Gathering
 from app.library import Library
 from app.media import Saved, discard
@@ -48,6 +48,10 @@ class Member:
     new: NewImage | None = None
     error: ItemError | None = None
     origin: tuple[str, Known] | None = None  # where it came from, and what to remember of that
+
+
+class Unsure(Exception):
+    """An upload brought its decoder down, and others do not."""
 
 
 class Importer:
@@ -75,7 +79,7 @@ class Importer:
         self._changed = self._database.watch()
 
     def run(self, owner: str, stopping: threading.Event) -> None:
-        """Take in uploads, oldest first, until `stopping`."""
+        """Take in uploads, those of each job in fair turns, until `stopping`."""
         while not stopping.is_set():
             try:
                 seen = self._changed()
@@ -92,23 +96,28 @@ class Importer:
 
     def _take_in(self, owner: str, source: Source, stopping: threading.Event) -> None:
         try:
-            if source.attempts > self._attempts:
-                raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
-            folder = self._folder(source)
+            folder = self._folder(source, stopping)
             total = sum(1 for _ in lines(folder))
             rest = islice(lines(folder), source.imported, None)
             done = source.imported
-            while part := list(islice(rest, CHUNK)):
-                chunk = self._members(source, folder, part, stopping)
+            suspect = done + CHUNK if source.attempts > 1 else done  # up to there one by one: one may kill us
+            while part := list(islice(rest, 1 if done < suspect else CHUNK)):
+                if done == source.imported and source.attempts > self._attempts:
+                    chunk = [self._given_up(part[0])]
+                else:
+                    chunk = self._members(source, folder, part, stopping)
                 done += len(chunk)
-                if not self._commit(owner, source, chunk, done, total - done):
+                if not self._commit(owner, source, chunk, done, total - done, careful=done < suspect):
                     self._forget(source)
                     return
-                if stopping.is_set() and done < total:
+                if done < total and (stopping.is_set() or self._gives_way(source)):
                     self._give_back(owner, source)
                     return
                 self._gathering.done(folder)
             self._finish(owner, source, None)
+        except Unsure as error:
+            log.warning("upload %s-%d cannot be expanded: %s", source.job_id, source.n, error)
+            self._database.write(lambda c: jobs.release_source(c, owner, source, counted=True))
         except SightlineError as error:
             if error.retryable:  # a full disk, say: the upload stays, and is tried again
                 self._give_back(owner, source)
@@ -120,7 +129,7 @@ class Importer:
             log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
             self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
 
-    def _folder(self, source: Source) -> Path:
+    def _folder(self, source: Source, stopping: threading.Event) -> Path:
         """The folder of members, expanding the archive first if that has not been done."""
         upload = self._media.upload(source.job_id, source.n)
         if source.origin == "folder":
@@ -134,13 +143,28 @@ class Importer:
         members = upload.with_name(upload.name + ".members")
         if not (members / "manifest.jsonl").exists():
             discard(members)
+            if source.attempts > self._attempts:
+                raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
             with translated():
                 members.mkdir()
-            try:
-                self._pool.expand(upload, members, self._limits, self._seconds).result()
-            except CancelledError:
-                raise ArchiveCorrupt("the archive was not read to its end") from None
+            self._expand(upload, members, stopping)
         return members
+
+    def _expand(self, upload: Path, members: Path, stopping: threading.Event) -> None:
+        expanding = self._pool.expand(upload, members, self._limits, self._seconds)
+        while not wait([expanding], POLL_SECONDS).done:
+            if stopping.is_set():
+                expanding.cancel()
+                raise Overloaded("the worker is stopping")
+        try:
+            expanding.result()
+        except CancelledError:
+            raise ArchiveCorrupt("the archive was not read to its end") from None
+        except Overloaded as error:
+            if stopping.is_set():
+                raise
+            self._pool.prewarm()  # raises if it is the children that cannot be started
+            raise Unsure(error.detail) from None
 
     def _members(
         self, source: Source, folder: Path, part: list[dict[str, Any]], stopping: threading.Event
@@ -167,7 +191,17 @@ class Importer:
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
-    def _commit(self, owner: str, source: Source, chunk: list[Member], done: int, pending: int) -> bool:
+    def _given_up(self, line: dict[str, Any]) -> Member:
+        """A member that is not looked at any more."""
+        reason = f"the worker died {self._attempts} times while it took this in"
+        return Member(str(line["name"]), error=ItemError("image_corrupt", reason))
+
+    def _gives_way(self, source: Source) -> bool:
+        return self._database.read(lambda c: jobs.gives_way(c, source))
+
+    def _commit(
+        self, owner: str, source: Source, chunk: list[Member], done: int, pending: int, *, careful: bool
+    ) -> bool:
         """Take the members in; False when the upload is no longer ours."""
 
         def work(c: apsw.Connection) -> bool:
@@ -175,7 +209,7 @@ class Importer:
                 return False
             for member in chunk:
                 self._insert(c, source, member)
-            jobs.progress(c, source, done, pending)
+            jobs.progress(c, source, done, pending, careful=careful)
             return True
 
         return self._database.write(work)

@@ -35,7 +35,7 @@ from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
 from app.meters import Meters
-from app.owner import DataLock
+from app.owner import DataLock, dead
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
@@ -166,7 +166,9 @@ class Service:
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            self.database.write(leases.forgive)
+            held = self.database.read(leases.owners)
+            gone = dead(self.settings.data_dir / "workers", held)
+            self.database.write(lambda c: leases.forgive(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()

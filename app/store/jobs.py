@@ -24,6 +24,12 @@ COLUMNS = (
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq FROM jobs "
 )
 
+SOURCE = (
+    "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin"
+    " FROM jobs j JOIN sources s ON s.job_id = j.id "
+)
+AHEAD = 1024  # members that a job may have taken in more than another that has begun, too
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -57,7 +63,8 @@ def create(c: apsw.Connection, collection: str, kind: str) -> str:
     """A new job with nothing in it; returns its id."""
     id = uuid.uuid4().hex
     c.execute(
-        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, " + LABEL + ", ?, 'queued', ?)",
+        "INSERT INTO jobs (id, collection, kind, state, created_at, turn) VALUES (?, " + LABEL + ", ?, 'queued', ?,"
+        " coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), 0))",
         (id, collection, kind, now()),
     )
     return id
@@ -187,16 +194,13 @@ def add_source(
 
 
 def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
-    """Lease the oldest waiting upload, counting an attempt.
+    """Lease an upload, counting an attempt: of the job that had least taken in, the oldest of them.
 
     An owner takes in one at a time: one that it holds already is one that it could not give back.
     """
-    row = fetch_one(
+    row = fetch_one(c, SOURCE + "WHERE s.lease_owner = ? LIMIT 1", (owner,)) or fetch_one(
         c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin FROM sources s"
-        " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
-        " ORDER BY j.created_at, s.n LIMIT 1",
-        (owner,),
+        SOURCE + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1",
     )
     if row is None:
         return None
@@ -219,19 +223,46 @@ def has_source(c: apsw.Connection, source: Source) -> bool:
     return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
-def progress(c: apsw.Connection, source: Source, imported: int, pending: int) -> None:
-    """Remember how many members are in, so that a restart goes on from there; the attempt succeeded."""
+def progress(c: apsw.Connection, source: Source, imported: int, pending: int, *, careful: bool = False) -> None:
+    """Remember how many members are in, so that a restart goes on from there; the attempt succeeded.
+
+    Who is `careful` goes on as if it had failed once: should it fail again, it was at the very next member.
+    """
     c.execute(
-        "UPDATE sources SET imported = ?, pending = ?, attempts = 1 WHERE job_id = ? AND n = ?",
-        (imported, pending, source.job_id, source.n),
+        "UPDATE jobs SET turn = turn + step * (?3 - (SELECT imported FROM sources WHERE job_id = ?1 AND n = ?2))"
+        " WHERE id = ?1",
+        (source.job_id, source.n, imported),
+    )
+    c.execute(
+        "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2, attempts = ?3"
+        " WHERE job_id = ?4 AND n = ?5",
+        (imported, pending, 2 if careful else 1, source.job_id, source.n),
     )
 
 
-def release_source(c: apsw.Connection, owner: str, source: Source) -> None:
-    """Give the upload back untouched: the attempt is not counted."""
+def gives_way(c: apsw.Connection, source: Source) -> bool:
+    """Whether another job is to have its uploads taken in first: one that is new, or has had much less. Or this is
+    paused."""
+    row = fetch_one(c, "SELECT paused, turn, step FROM jobs WHERE id = ?", (source.job_id,))
+    if row is None or row[0]:
+        return row is not None
+    return (
+        fetch_one(
+            c,
+            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn <= ?1 AND id <> ?2"
+            " AND (state = 'queued' OR turn < ?1 - ?3)"
+            " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1",
+            (row[1], source.job_id, row[2] * AHEAD),
+        )
+        is not None
+    )
+
+
+def release_source(c: apsw.Connection, owner: str, source: Source, *, counted: bool = False) -> None:
+    """Give the upload back untouched; the attempt does not count, unless it is to be `counted`."""
     c.execute(
-        "UPDATE sources SET lease_owner = NULL, attempts = attempts - 1 WHERE job_id = ? AND n = ? AND lease_owner = ?",
-        (source.job_id, source.n, owner),
+        "UPDATE sources SET lease_owner = NULL, attempts = attempts - ? WHERE job_id = ? AND n = ? AND lease_owner = ?",
+        (not counted, source.job_id, source.n, owner),
     )
 
 

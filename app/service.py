@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import apsw
@@ -17,6 +18,7 @@ import apsw
 from app.access import Access
 from app.agreement import check_golden, check_space
 from app.bulks import Bulks
+from app.clock import rfc3339
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -36,6 +38,7 @@ from app.library import Library
 from app.media import Media
 from app.meters import Meters
 from app.owner import DataLock, dead
+from app.repeats import Repeats
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
@@ -48,6 +51,7 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
 ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
 SWEEP_GRACE = 3600.0
+PRUNE_SECONDS = 3600.0  # between two looks for jobs that are to be forgotten
 UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
 DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
@@ -66,7 +70,7 @@ def open_library(settings: Settings) -> Library:
         )
     database = Database(file)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
-    return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
+    return Library(database, media, picture_limits(settings), settings.max_queue, bounds, settings.max_queue_bytes)
 
 
 def lock(settings: Settings) -> DataLock:
@@ -154,6 +158,7 @@ class Service:
             raise
         self.database = self.library.database
         self.bulks = Bulks(self.library)
+        self.repeats = Repeats(self.database)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
         self.meters = Meters()
@@ -317,8 +322,21 @@ class Service:
             removed += self.library.sweep(SWEEP_GRACE, self._closing.is_set)
             if removed:
                 log.info("removed %d files that nothing uses", removed)
+            self._forget_jobs()
         except (SightlineError, OSError) as error:
             log.warning("not swept: %s", error)
+        while self.settings.job_days and not self._closing.wait(PRUNE_SECONDS):
+            try:
+                self._forget_jobs()
+            except SightlineError as error:
+                log.warning("old jobs are not forgotten yet: %s", error)
+
+    def _forget_jobs(self) -> None:
+        """Forget the jobs that ended long ago."""
+        if days := self.settings.job_days:
+            before = rfc3339(datetime.now(UTC) - timedelta(days=days))
+            if gone := self.bulks.prune(before, self._closing.is_set):
+                log.info("forgot %d jobs that ended more than %g days ago", gone, days)
 
     def _open(self, indexes: Indexes) -> None:
         """Open the indexes; as long as their engine is away, again and again."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -13,10 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.depends import LanesDep, NamedDep, ServiceDep, checked_collection, incoming
 from app.api.errors import told
+from app.api.jobs import PriorityQuery, accepted
+from app.api.repeats import KeyHeader, once
 from app.api.schemas import JobOut
+from app.bulks import Begun
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
 from app.gathering import OFF, write_list
+from app.service import Service
 from app.settings import Settings
+from app.types import Job, Priority
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
 
@@ -59,8 +66,15 @@ BODY["requestBody"]["content"]["application/json"]["schema"].pop("$defs")
 BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["items"]["items"] = UrlIn.model_json_schema()
 
 
-@router.post("/ingest", status_code=202, openapi_extra=BODY)
-async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collection: NamedDep) -> JobOut:
+@router.post("/ingest", status_code=202, openapi_extra=BODY, response_model=JobOut)
+async def ingest(
+    request: Request,
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: NamedDep,
+    priority: PriorityQuery = Priority.NORMAL,
+    key: KeyHeader = None,
+) -> Any:
     """Take pictures by URL (JSON with `items`, or one item a line), or from a folder of the server, by a job.
 
     URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); folders are those that he lists
@@ -72,22 +86,38 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
         raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
     async with incoming(service, lanes) as folder:
         body = folder / "body"
-        if kind == "application/json":
-            await received(request, body, settings.max_json_bytes)
-            asked = await lanes.writes.run(read, body)
-            collection = checked_collection(asked.collection or collection)
-            if (path := folder_of(asked)) is not None:
-                place = await lanes.writes.run(service.roots.folder, path)
-                return JobOut.of(await lanes.writes.run(service.bulks.add_folder, collection, place))
+        if kind != "application/json":
             require_fetching(settings)
-            count = await lanes.writes.run(listed, folder, asked.items, settings.max_urls)
-        else:
-            collection = checked_collection(collection)
-            require_fetching(settings)
-            await received(request, body, settings.max_upload_bytes)
-            count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
-        job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count)
+        most = settings.max_json_bytes if kind == "application/json" else settings.max_upload_bytes
+        await received(request, body, most)
+        async with once(request, service, lanes, partial(content_of, body)) as repeat:
+            if (replay := repeat.replay) is not None:
+                return replay
+            begun = Begun(priority, repeat.noting(accepted))
+            if kind == "application/json":
+                asked = await lanes.writes.run(read, body)
+                collection = checked_collection(asked.collection or collection)
+                job = await lanes.writes.run(add, service, collection, folder, asked, begun)
+            else:
+                collection = checked_collection(collection)
+                count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
+                job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count, begun)
     return JobOut.of(job)
+
+
+def add(service: Service, collection: str, folder: Path, asked: IngestIn, begun: Begun) -> Job:
+    """Begin the job that is asked for; `folder` takes its list of URLs."""
+    if (path := folder_of(asked)) is not None:
+        return service.bulks.add_folder(collection, service.roots.folder(path), begun)
+    require_fetching(service.settings)
+    count = listed(folder, asked.items, service.settings.max_urls)
+    return service.bulks.add_urls(collection, folder, count, begun)
+
+
+def content_of(body: Path) -> bytes:
+    """The digest of a body."""
+    with open(body, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 async def received(request: Request, path: Path, most: int) -> None:

@@ -1,7 +1,7 @@
-"""What a job of a million items costs: `python -m bench.jobs [items]`; prints times of each listing and step, and memory.
+"""What a job of a million items costs (`python -m bench.jobs [items]`): the time of each listing and step, and memory.
 
-The rows are made straight in SQLite, in a folder that is removed. Each call is timed at a job of 1,000 items and at the large one, in
-turns, so that the ratio means something on a busy machine too.
+The rows are made straight in SQLite, in a folder that is removed. Each call is timed at a job of 1,000 items and at the
+large one, in turns, so that the ratio means something on a busy machine too.
 """
 
 from __future__ import annotations

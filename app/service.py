@@ -104,7 +104,9 @@ def allowed(settings: Settings) -> Allowed:
 
 def open_gathering(settings: Settings, library: Library, pool: DecodePool) -> Gathering:
     """What brings pictures from named sources."""
-    return Gathering(Tools(library.database, library.media, allowed(settings), open_fetcher(settings), pool))
+    fetcher = open_fetcher(settings)
+    tools = Tools(library.database, library.media, allowed(settings), fetcher, pool, settings.archive_seconds)
+    return Gathering(tools)
 
 
 def open_fetcher(settings: Settings) -> Fetcher | None:

@@ -45,6 +45,7 @@ class IngestIn(BaseModel):
     source: Annotated[str, Field(description=f"One of: {FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
+    key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 
 BODY: dict[str, Any] = {

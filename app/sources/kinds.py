@@ -9,8 +9,9 @@ from app.errors import Validation
 from app.sources.folder import Folder
 from app.sources.kind import Allowed, Asked, Kind, Tools
 from app.sources.urls import Urls
+from app.sources.webdataset import Webdataset
 
-KINDS: dict[str, type[Kind]] = {"urls": Urls, "folder": Folder}
+KINDS: dict[str, type[Kind]] = {"urls": Urls, "folder": Folder, "webdataset": Webdataset}
 FORMS = ", ".join(kind.FORM for kind in KINDS.values())
 
 

@@ -71,6 +71,7 @@ def worker(parent: int | None, **given: Any) -> None:
 def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
+    What begins with a kind of source (folder:/photos) is a place that the server reads by itself.
     Exits with 1, and a table of why, when an item failed.
     """
     from app.ingest import ingest as run

@@ -39,6 +39,7 @@ from app.owner import DataLock
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
+from app.sources.kind import Allowed, Tools
 from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
@@ -96,10 +97,14 @@ def open_roots(settings: Settings) -> Roots:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
 
-def open_gathering(settings: Settings, library: Library) -> Gathering:
-    """What brings pictures by URL and from folders of this machine."""
-    fetcher, roots = open_fetcher(settings), open_roots(settings)
-    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+def allowed(settings: Settings) -> Allowed:
+    """What sources may read. Raises StartupError."""
+    return Allowed(open_roots(settings), settings.fetch, settings.max_urls, settings.max_image_bytes)
+
+
+def open_gathering(settings: Settings, library: Library, pool: DecodePool) -> Gathering:
+    """What brings pictures from named sources."""
+    return Gathering(Tools(library.database, library.media, allowed(settings), open_fetcher(settings), pool))
 
 
 def open_fetcher(settings: Settings) -> Fetcher | None:
@@ -143,7 +148,7 @@ class Service:
         self._remote = engine_at(settings.index, settings.index_token)
         self._waiting: str | None = None
         self.fatal: SightlineError | None = None
-        self.roots = open_roots(settings)
+        self.allowed = allowed(settings)
         open_policy(settings)  # what is wrong with it should not be told by the first worker
         self._lock = lock(settings)
         try:

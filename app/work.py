@@ -59,7 +59,7 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.archive_seconds,
                 settings.lease_seconds,
                 settings.max_attempts,
-                open_gathering(settings, library),
+                open_gathering(settings, library, pool),
             )
             options = Options(
                 settings.batch_for(encoder.device),

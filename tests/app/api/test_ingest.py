@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from app.client import Client
-from app.ingest import ingest_urls
+from app.ingest import ingest, ingest_urls
 from tests.app.api.asking import found, fresh, refused
 from tests.app.fetch.servers import WebServer, content, status
 from tests.servers import RunningServer
@@ -128,6 +128,11 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
     assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
     (album / "1.png").unlink()
     assert take()["total"] == 1
+    out = io.StringIO()
+    (album / "2.png").write_bytes(fresh("red"))
+    with Client(fetching.url) as client:
+        assert ingest(client, [f"folder:{album}"], Console(file=out)) == 1
+    assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     for path in ("/etc", "relative", f"{album}/.."):
         answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
         refused(answer, 422, "validation")

@@ -6,11 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import Validation
+from app.sources.bucket import Bucket, GoogleBucket
+from app.sources.clip_retrieval import ClipRetrieval
 from app.sources.folder import Folder
 from app.sources.kind import Allowed, Asked, Kind, Tools
 from app.sources.urls import Urls
 
-KINDS: dict[str, type[Kind]] = {"urls": Urls, "folder": Folder}
+KINDS: dict[str, type[Kind]] = {
+    "urls": Urls,
+    "folder": Folder,
+    "s3": Bucket,
+    "gs": GoogleBucket,
+    "clip-retrieval": ClipRetrieval,
+}
 FORMS = ", ".join(kind.FORM for kind in KINDS.values())
 
 

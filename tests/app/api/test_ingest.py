@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from app.client import Client
 from app.ingest import ingest, ingest_urls
 from tests.app.api.asking import found, fresh, refused
 from tests.app.fetch.servers import WebServer, content, status
-from tests.servers import RunningServer
+from tests.app.fetch.stores import WHO, Store
+from tests.servers import RunningServer, until
 
 NDJSON = "application/x-ndjson"
 
@@ -29,7 +32,7 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture(scope="module")
-def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def fetching(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[RunningServer]:
     """A server that may fetch from the loopback."""
     folder = tmp_path_factory.mktemp("fetching")
     album = tmp_path_factory.mktemp("albums")
@@ -39,8 +42,14 @@ def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
         "max_urls": 500,
         "fetch_seconds": 5,
         "folders": album,
+        "buckets": "s3://photos/server",
+        "s3_endpoint": store.url,
     }
-    with RunningServer(folder, **settings) as running:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in WHO.items():
+            environment.setenv(name, value)
+        running = RunningServer(folder, **settings)
+    with running:
         running.album = album  # type: ignore[attr-defined]
         yield running
 
@@ -136,6 +145,39 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
     for path in ("/etc", "relative", f"{album}/.."):
         answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
         refused(answer, 422, "validation")
+
+
+def test_a_bucket_is_taken_through_a_kill_and_again_what_is_new(fetching: RunningServer, store: Store) -> None:
+    for n in range(66):  # more than come at once
+        store.put("photos", f"server/many/{n:03}.png", fresh("blue"))
+    store.put("photos", "server/many/words.png", b"no picture")
+    answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server/many"})
+    assert (answer.status_code, answer.json()["kind"]) == (202, "s3")
+    id = answer.json()["id"]
+    until(lambda: fetching.http.get(f"/v1/jobs/{id}").json()["total"] > 0, 60)
+    for pid in fetching.pids():
+        os.kill(pid, signal.SIGKILL)
+    job = fetching.wait_job(id)
+    assert [job[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 67, 66, 1]
+    assert items(fetching, id)[-1] == ("s3://photos/server/many/words.png", "failed", "unsupported_media_type")
+    assert len({name for name, _, _ in items(fetching, id)}) == 67
+    store.put("photos", "server/many/001.png", fresh("green"))
+    store.delete("photos", "server/many/words.png")
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest(client, ["s3://photos/server"], Console(file=out)) == 0
+    assert "1 loaded, 0 already there, 0 failed" in out.getvalue()
+    for source in (
+        "s3://photos",
+        "s3://photos/server/..",
+        "gs://photos/server",
+        "s3:photos",
+        "s3://127.0.0.1:1/server",
+    ):
+        answer = fetching.http.post("/v1/images/ingest", json={"source": source})
+        assert store.url not in refused(answer, 422, "validation")["detail"]
+    answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server", "endpoint": "http://a"})
+    refused(answer, 422, "validation")
 
 
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:

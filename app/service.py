@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import apsw
@@ -108,7 +108,8 @@ def allowed(settings: Settings) -> Allowed:
 def open_gathering(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> Gathering:
     """What brings pictures from named sources."""
     fetcher, objects = open_fetcher(settings), open_objects(settings)
-    return Gathering(Tools(library.database, library.media, allowed(settings), fetcher, pool, objects, encoder))
+    tools = Tools(library.database, library.media, allowed(settings), fetcher, pool, settings.archive_seconds)
+    return Gathering(replace(tools, objects=objects, encoder=encoder))
 
 
 def open_fetcher(settings: Settings) -> Fetcher | None:

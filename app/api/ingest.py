@@ -51,6 +51,7 @@ class IngestIn(BaseModel):
     pictures: Annotated[
         str | None, Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now.")
     ] = None
+    key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 
 BODY: dict[str, Any] = {

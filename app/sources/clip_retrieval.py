@@ -1,4 +1,4 @@
-"""What `clip-retrieval inference` wrote: `img_emb/img_emb_N.npy`, a vector for each row of `metadata/metadata_N.parquet`.
+"""What `clip-retrieval inference` wrote: `img_emb/img_emb_N.npy`, vectors of the rows of `metadata/metadata_N.parquet`.
 
 The rows name the pictures, which lie elsewhere. Their vectors are taken as they are when it is stated what model made
 them, and when that proves true; without a statement the pictures are embedded as any others.

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 from app.errors import Rejected, Validation
-from app.folders import copy, parts, pictures, tag, text_of
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, failed, go_on, named
-from app.store import origins
-
-LOOK = 1_000  # files that are looked up at once
+from app.folders import copy, pictures, tag, text_of
+from app.sources.fresh import fresh
+from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, failed, named
 
 
 class Folder(Kind):
@@ -27,13 +24,16 @@ class Folder(Kind):
     def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
         """The pictures below it that are new or have changed. Raises Validation when it may not be read (any more)."""
         root = self.tools.allowed.roots.folder(self.asked.place)
-        for part in parts(pictures(root), LOOK):
-            go_on(stopping)
-            paths = {f"file:{text_of(path)}": path for path in part}
-            held = self.tools.database.read(partial(origins.held, collection=collection, origins=list(paths)))
-            for origin, path in paths.items():
-                if held.get(origin, "") != tag(path):
-                    yield {"name": text_of(path.relative_to(root.parent)), "origin": origin, "path": str(path)}
+        found = (
+            {
+                "name": text_of(path.relative_to(root.parent)),
+                "origin": f"file:{text_of(path)}",
+                "tag": tag(path),
+                "path": str(path),
+            }
+            for path in pictures(root)
+        )
+        return fresh(self.tools.database, collection, found, stopping)
 
     def bring(self, target: Path, lines: Sequence[Line], stopping: Stopping) -> list[Line]:
         """Copy them."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
 from app.buckets import Buckets
 from app.decode.limits import PictureLimits
-from app.errors import Overloaded, SightlineError
+from app.errors import ArchiveCorrupt, ArchiveLimit, Overloaded, SightlineError
 from app.fetch.objects import Objects
 from app.folders import Roots
 
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 # a space and a vector of it (float32, little endian), the picture is not embedded.
 Line = dict[str, Any]
 Stopping = Callable[[], bool]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LOOK_SECONDS = 0.2  # between two looks at whether to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,26 @@ class Tools:
     allowed: Allowed
     fetcher: Fetcher | None = None
     pool: DecodePool | None = None
+    seconds: float = 300.0
     objects: Objects = field(default_factory=Objects)
     encoder: Encoder | None = None
+
+    def read(self, stopping: Stopping, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a function gives that reads something large, in a decode child and within `seconds`.
+
+        Raises ArchiveCorrupt when the child does not survive it, Overloaded when it is `stopping`.
+        """
+        assert self.pool is not None
+        future = self.pool.read(self.seconds, function, *args, **kwargs)
+        while True:
+            try:
+                return future.result(LOOK_SECONDS)
+            except TimeoutError:
+                if stopping():
+                    future.cancel()
+                    go_on(stopping)
+            except CancelledError:
+                raise ArchiveCorrupt("it was not read to its end") from None
 
 
 class Kind:
@@ -102,6 +126,14 @@ def named(target: Path) -> str:
 def failed(line: Line, error: SightlineError) -> Line:
     """A line with the reason why nothing came."""
     return {**line, "error": {"code": error.code, "detail": error.detail}}
+
+
+def capped(lines: Iterable[Line], most: int) -> Iterator[Line]:
+    """The lines. Raises ArchiveLimit for more than `most`."""
+    for count, line in enumerate(lines, start=1):
+        if count > most:
+            raise ArchiveLimit(f"this source holds more than {most:,} items; name a part of it")
+        yield line
 
 
 def go_on(stopping: Stopping) -> None:

@@ -11,10 +11,12 @@ from app.sources.clip_retrieval import ClipRetrieval
 from app.sources.folder import Folder
 from app.sources.kind import Allowed, Asked, Kind, Tools
 from app.sources.urls import Urls
+from app.sources.webdataset import Webdataset
 
 KINDS: dict[str, type[Kind]] = {
     "urls": Urls,
     "folder": Folder,
+    "webdataset": Webdataset,
     "s3": Bucket,
     "gs": GoogleBucket,
     "clip-retrieval": ClipRetrieval,

@@ -17,6 +17,7 @@ from rich.console import Console
 from app.client import Client
 from app.ingest import ingest, ingest_urls
 from tests.app.api.asking import found, fresh, refused
+from tests.app.decode.packed import tarred
 from tests.app.fetch.servers import WebServer, content, status
 from tests.app.fetch.stores import WHO, Store
 from tests.servers import RunningServer, until
@@ -180,6 +181,43 @@ def test_a_bucket_is_taken_through_a_kill_and_again_what_is_new(fetching: Runnin
     refused(answer, 422, "validation")
 
 
+def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer, tmp_path: Path) -> None:
+    album: Path = fetching.album  # type: ignore[attr-defined]
+    shards = album / "shards"
+    shards.mkdir()
+    for shard in range(2):
+        members: dict[str, bytes] = {}
+        for n in range(70):
+            members[f"{shard}{n:04}.png"] = fresh("green")
+            members[f"{shard}{n:04}.txt"] = b"green"
+        members |= {f"{shard}9999.png": b"no picture", f"{shard}9999.json": b"{"}
+        (shards / f"0000{shard}.tar").write_bytes(tarred(members))
+
+    def take() -> dict[str, Any]:
+        body = {"source": f"webdataset:{shards}/{{00000..00001}}.tar", "key_as_id": True}
+        return fetching.wait_job(fetching.http.post("/v1/images/ingest", json=body).json()["id"])
+
+    job = take()
+    assert [job[name] for name in ("kind", "state", "total", "done", "failed")] == [
+        "webdataset",
+        "succeeded",
+        142,
+        140,
+        2,
+    ]
+    image = fetching.http.get("/v1/images/10069").json()
+    assert (image["caption"], image["source"]) == ("green", "00001.tar/10069.png")
+    assert take()["total"] == 2
+    sent = tmp_path / "sent.tar"
+    sent.write_bytes(tarred({"a.png": fresh("red"), "a.txt": b"sent", "a.json": b'{"tags": ["x"]}', "b.txt": b"alone"}))
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest(client, [str(sent)], Console(file=out)) == 1
+    assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
+    newest = fetching.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["tags"]) == ("sent", ["x"])
+
+
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:
     web.pages["/cli"] = content(fresh("blue"))
     out = io.StringIO()
@@ -215,6 +253,8 @@ def test_bodies_of_other_kinds_are_refused(fetching: RunningServer) -> None:
     refused(urls(fetching, [{"url": "http://a/"}], collection="missing"), 404, "not_found")
     post = fetching.http.post
     refused(post("/v1/images/ingest", json={"source": "folder:/etc", "items": []}), 422, "validation")
+    refused(post("/v1/images/ingest", json={"source": "webdataset:/etc/{0..9}.tar"}), 422, "validation")
+    refused(urls(fetching, [{"url": "http://a/"}], key_as_id=True), 422, "validation")
     refused(post("/v1/images/ingest", content=b"{", headers={"Content-Type": "application/json"}), 400, "bad_request")
     refused(
         post("/v1/images/ingest", content=b"a,b", headers={"Content-Type": "text/csv"}), 415, "unsupported_media_type"

@@ -1,4 +1,4 @@
-"""Folders as clip-retrieval and img2dataset leave them, of pictures that the colours of the tests' encoder tell apart."""
+"""Folders as clip-retrieval and img2dataset leave them, of pictures in the colours that an encoder here sees."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ def vectors(paths: Sequence[Path]) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 def clip_retrieval(
-    folder: Path, names: Sequence[str], embeddings: np.ndarray[Any, Any] | None, *, parts: int = 1, **columns: Sequence[Any]
+    folder: Path,
+    names: Sequence[str],
+    embeddings: np.ndarray[Any, Any] | None,
+    *,
+    parts: int = 1,
+    **columns: Sequence[Any],
 ) -> Path:
     """An output of `clip-retrieval inference`; `embeddings` None leaves the vectors out."""
     (folder / "metadata").mkdir(parents=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,18 @@ class Reading:
         self.target.mkdir(parents=True)
 
     def lines(self, place: Path, **options: Any) -> list[Line]:
-        return list(self._of(place, options).scan(self.work, "default", never))
+        with closing(self._of(place, options)) as source:
+            return list(source.scan(self.work, "default", never))
 
     def brought(self, place: Path, **options: Any) -> list[Line]:
-        source = self._of(place, options)
-        lines = [line for line in source.scan(self.work, "default", never) if "error" not in line]
-        came = source.bring(self.target, lines, never)
-        source.close()
-        return came
+        with closing(self._of(place, options)) as source:
+            lines = [line for line in source.scan(self.work, "default", never) if "error" not in line]
+            return source.bring(self.target, lines, never)
 
     def _of(self, place: Path, options: dict[str, Any]) -> ClipRetrieval:
-        return ClipRetrieval(ClipRetrieval.checked(Asked("clip-retrieval", str(place), options), self.allowed), self.tools)
+        return ClipRetrieval(
+            ClipRetrieval.checked(Asked("clip-retrieval", str(place), options), self.allowed), self.tools
+        )
 
 
 @pytest.fixture
@@ -123,7 +125,9 @@ def test_a_few_pictures_that_changed_since_are_no_reason_to_refuse(reading: Read
         reading.lines(place, embeddings_of=SPACE)
 
 
-def test_a_row_without_its_picture_fails_and_one_without_a_good_vector_is_embedded(reading: Reading, tmp_path: Path) -> None:
+def test_a_row_without_its_picture_fails_and_one_without_a_good_vector_is_embedded(
+    reading: Reading, tmp_path: Path
+) -> None:
     paths = paint(tmp_path / "old", 6)
     made = vectors(paths)
     made[1], made[2] = np.nan, 0
@@ -133,7 +137,14 @@ def test_a_row_without_its_picture_fails_and_one_without_a_good_vector_is_embedd
     place = clip_retrieval(tmp_path / "embeddings", names, made)
     (tmp_path / "embeddings" / "more.png").touch()
     lines = reading.lines(place)
-    assert [line.get("error", {}).get("code") for line in lines] == ["url_unreachable", None, None, None, "validation", "validation"]
+    assert [line.get("error", {}).get("code") for line in lines] == [
+        "url_unreachable",
+        None,
+        None,
+        None,
+        "validation",
+        "validation",
+    ]
     assert "`pictures` names the folder" in lines[0]["error"]["detail"]
     (passwd,) = [line for line in reading.brought(place) if line["name"] == "/etc/passwd"]
     assert passwd["error"]["code"] == "validation"
@@ -148,9 +159,8 @@ def test_vectors_that_change_after_they_were_listed_are_not_taken(reading: Readi
     place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], vectors(paths))
     lines = reading.lines(place, embeddings_of=SPACE)
     os.utime(place / "img_emb" / "img_emb_0.npy", (1, 1))
-    source = ClipRetrieval(Asked("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.tools)
-    came = source.bring(reading.target, lines, never)
-    source.close()
+    with closing(ClipRetrieval(Asked("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.tools)) as source:
+        came = source.bring(reading.target, lines, never)
     assert ["changed after" in line["error"]["detail"] for line in came] == [True, True]
 
 
@@ -191,5 +201,7 @@ def test_tables_come_in_the_order_of_their_numbers(reading: Reading, tmp_path: P
     place = clip_retrieval(tmp_path / "embeddings", [], None)
     (place / "metadata" / "metadata_0.parquet").unlink()
     for number, path in zip(("09", "10", "008"), (paths[1], paths[2], paths[0]), strict=True):
-        parquet.write_table(pyarrow.table({"image_path": [str(path)]}), place / "metadata" / f"metadata_{number}.parquet")
+        parquet.write_table(
+            pyarrow.table({"image_path": [str(path)]}), place / "metadata" / f"metadata_{number}.parquet"
+        )
     assert [line["path"] for line in reading.lines(place)] == [str(path) for path in paths]

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from app.decode.rows import list_rows
+from app.decode.metadata import list_metadata
 from app.decode.sidecars import LEFT_OUT
-from app.errors import Rejected, UrlUnreachable, Validation, translated
-from app.folders import copy, tag, text_of
+from app.errors import UrlUnreachable, Validation, translated
+from app.folders import tag, text_of
+from app.sources.folder import copied
 from app.sources.fresh import fresh
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on, named
+from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on
 from app.sources.matrix import Matrix
 from app.sources.trial import Sample, embedded, require_agreement
 
@@ -94,7 +95,7 @@ class ClipRetrieval(Kind):
         out = folder / "rows"
         for part in parts:
             go_on(stopping)
-            count = self.tools.read(stopping, list_rows, part.table, out, self.tools.allowed.most_items + 1)
+            count = self.tools.read(stopping, list_metadata, part.table, out, self.tools.allowed.most_items + 1)
             at = None if self._space is None else self._fitting(part, count)
             with translated(), open(out, encoding="ascii") as rows:
                 for n, text in enumerate(rows):
@@ -137,13 +138,7 @@ class ClipRetrieval(Kind):
         return [self._with_vector(self._copied(line, target / str(n))) for n, line in enumerate(lines)]
 
     def _copied(self, line: Line, target: Path) -> Line:
-        path = Path(line["path"])
-        try:
-            self.tools.allowed.roots.folder(str(path.parent))
-            found = copy(path, target, self.tools.allowed.most_bytes)
-        except (Rejected, Validation) as error:
-            return failed(line, error)
-        return {**line, "file": named(target), "tag": found}
+        return copied(line, target, self.tools.allowed)
 
     def _with_vector(self, line: Line) -> Line:
         if "error" in line or self._space is None:

@@ -9,6 +9,7 @@ from app.errors import Validation
 from app.sources.bucket import Bucket, GoogleBucket
 from app.sources.clip_retrieval import ClipRetrieval
 from app.sources.folder import Folder
+from app.sources.img2dataset import Img2dataset
 from app.sources.kind import Allowed, Asked, Kind, Tools
 from app.sources.urls import Urls
 from app.sources.webdataset import Webdataset
@@ -20,6 +21,7 @@ KINDS: dict[str, type[Kind]] = {
     "s3": Bucket,
     "gs": GoogleBucket,
     "clip-retrieval": ClipRetrieval,
+    "img2dataset": Img2dataset,
 }
 FORMS = ", ".join(kind.FORM for kind in KINDS.values())
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.decode.pool import DecodePool, DecodeTask
-from app.encoder.protocol import Encoder
+from app.encoder.protocol import Encoder, Pixels
 from app.errors import Rejected, Validation
 from app.sources.kind import Line
 
@@ -45,7 +45,7 @@ class Sample:
 def embedded(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> list[npt.NDArray[np.float32] | None]:
     """The vector of each picture; None for one that cannot be decoded."""
     tasks = [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]
-    pixels = []
+    pixels: list[Pixels | None] = []
     for task in tasks:
         try:
             pixels.append(task.result().pixels)

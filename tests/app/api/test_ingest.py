@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from tests.app.api.asking import found, fresh, refused
 from tests.app.decode.packed import tarred
 from tests.app.fetch.servers import WebServer, content, status
 from tests.app.fetch.stores import WHO, Store
+from tests.app.sources.moved import clip_retrieval, paint, vectors
 from tests.servers import RunningServer, until
 
 NDJSON = "application/x-ndjson"
@@ -216,6 +218,37 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
     assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     newest = fetching.http.get("/v1/images?limit=1").json()["images"][0]
     assert (newest["caption"], newest["tags"]) == ("sent", ["x"])
+
+
+def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: RunningServer) -> None:
+    old: Path = fetching.album / "moved"  # type: ignore[attr-defined]
+    paths = paint(old / "images", 20)
+    made = vectors(paths)
+    made += np.random.default_rng(1).normal(size=made.shape).astype(np.float32) * 0.03 / made.shape[1] ** 0.5
+    (old / "images" / "torn.png").write_bytes(paths[0].read_bytes()[:60])
+    made = np.concatenate([made, made[:1]])
+    names = [str(path.relative_to(old / "images")) for path in paths] + ["torn.png"]
+    clip_retrieval(
+        old / "embeddings", [f"/home/somebody/images/{name}" for name in names], made, caption=["a square"] * 21
+    )
+    fetching.http.post("/v1/collections", json={"name": "moved"})
+    (space,) = [one["space"] for one in fetching.http.get("/v1/models").json()["models"] if one.get("space")]
+    asked = {"source": f"clip-retrieval:{old}/embeddings", "pictures": f"{old}/images", "collection": "moved"}
+    for wrong in ("0" * 16, "colours"):
+        answer = fetching.http.post("/v1/images/ingest", json={**asked, "embeddings_of": wrong})
+        assert "embeddings" in refused(answer, 422, "validation")["detail"]
+    out = io.StringIO()
+    options = {"pictures": f"{old}/images", "embeddings_of": space}
+    with Client(fetching.url, collection="moved") as client:
+        assert ingest(client, [asked["source"]], Console(file=out), options) == 1
+    assert "20 loaded, 0 already there, 1 failed" in out.getvalue()
+    assert "image_corrupt" in out.getvalue()
+    body = {"query": [{"vector": made[7].tolist()}], "k": 1, "collection": "moved"}
+    (hit,) = fetching.http.post("/v1/search", json=body).json()["hits"]
+    assert hit["image"]["source"] == "/home/somebody/images/00001/000000007.png"
+    assert hit["score"] > 0.99999  # which that of a new embedding would not be
+    assert (hit["image"]["caption"], hit["image"]["width"]) == ("a square", 32)
+    assert fetching.http.get(f"/v1/images/{hit['id']}/thumbnail", params={"collection": "moved"}).status_code == 200
 
 
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:

@@ -21,10 +21,8 @@ def test_rows_come_one_by_one_at_length_one(tmp_path: Path, dtype: str) -> None:
     rows = np.array([[3, 4, 0], [0, 0, 5], [1e-3, 0, 0]], dtype)
     matrix = Matrix(saved(tmp_path / "a.npy", rows))
     assert (matrix.n, matrix.d) == (3, 3)
-    found = [matrix.row(n) for n in range(3)]
-    np.testing.assert_allclose(
-        np.stack([row for row in found if row is not None]), [[0.6, 0.8, 0], [0, 0, 1], [1, 0, 0]]
-    )
+    found = np.stack([row for n in range(3) if (row := matrix.row(n)) is not None])
+    assert np.allclose(found, [[0.6, 0.8, 0], [0, 0, 1], [1, 0, 0]])
     assert matrix.row(3) is None
     matrix.close()
 

@@ -18,7 +18,7 @@ BATCH = 1_000  # rows read at once
 PAGE = 1 << 20
 
 
-def list_rows(path: Path, out: Path, most: int) -> int:
+def list_metadata(path: Path, out: Path, most: int) -> int:
     """Write an object for each row, without what is missing, to `out`; returns how many there are, at most `most`.
 
     Raises UrlUnreachable for a file that cannot be read, ArchiveCorrupt for one that is no Parquet.

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import apsw
 
-from app.errors import NotFound, translated
+from app.clock import rfc3339
+from app.errors import NotFound, SightlineError, translated
 from app.library import Library, require_collection
 from app.media import sync_folder
+from app.sources.kind import Asked
 from app.store import history, jobs, steering
 from app.types import ItemStatus, Job, JobItem, JobState, Priority
+
+log = logging.getLogger(__name__)
 
 STEP = 500  # items of a job that one commit changes
 PAUSE_SECONDS = 0.002  # between two commits that forget, so that others get the write lock
@@ -84,13 +90,13 @@ class Bulks:
 
         return self._begin(collection, "urls", fill, begun)
 
-    def add_folder(self, collection: str, folder: Path, begun: Begun = PLAIN) -> Job:
-        """Take a folder of this machine, all of it or what is new; a worker reads it."""
+    def add_source(self, collection: str, asked: Asked, begun: Begun = PLAIN) -> Job:
+        """Take what a source holds; a worker finds out what that is."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+            jobs.add_source(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
 
-        return self._begin(collection, "folder", fill, begun)
+        return self._begin(collection, asked.kind, fill, begun)
 
     def _begin(self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None], begun: Begun) -> Job:
         """A new job with the sources that `fill` gives it, in one transaction. Raises NotFound, QueueFull."""
@@ -157,6 +163,15 @@ class Bulks:
             lambda c: steering.drop(c, id, STEP)
         ):
             pass
+
+    def forget(self, days: float, stopping: Callable[[], bool]) -> None:
+        """Forget the jobs that ended so many days ago; 0 keeps them all. A disk that is full now is not later."""
+        try:
+            gone = self.prune(rfc3339(datetime.now(UTC) - timedelta(days=days)), stopping) if days else 0
+            if gone:
+                log.info("forgot %d jobs that ended more than %g days ago", gone, days)
+        except SightlineError as error:
+            log.warning("old jobs are not forgotten yet: %s", error.detail)
 
     def prune(self, before: str, stopping: Callable[[], bool]) -> int:
         """Forget the jobs that ended before a moment (RFC 3339), a few items in a commit; returns how many."""

@@ -25,7 +25,7 @@ from app.errors import BlobMissing, Rejected, SightlineError, StorageFull, trans
 from app.importer import Importer
 from app.library import Library
 from app.owner import Owner, clear, dead
-from app.store import embeddings, leases
+from app.store import embeddings, given, leases
 from app.types import ItemError, Lease
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,11 @@ PROBE = bytes.fromhex(
 
 @dataclass(slots=True)
 class Claimed:
-    """A leased picture and the decoding that was begun for it."""
+    """A leased picture, the decoding that was begun for it, and the vector that it came with, if any."""
 
     lease: Lease
     decoding: Future[Decoded]
+    vector: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,14 @@ class Worker:
         until = time.monotonic() + self._options.lease_seconds
         self._seen = self._changed()
         alone = not self._claimed
-        claimed = [
-            Claimed(lease, self._decode(lease))
-            for lease in self._database.write(
-                lambda c: leases.claim(c, self._owner.id, until, room, alone=alone, tried=tried)
-            )
-        ]
+        space = self._encoder.space.fingerprint
+
+        def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
+            claimed = leases.claim(c, self._owner.id, until, room, alone=alone, tried=tried)
+            return claimed, given.vectors(c, space, (lease.image.key for lease in claimed))
+
+        got, vectors = self._database.write(work)
+        claimed = [Claimed(lease, self._decode(lease), vectors.get(lease.image.key)) for lease in got]
         self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
         self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
 
@@ -216,16 +219,22 @@ class Worker:
     def _commit_batch(self, batch: list[Claimed]) -> None:
         decoded: list[tuple[Lease, Decoded]] = []
         failed: list[tuple[Lease, Exception]] = []
+        done: list[Encoded] = []
         for claimed in batch:
             try:
-                decoded.append((claimed.lease, claimed.decoding.result()))
+                picture = claimed.decoding.result()
             except Exception as error:
                 failed.append((claimed.lease, error))
+                continue
+            if claimed.vector is None:
+                decoded.append((claimed.lease, picture))
+            else:
+                done.append(Encoded(claimed.lease, picture, claimed.vector))
         failed = self._judged(failed)
         encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._prove()
-        self._database.write(lambda c: self._record(c, encoded, failed))
+        self._database.write(lambda c: self._record(c, [*done, *encoded], failed))
         self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""Pictures that the server gets by itself: from URLs, and from folders of its machine."""
+"""Pictures that the server gets by itself: from URLs, folders of its machine and the other kinds of source."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from app.api.repeats import KeyHeader, once
 from app.api.schemas import JobOut
 from app.bulks import Begun
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
-from app.gathering import OFF, write_list
+from app.gathering import write_list
 from app.service import Service
-from app.settings import Settings
+from app.sources.kind import Allowed, Asked
+from app.sources.kinds import FORMS, asked_of
 from app.types import Job, Priority
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
@@ -48,9 +49,16 @@ class IngestIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: Annotated[str, Field(description='"urls", or "folder:" and the path of a folder on the server.')]
+    source: Annotated[str, Field(description=f"One of: {FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
+    embeddings_of: Annotated[
+        str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
+    ] = None
+    pictures: Annotated[
+        str | None, Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now.")
+    ] = None
+    key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 
 BODY: dict[str, Any] = {
@@ -87,7 +95,7 @@ async def ingest(
     async with incoming(service, lanes) as folder:
         body = folder / "body"
         if kind != "application/json":
-            require_fetching(settings)
+            asked_of("urls", {}, service.allowed)
         most = settings.max_json_bytes if kind == "application/json" else settings.max_upload_bytes
         await received(request, body, most)
         async with once(request, service, lanes, partial(content_of, body)) as repeat:
@@ -95,9 +103,9 @@ async def ingest(
                 return replay
             begun = Begun(priority, repeat.noting(accepted))
             if kind == "application/json":
-                asked = await lanes.writes.run(read, body)
-                collection = checked_collection(asked.collection or collection)
-                job = await lanes.writes.run(add, service, collection, folder, asked, begun)
+                given = await lanes.writes.run(read, body)
+                collection = checked_collection(given.collection or collection)
+                job = await lanes.writes.run(add, service, collection, folder, given, begun)
             else:
                 collection = checked_collection(collection)
                 count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
@@ -105,12 +113,14 @@ async def ingest(
     return JobOut.of(job)
 
 
-def add(service: Service, collection: str, folder: Path, asked: IngestIn, begun: Begun) -> Job:
+def add(service: Service, collection: str, folder: Path, given: IngestIn, begun: Begun) -> Job:
     """Begin the job that is asked for; `folder` takes its list of URLs."""
-    if (path := folder_of(asked)) is not None:
-        return service.bulks.add_folder(collection, service.roots.folder(path), begun)
-    require_fetching(service.settings)
-    count = listed(folder, asked.items, service.settings.max_urls)
+    asked = meant(given, service.allowed)
+    if (space := asked.options.get("embeddings_of")) is not None:
+        service.require_space(space)
+    if asked.kind != "urls":
+        return service.bulks.add_source(collection, asked, begun)
+    count = listed(folder, given.items, service.settings.max_urls)
     return service.bulks.add_urls(collection, folder, count, begun)
 
 
@@ -132,22 +142,13 @@ async def received(request: Request, path: Path, most: int) -> None:
                 await file.write(part)
 
 
-def folder_of(asked: IngestIn) -> str | None:
-    """The path of the folder that is asked for; None for URLs. Raises Validation for anything else."""
-    kind, _, path = asked.source.partition(":")
-    if kind == "folder":
-        if asked.items:
-            raise Validation("items belong to the source urls")
-        return path
-    if asked.source != "urls":
-        raise Validation('source must be "urls" or "folder:" and a path')
-    return None
-
-
-def require_fetching(settings: Settings) -> None:
-    """Raise UrlNotAllowed unless the operator allows URLs."""
-    if not settings.fetch:
-        raise OFF
+def meant(given: IngestIn, allowed: Allowed) -> Asked:
+    """The source that is asked for, with its options: the other fields. Raises Validation, UrlNotAllowed."""
+    options = given.model_dump(exclude={"source", "items", "collection"}, exclude_defaults=True)
+    asked = asked_of(given.source, options, allowed)
+    if given.items and asked.kind != "urls":
+        raise Validation("items belong to the source urls")
+    return asked
 
 
 def read(body: Path) -> IngestIn:

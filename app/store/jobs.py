@@ -5,9 +5,10 @@ The counters of a job change in the transaction that changes the item, so they a
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
@@ -30,7 +31,7 @@ STEPS = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
 PRIORITIES = {step: priority for priority, step in STEPS.items()}
 
 SOURCE = (
-    "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin"
+    "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
     " FROM jobs j JOIN sources s ON s.job_id = j.id "
 )
 HELD = SOURCE + "WHERE s.lease_owner = ? LIMIT 1"
@@ -40,7 +41,10 @@ AHEAD = 1024  # members that a job may have taken in more than another that has 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An upload of a job, archive or folder, under its number `n`; its first `imported` members are in."""
+    """A source of a job under its number `n`: an upload, archive or folder, or one that is named.
+
+    Its first `imported` members are in, and `position` bytes of its manifest.
+    """
 
     job_id: str
     n: int
@@ -50,6 +54,8 @@ class Source:
     imported: int
     attempts: int
     origin: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -197,13 +203,14 @@ def add_source(
     name: str,
     pending: int,
     origin: str | None = None,
+    options: Mapping[str, Any] | None = None,
     size: int = 0,
 ) -> None:
-    """An upload to be taken in, of `size` bytes; the job does not end before it is. Of `origin` 'urls' it lists what
-    to fetch."""
+    """A source to be taken in, of `size` bytes; the job does not end before it is. `origin` is the kind of source that
+    brings it."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending, origin, bytes) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (job_id, n, kind, name, pending, origin, size),
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin, options, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin, json.dumps(dict(options or {})), size),
     )
 
 
@@ -220,7 +227,9 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], name_of(row[4]), row[5], row[6] + 1, row[7])
+    (job_id, n, kind, name, collection, imported, attempts, origin, options, position) = row
+    said = json.loads(options)
+    return Source(job_id, n, kind, name, name_of(collection), imported, attempts + 1, origin, said, position)
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:
@@ -234,8 +243,10 @@ def has_source(c: apsw.Connection, source: Source) -> bool:
     return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
-def progress(c: apsw.Connection, source: Source, imported: int, pending: int, *, careful: bool = False) -> None:
-    """Remember how many members are in, so that a restart goes on from there; the attempt succeeded.
+def progress(
+    c: apsw.Connection, source: Source, imported: int, pending: int, position: int, *, careful: bool = False
+) -> None:
+    """Remember how far the manifest is taken in, so that a restart goes on from there; the attempt succeeded.
 
     Who is `careful` goes on as if it had failed once: should it fail again, it was at the very next member.
     """
@@ -245,9 +256,9 @@ def progress(c: apsw.Connection, source: Source, imported: int, pending: int, *,
         (source.job_id, source.n, imported),
     )
     c.execute(
-        "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2, attempts = ?3"
-        " WHERE job_id = ?4 AND n = ?5",
-        (imported, pending, 2 if careful else 1, source.job_id, source.n),
+        "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2,"
+        " position = ?3, attempts = ?4 WHERE job_id = ?5 AND n = ?6",
+        (imported, pending, position, 2 if careful else 1, source.job_id, source.n),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 from app.bulks import Begun, Bulks
 from app.errors import NotFound
 from app.library import Library
+from app.sources.kind import Asked
 from app.store import images, jobs
 from app.types import ItemStatus, JobState, Priority
 from tests.app.makers import add, add_bulk, claim, finish
@@ -90,7 +91,7 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
         return library.database.read(lambda c: jobs.gives_way(c, source))
 
     def after(source: jobs.Source, members: int) -> None:
-        library.database.write(lambda c: jobs.progress(c, source, members, 9999))
+        library.database.write(lambda c: jobs.progress(c, source, members, 9999, 0))
 
     add_bulk(library, [("a.png", RED)])
     big = claimed("a")
@@ -119,6 +120,6 @@ def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
 
 def test_what_is_noted_with_a_job_is_there_if_the_job_is(library: Library) -> None:
     noted: list[str] = []
-    folder = library.incoming()
-    job = Bulks(library).add_folder("default", folder, Begun(Priority.LOW, lambda _, job: noted.append(job.id)))
+    asked = Asked("folder", "/photos")
+    job = Bulks(library).add_source("default", asked, Begun(Priority.LOW, lambda _, job: noted.append(job.id)))
     assert (noted, job.priority) == ([job.id], Priority.LOW)

@@ -35,7 +35,7 @@ def test_uploads_count_until_they_are_taken_in(database: Database) -> None:
     assert load(database) == (11, 1500)
     source = database.write(lambda c: jobs.claim_source(c, "a", 1e12))
     assert source is not None
-    database.write(lambda c: jobs.progress(c, source, 4, 6))
+    database.write(lambda c: jobs.progress(c, source, 4, 6, 0))
     assert load(database) == (7, 1100)
     database.write(lambda c: jobs.finish_source(c, source))
     assert load(database) == (1, 500)

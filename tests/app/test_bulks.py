@@ -91,7 +91,7 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
         return library.database.read(lambda c: jobs.gives_way(c, source))
 
     def after(source: jobs.Source, members: int) -> None:
-        library.database.write(lambda c: jobs.progress(c, source, members, 9999, 0))
+        library.database.write(lambda c: jobs.progress(c, source, members, 99, 0))
 
     add_bulk(library, [("a.png", RED)])
     big = claimed("a")

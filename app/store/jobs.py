@@ -274,7 +274,7 @@ def gives_way(c: apsw.Connection, source: Source) -> bool:
     return (
         fetch_one(
             c,
-            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn <= ?1 AND id <> ?2"
+            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn < ?1 AND id <> ?2"
             " AND (state = 'queued' OR turn < ?1 - ?3)"
             " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1",
             (row[1], source.job_id, row[2] * AHEAD),

@@ -38,8 +38,9 @@ class Img2dataset(Webdataset):
             for line in capped(found, self.tools.allowed.most_items):
                 yield said(line, key_as_id=bool(self.asked.options.get("key_as_id")))
 
-    def _copied(self, line: Line, target: Path) -> Line:
-        return super()._copied(line, target) if "tar" in line else copied(line, target, self.tools.allowed)
+    def copied(self, line: Line, target: Path) -> Line:
+        """A line with the copy of its picture."""
+        return super().copied(line, target) if "tar" in line else copied(line, target, self.tools.allowed)
 
 
 def said(line: Line, *, key_as_id: bool) -> Line:

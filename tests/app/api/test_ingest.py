@@ -232,7 +232,7 @@ def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: Running
         old / "embeddings", [f"/home/somebody/images/{name}" for name in names], made, caption=["a square"] * 21
     )
     fetching.http.post("/v1/collections", json={"name": "moved"})
-    (space,) = [one["space"] for one in fetching.http.get("/v1/models").json()["models"] if one.get("space")]
+    space = fetching.http.get("/v1/models").json()["loaded"]["space"]
     asked = {"source": f"clip-retrieval:{old}/embeddings", "pictures": f"{old}/images", "collection": "moved"}
     for wrong in ("0" * 16, "colours"):
         answer = fetching.http.post("/v1/images/ingest", json={**asked, "embeddings_of": wrong})

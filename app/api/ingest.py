@@ -45,6 +45,9 @@ class IngestIn(BaseModel):
     source: Annotated[str, Field(description=f"One of: {FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
+    columns: Annotated[dict[str, str], Field(description="table: the columns of image, url, caption, id and tags.")] = (
+        Field(default_factory=dict)
+    )
     key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 

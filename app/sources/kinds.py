@@ -8,10 +8,11 @@ from typing import Any
 from app.errors import Validation
 from app.sources.folder import Folder
 from app.sources.kind import Allowed, Asked, Kind, Tools
+from app.sources.table import Table
 from app.sources.urls import Urls
 from app.sources.webdataset import Webdataset
 
-KINDS: dict[str, type[Kind]] = {"urls": Urls, "folder": Folder, "webdataset": Webdataset}
+KINDS: dict[str, type[Kind]] = {"urls": Urls, "folder": Folder, "webdataset": Webdataset, "table": Table}
 FORMS = ", ".join(kind.FORM for kind in KINDS.values())
 
 

@@ -29,7 +29,7 @@ from app.gathering import Gathering, count, has_manifest, lines
 from app.library import Library
 from app.media import Saved, discard
 from app.sources.kind import Allowed, Asked, Kind, Tools
-from app.store import jobs, origins
+from app.store import given, jobs, origins
 from app.store.jobs import Source
 from app.store.origins import Known
 from app.types import ItemError, ItemStatus, NewImage
@@ -49,6 +49,7 @@ class Member:
     new: NewImage | None = None
     error: ItemError | None = None
     origin: tuple[str, Known] | None = None  # where it came from, and what to remember of that
+    given: tuple[str, bytes] | None = None  # the space and the vector that it came with
 
 
 class Importer:
@@ -176,7 +177,7 @@ class Importer:
                 source=name,
             )
             origin = (line["origin"], Known(line["tag"], saved.sha256)) if line.get("tag") else None
-            return Member(name, saved, self._library.describe(saved, said), origin=origin)
+            return Member(name, saved, self._library.describe(saved, said), origin=origin, given=line.get("given"))
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
@@ -207,6 +208,8 @@ class Importer:
             return
         if member.origin is not None:
             origins.keep(c, *member.origin)
+        if member.given is not None and not added.duplicate:
+            given.keep(c, added.image.key, *member.given)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
 

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -38,10 +38,10 @@ class Report:
     failures: list[dict[str, Any]] = field(default_factory=list)  # the first SHOWN of them
 
 
-def ingest(client: Client, paths: Sequence[str], console: Console) -> int:
+def ingest(client: Client, paths: Sequence[str], console: Console, options: Mapping[str, Any] | None = None) -> int:
     """Send everything below `paths` (`-`: paths from standard input; `folder:/photos`: a source of the server).
 
-    Returns the exit status.
+    `options` belong to the sources. Returns the exit status.
     """
     sources = [path for path in paths if is_source(path)]
     paths = [path for path in paths if path not in sources]
@@ -51,7 +51,9 @@ def ingest(client: Client, paths: Sequence[str], console: Console) -> int:
     bulks = list(bulked(found(listed(paths))))
     if not bulks and not sources:
         raise ServerError("no pictures or archives were found there")
-    report = run(client, bulks, console, sources)
+    if options and not sources:
+        raise ServerError(f"{next(iter(options))} belongs to a source that the server reads, clip-retrieval:/data say")
+    report = run(client, bulks, console, sources, options)
     show(report, console)
     return 1 if report.failed else 0
 
@@ -78,10 +80,14 @@ def item(line: str) -> dict[str, Any]:
 
 
 def run(
-    client: Client, bulks: Sequence[Sequence[tuple[str, Path]]], console: Console, sources: Sequence[str] = ()
+    client: Client,
+    bulks: Sequence[Sequence[tuple[str, Path]]],
+    console: Console,
+    sources: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Send the bulks one after the other, while the server works on the sources and those before; show one bar."""
-    named = [(partial(client.source, source, {}), 0) for source in sources]
+    named = [(partial(client.source, source, options or {}), 0) for source in sources]
     return follow(client, [*named, *((partial(client.bulk, bulk), len(bulk)) for bulk in bulks)], console)
 
 

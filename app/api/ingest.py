@@ -48,6 +48,12 @@ class IngestIn(BaseModel):
     columns: Annotated[dict[str, str], Field(description="table: the columns of image, url, caption, id and tags.")] = (
         Field(default_factory=dict)
     )
+    embeddings_of: Annotated[
+        str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
+    ] = None
+    pictures: Annotated[
+        str | None, Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now.")
+    ] = None
     key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 
@@ -82,6 +88,8 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
             given = await lanes.writes.run(read, body)
             collection = checked_collection(given.collection or collection)
             asked = await lanes.writes.run(meant, given, service.allowed)
+            if (space := asked.options.get("embeddings_of")) is not None:
+                service.require_space(space)
             if asked.kind != "urls":
                 return JobOut.of(await lanes.writes.run(service.bulks.add_source, collection, asked))
             count = await lanes.writes.run(listed, folder, given.items, settings.max_urls)

@@ -37,13 +37,15 @@ class Folder(Kind):
 
     def bring(self, target: Path, lines: Sequence[Line], stopping: Stopping) -> list[Line]:
         """Copy them."""
-        return [self._copied(line, target / str(n)) for n, line in enumerate(lines)]
+        return [copied(line, target / str(n), self.tools.allowed) for n, line in enumerate(lines)]
 
-    def _copied(self, line: Line, target: Path) -> Line:
-        path = Path(line["path"])
-        try:
-            self.tools.allowed.roots.folder(str(path.parent))  # once more: a link may have come between
-            found = copy(path, target, self.tools.allowed.most_bytes)
-        except (Rejected, Validation) as error:
-            return failed(line, error)
-        return {**line, "file": named(target), "tag": found}
+
+def copied(line: Line, target: Path, allowed: Allowed) -> Line:
+    """A line with the copy of the file at its `path`."""
+    path = Path(line["path"])
+    try:
+        allowed.roots.folder(str(path.parent))  # once more: a link may have come between
+        found = copy(path, target, allowed.most_bytes)
+    except (Rejected, Validation) as error:
+        return failed(line, error)
+    return {**line, "file": named(target), "tag": found}

@@ -8,19 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
 
+from app.buckets import Buckets
 from app.decode.limits import PictureLimits
 from app.errors import ArchiveCorrupt, ArchiveLimit, Overloaded, SightlineError
+from app.fetch.objects import Objects
 from app.folders import Roots
 
 if TYPE_CHECKING:
     from app.decode.pool import DecodePool
+    from app.encoder.protocol import Encoder
     from app.fetch.fetcher import Fetcher
     from app.media import Media
     from app.store.database import Database
 
 # One item: its `name`, what is said of it (`id`, `caption`, `tags`, `metadata`), and what its kind needs to bring it.
 # With an `error` ({"code", "detail"}) it is reported as it is. What `bring` gives back has a `file`, named from the
-# folder of the job, or an `error`; and, if it should not come again unchanged, an `origin` and its `tag`.
+# folder of the job, or an `error`; and, if it should not come again unchanged, an `origin` and its `tag`. With `given`,
+# a space and a vector of it (float32, little endian), the picture is not embedded.
 Line = dict[str, Any]
 Stopping = Callable[[], bool]
 
@@ -38,6 +42,7 @@ class Allowed:
     fetch: bool = False
     most_items: int = 1_000_000
     most_bytes: int = PictureLimits().max_bytes
+    buckets: Buckets = field(default_factory=Buckets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Tools:
     fetcher: Fetcher | None = None
     pool: DecodePool | None = None
     seconds: float = 300.0
+    objects: Objects = field(default_factory=Objects)
+    encoder: Encoder | None = None
 
     def read(self, stopping: Stopping, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """What a function gives that reads something large, in a decode child and within `seconds`.

@@ -6,13 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.errors import Validation
+from app.sources.bucket import Bucket, GoogleBucket
+from app.sources.clip_retrieval import ClipRetrieval
 from app.sources.folder import Folder
+from app.sources.img2dataset import Img2dataset
 from app.sources.kind import Allowed, Asked, Kind, Tools
 from app.sources.table import Table
 from app.sources.urls import Urls
 from app.sources.webdataset import Webdataset
 
-KINDS: dict[str, type[Kind]] = {"urls": Urls, "folder": Folder, "webdataset": Webdataset, "table": Table}
+KINDS: dict[str, type[Kind]] = {
+    "urls": Urls,
+    "folder": Folder,
+    "webdataset": Webdataset,
+    "table": Table,
+    "s3": Bucket,
+    "gs": GoogleBucket,
+    "clip-retrieval": ClipRetrieval,
+    "img2dataset": Img2dataset,
+}
 FORMS = ", ".join(kind.FORM for kind in KINDS.values())
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +22,9 @@ from app.ingest import ingest, ingest_urls
 from tests.app.api.asking import found, fresh, refused
 from tests.app.decode.packed import tarred
 from tests.app.fetch.servers import WebServer, content, status
-from tests.servers import RunningServer
+from tests.app.fetch.stores import WHO, Store
+from tests.app.sources.moved import clip_retrieval, paint, vectors
+from tests.servers import RunningServer, until
 
 NDJSON = "application/x-ndjson"
 
@@ -32,7 +37,7 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture(scope="module")
-def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def fetching(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[RunningServer]:
     """A server that may fetch from the loopback."""
     folder = tmp_path_factory.mktemp("fetching")
     album = tmp_path_factory.mktemp("albums")
@@ -42,8 +47,14 @@ def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
         "max_urls": 500,
         "fetch_seconds": 5,
         "folders": album,
+        "buckets": "s3://photos/server",
+        "s3_endpoint": store.url,
     }
-    with RunningServer(folder, **settings) as running:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in WHO.items():
+            environment.setenv(name, value)
+        running = RunningServer(folder, **settings)
+    with running:
         running.album = album  # type: ignore[attr-defined]
         yield running
 
@@ -141,6 +152,39 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
         refused(answer, 422, "validation")
 
 
+def test_a_bucket_is_taken_through_a_kill_and_again_what_is_new(fetching: RunningServer, store: Store) -> None:
+    for n in range(66):  # more than come at once
+        store.put("photos", f"server/many/{n:03}.png", fresh("blue"))
+    store.put("photos", "server/many/words.png", b"no picture")
+    answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server/many"})
+    assert (answer.status_code, answer.json()["kind"]) == (202, "s3")
+    id = answer.json()["id"]
+    until(lambda: fetching.http.get(f"/v1/jobs/{id}").json()["total"] > 0, 60)
+    for pid in fetching.pids():
+        os.kill(pid, signal.SIGKILL)
+    job = fetching.wait_job(id)
+    assert [job[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 67, 66, 1]
+    assert items(fetching, id)[-1] == ("s3://photos/server/many/words.png", "failed", "unsupported_media_type")
+    assert len({name for name, _, _ in items(fetching, id)}) == 67
+    store.put("photos", "server/many/001.png", fresh("green"))
+    store.delete("photos", "server/many/words.png")
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest(client, ["s3://photos/server"], Console(file=out)) == 0
+    assert "1 loaded, 0 already there, 0 failed" in out.getvalue()
+    for source in (
+        "s3://photos",
+        "s3://photos/server/..",
+        "gs://photos/server",
+        "s3:photos",
+        "s3://127.0.0.1:1/server",
+    ):
+        answer = fetching.http.post("/v1/images/ingest", json={"source": source})
+        assert store.url not in refused(answer, 422, "validation")["detail"]
+    answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server", "endpoint": "http://a"})
+    refused(answer, 422, "validation")
+
+
 def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer, tmp_path: Path) -> None:
     album: Path = fetching.album  # type: ignore[attr-defined]
     shards = album / "shards"
@@ -203,6 +247,37 @@ def test_a_table_of_the_server(fetching: RunningServer, web: WebServer) -> None:
     assert fetching.http.get("/v1/images?limit=1").json()["images"][0]["caption"] == "=1+1"
     asked = fetching.http.post("/v1/images/ingest", json={"source": f"table:{album}", "columns": {"x": "y"}})
     refused(asked, 422, "validation")
+
+
+def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: RunningServer) -> None:
+    old: Path = fetching.album / "moved"  # type: ignore[attr-defined]
+    paths = paint(old / "images", 20)
+    made = vectors(paths)
+    made += np.random.default_rng(1).normal(size=made.shape).astype(np.float32) * 0.03 / made.shape[1] ** 0.5
+    (old / "images" / "torn.png").write_bytes(paths[0].read_bytes()[:60])
+    made = np.concatenate([made, made[:1]])
+    names = [str(path.relative_to(old / "images")) for path in paths] + ["torn.png"]
+    clip_retrieval(
+        old / "embeddings", [f"/home/somebody/images/{name}" for name in names], made, caption=["a square"] * 21
+    )
+    fetching.http.post("/v1/collections", json={"name": "moved"})
+    (space,) = [one["space"] for one in fetching.http.get("/v1/models").json()["models"] if one.get("space")]
+    asked = {"source": f"clip-retrieval:{old}/embeddings", "pictures": f"{old}/images", "collection": "moved"}
+    for wrong in ("0" * 16, "colours"):
+        answer = fetching.http.post("/v1/images/ingest", json={**asked, "embeddings_of": wrong})
+        assert "embeddings" in refused(answer, 422, "validation")["detail"]
+    out = io.StringIO()
+    options = {"pictures": f"{old}/images", "embeddings_of": space}
+    with Client(fetching.url, collection="moved") as client:
+        assert ingest(client, [asked["source"]], Console(file=out), options) == 1
+    assert "20 loaded, 0 already there, 1 failed" in out.getvalue()
+    assert "image_corrupt" in out.getvalue()
+    body = {"query": [{"vector": made[7].tolist()}], "k": 1, "collection": "moved"}
+    (hit,) = fetching.http.post("/v1/search", json=body).json()["hits"]
+    assert hit["image"]["source"] == "/home/somebody/images/00001/000000007.png"
+    assert hit["score"] > 0.99999  # which that of a new embedding would not be
+    assert (hit["image"]["caption"], hit["image"]["width"]) == ("a square", 32)
+    assert fetching.http.get(f"/v1/images/{hit['id']}/thumbnail", params={"collection": "moved"}).status_code == 200
 
 
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -211,6 +213,33 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
     assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     newest = fetching.http.get("/v1/images?limit=1").json()["images"][0]
     assert (newest["caption"], newest["tags"]) == ("sent", ["x"])
+
+
+def test_a_table_of_the_server(fetching: RunningServer, web: WebServer) -> None:
+    album: Path = fetching.album  # type: ignore[attr-defined]
+    web.pages["/row"] = content(fresh("red"))
+    rows = [{"photo": fresh("blue"), "name": f"blue {n}", "sku": n, "n": n} for n in range(100)]
+    pq.write_table(pa.Table.from_pylist(rows), album / "shop.parquet", row_group_size=40)
+    (album / "shop.csv").write_text(f"url,text\n{web.url}/row,=1+1\nhttp://10.0.0.1/,x\n{web.url}/row\n")
+
+    def take(**body: Any) -> dict[str, Any]:
+        return fetching.wait_job(fetching.http.post("/v1/images/ingest", json=body).json()["id"])
+
+    columns = {"image": "photo", "caption": "name", "id": "sku"}
+    job = take(source=f"table:{album}/shop.parquet", columns=columns)
+    assert [job[name] for name in ("kind", "state", "total", "done")] == ["table", "succeeded", 100, 100]
+    image = fetching.http.get("/v1/images/99").json()
+    assert (image["caption"], image["metadata"], image["source"]) == ("blue 99", {"n": 99}, "shop.parquet:100")
+    assert take(source=f"table:{album}/*.parquet", columns=columns)["total"] == 0
+    job = take(source=f"table:{album}/shop.csv")
+    assert items(fetching, job["id"]) == [
+        (f"{web.url}/row", "done", None),
+        ("http://10.0.0.1/", "failed", "url_not_allowed"),
+        ("shop.csv:3", "failed", "validation"),
+    ]
+    assert fetching.http.get("/v1/images?limit=1").json()["images"][0]["caption"] == "=1+1"
+    asked = fetching.http.post("/v1/images/ingest", json={"source": f"table:{album}", "columns": {"x": "y"}})
+    refused(asked, 422, "validation")
 
 
 def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: RunningServer) -> None:

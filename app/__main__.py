@@ -168,6 +168,50 @@ def status(as_json: bool, **given: Any) -> None:
     sys.exit(1 if ready["reasons"] else 0)
 
 
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@options("server", "key", "key_file", "collection")
+def jobs(as_json: bool, **given: Any) -> None:
+    """The newest jobs of a running server."""
+    from app.show import show_jobs
+
+    with connected(given) as client:
+        found = client.jobs()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        show_jobs(found, Console())
+
+
+@main.command()
+@click.argument("id")
+@click.option("--pause", "action", flag_value="pause", help="Begin nothing more of it.")
+@click.option("--resume", "action", flag_value="resume", help="Go on with it.")
+@click.option("--cancel", "action", flag_value="cancel", help="End it; what is ready stays.")
+@click.option("--retry", "action", flag_value="retry", help="Take up what failed once more.")
+@click.option("--failed", is_flag=True, help="Show the items that failed; of a report, only those.")
+@click.option(
+    "--report", type=click.File("wb", lazy=True), help="Write what became of each item, a JSON object a line."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@options("server", "key", "key_file")
+def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
+    """Show a job of a running server; pause, resume or cancel it, or retry what failed of it."""
+    from app.show import show_failed, show_jobs
+
+    with connected(given) as client:
+        told = client.steer(id, action) if action else client.job(id)
+        if report is not None:
+            for part in client.report(id, "failed" if failed else None):
+                report.write(part)
+        elif as_json:
+            click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        else:
+            show_jobs([told], Console())
+            if failed:
+                show_failed(client.failed_items(id), told["failed"], Console())
+
+
 @main.group(invoke_without_command=True)
 @options("server", "key", "key_file")
 @click.pass_context

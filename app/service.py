@@ -35,7 +35,8 @@ from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
 from app.meters import Meters
-from app.owner import DataLock
+from app.owner import DataLock, dead
+from app.repeats import Repeats
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
@@ -51,6 +52,7 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
 ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
 SWEEP_GRACE = 3600.0
+PRUNE_SECONDS = 3600.0  # between two looks for jobs that are to be forgotten
 UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
 DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
@@ -69,7 +71,7 @@ def open_library(settings: Settings) -> Library:
         )
     database = Database(file)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
-    return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
+    return Library(database, media, picture_limits(settings), settings.max_queue, bounds, settings.max_queue_bytes)
 
 
 def lock(settings: Settings) -> DataLock:
@@ -165,6 +167,7 @@ class Service:
             raise
         self.database = self.library.database
         self.bulks = Bulks(self.library)
+        self.repeats = Repeats(self.database)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
         self.meters = Meters()
@@ -177,7 +180,9 @@ class Service:
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            self.database.write(leases.forgive)
+            held = self.database.read(leases.owners)
+            gone = dead(self.settings.data_dir / "workers", held)
+            self.database.write(lambda c: leases.forgive(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()
@@ -334,6 +339,9 @@ class Service:
                 log.info("removed %d files that nothing uses", removed)
         except (SightlineError, OSError) as error:
             log.warning("not swept: %s", error)
+        self.bulks.forget(self.settings.job_days, self._closing.is_set)
+        while not self._closing.wait(PRUNE_SECONDS):
+            self.bulks.forget(self.settings.job_days, self._closing.is_set)
 
     def _open(self, indexes: Indexes) -> None:
         """Open the indexes; as long as their engine is away, again and again."""

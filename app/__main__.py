@@ -94,10 +94,20 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--filter", "only", help="Only what this lets through, as JSON.")
+@click.option(
+    "--batch", metavar="FILE", help="Search by each line of it (`-`: stdin); answers are a line of JSON each."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @options("server", "key", "key_file", "collection")
 def search(
-    words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
+    words: tuple[str, ...],
+    image: Path | None,
+    k: int,
+    target: str,
+    only: str | None,
+    batch: str | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Search a running server by words, or by a picture.
 
@@ -105,8 +115,11 @@ def search(
     """
     from app.show import show_hits
 
-    if bool(words) == (image is not None):
-        raise click.UsageError("give either words or --image")
+    if sum((bool(words), image is not None, batch is not None)) != 1:
+        raise click.UsageError("give either words, --image or --batch")
+    if batch is not None:
+        search_batch(batch, k, target, only, given)
+        return
     with connected(given) as client:
         if image:
             found = client.search_picture(image, k, target, only)
@@ -116,6 +129,27 @@ def search(
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
     else:
         show_hits(found, Console())
+
+
+def search_batch(file: str, k: int, target: str, only: str | None, given: dict[str, Any]) -> None:
+    """Print the answer of each line; exit 1 if one was refused."""
+    from app.queries import answers
+
+    try:
+        filter = None if only is None else json.loads(only)
+    except (ValueError, RecursionError):
+        raise click.BadParameter("it is not JSON", param_hint="--filter") from None
+    refused = False
+    with connected(given) as client:
+        try:
+            with click.open_file(file, encoding="utf-8") as lines:
+                for answer in answers(client, lines, k, target, filter):
+                    refused |= "error" in answer
+                    click.echo(json.dumps(answer, ensure_ascii=False))
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ServerError(f"{file} cannot be read: {why}") from None
+    sys.exit(int(refused))
 
 
 @main.command()

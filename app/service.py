@@ -21,12 +21,13 @@ from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
 from app.dropper import Dropper
+from app.efforts import Efforts
 from app.encoder.batcher import Batcher
 from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError
+from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, brief
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
 from app.folders import Roots
@@ -142,6 +143,7 @@ class Service:
         self._engine: Engine | None = None
         self._remote = engine_at(settings.index, settings.index_token)
         self._waiting: str | None = None
+        self._unswept: str | None = None
         self.fatal: SightlineError | None = None
         self.roots = open_roots(settings)
         open_policy(settings)  # what is wrong with it should not be told by the first worker
@@ -217,12 +219,17 @@ class Service:
         """Why searches cannot be answered; empty when they can."""
         return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
 
+    def faults(self) -> list[str]:
+        """What goes wrong in the background while searches are answered; each is tried again by itself."""
+        found = [self._unswept, self.dropper.fault, self.sampler.fault]
+        return [one for one in found if one] + (self._engine.indexes.troubles() if self._engine is not None else [])
+
     def _stopped(self) -> list[str]:
         """Why no search can even be tried."""
         if self._engine is None:
             loading = self._waiting or f"the model {self.settings.model} is still loading"
             return [self.fatal.detail if self.fatal else loading]
-        reasons = []
+        reasons = [] if self.database.alive() else ["the database takes no changes any more"]
         if not self._engine.batcher.alive():
             reasons.append("the encoder has stopped")
         return reasons + self._engine.indexes.faults()
@@ -272,6 +279,7 @@ class Service:
     def _forget(self, label: str) -> None:
         if (indexes := self._indexes) is not None:
             indexes.forget(label)
+        self.sampler.forget(collections.name_of(label))
 
     def model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
@@ -315,8 +323,9 @@ class Service:
             removed += self.library.sweep(SWEEP_GRACE, self._closing.is_set)
             if removed:
                 log.info("removed %d files that nothing uses", removed)
-        except (SightlineError, OSError) as error:
-            log.warning("not swept: %s", error)
+        except Exception as error:  # of the next start the next try
+            self._unswept = f"what killed processes left is not swept away: {brief(error)}"
+            log.warning("%s", self._unswept, exc_info=True)
 
     def _open(self, indexes: Indexes) -> None:
         """Open the indexes; as long as their engine is away, again and again."""
@@ -347,6 +356,7 @@ class Service:
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
             snapshots = settings.data_dir / "snapshots"
+            self.sampler.resume(Efforts(snapshots, space.fingerprint))
             self._indexes = indexes = Indexes(self.database, space, snapshots, self._remote, memory=bound)
             self._open(indexes)
             searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from app.api.depends import CollectionDep, LanesDep, NamedDep, ServiceDep, checked_collection, checked_query
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from app.api.depends import (
+    CollectionDep,
+    LanesDep,
+    NamedDep,
+    ServiceDep,
+    checked_collection,
+    checked_query,
+    decoded_cursor,
+    encoded_cursor,
+)
 from app.api.schemas import TextOut, TextsIn, TextsOut
 from app.service import Service
 from app.types import Text
 
 router = APIRouter(prefix="/v1/texts", tags=["texts"])
+
+
+class TextPage(BaseModel):
+    """Texts, newest first."""
+
+    texts: list[TextOut]
+    next_cursor: str | None
 
 
 @router.post("")
@@ -20,6 +39,23 @@ async def put_texts(service: ServiceDep, lanes: LanesDep, collection: NamedDep, 
     collection = checked_collection(body.collection or collection)
     stored = await lanes.queries.run(put, service, collection, body)
     return TextsOut(texts=[TextOut.of(text) for text in stored])
+
+
+@router.get("")
+async def list_texts(
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: str | None = None,
+) -> TextPage:
+    """Texts, newest first."""
+    found = await lanes.reads.run(service.library.page_of_texts, collection, limit + 1, decoded_cursor(cursor))
+    page = found[:limit]
+    return TextPage(
+        texts=[TextOut.of(text) for text in page],
+        next_cursor=encoded_cursor(page[-1].key) if len(found) > limit else None,
+    )
 
 
 @router.get("/{id}")

@@ -69,6 +69,7 @@ async function askUrls() {
 
 async function askFolder() {
   const folder = byId("server-folder").value.trim();
-  const body = JSON.stringify({ source: `folder:${folder}` });
+  const source = /^[a-z][a-z0-9-]+:/.test(folder) ? folder : `folder:${folder}`; // other kinds are named in full
+  const body = JSON.stringify({ source });
   return { job: await askFor(body, "application/json"), title: folder };
 }

@@ -85,7 +85,25 @@ class Client:
 
     def job(self, id: str) -> dict[str, Any]:
         """A Job."""
-        return self._call("GET", f"/v1/jobs/{id}")
+        return self._call("GET", f"/v1/jobs/{quote(id, safe='')}")
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The newest Jobs."""
+        found: list[dict[str, Any]] = self._call("GET", "/v1/jobs", params=self._collection)["jobs"]
+        return found
+
+    def steer(self, id: str, action: str) -> dict[str, Any]:
+        """Pause, resume, cancel or retry a Job."""
+        return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", timeout=UPLOAD_SECONDS)
+
+    def report(self, id: str, status: str | None) -> Iterator[bytes]:
+        """What became of every item of a job, or of those of this status, as lines of JSON."""
+        params = {"format": "ndjson", **({} if status is None else {"status": status})}
+        with self._told(), self._http.stream("GET", f"/v1/jobs/{quote(id, safe='')}/items", params=params) as response:
+            if response.is_error:
+                response.read()
+                raise ServerError(refusal(response))
+            yield from response.iter_bytes()
 
     def failed_items(self, id: str) -> Iterator[dict[str, Any]]:
         """The items of a job that failed."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from app.client import Client
+import click
+
+from app.client import Client, ServerError
 from app.words import weighted
 
 MOST_SEARCHES = 100  # of one call, as the server bounds it
@@ -46,3 +49,24 @@ def groups(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, list[dict[s
         size += len(parts)
     if group:
         yield group
+
+
+def print_answers(client: Client, file: str, k: int, target: str, only: str | None) -> int:
+    """Print the answer of each line of a file as JSON; returns 1 if one was refused, else 0.
+
+    Raises BadParameter for a filter that is not JSON, ServerError for a file that cannot be read.
+    """
+    try:
+        filter = None if only is None else json.loads(only)
+    except (ValueError, RecursionError):
+        raise click.BadParameter("it is not JSON", param_hint="--filter") from None
+    refused = False
+    try:
+        with click.open_file(file, encoding="utf-8") as lines:
+            for answer in answers(client, lines, k, target, filter):
+                refused |= "error" in answer
+                click.echo(json.dumps(answer, ensure_ascii=False))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ServerError(f"{file} cannot be read: {why}") from None
+    return int(refused)

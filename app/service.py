@@ -34,7 +34,6 @@ from app.errors import (
     SightlineError,
     StartupError,
     Validation,
-    brief,
 )
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
@@ -44,22 +43,23 @@ from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
 from app.meters import Meters
-from app.owner import DataLock
+from app.owner import DataLock, dead
+from app.repeats import Repeats
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
 from app.sources.bucket import open_buckets, open_objects
 from app.sources.clip_retrieval import other_space
 from app.sources.kind import Allowed, Tools
-from app.store import collections, embeddings, images, jobs, leases, steering, texts
+from app.store import collections, embeddings, images, leases, texts
 from app.store.database import Database
+from app.sweeper import Sweeper
 from app.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 
 log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
 ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
-SWEEP_GRACE = 3600.0
 UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
 DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
@@ -78,7 +78,7 @@ def open_library(settings: Settings) -> Library:
         )
     database = Database(file)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
-    return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
+    return Library(database, media, picture_limits(settings), settings.max_queue, bounds, settings.max_queue_bytes)
 
 
 def lock(settings: Settings) -> DataLock:
@@ -161,7 +161,6 @@ class Service:
         self._engine: Engine | None = None
         self._remote = engine_at(settings.index, settings.index_token)
         self._waiting: str | None = None
-        self._unswept: str | None = None
         self.fatal: SightlineError | None = None
         self.allowed = allowed(settings)
         open_policy(settings)  # what is wrong with these should not be told by the first worker
@@ -175,24 +174,27 @@ class Service:
             raise
         self.database = self.library.database
         self.bulks = Bulks(self.library)
+        self.repeats = Repeats(self.database)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
         self.meters = Meters()
         self.sampler = Sampler(settings.recall_target, self._busy)
         self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
-        self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
+        self.sweeper = Sweeper(self.library, self.bulks, settings.job_days)
         self._closing = threading.Event()
 
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            self.database.write(leases.forgive)
+            held = self.database.read(leases.owners)
+            gone = dead(self.settings.data_dir / "workers", held)
+            self.database.write(lambda c: leases.forgive(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()
         self._loading.start()
-        self._sweeping.start()
+        self.sweeper.start()
         self.sampler.start()
 
     def close(self) -> None:
@@ -202,8 +204,7 @@ class Service:
             if self._indexes is not None:  # it may be building the base of a large one first, which takes minutes
                 self._indexes.close()
             self._loading.join(0.2)
-        if self._sweeping.is_alive():
-            self._sweeping.join()
+        self.sweeper.close()
         self.sampler.close()
         if (engine := self._engine) is not None:
             self._engine = None
@@ -246,7 +247,7 @@ class Service:
 
     def faults(self) -> list[str]:
         """What goes wrong in the background while searches are answered; each is tried again by itself."""
-        found = [self._unswept, self.dropper.fault, self.sampler.fault]
+        found = [*self.sweeper.faults(), self.dropper.fault, self.sampler.fault]
         return [one for one in found if one] + (self._engine.indexes.troubles() if self._engine is not None else [])
 
     def _stopped(self) -> list[str]:
@@ -335,22 +336,6 @@ class Service:
     def _busy(self) -> bool:
         """Whether somebody waits for the answer of a search."""
         return self._engine is not None and self._engine.searcher.running > 0
-
-    def _sweep(self) -> None:
-        """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
-        picture."""
-        try:
-            for id in self.database.read(steering.dropping):
-                self.bulks.drop_items(id)
-            waiting = self.database.read(jobs.sources)
-            names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
-            removed = self.library.media.sweep(names, SWEEP_GRACE)
-            removed += self.library.sweep(SWEEP_GRACE, self._closing.is_set)
-            if removed:
-                log.info("removed %d files that nothing uses", removed)
-        except Exception as error:  # of the next start the next try
-            self._unswept = f"what killed processes left is not swept away: {brief(error)}"
-            log.warning("%s", self._unswept, exc_info=True)
 
     def _open(self, indexes: Indexes) -> None:
         """Open the indexes; as long as their engine is away, again and again."""

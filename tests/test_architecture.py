@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.keys", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest", "app.queries"),
-    ("app.dropper",),
+    ("app.dropper", "app.sweeper"),
     ("app.bulks",),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
     ("app.opened",),

@@ -48,6 +48,8 @@ RIGHTS = {
     "GET /v1/jobs/{id}": SEARCH,
     "GET /v1/jobs/{id}/items": SEARCH,
     "GET /v1/jobs/{id}/events": SEARCH,
+    "POST /v1/jobs/{id}/pause": WRITE,
+    "POST /v1/jobs/{id}/resume": WRITE,
     "POST /v1/jobs/{id}/cancel": WRITE,
     "POST /v1/jobs/{id}/retry": WRITE,
     "GET /v1/texts": SEARCH,

@@ -28,7 +28,7 @@ export async function openJobs() {
   if (open) return;
   const mine = (open = new AbortController());
   byId("jobs").hidden = false;
-  offered.report = await offers("/v1/jobs/{id}/report");
+  offered.report = await offers("/v1/jobs/{id}/pause"); // they came together
   for (const one of ACTS) offered[one] = may("write") && (await offers(`/v1/jobs/{id}/${one}`));
   if (mine === open) look();
 }
@@ -144,7 +144,7 @@ function makeRow(job) {
   const said = make("p", { className: "said" });
   const why = button("link", "");
   const acts = Object.fromEntries(ACTS.map((one) => [one, button("button plain", words(one))]));
-  const report = make("a", { className: "link", href: `v1/jobs/${job.id}/report`, download: `job-${job.id.slice(0, 8)}.ndjson` }, words("report"));
+  const report = make("a", { className: "link", href: `v1/jobs/${job.id}/items?format=ndjson`, download: `job-${job.id.slice(0, 8)}.ndjson` }, words("report"));
   const failures = failureList();
   const head = make("div", { className: "head" }, name, state, when, make("code", {}, job.id.slice(0, 8)));
   const element = make("li", { className: "job" }, head, bar, said, make("div", { className: "acts" }, why, ...Object.values(acts), report));

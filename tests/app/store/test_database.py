@@ -270,7 +270,7 @@ def test_check_tells_of_rows_and_indexes_that_disagree(tmp_path: Path) -> None:
     def work(c: apsw.Connection) -> None:
         c.execute("PRAGMA writable_schema = ON")
         c.execute(
-            "UPDATE sqlite_schema SET sql = replace(sql, 'created_at, id', 'id, created_at') WHERE name = 'jobs_listed'"
+            "UPDATE sqlite_schema SET sql = replace(sql, '(created_at', '(id, created_at') WHERE name = 'jobs_listed'"
         )
 
     database.write(work)

@@ -93,7 +93,7 @@ def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: 
 def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser, empty: RunningServer) -> None:
     failed = empty.wait_job(empty.bulk([("x.png", b"no picture"), ("y.png", picture("red", seed=502))])["id"])
     spec = empty.http.get("/openapi.json").json()
-    acts = ("retry", "cancel", "pause", "resume", "report")
+    acts = ("retry", "cancel", "pause", "resume")
     for offered in (False, True):
         watched = Watched(browser, empty.url)
         page = watched.page

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, system, texts
+from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, sources, system, texts
 from app.api.gate import Gate, confirmed
 from app.api.metrics import Metrics
 from app.api.middleware import Envelope
@@ -57,7 +57,7 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
     app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
-    for module in (images, jobs, demo, texts, search, collections, session, system):
+    for module in (images, jobs, sources, demo, texts, search, collections, session, system):
         app.include_router(module.router)
     add_page(app)
     errors.install(app)

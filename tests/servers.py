@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,26 @@ ADDRESS = re.compile(r"at (http://\S+)")
 
 
 class RunningServer:
-    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`)."""
+    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`).
 
-    def __init__(self, data_dir: Path, *, model: str = "colours", ready: bool = True, **settings: Any) -> None:
+    `under` is a command that it is run by, as (`strace`, `-D`, …); the server itself must stay our child.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        model: str = "colours",
+        ready: bool = True,
+        under: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
         self.data_dir = data_dir
         self.lines: list[str] = []
         chosen = {"model": model, "data_dir": data_dir, "port": 0, **settings}
         environment = {f"SIGHTLINE_{name.upper()}": str(value) for name, value in chosen.items()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [*under, sys.executable, "-m", "app", "serve"],
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -87,7 +99,7 @@ class RunningServer:
         self.process.kill()
         self.process.wait()
         self.http.close()
-        self._reading.join(10)
+        self._reading.join(60)
         if self.process.stderr:
             self.process.stderr.close()
 
@@ -101,7 +113,7 @@ class RunningServer:
             self.process.kill()
             raise
         self.http.close()
-        self._reading.join(10)
+        self._reading.join(60)
         if self.process.stderr:
             self.process.stderr.close()
         return code

@@ -42,10 +42,10 @@ class Held:
 
         def work(_: apsw.Connection) -> None:
             began.set()
-            assert self.go.wait(10)
+            assert self.go.wait(60)
 
         self.future = database.submit(work)
-        assert began.wait(10)
+        assert began.wait(60)
 
 
 def test_write_returns_what_the_work_returns_and_is_seen_by_reads(database: Database) -> None:
@@ -204,7 +204,7 @@ def test_close_finishes_what_was_submitted(tmp_path: Path) -> None:
     closing = threading.Thread(target=database.close)
     closing.start()
     held.go.set()
-    closing.join(10)
+    closing.join(60)
     assert [future.result(0) for future in futures] == [str(n) for n in range(200)]
     again = Database(tmp_path / "sightline.db")
     assert len(ids(again)) == 200
@@ -223,7 +223,7 @@ def test_two_databases_on_one_file_take_turns(tmp_path: Path, database: Database
     other = Database(tmp_path / "sightline.db")
     futures = [d.submit(put(f"{name}{n}")) for n in range(50) for name, d in (("a", database), ("b", other))]
     for future in futures:
-        future.result(10)
+        future.result(60)
     assert len(ids(database)) == 100
     other.close()
 

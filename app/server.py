@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 BACKLOG = 16_384  # connections not yet accepted; the system's own bound (net.core.somaxconn, 4096) is the lower one
 WATCH_SECONDS = 0.2
 SPARE_FILES = 512  # for everything that is no connection
-# Python lets a thread go on for 5 ms before another may. With dozens of searches under way the event loop would wait for
-# that dozens of times at each of its steps.
+# Python lets a thread go on for 5 ms before another may. With dozens of searches under way the event loop would wait
+# that long dozens of times at each of its steps.
 SWITCH_SECONDS = 0.0005
 
 

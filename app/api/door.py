@@ -1,7 +1,7 @@
 """How many requests may be inside at once, counted at the door: a refusal there costs a fiftieth of an answer.
 
-Only calls without a body are counted here. One whose body trickles would hold its place for as long as it likes; those are
-counted where their work begins, by `app.api.threads`.
+Only calls without a body are counted here. One whose body trickles would hold its place for as long as it likes; those
+are counted where their work begins, by `app.api.threads`.
 """
 
 from __future__ import annotations

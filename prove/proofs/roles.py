@@ -30,7 +30,7 @@ def run(scale: Scale) -> Outcome:
     pairs = len(RIGHTS) * (len(KINDS) + len(STRANGERS))
     figure = (
         f"{len(RIGHTS)} calls × {len(KINDS)} kinds of keys and {len(STRANGERS)} of none: {pairs - len(wrong)} of"
-        f" {pairs} answers as they should, {len(unlisted)} calls in no table{'; ' + '; '.join(wrong[:3]) if wrong else ''}"
+        f" {pairs} answers as they should, {len(unlisted)} in no table{'; ' + '; '.join(wrong[:3]) if wrong else ''}"
     )
     return Outcome(figure, not wrong and not unlisted and len(calls) > 30)
 

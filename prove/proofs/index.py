@@ -57,12 +57,14 @@ def run(scale: Scale) -> Outcome:
 def prepare(data: Path) -> Embeddings:
     """Save an index with a base and a tail; returns the scores that it must give."""
     rows = indexed.fill(data, BASE, D)
-    with closing(Database(data / "sightline.db")) as database:
-        with closing(indexed.opened(database, data / "snapshots", D, least=BASE // 2)) as indexes:
-            until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
-            more = indexed.vectors(TAIL, D, 3)
-            seq = filled.add(database, indexed.space(D), BASE + 1, more)
-            assert indexes.settle("default", "images", seq, 60)
+    with (
+        closing(Database(data / "sightline.db")) as database,
+        closing(indexed.opened(database, data / "snapshots", D, least=BASE // 2)) as indexes,
+    ):
+        until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
+        more = indexed.vectors(TAIL, D, 3)
+        seq = filled.add(database, indexed.space(D), BASE + 1, more)
+        assert indexes.settle("default", "images", seq, 60)
     return indexed.truth(np.concatenate([rows, more]))[0]
 
 

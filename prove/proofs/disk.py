@@ -47,6 +47,7 @@ def run(scale: Scale) -> Outcome:
             restarts = int(server.process.poll() is not None) + len(set(before) - set(workers(server)))
             if "Traceback" in server.output():
                 ledger.faults.append("a traceback")
+        ledger.faults += [f"left behind: {path.name}" for path in (places[1] / ".incoming").iterdir()]
         settle(places[0], ledger)
     figure = f"{cycles} times full and free: {restarts} restarts, {refused} uploads refused, {ledger.tally()}"
     if ledger.faults:
@@ -72,6 +73,9 @@ def cycle(server: RunningServer, ledger: Ledger, places: Sequence[Path], n: int)
     if search.status_code != 200 or not search.json()["hits"]:
         ledger.faults.append(f"search {search.status_code}: {search.text[:100]}")
     listed = server.http.get("/v1/images", params={"limit": 3}).json()["images"]
+    thumbnail = server.http.get(f"/v1/images/{listed[0]['id']}/thumbnail", params={"size": 64 << n % 3})
+    if thumbnail.status_code not in (200, 202, 409, *FULL):
+        ledger.faults.append(f"thumbnail {thumbnail.status_code}: {thumbnail.text[:100]}")
     if n % 3 == 0 and len(ledger.there) > 5:
         image = listed[-1]
         ledger.deleting(image["sha256"])

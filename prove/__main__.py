@@ -16,6 +16,7 @@ from prove import results
 from prove.promise import Impossible, Outcome, Promise, Scale, all_promises, proof
 
 LONGEST = 3600.0  # seconds that a proof may take
+LINES = 60  # of what a failed proof and its servers said, that are shown
 
 
 @click.command()
@@ -76,9 +77,11 @@ def run_apart(promise: Promise, scale: Scale) -> tuple[Outcome, float]:
     began = time.monotonic()
     command = [sys.executable, "-m", "prove", "--only", f"--{scale.value}", promise.name]
     try:
-        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST, check=False)
         said = ended.stdout.strip().splitlines()
         outcome = Outcome(**json.loads(said[-1])) if said else Outcome(f"ended with {ended.returncode}", False)
+        if not outcome.ok:
+            print(*said[:-1], *ended.stderr.splitlines()[-LINES:], sep="\n", file=sys.stderr, flush=True)
     except subprocess.TimeoutExpired:
         outcome = Outcome(f"not done within {LONGEST:.0f} s", False)
     return outcome, time.monotonic() - began

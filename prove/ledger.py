@@ -1,4 +1,4 @@
-"""A client's own book, fsynced before and after each request: what was sent, acknowledged, deleted, and what is unsure."""
+"""A client's own book, fsynced before and after each request: what was sent, acknowledged, deleted, or is unsure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0  # a machine may be busy with others
 ADDRESS = re.compile(r"at (http://\S+)")
 
 

@@ -157,7 +157,7 @@ def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believe
     plain, synced = os.fsync, []
 
     def failing(descriptor: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if path == str(media.root / SHA256[:2]) and not synced:
             synced.append("failed")
             raise OSError(5, "Input/output error")

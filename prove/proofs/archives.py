@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 from prove.archives import corpus
 from prove.promise import Outcome, Promise, Scale
@@ -63,7 +64,7 @@ def run(scale: Scale) -> Outcome:
     count = 0
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
-        settings = {"max_archive_bytes": PERMITTED, "max_archive_members": 1_000, "archive_seconds": 20}
+        settings: dict[str, Any] = {"max_archive_bytes": PERMITTED, "max_archive_members": 1_000, "archive_seconds": 20}
         outside = entries(Path(scratch))
         with RunningServer(data, **settings) as server, Disk(data) as disk:
             largest = 0

@@ -53,13 +53,17 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.state.metrics = Metrics(service)
     app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
+    app.include_router(
+        system.router
+    )  # looked through in this order at every request, so what is asked most comes first
+    app.include_router(search.router)
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
     app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)
     app.include_router(images.uploads, max_body_size=one_picture)
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
     app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
-    for module in (images, jobs, demo, texts, search, collections, session, system):
+    for module in (images, jobs, demo, texts, collections, session):
         app.include_router(module.router)
     add_page(app)
     errors.install(app)

@@ -41,7 +41,7 @@ from app.folders import Roots
 from app.gathering import Gathering
 from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
-from app.media import Media
+from app.media import Media, make_folder
 from app.meters import Meters
 from app.owner import DataLock, dead
 from app.repeats import Repeats
@@ -84,7 +84,7 @@ def open_library(settings: Settings) -> Library:
 def lock(settings: Settings) -> DataLock:
     """The data directory, made if it is not there, for this server alone."""
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(settings.data_dir)
         return DataLock(settings.data_dir)
     except OSError as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error

@@ -22,7 +22,9 @@ from tests.servers import RunningServer
 
 MODELS = pytest.StashKey[str]()
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
-UNMEASURED = [Path(__file__).parent / name for name in ("acceptance", "docs", "bench", "app/web", "app/encoder")]
+UNMEASURED = [
+    Path(__file__).parent / name for name in ("acceptance", "prove", "docs", "bench", "app/web", "app/encoder")
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

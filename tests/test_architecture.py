@@ -325,3 +325,21 @@ def test_the_list_of_modules_tested_elsewhere_is_not_out_of_date() -> None:
         path = ROOT / name
         assert path.is_file(), name
         assert not (ROOT / "tests" / path.relative_to(ROOT).parent / f"test_{path.name}").is_file(), name
+
+
+def test_the_product_knows_nothing_of_what_measures_and_tests_it() -> None:
+    around = {"tests", "bench", "prove", "training"}
+    wrong = [
+        where(path, node.lineno)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in around)
+        or (isinstance(node, ast.Import) and {alias.name.split(".")[0] for alias in node.names} & around)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "prove").rglob("*.py")), ids=lambda path: path.stem)
+def test_proofs_stay_small(path: Path) -> None:
+    test_modules_and_functions_stay_small(path)
+    assert docstring(path)

@@ -9,7 +9,7 @@ import pytest
 from app.api.gate import keys_of
 from app.types import Right
 from tests.app.api.asking import checked, raw, refused
-from tests.app.api.conftest import Guarded
+from tests.app.api.guarded import Guarded
 from tests.servers import RunningServer
 
 PROTECTED = ["/v1/stats", "/v1/images", "/v1/images/inside/file", "/v1/jobs", "/metrics", "/openapi.json", "/docs"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import apsw
@@ -26,7 +26,7 @@ from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError
+from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
 from app.folders import Roots
@@ -39,6 +39,9 @@ from app.owner import DataLock
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
+from app.sources.bucket import open_buckets, open_objects
+from app.sources.clip_retrieval import other_space
+from app.sources.kind import Allowed, Tools
 from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
@@ -96,10 +99,17 @@ def open_roots(settings: Settings) -> Roots:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
 
-def open_gathering(settings: Settings, library: Library) -> Gathering:
-    """What brings pictures by URL and from folders of this machine."""
-    fetcher, roots = open_fetcher(settings), open_roots(settings)
-    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+def allowed(settings: Settings) -> Allowed:
+    """What sources may read. Raises StartupError."""
+    roots, buckets = open_roots(settings), open_buckets(settings)
+    return Allowed(roots, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
+
+
+def open_gathering(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> Gathering:
+    """What brings pictures from named sources."""
+    fetcher, objects = open_fetcher(settings), open_objects(settings)
+    tools = Tools(library.database, library.media, allowed(settings), fetcher, pool, settings.archive_seconds)
+    return Gathering(replace(tools, objects=objects, encoder=encoder))
 
 
 def open_fetcher(settings: Settings) -> Fetcher | None:
@@ -143,8 +153,9 @@ class Service:
         self._remote = engine_at(settings.index, settings.index_token)
         self._waiting: str | None = None
         self.fatal: SightlineError | None = None
-        self.roots = open_roots(settings)
-        open_policy(settings)  # what is wrong with it should not be told by the first worker
+        self.allowed = allowed(settings)
+        open_policy(settings)  # what is wrong with these should not be told by the first worker
+        open_objects(settings)
         self._lock = lock(settings)
         try:
             self.library = open_library(settings)
@@ -212,6 +223,12 @@ class Service:
         if reasons := self._stopped():
             raise ModelUnavailable("; ".join(reasons))
         return self.engine.searcher
+
+    def require_space(self, fingerprint: str) -> None:
+        """Raise Validation unless this is the space of the loaded model, ModelUnavailable while it is loading."""
+        space = self.engine.encoder.space
+        if fingerprint != space.fingerprint:
+            raise Validation(other_space(fingerprint, space.model, space.fingerprint))
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""

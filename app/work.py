@@ -9,6 +9,7 @@ import signal
 from app.agreement import check_golden, check_space
 from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import load
+from app.encoder.shared import Shared
 from app.errors import StartupError
 from app.importer import Importer
 from app.process import die_with
@@ -51,6 +52,7 @@ def _work(settings: Settings, crew: Crew) -> None:
         )
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
+        shared = Shared(encoder)  # by the worker and what tries given vectors
         with open_pool(settings, encoder.device) as pool:
             importer = Importer(
                 library,
@@ -59,7 +61,7 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.archive_seconds,
                 settings.lease_seconds,
                 settings.max_attempts,
-                open_gathering(settings, library),
+                open_gathering(settings, library, pool, shared),
             )
             options = Options(
                 settings.batch_for(encoder.device),
@@ -67,7 +69,7 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.max_attempts,
                 settings.thumbnail_size,
             )
-            worker = Worker(library, encoder, pool, importer, settings.data_dir / "workers", options)
+            worker = Worker(library, shared, pool, importer, settings.data_dir / "workers", options)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())
             worker.run()

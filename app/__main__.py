@@ -100,19 +100,33 @@ def ingest(
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--filter", "only", help="Only what this lets through, as JSON.")
+@click.option(
+    "--batch", metavar="FILE", help="Search by each line of it (`-`: stdin); answers are a line of JSON each."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @options("server", "key", "key_file", "collection")
 def search(
-    words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
+    words: tuple[str, ...],
+    image: Path | None,
+    k: int,
+    target: str,
+    only: str | None,
+    batch: str | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Search a running server by words, or by a picture.
 
     Words after a minus are turned away from: "beach -people", in quotes because of the minus.
     """
+    from app.queries import print_answers
     from app.show import show_hits
 
-    if bool(words) == (image is not None):
-        raise click.UsageError("give either words or --image")
+    if sum((bool(words), image is not None, batch is not None)) != 1:
+        raise click.UsageError("give either words, --image or --batch")
+    if batch is not None:
+        with connected(given) as client:
+            sys.exit(print_answers(client, batch, k, target, only))
     with connected(given) as client:
         if image:
             found = client.search_picture(image, k, target, only)

@@ -133,6 +133,14 @@ class Client:
                 data={"k": str(k), "target": target, **only, **self._collection},
             )
 
+    def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Up to 100 searches in one call; for each its answer, or `{"error"}`."""
+        body = {"searches": list(searches)}
+        path = "/v1/search/batch"
+        answered = self._call("POST", path, json=body, params=self._collection, timeout=UPLOAD_SECONDS)
+        found: list[dict[str, Any]] = answered["answers"]
+        return found
+
     def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
         """Delete the pictures that `filter` lets through, or say in a dry run which they are."""
         body = {"filter": filter, "dry_run": dry_run}

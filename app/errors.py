@@ -207,3 +207,8 @@ def translated() -> Iterator[None]:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise Overloaded("out of file handles or memory; try again") from error
         raise
+
+
+def brief(error: BaseException) -> str:
+    """What may be shown of any error: the words of ours, and no more than the kind of another's."""
+    return error.detail if isinstance(error, SightlineError) else type(error).__name__

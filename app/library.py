@@ -217,6 +217,17 @@ class Library:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
         return self.database.write(lambda c: contents(c, collections.make(c, name, description)))
 
+    def describe_collection(self, name: str, description: str) -> Contents:
+        """Change what is said of a collection."""
+
+        def work(c: apsw.Connection) -> Contents:
+            changed = collections.describe(c, name, description)
+            if changed is None:
+                raise NotFound(f"there is no collection {name!r}")
+            return contents(c, changed)
+
+        return self.database.write(work)
+
     def put_texts(
         self,
         collection: str,
@@ -253,6 +264,15 @@ class Library:
         if text is None:
             raise NotFound(f"there is no text {id!r} in {collection!r}")
         return text
+
+    def page_of_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
+        """Up to `limit` texts, newest first, with keys below `before`."""
+
+        def work(c: apsw.Connection) -> list[Text]:
+            require_collection(c, collection)
+            return texts.page(c, collection, limit, before)
+
+        return self.database.read(work)
 
     def delete_text(self, collection: str, id: str) -> None:
         """Remove a text: no search that begins after this returns finds it."""

@@ -39,7 +39,11 @@ class Settings(BaseSettings):
     body_rate: int = Field(1024, ge=0, description="Least bytes a second of a body, over body_seconds each.")
     idle_seconds: float = Field(5.0, gt=0, description="How long a connection may stay open with no request on it.")
     write_seconds: float = Field(30.0, gt=0, description="How long a client may stop reading an answer.")
-    max_connections: int = Field(8192, ge=1, description="Most open connections; more are closed at once.")
+    max_connections: int = Field(
+        8192,
+        ge=1,
+        description="Most open connections; then one that has asked nothing gives way, or a newcomer is refused.",
+    )
     key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
     key_file: Path | None = Field(None, description="File that holds the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")

@@ -52,6 +52,9 @@ class IngestIn(BaseModel):
     source: Annotated[str, Field(description=f"One of: {FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
+    columns: Annotated[dict[str, str], Field(description="table: the columns of image, url, caption, id and tags.")] = (
+        Field(default_factory=dict)
+    )
     embeddings_of: Annotated[
         str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
     ] = None

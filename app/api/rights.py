@@ -42,6 +42,7 @@ RIGHTS = {
     "DELETE /v1/images/{id}": WRITE,
     "GET /v1/images/{id}/file": SEARCH,
     "GET /v1/images/{id}/thumbnail": SEARCH,
+    "GET /v1/sources": WRITE,
     "POST /v1/demo": WRITE,
     "GET /v1/jobs": SEARCH,
     "GET /v1/jobs/{id}": SEARCH,
@@ -51,12 +52,14 @@ RIGHTS = {
     "POST /v1/jobs/{id}/resume": WRITE,
     "POST /v1/jobs/{id}/cancel": WRITE,
     "POST /v1/jobs/{id}/retry": WRITE,
+    "GET /v1/texts": SEARCH,
     "POST /v1/texts": WRITE,
     "GET /v1/texts/{id}": SEARCH,
     "DELETE /v1/texts/{id}": WRITE,
     "GET /v1/collections": SEARCH,
     "POST /v1/collections": ADMIN,
     "GET /v1/collections/{name}": SEARCH,
+    "PATCH /v1/collections/{name}": ADMIN,
     "DELETE /v1/collections/{name}": ADMIN,
 }
 # What concerns all collections: not for a key that is bound to some.

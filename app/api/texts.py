@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
 
-from app.api.depends import CollectionDep, LanesDep, NamedDep, ServiceDep, checked_collection, checked_query
+from app.api.depends import (
+    CollectionDep,
+    LanesDep,
+    NamedDep,
+    ServiceDep,
+    checked_collection,
+    checked_query,
+    decoded_cursor,
+    encoded_cursor,
+)
 from app.api.repeats import KeyHeader, once
 from app.api.schemas import TextOut, TextsIn, TextsOut
 from app.repeats import Note
@@ -15,6 +25,13 @@ from app.service import Service
 from app.types import Text
 
 router = APIRouter(prefix="/v1/texts", tags=["texts"])
+
+
+class TextPage(BaseModel):
+    """Texts, newest first."""
+
+    texts: list[TextOut]
+    next_cursor: str | None
 
 
 @router.post("", response_model=TextsOut)
@@ -37,6 +54,23 @@ async def put_texts(
             put, service, collection, body, repeat.noting(lambda texts: (200, told(texts)))
         )
     return told(stored)
+
+
+@router.get("")
+async def list_texts(
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: CollectionDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: str | None = None,
+) -> TextPage:
+    """Texts, newest first."""
+    found = await lanes.reads.run(service.library.page_of_texts, collection, limit + 1, decoded_cursor(cursor))
+    page = found[:limit]
+    return TextPage(
+        texts=[TextOut.of(text) for text in page],
+        next_cursor=encoded_cursor(page[-1].key) if len(found) > limit else None,
+    )
 
 
 @router.get("/{id}")

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.api", "app.worker", "app.supervisor", "app.show"),
     ("app.service", "app.importer", "app.ingest", "app.queries"),
     ("app.dropper", "app.sweeper"),
-    ("app.bulks",),
+    ("app.bulks", "app.repeats"),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
     ("app.opened",),
     ("app.selection", "app.sampler", "app.agreement", "app.builder", "app.sources"),

@@ -75,6 +75,8 @@ def show_collections(found: list[dict[str, Any]], console: Console) -> None:
 def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:
     """Health, counts and index, a line each."""
     console.print("ready" if not ready["reasons"] else "not ready: " + "; ".join(ready["reasons"]))
+    for fault in ready.get("faults", []):  # an older server tells none
+        console.print(f"fault   {plain(fault)}")
     images = stats["images"]
     if stats["collection"] != DEFAULT_COLLECTION:
         console.print(f"of      {stats['collection']}")

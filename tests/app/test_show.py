@@ -71,8 +71,9 @@ def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
 def test_status_tells_model_and_index() -> None:
     model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc"}
     index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
-    out = printed(show_status, {"reasons": []}, {**STATS, "model": model, "index": index})
-    assert out.startswith("ready\n")
+    fault = "recall is not measured: OSError"
+    out = printed(show_status, {"reasons": [], "faults": [fault]}, {**STATS, "model": model, "index": index})
+    assert out.startswith(f"ready\nfault   {fault}\n")
     assert "model   colours on cpu, d 60, space abc" in out
     assert "index   images: 3 vectors, exact, lag 1" in out
 

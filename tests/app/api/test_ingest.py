@@ -321,3 +321,10 @@ def test_bodies_of_other_kinds_are_refused(fetching: RunningServer) -> None:
 def test_nothing_is_fetched_unless_the_operator_allows_it(server: RunningServer) -> None:
     problem = refused(urls(server, [{"url": "http://1.1.1.1/"}]), 422, "url_not_allowed")
     assert "SIGHTLINE_FETCH" in problem["detail"]
+
+
+def test_what_is_allowed_is_told(fetching: RunningServer, server: RunningServer) -> None:
+    album = str(fetching.album)  # type: ignore[attr-defined]
+    assert fetching.http.get("/v1/sources").json() == {"urls": True, "folders": [album], "max_urls": 500}
+    told = server.http.get("/v1/sources").json()
+    assert (told["urls"], told["folders"]) == (False, [])

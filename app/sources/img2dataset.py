@@ -40,7 +40,7 @@ class Img2dataset(Webdataset):
         root = self.tools.allowed.roots.folder(self.asked.place)
         tars, loose = any(files.below(root, SUFFIXES)), any(pictures(root))
         if not tars and not loose:
-            if not any(files.below(root, (PARQUET,))):
+            if not any(files.below(root, PARQUET)):
                 raise Validation("there are no tars, pictures or Parquet tables below this folder")
             yield from self._tables.scan(folder, collection, stopping)
         if tars:

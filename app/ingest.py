@@ -27,6 +27,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 BULK_FILES = 500
 BULK_BYTES = 64 << 20
 POLL_SECONDS = 0.25
+OPEN = ("queued", "running", "paused")
 SHOWN = 50  # failures in the table
 NOTHING: dict[str, Any] = {"id": "", "state": "succeeded", "total": 0}  # a job that need not be
 SOURCE = re.compile(r"[a-z][a-z0-9-]*:")
@@ -151,7 +152,7 @@ def follow(
         began = time.monotonic()
         waiting = iter(begin)
         one = next(waiting, None)
-        while one or any(job["state"] in ("queued", "running") for job in open_jobs.values()):
+        while one or any(job["state"] in OPEN for job in open_jobs.values()):
             if one:
                 job = one[0]()
                 count -= one[1]
@@ -163,7 +164,7 @@ def follow(
             else:
                 time.sleep(POLL_SECONDS)
             for id, job in open_jobs.items():
-                if job["state"] in ("queued", "running"):
+                if job["state"] in OPEN:
                     open_jobs[id] = client.job(id)
             gone = (
                 here + len(refused) + sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
@@ -186,13 +187,18 @@ def show(report: Report, console: Console) -> None:
     console.print(f"{report.done} loaded, {report.duplicates} already there, {report.failed} failed")
     if not report.failures:
         return
-    table = Table("item", "code", "why")
-    for item in report.failures:
-        error = item["error"] or {"code": "", "detail": ""}
-        table.add_row(plain(item["name"]), error["code"], plain(error["detail"]))
-    console.print(table)
+    console.print(failures(report.failures))
     if report.failed > len(report.failures):
         console.print(f"and {report.failed - len(report.failures)} more")
+
+
+def failures(items: Iterable[dict[str, Any]]) -> Table:
+    """Items that failed, and why."""
+    table = Table("item", "code", "why")
+    for item in items:
+        error = item["error"] or {"code": "", "detail": ""}
+        table.add_row(plain(item["name"]), error["code"], plain(error["detail"]))
+    return table
 
 
 def plain(text: str) -> str:

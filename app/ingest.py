@@ -57,10 +57,11 @@ def ingest(client: Client, paths: Sequence[str], console: Console, options: Mapp
     bulks = list(bulked(found(listed(path for path in paths if path not in tables))))
     if not bulks and not sources and not tables:
         raise ServerError("no pictures or archives were found there")
-    if options and not sources:
-        raise ServerError(f"{next(iter(options))} belongs to a source that the server reads, clip-retrieval:/data say")
+    columns = (options or {}).get("columns", {})
+    if wrong := [name for name in options or {} if not sources and (name != "columns" or not tables)]:
+        raise ServerError(f"{wrong[0]} belongs to a source that the server reads, clip-retrieval:/data say")
     with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
-        parcels = [Parcels(Path(path), Path(folder, str(n)), {}) for n, path in enumerate(tables)]
+        parcels = [Parcels(Path(path), Path(folder, str(n)), columns) for n, path in enumerate(tables)]
         report = run(client, bulks, console, sources, options, parcels)
     show(report, console)
     return 1 if report.failed else 0

@@ -153,6 +153,14 @@ def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_p
     assert "a.parquet:4" in out
     newest = server.http.get("/v1/images?limit=1").json()["images"][0]
     assert (newest["caption"], newest["source"]) == ("sent 2", "a.parquet:3")
+    pq.write_table(pa.table({"photo": [picture("blue", 77_100)], "text": ["x"], "alt": ["y"]}), tmp_path / "b.parquet")
+    with Client(server.url) as client:
+        columns = {"columns": {"image": "photo", "caption": "alt"}}
+        assert ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), columns) == 0
+        with pytest.raises(ServerError, match="key_as_id belongs to a source"):
+            ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), {"key_as_id": True})
+    newest = server.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["metadata"]) == ("y", {"text": "x"})
     (tmp_path / "bad.csv").write_text('url\n"')
     assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
 

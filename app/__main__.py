@@ -13,10 +13,11 @@ from rich.console import Console
 from app import __version__
 from app.client import Client, ServerError
 from app.errors import SightlineError
-from app.options import options, settings_from
+from app.options import options, pairs, settings_from
 from app.settings import Settings
 
 DATA = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
+SAID = ("embeddings_of", "pictures", "key_as_id", "columns")  # of a source, as a request names them
 LOGS = ("log_level", "log_json")
 
 
@@ -62,17 +63,13 @@ def worker(parent: int | None, **given: Any) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1)
-@click.option(
-    "--urls",
-    type=click.Path(allow_dash=True),
-    help="Load what this file lists, a URL or a JSON object a line.",
-)
+@click.option("--urls", type=click.Path(allow_dash=True), help="Load what this file lists, a URL or an object a line.")
 @click.option("--embeddings-of", metavar="FINGERPRINT", help="clip-retrieval: the space that its embeddings are in.")
 @click.option("--pictures", metavar="FOLDER", help="clip-retrieval: where the pictures lie now, on the server.")
+@click.option("--key-as-id", is_flag=True, default=None, help="webdataset: the key of a sample is its picture's id.")
+@click.option("--column", "columns", multiple=True, callback=pairs, metavar="ROLE=NAME", help="table: a role's column.")
 @options("server", "key", "key_file", "collection")
-def ingest(
-    paths: tuple[str, ...], urls: str | None, embeddings_of: str | None, pictures: str | None, **given: Any
-) -> None:
+def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
     What begins with a kind of source (folder:/photos) is a place that the server reads by itself.
@@ -83,10 +80,10 @@ def ingest(
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
-    said = {"embeddings_of": embeddings_of, "pictures": pictures}
+    said = {name: given[name] for name in SAID if given[name] is not None}
     with connected(given) as client:
         if urls is None:
-            sys.exit(run(client, paths, Console(), {name: value for name, value in said.items() if value is not None}))
+            sys.exit(run(client, paths, Console(), said))
         try:
             with click.open_file(urls, encoding="utf-8") as listed:
                 sys.exit(ingest_urls(client, listed, Console()))

@@ -65,6 +65,12 @@ class Client:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             return self._call("POST", "/v1/images/bulk", files=parts, params=self._collection, timeout=UPLOAD_SECONDS)
 
+    def known(self, digests: Sequence[str]) -> set[str]:
+        """Those of up to 1,000 SHA-256 whose bytes are pictures of the collection."""
+        return set(
+            self._call("POST", "/v1/images/known", json={"sha256": list(digests)}, params=self._collection)["sha256"]
+        )
+
     def urls(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Have the server fetch these; returns the Job. Waits while the server's queue is full."""
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from rich.table import Table
 
 from app.client import Client, ServerError
 from app.folders import looks_like_picture
+from app.parcels import SAID, Parcel, Parcels, is_table
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 BULK_FILES = 500
@@ -26,6 +29,7 @@ BULK_BYTES = 64 << 20
 POLL_SECONDS = 0.25
 OPEN = ("queued", "running", "paused")
 SHOWN = 50  # failures in the table
+NOTHING: dict[str, Any] = {"id": "", "state": "succeeded", "total": 0}  # a job that need not be
 SOURCE = re.compile(r"[a-z][a-z0-9-]*:")
 
 
@@ -49,12 +53,16 @@ def ingest(client: Client, paths: Sequence[str], console: Console, options: Mapp
     missing = [path for path in paths if path != "-" and not Path(path).exists()]
     if missing:
         raise ServerError(f"there is no {missing[0]}")
-    bulks = list(bulked(found(listed(paths))))
-    if not bulks and not sources:
+    tables = [path for path in paths if is_table(Path(path))]
+    bulks = list(bulked(found(listed(path for path in paths if path not in tables))))
+    if not bulks and not sources and not tables:
         raise ServerError("no pictures or archives were found there")
-    if options and not sources:
-        raise ServerError(f"{next(iter(options))} belongs to a source that the server reads, clip-retrieval:/data say")
-    report = run(client, bulks, console, sources, options)
+    columns = (options or {}).get("columns", {})
+    if wrong := [name for name in options or {} if not sources and (name != "columns" or not tables)]:
+        raise ServerError(f"{wrong[0]} belongs to a source that the server reads, clip-retrieval:/data say")
+    with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
+        parcels = [Parcels(Path(path), Path(folder, str(n)), columns) for n, path in enumerate(tables)]
+        report = run(client, bulks, console, sources, options, parcels)
     show(report, console)
     return 1 if report.failed else 0
 
@@ -64,7 +72,7 @@ def ingest_urls(client: Client, listed: Iterable[str], console: Console) -> int:
     items = [item(line) for line in listed if line.strip()]
     if not items:
         raise ServerError("the list is empty")
-    report = follow(client, [(lambda: client.urls(items), len(items))], console)
+    report = follow(client, [(lambda: client.urls(items), len(items))], len(items), console)
     show(report, console)
     return 1 if report.failed else 0
 
@@ -86,10 +94,44 @@ def run(
     console: Console,
     sources: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    tables: Sequence[Parcels] = (),
 ) -> Report:
     """Send the bulks one after the other, while the server works on the sources and those before; show one bar."""
     named = [(partial(client.source, source, options or {}), 0) for source in sources]
-    return follow(client, [*named, *((partial(client.bulk, bulk), len(bulk)) for bulk in bulks)], console)
+    files = [(partial(send, client, bulk), len(bulk)) for bulk in bulks]
+    rows = ((partial(send_rows, client, table, one), len(one.lines)) for table in tables for one in table)
+    count = sum(map(len, bulks)) + sum(table.count for table in tables)
+    return follow(client, chain(named, files, rows), count, console)
+
+
+def send(client: Client, bulk: Sequence[tuple[str, Path]]) -> dict[str, Any]:
+    """Send what of a bulk the server does not have; returns the Job, or what one would say when it has all of it."""
+    digests = {path: digest_of(path) for _, path in bulk if looks_like_picture(path.name)}
+    known = client.known(list(digests.values())) if digests else set()
+    rest = [(name, path) for name, path in bulk if digests.get(path) not in known]
+    here = len(bulk) - len(rest)
+    job = client.bulk(rest) if rest else NOTHING
+    return {**job, "here": here}
+
+
+def send_rows(client: Client, table: Parcels, parcel: Parcel) -> dict[str, Any]:
+    """Send some rows of a table; returns the Job, or what one would say when nothing of them can be sent."""
+    if parcel.sort == "url":
+        return client.urls([{word: line[word] for word in ("url", *SAID) if word in line} for line in parcel.lines])
+    if parcel.sort == "error":
+        return {**NOTHING, "refused": [{"name": table.name(line), "error": line["error"]} for line in parcel.lines]}
+    with table.archive(parcel) as (path, refused):
+        job = client.bulk([(path.name, path)]) if path else NOTHING
+    return {**job, "refused": refused}
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ServerError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def is_source(path: str) -> bool:
@@ -97,28 +139,41 @@ def is_source(path: str) -> bool:
     return SOURCE.match(path) is not None and not Path(path).exists()
 
 
-def follow(client: Client, begin: Iterable[tuple[Callable[[], dict[str, Any]], int]], console: Console) -> Report:
-    """Begin the jobs one after the other, each with the count of what it brings, and watch them to their ends."""
+def follow(
+    client: Client, begin: Iterable[tuple[Callable[[], dict[str, Any]], int]], count: int, console: Console
+) -> Report:
+    """Begin the jobs one after the other, each with how much of the `count` it brings, and watch them to their ends."""
     report = Report()
+    refused: list[dict[str, Any]] = []  # rows that could not be sent
+    here = 0  # what was not sent, because it is there
     open_jobs: dict[str, dict[str, Any]] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         bar = progress.add_task("loading", total=None, rate="")
         began = time.monotonic()
-        waiting = list(begin)
-        while waiting or any(job["state"] in OPEN for job in open_jobs.values()):
-            if waiting:
-                job = waiting.pop(0)[0]()
-                open_jobs[job["id"]] = job
+        waiting = iter(begin)
+        one = next(waiting, None)
+        while one or any(job["state"] in OPEN for job in open_jobs.values()):
+            if one:
+                job = one[0]()
+                count -= one[1]
+                one = next(waiting, None)
+                here += job.get("here", 0)
+                refused.extend(job.get("refused", ()))
+                if job["id"]:
+                    open_jobs[job["id"]] = job
             else:
                 time.sleep(POLL_SECONDS)
             for id, job in open_jobs.items():
                 if job["state"] in OPEN:
                     open_jobs[id] = client.job(id)
-            gone = sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
-            total = sum(job["total"] for job in open_jobs.values()) + sum(count for _, count in waiting)
+            gone = (
+                here + len(refused) + sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
+            )
+            total = here + len(refused) + sum(job["total"] for job in open_jobs.values()) + count
             rate = gone / max(time.monotonic() - began, 1e-9)
             progress.update(bar, completed=gone, total=total or None, rate=f"{rate:.0f}/s")
+    report.duplicates, report.failed, report.failures = here, len(refused), refused[:SHOWN]
     for id, job in open_jobs.items():
         report.done += job["done"]
         report.duplicates += job["duplicates"]

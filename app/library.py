@@ -115,6 +115,16 @@ class Library:
             self.media.place(saved)
         return added
 
+    def known(self, collection: str, digests: Sequence[str]) -> list[str]:
+        """Those of the SHA-256 whose bytes are here, in their order: they need not be sent."""
+
+        def work(c: apsw.Connection) -> set[str]:
+            require_collection(c, collection)
+            return images.known(c, collection, digests)
+
+        held = self.database.read(work)
+        return [digest for digest in digests if digest in held and self.media.path(digest).exists()]
+
     def get(self, collection: str, id: str) -> Image:
         """The picture of this id."""
         image = self.database.read(lambda c: images.get(c, collection, id))

@@ -29,7 +29,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "app.client",
         "app.options",
     ),
-    ("app.opened",),
+    ("app.opened", "app.parcels"),
     ("app.selection", "app.sampler", "app.agreement", "app.builder", "app.sources"),
     ("app.build", "app.efforts"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),

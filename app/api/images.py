@@ -12,6 +12,7 @@ from urllib.parse import quote
 import anyio
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
@@ -70,6 +71,21 @@ FORM = {
 }
 
 
+class KnownIn(BaseModel):
+    """Bytes that somebody has, by their SHA-256."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sha256: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], Field(max_length=1000)]
+    collection: str | None = None
+
+
+class KnownOut(BaseModel):
+    """Those of them that are here already."""
+
+    sha256: list[str]
+
+
 @uploads.post("", status_code=202, openapi_extra=FORM, response_model=ImageOut, responses={200: {"model": ImageOut}})
 async def add_image(
     request: Request,
@@ -120,6 +136,13 @@ async def list_images(
         images=[ImageOut.of(image, settled=settled) for image in page],
         next_cursor=encoded_cursor(page[-1].key) if len(found) > limit else None,
     )
+
+
+@router.post("/known")
+async def known_images(service: ServiceDep, lanes: LanesDep, collection: NamedDep, body: KnownIn) -> KnownOut:
+    """Which bytes are pictures of the collection already, so that they need not be sent."""
+    collection = checked_collection(body.collection or collection)
+    return KnownOut(sha256=await lanes.reads.run(service.library.known, collection, body.sha256))
 
 
 @router.post("/delete")

@@ -36,6 +36,7 @@ RIGHTS = {
     "POST /v1/images": WRITE,
     "POST /v1/images/bulk": WRITE,
     "POST /v1/images/ingest": WRITE,
+    "POST /v1/images/known": WRITE,
     "POST /v1/images/delete": WRITE,
     "GET /v1/images/{id}": SEARCH,
     "PATCH /v1/images/{id}": WRITE,

@@ -67,6 +67,18 @@ def by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
     return image_of(row) if row else None
 
 
+def known(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
+    """Those of the digests whose bytes are a picture that has not failed: sent again, they would change nothing."""
+    rows = fetch_all(
+        c,
+        "SELECT sha256 FROM images WHERE "
+        + OF
+        + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
+        (collection, json.dumps(list(digests))),
+    )
+    return {sha256 for (sha256,) in rows}
+
+
 def label(c: apsw.Connection, key: int) -> str:
     """What the row says of its collection: the name may belong to another one by now."""
     row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))

@@ -5,6 +5,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -140,6 +142,27 @@ def test_a_folder_is_loaded_and_a_second_time_everything_is_there(server: Runnin
     status, out = run(server, folder)
     assert status == 0
     assert "0 loaded, 6 already there, 0 failed" in out
+
+
+def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_path: Path) -> None:
+    rows = [{"image": picture("blue", 77_000 + n), "text": f"sent {n}"} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist([*rows, {"image": None, "text": "x"}]), tmp_path / "a.parquet")
+    status, out = run(server, tmp_path / "a.parquet")
+    assert status == 1
+    assert "3 loaded, 0 already there, 1 failed" in out
+    assert "a.parquet:4" in out
+    newest = server.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["source"]) == ("sent 2", "a.parquet:3")
+    pq.write_table(pa.table({"photo": [picture("blue", 77_100)], "text": ["x"], "alt": ["y"]}), tmp_path / "b.parquet")
+    with Client(server.url) as client:
+        columns = {"columns": {"image": "photo", "caption": "alt"}}
+        assert ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), columns) == 0
+        with pytest.raises(ServerError, match="key_as_id belongs to a source"):
+            ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), {"key_as_id": True})
+    newest = server.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["metadata"]) == ("y", {"text": "x"})
+    (tmp_path / "bad.csv").write_text('url\n"')
+    assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
 
 
 def test_a_failure_is_shown_with_its_reason_and_makes_the_status_1(server: RunningServer, tmp_path: Path) -> None:

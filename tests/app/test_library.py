@@ -349,3 +349,12 @@ def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) 
     first = library.page(COLLECTION, 3, None, even)
     assert [image.id for image in first] == ["p8", "p6", "p4"]
     assert [image.id for image in library.page(COLLECTION, 3, first[-1].key, even)] == ["p2", "p0"]
+
+
+def test_bytes_are_known_where_their_file_is_here_too(library: Library) -> None:
+    first, second = add(library, RED).image.sha256, add(library, BLUE).image.sha256
+    assert library.known("default", [second, "0" * 64, first]) == [second, first]
+    library.media.path(first).unlink()
+    assert library.known("default", [first, second]) == [second]
+    with pytest.raises(NotFound):
+        library.known("nothing", [first])

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.errors import StartupError
-from app.options import TYPES, options, settings_from
+from app.options import TYPES, options, pairs, settings_from
 from app.settings import Settings
 
 
@@ -71,3 +71,17 @@ def test_a_bad_value_of_the_environment_is_one_line_too(monkeypatch: pytest.Monk
 
 def test_options_that_are_no_settings_are_ignored() -> None:
     assert settings_from({"once": True, "port": 5}).port == 5
+
+
+def test_pairs_are_names_with_values() -> None:
+    got: list[Any] = []
+
+    @click.command()
+    @click.option("--column", "columns", multiple=True, callback=pairs, metavar="ROLE=NAME")
+    def command(columns: Any) -> None:
+        got.append(columns)
+
+    assert CliRunner().invoke(command, ["--column", "url=a=b", "--column", "id=sku"]).exit_code == 0
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert got == [{"url": "a=b", "id": "sku"}, None]
+    assert "url is not ROLE=NAME" in CliRunner().invoke(command, ["--column", "url"]).output

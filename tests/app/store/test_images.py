@@ -133,3 +133,11 @@ def test_counts_are_by_status_and_waiting_is_what_is_not_done(database: Database
         "failed": 0,
     }
     assert database.read(images.waiting) == 3
+
+
+def test_bytes_are_known_unless_their_picture_failed(database: Database) -> None:
+    kept, failed = insert(database, 1), insert(database, 2)
+    database.write(lambda c: images.fail(c, failed.key, ItemError("image_corrupt", "x")))
+    asked = [sha256(1), sha256(2), sha256(3)]
+    assert database.read(lambda c: images.known(c, "default", asked)) == {kept.sha256}
+    assert database.read(lambda c: images.known(c, "other", asked)) == set()

@@ -17,7 +17,7 @@ from app.options import options, settings_from
 from app.settings import Settings
 
 DATA = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
-LOGS = ("log_level", "log_json")
+LOGS = ("log_level", "log_format")
 
 
 class Commands(click.Group):
@@ -318,7 +318,8 @@ def logged(given: dict[str, Any]) -> Settings:
     from app import logs
 
     settings = settings_from(given)
-    logs.configure(settings.log_level, json=settings.log_json)
+    on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
+    logs.configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from app.library import Library, require_collection
 from app.media import sync_folder
 from app.store import jobs, steering
 from app.types import ItemStatus, Job, JobItem, JobState
+
+log = logging.getLogger(__name__)
 
 STEP = 500  # items of a job that one commit changes
 
@@ -88,7 +91,9 @@ class Bulks:
             assert job is not None
             return job
 
-        return self._library.database.write(work)
+        job = self._library.database.write(work)
+        log.info("job accepted", extra={"job": job.id, "kind": kind, "collection": collection})
+        return job
 
     def get(self, id: str) -> Job:
         """The job of this id."""

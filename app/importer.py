@@ -27,6 +27,7 @@ from app.description import Description
 from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
 from app.gathering import Gathering
 from app.library import Library
+from app.logs import about
 from app.media import Saved, discard
 from app.store import jobs, origins
 from app.store.jobs import Source
@@ -82,7 +83,9 @@ class Importer:
                 until = time.monotonic() + self._lease
                 source = self._database.write(partial(jobs.claim_source, owner=owner, until=until))
                 if source is not None:
-                    self._take_in(owner, source, stopping)
+                    with about(job=source.job_id):
+                        log.info("taking in upload %d: %s", source.n, source.name)
+                        self._take_in(owner, source, stopping)
                     continue
                 while self._changed() == seen and not stopping.wait(POLL_SECONDS):
                     pass

@@ -8,6 +8,7 @@ delete from taking the file of an upload that comes at the same moment.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -26,6 +27,8 @@ from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added
 from app.types import Contents, Image, ItemError, Metadata, NewImage, Text
+
+log = logging.getLogger(__name__)
 
 DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
 EXAMPLES = 5  # pictures shown of those that would be deleted
@@ -65,6 +68,7 @@ class Library:
         added = self.database.write(lambda c: self.insert(c, collection, saved, new, None, replace))
         if added.replaced_sha256:
             self._drop_file(added.replaced_sha256)
+        log.debug("accepted", extra={"picture": added.image.id, "collection": collection})
         return added
 
     def describe(self, saved: Saved, said: Description) -> NewImage:

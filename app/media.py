@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import BlobMissing, translated
+from app.meters import Meters
 
 CHUNK = 1 << 20
 
@@ -33,7 +34,8 @@ class Saved:
 class Media:
     """The files of one data directory."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, meters: Meters | None = None) -> None:
+        self._meters = meters or Meters()
         self.root = data_dir / "media"
         self.thumbnails = data_dir / "thumbnails"
         self.incoming = self.root / ".incoming"
@@ -74,7 +76,8 @@ class Media:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
-            os.fsync(file.fileno())
+            with self._meters.fsync():
+                os.fsync(file.fileno())
         return Saved(path, digest.hexdigest(), size)
 
     def place(self, saved: Saved) -> None:

@@ -17,6 +17,7 @@ import apsw
 from app.access import Access
 from app.agreement import check_golden, check_space
 from app.bulks import Bulks
+from app.checks import Check, check_database, check_disk, check_workers
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -35,7 +36,8 @@ from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
 from app.meters import Meters
-from app.owner import DataLock
+from app.owner import DataLock, count
+from app.reports import Reports
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
@@ -52,11 +54,11 @@ UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
 DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
 
-def open_library(settings: Settings) -> Library:
+def open_library(settings: Settings, meters: Meters | None = None) -> Library:
     """The data directory's store and files, made if they are not there."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        media = Media(settings.data_dir)
+        media = Media(settings.data_dir, meters)
     except (OSError, SightlineError) as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
     file = settings.data_dir / "sightline.db"
@@ -64,7 +66,7 @@ def open_library(settings: Settings) -> Library:
         raise StartupError(
             f"{file} is missing, but {media.root} holds pictures; restore it from a backup, or move the pictures away"
         )
-    database = Database(file)
+    database = Database(file, meters)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
     return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
 
@@ -117,10 +119,10 @@ def open_policy(settings: Settings) -> Policy:
         raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
 
 
-def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
+def open_pool(settings: Settings, device: str = "cpu", meters: Meters | None = None) -> DecodePool:
     """The decode children of this process; `device` is what they feed."""
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings))
+    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings), meters)
 
 
 @dataclass(slots=True)
@@ -145,10 +147,11 @@ class Service:
         self.fatal: SightlineError | None = None
         self.roots = open_roots(settings)
         open_policy(settings)  # what is wrong with it should not be told by the first worker
+        self.meters = Meters()
         self._lock = lock(settings)
         try:
-            self.library = open_library(settings)
-            self.pool = open_pool(settings)
+            self.library = open_library(settings, self.meters)
+            self.pool = open_pool(settings, meters=self.meters)
         except BaseException:
             self._lock.close()
             raise
@@ -156,7 +159,7 @@ class Service:
         self.bulks = Bulks(self.library)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
-        self.meters = Meters()
+        self.reports = Reports(settings.data_dir / "workers", self.meters)
         self.sampler = Sampler(settings.recall_target, self._busy)
         self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
@@ -213,6 +216,22 @@ class Service:
             raise ModelUnavailable("; ".join(reasons))
         return self.engine.searcher
 
+    def checks(self) -> list[Check]:
+        """Everything that must be right, what searches need first. Reads the database and the disk."""
+        engine, settings = self._engine, self.settings
+        if engine is None:
+            found = [Check("model", False, self._stopped()[0], vital=True)]
+        else:
+            away, faults = engine.indexes.away(), engine.indexes.faults()
+            alive = engine.batcher.alive()
+            found = [
+                Check("model", True, f"{engine.encoder.space.model} on {engine.encoder.device}", vital=True),
+                Check("encoder", alive, "" if alive else "it has stopped: restart the server", vital=True),
+                Check("index", not faults + away, "; ".join(faults + away) or "follows the log", vital=True),
+            ]
+        found += check_database(self.database, settings.max_queue)
+        return [*found, check_disk(settings.data_dir), check_workers(*self.workers())]
+
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
         return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
@@ -264,6 +283,18 @@ class Service:
             "open_indexes": None if self._engine is None else self._engine.indexes.memory(),
             "model": self.model(),
         }
+
+    def index_totals(self) -> dict[Target, dict[str, float]]:
+        """Numbers of all open indexes, see `Indexes.totals`; empty while the model is loading."""
+        return {} if self._indexes is None else self._indexes.totals()
+
+    def encoding(self) -> int:
+        """How many queries wait for the encoder."""
+        return 0 if self._engine is None else self._engine.batcher.waiting
+
+    def workers(self) -> tuple[int, int]:
+        """How many worker processes live, and how many this server keeps."""
+        return count(self.settings.data_dir / "workers"), self.settings.workers
 
     def drop(self, collection: str) -> None:
         """Drop a collection; a large one is swept away in the background. Raises NotFound, Validation."""
@@ -344,10 +375,12 @@ class Service:
             check_space(self.database, space)
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
-            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
+            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, self.meters)
             bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
             snapshots = settings.data_dir / "snapshots"
-            self._indexes = indexes = Indexes(self.database, space, snapshots, self._remote, memory=bound)
+            self._indexes = indexes = Indexes(
+                self.database, space, snapshots, self._remote, memory=bound, meters=self.meters
+            )
             self._open(indexes)
             searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from app.encoder.protocol import Encoder, checked
 from app.errors import BlobMissing, Rejected, SightlineError, translated
 from app.importer import Importer
 from app.library import Library
+from app.meters import Meters
 from app.owner import Owner, clear, dead
 from app.store import embeddings, leases
 from app.types import ItemError, Lease
@@ -74,6 +76,7 @@ class Worker:
         importer: Importer,
         owners: Path,
         options: Options,
+        meters: Meters | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
@@ -83,6 +86,7 @@ class Worker:
         self._importer = importer
         self._owners = owners
         self._options = options
+        self._meters = meters or Meters("worker")
         self._owner = Owner(owners)
         self._claimed: deque[Claimed] = deque()
         self._stopping = threading.Event()
@@ -91,8 +95,8 @@ class Worker:
         self._seen = -1
         self._reclaimed_at = float("-inf")
 
-    def run(self) -> None:
-        """Work until `stop`; what was claimed but not begun is given back."""
+    def run(self, ending: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop`; what was claimed but not begun is given back. `ending` is called while we still live."""
         clear(self._owners)
         space = self._encoder.space
         self._database.write(lambda c: embeddings.remember(c, space))
@@ -115,7 +119,13 @@ class Worker:
                 log.warning("leases not released: %s", error.detail)
             for thread in threads:
                 thread.join()
+            ending()
             self._owner.close()
+
+    @property
+    def owner(self) -> str:
+        """Its name, which is that of its lock file."""
+        return self._owner.id
 
     def stop(self) -> None:
         """Ask `run` to return after the batch it is at. Safe in a signal handler."""
@@ -146,7 +156,10 @@ class Worker:
         if others:
             gone = dead(self._owners, others)
             most = self._options.max_attempts
-            if lost := self._database.write(lambda c: leases.expire(c, gone, time.monotonic(), most)):
+            lost, given_up = self._database.write(lambda c: leases.expire(c, gone, time.monotonic(), most))
+            if lost:
+                self._meters.reclaimed(lost)
+                self._meters.quarantined(given_up)
                 log.info("took back %d pictures of workers that are gone", lost)
 
     def _claim(self) -> None:
@@ -157,7 +170,9 @@ class Worker:
         until = time.monotonic() + self._options.lease_seconds
         self._seen = self._changed()
         alone = not self._claimed
-        for lease in self._database.write(lambda c: leases.claim(c, self._owner.id, until, room, alone=alone)):
+        claimed = self._database.write(lambda c: leases.claim(c, self._owner.id, until, room, alone=alone))
+        self._meters.claimed(len(claimed))
+        for lease in claimed:
             self._claimed.append(Claimed(lease, self._decode(lease)))
 
     def _decode(self, lease: Lease) -> Future[Decoded]:
@@ -179,15 +194,19 @@ class Worker:
     def _commit_batch(self, batch: list[Claimed]) -> None:
         decoded: list[tuple[Lease, Decoded]] = []
         failed: list[tuple[Lease, Exception]] = []
-        for claimed in batch:
-            try:
-                decoded.append((claimed.lease, claimed.decoding.result()))
-            except Exception as error:
-                failed.append((claimed.lease, error))
-        encoded = self._encode(decoded, failed)
+        with self._meters.step("decode"):
+            for claimed in batch:
+                try:
+                    decoded.append((claimed.lease, claimed.decoding.result()))
+                except Exception as error:
+                    failed.append((claimed.lease, error))
+        with self._meters.step("encode"):
+            encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._prove()
-        self._database.write(lambda c: self._record(c, encoded, failed))
+        with self._meters.step("commit"):
+            self._database.write(lambda c: self._record(c, encoded, failed))
+        self._count(encoded, failed)
         self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)
@@ -219,22 +238,43 @@ class Worker:
         except Exception as error:
             raise RuntimeError("the encoder can encode nothing any more") from error
 
+    def _count(self, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
+        """For the metrics, once it is committed."""
+        self._meters.became("ready", len(encoded))
+        for one in encoded:
+            log.debug("ready", extra=ids(one.lease))
+        for lease, error in failed:
+            fate = self._fate(lease, error)
+            self._meters.became(fate)
+            log.log(logging.INFO if fate == "failed" else logging.DEBUG, "%s: %s", fate, error, extra=ids(lease))
+            if fate == "failed" and not isinstance(error, Rejected | BlobMissing):
+                self._meters.quarantined()
+
+    def _fate(self, lease: Lease, error: Exception) -> str:
+        """What becomes of a picture that could not be encoded."""
+        if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
+            return "released"
+        if isinstance(error, Rejected | BlobMissing) or lease.attempts >= self._options.max_attempts:
+            return "failed"
+        return "retried"
+
     def _record(self, c: apsw.Connection, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded
             leases.finish(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
         for lease, error in failed:
-            if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
+            fate = self._fate(lease, error)
+            if fate == "released":
                 leases.release(c, self._owner.id, [lease.image.key])
+            elif fate == "retried":
+                leases.requeue(c, lease)
             elif isinstance(error, Rejected | BlobMissing):
                 leases.fail(c, lease, ItemError(error.code, error.detail))
-            elif lease.attempts >= self._options.max_attempts:
-                log.error("picture %s failed %d times: %r", lease.image.id, lease.attempts, error)
+            else:
+                log.error("failed %d times: %r", lease.attempts, error, extra=ids(lease))
                 reason = "the model could not encode this picture"
                 leases.fail(c, lease, ItemError("image_corrupt", reason))
-            else:
-                leases.requeue(c, lease)
 
     def _wait(self) -> None:
         """Until somebody commits, or it is time to look for dead workers."""
@@ -258,3 +298,8 @@ class Worker:
         self._claimed.clear()
         self._database.write(lambda c: leases.release_all(c, self._owner.id))
         self._unsure = False
+
+
+def ids(lease: Lease) -> dict[str, str | None]:
+    """What a record says of the picture that it is about."""
+    return {"picture": lease.image.id, "collection": lease.image.collection, "job": lease.image.job_id}

@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.bulks",),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
     ("app.opened",),
-    ("app.selection", "app.sampler", "app.agreement", "app.builder"),
+    ("app.selection", "app.sampler", "app.agreement", "app.builder", "app.reports", "app.numbers", "app.checks"),
     ("app.build",),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
     ("app.grammar",),

@@ -48,7 +48,7 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     )
     app.state.service = service
     app.state.lanes = Lanes(settings.max_concurrent_queries)
-    app.state.metrics = Metrics(service)
+    app.state.metrics = Metrics(service, app.state.lanes)
     app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)

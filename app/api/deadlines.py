@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -179,11 +180,15 @@ class DeadlineProtocol(HttpToolsProtocol):
         else:
             self._refuse(408, "timeout", "the request came too slowly")
 
+    def refused(self, code: str) -> None:
+        """Told of every refusal that no application sees; counts nothing by itself."""
+
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer without the application, unless it has begun to, and close."""
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.abort()
             return
+        self.refused(code)
         id = uuid.uuid4().hex
         title = HTTPStatus(status).phrase
         body = json.dumps(
@@ -213,8 +218,8 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._write_timer = self.loop.call_later(self.limits.write, self.transport.abort)
 
 
-def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
-    """The protocol with the limits of these settings."""
+def protocol_of(settings: Settings, refused: Callable[[str], None] = lambda code: None) -> type[asyncio.Protocol]:
+    """The protocol with the limits of these settings; `refused` is told the code of each refusal."""
     limits = Limits(
         header=settings.header_seconds,
         body=settings.body_seconds,
@@ -223,4 +228,4 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
         write=settings.write_seconds,
         connections=settings.max_connections,
     )
-    return type("Protocol", (DeadlineProtocol,), {"limits": limits})
+    return type("Protocol", (DeadlineProtocol,), {"limits": limits, "refused": lambda _, code: refused(code)})

@@ -31,19 +31,22 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(request: Request, service: ServiceDep, response: Response) -> dict[str, Any]:
-    """200 when searches can be answered, else 503 with the reasons, which a key is needed for where keys are."""
-    reasons = service.ready()
-    if reasons and request.scope["grant"] is None and request.app.state.gate.keyed:
-        reasons = ["the reasons are told to those with a key"]
+async def readyz(request: Request, service: ServiceDep, lanes: LanesDep, response: Response) -> dict[str, Any]:
+    """200 when searches can be answered, else 503, with what was checked; where keys are, those with one are told."""
+    reasons, checks = service.ready(), await lanes.checks.run(service.checks)
+    status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
     if reasons:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
-    return {"status": "not ready" if reasons else "ok", "reasons": reasons}
+    if request.scope["grant"] is None and request.app.state.gate.keyed:
+        told = ["the reasons are told to those with a key"] if reasons else []
+        return {"status": "not ready" if reasons else "ok", "reasons": told, "checks": []}
+    shown = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
+    return {"status": status, "reasons": reasons, "checks": shown}
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request, lanes: LanesDep) -> Response:
     """Prometheus' text format."""
-    text = await lanes.reads.run(request.app.state.metrics.text)
+    text = await lanes.checks.run(request.app.state.metrics.text)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ def serve(**given: Any) -> None:
     settings = logged(given)  # first: a wrong one is told before anything large is loaded
     from app.server import serve as run
 
-    run(settings)
+    with traced(settings, "sightline"):
+        run(settings)
 
 
 @main.command()
@@ -57,7 +60,8 @@ def worker(parent: int | None, **given: Any) -> None:
     settings = logged(given)
     from app.work import work
 
-    work(settings, parent)
+    with traced(settings, "sightline-worker"):
+        work(settings, parent)
 
 
 @main.command()
@@ -321,6 +325,21 @@ def logged(given: dict[str, Any]) -> Settings:
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
     logs.configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
     return settings
+
+
+@contextmanager
+def traced(settings: Settings, name: str) -> Iterator[None]:
+    """Send spans where OpenTelemetry's variables say, if they do."""
+    if not settings.traced:
+        yield
+        return
+    from app import tracing
+
+    tracing.configure(name)
+    try:
+        yield
+    finally:
+        tracing.close()
 
 
 if __name__ == "__main__":

@@ -92,12 +92,12 @@ class Library:
     def insert(
         self, c: apsw.Connection, collection: str, saved: Saved, new: NewImage, job_id: str | None, replace: bool
     ) -> Added:
-        """Row and file in one transaction. A duplicate whose file was lost gets it back."""
+        """Row and file in one transaction. A duplicate whose file was lost or altered gets it back."""
         require_collection(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.media.path(saved.sha256).exists():
+        if not added.duplicate or not self.media.whole(saved.sha256):
             self.media.place(saved)
         return added
 
@@ -180,11 +180,14 @@ class Library:
         return deleted
 
     def file(self, collection: str, id: str) -> tuple[Image, Path]:
-        """A picture and the path of its bytes. Raises BlobMissing when the file is gone."""
+        """A picture and the path of its bytes. Raises BlobMissing when it is gone or has other bytes."""
         image = self.get(collection, id)
         path = self.media.path(image.sha256)
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
+        if not self.media.whole(image.sha256):
+            log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
+            raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, path
 
     def collections(self) -> list[Contents]:

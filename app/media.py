@@ -20,6 +20,7 @@ from app.errors import BlobMissing, translated
 from app.meters import Meters
 
 CHUNK = 1 << 20
+REMEMBERED = 1 << 16  # files known to be whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Media:
 
     def __init__(self, data_dir: Path, meters: Meters | None = None) -> None:
         self._meters = meters or Meters()
+        self._whole: dict[str, tuple[int, int, int]] = {}  # files that have the bytes of their names
         self.root = data_dir / "media"
         self.thumbnails = data_dir / "thumbnails"
         self.incoming = self.root / ".incoming"
@@ -116,6 +118,21 @@ class Media:
                 return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except OSError:
             return False
+
+    def whole(self, sha256: str) -> bool:
+        """Like `intact`, but the bytes are read only once, and again when the file was changed or replaced since."""
+        try:
+            held = self.path(sha256).stat()
+        except OSError:
+            return False
+        seen = (held.st_ino, held.st_size, held.st_ctime_ns)  # nobody but the kernel sets the last
+        if self._whole.get(sha256) != seen:
+            if not self.intact(sha256):
+                return False
+            if len(self._whole) >= REMEMBERED:
+                self._whole.clear()
+            self._whole[sha256] = seen
+        return True
 
     def blobs(self) -> Iterator[tuple[str, Path]]:
         """Every picture file: (sha256, path)."""

@@ -139,6 +139,13 @@ class Settings(BaseSettings):
         """The folder of downloaded and compiled models."""
         return self.data_dir / "models" if self.models_dir is None else self.models_dir
 
+    @property
+    def traced(self) -> bool:
+        """Whether spans are collected: OpenTelemetry's own variables say so, and where."""
+        names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        return not disabled and any(os.environ.get(name) for name in names)
+
     def sent_key(self) -> str | None:
         """The API key of a client: `key`, or what stands in `key_file`. Raises StartupError if it cannot be read."""
         if self.key is not None:

@@ -28,6 +28,7 @@ from app.library import Library
 from app.meters import Meters
 from app.owner import Owner, clear, dead
 from app.store import embeddings, leases
+from app.tracing import span
 from app.types import ItemError, Lease
 
 log = logging.getLogger(__name__)
@@ -192,19 +193,23 @@ class Worker:
         return min(self._options.batch_size, len(self._claimed))
 
     def _commit_batch(self, batch: list[Claimed]) -> None:
+        with span("batch", {"pictures": len(batch)}):
+            self._work_off(batch)
+
+    def _work_off(self, batch: list[Claimed]) -> None:
         decoded: list[tuple[Lease, Decoded]] = []
         failed: list[tuple[Lease, Exception]] = []
-        with self._meters.step("decode"):
+        with span("decode"), self._meters.step("decode"):
             for claimed in batch:
                 try:
                     decoded.append((claimed.lease, claimed.decoding.result()))
                 except Exception as error:
                     failed.append((claimed.lease, error))
-        with self._meters.step("encode"):
+        with span("encode"), self._meters.step("encode"):
             encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._prove()
-        with self._meters.step("commit"):
+        with span("commit"), self._meters.step("commit"):
             self._database.write(lambda c: self._record(c, encoded, failed))
         self._count(encoded, failed)
         self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted

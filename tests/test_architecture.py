@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.grammar",),
     ("app.filter",),
     ("app.settings", "app.process", "app.logs", "app.clock", "app.samples", "app.words", "app.wordset", "app.moment"),
-    ("app.folders", "app.meters"),
+    ("app.folders", "app.meters", "app.tracing"),
     ("app.errors",),
     ("app.types",),
     ("app",),

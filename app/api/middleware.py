@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
+from app import tracing
 from app.api.errors import ours, problem
 from app.api.gate import Gate
 from app.api.metrics import Metrics
@@ -84,7 +85,10 @@ class Envelope:
             await send(message)
 
         try:
-            await (self._refusal(scope) or self._app)(scope, receive, sending)
+            with tracing.span("request", {"http.request.method": scope["method"], "request_id": scope["request_id"]}):
+                await (self._refusal(scope) or self._app)(scope, receive, sending)
+                route = getattr(scope.get("route"), "path", "(none)")
+                tracing.add({"http.route": route, "http.response.status_code": status})
         except asyncio.CancelledError:  # a stopping server waits no longer for this one
             if begun:
                 raise

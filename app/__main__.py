@@ -71,10 +71,15 @@ def worker(parent: int | None, **given: Any) -> None:
     type=click.Path(allow_dash=True),
     help="Load what this file lists, a URL or a JSON object a line.",
 )
+@click.option("--embeddings-of", metavar="FINGERPRINT", help="clip-retrieval: the space that its embeddings are in.")
+@click.option("--pictures", metavar="FOLDER", help="clip-retrieval: where the pictures lie now, on the server.")
 @options("server", "key", "key_file", "collection")
-def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
+def ingest(
+    paths: tuple[str, ...], urls: str | None, embeddings_of: str | None, pictures: str | None, **given: Any
+) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
+    What begins with a kind of source (folder:/photos) is a place that the server reads by itself.
     Exits with 1, and a table of why, when an item failed.
     """
     from app.ingest import ingest as run
@@ -82,9 +87,10 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
+    said = {"embeddings_of": embeddings_of, "pictures": pictures}
     with connected(given) as client:
         if urls is None:
-            sys.exit(run(client, paths, Console()))
+            sys.exit(run(client, paths, Console(), {name: value for name, value in said.items() if value is not None}))
         try:
             with click.open_file(urls, encoding="utf-8") as listed:
                 sys.exit(ingest_urls(client, listed, Console()))

@@ -15,6 +15,7 @@ import apsw
 from app.errors import NotFound, translated
 from app.library import Library, require_collection
 from app.media import sync_folder
+from app.sources.kind import Asked
 from app.store import jobs, steering
 from app.types import ItemStatus, Job, JobItem, JobState
 
@@ -71,13 +72,13 @@ class Bulks:
 
         return self._begin(collection, "urls", fill)
 
-    def add_folder(self, collection: str, folder: Path) -> Job:
-        """Take a folder of this machine, all of it or what is new; a worker reads it."""
+    def add_source(self, collection: str, asked: Asked) -> Job:
+        """Take what a source holds; a worker finds out what that is."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            jobs.add_source(c, id, 0, "folder", str(folder), 0, "folder")
+            jobs.add_source(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
 
-        return self._begin(collection, "folder", fill)
+        return self._begin(collection, asked.kind, fill)
 
     def _begin(self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None]) -> Job:
         """A new job with the sources that `fill` gives it, in one transaction. Raises NotFound, QueueFull."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.encoder.protocol import Encoder
 from app.errors import SightlineError
+from app.numbers import workers
+from app.settings import Settings
 from app.store import images
 from app.store.database import Database
 
@@ -23,6 +26,22 @@ class Check:
     ok: bool
     detail: str
     vital: bool = False
+
+
+def check_engine(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[Check]:
+    """Whether searches are answered: the model, the thread that owns it (`alive`), what is wrong with the indexes."""
+    return [
+        Check("model", True, f"{encoder.space.model} on {encoder.device}", vital=True),
+        Check("encoder", alive, "" if alive else "it has stopped: restart the server", vital=True),
+        Check("index", not faults, "; ".join(faults) or "follows the log", vital=True),
+    ]
+
+
+def check_store(database: Database, settings: Settings) -> list[Check]:
+    """Whether pictures are taken in: the database, the queue, the disk, the workers."""
+    data_dir = settings.data_dir
+    found = check_database(database, settings.max_queue)
+    return [*found, check_disk(data_dir), check_workers(data_dir, settings.workers)]
 
 
 def check_database(database: Database, most: int) -> Iterator[Check]:
@@ -58,8 +77,9 @@ def check_disk(data_dir: Path) -> Check:
     return Check("disk", True, f"{free // MIB} MiB are free")
 
 
-def check_workers(living: int, wanted: int) -> Check:
+def check_workers(data_dir: Path, wanted: int) -> Check:
     """Whether somebody takes pictures in."""
+    living = workers(data_dir)
     if not wanted and not living:
         return Check("workers", True, "none are wanted here: pictures wait for a `sightline worker`")
     if living < wanted:

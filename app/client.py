@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -54,11 +55,7 @@ class Client:
 
     def bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         """Send (name, path) files as one bulk; returns the Job. Waits while the server's queue is full."""
-        while True:
-            try:
-                return self._bulk(files)
-            except QueueIsFull as full:
-                time.sleep(full.seconds)
+        return patiently(partial(self._bulk, files))
 
     def _bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         with ExitStack() as opened:
@@ -72,18 +69,14 @@ class Client:
         """Have the server fetch these; returns the Job. Waits while the server's queue is full."""
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()
         headers = {"Content-Type": "application/x-ndjson"}
-        while True:
-            try:
-                return self._call(
-                    "POST",
-                    "/v1/images/ingest",
-                    content=lines,
-                    headers=headers,
-                    params=self._collection,
-                    timeout=UPLOAD_SECONDS,
-                )
-            except QueueIsFull as full:
-                time.sleep(full.seconds)
+        return patiently(partial(self._ingest, content=lines, headers=headers))
+
+    def source(self, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Have the server take what a source of its own holds; returns the Job. Waits while its queue is full."""
+        return patiently(partial(self._ingest, json={"source": source, **options}))
+
+    def _ingest(self, **body: Any) -> dict[str, Any]:
+        return self._call("POST", "/v1/images/ingest", params=self._collection, timeout=UPLOAD_SECONDS, **body)
 
     def texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Store up to 1,000 texts."""
@@ -171,6 +164,15 @@ class Client:
             raise ServerError(f"the connection to {self.server} failed: {error or type(error).__name__}") from None
         except ValueError:
             raise ServerError(f"what answers at {self.server} is not Sightline") from None
+
+
+def patiently(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the call answers, once the server's queue has room."""
+    while True:
+        try:
+            return call()
+        except QueueIsFull as full:
+            time.sleep(full.seconds)
 
 
 def sendable(name: str) -> str:

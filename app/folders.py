@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -31,16 +31,27 @@ class Roots:
     def folder(self, text: str) -> Path:
         """The folder that `text` names, without links. Raises Validation unless it lies below one of ours."""
         refusal = Validation("the server may not read this folder, or it is none; its operator lists those that it may")
-        if "\0" in text or not text.startswith("/"):
+        path = self._below(text)
+        if path is None or not path.is_dir():
             raise refusal
+        return path
+
+    def file(self, text: str) -> Path:
+        """The file that `text` names, without links. Raises Validation unless it lies below one of ours."""
+        path = self._below(text)
+        if path is None or not path.is_file():
+            raise Validation("the server may not read this file, or there is none")
+        return path
+
+    def _below(self, text: str) -> Path | None:
+        if "\0" in text or not text.startswith("/"):
+            return None
         try:
             path = Path(os.path.realpath(text))
         except ValueError:  # not Unicode
-            raise refusal from None
+            return None
         roots = [Path(os.path.realpath(root)) for root in self.paths]
-        if not any(path.is_relative_to(root) for root in roots) or not path.is_dir():
-            raise refusal
-        return path
+        return path if any(path.is_relative_to(root) for root in roots) else None
 
 
 def pictures(folder: Path) -> Iterator[Path]:
@@ -104,15 +115,3 @@ def plainly(path: str, flags: int) -> int:
 def text_of(path: Path) -> str:
     """A path as text: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def parts(paths: Iterator[Path], size: int) -> Iterator[Sequence[Path]]:
-    """The paths, `size` at a time."""
-    part: list[Path] = []
-    for path in paths:
-        part.append(path)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part

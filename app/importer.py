@@ -1,18 +1,18 @@
 """Takes uploaded archives and folders of pictures into the library, a few members at a time.
 
 An upload waits as `media/.incoming/<job>-<n>` (an archive or a folder). An archive is expanded into
-`<job>-<n>.members` by a decode child; then both are a folder with a manifest, whose members are moved in
-chunks. Each chunk is one commit that also says how far we are, so a restart goes on where it was.
+`<job>-<n>.members` by a decode child, and what a named source holds is listed in such a folder; then all are folders
+with a manifest, whose members are moved in chunks. Each chunk is one commit that also says how far we are, so a
+restart goes on where it was.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -25,11 +25,12 @@ from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.description import Description
 from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
-from app.gathering import Gathering
+from app.gathering import Gathering, count, has_manifest, lines
 from app.library import Library
 from app.logs import about
 from app.media import Saved, discard
-from app.store import jobs, origins
+from app.sources.kind import Allowed, Asked, Kind, Tools
+from app.store import given, jobs, origins
 from app.store.jobs import Source
 from app.store.origins import Known
 from app.types import ItemError, ItemStatus, NewImage
@@ -49,6 +50,7 @@ class Member:
     new: NewImage | None = None
     error: ItemError | None = None
     origin: tuple[str, Known] | None = None  # where it came from, and what to remember of that
+    given: tuple[str, bytes] | None = None  # the space and the vector that it came with
 
 
 class Importer:
@@ -72,7 +74,7 @@ class Importer:
         self._seconds = seconds
         self._lease = lease
         self._attempts = attempts
-        self._gathering = gathering or Gathering(self._database, self._media, None)
+        self._gathering = gathering or Gathering(Tools(self._database, self._media, Allowed()))
         self._changed = self._database.watch()
 
     def run(self, owner: str, stopping: threading.Event) -> None:
@@ -97,21 +99,12 @@ class Importer:
         try:
             if source.attempts > self._attempts:
                 raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
-            folder = self._folder(source)
-            total = sum(1 for _ in lines(folder))
-            rest = islice(lines(folder), source.imported, None)
-            done = source.imported
-            while part := list(islice(rest, CHUNK)):
-                chunk = self._members(source, folder, part, stopping)
-                done += len(chunk)
-                if not self._commit(owner, source, chunk, done, total - done):
-                    self._forget(source)
-                    return
-                if stopping.is_set() and done < total:
-                    self._give_back(owner, source)
-                    return
-                self._gathering.done(folder)
-            self._finish(owner, source, None)
+            with ExitStack() as stack:
+                kind = self._gathering.open(asked_of(source)) if source.origin else None
+                if kind is not None:
+                    stack.callback(kind.close)
+                if self._take_all(owner, source, kind, stopping):
+                    self._finish(owner, source, None)
         except SightlineError as error:
             if error.retryable:  # a full disk, say: the upload stays, and is tried again
                 self._give_back(owner, source)
@@ -123,19 +116,40 @@ class Importer:
             log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
             self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
 
-    def _folder(self, source: Source) -> Path:
-        """The folder of members, expanding the archive first if that has not been done."""
+    def _take_all(self, owner: str, source: Source, kind: Kind | None, stopping: threading.Event) -> bool:
+        """Take in what is left of a source, chunk by chunk; False when it is given back or no longer ours."""
+        folder = self._folder(source, kind, stopping)
+        done, position = source.imported, source.position
+        rest = lines(folder, position)
+        if done and not position:  # begun before there were positions
+            position = next(islice(rest, done - 1, None), ({}, 0))[1]
+        pending = count(folder, position)
+        while part := list(islice(rest, CHUNK)):
+            position = part[-1][1]
+            chunk = self._members(folder, kind, [line for line, _ in part], stopping)
+            done, pending = done + len(chunk), pending - len(chunk)
+            if not self._commit(owner, source, chunk, (done, pending, position)):
+                self._forget(source)
+                return False
+            if stopping.is_set() and pending > 0:
+                self._give_back(owner, source)
+                return False
+            self._gathering.done(folder)
+        return True
+
+    def _folder(self, source: Source, kind: Kind | None, stopping: threading.Event) -> Path:
+        """The folder with the manifest: first an archive is expanded, and a named source looked at, if need be."""
         upload = self._media.upload(source.job_id, source.n)
-        if source.origin == "folder":
+        if source.kind == "named" and kind is not None:
             with translated():
                 upload.mkdir(exist_ok=True)
-            if not (upload / "manifest.jsonl").exists():
-                self._gathering.scan(upload, source.name, source.collection)
+            if not has_manifest(upload):
+                self._gathering.scan(kind, upload, source.collection, stopping.is_set)
             return upload
         if source.kind == "folder":
             return upload
         members = upload.with_name(upload.name + ".members")
-        if not (members / "manifest.jsonl").exists():
+        if not has_manifest(members):
             discard(members)
             with translated():
                 members.mkdir()
@@ -146,10 +160,10 @@ class Importer:
         return members
 
     def _members(
-        self, source: Source, folder: Path, part: list[dict[str, Any]], stopping: threading.Event
+        self, folder: Path, kind: Kind | None, part: list[dict[str, Any]], stopping: threading.Event
     ) -> list[Member]:
-        if source.origin is not None:
-            part = self._gathering.bring(folder, part, stopping.is_set)
+        if kind is not None:
+            part = self._gathering.bring(kind, folder, part, stopping.is_set)
         return [self._check(folder, line) for line in part]
 
     def _check(self, folder: Path, line: dict[str, Any]) -> Member:
@@ -166,19 +180,19 @@ class Importer:
                 source=name,
             )
             origin = (line["origin"], Known(line["tag"], saved.sha256)) if line.get("tag") else None
-            return Member(name, saved, self._library.describe(saved, said), origin=origin)
+            return Member(name, saved, self._library.describe(saved, said), origin=origin, given=line.get("given"))
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
-    def _commit(self, owner: str, source: Source, chunk: list[Member], done: int, pending: int) -> bool:
-        """Take the members in; False when the upload is no longer ours."""
+    def _commit(self, owner: str, source: Source, chunk: list[Member], far: tuple[int, int, int]) -> bool:
+        """Take the members in, and note how far that is; False when the source is no longer ours."""
 
         def work(c: apsw.Connection) -> bool:
             if not jobs.holds_source(c, owner, source):
                 return False
             for member in chunk:
                 self._insert(c, source, member)
-            jobs.progress(c, source, done, pending)
+            jobs.progress(c, source, *far)
             return True
 
         return self._database.write(work)
@@ -197,6 +211,8 @@ class Importer:
             return
         if member.origin is not None:
             origins.keep(c, *member.origin)
+        if member.given is not None and not added.duplicate:
+            given.keep(c, added.image.key, *member.given)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
 
@@ -228,8 +244,6 @@ class Importer:
         self._database.write(lambda c: jobs.release_source(c, owner, source))
 
 
-def lines(folder: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a folder's manifest."""
-    with open(folder / "manifest.jsonl", encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+def asked_of(source: Source) -> Asked:
+    """What was asked for, as its kind knows it."""
+    return Asked(source.origin or "", source.name, source.options)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -24,6 +25,7 @@ BULK_FILES = 500
 BULK_BYTES = 64 << 20
 POLL_SECONDS = 0.25
 SHOWN = 50  # failures in the table
+SOURCE = re.compile(r"[a-z][a-z0-9-]*:")
 
 
 @dataclass(slots=True)
@@ -36,15 +38,22 @@ class Report:
     failures: list[dict[str, Any]] = field(default_factory=list)  # the first SHOWN of them
 
 
-def ingest(client: Client, paths: Sequence[str], console: Console) -> int:
-    """Send everything below `paths` (`-`: paths from standard input); returns the exit status."""
+def ingest(client: Client, paths: Sequence[str], console: Console, options: Mapping[str, Any] | None = None) -> int:
+    """Send everything below `paths` (`-`: paths from standard input; `folder:/photos`: a source of the server).
+
+    `options` belong to the sources. Returns the exit status.
+    """
+    sources = [path for path in paths if is_source(path)]
+    paths = [path for path in paths if path not in sources]
     missing = [path for path in paths if path != "-" and not Path(path).exists()]
     if missing:
         raise ServerError(f"there is no {missing[0]}")
     bulks = list(bulked(found(listed(paths))))
-    if not bulks:
+    if not bulks and not sources:
         raise ServerError("no pictures or archives were found there")
-    report = run(client, bulks, console)
+    if options and not sources:
+        raise ServerError(f"{next(iter(options))} belongs to a source that the server reads, clip-retrieval:/data say")
+    report = run(client, bulks, console, sources, options)
     show(report, console)
     return 1 if report.failed else 0
 
@@ -70,9 +79,21 @@ def item(line: str) -> dict[str, Any]:
     return parsed
 
 
-def run(client: Client, bulks: Sequence[Sequence[tuple[str, Path]]], console: Console) -> Report:
-    """Send the bulks one after the other, while the server works on those before; show one bar."""
-    return follow(client, [(partial(client.bulk, bulk), len(bulk)) for bulk in bulks], console)
+def run(
+    client: Client,
+    bulks: Sequence[Sequence[tuple[str, Path]]],
+    console: Console,
+    sources: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Report:
+    """Send the bulks one after the other, while the server works on the sources and those before; show one bar."""
+    named = [(partial(client.source, source, options or {}), 0) for source in sources]
+    return follow(client, [*named, *((partial(client.bulk, bulk), len(bulk)) for bulk in bulks)], console)
+
+
+def is_source(path: str) -> bool:
+    """Whether this names something that the server has: a kind of source, a colon and a place."""
+    return SOURCE.match(path) is not None and not Path(path).exists()
 
 
 def follow(client: Client, begin: Iterable[tuple[Callable[[], dict[str, Any]], int]], console: Console) -> Report:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import time
 
+from app.owner import count
 from app.store.backlog import Backlog, backlog
 from app.store.database import Database
 
@@ -28,6 +29,11 @@ class Backup:
 def told_of(database: Database) -> Backlog:
     """What waits now. Raises SightlineError where the database cannot be read."""
     return database.read(backlog)
+
+
+def workers(data_dir: Path) -> int:
+    """How many worker processes live."""
+    return count(data_dir / "workers")
 
 
 def disk(data_dir: Path) -> Iterator[tuple[str, str, float]]:

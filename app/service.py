@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import apsw
@@ -17,7 +17,7 @@ import apsw
 from app.access import Access
 from app.agreement import check_golden, check_space
 from app.bulks import Bulks
-from app.checks import Check, check_database, check_disk, check_workers
+from app.checks import Check, check_engine, check_store
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -27,7 +27,7 @@ from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError
+from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
 from app.folders import Roots
@@ -36,11 +36,14 @@ from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media
 from app.meters import Meters
-from app.owner import DataLock, count
+from app.owner import DataLock
 from app.reports import Reports
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
+from app.sources.bucket import open_buckets, open_objects
+from app.sources.clip_retrieval import other_space
+from app.sources.kind import Allowed, Tools
 from app.store import collections, embeddings, images, jobs, leases, steering, texts
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
@@ -98,10 +101,17 @@ def open_roots(settings: Settings) -> Roots:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
 
-def open_gathering(settings: Settings, library: Library) -> Gathering:
-    """What brings pictures by URL and from folders of this machine."""
-    fetcher, roots = open_fetcher(settings), open_roots(settings)
-    return Gathering(library.database, library.media, fetcher, roots, settings.max_image_bytes)
+def allowed(settings: Settings) -> Allowed:
+    """What sources may read. Raises StartupError."""
+    roots, buckets = open_roots(settings), open_buckets(settings)
+    return Allowed(roots, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
+
+
+def open_gathering(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> Gathering:
+    """What brings pictures from named sources."""
+    fetcher, objects = open_fetcher(settings), open_objects(settings)
+    tools = Tools(library.database, library.media, allowed(settings), fetcher, pool, settings.archive_seconds)
+    return Gathering(replace(tools, objects=objects, encoder=encoder))
 
 
 def open_fetcher(settings: Settings) -> Fetcher | None:
@@ -145,8 +155,9 @@ class Service:
         self._remote = engine_at(settings.index, settings.index_token)
         self._waiting: str | None = None
         self.fatal: SightlineError | None = None
-        self.roots = open_roots(settings)
-        open_policy(settings)  # what is wrong with it should not be told by the first worker
+        self.allowed = allowed(settings)
+        open_policy(settings)  # what is wrong with these should not be told by the first worker
+        open_objects(settings)
         self.meters = Meters()
         self._lock = lock(settings)
         try:
@@ -207,6 +218,11 @@ class Service:
         return self._engine
 
     @property
+    def loaded(self) -> Engine | None:
+        """The same, None while there is none."""
+        return self._engine
+
+    @property
     def searcher(self) -> Searcher:
         """Raises ModelUnavailable while the model is loading or the indexes are behind, Overloaded while an engine that
         was never reached is away."""
@@ -218,19 +234,18 @@ class Service:
 
     def checks(self) -> list[Check]:
         """Everything that must be right, what searches need first. Reads the database and the disk."""
-        engine, settings = self._engine, self.settings
-        if engine is None:
+        if (engine := self._engine) is None:
             found = [Check("model", False, self._stopped()[0], vital=True)]
         else:
-            away, faults = engine.indexes.away(), engine.indexes.faults()
-            alive = engine.batcher.alive()
-            found = [
-                Check("model", True, f"{engine.encoder.space.model} on {engine.encoder.device}", vital=True),
-                Check("encoder", alive, "" if alive else "it has stopped: restart the server", vital=True),
-                Check("index", not faults + away, "; ".join(faults + away) or "follows the log", vital=True),
-            ]
-        found += check_database(self.database, settings.max_queue)
-        return [*found, check_disk(settings.data_dir), check_workers(*self.workers())]
+            faults = engine.indexes.faults() + engine.indexes.away()
+            found = check_engine(engine.encoder, engine.batcher.alive(), faults)
+        return [*found, *check_store(self.database, self.settings)]
+
+    def require_space(self, fingerprint: str) -> None:
+        """Raise Validation unless this is the space of the loaded model, ModelUnavailable while it is loading."""
+        space = self.engine.encoder.space
+        if fingerprint != space.fingerprint:
+            raise Validation(other_space(fingerprint, space.model, space.fingerprint))
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
@@ -283,18 +298,6 @@ class Service:
             "open_indexes": None if self._engine is None else self._engine.indexes.memory(),
             "model": self.model(),
         }
-
-    def index_totals(self) -> dict[Target, dict[str, float]]:
-        """Numbers of all open indexes, see `Indexes.totals`; empty while the model is loading."""
-        return {} if self._indexes is None else self._indexes.totals()
-
-    def encoding(self) -> int:
-        """How many queries wait for the encoder."""
-        return 0 if self._engine is None else self._engine.batcher.waiting
-
-    def workers(self) -> tuple[int, int]:
-        """How many worker processes live, and how many this server keeps."""
-        return count(self.settings.data_dir / "workers"), self.settings.workers
 
     def drop(self, collection: str) -> None:
         """Drop a collection; a large one is swept away in the background. Raises NotFound, Validation."""

@@ -121,10 +121,19 @@ class Settings(BaseSettings):
     fetch_also: str = Field(
         "", description="Addresses and networks, separated by commas, that URLs may lead to though they are not public."
     )
-    fetch_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for fetching one picture by URL.")
+    fetch_seconds: float = Field(
+        15.0, gt=0, description="Wall-clock limit for fetching one picture by URL or from a bucket."
+    )
     folders: str = Field(
         "", description="Folders of this machine, separated by colons, that pictures may be taken from by their path."
     )
+    buckets: str = Field(
+        "",
+        description="Prefixes of object stores, as s3://BUCKET/PATH or gs://BUCKET/PATH, separated by commas, that"
+        " pictures may be taken from.",
+    )
+    s3_endpoint: str = Field("", description="Address of the store of s3:// prefixes; empty is Amazon's own.")
+    gcs_endpoint: str = Field("", description="Address of the store of gs:// prefixes; empty is Google's own.")
     max_urls: int = Field(1_000_000, ge=1, description="Most URLs of one request.")
     decode_seconds: float = Field(15.0, gt=0, description="Wall-clock limit for decoding one picture.")
     decode_memory: int = Field(1536 * MIB, ge=256 * MIB, description="Memory limit of a decode child, in bytes.")

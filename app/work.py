@@ -9,6 +9,7 @@ import signal
 from app.agreement import check_golden, check_space
 from app.encoder.memory import NOBODY, Crew
 from app.encoder.models import load
+from app.encoder.shared import Shared
 from app.errors import StartupError
 from app.importer import Importer
 from app.meters import Meters
@@ -54,6 +55,7 @@ def _work(settings: Settings, crew: Crew) -> None:
         )
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
+        shared = Shared(encoder)  # by the worker and what tries given vectors
         with open_pool(settings, encoder.device, meters) as pool:
             importer = Importer(
                 library,
@@ -62,7 +64,7 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.archive_seconds,
                 settings.lease_seconds,
                 settings.max_attempts,
-                open_gathering(settings, library),
+                open_gathering(settings, library, pool, shared),
             )
             options = Options(
                 settings.batch_for(encoder.device),
@@ -70,7 +72,7 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.max_attempts,
                 settings.thumbnail_size,
             )
-            worker = Worker(library, encoder, pool, importer, settings.data_dir / "workers", options, meters)
+            worker = Worker(library, shared, pool, importer, settings.data_dir / "workers", options, meters)
             reporter = Reporter(settings.data_dir / "workers", worker.owner, meters)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())

@@ -27,7 +27,7 @@ from app.importer import Importer
 from app.library import Library
 from app.meters import Meters
 from app.owner import Owner, clear, dead
-from app.store import embeddings, leases
+from app.store import embeddings, given, leases
 from app.tracing import span
 from app.types import ItemError, Lease
 
@@ -41,10 +41,11 @@ RETRY_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Claimed:
-    """A leased picture and the decoding that was begun for it."""
+    """A leased picture, the decoding that was begun for it, and the vector that it came with, if any."""
 
     lease: Lease
     decoding: Future[Decoded]
+    vector: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +172,16 @@ class Worker:
         until = time.monotonic() + self._options.lease_seconds
         self._seen = self._changed()
         alone = not self._claimed
-        claimed = self._database.write(lambda c: leases.claim(c, self._owner.id, until, room, alone=alone))
+        space = self._encoder.space.fingerprint
+
+        def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
+            claimed = leases.claim(c, self._owner.id, until, room, alone=alone)
+            return claimed, given.vectors(c, space, (lease.image.key for lease in claimed))
+
+        claimed, vectors = self._database.write(work)
         self._meters.claimed(len(claimed))
         for lease in claimed:
-            self._claimed.append(Claimed(lease, self._decode(lease)))
+            self._claimed.append(Claimed(lease, self._decode(lease), vectors.get(lease.image.key)))
 
     def _decode(self, lease: Lease) -> Future[Decoded]:
         sha256 = lease.image.sha256
@@ -199,19 +206,26 @@ class Worker:
     def _work_off(self, batch: list[Claimed]) -> None:
         decoded: list[tuple[Lease, Decoded]] = []
         failed: list[tuple[Lease, Exception]] = []
+        done: list[Encoded] = []
         with span("decode"), self._meters.step("decode"):
             for claimed in batch:
                 try:
-                    decoded.append((claimed.lease, claimed.decoding.result()))
+                    picture = claimed.decoding.result()
                 except Exception as error:
                     failed.append((claimed.lease, error))
+                    continue
+                if claimed.vector is None:
+                    decoded.append((claimed.lease, picture))
+                else:
+                    done.append(Encoded(claimed.lease, picture, claimed.vector))
         with span("encode"), self._meters.step("encode"):
             encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._prove()
+        done += encoded
         with span("commit"), self._meters.step("commit"):
-            self._database.write(lambda c: self._record(c, encoded, failed))
-        self._count(encoded, failed)
+            self._database.write(lambda c: self._record(c, done, failed))
+        self._count(done, failed)
         self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)

@@ -68,17 +68,22 @@ def fill(client: Client, wanted: int, table: Table) -> None:
 
 
 def archive(start: int, stop: int) -> bytes:
-    """A zip of pictures that are all different: a few large squares of seeded colours each."""
+    """A zip of pictures that are all different."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:
         lines = []
         for n in range(start, stop):
-            squares = np.random.default_rng(n).integers(0, 256, (4, 4, 3)).astype(np.uint8)
-            picture = io.BytesIO()
-            Image.fromarray(squares).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(picture, "PNG")
-            file.writestr(f"{n}.png", picture.getvalue())
+            file.writestr(f"{n}.png", squares(n))
             lines.append(json.dumps({"file": f"{n}.png", "id": f"{n}", "caption": f"picture {n}"}))
         file.writestr("metadata.jsonl", "\n".join(lines))
+    return out.getvalue()
+
+
+def squares(n: int) -> bytes:
+    """The PNG of this number: a few large squares of seeded colours."""
+    colours = np.random.default_rng(n).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(colours).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(out, "PNG")
     return out.getvalue()
 
 

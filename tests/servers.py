@@ -87,7 +87,7 @@ class RunningServer:
         self.process.kill()
         self.process.wait()
         self.http.close()
-        self._reading.join(10)
+        self._reading.join(60)
         if self.process.stderr:
             self.process.stderr.close()
 
@@ -101,7 +101,7 @@ class RunningServer:
             self.process.kill()
             raise
         self.http.close()
-        self._reading.join(10)
+        self._reading.join(60)
         if self.process.stderr:
             self.process.stderr.close()
         return code

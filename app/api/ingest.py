@@ -1,4 +1,4 @@
-"""Pictures that the server gets by itself: from URLs, and from folders of its machine."""
+"""Pictures that the server gets by itself: from URLs, folders of its machine and the other kinds of source."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from app.api.depends import LanesDep, NamedDep, ServiceDep, checked_collection, 
 from app.api.errors import told
 from app.api.schemas import JobOut
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
-from app.gathering import OFF, write_list
-from app.settings import Settings
+from app.gathering import write_list
+from app.sources.kind import Allowed, Asked
+from app.sources.kinds import FORMS, asked_of
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
 
@@ -41,9 +42,16 @@ class IngestIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: Annotated[str, Field(description='"urls", or "folder:" and the path of a folder on the server.')]
+    source: Annotated[str, Field(description=f"One of: {FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
+    embeddings_of: Annotated[
+        str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
+    ] = None
+    pictures: Annotated[
+        str | None, Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now.")
+    ] = None
+    key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 
 BODY: dict[str, Any] = {
@@ -74,16 +82,17 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
         body = folder / "body"
         if kind == "application/json":
             await received(request, body, settings.max_json_bytes)
-            asked = await lanes.writes.run(read, body)
-            collection = checked_collection(asked.collection or collection)
-            if (path := folder_of(asked)) is not None:
-                place = await lanes.writes.run(service.roots.folder, path)
-                return JobOut.of(await lanes.writes.run(service.bulks.add_folder, collection, place))
-            require_fetching(settings)
-            count = await lanes.writes.run(listed, folder, asked.items, settings.max_urls)
+            given = await lanes.writes.run(read, body)
+            collection = checked_collection(given.collection or collection)
+            asked = await lanes.writes.run(meant, given, service.allowed)
+            if (space := asked.options.get("embeddings_of")) is not None:
+                service.require_space(space)
+            if asked.kind != "urls":
+                return JobOut.of(await lanes.writes.run(service.bulks.add_source, collection, asked))
+            count = await lanes.writes.run(listed, folder, given.items, settings.max_urls)
         else:
             collection = checked_collection(collection)
-            require_fetching(settings)
+            asked_of("urls", {}, service.allowed)
             await received(request, body, settings.max_upload_bytes)
             count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
         job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count)
@@ -102,22 +111,13 @@ async def received(request: Request, path: Path, most: int) -> None:
                 await file.write(part)
 
 
-def folder_of(asked: IngestIn) -> str | None:
-    """The path of the folder that is asked for; None for URLs. Raises Validation for anything else."""
-    kind, _, path = asked.source.partition(":")
-    if kind == "folder":
-        if asked.items:
-            raise Validation("items belong to the source urls")
-        return path
-    if asked.source != "urls":
-        raise Validation('source must be "urls" or "folder:" and a path')
-    return None
-
-
-def require_fetching(settings: Settings) -> None:
-    """Raise UrlNotAllowed unless the operator allows URLs."""
-    if not settings.fetch:
-        raise OFF
+def meant(given: IngestIn, allowed: Allowed) -> Asked:
+    """The source that is asked for, with its options: the other fields. Raises Validation, UrlNotAllowed."""
+    options = given.model_dump(exclude={"source", "items", "collection"}, exclude_defaults=True)
+    asked = asked_of(given.source, options, allowed)
+    if given.items and asked.kind != "urls":
+        raise Validation("items belong to the source urls")
+    return asked
 
 
 def read(body: Path) -> IngestIn:

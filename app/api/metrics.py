@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from app import __version__
 from app.api.threads import Lanes
 from app.errors import SightlineError
-from app.numbers import disk, last_backup, told_of
+from app.numbers import disk, last_backup, told_of, workers
 from app.service import Service
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -107,16 +107,21 @@ class _ServiceNumbers(Collector):
         yield gauge("job_oldest_seconds", "Age of the oldest job of a state", labelled(now.jobs_oldest), "state")
 
     def _indexes(self) -> Iterator[Metric]:
-        totals = self._service.index_totals()
+        engine = self._service.loaded
+        totals = {} if engine is None else engine.indexes.totals()
         for name, told in INDEX.items():
             values = [((target,), numbers[name]) for target, numbers in totals.items()]
             yield gauge(f"index_{name}", told, values, "target")
-        yield gauge("encoder_queue", "Queries that wait for the encoder", [((), self._service.encoding())])
+        yield gauge(
+            "encoder_queue",
+            "Queries that wait for the encoder",
+            [((), 0 if engine is None else engine.batcher.waiting)],
+        )
 
     def _workers(self) -> Iterator[Metric]:
-        living, wanted = self._service.workers()
-        yield gauge("workers", "Living worker processes of this data directory", [((), living)])
-        yield gauge("workers_wanted", "Worker processes that the server keeps", [((), wanted)])
+        settings = self._service.settings
+        yield gauge("workers", "Living worker processes of this data directory", [((), workers(settings.data_dir))])
+        yield gauge("workers_wanted", "Worker processes that the server keeps", [((), settings.workers)])
 
     def _disk(self) -> Iterator[Metric]:
         data_dir = self._service.settings.data_dir

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, Self, cast
 
+from app.decode import sidecars
 from app.decode.captions import FIELDS, MAX_BYTES, NAME, Captions, is_captions, normal
 from app.decode.faults import from_os_error
 from app.decode.formats import ARCHIVE_HEAD, is_archive, read_header, sniff
@@ -46,6 +47,7 @@ _ZIP_DAMAGE = (
     RuntimeError,
     ValueError,
 )
+_ALONE = ItemError("unsupported_media_type", "There is no picture of this name for it to tell about.")
 _DAMAGED = ItemError("image_corrupt", "Its data in the archive is damaged.")
 
 
@@ -76,7 +78,8 @@ def expand(path: Path, folder: Path, limits: ArchiveLimits, pictures: PictureLim
 
     Returns the path of `manifest.jsonl` in `folder`: one line an item, in order, with n, name, file
     (null if refused), bytes, error ({code, detail} or null), id, caption, tags and metadata. Folders,
-    hidden files and the litter of desktops are no items. Raises ArchiveLimit past the limits,
+    hidden files and the litter of desktops are no items, nor are the captions and facts of a webdataset
+    (`key.txt` and `key.json` beside `key.jpg`). Raises ArchiveLimit past the limits,
     ArchiveCorrupt for an archive that is damaged or holds no picture, UnsupportedMediaType for
     anything else, StorageFull, ReadOnly, BlobMissing or Overloaded for the disk; nothing is left then.
     """
@@ -105,6 +108,7 @@ class _Expansion:
         self.folder, self.limits, self.pictures = folder, limits, pictures
         self.budget = _Budget(limits.max_bytes)
         self._captions = Captions()
+        self._beside: dict[str, dict[str, sidecars.Said | ItemError]] = {}  # by key and extension
         self._items: list[dict[str, Any]] = []
         self._names: list[str] = []
         self._entries = 0
@@ -115,10 +119,14 @@ class _Expansion:
         if self._entries > _ENTRIES_PER_MEMBER * self.limits.max_members + 100:
             raise ArchiveLimit(f"The archive has more than {self.limits.max_members:,} members.")
         name = normal(member.name)
-        if _is_noise(name):
+        if is_noise(name):
             return
         if is_captions(name):
             self._read_captions(name, member)
+            return
+        key, extension = sidecars.key_of(name)
+        if extension in sidecars.MAX_BYTES:
+            self._beside.setdefault(key, {})[extension] = self._read_sidecar(extension, member)
             return
         number = len(self._items) + 1
         if number > self.limits.max_members:
@@ -140,7 +148,7 @@ class _Expansion:
     def finish(self) -> Path:
         """Join the captions to the items and write the manifest."""
         for item, name in zip(self._items, self._names, strict=True):
-            said = self._captions.of(name)
+            said = self._captions.of(name) or sidecars.joined(self._beside.get(sidecars.key_of(name)[0], {}))
             if not isinstance(said, ItemError):
                 item.update(said)
             elif item["error"] is None:
@@ -151,6 +159,10 @@ class _Expansion:
             raise ArchiveCorrupt(f"The archive holds no pictures{reason}")
         for report in self._captions.reports(frozenset(self._names)):
             self._note(NAME, None, 0, report)
+        keys = {sidecars.key_of(name)[0] for name in self._names}
+        for key in sorted(self._beside.keys() - keys):
+            for extension in self._beside[key]:
+                self._note(f"{key}.{extension}", None, 0, _ALONE)
         path = self.folder / MANIFEST
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", encoding="ascii") as file:
@@ -167,7 +179,7 @@ class _Expansion:
         self._items.append(
             {
                 "n": len(self._items) + 1,
-                "name": _shown(name),
+                "name": shown(name),
                 "file": file,
                 "bytes": size,
                 "error": {"code": error.code, "detail": error.detail} if error else None,
@@ -188,6 +200,14 @@ class _Expansion:
             read_header(file, self.pictures)
         return size
 
+    def _read_sidecar(self, extension: str, member: _Member) -> sidecars.Said | ItemError:
+        try:
+            return sidecars.read(extension, b"".join(_read(member, sidecars.MAX_BYTES[extension])))
+        except ImageTooLarge:
+            return sidecars.too_large(extension)
+        except _ItemRefused as refusal:
+            return refusal.error
+
     def _read_captions(self, name: str, member: _Member) -> None:
         try:
             self._captions.read(name, b"".join(_read(member, MAX_BYTES)))
@@ -205,13 +225,13 @@ class _ItemRefused(Exception):
         self.error = error
 
 
-def _is_noise(name: str) -> bool:
+def is_noise(name: str) -> bool:
     parts = name.split("/")
     hidden = any(part.startswith(".") and part != ".." for part in parts)
     return not name or hidden or "__MACOSX" in parts or parts[-1].lower() in _NOISE
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A name as display text: valid Unicode, no control characters, at most 255 characters."""
     text = name.encode("utf-8", "replace").decode()
     return "".join(char if char.isprintable() or char == "\u200d" else "\ufffd" for char in text[:255])
@@ -304,7 +324,7 @@ def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget
 def _tar(source: _Readable, budget: _Budget) -> Iterator[_Member]:
     # As a stream, tarfile only ever reads forwards: whatever it skips is paid for as well.
     counted = cast(IO[bytes], _Counted(source, budget))
-    with tarfile.open(fileobj=counted, mode="r|", tarinfo=_TarInfo) as archive:
+    with tarfile.open(fileobj=counted, mode="r|", tarinfo=TarInfo) as archive:
         for info in archive:
             if info.isdir():
                 continue
@@ -322,7 +342,7 @@ def _tar_chunks(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[byt
         yield chunk
 
 
-class _TarInfo(tarfile.TarInfo):
+class TarInfo(tarfile.TarInfo):
     """A header that is damaged or cut off is an error; tarfile takes it for the end of the archive."""
 
     @classmethod

@@ -108,15 +108,13 @@ class DecodePool:
 
         A child that is stopped leaves its files behind: the folder is the caller's to remove.
         """
-        return self._start(
-            _Work(
-                archive.expand,
-                (path, folder, limits, self.picture_limits),
-                seconds,
-                max(1, round(seconds)),
-                ArchiveCorrupt,
-            )
-        )
+        return self.read(seconds, archive.expand, path, folder, limits, self.picture_limits)
+
+    def read(self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Like `run`, for what is larger than a picture: `seconds` bound wall and processor time."""
+        if kwargs:
+            raise TypeError("read() takes positional arguments only")
+        return self._start(_Work(function, args, seconds, max(1, round(seconds)), ArchiveCorrupt))
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run an importable function in a child, within the pool's ChildLimits."""

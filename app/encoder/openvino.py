@@ -79,7 +79,7 @@ class Tower:
     def __init__(self, core: Any, model: Any, settings: dict[str, Any], streams: int = 1) -> None:
         self._streams = streams
         self._compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": streams})
-        self._queue = runtime().AsyncInferQueue(self._compiled, streams)
+        self._requests = [self._compiled.create_infer_request() for _ in range(streams)]
 
     def parts(self, rows: int) -> list[slice]:
         """How that many rows are shared among the passes."""
@@ -88,18 +88,23 @@ class Tower:
 
     def encode(self, parts: Sequence[npt.NDArray[Any]]) -> Embeddings:
         """The tower's answers for all parts, in their order, rows of length 1."""
-        if len(parts) == 1:
-            return normalised(self._compiled(parts[0])[0])
-        done: dict[int, Embeddings] = {}
-
-        def keep(request: Any, number: int) -> None:
-            done[number] = request.get_output_tensor(0).data.copy()
-
-        self._queue.set_callback(keep)
+        done: list[Embeddings] = []
         for number, part in enumerate(parts):
-            self._queue.start_async({0: part}, number)
-        self._queue.wait_all()
-        return normalised(np.concatenate([done[number] for number in range(len(parts))]))
+            request = self._requests[number % self._streams]
+            if number >= self._streams:
+                done.append(answer(request))
+            # The part is copied: a stream goes on writing to what one request shared with it when it serves another,
+            # and by then the part is gone. Workers died of that (2026.4.1).
+            request.start_async({0: part}, share_inputs=False)
+        done += [answer(self._requests[n % self._streams]) for n in range(len(parts))[-self._streams :]]
+        return normalised(np.concatenate(done))
+
+
+def answer(request: Any) -> Embeddings:
+    """What a request that was begun comes to."""
+    request.wait()
+    rows: Embeddings = request.get_output_tensor(0).data.copy()
+    return rows
 
 
 class OpenVinoEncoder:

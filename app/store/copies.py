@@ -37,7 +37,7 @@ def digests(c: apsw.Connection) -> list[str]:
 
 def uploads(database: Database) -> list[tuple[str, int, bool]]:
     """The uploads that are accepted but not taken in: (job, number, whether there must be files of it)."""
-    sql = "SELECT job_id, n, origin IS NOT 'folder' OR imported > 0 FROM sources ORDER BY job_id, n"
+    sql = "SELECT job_id, n, kind <> 'named' OR imported > 0 FROM sources ORDER BY job_id, n"
     return [(job, n, bool(needed)) for job, n, needed in database.read(lambda c: fetch_all(c, sql))]
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
@@ -27,7 +27,10 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An upload of a job, archive or folder, under its number `n`; its first `imported` members are in."""
+    """A source of a job under its number `n`: an upload, archive or folder, or one that is named.
+
+    Its first `imported` members are in, and `position` bytes of its manifest.
+    """
 
     job_id: str
     n: int
@@ -37,6 +40,8 @@ class Source:
     imported: int
     attempts: int
     origin: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
 
 
 def job_of(row: Sequence[Any]) -> Job:
@@ -177,12 +182,19 @@ def settle(c: apsw.Connection, id: str) -> None:
 
 
 def add_source(
-    c: apsw.Connection, job_id: str, n: int, kind: str, name: str, pending: int, origin: str | None = None
+    c: apsw.Connection,
+    job_id: str,
+    n: int,
+    kind: str,
+    name: str,
+    pending: int,
+    origin: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
-    """An upload to be taken in; the job does not end before it is. Of `origin` 'urls' it lists what to fetch."""
+    """A source to be taken in; the job does not end before it is. `origin` is the kind of source that brings it."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending, origin) VALUES (?, ?, ?, ?, ?, ?)",
-        (job_id, n, kind, name, pending, origin),
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin, options) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin, json.dumps(dict(options or {}))),
     )
 
 
@@ -193,8 +205,8 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
     """
     row = fetch_one(
         c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin FROM sources s"
-        " JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
+        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
+        " FROM sources s JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
         " ORDER BY j.created_at, s.n LIMIT 1",
         (owner,),
     )
@@ -205,7 +217,9 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         (owner, until, row[0], row[1]),
     )
     started(c, [row[0]])
-    return Source(row[0], row[1], row[2], row[3], name_of(row[4]), row[5], row[6] + 1, row[7])
+    (job_id, n, kind, name, collection, imported, attempts, origin, options, position) = row
+    said = json.loads(options)
+    return Source(job_id, n, kind, name, name_of(collection), imported, attempts + 1, origin, said, position)
 
 
 def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:
@@ -219,11 +233,11 @@ def has_source(c: apsw.Connection, source: Source) -> bool:
     return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
-def progress(c: apsw.Connection, source: Source, imported: int, pending: int) -> None:
-    """Remember how many members are in, so that a restart goes on from there; the attempt succeeded."""
+def progress(c: apsw.Connection, source: Source, imported: int, pending: int, position: int) -> None:
+    """Remember how far the manifest is taken in, so that a restart goes on from there; the attempt succeeded."""
     c.execute(
-        "UPDATE sources SET imported = ?, pending = ?, attempts = 1 WHERE job_id = ? AND n = ?",
-        (imported, pending, source.job_id, source.n),
+        "UPDATE sources SET imported = ?, pending = ?, position = ?, attempts = 1 WHERE job_id = ? AND n = ?",
+        (imported, pending, position, source.job_id, source.n),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 
 import apsw
 
-from app.store import collections, embeddings, images, jobs
+from app.store import collections, embeddings, given, images, jobs
 from app.store.rows import fetch_all, fetch_one
 from app.types import ItemError, Lease
 
@@ -126,6 +126,7 @@ def finish(
         " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
         (seq, width, height, int(animated), key),
     )
+    given.drop(c, key)
     jobs.item_done(c, key, seq)
     return seq
 

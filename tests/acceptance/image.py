@@ -208,7 +208,7 @@ class Container:
         with open(log, "wb") as file:
             self.process = subprocess.Popen(started, stdout=file, stderr=file)
         self.log = log
-        self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 10)
+        self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 30)
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """A further command inside, as the same user."""

@@ -89,7 +89,7 @@ def strike(server: RunningServer, kind: str) -> None:
             for pid in workers:
                 os.kill(pid, signal.SIGKILL)
         server.kill()
-    until(lambda: not [pid for pid in gone if running(pid)], 4.0, lambda: f"still there: {gone}")
+    until(lambda: not [pid for pid in gone if running(pid)], 30, lambda: f"still there: {gone}")
     if kind != "worker":
         assert unlocked(server.data_dir)
 

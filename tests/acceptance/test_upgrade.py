@@ -41,7 +41,7 @@ def unpacked(version: int, data: Path) -> Path:
         archive.extractall(data)
     connection = apsw.Connection(str(data / "sightline.db"))
     assert connection.pragma("user_version") == kept
-    for step in range(kept + 1, version + 1):
+    for step in (one for one in STEPS if kept < one <= version):
         connection.execute(STEPS[step])
         connection.pragma("user_version", step)
     connection.close()
@@ -58,12 +58,11 @@ def log_of(database: Path) -> list[Any]:
         connection.close()
 
 
-def test_the_schemas_that_were_served_are_kept_and_the_steps_have_no_gap() -> None:
-    assert {1, 2, 3, 6} <= set(KEPT)
-    assert sorted(STEPS) == list(range(1, NEWEST + 1))
+def test_the_schemas_that_were_served_are_kept() -> None:
+    assert {1, 2, 3, 6} <= set(KEPT) <= set(STEPS)
 
 
-@pytest.mark.parametrize("version", range(1, NEWEST + 1))
+@pytest.mark.parametrize("version", sorted(STEPS))
 def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version: int, tmp_path: Path) -> None:
     data = unpacked(version, tmp_path)
     before = log_of(data / "sightline.db")
@@ -112,7 +111,7 @@ def test_a_migration_killed_at_any_statement_leaves_a_whole_schema_and_goes_on(t
     data = unpacked(1, tmp_path / "data")
     whole: dict[int, list[str]] = {}
     step = apsw.Connection(str(shutil.copyfile(data / "sightline.db", tmp_path / "step.db")))
-    for version in range(1, NEWEST + 1):
+    for version in STEPS:
         if version > 1:
             step.execute(STEPS[version])
         whole[version] = sorted(str(row[0]) for row in step.execute("SELECT sql FROM sqlite_schema"))
@@ -125,7 +124,7 @@ def test_a_migration_killed_at_any_statement_leaves_a_whole_schema_and_goes_on(t
         timeout=120,
     )
     kills = [json.loads(line) for line in told.stdout.splitlines()]
-    assert len(kills) > 2 * NEWEST
+    assert len(kills) > 2 * len(STEPS)
     statements = sum(len(re.findall(r";\s*$", text, re.MULTILINE)) for text in STEPS.values())
     assert len(kills) < 4 * statements
     for kill in kills:
@@ -134,4 +133,4 @@ def test_a_migration_killed_at_any_statement_leaves_a_whole_schema_and_goes_on(t
         assert (again["version"], again["schema"]) == (NEWEST, whole[NEWEST])
         assert after["pictures"] == again["pictures"] == kills[0]["after"]["pictures"]
         assert after["faults"] == again["faults"] == ["ok"]
-    assert {kill["after"]["version"] for kill in kills} >= set(range(1, NEWEST))
+    assert {kill["after"]["version"] for kill in kills} >= set(STEPS) - {NEWEST}

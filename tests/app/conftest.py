@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from app.decode.pool import DecodePool
+
+if TYPE_CHECKING:  # what it needs takes a second to import
+    from tests.app.fetch.stores import Store
 
 
 class SmallDisk:
@@ -66,3 +70,22 @@ def pool() -> Iterator[DecodePool]:
     """One decode child for everybody."""
     with DecodePool(1) as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[Store]:
+    """One object store for everybody, with the bucket `photos`."""
+    from tests.app.fetch.stores import Store
+
+    store = Store("photos")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What says to a store of the tests who we are."""
+    from tests.app.fetch.stores import WHO
+
+    for name, value in WHO.items():
+        monkeypatch.setenv(name, value)

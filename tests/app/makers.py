@@ -24,6 +24,11 @@ VECTOR = np.array([1, 0, 0, 0], "<f4").tobytes()
 COLLECTION = "default"
 
 
+def never() -> bool:
+    """For who is not to be stopped."""
+    return False
+
+
 def new(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
     """A picture to insert; other numbers have other bytes."""
     return NewImage(sha256=sha256(n), format="png", bytes=10 + n, width=4, height=3, id=id, **said)

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.checks import check_database, check_disk, check_workers
+from app.checks import check_database, check_disk, check_engine, check_workers
+from app.encoder.colours import ColoursEncoder
 from app.errors import StorageFull
 from app.library import Library
+from app.owner import Owner
 from tests.app.makers import add
 from tests.pictures import picture
 
@@ -53,7 +55,19 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told(tmp_path: Path, monkeypat
         assert said in found.detail
 
 
-def test_missing_workers_are_a_fault_and_none_wanted_is_not() -> None:
-    assert check_workers(0, 0).ok
-    assert check_workers(2, 1).ok
-    assert not check_workers(1, 2).ok
+def test_missing_workers_are_a_fault_and_none_wanted_is_not(tmp_path: Path) -> None:
+    assert check_workers(tmp_path, 0).ok
+    assert not check_workers(tmp_path, 1).ok
+    owner = Owner(tmp_path / "workers")
+    assert check_workers(tmp_path, 1).ok
+    two = check_workers(tmp_path, 2)
+    assert (two.ok, two.detail.split(":")[0]) == (False, "1 of 2 are alive")
+    owner.close()
+    assert not check_workers(tmp_path, 1).ok
+
+
+def test_a_stopped_encoder_and_an_index_that_is_behind_keep_searches_from_being_answered() -> None:
+    assert all(check.ok and check.vital for check in check_engine(ColoursEncoder(), True, []))
+    _, encoder, index = check_engine(ColoursEncoder(), False, ["it is away", "and another"])
+    assert not encoder.ok
+    assert (index.ok, index.detail) == (False, "it is away; and another")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ImageTooLarge, UrlUnreachable, Validation
-from app.folders import Roots, copy, parts, pictures, tag, text_of
+from app.folders import Roots, copy, pictures, tag, text_of
 
 
 @pytest.fixture
@@ -81,9 +81,3 @@ def test_a_name_that_is_no_utf8_has_a_text(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"/a/\xff.png"))
     assert text_of(path) == "/a/\\xff.png"
     text_of(path).encode()
-
-
-def test_parts_hold_everything_once() -> None:
-    paths = [Path(str(n)) for n in range(7)]
-    assert list(parts(iter(paths), 3)) == [paths[:3], paths[3:6], paths[6:]]
-    assert list(parts(iter([]), 3)) == []

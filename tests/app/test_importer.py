@@ -246,7 +246,9 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     assert list(library.media.incoming.iterdir()) == []
 
 
-def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: DecodePool) -> None:
+@pytest.mark.parametrize("positions", [True, False])
+def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: DecodePool, positions: bool) -> None:
+    """One that was begun before positions were kept goes on, too."""
     names = [f"{n:03}.png" for n in range(CHUNK * 2 + 5)]
     job = add_bulk(library, [(name, picture("blue", n)) for n, name in enumerate(names)])
     stopping = threading.Event()
@@ -257,7 +259,10 @@ def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: Decod
     assert source is not None
     assert (source.imported, source.attempts) == (CHUNK, 1)
     assert job_of(library.database, job.id).total == len(names)
+    assert source.position > 0
     library.database.write(lambda c: jobs.release_source(c, "next", source))
+    if not positions:
+        library.database.write(lambda c: c.execute("UPDATE sources SET position = 0") and None)
     take_in(library, pool)
     assert [name for name, _ in items(library, job)] == names
     assert library.database.read(images.waiting) == len(names)

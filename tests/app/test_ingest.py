@@ -9,7 +9,20 @@ import pytest
 from rich.console import Console
 
 from app.client import Client, ServerError
-from app.ingest import BULK_BYTES, BULK_FILES, Report, bulked, found, ingest, ingest_urls, item, listed, plain, show
+from app.ingest import (
+    BULK_BYTES,
+    BULK_FILES,
+    Report,
+    bulked,
+    found,
+    ingest,
+    ingest_urls,
+    is_source,
+    item,
+    listed,
+    plain,
+    show,
+)
 from tests.pictures import picture
 from tests.servers import RunningServer
 
@@ -68,6 +81,25 @@ def test_a_list_of_urls_is_fetched_by_the_server_and_followed(server: RunningSer
             ingest_urls(client, ["\n"], Console(file=io.StringIO()))
         with pytest.raises(ServerError, match="url_not_allowed"):  # which this server does not do
             ingest_urls(client, ["http://127.0.0.1/a.png"], Console(file=io.StringIO()))
+
+
+def test_a_source_of_the_server_is_told_from_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x:y.png").touch()
+    assert [is_source(text) for text in ("folder:/photos", "s3://bucket/a", "x:y.png", "/a:b", "-", "photos")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_a_source_that_the_server_does_not_know_or_may_not_read_is_one_line(server: RunningServer) -> None:
+    for source, told in (("nothing:/a", "source must be one of: urls, folder:PATH"), ("folder:/etc", "may not read")):
+        with pytest.raises(ServerError, match=told):
+            run(server, Path(source))
 
 
 def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:

@@ -40,7 +40,7 @@ def test_a_child_is_killed_with_its_parent() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until(lambda: not running(pid), 10)
+    until(lambda: not running(pid), 30)
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:

@@ -174,7 +174,7 @@ def test_many_at_once_share_one_look_at_the_rows(database: Database) -> None:
     selections = Selections(database)
 
     def ask(_: int) -> IdSet:
-        go.wait(10)
+        go.wait(60)
         return selections.among("default", asking(RED))
 
     with ThreadPoolExecutor(8) as threads:

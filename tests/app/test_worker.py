@@ -16,7 +16,7 @@ from app.encoder.protocol import Embeddings, Encoder, Pixels, normalised
 from app.importer import Importer
 from app.library import Library
 from app.owner import Owner
-from app.store import embeddings, images, leases
+from app.store import embeddings, given, images, leases
 from app.store.rows import fetch_all
 from app.types import Image, Status
 from app.worker import Options, Worker
@@ -90,6 +90,28 @@ def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library,
         assert found is not None
         assert float(found @ word) > 0.9
         assert library.media.thumbnail(image.sha256, image.format).is_file()
+    assert library.collection("default").space == encoder.space
+
+
+def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library: Library, made: Made) -> None:
+    encoder = FaultyEncoder(RED)  # fails at red pictures
+    space = encoder.space.fingerprint
+    vectors = np.eye(encoder.space.d, dtype="<f4")
+    rows = [add(library, picture("red", n), id=f"{n}").image for n in range(3)]
+    torn = add(library, picture("red", 3)[:60], id="torn").image
+    for n, image in enumerate([*rows, torn]):
+        of = space if n != 2 else "another space"
+        packed = vectors[n].tobytes()
+        library.database.write(lambda c, key=image.key, of=of, packed=packed: given.keep(c, key, of, packed))  # type: ignore[misc]
+    with running(made(encoder)):
+        found = {image.id: image for image in settled(library)}
+    assert [found[id].status.value for id in ("0", "1", "2", "torn")] == ["ready", "ready", "failed", "failed"]
+    for n in range(2):
+        stored = vector(library, found[str(n)])
+        assert stored is not None
+        assert np.array_equal(stored, vectors[n])
+        assert found[str(n)].width is not None
+        assert library.media.thumbnail(found[str(n)].sha256, "png").is_file()
     assert library.collection("default").space == encoder.space
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-DEADLINE = 10.0
+DEADLINE = 30.0
 
 
 def until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
@@ -20,7 +20,7 @@ def until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
 
 def soon(true: Callable[[], bool]) -> None:
     """`until`, for what may have to wait for deadlines and pauses in a row on a busy machine."""
-    until(true, 6 * DEADLINE)
+    until(true, 2 * DEADLINE)
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.5) -> None:

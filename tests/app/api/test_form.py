@@ -86,7 +86,7 @@ def test_a_broken_form_is_refused(path: str, name: str, server: RunningServer) -
 def test_a_refused_form_leaves_no_files(name: str, server: RunningServer) -> None:
     post_form(server, "/v1/images", BROKEN[name])
     incoming = server.data_dir / "media" / ".incoming"
-    until(lambda: not list(incoming.iterdir()), 5)
+    until(lambda: not list(incoming.iterdir()), 30)
 
 
 def test_a_body_too_large_is_refused_by_its_length_at_once(server: RunningServer) -> None:
@@ -112,7 +112,7 @@ def test_a_chunked_body_too_large_is_refused_when_it_is(server: RunningServer) -
             headers={"Content-Type": "multipart/form-data; boundary=xxx"},
         )
         refused(response, 413, "payload_too_large")
-    until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 5)
+    until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
 
 
 def test_a_picture_over_its_limit_is_refused(server: RunningServer) -> None:
@@ -156,7 +156,7 @@ def test_whoever_hangs_up_leaves_nothing_behind(server: RunningServer) -> None:
     for cut in (0, 10, 100, len(body) - 2):
         with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
             connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:cut])
-    until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 5)
+    until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
     assert server.http.get("/livez").status_code == 200
     assert "Traceback" not in "".join(server.lines[written:])
 

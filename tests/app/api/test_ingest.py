@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import numpy as np
 import pytest
 from rich.console import Console
 
 from app.client import Client
-from app.ingest import ingest_urls
+from app.ingest import ingest, ingest_urls
 from tests.app.api.asking import found, fresh, refused
+from tests.app.decode.packed import tarred
 from tests.app.fetch.servers import WebServer, content, status
-from tests.servers import RunningServer
+from tests.app.fetch.stores import WHO, Store
+from tests.app.sources.moved import clip_retrieval, paint, vectors
+from tests.servers import RunningServer, until
 
 NDJSON = "application/x-ndjson"
 
@@ -29,7 +35,7 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture(scope="module")
-def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def fetching(tmp_path_factory: pytest.TempPathFactory, store: Store) -> Iterator[RunningServer]:
     """A server that may fetch from the loopback."""
     folder = tmp_path_factory.mktemp("fetching")
     album = tmp_path_factory.mktemp("albums")
@@ -39,8 +45,14 @@ def fetching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer
         "max_urls": 500,
         "fetch_seconds": 5,
         "folders": album,
+        "buckets": "s3://photos/server",
+        "s3_endpoint": store.url,
     }
-    with RunningServer(folder, **settings) as running:
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in WHO.items():
+            environment.setenv(name, value)
+        running = RunningServer(folder, **settings)
+    with running:
         running.album = album  # type: ignore[attr-defined]
         yield running
 
@@ -128,9 +140,115 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
     assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
     (album / "1.png").unlink()
     assert take()["total"] == 1
+    out = io.StringIO()
+    (album / "2.png").write_bytes(fresh("red"))
+    with Client(fetching.url) as client:
+        assert ingest(client, [f"folder:{album}"], Console(file=out)) == 1
+    assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     for path in ("/etc", "relative", f"{album}/.."):
         answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
         refused(answer, 422, "validation")
+
+
+def test_a_bucket_is_taken_through_a_kill_and_again_what_is_new(fetching: RunningServer, store: Store) -> None:
+    for n in range(66):  # more than come at once
+        store.put("photos", f"server/many/{n:03}.png", fresh("blue"))
+    store.put("photos", "server/many/words.png", b"no picture")
+    answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server/many"})
+    assert (answer.status_code, answer.json()["kind"]) == (202, "s3")
+    id = answer.json()["id"]
+    until(lambda: fetching.http.get(f"/v1/jobs/{id}").json()["total"] > 0, 60)
+    for pid in fetching.pids():
+        os.kill(pid, signal.SIGKILL)
+    job = fetching.wait_job(id)
+    assert [job[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 67, 66, 1]
+    assert items(fetching, id)[-1] == ("s3://photos/server/many/words.png", "failed", "unsupported_media_type")
+    assert len({name for name, _, _ in items(fetching, id)}) == 67
+    store.put("photos", "server/many/001.png", fresh("green"))
+    store.delete("photos", "server/many/words.png")
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest(client, ["s3://photos/server"], Console(file=out)) == 0
+    assert "1 loaded, 0 already there, 0 failed" in out.getvalue()
+    for source in (
+        "s3://photos",
+        "s3://photos/server/..",
+        "gs://photos/server",
+        "s3:photos",
+        "s3://127.0.0.1:1/server",
+    ):
+        answer = fetching.http.post("/v1/images/ingest", json={"source": source})
+        assert store.url not in refused(answer, 422, "validation")["detail"]
+    answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server", "endpoint": "http://a"})
+    refused(answer, 422, "validation")
+
+
+def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer, tmp_path: Path) -> None:
+    album: Path = fetching.album  # type: ignore[attr-defined]
+    shards = album / "shards"
+    shards.mkdir()
+    for shard in range(2):
+        members: dict[str, bytes] = {}
+        for n in range(70):
+            members[f"{shard}{n:04}.png"] = fresh("green")
+            members[f"{shard}{n:04}.txt"] = b"green"
+        members |= {f"{shard}9999.png": b"no picture", f"{shard}9999.json": b"{"}
+        (shards / f"0000{shard}.tar").write_bytes(tarred(members))
+
+    def take() -> dict[str, Any]:
+        body = {"source": f"webdataset:{shards}/{{00000..00001}}.tar", "key_as_id": True}
+        return fetching.wait_job(fetching.http.post("/v1/images/ingest", json=body).json()["id"])
+
+    job = take()
+    assert [job[name] for name in ("kind", "state", "total", "done", "failed")] == [
+        "webdataset",
+        "succeeded",
+        142,
+        140,
+        2,
+    ]
+    image = fetching.http.get("/v1/images/10069").json()
+    assert (image["caption"], image["source"]) == ("green", "00001.tar/10069.png")
+    assert take()["total"] == 2
+    sent = tmp_path / "sent.tar"
+    sent.write_bytes(tarred({"a.png": fresh("red"), "a.txt": b"sent", "a.json": b'{"tags": ["x"]}', "b.txt": b"alone"}))
+    out = io.StringIO()
+    with Client(fetching.url) as client:
+        assert ingest(client, [str(sent)], Console(file=out)) == 1
+    assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
+    newest = fetching.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["tags"]) == ("sent", ["x"])
+
+
+def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: RunningServer) -> None:
+    old: Path = fetching.album / "moved"  # type: ignore[attr-defined]
+    paths = paint(old / "images", 20)
+    made = vectors(paths)
+    made += np.random.default_rng(1).normal(size=made.shape).astype(np.float32) * 0.03 / made.shape[1] ** 0.5
+    (old / "images" / "torn.png").write_bytes(paths[0].read_bytes()[:60])
+    made = np.concatenate([made, made[:1]])
+    names = [str(path.relative_to(old / "images")) for path in paths] + ["torn.png"]
+    clip_retrieval(
+        old / "embeddings", [f"/home/somebody/images/{name}" for name in names], made, caption=["a square"] * 21
+    )
+    fetching.http.post("/v1/collections", json={"name": "moved"})
+    (space,) = [one["space"] for one in fetching.http.get("/v1/models").json()["models"] if one.get("space")]
+    asked = {"source": f"clip-retrieval:{old}/embeddings", "pictures": f"{old}/images", "collection": "moved"}
+    for wrong in ("0" * 16, "colours"):
+        answer = fetching.http.post("/v1/images/ingest", json={**asked, "embeddings_of": wrong})
+        assert "embeddings" in refused(answer, 422, "validation")["detail"]
+    out = io.StringIO()
+    options = {"pictures": f"{old}/images", "embeddings_of": space}
+    with Client(fetching.url, collection="moved") as client:
+        assert ingest(client, [asked["source"]], Console(file=out), options) == 1
+    assert "20 loaded, 0 already there, 1 failed" in out.getvalue()
+    assert "image_corrupt" in out.getvalue()
+    body = {"query": [{"vector": made[7].tolist()}], "k": 1, "collection": "moved"}
+    (hit,) = fetching.http.post("/v1/search", json=body).json()["hits"]
+    assert hit["image"]["source"] == "/home/somebody/images/00001/000000007.png"
+    assert hit["score"] > 0.99999  # which that of a new embedding would not be
+    assert (hit["image"]["caption"], hit["image"]["width"]) == ("a square", 32)
+    assert fetching.http.get(f"/v1/images/{hit['id']}/thumbnail", params={"collection": "moved"}).status_code == 200
 
 
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:
@@ -168,6 +286,8 @@ def test_bodies_of_other_kinds_are_refused(fetching: RunningServer) -> None:
     refused(urls(fetching, [{"url": "http://a/"}], collection="missing"), 404, "not_found")
     post = fetching.http.post
     refused(post("/v1/images/ingest", json={"source": "folder:/etc", "items": []}), 422, "validation")
+    refused(post("/v1/images/ingest", json={"source": "webdataset:/etc/{0..9}.tar"}), 422, "validation")
+    refused(urls(fetching, [{"url": "http://a/"}], key_as_id=True), 422, "validation")
     refused(post("/v1/images/ingest", content=b"{", headers={"Content-Type": "application/json"}), 400, "bad_request")
     refused(
         post("/v1/images/ingest", content=b"a,b", headers={"Content-Type": "text/csv"}), 415, "unsupported_media_type"

@@ -91,7 +91,7 @@ def test_without_workers_uploads_are_taken_and_processed_later(tmp_path: Path) -
         def full() -> bool:
             return server.upload(fresh(), wait=0).status_code == 429
 
-        until(full, 5)
+        until(full, 30)
         problem = refused(server.upload(fresh(), wait=0), 429, "queue_full")
         ready = server.http.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")

@@ -149,10 +149,10 @@ def test_a_sparse_member_of_8_terabytes_is_not_taken(tmp_path: Path) -> None:
     head[386:410] = b"%011o\0%011o\0" % (0, 0)
     head[483:495] = b"\x80\0\0\0" + struct.pack(">Q", 8 << 40)
     head[148:156] = b"%06o\0 " % (sum(head[:148]) + 256 + sum(head[156:]))
-    start = time.perf_counter()
+    start = time.process_time()
     found = Unpacked(bytes(head) + tarred({"a.png": PNG}), tmp_path)
     assert found.codes() == {"sparse.png": "unsupported_media_type", "a.png": None}
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_encrypted_and_oddly_compressed_members_are_refused(tmp_path: Path) -> None:
@@ -261,9 +261,9 @@ def test_a_zip_that_lists_millions_of_members_is_refused_before_it_is_read(tmp_p
     at = data.index(b"PK\1\2")
     entry, end = data[at : data.index(b"PK\5\6")], bytearray(data[data.index(b"PK\5\6") :])
     end[8:16] = struct.pack("<HHI", 1, 1, len(entry) * 300_000)  # the count lies as well
-    start = time.perf_counter()
+    start = time.process_time()
     assert isinstance(refused(data[:at] + entry * 300_000 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
@@ -295,6 +295,6 @@ def test_an_archive_that_hangs_the_reader_is_stopped(tmp_path: Path) -> None:
     good.write_bytes(zipped(MEMBERS))
     with DecodePool(2, ChildLimits(seconds=5)) as pool:
         bad = pool.expand(path, tmp_path / "bad", LIMITS, seconds=1.0)
-        assert pool.expand(good, tmp_path / "out", LIMITS).result(10).name == "manifest.jsonl"
+        assert pool.expand(good, tmp_path / "out", LIMITS).result(60).name == "manifest.jsonl"
         with pytest.raises(ArchiveCorrupt, match="longer than 1 s"):
-            bad.result(10)
+            bad.result(60)

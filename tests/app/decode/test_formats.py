@@ -71,10 +71,10 @@ def test_anything_else_is_unsupported_whatever_its_name(data: bytes) -> None:
 @pytest.mark.parametrize("size", [(65_535, 65_535), (16_383, 16_383)])
 def test_a_huge_claim_is_refused_at_once(kind: str, size: tuple[int, int]) -> None:
     data = claiming(kind, *size)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageTooLarge):
         header(data)
-    assert time.perf_counter() - start < 0.05
+    assert time.process_time() - start < 0.05
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "gif", "avif"])
@@ -150,13 +150,13 @@ def test_a_file_of_endless_segments_ends_quickly(count: int) -> None:
         table + b"\x21\xfe" + b"\1x" * count + b"\0" + gif[len(table) :],
         b"\0\0\0\x14ftypavif\0\0\0\0avif" + b"\0\0\0\x08free" * count,
     ]
-    start = time.perf_counter()
+    start = time.process_time()
     for data in crowds:
         try:
             header(data, PictureLimits(max_bytes=1 << 30))
         except ImageCorrupt:
             continue
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_avif_boxes_of_impossible_length_are_corrupt() -> None:

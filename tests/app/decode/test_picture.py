@@ -257,11 +257,11 @@ def test_animations_give_their_first_frame(read: Reader, kind: str) -> None:
 
 
 def test_a_gif_of_10000_frames_is_quick(read: Reader) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     found = read(long_gif(10_000))
     assert found.animated
     assert near(mean(found), (255, 0, 0))
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 def test_a_large_jpeg_is_decoded_small_and_looks_the_same(read: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,10 +367,10 @@ def test_a_picture_between_half_the_cap_and_the_cap_is_taken(tmp_path: Path) -> 
 def test_compressed_chunks_that_expand_without_end_are_refused_or_ignored(read: Reader, name: bytes) -> None:
     bomb = deflated_zeros(200 << 20)
     body = {b"zTXt": b"k\0\0", b"iTXt": b"k\0\1\0\0\0", b"iCCP": b"k\0\0"}[name] + bomb
-    start = time.perf_counter()
+    start = time.process_time()
     with contextlib.suppress(ImageCorrupt):
         read(png(8, 8, zlib.compress(bytes(72)), between=[chunk(name, body)]))
-    assert time.perf_counter() - start < 3.0
+    assert time.process_time() - start < 3.0
 
 
 def test_pixels_cut_off_are_corrupt(read: Reader) -> None:

@@ -53,7 +53,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -152,7 +152,7 @@ def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -
     path = tmp_path / "large.png"
     path.write_bytes(solid_png(7_000))
     with DecodePool(1) as pool:
-        assert pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp")).result(15).width == 7_000
+        assert pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp")).result(60).width == 7_000
 
 
 def test_the_pool_outlives_idle_children_that_are_killed() -> None:
@@ -187,7 +187,7 @@ def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -
     ahead = [0.0]
     clock = SimpleNamespace(time=lambda: time.time() + ahead[0], sleep=time.sleep)
     monkeypatch.setattr("pebble.pool.process.time", clock)
-    with DecodePool(1, ChildLimits(seconds=5)) as pool:
+    with DecodePool(1, ChildLimits(seconds=20)) as pool:
         pool.prewarm()
         future = pool.run(hostile.sleep, 0.5)
         time.sleep(0.2)

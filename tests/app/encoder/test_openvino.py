@@ -73,6 +73,27 @@ def test_a_bulk_encoded_in_parts_gives_the_same_vectors_in_the_same_order(
     np.testing.assert_allclose(bulk.encode_images(pictures), encoder.encode_images(pictures), atol=1e-6)
 
 
+ALTERNATING = """
+import sys
+import numpy as np
+from pathlib import Path
+from app.encoder.models import load
+bulk = load(sys.argv[1], Path(sys.argv[2]), precision="fp32", runtime="openvino", threads=2, bulk=True)
+for n in range(1_000):
+    pictures = np.stack([np.full((64, 64, 3), n % 256, np.uint8) for _ in range(1 + n % 2)])
+    assert np.isfinite(bulk.encode_images(pictures)).all()
+    other = [np.empty(100 + n % 7 * 4096, np.uint8) for _ in range(8)]
+print("sound")
+"""
+
+
+def test_batches_of_one_and_of_more_in_turns_damage_no_memory(name: str, cache: Path, encoder: Encoder) -> None:
+    # What is shared with one pass, and freed, must not be written to by the next one.
+    words = [sys.executable, "-c", ALTERNATING, name, str(cache)]
+    child = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout) == (0, "sound\n"), child.stderr[-2000:]
+
+
 @pytest.mark.parametrize("count", [2, 9, 40])
 def test_many_texts_get_the_vectors_of_each_in_their_order(encoder: Encoder, count: int) -> None:
     texts = [" ".join(["red car", "two blue cats", "cake"][: n % 4]) + " on" * (n * 7 % 11) for n in range(count)]

@@ -44,6 +44,6 @@ def test_uploads_that_wait_are_told_with_whether_they_have_files(database: Datab
     source(database, id, 1)
     from app.store import jobs
 
-    database.write(lambda c: jobs.add_source(c, id, 2, "folder", "/photos", 0, "folder"))
+    database.write(lambda c: jobs.add_source(c, id, 2, "named", "/photos", 0, "folder"))
     database.write(lambda c: jobs.add_source(c, id, 3, "folder", "", 5, "urls"))
     assert copies.uploads(database) == [(id, 1, True), (id, 2, False), (id, 3, True)]

@@ -12,6 +12,7 @@ import pytest
 
 from app.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull
 from app.store import collections, jobs
+from app.store import database as migrations
 from app.store.database import OLDEST_SQLITE, Database, migrate, translated
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from tests.app.conftest import SmallDisk
@@ -42,10 +43,10 @@ class Held:
 
         def work(_: apsw.Connection) -> None:
             began.set()
-            assert self.go.wait(10)
+            assert self.go.wait(60)
 
         self.future = database.submit(work)
-        assert began.wait(10)
+        assert began.wait(60)
 
 
 def test_write_returns_what_the_work_returns_and_is_seen_by_reads(database: Database) -> None:
@@ -204,7 +205,7 @@ def test_close_finishes_what_was_submitted(tmp_path: Path) -> None:
     closing = threading.Thread(target=database.close)
     closing.start()
     held.go.set()
-    closing.join(10)
+    closing.join(60)
     assert [future.result(0) for future in futures] == [str(n) for n in range(200)]
     again = Database(tmp_path / "sightline.db")
     assert len(ids(again)) == 200
@@ -223,7 +224,7 @@ def test_two_databases_on_one_file_take_turns(tmp_path: Path, database: Database
     other = Database(tmp_path / "sightline.db")
     futures = [d.submit(put(f"{name}{n}")) for n in range(50) for name, d in (("a", database), ("b", other))]
     for future in futures:
-        future.result(10)
+        future.result(60)
     assert len(ids(database)) == 100
     other.close()
 
@@ -362,6 +363,28 @@ def test_migrations_are_made_once_and_in_order(database: Database) -> None:
     database.write(migrate)
     assert database.read(lambda c: c.pragma("user_version")) == version
     assert ids(database) == {"kept"}
+
+
+def test_sources_from_before_they_had_kinds_are_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "sightline.db"
+    connection = apsw.Connection(str(path))
+    for step in sorted(Path(migrations.__file__).parent.glob("sql/000[1-6]_*.sql")):
+        connection.execute(step.read_text("utf-8"))
+    connection.pragma("user_version", 6)
+    put("job")(connection)
+    connection.execute(
+        "INSERT INTO sources (job_id, n, kind, name, imported, pending, origin) VALUES ('job', 0, 'folder', '', 64, 9,"
+        " 'urls'), ('job', 1, 'folder', '/photos', 0, 0, 'folder'), ('job', 2, 'archive', 'a.zip', 0, 0, NULL)"
+    )
+    connection.close()
+    database = Database(path)
+    taken = [database.write(lambda c, n=n: jobs.claim_source(c, str(n), 1e12)) for n in range(3)]  # type: ignore[misc]
+    assert [(one.kind, one.name, one.imported, one.origin, one.options, one.position) for one in taken if one] == [
+        ("folder", "", 64, "urls", {}, 0),
+        ("named", "/photos", 0, "folder", {}, 0),
+        ("archive", "a.zip", 0, None, {}, 0),
+    ]
+    database.close()
 
 
 def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:

@@ -93,11 +93,11 @@ def test_the_total_of_a_folder_is_known_at_once_and_that_of_an_archive_when_it_i
     def chunk(c: Any) -> None:
         for _ in range(2):
             jobs.add_item(c, id, "x", ItemStatus.FAILED, error=ERROR)
-        jobs.progress(c, taken, 2, 8)
+        jobs.progress(c, taken, 2, 8, 0)
 
     database.write(chunk)
     assert job_of(database, id).total == 5 + 2 + 8
-    database.write(lambda c: jobs.progress(c, taken, 10, 0))
+    database.write(lambda c: jobs.progress(c, taken, 10, 0, 0))
     assert job_of(database, id).total == 5 + 2
 
 
@@ -125,7 +125,7 @@ def test_an_upload_remembers_how_far_it_is_and_progress_clears_its_attempts(data
         database.write(lambda c: leases.expire(c, {"a"}, 0.0, 3))
     taken = take(database)
     assert taken is not None
-    database.write(lambda c: jobs.progress(c, taken, 64, 36))
+    database.write(lambda c: jobs.progress(c, taken, 64, 36, 0))
     database.write(lambda c: leases.expire(c, {"a"}, 0.0, 3))
     again = take(database)
     assert again is not None

@@ -114,6 +114,6 @@ def test_nothing_serious_in_jobs_and_uploads(browser: Browser, empty: RunningSer
         page.locator("#files").set_input_files(
             [FilePayload(name=f"{n}.png", mimeType="image/png", buffer=b"no picture") for n in range(2)]
         )
-        expect(page.locator(".upload > p")).to_contain_text("2 failed", timeout=20_000)
+        expect(page.locator(".upload > p")).to_contain_text("2 failed", timeout=60_000)
         assert faults(page) == []
         watched.context.close()

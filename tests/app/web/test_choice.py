@@ -220,7 +220,7 @@ def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
     page.mouse.move(5, 5)
     page.clock.run_for(9_000)
     expect(page.locator("#toast")).to_be_hidden()
-    until(lambda: not there(garden, first), 10)
+    until(lambda: not there(garden, first), 30)
     for id in (second, third):
         page.locator(f".cell:has([data-id='{id}'])").hover()
         page.locator(f".cell:has([data-id='{id}']) .pick").click()
@@ -229,7 +229,7 @@ def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
     assert there(garden, second)
     assert there(garden, third)
     page.goto("about:blank")
-    until(lambda: not there(garden, second) and not there(garden, third), 10)
+    until(lambda: not there(garden, second) and not there(garden, third), 30)
     watched.context.close()
     assert watched.faults == []
 

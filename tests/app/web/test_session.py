@@ -93,7 +93,7 @@ def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: 
     expect(dialog).to_be_visible()
     page.get_by_label("API key").fill(other)
     page.keyboard.press("Enter")
-    expect(page.locator(".upload > p")).to_contain_text("1 added", timeout=20_000)
+    expect(page.locator(".upload > p")).to_contain_text("1 added", timeout=60_000)
     expect(page.locator(".tile")).to_have_count(3)
     watched.context.close()
 

@@ -26,7 +26,7 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
         expect(page.locator(".message")).to_contain_text("Nothing here yet")
         drop(page, ["only.png"], b"no picture")  # added, because there is nothing to search
         assert page.evaluate("window.only") == "add"
-        expect(page.locator(".upload > p")).to_have_text("0 added · 1 failed", timeout=20_000)
+        expect(page.locator(".upload > p")).to_have_text("0 added · 1 failed", timeout=60_000)
         page.locator(".upload").get_by_role("button", name="Close").click()
         page.get_by_label("Texts", exact=True).check()
         expect(page.locator(".message")).to_contain_text("No texts yet")

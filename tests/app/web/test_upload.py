@@ -43,7 +43,7 @@ def test_each_file_and_the_whole_have_their_progress_and_each_failure_its_reason
     expect(card).to_contain_text("4 files")
     lines = card.locator(".files li")
     expect(lines).to_have_count(4)
-    expect(card.locator("> p")).to_have_text("2 added · 1 already there · 2 failed", timeout=20_000)
+    expect(card.locator("> p")).to_have_text("2 added · 1 already there · 2 failed", timeout=60_000)
     expect(lines.nth(0)).to_have_text("two.pngAdded")
     expect(lines.nth(1)).to_contain_text("not a picture of a known format")
     expect(lines.nth(2)).to_have_text("again.pngAlready there")
@@ -89,7 +89,7 @@ def test_dropping_several_files_adds_them(browser: Browser, empty: RunningServer
     page = watched.open()
     drop(page, ["a.png", "b.png"], picture("green", seed=8))
     assert page.evaluate("[window.covered, window.only]") == [True, "add"]
-    expect(page.locator(".upload")).to_contain_text("1 added · 1 already there", timeout=20_000)
+    expect(page.locator(".upload")).to_contain_text("1 added · 1 already there", timeout=60_000)
     watched.context.close()
     assert watched.faults == []
 
@@ -116,7 +116,7 @@ def test_one_picture_dropped_while_the_dialog_to_add_is_open_is_added(
     dragged(page, tmp_path / "one.png", "drop")
     expect(page.locator(".upload")).to_contain_text("one.png")
     expect(dialog).to_be_hidden()
-    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=20_000)
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
     expect(page.locator("#chip")).to_be_hidden()
     watched.context.close()
     assert watched.faults == []
@@ -141,7 +141,7 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
         page.get_by_role("button", name="A folder").click()
     chooser.value.set_files(make_folder(tmp_path))
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files left out", timeout=20_000)
+    expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files left out", timeout=60_000)
     sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
     assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
     page.get_by_role("link", name="Jobs").click()
@@ -158,7 +158,7 @@ def test_a_dropped_folder_is_walked_to_its_end(browser: Browser, empty: RunningS
     page = watched.open()
     dragged(page, folder, "dragEnter", "dragOver", "drop")
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_contain_text("122 other files left out", timeout=20_000)
+    expect(page.locator(".upload > p")).to_contain_text("122 other files left out", timeout=60_000)
     watched.context.close()
     assert watched.faults == []
 
@@ -176,7 +176,7 @@ def test_a_refused_upload_is_told_in_the_servers_words_and_can_be_sent_again(
     expect(card.locator("> p")).to_have_text("1 not sent · the disk is full")
     expect(card.locator(".files li")).to_contain_text("the disk is full")
     card.get_by_role("button", name="Send again").click()
-    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=20_000)
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
     watched.context.close()
 
 
@@ -193,7 +193,7 @@ def test_a_busy_server_is_sent_the_files_again_by_itself(browser: Browser, empty
     page.route("**/v1/images/bulk", busy, times=1)
     choose(page, [png("d.png", 32)])
     expect(page.locator(".upload > p")).to_contain_text("The server is busy; sending again in 1 s")
-    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=20_000)
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
     assert len(answers) == 1
     watched.context.close()
 

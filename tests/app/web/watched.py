@@ -24,7 +24,7 @@ class Watched:
     def __init__(self, browser: Browser, url: str, **options: Any) -> None:
         self.context = browser.new_context(**{"locale": "en-US", **options})
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(30_000)
         self.url = url
         self.faults: list[str] = []
         self.page.on("console", lambda line: self._note(line.type, line.text))

@@ -1,0 +1,215 @@
+"""What `clip-retrieval inference` wrote: `img_emb/img_emb_N.npy`, vectors of the rows of `metadata/metadata_N.parquet`.
+
+The rows name the pictures, which lie elsewhere. Their vectors are taken as they are when it is stated what model made
+them, and when that proves true; without a statement the pictures are embedded as any others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from app.decode.metadata import list_metadata
+from app.decode.sidecars import LEFT_OUT
+from app.errors import UrlUnreachable, Validation, translated
+from app.folders import tag, text_of
+from app.sources.folder import copied
+from app.sources.fresh import fresh
+from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on
+from app.sources.matrix import Matrix
+from app.sources.trial import Sample, embedded, require_agreement
+
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+TABLE = re.compile(r"metadata_(\d{1,9})\.parquet")
+SAID = frozenset({"image_path", "caption"})
+NONE = UrlUnreachable("there is no such picture; `pictures` names the folder where they lie now")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One table, and the vectors of its rows."""
+
+    table: Path
+    vectors: Path
+
+
+class ClipRetrieval(Kind):
+    """Lines with a `path`; with vectors the `part` and the `row`, and how the part was (`at`) when it was listed."""
+
+    FORM = "clip-retrieval:PATH"
+    TAKES = frozenset({"embeddings_of", "pictures"})
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._space: str | None = self.asked.options.get("embeddings_of")
+        self._matrix: tuple[str, Matrix] | None = None
+
+    @classmethod
+    def checked(cls, asked: Asked, allowed: Allowed) -> Asked:
+        """The folders without links."""
+        options = dict(asked.options)
+        if (space := options.get("embeddings_of")) is not None and not FINGERPRINT.fullmatch(space):
+            raise Validation("embeddings_of is the fingerprint of a space: 16 hex digits, as /v1/models shows them")
+        if options.get("pictures") is not None:
+            options["pictures"] = str(allowed.roots.folder(options["pictures"]))
+        return Asked(asked.kind, str(allowed.roots.folder(asked.place)), options)
+
+    def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
+        """The rows whose pictures are new or have changed; one whose picture is not there is a line that failed.
+
+        Raises Validation when the folder is none of clip-retrieval's, and, after the last line, when the vectors are
+        not those of the space that was stated.
+        """
+        root = self.tools.allowed.roots.folder(self.asked.place)
+        parts = self._parts(root)
+        if self._space is not None:
+            self._require_space()
+        found = capped(self._listed(root, parts, folder, stopping), self.tools.allowed.most_items)
+        sample = Sample()
+        yield from sample.passing(fresh(self.tools.database, collection, found, stopping))
+        if self._space is not None and sample.lines:
+            self._try(sample.lines, folder)
+
+    def _parts(self, root: Path) -> list[Part]:
+        folder = self.tools.allowed.roots.folder(str(root / "metadata"))
+        numbers = sorted((int(m[1]), m[1]) for path in folder.iterdir() if (m := TABLE.fullmatch(path.name)))
+        if not numbers:
+            raise Validation("there is no metadata/metadata_N.parquet: this is no output of clip-retrieval inference")
+        return [Part(folder / f"metadata_{n}.parquet", root / "img_emb" / f"img_emb_{n}.npy") for _, n in numbers]
+
+    def _require_space(self) -> None:
+        """Raise Validation unless the vectors are said to be of the space that is in use."""
+        encoder = self.tools.encoder
+        assert encoder is not None
+        if self._space != encoder.space.fingerprint:
+            raise Validation(other_space(str(self._space), encoder.space.model, encoder.space.fingerprint))
+
+    def _listed(self, root: Path, parts: Sequence[Part], folder: Path, stopping: Stopping) -> Iterator[Line]:
+        finder = Finder(Path(self.asked.options.get("pictures") or root.parent), moved="pictures" in self.asked.options)
+        out = folder / "rows"
+        for part in parts:
+            go_on(stopping)
+            count = self.tools.read(stopping, list_metadata, part.table, out, self.tools.allowed.most_items + 1)
+            at = None if self._space is None else self._fitting(part, count)
+            with translated(), open(out, encoding="ascii") as rows:
+                for n, text in enumerate(rows):
+                    line = line_of(json.loads(text), finder)
+                    yield line if at is None else {**line, "part": str(part.vectors), "row": n, "at": at}
+        out.unlink(missing_ok=True)
+
+    def _fitting(self, part: Part, count: int) -> str:
+        """The tag of a part's vectors. Raises Validation when they do not fit its table or the model."""
+        matrix = self._opened(str(part.vectors))
+        encoder = self.tools.encoder
+        assert encoder is not None
+        if matrix.n != count:
+            raise Validation(f"{matrix.name} has {matrix.n} vectors, but {part.table.name} has {count} rows")
+        if matrix.d != encoder.space.d:
+            raise Validation(f"{matrix.name} has vectors of width {matrix.d}, but the model's have {encoder.space.d}")
+        return matrix.tag
+
+    def _try(self, lines: Sequence[Line], folder: Path) -> None:
+        """Raise Validation unless the vectors of these lines are what the model makes of their pictures."""
+        tools = self.tools
+        assert tools.encoder is not None
+        assert tools.pool is not None
+        target = folder / "trial"
+        target.mkdir(exist_ok=True)
+        pairs = [
+            (vector, target / str(n))
+            for n, line in enumerate(lines)
+            if "error" not in self._copied(line, target / str(n)) and (vector := self._vector(line)) is not None
+        ]
+        made = embedded(tools.encoder, tools.pool, [path for _, path in pairs])
+        require_agreement([vector for vector, _ in pairs], made, self._refusal)
+
+    def _refusal(self, reason: str) -> str:
+        remedy = "leave embeddings_of out to embed the pictures"
+        return f"these are not taken as embeddings of {self._space}: {reason}; {remedy}"
+
+    def bring(self, target: Path, lines: Sequence[Line], stopping: Stopping) -> list[Line]:
+        """Copy the pictures, each with its vector. One whose vector means nothing is to be embedded."""
+        return [self._with_vector(self._copied(line, target / str(n))) for n, line in enumerate(lines)]
+
+    def _copied(self, line: Line, target: Path) -> Line:
+        return copied(line, target, self.tools.allowed)
+
+    def _with_vector(self, line: Line) -> Line:
+        if "error" in line or self._space is None:
+            return line
+        try:
+            vector = self._vector(line)
+        except Validation as error:
+            return failed(line, error)
+        return line if vector is None else {**line, "given": (self._space, vector.astype("<f4").tobytes())}
+
+    def _vector(self, line: Line) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+        matrix = self._opened(line["part"])
+        if matrix.tag != line["at"]:
+            raise Validation(f"{matrix.name} was changed after it was listed")
+        return matrix.row(line["row"])
+
+    def _opened(self, path: str) -> Matrix:
+        """The vectors of a part; those of the part before are closed. Raises Validation."""
+        if self._matrix is None or self._matrix[0] != path:
+            self.close()
+            place = Path(path)
+            self.tools.allowed.roots.folder(str(place.parent))  # once more: a link may have come between
+            self._matrix = path, Matrix(place)
+        return self._matrix[1]
+
+    def close(self) -> None:
+        """Close the vectors."""
+        if self._matrix is not None:
+            self._matrix[1].close()
+            self._matrix = None
+
+
+class Finder:
+    """Where the pictures of the rows lie: as they are named, or below `base`.
+
+    Where they were moved, or are named from another folder, the first that is found tells how many of its first steps
+    have changed; the same are left out of every other.
+    """
+
+    def __init__(self, base: Path, *, moved: bool) -> None:
+        self._base = base
+        self._moved = moved
+        self._skipped: int | None = None
+
+    def path(self, text: str) -> Path:
+        """Where this one lies, or would lie."""
+        if text.startswith("/") and not self._moved:
+            return Path(text)
+        steps = PurePosixPath(text.lstrip("/")).parts
+        if self._skipped is None:
+            self._skipped = next((n for n in range(len(steps)) if tag(self._base.joinpath(*steps[n:]))), None)
+        return self._base.joinpath(*steps[self._skipped or 0 :])
+
+
+def line_of(row: dict[str, Any], finder: Finder) -> Line:
+    """The line of a row of the table."""
+    text = row.get("image_path")
+    if not isinstance(text, str) or not text or "\0" in text or ".." in PurePosixPath(text).parts:
+        return failed({"name": str(text or "?")[:1_000]}, Validation("the row names no picture (image_path)"))
+    path = finder.path(text)
+    found = tag(path)
+    line: Line = {"name": text, "path": str(path), "origin": f"file:{text_of(path)}", "tag": found}
+    line["metadata"] = {name: value for name, value in row.items() if name not in SAID | LEFT_OUT}
+    if isinstance(caption := row.get("caption"), str) and caption.strip():
+        line["caption"] = caption.strip()
+    return line if found else failed(line, NONE)
+
+
+def other_space(stated: str, model: str, fingerprint: str) -> str:
+    """What to say to somebody who states another space than the server's."""
+    return (
+        f"the embeddings are said to be of {stated}, but this server's model, {model}, has {fingerprint}: serve the"
+        " model that made them and state its fingerprint, or leave embeddings_of out to embed the pictures"
+    )

@@ -1,0 +1,62 @@
+"""What img2dataset wrote: tars, or pictures with their captions (`.txt`) and facts (`.json`) beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.decode import sidecars
+from app.errors import Validation
+from app.folders import pictures, plainly
+from app.sources import files
+from app.sources.folder import Folder, copied
+from app.sources.kind import Allowed, Asked, Line, Stopping, capped
+from app.sources.webdataset import SUFFIXES, Webdataset
+from app.types import ItemError
+
+
+class Img2dataset(Webdataset):
+    """Lines of tars, and then lines with a `path`, as of a folder."""
+
+    FORM = "img2dataset:PATH"
+
+    @classmethod
+    def checked(cls, asked: Asked, allowed: Allowed) -> Asked:
+        """The folder without links."""
+        return Asked(asked.kind, str(allowed.roots.folder(asked.place)), asked.options)
+
+    def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
+        """What is new or has changed. Raises Validation where there are neither tars nor pictures."""
+        root = self.tools.allowed.roots.folder(self.asked.place)
+        tars, loose = any(files.below(root, SUFFIXES)), any(pictures(root))
+        if not tars and not loose:
+            raise Validation("there are neither tars nor pictures below this folder")
+        if tars:
+            yield from super().scan(folder, collection, stopping)
+        if loose:
+            found = Folder(Asked("folder", self.asked.place), self.tools).scan(folder, collection, stopping)
+            for line in capped(found, self.tools.allowed.most_items):
+                yield said(line, key_as_id=bool(self.asked.options.get("key_as_id")))
+
+    def _copied(self, line: Line, target: Path) -> Line:
+        return super()._copied(line, target) if "tar" in line else copied(line, target, self.tools.allowed)
+
+
+def said(line: Line, *, key_as_id: bool) -> Line:
+    """A line with what stands beside its picture; what is wrong with that is its error."""
+    path = Path(line["path"])
+    beside = {kind: one for kind in sidecars.MAX_BYTES if (one := read(path.with_suffix(f".{kind}"), kind)) is not None}
+    told = sidecars.joined(beside)
+    if isinstance(told, ItemError):
+        return {"name": line["name"], "error": {"code": told.code, "detail": told.detail}}
+    return {**line, **told, **({"id": path.stem} if key_as_id else {})}
+
+
+def read(path: Path, kind: str) -> sidecars.Said | ItemError | None:
+    """What a file beside a picture says; None where there is none."""
+    try:
+        with open(path, "rb", opener=plainly) as file:
+            data = file.read(sidecars.MAX_BYTES[kind] + 1)
+    except OSError:
+        return None
+    return sidecars.read(kind, data) if len(data) <= sidecars.MAX_BYTES[kind] else sidecars.too_large(kind)

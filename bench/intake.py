@@ -1,0 +1,207 @@
+"""Pictures in, by every door, with the starter model; what an acknowledgement costs beside the disk's own fsync.
+
+python -m bench.intake [acknowledged|folder|urls]...   (all of them without arguments; takes a quarter of an hour)
+
+`folder` loads 20,000 small files by the command line, once more with nothing new, and searches meanwhile. `urls` has
+the server fetch 100,000 pictures from a web server of this machine, every fiftieth bad, and starts it again.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from app.client import Client
+from app.demo import await_ready, free_port, served
+from app.process import again, importing
+from bench import site
+from bench.needs import MIB, family, proportional
+from bench.results import Figures, keep
+from bench.weights import WORK
+
+HOST = "127.0.0.1"
+UPLOADS = 500
+FILES = 20_000
+URLS = 100_000
+SIDE = 96
+WORDS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
+PAUSE_SECONDS = 0.02  # between two searches beside a load
+
+
+def main() -> None:
+    """Measure what is asked for, or all of it."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, Callable[[], Figures]] = {"acknowledged": acknowledged, "folder": folder, "urls": urls}
+    for name in sys.argv[1:] or parts:
+        keep(f"intake-{name}", parts[name]())
+
+
+@contextmanager
+def server(data: Path) -> Iterator[tuple[int, Client, float]]:
+    """A server on `data`: its process, a client, and the seconds until it was ready."""
+    port = free_port(HOST, 0)
+    began = time.perf_counter()
+    with served(data, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+        await_ready(client, process)
+        yield process.pid, client, time.perf_counter() - began
+
+
+def small(n: int, side: int = SIDE) -> bytes:
+    """A JPEG like no other, of a few kilobytes."""
+    squares = np.random.default_rng(n).integers(0, 256, (6, 6, 3)).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(squares).resize((side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def acknowledged() -> Figures:
+    """One caller uploads one picture after the other; in turns with them, what SQLite and a file need of the disk."""
+    told, synced = [], []
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch, server(Path(scratch) / "data") as (_, client, _):
+        disk = Path(scratch) / "disk"
+        disk.mkdir()
+        with httpx.Client(base_url=client.server, trust_env=False) as http:
+            for n in range(UPLOADS):
+                content = small(n)
+                began = time.perf_counter()
+                http.post("/v1/images", files={"file": ("a.jpg", content)}).raise_for_status()
+                told.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                durable(disk, n, content)
+                synced.append(time.perf_counter() - began)
+    return {
+        "acknowledgement, p50, ms": statistics.median(told) * 1e3,
+        "acknowledgement, p95, ms": p95(told) * 1e3,
+        "the same syncs without us, p50, ms": statistics.median(synced) * 1e3,
+        "the same syncs without us, p95, ms": p95(synced) * 1e3,
+    }
+
+
+def durable(folder: Path, n: int, content: bytes) -> None:
+    """What an acknowledged picture needs: its bytes, its name and a commit on the disk."""
+    path = folder / f"{n}.new"
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    path.rename(folder / f"{n}")
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+    with open(folder / "wal", "ab") as file:
+        file.write(bytes(8 * 1024))
+        file.flush()
+        os.fdatasync(file.fileno())
+
+
+def folder() -> Figures:
+    """A folder by the command line, twice; searches before and beside it."""
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch, server(Path(scratch) / "data") as (pid, client, _):
+        source = Path(scratch) / "pictures"
+        for n in range(FILES):
+            place = source / f"{n // 1_000}"
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{n}.jpg").write_bytes(small(n))
+        before = list(itertools.islice(searches(client.server), 200))
+        done = threading.Event()
+        beside: list[float] = []
+        watching = threading.Thread(target=watch, args=(client.server, done, beside))
+        watching.start()
+        first = ingested(client.server, source)
+        done.set()
+        watching.join()
+        most = memory(pid)
+        second = ingested(client.server, source)
+    return {
+        "pictures of the folder, by the command line, a second": FILES / first,
+        "the folder once more, nothing new, s": second,
+        "search before, p95, ms": p95(before) * 1e3,
+        "search beside it, p95, times": p95(beside) / p95(before),
+        "memory of all processes after it, MiB": most,
+    }
+
+
+def ingested(server: str, source: Path) -> float:
+    """Seconds of `sightline ingest FOLDER`."""
+    began = time.perf_counter()
+    words = again("ingest", str(source), "--server", server)
+    subprocess.run(words, env=importing(os.environ), check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def searches(server: str) -> Iterator[float]:
+    """Seconds of one search after the other, none with words that were searched before."""
+    with httpx.Client(base_url=server, trust_env=False, timeout=60) as http:
+        for n in itertools.count():
+            words = f"{WORDS[n % len(WORDS)]} {WORDS[n // len(WORDS) % len(WORDS)]} {n}"
+            began = time.perf_counter()
+            http.get("/v1/search", params={"q": words}).raise_for_status()
+            yield time.perf_counter() - began
+            time.sleep(PAUSE_SECONDS)
+
+
+def watch(server: str, done: threading.Event, taken: list[float]) -> None:
+    """Searches until it is done."""
+    for seconds in searches(server):
+        taken.append(seconds)
+        if done.is_set():
+            return
+
+
+def p95(taken: list[float]) -> float:
+    """The time that nineteen of twenty kept within."""
+    return float(np.quantile(taken, 0.95))
+
+
+def memory(pid: int) -> float:
+    """MiB of the server, its workers and the children of both."""
+    return sum(proportional(member) for member, _ in family(pid)) / MIB
+
+
+def urls() -> Figures:
+    """Many pictures by URL, some of them bad; then a start with all of them there."""
+    os.environ |= {"SIGHTLINE_FETCH": "true", "SIGHTLINE_FETCH_ALSO": "127.0.0.1"}
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch, site.running() as address:
+        data = Path(scratch) / "data"
+        with server(data) as (pid, client, _):
+            began = time.perf_counter()
+            job = client.urls([{"url": f"{address}/{n}.png", "id": f"{n}"} for n in range(URLS)])
+            used = []
+            while job["state"] in ("queued", "running"):
+                time.sleep(5)
+                job = client.job(job["id"])
+                used.append(memory(pid))
+            seconds = time.perf_counter() - began
+            failures = Counter(item["error"]["code"] for item in client.failed_items(job["id"]))
+        if failures != site.expected(URLS) or job["done"] != URLS - job["failed"]:
+            raise SystemExit(f"{job}: {failures}")
+        with server(data) as (_, client, ready):
+            there = client.stats()["images"]["ready"]
+    fifth = max(1, len(used) // 5)
+    return {
+        "URLs": URLS,
+        "failed, each with its reason": job["failed"],
+        "URLs a second": URLS / seconds,
+        "memory of all processes after a fifth, MiB": max(used[:fifth]),
+        "memory of all processes, the most, MiB": max(used),
+        f"start with {there:,} pictures to ready, s": ready,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from app.decode.pool import DecodePool
+from app.encoder.colours import ColoursEncoder
+from app.errors import Validation
+from app.folders import Roots
+from app.library import Library
+from app.sources.clip_retrieval import ClipRetrieval, Finder
+from app.sources.kind import Allowed, Asked, Line, Tools
+from tests.app.makers import never
+from tests.app.sources.moved import clip_retrieval, paint, vectors
+
+SPACE = ColoursEncoder().space.fingerprint
+
+
+class Reading:
+    """Sources of one folder, and what they give."""
+
+    def __init__(self, library: Library, pool: DecodePool, root: Path) -> None:
+        self.allowed = Allowed(Roots((root,)))
+        self.tools = Tools(library.database, library.media, self.allowed, pool=pool, encoder=ColoursEncoder())
+        self.work = root / "work"
+        self.target = self.work / "fetched"
+        self.target.mkdir(parents=True)
+
+    def lines(self, place: Path, **options: Any) -> list[Line]:
+        with closing(self._of(place, options)) as source:
+            return list(source.scan(self.work, "default", never))
+
+    def brought(self, place: Path, **options: Any) -> list[Line]:
+        with closing(self._of(place, options)) as source:
+            lines = [line for line in source.scan(self.work, "default", never) if "error" not in line]
+            return source.bring(self.target, lines, never)
+
+    def _of(self, place: Path, options: dict[str, Any]) -> ClipRetrieval:
+        return ClipRetrieval(
+            ClipRetrieval.checked(Asked("clip-retrieval", str(place), options), self.allowed), self.tools
+        )
+
+
+@pytest.fixture
+def reading(library: Library, pool: DecodePool, tmp_path: Path) -> Reading:
+    return Reading(library, pool, tmp_path)
+
+
+def test_each_row_is_a_picture_with_its_vector_and_what_is_said_of_it(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "old", 23)
+    made = vectors(paths)
+    place = clip_retrieval(
+        tmp_path / "embeddings",
+        [str(path) for path in paths],
+        made * 3,  # whatever their length
+        parts=3,
+        caption=[f"picture {n}" if n else "  " for n in range(23)],
+        url=[f"http://example.org/{n}" for n in range(23)],
+        width=[32 if n else None for n in range(23)],
+        similarity=[0.25 if n else float("nan") for n in range(23)],
+        sha256=[b"x"] * 23,
+        exif=["{}"] * 23,
+    )
+    came = reading.brought(place, embeddings_of=SPACE)
+    assert [line["name"] for line in came] == [str(path) for path in paths]
+    for path, vector, line in zip(paths, made, came, strict=True):
+        assert (reading.work / line["file"]).read_bytes() == path.read_bytes()
+        space, packed = line["given"]
+        assert space == SPACE
+        found = np.frombuffer(packed, "<f4")
+        assert abs(float(np.linalg.norm(found)) - 1) < 1e-5
+        assert float(found @ vector) > 0.999
+    assert "caption" not in came[0]
+    assert came[0]["metadata"] == {"url": "http://example.org/0"}
+    assert came[5]["caption"] == "picture 5"
+    assert came[5]["metadata"] == {"url": "http://example.org/5", "width": 32, "similarity": 0.25}
+
+
+def test_without_a_statement_no_vector_is_read(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "old", 3)
+    place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], None)
+    assert ["given" in line for line in reading.brought(place)] == [False] * 3
+    with pytest.raises(Validation, match=r"img_emb_0.npy cannot be read"):
+        reading.lines(place, embeddings_of=SPACE)
+
+
+def test_vectors_of_another_model_or_order_are_refused_whole(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "old", 24)
+    names, made = [str(path) for path in paths], vectors(paths)
+    other = np.random.default_rng(0).normal(size=made.shape)
+    for n, (wrong, told) in enumerate(
+        [
+            (other, "another model's, or not in this order"),
+            (np.roll(made, 1, axis=0), "another model's, or not in this order"),
+            (made[:-1], "has 23 vectors, but metadata_0.parquet has 24 rows"),
+            (made[:, :-1], "has vectors of width"),
+        ]
+    ):
+        place = clip_retrieval(tmp_path / f"wrong{n}", names, made)
+        np.save(place / "img_emb" / "img_emb_0.npy", wrong.astype(np.float32))
+        with pytest.raises(Validation, match=told):
+            reading.lines(place, embeddings_of=SPACE)
+    with pytest.raises(Validation, match=f"colours, has {SPACE}: serve the model that made them"):
+        reading.lines(clip_retrieval(tmp_path / "right", names, made), embeddings_of="0" * 16)
+    assert len(reading.lines(tmp_path / "right", embeddings_of=SPACE)) == 24
+
+
+def test_a_few_pictures_that_changed_since_are_no_reason_to_refuse(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "old", 16)
+    made = vectors(paths)
+    made[:3] = made[[1, 2, 0]]
+    place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], made)
+    paths[5].write_bytes(b"no picture any more")
+    assert len(reading.brought(place, embeddings_of=SPACE)) == 16
+    for path in paths:
+        path.write_bytes(b"no picture any more")
+    with pytest.raises(Validation, match="no picture could be decoded"):
+        reading.lines(place, embeddings_of=SPACE)
+
+
+def test_a_row_without_its_picture_fails_and_one_without_a_good_vector_is_embedded(
+    reading: Reading, tmp_path: Path
+) -> None:
+    paths = paint(tmp_path / "old", 6)
+    made = vectors(paths)
+    made[1], made[2] = np.nan, 0
+    names: list[Any] = [str(path) for path in paths]
+    names[3:] = ["/etc/passwd", None, f"{tmp_path}/old/../secret.png"]
+    paths[0].unlink()
+    place = clip_retrieval(tmp_path / "embeddings", names, made)
+    (tmp_path / "embeddings" / "more.png").touch()
+    lines = reading.lines(place)
+    assert [line.get("error", {}).get("code") for line in lines] == [
+        "url_unreachable",
+        None,
+        None,
+        None,
+        "validation",
+        "validation",
+    ]
+    assert "`pictures` names the folder" in lines[0]["error"]["detail"]
+    (passwd,) = [line for line in reading.brought(place) if line["name"] == "/etc/passwd"]
+    assert passwd["error"]["code"] == "validation"
+    assert "file" not in passwd
+    names[3:] = [str(path) for path in paths[3:]]
+    place = clip_retrieval(tmp_path / "again", names, made)
+    assert ["given" in line for line in reading.brought(place, embeddings_of=SPACE)] == [False, False, True, True, True]
+
+
+def test_vectors_that_change_after_they_were_listed_are_not_taken(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "old", 2)
+    place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], vectors(paths))
+    lines = reading.lines(place, embeddings_of=SPACE)
+    os.utime(place / "img_emb" / "img_emb_0.npy", (1, 1))
+    with closing(ClipRetrieval(Asked("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.tools)) as source:
+        came = source.bring(reading.target, lines, never)
+    assert ["changed after" in line["error"]["detail"] for line in came] == [True, True]
+
+
+def test_pictures_are_found_where_they_lie_now(tmp_path: Path) -> None:
+    for name in ("new/00000/1.png", "new/00001/2.png", "new/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    moved = Finder(tmp_path / "new", moved=True)
+    assert moved.path("/old/images/00000/gone.png") == tmp_path / "new/old/images/00000/gone.png"
+    assert moved.path("/old/images/00000/1.png") == tmp_path / "new/00000/1.png"
+    assert moved.path("/old/images/00001/1.png") == tmp_path / "new/00001/1.png"  # not new/1.png
+    beside = Finder(tmp_path, moved=False)
+    assert beside.path("new/00001/2.png") == tmp_path / "new/00001/2.png"
+    assert beside.path("/old/images/1.png") == Path("/old/images/1.png")
+
+
+def test_what_is_no_output_of_clip_retrieval_or_may_not_be_read_is_told(reading: Reading, tmp_path: Path) -> None:
+    (tmp_path / "empty" / "metadata").mkdir(parents=True)
+    with pytest.raises(Validation, match="no output of clip-retrieval"):
+        reading.lines(tmp_path / "empty")
+    with pytest.raises(Validation, match="may not read this folder, or it is none"):
+        reading.lines(tmp_path / "work")
+    for place, options in (
+        (Path("/etc"), {}),
+        (tmp_path, {"pictures": "/etc"}),
+        (tmp_path, {"embeddings_of": "ViT-B/32"}),
+    ):
+        with pytest.raises(Validation):
+            ClipRetrieval.checked(Asked("clip-retrieval", str(place), options), reading.allowed)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "metadata").symlink_to("/etc")
+    with pytest.raises(Validation):
+        reading.lines(tmp_path / "linked")
+
+
+def test_tables_come_in_the_order_of_their_numbers(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "old", 3)
+    place = clip_retrieval(tmp_path / "embeddings", [], None)
+    (place / "metadata" / "metadata_0.parquet").unlink()
+    for number, path in zip(("09", "10", "008"), (paths[1], paths[2], paths[0]), strict=True):
+        parquet.write_table(
+            pyarrow.table({"image_path": [str(path)]}), place / "metadata" / f"metadata_{number}.parquet"
+        )
+    assert [line["path"] for line in reading.lines(place)] == [str(path) for path in paths]

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.errors import Overloaded, Validation
+from app.folders import Roots
+from app.library import Library
+from app.sources.folder import Folder
+from app.sources.kind import Allowed, Asked, Tools
+from app.store import origins
+from app.store.origins import Known
+from tests.app.makers import add, never
+from tests.pictures import picture
+
+RED, BLUE = picture("red"), picture("blue")
+
+
+def folder(library: Library, named: Path, allowed: Allowed) -> Folder:
+    return Folder(Asked("folder", str(named)), Tools(library.database, library.media, allowed))
+
+
+def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp_path: Path) -> None:
+    album, work = tmp_path / "album", tmp_path / "work"
+    album.mkdir()
+    work.mkdir()
+    for name, bytes in (("red.png", RED), ("blue.png", BLUE)):
+        (album / name).write_bytes(bytes)
+    source = folder(library, album, Allowed(Roots((tmp_path,))))
+
+    def scanned(collection: str = "default") -> list[str]:
+        lines = list(source.scan(work, collection, never))
+        for line in source.bring(work, lines, never):
+            bytes = (tmp_path / line["file"]).read_bytes()
+            assert bytes == Path(line["path"]).read_bytes()
+            known = Known(line["tag"], add(library, bytes).image.sha256)
+            library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+        return [line["name"] for line in lines]
+
+    assert scanned() == ["album/blue.png", "album/red.png"]
+    assert scanned() == []
+    assert scanned("other") == ["album/blue.png", "album/red.png"]
+    (album / "red.png").write_bytes(picture("green"))
+    assert scanned() == ["album/red.png"]
+    library.delete("default", add(library, BLUE).image.id)
+    assert scanned() == ["album/blue.png"]
+    with pytest.raises(Overloaded):
+        list(source.scan(work, "other", lambda: True))
+
+
+def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(library: Library, tmp_path: Path) -> None:
+    album, secret = tmp_path / "album", tmp_path / "secret"
+    for place in (album, secret):
+        place.mkdir()
+        (place / "a.png").write_bytes(RED)
+    allowed = Allowed(Roots((album,)), most_bytes=len(RED))
+    source = folder(library, album, allowed)
+    (album / "large.png").write_bytes(RED + b"x")
+    (album / "link.png").symlink_to(secret / "a.png")
+    names = ("gone.png", "large.png", "link.png", "../secret/a.png")
+    lines = [{"name": name, "origin": name, "path": str(album / name)} for name in names]
+    codes = [line["error"]["code"] for line in source.bring(tmp_path, lines, never)]
+    assert codes == ["url_unreachable", "image_too_large", "url_unreachable", "validation"]
+    with pytest.raises(Validation):
+        list(folder(library, secret, allowed).scan(tmp_path, "default", never))
+    with pytest.raises(Validation):
+        Folder.checked(Asked("folder", str(secret)), allowed)

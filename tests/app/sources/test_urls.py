@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.errors import UrlNotAllowed, Validation
+from app.fetch.addresses import Policy
+from app.fetch.fetcher import Fetcher
+from app.library import Library
+from app.sources.kind import Allowed, Asked, Tools
+from app.sources.urls import OFF, Urls
+from app.store import origins
+from app.store.origins import Known
+from tests.app.fetch.servers import WebServer, content
+from tests.app.makers import add, never
+from tests.pictures import picture
+
+RED = picture("red")
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    server = WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def urls(library: Library) -> Iterator[Urls]:
+    fetcher = Fetcher(Policy(["127.0.0.1"]))
+    yield Urls(Asked("urls"), Tools(library.database, library.media, Allowed(), fetcher))
+    fetcher.close()
+
+
+def test_each_line_gets_its_file_or_its_error(urls: Urls, web: WebServer, tmp_path: Path) -> None:
+    web.pages["/a"] = content(RED, ETag='"a"')
+    lines = [{"name": "1", "url": f"{web.url}/a", "caption": "x"}, {"name": "2", "url": f"{web.url}/b"}]
+    good, bad = urls.bring(tmp_path, lines, never)
+    assert (tmp_path.parent / good["file"]).read_bytes() == RED
+    assert (good["tag"], good["caption"], "error" in good) == ('"a"', "x", False)
+    assert bad["error"]["code"] == "url_unreachable"
+
+
+def test_bytes_that_are_here_do_not_come_again(urls: Urls, library: Library, web: WebServer, tmp_path: Path) -> None:
+    web.pages["/a"] = content(RED, ETag='"a"')
+    url = f"{web.url}/a"
+    here = add(library, RED).image
+    library.database.write(lambda c: origins.keep(c, url, Known('"a"', here.sha256)))
+    (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
+    assert web.headers["/a"]["If-None-Match"] == '"a"'
+    assert (tmp_path.parent / line["file"]).read_bytes() == RED
+    # Without the bytes the ETag is of no use.
+    library.media.delete(here.sha256)
+    (tmp_path / "0").unlink()
+    (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
+    assert "If-None-Match" not in web.headers["/a"]
+    assert (tmp_path.parent / line["file"]).read_bytes() == RED
+
+
+def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
+    urls: Urls, library: Library, web: WebServer, tmp_path: Path
+) -> None:
+    url = f"{web.url}/a"
+    here = add(library, RED).image
+    library.database.write(lambda c: origins.keep(c, url, Known('"a"', here.sha256)))
+    answer = content(RED, ETag='"a"')
+
+    def lose(handler: object) -> None:
+        library.media.delete(here.sha256)
+        answer(handler)  # type: ignore[arg-type]
+
+    web.pages["/a"] = lose
+    (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
+    assert (tmp_path.parent / line["file"]).read_bytes() == RED
+    assert web.asked["/a"] == 2
+
+
+def test_nothing_is_fetched_where_that_is_not_allowed(library: Library, tmp_path: Path) -> None:
+    off = Urls(Asked("urls"), Tools(library.database, library.media, Allowed()))
+    (line,) = off.bring(tmp_path, [{"name": "1", "url": "http://1.1.1.1/"}], never)
+    assert line["error"] == {"code": "url_not_allowed", "detail": OFF.detail}
+    with pytest.raises(UrlNotAllowed):
+        Urls.checked(Asked("urls"), Allowed())
+    with pytest.raises(Validation):
+        Urls.checked(Asked("urls", "http://a/"), Allowed(fetch=True))

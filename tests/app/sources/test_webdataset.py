@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.decode.pool import DecodePool
+from app.errors import ArchiveLimit, Overloaded, Validation
+from app.folders import Roots
+from app.library import Library
+from app.sources.kind import Allowed, Asked, Line, Tools
+from app.sources.webdataset import Webdataset
+from app.store import origins
+from app.store.origins import Known
+from tests.app.decode.packed import tarred
+from tests.app.makers import add, never
+from tests.pictures import picture
+
+RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "00000.tar").write_bytes(tarred({"0001.png": RED, "0001.txt": b"red", "0002.png": BLUE}))
+    (shards / "00001.tar").write_bytes(b"no tar at all")
+    (shards / "00002.tar").write_bytes(tarred({"0003.png": GREEN, "0003.json": b'{"n": 1}'}))
+    return shards
+
+
+def source(library: Library, pool: DecodePool, place: str, options: dict[str, Any], **allowed: Any) -> Webdataset:
+    tools = Tools(library.database, library.media, Allowed(**allowed), None, pool)
+    return Webdataset(Asked("webdataset", place, options), tools)
+
+
+def test_pictures_come_out_of_tars_and_again_only_what_is_new(
+    library: Library, pool: DecodePool, shards: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def taken() -> list[Line]:
+        dataset = source(library, pool, str(shards), {"key_as_id": True}, roots=Roots((shards,)))
+        lines = list(dataset.scan(tmp_path, "default", never))
+        came = dataset.bring(work, [line for line in lines if "error" not in line], never)
+        dataset.close()
+        for line in came:
+            known = Known(line["tag"], add(library, (tmp_path / line["file"]).read_bytes()).image.sha256)
+            library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+        return lines
+
+    assert [(line["name"], line.get("id"), line.get("caption"), "error" in line) for line in taken()] == [
+        ("00000.tar/0001.png", "0001", "red", False),
+        ("00000.tar/0002.png", "0002", None, False),
+        ("00001.tar", None, None, True),
+        ("00002.tar/0003.png", "0003", None, False),
+    ]
+    assert {image.sha256 for image in library.page("default", 9, None)} == {
+        add(library, content).image.sha256 for content in (RED, BLUE, GREEN)
+    }
+    assert [line["name"] for line in taken()] == ["00001.tar"]
+    (shards / "00002.tar").write_bytes(tarred({"0003.png": GREEN, "0004.png": RED}))
+    assert [line["name"] for line in taken()] == ["00001.tar", "00002.tar/0003.png", "00002.tar/0004.png"]
+
+
+def test_a_tar_that_changed_or_went_meanwhile_is_told(
+    library: Library, pool: DecodePool, shards: Path, tmp_path: Path
+) -> None:
+    dataset = source(library, pool, f"{shards}/{{00000..00000}}.tar", {}, roots=Roots((shards,)))
+    lines = list(dataset.scan(tmp_path, "default", never))
+    with open(shards / "00000.tar", "ab") as file:
+        file.write(bytes(512))
+    assert [line["error"]["code"] for line in dataset.bring(tmp_path, lines, never)] == ["url_unreachable"] * 2
+    dataset.close()
+    (shards / "00000.tar").rename(tmp_path / "00000.tar")
+    (shards / "00000.tar").symlink_to(tmp_path / "00000.tar")
+    assert [line["error"]["code"] for line in dataset.bring(tmp_path, lines, never)] == ["validation"] * 2
+    assert [line["error"]["code"] for line in dataset.scan(tmp_path, "default", never)] == ["validation"]
+
+
+def test_pictures_and_datasets_past_the_bounds_are_refused(
+    library: Library, pool: DecodePool, shards: Path, tmp_path: Path
+) -> None:
+    dataset = source(library, pool, str(shards), {}, roots=Roots((shards,)), most_bytes=len(RED), most_items=3)
+    with pytest.raises(ArchiveLimit, match="more than 3 items"):
+        list(dataset.scan(tmp_path, "default", never))
+    with pytest.raises(Overloaded):
+        list(dataset.scan(tmp_path, "default", lambda: True))
+    line = {"name": "x", "tar": str(shards / "00000.tar"), "at": "", "offset": 0, "size": len(RED) + 1}
+    (came,) = dataset.bring(tmp_path, [line], never)
+    assert came["error"]["code"] == "image_too_large"
+    with pytest.raises(Validation):
+        Webdataset.checked(Asked("webdataset", "/etc"), Allowed(Roots((shards,))))
+    assert Webdataset.checked(Asked("webdataset", f"{shards}/../shards/*.tar"), Allowed(Roots((shards,)))) == Asked(
+        "webdataset", f"{shards}/*.tar"
+    )

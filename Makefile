@@ -1,4 +1,4 @@
-.PHONY: demo test check install lock bench
+.PHONY: demo test check install lock bench prove
 
 demo:  ## install, serve the demo gallery, show three searches; ARGS=--once ends after them
 	scripts/install
@@ -18,3 +18,6 @@ lock:  ## write requirements/ anew
 
 bench:  ## print the figures of docs/benchmarks.md
 	scripts/bench
+
+prove:  ## try to break every promise, and write docs/reliability.md
+	scripts/prove --long --write

@@ -37,11 +37,12 @@ def check_engine(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[C
     ]
 
 
-def check_store(database: Database, settings: Settings) -> list[Check]:
-    """Whether pictures are taken in: the database, the queue, the disk, the workers."""
+def check_store(database: Database, settings: Settings, faults: Sequence[str]) -> list[Check]:
+    """Whether pictures are taken in: what fails in the background, the database, the queue, the disk, the workers."""
     data_dir = settings.data_dir
     found = check_database(database, settings.max_queue)
-    return [*found, check_disk(data_dir), check_workers(data_dir, settings.workers)]
+    background = Check("background", not faults, "; ".join(faults) or "nothing fails")
+    return [background, *found, check_disk(data_dir), check_workers(data_dir, settings.workers)]
 
 
 def check_database(database: Database, most: int) -> Iterator[Check]:

@@ -12,6 +12,7 @@ Whoever searches takes an index by `use` once, and keeps that one until the answ
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.builder import Builder, Site
-from app.errors import NotFound, Overloaded, SightlineError, StartupError
+from app.errors import NotFound, Overloaded, SightlineError, StartupError, brief
 from app.meters import Meters
-from app.opened import Key, News, Open, Opener, reachable
+from app.opened import TOTALS, Key, News, Open, Opener, count, reachable
 from app.store import collections, embeddings
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
@@ -33,8 +34,9 @@ from index.factory import open_engine
 from index.live import LiveIndex, RebuildPolicy
 from index.protocol import Remote, VectorIndex
 
+log = logging.getLogger(__name__)
+
 TARGETS: tuple[Target, ...] = ("images", "texts")
-TOTALS = ("open", "vectors", "lag", "bytes", "tail", "tombstones", "building")
 UNBOUNDED = 1 << 62
 OPEN_SECONDS = 20.0  # how long a search waits for an index that another one is opening
 WAITERS = 16  # searches that wait for the same index to be opened; more are told to come again
@@ -77,6 +79,7 @@ class Indexes:
         self._busy: dict[Key, int] = {}  # being opened or closed, and how many searches wait for that
         self._dropped: set[str] = set()
         self._total = 0  # bytes of all that are open, as they were at the last look
+        self._fault: str | None = None  # of the thread that closes
         self._full = False  # whether to look at the memory now
         self._closing = False
         self._driver: Driver[Key] = Driver(database.watch(), News(database))
@@ -155,11 +158,24 @@ class Indexes:
         """Why searches cannot be answered; empty when they can."""
         with self._moved:
             ended = [key for key, one in self._open.items() if not one.follower.alive()]
-        if not self._driver.alive() or not self._keeper.is_alive():
+        if not self._driver.alive() or not self._keeper.is_alive() or not self._builder.alive():
             return ["the indexes have stopped following"]
         return [
             f"the index of {target} of {collections.name_of(label)} has stopped following" for label, target in ended
         ]
+
+    def troubles(self) -> list[str]:
+        """What goes wrong in the background while searches are answered; it is tried again by itself."""
+        with self._moved:
+            followed = [(key, one.follower) for key, one in self._open.items()]
+        found = [self._fault] if self._fault else []
+        for (label, target), follower in followed:
+            named = f"{target} of {collections.name_of(label)}"
+            if follower.error is not None:
+                found.append(f"the index of {named} does not follow its log: {brief(follower.error)}")
+            if follower.save_error is not None:
+                found.append(f"no snapshot of the index of {named}: {brief(follower.save_error)}")
+        return found + self._builder.faults()
 
     def stats(self, name: str) -> dict[Target, dict[str, object]]:
         """Kind, size and lag of each index of a collection; kind `closed` where it is not open."""
@@ -310,8 +326,13 @@ class Indexes:
                 if self._closing:
                     return
                 idle = self._too_many()
-            for key in idle:
-                self._shut(key, lambda one: one.users == 0, save=True)
+            try:
+                for key in idle:
+                    self._shut(key, lambda one: one.users == 0, save=True)
+                self._fault = None
+            except Exception as error:  # that index is gone from here; the next look takes the others
+                self._fault = f"an index was not closed as it should be: {brief(error)}"
+                log.exception("%s", self._fault)
             with self._moved:
                 self._full = False
                 self._moved.notify_all()
@@ -351,19 +372,6 @@ class Indexes:
             with self._moved:
                 del self._busy[key]
                 self._moved.notify_all()
-
-
-def count(total: dict[str, float], one: Open) -> None:
-    """Add an open index to the numbers of its kind."""
-    total["open"] += 1
-    total["vectors"] += one.index.ntotal
-    total["lag"] = max(total["lag"], one.follower.lag)
-    total["bytes"] += one.bytes()
-    if isinstance(one.index, LiveIndex) and one.site is not None:
-        facts = one.index.facts()
-        total["tail"] += facts.tail
-        total["tombstones"] += facts.tombstones
-        total["building"] += one.site.building
 
 
 def told(one: Open) -> dict[str, object]:

@@ -41,8 +41,9 @@ class Media:
         self.root = data_dir / "media"
         self.thumbnails = data_dir / "thumbnails"
         self.incoming = self.root / ".incoming"
+        self._synced: set[Path] = set()  # folders whose names were all on the disk when we looked
         with translated():
-            self.incoming.mkdir(parents=True, exist_ok=True)
+            make_folder(self.incoming)
             self.thumbnails.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
@@ -91,11 +92,27 @@ class Media:
         target = self.path(saved.sha256)
         linked = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         with translated():
-            make_folder(target.parent)
+            self._make(target.parent)
             os.link(saved.path, linked)
             linked.replace(target)
             linked.unlink(missing_ok=True)  # rename leaves both names when they are one file already
             sync_folder(target.parent)
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder so that it survives a power cut.
+
+        One that is there may have been left by a kill or a failing disk before its name was synced: a process
+        believes that of a folder's names only once it has synced the folder itself.
+        """
+        parent = folder.parent
+        if parent in self._synced and folder.is_dir():
+            return
+        if folder != self.root:
+            self._make(parent)
+        self._synced.discard(parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(parent)
+        self._synced.add(parent)
 
     def open(self, sha256: str) -> BinaryIO:
         """The picture's bytes. Raises BlobMissing when somebody has removed the file."""

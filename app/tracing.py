@@ -38,6 +38,19 @@ def configure(service: str) -> None:
     use(provider)
 
 
+@contextmanager
+def sending(service: str, *, on: bool) -> Iterator[None]:
+    """Send spans of this process inside the `with`, if `on`; those that are left, at its end."""
+    if not on:
+        yield
+        return
+    configure(service)
+    try:
+        yield
+    finally:
+        close()
+
+
 def use(provider: TracerProvider | None) -> None:
     """Send spans to this provider from now on; None sends none."""
     global _provider

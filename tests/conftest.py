@@ -22,7 +22,9 @@ from tests.servers import RunningServer
 
 MODELS = pytest.StashKey[str]()
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
-UNMEASURED = [Path(__file__).parent / name for name in ("acceptance", "docs", "bench", "app/web", "app/encoder")]
+UNMEASURED = [
+    Path(__file__).parent / name for name in ("acceptance", "prove", "docs", "bench", "app/web", "app/encoder")
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,6 +39,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if folder := config.stash.get(MODELS, None):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The proofs come first: they take longest, and wait most."""
+    items.sort(key=lambda item: "prove" not in item.path.parent.name)
 
 
 @pytest.hookimpl(wrapper=True)

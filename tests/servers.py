@@ -9,25 +9,37 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0  # a machine may be busy with others
 ADDRESS = re.compile(r"at (http://\S+)")
 
 
 class RunningServer:
-    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`)."""
+    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`).
 
-    def __init__(self, data_dir: Path, *, model: str = "colours", ready: bool = True, **settings: Any) -> None:
+    `under` is a command that it is run by, as (`strace`, `-D`, …); the server itself must stay our child.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        model: str = "colours",
+        ready: bool = True,
+        under: Sequence[str] = (),
+        **settings: Any,
+    ) -> None:
         self.data_dir = data_dir
         self.lines: list[str] = []
         chosen = {"model": model, "data_dir": data_dir, "port": 0, **settings}
         environment = {f"SIGHTLINE_{name.upper()}": str(value) for name, value in chosen.items()}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "serve"],
+            [*under, sys.executable, "-m", "app", "serve"],
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -61,7 +73,7 @@ class RunningServer:
 
         def ended() -> dict[str, Any] | None:
             job: dict[str, Any] = self.http.get(f"/v1/jobs/{id}").json()
-            return job if job["state"] not in ("queued", "running") else None
+            return job if job["state"] not in ("queued", "running", "paused") else None
 
         ended_job: dict[str, Any] = until(ended, seconds, self.output)
         return ended_job

@@ -16,15 +16,15 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.__main__",),
     ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.keys", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
-    ("app.service", "app.importer", "app.ingest"),
-    ("app.dropper",),
+    ("app.service", "app.importer", "app.ingest", "app.queries"),
+    ("app.dropper", "app.sweeper"),
     ("app.bulks",),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
     ("app.opened",),
     ("app.selection", "app.sampler", "app.agreement", "app.builder", "app.sources"),
     ("app.checks",),
     ("app.reports", "app.numbers"),
-    ("app.build",),
+    ("app.build", "app.efforts"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
     ("app.grammar",),
     ("app.filter",),
@@ -55,6 +55,7 @@ ELSEWHERE = {
     "app/decode/children.py": "tests/app/decode/test_pool.py: what a child does is seen from its pool",
     "app/encoder/cuda.py": "tests/app/encoder/test_open_clip.py, which loads torch already",
     "app/decode/warm.py": "imports alone; tests/app/decode/test_pool.py starts it",
+    "app/api/sources.py": "tests/app/api/test_ingest.py, whose server allows sources",
     "app/decode/limits.py": "frozen data",
     "app/decode/faults.py": "tests/app/decode/test_picture.py",
 }
@@ -161,7 +162,7 @@ def test_what_must_never_meet_does_not(package: str, never: tuple[str, ...]) -> 
 
 
 def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None:
-    seams = ("index.protocol", "index.types", "index.idset")
+    seams = ("index.protocol", "index.types", "index.idset", "index.errors")
     users = {
         module_of(path)
         for path in FILES
@@ -326,3 +327,21 @@ def test_the_list_of_modules_tested_elsewhere_is_not_out_of_date() -> None:
         path = ROOT / name
         assert path.is_file(), name
         assert not (ROOT / "tests" / path.relative_to(ROOT).parent / f"test_{path.name}").is_file(), name
+
+
+def test_the_product_knows_nothing_of_what_measures_and_tests_it() -> None:
+    around = {"tests", "bench", "prove", "training"}
+    wrong = [
+        where(path, node.lineno)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in around)
+        or (isinstance(node, ast.Import) and {alias.name.split(".")[0] for alias in node.names} & around)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "prove").rglob("*.py")), ids=lambda path: path.stem)
+def test_proofs_stay_small(path: Path) -> None:
+    test_modules_and_functions_stay_small(path)
+    assert docstring(path)

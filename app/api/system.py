@@ -32,17 +32,22 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request, service: ServiceDep, lanes: LanesDep, response: Response) -> dict[str, Any]:
-    """200 when searches can be answered, else 503, with what was checked; where keys are, those with one are told."""
-    reasons, checks = service.ready(), await lanes.checks.run(service.checks)
+    """200 when searches can be answered, else 503 with the reasons, and what else was checked.
+
+    `faults` tell what fails in the background meanwhile, and is tried again by itself. Where keys are, all that is told
+    to those with one.
+    """
+    reasons, faults = service.ready(), service.faults()
+    checks = await lanes.checks.run(service.checks)
     status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
+    if request.scope["grant"] is None and request.app.state.gate.keyed:
+        hidden = ["the reasons are told to those with a key"]
+        reasons, faults, checks = reasons and hidden, faults and hidden, []
     if reasons:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
-    if request.scope["grant"] is None and request.app.state.gate.keyed:
-        told = ["the reasons are told to those with a key"] if reasons else []
-        return {"status": "not ready" if reasons else "ok", "reasons": told, "checks": []}
     shown = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
-    return {"status": status, "reasons": reasons, "checks": shown}
+    return {"status": status, "reasons": reasons, "faults": faults, "checks": shown}
 
 
 @router.get("/metrics", response_class=Response)

@@ -10,6 +10,10 @@ from app.clock import seconds_since
 from app.store.rows import fetch_all, fetch_number, fetch_one
 from app.types import JobState, Status
 
+STATES = (
+    "SELECT iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state) AS shown, count(*), min(created_at)"
+    " FROM jobs GROUP BY shown"
+)
 ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
@@ -38,7 +42,7 @@ def backlog(c: apsw.Connection) -> Backlog:
     )
     jobs: dict[str, int] = dict.fromkeys((state.value for state in JobState), 0)
     ages: dict[str, float] = {state.value: 0.0 for state in JobState if state not in ENDED}
-    for state, n, oldest in fetch_all(c, "SELECT state, count(*), min(created_at) FROM jobs GROUP BY state"):
+    for state, n, oldest in fetch_all(c, STATES):
         jobs[state] = n
         if state in ages:
             ages[state] = seconds_since(oldest)

@@ -6,11 +6,9 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
@@ -184,49 +182,6 @@ def test_ctrl_c_ends_a_first_conversion(tmp_path: Path) -> None:
     assert "OpenVINO cannot run it" not in server.output()
     assert not list((data / "models" / "compiled").glob("*/card.json"))  # nobody waited for its end
     assert unlocked(data)
-
-
-def test_sigterm_ends_in_time_with_uploads_under_way_and_a_client_that_hangs(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    acknowledged: list[str] = []
-    with RunningServer(data, drain_seconds=3) as server:
-        address = urlsplit(server.url)
-        head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-
-        def uploads(first: int) -> None:
-            with httpx.Client(base_url=server.url, timeout=30, trust_env=False) as http:
-                for n in range(first, first + 10_000):
-                    try:
-                        response = http.post("/v1/images", files={"file": ("a.png", picture(seed=n))})
-                    except httpx.HTTPError:
-                        return
-                    if response.status_code in (200, 202):
-                        acknowledged.append(response.json()["id"])
-                    else:
-                        assert response.status_code == 503, response.text
-
-        with socket.create_connection((address.hostname or "", address.port or 0)) as hanging:
-            hanging.sendall(head + b"Content-Length: 1000\r\n\r\n--x\r\n")
-            job = server.bulk([(f"{n}.png", picture("blue", seed=n)) for n in range(200)])
-            threads = [threading.Thread(target=uploads, args=(10_000 * (n + 1),)) for n in range(4)]
-            for thread in threads:
-                thread.start()
-            until(lambda: len(acknowledged) > 10, 20)
-            below = descendants(server.process.pid)
-            began = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            code = server.process.wait(60)
-            took = time.monotonic() - began
-            for thread in threads:
-                thread.join(60)
-        assert code == 0, server.output()
-        assert took < 40  # 13 on a quiet machine
-        assert "Traceback" not in server.output()
-        until(lambda: not [pid for pid in below if running(pid)], 30)
-    with RunningServer(data) as server:
-        assert server.wait_job(job["id"])["done"] == 200
-        for id in acknowledged:
-            assert server.http.get(f"/v1/images/{id}/file").status_code == 200
 
 
 def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> None:

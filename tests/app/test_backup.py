@@ -7,8 +7,6 @@ import json
 import os
 import random
 import shutil
-import threading
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -234,35 +232,3 @@ def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path
     database.write(lambda c: jobs.add_source(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
         backup(tmp_path, tmp_path.with_name("kept"), quiet())
-
-
-def test_a_backup_beside_traffic_holds_all_that_was_there_before_it(library: Library, tmp_path: Path) -> None:
-    for n in range(20):
-        add(library, picture("blue", seed=n), id=f"old-{n}")
-    stop = threading.Event()
-
-    def run() -> None:
-        n = 100
-        while not stop.is_set():
-            add(library, picture("red", seed=n), id=f"new-{n}")
-            if n % 2:
-                library.delete("default", f"new-{n}")
-            n += 1
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        for _ in range(3):
-            backup(tmp_path, tmp_path.with_name("kept"), quiet())
-    finally:
-        stop.set()
-        thread.join()
-    again = tmp_path.with_name("again")
-    restore(again, tmp_path.with_name("kept"), quiet())
-    found = held(again)
-    assert {f"old-{n}" for n in range(20)} <= set(found)
-    for id, bytes in found.items():
-        number = int(id.partition("-")[2])
-        assert bytes == picture("blue" if id.startswith("old") else "red", seed=number)
-    with suppress(FileNotFoundError):
-        (again / "lock").unlink()

@@ -148,3 +148,37 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(small_disk: SmallDisk) ->
     small_disk.free()
     media.place(saved)
     assert media.intact(SHA256)
+
+
+def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believed(
+    media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A picture must not be acknowledged in a folder that a power cut would take away.
+    plain = os.fsync
+    synced: list[str] = []
+
+    def failing(descriptor: int) -> None:
+        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        if path == str(media.root / SHA256[:2]) and not synced:
+            synced.append("failed")
+            raise OSError(5, "Input/output error")
+        synced.append(path)
+        plain(descriptor)
+
+    saved = upload(media)
+    media.place(upload(media, b"other"))
+    monkeypatch.setattr(os, "fsync", failing)
+    synced.clear()
+    media.path(SHA256).parent.parent.mkdir(exist_ok=True)
+    media._synced.add(media.root)
+    with pytest.raises(Exception, match="cannot be written"):
+        media.place(saved)
+    assert media.path(SHA256).parent.is_dir()
+    media.place(saved)
+    assert synced == ["failed", str(media.path(SHA256).parent.parent), str(media.path(SHA256).parent)]
+    synced[1:] = []
+    media.place(saved)
+    assert synced == ["failed", str(media.path(SHA256).parent)]
+    other = Media(media.root.parent)  # as after a kill
+    other.place(saved)
+    assert str(media.path(SHA256).parent.parent) in synced

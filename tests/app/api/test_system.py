@@ -33,9 +33,9 @@ def test_models_say_which_are_known_and_which_is_loaded(server: RunningServer) -
 def test_health_is_ok_when_all_is_well(server: RunningServer) -> None:
     assert server.http.get("/livez").json() == {"status": "ok"}
     ready = server.http.get("/readyz").json()
-    assert (ready["status"], ready["reasons"]) == ("ok", [])
+    assert (ready["status"], ready["reasons"], ready["faults"]) == ("ok", [], [])
     assert [check["name"] for check in ready["checks"]] == [
-        *("model", "encoder", "index", "database", "queue", "disk", "workers")
+        *("model", "encoder", "index", "background", "database", "queue", "disk", "workers")
     ]
     assert all(check["ok"] for check in ready["checks"])
     assert "colours on cpu" in str(ready["checks"])

@@ -53,9 +53,8 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.state.metrics = Metrics(service)
     app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
-    app.include_router(
-        system.router
-    )  # looked through in this order at every request, so what is asked most comes first
+    # They are looked through in this order at every request: what is asked most comes first.
+    app.include_router(system.router)
     app.include_router(search.router)
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
     app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)

@@ -152,10 +152,11 @@ async def _ask(order: dict[str, Any]) -> None:
 
 def main() -> None:
     """Do what standard input orders; the counts as JSON on standard output."""
-    os.nice(5)  # such a crowd is on other machines, and does not take processors from the server
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     order = json.load(sys.stdin)
+    if "kinds" in order:
+        os.nice(5)  # such a crowd is on other machines, and does not take processors from the server
     uvloop.run(_ask(order) if "queries" in order else _hold(order))
 
 

@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     max_metadata_depth: int = Field(8, ge=1, description="Deepest nesting of metadata.")
     max_k: int = Field(1_000, ge=1, description="Most hits of one search.")
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
+    max_queue_bytes: int = Field(
+        256 * GIB, ge=1, description="Most bytes of pictures that may wait; more are refused with 429."
+    )
+    job_days: float = Field(30.0, ge=0, description="Days that a job is remembered after its end; 0 is for ever.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
     index_memory: int = Field(

@@ -137,13 +137,13 @@ def died(server: RunningServer) -> None:
 
 def migrated(folder: Path, n: int) -> list[str]:
     """Kill a migration from one of the former schemas at its nth write, then migrate; returns what is wrong then."""
-    steps = sorted((file.name, file.read_text("utf-8")) for file in resources.files("app.store.sql").iterdir())
-    steps = [step for step in steps if step[0].endswith(".sql")]
+    files = [file for file in resources.files("app.store.sql").iterdir() if file.name.endswith(".sql")]
+    steps = sorted((int(file.name[:4]), file.read_text("utf-8")) for file in files)
     former = 1 + n % (len(steps) - 1)
     path = folder / f"former-{n}.db"
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "WAL")
-    for number, (_, script) in enumerate(steps[:former], 1):
+    for number, script in steps[:former]:
         connection.execute(script)
         connection.pragma("user_version", number)
     for number in range(50):
@@ -158,7 +158,7 @@ def migrated(folder: Path, n: int) -> list[str]:
     wrong = [] if ended.returncode in (-9, 137) else [f"was not killed: {ended.returncode} {ended.stderr[-200:]}"]
     subprocess.run(command, check=True)
     connection = apsw.Connection(str(path))
-    if connection.pragma("user_version") != len(steps) or connection.pragma("integrity_check") != "ok":
+    if connection.pragma("user_version") != steps[-1][0] or connection.pragma("integrity_check") != "ok":
         wrong.append(f"schema {connection.pragma('user_version')}, {connection.pragma('integrity_check')}")
     if next(iter(connection.execute("SELECT count(*) FROM texts")))[0] != 50:
         wrong.append("lost rows")

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, system, texts
+from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, sources, system, texts
 from app.api.door import Doors
 from app.api.gate import Gate, confirmed
 from app.api.metrics import Metrics
@@ -53,7 +53,7 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.state.metrics = Metrics(service)
     app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
-    # They are looked through in this order at every request: what is asked most comes first.
+    # Looked through in this order at every request, so what is asked most comes first.
     app.include_router(system.router)
     app.include_router(search.router)
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
@@ -62,7 +62,7 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
     app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
-    for module in (images, jobs, demo, texts, collections, session):
+    for module in (images, jobs, sources, demo, texts, collections, session):
         app.include_router(module.router)
     add_page(app)
     errors.install(app)

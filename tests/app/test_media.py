@@ -154,7 +154,8 @@ def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believe
     media: Media, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A picture must not be acknowledged in a folder that a power cut would take away.
-    plain, synced = os.fsync, []
+    plain = os.fsync
+    synced: list[str] = []
 
     def failing(descriptor: int) -> None:
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from prove.__main__ import run_all
 from prove.promise import Outcome, Promise, Scale, all_proofs, proof
 
 PROOFS = all_proofs()
+ELSEWHERE = {"roles": "tests/app/api/test_rights.py goes through its matrix"}
 
 
 def test_the_pages_say_what_was_kept() -> None:
@@ -55,3 +58,11 @@ def test_a_promise_that_does_not_hold_is_told(
     assert not run_all([good, bad], Scale.SHORT, False)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines] == [["1", "good", "ok"], ["1", "good", "ok"], ["2", "bad", "FAILED"]]
+
+
+def test_every_proof_is_run_by_the_tests() -> None:
+    run: list[str] = []
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        module = importlib.import_module(f"tests.prove.{path.stem}")
+        run += getattr(module, "NAMES", ())
+    assert sorted(run) == sorted({each.promise.name for each in PROOFS} - set(ELSEWHERE))

@@ -100,19 +100,33 @@ def ingest(
 @click.option("-k", default=10, show_default=True, help="How many hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
 @click.option("--filter", "only", help="Only what this lets through, as JSON.")
+@click.option(
+    "--batch", metavar="FILE", help="Search by each line of it (`-`: stdin); answers are a line of JSON each."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @options("server", "key", "key_file", "collection")
 def search(
-    words: tuple[str, ...], image: Path | None, k: int, target: str, only: str | None, as_json: bool, **given: Any
+    words: tuple[str, ...],
+    image: Path | None,
+    k: int,
+    target: str,
+    only: str | None,
+    batch: str | None,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Search a running server by words, or by a picture.
 
     Words after a minus are turned away from: "beach -people", in quotes because of the minus.
     """
+    from app.queries import print_answers
     from app.show import show_hits
 
-    if bool(words) == (image is not None):
-        raise click.UsageError("give either words or --image")
+    if sum((bool(words), image is not None, batch is not None)) != 1:
+        raise click.UsageError("give either words, --image or --batch")
+    if batch is not None:
+        with connected(given) as client:
+            sys.exit(print_answers(client, batch, k, target, only))
     with connected(given) as client:
         if image:
             found = client.search_picture(image, k, target, only)
@@ -166,6 +180,50 @@ def status(as_json: bool, **given: Any) -> None:
     else:
         show_status(ready, stats, Console())
     sys.exit(1 if ready["reasons"] else 0)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@options("server", "key", "key_file", "collection")
+def jobs(as_json: bool, **given: Any) -> None:
+    """The newest jobs of a running server."""
+    from app.show import show_jobs
+
+    with connected(given) as client:
+        found = client.jobs()
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        show_jobs(found, Console())
+
+
+@main.command()
+@click.argument("id")
+@click.option("--pause", "action", flag_value="pause", help="Begin nothing more of it.")
+@click.option("--resume", "action", flag_value="resume", help="Go on with it.")
+@click.option("--cancel", "action", flag_value="cancel", help="End it; what is ready stays.")
+@click.option("--retry", "action", flag_value="retry", help="Take up what failed once more.")
+@click.option("--failed", is_flag=True, help="Show the items that failed; of a report, only those.")
+@click.option(
+    "--report", type=click.File("wb", lazy=True), help="Write what became of each item, a JSON object a line."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
+@options("server", "key", "key_file")
+def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
+    """Show a job of a running server; pause, resume or cancel it, or retry what failed of it."""
+    from app.show import show_failed, show_jobs
+
+    with connected(given) as client:
+        told = client.steer(id, action) if action else client.job(id)
+        if report is not None:
+            for part in client.report(id, "failed" if failed else None):
+                report.write(part)
+        elif as_json:
+            click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        else:
+            show_jobs([told], Console())
+            if failed:
+                show_failed(client.failed_items(id), told["failed"], Console())
 
 
 @main.group(invoke_without_command=True)

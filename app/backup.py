@@ -26,7 +26,7 @@ from rich.progress import track
 from app import __version__
 from app.clock import now
 from app.errors import StartupError, translated
-from app.gathering import FOLDER
+from app.gathering import SCRATCH
 from app.media import Media, discard, make_folder, sync_folder
 from app.owner import DataLock
 from app.store import copies
@@ -154,7 +154,7 @@ def copy_uploads(media: Media, target: Path, uploads: Iterable[tuple[str, int, b
         path = media.upload(job, n)
         try:
             for each in plain_files(path) if path.is_dir() else [path]:
-                if FOLDER not in each.relative_to(path.parent).parts:  # what is fetched is fetched again
+                if not SCRATCH & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again
                     place(each, target / each.relative_to(path.parent))
         except FileNotFoundError:
             if needed:

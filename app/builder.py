@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.build import Order
+from app.errors import brief
 from app.process import importing
 from app.types import Target
 from index import snapshot
@@ -71,6 +72,7 @@ class Builder:
         self._poll = poll
         self._retry = retry
         self._sites: list[Site] = []
+        self._faults: dict[str, str] = {}  # by the name of what is not looked after
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="builder", daemon=True)
@@ -92,6 +94,16 @@ class Builder:
         if busy and threading.current_thread() is not self._thread:
             site.over.wait()
 
+    def alive(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
+    def faults(self) -> list[str]:
+        """What it tries in vain at present, other than to build."""
+        with self._lock:
+            looked_after = {site.config.name for site in self._sites}
+        return [fault for name, fault in list(self._faults.items()) if name in looked_after]
+
     def close(self) -> None:
         """Give up what is being built and end. May be called again."""
         self._closing.set()
@@ -110,10 +122,14 @@ class Builder:
                     return
                 try:
                     self._look_after(site)
+                    self._faults.pop(site.config.name, None)
                 except IndexClosed:
                     continue
-                except Exception:  # nothing may end this thread
+                except Exception as error:  # nothing may end this thread
                     log.exception("the base of %s is not looked after", site.config.name)
+                    self._faults[site.config.name] = (
+                        f"the base of {site.config.name} is not looked after: {brief(error)}"
+                    )
 
     def _look_after(self, site: Site) -> None:
         base = site.index.base

@@ -85,7 +85,25 @@ class Client:
 
     def job(self, id: str) -> dict[str, Any]:
         """A Job."""
-        return self._call("GET", f"/v1/jobs/{id}")
+        return self._call("GET", f"/v1/jobs/{quote(id, safe='')}")
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The newest Jobs."""
+        found: list[dict[str, Any]] = self._call("GET", "/v1/jobs", params=self._collection)["jobs"]
+        return found
+
+    def steer(self, id: str, action: str) -> dict[str, Any]:
+        """Pause, resume, cancel or retry a Job."""
+        return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", timeout=UPLOAD_SECONDS)
+
+    def report(self, id: str, status: str | None) -> Iterator[bytes]:
+        """What became of every item of a job, or of those of this status, as lines of JSON."""
+        params = {"format": "ndjson", **({} if status is None else {"status": status})}
+        with self._told(), self._http.stream("GET", f"/v1/jobs/{quote(id, safe='')}/items", params=params) as response:
+            if response.is_error:
+                response.read()
+                raise ServerError(refusal(response))
+            yield from response.iter_bytes()
 
     def failed_items(self, id: str) -> Iterator[dict[str, Any]]:
         """The items of a job that failed."""
@@ -114,6 +132,14 @@ class Client:
                 files={"file": (sendable(path.name), file)},
                 data={"k": str(k), "target": target, **only, **self._collection},
             )
+
+    def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Up to 100 searches in one call; for each its answer, or `{"error"}`."""
+        body = {"searches": list(searches)}
+        path = "/v1/search/batch"
+        answered = self._call("POST", path, json=body, params=self._collection, timeout=UPLOAD_SECONDS)
+        found: list[dict[str, Any]] = answered["answers"]
+        return found
 
     def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
         """Delete the pictures that `filter` lets through, or say in a dry run which they are."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from app.errors import SightlineError, Validation, translated
+from app.errors import Validation, brief, translated
 from app.library import Library
 from app.store import collections, dropping
 from app.types import DEFAULT_COLLECTION
@@ -37,6 +37,7 @@ class Dropper:
         self._asked = True  # whether to look for what is going; a kill may have left some
         self._closing = False
         self._sweeping: set[str] = set()
+        self.fault: str | None = None  # why it does not get on; it goes on trying
         self._thread = threading.Thread(target=self._run, name="dropper", daemon=True)
 
     def start(self) -> None:
@@ -79,8 +80,10 @@ class Dropper:
                 for label in self._library.database.read(dropping.going):
                     self._sweep(label)
                 self._tidy()
-            except (SightlineError, OSError) as error:  # a full disk, say: nobody sees what is left meanwhile
-                log.warning("dropped collections are not swept away yet: %s", error)
+                self.fault = None
+            except Exception as error:  # a full disk, say: nobody sees what is left meanwhile
+                self.fault = f"dropped collections are not swept away yet: {brief(error)}"
+                log.warning("%s", self.fault, exc_info=True)
                 with self._moved:
                     self._moved.wait_for(lambda: self._closing, RETRY_SECONDS)
                     self._asked = True

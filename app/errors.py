@@ -6,6 +6,7 @@
     ├── NotFound                   404 not_found
     │   └── BlobMissing            410 blob_missing
     ├── IdConflict                 409 id_conflict
+    ├── KeyReused                  409 idempotency_key_reused
     ├── Rejected                   a picture or an archive that cannot be taken
     │   ├── ImageTooLarge          422 image_too_large
     │   ├── ImageCorrupt           422 image_corrupt
@@ -16,6 +17,7 @@
     │   └── UrlUnreachable         422 url_unreachable
     ├── PayloadTooLarge            413 payload_too_large
     ├── Busy                       try again later
+    │   ├── InProgress             409 in_progress
     │   ├── QueueFull              429 queue_full
     │   ├── Overloaded             503 overloaded
     │   ├── ReadOnly               503 read_only
@@ -81,6 +83,12 @@ class IdConflict(SightlineError):
     code, status, title = "id_conflict", 409, "Id already used"
 
 
+class KeyReused(SightlineError):
+    """An Idempotency-Key came with another request before."""
+
+    code, status, title = "idempotency_key_reused", 409, "Idempotency-Key already used"
+
+
 class Rejected(SightlineError):
     """A picture or an archive that can never be taken as it is."""
 
@@ -140,6 +148,12 @@ class Busy(SightlineError):
     retry_after = 1
 
 
+class InProgress(Busy):
+    """The first request of an Idempotency-Key has no answer yet."""
+
+    code, status, title = "in_progress", 409, "Still under way"
+
+
 class QueueFull(Busy):
     """The backlog of unprocessed pictures is at its bound."""
 
@@ -193,3 +207,8 @@ def translated() -> Iterator[None]:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
             raise Overloaded("out of file handles or memory; try again") from error
         raise
+
+
+def brief(error: BaseException) -> str:
+    """What may be shown of any error: the words of ours, and no more than the kind of another's."""
+    return error.detail if isinstance(error, SightlineError) else type(error).__name__

@@ -14,6 +14,7 @@ from app.sources.kind import Asked, Kind, Line, Stopping, Tools
 from app.sources.kinds import opened
 
 FOLDER = "fetched"
+SCRATCH = {FOLDER, "window"}  # folders whose files come again
 MANIFEST = "manifest.jsonl"
 BLOCK = 1 << 20
 

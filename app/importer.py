@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ import apsw
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.description import Description
-from app.errors import ArchiveCorrupt, Rejected, SightlineError, Validation, translated
+from app.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, translated
 from app.gathering import Gathering, count, has_manifest, lines
 from app.library import Library
 from app.media import Saved, discard
@@ -52,6 +52,10 @@ class Member:
     given: tuple[str, bytes] | None = None  # the space and the vector that it came with
 
 
+class Unsure(Exception):
+    """An upload brought its decoder down, and others do not."""
+
+
 class Importer:
     """Runs in a thread of its own beside the worker's batches."""
 
@@ -77,7 +81,7 @@ class Importer:
         self._changed = self._database.watch()
 
     def run(self, owner: str, stopping: threading.Event) -> None:
-        """Take in uploads, oldest first, until `stopping`."""
+        """Take in uploads, those of each job in fair turns, until `stopping`."""
         while not stopping.is_set():
             try:
                 seen = self._changed()
@@ -94,14 +98,15 @@ class Importer:
 
     def _take_in(self, owner: str, source: Source, stopping: threading.Event) -> None:
         try:
-            if source.attempts > self._attempts:
-                raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
             with ExitStack() as stack:
                 kind = self._gathering.open(asked_of(source)) if source.origin else None
                 if kind is not None:
                     stack.callback(kind.close)
                 if self._take_all(owner, source, kind, stopping):
                     self._finish(owner, source, None)
+        except Unsure as error:
+            log.warning("upload %s-%d cannot be expanded: %s", source.job_id, source.n, error)
+            self._database.write(lambda c: jobs.release_source(c, owner, source, counted=True))
         except SightlineError as error:
             if error.retryable:  # a full disk, say: the upload stays, and is tried again
                 self._give_back(owner, source)
@@ -114,21 +119,28 @@ class Importer:
             self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
 
     def _take_all(self, owner: str, source: Source, kind: Kind | None, stopping: threading.Event) -> bool:
-        """Take in what is left of a source, chunk by chunk; False when it is given back or no longer ours."""
+        """Take in what is left of a source, chunk by chunk; False when it is given back or no longer ours.
+
+        After an attempt that failed, the members of a chunk are taken in one by one: the one that kills us is given up.
+        """
         folder = self._folder(source, kind, stopping)
         done, position = source.imported, source.position
         rest = lines(folder, position)
         if done and not position:  # begun before there were positions
             position = next(islice(rest, done - 1, None), ({}, 0))[1]
         pending = count(folder, position)
-        while part := list(islice(rest, CHUNK)):
+        suspect = done + CHUNK if source.attempts > 1 else done
+        while part := list(islice(rest, 1 if done < suspect else CHUNK)):
             position = part[-1][1]
-            chunk = self._members(folder, kind, [line for line, _ in part], stopping)
+            if done == source.imported and source.attempts > self._attempts:
+                chunk = [self._given_up(part[0][0])]
+            else:
+                chunk = self._members(folder, kind, [line for line, _ in part], stopping)
             done, pending = done + len(chunk), pending - len(chunk)
-            if not self._commit(owner, source, chunk, (done, pending, position)):
+            if not self._commit(owner, source, chunk, (done, pending, position), careful=done < suspect):
                 self._forget(source)
                 return False
-            if stopping.is_set() and pending > 0:
+            if pending > 0 and (stopping.is_set() or self._gives_way(source)):
                 self._give_back(owner, source)
                 return False
             self._gathering.done(folder)
@@ -141,6 +153,7 @@ class Importer:
             with translated():
                 upload.mkdir(exist_ok=True)
             if not has_manifest(upload):
+                self._bounded(source)
                 self._gathering.scan(kind, upload, source.collection, stopping.is_set)
             return upload
         if source.kind == "folder":
@@ -148,13 +161,31 @@ class Importer:
         members = upload.with_name(upload.name + ".members")
         if not has_manifest(members):
             discard(members)
+            self._bounded(source)
             with translated():
                 members.mkdir()
-            try:
-                self._pool.expand(upload, members, self._limits, self._seconds).result()
-            except CancelledError:
-                raise ArchiveCorrupt("the archive was not read to its end") from None
+            self._expand(upload, members, stopping)
         return members
+
+    def _bounded(self, source: Source) -> None:
+        if source.attempts > self._attempts:
+            raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
+
+    def _expand(self, upload: Path, members: Path, stopping: threading.Event) -> None:
+        expanding = self._pool.expand(upload, members, self._limits, self._seconds)
+        while not wait([expanding], POLL_SECONDS).done:
+            if stopping.is_set():
+                expanding.cancel()
+                raise Overloaded("the worker is stopping")
+        try:
+            expanding.result()
+        except CancelledError:
+            raise ArchiveCorrupt("the archive was not read to its end") from None
+        except Overloaded as error:
+            if stopping.is_set():
+                raise
+            self._pool.prewarm()  # raises if it is the children that cannot be started
+            raise Unsure(error.detail) from None
 
     def _members(
         self, folder: Path, kind: Kind | None, part: list[dict[str, Any]], stopping: threading.Event
@@ -181,7 +212,17 @@ class Importer:
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
-    def _commit(self, owner: str, source: Source, chunk: list[Member], far: tuple[int, int, int]) -> bool:
+    def _given_up(self, line: dict[str, Any]) -> Member:
+        """A member that is not looked at any more."""
+        reason = f"the worker died {self._attempts} times while it took this in"
+        return Member(str(line["name"]), error=ItemError("image_corrupt", reason))
+
+    def _gives_way(self, source: Source) -> bool:
+        return self._database.read(lambda c: jobs.gives_way(c, source))
+
+    def _commit(
+        self, owner: str, source: Source, chunk: list[Member], far: tuple[int, int, int], *, careful: bool
+    ) -> bool:
         """Take the members in, and note how far that is; False when the source is no longer ours."""
 
         def work(c: apsw.Connection) -> bool:
@@ -189,7 +230,7 @@ class Importer:
                 return False
             for member in chunk:
                 self._insert(c, source, member)
-            jobs.progress(c, source, *far)
+            jobs.progress(c, source, *far, careful=careful)
             return True
 
         return self._database.write(work)

@@ -12,6 +12,7 @@ Whoever searches takes an index by `use` once, and keeps that one until the answ
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.builder import Builder, Site
-from app.errors import NotFound, Overloaded, SightlineError, StartupError
+from app.errors import NotFound, Overloaded, SightlineError, StartupError, brief
 from app.opened import Key, News, Open, Opener, reachable
 from app.store import collections, embeddings
 from app.store.database import Database
@@ -31,6 +32,8 @@ from index.errors import BaseDamaged
 from index.factory import open_engine
 from index.live import LiveIndex, RebuildPolicy
 from index.protocol import Remote, VectorIndex
+
+log = logging.getLogger(__name__)
 
 TARGETS: tuple[Target, ...] = ("images", "texts")
 UNBOUNDED = 1 << 62
@@ -74,6 +77,7 @@ class Indexes:
         self._busy: dict[Key, int] = {}  # being opened or closed, and how many searches wait for that
         self._dropped: set[str] = set()
         self._total = 0  # bytes of all that are open, as they were at the last look
+        self._fault: str | None = None  # of the thread that closes
         self._full = False  # whether to look at the memory now
         self._closing = False
         self._driver: Driver[Key] = Driver(database.watch(), News(database))
@@ -152,11 +156,24 @@ class Indexes:
         """Why searches cannot be answered; empty when they can."""
         with self._moved:
             ended = [key for key, one in self._open.items() if not one.follower.alive()]
-        if not self._driver.alive() or not self._keeper.is_alive():
+        if not self._driver.alive() or not self._keeper.is_alive() or not self._builder.alive():
             return ["the indexes have stopped following"]
         return [
             f"the index of {target} of {collections.name_of(label)} has stopped following" for label, target in ended
         ]
+
+    def troubles(self) -> list[str]:
+        """What goes wrong in the background while searches are answered; it is tried again by itself."""
+        with self._moved:
+            followed = [(key, one.follower) for key, one in self._open.items()]
+        found = [self._fault] if self._fault else []
+        for (label, target), follower in followed:
+            named = f"{target} of {collections.name_of(label)}"
+            if follower.error is not None:
+                found.append(f"the index of {named} does not follow its log: {brief(follower.error)}")
+            if follower.save_error is not None:
+                found.append(f"no snapshot of the index of {named}: {brief(follower.save_error)}")
+        return found + self._builder.faults()
 
     def stats(self, name: str) -> dict[Target, dict[str, object]]:
         """Kind, size and lag of each index of a collection; kind `closed` where it is not open."""
@@ -297,8 +314,13 @@ class Indexes:
                 if self._closing:
                     return
                 idle = self._too_many()
-            for key in idle:
-                self._shut(key, lambda one: one.users == 0, save=True)
+            try:
+                for key in idle:
+                    self._shut(key, lambda one: one.users == 0, save=True)
+                self._fault = None
+            except Exception as error:  # that index is gone from here; the next look takes the others
+                self._fault = f"an index was not closed as it should be: {brief(error)}"
+                log.exception("%s", self._fault)
             with self._moved:
                 self._full = False
                 self._moved.notify_all()

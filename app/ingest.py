@@ -24,6 +24,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 BULK_FILES = 500
 BULK_BYTES = 64 << 20
 POLL_SECONDS = 0.25
+OPEN = ("queued", "running", "paused")
 SHOWN = 50  # failures in the table
 SOURCE = re.compile(r"[a-z][a-z0-9-]*:")
 
@@ -105,14 +106,14 @@ def follow(client: Client, begin: Iterable[tuple[Callable[[], dict[str, Any]], i
         bar = progress.add_task("loading", total=None, rate="")
         began = time.monotonic()
         waiting = list(begin)
-        while waiting or any(job["state"] in ("queued", "running") for job in open_jobs.values()):
+        while waiting or any(job["state"] in OPEN for job in open_jobs.values()):
             if waiting:
                 job = waiting.pop(0)[0]()
                 open_jobs[job["id"]] = job
             else:
                 time.sleep(POLL_SECONDS)
             for id, job in open_jobs.items():
-                if job["state"] in ("queued", "running"):
+                if job["state"] in OPEN:
                     open_jobs[id] = client.job(id)
             gone = sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
             total = sum(job["total"] for job in open_jobs.values()) + sum(count for _, count in waiting)
@@ -132,13 +133,18 @@ def show(report: Report, console: Console) -> None:
     console.print(f"{report.done} loaded, {report.duplicates} already there, {report.failed} failed")
     if not report.failures:
         return
-    table = Table("item", "code", "why")
-    for item in report.failures:
-        error = item["error"] or {"code": "", "detail": ""}
-        table.add_row(plain(item["name"]), error["code"], plain(error["detail"]))
-    console.print(table)
+    console.print(failures(report.failures))
     if report.failed > len(report.failures):
         console.print(f"and {report.failed - len(report.failures)} more")
+
+
+def failures(items: Iterable[dict[str, Any]]) -> Table:
+    """Items that failed, and why."""
+    table = Table("item", "code", "why")
+    for item in items:
+        error = item["error"] or {"code": "", "detail": ""}
+        table.add_row(plain(item["name"]), error["code"], plain(error["detail"]))
+    return table
 
 
 def plain(text: str) -> str:

@@ -8,7 +8,6 @@ delete from taking the file of an upload that comes at the same moment.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,30 +20,34 @@ from app.description import Bounds, Description, check, check_id, check_metadata
 from app.errors import BlobMissing, NotFound, QueueFull
 from app.filter import Filter
 from app.media import Media, Saved, discard, older
-from app.store import collections, embeddings, filters, images, jobs, texts
+from app.store import collections, embeddings, filters, images, jobs, texts, waiting
 from app.store.collections import Collection
 from app.store.database import Database
-from app.store.images import Added
+from app.store.images import Added as Added
 from app.types import Contents, Image, ItemError, Metadata, NewImage, Text
 
 DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
 EXAMPLES = 5  # pictures shown of those that would be deleted
-COUNT_SECONDS = 0.5  # how old the count of waiting pictures may be
 
 
 class Library:
     """Pictures, texts and collections of one data directory. (`app.bulks`: its jobs.)"""
 
     def __init__(
-        self, database: Database, media: Media, limits: PictureLimits, max_queue: int, bounds: Bounds | None = None
+        self,
+        database: Database,
+        media: Media,
+        limits: PictureLimits,
+        max_queue: int,
+        bounds: Bounds | None = None,
+        max_queue_bytes: int = 1 << 62,
     ) -> None:
         self.database = database
         self.media = media
         self.limits = limits
         self.max_queue = max_queue
         self.bounds = bounds or Bounds()
-        self._counted_at = float("-inf")
-        self._waiting = 0
+        self.max_queue_bytes = max_queue_bytes
 
     def incoming(self) -> Path:
         """A new, empty folder for the files of one request; `discard` it when that is answered."""
@@ -54,15 +57,30 @@ class Library:
         """Remove a folder of `incoming`, and what was not taken in."""
         discard(folder)
 
-    def add(self, collection: str, path: Path, said: Description, replace: bool = False) -> Added:
+    def add(
+        self,
+        collection: str,
+        path: Path,
+        said: Description,
+        replace: bool = False,
+        note: Callable[[apsw.Connection, Added], None] | None = None,
+    ) -> Added:
         """Take the picture at `path` (a file of an incoming folder). Returns once it cannot be lost.
 
-        Raises Rejected when its header is not a picture's we take, IdConflict, QueueFull, StorageFull.
+        `note` is called in the same transaction. Raises Rejected when its header is not a picture's we take,
+        IdConflict, QueueFull, StorageFull.
         """
         self.require_room()
         saved = self.media.save(path)
         new = self.describe(saved, said)
-        added = self.database.write(lambda c: self.insert(c, collection, saved, new, None, replace))
+
+        def work(c: apsw.Connection) -> Added:
+            added = self.insert(c, collection, saved, new, None, replace)
+            if note is not None:
+                note(c, added)
+            return added
+
+        added = self.database.write(work)
         if added.replaced_sha256:
             self._drop_file(added.replaced_sha256)
         return added
@@ -199,10 +217,26 @@ class Library:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
         return self.database.write(lambda c: contents(c, collections.make(c, name, description)))
 
+    def describe_collection(self, name: str, description: str) -> Contents:
+        """Change what is said of a collection."""
+
+        def work(c: apsw.Connection) -> Contents:
+            changed = collections.describe(c, name, description)
+            if changed is None:
+                raise NotFound(f"there is no collection {name!r}")
+            return contents(c, changed)
+
+        return self.database.write(work)
+
     def put_texts(
-        self, collection: str, space: str, items: Sequence[tuple[str | None, str, Metadata]], vectors: Sequence[bytes]
+        self,
+        collection: str,
+        space: str,
+        items: Sequence[tuple[str | None, str, Metadata]],
+        vectors: Sequence[bytes],
+        note: Callable[[apsw.Connection, list[Text]], None] | None = None,
     ) -> tuple[list[Text], int]:
-        """Store texts with their vectors; returns them and the last log number."""
+        """Store texts with their vectors; returns them and the last log number. `note` shares the transaction."""
         for id, text, metadata in items:
             check_text("text", text, len(text))
             check_metadata(metadata, self.bounds)
@@ -218,6 +252,8 @@ class Library:
                 row = texts.put(c, collection, id or text_id(text), text, metadata)
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
+            if note is not None:
+                note(c, stored)
             return stored, seq
 
         return self.database.write(work)
@@ -228,6 +264,15 @@ class Library:
         if text is None:
             raise NotFound(f"there is no text {id!r} in {collection!r}")
         return text
+
+    def page_of_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
+        """Up to `limit` texts, newest first, with keys below `before`."""
+
+        def work(c: apsw.Connection) -> list[Text]:
+            require_collection(c, collection)
+            return texts.page(c, collection, limit, before)
+
+        return self.database.read(work)
 
     def delete_text(self, collection: str, id: str) -> None:
         """Remove a text: no search that begins after this returns finds it."""
@@ -242,12 +287,12 @@ class Library:
         self.database.write(work)
 
     def require_room(self) -> None:
-        """Raise QueueFull when too many pictures wait."""
-        if time.monotonic() - self._counted_at > COUNT_SECONDS:
-            self._waiting = self.database.read(images.waiting)
-            self._counted_at = time.monotonic()
-        if self._waiting >= self.max_queue:
-            raise QueueFull(f"{self._waiting} pictures are waiting already; try again later")
+        """Raise QueueFull when too many pictures wait, or too many bytes; uploads that are not taken in yet count."""
+        items, size = self.database.read(waiting.load)
+        if items >= self.max_queue:
+            raise QueueFull(f"{items} pictures are waiting already; try again later")
+        if size >= self.max_queue_bytes:
+            raise QueueFull(f"{size >> 20} MiB of pictures are waiting already; try again later")
 
     def sweep(self, grace: float, stopping: Callable[[], bool]) -> int:
         """Remove files that no row uses, and thumbnails of none: a kill before a commit leaves them.

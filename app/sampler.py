@@ -22,7 +22,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from app.clock import now
+from app.efforts import Efforts
+from app.errors import brief
 from app.types import Target
+from index.errors import IndexClosed
 from index.protocol import Adjustable, SearchParams, VectorIndex
 from index.types import Embeddings, Ids, Scores
 
@@ -120,13 +123,27 @@ class Sampler:
         self._busy = busy
         self._lock = threading.Lock()  # of the tracks
         self._tracks: dict[Key, Track] = {}
+        self._efforts: Efforts | None = None
         self._closing = threading.Event()
         self._noted = threading.Event()
+        self.fault: str | None = None  # why nothing is measured; it goes on trying
         self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
     def start(self) -> None:
         """Begin to measure. Once only."""
         self._thread.start()
+
+    def resume(self, efforts: Efforts) -> None:
+        """Begin with these efforts, and keep there what is found."""
+        self._efforts = efforts
+
+    def forget(self, collection: str) -> None:
+        """Keep nothing of a collection that was dropped: one of the same name begins anew."""
+        with self._lock:
+            for key in [key for key in self._tracks if key[0] == collection]:
+                del self._tracks[key]
+        if self._efforts is not None:
+            self._efforts.forget(collection)
 
     def close(self) -> None:
         """Stop; what is being measured is finished."""
@@ -146,6 +163,8 @@ class Sampler:
         with self._lock:
             track = self._tracks.get(key)
             if track is None:
+                if (kept := self._efforts.get(*key) if self._efforts else None) is not None:
+                    index.set_effort(kept)
                 track = self._tracks[key] = Track(weakref.ref(index), effort=index.effort)
             elif track.index() is not index:  # opened again, or built anew
                 track.index = weakref.ref(index)
@@ -194,8 +213,23 @@ class Sampler:
         if index.effort != track.effort:  # it may be at its limit
             with self._lock:
                 track.changed(index.effort)
+            if self._efforts is not None:
+                self._efforts.put(*key, index.effort)
             log.info("effort of %s/%s is %d: recall@10 was %.4f over %d queries", *key, index.effort, at_10, n)
         return True
+
+    def try_step(self) -> bool:
+        """Like `step`; what it raises is kept as `fault`, and there is more to do."""
+        try:
+            more = self.step()
+        except IndexClosed:  # meanwhile
+            return True
+        except Exception as error:  # searches are not concerned
+            self.fault = f"recall is not measured: {brief(error)}"
+            log.warning("%s", self.fault, exc_info=True)
+            return True
+        self.fault = None
+        return more
 
     def _run(self) -> None:
         lower_priority()
@@ -207,12 +241,7 @@ class Sampler:
                 return
             began = time.perf_counter()
             self._noted.clear()
-            try:
-                more = self.step()
-            except Exception:  # its index was closed meanwhile, say; searches are not concerned
-                log.info("recall could not be measured", exc_info=True)
-                more = True
-            if more:
+            if self.try_step():
                 self._noted.set()
             self._closing.wait(pause_after(time.perf_counter() - began))
 

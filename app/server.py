@@ -25,9 +25,12 @@ from app.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
+BACKLOG = 16_384  # connections not yet accepted; the system's own bound (net.core.somaxconn, 4096) is the lower one
 WATCH_SECONDS = 0.2
 SPARE_FILES = 512  # for everything that is no connection
+# Python lets a thread go on for 5 ms before another may. With dozens of searches under way the event loop would wait
+# that long dozens of times at each of its steps.
+SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
@@ -49,6 +52,7 @@ def serve(settings: Settings) -> None:
         ):
             require_keys(service, listener)
             open_files(settings.max_connections)
+            sys.setswitchinterval(SWITCH_SECONDS)
             runner.run(_serve(service, listener))
     finally:
         service.close()
@@ -101,6 +105,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         uvicorn.Config(
             create_app(service, alone=on_loopback(listener)),
             http=protocol_of(settings),
+            backlog=BACKLOG,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -21,12 +21,20 @@ from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
 from app.dropper import Dropper
+from app.efforts import Efforts
 from app.encoder.batcher import Batcher
 from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
+from app.errors import (
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+    SightlineError,
+    StartupError,
+    Validation,
+)
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
 from app.folders import Roots
@@ -35,22 +43,23 @@ from app.indexes import TARGETS, Indexes, engine_at
 from app.library import Library
 from app.media import Media, make_folder
 from app.meters import Meters
-from app.owner import DataLock
+from app.owner import DataLock, dead
+from app.repeats import Repeats
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
 from app.sources.bucket import open_buckets, open_objects
 from app.sources.clip_retrieval import other_space
 from app.sources.kind import Allowed, Tools
-from app.store import collections, embeddings, images, jobs, leases, steering, texts
+from app.store import collections, embeddings, images, leases, texts
 from app.store.database import Database
+from app.sweeper import Sweeper
 from app.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 
 log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
 ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
-SWEEP_GRACE = 3600.0
 UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
 DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
@@ -69,7 +78,7 @@ def open_library(settings: Settings) -> Library:
         )
     database = Database(file)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
-    return Library(database, media, picture_limits(settings), settings.max_queue, bounds)
+    return Library(database, media, picture_limits(settings), settings.max_queue, bounds, settings.max_queue_bytes)
 
 
 def lock(settings: Settings) -> DataLock:
@@ -165,24 +174,27 @@ class Service:
             raise
         self.database = self.library.database
         self.bulks = Bulks(self.library)
+        self.repeats = Repeats(self.database)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
         self.meters = Meters()
         self.sampler = Sampler(settings.recall_target, self._busy)
         self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
-        self._sweeping = threading.Thread(target=self._sweep, name="sweep", daemon=True)
+        self.sweeper = Sweeper(self.library, self.bulks, settings.job_days)
         self._closing = threading.Event()
 
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            self.database.write(leases.forgive)
+            held = self.database.read(leases.owners)
+            gone = dead(self.settings.data_dir / "workers", held)
+            self.database.write(lambda c: leases.forgive(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()
         self._loading.start()
-        self._sweeping.start()
+        self.sweeper.start()
         self.sampler.start()
 
     def close(self) -> None:
@@ -192,8 +204,7 @@ class Service:
             if self._indexes is not None:  # it may be building the base of a large one first, which takes minutes
                 self._indexes.close()
             self._loading.join(0.2)
-        if self._sweeping.is_alive():
-            self._sweeping.join()
+        self.sweeper.close()
         self.sampler.close()
         if (engine := self._engine) is not None:
             self._engine = None
@@ -234,12 +245,17 @@ class Service:
         """Why searches cannot be answered; empty when they can."""
         return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
 
+    def faults(self) -> list[str]:
+        """What goes wrong in the background while searches are answered; each is tried again by itself."""
+        found = [*self.sweeper.faults(), self.dropper.fault, self.sampler.fault]
+        return [one for one in found if one] + (self._engine.indexes.troubles() if self._engine is not None else [])
+
     def _stopped(self) -> list[str]:
         """Why no search can even be tried."""
         if self._engine is None:
             loading = self._waiting or f"the model {self.settings.model} is still loading"
             return [self.fatal.detail if self.fatal else loading]
-        reasons = []
+        reasons = [] if self.database.alive() else ["the database takes no changes any more"]
         if not self._engine.batcher.alive():
             reasons.append("the encoder has stopped")
         return reasons + self._engine.indexes.faults()
@@ -289,6 +305,7 @@ class Service:
     def _forget(self, label: str) -> None:
         if (indexes := self._indexes) is not None:
             indexes.forget(label)
+        self.sampler.forget(collections.name_of(label))
 
     def model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
@@ -320,21 +337,6 @@ class Service:
         """Whether somebody waits for the answer of a search."""
         return self._engine is not None and self._engine.searcher.running > 0
 
-    def _sweep(self) -> None:
-        """Finish and remove what killed processes left behind: jobs half cancelled, uploads of no job, files of no
-        picture."""
-        try:
-            for id in self.database.read(steering.dropping):
-                self.bulks.drop_items(id)
-            waiting = self.database.read(jobs.sources)
-            names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
-            removed = self.library.media.sweep(names, SWEEP_GRACE)
-            removed += self.library.sweep(SWEEP_GRACE, self._closing.is_set)
-            if removed:
-                log.info("removed %d files that nothing uses", removed)
-        except (SightlineError, OSError) as error:
-            log.warning("not swept: %s", error)
-
     def _open(self, indexes: Indexes) -> None:
         """Open the indexes; as long as their engine is away, again and again."""
         while True:
@@ -364,6 +366,7 @@ class Service:
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
             bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
             snapshots = settings.data_dir / "snapshots"
+            self.sampler.resume(Efforts(snapshots, space.fingerprint))
             self._indexes = indexes = Indexes(self.database, space, snapshots, self._remote, memory=bound)
             self._open(indexes)
             searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)

@@ -39,7 +39,11 @@ class Settings(BaseSettings):
     body_rate: int = Field(1024, ge=0, description="Least bytes a second of a body, over body_seconds each.")
     idle_seconds: float = Field(5.0, gt=0, description="How long a connection may stay open with no request on it.")
     write_seconds: float = Field(30.0, gt=0, description="How long a client may stop reading an answer.")
-    max_connections: int = Field(8192, ge=1, description="Most open connections; more are closed at once.")
+    max_connections: int = Field(
+        8192,
+        ge=1,
+        description="Most open connections; then one that has asked nothing gives way, or a newcomer is refused.",
+    )
     key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
     key_file: Path | None = Field(None, description="File that holds the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="Server that the client commands speak to.")
@@ -102,6 +106,10 @@ class Settings(BaseSettings):
     max_metadata_depth: int = Field(8, ge=1, description="Deepest nesting of metadata.")
     max_k: int = Field(1_000, ge=1, description="Most hits of one search.")
     max_queue: int = Field(1_000_000, ge=1, description="Most pictures that may wait; more are refused with 429.")
+    max_queue_bytes: int = Field(
+        256 * GIB, ge=1, description="Most bytes of pictures that may wait; more are refused with 429."
+    )
+    job_days: float = Field(30.0, ge=0, description="Days that a job is remembered after its end; 0 is for ever.")
     max_concurrent_queries: int = Field(256, ge=1, description="Queries waiting for the encoder; more get 503.")
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes for the vectors of texts that were searched lately.")
     index_memory: int = Field(

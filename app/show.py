@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from app.encoder.catalogue import FORMS, LISTED
-from app.ingest import plain
+from app.ingest import SHOWN, failures, plain
 from app.types import DEFAULT_COLLECTION
 
 
@@ -41,6 +43,24 @@ def words_of(hit: dict[str, Any]) -> str:
         return str(hit["text"]["text"])
     image = hit["image"] or {}
     return str(image.get("caption") or image.get("source") or "")
+
+
+def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
+    """Jobs as a table."""
+    table = Table("job", "kind", "state", "total", "done", "already there", "failed", "begun")
+    for job in found:
+        counts = (str(job[name]) for name in ("total", "done", "duplicates", "failed"))
+        table.add_row(job["id"], plain(job["kind"]), job["state"], *counts, job["created_at"])
+    console.print(table)
+
+
+def show_failed(items: Iterable[dict[str, Any]], count: int, console: Console) -> None:
+    """The first items that failed, and why."""
+    table = failures(islice(items, SHOWN))
+    if table.row_count:
+        console.print(table)
+    if count > table.row_count:
+        console.print(f"and {count - table.row_count} more; --report writes all of them")
 
 
 def show_collections(found: list[dict[str, Any]], console: Console) -> None:

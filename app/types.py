@@ -29,9 +29,18 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+class Priority(StrEnum):
+    """Whose pictures come first while several jobs wait; every one of them gets its share."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
 
 
 class ItemStatus(StrEnum):
@@ -161,6 +170,7 @@ class Job:
     rate: float | None = None
     eta_s: float | None = None
     last_seq: int = 0
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import numpy as np
 from app.decode.picture import Decoded
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.protocol import Encoder, checked
-from app.errors import BlobMissing, Rejected, SightlineError, translated
+from app.errors import BlobMissing, Rejected, SightlineError, StorageFull, translated
 from app.importer import Importer
 from app.library import Library
 from app.owner import Owner, clear, dead
@@ -34,6 +34,14 @@ AHEAD = 3  # batches that are claimed and being decoded while one is encoded
 POLL_SECONDS = 0.02
 RECLAIM_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+TRIED_SECONDS = 5.0  # how long pictures that were tried before wait for those that were not
+UNREAD = "this picture could not be read, again and again, while others could"
+TRIED = 16  # pictures that were tried before, one after the other, while others wait
+# 16 grey pixels as a PNG. If a decoder can read these, a picture that it cannot read is to blame itself.
+PROBE = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000040000000408000000008c9ac1a20000000e494441"
+    "5478da6368000206540200501408016d4de0490000000049454e44ae426082"
+)
 
 
 @dataclass(slots=True)
@@ -64,6 +72,10 @@ class Options:
     thumbnail_size: int
 
 
+class Unreadable(Exception):
+    """The decoder fails at a picture for a reason that is not the picture's, but not at others."""
+
+
 class Worker:
     """One worker of a data directory; `run` returns after `stop`."""
 
@@ -91,6 +103,8 @@ class Worker:
         self._unsure = False  # whether pictures may be leased to us that we do not know of
         self._seen = -1
         self._reclaimed_at = float("-inf")
+        self._tried_at = time.monotonic() + TRIED_SECONDS
+        self._tried = 0
 
     def run(self) -> None:
         """Work until `stop`; what was claimed but not begun is given back."""
@@ -151,9 +165,12 @@ class Worker:
                 log.info("took back %d pictures of workers that are gone", lost)
 
     def _claim(self) -> None:
-        """Keep AHEAD batches leased and decoding."""
+        """Keep AHEAD batches leased and decoding. What came one by one goes before what came in bulks."""
         room = AHEAD * self._options.batch_size - len(self._claimed)
         if room < self._options.batch_size or self._stopping.is_set():
+            return
+        tried = self._turn_of_tried()
+        if tried and self._claimed:  # they are at work alone: what was claimed comes first
             return
         until = time.monotonic() + self._options.lease_seconds
         self._seen = self._changed()
@@ -161,24 +178,39 @@ class Worker:
         space = self._encoder.space.fingerprint
 
         def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
-            claimed = leases.claim(c, self._owner.id, until, room, alone=alone)
+            claimed = leases.claim(c, self._owner.id, until, room, alone=alone, tried=tried)
             return claimed, given.vectors(c, space, (lease.image.key for lease in claimed))
 
-        claimed, vectors = self._database.write(work)
-        for lease in claimed:
-            self._claimed.append(Claimed(lease, self._decode(lease), vectors.get(lease.image.key)))
+        got, vectors = self._database.write(work)
+        claimed = [Claimed(lease, self._decode(lease), vectors.get(lease.image.key)) for lease in got]
+        self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
+        self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
+
+    def _turn_of_tried(self) -> bool:
+        """Whether pictures that were tried before have waited long enough, though there may be others."""
+        if time.monotonic() < self._tried_at:
+            return False
+        if self._tried < TRIED and self._database.read(leases.has_tried):
+            self._tried += not self._claimed
+            return True
+        self._tried, self._tried_at = 0, time.monotonic() + TRIED_SECONDS
+        return False
 
     def _decode(self, lease: Lease) -> Future[Decoded]:
         sha256 = lease.image.sha256
         thumbnail = self._media.thumbnail(sha256, lease.image.format)
-        with translated():
-            thumbnail.parent.mkdir(parents=True, exist_ok=True)
         path = self._media.path(sha256)
-        if not path.exists():
-            missing: Future[Decoded] = Future()
-            missing.set_exception(BlobMissing("the file of this picture is missing"))
-            return missing
-        return self._pool.submit(DecodeTask(path, self._encoder.preprocessing, thumbnail, self._options.thumbnail_size))
+        try:
+            with translated():
+                thumbnail.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():
+                    raise BlobMissing("the file of this picture is missing")
+            size = self._options.thumbnail_size
+            return self._pool.submit(DecodeTask(path, self._encoder.preprocessing, thumbnail, size))
+        except (SightlineError, OSError) as error:
+            failed: Future[Decoded] = Future()
+            failed.set_exception(error)
+            return failed
 
     def _next_size(self) -> int:
         """A full batch, or what there is when the first picture is decoded and nothing else waits."""
@@ -198,6 +230,7 @@ class Worker:
                 decoded.append((claimed.lease, picture))
             else:
                 done.append(Encoded(claimed.lease, picture, claimed.vector))
+        failed = self._judged(failed)
         encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._prove()
@@ -205,6 +238,34 @@ class Worker:
         self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)
+
+    def _judged(self, failed: list[tuple[Lease, Exception]]) -> list[tuple[Lease, Exception]]:
+        """What failed, with Unreadable for a fault of the machine that other pictures do not meet.
+
+        Otherwise such a picture would be tried for ever. A full disk is nobody's fault, however small what still fits.
+        """
+
+        def doubtful(error: Exception) -> bool:
+            return isinstance(error, SightlineError) and error.retryable and not isinstance(error, StorageFull)
+
+        if not any(doubtful(error) for _, error in failed) or self._stopping.is_set() or not self._decodes():
+            return failed
+        return [(lease, Unreadable(str(error)) if doubtful(error) else error) for lease, error in failed]
+
+    def _decodes(self) -> bool:
+        """Whether a picture can be decoded, and its thumbnail written."""
+        folder = self._library.incoming()
+        thumbnail = self._media.thumbnails / f".{self._owner.id}.webp"
+        try:
+            (folder / "probe").write_bytes(PROBE)
+            size = self._options.thumbnail_size
+            self._pool.submit(DecodeTask(folder / "probe", self._encoder.preprocessing, thumbnail, size)).result()
+        except (SightlineError, OSError):
+            return False
+        finally:
+            self._library.discard(folder)
+            self._library.discard(thumbnail)
+        return True
 
     def _encode(self, decoded: list[tuple[Lease, Decoded]], failed: list[tuple[Lease, Exception]]) -> list[Encoded]:
         """One forward pass; if it fails, one for each, so that one bad picture never takes its neighbours."""
@@ -245,7 +306,8 @@ class Worker:
                 leases.fail(c, lease, ItemError(error.code, error.detail))
             elif lease.attempts >= self._options.max_attempts:
                 log.error("picture %s failed %d times: %r", lease.image.id, lease.attempts, error)
-                reason = "the model could not encode this picture"
+                unread = isinstance(error, Unreadable)
+                reason = UNREAD if unread else "the model could not encode this picture"
                 leases.fail(c, lease, ItemError("image_corrupt", reason))
             else:
                 leases.requeue(c, lease)

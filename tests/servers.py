@@ -73,7 +73,7 @@ class RunningServer:
 
         def ended() -> dict[str, Any] | None:
             job: dict[str, Any] = self.http.get(f"/v1/jobs/{id}").json()
-            return job if job["state"] not in ("queued", "running") else None
+            return job if job["state"] not in ("queued", "running", "paused") else None
 
         ended_job: dict[str, Any] = until(ended, seconds, self.output)
         return ended_job

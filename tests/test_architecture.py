@@ -16,13 +16,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("app.__main__",),
     ("app.server", "app.work", "app.reembed", "app.verify", "app.backup", "app.keys", "app.demo"),
     ("app.api", "app.worker", "app.supervisor", "app.show"),
-    ("app.service", "app.importer", "app.ingest"),
-    ("app.dropper",),
+    ("app.service", "app.importer", "app.ingest", "app.queries"),
+    ("app.dropper", "app.sweeper"),
     ("app.bulks",),
     ("app.library", "app.gathering", "app.search", "app.indexes", "app.access", "app.client", "app.options"),
     ("app.opened",),
     ("app.selection", "app.sampler", "app.agreement", "app.builder", "app.sources"),
-    ("app.build",),
+    ("app.build", "app.efforts"),
     ("app.encoder", "app.store", "app.media", "app.decode", "app.fetch", "app.owner", "app.description"),
     ("app.grammar",),
     ("app.filter",),
@@ -53,6 +53,7 @@ ELSEWHERE = {
     "app/decode/children.py": "tests/app/decode/test_pool.py: what a child does is seen from its pool",
     "app/encoder/cuda.py": "tests/app/encoder/test_open_clip.py, which loads torch already",
     "app/decode/warm.py": "imports alone; tests/app/decode/test_pool.py starts it",
+    "app/api/sources.py": "tests/app/api/test_ingest.py, whose server allows sources",
     "app/decode/limits.py": "frozen data",
     "app/decode/faults.py": "tests/app/decode/test_picture.py",
 }
@@ -159,7 +160,7 @@ def test_what_must_never_meet_does_not(package: str, never: tuple[str, ...]) -> 
 
 
 def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None:
-    seams = ("index.protocol", "index.types", "index.idset")
+    seams = ("index.protocol", "index.types", "index.idset", "index.errors")
     users = {
         module_of(path)
         for path in FILES

@@ -12,7 +12,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, system, texts
+from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, sources, system, texts
+from app.api.door import Doors
 from app.api.gate import Gate, confirmed
 from app.api.metrics import Metrics
 from app.api.middleware import Envelope
@@ -28,7 +29,7 @@ class Application(FastAPI):
     """FastAPI inside the envelope, so that what it answers by itself (413, 500) leaves in our shape too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(super().build_middleware_stack(), self.state.metrics, self.state.gate)
+        return Envelope(super().build_middleware_stack(), self.state.metrics, self.state.gate, self.state.doors)
 
 
 def create_app(service: Service, *, alone: bool = True) -> FastAPI:
@@ -48,16 +49,20 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     )
     app.state.service = service
     app.state.lanes = Lanes(settings.max_concurrent_queries)
+    app.state.doors = Doors(app.state.lanes)
     app.state.metrics = Metrics(service)
     app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
+    # Looked through in this order at every request, so what is asked most comes first.
+    app.include_router(system.router)
+    app.include_router(search.router)
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
     app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)
     app.include_router(images.uploads, max_body_size=one_picture)
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
     app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
-    for module in (images, jobs, demo, texts, search, collections, session, system):
+    for module in (images, jobs, sources, demo, texts, collections, session):
         app.include_router(module.router)
     add_page(app)
     errors.install(app)

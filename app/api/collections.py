@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
 
 from app.api.depends import LanesDep, ServiceDep, checked_collection, granted
-from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut
+from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut, Valid
 from app.types import Contents
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"])
+
+
+class CollectionPatch(BaseModel):
+    """What may be changed of a collection."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    description: Valid
 
 
 @router.get("")
@@ -30,6 +39,13 @@ async def make_collection(service: ServiceDep, lanes: LanesDep, body: Collection
 async def get_collection(service: ServiceDep, lanes: LanesDep, name: str) -> CollectionOut:
     """One collection with its counts and space."""
     return described(await lanes.reads.run(service.library.collection, checked_collection(name)))
+
+
+@router.patch("/{name}")
+async def describe_collection(service: ServiceDep, lanes: LanesDep, name: str, body: CollectionPatch) -> CollectionOut:
+    """Change a collection's description."""
+    name = checked_collection(name)
+    return described(await lanes.writes.run(service.library.describe_collection, name, body.description))
 
 
 @router.delete("/{name}", status_code=204)

@@ -1,13 +1,15 @@
 """Deadlines on what clients do: uvicorn waits for ever for a header, a body, a reader, or a first byte.
 
 uvicorn's protocol is followed from callback to callback; each connection has one timer at a time, for what its client
-owes next: the first byte, the rest of a header, a part of the body, or taking what was sent.
+owes next: the first byte, the rest of a header, a part of the body, or taking what was sent. When there are as many
+connections as there may be, a newcomer takes the place of the one that has owed a request for longest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 import uuid
 from dataclasses import dataclass
 from enum import Enum
@@ -21,6 +23,7 @@ from app.settings import Settings
 
 LAG = 0.25  # seconds that a timer is late when the server has too much to do
 GRACE = 1.0
+PATIENCE = 2.0  # seconds after which a connection without a request gives way when there are too many
 MAX_HEAD = 64 << 10  # bytes of a request line and its headers
 
 
@@ -48,6 +51,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn, with an end to every wait."""
 
     limits: ClassVar[Limits] = Limits()
+    waiting: ClassVar[dict[DeadlineProtocol, float]] = {}  # for a whole request, since when; the longest first
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,15 +63,17 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
+        if len(self.connections) > self.limits.connections and not self._make_room():
             self._refuse(503, "overloaded", "too many connections are open; try again in a moment")
             return
+        self.waiting[self] = self.loop.time()
         self._arm(self.limits.idle, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
+        self.waiting.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -90,6 +96,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._begin(Reading.HEAD)
 
     def on_headers_complete(self) -> None:
+        self.waiting.pop(self, None)
         self._begin(Reading.BODY)
         super().on_headers_complete()
 
@@ -101,6 +108,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._closed()
+        elif self._reading is not Reading.BODY and not self._answering():
+            self.waiting[self] = self.loop.time()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -156,8 +165,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _due(self, moment: float, then: Any) -> None:
         """The time is over. If it is so only because we were busy, what has come meanwhile must be read first."""
-        if self.loop.time() - moment > LAG:
-            self._timer = self.loop.call_later(GRACE, then)
+        if self.loop.time() - moment > LAG:  # those who come again as soon as they are closed do not come all at once
+            self._timer = self.loop.call_later(random.uniform(GRACE, 2 * GRACE), then)
         else:
             then()
 
@@ -178,6 +187,23 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._closed()
         else:
             self._refuse(408, "timeout", "the request came too slowly")
+
+    def _make_room(self) -> bool:
+        """Close the connection that has owed a request for longest; not one that had no time to send it."""
+        for longest, since in self.waiting.items():
+            if self.loop.time() - since < PATIENCE:
+                return False
+            longest.give_way()
+            return True
+        return False
+
+    def give_way(self) -> None:
+        """Close for another one's sake."""
+        if self._reading is Reading.HEAD:
+            self._refuse(503, "overloaded", "too many connections are open; try again in a moment")
+        else:
+            self.transport.close()
+            self._closed()
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """Answer without the application, unless it has begun to, and close."""
@@ -206,6 +232,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _closed(self) -> None:
         """A closed connection still waits until what was sent is taken: not for ever."""
+        self.waiting.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -223,4 +250,4 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
         write=settings.write_seconds,
         connections=settings.max_connections,
     )
-    return type("Protocol", (DeadlineProtocol,), {"limits": limits})
+    return type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}})

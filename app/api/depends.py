@@ -1,4 +1,7 @@
-"""What routes are given: the service, the lanes, a collection, a bounded k."""
+"""What routes are given: the service, the lanes, a collection, a bounded k.
+
+Dependencies are coroutines: FastAPI would send each plain function to a thread, at every request.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,25 @@ COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
 GRANTED: ContextVar[frozenset[str] | None] = ContextVar("granted", default=None)
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
 
 
-def _lanes(request: Request) -> Lanes:
+async def _lanes(request: Request) -> Lanes:
     lanes = request.app.state.lanes
     assert isinstance(lanes, Lanes)
     return lanes
 
 
-def _collection(
+async def _collection(
     collection: Annotated[str, Query(description="Which collection.")] = DEFAULT_COLLECTION,
 ) -> str:
     return checked_collection(collection)
 
 
-def _named(collection: Annotated[str | None, Query(description="Which collection.")] = None) -> str | None:
+async def _named(collection: Annotated[str | None, Query(description="Which collection.")] = None) -> str | None:
     return None if collection is None else checked_collection(collection)
 
 

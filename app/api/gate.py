@@ -110,7 +110,7 @@ class Gate:
         )
 
 
-def confirmed(request: Request) -> None:
+async def confirmed(request: Request) -> None:
     """Every route depends on this: the router has chosen the very line of the table by which the request was let in."""
     call: Call | None = request.scope.get("call")
     if call is None or call.path != getattr(request.scope.get("route"), "path", None):

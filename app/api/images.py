@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import anyio
@@ -28,12 +29,14 @@ from app.api.depends import (
     incoming,
 )
 from app.api.form import Form, receive
+from app.api.repeats import KeyHeader, content_of, once
 from app.api.schemas import DeleteIn, DeleteOut, ImageOut, ImagePage, ImagePatch
 from app.api.threads import Lanes
 from app.decode.pool import DecodeTask
 from app.description import Description
 from app.errors import BlobMissing, Validation, translated
 from app.grammar import parse_filter
+from app.library import Added
 from app.service import Service
 from app.types import Image, Preprocessing, Status
 
@@ -67,7 +70,7 @@ FORM = {
 }
 
 
-@uploads.post("", status_code=202, openapi_extra=FORM, responses={200: {"model": ImageOut}})
+@uploads.post("", status_code=202, openapi_extra=FORM, response_model=ImageOut, responses={200: {"model": ImageOut}})
 async def add_image(
     request: Request,
     response: Response,
@@ -76,19 +79,26 @@ async def add_image(
     collection: NamedDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait until it is ready.")] = 0.0,
     replace: Annotated[bool, Query(description="Replace the bytes that this id has.")] = False,
-) -> ImageOut:
+    key: KeyHeader = None,
+) -> Any:
     """Add one picture. 202 when it is safely stored, 200 when it is ready, or was here already."""
     async with incoming(service, lanes) as folder:
         form = await receive(request, folder, max_files=1)
         file = form.file()
         collection = checked_collection(form.one("collection") or collection)
         said = described(form, file.filename)
-        added = await lanes.writes.run(service.library.add, collection, file.path, said, replace)
-    image = added.image if added.duplicate else await waited(service, lanes, added.image, wait)
-    settled = await lanes.reads.run(service.settled, [image])
-    if added.duplicate or (image.status is Status.READY and settled):
-        response.status_code = 200
-    return ImageOut.of(image, duplicate=added.duplicate, settled=settled)
+        async with once(request, service, lanes, partial(content_of, form)) as repeat:
+            if (replay := repeat.replay) is not None:
+                return replay
+            note = repeat.noting(accepted)
+            added = await lanes.writes.run(service.library.add, collection, file.path, said, replace, note)
+            image = added.image if added.duplicate else await waited(service, lanes, added.image, wait)
+            settled = await lanes.reads.run(service.settled, [image])
+            if added.duplicate or (image.status is Status.READY and settled):
+                response.status_code = 200
+            answer = ImageOut.of(image, duplicate=added.duplicate, settled=settled)
+            await repeat.final(response.status_code or 202, answer)
+    return answer
 
 
 @router.get("")
@@ -179,6 +189,11 @@ async def get_thumbnail(
     path = await lanes.queries.run(thumbnail, service, collection, id, size)
     kind = "jpeg" if path.suffix == ".jpg" else "webp"
     return served(path, MEDIA_TYPES[kind], f"{id}{path.suffix}", attachment=False)
+
+
+def accepted(added: Added) -> tuple[int, ImageOut]:
+    """The answer of an upload at the moment when it is stored."""
+    return (200 if added.duplicate else 202), ImageOut.of(added.image, duplicate=added.duplicate, settled=False)
 
 
 def thumbnail(service: Service, collection: str, id: str, size: int | None) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -13,11 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.api.depends import LanesDep, NamedDep, ServiceDep, checked_collection, incoming
 from app.api.errors import told
+from app.api.jobs import PriorityQuery, accepted
+from app.api.repeats import KeyHeader, once
 from app.api.schemas import JobOut
+from app.bulks import Begun
 from app.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
 from app.gathering import write_list
+from app.service import Service
 from app.sources.kind import Allowed, Asked
 from app.sources.kinds import FORMS, asked_of
+from app.types import Job, Priority
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
 
@@ -45,6 +52,9 @@ class IngestIn(BaseModel):
     source: Annotated[str, Field(description=f"One of: {FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
+    columns: Annotated[dict[str, str], Field(description="table: the columns of image, url, caption, id and tags.")] = (
+        Field(default_factory=dict)
+    )
     embeddings_of: Annotated[
         str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
     ] = None
@@ -67,8 +77,15 @@ BODY["requestBody"]["content"]["application/json"]["schema"].pop("$defs")
 BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["items"]["items"] = UrlIn.model_json_schema()
 
 
-@router.post("/ingest", status_code=202, openapi_extra=BODY)
-async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collection: NamedDep) -> JobOut:
+@router.post("/ingest", status_code=202, openapi_extra=BODY, response_model=JobOut)
+async def ingest(
+    request: Request,
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: NamedDep,
+    priority: PriorityQuery = Priority.NORMAL,
+    key: KeyHeader = None,
+) -> Any:
     """Take pictures by URL (JSON with `items`, or one item a line), or from a folder of the server, by a job.
 
     URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); folders are those that he lists
@@ -80,23 +97,40 @@ async def ingest(request: Request, service: ServiceDep, lanes: LanesDep, collect
         raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
     async with incoming(service, lanes) as folder:
         body = folder / "body"
-        if kind == "application/json":
-            await received(request, body, settings.max_json_bytes)
-            given = await lanes.writes.run(read, body)
-            collection = checked_collection(given.collection or collection)
-            asked = await lanes.writes.run(meant, given, service.allowed)
-            if (space := asked.options.get("embeddings_of")) is not None:
-                service.require_space(space)
-            if asked.kind != "urls":
-                return JobOut.of(await lanes.writes.run(service.bulks.add_source, collection, asked))
-            count = await lanes.writes.run(listed, folder, given.items, settings.max_urls)
-        else:
-            collection = checked_collection(collection)
+        if kind != "application/json":
             asked_of("urls", {}, service.allowed)
-            await received(request, body, settings.max_upload_bytes)
-            count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
-        job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count)
+        most = settings.max_json_bytes if kind == "application/json" else settings.max_upload_bytes
+        await received(request, body, most)
+        async with once(request, service, lanes, partial(content_of, body)) as repeat:
+            if (replay := repeat.replay) is not None:
+                return replay
+            begun = Begun(priority, repeat.noting(accepted))
+            if kind == "application/json":
+                given = await lanes.writes.run(read, body)
+                collection = checked_collection(given.collection or collection)
+                job = await lanes.writes.run(add, service, collection, folder, given, begun)
+            else:
+                collection = checked_collection(collection)
+                count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
+                job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count, begun)
     return JobOut.of(job)
+
+
+def add(service: Service, collection: str, folder: Path, given: IngestIn, begun: Begun) -> Job:
+    """Begin the job that is asked for; `folder` takes its list of URLs."""
+    asked = meant(given, service.allowed)
+    if (space := asked.options.get("embeddings_of")) is not None:
+        service.require_space(space)
+    if asked.kind != "urls":
+        return service.bulks.add_source(collection, asked, begun)
+    count = listed(folder, given.items, service.settings.max_urls)
+    return service.bulks.add_urls(collection, folder, count, begun)
+
+
+def content_of(body: Path) -> bytes:
+    """The digest of a body."""
+    with open(body, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 async def received(request: Request, path: Path, most: int) -> None:

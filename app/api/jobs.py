@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.depends import (
@@ -21,18 +24,22 @@ from app.api.depends import (
     incoming,
 )
 from app.api.form import Form, receive
+from app.api.repeats import KeyHeader, content_of, once
 from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
-from app.bulks import Upload
+from app.bulks import Begun, Upload
 from app.decode.formats import ARCHIVE_HEAD, is_archive
 from app.errors import NotFound, PayloadTooLarge, Validation
 from app.service import Service
-from app.types import ItemStatus, Job, JobState
+from app.types import ItemStatus, Job, JobState, Priority
 
 bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 EVENT_SECONDS = 0.5
-RUNNING = (JobState.QUEUED, JobState.RUNNING)
+RUNNING = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+REPORT = "application/x-ndjson"
+PAGE = 1000  # items of a report that are read at once
+PriorityQuery = Annotated[Priority, Query(description="Whose pictures come first while several jobs wait.")]
 FORM = {
     "requestBody": {
         "required": True,
@@ -62,14 +69,25 @@ async def _job(service: ServiceDep, lanes: LanesDep, id: str) -> Job:
 JobDep = Annotated[Job, Depends(_job)]
 
 
-@bulk.post("/bulk", status_code=202, openapi_extra=FORM)
-async def add_bulk(request: Request, service: ServiceDep, lanes: LanesDep, collection: NamedDep) -> JobOut:
+@bulk.post("/bulk", status_code=202, openapi_extra=FORM, response_model=JobOut)
+async def add_bulk(
+    request: Request,
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: NamedDep,
+    priority: PriorityQuery = Priority.NORMAL,
+    key: KeyHeader = None,
+) -> Any:
     """Add any number of pictures and archives (zip, tar, tar.gz). They are taken in by a job."""
     async with incoming(service, lanes) as folder:
         form = await receive(request, folder, service.settings.max_archive_members)
         collection = checked_collection(form.one("collection") or collection)
         uploads = await lanes.writes.run(received, service, form)
-        job = await lanes.writes.run(service.bulks.add, collection, uploads)
+        async with once(request, service, lanes, partial(content_of, form)) as repeat:
+            if (replay := repeat.replay) is not None:
+                return replay
+            begun = Begun(priority, repeat.noting(accepted))
+            job = await lanes.writes.run(service.bulks.add, collection, uploads, begun)
     return JobOut.of(job)
 
 
@@ -92,23 +110,43 @@ async def get_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
     return JobOut.of(job, settled=await lanes.reads.run(service.settled_job, job))
 
 
-@router.get("/{id}/items")
+@router.get("/{id}/items", response_model=ItemPage, responses={200: {"content": {REPORT: {}}}})
 async def list_items(
+    request: Request,
     service: ServiceDep,
     lanes: LanesDep,
     job: JobDep,
     status: ItemStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
-) -> ItemPage:
-    """What became of each item; `status=failed` shows just those that need a look."""
+    format: Annotated[Literal["json", "ndjson"] | None, Query(description="Instead of the header Accept.")] = None,
+) -> Any:
+    """What became of each item; `status=failed` shows just those that need a look.
+
+    All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
+    """
     after = decoded_cursor(cursor) or 0
+    if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
+        name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
+        return StreamingResponse(report(service, lanes, job, status, after), media_type=REPORT, headers=name)
     found = await lanes.reads.run(service.bulks.items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
         next_cursor=encoded_cursor(page[-1][0]) if len(found) > limit else None,
     )
+
+
+@router.post("/{id}/pause")
+async def pause_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """Begin nothing more of a job until it is resumed; what is at work already is finished."""
+    return JobOut.of(await lanes.writes.run(service.bulks.pause, job.id))
+
+
+@router.post("/{id}/resume")
+async def resume_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """Go on with a paused job."""
+    return JobOut.of(await lanes.writes.run(service.bulks.resume, job.id))
 
 
 @router.post("/{id}/cancel")
@@ -138,6 +176,20 @@ async def follow_job(
             return
         await asyncio.sleep(EVENT_SECONDS)
         job = await lanes.reads.run(service.bulks.get, job.id)
+
+
+async def report(
+    service: Service, lanes: LanesDep, job: Job, status: ItemStatus | None, after: int
+) -> AsyncIterator[bytes]:
+    """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
+    while found := await lanes.reads.run(service.bulks.items, job.id, status, after, PAGE):
+        yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
+        after = found[-1][0]
+
+
+def accepted(job: Job) -> tuple[int, JobOut]:
+    """The answer to who brought a job."""
+    return 202, JobOut.of(job)
 
 
 def received(service: Service, form: Form) -> list[Upload]:

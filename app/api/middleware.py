@@ -6,17 +6,19 @@ import asyncio
 import logging
 import time
 import uuid
+from contextlib import nullcontext
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.door import Doors
 from app.api.errors import ours, problem
 from app.api.gate import Gate
 from app.api.metrics import Metrics
 from app.api.origin import foreign
-from app.errors import SightlineError
+from app.errors import Overloaded, SightlineError
 
 log = logging.getLogger("sightline.access")
 
@@ -38,10 +40,11 @@ HEADERS = {
 class Envelope:
     """Wraps the application: nothing reaches it, or leaves it, unseen."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate, doors: Doors) -> None:
         self._app = app
         self._metrics = metrics
         self._gate = gate
+        self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,7 +80,7 @@ class Envelope:
             await send(message)
 
         try:
-            await (self._refusal(scope) or self._app)(scope, receive, sending)
+            await self._answer(scope, receive, sending)
         except asyncio.CancelledError:  # a stopping server waits no longer for this one
             if begun:
                 raise
@@ -86,6 +89,20 @@ class Envelope:
             await refusal(scope, receive, sending)
         finally:
             self._account(scope, status, time.perf_counter() - began)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or let the application answer."""
+        if refusal := self._refusal(scope):
+            await refusal(scope, receive, send)
+            return
+        door = self._doors.of(scope)
+        if door is not None and door.full:
+            await ours(Request(scope), Overloaded("too many requests are waiting; try again in a moment"))(
+                scope, receive, send
+            )
+            return
+        with door or nullcontext():
+            await self._app(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """Why the application never sees this request; None when it does."""

@@ -170,7 +170,8 @@ class JobOut(BaseModel):
     id: str
     collection: str
     kind: str
-    state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    state: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+    priority: Literal["high", "normal", "low"]
     total: int
     done: int
     failed: int
@@ -189,6 +190,7 @@ class JobOut(BaseModel):
             collection=job.collection,
             kind=job.kind,
             state=job.state.value if settled else "running",
+            priority=job.priority.value,
             total=job.total,
             done=job.done,
             failed=job.failed,

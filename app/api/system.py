@@ -32,14 +32,18 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(request: Request, service: ServiceDep, response: Response) -> dict[str, Any]:
-    """200 when searches can be answered, else 503 with the reasons, which a key is needed for where keys are."""
-    reasons = service.ready()
-    if reasons and request.scope["grant"] is None and request.app.state.gate.keyed:
-        reasons = ["the reasons are told to those with a key"]
+    """200 when searches can be answered, else 503 with the reasons, which a key is needed for where keys are.
+
+    `faults` tell what fails in the background meanwhile, and is tried again by itself.
+    """
+    reasons, faults = service.ready(), service.faults()
+    if (reasons or faults) and request.scope["grant"] is None and request.app.state.gate.keyed:
+        hidden = ["the reasons are told to those with a key"]
+        reasons, faults = reasons and hidden, faults and hidden
     if reasons:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
-    return {"status": "not ready" if reasons else "ok", "reasons": reasons}
+    return {"status": "not ready" if reasons else "ok", "reasons": reasons, "faults": faults}
 
 
 @router.get("/metrics", response_class=Response)

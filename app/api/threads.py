@@ -20,12 +20,12 @@ class Lane:
 
     def __init__(self, width: int, depth: int) -> None:
         self._limiter = anyio.CapacityLimiter(width)
-        self._most = width + depth
+        self.most = width + depth
         self._inside = 0  # not the limiter's own count, which a burst has passed before it changes
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in a thread of this lane."""
-        if self._inside >= self._most:
+        if self._inside >= self.most:
             raise Overloaded("too many requests are waiting; try again in a moment")
         self._inside += 1
         try:

@@ -16,7 +16,8 @@ from app.errors import StartupError
 MIB = 1 << 20
 RUNTIME = 50 * MIB  # of a process with OpenVINO, before any weights
 TORCH = 250 * MIB  # of a process with torch
-CONVERTER = 400 * MIB  # of the child that converts, with both
+CONVERTER = 528 * MIB  # of the child that converts, with both
+WAITER = 115 * MIB  # of a worker that waits for it, with its decode children
 COPIES = 2  # of the weights in fp32 that it holds at its peak
 CONVERTING = "to be prepared for this processor, once"
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -51,9 +52,10 @@ def on_gpu(holds: Parameters) -> int:
     return TORCH + 4 * holds.whole
 
 
-def conversion(holds: Parameters) -> int:
-    """Bytes that converting for OpenVINO takes at least, once."""
-    return CONVERTER + COPIES * 4 * holds.whole
+def conversion(holds: Parameters, crew: Crew = NOBODY) -> int:
+    """Bytes that converting for OpenVINO takes at least, once, with the workers that a server starts meanwhile."""
+    waiting = crew.workers if crew.servers else 0
+    return CONVERTER + COPIES * 4 * holds.whole + waiting * WAITER
 
 
 def check(name: str, need: int, crew: Crew, what: str, root: Path = Path("/")) -> None:
@@ -63,7 +65,7 @@ def check(name: str, need: int, crew: Crew, what: str, root: Path = Path("/")) -
         return
     fewer = f", --workers {crew.workers - 1}" if crew.servers and crew.workers > 1 and what != CONVERTING else ""
     raise StartupError(
-        f"model {name} needs at least {_gib(need)} of memory {what}, but {_gib(have)} are available; end other"
+        f"model {name} needs at least {_said(need)} of memory {what}, but {_said(have)} are available; end other"
         f" programs, choose a smaller model (`sightline models`){fewer}, or set SIGHTLINE_IGNORE_MEMORY=true to try it"
     )
 
@@ -137,5 +139,5 @@ def _numbers(path: Path) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdecimal()}
 
 
-def _gib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB"
+def _said(count: int) -> str:
+    return f"{count >> 20} MiB" if count < 2 << 30 else f"{count / (1 << 30):.1f} GiB"

@@ -162,7 +162,7 @@ def _on_openvino(
         cache=str(cache),
     )
     if not compiled(recipe, cache):
-        memory.check(located.name, memory.conversion(holds), placement.crew, CONVERTING)
+        memory.check(located.name, memory.conversion(holds, placement.crew), placement.crew, CONVERTING)
     memory.check(located.name, memory.steady(holds, placement.crew, precision), placement.crew, "to run")
     return opened(recipe, cache, precision, placement.threads, stop, bulk=placement.bulk)
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from app.decode import sidecars
 from app.decode.metadata import list_metadata
-from app.decode.sidecars import LEFT_OUT
 from app.errors import UrlUnreachable, Validation, translated
 from app.folders import tag, text_of
+from app.sources import files
 from app.sources.folder import copied
 from app.sources.fresh import fresh
+from app.sources.keys import Keys
 from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on
 from app.sources.matrix import Matrix
 from app.sources.trial import Sample, embedded, require_agreement
+from app.sources.webdataset import SUFFIXES, Webdataset
 
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 TABLE = re.compile(r"metadata_(\d{1,9})\.parquet")
@@ -40,7 +45,7 @@ class Part:
 
 
 class ClipRetrieval(Kind):
-    """Lines with a `path`; with vectors the `part` and the `row`, and how the part was (`at`) when it was listed."""
+    """Lines with a `path`, or of tars; with vectors the `part`, the `row`, and the tag of the part (`part_at`)."""
 
     FORM = "clip-retrieval:PATH"
     TAKES = frozenset({"embeddings_of", "pictures"})
@@ -49,6 +54,9 @@ class ClipRetrieval(Kind):
         super().__init__(*args)
         self._space: str | None = self.asked.options.get("embeddings_of")
         self._matrix: tuple[str, Matrix] | None = None
+        self._tars: Webdataset | None = None
+        if (place := self.asked.options.get("pictures")) and any(files.below(Path(place), SUFFIXES)):
+            self._tars = Webdataset(Asked("webdataset", place), self.tools)
 
     @classmethod
     def checked(cls, asked: Asked, allowed: Allowed) -> Asked:
@@ -70,7 +78,8 @@ class ClipRetrieval(Kind):
         parts = self._parts(root)
         if self._space is not None:
             self._require_space()
-        found = capped(self._listed(root, parts, folder, stopping), self.tools.allowed.most_items)
+        listed = self._listed_in_tars if self._tars is not None else self._listed
+        found = capped(listed(root, parts, folder, stopping), self.tools.allowed.most_items)
         sample = Sample()
         yield from sample.passing(fresh(self.tools.database, collection, found, stopping))
         if self._space is not None and sample.lines:
@@ -92,6 +101,33 @@ class ClipRetrieval(Kind):
 
     def _listed(self, root: Path, parts: Sequence[Part], folder: Path, stopping: Stopping) -> Iterator[Line]:
         finder = Finder(Path(self.asked.options.get("pictures") or root.parent), moved="pictures" in self.asked.options)
+        for row, vector in self._rows(parts, folder, stopping):
+            yield {**line_of(row, finder), **vector}
+
+    def _listed_in_tars(self, root: Path, parts: Sequence[Part], folder: Path, stopping: Stopping) -> Iterator[Line]:
+        """The pictures of tars: a row names the key of a sample, whose captions and facts stand in the tar, too."""
+        assert self._tars is not None
+        vectors: list[tuple[int, Line]] = []  # the first row of each part, and what a line says of the part
+
+        def keys() -> Iterator[str]:
+            for n, (row, vector) in enumerate(self._rows(parts, folder, stopping)):
+                if vector and vector["row"] == 0:
+                    vectors.append((n, vector))
+                yield str(row.get("image_path"))
+
+        rows = Keys(keys())
+        for line in self._tars.listed(folder, stopping):
+            n = rows.row(sidecars.key_of(line["name"].partition("/")[2])[0])
+            if n is None or not vectors:
+                yield line
+                continue
+            first, vector = vectors[bisect(vectors, n, key=itemgetter(0)) - 1]
+            yield {**line, **vector, "row": n - first} if "error" not in line else line
+        if unseen := rows.unseen():
+            yield failed({"name": "metadata"}, UrlUnreachable(f"{unseen:,} rows name no picture of the tars"))
+
+    def _rows(self, parts: Sequence[Part], folder: Path, stopping: Stopping) -> Iterator[tuple[dict[str, Any], Line]]:
+        """The rows of the tables, each with what its line says of its vector."""
         out = folder / "rows"
         for part in parts:
             go_on(stopping)
@@ -99,8 +135,7 @@ class ClipRetrieval(Kind):
             at = None if self._space is None else self._fitting(part, count)
             with translated(), open(out, encoding="ascii") as rows:
                 for n, text in enumerate(rows):
-                    line = line_of(json.loads(text), finder)
-                    yield line if at is None else {**line, "part": str(part.vectors), "row": n, "at": at}
+                    yield json.loads(text), {} if at is None else {"part": str(part.vectors), "row": n, "part_at": at}
         out.unlink(missing_ok=True)
 
     def _fitting(self, part: Part, count: int) -> str:
@@ -138,34 +173,41 @@ class ClipRetrieval(Kind):
         return [self._with_vector(self._copied(line, target / str(n))) for n, line in enumerate(lines)]
 
     def _copied(self, line: Line, target: Path) -> Line:
+        if self._tars is not None and "tar" in line:
+            return self._tars.copied(line, target)
         return copied(line, target, self.tools.allowed)
 
     def _with_vector(self, line: Line) -> Line:
-        if "error" in line or self._space is None:
+        if "error" in line or "part" not in line:
             return line
         try:
             vector = self._vector(line)
         except Validation as error:
             return failed(line, error)
-        return line if vector is None else {**line, "given": (self._space, vector.astype("<f4").tobytes())}
+        return line if vector is None else {**line, "given": (str(self._space), vector.astype("<f4").tobytes())}
 
     def _vector(self, line: Line) -> np.ndarray[Any, np.dtype[np.float32]] | None:
         matrix = self._opened(line["part"])
-        if matrix.tag != line["at"]:
+        if matrix.tag != line["part_at"]:
             raise Validation(f"{matrix.name} was changed after it was listed")
         return matrix.row(line["row"])
 
     def _opened(self, path: str) -> Matrix:
         """The vectors of a part; those of the part before are closed. Raises Validation."""
         if self._matrix is None or self._matrix[0] != path:
-            self.close()
+            self._let_go()
             place = Path(path)
             self.tools.allowed.roots.folder(str(place.parent))  # once more: a link may have come between
             self._matrix = path, Matrix(place)
         return self._matrix[1]
 
     def close(self) -> None:
-        """Close the vectors."""
+        """Close the vectors and the tar."""
+        self._let_go()
+        if self._tars is not None:
+            self._tars.close()
+
+    def _let_go(self) -> None:
         if self._matrix is not None:
             self._matrix[1].close()
             self._matrix = None
@@ -201,7 +243,7 @@ def line_of(row: dict[str, Any], finder: Finder) -> Line:
     path = finder.path(text)
     found = tag(path)
     line: Line = {"name": text, "path": str(path), "origin": f"file:{text_of(path)}", "tag": found}
-    line["metadata"] = {name: value for name, value in row.items() if name not in SAID | LEFT_OUT}
+    line["metadata"] = {name: value for name, value in row.items() if name not in SAID | sidecars.LEFT_OUT}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
         line["caption"] = caption.strip()
     return line if found else failed(line, NONE)

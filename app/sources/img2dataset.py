@@ -1,24 +1,34 @@
-"""What img2dataset wrote: tars, or pictures with their captions (`.txt`) and facts (`.json`) beside them."""
+"""What img2dataset wrote: tars, pictures with their captions (`.txt`) and facts (`.json`) beside them, or tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from app.decode import sidecars
+from app.decode.table import PARQUET
 from app.errors import Validation
 from app.folders import pictures, plainly
 from app.sources import files
 from app.sources.folder import Folder, copied
 from app.sources.kind import Allowed, Asked, Line, Stopping, capped
+from app.sources.table import Table
 from app.sources.webdataset import SUFFIXES, Webdataset
 from app.types import ItemError
 
 
 class Img2dataset(Webdataset):
-    """Lines of tars, and then lines with a `path`, as of a folder."""
+    """Lines of tars, and then lines with a `path`, as of a folder. Where there are neither, lines of tables.
+
+    Beside tars and pictures lie tables too, which say the same and are not read.
+    """
 
     FORM = "img2dataset:PATH"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._tables = Table(Asked("table", self.asked.place), self.tools)
 
     @classmethod
     def checked(cls, asked: Asked, allowed: Allowed) -> Asked:
@@ -26,11 +36,13 @@ class Img2dataset(Webdataset):
         return Asked(asked.kind, str(allowed.roots.folder(asked.place)), asked.options)
 
     def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
-        """What is new or has changed. Raises Validation where there are neither tars nor pictures."""
+        """What is new or has changed. Raises Validation where there is nothing of all three."""
         root = self.tools.allowed.roots.folder(self.asked.place)
         tars, loose = any(files.below(root, SUFFIXES)), any(pictures(root))
         if not tars and not loose:
-            raise Validation("there are neither tars nor pictures below this folder")
+            if not any(files.below(root, (PARQUET,))):
+                raise Validation("there are no tars, pictures or Parquet tables below this folder")
+            yield from self._tables.scan(folder, collection, stopping)
         if tars:
             yield from super().scan(folder, collection, stopping)
         if loose:
@@ -38,8 +50,20 @@ class Img2dataset(Webdataset):
             for line in capped(found, self.tools.allowed.most_items):
                 yield said(line, key_as_id=bool(self.asked.options.get("key_as_id")))
 
-    def _copied(self, line: Line, target: Path) -> Line:
-        return super()._copied(line, target) if "tar" in line else copied(line, target, self.tools.allowed)
+    def bring(self, target: Path, lines: Sequence[Line], stopping: Stopping) -> list[Line]:
+        """Copy the pictures."""
+        if lines and not lines[0].keys() & {"tar", "path"}:
+            return self._tables.bring(target, lines, stopping)
+        return super().bring(target, lines, stopping)
+
+    def close(self) -> None:
+        """Close the tar and the table."""
+        super().close()
+        self._tables.close()
+
+    def copied(self, line: Line, target: Path) -> Line:
+        """A line with the copy of its picture."""
+        return super().copied(line, target) if "tar" in line else copied(line, target, self.tools.allowed)
 
 
 def said(line: Line, *, key_as_id: bool) -> Line:

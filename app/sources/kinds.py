@@ -11,6 +11,7 @@ from app.sources.clip_retrieval import ClipRetrieval
 from app.sources.folder import Folder
 from app.sources.img2dataset import Img2dataset
 from app.sources.kind import Allowed, Asked, Kind, Tools
+from app.sources.table import Table
 from app.sources.urls import Urls
 from app.sources.webdataset import Webdataset
 
@@ -18,6 +19,7 @@ KINDS: dict[str, type[Kind]] = {
     "urls": Urls,
     "folder": Folder,
     "webdataset": Webdataset,
+    "table": Table,
     "s3": Bucket,
     "gs": GoogleBucket,
     "clip-retrieval": ClipRetrieval,

@@ -20,7 +20,7 @@ LEAST = 0.99  # two libraries that scale a picture for the same model differ by 
 
 
 class Sample:
-    """SAMPLE of the lines that pass, any of them as likely as another."""
+    """SAMPLE of the lines that pass and have a vector, any of them as likely as another."""
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
@@ -30,7 +30,7 @@ class Sample:
     def passing(self, lines: Iterable[Line]) -> Iterator[Line]:
         """The lines, as they are; those that have failed already are no sample."""
         for line in lines:
-            if "error" not in line:
+            if "part" in line and "error" not in line:
                 self._note(line)
             yield line
 

@@ -40,10 +40,11 @@ class Webdataset(Kind):
 
     def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
         """The pictures of every tar that were not taken from it before; a tar that cannot be read is a line, too."""
-        lines = capped(self._listed(folder, stopping), self.tools.allowed.most_items)
+        lines = capped(self.listed(folder, stopping), self.tools.allowed.most_items)
         return fresh(self.tools.database, collection, lines, stopping)
 
-    def _listed(self, folder: Path, stopping: Stopping) -> Iterator[Line]:
+    def listed(self, folder: Path, stopping: Stopping) -> Iterator[Line]:
+        """The pictures of every tar."""
         roots = self.tools.allowed.roots
         out = folder / "listed"
         for path in files.matching(self.asked.place, roots, SUFFIXES):
@@ -72,9 +73,10 @@ class Webdataset(Kind):
 
     def bring(self, target: Path, lines: Sequence[Line], stopping: Stopping) -> list[Line]:
         """Copy the pictures out of their tars."""
-        return [self._copied(line, target / str(n)) for n, line in enumerate(lines)]
+        return [self.copied(line, target / str(n)) for n, line in enumerate(lines)]
 
-    def _copied(self, line: Line, target: Path) -> Line:
+    def copied(self, line: Line, target: Path) -> Line:
+        """A line with the copy of its picture."""
         most = self.tools.allowed.most_bytes
         try:
             if line["size"] > most:

@@ -71,6 +71,12 @@ def make(c: apsw.Connection, name: str, description: str) -> Collection:
     return made
 
 
+def describe(c: apsw.Connection, name: str, description: str) -> Collection | None:
+    """Change what is said of a collection; None when there is none of this name."""
+    c.execute("UPDATE collections SET description = ? WHERE name = ?", (description, name))
+    return get(c, name)
+
+
 def stamp(c: apsw.Connection, label: str, space: str) -> None:
     """Say which space the collection is filled in, if nobody has yet.
 

@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +87,10 @@ class Database:
         rows = self.read(lambda c: [str(row[0]) for row in c.execute("PRAGMA integrity_check")])
         return [] if rows == ["ok"] else rows
 
+    def alive(self) -> bool:
+        """Whether changes are made: False once its thread has ended."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Finish what was submitted, then close every connection."""
         with self._lock:
@@ -120,6 +124,8 @@ class Database:
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with translated():
+                if self._writer.in_transaction:  # it could not be undone when it failed
+                    self._writer.execute("ROLLBACK")
                 self._writer.execute("BEGIN IMMEDIATE")
                 for work, future in batch:
                     if not future.set_running_or_notify_cancel():
@@ -132,10 +138,11 @@ class Database:
                         outcomes.append((future, None, error))
                 self._writer.execute("COMMIT")
         except Exception as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+            with suppress(apsw.Error):  # nothing may end this thread; the next batch tries it again
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
             for _, future in batch:
-                if not future.cancelled():
+                if not future.done():
                     future.set_exception(error)
             return
         for future, result, failure in outcomes:

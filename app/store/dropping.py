@@ -29,7 +29,11 @@ def mark(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     running = fetch_all(
         c, "SELECT id FROM jobs WHERE collection = ? AND state IN ('queued', 'running')", (collection.label,)
     )
-    return collection.label, [(id, n) for (id,) in running for n in steering.cancel(c, id)]
+    uploads = [(id, n) for (id,) in running for n in steering.cancel(c, id)]
+    c.execute(
+        "UPDATE turns SET held = 1 WHERE job_id IN (SELECT id FROM jobs WHERE collection = ?)", (collection.label,)
+    )
+    return collection.label, uploads
 
 
 def going(c: apsw.Connection) -> list[str]:

@@ -134,7 +134,8 @@ def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None
     c.execute(
         "UPDATE images SET sha256 = ?, status = 'queued', error_code = NULL, error_detail = NULL, width = ?,"
         " height = ?, format = ?, bytes = ?, animated = 0, caption = ?, tags = ?, metadata = ?, source = ?,"
-        " job_id = ?, embedded_seq = NULL, lease_owner = NULL, lease_until = NULL, attempts = 0 WHERE key = ?",
+        " job_id = ?, embedded_seq = NULL, lease_owner = NULL, lease_until = NULL, attempts = 0,"
+        " deaths = 0 WHERE key = ?",
         (
             new.sha256,
             new.width,
@@ -156,7 +157,7 @@ def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
     """Put a picture back into the queue with all its attempts before it."""
     c.execute(
         "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
-        " lease_owner = NULL, lease_until = NULL, embedded_seq = NULL, job_id = ? WHERE key = ?",
+        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL, job_id = ? WHERE key = ?",
         (job_id, key),
     )
 
@@ -174,7 +175,7 @@ def requeue_all(c: apsw.Connection) -> int:
     """Put every picture back into the queue, whatever became of it; returns how many there are."""
     c.execute(
         "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
-        " lease_owner = NULL, lease_until = NULL, embedded_seq = NULL"
+        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL"
     )
     return c.changes()
 

@@ -14,15 +14,29 @@ from typing import Any
 import apsw
 
 from app.clock import now, seconds_between, seconds_since
-from app.store.collections import LABEL, name_of
+from app.store.collections import LABEL, OF, name_of
 from app.store.rows import fetch_all, fetch_number, fetch_one
-from app.types import ItemError, ItemStatus, Job, JobItem, JobState
+from app.types import ItemError, ItemStatus, Job, JobItem, JobState, Priority
 
 COLUMNS = (
-    "SELECT id, collection, kind, state,"
+    "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
-    " done, failed, duplicates, created_at, started_at, finished_at, last_seq FROM jobs "
+    " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step FROM jobs "
 )
+RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
+NEXT = "coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), 0)"  # where those at it are
+ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items WHERE job_id = ? AND n > ?"
+# What a picture of a job costs its turn: of high priority there are four for one of normal, and sixteen for one of low.
+STEPS = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
+PRIORITIES = {step: priority for priority, step in STEPS.items()}
+
+SOURCE = (
+    "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
+    " FROM jobs j JOIN sources s ON s.job_id = j.id "
+)
+HELD = SOURCE + "WHERE s.lease_owner = ? LIMIT 1"
+FREE = SOURCE + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1"
+AHEAD = 1024  # members that a job may have taken in more than another that has begun, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +60,30 @@ class Source:
 
 def job_of(row: Sequence[Any]) -> Job:
     """The record of one row of `COLUMNS`, with its rate (items a second) and time left."""
-    (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq) = row
+    (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row
     gone = done + failed + duplicates
     rate = eta = None
     if started is not None and gone:
         spent = seconds_between(started, finished) if finished else seconds_since(started)
         rate = round(gone / spent, 2) if spent > 0 else None
-        if rate and finished is None:
+        if rate and finished is None and state != JobState.PAUSED:
             eta = round((total - gone) / rate, 1)
     counts = (total, done, failed, duplicates)
-    return Job(id, name_of(collection), kind, JobState(state), *counts, created, started, finished, rate, eta, seq)
+    priority = PRIORITIES[step]
+    named = (id, name_of(collection), kind, JobState(state))
+    return Job(*named, *counts, created, started, finished, rate, eta, seq, priority)
 
 
-def create(c: apsw.Connection, collection: str, kind: str) -> str:
+def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL) -> str:
     """A new job with nothing in it; returns its id."""
     id = uuid.uuid4().hex
     c.execute(
-        "INSERT INTO jobs (id, collection, kind, state, created_at) VALUES (?, " + LABEL + ", ?, 'queued', ?)",
-        (id, collection, kind, now()),
+        "INSERT INTO jobs (id, collection, kind, state, created_at, step, turn) VALUES (?, "
+        + LABEL
+        + ", ?, 'queued', ?, ?, "
+        + NEXT
+        + ")",
+        (id, collection, kind, now(), STEPS[priority]),
     )
     return id
 
@@ -76,27 +96,21 @@ def get(c: apsw.Connection, id: str) -> Job | None:
 
 def recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
     """The newest jobs first, of all collections or `among` these."""
-    bound = None if among is None else json.dumps(sorted(among))
-    rows = fetch_all(
-        c,
-        COLUMNS + "WHERE ?1 IS NULL OR collection IN"
-        " (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?1)))"
-        " ORDER BY created_at DESC, rowid DESC LIMIT ?2",
-        (bound, limit),
-    )
-    return [job_of(row) for row in rows]
+    if among is None:
+        return [job_of(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
+    rows = [row for name in among for row in fetch_all(c, COLUMNS + "WHERE " + OF + RECENT, (name, limit))]
+    rows.sort(key=lambda row: str(row[8]), reverse=True)
+    return [job_of(row) for row in rows[:limit]]
 
 
 def items(
     c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int
 ) -> list[tuple[int, JobItem]]:
     """Up to `limit` items numbered past `after`, with their numbers."""
-    rows = fetch_all(
-        c,
-        "SELECT n, name, status, image_id, error_code, error_detail FROM job_items"
-        " WHERE job_id = ? AND n > ? AND (? IS NULL OR status = ?) ORDER BY n LIMIT ?",
-        (job_id, after, status, status, limit),
-    )
+    if status is None:
+        rows = fetch_all(c, ITEMS + " ORDER BY n LIMIT ?", (job_id, after, limit))
+    else:
+        rows = fetch_all(c, ITEMS + " AND status = ? ORDER BY n LIMIT ?", (job_id, after, status, limit))
     return [
         (n, JobItem(name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None))
         for n, name, state, image_id, code, detail in rows
@@ -190,26 +204,22 @@ def add_source(
     pending: int,
     origin: str | None = None,
     options: Mapping[str, Any] | None = None,
+    size: int = 0,
 ) -> None:
-    """A source to be taken in; the job does not end before it is. `origin` is the kind of source that brings it."""
+    """A source to be taken in, of `size` bytes; the job does not end before it is. `origin` is the kind of source that
+    brings it."""
     c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending, origin, options) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (job_id, n, kind, name, pending, origin, json.dumps(dict(options or {}))),
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin, options, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, origin, json.dumps(dict(options or {})), size),
     )
 
 
 def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
-    """Lease the oldest waiting upload, counting an attempt.
+    """Lease an upload, counting an attempt: of the job that had least taken in, the oldest of them.
 
     An owner takes in one at a time: one that it holds already is one that it could not give back.
     """
-    row = fetch_one(
-        c,
-        "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
-        " FROM sources s JOIN jobs j ON j.id = s.job_id WHERE s.lease_owner IS NULL OR s.lease_owner = ?"
-        " ORDER BY j.created_at, s.n LIMIT 1",
-        (owner,),
-    )
+    row = fetch_one(c, HELD, (owner,)) or fetch_one(c, FREE)
     if row is None:
         return None
     c.execute(
@@ -233,19 +243,48 @@ def has_source(c: apsw.Connection, source: Source) -> bool:
     return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
-def progress(c: apsw.Connection, source: Source, imported: int, pending: int, position: int) -> None:
-    """Remember how far the manifest is taken in, so that a restart goes on from there; the attempt succeeded."""
+def progress(
+    c: apsw.Connection, source: Source, imported: int, pending: int, position: int, *, careful: bool = False
+) -> None:
+    """Remember how far the manifest is taken in, so that a restart goes on from there; the attempt succeeded.
+
+    Who is `careful` goes on as if it had failed once: should it fail again, it was at the very next member.
+    """
     c.execute(
-        "UPDATE sources SET imported = ?, pending = ?, position = ?, attempts = 1 WHERE job_id = ? AND n = ?",
-        (imported, pending, position, source.job_id, source.n),
+        "UPDATE jobs SET turn = turn + step * (?3 - (SELECT imported FROM sources WHERE job_id = ?1 AND n = ?2))"
+        " WHERE id = ?1",
+        (source.job_id, source.n, imported),
+    )
+    c.execute(
+        "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2,"
+        " position = ?3, attempts = ?4 WHERE job_id = ?5 AND n = ?6",
+        (imported, pending, position, 2 if careful else 1, source.job_id, source.n),
     )
 
 
-def release_source(c: apsw.Connection, owner: str, source: Source) -> None:
-    """Give the upload back untouched: the attempt is not counted."""
+def gives_way(c: apsw.Connection, source: Source) -> bool:
+    """Whether another job is to have its uploads taken in first: one that is new, or has had much less. Or this is
+    paused."""
+    row = fetch_one(c, "SELECT paused, turn, step FROM jobs WHERE id = ?", (source.job_id,))
+    if row is None or row[0]:
+        return row is not None
+    return (
+        fetch_one(
+            c,
+            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn <= ?1 AND id <> ?2"
+            " AND (state = 'queued' OR turn < ?1 - ?3)"
+            " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1",
+            (row[1], source.job_id, row[2] * AHEAD),
+        )
+        is not None
+    )
+
+
+def release_source(c: apsw.Connection, owner: str, source: Source, *, counted: bool = False) -> None:
+    """Give the upload back untouched; the attempt does not count, unless it is to be `counted`."""
     c.execute(
-        "UPDATE sources SET lease_owner = NULL, attempts = attempts - 1 WHERE job_id = ? AND n = ? AND lease_owner = ?",
-        (source.job_id, source.n, owner),
+        "UPDATE sources SET lease_owner = NULL, attempts = attempts - ? WHERE job_id = ? AND n = ? AND lease_owner = ?",
+        (not counted, source.job_id, source.n, owner),
     )
 
 

@@ -10,36 +10,61 @@ from collections.abc import Collection, Iterable
 
 import apsw
 
-from app.store import collections, embeddings, given, images, jobs
-from app.store.rows import fetch_all, fetch_one
+from app.store import collections, embeddings, given, images, jobs, turns
+from app.store.rows import Row, fetch_all, fetch_one
 from app.types import ItemError, Lease
 
 NAMED = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"  # none being dropped
 LEASE = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
 FRESH = (
-    LEASE + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0"
-    " AND " + NAMED + " ORDER BY key LIMIT ?)"
-    " RETURNING key, attempts"
+    LEASE + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
+    " AND " + NAMED + " ORDER BY key LIMIT ?) RETURNING key, attempts"
+)
+WAITS = (
+    "status = 'queued' AND attempts > 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = images.job_id AND paused = 1)"
+    " AND " + NAMED
 )
 TRIED = (
-    LEASE + " WHERE key = (SELECT min(key) FROM images WHERE status = 'queued' AND attempts > 0 AND " + NAMED + ")"
+    LEASE + " WHERE key = (SELECT key FROM images WHERE " + WAITS + " ORDER BY deaths, key LIMIT 1)"
     " RETURNING key, attempts"
 )
+ALONE = 2  # attempts of a picture that is at work by itself: the first is in company
 
 
-def claim(c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bool = True) -> list[Lease]:
-    """Lease up to `limit` waiting pictures, oldest first, counting an attempt for each.
+def claim(
+    c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bool = True, tried: bool = False
+) -> list[Lease]:
+    """Lease up to `limit` waiting pictures, counting an attempt for each: those of every job in fair turns.
 
-    Pictures that were tried before come last and one at a time, and only where the owner is `alone` with
-    them (holds nothing else): should the worker die again, it is known which picture it was.
+    Pictures that were tried before come last (first, if `tried`) and one at a time, and only where the owner is
+    `alone` with them (holds nothing else): should the worker die again, it is known which picture it was.
     """
-    rows = fetch_all(c, FRESH, (owner, until, limit))
+    rows = fetch_all(c, TRIED, (owner, until)) if tried and alone else []
+    rows = rows or _fresh(c, owner, until, limit)
     if not rows and alone:
         rows = fetch_all(c, TRIED, (owner, until))
     claimed = images.by_keys(c, (key for key, _ in rows))
-    leases = [Lease(claimed[key], owner, attempts) for key, attempts in sorted(rows)]
+    leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
     jobs.started(c, {lease.image.job_id for lease in leases if lease.image.job_id})
     return leases
+
+
+def _fresh(c: apsw.Connection, owner: str, until: float, limit: int) -> list[Row]:
+    rows: list[Row] = []
+    barren: list[str] = []
+    while len(rows) < limit and (turn := turns.following(c, barren)) is not None:
+        wanted = min(turn.share, limit - len(rows))
+        some = sorted(fetch_all(c, FRESH, (owner, until, turn.job_id or None, wanted)))
+        turns.spend(c, turn.job_id, len(some))
+        rows += some
+        if not some:  # all that waits there is of a collection that is being dropped
+            barren.append(turn.job_id)
+    return rows
+
+
+def has_tried(c: apsw.Connection) -> bool:
+    """Whether a picture waits for another attempt."""
+    return fetch_one(c, "SELECT 1 FROM images WHERE " + WAITS + " LIMIT 1") is not None
 
 
 def owners(c: apsw.Connection) -> set[str]:
@@ -61,12 +86,12 @@ def renew(c: apsw.Connection, owner: str, until: float) -> None:
 def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -> int:
     """Take back the leases of dead owners and those past their deadline; returns how many.
 
-    The attempt stays counted: who dies `most` times over a picture has been killed by it.
+    The attempt stays counted: who dies `most` times over a picture has been killed by it, the last time by it alone.
     """
     rows = fetch_all(c, "SELECT key, attempts, lease_owner, lease_until FROM images WHERE status = 'processing'")
     lost = [(key, tries) for key, tries, owner, until in rows if owner in dead or until is None or until < clock]
     for key, tries in lost:
-        if tries >= most:
+        if tries >= max(most, ALONE):
             _fail(c, key, ItemError("image_corrupt", f"the worker died {tries} times over this picture"))
         else:
             _queue(c, key)
@@ -76,10 +101,31 @@ def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -
     return len(lost)
 
 
-def forgive(c: apsw.Connection) -> None:
-    """Forget every attempt: what a kill of the whole server interrupted is no fault of a picture or an upload."""
-    c.execute("UPDATE images SET attempts = 0 WHERE status IN ('queued', 'processing') AND attempts > 0")
-    c.execute("UPDATE sources SET attempts = 0 WHERE attempts > 0")
+def forgive(c: apsw.Connection, dead: Collection[str], most: int) -> None:
+    """Take back, when a server begins, what the `dead` workers of the last one held.
+
+    What a kill of the whole server interrupted is mostly no fault of a picture: it is tried again, by itself, with no
+    attempt counted. But a server that died `most` times while one picture alone was at work was killed by it.
+    An upload that was being taken in keeps its count, unless it was being expanded: that is done by a child.
+    """
+    for owner in dead:
+        held = fetch_all(
+            c,
+            "SELECT key, attempts >= ?, deaths FROM images WHERE status = 'processing' AND lease_owner = ?",
+            (ALONE, owner),
+        )
+        for key, alone, deaths in held:
+            if alone and deaths + 1 >= most:
+                reason = f"the server died {deaths + 1} times while this picture alone was at work"
+                _fail(c, key, ItemError("image_corrupt", reason))
+            else:
+                _queue(c, key)
+                c.execute("UPDATE images SET attempts = 1, deaths = deaths + ? WHERE key = ?", (alone, key))
+        c.execute(
+            "UPDATE sources SET lease_owner = NULL, attempts = iif(imported + pending = 0, 0, attempts)"
+            " WHERE lease_owner = ?",
+            (owner,),
+        )
 
 
 def release(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:

@@ -5,11 +5,27 @@ from __future__ import annotations
 import apsw
 
 from app.clock import now
-from app.store import images, jobs
+from app.store import images, jobs, turns
+from app.store.jobs import NEXT
 from app.store.rows import fetch_all, fetch_one
 from app.types import ItemError, ItemStatus
 
+OPEN = " AND state IN ('queued', 'running')"
 CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
+
+
+def pause(c: apsw.Connection, id: str) -> None:
+    """Give a job that has not ended no turn any more; what is leased of it is finished."""
+    c.execute("UPDATE jobs SET paused = 1 WHERE id = ?" + OPEN, (id,))
+    if c.changes():
+        turns.hold(c, id)
+
+
+def resume(c: apsw.Connection, id: str) -> None:
+    """Let a paused job go on, beginning where the others are."""
+    c.execute("UPDATE jobs SET paused = 0, turn = " + NEXT + " WHERE id = ? AND paused = 1", (id,))
+    if c.changes():
+        turns.free(c, id)
 
 
 def cancel(c: apsw.Connection, id: str) -> list[int]:
@@ -18,11 +34,12 @@ def cancel(c: apsw.Connection, id: str) -> list[int]:
     Its waiting pictures are next, see `drop`.
     """
     c.execute(
-        "UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ? AND state IN ('queued', 'running')",
+        "UPDATE jobs SET state = 'cancelled', paused = 0, finished_at = ? WHERE id = ?" + OPEN,
         (now(), id),
     )
     if not c.changes():
         return []
+    turns.free(c, id)
     numbers = [n for (n,) in fetch_all(c, "SELECT n FROM sources WHERE job_id = ? ORDER BY n", (id,))]
     c.execute("DELETE FROM sources WHERE job_id = ?", (id,))
     return numbers

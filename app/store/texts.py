@@ -41,6 +41,16 @@ def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
     return {row[0]: text_of(row) for row in rows}
 
 
+def page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Text]:
+    """Up to `limit` texts, newest first, with keys below `before`."""
+    rows = fetch_all(
+        c,
+        COLUMNS + "WHERE " + OF + " AND key < ? ORDER BY key DESC LIMIT ?",
+        (collection, before if before is not None else 1 << 62, limit),
+    )
+    return [text_of(row) for row in rows]
+
+
 def put(c: apsw.Connection, collection: str, id: str, text: str, metadata: Metadata) -> Text:
     """Insert the text, or replace the one that has this id."""
     (row,) = fetch_all(

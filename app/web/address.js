@@ -1,7 +1,8 @@
-// What the page shows, as its address: `?q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`, so that Back
+// What the page shows, as its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`, so that Back
 // works and a search can be sent on. A dropped picture has no address; it is kept here under a number that the history entry remembers.
 
 import { applying, filterOf, readFilter } from "./filter.js";
+import { DEFAULT, here, homeOf, NAME } from "./place.js";
 import { ID } from "./server.js";
 
 export const EVEN = 0.5; // the pictures' share of a search that has words too
@@ -20,7 +21,9 @@ export function readState() {
   const kept = history.state ?? {};
   const number = kept.picture ?? null;
   const like = (asked.get("like") ?? "").split(",").filter((id) => ID.test(id));
+  const collection = asked.get("collection") ?? "";
   return {
+    collection: NAME.test(collection) ? collection : homeOf(),
     q: asked.get("q") ?? "",
     target: asked.get("target") === "texts" ? "texts" : "images",
     like: [...new Set(like)].slice(0, MOST_LIKE),
@@ -45,11 +48,14 @@ export function queryOf(state) {
 export function keyOf(state) {
   const mixed = state.q.trim() && (state.like.length || state.picture);
   const only = applying(state.only, state.target);
-  return JSON.stringify([state.q.trim(), state.target, state.like, state.picture, mixed ? state.weight : EVEN, only]);
+  const { collection } = state;
+  return JSON.stringify([collection, state.q.trim(), state.target, state.like, state.picture, mixed ? state.weight : EVEN, only]);
 }
 
 export function hrefOf(state) {
   const said = new URLSearchParams();
+  const collection = state.collection ?? here();
+  if (collection !== DEFAULT) said.set("collection", collection);
   if (state.q?.trim()) said.set("q", state.q);
   if (state.target === "texts") said.set("target", state.target);
   if (state.like?.length) said.set("like", state.like.join(","));
@@ -65,7 +71,7 @@ export function writeState(state, push) {
   history[push ? "pushState" : "replaceState"]({ picture, opened, scroll, count }, "", hrefOf(state));
 }
 
-/** The id of one of our pictures that an address names, or null: `?show=`, `/v1/images/{id}/file` and the like. */
+/** One of our pictures that an address names, as {id, collection}, or null: `?show=`, `/v1/images/{id}/file` and the like. */
 export function pictureOf(text) {
   let url;
   try {
@@ -73,10 +79,11 @@ export function pictureOf(text) {
   } catch {
     return null;
   }
-  const here = new URL(".", document.baseURI);
-  if (url.origin !== here.origin || !url.pathname.startsWith(here.pathname)) return null;
+  const root = new URL(".", document.baseURI);
+  if (url.origin !== root.origin || !url.pathname.startsWith(root.pathname)) return null;
   const id = url.searchParams.get("show") ?? url.pathname.match(/\/v1\/images\/([^/]+)(\/(file|thumbnail))?$/)?.[1];
-  return id && ID.test(id) ? id : null;
+  const collection = url.searchParams.get("collection") ?? homeOf();
+  return id && ID.test(id) && NAME.test(collection) ? { id, collection } : null;
 }
 
 function share(text) {

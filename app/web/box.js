@@ -3,6 +3,7 @@
 
 import { pictureOf } from "./address.js";
 import { byId, make } from "./element.js";
+import { here } from "./place.js";
 import { isMixed, taken } from "./query.js";
 import { thumbnail } from "./server.js";
 import { listed, words as say } from "./words.js";
@@ -16,10 +17,10 @@ export function watchBox({ typed, settled, pictured, unpictured, weighed }) {
   let composing = false;
   const now = () => {
     clearTimeout(timer);
-    const id = pictureOf(box.value);
-    if (id) {
+    const picture = pictureOf(box.value);
+    if (picture) {
       box.value = "";
-      pictured(id);
+      pictured(picture);
     } else typed(box.value);
   };
   const soon = () => {
@@ -61,7 +62,8 @@ export function showQuery(query, raw) {
   words = query.q;
   showMix(query);
   const all = [...(query.file ? [query.file] : []), ...query.like];
-  const key = all.map((one) => (one instanceof File ? `${one.name} ${one.size} ${one.lastModified}` : one)).join(" ");
+  const said = all.map((one) => (one instanceof File ? `${one.name} ${one.size} ${one.lastModified}` : one));
+  const key = [here(), ...said].join(" ");
   if (key === pictures) return;
   pictures = key;
   const chip = byId("chip");

@@ -66,11 +66,11 @@ function watchTiles(pictured) {
   document.addEventListener("pointermove", () => (inside = false), { passive: true }); // none while dragging
   form.addEventListener("dragover", (event) => inside && event.preventDefault());
   form.addEventListener("drop", (event) => {
-    const id = pictureOf(event.dataTransfer.getData("text/uri-list").split("\n")[0]);
-    if (!id) return;
+    const picture = pictureOf(event.dataTransfer.getData("text/uri-list").split("\n")[0]);
+    if (!picture) return;
     event.preventDefault();
     inside = false;
-    pictured(id);
+    pictured(picture);
   });
 }
 

@@ -31,7 +31,7 @@ export function editor(image, ended) {
     event.preventDefault();
     save.disabled = true;
     try {
-      ended(await changeImage(image.id, { caption: caption.value.trim() || null, tags: tags.all() }));
+      ended(await changeImage(image.id, { caption: caption.value.trim() || null, tags: tags.all() }, image.collection));
     } catch (problem) {
       save.disabled = false;
       said.textContent = problem.detail || words("away_short");

@@ -5,8 +5,9 @@ import { byId, make } from "./element.js";
 import { failureList, showFailures } from "./failures.js";
 import { act, firstName, follow, isRunning, listJobs, offers } from "./server.js";
 import * as notice from "./notice.js";
+import { may } from "./session.js";
 import { summary } from "./upload.js";
-import { date, words } from "./words.js";
+import { date, left, words } from "./words.js";
 
 const STREAMS = 2; // at once: a browser opens six connections to a server
 const AGAIN = 3000; // ms between looks at the list, for jobs that others begin
@@ -20,14 +21,15 @@ const seen = new IntersectionObserver((entries) => {
 });
 let timer = 0;
 let open = null; // an AbortController while the view is open
-let offered = { retry: false, cancel: false };
+const ACTS = ["retry", "cancel", "pause", "resume"];
+let offered = {}; // which of these the server has
 
 export async function openJobs() {
   if (open) return;
   const mine = (open = new AbortController());
   byId("jobs").hidden = false;
-  const [retry, cancel] = await Promise.all(["retry", "cancel"].map((one) => offers(`/v1/jobs/{id}/${one}`)));
-  offered = { retry, cancel };
+  offered.report = await offers("/v1/jobs/{id}/pause"); // they came together
+  for (const one of ACTS) offered[one] = may("write") && (await offers(`/v1/jobs/{id}/${one}`));
   if (mine === open) look();
 }
 
@@ -68,7 +70,7 @@ async function look() {
 }
 
 function listen(jobs) {
-  const running = jobs.filter(isRunning).reverse(); // oldest first: that one is being worked on
+  const running = jobs.filter((job) => isRunning(job) && job.state !== "paused").reverse(); // oldest first: that one is being worked on
   for (const { id } of running) {
     if (streams.has(id) || streams.size >= STREAMS) continue;
     const stop = follow(id, (job) => {
@@ -98,8 +100,12 @@ function draw(job) {
   row.why.hidden = !job.failed;
   row.why.textContent = words(row.failures.hidden ? "show_failures" : "hide_failures", { n: job.failed });
   row.why.ariaExpanded = String(!row.failures.hidden);
-  row.retry.hidden = running || !job.failed || !offered.retry;
-  row.cancel.hidden = !running || !offered.cancel;
+  const paused = job.state === "paused";
+  row.acts.retry.hidden = running || !job.failed || !offered.retry;
+  row.acts.cancel.hidden = !running || !offered.cancel;
+  row.acts.pause.hidden = !running || paused || !offered.pause;
+  row.acts.resume.hidden = !paused || !offered.resume;
+  row.report.hidden = !offered.report || !job.total;
   row.failed = job.failed;
   row.total = job.total;
   if (row.seen) findName(row, job.id);
@@ -117,15 +123,16 @@ async function findName(row, id) {
 }
 
 function showName({ name, first, total }) {
-  const [top, ...below] = (first ?? words("upload")).split("/");
+  const [top, ...below] = /^https?:\/\//.test(first) ? [first] : (first ?? words("upload")).split("/");
   name.textContent = below.length || total < 2 || !first ? top : words("and_more", { name: top, n: total - 1 });
 }
 
 function moving(job, gone) {
   const said = [words("working", { done: gone, total: job.total })];
   if (job.failed) said.push(words("failed_n", { n: job.failed }));
+  if (job.state === "paused") return said.join(" · ");
   if (job.rate) said.push(words("rate", { rate: Math.round(job.rate) || 1 }));
-  if (job.eta_s > 1) said.push(words("eta", { s: Math.round(job.eta_s) }));
+  if (job.eta_s > 1) said.push(left(job.eta_s));
   return said.join(" · ");
 }
 
@@ -136,14 +143,14 @@ function makeRow(job) {
   const bar = make("progress", { ariaLabel: words("job_progress") });
   const said = make("p", { className: "said" });
   const why = button("link", "");
-  const retry = button("button plain", words("retry"));
-  const cancel = button("button plain", words("cancel"));
+  const acts = Object.fromEntries(ACTS.map((one) => [one, button("button plain", words(one))]));
+  const report = make("a", { className: "link", href: `v1/jobs/${job.id}/items?format=ndjson`, download: `job-${job.id.slice(0, 8)}.ndjson` }, words("report"));
   const failures = failureList();
   const head = make("div", { className: "head" }, name, state, when, make("code", {}, job.id.slice(0, 8)));
-  const element = make("li", { className: "job" }, head, bar, said, make("div", { className: "acts" }, why, retry, cancel));
+  const element = make("li", { className: "job" }, head, bar, said, make("div", { className: "acts" }, why, ...Object.values(acts), report));
   element.append(failures);
   element.dataset.id = job.id;
-  const row = { element, name, state, bar, said, why, retry, cancel, failures, failed: 0, total: 0, first: null, seen: false, asking: false };
+  const row = { element, name, state, bar, said, why, acts, report, failures, failed: 0, total: 0, first: null, seen: false, asking: false };
   why.addEventListener("click", async () => {
     if (failures.hidden) await showFailures(job.id, failures);
     else failures.replaceChildren();
@@ -151,8 +158,7 @@ function makeRow(job) {
     why.textContent = words(failures.hidden ? "show_failures" : "hide_failures", { n: row.failed });
     why.ariaExpanded = String(!failures.hidden);
   });
-  retry.addEventListener("click", () => ask(job.id, "retry"));
-  cancel.addEventListener("click", () => ask(job.id, "cancel"));
+  for (const one of ACTS) acts[one].addEventListener("click", () => ask(job.id, one));
   return row;
 }
 

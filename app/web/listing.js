@@ -30,7 +30,7 @@ export class Listing {
   }
 
   change(image) {
-    for (const hit of this.#all) if (hit.id === image.id) hit.image = image;
+    for (const hit of this.#all) if (hit.id === image.id && hit.image?.collection === image.collection) hit.image = image;
   }
 }
 

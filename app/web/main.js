@@ -3,25 +3,30 @@
 
 import { keyOf, MOST_LIKE, queryOf, readState, remember, writeState } from "./address.js";
 import { showQuery, watchBox } from "./box.js";
-import { chooseAll, chosenHits, isChoosing, showChoice, toggle, unchoose, watchChoice } from "./choice.js";
+import { chooseAll, chosenHits, isChoosing, toggle, unchoose, watchChoice } from "./choice.js";
+import { lookAround, showPlace, watchCollections } from "./collections.js";
 import { watchDrops } from "./drop.js";
 import { byId, make } from "./element.js";
 import { found, newest } from "./feed.js";
-import { showFilter, watchFilter } from "./filter.js";
+import { watchFilter } from "./filter.js";
+import { showFrame, speak } from "./frame.js";
 import { closeJobs, openJobs, redrawJobs } from "./jobs.js";
 import { watchKeys } from "./keys.js";
 import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./listing.js";
 import { drawNothing, inviteTexts } from "./nothing.js";
 import * as notice from "./notice.js";
+import { goTo, here, settle } from "./place.js";
 import { remove, watchRemoval } from "./remove.js";
 import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./results.js";
 import { getImage } from "./server.js";
-import { watchSession } from "./session.js";
+import { boundTo, letIn, watchSession } from "./session.js";
+import { watchSources } from "./sources.js";
 import { beginTagging } from "./tagging.js";
-import { takeBack, watchToast } from "./toast.js";
+import { showTally } from "./tally.js";
+import { finish, takeBack, watchToast } from "./toast.js";
 import { upload } from "./upload.js";
 import { closeView, openView, watchView } from "./view.js";
-import { counted, fillWords, switchLanguage, words } from "./words.js";
+import { switchLanguage, words } from "./words.js";
 
 const REST = 2000; // ms without typing after which the next words make a step in the history
 const NEAR = 1200; // px above the end of the page at which more is asked for
@@ -48,18 +53,24 @@ function go(change, { push = true } = {}) {
 function show({ restored = false } = {}) {
   const query = queryOf(state);
   const jobs = state.view === "jobs";
+  if (state.collection !== here()) enter(state.collection);
   showQuery(query, state.q);
-  showFilter(state.only, state.target);
-  document.querySelector(`#target [value=${state.target}]`).checked = true;
-  document.title = jobs ? `${words("jobs")} · Sightline` : query.q ? `${query.q} · Sightline` : "Sightline";
-  byId("found").hidden = jobs;
-  byId("jobs-link").ariaCurrent = jobs ? "page" : null;
+  showFrame(state);
   if (jobs) openJobs();
   else closeJobs();
   if (!jobs && keyOf(state) !== drawn) begin(restored);
   else if (!jobs && restored && !state.show) window.scrollTo(0, state.scroll);
   if (state.show && !jobs) openShown();
   else closeView();
+}
+
+/** Another collection: what was deleted or chosen in the one before is over. */
+function enter(collection) {
+  finish();
+  unchoose();
+  closeJobs(); // their list is of one collection
+  goTo(collection);
+  showPlace();
 }
 
 function begin(restored) {
@@ -119,22 +130,8 @@ function draw(fresh) {
   if (hits.length) drawHits(hits, state, { done, kept: !fresh });
   else if (done && queryOf(state).filter) drawMessage(words("no_hits_title"), words("no_hits_filter"));
   else if (done) drawNothing(listing.last?.answer, state.target, { again, refresh });
-  byId("select").disabled = !hits.length;
-  byId("count").textContent = summed(hits.length);
-  byId("scores").hidden = !(listing.asked && hits.length);
-  const cut = listing.last?.cut && hits.length > 0;
-  byId("cut").hidden = !cut;
-  if (cut) byId("cut").textContent = words("cut", { n: hits.length });
+  showTally(listing, state);
   if (state.show) openShown();
-}
-
-function summed(n) {
-  const { answer } = listing.last ?? {};
-  if (!n) return "";
-  if (!answer && state.only.length) return counted(listing.done ? "filtered_all" : "filtered", n);
-  if (!answer) return listing.done ? counted("newest_all", n) : words("newest", { n });
-  const ms = Math.max(1, Math.round(answer.took_ms.total));
-  return words(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
 }
 
 function refused(problem, fresh) {
@@ -284,12 +281,11 @@ function reach(near = byId("end").getBoundingClientRect().top < innerHeight + NE
   if (near && state.view !== "jobs" && listing.feed && listing.begun && !running && !listing.done) advance(false);
 }
 
-function speak() {
-  fillWords();
-  byId("language").textContent = words("other_language");
-  showFilter(state.only, state.target);
-  byId("language").lang = words("other_language") === "English" ? "en" : "zh";
-  showChoice();
+function moveTo(collection) {
+  typing = 0;
+  box.cancel();
+  go({ collection, like: [], show: null });
+  window.scrollTo(0, 0);
 }
 
 const keys = {
@@ -325,17 +321,17 @@ const keys = {
 };
 
 history.scrollRestoration = "manual";
-speak();
+speak(state);
 const box = watchBox({
   typed,
   settled: () => (typing = 0),
-  pictured: (id) => searchBy({ like: [id] }),
+  pictured: ({ id, collection }) => searchBy({ like: [id], collection }),
   unpictured: () => go({ like: [], picture: null }),
   weighed,
 });
 watchDrops({
   searched: (file) => searchBy({ picture: remember(file) }),
-  pictured: (id) => go({ like: [id], picture: null, show: null, view: "results" }),
+  pictured: ({ id, collection }) => go({ like: [id], collection, picture: null, show: null, view: "results" }),
   added: (gathered) => upload(gathered, refresh),
   adds: () => state.target === "images" && listing.done && !listing.hits.length && !listing.last?.answer?.searched && !state.only.length,
 });
@@ -363,12 +359,14 @@ watchRemoval({
   },
 });
 watchToast();
+watchSources(refresh);
+watchCollections({ went: moveTo, dropped: forgetAll });
 watchSession();
 watchKeys(keys);
 byId("target").addEventListener("change", (event) => go({ target: event.target.value }));
 byId("language").addEventListener("click", () => {
   switchLanguage();
-  speak();
+  speak(state);
   again();
 });
 document.addEventListener("click", follow);
@@ -389,8 +387,12 @@ window.addEventListener(
   },
   { passive: true },
 );
+document.documentElement.dataset.drawn = ""; // until now what words and pictures widen was not shown, so nothing moves
+await letIn(); // who it is says which collections there are
+settle(boundTo());
+state = readState();
 writeState(state, false);
 show({ restored: true });
-document.documentElement.dataset.drawn = ""; // until now what words and pictures widen was not shown, so nothing moves
 if (matchMedia("(pointer: fine)").matches && !state.show && state.view !== "jobs") byId("box").focus();
 notice.checkReady(again);
+lookAround();

@@ -5,7 +5,8 @@ import { make } from "./element.js";
 import { tellProblem } from "./notice.js";
 import { drawMessage } from "./results.js";
 import { addDemo, countTexts } from "./server.js";
-import { textForm } from "./texts.js";
+import { may } from "./session.js";
+import { textForm, textList } from "./texts.js";
 import { watchJob } from "./upload.js";
 import { words } from "./words.js";
 
@@ -29,7 +30,7 @@ export async function inviteTexts(again) {
   if (!first.isConnected) return;
   if (n === 0) return drawNoTexts(again);
   const more = make("details", {}, make("summary", {}, words("add_texts")), textForm(again));
-  drawMessage(words("ask_texts_title"), words("ask_texts"), more);
+  drawMessage(words("ask_texts_title"), words("ask_texts"), may("write") ? more : null).after(textList());
 }
 
 function drawNoTexts(again) {

@@ -2,42 +2,48 @@
 // or when the page is left. So what was undone was never deleted, and what the server said is gone is gone.
 // What is deleted meanwhile joins the wait, so that a second press never makes the first final.
 
+import { here } from "./place.js";
 import { deleteImage } from "./server.js";
 import { toast } from "./toast.js";
 import { counted, words } from "./words.js";
 
 const AT_ONCE = 6;
 const SURE = 100; // requests that a browser still sends for a page that is left
-const gone = new Set();
-let pending = [];
+const gone = new Set(); // `keyOf` each
+let pending = []; // [id, collection] each
 let listen = () => {};
 let back = () => {};
 
 export function watchRemoval({ changed, returned }) {
   listen = changed;
   back = returned;
-  window.addEventListener("pagehide", () => pending.splice(0).forEach((id) => deleteImage(id).catch(() => {})));
+  window.addEventListener("pagehide", () => pending.splice(0).forEach((one) => deleteImage(...one).catch(() => {})));
   window.addEventListener("beforeunload", (event) => pending.length > SURE && event.preventDefault());
 }
 
 export function isGone(id) {
-  return gone.has(id);
+  return gone.has(keyOf([id, here()]));
 }
 
 export function remove(ids) {
   if (!ids.length) return;
-  const all = pending.length + ids.length > SURE ? [...ids] : [...pending.splice(0), ...ids];
+  const now = ids.map((id) => [id, here()]);
+  const all = pending.length + now.length > SURE ? now : [...pending.splice(0), ...now];
   const text = counted("deleted", all.length);
   toast(text, { action: "undo", undo: () => bringBack(all), done: commit }); // ends the one before first
   pending = [...all];
-  ids.forEach((id) => gone.add(id));
+  now.forEach((one) => gone.add(keyOf(one)));
   listen();
 }
 
-function bringBack(ids) {
+function keyOf([id, collection]) {
+  return `${collection}/${id}`;
+}
+
+function bringBack(all) {
   pending = [];
-  bringBackOnly(ids);
-  back(ids);
+  bringBackOnly(all);
+  back(all.map(([id]) => id));
 }
 
 async function commit() {
@@ -46,9 +52,9 @@ async function commit() {
   const failed = [];
   let why = null;
   const one = async () => {
-    for (let id = waiting.pop(); id; id = waiting.pop()) {
-      await deleteImage(id).catch((problem) => {
-        failed.push(id);
+    for (let next = waiting.pop(); next; next = waiting.pop()) {
+      await deleteImage(...next).catch((problem) => {
+        failed.push(next);
         why = problem;
       });
     }
@@ -59,7 +65,7 @@ async function commit() {
   toast(`${counted("not_deleted", failed.length)} ${why.detail || words("away_short")}`);
 }
 
-function bringBackOnly(ids) {
-  ids.forEach((id) => gone.delete(id));
+function bringBackOnly(all) {
+  all.forEach((one) => gone.delete(keyOf(one)));
   listen();
 }

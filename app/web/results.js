@@ -26,7 +26,7 @@ export function drawHits(hits, state, { done, kept = false }) {
 export function drawMessage(title, ...lines) {
   clear();
   shown = null;
-  const rest = lines.map((line) => (line instanceof Node ? line : make("p", {}, line)));
+  const rest = lines.filter(Boolean).map((line) => (line instanceof Node ? line : make("p", {}, line)));
   const message = make("div", { className: "message" }, make("h2", {}, title), ...rest);
   byId("results").replaceChildren(message);
   return message;

@@ -1,6 +1,7 @@
 // Every call to the server, and its refusals as Problem with the server's own `detail`.
 // Addresses are relative to the page, so that it also works below a path of a proxy.
 
+import { here, within } from "./place.js";
 import { parts, taken } from "./query.js";
 import { letIn, signIn } from "./session.js";
 
@@ -36,7 +37,7 @@ export async function call(path, options = {}) {
 export function listImages(cursor, limit, filter, signal) {
   const asked = new URLSearchParams({ limit, ...only(filter) });
   if (cursor) asked.set("cursor", cursor);
-  return call(`v1/images?${asked}`, { signal });
+  return call(within(`v1/images?${asked}`), { signal });
 }
 
 /** A filter as a parameter of an address. */
@@ -44,18 +45,18 @@ function only(filter) {
   return filter ? { filter: JSON.stringify(filter) } : {};
 }
 
-export function getImage(id) {
-  return call(address(id));
+export function getImage(id, collection) {
+  return call(within(address(id), collection));
 }
 
-export function changeImage(id, change) {
-  return call(address(id), { method: "PATCH", body: JSON.stringify(change), headers: JSON_TYPE });
+export function changeImage(id, change, collection) {
+  return call(within(address(id), collection), { method: "PATCH", body: JSON.stringify(change), headers: JSON_TYPE });
 }
 
 /** Goes on although the page is left; a picture that is gone already counts as deleted. */
-export async function deleteImage(id) {
+export async function deleteImage(id, collection) {
   try {
-    await call(address(id), { method: "DELETE", keepalive: true });
+    await call(within(address(id), collection), { method: "DELETE", keepalive: true });
   } catch (problem) {
     if (problem.status !== 404) throw problem;
   }
@@ -84,27 +85,73 @@ async function ask(query, k, signal) {
   const { q, like, file, target, filter } = query;
   const { words, without } = taken(q);
   if (!like.length && !file && !without.length) {
-    return call(`v1/search?${new URLSearchParams({ q: words || q, k, target, ...only(filter) })}`, { signal });
+    const asked = new URLSearchParams({ q: words || q, k, target, ...only(filter) });
+    return call(within(`v1/search?${asked}`), { signal });
   }
   if (file && !like.length && !q) return searchByFile(file, { k, target, ...only(filter) }, signal);
   const body = JSON.stringify({ query: parts(query, file ? await base64(file) : null), target, k, filter });
-  return call("v1/search", { method: "POST", body, signal, headers: JSON_TYPE });
+  return call(within("v1/search"), { method: "POST", body, signal, headers: JSON_TYPE });
 }
 
 export async function countTexts() {
-  return (await call("v1/stats")).texts;
+  return (await call(within("v1/stats"))).texts;
+}
+
+export function listTexts(cursor) {
+  const asked = new URLSearchParams({ limit: 100 });
+  if (cursor) asked.set("cursor", cursor);
+  return call(within(`v1/texts?${asked}`));
+}
+
+/** As `deleteImage`. */
+export async function deleteText(id, collection) {
+  try {
+    await call(within(`v1/texts/${encodeURIComponent(id)}`, collection), { method: "DELETE", keepalive: true });
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+  }
 }
 
 /** Store texts, as many in a request as the server takes. */
 export async function addTexts(lines) {
+  const path = within("v1/texts"); // of now, however long it takes
   for (let from = 0; from < lines.length; from += MOST_TEXTS) {
     const texts = lines.slice(from, from + MOST_TEXTS).map((text) => ({ text }));
-    await call("v1/texts", { method: "POST", body: JSON.stringify({ texts }), headers: JSON_TYPE });
+    await call(path, { method: "POST", body: JSON.stringify({ texts }), headers: JSON_TYPE });
   }
 }
 
+export async function listCollections() {
+  return (await call("v1/collections")).collections;
+}
+
+export function getCollection(name) {
+  return call(`v1/collections/${name}`);
+}
+
+export function makeCollection(name, description) {
+  return call("v1/collections", { method: "POST", body: JSON.stringify({ name, description }), headers: JSON_TYPE });
+}
+
+export function describeCollection(name, description) {
+  return call(`v1/collections/${name}`, { method: "PATCH", body: JSON.stringify({ description }), headers: JSON_TYPE });
+}
+
+export function dropCollection(name) {
+  return call(`v1/collections/${name}`, { method: "DELETE" });
+}
+
+/** What this server gets by itself, and from where: {urls, folders, max_urls}. */
+export function listSources() {
+  return call("v1/sources");
+}
+
+export function askFor(body, type) {
+  return call(within("v1/images/ingest"), { method: "POST", body, headers: { "Content-Type": type } });
+}
+
 export function listJobs(signal) {
-  return call("v1/jobs?limit=50", { signal });
+  return call(`v1/jobs?limit=50&collection=${here()}`, { signal });
 }
 
 export function failedItems(job, cursor) {
@@ -129,7 +176,7 @@ export async function isLoaded() {
 }
 
 export function addDemo() {
-  return call("v1/demo", { method: "POST" });
+  return call(within("v1/demo"), { method: "POST" });
 }
 
 /** Follow a job until it ends: `told(job)` at each step. Returns what stops it. */
@@ -154,8 +201,9 @@ export function follow(job, told) {
   };
 }
 
+/** Whether there is more to come of a job; one that rests is not at its end. */
 export function isRunning({ state }) {
-  return state === "queued" || state === "running";
+  return state === "queued" || state === "running" || state === "paused";
 }
 
 let paths = null;
@@ -166,12 +214,12 @@ export async function offers(path) {
   return (await paths).includes(path);
 }
 
-export function thumbnail(id) {
-  return `${address(id)}/thumbnail`;
+export function thumbnail(id, size) {
+  return within(`${address(id)}/thumbnail${size ? `?size=${size}` : ""}`);
 }
 
 export function original(id) {
-  return `${address(id)}/file`;
+  return within(`${address(id)}/file`);
 }
 
 export function problemOf(status, body, seconds) {
@@ -191,7 +239,7 @@ function address(id) {
 function searchByFile(file, asked, signal) {
   const body = new FormData();
   body.append("file", file);
-  return call(`v1/search/image?${new URLSearchParams(asked)}`, { method: "POST", body, signal });
+  return call(within(`v1/search/image?${new URLSearchParams(asked)}`), { method: "POST", body, signal });
 }
 
 function base64(file) {

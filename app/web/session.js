@@ -6,11 +6,26 @@ import { words } from "./words.js";
 
 let first = null; // the look at the beginning, so that nothing is asked in vain
 let asking = null;
+let found = null; // what the server says of this browser's key
+const RANKS = ["search", "write", "admin"];
 
 /** Once somebody is let in, or nobody has to be. */
 export function letIn() {
-  first ??= look().then((found) => (found?.needed && !found.scope ? signIn() : null));
+  first ??= look().then((said) => {
+    found = said;
+    return said?.needed && !said.scope ? signIn() : null;
+  });
   return first;
+}
+
+/** Whether whoever looks at the page may do this: `search`, `write` or `admin`. */
+export function may(scope) {
+  return !found?.needed || RANKS.indexOf(found.scope) >= RANKS.indexOf(scope);
+}
+
+/** The collections that the key is good for; null for all. */
+export function boundTo() {
+  return found?.collections ?? null;
 }
 
 /** Ask for a key, once for all who wait for it; resolves when the server has taken one. */
@@ -48,7 +63,10 @@ async function send(key) {
   const headers = { "Content-Type": "application/json" };
   try {
     const answer = await fetch("v1/session", { method: "POST", headers, body: JSON.stringify({ key }) });
-    if (answer.ok) return "";
+    if (answer.ok) {
+      found = await answer.json();
+      return "";
+    }
     if (answer.status === 429) return words("too_many_keys", { s: Number(answer.headers.get("Retry-After")) || 60 });
     if (answer.status === 401 || answer.status === 422) return words("wrong_key");
     return (await answer.json()).detail;
@@ -69,9 +87,9 @@ async function look() {
 /** Say in the help whose key this is, and let it be given back. */
 export function watchSession() {
   byId("help-button").addEventListener("click", async () => {
-    const found = await look();
-    byId("signed").hidden = !found?.scope;
-    if (found?.scope) byId("signed-by").textContent = words("signed_in", { name: found.name, scope: found.scope });
+    const now = await look();
+    byId("signed").hidden = !now?.scope;
+    if (now?.scope) byId("signed-by").textContent = words("signed_in", { name: now.name, scope: now.scope });
   });
   byId("sign-out").addEventListener("click", async () => {
     await fetch("v1/session", { method: "DELETE" }).catch(() => null);

@@ -2,6 +2,7 @@
 // Each picture is read anew before it is changed, so that what others have said meanwhile stays.
 
 import { byId } from "./element.js";
+import { here } from "./place.js";
 import { changeImage, getImage } from "./server.js";
 import { toast } from "./toast.js";
 import { counted, words } from "./words.js";
@@ -23,14 +24,15 @@ export function beginTagging(hits, changed) {
 
 async function addTag(hits, tag, changed) {
   const waiting = hits.map(({ id }) => id);
+  const place = here();
   let done = 0;
   let problem = null;
   const one = async () => {
     for (let id = waiting.pop(); id; id = waiting.pop()) {
       try {
-        const image = await getImage(id);
+        const image = await getImage(id, place);
         const known = image.tags.includes(tag);
-        changed(known ? image : await changeImage(id, { tags: [...image.tags, tag] }));
+        changed(known ? image : await changeImage(id, { tags: [...image.tags, tag] }, place));
         done++;
       } catch (error) {
         problem = error;

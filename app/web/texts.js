@@ -1,8 +1,11 @@
-// The form that adds texts, one a line: what a picture can be named by, and what the search for texts finds.
-// What is being written outlives a new drawing of the form.
+// The texts that are kept: what a picture can be named by, and what the search for texts finds. A list of them, from which
+// each can be deleted with a way back, and the form that adds some, one a line; what is written there outlives a new drawing.
 
+import { hrefOf } from "./address.js";
 import { make } from "./element.js";
-import { addTexts } from "./server.js";
+import { here } from "./place.js";
+import { addTexts, deleteText, listTexts } from "./server.js";
+import { may } from "./session.js";
 import { toast } from "./toast.js";
 import { counted, words } from "./words.js";
 
@@ -38,4 +41,63 @@ export function textForm(added) {
     }
   });
   return form;
+}
+
+let leaving = null; // [id, collection] of what is gone from the list and not yet from the server
+
+window.addEventListener("pagehide", () => leaving && deleteText(...leaving).catch(() => {}));
+
+/** All texts of the collection, newest first, a page at a time. */
+export function textList() {
+  const list = make("ul", { className: "list kept", ariaLabel: words("texts") });
+  fill(list, null);
+  return list;
+}
+
+async function fill(list, cursor) {
+  const page = await listTexts(cursor).catch(() => ({ texts: [], next_cursor: null })); // the search above says why
+  list.append(...page.texts.map(line));
+  if (!page.next_cursor) return;
+  const more = make("button", { type: "button", className: "quiet" }, words("more_failures"));
+  const last = make("li", {}, more);
+  more.addEventListener("click", async () => {
+    more.disabled = true;
+    await fill(list, page.next_cursor);
+    last.remove();
+  });
+  list.append(last);
+}
+
+function line(text) {
+  const link = make("a", { href: hrefOf({ q: text.text }) }, make("span", { className: "words", dir: "auto" }, text.text));
+  const item = make("li", {}, link);
+  if (!may("write")) return item;
+  const away = make("button", { type: "button", className: "quiet", ariaLabel: words("remove_text", { text: text.text }) }, "×");
+  away.addEventListener("click", () => remove(item, text));
+  item.append(away);
+  return item;
+}
+
+function remove(item, { id }) {
+  const next = item.nextElementSibling ?? item.previousElementSibling;
+  const place = here();
+  const done = async () => {
+    leaving = null;
+    try {
+      await deleteText(id, place);
+      item.remove();
+    } catch (problem) {
+      item.hidden = false;
+      toast(words("not_done", { detail: problem.detail || words("away_short") }));
+    }
+  };
+  const undo = () => {
+    leaving = null;
+    item.hidden = false;
+    item.querySelector("button").focus();
+  };
+  toast(words("text_deleted"), { action: "undo", undo, done }); // ends the one before first
+  leaving = [id, place];
+  item.hidden = true;
+  next?.querySelector("button")?.focus();
 }

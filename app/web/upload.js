@@ -3,9 +3,10 @@
 
 import { makeCard, MOST_LINES } from "./card.js";
 import { showFailures } from "./failures.js";
+import { here, within } from "./place.js";
 import { call, follow, isRunning, problemOf } from "./server.js";
 import { signIn } from "./session.js";
-import { bytes, counted, words } from "./words.js";
+import { bytes, counted, left, words } from "./words.js";
 
 const MOST_FILES = 100; // of one request
 const MOST_BYTES = 64e6;
@@ -18,7 +19,7 @@ window.addEventListener("beforeunload", (event) => unsent && event.preventDefaul
 
 export function upload({ items, left = 0 }, finished) {
   const title = items.length === 1 ? items[0].name : counted("many_files", items.length);
-  const round = { items, left, finished, stopped: false, request: null, busy: 0 };
+  const round = { items, left, finished, collection: here(), stopped: false, request: null, busy: 0 };
   round.batches = batchesOf(items);
   round.card = makeCard(title, { stop: () => stop(round), again: () => again(round) });
   if (!items.length) return round.card.end(words("nothing_to_send", { n: left }), { bad: true });
@@ -113,7 +114,7 @@ function send(round, batch) {
     });
     request.addEventListener("error", () => failed(null));
     request.addEventListener("abort", () => failed(null));
-    request.open("POST", "v1/images/bulk");
+    request.open("POST", within("v1/images/bulk", round.collection));
     request.responseType = "json";
     request.send(body);
   });
@@ -187,7 +188,7 @@ function update(round) {
   if (gone || sent >= size) said.push(words("working", { done: gone, total }));
   const now = jobs.findLast((job) => job.state === "running" && job.rate);
   if (now) said.push(words("rate", { rate: Math.round(now.rate) || 1 }));
-  if (now?.eta_s > 1 && sent >= size) said.push(words("eta", { s: Math.round(now.eta_s) }));
+  if (now?.eta_s > 1 && sent >= size) said.push(left(now.eta_s));
   round.card.say(said.join(" · "));
 }
 

@@ -88,7 +88,7 @@ function stage(image, { previous, next }) {
   const place = make("div", { className: "stage" }, picture, ...sides);
   picture.addEventListener("error", () => place.classList.add("broken"), { once: true });
   if (image.status === "failed") place.classList.add("broken");
-  else picture.src = small ? original(image.id) : `${thumbnail(image.id)}?size=1024`;
+  else picture.src = small ? original(image.id) : thumbnail(image.id, 1024);
   return place;
 }
 

@@ -33,6 +33,13 @@ export function date(text) {
   return new Date(text).toLocaleString(chosen, { dateStyle: "medium", timeStyle: "short" });
 }
 
+/** How long something will take, in the unit that says enough. */
+export function left(seconds) {
+  if (seconds < 100) return words("eta", { s: Math.round(seconds) });
+  if (seconds < 5400) return words("eta_minutes", { n: Math.round(seconds / 60) });
+  return words("eta_hours", { n: Math.round(seconds / 3600) });
+}
+
 export function bytes(n) {
   const step = n < 1e6 ? [n / 1e3, "kB"] : n < 1e9 ? [n / 1e6, "MB"] : [n / 1e9, "GB"];
   return `${step[0].toLocaleString(chosen, { maximumFractionDigits: step[0] < 10 ? 1 : 0 })} ${step[1]}`;
@@ -51,7 +58,9 @@ export function fillWords(root = document) {
   document.documentElement.lang = chosen;
   for (const element of root.querySelectorAll("[data-words]")) element.textContent = words(element.dataset.words);
   for (const element of root.querySelectorAll("[data-placeholder]")) {
-    element.placeholder = words(element.dataset.placeholder + (SHORT.matches ? "_short" : ""));
+    const key = element.dataset.placeholder;
+    const short = `${key}_short`;
+    element.placeholder = words(SHORT.matches && short in LANGUAGES[chosen] ? short : key);
   }
   for (const element of root.querySelectorAll("[data-label]")) {
     element.ariaLabel = words(element.dataset.label);

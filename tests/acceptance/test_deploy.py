@@ -70,6 +70,23 @@ def test_compose_starts_on_the_cpu_when_nothing_is_said() -> None:
     assert list(services("gpu")) == ["sightline-gpu"]
 
 
+def test_compose_has_a_milvus_of_pinned_versions_that_only_this_machine_reaches() -> None:
+    found = services("milvus")
+    assert set(found) == {"milvus", "milvus-etcd", "milvus-minio"}
+    for service in found.values():
+        assert re.search(r":(v\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)$", service["image"])
+        assert service["restart"] == "unless-stopped"
+        assert service["healthcheck"]["test"]
+        assert list(service["networks"]) == ["milvus"]
+        assert re.search(
+            r"milvus(-etcd|-minio)?\b", str(service["volumes"])
+        )  # each form of compose writes it otherwise
+    published = {name: str(service["ports"]) for name, service in found.items() if service.get("ports")}
+    assert list(published) == ["milvus"]
+    assert re.search(r"127\.0\.0\.1.*19530", published["milvus"])
+    assert set(found["milvus"]["depends_on"]) == {"milvus-etcd", "milvus-minio"}
+
+
 def test_a_server_has_time_to_drain_before_it_is_killed() -> None:
     ((_, service),) = services("cpu").items()
     drain = Settings().drain_seconds

@@ -167,6 +167,21 @@ def test_an_index_that_is_closed_meanwhile_is_no_matter(setup: Setup) -> None:
     until(lambda: other.index.facts().base == 200, WAIT)
 
 
+def test_what_it_cannot_do_is_told_and_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = setup.index.facts
+
+    def fail() -> None:
+        raise RuntimeError("at /secret/place")
+
+    monkeypatch.setattr(setup.index, "facts", fail)
+    setup.builder.take(setup.site)
+    until(setup.builder.faults, WAIT)
+    assert setup.builder.faults() == [f"the base of {setup.site.config.name} is not looked after: RuntimeError"]
+    assert setup.builder.alive()
+    monkeypatch.setattr(setup.index, "facts", facts)
+    until(lambda: not setup.builder.faults(), WAIT)
+
+
 @pytest.fixture
 def large(database: Database, tmp_path: Path) -> Iterator[Indexes]:
     """Open indexes with a base of 150 vectors."""

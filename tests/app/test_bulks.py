@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from app.bulks import Bulks
+from app.bulks import Begun, Bulks
 from app.errors import NotFound
 from app.library import Library
+from app.sources.kind import Asked
 from app.store import images, jobs
-from app.types import ItemStatus, JobState
+from app.types import ItemStatus, JobState, Priority
 from tests.app.makers import add, add_bulk, claim, finish
 from tests.pictures import picture
 
@@ -53,3 +54,72 @@ def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
     job = add_bulk(library, [("a.png", RED)])
     bulks.drop_items(job.id)
     assert bulks.get(job.id).state is JobState.QUEUED
+
+
+def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: Library) -> None:
+    bulks = Bulks(library)
+    job = add_bulk(library, [("a.png", RED)])
+    other = add_bulk(library, [("b.png", BLUE)])
+    assert bulks.pause(job.id).state is JobState.PAUSED
+
+    def taken() -> str | None:
+        source = library.database.write(lambda c: jobs.claim_source(c, "a", 1e12))
+        if source is None:
+            return None
+        library.database.write(lambda c: jobs.finish_source(c, source))
+        return source.job_id
+
+    assert [taken(), taken()] == [other.id, None]
+    assert bulks.resume(job.id).state is JobState.QUEUED
+    assert taken() == job.id
+    assert bulks.pause(job.id).state is JobState.SUCCEEDED
+    again = add_bulk(library, [("a.png", RED)])
+    bulks.pause(again.id)
+    assert bulks.cancel(again.id).state is JobState.CANCELLED
+    for change in (bulks.pause, bulks.resume):
+        with pytest.raises(NotFound):
+            change("unknown")
+
+
+def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_is_far_behind(library: Library) -> None:
+    def claimed(owner: str) -> jobs.Source:
+        source = library.database.write(lambda c: jobs.claim_source(c, owner, 1e12))
+        assert source is not None
+        return source
+
+    def gives_way(source: jobs.Source) -> bool:
+        return library.database.read(lambda c: jobs.gives_way(c, source))
+
+    def after(source: jobs.Source, members: int) -> None:
+        library.database.write(lambda c: jobs.progress(c, source, members, 9999, 0))
+
+    add_bulk(library, [("a.png", RED)])
+    big = claimed("a")
+    after(big, 64)
+    assert not gives_way(big)
+    add_bulk(library, [("b.png", BLUE)])
+    assert gives_way(big)
+    library.database.write(lambda c: jobs.release_source(c, "a", big))
+    small = claimed("a")
+    assert small.job_id != big.job_id
+    after(small, jobs.AHEAD)
+    assert not gives_way(small)
+    after(small, jobs.AHEAD + 1)
+    assert gives_way(small)
+
+
+def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
+    bulks = Bulks(library)
+    old, running = add_bulk(library, [("a.png", RED)]), add_bulk(library, [("b.png", BLUE)])
+    bulks.cancel(old.id)
+    assert bulks.prune("2000-01-01", lambda: False) == 0
+    assert bulks.prune("2999-01-01", lambda: True) == 0
+    assert bulks.prune("2999-01-01", lambda: False) == 1
+    assert [job.id for job in bulks.recent(10)] == [running.id]
+
+
+def test_what_is_noted_with_a_job_is_there_if_the_job_is(library: Library) -> None:
+    noted: list[str] = []
+    asked = Asked("folder", "/photos")
+    job = Bulks(library).add_source("default", asked, Begun(Priority.LOW, lambda _, job: noted.append(job.id)))
+    assert (noted, job.priority) == ([job.id], Priority.LOW)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from app.decode.limits import ArchiveLimits
@@ -97,7 +98,13 @@ def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_
     assert len(files(library)) == 1
 
 
-def test_a_disk_that_fails_is_waited_out(library: Library, dropper: Dropper, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(StorageFull("the disk is full"), "the disk is full"), (apsw.IOError("in /secret/place"), "IOError")],
+)
+def test_what_fails_is_told_and_waited_out(
+    library: Library, dropper: Dropper, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
     monkeypatch.setattr("app.dropper.RETRY_SECONDS", 0.05)
     failing = threading.Event()
     failing.set()
@@ -105,7 +112,7 @@ def test_a_disk_that_fails_is_waited_out(library: Library, dropper: Dropper, mon
 
     def fail(label: str) -> None:
         if failing.is_set():
-            raise StorageFull("the disk is full")
+            raise error
         forget(label)
 
     monkeypatch.setattr(dropper, "_forget", fail)
@@ -113,8 +120,10 @@ def test_a_disk_that_fails_is_waited_out(library: Library, dropper: Dropper, mon
     add(library, picture(), collection="birds")
     dropper.drop("birds", 0.2)
     assert len(files(library)) == 1
+    until(lambda: dropper.fault, WAIT)
+    assert dropper.fault == f"dropped collections are not swept away yet: {told}"
     failing.clear()
-    until(lambda: files(library) == [], WAIT)
+    until(lambda: files(library) == [] and dropper.fault is None, WAIT)
 
 
 def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(

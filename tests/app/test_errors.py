@@ -43,7 +43,15 @@ def test_every_error_of_the_docstring_exists() -> None:
 
 def test_what_is_retryable_later_says_so() -> None:
     later = {cls.code for cls in tree() if cls.retryable and cls.status != 400}
-    assert later == {"queue_full", "overloaded", "read_only", "model_unavailable", "storage_full", "timeout"}
+    assert later == {
+        "in_progress",
+        "queue_full",
+        "overloaded",
+        "read_only",
+        "model_unavailable",
+        "storage_full",
+        "timeout",
+    }
     assert all(cls.retry_after for cls in tree() if cls.status in (429, 503))
 
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ import pytest
 from app.bulks import Bulks
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.errors import StorageFull
-from app.importer import CHUNK, Importer
+from app.errors import Overloaded, StorageFull
+from app.importer import CHUNK, Importer, Member
 from app.library import Library
 from app.store import images, jobs, leases
-from app.types import ItemStatus, Job, JobState
+from app.types import ItemError, ItemStatus, Job, JobState
 from tests.app.makers import add, add_bulk, image_of, job_of
 from tests.pictures import picture
 from tests.servers import until
@@ -129,8 +130,82 @@ def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, poo
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
 
 
+class Dies(BaseException):
+    """As a kill is: nothing is given back."""
+
+
+class Mortal(Importer):
+    """Dies at the member `poison.png`."""
+
+    def _check(self, folder: Path, line: dict[str, Any]) -> Member:
+        if line["name"] == "poison.png":
+            raise Dies
+        return super()._check(folder, line)
+
+
+@pytest.mark.parametrize("place", [0, 2, 4, 5])
+def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_are_taken_in(
+    library: Library, pool: DecodePool, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.importer.CHUNK", 4)
+    names = [f"{n:03}.png" for n in range(7)]
+    names[place] = "poison.png"
+    job = add_bulk(library, [(name, picture("red", n)) for n, name in enumerate(names)])
+    deaths = 0
+    while library.database.read(jobs.sources):
+        mortal = Mortal(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+        source = library.database.write(lambda c: jobs.claim_source(c, "mortal", 1e12))
+        assert source is not None
+        try:
+            mortal._take_in("mortal", source, threading.Event())
+        except Dies:
+            deaths += 1
+            library.database.write(lambda c: leases.expire(c, {"mortal"}, 0.0, 3))
+    assert deaths == 3
+    assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
+    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert item.error is not None
+    assert item.error.detail == "the worker died 3 times while it took this in"
+    after = job_of(library.database, job.id)
+    assert (after.total, after.failed) == (len(names), 1)
+
+
+class Unstarted(DecodePool):
+    """Expands nothing, for want of a decoder."""
+
+    def expand(self, *_: Any) -> Future[Path]:
+        refused: Future[Path] = Future()
+        refused.set_exception(Overloaded("No decoder could be started; try again."))
+        return refused
+
+
+def test_an_archive_that_brings_every_decoder_down_is_given_up(library: Library) -> None:
+    job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
+    with Unstarted(1) as pool:
+        take_in(library, pool)
+    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    assert item.error is not None
+    assert item.error == ItemError("archive_corrupt", "taking it in failed 3 times")
+
+
+def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(library: Library) -> None:
+    add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
+    stopping = threading.Event()
+
+    class Endless(DecodePool):
+        def expand(self, *_: Any) -> Future[Path]:
+            stopping.set()
+            return Future()
+
+    with Endless(1) as pool:
+        importer(library, pool).run("me", stopping)
+    source = library.database.write(lambda c: jobs.claim_source(c, "next", 1e12))
+    assert source is not None
+    assert source.attempts == 1
+
+
 def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library, pool: DecodePool) -> None:
-    job = add_bulk(library, [("a.png", picture())])
+    job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
     take_in(library, pool)
     ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
@@ -158,6 +233,9 @@ class Refusing(Importer):
         super().__init__(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
         self._database = self  # type: ignore[assignment]
         self.library, self.refused, self.calls = library, refused, 0
+
+    def read(self, work: Any) -> Any:
+        return self.library.database.read(work)
 
     def write(self, work: Any) -> Any:
         self.calls += 1

@@ -201,16 +201,29 @@ def test_two_services_on_one_directory_keep_file_and_row_together(library: Libra
 def test_uploads_are_refused_while_too_many_pictures_wait(library: Library) -> None:
     library.max_queue = 2
     add(library, RED)
-    library._counted_at = float("-inf")
     add(library, BLUE)
-    library._counted_at = float("-inf")
     with pytest.raises(QueueFull, match="2 pictures are waiting already"):
         add(library, picture("green"))
     with pytest.raises(QueueFull):
         add_bulk(library, [("a.png", picture("green"))])
     assert len(library.page("default", 10, None)) == 2
     make_ready(library)
-    library._counted_at = float("-inf")
+    add(library, picture("green"))
+
+
+def test_uploads_are_refused_while_too_many_bytes_wait_and_uploads_that_are_not_taken_in_count(
+    library: Library,
+) -> None:
+    library.max_queue_bytes = len(RED) + 10
+    job = add_bulk(library, [("a.png", RED)])
+    add(library, BLUE)
+    with pytest.raises(QueueFull, match="MiB of pictures are waiting already"):
+        add(library, picture("green"))
+    with pytest.raises(QueueFull):
+        add_bulk(library, [("a.png", picture("green"))])
+    with pytest.raises(QueueFull):
+        Bulks(library).retry(job.id)
+    Bulks(library).cancel(job.id)
     add(library, picture("green"))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from app import sampler as module
+from app.efforts import Efforts
 from app.sampler import BATCH, FEWEST, WAITING, WINDOW, K, Sampler, pause_after, share, shares_found
 from app.types import Target
 from index.exact import ExactIndex
@@ -282,6 +283,25 @@ def test_an_index_built_anew_begins_with_the_effort_of_the_old_one(
     assert 0 < recall.queries <= WAITING + BATCH  # those of the old one that were asked again, and the new ones
 
 
+def test_a_restart_begins_with_the_effort_that_was_found(
+    vectors: Embeddings, index: IvfIndex, queries: Any, tmp_path: Path
+) -> None:
+    before = Sampler(target=0.95)
+    before.resume(Efforts(tmp_path, "space"))
+    measure(before, index, queries, 10 * WINDOW)
+    assert index.effort > 0
+    for space, effort in (("space", index.effort), ("another", 0)):
+        after = Sampler(target=0.95)
+        after.resume(Efforts(tmp_path, space))
+        new = IvfIndex(vectors)
+        ask(after, new, queries)
+        assert new.effort == effort
+        assert (recall := after.recall(KEY)) is not None
+        assert recall.effort == effort
+    before.forget("default")
+    assert (before.recall(KEY), Efforts(tmp_path, "space").get(*KEY)) == (None, None)
+
+
 def test_an_index_that_is_gone_is_forgotten(vectors: Embeddings, queries: Any) -> None:
     sampler = Sampler(target=0.95)
     index = IvfIndex(vectors)
@@ -318,6 +338,24 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
     sampler.close()
     assert nice == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
+
+
+def test_what_keeps_it_from_measuring_is_told_until_it_is_over(
+    index: IvfIndex, queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = Sampler(target=0.95)
+    ask(sampler, index, queries, 3 * module.BATCH)
+    search = index.search
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("at /secret/place")
+
+    monkeypatch.setattr(index, "search", fail)
+    assert sampler.try_step()
+    assert sampler.fault == "recall is not measured: RuntimeError"
+    monkeypatch.setattr(index, "search", search)
+    assert sampler.try_step()
+    assert sampler.fault is None
 
 
 def test_while_somebody_waits_nothing_is_measured(

@@ -164,6 +164,23 @@ def test_a_data_directory_that_is_a_file_is_refused_in_one_line(tmp_path: Path) 
     assert "\n" not in refused.value.detail
 
 
+def test_what_fails_in_the_background_is_told_beside_readiness(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("at /secret/place")
+
+    monkeypatch.setattr(service.library.media, "sweep", fail)
+    start(service)
+    until(service.faults, WAIT)
+    assert service.faults() == ["what killed processes left is not swept away: RuntimeError"]
+    with service.engine.indexes.use("default", "images"):
+        pass
+    monkeypatch.setattr("index.follower.Follower.error", property(lambda _: OSError("/secret/place")))
+    assert "the index of images of default does not follow its log: OSError" in service.faults()
+    assert service.ready() == []
+
+
 def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
     service = Service(settings, COLOURS)
     job = add_bulk(service.library, [("a.png", picture())])

@@ -6,7 +6,16 @@ from typing import Any
 from rich.console import Console
 
 from app.encoder.catalogue import LISTED
-from app.show import show_collections, show_hits, show_matching, show_models, show_status, words_of
+from app.show import (
+    show_collections,
+    show_failed,
+    show_hits,
+    show_jobs,
+    show_matching,
+    show_models,
+    show_status,
+    words_of,
+)
 
 
 def printed(show: Any, *args: Any) -> str:
@@ -100,3 +109,15 @@ def test_what_would_be_deleted_is_counted_and_a_few_of_it_shown() -> None:
     assert "1 picture matches" in out
     assert "more" not in out
     assert printed(show_matching, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"
+
+
+def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
+    job = {"id": "j1", "kind": "bulk", "state": "paused", "created_at": "2026-01-01T00:00:00Z"}
+    out = printed(show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}])
+    assert [word for word in ("j1", "bulk", "paused", "60", "57") if word not in out] == []
+    items = [{"name": f"{n}[red].png", "error": {"code": "image_corrupt", "detail": "cut"}} for n in range(57)]
+    out = printed(show_failed, iter(items), 57)
+    assert "49[red].png" in out
+    assert "50[red].png" not in out
+    assert "and 7 more" in out
+    assert printed(show_failed, iter(()), 0) == ""

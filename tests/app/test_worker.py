@@ -3,22 +3,26 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app.bulks import Bulks
 from app.decode.limits import ArchiveLimits
-from app.decode.pool import DecodePool
+from app.decode.picture import Decoded
+from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.colours import PALETTE, ColoursEncoder
 from app.encoder.protocol import Embeddings, Encoder, Pixels, normalised
+from app.errors import Overloaded
 from app.importer import Importer
 from app.library import Library
 from app.owner import Owner
 from app.store import embeddings, given, images, leases
 from app.store.rows import fetch_all
-from app.types import Image, Status
+from app.types import Image, ItemStatus, JobState, Status
 from app.worker import Options, Worker
 from tests.app.makers import FaultyEncoder, add, add_bulk, image_of, job_of
 from tests.pictures import picture
@@ -153,17 +157,26 @@ def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
 
 
 class BrokenEncoder(ColoursEncoder):
-    """Encodes nothing, as after a fault of a GPU."""
+    """Encodes nothing, as after a fault of a GPU, or NaN for everything."""
+
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__()
+        self.raises = raises
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if self.raises:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().encode_images(pixels) * np.float32(np.nan)
 
 
-def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture(library: Library, made: Made) -> None:
+@pytest.mark.parametrize("raises", [True, False])
+def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture(
+    library: Library, made: Made, raises: bool
+) -> None:
     for n in range(3):
         add(library, picture("blue", n), id=f"i{n}")
     with pytest.raises(RuntimeError, match="can encode nothing any more"):
-        made(BrokenEncoder(), attempts=1).run()
+        made(BrokenEncoder(raises=raises), attempts=1).run()
     assert {image.status for image in every(library)} == {Status.QUEUED}
     with running(made(attempts=1)):
         assert {image.status for image in settled(library)} == {Status.READY}
@@ -222,6 +235,118 @@ def test_a_picture_whose_file_is_gone_fails_with_that_reason(library: Library, m
         (image,) = settled(library)
     assert image.error is not None
     assert image.error.code == "blob_missing"
+
+
+class RefusingPool(DecodePool):
+    """Says of some files, or of all, that no decoder could be started."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(1)
+        self.path, self.healthy = path, threading.Event()
+
+    def submit(self, task: DecodeTask) -> Future[Decoded]:
+        if self.healthy.is_set() or (self.path is not None and task.path != self.path):
+            return super().submit(task)
+        refused: Future[Decoded] = Future()
+        refused.set_exception(Overloaded("No decoder could be started; try again."))
+        return refused
+
+
+def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours_are_not(
+    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = add(library, picture("red"), id="bad").image
+    for n in range(5):
+        add(library, picture("blue", n), id=f"good{n}")
+    monkeypatch.setattr("app.worker.RETRY_SECONDS", 0.01)
+    worker = made()
+    with RefusingPool(library.media.path(bad.sha256)) as pool:
+        worker._pool = pool
+        with running(worker):
+            found = {image.id: image for image in settled(library)}
+    error = found.pop("bad").error
+    assert error is not None
+    assert (error.code, "could not be read" in error.detail) == ("image_corrupt", True)
+    assert {image.status for image in found.values()} == {Status.READY}
+
+
+def test_decoders_that_cannot_be_started_at_all_are_waited_for(
+    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(library, picture("red"), id="one")
+    monkeypatch.setattr("app.worker.RETRY_SECONDS", 0.01)
+    worker = made(attempts=1)
+    rounds: list[int] = []
+    with RefusingPool(None) as pool:
+        worker._pool = pool
+        decodes = worker._decodes
+        worker._decodes = lambda: rounds.append(1) or decodes()  # type: ignore[method-assign, func-returns-value]
+        with running(worker):
+            until(lambda: len(rounds) > 5, WAIT)
+            assert image_of(library.database, "one").status is not Status.FAILED
+            pool.healthy.set()
+            (image,) = settled(library)
+    assert image.status is Status.READY
+    assert list(library.media.incoming.iterdir()) == []
+    assert not list(library.media.thumbnails.glob(".*"))
+
+
+def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
+    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = add(library, picture("red"), id="bad").image
+    add(library, picture("blue"), id="good")
+    monkeypatch.setattr("app.worker.RETRY_SECONDS", 0.01)
+    library.media.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
+    with running(made()):
+        status = {image.id: image.status for image in settled(library)}
+    assert status == {"bad": Status.FAILED, "good": Status.READY}
+
+
+class Killed(BaseException):
+    """As by a signal: nothing is given back."""
+
+
+class Doomed(Worker):
+    """Gives nothing back when it ends."""
+
+    def _release(self) -> None:
+        pass
+
+
+class Poisoned(ColoursEncoder):
+    """Red kills the process that encodes it."""
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        vectors = super().encode_images(pixels)
+        if (vectors[:, : self.space.d - 48].argmax(axis=1) == RED).any():
+            raise Killed
+        return vectors
+
+
+def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_are_done(
+    library: Library, pool: DecodePool, tmp_path: Path
+) -> None:
+    job = add_bulk(library, [(f"{n}.png", picture("red" if n == 40 else "blue", n)) for n in range(100)])
+    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+    deaths = 0
+
+    def ended() -> bool:
+        return job_of(library.database, job.id).state is JobState.SUCCEEDED
+
+    while not ended():
+        worker = Doomed(library, Poisoned(), pool, importer, tmp_path / "workers", Options(32, 60.0, 3, 32))
+        try:
+            with running(worker):
+                until(lambda worker=worker: ended() or worker._stopping.is_set(), WAIT)
+        except Killed:
+            deaths += 1
+    assert deaths == 3
+    after = job_of(library.database, job.id)
+    assert (after.total, after.done, after.failed) == (100, 99, 1)
+    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert item.error is not None
+    assert (item.name, item.error.detail) == ("40.png", "the worker died 3 times over this picture")
 
 
 class SlowEncoder(ColoursEncoder):

@@ -52,8 +52,9 @@ def checked(problem: Any, status: int, headers: dict[str, str]) -> dict[str, Any
     assert _HEX.fullmatch(problem["request_id"])
     assert problem["request_id"] == headers["x-request-id"]
     assert isinstance(problem["retryable"], bool)
-    assert problem["retryable"] == (status in (429, 503, 504, 507))
-    if status in (429, 503):
+    later = problem["code"] == "in_progress"
+    assert problem["retryable"] == (later or status in (429, 503, 504, 507))
+    if later or status in (429, 503):
         assert int(headers["retry-after"]) >= 1
     assert not [leak for leak in _LEAKS if leak in problem["title"] + problem["detail"]]
     return dict(problem)

@@ -39,6 +39,15 @@ def test_a_new_one_is_empty_and_its_name_is_taken(server: RunningServer, birds: 
     assert server.http.get("/v1/search", params={"q": "red", **birds}).json()["hits"] == []
 
 
+def test_what_is_said_of_one_can_be_changed(server: RunningServer, birds: dict[str, Any]) -> None:
+    changed = server.http.patch("/v1/collections/birds", json={"description": "羽毛 · what flies"})
+    assert changed.json() == server.http.get("/v1/collections/birds").json()
+    assert (changed.status_code, changed.json()["description"]) == (200, "羽毛 · what flies")
+    for body in ({}, {"description": 1}, {"description": "", "name": "new"}):
+        refused(server.http.patch("/v1/collections/birds", json=body), 422, "validation")
+    refused(server.http.patch("/v1/collections/none", json={"description": ""}), 404, "not_found")
+
+
 def test_each_call_speaks_of_its_collection_alone(server: RunningServer, birds: dict[str, Any]) -> None:
     """The same bytes and ids in two collections are two pictures, and each is found in its own."""
     content, http = fresh("red"), server.http

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -9,11 +10,18 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from app.api import deadlines
+from app.api.deadlines import DeadlineProtocol, Limits
+from app.server import Server
 from tests.app.api.asking import checked, fresh
 from tests.servers import RunningServer
 
@@ -196,6 +204,58 @@ def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty: Running
     while served() != 200:
         assert time.monotonic() < began + LONG
         time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def small_server(connections: int) -> Iterator[tuple[str, int]]:
+    """A small application behind our protocol, which holds so many connections and each of them for long."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("here")(scope, receive, send)
+
+    limits = Limits(connections=connections, idle=LONG, header=LONG)
+    kind = type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}})
+    server = Server(uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None))
+    listener = socket.create_server(("127.0.0.1", 0))
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(lambda: asyncio.run(server.serve(sockets=[listener])))
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = server.force_exit = True
+            serving.result(LONG)
+
+
+GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+def asking(address: tuple[str, int], sent: bytes = GET) -> socket.socket:
+    connection = socket.create_connection(address, timeout=LONG)
+    connection.sendall(sent)
+    return connection
+
+
+def test_who_owes_a_request_for_longest_gives_way_to_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "PATIENCE", 0.0)
+    with small_server(3) as address, contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(asking(address, sent)) for sent in (b"", b"GET / HT", GET)]
+        assert answer(opened[2])[0] == 200
+        for oldest in opened:  # each newcomer stays, and takes the place of one
+            newcomer = stack.enter_context(asking(address))
+            assert answer(newcomer)[0] == 200
+            told = oldest.recv(1 << 16)
+            assert told == b"" or told.startswith(b"HTTP/1.1 503")
+            assert bool(told) == (oldest is opened[1])
+
+
+def test_nobody_gives_way_before_he_had_the_time_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "PATIENCE", LONG)
+    with small_server(3) as address, contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(asking(address, b"")) for _ in range(3)]
+        assert answer(stack.enter_context(asking(address, b"")))[0] == 503
+        for connection in opened:
+            connection.sendall(GET)
+            assert answer(connection)[0] == 200
 
 
 @pytest.mark.parametrize(

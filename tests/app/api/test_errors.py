@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -68,6 +71,43 @@ def test_what_is_not_http_is_refused_and_harms_nobody(request_line: bytes, serve
     status, _, _ = raw(server, request_line)
     assert 400 <= status < 500
     assert server.http.get("/livez").status_code == 200
+
+
+POST = b"POST /v1/texts HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+AMBIGUOUS = [
+    b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+    b"Content-Length: 4\r\nContent-Length: 5\r\n\r\n{}  ",
+    b"Content-Length: 4, 4\r\n\r\n{}  ",
+    b"Content-Length: +4\r\n\r\n{}  ",
+    b"Content-Length: 0x4\r\n\r\n{}  ",
+    b"Content-Length : 4\r\n\r\n{}  ",
+    b"Content-Length: 99999999999999999999\r\n\r\n{}  ",
+    b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\n0x0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}XX\r\n0\r\n\r\n",
+    b"Transfer-Encoding: chunked\r\n\r\n2\n{}\n0\n\n",
+    b"X: y\r\n\tContent-Length: 4\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("rest", AMBIGUOUS, ids=range(len(AMBIGUOUS)))
+def test_no_request_is_smuggled_behind_one_of_unclear_length(rest: bytes, server: RunningServer) -> None:
+    address = urlsplit(server.url)
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=30) as connection:
+        connection.sendall(POST + rest + SMUGGLED)
+        connection.shutdown(socket.SHUT_WR)
+        answered = b""
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(1 << 16):
+                answered += part
+    assert b'"models"' not in answered
+    assert [line[9:10] for line in answered.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] in ([b"4"], [])
 
 
 def test_no_detail_holds_a_path_or_a_value_that_was_sent(server: RunningServer) -> None:

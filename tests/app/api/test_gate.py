@@ -9,7 +9,7 @@ import pytest
 from app.api.gate import keys_of
 from app.types import Right
 from tests.app.api.asking import checked, raw, refused
-from tests.app.api.conftest import Guarded
+from tests.app.api.guarded import Guarded
 from tests.servers import RunningServer
 
 PROTECTED = ["/v1/stats", "/v1/images", "/v1/images/inside/file", "/v1/jobs", "/metrics", "/openapi.json", "/docs"]
@@ -142,7 +142,7 @@ def test_a_key_revoked_by_another_process_is_refused_from_the_next_request_on(gu
 
 def test_without_a_key_health_is_a_word(guarded: Guarded) -> None:
     assert guarded.ask("none", "GET", "/livez").json() == {"status": "ok"}
-    assert guarded.ask("none", "GET", "/readyz").json() == {"status": "ok", "reasons": []}
+    assert guarded.ask("none", "GET", "/readyz").json() == {"status": "ok", "reasons": [], "faults": []}
 
 
 def test_a_key_does_not_let_other_sites_pages_in(guarded: Guarded) -> None:

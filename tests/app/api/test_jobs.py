@@ -7,6 +7,7 @@ import json
 import tarfile
 import zipfile
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ FIELDS = {
     "collection",
     "kind",
     "state",
+    "priority",
     "total",
     "done",
     "failed",
@@ -266,3 +268,46 @@ def test_a_job_is_cancelled_and_taken_up_again(server: RunningServer) -> None:
 @pytest.mark.parametrize("what", ["cancel", "retry"])
 def test_a_job_that_is_not_there_cannot_be_steered(what: str, server: RunningServer) -> None:
     refused(server.http.post(f"/v1/jobs/unknown/{what}"), 404, "not_found")
+
+
+def test_a_paused_job_waits_over_a_restart_and_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data", workers=0) as server:
+        job = server.bulk([(f"{n}.png", fresh()) for n in range(3)])
+        assert job["priority"] == "normal"
+        url = f"/v1/jobs/{job['id']}"
+        paused = server.http.post(f"{url}/pause").json()
+        assert (paused["state"], paused["eta_s"]) == ("paused", None)
+        first = server.http.post(
+            "/v1/images/bulk", params={"priority": "high"}, files={"files": ("a.png", fresh())}
+        ).json()
+        assert first["priority"] == "high"
+        refused(server.http.post("/v1/images/bulk", params={"priority": "urgent"}), 422, "validation")
+        refused(server.http.post("/v1/jobs/nothing/pause"), 404, "not_found")
+    with RunningServer(tmp_path / "data") as server:
+        assert server.wait_job(first["id"])["done"] == 1
+        waiting = server.http.get(url).json()
+        assert (waiting["state"], waiting["done"], waiting["total"]) == ("paused", 0, 3)
+        assert server.http.post(f"{url}/resume").json()["state"] in ("queued", "running")
+        assert server.wait_job(job["id"])["done"] == 3
+        ended = server.http.post(f"{url}/pause").json()
+        assert ended["state"] == "succeeded"
+
+
+def test_the_report_has_a_line_for_every_item_in_plain_ascii(server: RunningServer) -> None:
+    names = ["=cmd|'/c calc'!A1.txt", "\u202egnp.txt", "new\u2028line.txt", "\x1b[31mred.txt", "笑.txt"]
+    content = zipped(dict.fromkeys(names, b"text") | {"good.png": fresh()})
+    job = server.wait_job(server.bulk([("x.zip", content)])["id"])
+    url = f"/v1/jobs/{job['id']}/items"
+    told = server.http.get(url, headers={"Accept": "application/x-ndjson"})
+    assert told.headers["content-type"].startswith("application/x-ndjson")
+    assert told.headers["content-disposition"] == f'attachment; filename="job-{job["id"]}.ndjson"'
+    assert told.headers["x-content-type-options"] == "nosniff"
+    assert told.content.isascii()
+    assert set(told.content) - set(range(32, 127)) == {10}
+    lines = [json.loads(line) for line in told.content.splitlines()]
+    assert lines == items(server, job["id"])
+    assert all(line.startswith(b"{") for line in told.content.splitlines())
+    failed = server.http.get(url, params={"format": "ndjson", "status": "failed"}).content.splitlines()
+    assert [json.loads(line) for line in failed] == [line for line in lines if line["status"] == "failed"]
+    plain = server.http.get(url, params={"format": "json"}, headers={"Accept": "application/x-ndjson"})
+    assert plain.json()["items"] == lines

@@ -15,12 +15,9 @@ from app.api.rights import RIGHTS, WHOLE, call_of, methods_of
 from app.encoder.models import locate
 from app.service import Service
 from app.settings import Settings
-from app.types import Right
+from prove.proofs.roles import address, described, faults
 from tests.app.api.asking import refused
-from tests.app.api.conftest import Guarded
-
-KINDS = {"search": Right.SEARCH, "write": Right.WRITE, "admin": Right.ADMIN, "bound": Right.ADMIN}
-NOT_LET_IN = (401, 403)
+from tests.app.api.guarded import Guarded
 
 
 def offered(service: Service) -> Iterator[str]:
@@ -67,40 +64,20 @@ def test_what_else_is_offered_at_an_address() -> None:
     assert methods_of("/nothing") == []
 
 
-def address(guarded: Guarded, path: str, collection: str) -> str:
-    """A path with ids of what is there. An impossible collection makes sure that no call does anything."""
-    filled = path.replace("{path:path}", "main.js")
-    filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("{id}", "inside").replace("{name}", "default")
-    return f"{filled}?collection={collection}"
-
-
 @pytest.mark.parametrize("call", RIGHTS)
 def test_a_call_is_answered_for_those_alone_who_may(call: str, guarded: Guarded) -> None:
-    method, path = call.split(" ")
-    right = RIGHTS[call]
-    where = address(guarded, path, "NONE!")
-    if call == "GET /v1/jobs/{id}/events":
-        where = where.replace(guarded.job, "nothing")
-    for kind in ("none", "unknown", "revoked", "expired"):
-        answer = guarded.ask(kind, method, where)
-        if right is Right.OPEN and kind == "none":
-            assert answer.status_code not in NOT_LET_IN, kind
-        else:
-            assert answer.status_code == 401, kind
-            assert answer.headers["www-authenticate"].startswith("Bearer")
-    for kind, has in KINDS.items():
-        answer = guarded.ask(kind, method, where)
-        may = has >= right and not (kind == "bound" and call in WHOLE)
-        assert (answer.status_code not in NOT_LET_IN) == may, (kind, answer.text)
-        if not may and method != "HEAD":
-            refused(answer, 403, "forbidden")
+    assert faults(call, guarded) == []
+
+
+def test_every_call_that_is_described_is_in_the_table(guarded: Guarded) -> None:
+    assert described(guarded) <= set(RIGHTS)
 
 
 @pytest.mark.parametrize("call", [call for call in RIGHTS if call.split(" ")[1].startswith("/v1/")])
 def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guarded) -> None:
     """Neither what is there nor that it is there: the answers are those for a collection that does not exist."""
     method, path = call.split(" ")
-    if call in ("GET /v1/models", *(one for one in RIGHTS if "/v1/session" in one)):
+    if call in ("GET /v1/models", "GET /v1/sources", *(one for one in RIGHTS if "/v1/session" in one)):
         return  # they are about no collection
     here = guarded.ask("elsewhere", method, address(guarded, path, "default"), **sent(call, "default"))
     nowhere = guarded.ask("elsewhere", method, address(guarded, path, "nowhere"), **sent(call, "nowhere"))
@@ -120,6 +97,7 @@ def sent(call: str, collection: str) -> dict[str, object]:
         "POST /v1/texts": {"texts": [{"text": "red"}]},
         "POST /v1/classify": {"image_id": "inside", "labels": ["red"]},
         "PATCH /v1/images/{id}": {"caption": "mine now"},
+        "PATCH /v1/collections/{name}": {"description": "mine now"},
     }
     if call in bodies:
         return {"json": bodies[call]}

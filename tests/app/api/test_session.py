@@ -11,7 +11,7 @@ import pytest
 
 from app.types import Right
 from tests.app.api.asking import refused
-from tests.app.api.conftest import Guarded
+from tests.app.api.guarded import Guarded
 from tests.servers import RunningServer
 
 

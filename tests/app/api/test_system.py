@@ -32,7 +32,7 @@ def test_models_say_which_are_known_and_which_is_loaded(server: RunningServer) -
 
 def test_health_is_ok_when_all_is_well(server: RunningServer) -> None:
     assert server.http.get("/livez").json() == {"status": "ok"}
-    assert server.http.get("/readyz").json() == {"status": "ok", "reasons": []}
+    assert server.http.get("/readyz").json() == {"status": "ok", "reasons": [], "faults": []}
 
 
 def test_the_interface_describes_itself(server: RunningServer) -> None:

@@ -116,3 +116,25 @@ def test_any_text_comes_back_as_it_was(text: str, server: RunningServer) -> None
     (stored,) = put(server, {"text": text, "metadata": {text: text}})
     assert (stored["text"], stored["metadata"]) == (text, {text: text})
     assert server.http.get(f"/v1/texts/{stored['id']}").json() == stored
+
+
+def test_texts_are_listed_newest_first_a_page_at_a_time(server: RunningServer) -> None:
+    assert server.http.post("/v1/collections", json={"name": "listed"}).status_code == 201
+    place = {"collection": "listed"}
+    texts = [{"id": f"t{n}", "text": f"text {n}"} for n in range(5)]
+    stored = server.http.post("/v1/texts", json={"texts": texts, **place}).json()["texts"]
+    seen: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"limit": 2, **place}
+    while True:
+        page = server.http.get("/v1/texts", params=asked).json()
+        seen += page["texts"]
+        if page["next_cursor"] is None:
+            break
+        assert len(page["texts"]) == 2
+        asked["cursor"] = page["next_cursor"]
+    assert seen == stored[::-1]
+    assert server.http.delete("/v1/texts/t4", params=place).status_code == 204
+    assert server.http.get("/v1/texts", params=place).json() == {"texts": stored[3::-1], "next_cursor": None}
+    refused(server.http.get("/v1/texts", params={"cursor": "!"}), 400, "bad_request")
+    refused(server.http.get("/v1/texts", params={"collection": "nowhere"}), 404, "not_found")
+    assert server.http.delete("/v1/collections/listed").status_code == 204

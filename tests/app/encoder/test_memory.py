@@ -27,6 +27,7 @@ VIT_B_32 = Parameters(whole=151_277_313, image=87_849_216)
         (steady(STARTER, Crew(servers=1), "bf16"), 75),
         (steady(STARTER, Crew(workers=1), "bf16"), 61),
         (conversion(STARTER), 572),
+        (conversion(STARTER, Crew(1, 1)), 814 - 85),  # of a whole service, without the server that asks
     ],
 )
 def test_the_need_is_never_more_than_was_measured_and_not_far_below(need: int, measured: int) -> None:
@@ -37,6 +38,9 @@ def test_every_process_of_the_crew_counts() -> None:
     alone, three = steady(VIT_B_32, Crew(1), "bf16"), steady(VIT_B_32, Crew(1, 2), "bf16")
     assert three - alone == 2 * steady(VIT_B_32, Crew(workers=1), "bf16")
     assert in_torch(VIT_B_32, Crew(1, 2)) == 3 * in_torch(VIT_B_32, Crew(1)) == 3 * on_gpu(VIT_B_32)
+    waiting = conversion(STARTER, Crew(1, 2)) - conversion(STARTER)
+    assert waiting == 2 * (conversion(STARTER, Crew(1, 1)) - conversion(STARTER)) > 0
+    assert conversion(STARTER, Crew(workers=1)) == conversion(STARTER)  # it is the one that asks
     assert steady(VIT_B_32, Crew(1), "fp16") == alone < steady(VIT_B_32, Crew(1), "fp32")
 
 
@@ -110,7 +114,7 @@ def test_too_little_is_refused_in_one_line_that_names_need_have_and_ways_out(tmp
     with pytest.raises(StartupError) as refused:
         check("big", 2 * GIB, Crew(1, 3), "to run", tmp_path)
     assert refused.value.detail == (
-        "model big needs at least 2.0 GiB of memory to run, but 1.0 GiB are available; end other programs, choose a"
+        "model big needs at least 2.0 GiB of memory to run, but 1024 MiB are available; end other programs, choose a"
         " smaller model (`sightline models`), --workers 2, or set SIGHTLINE_IGNORE_MEMORY=true to try it"
     )
     with pytest.raises(StartupError) as refused:

@@ -35,7 +35,7 @@ class Recorder(httpcore.NetworkBackend):
 class WebServer:
     """Answers each path of `pages` by its function; counts requests, and how many were under way at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.pages: dict[str, Answer] = {}
         self.asked: Counter[str] = Counter()
         self.headers: dict[str, dict[str, str]] = {}
@@ -62,10 +62,14 @@ class WebServer:
             def log_message(self, format: str, *args: Any) -> None:
                 """Nothing: tests say what went wrong."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
 
     @property
     def url(self) -> str:

@@ -1,23 +1,33 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.buckets import Buckets
+from app.bulks import Bulks
+from app.decode.limits import ArchiveLimits
+from app.decode.pool import DecodePool
 from app.errors import StartupError, UrlUnreachable, Validation
 from app.fetch.fetcher import FetchLimits
 from app.fetch.objects import Objects
+from app.gathering import Gathering
+from app.importer import Importer
 from app.library import Library
 from app.settings import Settings
 from app.sources.bucket import Bucket, open_buckets, open_objects
 from app.sources.kind import Allowed, Asked, Line, Tools
-from app.store import origins
+from app.store import jobs, leases, origins
 from app.store.origins import Known
 from tests.app.fetch.stores import Store
 from tests.app.makers import add, never
 from tests.pictures import picture
+from tests.servers import until
 
 RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
 
@@ -109,6 +119,70 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
     )
     with pytest.raises(UrlUnreachable, match="NoSuchBucket"):
         list(missing.scan(tmp_path, "default", never))
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from app import importer
+from app.buckets import Buckets
+from app.bulks import Bulks
+from app.decode.limits import ArchiveLimits
+from app.decode.pool import DecodePool
+from app.decode.limits import ArchiveLimits, PictureLimits
+from app.decode.pool import DecodePool
+from app.fetch.objects import Objects
+from app.gathering import Gathering
+from app.gathering import Gathering
+from app.importer import Importer
+from app.library import Library
+from app.media import Media
+from app.sources.kind import Allowed, Tools
+from app.store.database import Database
+
+folder, moment = Path(sys.argv[1]), int(sys.argv[2])
+database = Database(folder / "sightline.db")
+library = Library(database, Media(folder), PictureLimits(), 1000)
+objects = Objects(s3=sys.argv[3])
+tools = Tools(database, library.media, Allowed(buckets=Buckets.of("s3://photos")), objects=objects)
+fetch_all = objects.fetch_all
+calls = []
+
+def fetching(wanted, stopping):
+    calls.append(wanted)
+    came = fetch_all(wanted, stopping)
+    if len(calls) == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return came
+
+objects.fetch_all = fetching
+importer.CHUNK = 2
+gathering = Gathering(tools)
+importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, gathering).run("me", threading.Event())
+"""
+
+
+def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
+    library: Library, pool: DecodePool, store: Store, tmp_path: Path
+) -> None:
+    for n in range(5):
+        store.put("photos", f"killed/{n}.png", picture("red", n))
+    job = Bulks(library).add_source("default", Asked("s3", "//photos/killed"))
+    run = [sys.executable, "-c", KILLED, str(tmp_path), "2", store.url]
+    assert subprocess.run(run, check=False, timeout=120).returncode == -signal.SIGKILL
+    store.put("photos", "killed/9.png", picture("red", 9))  # it was listed before
+    library.database.write(lambda c: leases.expire(c, {"me"}, 0.0, 3))
+    gathering = Gathering(bucket(library, store, "killed").tools)
+    stopping = threading.Event()
+    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, gathering)
+    thread = threading.Thread(target=importer.run, args=("next", stopping))
+    thread.start()
+    until(lambda: not library.database.read(jobs.sources), 60)
+    stopping.set()
+    thread.join()
+    names = [(item.name, item.status.value) for _, item in Bulks(library).items(job.id, None, 0, 100)]
+    assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
+    assert len(library.page("default", 100, None)) == 5
 
 
 def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from app.library import Library
 from app.sources.clip_retrieval import ClipRetrieval, Finder
 from app.sources.kind import Allowed, Asked, Line, Tools
 from tests.app.makers import never
-from tests.app.sources.moved import clip_retrieval, paint, vectors
+from tests.app.sources.moved import clip_retrieval, paint, say, vectors
 
 SPACE = ColoursEncoder().space.fingerprint
 
@@ -175,6 +176,38 @@ def test_pictures_are_found_where_they_lie_now(tmp_path: Path) -> None:
     beside = Finder(tmp_path, moved=False)
     assert beside.path("new/00001/2.png") == tmp_path / "new/00001/2.png"
     assert beside.path("/old/images/1.png") == Path("/old/images/1.png")
+
+
+def test_rows_that_name_samples_of_tars_bring_their_vectors(reading: Reading, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "images", 20)
+    made = vectors(paths)
+    say(paths[3], "in the tar", width=32)
+    for shard in ("00000", "00001"):
+        with tarfile.open(tmp_path / "images" / f"{shard}.tar", "w") as tar:
+            for path in paths[:8] if shard == "00000" else paths[8:]:
+                for one in sorted(path.parent.glob(f"{path.stem}.*")):
+                    tar.add(one, one.name)
+    order = [*reversed(range(20)), 4]  # and one of them twice
+    keys = [paths[n].stem for n in order] + ["000000099"]
+    place = clip_retrieval(tmp_path / "embeddings", keys, np.concatenate([made[order], made[:1]]), parts=3)
+    lines = reading.lines(place, pictures=str(tmp_path / "images"), embeddings_of=SPACE)
+    assert lines[-1]["error"]["detail"] == "1 rows name no picture of the tars"
+    came = reading.brought(place, pictures=str(tmp_path / "images"), embeddings_of=SPACE)
+    assert [line["name"].rpartition("/")[2] for line in came] == [path.name for path in paths]
+    assert came[3]["caption"] == "in the tar"
+    for n, line in enumerate(came):
+        assert (reading.work / line["file"]).read_bytes() == paths[n].read_bytes()
+        if n == 4:
+            assert "given" not in line
+        else:
+            assert float(np.frombuffer(line["given"][1], "<f4") @ made[n]) > 0.999
+    plain = reading.brought(place, pictures=str(tmp_path / "images"))
+    assert ["given" in line for line in plain] == [False] * 20
+    for number, rows in enumerate((8, 7, 7)):
+        other = np.random.default_rng(number).normal(size=(rows, made.shape[1]))
+        np.save(place / "img_emb" / f"img_emb_{number}.npy", other.astype(np.float32))
+    with pytest.raises(Validation, match="not in this order"):
+        reading.lines(place, pictures=str(tmp_path / "images"), embeddings_of=SPACE)
 
 
 def test_what_is_no_output_of_clip_retrieval_or_may_not_be_read_is_told(reading: Reading, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
 import tarfile
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from app.decode.pool import DecodePool
 from app.errors import Validation
@@ -70,9 +73,21 @@ def test_tars_and_pictures_of_one_folder_both_come(library: Library, pool: Decod
     ]
 
 
-def test_a_folder_with_nothing_of_both_is_told(library: Library, pool: DecodePool, tmp_path: Path) -> None:
+def test_tables_count_where_there_is_nothing_else(library: Library, pool: DecodePool, tmp_path: Path) -> None:
+    paths = paint(tmp_path / "data", 2)
+    contents = [path.read_bytes() for path in paths]
+    rows = {"key": ["000", "001"], "caption": ["one", "two"], "jpg": contents, "url": ["http://example.org/"] * 2}
+    parquet.write_table(pyarrow.table(rows), tmp_path / "data" / "00000.parquet")
+    assert len(took(library, pool, tmp_path, tmp_path / "data")) == 2  # the pictures, and not the rows as well
+    shutil.rmtree(paths[0].parent)
+    came = took(library, pool, tmp_path, tmp_path / "data")
+    assert [line["caption"] for line in came] == ["one", "two"]
+    assert [(tmp_path / "work" / line["file"]).read_bytes() for line in came] == contents
+
+
+def test_a_folder_with_nothing_of_all_is_told(library: Library, pool: DecodePool, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    with pytest.raises(Validation, match="neither tars nor pictures"):
+    with pytest.raises(Validation, match="no tars, pictures or Parquet tables"):
         took(library, pool, tmp_path, tmp_path / "data")
     with pytest.raises(Validation):
         took(library, pool, tmp_path / "data", tmp_path)

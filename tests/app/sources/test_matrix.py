@@ -22,7 +22,7 @@ def test_rows_come_one_by_one_at_length_one(tmp_path: Path, dtype: str) -> None:
     matrix = Matrix(saved(tmp_path / "a.npy", rows))
     assert (matrix.n, matrix.d) == (3, 3)
     found = np.stack([row for n in range(3) if (row := matrix.row(n)) is not None])
-    assert np.allclose(found, [[0.6, 0.8, 0], [0, 0, 1], [1, 0, 0]])
+    assert np.allclose(found, np.array([[0.6, 0.8, 0], [0, 0, 1], [1, 0, 0]]))
     assert matrix.row(3) is None
     matrix.close()
 

@@ -141,6 +141,35 @@ def test_a_commit_that_fails_reaches_every_caller_of_the_batch_and_keeps_nothing
     assert database.write(put("after")) == "after"
 
 
+class Denying:
+    """A connection that refuses some statements, as one does whose disk fails."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.denied: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.connection, name)
+
+    def execute(self, sql: str, *values: Any) -> Any:
+        if sql in self.denied:
+            raise apsw.IOError("at /secret/place")
+        return self.connection.execute(sql, *values)
+
+
+def test_what_can_neither_be_committed_nor_undone_is_told_and_undone_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = Denying(database._writer)
+    monkeypatch.setattr(database, "_writer", writer)
+    writer.denied = ["COMMIT", "ROLLBACK"]
+    with pytest.raises(ReadOnly):
+        database.write(put("before"))
+    writer.denied = []
+    assert database.write(put("after")) == "after"
+    assert (ids(database), database.alive()) == ({"after"}, True)
+
+
 def test_a_cancelled_change_is_not_made(database: Database) -> None:
     held = Held(database)
     cancelled, kept = database.submit(put("cancelled")), database.submit(put("kept"))
@@ -241,7 +270,7 @@ def test_check_tells_of_rows_and_indexes_that_disagree(tmp_path: Path) -> None:
     def work(c: apsw.Connection) -> None:
         c.execute("PRAGMA writable_schema = ON")
         c.execute(
-            "UPDATE sqlite_schema SET sql = replace(sql, 'created_at, id', 'id, created_at') WHERE name = 'jobs_listed'"
+            "UPDATE sqlite_schema SET sql = replace(sql, '(created_at', '(id, created_at') WHERE name = 'jobs_listed'"
         )
 
     database.write(work)

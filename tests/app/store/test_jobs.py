@@ -162,13 +162,13 @@ def test_recent_jobs_come_newest_first(database: Database) -> None:
 
 def test_rate_and_time_left_come_from_what_is_gone(database: Database) -> None:
     row = ["id", "default", "bulk", "running", 100, 30, 10, 10, "2026-01-01T00:00:00.000Z"]
-    ended = jobs.job_of([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7])
+    ended = jobs.job_of([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7, 4])
     assert (ended.rate, ended.eta_s, ended.last_seq) == (5.0, None, 7)
-    running = jobs.job_of([*row, "2026-01-01T00:00:00.000Z", None, 7])
+    running = jobs.job_of([*row, "2026-01-01T00:00:00.000Z", None, 7, 4])
     assert running.rate is not None
     assert running.rate < 5
-    assert jobs.job_of([*row[:5], 0, 0, 0, row[8], "2026-01-01T00:00:00.000Z", None, 0]).rate is None
-    assert jobs.job_of([*row, None, None, 0]).rate is None
+    assert jobs.job_of([*row[:5], 0, 0, 0, row[8], "2026-01-01T00:00:00.000Z", None, 0, 4]).rate is None
+    assert jobs.job_of([*row, None, None, 0, 4]).rate is None
 
 
 def test_the_counters_always_add_up(database: Database) -> None:

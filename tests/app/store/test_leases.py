@@ -225,14 +225,87 @@ def test_renewing_moves_the_deadline_of_the_owner_alone(database: Database) -> N
 @pytest.mark.parametrize("most", [1, 3])
 def test_who_kills_its_worker_too_often_is_marked_failed_with_the_reason(database: Database, most: int) -> None:
     id = new_job(database, [1])
-    for death in range(1, most + 1):
+    deaths = max(most, 2)  # one in company says nothing
+    for death in range(1, deaths + 1):
         assert [lease.attempts for lease in claim(database, f"w{death}")] == [death]
         assert expire(database, dead=(f"w{death}",), most=most) == 1
     assert claim(database) == []
     job = job_of(database, id)
     assert (job.state, job.failed) == ("succeeded", 1)
     (image,) = database.read(lambda c: images.page(c, "default", 10, None))
-    assert image.error == ItemError("image_corrupt", f"the worker died {most} times over this picture")
+    assert image.error == ItemError("image_corrupt", f"the worker died {deaths} times over this picture")
+
+
+def forgive(database: Database, owner: str, most: int = 3) -> None:
+    database.write(lambda c: leases.forgive(c, {owner}, most))
+
+
+def test_a_kill_of_the_server_blames_no_picture_that_was_at_work_in_company(database: Database) -> None:
+    for n in range(3):
+        insert(database, n, f"i{n}")
+    for life in range(5):
+        assert len(claim(database, f"w{life}")) == (3 if life == 0 else 1)
+        forgive(database, f"w{life}")
+        assert counted(database) == {"queued": 3}
+    while claimed := claim(database):
+        finish(database, claimed[0])
+    assert counted(database) == {"ready": 3}
+
+
+def counted(database: Database) -> dict[str, int]:
+    return {status: n for status, n in database.read(lambda c: images.counts(c, "default")).items() if n}
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_picture_that_was_alone_each_time_the_server_died_is_given_up(database: Database, most: int) -> None:
+    id = new_job(database, [1, 2])
+    claim(database, "first")
+    forgive(database, "first", most)  # in company
+    for death in range(1, most + 1):
+        (poison,) = claim(database, f"w{death}")
+        assert poison.attempts == 2  # an innocent neighbour is next as soon as this one has been blamed
+        if death == 1:
+            blamed = poison.image.id
+        while poison.image.id != blamed:
+            finish(database, poison)
+            (poison,) = claim(database, f"w{death}")
+        forgive(database, f"w{death}", most)
+    while claimed := claim(database):
+        finish(database, claimed[0])
+    image = image_of(database, blamed)
+    assert image.error == ItemError(
+        "image_corrupt", f"the server died {most} times while this picture alone was at work"
+    )
+    job = job_of(database, id)
+    assert (job.state, job.done, job.failed) == ("succeeded", 1, 1)
+    database.write(lambda c: images.requeue(c, image.key, id))  # a retry begins anew
+    claim(database, "again")
+    forgive(database, "again", 2)
+    assert image_of(database, blamed).status is Status.QUEUED
+
+
+def test_what_a_living_worker_holds_when_a_server_begins_is_left_alone(database: Database) -> None:
+    insert(database, 1)
+    (lease,) = claim(database, "alive")
+    forgive(database, "dead")
+    assert holds(database, lease)
+
+
+def test_an_upload_keeps_its_attempts_over_a_death_of_the_server_unless_it_was_being_expanded(
+    database: Database,
+) -> None:
+    id = new_job(database)
+    database.write(lambda c: jobs.add_source(c, id, 0, "folder", "", 5))
+    database.write(lambda c: jobs.add_source(c, id, 1, "archive", "a.zip", 0))
+    for owner in ("a", "b"):
+        assert database.write(lambda c, owner=owner: jobs.claim_source(c, owner, 1e12)) is not None  # type: ignore[misc]
+        forgive(database, owner)
+    attempts = {}
+    for owner in ("a", "b"):
+        source = database.write(lambda c, owner=owner: jobs.claim_source(c, owner, 1e12))  # type: ignore[misc]
+        assert source is not None
+        attempts[source.kind] = source.attempts
+    assert attempts == {"folder": 3, "archive": 1}
 
 
 def test_an_upload_that_a_dead_worker_held_can_be_claimed_again(database: Database) -> None:

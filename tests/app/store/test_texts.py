@@ -33,3 +33,14 @@ def test_deleted_texts_are_absent_and_their_keys_never_come_again(database: Data
     assert database.read(texts.all_of) == [one, three]
     assert database.read(lambda c: texts.count(c, "default")) == 2
     assert database.read(lambda c: texts.count(c, "other")) == 0
+
+
+def test_pages_are_of_one_collection_newest_first_below_a_key(database: Database) -> None:
+    one, two, three = (put(database, id) for id in ("one", "two", "three"))
+    put(database, "one", "changed")
+    assert [text.id for text in database.read(lambda c: texts.page(c, "default", 2, None))] == ["three", "two"]
+    assert database.read(lambda c: texts.page(c, "default", 9, two.key)) == [
+        database.read(lambda c: texts.get(c, "default", "one"))
+    ]
+    assert database.read(lambda c: texts.page(c, "other", 9, None)) == []
+    assert one.key < two.key < three.key

@@ -53,8 +53,11 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="package")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that begins with nothing; one test at a time fills it."""
-    with RunningServer(tmp_path_factory.mktemp("empty")) as server:
+    """A server that begins with nothing; one test at a time fills it. It may read `albums` and URLs of the loopback."""
+    folder = tmp_path_factory.mktemp("empty")
+    (folder / "albums").mkdir()
+    allowed: dict[str, Any] = {"folders": folder / "albums", "fetch": True, "fetch_also": "127.0.0.1"}
+    with RunningServer(folder, **allowed) as server:
         yield server
 
 

@@ -93,11 +93,12 @@ def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: 
 def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser, empty: RunningServer) -> None:
     failed = empty.wait_job(empty.bulk([("x.png", b"no picture"), ("y.png", picture("red", seed=502))])["id"])
     spec = empty.http.get("/openapi.json").json()
+    acts = ("retry", "cancel", "pause", "resume")
     for offered in (False, True):
         watched = Watched(browser, empty.url)
         page = watched.page
-        paths = {path: one for path, one in spec["paths"].items() if not path.endswith(("/retry", "/cancel"))}
-        more: dict[str, object] = {f"/v1/jobs/{{id}}/{one}": {} for one in ("retry", "cancel")} if offered else {}
+        paths = {path: one for path, one in spec["paths"].items() if not path.endswith(acts)}
+        more: dict[str, object] = {f"/v1/jobs/{{id}}/{one}": {} for one in acts} if offered else {}
         body = json.dumps({**spec, "paths": {**paths, **more}})
         page.route("**/openapi.json", partial(tell, body=body))
         again = {**failed, "state": "running", "failed": 0}
@@ -107,6 +108,8 @@ def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser
         expect(job).to_contain_text("1 added · 1 failed")
         retry = job.get_by_role("button", name="Retry what failed")
         expect(retry).to_be_visible(visible=offered)
+        report = job.get_by_role("link", name="Download the report")
+        expect(report).to_be_visible(visible=offered)
         if offered:
             with page.expect_request(f"**/v1/jobs/{failed['id']}/retry") as asked:
                 retry.click()
@@ -114,3 +117,35 @@ def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser
             expect(job).to_contain_text("1 added · 1 failed")  # what the real server says of it a moment later
         watched.context.close()
         assert watched.faults == []
+
+
+def test_a_job_is_paused_and_goes_on(browser: Browser, empty: RunningServer) -> None:
+    """What the server says of it is told here, so that it neither ends nor begins meanwhile."""
+    done = empty.wait_job(empty.bulk([("p.png", picture("red", seed=503)), ("q.png", picture("red", seed=504))])["id"])
+    job = {**done, "state": "running", "done": 1, "eta_s": 7300.0, "rate": 2.0, "finished_at": None}
+    spec = empty.http.get("/openapi.json").json()
+    spec["paths"].update({f"/v1/jobs/{{id}}/{one}": {} for one in ("pause", "resume")})
+    watched = Watched(browser, empty.url)
+    page = watched.page
+
+    def steer(route: Route) -> None:
+        job["state"] = "paused" if route.request.url.endswith("pause") else "running"
+        tell(route, json.dumps(job))
+
+    page.route("**/openapi.json", partial(tell, body=json.dumps(spec)))
+    page.route("**/v1/jobs?*", lambda route: tell(route, json.dumps({"jobs": [job]})))
+    page.route("**/v1/jobs/*/events", lambda route: route.fulfill(status=200, content_type="text/event-stream"))
+    page.route(re.compile("/v1/jobs/[0-9a-f]+/(pause|resume)$"), steer)
+    watched.open("/?view=jobs")
+    row = page.locator(".job")
+    expect(row).to_contain_text("1 of 2 taken in · 2/s · 2 h left")
+    row.get_by_role("button", name="Pause").click()
+    expect(row).to_have_attribute("data-state", "paused")
+    expect(row.locator(".state")).to_have_text("Paused")
+    expect(row.locator(".said")).to_have_text("1 of 2 taken in")
+    expect(row.get_by_role("progressbar")).to_be_visible()
+    expect(row.get_by_role("button", name="Cancel")).to_be_visible()
+    row.get_by_role("button", name="Go on").click()
+    expect(row.locator(".state")).to_have_text("Running")
+    watched.context.close()
+    assert watched.faults == []

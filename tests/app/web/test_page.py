@@ -89,6 +89,26 @@ def test_texts_without_a_query_say_what_to_do(watched: Watched) -> None:
     expect(page.get_by_role("textbox", name="One text a line")).to_be_visible()
 
 
+def test_texts_are_listed_and_deleted_with_a_way_back(watched: Watched) -> None:
+    page = watched.open("/?target=texts")
+    lines = page.locator(".kept li")
+    expect(lines).to_have_text(["a green thing×", "a blue thing×", "a red thing×"])
+    deleted: list[str] = []
+    page.on("request", lambda request: deleted.append(request.url) if request.method == "DELETE" else None)
+    page.get_by_role("button", name="Delete “a blue thing”").click()
+    expect(lines.filter(visible=True)).to_have_count(2)
+    expect(page.get_by_role("button", name="Delete “a red thing”")).to_be_focused()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Delete “a blue thing”")).to_be_focused()
+    assert deleted == []
+    page.route("**/v1/texts/red", lambda route: route.fulfill(status=204))  # the server keeps it, for other tests
+    page.get_by_role("button", name="Delete “a red thing”").click()
+    with page.expect_request("**/v1/texts/red"):
+        page.reload()  # leaving makes it final
+    page.get_by_role("link", name="a green thing").click()
+    first_is(page, "green")
+
+
 def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
     page = watched.open()
     drop(page, ["mine.png"], picture("blue", seed=77))

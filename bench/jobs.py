@@ -1,0 +1,176 @@
+"""What a job of a million items costs (`python -m bench.jobs [items]`): the time of each listing and step, and memory.
+
+The rows are made straight in SQLite, in a folder that is removed. Each call is timed at a job of 1,000 items and at the
+large one, in turns, so that the ratio means something on a busy machine too.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import httpx
+
+from app.demo import free_port
+from app.process import again, importing
+from app.settings import Settings
+from app.store import history, jobs, leases, waiting
+from app.store.database import Database
+from app.types import ItemStatus
+from bench.needs import resident
+
+ROUNDS = 30
+SMALL = 1_000
+IMAGE = (
+    "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, created_at, job_id)"
+    " VALUES ('default', ?, ?, ?, 4, 4, 'png', 100, '2026-01-01T00:00:00.000Z', ?)"
+)
+ITEM = "INSERT INTO job_items (job_id, n, name, status, image_key, image_id, error_code) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A database with a job of `size` items: half of them wait, one in a thousand failed."""
+
+    database: Database
+    job: str
+    size: int
+
+
+def fill(path: Path, size: int) -> Filled:
+    """The rows, by plain inserts, as a load would leave them."""
+    path.mkdir()
+    database = Database(path / "sightline.db")
+    for n in range(100):
+        database.write(lambda c, n=n: jobs.create(c, "default", f"old {n}"))  # type: ignore[misc]
+    id = database.write(lambda c: jobs.create(c, "default", "bulk"))
+
+    def work(c: apsw.Connection, start: int, stop: int) -> None:
+        for n in range(start, stop):
+            status = "failed" if n % 1000 == 999 else "ready" if n < size // 2 else "queued"
+            c.execute(IMAGE, (f"{size}-{n}", f"{n:064x}", status, id))
+            item = {"ready": "done"}.get(status, status)
+            code = "image_corrupt" if status == "failed" else None
+            c.execute(ITEM, (id, n + 1, f"folder/{n}.jpg", item, c.last_insert_rowid(), f"{size}-{n}", code))
+
+    for start in range(0, size, 10_000):
+        database.write(lambda c, start=start: work(c, start, min(size, start + 10_000)))  # type: ignore[misc]
+    failed = size // 1000
+    done = size // 2 - size // 2 // 1000
+    sql = "UPDATE jobs SET total = ?, done = ?, failed = ?, state = 'running', started_at = created_at WHERE id = ?"
+    database.write(lambda c: c.execute(sql, (size, done, failed, id)) and None)
+    return Filled(database, id, size)
+
+
+def undone(work: Callable[[apsw.Connection], Any]) -> Callable[[apsw.Connection], None]:
+    """The work, and then as if it had not been."""
+
+    def both(c: apsw.Connection) -> None:
+        c.execute("SAVEPOINT bench")
+        work(c)
+        c.execute("ROLLBACK TO bench; RELEASE bench")
+
+    return both
+
+
+def calls(filled: Filled) -> dict[str, Callable[[], object]]:
+    """What is timed, by its name."""
+    database, id, deep = filled.database, filled.job, filled.size - 101
+
+    def read(work: Callable[[apsw.Connection], object]) -> Callable[[], object]:
+        return lambda: database.read(work)
+
+    def write(work: Callable[[apsw.Connection], object]) -> Callable[[], object]:
+        return lambda: database.write(undone(work))
+
+    return {
+        "list jobs": read(lambda c: jobs.recent(c, 50)),
+        "list jobs of a key": read(lambda c: jobs.recent(c, 50, {"default"})),
+        "one job": read(lambda c: jobs.get(c, id)),
+        "items, first page": read(lambda c: jobs.items(c, id, None, 0, 100)),
+        "items, last page": read(lambda c: jobs.items(c, id, None, deep, 100)),
+        "items failed, last": read(lambda c: jobs.items(c, id, ItemStatus.FAILED, deep - 900, 100)),
+        "items duplicate (none)": read(lambda c: jobs.items(c, id, ItemStatus.DUPLICATE, 0, 100)),
+        "backlog": read(waiting.load),
+        "jobs to forget": read(lambda c: history.ended(c, "2026-01-01", 500)),
+        "claim 96": write(lambda c: leases.claim(c, "bench", 1e12, 96)),
+        "claim an upload": write(lambda c: jobs.claim_source(c, "bench", 1e12)),
+        "add an item": write(lambda c: jobs.add_item(c, id, "x.png", ItemStatus.DUPLICATE)),
+        "settle": write(lambda c: jobs.settle(c, id)),
+    }
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Milliseconds."""
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1e3
+
+
+def compare(small: Filled, large: Filled) -> None:
+    """Print the medians of each call, and their ratio."""
+    others = calls(large)
+    print(f"{'':24} {small.size:>12,} {large.size:>12,}   ratio")
+    for name, call in calls(small).items():
+        pairs = [(timed(call), timed(others[name])) for _ in range(ROUNDS)][2:]
+        few, many = (statistics.median(side) for side in zip(*pairs, strict=True))
+        print(f"{name:24} {few:9.2f} ms {many:9.2f} ms {many / few:7.1f}", flush=True)
+
+
+def serve(folder: Path, job: str) -> None:
+    """Print what a server holds before and after it has told of every item, and how long its listings take."""
+    port = free_port()
+    settings = Settings(data_dir=folder, model="colours", port=port, workers=0)
+    server = subprocess.Popen(again("serve"), env=importing(settings.environment()), stderr=subprocess.DEVNULL)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline:
+                try:
+                    if http.get("/readyz").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.2)
+            before = resident(server.pid)
+            began = time.perf_counter()
+            count = 0
+            with http.stream("GET", f"/v1/jobs/{job}/items", headers={"Accept": "application/x-ndjson"}) as answer:
+                last = b""
+                for part in answer.iter_bytes():
+                    count += part.count(b"\n")
+                    last = part
+            json.loads(last.splitlines()[-1])
+            seconds = time.perf_counter() - began
+            for path in ("/v1/jobs", f"/v1/jobs/{job}", f"/v1/jobs/{job}/items?status=failed"):
+                spent = statistics.median(timed(lambda path=path: http.get(path)) for _ in range(ROUNDS))  # type: ignore[misc]
+                print(f"GET {path.replace(job, 'ID'):32} {spent:6.2f} ms")
+            grown = (resident(server.pid) - before) / (1 << 20)
+            print(f"report of {count:,} items: {seconds:.1f} s; the server grew by {grown:.0f} MiB in all")
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def main() -> None:
+    """Make the rows, time, and clean up."""
+    size = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    with tempfile.TemporaryDirectory(prefix="sightline-jobs-") as name:
+        small, large = fill(Path(name) / "small", SMALL), fill(Path(name) / "large", size)
+        compare(small, large)
+        for one in (small, large):
+            one.database.close()
+        serve(Path(name) / "large", large.job)
+
+
+if __name__ == "__main__":
+    main()

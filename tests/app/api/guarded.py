@@ -1,0 +1,77 @@
+"""A server with keys, and the keys, for tests and for the proof of what they allow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2 as httpx
+
+from app.access import Access
+from app.store.database import Database
+from app.types import Right
+from tests.app.api.asking import fresh
+from tests.servers import RunningServer
+
+_addresses = itertools.count(1)
+
+
+@dataclass
+class Guarded:
+    """A server with a picture, a job and a text in `default`, and keys of every kind."""
+
+    server: RunningServer
+    access: Access
+    keys: dict[str, str]
+    ids: dict[str, str]
+    image: str
+    job: str
+
+    def address(self) -> str:
+        """An address that nobody has asked from."""
+        n = next(_addresses)
+        return f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}"
+
+    def ask(self, key: str, method: str, path: str, **sent: object) -> httpx.Response:
+        """A request with the key of this kind; of `none`, without any. No cookies are kept.
+
+        Each comes from another address, as if by a proxy, so that wrong keys of one test are not counted in the next.
+        """
+        headers = {"X-Forwarded-For": self.address()}
+        if key != "none":
+            headers["Authorization"] = f"Bearer {self.keys[key]}"
+        self.server.http.cookies.clear()
+        answer: httpx.Response = self.server.http.request(method, path, headers=headers, **sent)  # type: ignore[arg-type]
+        self.server.http.cookies.clear()
+        return answer
+
+
+@contextmanager
+def guarded_server(data: Path) -> Iterator[Guarded]:
+    """A server with keys of every kind. They are made by a database of this process, beside the server's own."""
+    with RunningServer(data, log_level="debug") as server:
+        image = server.upload(fresh(), id="inside").json()["id"]
+        job = server.wait_job(server.bulk([("a.png", fresh("blue"))])["id"])["id"]
+        assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
+        database = Database(data / "sightline.db")
+        access = Access(database)
+        keys: dict[str, str] = {}
+        ids: dict[str, str] = {}
+        for kind, right, bound, days in (
+            ("search", Right.SEARCH, (), None),
+            ("write", Right.WRITE, (), None),
+            ("admin", Right.ADMIN, (), None),
+            ("bound", Right.ADMIN, ("default",), None),
+            ("elsewhere", Right.ADMIN, ("elsewhere",), None),
+            ("revoked", Right.ADMIN, (), None),
+            ("expired", Right.ADMIN, (), 1e-9),
+        ):
+            made, keys[kind] = access.create(kind, right, bound, days)
+            ids[kind] = made.id
+        access.revoke(ids["revoked"])
+        keys["unknown"] = "sl_000000000000_" + "A" * 43
+        yield Guarded(server, access, keys, ids, image, job)
+        database.close()

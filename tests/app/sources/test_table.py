@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.decode.pool import DecodePool
+from app.errors import Validation
+from app.fetch.addresses import Policy
+from app.fetch.fetcher import Fetcher
+from app.folders import Roots
+from app.library import Library
+from app.sources.kind import Allowed, Asked, Line, Tools
+from app.sources.table import Table
+from app.store import origins
+from app.store.origins import Known
+from tests.app.fetch.servers import WebServer, content
+from tests.app.makers import add, never
+from tests.pictures import picture
+
+PICTURES = [picture("red", n) for n in range(7)]
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    rows = [{"image": {"bytes": bytes, "path": None}, "text": f"text {n}"} for n, bytes in enumerate(PICTURES)]
+    rows[3]["image"] = {"bytes": None, "path": "/etc/passwd"}
+    pq.write_table(pa.Table.from_pylist(rows), tables / "a.parquet", row_group_size=3)
+    (tables / "b.parquet").write_bytes(b"no table at all")
+    text = base64.b64encode(picture("blue")).decode()
+    (tables / "c.jsonl").write_text(json.dumps({"image": text, "tags": ["x"]}) + "\n{\n")
+    (tables / "notes.txt").write_text("left out")
+    return tables
+
+
+@pytest.fixture
+def tools(library: Library, pool: DecodePool, tables: Path) -> Tools:
+    return Tools(library.database, library.media, Allowed(Roots((tables,))), None, pool)
+
+
+def bring(table: Table, lines: list[Line], folder: Path, size: int = 2) -> Iterator[Line]:
+    """What comes of the lines, `size` at a time, each part in a folder of its own."""
+    for start in range(0, len(lines), size):
+        target = folder / f"{start}"
+        target.mkdir(parents=True)
+        yield from table.bring(target, lines[start : start + size], never)
+
+
+def test_pictures_come_out_of_rows_and_again_only_what_is_new(
+    library: Library, tools: Tools, tables: Path, tmp_path: Path
+) -> None:
+    def taken(work: Path) -> list[tuple[str, str | None, str | None]]:
+        table = Table(Asked("table", str(tables)), tools)
+        lines = list(table.scan(tmp_path, "default", never))
+        came = iter(bring(table, [line for line in lines if "error" not in line], work))
+        told = []
+        for line in lines:
+            if "error" not in line:
+                line = next(came)
+            if "error" not in line:
+                known = Known(line["tag"], add(library, (work / line["file"]).read_bytes()).image.sha256)
+                library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+            told.append((line["name"], line.get("caption"), line.get("error", {}).get("code")))
+        table.close()
+        return told
+
+    bad = [("a.parquet:4", "text 3", "validation"), ("b.parquet", None, "archive_corrupt")]
+    good = [(f"a.parquet:{n + 1}", f"text {n}", None) for n in range(7) if n != 3]
+    rest = [("c.jsonl:1", None, None), ("c.jsonl:2", None, "validation")]
+    assert taken(tmp_path / "first") == [*good[:3], bad[0], *good[3:], bad[1], *rest]
+    kept = {image.sha256 for image in library.page("default", 20, None)}
+    assert kept == {add(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
+    assert taken(tmp_path / "second") == [*bad, rest[1]]
+
+
+def test_a_part_of_a_row_group_is_found_again_from_anywhere(tools: Tools, tables: Path, tmp_path: Path) -> None:
+    place = f"{tables}/a.parquet"
+    lines = list(Table(Asked("table", place), tools).scan(tmp_path, "default", never))
+    for n in (6, 1, 4):  # as after a kill, and backwards, which is never asked for
+        (line,) = bring(Table(Asked("table", place), tools), [lines[n]], tmp_path / f"work{n}")
+        assert (tmp_path / f"work{n}" / line["file"]).read_bytes() == PICTURES[n]
+    with open(place, "ab") as file:
+        file.write(b"x")
+    (line,) = bring(Table(Asked("table", place), tools), [lines[0]], tmp_path / "changed")
+    assert line["error"]["code"] == "url_unreachable"
+
+
+def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
+    library: Library, pool: DecodePool, tables: Path, tmp_path: Path
+) -> None:
+    web = WebServer()
+    web.pages["/a"] = content(picture("green"))
+    (tables / "urls.csv").write_text(f"URL,TEXT\n{web.url}/a,=1+1\nhttp://10.0.0.1/,x\nfile:///etc/passwd,y\n")
+    fetcher = Fetcher(Policy(["127.0.0.1"]))
+    allowed = Allowed(Roots((tables,)), fetch=True)
+    told: list[list[Any]] = []
+    for one in (fetcher, None):
+        table = Table(Asked("table", f"{tables}/urls.csv"), Tools(library.database, library.media, allowed, one, pool))
+        lines = list(table.scan(tmp_path, "default", never))
+        good = [line for line in lines if "error" not in line]
+        told.append([line.get("error", {}).get("code") for line in bring(table, good, tmp_path / str(one))])
+    assert [line["caption"] for line in good] == ["=1+1", "x"]
+    assert [line["error"]["code"] for line in lines if "error" in line] == ["validation"]
+    assert told == [[None, "url_not_allowed"], ["url_not_allowed"] * 2]
+    fetcher.close()
+    web.close()
+
+
+def test_columns_are_named_by_role_and_tables_by_their_ends(tools: Tools, tables: Path, tmp_path: Path) -> None:
+    allowed = tools.allowed
+    with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, tags, url"):
+        Table.checked(Asked("table", str(tables), {"columns": {"colour": "x"}}), allowed)
+    given = {"columns": {"image": "image", "caption": "nothing"}}
+    (line,) = Table(Asked("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
+    assert "no column 'nothing'" in line["error"]["detail"]
+    (line,) = Table(Asked("table", f"{tables}/notes.txt"), tools).scan(tmp_path, "default", never)
+    assert line["error"]["code"] == "unsupported_media_type"

@@ -1,0 +1,199 @@
+"""The collections on the page: chosen, made, described, dropped; every call speaks of the one that is shown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, FilePayload, Page, expect
+
+from app.access import Access
+from app.store.database import Database
+from app.types import Right
+from tests.app.web.test_access import faults
+from tests.app.web.watched import Watched, first_is, ids
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Blues in `default`, reds in `trips`, and one id that both have."""
+    with RunningServer(tmp_path_factory.mktemp("parted") / "data") as server:
+        server.http.post("/v1/collections", json={"name": "trips", "description": "by the sea"})
+        for colour, place in (("blue", "default"), ("red", "trips")):
+            for n in range(3):
+                said: dict[str, Any] = {"id": f"{colour}-{n}", "caption": f"{colour} {n}", "collection": place}
+                server.upload(picture(colour, seed=n), f"{colour}.png", **said)
+            shared: dict[str, Any] = {"id": "same-0", "caption": f"of {place}", "collection": place}
+            server.upload(picture(colour, seed=9), "same.png", **shared)
+        texts = {"texts": [{"text": "a red thing"}], "collection": "trips"}
+        assert server.http.post("/v1/texts", json=texts).status_code == 200
+        yield server
+
+
+@pytest.fixture
+def there(browser: Browser, parted: RunningServer) -> Iterator[Watched]:
+    watched = Watched(browser, parted.url)
+    yield watched
+    watched.context.close()
+    assert watched.faults == []
+
+
+def dialog(page: Page) -> None:
+    page.get_by_role("button", name="Choose another").click()
+    expect(page.get_by_role("dialog", name="Collections")).to_be_visible()
+
+
+def test_one_collection_alone_needs_no_button_and_can_be_asked_for(watched: Watched) -> None:
+    page = watched.open()
+    with page.expect_response("**/v1/collections"):
+        page.reload()
+    expect(page.locator(".tile").first).to_be_visible()
+    expect(page.locator("#place")).to_be_hidden()
+    page.get_by_role("button", name="Add pictures").click()
+    page.get_by_role("dialog").get_by_role("button", name="default").click()
+    shown = page.get_by_role("dialog", name="Collections")
+    expect(shown.get_by_role("listitem")).to_have_count(1)
+    expect(shown).to_contain_text("10 pictures · 3 texts")
+    expect(shown.get_by_role("button", name="Delete default")).to_have_count(0)
+
+
+def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> None:
+    page = there.open("/?q=red")
+    expect(page.locator(".tile")).to_have_count(4)
+    dialog(page)
+    page.get_by_role("button", name="trips 4 pictures · 1 text by the sea").click()
+    expect(page).to_have_url(re.compile(r"\?collection=trips&q=red$"))  # the words are asked there, too
+    first_is(page, "red")
+    expect(page).to_have_title("red · trips · Sightline")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.locator(".tile[data-id=same-0]").click()
+    expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("of trips")
+    page.get_by_role("button", name="Name it").click()
+    expect(page.locator(".names li").first).to_contain_text("a red thing")
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_label("Caption").fill("of trips")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="More like this").click()
+    expect(page).to_have_url(re.compile(r"\?collection=trips&like=same-0$"))
+    expect(page.locator(".tile")).to_have_count(3)
+    page.get_by_label("Texts", exact=True).check()
+    page.locator("#home").click()
+    expect(page).to_have_url(re.compile(r"\?collection=trips$"))
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.locator("#no-jobs")).to_be_visible()
+    calls = [urlsplit(url) for url in asked if re.search(r"/v1/(images|search|texts|stats|jobs)", url)]
+    assert len(calls) > 6
+    assert [url.path for url in calls if parse_qs(url.query).get("collection") != ["trips"]] == []
+
+
+def test_an_address_opens_the_collection_that_it_names_and_back_leaves_it(there: Watched) -> None:
+    page = there.open("/")
+    expect(page.locator("#place")).to_have_text("default")
+    page = there.open("/?collection=trips&show=same-0")
+    expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("of trips")
+    page.keyboard.press("Escape")
+    expect(page.locator("#place")).to_have_text("trips")
+    assert "red-0" in ids(page)
+    page.go_back()
+    expect(page.locator("#place")).to_have_text("default")
+    expect(page.locator(".tile[data-id=blue-0]")).to_be_visible()
+    page.locator("#box").fill(f"{there.url}/?collection=trips&show=red-1")  # an address that was pasted
+    expect(page).to_have_url(re.compile(r"\?collection=trips&like=red-1$"))
+    expect(page.locator(".tile[data-id=red-0]")).to_be_visible()
+
+
+def test_what_is_deleted_in_one_is_still_shown_in_the_other(there: Watched, parted: RunningServer) -> None:
+    said: dict[str, Any] = {"id": "twin", "caption": "twin"}
+    for place in ("default", "trips"):
+        parted.upload(picture("green", seed=70), "twin.png", collection=place, **said)
+    page = there.open("/?collection=trips")
+    page.locator(".tile[data-id=twin]").focus()
+    page.keyboard.press("Delete")
+    expect(page.locator(".tile[data-id=twin]")).to_have_count(0)
+    dialog(page)
+    with page.expect_request(lambda request: request.method == "DELETE") as asked:  # leaving makes it final
+        page.get_by_role("button", name=re.compile("^default")).click()
+    assert asked.value.url.endswith("/v1/images/twin?collection=trips")
+    expect(page.locator(".tile[data-id=twin]")).to_be_visible()
+    expect(page.locator("#toast")).to_be_hidden()
+    parted.http.delete("/v1/images/twin")
+
+
+def test_one_is_made_filled_described_and_dropped(there: Watched, parted: RunningServer) -> None:
+    page = there.open()
+    dialog(page)
+    page.get_by_role("button", name="New collection").click()
+    made = page.get_by_role("dialog", name="Collections")
+    made.get_by_label("Name").fill("trips")
+    made.get_by_label("Description").fill("海边 · by the sea")
+    refused = page.expect_response(lambda response: response.status == 409)
+    with refused:
+        made.get_by_role("button", name="Make it").click()
+    expect(made.get_by_role("alert")).to_contain_text("there is a collection 'trips' already")
+    there.faults.clear()  # the browser's own line about the 409
+    made.get_by_label("Name").fill("new-one")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"\?collection=new-one$"))
+    expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
+    page.locator("#files").set_input_files(FilePayload(name="a.png", mimeType="image/png", buffer=picture("green")))
+    expect(page.locator(".tile")).to_have_count(1, timeout=30_000)
+    dialog(page)
+    page.get_by_role("button", name="Describe new-one").click()
+    page.get_by_label("Description").fill("what is new")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("button", name="new-one 1 picture what is new")).to_be_visible()
+    page.get_by_role("button", name="Delete new-one").click()
+    expect(made).to_contain_text("Delete “new-one” with everything in it: 1 picture? This cannot be undone.")
+    expect(made.get_by_role("button", name="Cancel")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Delete new-one")).to_be_focused()
+    page.keyboard.press("Enter")
+    made.get_by_role("button", name="Delete it for good").click()
+    expect(page).to_have_url(f"{there.url}/")
+    expect(page.locator("#toast")).to_have_text("The collection “new-one” is deleted.")
+    assert [one["name"] for one in parted.http.get("/v1/collections").json()["collections"]] == ["default", "trips"]
+
+
+@pytest.mark.parametrize("look", ["light", "dark", "phone"])
+def test_nothing_serious_in_the_dialog(browser: Browser, parted: RunningServer, look: str) -> None:
+    size = {"width": 360, "height": 740} if look == "phone" else {"width": 1280, "height": 720}
+    scheme = "dark" if look == "dark" else "light"
+    watched = Watched(browser, parted.url, bypass_csp=True, color_scheme=scheme, viewport=size)
+    page = watched.open("/?collection=trips")
+    expect(page.locator(".tile").first).to_be_visible(timeout=20_000)
+    wide = """[...document.querySelectorAll("header *")].filter((one) => one.getBoundingClientRect().right > innerWidth)
+        .map((one) => one.outerHTML)"""
+    assert page.evaluate(wide) == []
+    dialog(page)
+    page.get_by_role("button", name="New collection").click()
+    page.get_by_role("button", name="Delete trips").click()
+    expect(page.get_by_role("button", name="Delete it for good")).to_be_visible()
+    assert faults(page) == []
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_key_for_some_collections_sees_those_alone(browser: Browser, parted: RunningServer) -> None:
+    """It is led to one of them without asking for any other. This test is the last: from then on keys are needed."""
+    database = Database(parted.data_dir / "sightline.db")
+    _, key = Access(database).create("guest", Right.ADMIN, collections=["trips"])
+    watched = Watched(browser, parted.url)
+    page = watched.open()
+    page.get_by_label("API key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.locator(".tile[data-id=red-0]")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"\?collection=trips$"))
+    dialog(page)
+    shown = page.get_by_role("dialog", name="Collections")
+    expect(shown.get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_role("button", name="Describe trips")).to_be_visible()
+    expect(page.get_by_role("button", name="New collection")).to_be_hidden()  # it would be refused
+    watched.context.close()
+    database.close()
+    assert watched.faults == []

@@ -1,0 +1,84 @@
+"""Adding what the server gets by itself: by addresses and from its folders, where its operator allows them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.app.fetch.servers import WebServer, content
+from tests.app.web.test_access import faults
+from tests.app.web.watched import Watched
+from tests.pictures import picture
+from tests.servers import RunningServer
+
+
+@pytest.fixture
+def page(browser: Browser, empty: RunningServer) -> Iterator[Page]:
+    watched = Watched(browser, empty.url, bypass_csp=True)
+    yield watched.open()
+    watched.context.close()
+
+
+def adding(page: Page, what: str) -> None:
+    page.get_by_role("button", name="Add pictures").click()
+    page.get_by_role("button", name=what).click()
+
+
+def test_where_nothing_is_allowed_nothing_is_offered(watched: Watched) -> None:
+    page = watched.open()
+    with page.expect_response("**/v1/sources"):
+        page.get_by_role("button", name="Add pictures").click()
+    expect(page.locator("#add-files")).to_be_visible()
+    expect(page.locator("#add-urls")).to_be_hidden()
+    expect(page.locator("#add-server")).to_be_hidden()
+
+
+def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServer) -> None:
+    web = WebServer()
+    web.pages["/a.png"] = content(picture("blue", seed=801))
+    web.pages["/b.png"] = content(picture("blue", seed=802))
+    adding(page, "Web addresses")
+    field = page.get_by_label("Addresses of pictures, one a line")
+    expect(field).to_be_focused()
+    assert faults(page) == []
+    field.fill(
+        f'{web.url}/a.png\n\n{{"url": "{web.url}/b.png", "id": "by-line", "caption": "said"}}\n{web.url}/none.png'
+    )
+    page.get_by_role("button", name="Fetch them").click()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    card = page.locator(".upload")
+    expect(card.locator("strong")).to_have_text("3 web addresses")
+    expect(card.locator("> p")).to_contain_text("2 added · 1 failed", timeout=30_000)
+    expect(card.locator(".failures li")).to_contain_text(f"{web.url}/none.png")
+    assert empty.http.get("/v1/images/by-line").json()["caption"] == "said"
+    page.get_by_role("link", name="Jobs").click()
+    expect(page.locator(".job .name").first).to_have_text(f"{web.url}/a.png and 2 more")
+    web.close()
+
+
+def test_what_is_no_address_is_refused_with_its_line(page: Page) -> None:
+    adding(page, "Web addresses")
+    page.get_by_label("Addresses of pictures, one a line").fill("{not json")
+    page.get_by_role("button", name="Fetch them").click()
+    alert = page.get_by_role("dialog").get_by_role("alert")
+    expect(alert).to_have_text("line 1 is not JSON")
+    expect(page.get_by_label("Addresses of pictures, one a line")).to_have_value("{not json")
+
+
+def test_a_folder_of_the_server_is_taken_in(page: Page, empty: RunningServer) -> None:
+    album = empty.data_dir / "albums" / "sea"
+    album.mkdir()
+    (album / "wave.png").write_bytes(picture("blue", seed=803))
+    adding(page, "A folder of the server")
+    field = page.get_by_label("Folder on the server's machine")
+    expect(field).to_have_value(str(empty.data_dir / "albums"))
+    field.fill("/etc")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("the server may not read this folder")
+    field.fill(str(album))
+    page.get_by_role("button", name="Take it in").click()
+    expect(page.locator(".upload > p")).to_contain_text("1 added", timeout=30_000)
+    expect(page.locator(".tile img").first).to_have_attribute("alt", re.compile("wave"))

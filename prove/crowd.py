@@ -155,6 +155,8 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     order = json.load(sys.stdin)
+    if "kinds" in order:
+        os.nice(5)  # such a crowd is on other machines, and does not take processors from the server
     uvloop.run(_ask(order) if "queries" in order else _hold(order))
 
 

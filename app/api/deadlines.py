@@ -203,7 +203,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def give_way(self) -> None:
         """Close for another one's sake."""
-        if self._reading is Reading.HEAD:
+        if self._reading is Reading.HEAD or self.cycle is None:  # its request may be on the way
             self._refuse(503, "overloaded", "too many connections are open; try again in a moment")
         else:
             self.transport.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from prove.promise import Outcome, Promise, Scale
 from prove.watched import Probe, Watch, ask, crowd, port_of, probe
@@ -25,7 +26,9 @@ BESIDE = 300  # MiB
 def run(scale: Scale) -> Outcome:
     """A burst of queries, and what comes after."""
     count = scale.pick(1_000, 10_000)
-    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
+    # Where crowd and server share two processors, the crowd itself needs longer than 5 s to ask.
+    patience: dict[str, Any] = {"idle_seconds": 60.0, "header_seconds": 60.0}
+    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data", **patience) as server:
         server.upload(picture())
         port = port_of(server)
         live = Probe()

@@ -137,7 +137,7 @@ def serve(folder: Path, job: str) -> None:
     server = subprocess.Popen(again("serve"), env=importing(settings.environment()), stderr=subprocess.DEVNULL)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 600
             while time.monotonic() < deadline:
                 try:
                     if http.get("/readyz").status_code == 200:

@@ -18,7 +18,7 @@ from app.settings import Settings
 
 DATA = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SAID = ("embeddings_of", "pictures", "key_as_id", "columns")  # of a source, as a request names them
-LOGS = ("log_level", "log_json")
+LOGS = ("log_level", "log_format")
 
 
 class Commands(click.Group):
@@ -46,8 +46,10 @@ def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that take pictures in."""
     settings = logged(given)  # first: a wrong one is told before anything large is loaded
     from app.server import serve as run
+    from app.tracing import sending
 
-    run(settings)
+    with sending("sightline", on=settings.traced):
+        run(settings)
 
 
 @main.command()
@@ -56,9 +58,11 @@ def serve(**given: Any) -> None:
 def worker(parent: int | None, **given: Any) -> None:
     """Take pictures in, beside a server or without one."""
     settings = logged(given)
+    from app.tracing import sending
     from app.work import work
 
-    work(settings, parent)
+    with sending("sightline-worker", on=settings.traced):
+        work(settings, parent)
 
 
 @main.command()
@@ -379,7 +383,8 @@ def logged(given: dict[str, Any]) -> Settings:
     from app import logs
 
     settings = settings_from(given)
-    logs.configure(settings.log_level, json=settings.log_json)
+    on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
+    logs.configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
     return settings
 
 

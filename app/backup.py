@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
 
 from rich.console import Console
 from rich.progress import track
@@ -28,6 +29,7 @@ from app.clock import now
 from app.errors import StartupError, translated
 from app.gathering import SCRATCH
 from app.media import Media, discard, make_folder, sync_folder
+from app.numbers import backed_up
 from app.owner import DataLock
 from app.store import copies
 from app.store.database import Database
@@ -57,6 +59,7 @@ class Manifest:
 
 def backup(data_dir: Path, target: Path, console: Console) -> None:
     """Bring `target` up to what `data_dir` holds now. Raises StartupError; the backup before is then still whole."""
+    began = monotonic()
     source = data_dir / "sightline.db"
     if not source.is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
@@ -73,6 +76,10 @@ def backup(data_dir: Path, target: Path, console: Console) -> None:
     manifest = Manifest(FORMAT, __version__, now(), number, len(held), {name: digest(target / name), **uploads})
     write(target, manifest)
     tidy(target, number, held)
+    try:
+        backed_up(data_dir, monotonic() - began, len(held))
+    except OSError as error:
+        console.print(f"{data_dir} cannot be told of this backup ({error.strerror}); its metrics stay as they were")
     console.print(f"{len(held)} pictures are in {target}, as of {manifest.created_at}")
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from app.build import Order
 from app.errors import brief
+from app.meters import Meters
 from app.process import importing
 from app.types import Target
 from index import snapshot
@@ -63,12 +64,14 @@ class Builder:
         policy: RebuildPolicy | None = None,
         *,
         damaged: Callable[[Site], None] | None = None,
+        meters: Meters | None = None,
         poll: float = POLL,
         retry: float = RETRY_FIRST,
     ) -> None:
         self._database = database
         self._policy = policy or RebuildPolicy()
         self._damaged = damaged
+        self._meters = meters or Meters()
         self._poll = poll
         self._retry = retry
         self._sites: list[Site] = []
@@ -168,6 +171,7 @@ class Builder:
             site.index.rebase(base)
         except (Failed, BaseDamaged, SnapshotInvalid, OSError) as error:
             site.error = str(error)
+            self._meters.built(time.monotonic() - began, ok=False)
             site.not_before = time.monotonic() + site.retry
             log.warning("no new base of %s, retry in %.0f s: %s", site.config.name, site.retry, error)
             site.retry = min(site.retry * 2, RETRY_LAST)
@@ -177,6 +181,7 @@ class Builder:
         finally:
             site.index.unmark()
         took = time.monotonic() - began
+        self._meters.built(took, ok=True)
         site.error, site.retry = None, self._retry
         site.not_before = time.monotonic() + took  # half of the time at most goes into building
         if site.config.folder is not None:

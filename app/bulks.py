@@ -24,6 +24,8 @@ from app.types import ItemStatus, Job, JobItem, JobState, Priority
 
 log = logging.getLogger(__name__)
 
+log = logging.getLogger(__name__)
+
 STEP = 500  # items of a job that one commit changes
 PAUSE_SECONDS = 0.002  # between two commits that forget, so that others get the write lock
 
@@ -112,7 +114,9 @@ class Bulks:
                 begun.note(c, job)
             return job
 
-        return self._library.database.write(work)
+        job = self._library.database.write(work)
+        log.info("job accepted", extra={"job": job.id, "kind": kind, "collection": collection})
+        return job
 
     def get(self, id: str) -> Job:
         """The job of this id."""

@@ -27,6 +27,7 @@ from app.description import Description
 from app.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, translated
 from app.gathering import Gathering, count, has_manifest, lines
 from app.library import Library
+from app.logs import about
 from app.media import Saved, discard
 from app.sources.kind import Allowed, Asked, Kind, Tools
 from app.store import given, jobs, origins
@@ -88,7 +89,9 @@ class Importer:
                 until = time.monotonic() + self._lease
                 source = self._database.write(partial(jobs.claim_source, owner=owner, until=until))
                 if source is not None:
-                    self._take_in(owner, source, stopping)
+                    with about(job=source.job_id):
+                        log.info("taking in upload %d: %s", source.n, source.name)
+                        self._take_in(owner, source, stopping)
                     continue
                 while self._changed() == seen and not stopping.wait(POLL_SECONDS):
                     pass

@@ -21,14 +21,15 @@ from pathlib import Path
 
 from app.builder import Builder, Site
 from app.errors import NotFound, Overloaded, SightlineError, StartupError, brief
-from app.opened import Key, News, Open, Opener, reachable
+from app.meters import Meters
+from app.opened import TOTALS, Key, News, Open, Opener, count, reachable
 from app.store import collections, embeddings
 from app.store.database import Database
 from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
 from index import snapshot
 from index.driver import Driver
 from index.engine import Engine
-from index.errors import BaseDamaged
+from index.errors import BaseDamaged, IndexClosed
 from index.factory import open_engine
 from index.live import LiveIndex, RebuildPolicy
 from index.protocol import Remote, VectorIndex
@@ -67,6 +68,7 @@ class Indexes:
         engine: Engine | None = None,
         policy: RebuildPolicy | None = None,
         memory: int = UNBOUNDED,
+        meters: Meters | None = None,
     ) -> None:
         self._database = database
         self._space = space
@@ -81,7 +83,7 @@ class Indexes:
         self._full = False  # whether to look at the memory now
         self._closing = False
         self._driver: Driver[Key] = Driver(database.watch(), News(database))
-        self._builder = Builder(database.path, policy, damaged=self._reopen)
+        self._builder = Builder(database.path, policy, damaged=self._reopen, meters=meters)
         self._opener = Opener(database, space, folder, self._builder, self._driver.wake, engine)
         self._keeper = threading.Thread(target=self._keep, name="indexes", daemon=True)
         self._driver.start()
@@ -179,6 +181,16 @@ class Indexes:
         """Kind, size and lag of each index of a collection; kind `closed` where it is not open."""
         label = self._label(name)
         return {target: self._stats((label, target)) for target in TARGETS}
+
+    def totals(self) -> dict[Target, dict[str, float]]:
+        """Numbers of all open indexes of each target: their sums, and the largest lag."""
+        with self._moved:
+            found = list(self._open.items())
+        totals: dict[Target, dict[str, float]] = {target: dict.fromkeys(TOTALS, 0.0) for target in TARGETS}
+        for (_, target), one in found:
+            with suppress(IndexClosed):  # since
+                count(totals[target], one)
+        return totals
 
     def memory(self) -> dict[str, int]:
         """How many indexes are open and what they hold in bytes."""

@@ -8,6 +8,7 @@ delete from taking the file of an upload that comes at the same moment.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from app.store.collections import Collection
 from app.store.database import Database
 from app.store.images import Added as Added
 from app.types import Contents, Image, ItemError, Metadata, NewImage, Text
+
+log = logging.getLogger(__name__)
 
 DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
 EXAMPLES = 5  # pictures shown of those that would be deleted
@@ -83,6 +86,7 @@ class Library:
         added = self.database.write(work)
         if added.replaced_sha256:
             self._drop_file(added.replaced_sha256)
+        log.debug("accepted", extra={"picture": added.image.id, "collection": collection})
         return added
 
     def describe(self, saved: Saved, said: Description) -> NewImage:
@@ -106,12 +110,12 @@ class Library:
     def insert(
         self, c: apsw.Connection, collection: str, saved: Saved, new: NewImage, job_id: str | None, replace: bool
     ) -> Added:
-        """Row and file in one transaction. A duplicate whose file was lost gets it back."""
+        """Row and file in one transaction. A duplicate whose file was lost or altered gets it back."""
         require_collection(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.media.path(saved.sha256).exists():
+        if not added.duplicate or not self.media.whole(saved.sha256):
             self.media.place(saved)
         return added
 
@@ -204,11 +208,14 @@ class Library:
         return deleted
 
     def file(self, collection: str, id: str) -> tuple[Image, Path]:
-        """A picture and the path of its bytes. Raises BlobMissing when the file is gone."""
+        """A picture and the path of its bytes. Raises BlobMissing when it is gone or has other bytes."""
         image = self.get(collection, id)
         path = self.media.path(image.sha256)
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
+        if not self.media.whole(image.sha256):
+            log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
+            raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, path
 
     def collections(self) -> list[Contents]:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, Target]  # label of a collection, and which of its indexes
 
+TOTALS = ("open", "vectors", "lag", "bytes", "tail", "tombstones", "building")  # numbers of open indexes
 OVERHEAD = 32 << 10  # bytes of an open index besides its vectors
 BUILD_FIRST = 200_000
 """So many log entries that no snapshot holds go into a base before anybody follows: in memory they would take 2 KB each
@@ -223,3 +224,16 @@ def catch_up(name: str, follower: Follower, head: int, check: Callable[[], None]
         if now - told > 1.0:
             told = now
             log.info("the index of %s is catching up: %d of %d", name, follower.applied_seq, head)
+
+
+def count(total: dict[str, float], one: Open) -> None:
+    """Add an open index to the numbers of its kind."""
+    total["open"] += 1
+    total["vectors"] += one.index.ntotal
+    total["lag"] = max(total["lag"], one.follower.lag)
+    total["bytes"] += one.bytes()
+    if isinstance(one.index, LiveIndex) and one.site is not None:
+        facts = one.index.facts()
+        total["tail"] += facts.tail
+        total["tombstones"] += facts.tombstones
+        total["building"] += one.site.building

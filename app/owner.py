@@ -63,6 +63,13 @@ def living(folder: Path) -> bool:
     return folder.is_dir() and any(_alive(path) for path in folder.iterdir())
 
 
+def count(folder: Path) -> int:
+    """How many workers of this folder live."""
+    if not folder.is_dir():
+        return 0
+    return sum(_alive(path) for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def clear(folder: Path) -> None:
     """Remove the lock files of the dead."""
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -29,6 +29,7 @@ from app.meters import Meters
 from app.selection import Selections
 from app.store import embeddings, filters, images, texts
 from app.store.database import Database
+from app.tracing import span
 from app.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
 from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
@@ -171,7 +172,8 @@ class Searcher:
 
     def _search_all(self, questions: Sequence[Question]) -> list[Found | SightlineError]:
         began = time.perf_counter()
-        encoded = self._encoded([part for question in questions for part in question.parts])
+        with span("encode", {"questions": len(questions)}):
+            encoded = self._encoded([part for question in questions for part in question.parts])
         begun = [attempt(partial(self._begin, question, encoded)) for question in questions]
         took = {"encode": time.perf_counter() - began, "search": 0.0, "fetch": 0.0}
         together: dict[tuple[str, Target], list[_Search]] = {}
@@ -212,9 +214,11 @@ class Searcher:
             waiting = searches
             while waiting:
                 start = time.perf_counter()
-                ask(index, waiting)
+                with span("search", {"target": question.target, "questions": len(waiting)}):
+                    ask(index, waiting)
                 middle = time.perf_counter()
-                self._fetch(question.target, waiting)
+                with span("fetch", {"target": question.target}):
+                    self._fetch(question.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
                 waiting = [search for search in waiting if search.short()]

@@ -17,6 +17,7 @@ from uvicorn.loops.auto import auto_loop_factory
 
 from app.api import create_app
 from app.api.deadlines import protocol_of
+from app.api.metrics import Metrics
 from app.encoder.models import locate
 from app.errors import StartupError
 from app.service import Service
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 16_384  # connections not yet accepted; the system's own bound (net.core.somaxconn, 4096) is the lower one
 WATCH_SECONDS = 0.2
+PULSE_SECONDS = 0.1
+FORGET_PULSES = 600  # between two looks for what workers that are gone have left
 SPARE_FILES = 512  # for everything that is no connection
 # Python lets a thread go on for 5 ms before another may. With dozens of searches under way the event loop would wait
 # that long dozens of times at each of its steps.
@@ -101,10 +104,12 @@ def open_files(connections: int) -> None:
 
 async def _serve(service: Service, listener: socket.socket) -> None:
     settings = service.settings
+    app = create_app(service, alone=on_loopback(listener))
+    metrics: Metrics = app.state.metrics
     server = Server(
         uvicorn.Config(
-            create_app(service, alone=on_loopback(listener)),
-            http=protocol_of(settings),
+            app,
+            http=protocol_of(settings, metrics.refused),
             backlog=BACKLOG,
             ws="none",
             lifespan="off",
@@ -115,6 +120,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
             timeout_graceful_shutdown=round(settings.drain_seconds),
         )
     )
+    metrics.connections(lambda: len(server.server_state.connections))
     loop = asyncio.get_running_loop()
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
@@ -122,7 +128,8 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     if not (on_loopback(listener) or service.access.needed()):
         log.warning("no key is asked for: whoever reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_watch(service, server))
-    working = asyncio.create_task(Supervisor(settings).run())
+    pulse = asyncio.create_task(_pulse(service))
+    working = asyncio.create_task(Supervisor(settings, service.meters.restarted).run())
 
     def stop(number: int) -> None:
         server.handle_exit(number, None)
@@ -134,9 +141,10 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         await server.serve(sockets=[listener])
     finally:
         watching.cancel()
+        pulse.cancel()
         if not working.cancelling():  # a second cancel would leave workers that are still finishing
             working.cancel()
-        await asyncio.gather(watching, working, return_exceptions=True)
+        await asyncio.gather(watching, pulse, working, return_exceptions=True)
 
 
 async def _watch(service: Service, server: uvicorn.Server) -> None:
@@ -144,3 +152,14 @@ async def _watch(service: Service, server: uvicorn.Server) -> None:
     while service.fatal is None:  # noqa: ASYNC110 (it is set in another thread)
         await asyncio.sleep(WATCH_SECONDS)
     server.should_exit = True
+
+
+async def _pulse(service: Service) -> None:
+    """Measure how late the event loop is: whatever blocks it, everyone waits for."""
+    loop = asyncio.get_running_loop()
+    while True:
+        for _ in range(FORGET_PULSES):
+            due = loop.time() + PULSE_SECONDS
+            await asyncio.sleep(PULSE_SECONDS)
+            service.meters.late(max(0.0, loop.time() - due))
+        await asyncio.to_thread(service.reports.forget)

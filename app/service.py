@@ -17,6 +17,7 @@ import apsw
 from app.access import Access
 from app.agreement import check_golden, check_space
 from app.bulks import Bulks
+from app.checks import Check, check_engine, check_store
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.description import Bounds
@@ -27,14 +28,7 @@ from app.encoder.lock import Stopped
 from app.encoder.memory import NOBODY, Crew, available
 from app.encoder.models import Located, Placement, load_located
 from app.encoder.protocol import Encoder
-from app.errors import (
-    ModelUnavailable,
-    NotFound,
-    Overloaded,
-    SightlineError,
-    StartupError,
-    Validation,
-)
+from app.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
 from app.fetch.addresses import Policy
 from app.fetch.fetcher import Fetcher, FetchLimits
 from app.folders import Roots
@@ -45,6 +39,7 @@ from app.media import Media, make_folder
 from app.meters import Meters
 from app.owner import DataLock, dead
 from app.repeats import Repeats
+from app.reports import Reports
 from app.sampler import Sampler
 from app.search import Searcher
 from app.settings import Settings
@@ -64,11 +59,11 @@ UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
 DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
 
-def open_library(settings: Settings) -> Library:
+def open_library(settings: Settings, meters: Meters | None = None) -> Library:
     """The data directory's store and files, made if they are not there."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        media = Media(settings.data_dir)
+        media = Media(settings.data_dir, meters)
     except (OSError, SightlineError) as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
     file = settings.data_dir / "sightline.db"
@@ -76,7 +71,7 @@ def open_library(settings: Settings) -> Library:
         raise StartupError(
             f"{file} is missing, but {media.root} holds pictures; restore it from a backup, or move the pictures away"
         )
-    database = Database(file)
+    database = Database(file, meters)
     bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
     return Library(database, media, picture_limits(settings), settings.max_queue, bounds, settings.max_queue_bytes)
 
@@ -136,10 +131,10 @@ def open_policy(settings: Settings) -> Policy:
         raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
 
 
-def open_pool(settings: Settings, device: str = "cpu") -> DecodePool:
+def open_pool(settings: Settings, device: str = "cpu", meters: Meters | None = None) -> DecodePool:
     """The decode children of this process; `device` is what they feed."""
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings))
+    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings), meters)
 
 
 @dataclass(slots=True)
@@ -165,10 +160,11 @@ class Service:
         self.allowed = allowed(settings)
         open_policy(settings)  # what is wrong with these should not be told by the first worker
         open_objects(settings)
+        self.meters = Meters()
         self._lock = lock(settings)
         try:
-            self.library = open_library(settings)
-            self.pool = open_pool(settings)
+            self.library = open_library(settings, self.meters)
+            self.pool = open_pool(settings, meters=self.meters)
         except BaseException:
             self._lock.close()
             raise
@@ -177,7 +173,7 @@ class Service:
         self.repeats = Repeats(self.database)
         self._indexes: Indexes | None = None
         self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
-        self.meters = Meters()
+        self.reports = Reports(settings.data_dir / "workers", self.meters)
         self.sampler = Sampler(settings.recall_target, self._busy)
         self.access = Access(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
@@ -226,6 +222,11 @@ class Service:
         return self._engine
 
     @property
+    def loaded(self) -> Engine | None:
+        """The same, None while there is none."""
+        return self._engine
+
+    @property
     def searcher(self) -> Searcher:
         """Raises ModelUnavailable while the model is loading or the indexes are behind, Overloaded while an engine that
         was never reached is away."""
@@ -234,6 +235,15 @@ class Service:
         if reasons := self._stopped():
             raise ModelUnavailable("; ".join(reasons))
         return self.engine.searcher
+
+    def checks(self) -> list[Check]:
+        """Everything that must be right, what searches need first. Reads the database and the disk."""
+        if (engine := self._engine) is None:
+            found = [Check("model", False, self._stopped()[0], vital=True)]
+        else:
+            faults = engine.indexes.faults() + engine.indexes.away()
+            found = check_engine(engine.encoder, engine.batcher.alive(), faults)
+        return [*found, *check_store(self.database, self.settings, self.faults())]
 
     def require_space(self, fingerprint: str) -> None:
         """Raise Validation unless this is the space of the loaded model, ModelUnavailable while it is loading."""
@@ -363,11 +373,13 @@ class Service:
             check_space(self.database, space)
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
-            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache)
+            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, self.meters)
             bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
             snapshots = settings.data_dir / "snapshots"
             self.sampler.resume(Efforts(snapshots, space.fingerprint))
-            self._indexes = indexes = Indexes(self.database, space, snapshots, self._remote, memory=bound)
+            self._indexes = indexes = Indexes(
+                self.database, space, snapshots, self._remote, memory=bound, meters=self.meters
+            )
             self._open(indexes)
             searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
             self._engine = Engine(encoder, batcher, searcher, indexes)

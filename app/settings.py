@@ -91,7 +91,11 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="Compute threads of each process; 0 lets the library choose.")
     ignore_memory: bool = Field(False, description="Start even if the model seems to need more memory than there is.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
-    log_json: bool = Field(False, description="Log JSON lines instead of text for people.")
+    log_format: str = Field(
+        "auto",
+        pattern="^(auto|json|text)$",
+        description="Format of the log: json, text, or auto, which is text on a terminal and JSON elsewhere.",
+    )
 
     max_image_bytes: int = Field(32 * MIB, ge=1, description="Largest picture file, in bytes.")
     max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
@@ -151,6 +155,13 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """The folder of downloaded and compiled models."""
         return self.data_dir / "models" if self.models_dir is None else self.models_dir
+
+    @property
+    def traced(self) -> bool:
+        """Whether spans are collected: OpenTelemetry's own variables say so, and where."""
+        names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        return not disabled and any(os.environ.get(name) for name in names)
 
     def sent_key(self) -> str | None:
         """The API key of a client: `key`, or what stands in `key_file`. Raises StartupError if it cannot be read."""

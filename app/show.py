@@ -74,7 +74,13 @@ def show_collections(found: list[dict[str, Any]], console: Console) -> None:
 
 def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:
     """Health, counts and index, a line each."""
-    console.print("ready" if not ready["reasons"] else "not ready: " + "; ".join(ready["reasons"]))
+    if ready["reasons"]:
+        console.print("not ready: " + plain("; ".join(ready["reasons"])))
+    else:
+        console.print("ready" if ready["status"] == "ok" else "ready, but not all is well")
+    for check in ready["checks"]:
+        if not check["ok"]:
+            console.print(f"fault   {check['name']}: {plain(check['detail'])}")
     images = stats["images"]
     if stats["collection"] != DEFAULT_COLLECTION:
         console.print(f"of      {stats['collection']}")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 
 from app.process import again, importing
 from app.settings import Settings
@@ -20,8 +21,10 @@ LAST_PAUSE = 30.0
 class Supervisor:
     """Starts `settings.workers` workers and restarts them, more and more rarely while they keep failing."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, ended: Callable[[], None] = lambda: None) -> None:
+        """`ended` is called whenever a worker has ended by itself."""
         self._settings = settings
+        self._ended = ended
 
     async def run(self) -> None:
         """Until cancelled; then the workers are asked to finish, and killed when they take too long."""
@@ -37,6 +40,7 @@ class Supervisor:
             except asyncio.CancelledError:
                 await self._end(process)
                 raise
+            self._ended()
             pause = 0.5 if time.monotonic() - began > LONG_ENOUGH else min(LAST_PAUSE, pause * 2)
             log.warning("worker %d ended with code %d; the next one starts in %.0f s", n, code, pause)
             await asyncio.sleep(pause)

@@ -16,6 +16,16 @@ from app.store.database import Database
 from app.store.rows import fetch_all
 
 Fault = tuple[str, str, str]  # what, where, why
+MENDED = {
+    "database": "stop the server and keep this directory; restore the last backup into another one"
+    " (`sightline restore BACKUP --data-dir NEW`) and serve that",
+    "blob_missing": "upload the same file again, or copy it to its place from a backup, where it has the same path;"
+    " delete the picture if neither can be done. Searches find it meanwhile",
+    "blob_altered": "as for one that is missing; the file is never served as it is, an upload of its bytes replaces it",
+    "orphan": "harmless; a server removes it when it starts, if it is older than an hour",
+    "no vector": "`sightline reembed` encodes everything anew; until then it is not found",
+    "no row": "harmless, the answers leave it out; `sightline reembed` removes it",
+}
 
 
 def verify(data_dir: Path, console: Console) -> int:
@@ -37,6 +47,8 @@ def verify(data_dir: Path, console: Console) -> int:
         table.add_row(*fault)
     console.print(table)
     console.print(f"{len(found)} faults")
+    for what in dict.fromkeys(what for what, _, _ in found):
+        console.print(f"[bold]{what}[/bold]: {MENDED[what]}", highlight=False)
     return 1
 
 
@@ -51,12 +63,17 @@ def file_faults(database: Database, media: Media, console: Console) -> list[Faul
         if name is None:  # of a collection that is being dropped
             continue
         if not media.path(sha256).exists():
-            faults.append(("blob_missing", name, "its file is gone; delete the picture or upload it again"))
+            faults.append(("blob_missing", name, f"{place(sha256)} is gone"))
         elif not media.intact(sha256):
-            faults.append(("blob_altered", name, "its file has other bytes; upload the picture again"))
+            faults.append(("blob_altered", name, f"{place(sha256)} has other bytes"))
     known = {sha256 for sha256, _ in rows}
     orphans = (sha256 for sha256, _ in media.blobs() if sha256 not in known)
     return faults + [("orphan", sha256, "no picture uses this file") for sha256 in orphans]
+
+
+def place(sha256: str) -> str:
+    """Where the file of a picture lies, in a data directory as in a backup."""
+    return f"media/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
 def log_faults(c: apsw.Connection) -> Iterator[Fault]:
@@ -84,4 +101,4 @@ def log_faults(c: apsw.Connection) -> Iterator[Fault]:
     )
     for what, sql in checks:
         for row in fetch_all(c, sql):
-            yield what, row[0], "row and log disagree; run `sightline reembed`"
+            yield what, row[0], "row and log disagree"

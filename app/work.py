@@ -12,7 +12,9 @@ from app.encoder.models import load
 from app.encoder.shared import Shared
 from app.errors import StartupError
 from app.importer import Importer
+from app.meters import Meters
 from app.process import die_with
+from app.reports import Reporter
 from app.service import archive_limits, open_gathering, open_library, open_pool
 from app.settings import Settings
 from app.worker import Options, Worker
@@ -38,7 +40,8 @@ def work(settings: Settings, parent: int | None = None) -> None:
 
 
 def _work(settings: Settings, crew: Crew) -> None:
-    library = open_library(settings)
+    meters = Meters("worker")
+    library = open_library(settings, meters)
     try:
         encoder = load(
             settings.model,
@@ -53,7 +56,7 @@ def _work(settings: Settings, crew: Crew) -> None:
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
         shared = Shared(encoder)  # by the worker and what tries given vectors
-        with open_pool(settings, encoder.device) as pool:
+        with open_pool(settings, encoder.device, meters) as pool:
             importer = Importer(
                 library,
                 pool,
@@ -69,9 +72,10 @@ def _work(settings: Settings, crew: Crew) -> None:
                 settings.max_attempts,
                 settings.thumbnail_size,
             )
-            worker = Worker(library, shared, pool, importer, settings.data_dir / "workers", options)
+            worker = Worker(library, shared, pool, importer, settings.data_dir / "workers", options, meters)
+            reporter = Reporter(settings.data_dir / "workers", worker.owner, meters)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())
-            worker.run()
+            worker.run(reporter.close)
     finally:
         library.database.close()

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,10 @@ from app.encoder.protocol import Encoder, checked
 from app.errors import BlobMissing, Rejected, SightlineError, StorageFull, translated
 from app.importer import Importer
 from app.library import Library
+from app.meters import Meters
 from app.owner import Owner, clear, dead
 from app.store import embeddings, given, leases
+from app.tracing import span
 from app.types import ItemError, Lease
 
 log = logging.getLogger(__name__)
@@ -87,6 +90,7 @@ class Worker:
         importer: Importer,
         owners: Path,
         options: Options,
+        meters: Meters | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
@@ -96,6 +100,7 @@ class Worker:
         self._importer = importer
         self._owners = owners
         self._options = options
+        self._meters = meters or Meters("worker")
         self._owner = Owner(owners)
         self._claimed: deque[Claimed] = deque()
         self._stopping = threading.Event()
@@ -106,8 +111,8 @@ class Worker:
         self._tried_at = time.monotonic() + TRIED_SECONDS
         self._tried = 0
 
-    def run(self) -> None:
-        """Work until `stop`; what was claimed but not begun is given back."""
+    def run(self, ending: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop`; what was claimed but not begun is given back. `ending` is called while we still live."""
         clear(self._owners)
         space = self._encoder.space
         self._database.write(lambda c: embeddings.remember(c, space))
@@ -130,7 +135,13 @@ class Worker:
                 log.warning("leases not released: %s", error.detail)
             for thread in threads:
                 thread.join()
+            ending()
             self._owner.close()
+
+    @property
+    def owner(self) -> str:
+        """Its name, which is that of its lock file."""
+        return self._owner.id
 
     def stop(self) -> None:
         """Ask `run` to return after the batch it is at. Safe in a signal handler."""
@@ -161,7 +172,10 @@ class Worker:
         if others:
             gone = dead(self._owners, others)
             most = self._options.max_attempts
-            if lost := self._database.write(lambda c: leases.expire(c, gone, time.monotonic(), most)):
+            lost, given_up = self._database.write(lambda c: leases.expire(c, gone, time.monotonic(), most))
+            if lost:
+                self._meters.reclaimed(lost)
+                self._meters.quarantined(given_up)
                 log.info("took back %d pictures of workers that are gone", lost)
 
     def _claim(self) -> None:
@@ -182,6 +196,7 @@ class Worker:
             return claimed, given.vectors(c, space, (lease.image.key for lease in claimed))
 
         got, vectors = self._database.write(work)
+        self._meters.claimed(len(got))
         claimed = [Claimed(lease, self._decode(lease), vectors.get(lease.image.key)) for lease in got]
         self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
         self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
@@ -217,24 +232,33 @@ class Worker:
         return min(self._options.batch_size, len(self._claimed))
 
     def _commit_batch(self, batch: list[Claimed]) -> None:
+        with span("batch", {"pictures": len(batch)}):
+            self._work_off(batch)
+
+    def _work_off(self, batch: list[Claimed]) -> None:
         decoded: list[tuple[Lease, Decoded]] = []
         failed: list[tuple[Lease, Exception]] = []
         done: list[Encoded] = []
-        for claimed in batch:
-            try:
-                picture = claimed.decoding.result()
-            except Exception as error:
-                failed.append((claimed.lease, error))
-                continue
-            if claimed.vector is None:
-                decoded.append((claimed.lease, picture))
-            else:
-                done.append(Encoded(claimed.lease, picture, claimed.vector))
+        with span("decode"), self._meters.step("decode"):
+            for claimed in batch:
+                try:
+                    picture = claimed.decoding.result()
+                except Exception as error:
+                    failed.append((claimed.lease, error))
+                    continue
+                if claimed.vector is None:
+                    decoded.append((claimed.lease, picture))
+                else:
+                    done.append(Encoded(claimed.lease, picture, claimed.vector))
         failed = self._judged(failed)
-        encoded = self._encode(decoded, failed)
+        with span("encode"), self._meters.step("encode"):
+            encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._prove()
-        self._database.write(lambda c: self._record(c, [*done, *encoded], failed))
+        done += encoded
+        with span("commit"), self._meters.step("commit"):
+            self._database.write(lambda c: self._record(c, done, failed))
+        self._count(done, failed)
         self._library.drop_unused(claimed.lease.image.sha256 for claimed in batch)  # a thumbnail of what was deleted
         if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
             self._stopping.wait(RETRY_SECONDS)
@@ -294,23 +318,44 @@ class Worker:
         except Exception as error:
             raise RuntimeError("the encoder can encode nothing any more") from error
 
+    def _count(self, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
+        """For the metrics, once it is committed."""
+        self._meters.became("ready", len(encoded))
+        for one in encoded:
+            log.debug("ready", extra=ids(one.lease))
+        for lease, error in failed:
+            fate = self._fate(lease, error)
+            self._meters.became(fate)
+            log.log(logging.INFO if fate == "failed" else logging.DEBUG, "%s: %s", fate, error, extra=ids(lease))
+            if fate == "failed" and not isinstance(error, Rejected | BlobMissing):
+                self._meters.quarantined()
+
+    def _fate(self, lease: Lease, error: Exception) -> str:
+        """What becomes of a picture that could not be encoded."""
+        if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
+            return "released"
+        if isinstance(error, Rejected | BlobMissing) or lease.attempts >= self._options.max_attempts:
+            return "failed"
+        return "retried"
+
     def _record(self, c: apsw.Connection, encoded: list[Encoded], failed: list[tuple[Lease, Exception]]) -> None:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded
             leases.finish(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
         for lease, error in failed:
-            if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
+            fate = self._fate(lease, error)
+            if fate == "released":
                 leases.release(c, self._owner.id, [lease.image.key])
+            elif fate == "retried":
+                leases.requeue(c, lease)
             elif isinstance(error, Rejected | BlobMissing):
                 leases.fail(c, lease, ItemError(error.code, error.detail))
-            elif lease.attempts >= self._options.max_attempts:
-                log.error("picture %s failed %d times: %r", lease.image.id, lease.attempts, error)
+            else:
+                log.error("failed %d times: %r", lease.attempts, error, extra=ids(lease))
                 unread = isinstance(error, Unreadable)
                 reason = UNREAD if unread else "the model could not encode this picture"
                 leases.fail(c, lease, ItemError("image_corrupt", reason))
-            else:
-                leases.requeue(c, lease)
 
     def _wait(self) -> None:
         """Until somebody commits, or it is time to look for dead workers."""
@@ -334,3 +379,8 @@ class Worker:
         self._claimed.clear()
         self._database.write(lambda c: leases.release_all(c, self._owner.id))
         self._unsure = False
+
+
+def ids(lease: Lease) -> dict[str, str | None]:
+    """What a record says of the picture that it is about."""
+    return {"picture": lease.image.id, "collection": lease.image.collection, "job": lease.image.job_id}

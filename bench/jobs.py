@@ -30,11 +30,18 @@ from bench.needs import resident
 
 ROUNDS = 30
 SMALL = 1_000
-IMAGE = (
+STEP = 20_000  # rows of a commit
+IMAGES = (
     "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, created_at, job_id)"
-    " VALUES ('default', ?, ?, ?, 4, 4, 'png', 100, '2026-01-01T00:00:00.000Z', ?)"
+    " WITH RECURSIVE t(n) AS (SELECT :start UNION ALL SELECT n + 1 FROM t WHERE n + 1 < :stop)"
+    " SELECT 'default', 'i' || n, printf('%064x', n), CASE WHEN n % 1000 = 999 THEN 'failed'"
+    " WHEN n < :size / 2 THEN 'ready' ELSE 'queued' END, 4, 4, 'png', 100, '2026-01-01T00:00:00.000Z', :job FROM t"
 )
-ITEM = "INSERT INTO job_items (job_id, n, name, status, image_key, image_id, error_code) VALUES (?, ?, ?, ?, ?, ?, ?)"
+ITEMS = (
+    "INSERT INTO job_items (job_id, n, name, status, image_key, image_id, error_code)"
+    " SELECT :job, key, 'folder/' || key || '.jpg', iif(status = 'ready', 'done', status), key, id,"
+    " iif(status = 'failed', 'image_corrupt', NULL) FROM images WHERE key > :start AND key <= :stop"
+)
 
 
 @dataclass(frozen=True)
@@ -54,16 +61,13 @@ def fill(path: Path, size: int) -> Filled:
         database.write(lambda c, n=n: jobs.create(c, "default", f"old {n}"))  # type: ignore[misc]
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
 
-    def work(c: apsw.Connection, start: int, stop: int) -> None:
-        for n in range(start, stop):
-            status = "failed" if n % 1000 == 999 else "ready" if n < size // 2 else "queued"
-            c.execute(IMAGE, (f"{size}-{n}", f"{n:064x}", status, id))
-            item = {"ready": "done"}.get(status, status)
-            code = "image_corrupt" if status == "failed" else None
-            c.execute(ITEM, (id, n + 1, f"folder/{n}.jpg", item, c.last_insert_rowid(), f"{size}-{n}", code))
+    def work(c: apsw.Connection, start: int) -> None:
+        values = {"start": start, "stop": min(size, start + STEP), "size": size, "job": id}
+        c.execute(IMAGES, values)
+        c.execute(ITEMS, values)
 
-    for start in range(0, size, 10_000):
-        database.write(lambda c, start=start: work(c, start, min(size, start + 10_000)))  # type: ignore[misc]
+    for start in range(0, size, STEP):
+        database.write(lambda c, start=start: work(c, start))  # type: ignore[misc]
     failed = size // 1000
     done = size // 2 - size // 2 // 1000
     sql = "UPDATE jobs SET total = ?, done = ?, failed = ?, state = 'running', started_at = created_at WHERE id = ?"

@@ -50,7 +50,7 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.state.service = service
     app.state.lanes = Lanes(settings.max_concurrent_queries)
     app.state.doors = Doors(app.state.lanes)
-    app.state.metrics = Metrics(service)
+    app.state.metrics = Metrics(service, app.state.lanes)
     app.state.gate = Gate(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
     # Looked through in this order at every request, so what is asked most comes first.

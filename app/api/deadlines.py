@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
@@ -188,6 +189,9 @@ class DeadlineProtocol(HttpToolsProtocol):
         else:
             self._refuse(408, "timeout", "the request came too slowly")
 
+    def refused(self, code: str) -> None:
+        """Told of every refusal that no application sees; counts nothing by itself."""
+
     def _make_room(self) -> bool:
         """Close the connection that has owed a request for longest; not one that had no time to send it."""
         for longest, since in self.waiting.items():
@@ -210,6 +214,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.abort()
             return
+        self.refused(code)
         id = uuid.uuid4().hex
         title = HTTPStatus(status).phrase
         body = json.dumps(
@@ -240,8 +245,8 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._write_timer = self.loop.call_later(self.limits.write, self.transport.abort)
 
 
-def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
-    """The protocol with the limits of these settings."""
+def protocol_of(settings: Settings, refused: Callable[[str], None] = lambda code: None) -> type[asyncio.Protocol]:
+    """The protocol with the limits of these settings; `refused` is told the code of each refusal."""
     limits = Limits(
         header=settings.header_seconds,
         body=settings.body_seconds,
@@ -250,4 +255,6 @@ def protocol_of(settings: Settings) -> type[asyncio.Protocol]:
         write=settings.write_seconds,
         connections=settings.max_connections,
     )
-    return type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}})
+    return type(
+        "Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}, "refused": lambda _, code: refused(code)}
+    )

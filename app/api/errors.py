@@ -58,6 +58,7 @@ def problem(
     retry_after: int | None = None,
 ) -> JSONResponse:
     """One problem+json answer."""
+    request.scope["refused"] = code  # for the metrics
     body = Problem(
         title=title,
         status=status,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import uuid
 from contextlib import nullcontext
@@ -12,7 +13,9 @@ from urllib.parse import unquote_to_bytes
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
+from app import tracing
 from app.api.door import Doors
 from app.api.errors import ours, problem
 from app.api.gate import Gate
@@ -21,6 +24,9 @@ from app.api.origin import foreign
 from app.errors import Overloaded, SightlineError
 
 log = logging.getLogger("sightline.access")
+
+WELL_FORMED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
+FAULTS = (500, 504)  # statuses that are told whatever the level
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
@@ -49,10 +55,12 @@ class Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # nothing else is offered
-        scope["request_id"] = uuid.uuid4().hex
+        scope["request_id"] = request_id(scope)
+        bind_contextvars(request_id=scope["request_id"])  # of this request's own task
         began = time.perf_counter()
         status = 500
         begun = replaced = False
+        self._metrics.began()
 
         async def sending(message: Message) -> None:
             nonlocal status, begun, replaced
@@ -80,7 +88,10 @@ class Envelope:
             await send(message)
 
         try:
-            await self._answer(scope, receive, sending)
+            with tracing.span("request", {"http.request.method": scope["method"], "request_id": scope["request_id"]}):
+                await self._answer(scope, receive, sending)
+                route = getattr(scope.get("route"), "path", "(none)")
+                tracing.add({"http.route": route, "http.response.status_code": status})
         except asyncio.CancelledError:  # a stopping server waits no longer for this one
             if begun:
                 raise
@@ -119,7 +130,25 @@ class Envelope:
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
         self._metrics.request(route, scope["method"], status, seconds)
-        log.debug("%s %r %d %.1f ms %s", scope["method"], scope["path"], status, seconds * 1000, scope["request_id"])
+        if refused := scope.get("refused"):
+            self._metrics.refused(refused)
+        level = logging.WARNING if status in FAULTS else logging.DEBUG
+        if log.isEnabledFor(level):
+            fields = {"method": scope["method"], "path": scope["path"], "route": route, "status": status}
+            log.log(level, "answered", extra={**fields, "ms": round(seconds * 1000, 1), "client": client(scope)})
+
+
+def request_id(scope: Scope) -> str:
+    """The id that a proxy or a caller gave the request, if it is fit for a log, else one of ours."""
+    given = [value for name, value in scope["headers"] if name == b"x-request-id"]
+    if len(given) == 1 and WELL_FORMED.fullmatch(given[0]):
+        return str(given[0].decode("ascii"))
+    return uuid.uuid4().hex
+
+
+def client(scope: Scope) -> str:
+    """The address that a request came from."""
+    return str(scope["client"][0]) if scope.get("client") else ""
 
 
 def is_text(scope: Scope) -> bool:

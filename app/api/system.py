@@ -31,23 +31,27 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(request: Request, service: ServiceDep, response: Response) -> dict[str, Any]:
-    """200 when searches can be answered, else 503 with the reasons, which a key is needed for where keys are.
+async def readyz(request: Request, service: ServiceDep, lanes: LanesDep, response: Response) -> dict[str, Any]:
+    """200 when searches can be answered, else 503 with the reasons, and what else was checked.
 
-    `faults` tell what fails in the background meanwhile, and is tried again by itself.
+    `faults` tell what fails in the background meanwhile, and is tried again by itself. Where keys are, all that is told
+    to those with one.
     """
     reasons, faults = service.ready(), service.faults()
-    if (reasons or faults) and request.scope["grant"] is None and request.app.state.gate.keyed:
+    checks = await lanes.checks.run(service.checks)
+    status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
+    if request.scope["grant"] is None and request.app.state.gate.keyed:
         hidden = ["the reasons are told to those with a key"]
-        reasons, faults = reasons and hidden, faults and hidden
+        reasons, faults, checks = reasons and hidden, faults and hidden, []
     if reasons:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
-    return {"status": "not ready" if reasons else "ok", "reasons": reasons, "faults": faults}
+    shown = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
+    return {"status": status, "reasons": reasons, "faults": faults, "checks": shown}
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request, lanes: LanesDep) -> Response:
     """Prometheus' text format."""
-    text = await lanes.reads.run(request.app.state.metrics.text)
+    text = await lanes.checks.run(request.app.state.metrics.text)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

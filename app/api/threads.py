@@ -23,6 +23,11 @@ class Lane:
         self.most = width + depth
         self._inside = 0  # not the limiter's own count, which a burst has passed before it changes
 
+    @property
+    def inside(self) -> int:
+        """How many calls run or wait."""
+        return self._inside
+
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in a thread of this lane."""
         if self._inside >= self.most:
@@ -35,9 +40,10 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one application: queries, reads of rows and files, and writes."""
+    """The lanes of one application: queries, reads of rows and files, writes, and checks."""
 
     def __init__(self, queries: int) -> None:
         self.queries = Lane(min(queries, 64), queries)
         self.reads = Lane(8, 1024)
         self.writes = Lane(32, 1024)
+        self.checks = Lane(2, 256)  # whoever watches the service is answered while all others wait

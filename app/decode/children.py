@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import forkserver
@@ -79,15 +80,17 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def work(cpu_seconds: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run one task within its own share of processor time; the limit of a process only adds up."""
+def work(cpu_seconds: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """Run one task within its own share of processor time; the limit of a process only adds up. The seconds it took
+    come with its result."""
+    began = time.monotonic()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     spent = math.ceil(usage.ru_utime + usage.ru_stime)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = spent + cpu_seconds if hard == resource.RLIM_INFINITY else min(spent + cpu_seconds, hard)
     resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
     try:
-        return function(*args, **kwargs)
+        return function(*args, **kwargs), time.monotonic() - began
     finally:
         # Between tasks a child holds the pool's pipe: it must not be killed there.
         resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))

@@ -21,6 +21,7 @@ from app.decode.children import child_context, confine, work
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.picture import Decoded
 from app.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
+from app.meters import Meters
 from app.types import Preprocessing
 
 P = ParamSpec("P")
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 TASKS_PER_CHILD = 1_000  # then a fresh one: leaks of the decoders stay small
 ATTEMPTS = 3  # starts of a task that a broken pool, not the task itself, brought down
+CAUSES = {-signal.SIGXCPU: "processor", -signal.SIGKILL: "memory"}  # of a child's end
 _STOPPING = "The decoders are stopping."
 _NONE = "No decoder could be started; try again."
 
@@ -72,10 +74,12 @@ class DecodePool:
         workers: int,
         child_limits: ChildLimits | None = None,
         picture_limits: PictureLimits | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self.workers = workers
         self.child_limits = child_limits or ChildLimits()
         self.picture_limits = picture_limits or PictureLimits()
+        self._meters = meters or Meters()
         self._lock = threading.Lock()
         self._closed = False
         self._context = child_context()
@@ -185,19 +189,23 @@ class DecodePool:
     def _finish(self, task: _Work[Any], done: Future[Any]) -> None:
         """Hand the result of a child, or our name for its failure, to the caller."""
         try:
-            result = done.result()
+            result, seconds = done.result()
         except BrokenProcessPool:
             self._again(task)
         except TimeoutError as error:
             if time.monotonic() - task.began < task.seconds:
                 self._again(task)  # pebble reads the wall clock, and somebody has set it
             else:
+                self._meters.died("timeout")
                 _fail(task, _named(error, task))
         except CancelledError:
             _fail(task, Overloaded(_STOPPING))
         except BaseException as error:
+            if isinstance(error, ProcessExpired):
+                self._meters.died(CAUSES.get(error.exitcode, "crash"))
             _fail(task, _named(error, task))
         else:
+            self._meters.decoded(seconds)
             with suppress(InvalidStateError):  # cancelled meanwhile
                 task.future.set_result(result)
 

@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from time import perf_counter
 
 import numpy as np
 
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 from app.encoder.recent import RecentTexts
 from app.errors import ModelUnavailable, Overloaded
+from app.meters import Meters
 
 MOST_ROWS = 64  # texts or pictures in one forward pass
 
@@ -28,6 +30,12 @@ class Request:
     texts: Sequence[str] = ()
     pixels: Pixels | None = None
     answer: Future[Embeddings] = field(default_factory=Future)
+    came: float = field(default_factory=perf_counter)
+
+    @property
+    def kind(self) -> str:
+        """Of what it is, as it is counted."""
+        return "texts" if self.pixels is None else "images"
 
     def __len__(self) -> int:
         return len(self.texts) if self.pixels is None else len(self.pixels)
@@ -37,8 +45,9 @@ class Batcher:
     """The encoder of the queries. `permits` bounds how many callers may wait, `remembered` how many bytes of recent
     texts are kept."""
 
-    def __init__(self, encoder: Encoder, permits: int, remembered: int = 0) -> None:
+    def __init__(self, encoder: Encoder, permits: int, remembered: int = 0, meters: Meters | None = None) -> None:
         self._encoder = encoder
+        self._meters = meters or Meters()
         self._recent = RecentTexts(remembered)
         self._permits = permits
         self._waiting: deque[Request] = deque()
@@ -60,6 +69,11 @@ class Batcher:
     def images(self, pixels: Pixels) -> Future[Embeddings]:
         """float32 [n, d] for uint8 [n, size, size, 3]. Raises Overloaded at once when too many wait."""
         return self._submit(Request(pixels=pixels))
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their pass, or for its end."""
+        return len(self._waiting) + self._running
 
     def alive(self) -> bool:
         """False when its thread has died: nothing will ever be answered."""
@@ -124,6 +138,9 @@ class Batcher:
         return batch
 
     def _answer(self, batch: list[Request]) -> None:
+        began = perf_counter()
+        for request in batch:
+            self._meters.waited(request.kind, began - request.came)
         try:
             if batch[0].pixels is None:
                 vectors = self._encoder.encode_texts([text for request in batch for text in request.texts])
@@ -135,6 +152,7 @@ class Batcher:
             for request in batch:
                 request.answer.set_exception(error)
             return
+        self._meters.passed(batch[0].kind, len(vectors), perf_counter() - began)
         start = 0
         for request in batch:
             mine = vectors[start : start + len(request)]

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import apsw
 
 from app.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull
+from app.meters import Meters
 from app.store.rows import fetch_number
 from app.wordset import has_words
 
@@ -36,10 +37,12 @@ CHECKED_BYTES = 256 << 20  # databases up to this size are checked whole at star
 class Database:
     """One database file: `write` runs on the write thread, `read` on the caller's."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, meters: Meters | None = None) -> None:
         if apsw.SQLITE_VERSION_NUMBER < OLDEST_SQLITE:
             raise StartupError(f"SQLite {apsw.sqlite_lib_version()} is too old; apsw must bring 3.51.3 or newer")
         self.path = path
+        self.fault: str | None = None  # why the last commit failed, when that was the disk's doing
+        self._meters = meters or Meters()
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = threading.local()
         # weak, so that the connection of a reader thread goes when its thread does
@@ -136,8 +139,10 @@ class Database:
                         if not self._writer.in_transaction:  # SQLite undid everything: full disk, I/O error
                             raise
                         outcomes.append((future, None, error))
-                self._writer.execute("COMMIT")
+                with self._meters.commit():
+                    self._writer.execute("COMMIT")
         except Exception as error:
+            self.fault = error.detail if isinstance(error, StorageFull | ReadOnly) else None
             with suppress(apsw.Error):  # nothing may end this thread; the next batch tries it again
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
@@ -145,6 +150,7 @@ class Database:
                 if not future.done():
                     future.set_exception(error)
             return
+        self.fault = None
         for future, result, failure in outcomes:
             if failure is None:
                 future.set_result(result)

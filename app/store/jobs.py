@@ -25,7 +25,10 @@ COLUMNS = (
 )
 RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
 NEXT = "coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), 0)"  # where those at it are
-ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items WHERE job_id = ? AND n > ?"
+ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items "
+ALL = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
+# Without being told SQLite goes through all items of the job for those of a status.
+SOME = ITEMS + "INDEXED BY job_items_listed WHERE job_id = ? AND status = ? AND n > ? ORDER BY n LIMIT ?"
 # What a picture of a job costs its turn: of high priority there are four for one of normal, and sixteen for one of low.
 STEPS = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
 PRIORITIES = {step: priority for priority, step in STEPS.items()}
@@ -108,9 +111,9 @@ def items(
 ) -> list[tuple[int, JobItem]]:
     """Up to `limit` items numbered past `after`, with their numbers."""
     if status is None:
-        rows = fetch_all(c, ITEMS + " ORDER BY n LIMIT ?", (job_id, after, limit))
+        rows = fetch_all(c, ALL, (job_id, after, limit))
     else:
-        rows = fetch_all(c, ITEMS + " AND status = ? ORDER BY n LIMIT ?", (job_id, after, status, limit))
+        rows = fetch_all(c, SOME, (job_id, status, after, limit))
     return [
         (n, JobItem(name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None))
         for n, name, state, image_id, code, detail in rows
@@ -271,7 +274,7 @@ def gives_way(c: apsw.Connection, source: Source) -> bool:
     return (
         fetch_one(
             c,
-            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn <= ?1 AND id <> ?2"
+            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn < ?1 AND id <> ?2"
             " AND (state = 'queued' OR turn < ?1 - ?3)"
             " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1",
             (row[1], source.job_id, row[2] * AHEAD),

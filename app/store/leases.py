@@ -83,22 +83,25 @@ def renew(c: apsw.Connection, owner: str, until: float) -> None:
     c.execute("UPDATE sources SET lease_until = ? WHERE lease_owner = ?", (until, owner))
 
 
-def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -> int:
-    """Take back the leases of dead owners and those past their deadline; returns how many.
+def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -> tuple[int, int]:
+    """Take back the leases of dead owners and those past their deadline; returns how many, and how many of them have
+    no attempt left and have failed.
 
     The attempt stays counted: who dies `most` times over a picture has been killed by it, the last time by it alone.
     """
     rows = fetch_all(c, "SELECT key, attempts, lease_owner, lease_until FROM images WHERE status = 'processing'")
+    given_up = 0
     lost = [(key, tries) for key, tries, owner, until in rows if owner in dead or until is None or until < clock]
     for key, tries in lost:
         if tries >= max(most, ALONE):
+            given_up += 1
             _fail(c, key, ItemError("image_corrupt", f"the worker died {tries} times over this picture"))
         else:
             _queue(c, key)
     for owner in dead:
         c.execute("UPDATE sources SET lease_owner = NULL WHERE lease_owner = ?", (owner,))
     c.execute("UPDATE sources SET lease_owner = NULL WHERE lease_until < ?", (clock,))
-    return len(lost)
+    return len(lost), given_up
 
 
 def forgive(c: apsw.Connection, dead: Collection[str], most: int) -> None:

@@ -51,7 +51,10 @@ def drop(c: apsw.Connection, id: str, limit: int) -> int:
     The pictures stay, with their bytes: somebody else may have been told that they are here already.
     """
     rows = fetch_all(
-        c, "SELECT n, image_key FROM job_items WHERE job_id = ? AND status = 'queued' ORDER BY n LIMIT ?", (id, limit)
+        c,
+        "SELECT n, image_key FROM job_items INDEXED BY job_items_listed"
+        " WHERE job_id = ? AND status = 'queued' ORDER BY n LIMIT ?",
+        (id, limit),
     )
     for n, key in rows:
         other = fetch_one(
@@ -81,7 +84,7 @@ def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
     """
     rows = fetch_all(
         c,
-        "SELECT i.n, i.image_key FROM job_items i JOIN images m ON m.key = i.image_key"
+        "SELECT i.n, i.image_key FROM job_items i INDEXED BY job_items_listed JOIN images m ON m.key = i.image_key"
         " JOIN collections o ON o.label = m.collection AND o.name IS NOT NULL"
         " WHERE i.job_id = ? AND i.status = 'failed' AND i.n > ? AND m.status = 'failed' ORDER BY i.n LIMIT ?",
         (id, after, limit),

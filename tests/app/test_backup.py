@@ -19,6 +19,7 @@ from app.decode.limits import PictureLimits
 from app.errors import StartupError
 from app.library import Library
 from app.media import Media
+from app.numbers import last_backup
 from app.store import copies, images, jobs
 from app.store.database import Database
 from tests.app.makers import add, add_bulk, claim, finish, job_of
@@ -71,6 +72,8 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
     again = tmp_path.with_name("again")
     restore(again, kept, quiet())
     assert held(again) == {"red": RED, "blue": BLUE}
+    assert last_backup(tmp_path).pictures == 2
+    assert last_backup(again).at == 0  # nothing was backed up from there
     database = Database(again / "sightline.db")
     try:
         assert database.read(lambda c: images.counts(c, "default"))["ready"] == 1

@@ -91,20 +91,21 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
         return library.database.read(lambda c: jobs.gives_way(c, source))
 
     def after(source: jobs.Source, members: int) -> None:
-        library.database.write(lambda c: jobs.progress(c, source, members, 9999, 0))
+        library.database.write(lambda c: jobs.progress(c, source, members, 99, 0))
 
     add_bulk(library, [("a.png", RED)])
     big = claimed("a")
     after(big, 64)
     assert not gives_way(big)
     add_bulk(library, [("b.png", BLUE)])
+    after(big, 128)
     assert gives_way(big)
     library.database.write(lambda c: jobs.release_source(c, "a", big))
     small = claimed("a")
     assert small.job_id != big.job_id
-    after(small, jobs.AHEAD)
+    after(small, 64 + jobs.AHEAD)
     assert not gives_way(small)
-    after(small, jobs.AHEAD + 1)
+    after(small, 64 + jobs.AHEAD + 1)
     assert gives_way(small)
 
 

@@ -214,7 +214,7 @@ def test_uploads_are_refused_while_too_many_pictures_wait(library: Library) -> N
 def test_uploads_are_refused_while_too_many_bytes_wait_and_uploads_that_are_not_taken_in_count(
     library: Library,
 ) -> None:
-    library.max_queue_bytes = len(RED) + 10
+    library.max_queue_bytes = len(RED) + len(BLUE)
     job = add_bulk(library, [("a.png", RED)])
     add(library, BLUE)
     with pytest.raises(QueueFull, match="MiB of pictures are waiting already"):

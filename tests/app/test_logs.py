@@ -82,3 +82,66 @@ def test_what_looks_like_a_key_is_left_out(json_lines: bool, capsys: pytest.Capt
     assert key not in captured
     assert "Ab-_" not in captured
     assert captured.count("sl_\u2026") + captured.count("sl_\\u2026") == 3
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("GET https://bucket.example/a.jpg?X-Amz-Signature=SECRET&x=1 failed", "https://bucket.example/a.jpg?"),
+        ("postgres://ann:SECRET@db.example/x", "postgres://\u2026@db.example/x"),
+        ("Authorization: Bearer SECRET.SECRET", "Authorization: Bearer"),
+        ("'x-api-key': 'SECRET'", "x-api-key"),
+        ("cookie: sightline_8000=SECRET; other=SECRET", "cookie"),
+        ("set-cookie: sightline_8123=SECRET; Path=/", "set-cookie"),
+        ("index_token=SECRET", "index_token="),
+        ("aws_secret_access_key = SECRET", "aws_secret_access_key"),
+        ("AKIASECRETSECRETSECR", "AKIA\u2026"),
+        ("no secret in 12 pictures of http://a.example/b", "no secret in 12 pictures of http://a.example/b"),
+    ],
+)
+def test_secrets_are_left_out_and_the_rest_stays(
+    written: str, kept: str, json_lines: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info", json=json_lines)
+    logging.getLogger("app").warning("%s", written, extra={"url": written})
+    told = capsys.readouterr().err
+    assert "SECRET" not in told
+    assert kept in (json.loads(told)["event"] if json_lines else told)
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_no_line_can_be_forged_and_no_terminal_be_moved(json_lines: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    nasty = "a\r\n2026-01-01 [info] forged\x1b[2J\x9b31m\x00\x7f\u2028\u202e"
+    logs.configure("info", json=json_lines)
+    logging.getLogger("app").warning("sent %s", nasty, extra={"path": nasty, "names": [nasty]})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    if json_lines:
+        record = json.loads(line)
+        assert record["path"] == nasty
+        assert record["names"] == [nasty]
+    try:
+        raise ValueError(nasty)
+    except ValueError:
+        logging.getLogger("app").exception("failed")
+    first, *rest = capsys.readouterr().err.split("\n")[:-1]
+    assert first.isprintable()
+    assert not [line for line in rest if not line.startswith("  | ") or not line.isprintable()]
+    assert bool(rest) is not json_lines
+
+
+def test_records_carry_what_they_are_about_and_their_own_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", json=True)
+    with logs.about(job="j1"):
+        logging.getLogger("app").info("failed", extra={"picture": "p1"})
+    logging.getLogger("app").info("later")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["job"], first["picture"]) == ("j1", "p1")
+    assert "job" not in second
+
+
+def test_a_very_long_value_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", json=True)
+    logging.getLogger("app").info("x" * 100_000)
+    assert len(capsys.readouterr().err) < 5_000

@@ -21,7 +21,7 @@ def got(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def command(got: dict[str, Any]) -> click.Command:
     @click.command()
-    @options("port", "data_dir", "model", "decode_seconds", "log_json")
+    @options("port", "data_dir", "model", "decode_seconds", "insecure")
     def command(**given: Any) -> None:
         got.update(given)
 
@@ -30,10 +30,10 @@ def command(got: dict[str, Any]) -> click.Command:
 
 def test_options_have_the_types_of_their_settings(command: click.Command, got: dict[str, Any]) -> None:
     ran = CliRunner().invoke(
-        command, ["--port", "1", "--data-dir", "/x", "--model", "m", "--decode-seconds", "2.5", "--log-json"]
+        command, ["--port", "1", "--data-dir", "/x", "--model", "m", "--decode-seconds", "2.5", "--insecure"]
     )
     assert ran.exit_code == 0
-    assert got == {"port": 1, "data_dir": Path("/x"), "model": "m", "decode_seconds": 2.5, "log_json": True}
+    assert got == {"port": 1, "data_dir": Path("/x"), "model": "m", "decode_seconds": 2.5, "insecure": True}
 
 
 def test_what_is_not_given_is_none_so_that_the_environment_counts(

@@ -24,11 +24,11 @@ def test_every_setting_has_a_default_and_a_description() -> None:
 
 def test_the_environment_is_read_under_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_PORT", "1234")
-    monkeypatch.setenv("SIGHTLINE_LOG_JSON", "1")
+    monkeypatch.setenv("SIGHTLINE_INSECURE", "1")
     monkeypatch.setenv("SIGHTLINE_UNKNOWN", "x")
     monkeypatch.setenv("PORT", "9")
     settings = Settings()
-    assert (settings.port, settings.log_json) == (1234, True)
+    assert (settings.port, settings.insecure) == (1234, True)
 
 
 def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_models_lie_with_the_data_unless_a_folder_is_given() -> None:
 
 
 def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(data_dir=Path("/data/with space"), log_json=True, port=0, decode_seconds=2.5, model="a/b")
+    settings = Settings(data_dir=Path("/data/with space"), log_format="json", port=0, decode_seconds=2.5, model="a/b")
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings

@@ -51,6 +51,7 @@ def test_the_words_of_a_hit_are_its_text_caption_or_source() -> None:
     assert words_of(hit()) == ""
 
 
+WELL: dict[str, Any] = {"status": "ok", "reasons": [], "checks": []}
 STATS: dict[str, Any] = {
     "collection": "default",
     "images": {"total": 5, "ready": 1, "queued": 1, "processing": 1, "failed": 2},
@@ -61,8 +62,13 @@ STATS: dict[str, Any] = {
 
 
 def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
-    out = printed(show_status, {"reasons": ["the model is still loading"]}, STATS)
+    checks = [{"name": "disk", "ok": False, "detail": "3 MiB are free"}, {"name": "queue", "ok": True, "detail": "x"}]
+    ready = {"status": "not ready", "reasons": ["the model is still loading"], "checks": checks}
+    out = printed(show_status, ready, STATS)
     assert "not ready: the model is still loading" in out
+    assert "fault   disk: 3 MiB are free" in out
+    assert "queue:" not in out
+    assert printed(show_status, WELL | {"status": "degraded"}, STATS).startswith("ready, but not all is well\n")
     assert "images  5 (1 ready, 1 queued, 1 processing, 2 failed)" in out
     assert "texts   7" in out
     assert "model " not in out.replace("the model", "")
@@ -71,14 +77,14 @@ def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
 def test_status_tells_model_and_index() -> None:
     model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc"}
     index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
-    out = printed(show_status, {"reasons": []}, {**STATS, "model": model, "index": index})
+    out = printed(show_status, WELL, {**STATS, "model": model, "index": index})
     assert out.startswith("ready\n")
     assert "model   colours on cpu, d 60, space abc" in out
     assert "index   images: 3 vectors, exact, lag 1" in out
 
 
 def test_status_of_another_collection_says_which() -> None:
-    assert "of      birds\n" in printed(show_status, {"reasons": []}, {**STATS, "collection": "birds"})
+    assert "of      birds\n" in printed(show_status, WELL, {**STATS, "collection": "birds"})
 
 
 def test_collections_are_shown_with_counts_model_and_what_was_said_of_them() -> None:

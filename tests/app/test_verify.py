@@ -11,7 +11,7 @@ from app.library import Library
 from app.media import discard
 from app.store import embeddings
 from app.types import Status
-from app.verify import verify
+from app.verify import MENDED, verify
 from tests.app.makers import FINGERPRINT, SPACE, VECTOR, add, claim, finish
 from tests.pictures import picture
 
@@ -46,6 +46,8 @@ def test_a_lost_file_is_listed_with_its_picture(filled: Library, tmp_path: Path)
     assert "blob_missing" in out
     assert "default/red" in out
     assert "1 faults" in out
+    assert "blob_missing: upload the same file again" in out
+    assert "media/" in out
 
 
 def test_an_altered_file_is_listed_with_its_picture(filled: Library, tmp_path: Path) -> None:
@@ -86,6 +88,19 @@ def test_rows_without_vectors_and_vectors_without_rows_are_listed(filled: Librar
     assert "default/red" in out
     assert "no row" in out
     assert "texts 999" in out
+    assert "no vector: `sightline reembed`" in out
+
+
+def test_every_fault_has_a_way_to_mend_it(filled: Library, tmp_path: Path) -> None:
+    """And following it does: the bytes of an upload take the place of those that were altered or removed."""
+    assert set(MENDED) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row"}
+    discard(filled.file("default", "red")[1])
+    blue = filled.file("default", "blue")[1]
+    blue.write_bytes(b"other")
+    assert told(tmp_path)[0] == 1
+    for colour in ("red", "blue"):
+        assert add(filled, picture(colour), id=colour).duplicate
+    assert told(tmp_path)[0] == 0
 
 
 def test_where_there_is_no_data_directory_none_is_made(tmp_path: Path) -> None:

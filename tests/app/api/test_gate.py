@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -10,7 +13,7 @@ from app.api.gate import keys_of
 from app.types import Right
 from tests.app.api.asking import checked, raw, refused
 from tests.app.api.guarded import Guarded
-from tests.servers import RunningServer
+from tests.servers import RunningServer, until
 
 PROTECTED = ["/v1/stats", "/v1/images", "/v1/images/inside/file", "/v1/jobs", "/metrics", "/openapi.json", "/docs"]
 TRICKS = [
@@ -142,7 +145,7 @@ def test_a_key_revoked_by_another_process_is_refused_from_the_next_request_on(gu
 
 def test_without_a_key_health_is_a_word(guarded: Guarded) -> None:
     assert guarded.ask("none", "GET", "/livez").json() == {"status": "ok"}
-    assert guarded.ask("none", "GET", "/readyz").json() == {"status": "ok", "reasons": [], "faults": []}
+    assert guarded.ask("none", "GET", "/readyz").json() == {"status": "ok", "reasons": [], "faults": [], "checks": []}
 
 
 def test_a_key_does_not_let_other_sites_pages_in(guarded: Guarded) -> None:
@@ -170,6 +173,32 @@ def test_no_key_is_ever_in_the_log(guarded: Guarded) -> None:
     for text in guarded.keys.values():
         assert text.split("_", 2)[2] not in log
     assert not re.search(r"sl_[0-9a-f]{12}_", log)
+
+
+def test_nothing_that_a_caller_sends_breaks_a_line_of_the_log_or_moves_a_cursor(guarded: Guarded) -> None:
+    id = "caller-0123456789"
+    nasty = "a\r\nb\x1b[2Jc\x00d\u2028e\x7f\u202ef"
+    headers = {"Authorization": f"Bearer {guarded.keys['admin']}", "X-Forwarded-For": guarded.address()}
+    address = f"/v1/images/{quote(nasty)}?access_token=hidden-in-the-query"
+    guarded.server.http.get(address, headers={**headers, "X-Request-ID": id, "Cookie": "sightline_8000=hidden-cookie"})
+    name = {"files": (nasty + ".zip", b"PK\x03\x04 no archive")}
+    sent = guarded.server.http.post("/v1/images/bulk", headers={**headers, "X-Request-ID": id + "-2"}, files=name)
+    until(lambda: guarded.ask("admin", "GET", f"/v1/jobs/{sent.json()['id']}").json()["state"] == "succeeded", 60)
+
+    def told() -> list[dict[str, Any]]:
+        lines = [line for line in guarded.server.output().splitlines() if not line.startswith("Sightline serves ")]
+        assert all(line.isprintable() for line in lines)
+        return [json.loads(line) for line in lines]
+
+    until(
+        lambda: any(record.get("job") == sent.json()["id"] and "taking in" in record["event"] for record in told()), 20
+    )
+    records = told()
+    (answered,) = (one for one in records if one.get("request_id") == id and one["event"] == "answered")
+    assert (answered["status"], answered["route"], answered["path"]) == (404, "/v1/images/{id}", f"/v1/images/{nasty}")
+    (accepted,) = (one for one in records if one["event"] == "job accepted" and one["request_id"] == id + "-2")
+    assert accepted["job"] == sent.json()["id"]
+    assert "hidden" not in guarded.server.output()
 
 
 def test_without_keys_a_server_on_loopback_asks_for_none(server: RunningServer) -> None:

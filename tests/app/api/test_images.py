@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -472,6 +473,24 @@ def test_a_file_that_was_removed_by_hand_is_told_as_missing(server: RunningServe
     refused(server.http.get(f"/v1/images/{image['id']}/file"), 410, "blob_missing")
     assert server.upload(content).json()["duplicate"] is True  # which brings the bytes back
     assert server.http.get(f"/v1/images/{image['id']}/file").content == content
+
+
+def test_a_file_that_was_altered_by_hand_is_never_served_and_an_upload_mends_it(server: RunningServer) -> None:
+    content = fresh()
+    image = server.upload(content).json()
+    path = f"/v1/images/{image['id']}/file"
+    assert server.http.get(path).content == content  # known to be whole
+    file = server.data_dir / "media" / image["sha256"][:2] / image["sha256"][2:4] / image["sha256"]
+    held = file.stat()
+    altered = bytearray(content)
+    altered[-1] ^= 1
+    file.write_bytes(altered)
+    os.utime(file, ns=(held.st_atime_ns, held.st_mtime_ns))  # as if nothing had happened
+    for headers in ({}, {"Range": "bytes=0-3"}):
+        problem = refused(server.http.get(path, headers=headers), 410, "blob_missing")
+        assert "altered" in problem["detail"]
+    assert server.upload(content).json()["duplicate"] is True
+    assert server.http.get(path).content == content
 
 
 IDS = [

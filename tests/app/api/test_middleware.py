@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.app.api.asking import raw
@@ -43,9 +45,15 @@ def test_a_foreign_page_is_given_no_leave(server: RunningServer) -> None:
     assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-def test_an_id_that_the_caller_chose_is_not_taken(server: RunningServer) -> None:
-    response = server.http.get("/livez", headers={"X-Request-Id": "mine"})
-    assert response.headers["x-request-id"] != "mine"
+def test_an_id_that_the_caller_chose_is_taken_if_it_is_fit_for_a_log(server: RunningServer) -> None:
+    chosen = "proxy-1.2_0123456789abcdef"
+    response = server.http.get("/v1/images/nothing", headers={"X-Request-ID": chosen})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == chosen
+    for id in ("mine", "x" * 65, "-0123456789", "with space 1", "\x1b[31m01234567", 'a"b0123456', "é0123456789"):
+        answer = server.http.get("/livez", headers=[(b"X-Request-Id", id.encode())])
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"]), id
+    twice = server.http.get("/livez", headers=[("X-Request-Id", chosen), ("X-Request-Id", chosen + "x")])
+    assert re.fullmatch("[0-9a-f]{32}", twice.headers["x-request-id"])
 
 
 def test_text_in_an_address_may_be_any_unicode(server: RunningServer) -> None:

@@ -32,7 +32,13 @@ def test_models_say_which_are_known_and_which_is_loaded(server: RunningServer) -
 
 def test_health_is_ok_when_all_is_well(server: RunningServer) -> None:
     assert server.http.get("/livez").json() == {"status": "ok"}
-    assert server.http.get("/readyz").json() == {"status": "ok", "reasons": [], "faults": []}
+    ready = server.http.get("/readyz").json()
+    assert (ready["status"], ready["reasons"], ready["faults"]) == ("ok", [], [])
+    assert [check["name"] for check in ready["checks"]] == [
+        *("model", "encoder", "index", "background", "database", "queue", "disk", "workers")
+    ]
+    assert all(check["ok"] for check in ready["checks"])
+    assert "colours on cpu" in str(ready["checks"])
 
 
 def test_the_interface_describes_itself(server: RunningServer) -> None:
@@ -87,6 +93,9 @@ def test_without_workers_uploads_are_taken_and_processed_later(tmp_path: Path) -
 
         until(full, 30)
         problem = refused(server.upload(fresh(), wait=0), 429, "queue_full")
+        ready = server.http.get("/readyz")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert [check["name"] for check in ready.json()["checks"] if not check["ok"]] == ["queue"]
         assert problem["retryable"]
         bulk = server.http.post("/v1/images/bulk", files={"files": ("a.png", fresh())})
         refused(bulk, 429, "queue_full")

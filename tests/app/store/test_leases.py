@@ -18,7 +18,8 @@ def vector(database: Database, key: int) -> bytes | None:
 
 
 def expire(database: Database, dead: tuple[str, ...] = (), clock: float = 0.0, most: int = 3) -> int:
-    return database.write(lambda c: leases.expire(c, dead, clock, most))
+    lost, _ = database.write(lambda c: leases.expire(c, dead, clock, most))
+    return lost
 
 
 def holds(database: Database, lease: Lease) -> bool:

@@ -156,6 +156,8 @@ def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None
     assert "images USING INDEX images_tried" in tried
     source = plan(database, jobs.FREE, [])
     assert "USING INDEX jobs_intake" in source
+    some = plan(database, jobs.SOME, ["x", "failed", 5, 10])
+    assert some == "SEARCH job_items USING INDEX job_items_listed (job_id=? AND status=? AND n>?)"
     for text in (fresh, tried, source, plan(database, turns.NEXT, ["[]"])):
         assert "TEMP B-TREE" not in text
         assert "SCAN images\n" not in text + "\n"

@@ -1,0 +1,77 @@
+"""Migrates copies of a database, each killed at another statement: `python -m tests.acceptance.killed_migration DB`.
+
+A process of its own, because it forks. Prints one JSON object a kill: what was there after it, and after the next try.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from app.store.database import migrate
+
+
+def main(database: Path) -> None:
+    """Kill at the first statement, then at the second, until a migration gets to its end."""
+    copy = database.with_name("killed.db")
+    n = 0
+    while True:
+        n += 1
+        for suffix in ("", "-wal", "-shm"):
+            copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+        shutil.copyfile(database, copy)
+        if not killed(copy, n):
+            return
+        found = {"after": look(copy), "again": None}
+        again = apsw.Connection(str(copy))
+        migrate(again)
+        again.close()
+        found["again"] = look(copy)
+        print(json.dumps(found), flush=True)
+
+
+def killed(copy: Path, n: int) -> bool:
+    """Migrate in a child that dies at its n-th statement; False when there are fewer."""
+    child = os.fork()
+    if child == 0:
+        connection = apsw.Connection(str(copy))
+        connection.pragma("journal_mode", "WAL")
+        seen = 0
+
+        def trace(*_: Any) -> bool:
+            nonlocal seen
+            seen += 1
+            if seen == n:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return True
+
+        connection.exec_trace = trace
+        migrate(connection)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def look(copy: Path) -> dict[str, Any]:
+    """The schema and the pictures of a database, and what SQLite finds wrong with it."""
+    connection = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        return {
+            "version": connection.pragma("user_version"),
+            "schema": sorted(str(row[0]) for row in connection.execute("SELECT sql FROM sqlite_schema")),
+            "pictures": [list(row) for row in connection.execute("SELECT id, sha256, status FROM images ORDER BY id")],
+            "faults": [row[0] for row in connection.execute("PRAGMA integrity_check")],
+        }
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

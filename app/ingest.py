@@ -164,9 +164,10 @@ def follow(
                     open_jobs[job["id"]] = job
             else:
                 time.sleep(POLL_SECONDS)
-            for id, job in open_jobs.items():
-                if job["state"] in OPEN:
-                    open_jobs[id] = client.job(id)
+            for id in [id for id, job in open_jobs.items() if job["state"] in OPEN]:
+                open_jobs[id] = client.job(id)
+                if open_jobs[id]["state"] in OPEN:
+                    break  # those behind it come later, and asking about forty at once slows the server down
             gone = (
                 here + len(refused) + sum(job["done"] + job["failed"] + job["duplicates"] for job in open_jobs.values())
             )

@@ -4,6 +4,7 @@ import io
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -142,6 +143,32 @@ def test_a_folder_is_loaded_and_a_second_time_everything_is_there(server: Runnin
     status, out = run(server, folder)
     assert status == 0
     assert "0 loaded, 6 already there, 0 failed" in out
+
+
+class Watching(Client):
+    """Notes which jobs are asked about, in order, and what is told."""
+
+    def job(self, id: str) -> dict[str, Any]:
+        told = super().job(id)
+        self.__dict__.setdefault("asked", []).append((id, told["state"]))
+        return told
+
+
+def test_of_many_jobs_one_is_asked_about_until_it_ends(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.ingest.BULK_FILES", 1)
+    for n in range(6):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 88_000 + n))
+    out = io.StringIO()
+    with Watching(server.url) as client:
+        assert ingest(client, [str(tmp_path)], Console(file=out)) == 0
+        asked: list[tuple[str, str]] = client.__dict__["asked"]
+    assert "6 loaded" in out.getvalue()
+    open_before: list[str] = []
+    for id, state in asked:
+        assert open_before in ([], [id])
+        open_before = [] if state == "succeeded" else [id]
 
 
 def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2 as httpx
@@ -61,7 +62,14 @@ def lane(folder: Path, times: int) -> tuple[list[float], list[str]]:
 
 def stopped(data: Path, ledger: Ledger) -> float:
     """Seconds from SIGTERM to the end of a server that is busy."""
-    server = RunningServer(data)
+    with ExitStack() as stack:
+        server = RunningServer(data)
+        stack.callback(server.process.kill)  # nothing, where it has ended as it should
+        return ended(server, ledger)
+
+
+def ended(server: RunningServer, ledger: Ledger) -> float:
+    """Load the server, stop it, and see how it ends."""
     threads = [threading.Thread(target=upload, args=(server.url, ledger)) for _ in range(CLIENTS)]
     with connect(server.url) as hanging, connect(server.url):
         hanging.sendall(HEAD)
@@ -69,7 +77,7 @@ def stopped(data: Path, ledger: Ledger) -> float:
         known = len(ledger.there)
         for thread in threads:
             thread.start()
-        until(lambda: len(ledger.there) > known + CLIENTS, 60)
+        until(lambda: len(ledger.there) > known + CLIENTS, 180, server.output)
         below = descendants(server.process.pid)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Short forms of the proofs against hostile input and too much of it. (`tests/prove/test_crash.py`: the others.)
+"""Short forms of the proofs against hostile input and too much of it. (`test_kills.py`, `test_disks.py`: the others.)
 
 `roles` is no line of it: `tests/app/api/test_rights.py` goes through its matrix.
 """

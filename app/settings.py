@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60.0, gt=0, description="How long a worker may hold a picture without renewing.")
     max_attempts: int = Field(3, ge=1, description="Attempts before a picture is marked failed.")
     thumbnail_size: int = Field(320, ge=16, le=1024, description="Longest side of a stored thumbnail, in pixels.")
-    drain_seconds: float = Field(15.0, gt=0, description="How long a stopping server finishes what it began.")
+    drain_seconds: float = Field(12.0, gt=0, description="How long a stopping server finishes what it began.")
 
     @property
     def models(self) -> Path:

@@ -387,6 +387,7 @@ window.addEventListener(
   },
   { passive: true },
 );
+showQuery(queryOf(state), state.q);
 document.documentElement.dataset.drawn = ""; // until now what words and pictures widen was not shown, so nothing moves
 await letIn(); // who it is says which collections there are
 settle(boundTo());

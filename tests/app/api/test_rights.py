@@ -136,7 +136,7 @@ def test_a_collection_in_a_body_is_no_way_around(path: str, body: dict[str, obje
 
 def test_a_key_bound_to_this_collection_works_in_it(guarded: Guarded) -> None:
     assert guarded.ask("bound", "GET", "/v1/search?q=red").status_code == 200
-    assert [one["id"] for one in guarded.ask("bound", "GET", "/v1/jobs").json()["jobs"]] == [guarded.job]
+    assert guarded.job in [one["id"] for one in guarded.ask("bound", "GET", "/v1/jobs").json()["jobs"]]
     assert [one["name"] for one in guarded.ask("bound", "GET", "/v1/collections").json()["collections"]] == ["default"]
     assert guarded.ask("bound", "GET", f"/v1/images/{guarded.image}/thumbnail").status_code == 200
 

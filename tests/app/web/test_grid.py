@@ -10,10 +10,12 @@ from tests.app.web.watched import Watched, first_is, ids
 from tests.servers import RunningServer
 
 SHIFTS = """() => new Promise(resolve => {
-    let sum = 0;
-    new PerformanceObserver(list => { for (const one of list.getEntries()) if (!one.hadRecentInput) sum += one.value })
+    const moved = [];
+    const named = node => node?.id || node?.className || node?.nodeName;
+    new PerformanceObserver(list => { for (const one of list.getEntries()) if (!one.hadRecentInput)
+        moved.push([one.value, ...one.sources.map(source => named(source.node))]) })
         .observe({ type: "layout-shift", buffered: true });
-    setTimeout(() => resolve(sum), 100);
+    setTimeout(() => resolve(moved), 100);
 })"""
 
 
@@ -72,12 +74,12 @@ def test_nothing_shifts_while_the_page_loads_searches_and_scrolls(browser: Brows
         page = watched.open()
         expect(page.locator(".tile").first).to_be_visible()
         scroll_to_end(page)
-        assert page.evaluate(SHIFTS) == 0
+        assert page.evaluate(SHIFTS) == []
         watched.open("/?q=red+-blue&like=green-2")
         expect(page.locator(".score").first).to_be_visible()
         page.mouse.wheel(0, 3000)
         page.wait_for_timeout(300)
-        assert page.evaluate(SHIFTS) == 0
+        assert page.evaluate(SHIFTS) == []
         watched.context.close()
         assert watched.faults == []
 

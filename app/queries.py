@@ -66,6 +66,8 @@ def print_answers(client: Client, file: str, k: int, target: str, only: str | No
             for answer in answers(client, lines, k, target, filter):
                 refused |= "error" in answer
                 click.echo(json.dumps(answer, ensure_ascii=False))
+    except BrokenPipeError:  # who reads our answers has had enough
+        raise
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ServerError(f"{file} cannot be read: {why}") from None

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from app.encoder.catalogue import FORMS, LISTED
 from app.ingest import SHOWN, failures, plain
@@ -46,11 +47,14 @@ def words_of(hit: dict[str, Any]) -> str:
 
 
 def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
-    """Jobs as a table."""
-    table = Table("job", "kind", "state", "total", "done", "already there", "failed", "begun")
+    """Jobs as a table that fits a small terminal."""
+    whole = Column("job", no_wrap=True, min_width=32)  # an id is there to be copied
+    table = Table(whole, "kind", "state", "done", "begun", box=SIMPLE_HEAD)
     for job in found:
-        counts = (str(job[name]) for name in ("total", "done", "duplicates", "failed"))
-        table.add_row(job["id"], plain(job["kind"]), job["state"], *counts, job["created_at"])
+        done = f"{job['done'] + job['duplicates']} of {job['total']}"
+        failed = f", {job['failed']} failed" if job["failed"] else ""
+        begun = job["created_at"][5:16].replace("T", " ")
+        table.add_row(job["id"], plain(job["kind"]), job["state"], done + failed, begun)
     console.print(table)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ log = logging.getLogger(__name__)
 
 LONG_ENOUGH = 30.0  # a worker that lived this long did not fail at its start
 LAST_PAUSE = 30.0
+LOOK_SECONDS = 0.1  # between two looks whether a worker has ended
 
 
 class Supervisor:
@@ -34,9 +36,9 @@ class Supervisor:
         pause = 0.5
         while True:
             began = time.monotonic()
-            process = await self._start()
+            process = self._start()
             try:
-                code = await process.wait()
+                code = await ended(process)
             except asyncio.CancelledError:
                 await self._end(process)
                 raise
@@ -45,21 +47,30 @@ class Supervisor:
             log.warning("worker %d ended with code %d; the next one starts in %.0f s", n, code, pause)
             await asyncio.sleep(pause)
 
-    async def _start(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *again("worker", "--parent", str(os.getpid())),
-            stdin=asyncio.subprocess.DEVNULL,
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Not by the loop: uvloop runs Python in the child before it becomes a worker. That closes the connections of
+        # other threads to the database, may wait for ever on a lock that one of these held, and the loop waits for it.
+        return subprocess.Popen(
+            again("worker", "--parent", str(os.getpid())),
+            stdin=subprocess.DEVNULL,
             env={**importing(os.environ), **self._settings.environment()},
             start_new_session=True,  # Ctrl-C is for the server, which tells its workers
         )
 
-    async def _end(self, process: asyncio.subprocess.Process) -> None:
-        if process.returncode is not None:
+    async def _end(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is not None:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), self._settings.drain_seconds)
+            await asyncio.wait_for(ended(process), self._settings.drain_seconds)
         except TimeoutError:
             log.warning("a worker did not finish in time and is killed; its pictures are not lost")
             process.kill()
-            await process.wait()
+            await ended(process)
+
+
+async def ended(process: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process, once it has ended."""
+    while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(LOOK_SECONDS)
+    return code

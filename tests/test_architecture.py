@@ -221,6 +221,14 @@ def test_only_settings_read_the_environment() -> None:
     assert users - {"app.settings"} - passed_on == {"app.decode.warm"}  # which sets what numpy reads at its import
 
 
+def test_no_process_is_started_by_running_python_in_a_fork_of_ours() -> None:
+    # There the locks of other threads are held for ever: SQLite's, for one (see app/supervisor.py).
+    for path in FILES:
+        source = path.read_text("utf-8")
+        for word in ("create_subprocess", "subprocess_exec", "preexec_fn", "os.fork(", '"fork"'):
+            assert word not in source, f"{word} in {path}"
+
+
 def test_no_statement_is_formatted() -> None:
     """Values go to SQLite as values. Statements are constants, or constants joined by +."""
 

@@ -27,6 +27,7 @@ class Ledger:
         self.unsure: set[str] = set()  # of these an answer was lost
         self.jobs: dict[str, set[str]] = {}
         self.faults: list[str] = []
+        self.given_up = 0  # pictures that had to be sent again
 
     def __enter__(self) -> Self:
         return self

@@ -86,10 +86,10 @@ async def ingest(
     priority: PriorityQuery = Priority.NORMAL,
     key: KeyHeader = None,
 ) -> Any:
-    """Take pictures by URL (JSON with `items`, or one item a line), or from a folder of the server, by a job.
+    """Take pictures by URL (JSON with `items`, or one item a line), or from a `source` that the server reads, by a job.
 
-    URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); folders are those that he lists
-    (`SIGHTLINE_FOLDERS`), and of a folder what is new or has changed since it was taken last.
+    URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); places on the server are those below
+    `SIGHTLINE_FOLDERS`, buckets those of `SIGHTLINE_BUCKETS`. What has not changed since it was taken last is left out.
     """
     settings = service.settings
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
-from uvicorn.loops.auto import auto_loop_factory
 
 from app.api import create_app
 from app.api.deadlines import protocol_of
@@ -27,7 +26,9 @@ from app.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 BACKLOG = 16_384  # connections not yet accepted; the system's own bound (net.core.somaxconn, 4096) is the lower one
+ACCEPTED = 512  # connections accepted in a turn of the loop, between which those before are read and answered
 WATCH_SECONDS = 0.2
+PREPARED_SECONDS = 0.05
 PULSE_SECONDS = 0.1
 FORGET_PULSES = 600  # between two looks for what workers that are gone have left
 SPARE_FILES = 512  # for everything that is no connection
@@ -38,6 +39,12 @@ SWITCH_SECONDS = 0.0005
 
 class Server(uvicorn.Server):
     """uvicorn without its signal handling: after SIGTERM we end with code 0, not by the signal."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen with the whole backlog: what uvicorn is given as one is how many asyncio accepts in a turn, too."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -51,7 +58,7 @@ def serve(settings: Settings) -> None:
     try:
         with (
             bind(settings.host, settings.port) as listener,
-            asyncio.Runner(loop_factory=auto_loop_factory()) as runner,  # uvloop: asyncio.run would not take it
+            asyncio.Runner() as runner,  # not uvloop: it accepts one connection a turn, and a burst waits (ADR 35)
         ):
             require_keys(service, listener)
             open_files(settings.max_connections)
@@ -110,7 +117,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         uvicorn.Config(
             app,
             http=protocol_of(settings, metrics.refused),
-            backlog=BACKLOG,
+            backlog=ACCEPTED,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -129,7 +136,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         log.warning("no key is asked for: whoever reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_watch(service, server))
     pulse = asyncio.create_task(_pulse(service))
-    working = asyncio.create_task(Supervisor(settings, service.meters.restarted).run())
+    working = asyncio.create_task(_work(service))
 
     def stop(number: int) -> None:
         server.handle_exit(number, None)
@@ -152,6 +159,13 @@ async def _watch(service: Service, server: uvicorn.Server) -> None:
     while service.fatal is None:  # noqa: ASYNC110 (it is set in another thread)
         await asyncio.sleep(WATCH_SECONDS)
     server.should_exit = True
+
+
+async def _work(service: Service) -> None:
+    """Keep workers, once the model is there: beside a start they would only make it last longer."""
+    while not service.prepared:  # noqa: ASYNC110 (it is set in another thread)
+        await asyncio.sleep(PREPARED_SECONDS)
+    await Supervisor(service.settings, service.meters.restarted).run()
 
 
 async def _pulse(service: Service) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -157,6 +158,7 @@ class Service:
         self._remote = engine_at(settings.index, settings.index_token)
         self._waiting: str | None = None
         self.fatal: SightlineError | None = None
+        self.prepared = False  # whether the model's files are ready to be opened by others, too
         self.allowed = allowed(settings)
         open_policy(settings)  # what is wrong with these should not be told by the first worker
         open_objects(settings)
@@ -364,10 +366,11 @@ class Service:
     def _load(self) -> None:
         try:
             settings = self.settings
-            self.pool.prewarm()
+            self.pool.run(time.monotonic)  # beside the model a child starts, so that the first picture need not wait
             crew = NOBODY if settings.ignore_memory else Crew(1, settings.workers)
             placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads, crew)
             encoder = load_located(self._located, settings.models, placement, self._closing)
+            self.prepared = True
             space = encoder.space
             self.database.write(lambda c: embeddings.serve(c, space))
             check_space(self.database, space)

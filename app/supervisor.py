@@ -48,7 +48,7 @@ class Supervisor:
             await asyncio.sleep(pause)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # Not by the loop: uvloop runs Python in the child before it becomes a worker. That closes the connections of
+        # Not by the loop: uvloop would run Python in the child before it becomes a worker. That closes connections of
         # other threads to the database, may wait for ever on a lock that one of these held, and the loop waits for it.
         return subprocess.Popen(
             again("worker", "--parent", str(os.getpid())),

@@ -197,7 +197,8 @@ def urls() -> Figures:
         "URLs": URLS,
         "failed, each with its reason": job["failed"],
         "URLs a second": URLS / seconds,
-        "memory of all processes after a fifth, MiB": max(used[:fifth]),
+        "memory of all processes in the first fifth, median, MiB": statistics.median(used[:fifth]),
+        "memory of all processes in the last fifth, median, MiB": statistics.median(used[-fifth:]),
         "memory of all processes, the most, MiB": max(used),
         f"start with {there:,} pictures to ready, s": ready,
     }

@@ -139,14 +139,41 @@ def died(server: RunningServer) -> None:
 
 
 def migrated(folder: Path, n: int) -> list[str]:
-    """Kill a migration from one of the former schemas at its nth write, then migrate; returns what is wrong then."""
+    """Kill a migration from one of the former schemas at its nth write, then migrate; returns what is wrong then.
+
+    One that writes less often is begun anew: `n` modulo its writes.
+    """
+    steps = schemas()
+    path, copy = folder / f"former-{n}.db", folder / f"counted-{n}.db"
+    for file in (path, copy):
+        make_former(file, steps[: 1 + n % (len(steps) - 1)])
+    command = [sys.executable, "-c", MIGRATE]
+    counted = [traced.require(), "-f", "-e", "trace=pwrite64", *command, str(copy)]
+    writes = subprocess.run(counted, capture_output=True, text=True, check=True).stderr.count("pwrite64(")
+    under = [traced.require(), "-f", "-o", "/dev/null", *traced.killing("pwrite64", 1 + n % writes)]
+    ended = subprocess.run([*under, *command, str(path)], capture_output=True, text=True, check=False)
+    wrong = [] if ended.returncode in (-9, 137) else [f"was not killed: {ended.returncode} {ended.stderr[-200:]}"]
+    subprocess.run([*command, str(path)], check=True)
+    connection = apsw.Connection(str(path))
+    if connection.pragma("user_version") != steps[-1][0] or connection.pragma("integrity_check") != "ok":
+        wrong.append(f"schema {connection.pragma('user_version')}, {connection.pragma('integrity_check')}")
+    if next(iter(connection.execute("SELECT count(*) FROM texts")))[0] != 50:
+        wrong.append("lost rows")
+    connection.close()
+    return wrong
+
+
+def schemas() -> list[tuple[int, str]]:
+    """Every step of the schema: its number and its statements."""
     files = [file for file in resources.files("app.store.sql").iterdir() if file.name.endswith(".sql")]
-    steps = sorted((int(file.name[:4]), file.read_text("utf-8")) for file in files)
-    former = 1 + n % (len(steps) - 1)
-    path = folder / f"former-{n}.db"
+    return sorted((int(file.name[:4]), file.read_text("utf-8")) for file in files)
+
+
+def make_former(path: Path, steps: list[tuple[int, str]]) -> None:
+    """A database as it was after these steps, with 50 texts."""
     connection = apsw.Connection(str(path))
     connection.pragma("journal_mode", "WAL")
-    for number, script in steps[:former]:
+    for number, script in steps:
         connection.execute(script)
         connection.pragma("user_version", number)
     for number in range(50):
@@ -155,18 +182,6 @@ def migrated(folder: Path, n: int) -> list[str]:
             ("default", f"{number}", f"text {number}"),
         )
     connection.close()
-    command = [sys.executable, "-c", MIGRATE, str(path)]
-    under = [traced.require(), "-f", "-o", "/dev/null", *traced.killing("pwrite64", 1 + n)]
-    ended = subprocess.run([*under, *command], capture_output=True, text=True, check=False)
-    wrong = [] if ended.returncode in (-9, 137) else [f"was not killed: {ended.returncode} {ended.stderr[-200:]}"]
-    subprocess.run(command, check=True)
-    connection = apsw.Connection(str(path))
-    if connection.pragma("user_version") != steps[-1][0] or connection.pragma("integrity_check") != "ok":
-        wrong.append(f"schema {connection.pragma('user_version')}, {connection.pragma('integrity_check')}")
-    if next(iter(connection.execute("SELECT count(*) FROM texts")))[0] != 50:
-        wrong.append("lost rows")
-    connection.close()
-    return wrong
 
 
 WINDOWS = (

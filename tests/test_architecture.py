@@ -50,7 +50,6 @@ MAX_LINES, MAX_FUNCTION = 400, 50
 ELSEWHERE = {
     "app/__init__.py": "a version and the script's entry",
     "app/__main__.py": "tests/acceptance runs the command",
-    "app/server.py": "tests/acceptance starts, stops and kills servers",
     "app/supervisor.py": "tests/acceptance kills workers and their server",
     "app/work.py": "tests/acceptance runs worker processes",
     "app/demo.py": "tests/acceptance runs the demo",

@@ -2,7 +2,9 @@
 
 uvicorn's protocol is followed from callback to callback; each connection has one timer at a time, for what its client
 owes next: the first byte, the rest of a header, a part of the body, or taking what was sent. When there are as many
-connections as there may be, a newcomer takes the place of the one that has owed a request for longest.
+connections as there may be, a newcomer takes the place of the one that has owed a request for longest. When twice as
+many searches are under way as may wait for the encoder, one more is refused here, for a fifth of what the application
+would need for that: it would otherwise spend its time on refusals, and those it has let in would wait for them.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from app.settings import Settings
 LAG = 0.25  # seconds that a timer is late when the server has too much to do
 GRACE = 1.0
 PATIENCE = 2.0  # seconds after which a connection without a request gives way when there are too many
+SEARCHES = b"/v1/search"
 MAX_HEAD = 64 << 10  # bytes of a request line and its headers
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, bytes a second of a body, and how many connections."""
+    """Seconds, bytes a second of a body, and how many connections and searches at a time."""
 
     header: float = 10.0
     body: float = 60.0
@@ -38,6 +41,7 @@ class Limits:
     idle: float = 5.0
     write: float = 30.0
     connections: int = 8192
+    searches: int = 512
 
 
 class Reading(Enum):
@@ -53,6 +57,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     limits: ClassVar[Limits] = Limits()
     waiting: ClassVar[dict[DeadlineProtocol, float]] = {}  # for a whole request, since when; the longest first
+    searching: ClassVar[set[DeadlineProtocol]] = set()  # have sent a whole search, and wait for the answer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,6 +80,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self.waiting.pop(self, None)
+        self.searching.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,13 +105,22 @@ class DeadlineProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self.waiting.pop(self, None)
         self._begin(Reading.BODY)
-        super().on_headers_complete()
+        crowded = len(self.searching) >= self.limits.searches
+        if crowded and self.url.startswith(SEARCHES) and not self._answering():
+            self._refuse(503, "overloaded", "too many searches at once; try again in a moment")
+        else:
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         self._begin(Reading.NOTHING)
+        if self.transport.is_closing():  # refused already
+            return
         super().on_message_complete()
+        if self.url.startswith(SEARCHES) and self._answering():
+            self.searching.add(self)  # not before: who sends a body slowly keeps nobody else out
 
     def on_response_complete(self) -> None:
+        self.searching.discard(self)
         super().on_response_complete()
         if self.transport.is_closing():
             self._closed()
@@ -254,7 +269,7 @@ def protocol_of(settings: Settings, refused: Callable[[str], None] = lambda code
         idle=settings.idle_seconds,
         write=settings.write_seconds,
         connections=settings.max_connections,
+        searches=2 * settings.max_concurrent_queries,
     )
-    return type(
-        "Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}, "refused": lambda _, code: refused(code)}
-    )
+    own = {"limits": limits, "waiting": {}, "searching": set(), "refused": lambda _, code: refused(code)}
+    return type("Protocol", (DeadlineProtocol,), own)

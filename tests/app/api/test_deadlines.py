@@ -23,7 +23,7 @@ from app.api import deadlines
 from app.api.deadlines import DeadlineProtocol, Limits
 from app.server import Server
 from tests.app.api.asking import checked, fresh
-from tests.servers import RunningServer
+from tests.servers import RunningServer, until
 
 LIMIT = 0.5
 LONG = 20.0  # seconds after which a connection that should have been closed never is, on a busy machine too
@@ -207,14 +207,22 @@ def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty: Running
 
 
 @contextlib.contextmanager
-def small_server(connections: int) -> Iterator[tuple[str, int]]:
-    """A small application behind our protocol, which holds so many connections and each of them for long."""
+def small_server(connections: int = 99, searches: int = 2) -> Iterator[tuple[str, int]]:
+    """A small application behind our protocol, which holds so many connections and each of them for long.
+
+    It searches until it is asked for `/enough`.
+    """
+    enough = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/enough":
+            enough.set()
+        if scope["path"].startswith("/v1/search"):
+            await enough.wait()
         await Response("here")(scope, receive, send)
 
-    limits = Limits(connections=connections, idle=LONG, header=LONG)
-    kind = type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}})
+    limits = Limits(connections=connections, searches=searches, idle=LONG, header=LONG)
+    kind = type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}, "searching": set()})
     server = Server(uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     with ThreadPoolExecutor(1) as thread:
@@ -256,6 +264,27 @@ def test_nobody_gives_way_before_he_had_the_time_to_ask(monkeypatch: pytest.Monk
         for connection in opened:
             connection.sendall(GET)
             assert answer(connection)[0] == 200
+
+
+def test_more_searches_than_can_be_answered_soon_are_refused_and_nothing_else_is() -> None:
+    search = b"GET /v1/search?q=red HTTP/1.1\r\n" + HOST + b"\r\n"
+    with small_server() as address, contextlib.ExitStack() as stack:
+
+        def ask(sent: bytes) -> socket.socket:
+            return stack.enter_context(asking(address, sent))
+
+        for _ in range(5):  # they send a body, slowly
+            ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n{")
+        assert answer(ask(GET))[0] == 200
+        under_way = [ask(search) for _ in range(2)]
+        until(lambda: answer(ask(search))[0] == 503, LONG)
+        status, headers, body = answer(ask(search))
+        assert checked(json.loads(body), status, headers)["code"] == "overloaded"
+        assert headers["retry-after"] == "1"
+        assert answer(ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n"))[0] == 503
+        assert answer(ask(b"GET /enough HTTP/1.1\r\n" + HOST + b"\r\n"))[0] == 200
+        assert [answer(each)[0] for each in under_way] == [200, 200]
+        assert answer(ask(search))[0] == 200
 
 
 @pytest.mark.parametrize(

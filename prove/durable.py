@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prove.traced import Call, calls
 
-TRACED = "fsync,fdatasync,rename,link,mkdir,pwrite64,write"
+TRACED = "fsync,fdatasync,rename,link,mkdir,pwrite64,write,sendto,sendmsg"
 OPTIONS = ("-y", "-s", "600", "-e", f"trace={TRACED}", "-e", "signal=none")
 NAMED = re.compile(r'"([^"]*)"')
 FILE = re.compile(r"^\d+<([^>]*)>")
@@ -47,7 +47,7 @@ def read(trace: Path, log: Log) -> None:
     """Go through a trace, the next of the same server; the log's `wrong` says which answers came too early."""
     for call in calls(trace, log.lines):
         log.lines = max(log.lines, call.ended + 1)
-        if call.name == "write":
+        if call.name in ("write", "sendto", "sendmsg"):
             answer(log, call)
         elif call.ok:
             step(log, call)

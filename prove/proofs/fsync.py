@@ -54,7 +54,8 @@ def run(scale: Scale) -> Outcome:
     figure = f"n = 1…{max(numbers)}: {tally.refused} of {tally.uploads} uploads refused, {len(tally.wrong)} false 2xx"
     if tally.wrong:
         figure += f"; {tally.wrong[0]}"
-    return Outcome(figure, not tally.wrong and tally.refused >= len(numbers) // 2)
+    seen = log.answered == len(tally.acknowledged)
+    return Outcome(figure, seen and not tally.wrong and tally.refused >= len(numbers) // 2)
 
 
 def send(server: RunningServer, tally: Tally, n: int) -> None:

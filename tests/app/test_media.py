@@ -169,8 +169,8 @@ def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believe
     media.place(upload(media, b"other"))
     monkeypatch.setattr(os, "fsync", failing)
     synced.clear()
-    media.path(SHA256).parent.parent.mkdir(exist_ok=True)
-    media._synced.add(media.root)
+    media._make(media.path(SHA256).parent.parent)
+    synced.clear()
     with pytest.raises(Exception, match="cannot be written"):
         media.place(saved)
     assert media.path(SHA256).parent.is_dir()
@@ -182,3 +182,18 @@ def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believe
     other = Media(media.root.parent)  # as after a kill
     other.place(saved)
     assert str(media.path(SHA256).parent.parent) in synced
+
+
+def test_a_folder_made_by_another_process_since_is_synced_before_it_is_believed(
+    media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other may be killed between making and syncing it; then the power fails.
+    media._make(media.path(SHA256).parent.parent / "zz")
+    saved = upload(media)
+    media.path(SHA256).parent.mkdir()
+    synced: list[Path] = []
+    monkeypatch.setattr("app.media.sync_folder", synced.append)
+    media.place(saved)
+    media.place(saved)
+    around, folder = media.path(SHA256).parent.parent, media.path(SHA256).parent
+    assert synced == [around, folder, folder]

@@ -124,6 +124,7 @@ class Media:
 
     def delete(self, sha256: str) -> None:
         """Remove the picture and its thumbnails of every size."""
+        self._whole.pop(sha256, None)
         with translated():
             self.path(sha256).unlink(missing_ok=True)
             for path in self.thumbnail(sha256, "").parent.glob(f"{sha256}*"):

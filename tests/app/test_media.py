@@ -197,3 +197,11 @@ def test_a_folder_made_by_another_process_since_is_synced_before_it_is_believed(
     media.place(saved)
     around, folder = media.path(SHA256).parent.parent, media.path(SHA256).parent
     assert synced == [around, folder, folder]
+
+
+def test_nothing_is_remembered_of_what_was_deleted(media: Media) -> None:
+    media.place(upload(media))
+    assert media.whole(SHA256)
+    media.delete(SHA256)
+    assert not media.whole(SHA256)
+    assert media._whole == {}

@@ -3,8 +3,8 @@
 uvicorn's protocol is followed from callback to callback; each connection has one timer at a time, for what its client
 owes next: the first byte, the rest of a header, a part of the body, or taking what was sent. When there are as many
 connections as there may be, a newcomer takes the place of the one that has owed a request for longest. When twice as
-many searches are under way as may wait for the encoder, one more is refused here, for a fifth of what the application
-would need for that: it would otherwise spend its time on refusals, and those it has let in would wait for them.
+many searches are under way as may wait for the encoder, one more is refused here, before the application is called:
+it would otherwise spend its time on refusals, and those it has let in would wait for them.
 """
 
 from __future__ import annotations

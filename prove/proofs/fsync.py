@@ -3,7 +3,8 @@
 strace makes the nth fsync and the nth fdatasync of each thread of a server fail with EIO, for each n from 1 on, while
 pictures are uploaded one after another and some are sent again after a refusal. Failing is an upload answered with
 2xx for which the trace has not, before the answer, all the successful syncs in order (as for `order`); an answer that
-is neither 2xx nor 507 or 503; no refusal at all; or an acknowledged picture that is not there, whole, after kill -9.
+is neither 2xx nor 507 or 503; an answer that the trace lacks; no refusal at all; or an acknowledged picture that is
+not there, whole, after kill -9.
 """
 
 from __future__ import annotations

@@ -17,15 +17,15 @@ README = ROOT / "README.md"
 BEGIN, END = "<!-- promises: written by scripts/prove --write -->", "<!-- promises: end -->"
 HEAD = """# Reliability: what is promised, and what was tried against it
 
-`scripts/prove --write` writes this page; do not edit it. Each promise has a proof that tries to break it: the proof starts real servers
-in processes of their own, kills them, starves them and lies to them. The first lines of a proof's module in
-`tests/reliability/proofs/` say what it does and what counts as a failure. `scripts/prove NAME` runs one proof in its long form,
-`make prove` runs all of them. The tests run the short forms at every change.
+`scripts/prove --write` writes this page; do not edit it. Each promise has a proof that tries to break it: the proof
+starts real servers in processes of their own, kills them, starves them and lies to them. The first lines of a proof's
+module in `tests/reliability/proofs/` say what it does and what counts as a failure. `scripts/prove NAME` runs one
+proof in its long form, `make prove` runs all of them. The tests run the short forms at every change.
 
 """
 FOOT = """
-These figures were measured with the clocks and disks of a small virtual machine. No proof can show that a disk which reports a write has
-written it. Sightline promises nothing against somebody who can write to the data directory.
+These figures were measured with the clocks and disks of a small virtual machine. No proof can show that a disk which
+reports a write has written it. Sightline promises nothing against somebody who can write to the data directory.
 """
 
 

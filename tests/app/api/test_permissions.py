@@ -17,7 +17,7 @@ from app.encoder.loader import locate
 from app.service.service import Service
 from tests.app.api.asking import refused
 from tests.app.api.guarded import Guarded
-from tests.reliability.proofs.roles import fill_path, list_operations, list_faults
+from tests.reliability.proofs.roles import fill_path, list_faults, list_operations
 
 
 def offered(service: Service) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.watched import Probe, Watch, ask, start_crowd, port_of, probe
+from tests.reliability.watched import Probe, Watch, ask, port_of, probe, start_crowd
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.watched import Watch, start_crowd, port_of, probe
+from tests.reliability.watched import Watch, port_of, probe, start_crowd
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 

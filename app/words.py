@@ -1,6 +1,6 @@
 """A query as people type it: words, and words to turn away from ("beach -people", "a car -\"red car\"").
 
-The page shows the same as chips (`app/web/query.js`); both are held to tests/app/typed.py.
+The page shows the same as chips (`app/web/state/query.js`); both are held to tests/app/typed.py.
 """
 
 from __future__ import annotations

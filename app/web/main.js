@@ -1,32 +1,32 @@
 // Puts the page together: the address says what is shown, every action changes the address, and `show` draws it.
 // One search is under way at a time; the answer of an older one is dropped.
 
-import { keyOf, MOST_LIKE, queryOf, readState, remember, writeState } from "./address.js";
-import { showQuery, watchBox } from "./box.js";
-import { chooseAll, chosenHits, isChoosing, toggle, unchoose, watchChoice } from "./choice.js";
-import { lookAround, showPlace, watchCollections } from "./collections.js";
-import { watchDrops } from "./drop.js";
-import { byId, make } from "./element.js";
-import { found, newest } from "./feed.js";
-import { watchFilter } from "./filter.js";
-import { showFrame, speak } from "./frame.js";
-import { closeJobs, openJobs, redrawJobs } from "./jobs.js";
-import { watchKeys } from "./keys.js";
-import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./listing.js";
-import { drawNothing, inviteTexts } from "./nothing.js";
-import * as notice from "./notice.js";
-import { goTo, here, settle } from "./place.js";
-import { remove, watchRemoval } from "./remove.js";
-import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./results.js";
-import { getImage } from "./server.js";
-import { boundTo, letIn, watchSession } from "./session.js";
-import { watchSources } from "./sources.js";
-import { beginTagging } from "./tagging.js";
-import { showTally } from "./tally.js";
-import { finish, takeBack, watchToast } from "./toast.js";
-import { upload } from "./upload.js";
-import { closeView, openView, watchView } from "./view.js";
-import { switchLanguage, words } from "./words.js";
+import { keyOf, MOST_LIKE, queryOf, readState, remember, writeState } from "./state/url_state.js";
+import { showQuery, watchBox } from "./components/search_box.js";
+import { chooseAll, chosenHits, isChoosing, toggle, unchoose, watchChoice } from "./state/selection.js";
+import { lookAround, showPlace, watchCollections } from "./views/collections.js";
+import { watchDrops } from "./components/drop_zone.js";
+import { byId, make } from "./components/dom.js";
+import { found, newest } from "./state/pager.js";
+import { watchFilter } from "./state/filter.js";
+import { showFrame, speak } from "./views/header.js";
+import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
+import { watchKeys } from "./components/keyboard.js";
+import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./state/result_list.js";
+import { drawNothing, inviteTexts } from "./views/empty_state.js";
+import * as notice from "./components/banner.js";
+import { goTo, here, settle } from "./state/collection_context.js";
+import { remove, watchRemoval } from "./state/deletions.js";
+import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./views/results.js";
+import { getImage } from "./api/client.js";
+import { boundTo, letIn, watchSession } from "./api/session.js";
+import { watchSources } from "./views/sources.js";
+import { beginTagging } from "./components/tag_dialog.js";
+import { showTally } from "./components/result_count.js";
+import { finish, takeBack, watchToast } from "./components/toast.js";
+import { upload } from "./views/upload.js";
+import { closeView, openView, watchView } from "./views/detail.js";
+import { switchLanguage, words } from "./i18n/i18n.js";
 
 const REST = 2000; // ms without typing after which the next words make a step in the history
 const NEAR = 1200; // px above the end of the page at which more is asked for

@@ -84,7 +84,7 @@ def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(watched: W
     def filter(address: str, target: str = "images") -> Any:
         return page.evaluate(
             """async ([address, target]) => {
-                const { readFilter, filterOf } = await import("/web/filter.js");
+                const { readFilter, filterOf } = await import("/web/state/filter.js");
                 return filterOf(readFilter(new URLSearchParams(address)), target)?.must ?? null;
             }""",
             [address, target],

@@ -1,32 +1,34 @@
-// Every call to the server, and its refusals as Problem with the server's own `detail`.
-// Addresses are relative to the page, so that it also works below a path of a proxy.
+// Sends every request to the server, and throws its refusals as `Problem` with the server's own `detail`.
+// Paths are relative to the page, so that the page also works below a path prefix of a proxy.
 
-import { here, within } from "../state/collection_context.js";
-import { parts, taken } from "../state/query.js";
-import { letIn, signIn } from "./session.js";
+import { currentCollection, withCollection } from "../state/collection_context.js";
+import { buildParts, parseQuery } from "../state/query.js";
+import { requireSession, signIn } from "./session.js";
 
 export const ID = /^[A-Za-z0-9_-]{1,64}$/;
-const GATEWAY = [502, 504];
-const AGAIN = 2000;
-const MOST_TEXTS = 100; // of one request, well below its limits of number and of bytes
-const JSON_TYPE = { "Content-Type": "application/json" };
+const GATEWAY_ERRORS = [502, 504];
+const RECONNECT_MS = 2000;
+const TEXTS_PER_REQUEST = 100; // well below the server's limits of number and bytes
+const PARALLEL_REQUESTS = 6; // a browser opens six connections to a server
+const JSON_HEADERS = { "Content-Type": "application/json" };
 
-export class Problem extends Error {
-  constructor({ status = 0, code = "away", detail = "", seconds = 1 } = {}) {
+class Problem extends Error {
+  /** `code` is "no_answer" if no server answered. `seconds`: how long to wait before the next attempt. */
+  constructor({ status = 0, code = "no_answer", detail = "", seconds = 1 } = {}) {
     super(detail || code);
     Object.assign(this, { status, code, detail, seconds });
   }
 }
 
-export async function call(path, options = {}) {
+async function request(path, options = {}) {
   try {
-    await letIn();
+    await requireSession();
     const response = await fetch(path, options);
     if (response.status === 401) {
-      await signIn(); // the key was revoked, or its time is over
-      return await call(path, options);
+      await signIn(); // the key has been revoked or has expired
+      return await request(path, options);
     }
-    if (!response.ok) throw await refusal(response);
+    if (!response.ok) throw await readProblem(response);
     return response.status === 204 ? null : await response.json();
   } catch (error) {
     if (error instanceof Problem || error.name === "AbortError") throw error;
@@ -34,219 +36,259 @@ export async function call(path, options = {}) {
   }
 }
 
-export function listImages(cursor, limit, filter, signal) {
-  const asked = new URLSearchParams({ limit, ...only(filter) });
-  if (cursor) asked.set("cursor", cursor);
-  return call(within(`v1/images?${asked}`), { signal });
+function send(method, path, body, options = {}) {
+  return request(path, { method, body: JSON.stringify(body), headers: JSON_HEADERS, ...options });
 }
 
-/** A filter as a parameter of an address. */
-function only(filter) {
-  return filter ? { filter: JSON.stringify(filter) } : {};
+/** A picture or text that does not exist counts as deleted. The request goes on while the user leaves the page. */
+async function requestDeletion(path) {
+  try {
+    await request(path, { method: "DELETE", keepalive: true });
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+  }
+}
+
+/** Call `work(item)` for each item, six at a time; gives the items that failed and the last problem. */
+export async function runConcurrently(items, work) {
+  const waiting = [...items];
+  const failed = [];
+  let problem = null;
+  const runNext = async () => {
+    while (waiting.length) {
+      const item = waiting.pop();
+      try {
+        await work(item);
+      } catch (error) {
+        failed.push(item);
+        problem = error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL_REQUESTS }, runNext));
+  return { failed, problem };
+}
+
+// Images
+
+export function listImages(cursor, limit, filter, signal) {
+  const parameters = new URLSearchParams({ limit, ...filterParameter(filter) });
+  if (cursor) parameters.set("cursor", cursor);
+  return request(withCollection(`v1/images?${parameters}`), { signal });
 }
 
 export function getImage(id, collection) {
-  return call(within(address(id), collection));
+  return request(withCollection(imagePath(id), collection));
 }
 
-export function changeImage(id, change, collection) {
-  return call(within(address(id), collection), { method: "PATCH", body: JSON.stringify(change), headers: JSON_TYPE });
+export function updateImage(id, change, collection) {
+  return send("PATCH", withCollection(imagePath(id), collection), change);
 }
 
-/** Goes on although the page is left; a picture that is gone already counts as deleted. */
-export async function deleteImage(id, collection) {
-  try {
-    await call(within(address(id), collection), { method: "DELETE", keepalive: true });
-  } catch (problem) {
-    if (problem.status !== 404) throw problem;
-  }
+export function deleteImage(id, collection) {
+  return requestDeletion(withCollection(imagePath(id), collection));
 }
 
-let most = 1000; // hits of one search, until the server says that its operator chose fewer
-
-export function mostHits() {
-  return most;
+export function thumbnailUrl(id, size) {
+  return withCollection(`${imagePath(id)}/thumbnail${size ? `?size=${size}` : ""}`);
 }
 
-/** Asks for at most `mostHits()`, which is known better after it. */
-export async function search(query, k, signal) {
-  const asked = Math.min(k, most);
-  try {
-    return await ask(query, asked, signal);
-  } catch (problem) {
-    const limit = Number(problem.detail?.match(/\bk must be from 1 to (\d+)/)?.[1]);
-    if (!(limit < asked)) throw problem;
-    most = limit;
-    return ask(query, limit, signal);
-  }
+export function fileUrl(id) {
+  return withCollection(`${imagePath(id)}/file`);
 }
 
-async function ask(query, k, signal) {
-  const { q, like, file, target, filter } = query;
-  const { words, without } = taken(q);
-  if (!like.length && !file && !without.length) {
-    const asked = new URLSearchParams({ q: words || q, k, target, ...only(filter) });
-    return call(within(`v1/search?${asked}`), { signal });
-  }
-  if (file && !like.length && !q) return searchByFile(file, { k, target, ...only(filter) }, signal);
-  const body = JSON.stringify({ query: parts(query, file ? await base64(file) : null), target, k, filter });
-  return call(within("v1/search"), { method: "POST", body, signal, headers: JSON_TYPE });
-}
-
-export async function countTexts() {
-  return (await call(within("v1/stats"))).texts;
-}
-
-export function listTexts(cursor) {
-  const asked = new URLSearchParams({ limit: 100 });
-  if (cursor) asked.set("cursor", cursor);
-  return call(within(`v1/texts?${asked}`));
-}
-
-/** As `deleteImage`. */
-export async function deleteText(id, collection) {
-  try {
-    await call(within(`v1/texts/${encodeURIComponent(id)}`, collection), { method: "DELETE", keepalive: true });
-  } catch (problem) {
-    if (problem.status !== 404) throw problem;
-  }
-}
-
-/** Store texts, as many in a request as the server takes. */
-export async function addTexts(lines) {
-  const path = within("v1/texts"); // of now, however long it takes
-  for (let from = 0; from < lines.length; from += MOST_TEXTS) {
-    const texts = lines.slice(from, from + MOST_TEXTS).map((text) => ({ text }));
-    await call(path, { method: "POST", body: JSON.stringify({ texts }), headers: JSON_TYPE });
-  }
-}
-
-export async function listCollections() {
-  return (await call("v1/collections")).collections;
-}
-
-export function getCollection(name) {
-  return call(`v1/collections/${name}`);
-}
-
-export function makeCollection(name, description) {
-  return call("v1/collections", { method: "POST", body: JSON.stringify({ name, description }), headers: JSON_TYPE });
-}
-
-export function describeCollection(name, description) {
-  return call(`v1/collections/${name}`, { method: "PATCH", body: JSON.stringify({ description }), headers: JSON_TYPE });
-}
-
-export function dropCollection(name) {
-  return call(`v1/collections/${name}`, { method: "DELETE" });
-}
-
-/** What this server gets by itself, and from where: {urls, folders, max_urls}. */
-export function listSources() {
-  return call("v1/sources");
-}
-
-export function askFor(body, type) {
-  return call(within("v1/images/ingest"), { method: "POST", body, headers: { "Content-Type": type } });
-}
-
-export function listJobs(signal) {
-  return call(`v1/jobs?limit=50&collection=${here()}`, { signal });
-}
-
-export function failedItems(job, cursor) {
-  const asked = new URLSearchParams({ status: "failed", limit: 50 });
-  if (cursor) asked.set("cursor", cursor);
-  return call(`v1/jobs/${job}/items?${asked}`);
-}
-
-/** The name of a job's first item as its sender gave it, or null while it has none. */
-export async function firstName(job) {
-  const { items } = await call(`v1/jobs/${job}/items?limit=1`);
-  return items[0]?.name ?? null;
-}
-
-export function act(job, action) {
-  return call(`v1/jobs/${job}/${action}`, { method: "POST" });
-}
-
-/** Whether the model is there; asked where no refusal comes while it is loading. */
-export async function isLoaded() {
-  return (await call("v1/models", { cache: "no-store" })).loaded !== null;
-}
-
-export function addDemo() {
-  return call(within("v1/demo"), { method: "POST" });
-}
-
-/** Follow a job until it ends: `told(job)` at each step. Returns what stops it. */
-export function follow(job, told) {
-  let events = null;
-  let timer = 0;
-  const begin = () => {
-    events = new EventSource(`v1/jobs/${job}/events`);
-    events.addEventListener("job", (event) => {
-      const now = JSON.parse(event.data);
-      if (!isRunning(now)) events.close(); // else the browser would ask again
-      told(now);
-    });
-    events.addEventListener("error", () => {
-      if (events.readyState === EventSource.CLOSED) timer = setTimeout(begin, AGAIN); // it asks no more by itself
-    });
-  };
-  begin();
-  return () => {
-    clearTimeout(timer);
-    events.close();
-  };
-}
-
-/** Whether there is more to come of a job; one that rests is not at its end. */
-export function isRunning({ state }) {
-  return state === "queued" || state === "running" || state === "paused";
-}
-
-let paths = null;
-
-/** Whether this server has a route; newer pages meet older servers. */
-export async function offers(path) {
-  paths ??= call("openapi.json").then((spec) => Object.keys(spec.paths), () => (paths = null) ?? []);
-  return (await paths).includes(path);
-}
-
-export function thumbnail(id, size) {
-  return within(`${address(id)}/thumbnail${size ? `?size=${size}` : ""}`);
-}
-
-export function original(id) {
-  return within(`${address(id)}/file`);
-}
-
-export function problemOf(status, body, seconds) {
-  if (GATEWAY.includes(status) || !body?.detail) return new Problem({ status, code: status >= 500 ? "away" : "bad" });
-  return new Problem({ status, code: body.code, detail: body.detail, seconds });
-}
-
-async function refusal(response) {
-  const body = await response.json().catch(() => null);
-  return problemOf(response.status, body, Number(response.headers.get("Retry-After")) || 1);
-}
-
-function address(id) {
+function imagePath(id) {
   return `v1/images/${encodeURIComponent(id)}`;
 }
 
-function searchByFile(file, asked, signal) {
-  const body = new FormData();
-  body.append("file", file);
-  return call(within(`v1/search/image?${new URLSearchParams(asked)}`), { method: "POST", body, signal });
+// Search
+
+let maxHits = 1000; // of one search; an operator may set a lower limit, which the server's refusal names
+
+export function hitLimit() {
+  return maxHits;
 }
 
-function base64(file) {
+/** Search for the `k` nearest, but at most for `hitLimit()`, which a refusal of the server may lower. */
+export async function search(query, k, signal) {
+  const wanted = Math.min(k, maxHits);
+  try {
+    return await requestSearch(query, wanted, signal);
+  } catch (problem) {
+    const limit = Number(problem.detail?.match(/\bk must be from 1 to (\d+)/)?.[1]);
+    if (!(limit < wanted)) throw problem;
+    maxHits = limit;
+    return requestSearch(query, limit, signal);
+  }
+}
+
+async function requestSearch(query, k, signal) {
+  const { q, like, file, target, filter } = query;
+  const { words, without } = parseQuery(q);
+  const options = { k, target, ...filterParameter(filter) };
+  if (!like.length && !file && !without.length) {
+    return request(withCollection(`v1/search?${new URLSearchParams({ q: words || q, ...options })}`), { signal });
+  }
+  if (file && !like.length && !q) {
+    const body = new FormData();
+    body.append("file", file);
+    return request(withCollection(`v1/search/image?${new URLSearchParams(options)}`), { method: "POST", body, signal });
+  }
+  const parts = buildParts(query, file ? await encodeBase64(file) : null);
+  return send("POST", withCollection("v1/search"), { query: parts, target, k, filter }, { signal });
+}
+
+function filterParameter(filter) {
+  return filter ? { filter: JSON.stringify(filter) } : {};
+}
+
+function encodeBase64(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
     reader.onerror = () => reject(reader.error);
     reader.readAsDataURL(file);
   });
+}
+
+// Texts
+
+export async function countTexts() {
+  return (await request(withCollection("v1/stats"))).texts;
+}
+
+export function listTexts(cursor) {
+  const parameters = new URLSearchParams({ limit: 100 });
+  if (cursor) parameters.set("cursor", cursor);
+  return request(withCollection(`v1/texts?${parameters}`));
+}
+
+export function deleteText(id, collection) {
+  return requestDeletion(withCollection(`v1/texts/${encodeURIComponent(id)}`, collection));
+}
+
+export async function addTexts(lines) {
+  const path = withCollection("v1/texts"); // the user may open another collection meanwhile
+  for (let from = 0; from < lines.length; from += TEXTS_PER_REQUEST) {
+    await send("POST", path, { texts: lines.slice(from, from + TEXTS_PER_REQUEST).map((text) => ({ text })) });
+  }
+}
+
+// Collections
+
+export async function listCollections() {
+  return (await request("v1/collections")).collections;
+}
+
+export function getCollection(name) {
+  return request(`v1/collections/${name}`);
+}
+
+export function createCollection(name, description) {
+  return send("POST", "v1/collections", { name, description });
+}
+
+export function updateCollection(name, description) {
+  return send("PATCH", `v1/collections/${name}`, { description });
+}
+
+export function deleteCollection(name) {
+  return request(`v1/collections/${name}`, { method: "DELETE" });
+}
+
+// Imports and jobs
+
+/** The sources that this server can import from: {urls, folders, max_urls}. */
+export function listSources() {
+  return request("v1/sources");
+}
+
+export function startImport(body, type) {
+  return request(withCollection("v1/images/ingest"), { method: "POST", body, headers: { "Content-Type": type } });
+}
+
+export function startDemo() {
+  return request(withCollection("v1/demo"), { method: "POST" });
+}
+
+export function listJobs(signal) {
+  return request(`v1/jobs?limit=50&collection=${currentCollection()}`, { signal });
+}
+
+export function listJobItems(job) {
+  return request(`v1/jobs/${job}/items?limit=1000`);
+}
+
+export function listFailedItems(job, cursor) {
+  const parameters = new URLSearchParams({ status: "failed", limit: 50 });
+  if (cursor) parameters.set("cursor", cursor);
+  return request(`v1/jobs/${job}/items?${parameters}`);
+}
+
+/** The name of a job's first item, or null while the job has none. */
+export async function getFirstItemName(job) {
+  const { items } = await request(`v1/jobs/${job}/items?limit=1`);
+  return items[0]?.name ?? null;
+}
+
+/** `action`: "retry", "cancel", "pause" or "resume". */
+export function controlJob(job, action) {
+  return request(`v1/jobs/${job}/${action}`, { method: "POST" });
+}
+
+/** Call `onUpdate(job)` for every change of a job until it ends. Returns a function that stops this. */
+export function followJob(id, onUpdate) {
+  let events = null;
+  let timer = 0;
+  const connect = () => {
+    events = new EventSource(`v1/jobs/${id}/events`);
+    events.addEventListener("job", (event) => {
+      const job = JSON.parse(event.data);
+      if (!isUnfinished(job)) events.close(); // otherwise the browser would connect again
+      onUpdate(job);
+    });
+    events.addEventListener("error", () => {
+      if (events.readyState === EventSource.CLOSED) timer = setTimeout(connect, RECONNECT_MS); // the browser gave up
+    });
+  };
+  connect();
+  return () => {
+    clearTimeout(timer);
+    events.close();
+  };
+}
+
+export function isUnfinished({ state }) {
+  return state === "queued" || state === "running" || state === "paused";
+}
+
+// The server itself
+
+/** Whether the model is in memory, so that the server can search. */
+export async function isModelLoaded() {
+  return (await request("v1/models", { cache: "no-store" })).loaded !== null;
+}
+
+export async function isAlive() {
+  return (await fetch("livez", { cache: "no-store" })).ok || null;
+}
+
+let routes = null;
+
+/** Whether this server has a route. A cached page may meet an older server. */
+export async function hasRoute(path) {
+  routes ??= request("openapi.json").then((spec) => Object.keys(spec.paths), () => (routes = null) ?? []);
+  return (await routes).includes(path);
+}
+
+export function makeProblem(status, body, seconds) {
+  if (GATEWAY_ERRORS.includes(status) || !body?.detail) {
+    return new Problem({ status, code: status >= 500 ? "no_answer" : "unknown" });
+  }
+  return new Problem({ status, code: body.code, detail: body.detail, seconds });
+}
+
+async function readProblem(response) {
+  const body = await response.json().catch(() => null);
+  return makeProblem(response.status, body, Number(response.headers.get("Retry-After")) || 1);
 }

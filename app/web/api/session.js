@@ -1,95 +1,94 @@
-// Asks for an API key where the server wants one, and gives it away at once: the server answers with a cookie that no
-// script can read and that pictures and uploads travel with. The key itself is kept nowhere here, and is in no address.
+// Asks for an API key if the server requires one, and exchanges it for a cookie that scripts cannot read and that also
+// goes with pictures and uploads. The page does not store the key, and no address contains it.
 
 import { byId } from "../components/dom.js";
-import { words } from "../i18n/i18n.js";
+import { handleSubmit } from "../components/form.js";
+import { translate } from "../i18n/i18n.js";
 
-let first = null; // the look at the beginning, so that nothing is asked in vain
-let asking = null;
-let found = null; // what the server says of this browser's key
-const RANKS = ["search", "write", "admin"];
+const SCOPES = ["search", "write", "admin"]; // each includes those before it
+let session = null; // as the server describes it
+let firstCheck = null; // a promise, so that no request goes out before the user has signed in
+let signingIn = null;
 
-/** Once somebody is let in, or nobody has to be. */
-export function letIn() {
-  first ??= look().then((said) => {
-    found = said;
-    return said?.needed && !said.scope ? signIn() : null;
+/** Wait until the user has signed in, if the server requires it. */
+export function requireSession() {
+  firstCheck ??= fetchSession().then((answer) => {
+    session = answer;
+    return answer?.needed && !answer.scope ? signIn() : null;
   });
-  return first;
+  return firstCheck;
 }
 
-/** Whether whoever looks at the page may do this: `search`, `write` or `admin`. */
-export function may(scope) {
-  return !found?.needed || RANKS.indexOf(found.scope) >= RANKS.indexOf(scope);
+/** Whether the user's key has this scope: `search`, `write` or `admin`. */
+export function hasScope(scope) {
+  return !session?.needed || SCOPES.indexOf(session.scope) >= SCOPES.indexOf(scope);
 }
 
-/** The collections that the key is good for; null for all. */
-export function boundTo() {
-  return found?.collections ?? null;
+/** The names of the collections that the key may use, or null for all. */
+export function allowedCollections() {
+  return session?.collections ?? null;
 }
 
-/** Ask for a key, once for all who wait for it; resolves when the server has taken one. */
+/** Show the sign-in dialog, once for all requests that wait for it, until the server accepts a key. */
 export function signIn() {
-  asking ??= ask().finally(() => (asking = null));
-  return asking;
+  signingIn ??= showSignIn().finally(() => (signingIn = null));
+  return signingIn;
 }
 
-async function ask() {
+async function showSignIn() {
   const dialog = byId("sign-in");
-  const [field, said] = [byId("key"), byId("key-said")];
-  const form = dialog.querySelector("form");
+  const field = byId("key");
   field.value = "";
-  said.hidden = true;
+  byId("sign-in-error").hidden = true;
   dialog.showModal();
   field.focus();
   await new Promise((resolve) => {
-    dialog.onclose = () => dialog.showModal(); // nothing behind it would work
-    form.onsubmit = async (event) => {
-      event.preventDefault();
-      const wrong = await send(field.value.trim());
-      if (!wrong) return resolve();
-      said.textContent = wrong;
-      said.hidden = false;
-      field.select();
-    };
+    dialog.onclose = () => dialog.showModal(); // the page cannot work without a key
+    handleSubmit(dialog.querySelector("form"), async () => {
+      try {
+        await sendKey(field.value.trim());
+        resolve();
+      } catch (problem) {
+        field.focus();
+        field.select();
+        throw problem;
+      }
+    });
   });
   dialog.onclose = null;
   field.value = "";
   dialog.close();
 }
 
-/** What was wrong with the key; empty when it was taken. */
-async function send(key) {
+/** Throw {detail} if the server does not accept the key. */
+async function sendKey(key) {
   const headers = { "Content-Type": "application/json" };
-  try {
-    const answer = await fetch("v1/session", { method: "POST", headers, body: JSON.stringify({ key }) });
-    if (answer.ok) {
-      found = await answer.json();
-      return "";
-    }
-    if (answer.status === 429) return words("too_many_keys", { s: Number(answer.headers.get("Retry-After")) || 60 });
-    if (answer.status === 401 || answer.status === 422) return words("wrong_key");
-    return (await answer.json()).detail;
-  } catch {
-    return words("away_short");
-  }
+  const answer = await fetch("v1/session", { method: "POST", headers, body: JSON.stringify({ key }) });
+  if (answer.ok) session = await answer.json();
+  else throw { detail: await describeRefusal(answer) };
 }
 
-async function look() {
+async function describeRefusal(answer) {
+  if (answer.status === 429) return translate("too_many_keys", { s: Number(answer.headers.get("Retry-After")) || 60 });
+  if (answer.status === 401 || answer.status === 422) return translate("wrong_key");
+  return (await answer.json()).detail;
+}
+
+async function fetchSession() {
   try {
     const answer = await fetch("v1/session", { cache: "no-store" });
     return answer.ok ? await answer.json() : null;
   } catch {
-    return null; // the next call says so
+    return null; // the next request reports the problem
   }
 }
 
-/** Say in the help whose key this is, and let it be given back. */
+/** Show in the help dialog which key is in use, with a button to sign out. */
 export function watchSession() {
   byId("help-button").addEventListener("click", async () => {
-    const now = await look();
-    byId("signed").hidden = !now?.scope;
-    if (now?.scope) byId("signed-by").textContent = words("signed_in", { name: now.name, scope: now.scope });
+    const { name, scope } = (await fetchSession()) ?? {};
+    byId("signed-in").hidden = !scope;
+    if (scope) byId("signed-in-text").textContent = translate("signed_in", { name, scope });
   });
   byId("sign-out").addEventListener("click", async () => {
     await fetch("v1/session", { method: "DELETE" }).catch(() => null);

@@ -1,69 +1,68 @@
-// The line above the results when something is in the way, and the waiting until it is not.
-// Only one wait runs at a time; `clear` ends it.
+// The line above the results that reports a problem, and retries once the server is ready again.
+// Only one retry waits at a time; `clearBanner` ends it.
 
+import { isAlive, isModelLoaded } from "../api/client.js";
+import { translate } from "../i18n/i18n.js";
 import { byId } from "./dom.js";
-import { isLoaded } from "../api/client.js";
-import { words } from "../i18n/i18n.js";
 
-const STEP = 1000;
-const LONGEST = 5000; // between two looks at a server that does not answer: a browser logs each
+const FIRST_WAIT_MS = 1000;
+const MAX_WAIT_MS = 5000; // a browser logs every failed request, so the page does not ask more often
 let timer = 0;
 
-export function clear() {
+export function clearBanner() {
   clearTimeout(timer);
   timer = 0;
-  byId("notice").hidden = true;
+  byId("banner").hidden = true;
 }
 
-export function tell(text, kind = "plain") {
-  clear();
-  const place = byId("notice");
-  place.className = kind;
-  place.textContent = text;
-  place.hidden = false;
+/** `kind`: the CSS class, one of "plain", "busy", "loading", "no_answer" and "refused". */
+export function showBanner(text, kind = "plain") {
+  clearBanner();
+  const banner = byId("banner");
+  banner.className = kind;
+  banner.textContent = text;
+  banner.hidden = false;
 }
 
-export function tellProblem(problem, again, key = "refused") {
-  if (problem.code === "away") waitFor(isAlive, words("away"), "away", again);
-  else if (problem.code === "model_unavailable") notLoaded(problem, again);
+/** Report a problem, and call `retry()` when the server can answer again. */
+export function showProblem(problem, retry, key = "refused") {
+  if (problem.code === "no_answer") waitUntil(isAlive, "no_answer_retrying", "no_answer", retry);
+  else if (problem.code === "model_unavailable") waitForModel(problem, retry);
   else if (problem.status === 503 || problem.status === 429) {
-    tell(words("busy"), "busy");
-    timer = setTimeout(again, problem.seconds * STEP);
-  } else tell(words(key, { detail: problem.detail || problem.status }), "refused");
+    showBanner(translate("busy"), "busy");
+    timer = setTimeout(retry, problem.seconds * 1000);
+  } else showBanner(translate(key, { detail: problem.detail || problem.status }), "refused");
 }
 
-export async function checkReady(again) {
-  const loaded = await isLoaded().catch(() => true);
-  if (!loaded) waitFor(isLoaded, words("loading"), "loading", again);
+export async function waitUntilReady(retry) {
+  const isLoaded = await isModelLoaded().catch(() => true);
+  if (!isLoaded) waitUntil(isModelLoaded, "loading", "loading", retry);
 }
 
-async function notLoaded(problem, again) {
-  const mine = (timer = setTimeout(again, LONGEST));
-  const loaded = await isLoaded().catch(() => false);
-  if (mine !== timer) return;
-  if (!loaded) return waitFor(isLoaded, words("loading"), "loading", again);
-  tell(words("refused", { detail: problem.detail }), "refused"); // it is there, and yet cannot be asked
-  timer = setTimeout(again, 3 * STEP);
+async function waitForModel(problem, retry) {
+  const started = (timer = setTimeout(retry, MAX_WAIT_MS));
+  const isLoaded = await isModelLoaded().catch(() => false);
+  if (started !== timer) return;
+  if (!isLoaded) return waitUntil(isModelLoaded, "loading", "loading", retry);
+  showBanner(translate("refused", { detail: problem.detail }), "refused"); // loaded, and still the server refuses
+  timer = setTimeout(retry, 3 * FIRST_WAIT_MS);
 }
 
-function waitFor(ready, text, kind, again) {
-  tell(text, kind);
-  let wait = STEP;
-  const ask = async () => {
-    const mine = timer;
-    const is = await ready().catch(() => null);
-    if (mine !== timer) return;
-    if (is) {
-      clear();
-      again();
+/** `isReady()` gives true, false to ask again soon, or null (or throws) to ask again more rarely. */
+function waitUntil(isReady, key, kind, retry) {
+  showBanner(translate(key), kind);
+  let wait = FIRST_WAIT_MS;
+  const check = async () => {
+    const started = timer;
+    const answer = await isReady().catch(() => null);
+    if (started !== timer) return;
+    if (answer) {
+      clearBanner();
+      retry();
       return;
     }
-    if (is === null) wait = Math.min(wait * 1.5, LONGEST);
-    timer = setTimeout(ask, wait);
+    if (answer === null) wait = Math.min(wait * 1.5, MAX_WAIT_MS);
+    timer = setTimeout(check, wait);
   };
-  timer = setTimeout(ask, wait);
-}
-
-async function isAlive() {
-  return (await fetch("livez", { cache: "no-store" })).ok || null;
+  timer = setTimeout(check, wait);
 }

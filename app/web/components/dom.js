@@ -1,6 +1,13 @@
-// Makes elements: properties are set as properties, children are nodes or plain text.
-// Text never passes through a parser, so captions and names cannot become markup.
+// Builds elements from properties and text nodes. The page never parses text as markup, so a name, a caption or a
+// message of the server cannot become an element.
 
+import { translate } from "../i18n/i18n.js";
+
+export function byId(id) {
+  return document.getElementById(id);
+}
+
+/** Create an element; the children are nodes, strings, or null to leave one out. */
 export function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -11,15 +18,27 @@ export function make(tag, properties = {}, ...children) {
   return element;
 }
 
-export function byId(id) {
-  return document.getElementById(id);
+export function makeButton(className, text, properties = {}) {
+  return make("button", { type: "button", className, ...properties }, text);
 }
 
-/** Close a dialog by a press beside it; one that only ends there, as when text is selected, does not. */
-export function closeBeside(dialog) {
+/** End a list with a button that loads more of it; `load` appends the next entries. */
+export function appendMoreButton(list, load) {
+  const button = makeButton("quiet", translate("show_more"));
+  const item = make("li", {}, button);
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    await load();
+    item.remove();
+  });
+  list.append(item);
+}
+
+/** Close a dialog on a click beside it, but not when a drag (a text selection) only ends there. */
+export function closeOnOutsideClick(dialog) {
   let pressed = null;
-  const still = (event) => event.target.closest(".side, .small > *") || event.preventDefault(); // the page behind stays
-  dialog.addEventListener("wheel", still, { passive: false });
+  const keepPageStill = (event) => event.target.closest(".side, .small > *") || event.preventDefault();
+  dialog.addEventListener("wheel", keepPageStill, { passive: false });
   dialog.addEventListener("pointerdown", (event) => (pressed = event.target));
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog && pressed === dialog) dialog.close();

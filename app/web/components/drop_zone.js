@@ -1,86 +1,86 @@
-// Files that come by drag and drop, by paste or by a file button, told apart: one picture to search by, or files to add.
-// While something is dragged over the page zones say what will happen: one, where all there is to do is to add. A tile can
-// be dragged onto the search box.
+// Files that the user drops, pastes or chooses: one picture to search with, or files to add.
+// During a drag, zones say what a drop does. The user can also drag a picture of the results onto the search box.
 
-import { pictureOf } from "../state/url_state.js";
+import { parsePictureUrl } from "../state/url_state.js";
 import { byId } from "./dom.js";
-import { isArchive, ofDrop, ofFiles } from "./files.js";
+import { isArchive, listDroppedFiles, listFiles } from "./files.js";
 
-const ARCHIVE = /zip|tar|compressed/;
-let inside = false; // whether what is dragged comes from this page
+const ARCHIVE_TYPE = /zip|tar|compressed/;
+let isOwnDrag = false; // the drag started on this page
 
-export function watchDrops({ searched, pictured, added, adds }) {
-  watchFiles({ searched, added, adds });
-  watchTiles(pictured);
+/** `addsOnly()`: whether the page has nothing to search, so that every drop adds. */
+export function watchDrops({ onSearch, onPicture, onAdd, addsOnly }) {
+  watchFileDrops({ onSearch, onAdd, addsOnly });
+  watchPictureDrops(onPicture);
   document.addEventListener("paste", (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
     if (!file || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    searched(file);
+    onSearch(file);
   });
-  pick("by-picture", "picture-file", (files) => searched(files[0]));
-  pick("add-files", "files", (files) => added(ofFiles(files)));
-  pick("add-folder", "folder", (files) => added(ofFiles(files)));
+  watchFileButton("by-picture", "picture-file", (files) => onSearch(files[0]));
+  watchFileButton("add-files", "files", (files) => onAdd(listFiles(files)));
+  watchFileButton("add-folder", "folder", (files) => onAdd(listFiles(files)));
 }
 
-function watchFiles({ searched, added, adds }) {
-  const cover = byId("drop");
-  const addsAll = () => byId("adding").open || adds();
-  const carries = (event) => !inside && event.dataTransfer?.types.includes("Files");
+function watchFileDrops({ onSearch, onAdd, addsOnly }) {
+  const zones = byId("drop-zones");
+  const isAddOnly = () => byId("add-dialog").open || addsOnly();
+  const hasFiles = (event) => !isOwnDrag && event.dataTransfer?.types.includes("Files");
   window.addEventListener("dragenter", (event) => {
-    if (!carries(event)) return;
+    if (!hasFiles(event)) return;
     const items = [...event.dataTransfer.items];
-    const one = items.length === 1 && items[0].type && !ARCHIVE.test(items[0].type); // a folder has no type
-    const host = document.querySelector("dialog[open]") ?? document.body; // what lies outside an open dialog is dead
-    if (cover.parentElement !== host) host.append(cover);
-    cover.dataset.only = one && !addsAll() ? "" : "add";
-    cover.hidden = false;
+    const isPicture = items.length === 1 && items[0].type && !ARCHIVE_TYPE.test(items[0].type); // a folder has no type
+    const host = document.querySelector("dialog[open]") ?? document.body; // an open dialog disables all around it
+    if (zones.parentElement !== host) host.append(zones);
+    zones.dataset.only = isPicture && !isAddOnly() ? "" : "add";
+    zones.hidden = false;
   });
   window.addEventListener("dragover", (event) => {
-    if (!carries(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    const over = event.target.closest?.("[data-zone]");
-    for (const zone of cover.children) zone.classList.toggle("over", zone === over);
+    const target = event.target.closest?.("[data-zone]");
+    for (const zone of zones.children) zone.classList.toggle("over", zone === target);
   });
   window.addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) cover.hidden = true;
+    if (!event.relatedTarget) zones.hidden = true;
   });
   window.addEventListener("drop", async (event) => {
-    if (!carries(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    cover.hidden = true;
-    const zone = addsAll() ? "add" : event.target.closest?.("[data-zone]")?.dataset.zone;
-    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // what comes of it shows behind
+    zones.hidden = true;
+    const zone = isAddOnly() ? "add" : event.target.closest?.("[data-zone]")?.dataset.zone;
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // the results are behind it
     const [first, ...others] = event.dataTransfer.files;
-    const gathered = await ofDrop(event.dataTransfer);
-    const single = first && !others.length && gathered.items.length === 1 && gathered.items[0].file.name === first.name;
-    if (single && zone !== "add" && !isArchive(first)) searched(first);
-    else added(gathered);
+    const files = await listDroppedFiles(event.dataTransfer);
+    const isSingle = first && !others.length && files.items.length === 1 && files.items[0].file.name === first.name;
+    if (isSingle && zone !== "add" && !isArchive(first)) onSearch(first);
+    else onAdd(files);
   });
 }
 
-function watchTiles(pictured) {
+function watchPictureDrops(onPicture) {
   const form = byId("search");
-  document.addEventListener("dragstart", () => (inside = true));
-  document.addEventListener("dragend", () => (inside = false));
-  document.addEventListener("pointermove", () => (inside = false), { passive: true }); // none while dragging
-  form.addEventListener("dragover", (event) => inside && event.preventDefault());
+  document.addEventListener("dragstart", () => (isOwnDrag = true));
+  document.addEventListener("dragend", () => (isOwnDrag = false));
+  document.addEventListener("pointermove", () => (isOwnDrag = false), { passive: true }); // never fires during a drag
+  form.addEventListener("dragover", (event) => isOwnDrag && event.preventDefault());
   form.addEventListener("drop", (event) => {
-    const picture = pictureOf(event.dataTransfer.getData("text/uri-list").split("\n")[0]);
+    const picture = parsePictureUrl(event.dataTransfer.getData("text/uri-list").split("\n")[0]);
     if (!picture) return;
     event.preventDefault();
-    inside = false;
-    pictured(picture);
+    isOwnDrag = false;
+    onPicture(picture);
   });
 }
 
-function pick(button, input, taken) {
+function watchFileButton(button, input, onFiles) {
   const field = byId(input);
   byId(button).addEventListener("click", () => field.click());
   field.addEventListener("change", () => {
     const files = [...field.files];
     field.value = "";
-    byId("adding").close();
-    if (files.length) taken(files);
+    byId("add-dialog").close();
+    if (files.length) onFiles(files);
   });
 }

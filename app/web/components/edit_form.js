@@ -1,74 +1,57 @@
-// The form that changes a picture's caption and tags. Each tag is a piece of its own, so that it may hold a comma.
-// `ended(image)` is told the changed record, or null when nothing was changed.
+// The form that edits a picture's caption and tags. Each tag is an element of its own, so that it may contain a comma.
+// `onEnd(image)` gets the changed record, or null if the user cancels.
 
-import { make } from "./dom.js";
-import { changeImage } from "../api/client.js";
-import { words } from "../i18n/i18n.js";
+import { updateImage } from "../api/client.js";
+import { translate } from "../i18n/i18n.js";
+import { make, makeButton } from "./dom.js";
+import { makeForm, makeLabel } from "./form.js";
 
-export function editor(image, ended) {
+export function makeEditForm(image, onEnd) {
   const caption = make("textarea", { rows: 3, value: image.caption ?? "", dir: "auto" });
-  const tags = tagField(image.tags);
-  const said = make("p", { className: "bad", role: "alert", hidden: true });
-  const save = make("button", { type: "submit", className: "button" }, words("save"));
-  const cancel = make("button", { type: "button", className: "button plain" }, words("cancel"));
-  const form = make(
-    "form",
-    { className: "edit" },
-    make("h2", { className: "unseen" }, words("edit")),
-    make("label", {}, make("span", {}, words("caption")), caption),
-    tags.field,
-    said,
-    make("div", { className: "acts" }, save, cancel),
-  );
-  cancel.addEventListener("click", () => ended(null));
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") {
-      event.preventDefault(); // of the dialog, which stays
-      ended(null);
-    } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  const { field, readTags } = makeTagField(image.tags);
+  const title = make("h2", { className: "visually-hidden" }, translate("edit"));
+  const form = makeForm([title, makeLabel(translate("caption"), caption), field], {
+    label: translate("save"),
+    cancel: () => onEnd(null),
+    submit: async () => {
+      const change = { caption: caption.value.trim() || null, tags: readTags() };
+      onEnd(await updateImage(image.id, change, image.collection));
+    },
   });
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    save.disabled = true;
-    try {
-      ended(await changeImage(image.id, { caption: caption.value.trim() || null, tags: tags.all() }, image.collection));
-    } catch (problem) {
-      save.disabled = false;
-      said.textContent = problem.detail || words("away_short");
-      said.hidden = false;
-    }
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
   return form;
 }
 
-function tagField(given) {
+function makeTagField(tags) {
   const list = make("ul", { className: "tags" });
-  const box = make("input", { type: "text", dir: "auto", placeholder: words("add_tag") });
-  box.ariaLabel = words("add_tag");
-  const all = () => [...list.children].map((one) => one.dataset.tag);
-  const add = (tag) => {
-    if (!tag || all().includes(tag)) return;
-    const away = make("button", { type: "button", ariaLabel: words("remove_tag", { tag }) }, "×");
-    const piece = make("li", {}, make("span", { dir: "auto" }, tag), away);
-    piece.dataset.tag = tag;
-    away.addEventListener("click", () => {
-      piece.remove();
-      box.focus();
+  const hint = translate("add_tag");
+  const input = make("input", { type: "text", dir: "auto", placeholder: hint, ariaLabel: hint });
+  const listTags = () => [...list.children].map((one) => one.dataset.tag);
+  const addTag = (tag) => {
+    if (!tag || listTags().includes(tag)) return;
+    const remove = makeButton("", "×", { ariaLabel: translate("remove_tag", { tag }) });
+    const item = make("li", {}, make("span", { dir: "auto" }, tag), remove);
+    item.dataset.tag = tag;
+    remove.addEventListener("click", () => {
+      item.remove();
+      input.focus();
     });
-    list.append(piece);
+    list.append(item);
   };
-  const take = () => {
-    add(box.value.trim());
-    box.value = "";
+  const takeInput = () => {
+    addTag(input.value.trim());
+    input.value = "";
   };
-  given.forEach(add);
-  box.addEventListener("keydown", (event) => {
+  tags.forEach(addTag);
+  input.addEventListener("keydown", (event) => {
     if ((event.key === "Enter" && !event.ctrlKey && !event.metaKey) || event.key === "," || event.key === "，") {
-      if (event.isComposing || (event.key === "Enter" && !box.value.trim())) return;
+      if (event.isComposing || (event.key === "Enter" && !input.value.trim())) return;
       event.preventDefault();
-      take();
-    } else if (event.key === "Backspace" && !box.value) list.lastElementChild?.remove();
+      takeInput();
+    } else if (event.key === "Backspace" && !input.value) list.lastElementChild?.remove();
   });
-  const legend = make("legend", {}, words("tags"));
-  return { field: make("fieldset", {}, legend, list, box), all: () => (take(), all()) };
+  const field = make("fieldset", {}, make("legend", {}, translate("tags")), list, input);
+  return { field, readTags: () => (takeInput(), listTags()) };
 }

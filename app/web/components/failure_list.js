@@ -1,34 +1,27 @@
-// The items of a job that failed, each with its name and why, a page at a time.
-// What the server says stands there as it is; names are the sender's and never more than text.
+// The failed items of a job, each with its name and the reason that the server gives, a page at a time.
+// The page shows names and reasons as plain text, because the names come from the sender.
 
-import { make } from "./dom.js";
-import { failedItems } from "../api/client.js";
-import { words } from "../i18n/i18n.js";
+import { listFailedItems } from "../api/client.js";
+import { describeError, translate } from "../i18n/i18n.js";
+import { appendMoreButton, make } from "./dom.js";
 
+export function makeFailureList() {
+  return make("ul", { className: "failures", hidden: true, tabIndex: 0, ariaLabel: translate("failures") });
+}
+
+/** Append one page of failures to the list, and a button for the next page. */
 export async function showFailures(job, list, cursor = null) {
   let page;
   try {
-    page = await failedItems(job, cursor);
+    page = await listFailedItems(job, cursor);
   } catch (problem) {
-    page = { items: [{ name: "", error: { detail: problem.detail || words("away_short") } }], next_cursor: null };
+    page = { items: [{ name: "", error: { detail: describeError(problem) } }], next_cursor: null };
   }
   list.hidden = false;
-  list.append(...page.items.map(({ name, error }) => line(name, error?.detail ?? "")));
-  if (!page.next_cursor) return;
-  const more = make("button", { type: "button", className: "quiet" }, words("more_failures"));
-  const last = make("li", {}, more);
-  more.addEventListener("click", async () => {
-    more.disabled = true;
-    await showFailures(job, list, page.next_cursor);
-    last.remove();
-  });
-  list.append(last);
+  list.append(...page.items.map(({ name, error }) => makeLine(name, error?.detail ?? "")));
+  if (page.next_cursor) appendMoreButton(list, () => showFailures(job, list, page.next_cursor));
 }
 
-export function failureList() {
-  return make("ul", { className: "failures", hidden: true, tabIndex: 0, ariaLabel: words("failures") });
-}
-
-function line(name, why) {
-  return make("li", {}, make("b", { dir: "auto" }, name), make("span", {}, why));
+function makeLine(name, reason) {
+  return make("li", {}, make("b", { dir: "auto" }, name), make("span", {}, reason));
 }

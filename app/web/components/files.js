@@ -1,5 +1,5 @@
-// Files out of what was dropped or chosen: folders are walked, hidden files and others than pictures and archives are
-// left out. Each comes as {file, name, archive}; `name` keeps the path inside its folder.
+// Lists the files of a drop or of a file button. From folders it takes only pictures and archives, and no hidden files.
+// Gives {items, skipped}; an item is {file, name, isArchive}, whose name contains the path inside the folder.
 
 const PICTURE = /\.(jpe?g|png|webp|gif|avif)$/i;
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
@@ -8,22 +8,23 @@ export function isArchive(file) {
   return ARCHIVE.test(file.name);
 }
 
-/** What a drop carries. Must be called in the event itself; the promise may come later. */
-export async function ofDrop(carried) {
-  const entries = [...carried.items].map((item) => item.kind === "file" && item.webkitGetAsEntry?.());
-  const files = [...carried.files]; // both only live as long as the event
-  if (!entries.some((entry) => entry?.isDirectory)) return ofFiles(files);
+/** Call this in the drop event itself, because the browser empties `transfer` afterwards. */
+export async function listDroppedFiles(transfer) {
+  const entries = [...transfer.items].map((item) => item.kind === "file" && item.webkitGetAsEntry?.());
+  const files = [...transfer.files];
+  if (!entries.some((entry) => entry?.isDirectory)) return listFiles(files);
   const found = [];
-  for (const entry of entries) if (entry) await walk(entry, "", found);
-  return sorted(found);
+  for (const entry of entries) if (entry) await walkEntry(entry, "", found);
+  return selectUsable(found);
 }
 
-export function ofFiles(files) {
+export function listFiles(files) {
   const found = files.map((file) => ({ file, name: file.webkitRelativePath || file.name }));
-  return found.some(({ file }) => file.webkitRelativePath) ? sorted(found) : { items: found.map(typed), left: 0 };
+  if (found.some(({ file }) => file.webkitRelativePath)) return selectUsable(found);
+  return { items: found.map(makeItem), skipped: 0 }; // the user chose each file, so the server says what is wrong with it
 }
 
-async function walk(entry, path, found) {
+async function walkEntry(entry, path, found) {
   const name = path + entry.name;
   if (entry.isFile) {
     found.push({ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), name });
@@ -31,19 +32,19 @@ async function walk(entry, path, found) {
   }
   const reader = entry.createReader();
   for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 at a time
-    if (!some.length) return;
-    for (const one of some) await walk(one, `${name}/`, found);
+    const batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // at most 100 entries
+    if (!batch.length) return;
+    for (const child of batch) await walkEntry(child, `${name}/`, found);
   }
 }
 
-/** Of a folder only what can be taken in; what was named file by file is sent, so that the server says why not. */
-function sorted(found) {
-  const fits = ({ name }) => (PICTURE.test(name) || ARCHIVE.test(name)) && !name.split("/").some((s) => s.startsWith("."));
-  const items = found.filter(fits).sort((a, b) => (a.name < b.name ? -1 : 1));
-  return { items: items.map(typed), left: found.length - items.length };
+function selectUsable(found) {
+  const isHidden = (name) => name.split("/").some((part) => part.startsWith("."));
+  const usable = found.filter(({ name }) => (PICTURE.test(name) || ARCHIVE.test(name)) && !isHidden(name));
+  usable.sort((a, b) => (a.name < b.name ? -1 : 1));
+  return { items: usable.map(makeItem), skipped: found.length - usable.length };
 }
 
-function typed(one) {
-  return { ...one, archive: isArchive(one.file) };
+function makeItem({ file, name }) {
+  return { file, name, isArchive: isArchive(file) };
 }

@@ -1,32 +1,32 @@
-// The rows of the grid, computed before a picture arrives: each is filled to the edge at a height near `height`.
-// Only numbers, no document. The last row stays out until it is full or nothing more comes, so no row ever changes.
+// Computes the rows of the grid before any picture has loaded. Each row fills the width at a height near `height`.
+// Leaves out the last row until it is full or the list is complete, so that no row changes later.
 
-const NARROWEST = 0.6; // width to height of a place; what is beyond is cropped at its edges
-const WIDEST = 2.4;
-const TALLEST = 1.3; // times the wanted height
+const MIN_RATIO = 0.6; // width to height; the page crops pictures beyond these limits
+const MAX_RATIO = 2.4;
+const MAX_STRETCH = 1.3; // of a row, times the wanted height
 
-export function ratioOf({ width, height }) {
+export function clampRatio({ width, height }) {
   const ratio = width && height ? width / height : 1;
-  return Math.min(Math.max(ratio, NARROWEST), WIDEST);
+  return Math.min(Math.max(ratio, MIN_RATIO), MAX_RATIO);
 }
 
-/** Add to `rows` ({first, end, top, height}, `end` past the last) what `ratios` has beyond them. */
+/** Extend `rows` by the rows of the remaining `ratios`. A row is {first, end, top, height} in px; `end` is exclusive. */
 export function addRows(rows, ratios, { width, height, gap, below, done }) {
   const last = rows.at(-1);
   let first = last?.end ?? 0;
   let top = last ? last.top + last.height + below : 0;
   while (first < ratios.length) {
-    const row = fill(ratios, first, width, height, gap);
-    if (!row.full && !done) break;
-    const tall = row.full ? row.height : Math.min(row.height, usual(rows) ?? height);
-    rows.push({ first, end: row.end, top, height: tall });
+    const row = fillRow(ratios, first, width, height, gap);
+    if (!row.isFull && !done) break;
+    const rowHeight = row.isFull ? row.height : Math.min(row.height, medianHeight(rows) ?? height);
+    rows.push({ first, end: row.end, top, height: rowHeight });
     first = row.end;
-    top += tall + below;
+    top += rowHeight + below;
   }
 }
 
-/** The first row that ends below `y`, by its number. */
-export function rowAt(rows, y, below) {
+/** The index of the first row that ends below `y`. */
+export function findRowAt(rows, y, below) {
   let low = 0;
   let high = rows.length;
   while (low < high) {
@@ -37,8 +37,8 @@ export function rowAt(rows, y, below) {
   return low;
 }
 
-/** The row that holds a place. */
-export function rowOf(rows, index) {
+/** The index of the row that contains the item `index`. */
+export function findRowOf(rows, index) {
   let low = 0;
   let high = rows.length - 1;
   while (low < high) {
@@ -49,21 +49,21 @@ export function rowOf(rows, index) {
   return low;
 }
 
-function fill(ratios, first, width, height, gap) {
+function fillRow(ratios, first, width, height, gap) {
   let sum = 0;
   for (let end = first; end < ratios.length; end++) {
     sum += ratios[end];
     const n = end - first + 1;
     const filled = (width - gap * (n - 1)) / sum;
     if (filled > height) continue;
-    const shorter = (width - gap * (n - 2)) / (sum - ratios[end]); // without the last: higher than wanted
-    const better = n > 1 && shorter <= height * TALLEST && shorter / height < height / filled;
-    return better ? { end, height: shorter, full: true } : { end: end + 1, height: filled, full: true };
+    const taller = (width - gap * (n - 2)) / (sum - ratios[end]); // without the last picture
+    const isBetter = n > 1 && taller <= height * MAX_STRETCH && taller / height < height / filled;
+    return isBetter ? { end, height: taller, isFull: true } : { end: end + 1, height: filled, isFull: true };
   }
-  return { end: ratios.length, height: (width - gap * (ratios.length - first - 1)) / sum, full: false };
+  return { end: ratios.length, height: (width - gap * (ratios.length - first - 1)) / sum, isFull: false };
 }
 
-/** How tall the rows are in the middle; the last, short one is no taller. */
-function usual(rows) {
+/** Also the maximum height of a last row that is not full. */
+function medianHeight(rows) {
   return rows.map((row) => row.height).sort((a, b) => a - b)[rows.length >> 1];
 }

@@ -1,72 +1,73 @@
-// The keyboard: keys of the whole page, and of the grid while a picture in it has the focus.
-// Keys that are a single character can be switched off in the list of keys, for those who speak to their computer.
+// Keyboard shortcuts: of the whole page, and of the grid while one of its pictures has the focus.
+// The user can switch off single-character shortcuts in the help dialog, because speech input may trigger them.
 
-import { byId, closeBeside } from "./dom.js";
+import { byId, closeOnOutsideClick } from "./dom.js";
 
-const KEPT = "sightline.keys";
-const ARROWS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+const STORAGE_KEY = "sightline.keys";
+const MOVE_KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
-export function singleKeys() {
+/** Each action returns whether it handled the key. */
+export function watchKeyboard(actions) {
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+    const isInGrid = event.target.closest?.(".tile");
+    if ((isInGrid && handleGridKey(event, actions)) || handlePageKey(event, actions)) event.preventDefault();
+  });
+  watchDialogs();
+}
+
+function handlePageKey(event, actions) {
+  const { key } = event;
+  const isControl = event.ctrlKey || event.metaKey;
+  const isTyping = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea");
+  if (key === "Escape") return actions.escape(event.target);
+  if (key === "ArrowDown" && event.target.id === "box") return actions.focusGrid();
+  if (isTyping) return false;
+  if (isControl && key.toLowerCase() === "z") return actions.undo();
+  if (isControl || event.altKey) return false;
+  if (key === "Delete") return actions.remove(null);
+  if (!hasSingleKeys()) return false;
+  if (key === "/") return actions.focusSearch();
+  if (key === "?") return actions.showHelp();
+  return false;
+}
+
+function handleGridKey(event, actions) {
+  const { key } = event;
+  const { id } = event.target.dataset;
+  const isControl = event.ctrlKey || event.metaKey;
+  if (MOVE_KEYS.includes(key) && !isControl && !event.altKey) return actions.move(key, event.shiftKey);
+  if (isControl && key.toLowerCase() === "a") return actions.selectAll();
+  if (isControl || event.altKey) return false;
+  if (key === " ") return actions.select(id, event.shiftKey);
+  if (key === "Delete") return actions.remove(id);
+  if (hasSingleKeys() && key.toLowerCase() === "l") return actions.searchLike(id);
+  return false;
+}
+
+function hasSingleKeys() {
   try {
-    return localStorage.getItem(KEPT) !== "off";
+    return localStorage.getItem(STORAGE_KEY) !== "off";
   } catch {
     return true;
   }
 }
 
-export function watchKeys(acts) {
-  document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
-    const done = event.target.closest?.(".tile") ? inGrid(event, acts) || anywhere(event, acts) : anywhere(event, acts);
-    if (done) event.preventDefault();
-  });
-  watchHelp();
-}
-
-function anywhere(event, acts) {
-  const { key } = event;
-  const control = event.ctrlKey || event.metaKey;
-  const writing = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea");
-  if (key === "Escape") return acts.escape(event.target);
-  if (key === "ArrowDown" && event.target.id === "box") return acts.enterGrid();
-  if (writing) return false;
-  if (control && key.toLowerCase() === "z") return acts.undo();
-  if (control || event.altKey) return false;
-  if (key === "Delete") return acts.remove(null);
-  if (!singleKeys()) return false;
-  if (key === "/") return acts.search();
-  if (key === "?") return acts.help();
-  return false;
-}
-
-function inGrid(event, acts) {
-  const { key } = event;
-  const { id } = event.target.dataset;
-  const control = event.ctrlKey || event.metaKey;
-  if (ARROWS.includes(key) && !control && !event.altKey) return acts.move(key, event.shiftKey);
-  if (control && key.toLowerCase() === "a") return acts.chooseAll();
-  if (control || event.altKey) return false;
-  if (key === " ") return acts.choose(id, event.shiftKey);
-  if (key === "Delete") return acts.remove(id);
-  if (singleKeys() && key.toLowerCase() === "l") return acts.like(id);
-  return false;
-}
-
-function watchHelp() {
-  const dialog = byId("help");
-  const box = byId("single-keys");
-  box.checked = singleKeys();
-  box.addEventListener("change", () => {
+function watchDialogs() {
+  const help = byId("help");
+  const checkbox = byId("single-keys");
+  checkbox.checked = hasSingleKeys();
+  checkbox.addEventListener("change", () => {
     try {
-      localStorage.setItem(KEPT, box.checked ? "on" : "off");
+      localStorage.setItem(STORAGE_KEY, checkbox.checked ? "on" : "off");
     } catch {
-      // a browser that keeps nothing forgets it with the page
+      // a browser without storage cannot remember the choice
     }
   });
-  for (const opener of ["help-button", "scores"]) byId(opener).addEventListener("click", () => dialog.showModal());
-  byId("add").addEventListener("click", () => byId("adding").showModal());
-  for (const one of [dialog, byId("adding")]) {
-    closeBeside(one);
-    one.addEventListener("click", (event) => event.target.closest("[data-close]") && one.close());
+  for (const id of ["help-button", "score-help"]) byId(id).addEventListener("click", () => help.showModal());
+  byId("add").addEventListener("click", () => byId("add-dialog").showModal());
+  for (const dialog of [help, byId("add-dialog")]) {
+    closeOnOutsideClick(dialog);
+    dialog.addEventListener("click", (event) => event.target.closest("[data-close]") && dialog.close());
   }
 }

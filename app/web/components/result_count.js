@@ -1,24 +1,24 @@
-// What the line above the results says of them: how many there are, of how many, how long the search took.
-// Below the last of them stands why there are no more, where the server gives only so many.
+// The line above the results: how many there are, of how many, and how long the search took.
+// Below the last result, a note if the server's limit cut the list.
 
+import { translate, translateCount } from "../i18n/i18n.js";
 import { byId } from "./dom.js";
-import { counted, words } from "../i18n/i18n.js";
 
-export function showTally(listing, state) {
-  const n = listing.hits.length;
+export function showResultCount(results, state) {
+  const n = results.hits.length;
   byId("select").disabled = !n;
-  byId("count").textContent = n ? summed(listing, state) : "";
-  byId("scores").hidden = !(listing.asked && n);
-  const cut = listing.last?.cut && n > 0;
-  byId("cut").hidden = !cut;
-  if (cut) byId("cut").textContent = words("cut", { n });
+  byId("count").textContent = n ? describeCount(results, state) : "";
+  byId("score-help").hidden = !(results.isSearch && n);
+  const isCut = results.lastPage?.isCut && n > 0;
+  byId("result-limit").hidden = !isCut;
+  if (isCut) byId("result-limit").textContent = translate("result_limit", { n });
 }
 
-function summed(listing, state) {
-  const { answer } = listing.last ?? {};
-  const n = listing.hits.length;
-  if (!answer && state.only.length) return counted(listing.done ? "filtered_all" : "filtered", n);
-  if (!answer) return listing.done ? counted("newest_all", n) : words("newest", { n });
+function describeCount(results, state) {
+  const { answer } = results.lastPage ?? {};
+  const n = results.hits.length;
+  if (!answer && state.conditions.length) return translateCount(results.isDone ? "filtered_all" : "filtered", n);
+  if (!answer) return results.isDone ? translateCount("newest_all", n) : translate("newest", { n });
   const ms = Math.max(1, Math.round(answer.took_ms.total));
-  return words(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
+  return translate(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
 }

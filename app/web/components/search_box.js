@@ -1,101 +1,109 @@
-// The search box: tells of words once typing pauses, never in the middle of a composition (Chinese input).
-// The chip before the words shows the pictures that the search goes by; with words too, a slider weighs them.
+// The search box: reports the words once typing pauses, but never during the composition of a Chinese word.
+// The chip before the words shows the pictures of the search; a slider weighs them if there are words too.
 
-import { pictureOf } from "../state/url_state.js";
+import { thumbnailUrl } from "../api/client.js";
+import { formatList, translate } from "../i18n/i18n.js";
+import { currentCollection } from "../state/collection_context.js";
+import { isMixed, parseQuery } from "../state/query.js";
+import { parsePictureUrl } from "../state/url_state.js";
 import { byId, make } from "./dom.js";
-import { here } from "../state/collection_context.js";
-import { isMixed, taken } from "../state/query.js";
-import { thumbnail } from "../api/client.js";
-import { listed, words as say } from "../i18n/i18n.js";
 
-const PAUSE = 60;
-const SHOWN = 3; // pictures in the chip
+const PAUSE_MS = 60;
+const MAX_CHIP_PICTURES = 3;
 
-export function watchBox({ typed, settled, pictured, unpictured, weighed }) {
+/** `onSettle()`: the user has finished a change. Returns a function that forgets words not yet reported. */
+export function watchSearchBox({ onType, onSettle, onPicture, onRemovePictures, onWeigh }) {
   const box = byId("box");
   let timer = 0;
-  let composing = false;
-  const now = () => {
-    clearTimeout(timer);
-    const picture = pictureOf(box.value);
+  let isComposing = false;
+  const cancel = () => clearTimeout(timer);
+  const report = () => {
+    cancel();
+    const picture = parsePictureUrl(box.value);
     if (picture) {
       box.value = "";
-      pictured(picture);
-    } else typed(box.value);
+      onPicture(picture);
+    } else onType(box.value);
   };
-  const soon = () => {
-    clearTimeout(timer);
-    if (!composing) timer = setTimeout(now, PAUSE);
+  const reportSoon = () => {
+    cancel();
+    if (!isComposing) timer = setTimeout(report, PAUSE_MS);
   };
-  box.addEventListener("compositionstart", () => (composing = true));
+  box.addEventListener("compositionstart", () => (isComposing = true));
   box.addEventListener("compositionend", () => {
-    composing = false;
-    soon();
+    isComposing = false;
+    reportSoon();
   });
-  box.addEventListener("input", (event) => event.isComposing || soon());
-  box.addEventListener("change", settled);
+  box.addEventListener("input", (event) => event.isComposing || reportSoon());
+  box.addEventListener("change", onSettle);
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
-    now();
-    settled();
+    report();
+    onSettle();
   });
   byId("chip").querySelector("button").addEventListener("click", () => {
-    unpictured();
+    onRemovePictures();
     box.focus();
   });
   const slider = byId("weight");
   slider.addEventListener("input", () => {
     showWeight(Number(slider.value));
-    clearTimeout(timer);
-    timer = setTimeout(() => weighed(Number(slider.value)), PAUSE);
+    cancel();
+    timer = setTimeout(() => onWeigh(Number(slider.value)), PAUSE_MS);
   });
-  slider.addEventListener("change", settled);
-  return { cancel: () => clearTimeout(timer) };
+  slider.addEventListener("change", onSettle);
+  return cancel;
 }
 
-let words = null; // as last written into the box; what is being typed stays untouched
-let pictures = "";
+let shownWords = null; // as last written into the box; the page does not change what the user is typing
+let shownPictures = "";
 
-export function showQuery(query, raw) {
+export function showQuery(query, typed) {
   const box = byId("box");
-  if (query.q !== words && box.value.trim() !== query.q) box.value = raw;
-  words = query.q;
-  showMix(query);
-  const all = [...(query.file ? [query.file] : []), ...query.like];
-  const said = all.map((one) => (one instanceof File ? `${one.name} ${one.size} ${one.lastModified}` : one));
-  const key = [here(), ...said].join(" ");
-  if (key === pictures) return;
-  pictures = key;
-  const chip = byId("chip");
-  const place = byId("chip-pictures");
-  for (const image of place.querySelectorAll("img")) {
+  if (query.q !== shownWords && box.value.trim() !== query.q) box.value = typed;
+  shownWords = query.q;
+  showWeightControl(query);
+  showAvoided(query);
+  showChip([...(query.file ? [query.file] : []), ...query.like]);
+}
+
+/** `pictures`: a dropped File, or ids. */
+function showChip(pictures) {
+  const names = pictures.map((one) => (one instanceof File ? `${one.name} ${one.size} ${one.lastModified}` : one));
+  const key = [currentCollection(), ...names].join(" ");
+  if (key === shownPictures) return;
+  shownPictures = key;
+  const list = byId("chip-pictures");
+  for (const image of list.querySelectorAll("img")) {
     if (image.src.startsWith("blob:")) URL.revokeObjectURL(image.src);
   }
-  place.replaceChildren(...all.slice(0, SHOWN).map(small));
-  if (all.length > SHOWN) place.append(make("span", {}, `+${all.length - SHOWN}`));
-  chip.hidden = !all.length;
+  list.replaceChildren(...pictures.slice(0, MAX_CHIP_PICTURES).map(makeChipImage));
+  if (pictures.length > MAX_CHIP_PICTURES) list.append(make("span", {}, `+${pictures.length - MAX_CHIP_PICTURES}`));
+  byId("chip").hidden = !pictures.length;
 }
 
-function small(one) {
-  const src = one instanceof File ? URL.createObjectURL(one) : thumbnail(one);
-  return make("img", { alt: say("searched_picture"), width: 32, height: 32, src });
+function makeChipImage(picture) {
+  const src = picture instanceof File ? URL.createObjectURL(picture) : thumbnailUrl(picture);
+  return make("img", { alt: translate("searched_picture"), width: 32, height: 32, src });
 }
 
-function showMix(query) {
-  byId("mix").hidden = !isMixed(query);
+function showWeightControl(query) {
+  byId("weight-control").hidden = !isMixed(query);
   const slider = byId("weight");
   if (document.activeElement !== slider) slider.value = query.weight;
   showWeight(Number(slider.value));
-  const { words: plain, without } = taken(query.q);
-  byId("minus").hidden = !without.length;
-  if (without.length) {
-    const list = listed(without.map((word) => `“${word}”`));
-    byId("minus").textContent = plain ? say("without", { words: plain, list }) : say("only_without", { list });
-  }
 }
 
 function showWeight(value) {
-  const shares = { picture: Math.round(value * 100), words: Math.round((1 - value) * 100) };
-  byId("weight").ariaValueText = say("weight_now", shares);
-  byId("weight-now").textContent = `${shares.words} : ${shares.picture}`;
+  const percent = { picture: Math.round(value * 100), words: Math.round((1 - value) * 100) };
+  byId("weight").ariaValueText = translate("weight_now", percent);
+  byId("weight-now").textContent = `${percent.words} : ${percent.picture}`;
+}
+
+function showAvoided(query) {
+  const { words, without } = parseQuery(query.q);
+  byId("avoided").hidden = !without.length;
+  if (!without.length) return;
+  const list = formatList(without.map((text) => `“${text}”`));
+  byId("avoided").textContent = words ? translate("avoiding", { words, list }) : translate("only_avoiding", { list });
 }

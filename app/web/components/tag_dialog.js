@@ -1,45 +1,32 @@
-// Adds one tag to many pictures, asked for in a small dialog.
-// Each picture is read anew before it is changed, so that what others have said meanwhile stays.
+// The dialog that adds one tag to the selected pictures.
+// The page reads each picture again before it changes it, so that it keeps tags that others have added meanwhile.
 
+import { getImage, runConcurrently, updateImage } from "../api/client.js";
+import { describeError, translate, translateCount } from "../i18n/i18n.js";
+import { currentCollection } from "../state/collection_context.js";
 import { byId } from "./dom.js";
-import { here } from "../state/collection_context.js";
-import { changeImage, getImage } from "../api/client.js";
 import { toast } from "./toast.js";
-import { counted, words } from "../i18n/i18n.js";
 
-const AT_ONCE = 6;
-
-export function beginTagging(hits, changed) {
-  const dialog = byId("tagging");
+/** `onChange(image)` after each picture. */
+export function openTagDialog(hits, onChange) {
+  const dialog = byId("tag-dialog");
   const field = byId("tag");
-  const form = dialog.querySelector("form");
   field.value = "";
-  form.onsubmit = () => {
+  dialog.querySelector("form").onsubmit = () => {
     const tag = field.value.trim();
-    if (tag) addTag(hits, tag, changed);
+    if (tag) addTag(hits, tag, onChange);
   };
   dialog.querySelector("[data-close]").onclick = () => dialog.close();
   dialog.showModal();
 }
 
-async function addTag(hits, tag, changed) {
-  const waiting = hits.map(({ id }) => id);
-  const place = here();
-  let done = 0;
-  let problem = null;
-  const one = async () => {
-    for (let id = waiting.pop(); id; id = waiting.pop()) {
-      try {
-        const image = await getImage(id, place);
-        const known = image.tags.includes(tag);
-        changed(known ? image : await changeImage(id, { tags: [...image.tags, tag] }, place));
-        done++;
-      } catch (error) {
-        problem = error;
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, one));
-  const why = problem ? ` ${words("not_all", { detail: problem.detail || words("away_short") })}` : "";
-  toast(counted("tagged", done, { tag }) + why);
+async function addTag(hits, tag, onChange) {
+  const collection = currentCollection();
+  const { failed, problem } = await runConcurrently(hits, async ({ id }) => {
+    const image = await getImage(id, collection);
+    const hasTag = image.tags.includes(tag);
+    onChange(hasTag ? image : await updateImage(id, { tags: [...image.tags, tag] }, collection));
+  });
+  const text = translateCount("tagged", hits.length - failed.length, { tag });
+  toast(problem ? `${text} ${translate("some_failed", { detail: describeError(problem) })}` : text);
 }

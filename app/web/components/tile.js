@@ -1,52 +1,55 @@
-// One picture in the grid and one text in the list: the picture's place, its words, its score, its box to choose it.
-// A score is shown as a number and as a line, whose length is its share of the best one's.
+// A picture in the grid, with its caption, its score and its check mark, and a text in a list of texts.
+// A score appears as a number and as a line, whose length is the score as a share of the best score.
 
-import { hrefOf } from "../state/url_state.js";
-import { make } from "./dom.js";
-import { ratioOf } from "./grid_layout.js";
-import { thumbnail } from "../api/client.js";
-import { words } from "../i18n/i18n.js";
+import { thumbnailUrl } from "../api/client.js";
+import { translate } from "../i18n/i18n.js";
+import { makeHref } from "../state/url_state.js";
+import { make, makeButton } from "./dom.js";
+import { clampRatio } from "./grid_layout.js";
 
-export function cell(hit, { state, best, chosen }) {
+export function makeTile(hit, { state, best, isSelected }) {
   const { image } = hit;
-  const name = nameOf(image);
+  const name = getName(image);
   const picture = make("img", { alt: name, loading: "lazy", decoding: "async" });
   const frame = make("span", { className: "frame" }, picture);
   const caption = make("span", { className: "caption", dir: "auto" }, image.caption || image.source || "");
-  const line = make("span", { className: "line" }, caption, hit.score === undefined ? null : score(hit.score));
-  const link = make("a", { className: "tile", href: hrefOf({ ...state, show: hit.id }) }, frame, line);
+  const line = make("span", { className: "line" }, caption, hit.score === undefined ? null : makeScore(hit.score));
+  const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, line);
   link.dataset.id = hit.id;
-  const pick = make("button", { type: "button", className: "pick", tabIndex: -1, ariaPressed: String(chosen) }, "✓");
-  pick.ariaLabel = words("choose", { name });
+  const pick = makeButton("pick", "✓", { tabIndex: -1, ariaPressed: String(isSelected) });
+  pick.ariaLabel = translate("select_one", { name });
   const item = make("li", { className: "cell" }, link, pick);
-  item.classList.toggle("chosen", chosen);
-  item.style.setProperty("--ratio", ratioOf(image).toFixed(4));
-  measured(item, hit.score, best);
+  item.classList.toggle("selected", isSelected);
+  item.style.setProperty("--ratio", clampRatio(image).toFixed(4));
+  showShare(item, hit.score, best);
   picture.addEventListener("error", () => frame.classList.add("broken"), { once: true });
   if (image.status === "failed") frame.classList.add("broken");
-  else picture.src = thumbnail(hit.id);
+  else picture.src = thumbnailUrl(hit.id);
   return item;
 }
 
-/** What a picture is called: its caption, else the name of its file. */
-export function nameOf({ caption, source }) {
-  return caption || source || words("no_caption");
+export function getName({ caption, source }) {
+  return caption || source || translate("no_caption");
 }
 
-export function textLines(hits, best = hits[0]?.score) {
+export function makeTextLines(hits, best = hits[0]?.score) {
   return hits.map((hit) => {
-    const href = hrefOf({ q: hit.text.text });
-    const link = make("a", { href }, make("span", { className: "words", dir: "auto" }, hit.text.text));
-    return measured(make("li", {}, link, score(hit.score)), hit.score, best);
+    const line = make("li", {}, makeTextLink(hit.text.text), makeScore(hit.score));
+    showShare(line, hit.score, best);
+    return line;
   });
 }
 
-function score(value) {
-  return make("span", { className: "score", title: words("score_title") }, value.toFixed(3));
+/** A text, as a link that searches for pictures with it. */
+export function makeTextLink(text) {
+  return make("a", { href: makeHref({ q: text }) }, make("span", { className: "text", dir: "auto" }, text));
 }
 
-function measured(element, value, best) {
-  if (value === undefined) return element;
-  element.style.setProperty("--share", Math.min(Math.max(0, value / Math.max(best, 1e-4)), 1).toFixed(3));
-  return element;
+function makeScore(value) {
+  return make("span", { className: "score", title: translate("score_title") }, value.toFixed(3));
+}
+
+function showShare(element, score, best) {
+  if (score === undefined) return;
+  element.style.setProperty("--share", Math.min(Math.max(0, score / Math.max(best, 1e-4)), 1).toFixed(3));
 }

@@ -1,73 +1,71 @@
-// One short message at the foot of the page, with at most one thing to do about it.
-// It stays while the pointer or the focus is on it. While a picture is large it stands in that dialog: what lies outside
-// of an open dialog can neither be seen well nor be pressed.
+// One short message at the foot of the page, with at most one button. It stays while the pointer or the focus is on it.
+// While a picture is open the message moves into that dialog, because an open dialog covers and disables the rest.
 
-import { byId, make } from "./dom.js";
-import { words } from "../i18n/i18n.js";
+import { translate } from "../i18n/i18n.js";
+import { byId, make, makeButton } from "./dom.js";
 
-const SECONDS = 8;
+const DURATION_MS = 8000;
 let timer = 0;
-let ending = null; // what happens when the time is over
-let left = 0;
-let since = 0;
+let onTimeout = null;
+let remaining = 0; // ms, while the timer is stopped
+let startedAt = 0;
 
-export function toast(text, { action = null, done = null, undo = null } = {}) {
-  finish();
-  ending = done;
-  left = SECONDS * 1000;
-  const place = byId("toast");
-  const button = action && make("button", { type: "button", className: "link" }, words(action));
+/** Show a message. `onAction` runs if the user presses its button, otherwise `onEnd` when the message ends. */
+export function toast(text, { action = null, onAction = null, onEnd = null } = {}) {
+  endToast();
+  onTimeout = onEnd;
+  remaining = DURATION_MS;
+  const button = action && makeButton("link", translate(action));
   button?.addEventListener("click", () => {
-    ending = null;
-    finish();
-    undo();
+    onTimeout = null;
+    endToast();
+    onAction();
   });
-  place.replaceChildren(make("span", {}, text), ...(button ? [button] : []));
-  hostToast();
-  place.hidden = false;
-  run();
+  byId("toast").replaceChildren(make("span", {}, text), ...(button ? [button] : []));
+  placeToast();
+  byId("toast").hidden = false;
+  startTimer();
 }
 
-/** End the message now, as if its time were over. */
-export function finish() {
+export function endToast() {
   clearTimeout(timer);
   timer = 0;
   byId("toast").hidden = true;
-  const now = ending;
-  ending = null;
-  now?.();
+  const callback = onTimeout;
+  onTimeout = null;
+  callback?.();
 }
 
-export function takeBack() {
+export function pressToastButton() {
   byId("toast").querySelector("button")?.click();
 }
 
-/** Put the message where it can be reached. */
-export function hostToast() {
-  const place = byId("toast");
-  const view = byId("view");
-  if (view.open && place.parentElement !== view) view.append(place);
-  else if (!view.open && place.parentElement === view) byId("chosen").before(place);
+/** Move the message to where the user can reach it. */
+export function placeToast() {
+  const element = byId("toast");
+  const detail = byId("detail");
+  if (detail.open && element.parentElement !== detail) detail.append(element);
+  else if (!detail.open && element.parentElement === detail) byId("selection").before(element);
 }
 
 export function watchToast() {
-  const place = byId("toast");
-  byId("view").addEventListener("close", hostToast);
-  for (const held of ["pointerenter", "focusin"]) place.addEventListener(held, hold);
-  for (const free of ["pointerleave", "focusout"]) place.addEventListener(free, () => setTimeout(run));
+  const element = byId("toast");
+  byId("detail").addEventListener("close", placeToast);
+  for (const type of ["pointerenter", "focusin"]) element.addEventListener(type, stopTimer);
+  for (const type of ["pointerleave", "focusout"]) element.addEventListener(type, () => setTimeout(startTimer));
 }
 
-function hold() {
+function stopTimer() {
   if (!timer) return;
   clearTimeout(timer);
   timer = 0;
-  left -= Date.now() - since;
+  remaining -= Date.now() - startedAt;
 }
 
-function run() {
-  const place = byId("toast");
-  if (place.hidden || place.matches(":hover") || place.contains(document.activeElement)) return;
+function startTimer() {
+  const element = byId("toast");
+  if (element.hidden || element.matches(":hover") || element.contains(document.activeElement)) return;
   clearTimeout(timer);
-  since = Date.now();
-  timer = setTimeout(finish, Math.max(left, 1000));
+  startedAt = Date.now();
+  timer = setTimeout(endToast, Math.max(remaining, 1000));
 }

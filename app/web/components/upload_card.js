@@ -1,68 +1,69 @@
-// What one upload looks like: a bar for the whole, a line with a bar for each file, what failed and why.
-// Of a very long upload only the lines of what is under way or went wrong are kept.
+// The card of one upload: its progress, a line with a progress bar for each file, and the failures with their reasons.
+// A long upload keeps only the lines of files that are in progress or failed.
 
-import { byId, make } from "./dom.js";
-import { failureList } from "./failure_list.js";
-import { words } from "../i18n/i18n.js";
+import { translate } from "../i18n/i18n.js";
+import { byId, make, makeButton } from "./dom.js";
+import { makeFailureList } from "./failure_list.js";
 
-export const MOST_LINES = 200;
+export const MAX_LINES = 200;
 
-export function makeCard(title, { stop, again }) {
+export function makeCard(title, { onCancel, onSendAgain }) {
   const bar = make("progress", { max: 1, value: 0, ariaLabel: title });
-  const text = make("p", { role: "status" });
-  const lines = make("ul", { className: "files", hidden: true, tabIndex: 0, ariaLabel: words("files") });
-  const failures = failureList();
-  const button = make("button", { type: "button", className: "quiet" }, words("cancel"));
-  const resend = make("button", { type: "button", className: "button", hidden: true }, words("send_again"));
+  const status = make("p", { role: "status" });
+  const lines = make("ul", { className: "files", hidden: true, tabIndex: 0, ariaLabel: translate("files") });
+  const failures = makeFailureList();
+  const button = makeButton("quiet", translate("cancel")); // "Close" after the end
+  const sendAgain = makeButton("button", translate("send_again"), { hidden: true });
   const head = make("div", { className: "head" }, make("strong", { dir: "auto" }, title), button);
-  const element = make("section", { className: "upload" }, head, bar, text, resend, lines, failures);
-  const place = byId("uploads");
-  let ended = false;
+  const card = make("section", { className: "upload" }, head, bar, status, sendAgain, lines, failures);
+  const uploads = byId("uploads");
+  let isEnded = false;
   button.addEventListener("click", () => {
-    if (!ended) return stop();
-    element.remove();
-    place.hidden = !place.childElementCount;
+    if (!isEnded) return onCancel();
+    card.remove();
+    uploads.hidden = !uploads.childElementCount;
   });
-  resend.addEventListener("click", () => {
-    ended = false;
-    resend.hidden = true;
+  sendAgain.addEventListener("click", () => {
+    isEnded = false;
+    sendAgain.hidden = true;
     bar.hidden = false;
-    element.classList.remove("bad");
-    button.textContent = words("cancel");
-    again();
+    card.classList.remove("error");
+    button.textContent = translate("cancel");
+    onSendAgain();
   });
-  place.prepend(element);
-  place.hidden = false;
+  uploads.prepend(card);
+  uploads.hidden = false;
   return {
     failures,
-    line: (name) => addLine(lines, name),
-    drop: (line) => lines.childElementCount > MOST_LINES && line.element.remove(),
-    progress: (share) => (bar.value = share),
-    say: (said) => text.textContent !== said && (text.textContent = said),
-    stoppable: (can) => (button.hidden = !can),
-    end(said, { bad = false, unsent = false } = {}) {
-      ended = true;
-      text.textContent = said;
+    addLine: (name) => addLine(lines, name),
+    removeLine: (line) => lines.childElementCount > MAX_LINES && line.element.remove(),
+    setProgress: (share) => (bar.value = share),
+    setStatus: (text) => status.textContent !== text && (status.textContent = text),
+    hideCancel: () => (button.hidden = true),
+    end(text, { isError = false, hasUnsent = false } = {}) {
+      isEnded = true;
+      status.textContent = text;
       bar.hidden = true;
-      resend.hidden = !unsent;
+      sendAgain.hidden = !hasUnsent;
       button.hidden = false;
-      element.classList.toggle("bad", bad);
-      button.textContent = words("close");
+      card.classList.toggle("error", isError);
+      button.textContent = translate("close");
     },
   };
 }
 
 function addLine(lines, name) {
   const bar = make("progress", { max: 1, value: 0, ariaLabel: name });
-  const said = make("span", { className: "said" }, words("waiting"));
-  const element = make("li", {}, make("b", { dir: "auto", title: name }, name), said, bar);
+  const status = make("span", { className: "status" }, translate("waiting"));
+  const element = make("li", {}, make("b", { dir: "auto", title: name }, name), status, bar);
   lines.append(element);
   lines.hidden = false;
   return {
     element,
-    progress: (share) => (bar.value = share),
-    say(text, kind = "") {
-      said.textContent = text;
+    setProgress: (share) => (bar.value = share),
+    /** `kind`: "" while the file is on its way, then "muted" or "error". */
+    setStatus(text, kind = "") {
+      status.textContent = text;
       element.className = kind;
       bar.hidden = kind !== "";
     },

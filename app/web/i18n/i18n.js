@@ -1,79 +1,83 @@
-// The choice between the languages of the interface, and how numbers, dates and sizes are written in it.
-// The words themselves stand in english.js and chinese.js.
+// Translates the texts of the page, and writes numbers, dates, sizes and lists in the chosen language.
+// The texts themselves are in english.js and chinese.js.
 
 import { CHINESE } from "./chinese.js";
 import { ENGLISH } from "./english.js";
 
-const KEPT = "sightline.language";
+const STORAGE_KEY = "sightline.language";
 const LANGUAGES = { en: ENGLISH, zh: CHINESE };
-const TOUCH = matchMedia("(hover: none)"); // nothing can be dropped there
-const SHORT = matchMedia("(hover: none), (max-width: 480px)");
-let chosen = kept() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+const TOUCH = matchMedia("(hover: none)"); // such a device cannot drop files
+const NARROW = matchMedia("(hover: none), (max-width: 480px)");
+let language = readStoredLanguage() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 
-export function words(key, values = {}) {
-  const table = LANGUAGES[chosen];
-  const text = (TOUCH.matches && table[`${key}_touch`]) || table[key];
-  return text.replace(/\{(\w+)\}/g, (whole, name) => {
+export function translate(key, values = {}) {
+  const texts = LANGUAGES[language];
+  const text = (TOUCH.matches && texts[`${key}_touch`]) || texts[key];
+  return text.replace(/\{(\w+)\}/g, (placeholder, name) => {
     const value = values[name];
-    return typeof value === "number" ? value.toLocaleString(chosen) : String(value ?? whole);
+    return typeof value === "number" ? value.toLocaleString(language) : String(value ?? placeholder);
   });
 }
 
-/** Several things in a row, as the language joins them. */
-export function listed(all) {
-  return new Intl.ListFormat(chosen).format(all);
+/** Translate a text about `n` things, in the singular if `n` is 1. */
+export function translateCount(key, n, values = {}) {
+  return translate(n === 1 ? `${key}_one` : key, { n, ...values });
 }
 
-/** Words for a number of things: the singular where there is one. */
-export function counted(key, n, values = {}) {
-  return words(n === 1 ? `${key}_one` : key, { n, ...values });
+/** The reason that the server gave, or that it gave none. */
+export function describeError(problem) {
+  return problem.detail || translate("no_answer");
 }
 
-export function date(text) {
-  return new Date(text).toLocaleString(chosen, { dateStyle: "medium", timeStyle: "short" });
+export function formatList(items) {
+  return new Intl.ListFormat(language).format(items);
 }
 
-/** How long something will take, in the unit that says enough. */
-export function left(seconds) {
-  if (seconds < 100) return words("eta", { s: Math.round(seconds) });
-  if (seconds < 5400) return words("eta_minutes", { n: Math.round(seconds / 60) });
-  return words("eta_hours", { n: Math.round(seconds / 3600) });
+export function formatDate(text) {
+  return new Date(text).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }
 
-export function bytes(n) {
-  const step = n < 1e6 ? [n / 1e3, "kB"] : n < 1e9 ? [n / 1e6, "MB"] : [n / 1e9, "GB"];
-  return `${step[0].toLocaleString(chosen, { maximumFractionDigits: step[0] < 10 ? 1 : 0 })} ${step[1]}`;
+export function formatTimeLeft(seconds) {
+  if (seconds < 100) return translate("seconds_left", { n: Math.round(seconds) });
+  if (seconds < 5400) return translate("minutes_left", { n: Math.round(seconds / 60) });
+  return translate("hours_left", { n: Math.round(seconds / 3600) });
+}
+
+export function formatBytes(n) {
+  const [value, unit] = n < 1e6 ? [n / 1e3, "kB"] : n < 1e9 ? [n / 1e6, "MB"] : [n / 1e9, "GB"];
+  return `${value.toLocaleString(language, { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;
 }
 
 export function switchLanguage() {
-  chosen = chosen === "en" ? "zh" : "en";
+  language = language === "en" ? "zh" : "en";
   try {
-    localStorage.setItem(KEPT, chosen);
+    localStorage.setItem(STORAGE_KEY, language);
   } catch {
-    // a browser that keeps nothing still shows the other language now
+    // a browser without storage changes the language of this page only
   }
 }
 
-export function fillWords(root = document) {
-  document.documentElement.lang = chosen;
-  for (const element of root.querySelectorAll("[data-words]")) element.textContent = words(element.dataset.words);
+/** Write the translated texts into the elements that name them in `data-text`, `data-label` or `data-placeholder`. */
+export function translateElements(root = document) {
+  document.documentElement.lang = language;
+  for (const element of root.querySelectorAll("[data-text]")) element.textContent = translate(element.dataset.text);
   for (const element of root.querySelectorAll("[data-placeholder]")) {
     const key = element.dataset.placeholder;
     const short = `${key}_short`;
-    element.placeholder = words(SHORT.matches && short in LANGUAGES[chosen] ? short : key);
+    element.placeholder = translate(NARROW.matches && short in LANGUAGES[language] ? short : key);
   }
   for (const element of root.querySelectorAll("[data-label]")) {
-    element.ariaLabel = words(element.dataset.label);
+    element.ariaLabel = translate(element.dataset.label);
     if (element.localName === "button") element.title = element.ariaLabel;
   }
 }
 
-SHORT.addEventListener("change", () => fillWords(document.getElementById("search")));
+NARROW.addEventListener("change", () => translateElements(document.getElementById("search")));
 
-function kept() {
+function readStoredLanguage() {
   try {
-    const value = localStorage.getItem(KEPT);
-    return value in LANGUAGES ? value : null;
+    const stored = localStorage.getItem(STORAGE_KEY);
+    return stored in LANGUAGES ? stored : null;
   } catch {
     return null;
   }

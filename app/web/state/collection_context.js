@@ -1,30 +1,30 @@
-// The collection that is shown, which every call of the page carries. `default` needs no word in an address.
-// A key may be good for some collections only: `home` is where an address leads that names none.
+// The collection that the page shows. Every request names it; an address without a name means the home collection,
+// which is `default` unless the key of this browser is limited to other collections.
 
 export const DEFAULT = "default";
-export const NAME = /^[a-z0-9_-]{1,64}$/;
+export const COLLECTION_NAME = /^[a-z0-9_-]{1,64}$/;
 let home = DEFAULT;
-let now = DEFAULT;
+let current = DEFAULT;
 
-export function here() {
-  return now;
+export function currentCollection() {
+  return current;
 }
 
-export function goTo(name) {
-  now = name;
+export function setCurrentCollection(name) {
+  current = name;
 }
 
-export function homeOf() {
+export function homeCollection() {
   return home;
 }
 
-/** `bound`: the collections that the key of this browser is good for, null for all. */
-export function settle(bound) {
-  home = !bound?.length || bound.includes(DEFAULT) ? DEFAULT : bound[0];
+/** `allowed`: the names of the collections that the key may use, or null for all. */
+export function setHomeCollection(allowed) {
+  home = !allowed?.length || allowed.includes(DEFAULT) ? DEFAULT : allowed[0];
 }
 
-/** The path of a call with its collection as a parameter. */
-export function within(path, collection = now) {
+/** Add the collection to the path of a request. */
+export function withCollection(path, collection = current) {
   if (collection === DEFAULT) return path;
   return `${path}${path.includes("?") ? "&" : "?"}collection=${collection}`;
 }

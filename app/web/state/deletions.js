@@ -1,71 +1,57 @@
-// Deleting with a way back: pictures leave the page at once, the server is told when the time to undo is over,
-// or when the page is left. So what was undone was never deleted, and what the server said is gone is gone.
-// What is deleted meanwhile joins the wait, so that a second press never makes the first final.
+// Deletes pictures with a way back. They leave the page at once; the server deletes them when the time to undo is over
+// or the user leaves the page. A second deletion joins those that wait, so all of them can still be undone.
 
-import { here } from "./collection_context.js";
-import { deleteImage } from "../api/client.js";
+import { deleteImage, runConcurrently } from "../api/client.js";
 import { toast } from "../components/toast.js";
-import { counted, words } from "../i18n/i18n.js";
+import { describeError, translateCount } from "../i18n/i18n.js";
+import { currentCollection } from "./collection_context.js";
 
-const AT_ONCE = 6;
-const SURE = 100; // requests that a browser still sends for a page that is left
-const gone = new Set(); // `keyOf` each
+const MAX_KEEPALIVE = 100; // requests that a browser still sends while the user leaves the page
+const deleted = new Set(); // keys of `makeKey`, whether the server knows yet or not
 let pending = []; // [id, collection] each
-let listen = () => {};
-let back = () => {};
+let onChange = () => {};
+let onUndo = () => {};
 
-export function watchRemoval({ changed, returned }) {
-  listen = changed;
-  back = returned;
+/** `onChange()` after pictures left or came back, `onUndo(ids)` after the user took a deletion back. */
+export function watchDeletions(listeners) {
+  ({ onChange, onUndo } = listeners);
   window.addEventListener("pagehide", () => pending.splice(0).forEach((one) => deleteImage(...one).catch(() => {})));
-  window.addEventListener("beforeunload", (event) => pending.length > SURE && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => pending.length > MAX_KEEPALIVE && event.preventDefault());
 }
 
-export function isGone(id) {
-  return gone.has(keyOf([id, here()]));
+export function isDeleted(id) {
+  return deleted.has(makeKey([id, currentCollection()]));
 }
 
-export function remove(ids) {
+export function deleteWithUndo(ids) {
   if (!ids.length) return;
-  const now = ids.map((id) => [id, here()]);
-  const all = pending.length + now.length > SURE ? now : [...pending.splice(0), ...now];
-  const text = counted("deleted", all.length);
-  toast(text, { action: "undo", undo: () => bringBack(all), done: commit }); // ends the one before first
+  const added = ids.map((id) => [id, currentCollection()]);
+  const all = pending.length + added.length > MAX_KEEPALIVE ? added : [...pending.splice(0), ...added];
+  const text = translateCount("deleted", all.length);
+  toast(text, { action: "undo", onAction: () => undo(all), onEnd: commit }); // first commits what is still pending
   pending = [...all];
-  now.forEach((one) => gone.add(keyOf(one)));
-  listen();
+  added.forEach((one) => deleted.add(makeKey(one)));
+  onChange();
 }
 
-function keyOf([id, collection]) {
+function makeKey([id, collection]) {
   return `${collection}/${id}`;
 }
 
-function bringBack(all) {
+function undo(all) {
   pending = [];
-  bringBackOnly(all);
-  back(all.map(([id]) => id));
+  restore(all);
+  onUndo(all.map(([id]) => id));
 }
 
 async function commit() {
-  const waiting = pending;
-  pending = [];
-  const failed = [];
-  let why = null;
-  const one = async () => {
-    for (let next = waiting.pop(); next; next = waiting.pop()) {
-      await deleteImage(...next).catch((problem) => {
-        failed.push(next);
-        why = problem;
-      });
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, one));
+  const { failed, problem } = await runConcurrently(pending.splice(0), (one) => deleteImage(...one));
   if (!failed.length) return;
-  bringBackOnly(failed);
-  toast(`${counted("not_deleted", failed.length)} ${why.detail || words("away_short")}`);
+  restore(failed);
+  toast(`${translateCount("not_deleted", failed.length)} ${describeError(problem)}`);
 }
 
-function bringBackOnly(all) {
-  all.forEach((one) => gone.delete(keyOf(one)));
-  listen();
+function restore(all) {
+  all.forEach((one) => deleted.delete(makeKey(one)));
+  onChange();
 }

@@ -1,39 +1,40 @@
-// What was typed, taken apart: words, and words to turn away from ("beach -people", "-\"red car\"").
-// The parts of a search with their weights, as POST /v1/search takes them.
+// Parses typed text into words and texts to avoid ("beach -people", "-\"red car\""), and builds the weighted parts
+// of a query for POST /v1/search.
 
-const AWAY = 0.7; // of the words' own weight; with 1 little of the words is left, below 0.5 little is turned away
-const MOST_AWAY = 8;
+const AVOID_WEIGHT = 0.7; // relative to the words: at 1 the words count little, below 0.5 the avoided text does
+const MAX_AVOIDED = 8;
 const MINUS = /(^|\s)[-－−](?:"([^"]*)"?|([^\s"－−-]\S*))/gu;
-const LONE_MINUS = /(^|\s)[-－−]+(?=\s|$)/gu; // still being typed
+const LONE_MINUS = /(^|\s)[-－−]+(?=\s|$)/gu; // the user has not typed the word yet
 
-export function taken(q) {
+export function parseQuery(q) {
   const without = [];
   const words = q.replace(MINUS, (whole, before, phrase, word) => {
     const text = (phrase ?? word).trim();
-    if (text && !without.includes(text) && without.length < MOST_AWAY) without.push(text);
+    if (text && !without.includes(text) && without.length < MAX_AVOIDED) without.push(text);
     return before;
   });
   return { words: words.replace(LONE_MINUS, "$1").replace(/\s+/g, " ").trim(), without };
 }
 
+/** Whether the query has both words and pictures, so that the weight matters. */
 export function isMixed({ q, like, file }) {
   return Boolean(q && (like.length || file));
 }
 
-/** The parts; `image` is the dropped picture as base64 or null. A weight of 1 need not be said. */
-export function parts(query, image) {
-  const { words, without } = taken(query.q);
+/** `image`: the dropped picture in base64, or null. */
+export function buildParts(query, image) {
+  const { words, without } = parseQuery(query.q);
   const pictures = query.like.length + (image ? 1 : 0);
-  const forWords = isMixed(query) ? 1 - query.weight : 1;
-  const forPictures = (isMixed(query) ? query.weight : 1) / Math.max(pictures, 1);
+  const wordWeight = isMixed(query) ? 1 - query.weight : 1;
+  const pictureWeight = (isMixed(query) ? query.weight : 1) / Math.max(pictures, 1);
   return [
-    ...(words ? [weighed({ text: words }, forWords)] : []),
-    ...without.map((text) => weighed({ text }, -AWAY * forWords)),
-    ...query.like.map((image_id) => weighed({ image_id }, forPictures)),
-    ...(image ? [weighed({ image }, forPictures)] : []),
+    ...(words ? [buildPart({ text: words }, wordWeight)] : []),
+    ...without.map((text) => buildPart({ text }, -AVOID_WEIGHT * wordWeight)),
+    ...query.like.map((image_id) => buildPart({ image_id }, pictureWeight)),
+    ...(image ? [buildPart({ image }, pictureWeight)] : []),
   ];
 }
 
-function weighed(part, weight) {
-  return weight === 1 ? part : { ...part, weight: Math.round(weight * 1000) / 1000 };
+function buildPart(part, weight) {
+  return weight === 1 ? part : { ...part, weight: Math.round(weight * 1000) / 1000 }; // the server's default is 1
 }

@@ -1,53 +1,54 @@
-// The running list: a feed, what it has given so far, and which of it is still there.
-// The last few are kept, so that Back finds its results, and its place among them, without asking again.
+// The results of one search: what its pager has loaded so far, without deleted pictures.
+// A small cache keeps the latest lists, so that Back shows the earlier results at once and at the same place.
 
-import { isGone } from "./deletions.js";
+import { isDeleted } from "./deletions.js";
 
-const KEPT = 8;
-const kept = new Map(); // key -> Listing, the latest last
+const CACHED = 8;
+const cache = new Map(); // key -> ResultList, the latest last
 
-export class Listing {
-  #all = [];
+export class ResultList {
+  #items = [];
+  lastPage = null;
+  isDone = false;
 
-  constructor(key, feed, asked) {
-    Object.assign(this, { key, feed, asked, last: null, done: false });
+  /** `loadPage` comes from pager.js, or is null for a list that stays empty. */
+  constructor(key, loadPage = null, isSearch = false) {
+    Object.assign(this, { key, loadPage, isSearch });
   }
 
-  /** What is still there. */
   get hits() {
-    return this.#all.filter((hit) => !isGone(hit.id));
+    return this.#items.filter((hit) => !isDeleted(hit.id));
   }
 
-  get begun() {
-    return this.last !== null;
+  get isStarted() {
+    return this.lastPage !== null;
   }
 
-  async more(signal, wanted) {
-    const page = await this.feed.next(signal, wanted - this.#all.length);
-    this.last = page;
-    this.done = page.done;
-    this.#all.push(...page.items);
+  async loadMore(signal, wanted) {
+    this.lastPage = await this.loadPage(signal, wanted - this.#items.length);
+    this.isDone = this.lastPage.isLast;
+    this.#items.push(...this.lastPage.items);
   }
 
-  change(image) {
-    for (const hit of this.#all) if (hit.id === image.id && hit.image?.collection === image.collection) hit.image = image;
+  replaceImage(image) {
+    for (const hit of this.#items) if (hit.id === image.id && hit.image?.collection === image.collection) hit.image = image;
   }
 }
 
-export function keep(listing) {
-  kept.delete(listing.key);
-  kept.set(listing.key, listing);
-  if (kept.size > KEPT) kept.delete(kept.keys().next().value);
+export function cacheResults(results) {
+  cache.delete(results.key);
+  cache.set(results.key, results);
+  if (cache.size > CACHED) cache.delete(cache.keys().next().value);
 }
 
-export function keptOf(key) {
-  return kept.get(key) ?? null;
+export function findCached(key) {
+  return cache.get(key) ?? null;
 }
 
-export function forgetAll() {
-  kept.clear();
+export function clearCache() {
+  cache.clear();
 }
 
-export function changeEverywhere(image) {
-  kept.forEach((listing) => listing.change(image));
+export function replaceImageInCache(image) {
+  cache.forEach((results) => results.replaceImage(image));
 }

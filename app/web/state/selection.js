@@ -1,86 +1,54 @@
-// Choosing many pictures: by their boxes, by shift-click, by keys. The bar at the foot says what can be done with them.
-// The choice is by id, so that it outlives a new search.
+// The pictures that the user has selected: by their check marks, with Shift and click, or by keys.
+// The selection goes by id, so it survives a new search.
 
-import { MOST_LIKE } from "./url_state.js";
-import { byId } from "../components/dom.js";
-import { fillWords, words } from "../i18n/i18n.js";
+const selected = new Map(); // id -> hit
+const listeners = [];
+let isModeOn = false; // a click selects; for devices without hover or Shift
+let anchor = null; // the id where a range starts
 
-const chosen = new Map(); // id -> hit
-let choosing = false; // whether a click chooses, where there is no hover or shift
-let anchor = null; // the id that a range begins at
-let listen = () => {};
-
-export function isChosen(id) {
-  return chosen.has(id);
+export function isSelected(id) {
+  return selected.has(id);
 }
 
-export function chosenHits() {
-  return [...chosen.values()];
+export function selectedHits() {
+  return [...selected.values()];
 }
 
-export function isChoosing() {
-  return choosing || chosen.size > 0;
+export function isSelecting() {
+  return isModeOn || selected.size > 0;
 }
 
-export function watchChoice({ changed, act }) {
-  listen = changed;
-  const bar = byId("chosen");
-  byId("select").addEventListener("click", () => {
-    if (isChoosing()) unchoose();
-    else setChoosing(true);
-  });
-  bar.addEventListener("click", (event) => {
-    const action = event.target.closest("[data-act]")?.dataset.act;
-    if (action === "none") unchoose();
-    else if (action) act(action);
-  });
+export function onSelectionChange(listener) {
+  listeners.push(listener);
 }
 
-/** Choose a picture or let it go; with `range` everything from the last one to it. */
-export function toggle(hits, n, range = false) {
-  const from = range ? hits.findIndex((hit) => hit.id === anchor) : -1;
+/** Select or deselect one picture; with `isRange` select everything from the last one to it. */
+export function toggleSelected(hits, n, isRange = false) {
   const hit = hits[n];
   if (!hit) return;
-  if (from >= 0) {
-    const between = hits.slice(Math.min(from, n), Math.max(from, n) + 1);
-    between.forEach((one) => chosen.set(one.id, one));
-    told(between.map(({ id }) => id));
-    return;
-  }
+  const from = isRange ? hits.findIndex(({ id }) => id === anchor) : -1;
+  if (from >= 0) return selectAll(hits.slice(Math.min(from, n), Math.max(from, n) + 1));
   anchor = hit.id;
-  if (!chosen.delete(hit.id)) chosen.set(hit.id, hit);
-  told([hit.id]);
+  if (!selected.delete(hit.id)) selected.set(hit.id, hit);
+  notifyListeners();
 }
 
-export function chooseAll(hits) {
-  hits.forEach((hit) => chosen.set(hit.id, hit));
-  told(hits.map(({ id }) => id));
+export function selectAll(hits) {
+  hits.forEach((hit) => selected.set(hit.id, hit));
+  notifyListeners();
 }
 
-export function unchoose(ids = [...chosen.keys()]) {
-  ids.forEach((id) => chosen.delete(id));
-  if (!chosen.size) setChoosing(false);
-  told(ids);
+export function deselect(ids = [...selected.keys()]) {
+  ids.forEach((id) => selected.delete(id));
+  if (!selected.size) isModeOn = false;
+  notifyListeners();
 }
 
-export function showChoice() {
-  const n = chosen.size;
-  byId("chosen").hidden = !n;
-  byId("chosen-count").textContent = words("chosen", { n });
-  byId("select").ariaPressed = String(isChoosing());
-  document.body.classList.toggle("choosing", isChoosing());
-  const like = byId("chosen").querySelector("[data-act=like]");
-  like.disabled = n > MOST_LIKE;
-  like.title = n > MOST_LIKE ? words("too_many_like", { n: MOST_LIKE }) : "";
-  fillWords(byId("chosen"));
+export function startSelecting() {
+  isModeOn = true;
+  notifyListeners();
 }
 
-function setChoosing(on) {
-  choosing = on;
-  showChoice();
-}
-
-function told(ids) {
-  showChoice();
-  listen(ids);
+function notifyListeners() {
+  listeners.forEach((listener) => listener());
 }

@@ -1,78 +1,78 @@
-// What the page shows, as its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`, so that Back
-// works and a search can be sent on. A dropped picture has no address; it is kept here under a number that the history entry remembers.
+// The state of the page and its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`.
+// A dropped picture has no address: this module keeps the file under a number, which the history entry stores.
 
-import { applying, filterOf, readFilter } from "./filter.js";
-import { DEFAULT, here, homeOf, NAME } from "./collection_context.js";
 import { ID } from "../api/client.js";
+import { COLLECTION_NAME, currentCollection, DEFAULT, homeCollection } from "./collection_context.js";
+import { buildFilter, readFilter, selectApplicable } from "./filter.js";
 
-export const EVEN = 0.5; // the pictures' share of a search that has words too
-export const MOST_LIKE = 16;
-const dropped = new Map();
-const anew = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // and wants no picture of before
+export const EQUAL_WEIGHT = 0.5; // the weight of the pictures in a search that also has words
+export const MAX_LIKE = 16;
+const droppedFiles = new Map(); // number -> File
+const isNewVisit = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // cannot miss an earlier picture
 
-export function remember(file) {
-  const number = performance.timeOrigin + dropped.size; // no other load of the page gives the same
-  dropped.set(number, file);
+export function rememberFile(file) {
+  const number = performance.timeOrigin + droppedFiles.size; // unique across reloads of the page
+  droppedFiles.set(number, file);
   return number;
 }
 
 export function readState() {
-  const asked = new URLSearchParams(location.search);
-  const kept = history.state ?? {};
-  const number = kept.picture ?? null;
-  const like = (asked.get("like") ?? "").split(",").filter((id) => ID.test(id));
-  const collection = asked.get("collection") ?? "";
+  const parameters = new URLSearchParams(location.search);
+  const entry = history.state ?? {};
+  const number = entry.picture ?? null;
+  const like = (parameters.get("like") ?? "").split(",").filter((id) => ID.test(id));
+  const collection = parameters.get("collection") ?? "";
   return {
-    collection: NAME.test(collection) ? collection : homeOf(),
-    q: asked.get("q") ?? "",
-    target: asked.get("target") === "texts" ? "texts" : "images",
-    like: [...new Set(like)].slice(0, MOST_LIKE),
-    weight: share(asked.get("weight")),
-    only: readFilter(asked),
-    show: asked.get("show") || null,
-    view: asked.get("view") === "jobs" ? "jobs" : "results",
-    picture: dropped.has(number) ? number : null,
-    lost: number !== null && !dropped.has(number) && !anew,
-    opened: kept.opened ?? false,
-    scroll: kept.scroll ?? 0,
-    count: kept.count ?? 0,
+    collection: COLLECTION_NAME.test(collection) ? collection : homeCollection(),
+    q: parameters.get("q") ?? "",
+    target: parameters.get("target") === "texts" ? "texts" : "images",
+    like: [...new Set(like)].slice(0, MAX_LIKE),
+    weight: parseWeight(parameters.get("weight")),
+    conditions: readFilter(parameters),
+    show: parameters.get("show") || null,
+    view: parameters.get("view") === "jobs" ? "jobs" : "results",
+    picture: droppedFiles.has(number) ? number : null,
+    isPictureLost: number !== null && !droppedFiles.has(number) && !isNewVisit,
+    isOpenedHere: entry.isOpenedHere ?? false, // a click on this page opened the detail, so Back closes it
+    scroll: entry.scroll ?? 0,
+    count: entry.count ?? 0,
   };
 }
 
-export function queryOf(state) {
-  const file = state.picture ? dropped.get(state.picture) : null;
-  const filter = filterOf(state.only, state.target);
-  return { q: state.q.trim(), like: state.like, file, target: state.target, weight: state.weight, filter };
+export function getQuery(state) {
+  const { q, like, target, weight, conditions, picture } = state;
+  const file = picture ? droppedFiles.get(picture) : null;
+  return { q: q.trim(), like, file, target, weight, filter: buildFilter(conditions, target) };
 }
 
-export function keyOf(state) {
-  const mixed = state.q.trim() && (state.like.length || state.picture);
-  const only = applying(state.only, state.target);
-  const { collection } = state;
-  return JSON.stringify([collection, state.q.trim(), state.target, state.like, state.picture, mixed ? state.weight : EVEN, only]);
+/** A text that is equal for two states if they have the same results. */
+export function makeSearchKey({ collection, q, target, like, picture, weight, conditions }) {
+  const isMixed = q.trim() && (like.length || picture);
+  const applicable = selectApplicable(conditions, target);
+  return JSON.stringify([collection, q.trim(), target, like, picture, isMixed ? weight : EQUAL_WEIGHT, applicable]);
 }
 
-export function hrefOf(state) {
-  const said = new URLSearchParams();
-  const collection = state.collection ?? here();
-  if (collection !== DEFAULT) said.set("collection", collection);
-  if (state.q?.trim()) said.set("q", state.q);
-  if (state.target === "texts") said.set("target", state.target);
-  if (state.like?.length) said.set("like", state.like.join(","));
-  if ((state.weight ?? EVEN) !== EVEN) said.set("weight", state.weight);
-  for (const [kind, value] of state.only ?? []) said.append(kind, value);
-  if (state.view === "jobs") said.set("view", "jobs");
-  if (state.show) said.set("show", state.show);
-  return said.size ? `?${said.toString().replaceAll("%2C", ",")}` : "./";
+export function makeHref(state) {
+  const parameters = new URLSearchParams();
+  const collection = state.collection ?? currentCollection();
+  if (collection !== DEFAULT) parameters.set("collection", collection);
+  if (state.q?.trim()) parameters.set("q", state.q);
+  if (state.target === "texts") parameters.set("target", state.target);
+  if (state.like?.length) parameters.set("like", state.like.join(","));
+  if ((state.weight ?? EQUAL_WEIGHT) !== EQUAL_WEIGHT) parameters.set("weight", state.weight);
+  for (const [kind, value] of state.conditions ?? []) parameters.append(kind, value);
+  if (state.view === "jobs") parameters.set("view", "jobs");
+  if (state.show) parameters.set("show", state.show);
+  return parameters.size ? `?${parameters.toString().replaceAll("%2C", ",")}` : "./";
 }
 
-export function writeState(state, push) {
-  const { picture, opened, scroll, count } = state;
-  history[push ? "pushState" : "replaceState"]({ picture, opened, scroll, count }, "", hrefOf(state));
+export function writeState(state, isNewEntry) {
+  const { picture, isOpenedHere, scroll, count } = state;
+  history[isNewEntry ? "pushState" : "replaceState"]({ picture, isOpenedHere, scroll, count }, "", makeHref(state));
 }
 
-/** One of our pictures that an address names, as {id, collection}, or null: `?show=`, `/v1/images/{id}/file` and the like. */
-export function pictureOf(text) {
+/** Parse the address of a picture of this server (`?show=`, `/v1/images/{id}/file`, …) into {id, collection} or null. */
+export function parsePictureUrl(text) {
   let url;
   try {
     url = new URL(text.trim());
@@ -82,11 +82,11 @@ export function pictureOf(text) {
   const root = new URL(".", document.baseURI);
   if (url.origin !== root.origin || !url.pathname.startsWith(root.pathname)) return null;
   const id = url.searchParams.get("show") ?? url.pathname.match(/\/v1\/images\/([^/]+)(\/(file|thumbnail))?$/)?.[1];
-  const collection = url.searchParams.get("collection") ?? homeOf();
-  return id && ID.test(id) && NAME.test(collection) ? { id, collection } : null;
+  const collection = url.searchParams.get("collection") ?? homeCollection();
+  return id && ID.test(id) && COLLECTION_NAME.test(collection) ? { id, collection } : null;
 }
 
-function share(text) {
+function parseWeight(text) {
   const value = Number(text);
-  return text && value >= 0.1 && value <= 0.9 ? Math.round(value * 20) / 20 : EVEN;
+  return text && value >= 0.1 && value <= 0.9 ? Math.round(value * 20) / 20 : EQUAL_WEIGHT;
 }

@@ -1,213 +1,188 @@
-// The collections in a dialog: go to one, make, describe and drop one. Dropping asks again and names what would go.
-// The button that opens it stands in the head as soon as there is more than one, or another than `default` is shown.
+// The dialog of the collections: open, create, describe or delete one. Deleting asks again and says what it deletes.
+// The header shows the button of the dialog if there are several collections, or another than `default` is open.
 
-import { byId, closeBeside, make } from "../components/dom.js";
-import { DEFAULT, here, homeOf } from "../state/collection_context.js";
-import { describeCollection, dropCollection, getCollection, listCollections, makeCollection } from "../api/client.js";
-import { boundTo, may } from "../api/session.js";
+import { createCollection, deleteCollection, getCollection, listCollections, updateCollection } from "../api/client.js";
+import { allowedCollections, hasScope } from "../api/session.js";
+import { byId, closeOnOutsideClick, make, makeButton } from "../components/dom.js";
+import { makeForm, makeLabel } from "../components/form.js";
 import { toast } from "../components/toast.js";
-import { counted, words } from "../i18n/i18n.js";
+import { describeError, translate, translateCount } from "../i18n/i18n.js";
+import { currentCollection, DEFAULT, homeCollection } from "../state/collection_context.js";
 
-const FEW = 8; // as many need no field to find one
-let known = null; // as the server listed them last
-let chosen = () => {}; // told the name of the one to go to
-let gone = () => {};
+const MAX_WITHOUT_SEARCH = 8; // collections, for which the dialog has no search field
+let collections = null; // as the server last listed them
+let onOpen = () => {};
+let onDelete = () => {};
 
-/** `went(name)` shows another collection, `dropped(name)` forgets what is kept of one. */
-export function watchCollections({ went, dropped }) {
-  chosen = went;
-  gone = dropped;
+/** `onOpen(name)` shows another collection, `onDelete(name)` forgets the results of one. */
+export function watchCollections(listeners) {
+  ({ onOpen, onDelete } = listeners);
   const dialog = byId("collections");
-  closeBeside(dialog);
+  closeOnOutsideClick(dialog);
   dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
-  for (const opener of document.querySelectorAll("[data-collections]")) opener.addEventListener("click", open);
-  byId("collections-find").addEventListener("input", draw);
+  for (const button of document.querySelectorAll("[data-collections]")) button.addEventListener("click", showDialog);
+  byId("collections-find").addEventListener("input", showList);
   byId("collections-new").addEventListener("click", () => {
     byId("collections-new").hidden = true;
-    byId("collections-make").replaceChildren(newForm());
-    byId("collections-make").querySelector("input").focus();
+    byId("collections-create").replaceChildren(makeCreateForm());
+    byId("collections-create").querySelector("input").focus();
   });
 }
 
-/** Look which there are, so that the head can say it. */
-export async function lookAround() {
-  known = await listCollections().catch(() => known);
-  showPlace();
+/** Learn from the server which collections there are, for the header. */
+export async function loadCollections() {
+  collections = await listCollections().catch(() => collections);
+  showCollectionName();
 }
 
-export function showPlace() {
-  const name = here();
-  byId("place").hidden = name === DEFAULT && (known?.length ?? 1) < 2;
-  byId("place-name").textContent = name;
-  byId("place").ariaLabel = words("place", { name });
-  byId("place").title = byId("place").ariaLabel;
-  byId("adding-place").textContent = name;
+export function showCollectionName() {
+  const name = currentCollection();
+  const button = byId("collection-button");
+  button.hidden = name === DEFAULT && (collections?.length ?? 1) < 2;
+  button.ariaLabel = translate("collection_button", { name });
+  button.title = button.ariaLabel;
+  byId("collection-name").textContent = name;
+  byId("add-collection").textContent = name;
 }
 
-async function open() {
+async function showDialog() {
   const dialog = byId("collections");
   for (const other of document.querySelectorAll("dialog[open]")) other.close();
   byId("collections-find").value = "";
-  byId("collections-make").replaceChildren();
+  byId("collections-create").replaceChildren();
   byId("collections-new").hidden = true;
   byId("collection-list").replaceChildren();
   dialog.showModal();
   try {
-    known = await listCollections();
-    said("");
+    collections = await listCollections();
+    showError("");
   } catch (problem) {
-    return said(problem.detail || words("away_short"));
+    return showError(describeError(problem));
   }
-  byId("collections-new").hidden = !may("admin") || boundTo() !== null;
-  draw();
-  showPlace();
+  byId("collections-new").hidden = !hasScope("admin") || allowedCollections() !== null;
+  showList();
+  showCollectionName();
   (dialog.querySelector("[aria-current]") ?? dialog.querySelector("[data-close]")).focus();
 }
 
-function draw() {
-  const find = byId("collections-find");
-  find.hidden = known.length <= FEW;
-  const wanted = find.value.trim().toLowerCase();
-  const fits = ({ name, description }) => `${name} ${description}`.toLowerCase().includes(wanted);
-  byId("collection-list").replaceChildren(...known.filter(fits).map(line));
+function showError(text) {
+  byId("collections-error").textContent = text;
+  byId("collections-error").hidden = !text;
 }
 
-function line(one) {
-  const name = make("strong", {}, one.name);
-  const link = make("button", { type: "button", className: "go" }, name, make("span", { className: "soft" }, holds(one)));
-  if (one.description) link.append(make("span", { className: "words", dir: "auto" }, one.description));
-  if (one.name === here()) link.ariaCurrent = "true";
-  link.addEventListener("click", () => goTo(one.name));
-  const item = make("li", {}, link);
-  if (may("admin")) item.append(acts(one, item));
+function showList() {
+  const find = byId("collections-find");
+  find.hidden = collections.length <= MAX_WITHOUT_SEARCH;
+  const wanted = find.value.trim().toLowerCase();
+  const matches = ({ name, description }) => `${name} ${description}`.toLowerCase().includes(wanted);
+  byId("collection-list").replaceChildren(...collections.filter(matches).map(makeLine));
+}
+
+function makeLine(collection) {
+  const { name, description } = collection;
+  const contents = make("span", { className: "muted" }, describeContents(collection));
+  const open = make("button", { type: "button", className: "collection-link" }, make("strong", {}, name), contents);
+  if (description) open.append(make("span", { className: "text", dir: "auto" }, description));
+  if (name === currentCollection()) open.ariaCurrent = "true";
+  open.addEventListener("click", () => openCollection(name));
+  const item = make("li", {}, open);
+  if (hasScope("admin")) item.append(makeButtons(collection, item));
   return item;
 }
 
-function acts(one, item) {
-  const describe = button("quiet", words("describe"), words("describe_one", { name: one.name }));
-  describe.addEventListener("click", () => replace(item, one, describeForm(one, item)));
-  const all = [describe];
-  if (one.name !== DEFAULT) {
-    const drop = button("quiet", words("remove"), words("drop_one", { name: one.name }));
-    drop.addEventListener("click", () => confirmDrop(one, item));
-    all.push(drop);
-  }
-  return make("span", { className: "acts" }, ...all);
+function makeButtons(collection, item) {
+  const { name } = collection;
+  const edit = makeButton("quiet", translate("describe"), { ariaLabel: translate("describe_one", { name }) });
+  edit.addEventListener("click", () => showForm(item, collection, makeDescribeForm(collection, item)));
+  const buttons = make("span", { className: "buttons" }, edit);
+  if (name === DEFAULT) return buttons;
+  const remove = makeButton("quiet", translate("remove"), { ariaLabel: translate("delete_collection_one", { name }) });
+  remove.addEventListener("click", () => confirmDeletion(collection, item));
+  buttons.append(remove);
+  return buttons;
 }
 
-function holds({ images, texts }) {
-  const said = [counted("holds_images", images)];
-  if (texts) said.push(counted("holds_texts", texts));
-  return said.join(" · ");
+function describeContents({ images, texts }) {
+  const counts = [translateCount("count_images", images)];
+  if (texts) counts.push(translateCount("count_texts", texts));
+  return counts.join(" · ");
 }
 
-function goTo(name) {
+function openCollection(name) {
   byId("collections").close();
-  chosen(name);
+  onOpen(name);
 }
 
-function newForm() {
+function makeCreateForm() {
+  const note = make("small", { className: "muted", id: "name-note" }, translate("collection_name_note"));
   const name = make("input", { type: "text", maxLength: 64, required: true, pattern: "[a-z0-9_\\-]+", autocomplete: "off" });
-  Object.assign(name, { spellcheck: false, autocapitalize: "off", title: words("collection_name_note") });
-  const about = aboutField("");
-  const note = make("small", { className: "soft", id: "name-note" }, words("collection_name_note"));
-  name.setAttribute("aria-describedby", "name-note");
-  const fields = [labelled(words("collection_name"), name), note, labelled(words("description"), about)];
-  return form(fields, words("make"), closeNew, async () => {
-    const one = await makeCollection(name.value.trim(), about.value.trim());
-    known = [...known.filter((other) => other.name !== one.name), one];
-    closeNew();
-    goTo(one.name);
-  });
+  Object.assign(name, { spellcheck: false, autocapitalize: "off", title: note.textContent });
+  name.setAttribute("aria-describedby", note.id);
+  const description = makeDescriptionField("");
+  const fields = [makeLabel(translate("collection_name"), name), note, makeLabel(translate("description"), description)];
+  const submit = async () => {
+    const created = await createCollection(name.value.trim(), description.value.trim());
+    collections = [...collections.filter((other) => other.name !== created.name), created];
+    closeCreateForm();
+    openCollection(created.name);
+  };
+  return makeForm(fields, { label: translate("create"), submit, cancel: closeCreateForm });
 }
 
-function closeNew() {
-  byId("collections-make").replaceChildren();
+function closeCreateForm() {
+  byId("collections-create").replaceChildren();
   byId("collections-new").hidden = false;
   byId("collections-new").focus();
 }
 
-function describeForm(one, item) {
-  const about = aboutField(one.description);
-  const back = () => giveBack(item, one, 0);
-  return form([labelled(words("description"), about)], words("save"), back, async () => {
-    Object.assign(one, await describeCollection(one.name, about.value.trim()));
-    back();
-  });
+function makeDescribeForm(collection, item) {
+  const description = makeDescriptionField(collection.description);
+  const close = () => restoreLine(item, collection, 0);
+  const submit = async () => {
+    Object.assign(collection, await updateCollection(collection.name, description.value.trim()));
+    close();
+  };
+  return makeForm([makeLabel(translate("description"), description)], { label: translate("save"), submit, cancel: close });
 }
 
-async function confirmDrop(one, item) {
+async function confirmDeletion(collection, item) {
   try {
-    Object.assign(one, await getCollection(one.name)); // as many as there are now
+    Object.assign(collection, await getCollection(collection.name)); // with the counts of this moment
   } catch (problem) {
-    return said(problem.detail || words("away_short"));
+    return showError(describeError(problem));
   }
-  const [name, held] = [one.name, holds(one)];
-  const ask = make("p", {}, words(one.images + one.texts ? "drop_sure" : "drop_empty", { name, held }));
-  const asked = form([ask], words("drop"), () => giveBack(item, one, -1), async () => {
-    await dropCollection(name);
-    known = known.filter((other) => other !== one);
+  const { name, images, texts } = collection;
+  const key = images + texts ? "delete_collection_question" : "delete_collection_empty";
+  const question = make("p", {}, translate(key, { name, contents: describeContents(collection) }));
+  const submit = async () => {
+    await deleteCollection(name);
+    collections = collections.filter((other) => other !== collection);
     item.remove();
     byId("collections").querySelector("[data-close]").focus();
-    gone(name);
-    showPlace();
-    toast(words("dropped", { name }));
-    if (name === here()) goTo(homeOf());
-  });
-  asked.querySelector("[type=submit]").classList.add("danger");
-  replace(item, one, asked);
+    onDelete(name);
+    showCollectionName();
+    toast(translate("collection_deleted", { name }));
+    if (name === currentCollection()) openCollection(homeCollection());
+  };
+  const label = translate("delete_collection");
+  const form = makeForm([question], { label, submit, cancel: () => restoreLine(item, collection, -1) });
+  form.querySelector("[type=submit]").classList.add("danger");
+  showForm(item, collection, form);
 }
 
-/** A form in the place of a line, whose name stays above it. */
-function replace(item, one, fields) {
-  item.replaceChildren(make("strong", {}, one.name), fields);
-  (fields.querySelector("input") ?? fields.querySelector("[type=button]")).focus();
+/** Replace a line of the list by a form below the collection's name. */
+function showForm(item, collection, form) {
+  item.replaceChildren(make("strong", {}, collection.name), form);
+  (form.querySelector("input") ?? form.querySelector("[type=button]")).focus();
 }
 
-function giveBack(item, one, n) {
-  const fresh = line(one);
-  item.replaceWith(fresh);
-  [...fresh.querySelectorAll(".acts button")].at(n)?.focus();
+/** Put the line of a collection back, and focus its button number `n`. */
+function restoreLine(item, collection, n) {
+  const line = makeLine(collection);
+  item.replaceWith(line);
+  [...line.querySelectorAll(".buttons button")].at(n)?.focus();
 }
 
-function form(fields, save, cancelled, done) {
-  const wrong = make("p", { className: "bad", role: "alert", hidden: true });
-  const submit = make("button", { type: "submit", className: "button" }, save);
-  const cancel = button("button plain", words("cancel"));
-  const made = make("form", { className: "edit" }, ...fields, wrong, make("div", { className: "acts" }, submit, cancel));
-  cancel.addEventListener("click", cancelled);
-  made.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    event.preventDefault(); // of the dialog, which stays
-    cancelled();
-  });
-  made.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    submit.disabled = true;
-    try {
-      await done();
-    } catch (problem) {
-      wrong.textContent = problem.detail || words("away_short");
-      wrong.hidden = false;
-    }
-    submit.disabled = false;
-  });
-  return made;
-}
-
-function aboutField(value) {
+function makeDescriptionField(value) {
   return make("input", { type: "text", value, maxLength: 500, autocomplete: "off", dir: "auto" });
-}
-
-function labelled(text, field) {
-  return make("label", {}, make("span", {}, text), field);
-}
-
-function said(text) {
-  byId("collections-said").textContent = text;
-  byId("collections-said").hidden = !text;
-}
-
-function button(className, text, label = text) {
-  return make("button", { type: "button", className, "aria-label": label }, text);
 }

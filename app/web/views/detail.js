@@ -1,182 +1,174 @@
-// One picture large, in a dialog: its caption, tags, metadata and score, what is like it and what it may be called.
-// Closing is told to `closed`; the address decides what is open. Caption and tags are changed in edit.js.
+// The dialog that shows one picture large, with its caption, tags, metadata and score, and the texts that fit it.
+// The address decides which picture is open, so this module reports to main.js when the user closes the dialog.
 
-import { EVEN } from "../state/url_state.js";
-import { editor } from "../components/edit_form.js";
-import { byId, closeBeside, make } from "../components/dom.js";
-import { original, search, thumbnail } from "../api/client.js";
-import { textForm } from "./texts.js";
-import { nameOf, textLines } from "../components/tile.js";
-import { hostToast } from "../components/toast.js";
-import { bytes, date, words } from "../i18n/i18n.js";
+import { fileUrl, search, thumbnailUrl } from "../api/client.js";
+import { byId, closeOnOutsideClick, make, makeButton } from "../components/dom.js";
+import { makeEditForm } from "../components/edit_form.js";
+import { getName, makeTextLines } from "../components/tile.js";
+import { placeToast } from "../components/toast.js";
+import { describeError, formatBytes, formatDate, translate } from "../i18n/i18n.js";
+import { EQUAL_WEIGHT } from "../state/url_state.js";
+import { makeTextForm } from "./texts.js";
 
-const AS_SENT = 2_000_000; // bytes up to which the file itself is shown, beyond it a large thumbnail
-const NAMES = 8;
+const MAX_ORIGINAL_BYTES = 2_000_000; // of a larger file the page shows a large thumbnail instead
+const MAX_NAMES = 8;
+let shown = null; // {hit, neighbours}
 
-const TYPED = "input, textarea, select";
-let open = null; // {hit, beside} as last drawn
-
-export function watchView({ closed, alike, stepped, removed, undone, changed }) {
-  const dialog = byId("view");
-  const acts = {
+/** `onStep(by)`: -1 to the previous, 1 to the next picture; `onChange(image)` after an edit. */
+export function watchDetail({ onClose, onLike, onStep, onRemove, onUndo, onChange }) {
+  const dialog = byId("detail");
+  const actions = {
     close: () => dialog.close(),
-    like: (id) => alike(id),
-    name: (id) => showNames(id),
-    previous: () => stepped(-1),
-    next: () => stepped(1),
-    remove: (id) => removed(id),
-    edit: () => edit(changed),
+    like: onLike,
+    name: showNames,
+    previous: () => onStep(-1),
+    next: () => onStep(1),
+    remove: onRemove,
+    edit: () => showEditForm(onChange),
   };
-  dialog.addEventListener("close", closed);
-  closeBeside(dialog);
+  dialog.addEventListener("close", onClose);
+  closeOnOutsideClick(dialog);
   dialog.addEventListener("click", (event) => {
-    acts[event.target.closest("[data-act]")?.dataset.act]?.(dialog.dataset.id);
+    actions[event.target.closest("[data-action]")?.dataset.action]?.(dialog.dataset.id);
   });
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.matches(TYPED)) return;
-    if (event.key === "ArrowLeft") stepped(-1);
-    if (event.key === "ArrowRight") stepped(1);
-    if (event.key === "Delete" && !event.repeat && !dialog.querySelector("form")) removed(dialog.dataset.id);
-    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) undone();
+    if (event.target.matches("input, textarea, select")) return;
+    if (event.key === "ArrowLeft") onStep(-1);
+    if (event.key === "ArrowRight") onStep(1);
+    if (event.key === "Delete" && !event.repeat && !dialog.querySelector("form")) onRemove(dialog.dataset.id);
+    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) onUndo();
   });
 }
 
-export function openView(hit, beside) {
-  const dialog = byId("view");
-  const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.act : null;
-  const same = dialog.open && dialog.dataset.id === hit.id;
-  if (same && dialog.querySelector("form")) return; // what is being written stays
-  open = { hit, beside };
+/** `neighbours`: {previous, next}, whether there are such pictures. */
+export function openDetail(hit, neighbours) {
+  const dialog = byId("detail");
+  const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.action : null;
+  const isSame = dialog.open && dialog.dataset.id === hit.id;
+  if (isSame && dialog.querySelector("form")) return; // keeps what the user is writing
+  shown = { hit, neighbours };
   dialog.dataset.id = hit.id;
-  for (const old of [...dialog.children]) if (old.matches(".stage, .side, [data-act=close]")) old.remove();
-  dialog.prepend(act("close", "×"), stage(hit.image, beside), side(hit));
+  for (const old of [...dialog.children]) if (old.matches(".stage, .side, [data-action=close]")) old.remove();
+  dialog.prepend(makeActionButton("close", "×"), makeStage(hit.image, neighbours), makeSide(hit));
   if (!dialog.open) dialog.showModal();
-  hostToast();
-  const first = dialog.querySelector(`[data-act=${focused}]:not(:disabled)`) ?? dialog.querySelector("[data-act=close]");
-  first.focus();
+  placeToast();
+  const sameButton = dialog.querySelector(`[data-action=${focused}]:not(:disabled)`);
+  (sameButton ?? dialog.querySelector("[data-action=close]")).focus();
 }
 
-async function edit(changed) {
-  const { hit, beside } = open;
-  const dialog = byId("view");
-  const head = dialog.querySelector(".about");
-  const form = editor(hit.image, (image) => {
-    form.remove();
-    if (image) changed(image);
-    const now = image ? { ...hit, image } : hit;
-    if (dialog.dataset.id === hit.id) openView(now, beside);
-    dialog.querySelector("[data-act=edit]")?.focus();
-  });
-  head.replaceWith(form);
-  form.querySelector("textarea").focus();
-}
-
-export function closeView() {
-  const dialog = byId("view");
+export function closeDetail() {
+  const dialog = byId("detail");
   if (dialog.open) dialog.close();
 }
 
-function stage(image, { previous, next }) {
-  const small = image.animated || image.bytes <= AS_SENT;
-  const picture = make("img", {
-    alt: nameOf(image),
-    width: image.width ?? 1,
-    height: image.height ?? 1,
+function showEditForm(onChange) {
+  const { hit, neighbours } = shown;
+  const dialog = byId("detail");
+  const form = makeEditForm(hit.image, (image) => {
+    form.remove();
+    if (image) onChange(image);
+    if (dialog.dataset.id === hit.id) openDetail(image ? { ...hit, image } : hit, neighbours);
+    dialog.querySelector("[data-action=edit]")?.focus();
   });
-  picture.style.setProperty("--width", image.width ?? 1000); // small pictures are enlarged only so far
-  const sides = [act("previous", "‹", { disabled: !previous }), act("next", "›", { disabled: !next })];
-  const place = make("div", { className: "stage" }, picture, ...sides);
-  picture.addEventListener("error", () => place.classList.add("broken"), { once: true });
-  if (image.status === "failed") place.classList.add("broken");
-  else picture.src = small ? original(image.id) : thumbnail(image.id, 1024);
-  return place;
+  dialog.querySelector(".about").replaceWith(form);
+  form.querySelector("textarea").focus();
 }
 
-function side({ id, score, image }) {
-  const actions = make("div", { className: "acts" });
-  if (image.status === "ready") actions.append(act("like"), act("name"));
-  actions.append(act("edit"), act("remove"));
-  const named = make("section", { className: "names", hidden: true, "aria-live": "polite" });
-  const link = make("a", { href: original(id), download: image.source ?? "", className: "quiet" }, words("original"));
+function makeStage(image, { previous, next }) {
+  const picture = make("img", { alt: getName(image), width: image.width ?? 1, height: image.height ?? 1 });
+  picture.style.setProperty("--width", image.width ?? 1000); // the style limits how much it enlarges small pictures
+  const back = makeActionButton("previous", "‹", { disabled: !previous });
+  const forward = makeActionButton("next", "›", { disabled: !next });
+  const stage = make("div", { className: "stage" }, picture, back, forward);
+  picture.addEventListener("error", () => stage.classList.add("broken"), { once: true });
+  const showsFile = image.animated || image.bytes <= MAX_ORIGINAL_BYTES;
+  if (image.status === "failed") stage.classList.add("broken");
+  else picture.src = showsFile ? fileUrl(image.id) : thumbnailUrl(image.id, 1024);
+  return stage;
+}
+
+function makeSide({ id, score, image }) {
+  const actions = make("div", { className: "buttons" });
+  if (image.status === "ready") actions.append(makeActionButton("like"), makeActionButton("name"));
+  actions.append(makeActionButton("edit"), makeActionButton("remove"));
+  const title = make("h2", { dir: "auto", className: image.caption ? "" : "no-caption" }, getName(image));
   return make(
     "div",
     { className: "side" },
-    make(
-      "div",
-      { className: "about" },
-      make("h2", { dir: "auto", className: image.caption ? "" : "none" }, nameOf(image)),
-      tags(image.tags),
-    ),
-    ...state(image),
-    score === undefined ? null : nearness(score),
+    make("div", { className: "about" }, title, makeTags(image.tags)),
+    ...makeStatus(image),
+    score === undefined ? null : makeScore(score),
     actions,
-    named,
-    facts(words("metadata"), Object.entries(image.metadata)),
-    facts(null, details(image)),
-    link,
+    make("section", { className: "names", hidden: true, "aria-live": "polite" }),
+    makeTable(translate("metadata"), Object.entries(image.metadata)),
+    makeTable(null, listDetails(image)),
+    make("a", { href: fileUrl(id), download: image.source ?? "", className: "quiet" }, translate("original")),
   );
 }
 
-function state({ status, error }) {
+function makeStatus({ status, error }) {
   if (status === "ready") return [];
-  if (status !== "failed") return [make("p", { className: "soft" }, words("waiting_picture"))];
-  const why = make("p", { className: "bad" }, words("failed_picture", { detail: error?.detail ?? "" }));
-  return [why, make("p", { className: "soft" }, words("failed_help"))];
+  if (status !== "failed") return [make("p", { className: "muted" }, translate("waiting_picture"))];
+  const reason = make("p", { className: "error" }, translate("failed_picture", { detail: error?.detail ?? "" }));
+  return [reason, make("p", { className: "muted" }, translate("failed_help"))];
 }
 
-function nearness(score) {
-  const number = make("strong", {}, words("nearness", { score: score.toFixed(3) }));
-  return make("p", { className: "nearness" }, number, make("small", {}, words("nearness_note")));
+function makeScore(score) {
+  const number = make("strong", {}, translate("score", { score: score.toFixed(3) }));
+  return make("p", { className: "score-note" }, number, make("small", {}, translate("score_note")));
 }
 
-function tags(all) {
-  if (!all.length) return null;
-  return make("ul", { className: "tags", ariaLabel: words("tags") }, ...all.map((tag) => make("li", { dir: "auto" }, tag)));
+function makeTags(tags) {
+  if (!tags.length) return null;
+  const items = tags.map((tag) => make("li", { dir: "auto" }, tag));
+  return make("ul", { className: "tags", ariaLabel: translate("tags") }, ...items);
 }
 
-function details(image) {
+function listDetails(image) {
   const shape = image.width ? `${image.width} × ${image.height}` : "–";
-  const kind = image.format.toUpperCase() + (image.animated ? `, ${words("animated")}` : "");
+  const format = image.format.toUpperCase() + (image.animated ? `, ${translate("animated")}` : "");
   return [
-    [words("size"), `${shape} · ${bytes(image.bytes)}`],
-    [words("format"), kind],
-    [words("source"), image.source ?? "–"],
-    [words("added"), date(image.created_at)],
-    [words("id"), image.id],
+    [translate("size"), `${shape} · ${formatBytes(image.bytes)}`],
+    [translate("format"), format],
+    [translate("source"), image.source ?? "–"],
+    [translate("added"), formatDate(image.created_at)],
+    [translate("id"), image.id],
   ];
 }
 
-function facts(title, pairs) {
+function makeTable(title, pairs) {
   if (!pairs.length) return null;
   const list = make("dl");
   for (const [name, value] of pairs) {
-    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, plain(value)));
+    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, formatValue(value)));
   }
   return make("section", {}, title ? make("h3", {}, title) : null, list);
 }
 
-function plain(value) {
+function formatValue(value) {
   if (Array.isArray(value) && value.every((one) => Object(one) !== one)) return value.join(", ");
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
 async function showNames(id) {
-  const place = byId("view").querySelector(".names");
-  const said = await search({ q: "", like: [id], file: null, target: "texts", weight: EVEN }, NAMES)
-    .then(({ hits }) => (hits.length ? [make("ol", { className: "list" }, ...textLines(hits))] : noTexts(id)))
-    .catch((problem) => [make("p", { className: "bad" }, problem.detail || words("away_short"))]);
-  place.replaceChildren(make("h3", {}, words("names")), ...said);
-  place.hidden = false;
+  const section = byId("detail").querySelector(".names");
+  const query = { q: "", like: [id], file: null, target: "texts", weight: EQUAL_WEIGHT };
+  const content = await search(query, MAX_NAMES)
+    .then(({ hits }) => (hits.length ? [make("ol", { className: "list" }, ...makeTextLines(hits))] : makeNoTexts(id)))
+    .catch((problem) => [make("p", { className: "error" }, describeError(problem))]);
+  section.replaceChildren(make("h3", {}, translate("names")), ...content);
+  section.hidden = false;
 }
 
-function noTexts(id) {
-  return [make("p", { className: "soft" }, words("no_texts")), textForm(() => showNames(id))];
+function makeNoTexts(id) {
+  return [make("p", { className: "muted" }, translate("no_texts")), makeTextForm(() => showNames(id))];
 }
 
-function act(name, sign = null, properties = {}) {
-  const className = sign ? "sign" : name === "like" ? "button" : "button plain";
-  const button = make("button", { type: "button", className, ...properties }, sign ?? words(name));
-  if (sign) Object.assign(button, { ariaLabel: words(name), title: words(name) });
-  button.dataset.act = name;
+/** A button with the action's name, or with a symbol and the name as its label. */
+function makeActionButton(action, symbol = null, properties = {}) {
+  const className = symbol ? "icon-button" : action === "like" ? "button" : "button plain";
+  const button = makeButton(className, symbol ?? translate(action), properties);
+  if (symbol) Object.assign(button, { ariaLabel: translate(action), title: translate(action) });
+  button.dataset.action = action;
   return button;
 }

@@ -1,48 +1,48 @@
-// What stands where there are no results: how to begin, what can be asked, and how texts are added while there are none.
-// Which of these it is, the last answer and the number of texts say.
+// What the page shows instead of results: how to start, what the user can search for, and how to add texts.
+// The last answer and the number of texts decide which of these it is.
 
-import { make } from "../components/dom.js";
-import { tellProblem } from "../components/banner.js";
-import { drawMessage } from "./results.js";
-import { addDemo, countTexts } from "../api/client.js";
-import { may } from "../api/session.js";
-import { textForm, textList } from "./texts.js";
+import { countTexts, startDemo } from "../api/client.js";
+import { hasScope } from "../api/session.js";
+import { showProblem } from "../components/banner.js";
+import { make, makeButton } from "../components/dom.js";
+import { translate } from "../i18n/i18n.js";
+import { showMessage } from "./results.js";
+import { makeTextForm, makeTextList } from "./texts.js";
 import { watchJob } from "./upload.js";
-import { words } from "../i18n/i18n.js";
 
-/** `again` repeats the search, `refresh` also drops what is kept of others. */
-export function drawNothing(answer, target, { again, refresh }) {
-  if (answer?.hits.length) drawMessage(words("no_hits_title"), words("only_itself"));
-  else if (answer && target === "texts") drawNoTexts(again);
+/** `searchAgain()` repeats the search, `refresh(isComplete)` also forgets the results of other searches. */
+export function showEmptyState(answer, target, { searchAgain, refresh }) {
+  if (answer?.hits.length) showMessage(translate("no_hits_title"), translate("only_itself"));
+  else if (answer && target === "texts") showNoTexts(searchAgain);
   else {
-    const button = make("button", { type: "button", className: "button" }, words("demo"));
-    button.addEventListener("click", () => loadDemo(button, again, refresh));
+    const button = makeButton("button", translate("demo"));
+    button.addEventListener("click", () => loadDemo(button, searchAgain, refresh));
     const [title, text] = answer ? ["no_hits_title", "no_hits_images"] : ["nothing_title", "nothing"];
-    const offer = make("p", { className: "offer" }, button, make("small", {}, words("demo_note")));
-    drawMessage(words(title), words(text), offer, words("nothing_command"));
+    const offer = make("p", { className: "offer" }, button, make("small", {}, translate("demo_note")));
+    showMessage(translate(title), translate(text), offer, translate("nothing_command"));
   }
 }
 
-/** Texts are aimed at, and nothing is asked yet. */
-export async function inviteTexts(again) {
-  const first = drawMessage(words("ask_texts_title"));
+/** The user has chosen texts as the target, and has not searched yet. */
+export async function showTextsIntro(searchAgain) {
+  const message = showMessage(translate("ask_texts_title"));
   const n = await countTexts().catch(() => null);
-  if (!first.isConnected) return;
-  if (n === 0) return drawNoTexts(again);
-  const more = make("details", {}, make("summary", {}, words("add_texts")), textForm(again));
-  drawMessage(words("ask_texts_title"), words("ask_texts"), may("write") ? more : null).after(textList());
+  if (!message.isConnected) return;
+  if (n === 0) return showNoTexts(searchAgain);
+  const form = make("details", {}, make("summary", {}, translate("add_texts")), makeTextForm(searchAgain));
+  showMessage(translate("ask_texts_title"), translate("ask_texts"), hasScope("write") ? form : null).after(makeTextList());
 }
 
-function drawNoTexts(again) {
-  drawMessage(words("no_texts_title"), words("no_texts"), textForm(again));
+function showNoTexts(searchAgain) {
+  showMessage(translate("no_texts_title"), translate("no_texts"), makeTextForm(searchAgain));
 }
 
-async function loadDemo(button, again, refresh) {
+async function loadDemo(button, searchAgain, refresh) {
   button.disabled = true;
   try {
-    watchJob(await addDemo(), words("demo_title"), refresh);
+    watchJob(await startDemo(), translate("demo_title"), refresh);
   } catch (problem) {
     button.disabled = false;
-    tellProblem(problem, again, "not_done");
+    showProblem(problem, searchAgain, "not_done");
   }
 }

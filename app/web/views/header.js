@@ -1,31 +1,31 @@
-// What stands around the results: the title, the links of the head, which view and which target are on.
-// `speak` fills every word of it in the language that is chosen.
+// Everything around the results: the title of the window, the links of the header, which view and target are on.
+// `translatePage` writes all of it in the chosen language.
 
-import { hrefOf } from "../state/url_state.js";
-import { showChoice } from "../state/selection.js";
-import { showPlace } from "./collections.js";
 import { byId } from "../components/dom.js";
-import { showFilter } from "../state/filter.js";
+import { showFilter } from "../components/filter_dialog.js";
+import { showSelectionBar } from "../components/selection_bar.js";
+import { translate, translateElements } from "../i18n/i18n.js";
 import { DEFAULT } from "../state/collection_context.js";
-import { fillWords, words } from "../i18n/i18n.js";
+import { makeHref } from "../state/url_state.js";
+import { showCollectionName } from "./collections.js";
 
-export function showFrame({ collection, only, target, view, q }) {
-  const jobs = view === "jobs";
-  const place = collection === DEFAULT ? "" : collection;
-  document.title = [jobs ? words("jobs") : q.trim(), place, "Sightline"].filter(Boolean).join(" · ");
-  showFilter(only, target);
+export function showHeader({ collection, conditions, target, view, q }) {
+  const isJobs = view === "jobs";
+  const name = collection === DEFAULT ? "" : collection;
+  document.title = [isJobs ? translate("jobs") : q.trim(), name, "Sightline"].filter(Boolean).join(" · ");
+  showFilter(conditions, target);
   document.querySelector(`#target [value=${target}]`).checked = true;
-  byId("home").href = hrefOf({ collection });
-  byId("jobs-link").href = hrefOf({ collection, view: "jobs" });
-  byId("found").hidden = jobs;
-  byId("jobs-link").ariaCurrent = jobs ? "page" : null;
+  byId("home").href = makeHref({ collection });
+  byId("jobs-link").href = makeHref({ collection, view: "jobs" });
+  byId("jobs-link").ariaCurrent = isJobs ? "page" : null;
+  byId("search-view").hidden = isJobs;
 }
 
-export function speak({ only, target }) {
-  fillWords();
-  byId("language").textContent = words("other_language");
-  byId("language").lang = words("other_language") === "English" ? "en" : "zh";
-  showPlace();
-  showFilter(only, target);
-  showChoice();
+export function translatePage({ conditions, target }) {
+  translateElements();
+  byId("language").textContent = translate("other_language");
+  byId("language").lang = translate("other_language") === "English" ? "en" : "zh";
+  showCollectionName();
+  showFilter(conditions, target);
+  showSelectionBar();
 }

@@ -1,68 +1,69 @@
-// What stands where results are: a grid of pictures, a list of texts, or a quiet message.
-// The grid is told apart from the list by what the search aims at.
+// Shows the results as a grid of pictures or a list of texts, depending on the target of the search,
+// or a message if there are none.
 
 import { byId, make } from "../components/dom.js";
 import { Grid } from "../components/grid.js";
-import { isChosen } from "../state/selection.js";
-import { cell, textLines } from "../components/tile.js";
+import { makeTextLines, makeTile } from "../components/tile.js";
+import { isSelected } from "../state/selection.js";
 
 let grid = null;
-let shown = null; // {hits, state, best}
+let shown = null; // {hits, state, best, count}
 
-export function drawHits(hits, state, { done, kept = false }) {
-  const best = kept && shown ? shown.best : (hits[0]?.score ?? 1); // later pages are measured by the first
-  const before = kept && shown ? shown.count : 0;
+/** With `isContinued` the hits begin with those that are shown. */
+export function showHits(hits, state, { isComplete, isContinued = false }) {
+  const previous = isContinued ? shown : null;
+  const best = previous ? previous.best : (hits[0]?.score ?? 1); // all pages compare with the best score of the first
   shown = { hits, state, best, count: hits.length };
-  if (state.target === "texts") drawTexts(hits, before, best);
+  if (state.target === "texts") showTexts(hits, previous?.count ?? 0, best);
   else {
     if (!grid) {
-      clear();
-      grid = new Grid(byId("results"), (hit) => cell(hit, { ...shown, chosen: isChosen(hit.id) }));
+      clearResults();
+      grid = new Grid(byId("results"), (hit) => makeTile(hit, { ...shown, isSelected: isSelected(hit.id) }));
     }
-    grid.show(hits, done, kept);
+    grid.show(hits, isComplete, isContinued);
   }
 }
 
-export function drawMessage(title, ...lines) {
-  clear();
+/** `lines`: strings, nodes, or null to leave one out. */
+export function showMessage(title, ...lines) {
+  clearResults();
   shown = null;
-  const rest = lines.filter(Boolean).map((line) => (line instanceof Node ? line : make("p", {}, line)));
-  const message = make("div", { className: "message" }, make("h2", {}, title), ...rest);
+  const paragraphs = lines.filter(Boolean).map((line) => (line instanceof Node ? line : make("p", {}, line)));
+  const message = make("div", { className: "message" }, make("h2", {}, title), ...paragraphs);
   byId("results").replaceChildren(message);
   return message;
 }
 
-export function clear() {
+export function clearResults() {
   grid?.close();
   grid = null;
   byId("results").replaceChildren();
 }
 
-/** Draw these pictures again, as far as they are on the page. */
-export function redraw(ids) {
-  const wanted = new Set(ids);
-  shown?.hits.forEach((hit, n) => wanted.has(hit.id) && grid?.redraw(n));
+export function redrawTile(id) {
+  const n = shown?.hits.findIndex((hit) => hit.id === id) ?? -1;
+  if (n >= 0) grid?.redraw(n);
 }
 
-/** Show which pictures are chosen now. */
-export function mark() {
+export function showSelected() {
   for (const item of byId("results").querySelectorAll(".cell")) {
-    const chosen = isChosen(item.querySelector("a").dataset.id);
-    item.classList.toggle("chosen", chosen);
-    item.querySelector(".pick").ariaPressed = String(chosen);
+    const isOn = isSelected(item.querySelector("a").dataset.id);
+    item.classList.toggle("selected", isOn);
+    item.querySelector(".pick").ariaPressed = String(isOn);
   }
 }
 
+/** The grid of pictures, or null if something else is shown. */
 export function currentGrid() {
   return grid;
 }
 
-function drawTexts(hits, before, best) {
+function showTexts(hits, shownBefore, best) {
   let list = byId("results").querySelector(".list");
-  if (!before || !list) {
-    clear();
+  if (!shownBefore || !list) {
+    clearResults();
     list = make("ol", { className: "list" });
     byId("results").replaceChildren(list);
   }
-  list.append(...textLines(hits.slice(before), best));
+  list.append(...makeTextLines(hits.slice(shownBefore), best));
 }

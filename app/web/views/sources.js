@@ -1,75 +1,56 @@
-// Adding what the server gets by itself: pictures by their addresses, and folders of its own machine.
-// Each is offered where its operator allows it; what comes of it is a job, followed like an upload.
+// Imports pictures that the server fetches or reads itself: from web addresses, and from folders of its machine.
+// The dialog offers what the operator allows. An import is a job, which a card shows like an upload.
 
+import { listSources, startImport } from "../api/client.js";
+import { hasScope } from "../api/session.js";
 import { byId } from "../components/dom.js";
-import { askFor, listSources } from "../api/client.js";
-import { may } from "../api/session.js";
+import { handleSubmit } from "../components/form.js";
+import { translateCount } from "../i18n/i18n.js";
 import { watchJob } from "./upload.js";
-import { counted, words } from "../i18n/i18n.js";
 
-let allowed = null; // {urls, folders, max_urls}, once it was asked for
+const FORMS = { urls: importUrls, server: importFolder };
+let sources = null; // {urls, folders, max_urls} as the server allows them
 
-/** `finished(all)` is told when pictures have come. */
-export function watchSources(finished) {
-  const dialog = byId("adding");
+/** `onPictures(isComplete)` when pictures have arrived. */
+export function watchSources(onPictures) {
   byId("add").addEventListener("click", async () => {
-    close();
-    allowed ??= may("write") ? await listSources().catch(() => null) : null;
-    byId("add-urls").hidden = !allowed?.urls;
-    byId("add-server").hidden = !allowed?.folders.length;
-    byId("roots").replaceChildren(...(allowed?.folders ?? []).map((folder) => new Option(folder, folder)));
+    showForm(null);
+    sources ??= hasScope("write") ? await listSources().catch(() => null) : null;
+    byId("add-urls").hidden = !sources?.urls;
+    byId("add-server").hidden = !sources?.folders.length;
+    byId("folders").replaceChildren(...(sources?.folders ?? []).map((folder) => new Option(folder, folder)));
   });
-  byId("add-urls").addEventListener("click", () => show("urls"));
+  byId("add-urls").addEventListener("click", () => showForm("urls"));
   byId("add-server").addEventListener("click", () => {
-    show("server");
-    const field = byId("server-folder");
-    field.value ||= allowed.folders[0];
+    showForm("server");
+    byId("server-folder").value ||= sources.folders[0];
   });
-  for (const [name, asked] of Object.entries({ urls: askUrls, server: askFolder })) {
+  for (const [name, startJob] of Object.entries(FORMS)) {
     const form = byId(`from-${name}`);
-    form.addEventListener("submit", async (event) => {
-      event.preventDefault();
-      await send(form, asked, finished);
-      if (form.hidden) dialog.close();
+    handleSubmit(form, async () => {
+      const { job, title } = await startJob();
+      watchJob(job, title, onPictures);
+      form.reset();
+      byId("add-dialog").close();
     });
   }
 }
 
-function show(name) {
-  for (const one of ["urls", "server"]) byId(`from-${one}`).hidden = one !== name;
-  byId(`from-${name}`).querySelector("textarea, input").focus();
+/** Show one form of the dialog and hide the other; null hides both. */
+function showForm(name) {
+  for (const one of Object.keys(FORMS)) byId(`from-${one}`).hidden = one !== name;
+  if (name) byId(`from-${name}`).querySelector("textarea, input").focus();
 }
 
-function close() {
-  for (const name of ["urls", "server"]) byId(`from-${name}`).hidden = true;
-}
-
-async function send(form, asked, finished) {
-  const [save, wrong] = [form.querySelector(".button"), form.querySelector(".bad")];
-  save.disabled = true;
-  wrong.hidden = true;
-  try {
-    const { job, title } = await asked();
-    watchJob(job, title, finished);
-    form.hidden = true;
-    form.reset();
-  } catch (problem) {
-    wrong.textContent = problem.detail || words("away_short");
-    wrong.hidden = false;
-  }
-  save.disabled = false;
-}
-
-/** One address a line, or one JSON object with what is to be said of it. */
-async function askUrls() {
+/** Each line is an address, or a JSON object with an address and what to store with the picture. */
+async function importUrls() {
   const lines = byId("urls").value.split("\n").map((line) => line.trim()).filter(Boolean);
   const body = lines.map((line) => (line.startsWith("{") ? line : JSON.stringify({ url: line }))).join("\n");
-  return { job: await askFor(body, "application/x-ndjson"), title: counted("many_urls", lines.length) };
+  return { job: await startImport(body, "application/x-ndjson"), title: translateCount("many_urls", lines.length) };
 }
 
-async function askFolder() {
+async function importFolder() {
   const folder = byId("server-folder").value.trim();
-  const source = /^[a-z][a-z0-9-]+:/.test(folder) ? folder : `folder:${folder}`; // other kinds are named in full
-  const body = JSON.stringify({ source });
-  return { job: await askFor(body, "application/json"), title: folder };
+  const source = /^[a-z][a-z0-9-]+:/.test(folder) ? folder : `folder:${folder}`; // the user may name another kind
+  return { job: await startImport(JSON.stringify({ source }), "application/json"), title: folder };
 }

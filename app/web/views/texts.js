@@ -1,103 +1,82 @@
-// The texts that are kept: what a picture can be named by, and what the search for texts finds. A list of them, from which
-// each can be deleted with a way back, and the form that adds some, one a line; what is written there outlives a new drawing.
+// The texts of a collection, which name pictures and are the results of a search for texts: a list of them, where the
+// user can delete each and undo that, and the form that adds some, one per line. The form keeps its draft.
 
-import { hrefOf } from "../state/url_state.js";
-import { make } from "../components/dom.js";
-import { here } from "../state/collection_context.js";
 import { addTexts, deleteText, listTexts } from "../api/client.js";
-import { may } from "../api/session.js";
+import { hasScope } from "../api/session.js";
+import { appendMoreButton, make, makeButton } from "../components/dom.js";
+import { makeForm, makeLabel } from "../components/form.js";
+import { makeTextLink } from "../components/tile.js";
 import { toast } from "../components/toast.js";
-import { counted, words } from "../i18n/i18n.js";
+import { describeError, translate, translateCount } from "../i18n/i18n.js";
+import { currentCollection } from "../state/collection_context.js";
 
 let draft = "";
 
-export function textForm(added) {
+export function makeTextForm(onAdd) {
   const field = make("textarea", { rows: 4, value: draft, dir: "auto", required: true });
-  const said = make("p", { className: "bad", role: "alert", hidden: true });
-  const save = make("button", { type: "submit", className: "button" }, words("add_texts"));
-  const more = make("p", { className: "soft" }, words("texts_docs"), " ", make("a", { href: "docs", className: "link" }, words("docs")));
-  const form = make(
-    "form",
-    { className: "texts" },
-    make("label", {}, make("span", {}, words("texts_field")), field),
-    said,
-    make("div", { className: "acts" }, save, more),
-  );
   field.addEventListener("input", () => (draft = field.value));
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const lines = [...new Set(draft.split("\n").map((line) => line.trim()))].filter(Boolean);
-    if (!lines.length) return;
-    save.disabled = true;
-    try {
+  const docs = make("a", { href: "docs", className: "link" }, translate("docs"));
+  return makeForm([makeLabel(translate("texts_field"), field)], {
+    className: "texts",
+    label: translate("add_texts"),
+    extra: make("p", { className: "muted" }, translate("texts_docs"), " ", docs),
+    submit: async () => {
+      const lines = [...new Set(draft.split("\n").map((line) => line.trim()))].filter(Boolean);
+      if (!lines.length) return;
       await addTexts(lines);
       draft = "";
-      toast(counted("texts_added", lines.length));
-      added();
-    } catch (problem) {
-      save.disabled = false;
-      said.textContent = problem.detail || words("away_short");
-      said.hidden = false;
-    }
+      toast(translateCount("texts_added", lines.length));
+      onAdd();
+    },
   });
-  return form;
 }
 
-let leaving = null; // [id, collection] of what is gone from the list and not yet from the server
+let pending = null; // [id, collection] of a text that has left the list but not yet the server
 
-window.addEventListener("pagehide", () => leaving && deleteText(...leaving).catch(() => {}));
+window.addEventListener("pagehide", () => pending && deleteText(...pending).catch(() => {}));
 
 /** All texts of the collection, newest first, a page at a time. */
-export function textList() {
-  const list = make("ul", { className: "list kept", ariaLabel: words("texts") });
-  fill(list, null);
+export function makeTextList() {
+  const list = make("ul", { className: "list all-texts", ariaLabel: translate("texts") });
+  appendPage(list, null);
   return list;
 }
 
-async function fill(list, cursor) {
-  const page = await listTexts(cursor).catch(() => ({ texts: [], next_cursor: null })); // the search above says why
-  list.append(...page.texts.map(line));
-  if (!page.next_cursor) return;
-  const more = make("button", { type: "button", className: "quiet" }, words("more_failures"));
-  const last = make("li", {}, more);
-  more.addEventListener("click", async () => {
-    more.disabled = true;
-    await fill(list, page.next_cursor);
-    last.remove();
-  });
-  list.append(last);
+async function appendPage(list, cursor) {
+  const page = await listTexts(cursor).catch(() => ({ texts: [], next_cursor: null })); // the banner reports the problem
+  list.append(...page.texts.map(makeLine));
+  if (page.next_cursor) appendMoreButton(list, () => appendPage(list, page.next_cursor));
 }
 
-function line(text) {
-  const link = make("a", { href: hrefOf({ q: text.text }) }, make("span", { className: "words", dir: "auto" }, text.text));
-  const item = make("li", {}, link);
-  if (!may("write")) return item;
-  const away = make("button", { type: "button", className: "quiet", ariaLabel: words("remove_text", { text: text.text }) }, "×");
-  away.addEventListener("click", () => remove(item, text));
-  item.append(away);
+function makeLine({ id, text }) {
+  const item = make("li", {}, makeTextLink(text));
+  if (!hasScope("write")) return item;
+  const remove = makeButton("quiet", "×", { ariaLabel: translate("remove_text", { text }) });
+  remove.addEventListener("click", () => deleteWithUndo(item, id));
+  item.append(remove);
   return item;
 }
 
-function remove(item, { id }) {
+function deleteWithUndo(item, id) {
   const next = item.nextElementSibling ?? item.previousElementSibling;
-  const place = here();
-  const done = async () => {
-    leaving = null;
+  const collection = currentCollection();
+  const commit = async () => {
+    pending = null;
     try {
-      await deleteText(id, place);
+      await deleteText(id, collection);
       item.remove();
     } catch (problem) {
       item.hidden = false;
-      toast(words("not_done", { detail: problem.detail || words("away_short") }));
+      toast(translate("not_done", { detail: describeError(problem) }));
     }
   };
   const undo = () => {
-    leaving = null;
+    pending = null;
     item.hidden = false;
     item.querySelector("button").focus();
   };
-  toast(words("text_deleted"), { action: "undo", undo, done }); // ends the one before first
-  leaving = [id, place];
+  toast(translate("text_deleted"), { action: "undo", onAction: undo, onEnd: commit }); // first commits a pending one
+  pending = [id, collection];
   item.hidden = true;
   next?.querySelector("button")?.focus();
 }

@@ -1,216 +1,224 @@
-// Adding pictures: files go in requests of moderate size, one after the other, so that one that breaks off can be sent
-// again by itself; each becomes a job, followed in turn until everything is taken in or has said why not.
+// Uploads files in requests of moderate size, one after the other, so that the user can resend only a request that
+// failed. Each request becomes a job; the card of the upload follows the jobs in turn until the server has processed all.
 
-import { makeCard, MOST_LINES } from "../components/upload_card.js";
-import { showFailures } from "../components/failure_list.js";
-import { here, within } from "../state/collection_context.js";
-import { call, follow, isRunning, problemOf } from "../api/client.js";
+import { followJob, isUnfinished, listJobItems, makeProblem } from "../api/client.js";
 import { signIn } from "../api/session.js";
-import { bytes, counted, left, words } from "../i18n/i18n.js";
+import { showFailures } from "../components/failure_list.js";
+import { makeCard, MAX_LINES } from "../components/upload_card.js";
+import { formatBytes, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
+import { currentCollection, withCollection } from "../state/collection_context.js";
 
-const MOST_FILES = 100; // of one request
-const MOST_BYTES = 64e6;
-const STEP = 1000;
-let sending = Promise.resolve(); // one request at a time: more would only share the line
-let following = Promise.resolve(); // one stream of events at a time: a browser opens six connections to a server
-let unsent = 0;
+const MAX_BATCH_FILES = 100;
+const MAX_BATCH_BYTES = 64e6;
+let sending = Promise.resolve(); // one request at a time, because parallel ones would only share the bandwidth
+let following = Promise.resolve(); // one event stream at a time, because a browser opens six connections to a server
+let unsent = 0; // batches
 
 window.addEventListener("beforeunload", (event) => unsent && event.preventDefault());
 
-export function upload({ items, left = 0 }, finished) {
-  const title = items.length === 1 ? items[0].name : counted("many_files", items.length);
-  const round = { items, left, finished, collection: here(), stopped: false, request: null, busy: 0 };
-  round.batches = batchesOf(items);
-  round.card = makeCard(title, { stop: () => stop(round), again: () => again(round) });
-  if (!items.length) return round.card.end(words("nothing_to_send", { n: left }), { bad: true });
-  if (items.length <= MOST_LINES) items.forEach((item) => (item.line = round.card.line(item.name)));
-  start(round, round.batches);
+/** Upload files; `onPictures(isComplete)` when pictures have arrived. */
+export function uploadFiles({ items, skipped = 0 }, onPictures) {
+  const title = items.length === 1 ? items[0].name : translateCount("many_files", items.length);
+  const upload = { skipped, onPictures, collection: currentCollection(), isCancelled: false, request: null, retryIn: 0 };
+  upload.batches = splitIntoBatches(items);
+  upload.card = makeCard(title, { onCancel: () => cancel(upload), onSendAgain: () => sendAgain(upload) });
+  if (!items.length) return upload.card.end(translate("nothing_to_send", { n: skipped }), { isError: true });
+  if (items.length <= MAX_LINES) items.forEach((item) => (item.line = upload.card.addLine(item.name)));
+  start(upload, upload.batches);
 }
 
-/** Follow a job that began without an upload from here. */
-export function watchJob(job, title, finished) {
+/** Follow a job that did not begin with an upload from this page. */
+export function watchJob(job, title, onPictures) {
   const batch = { items: [], job, bytes: 0, sent: 0 };
-  const round = { items: [], left: 0, finished, batches: [batch] };
-  round.card = makeCard(title, { stop() {}, again() {} });
-  round.card.stoppable(false);
-  following = following.then(() => followed(round, batch));
+  const upload = { skipped: 0, onPictures, batches: [batch] };
+  upload.card = makeCard(title, { onCancel() {}, onSendAgain() {} });
+  upload.card.hideCancel();
+  following = following.then(() => follow(upload, batch));
 }
 
-function batchesOf(items) {
+/** An archive goes in a batch of its own. */
+function splitIntoBatches(items) {
   const batches = [];
   let open = null;
   for (const item of items) {
-    const full = !open || open.items.length >= MOST_FILES || open.bytes + item.file.size > MOST_BYTES;
-    if (item.archive || full) batches.push((open = { items: [], bytes: 0, sent: 0, job: null }));
+    const isFull = !open || open.items.length >= MAX_BATCH_FILES || open.bytes + item.file.size > MAX_BATCH_BYTES;
+    if (item.isArchive || isFull) batches.push((open = { items: [], bytes: 0, sent: 0, job: null }));
     open.items.push(item);
     open.bytes += item.file.size;
-    if (item.archive) open = null;
+    if (item.isArchive) open = null;
   }
   return batches;
 }
 
-function start(round, batches) {
+function start(upload, batches) {
   for (const batch of batches) {
     unsent++;
-    const sent = (sending = sending.then(() => deliver(round, batch)).finally(() => unsent--));
-    following = Promise.all([following, sent]).then(() => followed(round, batch));
+    const sent = (sending = sending.then(() => sendBatch(upload, batch)).finally(() => unsent--));
+    following = Promise.all([following, sent]).then(() => follow(upload, batch));
   }
 }
 
-function stop(round) {
-  round.stopped = true;
-  round.request?.abort();
+function cancel(upload) {
+  upload.isCancelled = true;
+  upload.request?.abort();
 }
 
-function again(round) {
-  round.stopped = false;
-  const batches = round.batches.filter((batch) => !batch.job);
+function sendAgain(upload) {
+  upload.isCancelled = false;
+  const batches = upload.batches.filter((batch) => !batch.job);
   for (const batch of batches) {
     Object.assign(batch, { problem: null, sent: 0 });
-    for (const item of batch.items) item.line?.say(words("waiting"));
+    for (const item of batch.items) item.line?.setStatus(translate("waiting"));
   }
-  start(round, batches);
+  start(upload, batches);
 }
 
-async function deliver(round, batch) {
-  while (!round.stopped) {
-    for (const item of batch.items) item.line ??= round.card.line(item.name);
-    const answer = await send(round, batch);
-    if (answer.problem?.status === 401) {
+/** Send a batch until the server accepts or refuses it, and wait while the server is busy. */
+async function sendBatch(upload, batch) {
+  while (!upload.isCancelled) {
+    for (const item of batch.items) item.line ??= upload.card.addLine(item.name);
+    const { job, problem } = await postBatch(upload, batch);
+    if (problem?.status === 401) {
       await signIn();
       continue;
     }
-    batch.job = answer.job;
-    batch.problem = answer.problem;
-    round.busy = answer.problem?.status === 429 || answer.problem?.status === 503 ? answer.problem.seconds : 0;
-    if (!round.busy) break;
+    Object.assign(batch, { job, problem });
+    upload.retryIn = problem?.status === 429 || problem?.status === 503 ? problem.seconds : 0;
+    if (!upload.retryIn) break;
     batch.sent = 0;
-    update(round);
-    await new Promise((resolve) => setTimeout(resolve, round.busy * STEP));
+    showProgress(upload);
+    await new Promise((resolve) => setTimeout(resolve, upload.retryIn * 1000));
   }
-  round.busy = 0;
+  upload.retryIn = 0;
+  const reason = batch.problem?.detail || translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
   for (const { line } of batch.items) {
-    if (batch.job) line?.say(words("being_taken_in"), "soft");
-    else line?.say(batch.problem?.detail || words(round.stopped ? "not_sent_stopped" : "not_sent_broken"), "bad");
+    if (batch.job) line?.setStatus(translate("processing_file"), "muted");
+    else line?.setStatus(reason, "error");
   }
-  update(round);
+  showProgress(upload);
 }
 
-function send(round, batch) {
-  const request = (round.request = new XMLHttpRequest());
+/** Uses XMLHttpRequest because fetch does not report the progress of an upload. Gives {job, problem}, one of them null. */
+function postBatch(upload, batch) {
+  const request = (upload.request = new XMLHttpRequest());
   const body = new FormData();
   for (const { file, name } of batch.items) body.append("files", file, name);
   return new Promise((resolve) => {
-    const failed = (problem) => resolve({ job: null, problem });
+    const fail = (problem) => resolve({ job: null, problem });
     request.upload.addEventListener("progress", (event) => {
       batch.sent = (event.loaded / event.total) * batch.bytes;
       showSent(batch);
-      update(round);
+      showProgress(upload);
     });
     request.addEventListener("load", () => {
       if (request.status === 202) return resolve({ job: request.response, problem: null });
       const seconds = Number(request.getResponseHeader("Retry-After")) || 1;
-      failed(problemOf(request.status, request.response, seconds));
+      fail(makeProblem(request.status, request.response, seconds));
     });
-    request.addEventListener("error", () => failed(null));
-    request.addEventListener("abort", () => failed(null));
-    request.open("POST", within("v1/images/bulk", round.collection));
+    request.addEventListener("error", () => fail(null));
+    request.addEventListener("abort", () => fail(null));
+    request.open("POST", withCollection("v1/images/bulk", upload.collection));
     request.responseType = "json";
     request.send(body);
   });
 }
 
+/** Show how much of each file is sent. The files of a request go one after the other. */
 function showSent(batch) {
-  let before = 0; // files go one after the other, so what was sent says which are
+  let before = 0;
   for (const { file, line } of batch.items) {
     const share = Math.min(Math.max((batch.sent - before) / Math.max(file.size, 1), 0), 1);
-    line?.progress(share);
-    if (share > 0) line?.say(share < 1 ? words("sending_file") : words("sent_file"));
+    line?.setProgress(share);
+    if (share > 0) line?.setStatus(translate(share < 1 ? "sending_file" : "sent_file"));
     before += file.size;
   }
 }
 
-async function followed(round, batch) {
+async function follow(upload, batch) {
   if (batch.job) {
     await new Promise((resolve) => {
-      const stopFollowing = follow(batch.job.id, (job) => {
+      const stop = followJob(batch.job.id, (job) => {
         batch.job = job;
-        update(round);
-        if (job.done && !round.begun) begun(round);
-        if (!isRunning(job)) resolve(stopFollowing());
+        showProgress(upload);
+        if (job.done && !upload.hasPictures) reportFirstPictures(upload);
+        if (!isUnfinished(job)) resolve(stop());
       });
     });
-    await settle(round, batch);
+    await showOutcomes(upload, batch);
   }
-  batch.ended = true;
-  update(round);
-  if (round.batches.every((one) => one.ended)) end(round);
+  batch.isEnded = true;
+  showProgress(upload);
+  if (upload.batches.every((one) => one.isEnded)) end(upload);
 }
 
-/** The first pictures are there. */
-function begun(round) {
-  round.begun = true;
-  round.finished(false);
+function reportFirstPictures(upload) {
+  upload.hasPictures = true;
+  upload.onPictures(false);
 }
 
-/** Say of each file what became of it. An archive's members are not among the files: its failures stand below. */
-async function settle(round, batch) {
+/** Show the outcome of each file. For an archive, show the failures of its members in a list. */
+async function showOutcomes(upload, batch) {
   const { id, failed } = batch.job;
-  const loose = batch.items.length && !batch.items[0].archive;
-  if (failed && !loose) await showFailures(id, round.card.failures);
-  if (!loose) {
-    for (const { line } of batch.items) line?.say(summary([batch.job]), failed ? "bad" : "soft");
+  const hasFiles = batch.items.length && !batch.items[0].isArchive;
+  if (failed && !hasFiles) await showFailures(id, upload.card.failures);
+  if (!hasFiles) {
+    for (const { line } of batch.items) line?.setStatus(describeOutcome([batch.job]), failed ? "error" : "muted");
     return;
   }
-  const { items } = await call(`v1/jobs/${id}/items?limit=1000`).catch(() => ({ items: [] }));
-  for (const item of batch.items) {
-    const at = items.findIndex((one) => one.name === item.name);
-    const [became] = at < 0 ? [null] : items.splice(at, 1);
-    if (became?.status === "failed") item.line?.say(became.error?.detail ?? "", "bad");
+  const { items } = await listJobItems(id).catch(() => ({ items: [] }));
+  for (const { name, line } of batch.items) {
+    const index = items.findIndex((one) => one.name === name);
+    const [outcome] = index < 0 ? [null] : items.splice(index, 1);
+    if (outcome?.status === "failed") line?.setStatus(outcome.error?.detail ?? "", "error");
     else {
-      item.line?.say(words(became?.status === "duplicate" ? "already_there" : "taken_in"), "soft");
-      round.card.drop(item.line);
+      line?.setStatus(translate(outcome?.status === "duplicate" ? "already_there" : "file_added"), "muted");
+      upload.card.removeLine(line);
     }
   }
 }
 
-function update(round) {
-  const size = round.batches.reduce((sum, batch) => sum + batch.bytes, 0);
-  const sent = round.batches.reduce((sum, batch) => sum + (batch.job ? batch.bytes : batch.sent), 0);
-  const jobs = round.batches.map((batch) => batch.job).filter(Boolean);
-  const gone = jobs.reduce((sum, job) => sum + job.done + job.failed + job.duplicates, 0);
-  const total = round.batches.reduce((sum, { job, items }) => sum + Math.max(job?.total ?? 0, items.length), 0);
-  const taken = total ? gone / total : 0;
-  round.card.progress(size ? (sent / size + taken) / 2 : taken);
-  const said = [];
-  if (round.busy) said.push(words("busy_upload", { s: round.busy }));
-  else if (sent < size) said.push(words("sending", { done: bytes(sent), total: bytes(size) }));
-  if (gone || sent >= size) said.push(words("working", { done: gone, total }));
-  const now = jobs.findLast((job) => job.state === "running" && job.rate);
-  if (now) said.push(words("rate", { rate: Math.round(now.rate) || 1 }));
-  if (now?.eta_s > 1 && sent >= size) said.push(left(now.eta_s));
-  round.card.say(said.join(" · "));
+function showProgress(upload) {
+  const { batches, card } = upload;
+  const size = sum(batches, (batch) => batch.bytes);
+  const sent = sum(batches, (batch) => (batch.job ? batch.bytes : batch.sent));
+  const jobs = batches.map((batch) => batch.job).filter(Boolean);
+  const processed = sum(jobs, (job) => job.done + job.failed + job.duplicates);
+  const total = sum(batches, ({ job, items }) => Math.max(job?.total ?? 0, items.length));
+  const share = total ? processed / total : 0;
+  card.setProgress(size ? (sent / size + share) / 2 : share);
+  const parts = [];
+  if (upload.retryIn) parts.push(translate("busy_upload", { s: upload.retryIn }));
+  else if (sent < size) parts.push(translate("sending", { done: formatBytes(sent), total: formatBytes(size) }));
+  if (processed || sent >= size) parts.push(translate("working", { done: processed, total }));
+  const running = jobs.findLast((job) => job.state === "running" && job.rate);
+  if (running) parts.push(translate("rate", { rate: Math.round(running.rate) || 1 }));
+  if (running?.eta_s > 1 && sent >= size) parts.push(formatTimeLeft(running.eta_s));
+  card.setStatus(parts.join(" · "));
 }
 
-function end(round) {
-  const jobs = round.batches.map((batch) => batch.job).filter(Boolean);
-  const lost = round.batches.filter((batch) => !batch.job);
-  const files = lost.reduce((sum, batch) => sum + batch.items.length, 0);
-  const said = jobs.length ? [summary(jobs)] : [];
-  if (files) said.push(round.stopped ? words("stopped_n", { n: files }) : words("unsent_n", { n: files }));
-  const why = lost.find((batch) => batch.problem?.detail)?.problem.detail;
-  if (why) said.push(why);
-  if (round.left) said.push(words("left_out", { n: round.left }));
-  const failed = jobs.some((job) => job.failed || job.state === "failed");
-  round.card.end(said.join(" · "), { bad: failed || files > 0, unsent: files > 0 });
-  if (jobs.length) round.finished(true);
+function end(upload) {
+  const jobs = upload.batches.map((batch) => batch.job).filter(Boolean);
+  const lost = upload.batches.filter((batch) => !batch.job);
+  const files = sum(lost, (batch) => batch.items.length);
+  const parts = jobs.length ? [describeOutcome(jobs)] : [];
+  if (files) parts.push(translate(upload.isCancelled ? "cancelled_n" : "unsent_n", { n: files }));
+  const reason = lost.find((batch) => batch.problem?.detail)?.problem.detail;
+  if (reason) parts.push(reason);
+  if (upload.skipped) parts.push(translate("skipped_n", { n: upload.skipped }));
+  const hasFailed = jobs.some((job) => job.failed || job.state === "failed");
+  upload.card.end(parts.join(" · "), { isError: hasFailed || files > 0, hasUnsent: files > 0 });
+  if (jobs.length) upload.onPictures(true);
 }
 
-export function summary(jobs) {
-  const sum = (name) => jobs.reduce((all, job) => all + job[name], 0);
-  const parts = [words("added_n", { n: sum("done") })];
-  if (sum("duplicates")) parts.push(words("duplicates_n", { n: sum("duplicates") }));
-  if (sum("failed")) parts.push(words("failed_n", { n: sum("failed") }));
-  if (jobs.some((job) => job.state === "cancelled")) parts.push(words("cancelled"));
+export function describeOutcome(jobs) {
+  const [added, duplicates, failed] = ["done", "duplicates", "failed"].map((field) => sum(jobs, (job) => job[field]));
+  const parts = [translate("added_n", { n: added })];
+  if (duplicates) parts.push(translate("duplicates_n", { n: duplicates }));
+  if (failed) parts.push(translate("failed_n", { n: failed }));
+  if (jobs.some((job) => job.state === "cancelled")) parts.push(translate("cancelled"));
   return parts.join(" · ");
+}
+
+function sum(items, getNumber) {
+  return items.reduce((total, item) => total + getNumber(item), 0);
 }

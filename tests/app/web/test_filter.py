@@ -13,7 +13,7 @@ from tests.app.web.watched import Watched, ids
 
 def asked(page: Page, name: str) -> Locator:
     """A field of the dialog."""
-    return page.locator("#filtering").get_by_label(name)
+    return page.locator("#filter-dialog").get_by_label(name)
 
 
 def chips(page: Page) -> list[str]:
@@ -84,8 +84,8 @@ def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(watched: W
     def filter(address: str, target: str = "images") -> Any:
         return page.evaluate(
             """async ([address, target]) => {
-                const { readFilter, filterOf } = await import("/web/state/filter.js");
-                return filterOf(readFilter(new URLSearchParams(address)), target)?.must ?? null;
+                const { readFilter, buildFilter } = await import("/web/state/filter.js");
+                return buildFilter(readFilter(new URLSearchParams(address)), target)?.must ?? null;
             }""",
             [address, target],
         )

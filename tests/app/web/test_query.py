@@ -19,7 +19,7 @@ def page(watched: Watched) -> Page:
 
 def test_words_and_what_to_turn_away_from(page: Page) -> None:
     def taken(q: str) -> tuple[str, list[str]]:
-        found: dict[str, Any] = page.evaluate('async q => (await import("/web/state/query.js")).taken(q)', q)
+        found: dict[str, Any] = page.evaluate('async q => (await import("/web/state/query.js")).parseQuery(q)', q)
         return found["words"], found["without"]
 
     for typed, words, without in TYPED:
@@ -30,7 +30,7 @@ def test_weights_of_the_parts(page: Page) -> None:
     def parts(**query: Any) -> list[dict[str, Any]]:
         asked = {"q": "", "like": [], "weight": 0.5, **query}
         found: list[dict[str, Any]] = page.evaluate(
-            'async ([q, image]) => (await import("/web/state/query.js")).parts({ ...q, file: image }, image)',
+            'async ([q, image]) => (await import("/web/state/query.js")).buildParts({ ...q, file: image }, image)',
             [asked, query.get("file")],
         )
         return found

@@ -92,7 +92,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
 def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: RunningServer) -> None:
     page.goto(filled.url)
     expect(page.locator(".tile").first).to_be_visible()
-    page.get_by_role("button", name="Keys and scores").click()
+    page.get_by_role("button", name="Shortcuts and scores").click()
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Add pictures").click()

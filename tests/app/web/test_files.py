@@ -95,7 +95,8 @@ def test_the_served_page_preloads_every_module(filled: RunningServer) -> None:
 def test_both_languages_have_the_same_words_with_the_same_places(watched: Watched) -> None:
     page = watched.open()
     english, chinese = page.evaluate(
-        """async () => [(await import("/web/i18n/english.js")).ENGLISH, (await import("/web/i18n/chinese.js")).CHINESE]"""
+        """async () => [(await import("/web/i18n/english.js")).ENGLISH,
+            (await import("/web/i18n/chinese.js")).CHINESE]"""
     )
     assert english.keys() == chinese.keys()
     for key, text in english.items():

@@ -103,7 +103,7 @@ def test_nothing_runs_in_texts_failures_and_toasts(page: Page, poisoned: tuple[R
     page.goto(server.url + "/?q=purple&target=texts")
     expect(page.locator(".list .text")).to_have_count(50)
     expect(page.locator("#result-limit")).to_contain_text(
-        "at most 50 results"
+        "These are the 50 nearest"
     )  # the page took the limit from the refusal
     page.goto(server.url + "/?view=jobs")
     row = page.locator(".job", has_text=job[:8])

@@ -18,7 +18,8 @@ def test_nothing_is_wider_than_the_window(browser: Browser, filled: RunningServe
         expect(page.locator(".tile, .list, .message").first).to_be_visible()
         wide = page.evaluate(
             """() => [...document.querySelectorAll('body *')].filter(one => one.checkVisibility()
-            && !one.closest('.visually-hidden, .skip, .caption, .files') && one.getBoundingClientRect().right > innerWidth + 1)
+            && !one.closest('.visually-hidden, .skip, .caption, .files')
+            && one.getBoundingClientRect().right > innerWidth + 1)
             .map(one => one.outerHTML.slice(0, 80))"""
         )
         assert wide == []

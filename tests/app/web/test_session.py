@@ -70,7 +70,7 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     page.reload()
     expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
     expect(dialog).to_be_hidden()
-    page.get_by_role("button", name="Keys and scores").click()
+    page.get_by_role("button", name="Shortcuts and scores").click()
     expect(page.get_by_text("Signed in with the key “reader” (search).")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(dialog).to_be_visible()

@@ -78,7 +78,7 @@ def test_a_model_that_is_loading_is_told_and_the_search_begins_by_itself(
     assert len(watched.faults) == 1  # of the search: the waiting itself leaves none in the console
     page.unroute("**/v1/models")
     expect(page.locator("#banner")).to_have_text(
-        f"The server refused the search: {problem['detail']}"
+        f"The server refused the request: {problem['detail']}"
     )  # it is there, and yet
     page.unroute_all()
     first_is(page, "red")

@@ -4,6 +4,7 @@
 import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
+import { watchDialogs } from "./components/dialogs.js";
 import { byId } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
 import { watchFilter } from "./components/filter_dialog.js";
@@ -70,8 +71,7 @@ function enterCollection(collection) {
 }
 
 function openCollection(collection) {
-  store.typedAt = 0;
-  cancelTyping();
+  stopTyping();
   changeState({ collection, like: [], show: null });
   window.scrollTo(0, 0);
 }
@@ -84,10 +84,15 @@ function rememberScroll() {
   writeState(store.state, false);
 }
 
+function handleScroll() {
+  clearTimeout(store.scrollTimer);
+  store.scrollTimer = setTimeout(rememberScroll, SCROLL_PAUSE_MS);
+  loadMoreIfNear();
+}
+
 function handleHistory() {
   store.state = readState();
-  store.typedAt = 0;
-  cancelTyping();
+  stopTyping();
   show({ isRestored: true });
   if (store.pictureToFocus && !store.state.show) focusPicture(store.pictureToFocus);
   store.pictureToFocus = null;
@@ -106,13 +111,9 @@ function handleClick(event) {
   if (!link || event.shiftKey) return;
   event.preventDefault();
   store.typedAt = 0;
-  if (link.dataset.id) changeState({ show: link.dataset.id, isOpenedHere: true });
-  else followLink(link.href);
-}
-
-function followLink(href) {
+  if (link.dataset.id) return changeState({ show: link.dataset.id, isOpenedHere: true });
   rememberScroll();
-  history.pushState({}, "", href);
+  history.pushState({}, "", link.href);
   store.state = readState();
   show();
   window.scrollTo(0, 0);
@@ -305,8 +306,7 @@ function searchLike(ids) {
 
 /** Search by a picture alone. `change`: {picture} or {like, collection}. */
 function searchByPicture(change) {
-  store.typedAt = 0;
-  cancelTyping();
+  stopTyping();
   changeState({ q: "", like: [], picture: null, show: null, view: "results", ...change });
 }
 
@@ -331,8 +331,10 @@ function changeWhileTyping(change) {
   changeState(change, { isNewEntry });
 }
 
-function settleTyping() {
+/** Forget words that the search box has not reported yet. */
+function stopTyping() {
   store.typedAt = 0;
+  cancelTyping();
 }
 
 /** Whether there is nothing to search: the collection has no pictures. */
@@ -388,7 +390,7 @@ history.scrollRestoration = "manual";
 translatePage(store.state);
 const cancelTyping = watchSearchBox({
   onType: handleTyping,
-  onSettle: settleTyping,
+  onSettle: () => (store.typedAt = 0),
   onPicture: ({ id, collection }) => searchByPicture({ like: [id], collection }),
   onRemovePictures: () => changeState({ like: [], picture: null }),
   onWeigh: handleWeight,
@@ -399,10 +401,8 @@ watchDrops({
   onAdd: (files) => uploadFiles(files, refresh),
   addsOnly: isCollectionEmpty,
 });
-watchFilter({
-  getState: () => store.state,
-  onChange: (conditions) => changeState({ conditions, show: null, view: "results" }),
-});
+const changeFilter = (conditions) => changeState({ conditions, show: null, view: "results" });
+watchFilter({ getState: () => store.state, onChange: changeFilter });
 watchDetail({
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
@@ -419,6 +419,7 @@ watchSources(refresh);
 watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSession();
 watchKeyboard(keyActions);
+watchDialogs();
 byId("target").addEventListener("change", (event) => changeState({ target: event.target.value }));
 byId("language").addEventListener("click", () => {
   switchLanguage();
@@ -427,15 +428,7 @@ byId("language").addEventListener("click", () => {
 });
 document.addEventListener("click", handleClick);
 window.addEventListener("popstate", handleHistory);
-window.addEventListener(
-  "scroll",
-  () => {
-    clearTimeout(store.scrollTimer);
-    store.scrollTimer = setTimeout(rememberScroll, SCROLL_PAUSE_MS);
-    loadMoreIfNear();
-  },
-  { passive: true },
-);
+window.addEventListener("scroll", handleScroll, { passive: true });
 showQuery(getQuery(store.state), store.state.q);
 document.documentElement.dataset.ready = ""; // now that the header has its final width, the style makes it visible
 await requireSession(); // the key decides which collection is the home

@@ -36,6 +36,12 @@ async function request(path, options = {}) {
   }
 }
 
+/** Add parameters to a path; leaves out those without a value. */
+function makePath(path, parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value);
+  return `${path}?${new URLSearchParams(given)}`;
+}
+
 function send(method, path, body, options = {}) {
   return request(path, { method, body: JSON.stringify(body), headers: JSON_HEADERS, ...options });
 }
@@ -72,9 +78,8 @@ export async function runConcurrently(items, work) {
 // Images
 
 export function listImages(cursor, limit, filter, signal) {
-  const parameters = new URLSearchParams({ limit, ...filterParameter(filter) });
-  if (cursor) parameters.set("cursor", cursor);
-  return request(withCollection(`v1/images?${parameters}`), { signal });
+  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor });
+  return request(withCollection(path), { signal });
 }
 
 export function getImage(id, collection) {
@@ -125,21 +130,17 @@ export async function search(query, k, signal) {
 async function requestSearch(query, k, signal) {
   const { q, like, file, target, filter } = query;
   const { words, without } = parseQuery(q);
-  const options = { k, target, ...filterParameter(filter) };
+  const options = { k, target, filter: filter && JSON.stringify(filter) };
   if (!like.length && !file && !without.length) {
-    return request(withCollection(`v1/search?${new URLSearchParams({ q: words || q, ...options })}`), { signal });
+    return request(withCollection(makePath("v1/search", { q: words || q, ...options })), { signal });
   }
   if (file && !like.length && !q) {
     const body = new FormData();
     body.append("file", file);
-    return request(withCollection(`v1/search/image?${new URLSearchParams(options)}`), { method: "POST", body, signal });
+    return request(withCollection(makePath("v1/search/image", options)), { method: "POST", body, signal });
   }
   const parts = buildParts(query, file ? await encodeBase64(file) : null);
   return send("POST", withCollection("v1/search"), { query: parts, target, k, filter }, { signal });
-}
-
-function filterParameter(filter) {
-  return filter ? { filter: JSON.stringify(filter) } : {};
 }
 
 function encodeBase64(file) {
@@ -158,9 +159,7 @@ export async function countTexts() {
 }
 
 export function listTexts(cursor) {
-  const parameters = new URLSearchParams({ limit: 100 });
-  if (cursor) parameters.set("cursor", cursor);
-  return request(withCollection(`v1/texts?${parameters}`));
+  return request(withCollection(makePath("v1/texts", { limit: 100, cursor })));
 }
 
 export function deleteText(id, collection) {
@@ -220,9 +219,7 @@ export function listJobItems(job) {
 }
 
 export function listFailedItems(job, cursor) {
-  const parameters = new URLSearchParams({ status: "failed", limit: 50 });
-  if (cursor) parameters.set("cursor", cursor);
-  return request(`v1/jobs/${job}/items?${parameters}`);
+  return request(makePath(`v1/jobs/${job}/items`, { status: "failed", limit: 50, cursor }));
 }
 
 /** The name of a job's first item, or null while the job has none. */

@@ -33,14 +33,3 @@ export function appendMoreButton(list, load) {
   });
   list.append(item);
 }
-
-/** Close a dialog on a click beside it, but not when a drag (a text selection) only ends there. */
-export function closeOnOutsideClick(dialog) {
-  let pressed = null;
-  const keepPageStill = (event) => event.target.closest(".side, .small > *") || event.preventDefault();
-  dialog.addEventListener("wheel", keepPageStill, { passive: false });
-  dialog.addEventListener("pointerdown", (event) => (pressed = event.target));
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog && pressed === dialog) dialog.close();
-  });
-}

@@ -31,7 +31,6 @@ export function watchFilter({ getState, onChange }) {
     requireBoth();
     dialog.showModal();
   });
-  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
   form.addEventListener("submit", () => {
     const parameters = new URLSearchParams(getState().conditions.filter(([kind]) => !SINGLE_KINDS.includes(kind)));
     for (const kind of [...SINGLE_KINDS, "tag"]) {

@@ -1,9 +1,9 @@
 // Keyboard shortcuts: of the whole page, and of the grid while one of its pictures has the focus.
 // The user can switch off single-character shortcuts in the help dialog, because speech input may trigger them.
 
-import { byId, closeOnOutsideClick } from "./dom.js";
+import { readPreference, writePreference } from "../state/preferences.js";
+import { byId } from "./dom.js";
 
-const STORAGE_KEY = "sightline.keys";
 const MOVE_KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
 /** Each action returns whether it handled the key. */
@@ -13,7 +13,7 @@ export function watchKeyboard(actions) {
     const isInGrid = event.target.closest?.(".tile");
     if ((isInGrid && handleGridKey(event, actions)) || handlePageKey(event, actions)) event.preventDefault();
   });
-  watchDialogs();
+  watchCheckbox();
 }
 
 function handlePageKey(event, actions) {
@@ -46,28 +46,11 @@ function handleGridKey(event, actions) {
 }
 
 function hasSingleKeys() {
-  try {
-    return localStorage.getItem(STORAGE_KEY) !== "off";
-  } catch {
-    return true;
-  }
+  return readPreference("keys") !== "off";
 }
 
-function watchDialogs() {
-  const help = byId("help");
+function watchCheckbox() {
   const checkbox = byId("single-keys");
   checkbox.checked = hasSingleKeys();
-  checkbox.addEventListener("change", () => {
-    try {
-      localStorage.setItem(STORAGE_KEY, checkbox.checked ? "on" : "off");
-    } catch {
-      // a browser without storage cannot remember the choice
-    }
-  });
-  for (const id of ["help-button", "score-help"]) byId(id).addEventListener("click", () => help.showModal());
-  byId("add").addEventListener("click", () => byId("add-dialog").showModal());
-  for (const dialog of [help, byId("add-dialog")]) {
-    closeOnOutsideClick(dialog);
-    dialog.addEventListener("click", (event) => event.target.closest("[data-close]") && dialog.close());
-  }
+  checkbox.addEventListener("change", () => writePreference("keys", checkbox.checked ? "on" : "off"));
 }

@@ -16,7 +16,6 @@ export function openTagDialog(hits, onChange) {
     const tag = field.value.trim();
     if (tag) addTag(hits, tag, onChange);
   };
-  dialog.querySelector("[data-close]").onclick = () => dialog.close();
   dialog.showModal();
 }
 

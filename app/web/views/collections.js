@@ -3,7 +3,7 @@
 
 import { createCollection, deleteCollection, getCollection, listCollections, updateCollection } from "../api/client.js";
 import { allowedCollections, hasScope } from "../api/session.js";
-import { byId, closeOnOutsideClick, make, makeButton } from "../components/dom.js";
+import { byId, make, makeButton } from "../components/dom.js";
 import { makeForm, makeLabel } from "../components/form.js";
 import { toast } from "../components/toast.js";
 import { describeError, translate, translateCount } from "../i18n/i18n.js";
@@ -17,9 +17,6 @@ let onDelete = () => {};
 /** `onOpen(name)` shows another collection, `onDelete(name)` forgets the results of one. */
 export function watchCollections(listeners) {
   ({ onOpen, onDelete } = listeners);
-  const dialog = byId("collections");
-  closeOnOutsideClick(dialog);
-  dialog.querySelector("[data-close]").addEventListener("click", () => dialog.close());
   for (const button of document.querySelectorAll("[data-collections]")) button.addEventListener("click", showDialog);
   byId("collections-find").addEventListener("input", showList);
   byId("collections-new").addEventListener("click", () => {

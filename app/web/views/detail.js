@@ -2,7 +2,7 @@
 // The address decides which picture is open, so this module reports to main.js when the user closes the dialog.
 
 import { fileUrl, search, thumbnailUrl } from "../api/client.js";
-import { byId, closeOnOutsideClick, make, makeButton } from "../components/dom.js";
+import { byId, make, makeButton } from "../components/dom.js";
 import { makeEditForm } from "../components/edit_form.js";
 import { getName, makeTextLines } from "../components/tile.js";
 import { placeToast } from "../components/toast.js";
@@ -27,7 +27,6 @@ export function watchDetail({ onClose, onLike, onStep, onRemove, onUndo, onChang
     edit: () => showEditForm(onChange),
   };
   dialog.addEventListener("close", onClose);
-  closeOnOutsideClick(dialog);
   dialog.addEventListener("click", (event) => {
     actions[event.target.closest("[data-action]")?.dataset.action]?.(dialog.dataset.id);
   });

@@ -5,6 +5,6 @@ __version__ = "0.1.0"
 
 def main() -> None:
     """The `sightline` script. Light, because every decode child imports what the script imports."""
-    from app.__main__ import main
+    from app.cli.main import main
 
     main()

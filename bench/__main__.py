@@ -19,10 +19,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from app.client import Client
-from app.demo import await_ready, free_port, load_texts, served
-from app.samples import gallery
-from app.settings import Settings
+from app.cli.client import Client
+from app.cli.demo import await_ready, free_port, load_texts, served
+from app.core.settings import Settings
+from app.service.demo_gallery import gallery
 from bench.needs import resident
 
 QUERIES = 1_000

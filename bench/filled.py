@@ -7,11 +7,11 @@ from pathlib import Path
 
 import apsw
 
+from app.core.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
 from app.encoder.protocol import Embeddings
-from app.store import embeddings
-from app.store.database import Database
-from app.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
-from bench.vectors import BLOCK
+from app.storage.database import Database
+from app.storage.tables import embeddings
+from bench.experiments.vectors import BLOCK
 
 TARGET: Target = "images"
 DAY = "2026-01-01T00:00:00.000Z"

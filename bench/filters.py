@@ -22,11 +22,11 @@ import apsw
 from rich.console import Console
 from rich.table import Table
 
-from app.grammar import parse_filter
-from app.selection import Selections
-from app.store import images
-from app.store.database import Database
-from app.types import NewImage
+from app.core.types import NewImage
+from app.search.filter_cache import Selections
+from app.storage.database import Database
+from app.storage.filters.parser import parse_filter
+from app.storage.tables import images
 
 ROWS = 300_000
 REPEATS = 20

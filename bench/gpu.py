@@ -27,12 +27,12 @@ from rich.table import Table
 from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
+from app.core.errors import StartupError
+from app.core.settings import Settings
 from app.decode.pool import DecodePool
-from app.encoder.models import Located, Placement, load_located
+from app.encoder.loader import Located, Placement, load_located
 from app.encoder.open_clip import PRECISIONS, OpenClipEncoder, choose_device, choose_precision
 from app.encoder.protocol import Embeddings, Pixels
-from app.errors import StartupError
-from app.settings import Settings
 from bench.jpeg import Source, from_children, from_gpu, write_jpegs
 
 ALIKE = 0.999

@@ -26,9 +26,9 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from app.client import Client
-from app.demo import await_ready, free_port, served
-from app.process import again, importing
+from app.cli.client import Client
+from app.cli.demo import await_ready, free_port, served
+from app.core.process import again, importing
 from bench import site
 from bench.needs import MIB, family, proportional
 from bench.results import Figures, keep

@@ -20,12 +20,12 @@ from typing import Any
 import apsw
 import httpx
 
-from app.demo import free_port
-from app.process import again, importing
-from app.settings import Settings
-from app.store import history, jobs, leases, waiting
-from app.store.database import Database
-from app.types import ItemStatus
+from app.cli.demo import free_port
+from app.core.process import again, importing
+from app.core.settings import Settings
+from app.core.types import ItemStatus
+from app.storage.database import Database
+from app.storage.tables import job_control, jobs, leases, queue_depth
 from bench.needs import resident
 
 ROUNDS = 30
@@ -104,8 +104,8 @@ def calls(filled: Filled) -> dict[str, Callable[[], object]]:
         "items, last page": read(lambda c: jobs.items(c, id, None, deep, 100)),
         "items failed, last": read(lambda c: jobs.items(c, id, ItemStatus.FAILED, deep - 900, 100)),
         "items duplicate (none)": read(lambda c: jobs.items(c, id, ItemStatus.DUPLICATE, 0, 100)),
-        "backlog": read(waiting.load),
-        "jobs to forget": read(lambda c: history.ended(c, "2026-01-01", 500)),
+        "backlog": read(queue_depth.load),
+        "jobs to forget": read(lambda c: job_control.ended(c, "2026-01-01", 500)),
         "claim 96": write(lambda c: leases.claim(c, "bench", 1e12, 96)),
         "claim an upload": write(lambda c: jobs.claim_source(c, "bench", 1e12)),
         "add an item": write(lambda c: jobs.add_item(c, id, "x.png", ItemStatus.DUPLICATE)),

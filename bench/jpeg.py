@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
+from app.core.types import Preprocessing
 from app.decode.picture import Decoded
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.protocol import Embeddings, Pixels, normalised
-from app.types import Preprocessing
-from app.worker import AHEAD
+from app.worker.embed import AHEAD
 
 SIZE = (640, 480)
 GRAIN = 6  # levels of noise, so that a file has a photograph's bytes (some 80 kB) and takes its time to read

@@ -20,8 +20,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from app.client import Client
-from app.demo import await_ready, free_port, served
+from app.cli.client import Client
+from app.cli.demo import await_ready, free_port, served
 from bench.__main__ import HOST
 from bench.needs import resident
 

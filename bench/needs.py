@@ -19,10 +19,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from app.client import Client
-from app.demo import await_ready, free_port, served
-from app.process import again, importing
-from app.samples import gallery
+from app.cli.client import Client
+from app.cli.demo import await_ready, free_port, served
+from app.core.process import again, importing
+from app.service.demo_gallery import gallery
 
 HOST = "127.0.0.1"
 MIB = 1 << 20

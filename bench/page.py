@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-from app.client import Client
-from app.demo import await_ready, free_port, load_texts, served
-from app.samples import gallery
+from app.cli.client import Client
+from app.cli.demo import await_ready, free_port, load_texts, served
+from app.service.demo_gallery import gallery
 
 HOST = "127.0.0.1"
 ROUNDS = 10

@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from app.client import Client
+from app.cli.client import Client
+from app.cli.demo import free_port
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode
-from app.demo import free_port
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings
 from bench.checkpoint import checkpoint

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.client import Client
+from app.cli.client import Client
 from app.encoder.openvino import OpenVinoEncoder, native_precision
 from bench.needs import family, processor_seconds, proportional, resident
 from bench.pictures import LARGE, SMALL, photographs

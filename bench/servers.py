@@ -18,8 +18,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from app.client import Client
-from app.demo import await_ready, free_port, served
+from app.cli.client import Client
+from app.cli.demo import await_ready, free_port, served
 from bench.weights import WORK, compiled, model
 
 HOST = "127.0.0.1"

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from app.demo import free_port
+from app.cli.demo import free_port
 from bench.many import squares
 
 HOST = "127.0.0.1"

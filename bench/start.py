@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from app.encoder.models import Placement, load_located, locate
-from app.settings import Settings
+from app.core.settings import Settings
+from app.encoder.loader import Placement, load_located, locate
+from bench.experiments.vectors import normalised
 from bench.filled import filled
 from bench.intake import server
 from bench.results import Figures, keep
-from bench.vectors import normalised
 from bench.weights import WORK
 
 PICTURES = 100_000

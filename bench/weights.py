@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from app.types import EmbeddingSpace
+from app.core.types import EmbeddingSpace
 
 WORK = Path(__file__).parent / "work"
 ARCHITECTURE = "ViT-B-32"
@@ -46,7 +46,7 @@ def space() -> EmbeddingSpace:
 def compiled() -> Path:
     """The folder with both towers for OpenVINO, converted once."""
     from app.encoder.conversion import Recipe, converted
-    from app.encoder.models import locate
+    from app.encoder.loader import locate
     from app.encoder.weights import file_digest
 
     located = locate(model(), WORK)

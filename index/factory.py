@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from index import snapshot
-from index.base import Base
-from index.engine import Address, Engine
 from index.errors import SnapshotInvalid, SnapshotMissing
-from index.exact import ExactIndex
+from index.flat import ExactIndex
 from index.follower import Tend
-from index.live import LiveIndex
 from index.milvus import MilvusIndex
+from index.milvus_client import Address, Engine
+from index.milvus_collection import collection_of
 from index.protocol import Frozen, VectorIndex
 from index.reconcile import Reconciler
-from index.table import collection_of
+from index.sealed_segment import Base
+from index.segmented import LiveIndex
 from index.types import Manifest
 
 KINDS = ("exact", "live")

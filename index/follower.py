@@ -17,9 +17,9 @@ import numpy as np
 
 from index.errors import InvalidId, InvalidVector, LogInvalid
 from index.protocol import VectorIndex
-from index.saver import Saver, SnapshotPolicy
+from index.snapshot_scheduler import Saver, SnapshotPolicy
 from index.types import Embeddings, Ids, LogEntry, Op
-from index.vectors import unit_rows
+from index.validation import unit_rows
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Follower:
     connection that does not write; without it the log is read at every poll). Both are called on the
     follower's thread only. `head()` returns the log's last seq, on the thread that asks for `lag`.
     `poll` and `poll_idle` are seconds between two looks, just after a change and when long idle.
-    `start` gives it a thread; without one somebody else calls `step` (see `index.driver`), one thread at a time,
+    `start` gives it a thread; without one somebody else calls `step` (see `index.follower_loop`), one thread at a time,
     and `wake` is called where a thread would have been woken.
     `freeze(applied_seq)` captures the index and returns the function that saves it (see `open_index`).
     `tend(read, applied_seq)`, called on the follower's thread after each look, does a short piece of the index's

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.types import Ids
-from index.vectors import check_ids
+from index.validation import check_ids
 
 MAX_ID = (1 << 33) - 1
 """The largest id that a set can hold: its bitmap would be 1 GiB."""

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from index.engine import Engine
 from index.errors import EngineEmptied, IndexClosed
 from index.idset import IdSet
+from index.milvus_client import Engine
+from index.milvus_collection import ID_BLOCK, LIMIT, Found, Kept, Table, digests_of, ordered
 from index.protocol import SearchParams
-from index.table import ID_BLOCK, LIMIT, Found, Kept, Table, digests_of, ordered
 from index.types import Embeddings, Ids, Scores
-from index.vectors import check_ids, check_queries, check_vectors
+from index.validation import check_ids, check_queries, check_vectors
 
 FEW_IDS = 2_000
 """Searches among so many ids name them to the engine."""

@@ -19,7 +19,7 @@ import numpy as np
 from index.errors import EngineEmptied
 from index.idset import MAX_ID
 from index.milvus import MilvusIndex
-from index.table import ID_BLOCK, digests_of
+from index.milvus_collection import ID_BLOCK, digests_of
 from index.types import LogEntry, Op
 
 log = logging.getLogger(__name__)

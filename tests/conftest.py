@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from app.decode.limits import PictureLimits
-from app.library import Library
-from app.media import Media
-from app.store.database import Database
-from index.engine import Address, Engine
+from app.storage.blobs import Media
+from app.storage.database import Database
+from app.storage.library import Library
+from index.milvus_client import Address, Engine
 from tests.index.proxy import Proxy
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 MODELS = pytest.StashKey[str]()
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
 UNMEASURED = [
-    Path(__file__).parent / name for name in ("acceptance", "prove", "docs", "bench", "app/web", "app/encoder")
+    Path(__file__).parent / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")
 ]
 
 
@@ -43,7 +43,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The proofs come first: they take longest, and wait most."""
-    items.sort(key=lambda item: "prove" not in item.path.parent.name)
+    items.sort(key=lambda item: "reliability" not in item.path.parent.name)
 
 
 @pytest.hookimpl(wrapper=True)

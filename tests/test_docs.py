@@ -10,13 +10,13 @@ from typing import Any
 import click
 import pytest
 
-from app.__main__ import main
 from app.api.errors import CODES
+from app.cli.main import main
+from app.core.errors import SightlineError, StartupError
+from app.core.settings import Settings
 from app.encoder.catalogue import FORMS, LISTED
-from app.errors import SightlineError, StartupError
-from app.settings import Settings
 from tests.docs.samples import ROOT
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 HTTP = (ROOT / "docs/reference/http.md").read_text("utf-8")
 SETTINGS = (ROOT / "docs/reference/settings.md").read_text("utf-8")

@@ -12,13 +12,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
-from app.api import batch, collections, demo, errors, images, ingest, jobs, search, session, sources, system, texts
-from app.api.door import Doors
-from app.api.gate import Gate, confirmed
+from app.api import errors
+from app.api.auth import Gate, confirmed
+from app.api.concurrency import Doors, Lanes
 from app.api.metrics import Metrics
 from app.api.middleware import Envelope
-from app.api.threads import Lanes
-from app.service import Service
+from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
+from app.service.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
 OVERHEAD = 1 << 20  # of a multipart body beside its file
@@ -61,8 +61,9 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     app.include_router(images.uploads, max_body_size=one_picture)
     app.include_router(search.pictures, max_body_size=one_picture)
     app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
-    app.include_router(batch.batches, max_body_size=settings.max_query_json_bytes)
-    for module in (images, jobs, sources, demo, texts, collections, session):
+    app.include_router(search.batches, max_body_size=settings.max_query_json_bytes)
+    app.include_router(ingest.sources)
+    for module in (images, jobs, demo, texts, collections, session):
         app.include_router(module.router)
     add_page(app)
     errors.install(app)

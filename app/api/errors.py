@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.errors import SightlineError
+from app.core.errors import SightlineError
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app import __version__
-from app.api.threads import Lanes
-from app.errors import SightlineError
-from app.numbers import disk, last_backup, told_of, workers
-from app.service import Service
+from app.api.concurrency import Lanes
+from app.core.errors import SightlineError
+from app.service.health import disk, told_of, workers
+from app.service.service import Service
+from app.storage.backup import last_backup
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}

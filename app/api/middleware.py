@@ -15,13 +15,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from app import tracing
-from app.api.door import Doors
+from app.api.auth import Gate
+from app.api.concurrency import Doors
 from app.api.errors import ours, problem
-from app.api.gate import Gate
 from app.api.metrics import Metrics
-from app.api.origin import foreign
-from app.errors import Overloaded, SightlineError
+from app.api.request_origin import foreign
+from app.core import tracing
+from app.core.errors import Overloaded, SightlineError
 
 log = logging.getLogger("sightline.access")
 

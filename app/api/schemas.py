@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool
 
-from app.errors import Validation
-from app.types import Hit, Image, ItemError, Job, JobItem, Text
+from app.core.errors import Validation
+from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
 
 
 def valid_text(value: str) -> str:

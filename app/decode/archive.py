@@ -21,13 +21,19 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Protocol, Self, cast
 
-from app.decode import sidecars
-from app.decode.captions import FIELDS, MAX_BYTES, NAME, Captions, is_captions, normal
-from app.decode.faults import from_os_error
-from app.decode.formats import ARCHIVE_HEAD, is_archive, read_header, sniff
+from app.core.errors import (
+    ArchiveCorrupt,
+    ArchiveLimit,
+    ImageTooLarge,
+    SightlineError,
+    UnsupportedMediaType,
+    from_os_error,
+)
+from app.core.types import ItemError
+from app.decode import webdataset_sidecars
+from app.decode.headers import ARCHIVE_HEAD, is_archive, read_header, sniff
 from app.decode.limits import ArchiveLimits, PictureLimits
-from app.errors import ArchiveCorrupt, ArchiveLimit, ImageTooLarge, SightlineError, UnsupportedMediaType
-from app.types import ItemError
+from app.decode.metadata_jsonl import FIELDS, MAX_BYTES, NAME, Captions, is_captions, normal
 
 MANIFEST = "manifest.jsonl"
 _CHUNK = 1 << 16
@@ -108,7 +114,7 @@ class _Expansion:
         self.folder, self.limits, self.pictures = folder, limits, pictures
         self.budget = _Budget(limits.max_bytes)
         self._captions = Captions()
-        self._beside: dict[str, dict[str, sidecars.Said | ItemError]] = {}  # by key and extension
+        self._beside: dict[str, dict[str, webdataset_sidecars.Said | ItemError]] = {}  # by key and extension
         self._items: list[dict[str, Any]] = []
         self._names: list[str] = []
         self._entries = 0
@@ -124,8 +130,8 @@ class _Expansion:
         if is_captions(name):
             self._read_captions(name, member)
             return
-        key, extension = sidecars.key_of(name)
-        if extension in sidecars.MAX_BYTES:
+        key, extension = webdataset_sidecars.key_of(name)
+        if extension in webdataset_sidecars.MAX_BYTES:
             self._beside.setdefault(key, {})[extension] = self._read_sidecar(extension, member)
             return
         number = len(self._items) + 1
@@ -148,7 +154,9 @@ class _Expansion:
     def finish(self) -> Path:
         """Join the captions to the items and write the manifest."""
         for item, name in zip(self._items, self._names, strict=True):
-            said = self._captions.of(name) or sidecars.joined(self._beside.get(sidecars.key_of(name)[0], {}))
+            said = self._captions.of(name) or webdataset_sidecars.joined(
+                self._beside.get(webdataset_sidecars.key_of(name)[0], {})
+            )
             if not isinstance(said, ItemError):
                 item.update(said)
             elif item["error"] is None:
@@ -159,7 +167,7 @@ class _Expansion:
             raise ArchiveCorrupt(f"The archive holds no pictures{reason}")
         for report in self._captions.reports(frozenset(self._names)):
             self._note(NAME, None, 0, report)
-        keys = {sidecars.key_of(name)[0] for name in self._names}
+        keys = {webdataset_sidecars.key_of(name)[0] for name in self._names}
         for key in sorted(self._beside.keys() - keys):
             for extension in self._beside[key]:
                 self._note(f"{key}.{extension}", None, 0, _ALONE)
@@ -200,11 +208,13 @@ class _Expansion:
             read_header(file, self.pictures)
         return size
 
-    def _read_sidecar(self, extension: str, member: _Member) -> sidecars.Said | ItemError:
+    def _read_sidecar(self, extension: str, member: _Member) -> webdataset_sidecars.Said | ItemError:
         try:
-            return sidecars.read(extension, b"".join(_read(member, sidecars.MAX_BYTES[extension])))
+            return webdataset_sidecars.read(
+                extension, b"".join(_read(member, webdataset_sidecars.MAX_BYTES[extension]))
+            )
         except ImageTooLarge:
-            return sidecars.too_large(extension)
+            return webdataset_sidecars.too_large(extension)
         except _ItemRefused as refusal:
             return refusal.error
 

@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.decode.columns import Columns, content, found, is_url
-from app.errors import ArchiveCorrupt, Validation
-from app.folders import plainly
+from app.core.errors import ArchiveCorrupt, Validation
+from app.core.files import open_nofollow
+from app.decode.column_mapping import Columns, content, found, is_url
 
 SAID_ROWS, PICTURE_ROWS = 1_000, 16  # rows that are held in memory at once
 MAX_COLUMNS = 1_000
@@ -29,7 +29,7 @@ class Parquet:
         pa.set_memory_pool(pa.system_memory_pool())
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)
-        self._raw = open(path, "rb", opener=plainly)  # noqa: SIM115 (closed by `close`)
+        self._raw = open(path, "rb", opener=open_nofollow)  # noqa: SIM115 (closed by `close`)
         try:
             self._file = pq.ParquetFile(
                 self._raw,

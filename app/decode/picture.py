@@ -13,11 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 
-from app.decode.faults import from_os_error
-from app.decode.formats import Format, Header, check_size, read_header
+from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
+from app.core.types import Preprocessing
+from app.decode.headers import Format, Header, check_size, read_header
 from app.decode.limits import PictureLimits
-from app.errors import ImageCorrupt, ImageTooLarge, SightlineError
-from app.types import Preprocessing
 
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]

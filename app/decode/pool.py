@@ -16,13 +16,13 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
+from app.core.metrics import Meters
+from app.core.types import Preprocessing
 from app.decode import archive, picture
-from app.decode.children import child_context, confine, work
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.picture import Decoded
-from app.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
-from app.meters import Meters
-from app.types import Preprocessing
+from app.decode.sandbox import child_context, confine, work
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.decode import columns as names
-from app.decode import rows as texts
-from app.decode.columns import Columns, Line
-from app.errors import ArchiveCorrupt, ImageTooLarge, SightlineError, Validation
+from app.core.errors import ArchiveCorrupt, ImageTooLarge, SightlineError, Validation
+from app.decode import column_mapping as names
+from app.decode import delimited as texts
+from app.decode.column_mapping import Columns, Line
 
 PARQUET = (".parquet",)
 SUFFIXES = (*PARQUET, *texts.DELIMITERS, *texts.JSON_LINES)

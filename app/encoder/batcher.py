@@ -15,10 +15,10 @@ from time import perf_counter
 
 import numpy as np
 
+from app.core.errors import ModelUnavailable, Overloaded
+from app.core.metrics import Meters
 from app.encoder.protocol import Embeddings, Encoder, Pixels
-from app.encoder.recent import RecentTexts
-from app.errors import ModelUnavailable, Overloaded
-from app.meters import Meters
+from app.encoder.query_cache import RecentTexts
 
 MOST_ROWS = 64  # texts or pictures in one forward pass
 

@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from app.encoder.lock import alone, pause
+from app.core.errors import StartupError
+from app.core.locks import alone, pause
+from app.core.process import die_with, importing
 from app.encoder.openvino import CARD, IMAGE, TEXT, Card, OpenVinoEncoder, runtime
-from app.errors import StartupError
-from app.process import die_with, importing
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +159,8 @@ def _run(recipe: Recipe, folder: Path, stop: threading.Event | None) -> None:
 def convert(recipe: Recipe, folder: Path) -> None:
     """Build the model in torch, write its compiled form, and keep it only if it gives the same vectors."""
     from app.encoder.open_clip import OpenClipEncoder, build
+    from app.encoder.tokenizer_export import portable
     from app.encoder.towers import ImageTower, text_tower
-    from app.encoder.vocabulary import portable
 
     model = build(
         recipe.name,

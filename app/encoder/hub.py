@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.encoder.lock import alone
+from app.core.errors import StartupError
+from app.core.locks import alone
 from app.encoder.weights import file_digest
-from app.errors import StartupError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata

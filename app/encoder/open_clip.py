@@ -13,12 +13,12 @@ import open_clip
 import torch
 from torch import Tensor
 
-from app.encoder.cuda import Batches
+from app.core.errors import StartupError
+from app.core.types import EmbeddingSpace, Preprocessing
+from app.encoder.cuda_graphs import Batches
 from app.encoder.protocol import Embeddings, Pixels, normalised
-from app.encoder.tokens import Tokenization
+from app.encoder.tokenizer import Tokenization
 from app.encoder.towers import ImageTower, text_tower
-from app.errors import StartupError
-from app.types import EmbeddingSpace, Preprocessing
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLIP_WORDS, CLIP_LENGTH = 49_408, 77  # vocabulary and length that open_clip's own tokenizer has

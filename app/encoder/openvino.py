@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.protocol import Embeddings, Pixels, normalised
-from app.encoder.tokens import TOKENIZER, Tokenization, Tokenize
-from app.types import EmbeddingSpace, Preprocessing
+from app.encoder.tokenizer import TOKENIZER, Tokenization, Tokenize
 
 CARD, IMAGE, TEXT = "card.json", "image.xml", "text.xml"
 HINTS = {"fp32": "f32", "bf16": "bf16"}

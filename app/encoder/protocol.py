@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from app.types import EmbeddingSpace, Preprocessing
+from app.core.types import EmbeddingSpace, Preprocessing
 
 Pixels = npt.NDArray[np.uint8]
 Embeddings = npt.NDArray[np.float32]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
+from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.protocol import Embeddings, Encoder, Pixels
-from app.types import EmbeddingSpace, Preprocessing
 
 
 class Shared:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from app.errors import StartupError
+from app.core.errors import StartupError
 
 PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and the zip that torch packs it in
 

@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from app.decode import sidecars
-from app.decode.metadata import list_metadata
-from app.errors import UrlUnreachable, Validation, translated
-from app.folders import tag, text_of
-from app.sources import files
+from app.core.errors import UrlUnreachable, Validation, translated
+from app.core.types import Asked
+from app.decode import webdataset_sidecars
+from app.decode.parquet_metadata import list_metadata
+from app.sources import glob
+from app.sources.base import Allowed, Kind, Line, Stopping, capped, failed, go_on
+from app.sources.changed import fresh
+from app.sources.embedding_check import Sample, embedded, require_agreement
 from app.sources.folder import copied
-from app.sources.fresh import fresh
-from app.sources.keys import Keys
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on
-from app.sources.matrix import Matrix
-from app.sources.trial import Sample, embedded, require_agreement
+from app.sources.key_index import Keys
+from app.sources.local_files import tag, text_of
+from app.sources.npy import Matrix
 from app.sources.webdataset import SUFFIXES, Webdataset
 
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
@@ -55,7 +56,7 @@ class ClipRetrieval(Kind):
         self._space: str | None = self.asked.options.get("embeddings_of")
         self._matrix: tuple[str, Matrix] | None = None
         self._tars: Webdataset | None = None
-        if (place := self.asked.options.get("pictures")) and any(files.below(Path(place), SUFFIXES)):
+        if (place := self.asked.options.get("pictures")) and any(glob.below(Path(place), SUFFIXES)):
             self._tars = Webdataset(Asked("webdataset", place), self.tools)
 
     @classmethod
@@ -117,7 +118,7 @@ class ClipRetrieval(Kind):
 
         rows = Keys(keys())
         for line in self._tars.listed(folder, stopping):
-            n = rows.row(sidecars.key_of(line["name"].partition("/")[2])[0])
+            n = rows.row(webdataset_sidecars.key_of(line["name"].partition("/")[2])[0])
             if n is None or not vectors:
                 yield line
                 continue
@@ -243,7 +244,7 @@ def line_of(row: dict[str, Any], finder: Finder) -> Line:
     path = finder.path(text)
     found = tag(path)
     line: Line = {"name": text, "path": str(path), "origin": f"file:{text_of(path)}", "tag": found}
-    line["metadata"] = {name: value for name, value in row.items() if name not in SAID | sidecars.LEFT_OUT}
+    line["metadata"] = {name: value for name, value in row.items() if name not in SAID | webdataset_sidecars.LEFT_OUT}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
         line["caption"] = caption.strip()
     return line if found else failed(line, NONE)

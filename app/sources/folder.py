@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.errors import Rejected, Validation
-from app.folders import copy, pictures, tag, text_of
-from app.sources.fresh import fresh
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, failed, named
+from app.core.errors import Rejected, Validation
+from app.core.types import Asked
+from app.sources.base import Allowed, Kind, Line, Stopping, failed, named
+from app.sources.changed import fresh
+from app.sources.local_files import copy, pictures, tag, text_of
 
 
 class Folder(Kind):

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.decode import sidecars
+from app.core.errors import Validation
+from app.core.files import open_nofollow
+from app.core.types import Asked, ItemError
+from app.decode import webdataset_sidecars
 from app.decode.table import PARQUET
-from app.errors import Validation
-from app.folders import pictures, plainly
-from app.sources import files
+from app.sources import glob
+from app.sources.base import Allowed, Line, Stopping, capped
 from app.sources.folder import Folder, copied
-from app.sources.kind import Allowed, Asked, Line, Stopping, capped
+from app.sources.local_files import pictures
 from app.sources.table import Table
 from app.sources.webdataset import SUFFIXES, Webdataset
-from app.types import ItemError
 
 
 class Img2dataset(Webdataset):
@@ -38,9 +39,9 @@ class Img2dataset(Webdataset):
     def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
         """What is new or has changed. Raises Validation where there is nothing of all three."""
         root = self.tools.allowed.roots.folder(self.asked.place)
-        tars, loose = any(files.below(root, SUFFIXES)), any(pictures(root))
+        tars, loose = any(glob.below(root, SUFFIXES)), any(pictures(root))
         if not tars and not loose:
-            if not any(files.below(root, PARQUET)):
+            if not any(glob.below(root, PARQUET)):
                 raise Validation("there are no tars, pictures or Parquet tables below this folder")
             yield from self._tables.scan(folder, collection, stopping)
         if tars:
@@ -69,18 +70,26 @@ class Img2dataset(Webdataset):
 def said(line: Line, *, key_as_id: bool) -> Line:
     """A line with what stands beside its picture; what is wrong with that is its error."""
     path = Path(line["path"])
-    beside = {kind: one for kind in sidecars.MAX_BYTES if (one := read(path.with_suffix(f".{kind}"), kind)) is not None}
-    told = sidecars.joined(beside)
+    beside = {
+        kind: one
+        for kind in webdataset_sidecars.MAX_BYTES
+        if (one := read(path.with_suffix(f".{kind}"), kind)) is not None
+    }
+    told = webdataset_sidecars.joined(beside)
     if isinstance(told, ItemError):
         return {"name": line["name"], "error": {"code": told.code, "detail": told.detail}}
     return {**line, **told, **({"id": path.stem} if key_as_id else {})}
 
 
-def read(path: Path, kind: str) -> sidecars.Said | ItemError | None:
+def read(path: Path, kind: str) -> webdataset_sidecars.Said | ItemError | None:
     """What a file beside a picture says; None where there is none."""
     try:
-        with open(path, "rb", opener=plainly) as file:
-            data = file.read(sidecars.MAX_BYTES[kind] + 1)
+        with open(path, "rb", opener=open_nofollow) as file:
+            data = file.read(webdataset_sidecars.MAX_BYTES[kind] + 1)
     except OSError:
         return None
-    return sidecars.read(kind, data) if len(data) <= sidecars.MAX_BYTES[kind] else sidecars.too_large(kind)
+    return (
+        webdataset_sidecars.read(kind, data)
+        if len(data) <= webdataset_sidecars.MAX_BYTES[kind]
+        else webdataset_sidecars.too_large(kind)
+    )

@@ -10,16 +10,17 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.decode.columns import ROLES
+from app.core.errors import Rejected, UnsupportedMediaType, UrlUnreachable, Validation, translated
+from app.core.types import Asked
+from app.decode.column_mapping import ROLES
 from app.decode.table import PARQUET, SUFFIXES, Failure, list_table, take_rows
-from app.errors import Rejected, UnsupportedMediaType, UrlUnreachable, Validation, translated
-from app.folders import tag, tag_of, text_of
-from app.media import discard
-from app.sources import files
-from app.sources.fresh import fresh
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on, named
+from app.sources import glob
+from app.sources.base import Allowed, Kind, Line, Stopping, capped, failed, go_on, named
+from app.sources.changed import fresh
+from app.sources.local_files import tag, tag_of, text_of
 from app.sources.urls import Urls
 from app.sources.webdataset import CHANGED
+from app.storage.blobs import discard
 
 WINDOW = "window"
 WINDOW_BYTES = 64 << 20
@@ -41,7 +42,7 @@ class Table(Kind):
         """The place with its folder without links."""
         if wrong := sorted(asked.options.get("columns", {}).keys() - ROLES):
             raise Validation(f"columns: there is no {wrong[0]!r}, only {', '.join(sorted(ROLES))}")
-        return Asked(asked.kind, files.checked(asked.place, allowed.roots), asked.options)
+        return Asked(asked.kind, glob.checked(asked.place, allowed.roots), asked.options)
 
     def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
         """The rows of every table, but those whose pictures were taken from it before; bad rows are lines, too."""
@@ -51,7 +52,7 @@ class Table(Kind):
     def _listed(self, folder: Path, stopping: Stopping) -> Iterator[Line]:
         allowed, columns = self.tools.allowed, self.asked.options.get("columns", {})
         out = folder / "listed"
-        for path in files.matching(self.asked.place, allowed.roots, SUFFIXES):
+        for path in glob.matching(self.asked.place, allowed.roots, SUFFIXES):
             go_on(stopping)
             name = text_of(Path(path.name))
             try:

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.errors import UrlNotAllowed, Validation, translated
-from app.fetch.fetcher import Fetcher, Got, Wanted
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, failed, named
-from app.store import origins
-from app.store.origins import Known
+from app.core.errors import UrlNotAllowed, Validation, translated
+from app.core.types import Asked
+from app.sources.base import Allowed, Kind, Line, Stopping, failed, named
+from app.sources.fetch.http import Fetcher, Got, Wanted
+from app.storage.tables import source_cache
+from app.storage.tables.source_cache import Known
 
 OFF = UrlNotAllowed("this server takes no pictures by URL; its operator may allow it (SIGHTLINE_FETCH)")
 
@@ -39,7 +40,7 @@ class Urls(Kind):
         if fetcher is None:
             return [failed(line, OFF) for line in lines]
         urls = [str(line["url"]) for line in lines]
-        before = self.tools.database.read(lambda c: origins.known(c, urls))
+        before = self.tools.database.read(lambda c: source_cache.known(c, urls))
         wanted = [
             Wanted(url, target / str(n), known.tag if (known := before.get(url)) and self._has(known) else None)
             for n, url in enumerate(urls)

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from app.decode.shard import list_shard
-from app.errors import ImageTooLarge, Rejected, SightlineError, UrlUnreachable, Validation, translated
-from app.folders import BLOCK, plainly, tag_of, text_of
-from app.sources import files
-from app.sources.fresh import fresh
-from app.sources.kind import Allowed, Asked, Kind, Line, Stopping, capped, failed, go_on, named
+from app.core.errors import ImageTooLarge, Rejected, SightlineError, UrlUnreachable, Validation, translated
+from app.core.files import open_nofollow
+from app.core.types import Asked
+from app.decode.webdataset import list_shard
+from app.sources import glob
+from app.sources.base import Allowed, Kind, Line, Stopping, capped, failed, go_on, named
+from app.sources.changed import fresh
+from app.sources.local_files import BLOCK, tag_of, text_of
 
 SUFFIXES = (".tar",)
 CHANGED = "the file was changed after it was listed"
@@ -36,7 +38,7 @@ class Webdataset(Kind):
     @classmethod
     def checked(cls, asked: Asked, allowed: Allowed) -> Asked:
         """The place with its folder without links."""
-        return Asked(asked.kind, files.checked(asked.place, allowed.roots), asked.options)
+        return Asked(asked.kind, glob.checked(asked.place, allowed.roots), asked.options)
 
     def scan(self, folder: Path, collection: str, stopping: Stopping) -> Iterator[Line]:
         """The pictures of every tar that were not taken from it before; a tar that cannot be read is a line, too."""
@@ -47,7 +49,7 @@ class Webdataset(Kind):
         """The pictures of every tar."""
         roots = self.tools.allowed.roots
         out = folder / "listed"
-        for path in files.matching(self.asked.place, roots, SUFFIXES):
+        for path in glob.matching(self.asked.place, roots, SUFFIXES):
             go_on(stopping)
             name = text_of(Path(path.name))
             try:
@@ -105,7 +107,7 @@ class Webdataset(Kind):
             if self.tools.allowed.roots.file(path) != Path(path):  # once more: a link may have come between
                 raise UrlUnreachable(CHANGED)
             try:
-                self._open = path, open(path, "rb", opener=plainly)  # noqa: SIM115 (closed by `close`)
+                self._open = path, open(path, "rb", opener=open_nofollow)  # noqa: SIM115 (closed by `close`)
             except OSError as error:
                 raise UrlUnreachable(f"the file cannot be read: {error.strerror}") from None
         return self._open[1]

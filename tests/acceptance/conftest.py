@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="package")

@@ -20,8 +20,8 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from tests.acceptance.dockerfile import Step, context, filled, read
-from tests.acceptance.processes import descendants
-from tests.servers import until
+from tests.support.processes import descendants
+from tests.support.servers import until
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = Path(sysconfig.get_paths()["purelib"])

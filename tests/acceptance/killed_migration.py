@@ -15,7 +15,7 @@ from typing import Any
 
 import apsw
 
-from app.store.database import migrate
+from app.storage.database import migrate
 
 
 def main(database: Path) -> None:

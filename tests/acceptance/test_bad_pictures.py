@@ -1,6 +1,7 @@
 """Bad pictures and archives over HTTP: a clear error, nothing lost, the neighbours unharmed.
 
-The corpus of hostile files is in `prove/hostile.py`, and goes through the service in `tests/prove/test_hostile.py`.
+The corpus of hostile files is in `tests/reliability/hostile.py`, and goes through the service in
+`tests/reliability/test_hostile.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.app.api.asking import fresh, refused
-from tests.app.decode.samples import long_gif, sample
-from tests.servers import RunningServer
+from tests.support.sample_pictures import long_gif, sample
+from tests.support.servers import RunningServer
 
 Check = Any
 

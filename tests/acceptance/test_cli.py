@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.commands import refused, sightline
 from tests.app.api.asking import fresh
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 AWAY = "http://127.0.0.1:9"
 

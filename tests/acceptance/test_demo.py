@@ -10,8 +10,8 @@ import threading
 
 import httpx2 as httpx
 
-from app.demo import SEARCHES
-from tests.servers import until
+from app.cli.demo import SEARCHES
+from tests.support.servers import until
 
 SECONDS = 170.0
 HIT = re.compile(r"│ (0\.\d{3}) │ (\S+)\s*│ (.*?)\s*│")

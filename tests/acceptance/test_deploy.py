@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.settings import Settings
+from app.core.settings import Settings
 from tests.acceptance.dockerfile import read
 
 ROOT = Path(__file__).parent.parent.parent

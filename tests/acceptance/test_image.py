@@ -15,7 +15,7 @@ import pytest
 
 from tests.acceptance.dockerfile import context, read, sent
 from tests.acceptance.image import ROOT, Container, Stage, build, done, starting
-from tests.pictures import picture
+from tests.support.pictures import picture
 
 SITE = "/opt/sightline/lib/python3*/site-packages"
 
@@ -63,7 +63,7 @@ def container(image: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_the_build_is_sent_what_it_needs_and_nothing_else() -> None:
     names = {str(name) for name in context(ROOT, ROOT / ".dockerignore")}
-    assert {"pyproject.toml", "LICENSE", "app/__main__.py", "index/exact.py", "demo/gallery.zip"} <= names
+    assert {"pyproject.toml", "LICENSE", "app/cli/main.py", "index/flat.py", "demo/gallery.zip"} <= names
     assert {Path(name).parts[0] for name in names} == {
         *("LICENSE", "NOTICE", "README.md", "app", "demo", "index", "pyproject.toml", "requirements", "scripts"),
     }
@@ -99,8 +99,13 @@ def test_the_image_is_made_by_the_scripts_that_a_checkout_is_made_by() -> None:
 def test_the_image_holds_the_project_and_no_tools(image: Stage) -> None:
     (site,) = image.root.glob(SITE.lstrip("/"))
     for name in (
-        *("app/web/index.html", "app/web/main.js", "app/store/sql/0001_initial.sql", "app/gallery/gallery.zip"),
-        *("app/gallery/texts.jsonl", "app/encoder/starter/open_clip_model.safetensors", "index/exact.py"),
+        *(
+            "app/web/index.html",
+            "app/web/main.js",
+            "app/storage/migrations/0001_initial.sql",
+            "app/gallery/gallery.zip",
+        ),
+        *("app/gallery/texts.jsonl", "app/encoder/starter/open_clip_model.safetensors", "index/flat.py"),
     ):
         assert (site / name).is_file(), name
     (licences,) = site.glob("sightline-*.dist-info/licenses")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prove.strike import strike
-from tests.pictures import picture
-from tests.servers import RunningServer, until
+from tests.reliability.strike import strike
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer, until
 
 
 def test_neighbours_of_a_worker_that_keeps_dying_are_not_blamed(tmp_path: Path) -> None:

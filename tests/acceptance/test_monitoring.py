@@ -13,7 +13,7 @@ import promql_parser
 import pytest
 import yaml
 
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 ROOT = Path(__file__).parent.parent.parent
 DASHBOARD = ROOT / "deploy/grafana/sightline.json"

@@ -15,7 +15,7 @@ from PIL import Image
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode
 from app.encoder.conversion import Recipe, convert
-from app.encoder.models import WEIGHTS
+from app.encoder.loader import WEIGHTS
 from app.encoder.open_clip import OpenClipEncoder, build
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings

@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.pictures import picture
-from tests.servers import RunningServer, until
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer, until
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "deploy/Caddyfile"

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.samples import gallery
-from tests.servers import RunningServer
+from app.service.demo_gallery import gallery
+from tests.support.servers import RunningServer
 
 K = 10
 # Recall that the shipped weights must keep, over 300 unseen scenes: (language, at 1, at 10).

@@ -13,15 +13,15 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from app.access import Access
-from app.server import bind, on_loopback
-from app.store.database import Database
-from app.types import Right
+from app.api.server import bind, on_loopback
+from app.core.types import Right
+from app.service.auth import Access
+from app.storage.database import Database
 from tests.acceptance.commands import refused, sightline
-from tests.acceptance.processes import descendants, running, unlocked
 from tests.app.encoder.small import make_model
-from tests.pictures import picture
-from tests.servers import RunningServer, until
+from tests.support.pictures import picture
+from tests.support.processes import descendants, running, unlocked
+from tests.support.servers import RunningServer, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SOON = 30.0  # seconds in which a refusal comes, on a busy machine too

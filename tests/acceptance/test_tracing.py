@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.app.api.asking import added
-from tests.servers import RunningServer, until
+from tests.support.servers import RunningServer, until
 
 
 class Collector(ThreadingHTTPServer):

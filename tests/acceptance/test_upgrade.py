@@ -18,17 +18,17 @@ import apsw
 import pytest
 from rich.console import Console
 
+from app.core.types import ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
-from app.library import Library
-from app.media import Media
-from app.store import embeddings, jobs, texts
-from app.store.database import Database
-from app.types import ItemStatus, JobState, Status
-from app.verify import verify
-from tests.servers import RunningServer
+from app.storage.blobs import Media
+from app.storage.database import Database
+from app.storage.library import Library
+from app.storage.tables import embeddings, jobs, texts
+from app.storage.verify import verify
+from tests.support.servers import RunningServer
 
 FOLDER = Path(__file__).parent / "schemas"
-SQL = Path(__file__).parent.parent.parent / "app/store/sql"
+SQL = Path(__file__).parent.parent.parent / "app/storage/migrations"
 KEPT = sorted(int(path.stem.removeprefix("schema-")) for path in FOLDER.glob("schema-*.zip"))
 STEPS = {int(path.name[:4]): path.read_text("utf-8") for path in sorted(SQL.glob("*.sql"))}
 NEWEST = max(STEPS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.demo import SEARCHES
+from app.cli.demo import SEARCHES
 
 ROOT = Path(__file__).parent.parent.parent
 FEW = 40

@@ -16,7 +16,7 @@ import pytest
 from app.decode.pool import DecodePool
 
 if TYPE_CHECKING:  # what it needs takes a second to import
-    from tests.app.fetch.stores import Store
+    from tests.support.object_stores import Store
 
 
 class SmallDisk:
@@ -75,7 +75,7 @@ def pool() -> Iterator[DecodePool]:
 @pytest.fixture(scope="session")
 def store() -> Iterator[Store]:
     """One object store for everybody, with the bucket `photos`."""
-    from tests.app.fetch.stores import Store
+    from tests.support.object_stores import Store
 
     store = Store("photos")
     yield store
@@ -85,7 +85,7 @@ def store() -> Iterator[Store]:
 @pytest.fixture
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """What says to a store of the tests who we are."""
-    from tests.app.fetch.stores import WHO
+    from tests.support.object_stores import WHO
 
     for name, value in WHO.items():
         monkeypatch.setenv(name, value)

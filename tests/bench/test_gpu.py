@@ -17,7 +17,7 @@ from app.decode.pool import DecodePool
 from bench.gpu import main, opened, random_weights
 from bench.jpeg import Source, from_gpu, on_device, write_jpegs
 from tests.app.encoder.small import CONFIG
-from tests.pictures import picture
+from tests.support.pictures import picture
 
 NAME = "sightline-bench-small"
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.docs.terminal import GALLERY, START_SECONDS, Terminal, missing_programs
-from tests.servers import RunningServer, until
+from tests.support.servers import RunningServer, until
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -17,7 +17,7 @@ import httpx2 as httpx
 from PIL import Image
 
 from tests.docs.samples import ROOT, Block
-from tests.servers import until
+from tests.support.servers import until
 
 SECONDS = 90.0
 START_SECONDS = 150.0  # torch, on a machine that may have much else to do

@@ -17,8 +17,8 @@ import pytest
 from tests.acceptance.commands import sightline
 from tests.docs.samples import ROOT, Block, blocks
 from tests.docs.terminal import Terminal, missing_programs
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
 
 BEFORE = 120
 

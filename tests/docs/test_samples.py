@@ -12,7 +12,7 @@ import click
 import httpx2 as httpx
 import pytest
 
-from app.__main__ import main
+from app.cli.main import main
 from tests.docs.samples import DATA, REASONS, ROOT, RUN, Block, blocks, pages
 from tests.docs.terminal import Terminal
 

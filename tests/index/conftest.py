@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from index.engine import Engine
-from index.exact import ExactIndex
+from index.flat import ExactIndex
 from index.follower import Follower
 from index.milvus import MilvusIndex
+from index.milvus_client import Engine
 from tests.index.memory_log import Log, Open
 
 
@@ -64,7 +64,7 @@ def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
 def milvus(lite: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], MilvusIndex]]:
     """Opens the index of an empty collection, and removes it after the test. A busy machine is waited for."""
     for name in ("READ_SECONDS", "WRITE_SECONDS", "COUNT_SECONDS"):
-        monkeypatch.setattr(f"index.table.{name}", 60.0)
+        monkeypatch.setattr(f"index.milvus_collection.{name}", 60.0)
     made: list[MilvusIndex] = []
 
     def open(d: int) -> MilvusIndex:

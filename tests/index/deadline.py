@@ -26,9 +26,9 @@ def soon(true: Callable[[], bool]) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.5) -> None:
     """Give an engine that is silent no longer than this."""
     for name in (
-        "index.table.READ_SECONDS",
-        "index.table.WRITE_SECONDS",
-        "index.table.COUNT_SECONDS",
-        "index.engine.CONNECT_SECONDS",
+        "index.milvus_collection.READ_SECONDS",
+        "index.milvus_collection.WRITE_SECONDS",
+        "index.milvus_collection.COUNT_SECONDS",
+        "index.milvus_client.CONNECT_SECONDS",
     ):
         monkeypatch.setattr(name, seconds)

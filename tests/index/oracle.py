@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from index.exact import ExactIndex
+from index.flat import ExactIndex
 from index.types import Embeddings, Ids, Scores
 
 

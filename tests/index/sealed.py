@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from index import snapshot
-from index.base import Base
-from index.live import MOST_EFFORT, LiveIndex
-from index.sealing import seal
+from index.sealed_segment import Base
+from index.segment_builder import seal
+from index.segmented import MOST_EFFORT, LiveIndex
 from index.types import Embeddings, Ids
 from tests.index.oracle import unit
 

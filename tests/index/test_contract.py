@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from index.errors import IndexClosed, InvalidId, InvalidVector
-from index.exact import ExactIndex
-from index.half import rounded
+from index.flat import ExactIndex
+from index.float16 import rounded
 from index.idset import IdSet
-from index.live import LiveIndex
 from index.protocol import SearchParams, VectorIndex
+from index.segmented import LiveIndex
 from index.types import Embeddings
 from tests.index import oracle
 from tests.index.oracle import nearest, numbers

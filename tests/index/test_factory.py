@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.engine import Engine
 from index.errors import EngineEmptied
 from index.factory import IndexConfig, OpenedIndex, open_engine, open_index
 from index.milvus import MilvusIndex
+from index.milvus_client import Engine
 from index.protocol import VectorIndex
 from tests.index.oracle import numbers, unit
 

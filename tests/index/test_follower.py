@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from index.errors import InvalidId, LogInvalid
-from index.exact import ExactIndex
+from index.flat import ExactIndex
 from index.follower import Follower, Read
 from index.types import Embeddings, Ids, LogEntry, Op
 from tests.index.deadline import DEADLINE, until

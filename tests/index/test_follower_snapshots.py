@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from index.exact import ExactIndex
 from index.factory import IndexConfig, open_index
-from index.saver import SnapshotPolicy
+from index.flat import ExactIndex
+from index.snapshot_scheduler import SnapshotPolicy
 from tests.index.deadline import DEADLINE, until
 from tests.index.memory_log import Log, Open
 from tests.index.oracle import assert_holds, unit

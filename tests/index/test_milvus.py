@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from index import milvus as module
-from index import table
-from index.engine import Address, Engine
+from index import milvus_collection
 from index.errors import EngineEmptied, EngineUnavailable
 from index.idset import IdSet
 from index.milvus import MilvusIndex
+from index.milvus_client import Address, Engine
+from index.milvus_collection import Kept
 from index.protocol import SearchParams
-from index.table import Kept
 from index.types import Embeddings
 from tests.index.deadline import soon
 from tests.index.oracle import nearest, numbers, unit
@@ -65,7 +65,7 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
     monkeypatch.setattr(module, "FEW_IDS", 10)
     monkeypatch.setattr(module, "ID_BLOCK", 40)
     monkeypatch.setattr(module, "LIMIT", 200)
-    monkeypatch.setattr(table, "LIMIT", 200)
+    monkeypatch.setattr(milvus_collection, "LIMIT", 200)
     index = milvus(D)
     stored = fill(index, 600)
     wanted = np.arange(0, 900, share, dtype=np.int64)
@@ -77,7 +77,7 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
 def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FEW_IDS", 10)
     monkeypatch.setattr(module, "LIMIT", 100)
-    monkeypatch.setattr(table, "LIMIT", 100)
+    monkeypatch.setattr(milvus_collection, "LIMIT", 100)
     index = milvus(D)
     stored = fill(index, 400)
     query = unit(1, D, seed=1)
@@ -87,7 +87,7 @@ def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, mon
 
 
 def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "HITS_AT_ONCE", 50)
+    monkeypatch.setattr(milvus_collection, "HITS_AT_ONCE", 50)
     index = milvus(D)
     expect(index, fill(index, 60), 30)
 
@@ -119,8 +119,8 @@ def test_a_batch_larger_than_one_message_goes_in_parts(milvus: Open, monkeypatch
 def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusIndex]:
     """An index whose engine is behind the proxy, with 30 vectors in it."""
     for name, seconds in (("READ_SECONDS", 1.0), ("WRITE_SECONDS", 1.0), ("COUNT_SECONDS", 2.0)):
-        monkeypatch.setattr(table, name, seconds)
-    monkeypatch.setattr("index.engine.CONNECT_SECONDS", 1.0)
+        monkeypatch.setattr(milvus_collection, name, seconds)
+    monkeypatch.setattr("index.milvus_client.CONNECT_SECONDS", 1.0)
     fill(near := milvus(D), 30)
     near.keep(30)
     engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index import milvus, reconcile, table
-from index.engine import Address, Engine
+from index import milvus, milvus_collection, reconcile
 from index.errors import EngineUnavailable
 from index.factory import IndexConfig, OpenedIndex, open_index
 from index.follower import Follower
 from index.milvus import MilvusIndex
+from index.milvus_client import Address, Engine
 from index.protocol import VectorIndex
 from index.types import Embeddings, LogEntry, Op
 from tests.index.deadline import soon
@@ -33,12 +33,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reconcile, "BLOCK", BLOCK)
     monkeypatch.setattr(reconcile, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(milvus, "ID_BLOCK", BLOCK)
-    monkeypatch.setattr(table, "ID_BLOCK", BLOCK)
+    monkeypatch.setattr(milvus_collection, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(reconcile, "CHECK_SECONDS", 0.05)
-    monkeypatch.setattr(table, "READ_SECONDS", 2.0)
-    monkeypatch.setattr(table, "WRITE_SECONDS", 2.0)
-    monkeypatch.setattr(table, "COUNT_SECONDS", 2.0)
-    monkeypatch.setattr("index.engine.CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(milvus_collection, "READ_SECONDS", 2.0)
+    monkeypatch.setattr(milvus_collection, "WRITE_SECONDS", 2.0)
+    monkeypatch.setattr(milvus_collection, "COUNT_SECONDS", 2.0)
+    monkeypatch.setattr("index.milvus_client.CONNECT_SECONDS", 2.0)
 
 
 class OneEach(Log):
@@ -167,7 +167,7 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     assert served.index.recount() == len(log.stored())
     assert served.index.ghosts + (9 in foreign) == len(foreign)
     held = served.index.table.digests(np.array(sorted(log.stored()), np.int64))
-    wanted = table.digests_of(np.stack([log.stored()[id] for id in sorted(log.stored())]))
+    wanted = milvus_collection.digests_of(np.stack([log.stored()[id] for id in sorted(log.stored())]))
     assert [held[id] for id in sorted(held)] == wanted.tolist()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from index.errors import SnapshotInvalid, SnapshotMissing
-from index.exact import ExactIndex
+from index.flat import ExactIndex
 from index.protocol import Frozen, Sink
 from index.snapshot import load, save
 from index.types import Manifest
@@ -262,7 +262,7 @@ def test_removed_vectors_are_not_in_the_files(tmp_path: Path) -> None:
 SAVES_FOR_EVER = """
 import sys, numpy as np
 from pathlib import Path
-from index.exact import ExactIndex
+from index.flat import ExactIndex
 from index.snapshot import save
 seq = int(sys.argv[2])
 while True:

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from index.exact import ExactIndex
 from index.factory import IndexConfig, open_base, open_index, open_live
-from index.half import rounded
+from index.flat import ExactIndex
+from index.float16 import rounded
 from index.idset import IdSet
-from index.live import MOST_EFFORT
 from index.protocol import SearchParams
-from index.sealing import seal
+from index.segment_builder import seal
+from index.segmented import MOST_EFFORT
 from index.snapshot import save
 from index.types import Embeddings
 from tests.index.oracle import nearest, unit

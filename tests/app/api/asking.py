@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
 
 _seeds = itertools.count(1)
 _HEX = re.compile(r"[0-9a-f]{32}")

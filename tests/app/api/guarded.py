@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from app.access import Access
-from app.store.database import Database
-from app.types import Right
+from app.core.types import Right
+from app.service.auth import Access
+from app.storage.database import Database
 from tests.app.api.asking import fresh
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 _addresses = itertools.count(1)
 

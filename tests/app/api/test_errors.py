@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.app.api.asking import checked, raw, refused
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 
 @pytest.mark.parametrize(

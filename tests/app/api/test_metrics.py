@@ -7,7 +7,7 @@ import re
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.app.api.asking import added
-from tests.servers import RunningServer, until
+from tests.support.servers import RunningServer, until
 
 
 def samples(server: RunningServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.app.api.asking import raw
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 PATHS = [
     "/",

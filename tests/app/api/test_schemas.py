@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.app.api.asking import added
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from app.core.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected, UnsupportedMediaType
 from app.decode.archive import expand
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
-from app.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected, UnsupportedMediaType
-from tests.app.decode.packed import LIMITS, PNG, Unpacked, refused, tarred, zipped
-from tests.app.decode.samples import claiming, sample
+from tests.support.archives import LIMITS, PNG, Unpacked, refused, tarred, zipped
+from tests.support.sample_pictures import claiming, sample
 
 MEMBERS = {"a.png": PNG, "sub/b.jpg": sample("jpeg"), "c.webp": sample("webp"), "d.gif": sample("gif")}
 

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.core.errors import ArchiveCorrupt, Validation
 from app.decode.parquet import Parquet, picture_of
-from app.errors import ArchiveCorrupt, Validation
-from tests.app.decode.packed import PNG
+from tests.support.archives import PNG
 
 
 def written(folder: Path, columns: dict[str, Any], rows: int = 4) -> Path:

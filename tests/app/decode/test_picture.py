@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
+from app.core.errors import BlobMissing, ImageCorrupt, ImageTooLarge, Rejected, UnsupportedMediaType
+from app.core.types import Preprocessing
 from app.decode import picture
 from app.decode.limits import PictureLimits
 from app.decode.picture import Decoded, decode, fit
-from app.errors import BlobMissing, ImageCorrupt, ImageTooLarge, Rejected, UnsupportedMediaType
-from app.types import Preprocessing
-from tests.app.decode.samples import (
+from tests.support.sample_pictures import (
     FORMATS,
     animation,
     chunk,

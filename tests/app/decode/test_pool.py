@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.decode.children import child_context
+from app.core.errors import ImageCorrupt, ImageTooLarge, Overloaded
+from app.core.types import Preprocessing
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode
 from app.decode.pool import DecodePool, DecodeTask
-from app.errors import ImageCorrupt, ImageTooLarge, Overloaded
-from app.types import Preprocessing
-from tests.app.decode import hostile
-from tests.app.decode.samples import sample, solid_png
+from app.decode.sandbox import child_context
+from tests.support import hostile_files
+from tests.support.sample_pictures import sample, solid_png
 
 ROOT = Path(__file__).parents[3]
 SMALL = Preprocessing(32)
@@ -87,24 +87,24 @@ def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("function", "args", "detail"),
     [
-        (hostile.segfault, (), "crashed"),
-        (hostile.abort, (), "crashed"),
-        (hostile.killed, (), "killed"),
-        (hostile.leave, (), "longer than 1.5 s"),
-        (hostile.spin, (), "longer than"),
-        (hostile.sleep, (30,), "longer than 1.5 s"),
-        (hostile.allocate, (1 << 30,), "more memory than allowed"),
-        (hostile.raise_odd, (), "could not be read"),
-        (hostile.leave_by_exit, (), "could not be read"),
+        (hostile_files.segfault, (), "crashed"),
+        (hostile_files.abort, (), "crashed"),
+        (hostile_files.killed, (), "killed"),
+        (hostile_files.leave, (), "longer than 1.5 s"),
+        (hostile_files.spin, (), "longer than"),
+        (hostile_files.sleep, (30,), "longer than 1.5 s"),
+        (hostile_files.allocate, (1 << 30,), "more memory than allowed"),
+        (hostile_files.raise_odd, (), "could not be read"),
+        (hostile_files.leave_by_exit, (), "could not be read"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_child_that_dies_harms_its_own_task_only(
     pool: DecodePool, function: Callable[..., Any], args: tuple[Any, ...], detail: str
 ) -> None:
-    before = [pool.run(hostile.sleep, 0.01) for _ in range(4)]
+    before = [pool.run(hostile_files.sleep, 0.01) for _ in range(4)]
     bad: Future[Any] = pool.run(function, *args)
-    after = [pool.run(hostile.sleep, 0.01) for _ in range(8)]
+    after = [pool.run(hostile_files.sleep, 0.01) for _ in range(8)]
     with pytest.raises(ImageCorrupt, match=detail):
         bad.result(60)
     assert [future.result(60) for future in before + after] == [0.01] * 12
@@ -112,14 +112,14 @@ def test_a_child_that_dies_harms_its_own_task_only(
 
 def test_processor_time_is_bounded_for_each_task_and_not_in_all() -> None:
     with DecodePool(1, ChildLimits(seconds=10, cpu_seconds=1)) as pool:
-        assert [pool.run(hostile.burn, 0.6).result(60) for _ in range(4)] == [0.6] * 4
+        assert [pool.run(hostile_files.burn, 0.6).result(60) for _ in range(4)] == [0.6] * 4
         with pytest.raises(ImageCorrupt, match="1 s of processor time"):
-            pool.run(hostile.spin).result(60)
+            pool.run(hostile_files.spin).result(60)
 
 
 def test_children_are_small_and_confined(pool: DecodePool) -> None:
     pytest.importorskip("torch")  # the parent has it loaded, the children must not
-    names = {name.split(".")[0] for name in pool.run(hostile.modules).result(60)}
+    names = {name.split(".")[0] for name in pool.run(hostile_files.modules).result(60)}
     assert not names & {
         "torch",
         "open_clip",
@@ -130,9 +130,9 @@ def test_children_are_small_and_confined(pool: DecodePool) -> None:
         "pydantic_settings",
         "faiss",
     }
-    assert "app.settings" not in pool.run(hostile.modules).result(60)
-    assert pool.run(hostile.threads).result(60) == 1
-    limits = pool.run(hostile.limits).result(60)
+    assert "app.core.settings" not in pool.run(hostile_files.modules).result(60)
+    assert pool.run(hostile_files.threads).result(60) == 1
+    limits = pool.run(hostile_files.limits).result(60)
     assert limits["RLIMIT_AS"] == (512 << 20, 512 << 20)
     assert limits["RLIMIT_CORE"] == (0, 0)
     assert limits["RLIMIT_NOFILE"] == (64, 64)
@@ -145,7 +145,7 @@ def test_a_20000_by_20000_png_is_refused_in_little_memory(tmp_path: Path) -> Non
     with DecodePool(1) as pool:
         with pytest.raises(ImageTooLarge):
             pool.submit(DecodeTask(path, SMALL)).result(60)
-        assert pool.run(hostile.peak_rss).result(60) <= 200 << 20
+        assert pool.run(hostile_files.peak_rss).result(60) <= 200 << 20
 
 
 def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -> None:
@@ -158,26 +158,26 @@ def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -
 def test_the_pool_outlives_idle_children_that_are_killed() -> None:
     with DecodePool(2, STRICT) as pool:
         for _ in range(2):
-            pids = list({pool.run(hostile.whoami).result(60) for _ in range(20)})
+            pids = list({pool.run(hostile_files.whoami).result(60) for _ in range(20)})
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             assert until(lambda pids=pids: not living(pids))  # type: ignore[misc]
-            assert [pool.run(hostile.sleep, 0.01).result(60) for _ in range(4)] == [0.01] * 4
+            assert [pool.run(hostile_files.sleep, 0.01).result(60) for _ in range(4)] == [0.01] * 4
 
 
 def test_the_pool_outlives_its_fork_server() -> None:
     with DecodePool(2, STRICT) as pool:
-        child = pool.run(hostile.whoami).result(60)
+        child = pool.run(hostile_files.whoami).result(60)
         server = parent_of(child)
         os.kill(server, signal.SIGKILL)
         assert until(lambda: not living([child, server]))
-        assert pool.run(hostile.sleep, 0.01).result(60) == 0.01
+        assert pool.run(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
 def test_tasks_that_wait_survive_the_loss_of_the_pool() -> None:
     with DecodePool(1, STRICT) as pool:
-        child = pool.run(hostile.whoami).result(60)
-        futures = [pool.run(hostile.sleep, 0.01) for _ in range(60)]
+        child = pool.run(hostile_files.whoami).result(60)
+        futures = [pool.run(hostile_files.sleep, 0.01) for _ in range(60)]
         os.kill(child, signal.SIGKILL)
         results = [future.exception(30) for future in futures]
         assert sum(error is not None for error in results) <= 1
@@ -189,7 +189,7 @@ def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("pebble.pool.process.time", clock)
     with DecodePool(1, ChildLimits(seconds=20)) as pool:
         pool.prewarm()
-        future = pool.run(hostile.sleep, 0.5)
+        future = pool.run(hostile_files.sleep, 0.5)
         time.sleep(0.2)
         ahead[0] = 86_400.0
         assert future.result(60) == 0.5
@@ -197,39 +197,39 @@ def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> None:
     with DecodePool(1) as pool:
-        child = pool.run(hostile.whoami).result(60)
-        future = pool.run(hostile.sleep, 0.5)
+        child = pool.run(hostile_files.whoami).result(60)
+        future = pool.run(hostile_files.sleep, 0.5)
         time.sleep(0.1)
         for pid in (child, parent_of(child)):
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGINT)
         assert future.result(60) == 0.5
-        assert pool.run(hostile.whoami).result(60) == child
+        assert pool.run(hostile_files.whoami).result(60) == child
 
 
 def test_cancelling_stops_the_child() -> None:
     with DecodePool(1, ChildLimits(seconds=60)) as pool:
-        child = pool.run(hostile.whoami).result(60)
-        future = pool.run(hostile.sleep, 30)
+        child = pool.run(hostile_files.whoami).result(60)
+        future = pool.run(hostile_files.sleep, 30)
         time.sleep(0.3)
         assert future.cancel()
         with pytest.raises(CancelledError):
             future.result()
         assert until(lambda: not living([child]))
-        assert pool.run(hostile.sleep, 0.01).result(60) == 0.01
+        assert pool.run(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
 def test_close_kills_the_children_and_answers_every_caller() -> None:
     pool = DecodePool(2, ChildLimits(seconds=60))
-    child = pool.run(hostile.whoami).result(60)
-    futures = [pool.run(hostile.sleep, 30) for _ in range(10)]
+    child = pool.run(hostile_files.whoami).result(60)
+    futures = [pool.run(hostile_files.sleep, 30) for _ in range(10)]
     time.sleep(0.2)
     pool.close()
     for future in futures:
         assert isinstance(future.exception(1), Overloaded)
     assert not living([child])
     with pytest.raises(Overloaded):
-        pool.run(hostile.whoami).result(1)
+        pool.run(hostile_files.whoami).result(1)
 
 
 SERVICE = """
@@ -238,13 +238,13 @@ if __name__ == "__main__":
     sys.path.insert(0, {root!r})
     from app.decode.limits import ChildLimits
     from app.decode.pool import DecodePool
-    from tests.app.decode import hostile
+    from tests.support import hostile_files
     pool = DecodePool(2, ChildLimits(seconds=60, cpu_seconds=60))
     pool.prewarm()
     pids = set()
     while len(pids) < 2:
-        pids |= {{future.result() for future in [pool.run(hostile.whoami) for _ in range(10)]}}
-    futures = [pool.run(hostile.spin) for _ in range(sys.argv.count("busy") * 2)]
+        pids |= {{future.result() for future in [pool.run(hostile_files.whoami) for _ in range(10)]}}
+    futures = [pool.run(hostile_files.spin) for _ in range(sys.argv.count("busy") * 2)]
     time.sleep(0.3)
     print(*pids, flush=True)
     time.sleep(60)

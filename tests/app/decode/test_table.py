@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.core.errors import ArchiveCorrupt, SightlineError, Validation
 from app.decode.pool import DecodePool
 from app.decode.table import list_table, take_rows
-from app.errors import ArchiveCorrupt, SightlineError, Validation
-from tests.app.decode.packed import PNG
+from tests.support.archives import PNG
 
 TEXT = base64.b64encode(PNG).decode()
 
@@ -88,7 +88,7 @@ def test_what_is_no_table_is_refused_and_damage_ends_it(tmp_path: Path, monkeypa
     (tmp_path / "a.csv").write_text("label\nx\n")
     with pytest.raises(Validation, match="no column holds pictures"):
         listed(tmp_path / "a.csv")
-    monkeypatch.setattr("app.decode.rows.MAX_ROW_BYTES", 100)
+    monkeypatch.setattr("app.decode.delimited.MAX_ROW_BYTES", 100)
     (tmp_path / "a.jsonl").write_text('{"url": "http://a/"}\n' + "x" * 200)
     first, last = listed(tmp_path / "a.jsonl")
     assert first["url"] == "http://a/"

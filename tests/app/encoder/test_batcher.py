@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
+from app.core.errors import ModelUnavailable, Overloaded
 from app.encoder.batcher import MOST_ROWS, Batcher
-from app.encoder.colours import ColoursEncoder
+from app.encoder.dummy import ColoursEncoder
 from app.encoder.protocol import Embeddings, Pixels
-from app.errors import ModelUnavailable, Overloaded
-from tests.servers import until
+from tests.support.servers import until
 
 WAIT = 10.0
 

@@ -6,7 +6,7 @@ import open_clip
 import pytest
 
 from app.encoder.catalogue import LISTED, Listed, full_name, nearest
-from app.encoder.models import PREPROCESS
+from app.encoder.loader import PREPROCESS
 from app.encoder.open_clip import preprocessing_of
 
 

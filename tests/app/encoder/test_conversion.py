@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.core.errors import StartupError
+from app.core.locks import Stopped
 from app.encoder.conversion import UNREADABLE, Recipe, convert, converted, opened
-from app.encoder.lock import Stopped
-from app.encoder.models import WEIGHTS, load
+from app.encoder.loader import WEIGHTS, load
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.weights import file_digest
-from app.errors import StartupError
 from tests.app.encoder.small import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

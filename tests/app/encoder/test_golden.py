@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from app.encoder import golden
-from app.encoder.colours import ColoursEncoder
+from app.encoder.dummy import ColoursEncoder
 
 
 def test_the_pictures_are_the_same_every_time_at_every_size() -> None:

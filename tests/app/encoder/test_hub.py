@@ -21,12 +21,12 @@ from click.testing import CliRunner
 from huggingface_hub import constants
 from huggingface_hub.utils._http import close_session
 
-from app.__main__ import main
+from app.cli.main import main
+from app.core.errors import StartupError
 from app.encoder import hub as hub_module
 from app.encoder.hub import kept, promised
-from app.encoder.models import CONFIG, HUB_NAMES, STARTER, TOKENIZER, WEIGHTS, Located, Placement, load_located, locate
-from app.encoder.published import kept_at
-from app.errors import StartupError
+from app.encoder.loader import CONFIG, HUB_NAMES, STARTER, TOKENIZER, WEIGHTS, Located, Placement, load_located, locate
+from app.encoder.pretrained import kept_at
 
 NAME = "hf-hub:org/repo"
 COMMIT = "a" * 40

@@ -17,16 +17,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from app.core.errors import StartupError
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode
-from app.encoder import models as known
-from app.encoder.cuda import SIZES, Batches, spans
-from app.encoder.models import WEIGHTS, Located, Placement
+from app.encoder import loader as known
+from app.encoder.cuda_graphs import SIZES, Batches, spans
+from app.encoder.loader import WEIGHTS, Located, Placement
 from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, preprocessing_of
 from app.encoder.protocol import Embeddings, Encoder, checked, normalised
-from app.errors import StartupError
 from tests.app.encoder.small import WORDS, make_model
-from tests.pictures import picture
+from tests.support.pictures import picture
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 24,

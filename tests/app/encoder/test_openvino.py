@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.encoder.conversion import Recipe, convert
-from app.encoder.models import WEIGHTS, load
+from app.encoder.loader import WEIGHTS, load
 from app.encoder.openvino import Card, OpenVinoEncoder, native_precision, runtime
 from app.encoder.protocol import Encoder, checked
 from app.encoder.weights import file_digest
@@ -77,7 +77,7 @@ ALTERNATING = """
 import sys
 import numpy as np
 from pathlib import Path
-from app.encoder.models import load
+from app.encoder.loader import load
 bulk = load(sys.argv[1], Path(sys.argv[2]), precision="fp32", runtime="openvino", threads=2, bulk=True)
 for n in range(1_000):
     pictures = np.stack([np.full((64, 64, 3), n % 256, np.uint8) for _ in range(1 + n % 2)])
@@ -143,7 +143,7 @@ def test_the_card_says_the_same_when_read_again(encoder: Encoder, tmp_path: Path
 
 def test_a_second_start_needs_no_torch_and_reports_to_nobody(name: str, cache: Path, encoder: Encoder) -> None:
     script = (
-        "import sys; from pathlib import Path; from app.encoder.models import load\n"
+        "import sys; from pathlib import Path; from app.encoder.loader import load\n"
         f"encoder = load({name!r}, Path({str(cache)!r}), precision='fp32', runtime='openvino')\n"
         "encoder.encode_texts(['red car'])\n"
         "assert 'torch' not in sys.modules, 'torch'\n"

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from app.encoder.colours import ColoursEncoder
+from app.encoder.dummy import ColoursEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.encoder.shared import Shared
 

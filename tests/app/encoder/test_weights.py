@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from app.encoder.models import Located, Placement, load_located
+from app.core.errors import StartupError
+from app.encoder.loader import Located, Placement, load_located
 from app.encoder.weights import Parameters, file_digest, parameters
-from app.errors import StartupError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pyarrow
 from PIL import Image
 from pyarrow import parquet
 
-from app.encoder.colours import ColoursEncoder
+from app.encoder.dummy import ColoursEncoder
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white")
 

@@ -11,15 +11,16 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from app.core.errors import Validation
+from app.core.types import Asked
 from app.decode.pool import DecodePool
-from app.encoder.colours import ColoursEncoder
-from app.errors import Validation
-from app.folders import Roots
-from app.library import Library
+from app.encoder.dummy import ColoursEncoder
+from app.sources.base import Allowed, Line, Tools
 from app.sources.clip_retrieval import ClipRetrieval, Finder
-from app.sources.kind import Allowed, Asked, Line, Tools
-from tests.app.makers import never
+from app.sources.local_files import Roots
+from app.storage.library import Library
 from tests.app.sources.moved import clip_retrieval, paint, say, vectors
+from tests.support.makers import never
 
 SPACE = ColoursEncoder().space.fingerprint
 

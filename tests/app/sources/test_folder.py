@@ -4,15 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import Overloaded, Validation
-from app.folders import Roots
-from app.library import Library
+from app.core.errors import Overloaded, Validation
+from app.core.types import Asked
+from app.sources.base import Allowed, Tools
 from app.sources.folder import Folder
-from app.sources.kind import Allowed, Asked, Tools
-from app.store import origins
-from app.store.origins import Known
-from tests.app.makers import add, never
-from tests.pictures import picture
+from app.sources.local_files import Roots
+from app.storage.library import Library
+from app.storage.tables import source_cache
+from app.storage.tables.source_cache import Known
+from tests.support.makers import add, never
+from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
 
@@ -35,7 +36,7 @@ def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp
             bytes = (tmp_path / line["file"]).read_bytes()
             assert bytes == Path(line["path"]).read_bytes()
             known = Known(line["tag"], add(library, bytes).image.sha256)
-            library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+            library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
         return [line["name"] for line in lines]
 
     assert scanned() == ["album/blue.png", "album/red.png"]

@@ -9,14 +9,15 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from app.core.errors import Validation
+from app.core.types import Asked
 from app.decode.pool import DecodePool
-from app.errors import Validation
-from app.folders import Roots
-from app.library import Library
+from app.sources.base import Allowed, Line, Tools
 from app.sources.img2dataset import Img2dataset
-from app.sources.kind import Allowed, Asked, Line, Tools
-from tests.app.makers import never
+from app.sources.local_files import Roots
+from app.storage.library import Library
 from tests.app.sources.moved import paint, say
+from tests.support.makers import never
 
 
 def took(library: Library, pool: DecodePool, root: Path, place: Path, **options: bool) -> list[Line]:

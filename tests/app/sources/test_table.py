@@ -10,19 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from app.core.errors import Validation
+from app.core.types import Asked
 from app.decode.pool import DecodePool
-from app.errors import Validation
-from app.fetch.addresses import Policy
-from app.fetch.fetcher import Fetcher
-from app.folders import Roots
-from app.library import Library
-from app.sources.kind import Allowed, Asked, Line, Tools
+from app.sources.base import Allowed, Line, Tools
+from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.http import Fetcher
+from app.sources.local_files import Roots
 from app.sources.table import Table
-from app.store import origins
-from app.store.origins import Known
-from tests.app.fetch.servers import WebServer, content
-from tests.app.makers import add, never
-from tests.pictures import picture
+from app.storage.library import Library
+from app.storage.tables import source_cache
+from app.storage.tables.source_cache import Known
+from tests.support.makers import add, never
+from tests.support.pictures import picture
+from tests.support.web_servers import WebServer, content
 
 PICTURES = [picture("red", n) for n in range(7)]
 
@@ -67,7 +68,7 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
                 line = next(came)
             if "error" not in line:
                 known = Known(line["tag"], add(library, (work / line["file"]).read_bytes()).image.sha256)
-                library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+                library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
             told.append((line["name"], line.get("caption"), line.get("error", {}).get("code")))
         table.close()
         return told

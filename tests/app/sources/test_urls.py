@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import UrlNotAllowed, Validation
-from app.fetch.addresses import Policy
-from app.fetch.fetcher import Fetcher
-from app.library import Library
-from app.sources.kind import Allowed, Asked, Tools
+from app.core.errors import UrlNotAllowed, Validation
+from app.core.types import Asked
+from app.sources.base import Allowed, Tools
+from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.http import Fetcher
 from app.sources.urls import OFF, Urls
-from app.store import origins
-from app.store.origins import Known
-from tests.app.fetch.servers import WebServer, content
-from tests.app.makers import add, never
-from tests.pictures import picture
+from app.storage.library import Library
+from app.storage.tables import source_cache
+from app.storage.tables.source_cache import Known
+from tests.support.makers import add, never
+from tests.support.pictures import picture
+from tests.support.web_servers import WebServer, content
 
 RED = picture("red")
 
@@ -47,7 +48,7 @@ def test_bytes_that_are_here_do_not_come_again(urls: Urls, library: Library, web
     web.pages["/a"] = content(RED, ETag='"a"')
     url = f"{web.url}/a"
     here = add(library, RED).image
-    library.database.write(lambda c: origins.keep(c, url, Known('"a"', here.sha256)))
+    library.database.write(lambda c: source_cache.keep(c, url, Known('"a"', here.sha256)))
     (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
     assert web.headers["/a"]["If-None-Match"] == '"a"'
     assert (tmp_path.parent / line["file"]).read_bytes() == RED
@@ -64,7 +65,7 @@ def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
 ) -> None:
     url = f"{web.url}/a"
     here = add(library, RED).image
-    library.database.write(lambda c: origins.keep(c, url, Known('"a"', here.sha256)))
+    library.database.write(lambda c: source_cache.keep(c, url, Known('"a"', here.sha256)))
     answer = content(RED, ETag='"a"')
 
     def lose(handler: object) -> None:

@@ -5,17 +5,18 @@ from typing import Any
 
 import pytest
 
+from app.core.errors import ArchiveLimit, Overloaded, Validation
+from app.core.types import Asked
 from app.decode.pool import DecodePool
-from app.errors import ArchiveLimit, Overloaded, Validation
-from app.folders import Roots
-from app.library import Library
-from app.sources.kind import Allowed, Asked, Line, Tools
+from app.sources.base import Allowed, Line, Tools
+from app.sources.local_files import Roots
 from app.sources.webdataset import Webdataset
-from app.store import origins
-from app.store.origins import Known
-from tests.app.decode.packed import tarred
-from tests.app.makers import add, never
-from tests.pictures import picture
+from app.storage.library import Library
+from app.storage.tables import source_cache
+from app.storage.tables.source_cache import Known
+from tests.support.archives import tarred
+from tests.support.makers import add, never
+from tests.support.pictures import picture
 
 RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
 
@@ -48,7 +49,7 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
         dataset.close()
         for line in came:
             known = Known(line["tag"], add(library, (tmp_path / line["file"]).read_bytes()).image.sha256)
-            library.database.write(lambda c, line=line, known=known: origins.keep(c, line["origin"], known))  # type: ignore[misc]
+            library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
         return lines
 
     assert [(line["name"], line.get("id"), line.get("caption"), "error" in line) for line in taken()] == [

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.app.web.watched import Watched
-from tests.pictures import picture
-from tests.servers import RunningServer, until
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer, until
 
 CHROMIUM = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
 from tests.app.api.asking import added
 from tests.app.web.watched import Watched, ids
-from tests.pictures import picture
-from tests.servers import RunningServer, until
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer, until
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 from playwright.sync_api import Route, expect
 
 from tests.app.web.watched import Watched, first_is
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 WEB = Path(__file__).parents[3] / "app" / "web"
 

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.app.web.watched import Watched, first_is, ids
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 SHIFTS = """() => new Promise(resolve => {
     const moved = [];

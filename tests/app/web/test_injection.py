@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.app.web.payloads import PAYLOADS
 from tests.app.web.watched import Watched, ids
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
 
 INTRUDERS = """() => document.querySelectorAll(`script:not([src="web/main.js"]), iframe, object, embed, base, frameset,
     style, link:not([href^="web/"]), meta[http-equiv], svg:not(#by-picture svg), video, audio, [srcdoc], [onerror],

@@ -13,8 +13,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, Route, expect
 
 from tests.app.web.watched import Watched
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
 
 
 def tell(route: Route, body: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.app.web.watched import Watched, first_is
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 
 @pytest.mark.parametrize("width", [360, 800, 2560])

@@ -8,8 +8,8 @@ import re
 from playwright.sync_api import Error, Route, expect
 
 from tests.app.web.watched import Watched, drop, first_is, ids
-from tests.pictures import picture
-from tests.servers import RunningServer, until
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer, until
 
 
 def test_newest_pictures_are_shown_while_the_box_is_empty(watched: Watched) -> None:

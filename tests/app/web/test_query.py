@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-from tests.app.typed import TYPED
 from tests.app.web.watched import Watched
+from tests.support.typed_queries import TYPED
 
 
 @pytest.fixture

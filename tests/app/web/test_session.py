@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, FilePayload, expect
 
-from app.access import Access
-from app.store.database import Database
-from app.types import Right
+from app.core.types import Right
+from app.service.auth import Access
+from app.storage.database import Database
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
 
 
 @dataclass

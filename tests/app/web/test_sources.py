@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.app.fetch.servers import WebServer, content
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
+from tests.support.web_servers import WebServer, content
 
 
 @pytest.fixture

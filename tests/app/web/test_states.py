@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched, drop, first_is
-from tests.servers import RunningServer
+from tests.support.servers import RunningServer
 
 
 def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_click(

@@ -11,8 +11,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, FilePayload, Page, Request, Route, expect
 
 from tests.app.web.watched import Watched, drop
-from tests.pictures import picture
-from tests.servers import RunningServer
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
 
 
 def choose(page: Page, files: list[FilePayload]) -> None:

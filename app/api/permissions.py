@@ -1,0 +1,97 @@
+"""The one table of what each call needs. A call that is not in it is not answered, whoever asks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from starlette.routing import compile_path
+
+from app.core.types import Right
+
+OPEN, SEARCH, WRITE, ADMIN = Right.OPEN, Right.SEARCH, Right.WRITE, Right.ADMIN
+
+RIGHTS = {
+    # The page itself holds no data; it asks for a key. The others of these tell nothing to who has none.
+    "GET /": OPEN,
+    "GET /web/{path:path}": OPEN,
+    "HEAD /web/{path:path}": OPEN,
+    "GET /livez": OPEN,
+    "GET /readyz": OPEN,
+    "GET /v1/session": OPEN,
+    "POST /v1/session": OPEN,
+    "DELETE /v1/session": OPEN,
+    "GET /docs": SEARCH,
+    "GET /openapi.json": SEARCH,
+    "HEAD /openapi.json": SEARCH,
+    "GET /metrics": SEARCH,
+    "GET /v1/stats": SEARCH,
+    "GET /v1/models": SEARCH,
+    "GET /v1/search": SEARCH,
+    "POST /v1/search": SEARCH,
+    "POST /v1/search/image": SEARCH,
+    "POST /v1/search/batch": SEARCH,
+    "POST /v1/classify": SEARCH,
+    "GET /v1/images": SEARCH,
+    "POST /v1/images": WRITE,
+    "POST /v1/images/bulk": WRITE,
+    "POST /v1/images/ingest": WRITE,
+    "POST /v1/images/known": WRITE,
+    "POST /v1/images/delete": WRITE,
+    "GET /v1/images/{id}": SEARCH,
+    "PATCH /v1/images/{id}": WRITE,
+    "DELETE /v1/images/{id}": WRITE,
+    "GET /v1/images/{id}/file": SEARCH,
+    "GET /v1/images/{id}/thumbnail": SEARCH,
+    "GET /v1/sources": WRITE,
+    "POST /v1/demo": WRITE,
+    "GET /v1/jobs": SEARCH,
+    "GET /v1/jobs/{id}": SEARCH,
+    "GET /v1/jobs/{id}/items": SEARCH,
+    "GET /v1/jobs/{id}/events": SEARCH,
+    "POST /v1/jobs/{id}/pause": WRITE,
+    "POST /v1/jobs/{id}/resume": WRITE,
+    "POST /v1/jobs/{id}/cancel": WRITE,
+    "POST /v1/jobs/{id}/retry": WRITE,
+    "GET /v1/texts": SEARCH,
+    "POST /v1/texts": WRITE,
+    "GET /v1/texts/{id}": SEARCH,
+    "DELETE /v1/texts/{id}": WRITE,
+    "GET /v1/collections": SEARCH,
+    "POST /v1/collections": ADMIN,
+    "GET /v1/collections/{name}": SEARCH,
+    "PATCH /v1/collections/{name}": ADMIN,
+    "DELETE /v1/collections/{name}": ADMIN,
+}
+# What concerns all collections: not for a key that is bound to some.
+WHOLE = {"GET /metrics", "POST /v1/collections"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One line of the table."""
+
+    method: str
+    path: str
+    right: Right
+    whole: bool
+
+
+_CALLS = [
+    Call(method, path, right, name in WHOLE) for name, right in RIGHTS.items() for method, path in [name.split(" ")]
+]
+_PLAIN = {(call.method, call.path): call for call in _CALLS if "{" not in call.path}
+_SHAPED: list[tuple[re.Pattern[str], Call]] = [(compile_path(one.path)[0], one) for one in _CALLS if "{" in one.path]
+
+
+def call_of(method: str, path: str) -> Call | None:
+    """The line for this request, by the patterns that the router itself compiles; None when there is none."""
+    if plain := _PLAIN.get((method, path)):
+        return plain
+    return next((call for pattern, call in _SHAPED if call.method == method and pattern.match(path)), None)
+
+
+def methods_of(path: str) -> list[str]:
+    """What else can be done at this address; empty when it is none of ours."""
+    plain = {call.method for call in _CALLS if call.path == path}
+    return sorted(plain | {call.method for pattern, call in _SHAPED if pattern.match(path)})

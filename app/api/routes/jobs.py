@@ -1,0 +1,208 @@
+"""Bulk uploads and the jobs that take them in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from app.api.dependencies import (
+    GRANTED,
+    LanesDep,
+    NamedDep,
+    ServiceDep,
+    checked_collection,
+    decoded_cursor,
+    encoded_cursor,
+    granted,
+    incoming,
+)
+from app.api.idempotency import KeyHeader, content_of, once
+from app.api.multipart import Form, receive
+from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
+from app.core.errors import NotFound, PayloadTooLarge, Validation
+from app.core.types import ItemStatus, Job, JobState, Priority
+from app.decode.headers import ARCHIVE_HEAD, is_archive
+from app.service.service import Service
+from app.storage.jobs import Begun, Upload
+
+bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+EVENT_SECONDS = 0.5
+RUNNING = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+REPORT = "application/x-ndjson"
+PAGE = 1000  # items of a report that are read at once
+PriorityQuery = Annotated[Priority, Query(description="Whose pictures come first while several jobs wait.")]
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["files"],
+                    "properties": {
+                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "collection": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+async def _job(service: ServiceDep, lanes: LanesDep, id: str) -> Job:
+    job = await lanes.reads.run(service.bulks.get, id)
+    if not granted(job.collection):
+        raise NotFound(f"there is no job {id!r}")
+    return job
+
+
+JobDep = Annotated[Job, Depends(_job)]
+
+
+@bulk.post("/bulk", status_code=202, openapi_extra=FORM, response_model=JobOut)
+async def add_bulk(
+    request: Request,
+    service: ServiceDep,
+    lanes: LanesDep,
+    collection: NamedDep,
+    priority: PriorityQuery = Priority.NORMAL,
+    key: KeyHeader = None,
+) -> Any:
+    """Add any number of pictures and archives (zip, tar, tar.gz). They are taken in by a job."""
+    async with incoming(service, lanes) as folder:
+        form = await receive(request, folder, service.settings.max_archive_members)
+        collection = checked_collection(form.one("collection") or collection)
+        uploads = await lanes.writes.run(received, service, form)
+        async with once(request, service, lanes, partial(content_of, form)) as repeat:
+            if (replay := repeat.replay) is not None:
+                return replay
+            begun = Begun(priority, repeat.noting(accepted))
+            job = await lanes.writes.run(service.bulks.add, collection, uploads, begun)
+    return JobOut.of(job)
+
+
+@router.get("")
+async def list_jobs(
+    service: ServiceDep,
+    lanes: LanesDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
+) -> JobsOut:
+    """Jobs, newest first."""
+    named = None if collection is None else checked_collection(collection)
+    found = await lanes.reads.run(service.bulks.recent, limit, GRANTED.get(), named)
+    return JobsOut(jobs=[JobOut.of(job) for job in found])
+
+
+@router.get("/{id}")
+async def get_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """One job: how far it is, how fast, and how long it will take."""
+    return JobOut.of(job, settled=await lanes.reads.run(service.settled_job, job))
+
+
+@router.get("/{id}/items", response_model=ItemPage, responses={200: {"content": {REPORT: {}}}})
+async def list_items(
+    request: Request,
+    service: ServiceDep,
+    lanes: LanesDep,
+    job: JobDep,
+    status: ItemStatus | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: str | None = None,
+    format: Annotated[Literal["json", "ndjson"] | None, Query(description="Instead of the header Accept.")] = None,
+) -> Any:
+    """What became of each item; `status=failed` shows just those that need a look.
+
+    All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
+    """
+    after = decoded_cursor(cursor) or 0
+    if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
+        name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
+        return StreamingResponse(report(service, lanes, job, status, after), media_type=REPORT, headers=name)
+    found = await lanes.reads.run(service.bulks.items, job.id, status, after, limit + 1)
+    page = found[:limit]
+    return ItemPage(
+        items=[ItemOut.of(item) for _, item in page],
+        next_cursor=encoded_cursor(page[-1][0]) if len(found) > limit else None,
+    )
+
+
+@router.post("/{id}/pause")
+async def pause_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """Begin nothing more of a job until it is resumed; what is at work already is finished."""
+    return JobOut.of(await lanes.writes.run(service.bulks.pause, job.id))
+
+
+@router.post("/{id}/resume")
+async def resume_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """Go on with a paused job."""
+    return JobOut.of(await lanes.writes.run(service.bulks.resume, job.id))
+
+
+@router.post("/{id}/cancel")
+async def cancel_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """End a job. What is ready stays; what still waits fails with `cancelled`, and a retry takes it up again."""
+    return JobOut.of(await lanes.writes.run(service.bulks.cancel, job.id))
+
+
+@router.post("/{id}/retry")
+async def retry_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+    """Take up the failed items once more, those whose bytes are here: what was refused at the door has none."""
+    return JobOut.of(await lanes.writes.run(service.bulks.retry, job.id))
+
+
+@router.get("/{id}/events", response_class=EventSourceResponse)
+async def follow_job(
+    request: Request, service: ServiceDep, lanes: LanesDep, job: JobDep
+) -> AsyncIterator[ServerSentEvent]:
+    """The job as server-sent events, at most two a second; the last one at its end."""
+    told: JobOut | None = None
+    while True:
+        now = JobOut.of(job, settled=await lanes.reads.run(service.settled_job, job))
+        if now != told:
+            yield ServerSentEvent(data=now, event="job")
+            told = now
+        if now.state not in RUNNING or await request.is_disconnected():
+            return
+        await asyncio.sleep(EVENT_SECONDS)
+        job = await lanes.reads.run(service.bulks.get, job.id)
+
+
+async def report(
+    service: Service, lanes: LanesDep, job: Job, status: ItemStatus | None, after: int
+) -> AsyncIterator[bytes]:
+    """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
+    while found := await lanes.reads.run(service.bulks.items, job.id, status, after, PAGE):
+        yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
+        after = found[-1][0]
+
+
+def accepted(job: Job) -> tuple[int, JobOut]:
+    """The answer to who brought a job."""
+    return 202, JobOut.of(job)
+
+
+def received(service: Service, form: Form) -> list[Upload]:
+    """The files of a form as uploads. Raises Validation when there is none, PayloadTooLarge past the limits."""
+    files = [file for file in form.files if file.field in ("files", "file")]
+    if not files:
+        raise Validation("the request brings no files; send them in the field 'files'")
+    uploads = []
+    for file in files:
+        with open(file.path, "rb") as opened:
+            archive = is_archive(opened.read(ARCHIVE_HEAD)) is not None
+        most = service.settings.max_archive_bytes
+        if archive and file.bytes > most:
+            raise PayloadTooLarge(f"an archive may have {most} bytes")
+        uploads.append(Upload(file.filename or file.path.name, file.path, archive))
+    return uploads

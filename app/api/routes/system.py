@@ -1,0 +1,57 @@
+"""What operators ask: counts, models, health, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.api.dependencies import CollectionDep, LanesDep, ServiceDep
+from app.encoder.catalogue import LISTED
+
+router = APIRouter(tags=["system"])
+
+
+@router.get("/v1/stats")
+async def stats(service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> dict[str, Any]:
+    """Counts, the index and how far it is behind the log, the model and its space."""
+    return await lanes.reads.run(service.stats, collection)
+
+
+@router.get("/v1/models")
+async def models(service: ServiceDep) -> dict[str, Any]:
+    """The models known, and which one is loaded."""
+    return {"models": [model.described() for model in LISTED], "loaded": service.model()}
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """200 as long as the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(request: Request, service: ServiceDep, lanes: LanesDep, response: Response) -> dict[str, Any]:
+    """200 when searches can be answered, else 503 with the reasons, and what else was checked.
+
+    `faults` tell what fails in the background meanwhile, and is tried again by itself. Where keys are, all that is told
+    to those with one.
+    """
+    reasons, faults = service.ready(), service.faults()
+    checks = await lanes.checks.run(service.checks)
+    status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
+    if request.scope["grant"] is None and request.app.state.gate.keyed:
+        hidden = ["the reasons are told to those with a key"]
+        reasons, faults, checks = reasons and hidden, faults and hidden, []
+    if reasons:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    shown = [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
+    return {"status": status, "reasons": reasons, "faults": faults, "checks": shown}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request, lanes: LanesDep) -> Response:
+    """Prometheus' text format."""
+    text = await lanes.checks.run(request.app.state.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

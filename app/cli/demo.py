@@ -1,0 +1,117 @@
+"""`sightline demo`: the whole service on the built-in model and gallery, in a scratch directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from app.cli.client import Client, ServerError
+from app.cli.output import show_hits
+from app.cli.upload import run, show
+from app.core.errors import StartupError
+from app.core.process import again, importing
+from app.core.settings import Settings
+from app.service.demo_gallery import ARCHIVE, TEXTS, gallery, texts
+
+START_SECONDS = 120.0
+END_SECONDS = 20.0
+SEARCHES = ("red car", "a cat next to a cake", "笑脸")
+TEXTS_A_CALL = 500
+
+
+def demo(settings: Settings, console: Console, *, once: bool) -> None:
+    """Load the gallery into a fresh server, show three searches, serve on (unless `once`)."""
+    folder = gallery()
+    with tempfile.TemporaryDirectory(prefix="sightline-demo-") as scratch:
+        port = free_port(settings.host, settings.port)
+        with served(Path(scratch), settings.host, port) as process:
+            with Client(f"http://{settings.host}:{port}") as client:
+                with console.status("loading the starter model"):
+                    await_ready(client, process)
+                began = time.monotonic()
+                report = run(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
+                show(report, console)
+                console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
+                load_texts(client, folder / TEXTS)
+                for words in SEARCHES:
+                    console.print(f"\n{command(words, client.server)}", soft_wrap=True, highlight=False)
+                    show_hits(client.search(words, 5), console)
+            if report.failed:
+                raise ServerError(f"{report.failed} pictures of the gallery could not be loaded")
+            if not once:
+                console.print(f"\nSearch it yourself at http://{settings.host}:{port}/ (Ctrl-C ends the demo)")
+                with contextlib.suppress(KeyboardInterrupt):
+                    process.wait()
+
+
+def command(words: str, server: str) -> str:
+    """What searches for the words, to be pasted into another terminal."""
+    ours = sys.argv[0] if Path(sys.argv[0]).name == "sightline" else "sightline"
+    return shlex.join([ours, "search", words, "--server", server])
+
+
+@contextlib.contextmanager
+def served(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
+    """A server of its own process on `data_dir`, ended with the block."""
+    process = subprocess.Popen(
+        again("serve"),
+        env={
+            **importing(os.environ),
+            "SIGHTLINE_DATA_DIR": str(data_dir),
+            "SIGHTLINE_HOST": host,
+            "SIGHTLINE_PORT": str(port),
+            "SIGHTLINE_MODEL": model,
+            "SIGHTLINE_LOG_LEVEL": "warning",
+        },
+        start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its server
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def await_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
+    """Return once the server answers searches. Raises StartupError when it does not come up."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StartupError("the server ended before it was ready; its message stands above")
+        with contextlib.suppress(ServerError):
+            if not client.readiness()["reasons"]:
+                return
+        time.sleep(0.1)
+    raise StartupError(f"the server was not ready within {START_SECONDS:.0f} s")
+
+
+def load_texts(client: Client, path: Path) -> None:
+    """Store the texts that pictures of the gallery can be asked about."""
+    known = texts(path)
+    for start in range(0, len(known), TEXTS_A_CALL):
+        client.texts(known[start : start + TEXTS_A_CALL])
+
+
+def free_port(host: str, wanted: int) -> int:
+    """The wanted port if nobody listens there, else any free one."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise StartupError(f"no port of {host} is free")

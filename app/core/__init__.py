@@ -1,0 +1,1 @@
+"""What every package may use: settings, errors, types, logging, metrics, locks. Knows nothing of pictures."""

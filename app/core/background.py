@@ -1,0 +1,71 @@
+"""A supervised thread: it repeats one piece of work, outlives what the work raises, and says what fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from app.core.backoff import Backoff
+from app.core.errors import brief
+
+log = logging.getLogger(__name__)
+
+
+class BackgroundLoop:
+    """A thread that calls `step` until it is closed.
+
+    `step()` returns how many seconds to wait before the next call: 0 for at once, None until `wake`. What it raises
+    is logged and kept in `fault`, behind the words of `failing` ("old jobs are not forgotten"), and the step is
+    repeated after a pause of `backoff`. A step that takes long looks at `is_closing` and returns early.
+    """
+
+    def __init__(
+        self, name: str, step: Callable[[], float | None], failing: str, backoff: Backoff | None = None
+    ) -> None:
+        self._step = step
+        self._failing = failing
+        self._backoff = backoff or Backoff(5.0, 300.0)
+        self._closing = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.fault: str | None = None
+
+    def start(self) -> None:
+        """Begin. Once only."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Call `step` again now, or once more when it is running."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """End after the step that is running. May be called again, and without `start`."""
+        self._closing.set()
+        self._woken.set()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def is_closing(self) -> bool:
+        return self._closing.is_set()
+
+    def pause(self, seconds: float) -> bool:
+        """Wait within a step; True when the loop was closed meanwhile."""
+        return self._closing.wait(seconds)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._woken.clear()
+            try:
+                pause = self._step()
+            except Exception as error:  # nothing may end this thread
+                self.fault = f"{self._failing}: {brief(error)}"
+                log.warning("%s", self.fault, exc_info=True)
+                self._closing.wait(self._backoff.next())
+                continue
+            self.fault = None
+            self._backoff.reset()
+            self._woken.wait(pause)

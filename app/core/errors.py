@@ -1,0 +1,225 @@
+"""Everything that can go wrong in a way a caller can act on.
+
+    SightlineError                 code, status, retryable, retry_after
+    ├── BadRequest                 400 bad_request
+    ├── Validation                 422 validation
+    ├── NotFound                   404 not_found
+    │   └── BlobMissing            410 blob_missing
+    ├── IdConflict                 409 id_conflict
+    ├── KeyReused                  409 idempotency_key_reused
+    ├── Rejected                   a picture or an archive that cannot be taken
+    │   ├── ImageTooLarge          422 image_too_large
+    │   ├── ImageCorrupt           422 image_corrupt
+    │   ├── UnsupportedMediaType   415 unsupported_media_type
+    │   ├── ArchiveLimit           422 archive_limit
+    │   ├── ArchiveCorrupt         422 archive_corrupt
+    │   ├── UrlNotAllowed          422 url_not_allowed
+    │   └── UrlUnreachable         422 url_unreachable
+    ├── PayloadTooLarge            413 payload_too_large
+    ├── Busy                       try again later
+    │   ├── InProgress             409 in_progress
+    │   ├── QueueFull              429 queue_full
+    │   ├── Overloaded             503 overloaded
+    │   ├── ReadOnly               503 read_only
+    │   └── ModelUnavailable       503 model_unavailable
+    ├── StorageFull                507 storage_full
+    ├── Timeout                    504 timeout
+    └── StartupError               the service cannot start; one line, no traceback
+
+`detail` is written for a person and holds no path, SQL or stack. The api package turns these into
+problem+json; the worker stores `code` and `detail` with the item.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+
+class SightlineError(Exception):
+    """Base of the tree: `code` is stable, `status` is the HTTP status it becomes."""
+
+    code: ClassVar[str] = "bad_request"
+    status: ClassVar[int] = 400
+    title: ClassVar[str] = "Bad request"
+    retryable: ClassVar[bool] = False
+    retry_after: ClassVar[int | None] = None
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[SightlineError], tuple[str]]:
+        return type(self), (self.detail,)
+
+
+class BadRequest(SightlineError):
+    """The request cannot be read at all."""
+
+
+class Validation(SightlineError):
+    """The request was read, but a value in it is out of bounds."""
+
+    code, status, title = "validation", 422, "Invalid value"
+
+
+class NotFound(SightlineError):
+    """No such picture, text, job or collection."""
+
+    code, status, title = "not_found", 404, "Not found"
+
+
+class BlobMissing(NotFound):
+    """The row is there but its file is gone or altered; `sightline verify` lists such pictures."""
+
+    code, status, title = "blob_missing", 410, "File missing"
+
+
+class IdConflict(SightlineError):
+    """The id is taken by other bytes."""
+
+    code, status, title = "id_conflict", 409, "Id already used"
+
+
+class KeyReused(SightlineError):
+    """An Idempotency-Key came with another request before."""
+
+    code, status, title = "idempotency_key_reused", 409, "Idempotency-Key already used"
+
+
+class Rejected(SightlineError):
+    """A picture or an archive that can never be taken as it is."""
+
+
+class ImageTooLarge(Rejected):
+    """More bytes, pixels or pixels a side than the limits allow."""
+
+    code, status, title = "image_too_large", 422, "Picture too large"
+
+
+class ImageCorrupt(Rejected):
+    """The bytes claim to be a picture but cannot be decoded."""
+
+    code, status, title = "image_corrupt", 422, "Picture cannot be decoded"
+
+
+class UnsupportedMediaType(Rejected):
+    """Not one of JPEG, PNG, WebP, GIF and AVIF (or an archive, where one is expected)."""
+
+    code, status, title = "unsupported_media_type", 415, "Unsupported media type"
+
+
+class ArchiveLimit(Rejected):
+    """The archive expands past the limits."""
+
+    code, status, title = "archive_limit", 422, "Archive exceeds the limits"
+
+
+class ArchiveCorrupt(Rejected):
+    """The archive cannot be read."""
+
+    code, status, title = "archive_corrupt", 422, "Archive cannot be read"
+
+
+class UrlNotAllowed(Rejected):
+    """The URL leads where this server does not go."""
+
+    code, status, title = "url_not_allowed", 422, "URL not allowed"
+
+
+class UrlUnreachable(Rejected):
+    """The URL gives no picture: its server is away, slow, or says no."""
+
+    code, status, title = "url_unreachable", 422, "URL cannot be fetched"
+
+
+class PayloadTooLarge(SightlineError):
+    """The request body exceeds the limit."""
+
+    code, status, title = "payload_too_large", 413, "Request too large"
+
+
+class Busy(SightlineError):
+    """Nothing is wrong with the request; the service cannot take it now."""
+
+    retryable = True
+    retry_after = 1
+
+
+class InProgress(Busy):
+    """The first request of an Idempotency-Key has no answer yet."""
+
+    code, status, title = "in_progress", 409, "Still under way"
+
+
+class QueueFull(Busy):
+    """The backlog of unprocessed pictures is at its bound."""
+
+    code, status, title, retry_after = "queue_full", 429, "Queue full", 5
+
+
+class Overloaded(Busy):
+    """Too many requests are in flight."""
+
+    code, status, title = "overloaded", 503, "Overloaded"
+
+
+class ReadOnly(Busy):
+    """The data directory cannot be written at present."""
+
+    code, status, title, retry_after = "read_only", 503, "Read only", 30
+
+
+class ModelUnavailable(Busy):
+    """The model is not loaded (yet)."""
+
+    code, status, title, retry_after = "model_unavailable", 503, "Model unavailable", 5
+
+
+class StorageFull(SightlineError):
+    """The disk is full; nothing of the request was kept."""
+
+    code, status, title, retryable = "storage_full", 507, "Storage full", True
+
+
+class Timeout(SightlineError):
+    """The work took longer than its deadline."""
+
+    code, status, title, retryable = "timeout", 504, "Timed out", True
+
+
+class StartupError(SightlineError):
+    """The service cannot start; `detail` says in one line what to do."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the operating system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the disk is full; free some space and try again") from error
+        if error.errno in (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM):
+            raise ReadOnly("the data directory cannot be written at present") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise Overloaded("out of file handles or memory; try again") from error
+        raise
+
+
+def brief(error: BaseException) -> str:
+    """What may be shown of any error: the words of ours, and no more than the kind of another's."""
+    return error.detail if isinstance(error, SightlineError) else type(error).__name__
+
+
+def from_os_error(error: OSError) -> SightlineError:
+    """Our error for an OSError that the system raised (one with an errno)."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull("The disk is full.")
+    if error.errno == errno.EROFS:
+        return ReadOnly("The data directory cannot be written at present.")
+    if error.errno == errno.ENOENT:
+        return BlobMissing("The file is gone.")
+    return Overloaded("A file could not be read or written; try again.")

@@ -1,0 +1,109 @@
+"""An archive's own `metadata.jsonl`: one `{"file", "id"?, "caption"?, "tags"?, "metadata"?}` a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from app.core.types import ItemError
+
+NAME = "metadata.jsonl"
+MAX_BYTES = 64 << 20
+MAX_REPORTS = 20  # bad lines named one by one; the rest are counted
+FIELDS = ("id", "caption", "tags", "metadata")
+
+
+def normal(name: str) -> str:
+    """A member's name for comparing: forward slashes, no empty and no `.` parts. Never a path."""
+    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def is_captions(name: str) -> bool:
+    """Whether the member (of normal name) is a metadata file: at the root or in a top folder."""
+    return name.split("/")[-1] == NAME and name.count("/") <= 1
+
+
+@dataclass(slots=True)
+class Captions:
+    """What the metadata files say of each member, by normal name; later lines win."""
+
+    by_name: dict[str, dict[str, Any] | ItemError] = field(default_factory=dict)
+    problems: list[ItemError] = field(default_factory=list)
+    _lines: dict[str, tuple[int, frozenset[str]]] = field(default_factory=dict)
+    _more: int = 0
+
+    def read(self, name: str, data: bytes) -> None:
+        """Take in one metadata file; never raises for its content."""
+        folder = name[: -len(NAME)]
+        for number, line in enumerate(data.splitlines(), 1):
+            if line.strip(b" \t\r\n\xef\xbb\xbf"):
+                self._read_line(folder, number, line)
+
+    def of(self, name: str) -> dict[str, Any] | ItemError:
+        """The four fields of a member, {} if nothing is said of it, an error if its line is bad."""
+        return self.by_name.get(name, {})
+
+    def reports(self, members: frozenset[str]) -> Iterator[ItemError]:
+        """Errors that belong to no member: unreadable lines, and lines naming absent files."""
+        for file, (number, names) in self._lines.items():
+            if not names & members:
+                self._report("not_found", f"Line {number} names {file[:200]!r}, which is not in the archive.")
+        yield from self.problems
+        if self._more:
+            yield ItemError("validation", f"{self._more:,} more lines are bad or name absent files.")
+
+    def _read_line(self, folder: str, number: int, line: bytes) -> None:
+        entry: Any = None
+        try:
+            entry = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse)
+            said: dict[str, Any] | ItemError = _fields(entry)
+        except _BadLine as error:
+            said = ItemError("validation", f"Line {number} of {NAME} {error}.")
+        except (ValueError, RecursionError):
+            said = ItemError("validation", f"Line {number} of {NAME} is not valid JSON in UTF-8.")
+        file = entry.get("file") if isinstance(entry, dict) else None
+        if not isinstance(file, str) or not normal(file):
+            detail = said.detail if isinstance(said, ItemError) else f"Line {number} of {NAME} names no file."
+            self._report("validation", detail)
+            return
+        names = {normal(folder + file)}
+        if normal(file).startswith(folder):
+            names.add(normal(file))
+        self.by_name.update(dict.fromkeys(names, said))
+        self._lines[file] = number, frozenset(names)
+
+    def _report(self, code: str, detail: str) -> None:
+        if len(self.problems) < MAX_REPORTS:
+            self.problems.append(ItemError(code, detail))
+        else:
+            self._more += 1
+
+
+class _BadLine(Exception):
+    """What is wrong with a line, to follow "Line n"."""
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise _BadLine(f"holds {constant}, which JSON does not know")
+
+
+def _fields(entry: Any) -> dict[str, Any]:
+    """The known fields of a line; raises _BadLine with what is wrong, to follow "Line n"."""
+    if not isinstance(entry, dict):
+        raise _BadLine("is not an object")
+    said = {name: entry[name] for name in FIELDS if entry.get(name) is not None}
+    for name in ("id", "caption"):
+        if not isinstance(said.get(name, ""), str):
+            raise _BadLine(f"has {name} that is not a string")
+    tags = said.get("tags", [])
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise _BadLine("has tags that are not a list of strings")
+    if not isinstance(said.get("metadata", {}), dict):
+        raise _BadLine("has metadata that is not an object")
+    try:
+        json.dumps(said, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:  # 1e999, or half of a surrogate pair
+        raise _BadLine("holds a value that cannot be stored") from error
+    return said

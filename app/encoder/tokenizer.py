@@ -1,0 +1,107 @@
+"""Words to token ids, int64 [n, length], the way each model wants them."""
+
+from __future__ import annotations
+
+import html
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ftfy
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from app.core.errors import StartupError
+from app.encoder.hub import untold
+
+Tokens = npt.NDArray[np.int64]
+Tokenize = Callable[[Sequence[str]], Tokens]
+Clean = Literal["", "lower", "whitespace", "canonicalize"]
+
+TOKENIZER = "tokenizer.json"
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenization:
+    """How a model reads: enough to make its tokenizer in another process.
+
+    `source` is a `tokenizer.json`, or open_clip's name of the architecture; `length` its number of tokens.
+    `pool` says where the text tower looks for its answer, if what follows there cannot change it (a causal
+    tower): at the largest id (`argmax`), at the first `eos`, or `whole` when every text needs the full length.
+    `cache` is where files of the hub are kept, `clean` what is done to a text before a `tokenizer.json` sees it.
+    """
+
+    source: str
+    length: int
+    pool: Literal["argmax", "eos", "whole"] = "whole"
+    eos: int = 0
+    cache: str = ""
+    clean: Clean = ""
+
+    def tokenizer(self) -> Tokenize:
+        """The tokenizer, cutting each batch to its longest text where that changes nothing."""
+        path = Path(self.source)
+        whole = (
+            file_tokenizer(path, self.length, self.clean)
+            if path.name == TOKENIZER
+            else named_tokenizer(self.source, self.cache)
+        )
+        return lambda texts: self.cut(whole(texts))
+
+    def cut(self, tokens: Tokens) -> Tokens:
+        """Without the columns that no text of the batch needs."""
+        if self.pool == "whole":
+            return tokens
+        ends = (tokens == self.eos).argmax(axis=1) if self.pool == "eos" else tokens.argmax(axis=1)
+        if self.pool == "eos" and not (tokens == self.eos).any(axis=1).all():
+            return tokens
+        return np.ascontiguousarray(tokens[:, : int(ends.max()) + 1])
+
+
+def file_tokenizer(path: Path, length: int, clean: Clean = "") -> Tokenize:
+    """A tokenizer from a `tokenizer.json`: ids padded as it says or with 0, the end kept when cut."""
+    tokenizer = Tokenizer.from_file(str(path))
+    padding = tokenizer.padding or {"pad_id": 0}
+    tokenizer.enable_padding(**{**padding, "length": length})
+    tokenizer.enable_truncation(max_length=length)
+
+    def tokenize(texts: Sequence[str]) -> Tokens:
+        cleaned_texts = [cleaned(text, clean) for text in texts]
+        return np.array([encoding.ids for encoding in tokenizer.encode_batch(cleaned_texts)], dtype=np.int64)
+
+    return tokenize
+
+
+def cleaned(text: str, how: Clean) -> str:
+    """A text as the model was trained to see it: what open_clip's cleaning of that name makes of it."""
+    if not how:
+        return text
+    text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
+    if how == "canonicalize":
+        return " ".join(text.replace("_", " ").translate(PUNCTUATION).lower().split())
+    return text.lower() if how == "lower" else text
+
+
+def named_tokenizer(architecture: str, cache: str = "") -> Tokenize:
+    """open_clip's own tokenizer of an architecture, with its cleaning, case and padding; see `open_clip_tokenizer`."""
+    tokenizer = open_clip_tokenizer(architecture, cache)
+    return lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64)
+
+
+def open_clip_tokenizer(architecture: str, cache: str = "") -> Any:
+    """The object itself. Some come from the model hub and are kept in `cache`.
+
+    Raises StartupError when it cannot be had.
+    """
+    import open_clip  # here, not above: it brings torch, which models with a tokenizer.json do without
+
+    untold()
+    try:
+        return open_clip.get_tokenizer(architecture, cache_dir=cache or None)
+    except Exception as error:  # whatever the hub's client raises, the person needs the same advice
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise StartupError(f"the tokenizer of {architecture} cannot be had ({why})") from error

@@ -1,0 +1,94 @@
+"""open_clip's tokenizers as files, so that words can be read without open_clip, and so without torch.
+
+What cannot be written so that it reads the probes alike stays with open_clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from open_clip import tokenizer as theirs
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+
+from app.encoder.tokenizer import TOKENIZER, Clean, Tokenization, file_tokenizer, open_clip_tokenizer
+
+# CLIP's own pattern. U+0345 is no letter, but folds to one, so that the library which CLIP uses leaves it out.
+PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u0345]+"
+CLEANING: dict[Any, Clean] = {
+    theirs._clean_lower: "lower",
+    theirs._clean_whitespace: "whitespace",
+    theirs._clean_canonicalize: "canonicalize",
+}
+PROBES = (
+    "",
+    "a red car",
+    "  Two  CATS' cake, it's 7 o'clock; they'VE _seen_ it!?  ",
+    "笑脸 и кошка في البيت บ้าน घर בית",
+    "it&#39;s caf\u00e9 &amp; na\u00efve \ufb01 \u2167 \u00bd",
+    "👨\u200d👩\u200d👧 🇫🇷 e\u0301 \u0345",
+    "x" * 200,
+    "a picture of a very long street with many houses, trees, people and dogs " * 9,
+    "<start_of_text> <end_of_text> <s></s> <pad> [CLS] <|endoftext|>",
+)
+
+
+def portable(reads: Tokenization, folder: Path) -> Tokenization:
+    """The same reading from a `tokenizer.json` that is written into `folder`; as it was where that cannot be."""
+    if Path(reads.source).name == TOKENIZER:
+        return reads
+    original = open_clip_tokenizer(reads.source, reads.cache)
+    clean = CLEANING.get(getattr(original, "clean_fn", None))
+    made = _simple(original) or _transformers(original)
+    if clean is None or made is None:
+        return reads
+    path = folder / TOKENIZER
+    made.enable_truncation(reads.length)
+    made.save(str(path))
+    expected = np.asarray(original(list(PROBES)).numpy())
+    if np.array_equal(file_tokenizer(path, reads.length, clean)(PROBES), expected):
+        return replace(reads, source=TOKENIZER, clean=clean)
+    path.unlink()
+    return reads
+
+
+def _simple(original: Any) -> Tokenizer | None:
+    """CLIP's byte pairs, when it is that tokenizer."""
+    if type(original) is not theirs.SimpleTokenizer or original.reduction_fn is not None:
+        return None
+    start, end = "<start_of_text>", "<end_of_text>"
+    made = Tokenizer(
+        models.BPE(vocab=dict(original.encoder), merges=list(original.bpe_ranks), end_of_word_suffix="</w>")
+    )
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    made.add_special_tokens([start, end])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(start, original.sot_token_id), (end, original.eot_token_id)]
+    )
+    made.enable_padding(pad_id=0, length=original.context_length)
+    return made
+
+
+def _transformers(original: Any) -> Tokenizer | None:
+    """What the transformers library runs, when it is nothing more than that."""
+    if type(original) is not theirs.HFTokenizer or original.tokenizer_mode or original.strip_sep_token:
+        return None
+    wrapper = original.tokenizer
+    backend = getattr(wrapper, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    made = Tokenizer.from_str(backend.to_str())
+    made.enable_padding(
+        direction=wrapper.padding_side,
+        pad_id=wrapper.pad_token_id,
+        pad_token=wrapper.pad_token,
+        length=original.context_length,
+    )
+    return made

@@ -1,0 +1,1 @@
+"""Indexes, queries, measured recall."""

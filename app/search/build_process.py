@@ -1,0 +1,99 @@
+"""`python -m app.search.build_process ORDER`: builds the base of one index from the log, in a process of its own.
+
+The order is JSON (see `Order`). The log is read a few thousand entries at a time, so that SQLite can tidy up
+its WAL meanwhile: what changes after `upto` is not looked for, since it comes again when the log is
+replayed from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import apsw
+import numpy as np
+
+from app.core.process import die_with
+from app.core.types import Target
+from app.storage.database import reader
+from app.storage.tables import embeddings
+from index.segment_builder import Block, seal
+from index.validation import unit_rows
+
+BATCH = 4096
+NICE = 10
+"""Searches go first. Not the least of all: while pictures come in the processors are never idle, and a base that
+is never finished would leave every vector in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Which base to build: of which part of the log, and into which folder."""
+
+    database: str
+    collection: str
+    target: Target
+    space: str
+    d: int
+    upto: int
+    folder: str
+    name: str
+
+    def to_json(self) -> str:
+        """As the argument of the process."""
+        return json.dumps(asdict(self))
+
+
+def build(order: Order) -> None:
+    """Build it. Raises OSError, apsw.Error and what `seal` raises."""
+    connection = reader(Path(order.database))
+    try:
+        seal(
+            Path(order.folder),
+            blocks(connection, order),
+            name=order.name,
+            space=order.space,
+            d=order.d,
+            applied_seq=order.upto,
+        )
+    finally:
+        connection.close()
+
+
+def blocks(connection: apsw.Connection, order: Order) -> Iterator[Block]:
+    """The vectors of the log up to `upto`. What a follower would skip is left out here too."""
+    seq = 0
+    while entries := embeddings.after(connection, order.collection, order.space, order.target, seq, BATCH):
+        kept = [(row[2], row[3]) for row in entries if row[0] <= order.upto and _sound(row[2], row[3], order.d)]
+        if kept:
+            ids = np.array([key for key, _ in kept], np.int64)
+            vectors = np.frombuffer(b"".join(vector for _, vector in kept), "<f4").reshape(-1, order.d)
+            good = unit_rows(vectors)
+            yield ids[good], vectors[good]
+        seq = entries[-1][0]
+        if seq >= order.upto:
+            return
+
+
+def _sound(key: int, vector: bytes | None, d: int) -> bool:
+    return key >= 0 and vector is not None and len(vector) == 4 * d
+
+
+def main(argument: str, parent: int) -> int:
+    """Build what `argument` orders; the exit code. What went wrong is one line on stderr."""
+    die_with(parent)
+    os.nice(NICE)
+    try:
+        build(Order(**json.loads(argument)))
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,394 @@
+"""From questions to hits: encode their parts, add them up, ask the index, look up the rows.
+
+The questions of one call share each step: one pass of the encoder for all their words, one search of an index for all
+that ask it in the same way, one look at the rows.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+import numpy as np
+
+from app.core.errors import Busy, NotFound, SightlineError, Validation
+from app.core.metrics import Meters
+from app.core.tracing import span
+from app.core.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
+from app.decode.pool import DecodePool, DecodeTask
+from app.encoder.batcher import Batcher
+from app.encoder.protocol import Embeddings, Encoder, checked
+from app.search.filter_cache import Selections
+from app.storage.database import Database
+from app.storage.filters import sql
+from app.storage.filters.model import Filter
+from app.storage.tables import embeddings, images, texts
+from index.protocol import SearchParams, VectorIndex
+from index.types import Ids, Scores
+
+T = TypeVar("T")
+Note = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParams, int], None]
+
+SPARE = 16  # asked for beyond k, because rows may be deleted faster than the index follows
+BLANK = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
+SHARE = 32  # texts of one caller in one forward pass
+PICTURES = 8  # of one caller decoded at once, likewise
+SHORTEST = 1e-6  # a sum of parts shorter than this has no direction
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a question: exactly one of the fields says what, `weight` how much (it may be negative)."""
+
+    text: str | None = None
+    image_id: str | None = None
+    text_id: str | None = None
+    picture: Path | None = None
+    vector: Sequence[float] | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One search: the parts it is made of, what is searched, which of it `filter` lets through, and how.
+
+    `exact` compares with every vector; `probes` and `rerank` replace what an approximate index takes for enough.
+    """
+
+    parts: Sequence[Part]
+    target: Target = "images"
+    k: int = 10
+    collection: str = DEFAULT_COLLECTION
+    filter: Filter | None = None
+    exact: bool = False
+    probes: int | None = None
+    rerank: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer: hits, best first; milliseconds by stage; how many vectors were compared."""
+
+    hits: list[Hit]
+    took_ms: dict[str, float]
+    searched: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """The vectors of words and pictures; where a picture has none, why."""
+
+    texts: Mapping[str, Embeddings]
+    pictures: Mapping[Path, Embeddings | SightlineError]
+
+
+@dataclass(slots=True, eq=False)
+class _Search:
+    """A question on its way: how many hits the index is asked for, and what came back."""
+
+    question: Question
+    params: SearchParams
+    vector: Embeddings
+    asked: int
+    scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
+    keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    hits: list[Hit] = field(default_factory=list)
+    ghosts: int = 0
+    searched: int = 0
+    refusal: SightlineError | None = None
+
+    def kind(self) -> tuple[object, ...]:
+        """Equal for those that one search of their index can answer; up to twice as many hits go along."""
+        params = self.params
+        return params.exact, params.probes, params.rerank, id(params.among), self.asked.bit_length()
+
+    def short(self) -> bool:
+        """Whether more must be asked for: rows were deleted or changed, and the index has others."""
+        return len(self.hits) < self.question.k and bool(self.keys[-1] >= 0)
+
+
+class Searcher:
+    """Answers questions. Its methods block; callers run them in threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        encoder: Encoder,
+        batcher: Batcher,
+        pool: DecodePool,
+        use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
+        meters: Meters | None = None,
+        note: Note | None = None,
+    ) -> None:
+        """`note` is told what an index was asked, once it has answered (see `Sampler.note`)."""
+        self._database = database
+        self._encoder = encoder
+        self._batcher = batcher
+        self._pool = pool
+        self._use = use
+        self._meters = meters or Meters()
+        self._note = note
+        self._selections = Selections(database)
+        self._running = 0
+        self._lock = threading.Lock()  # of `_running`
+
+    @property
+    def running(self) -> int:
+        """How many calls are being answered right now."""
+        return self._running
+
+    def search(self, question: Question) -> Found:
+        """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Timeout, Busy."""
+        (found,) = self.search_all([question])
+        if isinstance(found, SightlineError):
+            raise found
+        return found
+
+    def search_all(self, questions: Sequence[Question]) -> list[Found | SightlineError]:
+        """The answers, in order; for a question that has none, why. The times are those of all together.
+
+        Raises Busy, and then none is answered.
+        """
+        with self._counted():
+            return self._search_all(questions)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _search_all(self, questions: Sequence[Question]) -> list[Found | SightlineError]:
+        began = time.perf_counter()
+        with span("encode", {"questions": len(questions)}):
+            encoded = self._encoded([part for question in questions for part in question.parts])
+        begun = [attempt(partial(self._begin, question, encoded)) for question in questions]
+        took = {"encode": time.perf_counter() - began, "search": 0.0, "fetch": 0.0}
+        together: dict[tuple[str, Target], list[_Search]] = {}
+        for one in begun:
+            if isinstance(one, _Search):
+                one.refusal = attempt(partial(self._select, one, took))
+                if one.refusal is None:
+                    together.setdefault((one.question.collection, one.question.target), []).append(one)
+        for searches in together.values():
+            refusal = attempt(partial(self._run, searches, took))
+            for search in searches:
+                search.refusal = refusal
+        took["total"] = time.perf_counter() - began
+        self._meters.searched(took)
+        took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
+        return [
+            one.refusal or Found(one.hits, took_ms, one.searched) if isinstance(one, _Search) else one for one in begun
+        ]
+
+    def _begin(self, question: Question, encoded: _Encoded) -> _Search:
+        """The question with its vector. Raises Validation, NotFound, Rejected."""
+        params = SearchParams(exact=question.exact, probes=question.probes, rerank=question.rerank)
+        vector = self._sum(question.collection, question.parts, encoded)
+        return _Search(question, params, vector, question.k + SPARE)
+
+    def _select(self, search: _Search, took: dict[str, float]) -> None:
+        """Find out which rows the filter lets through. Raises Timeout."""
+        start = time.perf_counter()
+        if (question := search.question).filter is not None:
+            among = self._selections.among(question.collection, question.filter)
+            search.params = replace(search.params, among=among)
+        took["search"] += time.perf_counter() - start
+
+    def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
+        """Search one index, one at a time of those that a call asks, and add to the seconds. Raises NotFound."""
+        question = searches[0].question
+        with self._use(question.collection, question.target) as index:
+            waiting = searches
+            while waiting:
+                start = time.perf_counter()
+                with span("search", {"target": question.target, "questions": len(waiting)}):
+                    ask(index, waiting)
+                middle = time.perf_counter()
+                with span("fetch", {"target": question.target}):
+                    self._fetch(question.target, waiting)
+                took["search"] += middle - start
+                took["fetch"] += time.perf_counter() - middle
+                waiting = [search for search in waiting if search.short()]
+                for search in waiting:
+                    search.asked *= 4
+            for search in searches:
+                self._meters.ghosts(question.target, search.ghosts)
+                if self._note is not None:
+                    key = (question.collection, question.target)
+                    self._note(key, index, search.vector, search.params, search.question.k + SPARE)
+
+    def embed(self, collection: str, parts: Sequence[Part]) -> Embeddings:
+        """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
+
+        The words of all parts go through the encoder together. Raises Validation when nothing is left.
+        """
+        return self._sum(collection, parts, self._encoded(parts))
+
+    def _sum(self, collection: str, parts: Sequence[Part], encoded: _Encoded) -> Embeddings:
+        if not parts:
+            raise Validation("the query is empty")
+        total = np.zeros(self._encoder.space.d, dtype=np.float32)
+        for part in parts:
+            total += np.float32(part.weight) * self._vector(collection, part, encoded)
+        length = float(np.linalg.norm(total))
+        if not np.isfinite(length) or length < SHORTEST:
+            raise Validation("the parts of the query cancel each other out")
+        return np.asarray(total / length, dtype=np.float32)
+
+    def classify(self, collection: str, part: Part, labels: Sequence[str], template: str) -> list[tuple[str, float]]:
+        """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
+        with self._use(collection, "images"):  # which is there, or NotFound
+            pass
+        sentences = [label.join(BLANK.split(template)) for label in labels]
+        image = self.embed(collection, [part])
+        vectors = np.stack(self._encode(sentences))
+        logits = self._encoder.temperature * (vectors @ image)
+        odds = np.exp(logits - logits.max())
+        shares = odds / odds.sum()
+        order = np.argsort(-shares, kind="stable")
+        return [(labels[n], float(shares[n])) for n in order]
+
+    def encode_texts(self, words: Sequence[str]) -> list[bytes]:
+        """The vectors of texts as they stand in the log."""
+        if not words:
+            return []
+        return [vector.astype("<f4").tobytes() for vector in checked(np.stack(self._encode(words)))]
+
+    def _encode(self, words: Sequence[str]) -> list[Embeddings]:
+        """A vector for each text. Many go a few at a time, so that other queries get their turn between."""
+        vectors: list[Embeddings] = []
+        for start in range(0, len(words), SHARE):
+            vectors.extend(self._batcher.texts(words[start : start + SHARE]).result())
+        return vectors
+
+    def _encoded(self, parts: Sequence[Part]) -> _Encoded:
+        """Everything in `parts` that must go through the encoder. Raises Busy."""
+        words = list(dict.fromkeys(part.text for part in parts if part.text is not None))
+        paths = [part.picture for part in parts if part.picture is not None]
+        return _Encoded(dict(zip(words, self._encode(words), strict=True)), self._pictures(paths))
+
+    def _pictures(self, paths: Sequence[Path]) -> dict[Path, Embeddings | SightlineError]:
+        vectors: dict[Path, Embeddings | SightlineError] = {}
+        for start in range(0, len(paths), PICTURES):
+            some = paths[start : start + PICTURES]
+            tasks = [self._pool.submit(DecodeTask(path, self._encoder.preprocessing)) for path in some]
+            decoded = [attempt(task.result) for task in tasks]
+            pixels = [one.pixels for one in decoded if not isinstance(one, SightlineError)]
+            seen = iter(self._batcher.images(np.stack(pixels)).result() if pixels else ())
+            for path, one in zip(some, decoded, strict=True):
+                vectors[path] = one if isinstance(one, SightlineError) else np.asarray(next(seen))
+        return vectors
+
+    def _vector(self, collection: str, part: Part, encoded: _Encoded) -> Embeddings:
+        if part.text is not None:
+            return encoded.texts[part.text]
+        if part.picture is not None:
+            vector = encoded.pictures[part.picture]
+            if isinstance(vector, SightlineError):
+                raise vector
+            return vector
+        if part.vector is not None:
+            return self._given(part.vector)
+        return self._stored(collection, part)
+
+    def _given(self, values: Sequence[float]) -> Embeddings:
+        d = self._encoder.space.d
+        if len(values) != d:
+            raise Validation(f"a vector of this model has {d} numbers, not {len(values)}")
+        vector = np.asarray(values, dtype=np.float64)  # float32 cannot hold the squares of large numbers
+        length = float(np.linalg.norm(vector))
+        if not np.isfinite(length) or length < SHORTEST:
+            raise Validation("the vector must be finite and not zero")
+        return np.asarray(vector / length, dtype=np.float32)
+
+    def _stored(self, collection: str, part: Part) -> Embeddings:
+        """The vector of a picture or text that is here already."""
+        target: Target = "images" if part.image_id is not None else "texts"
+        id = part.image_id or part.text_id or ""
+
+        def work(c: apsw.Connection) -> tuple[bool, bytes | None]:
+            row = images.get(c, collection, id) if target == "images" else texts.get(c, collection, id)
+            return row is not None, embeddings.vectors(c, target, [row.key]).get(row.key) if row else None
+
+        there, vector = self._database.read(work)
+        if not there:
+            raise NotFound(f"there is no {target[:-1]} {id!r} in {collection!r}")
+        if vector is None:
+            raise Validation(f"{target[:-1]} {id!r} has no vector (yet)")
+        return np.frombuffer(vector, dtype="<f4")
+
+    def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
+        """Give them their hits: the rows that are still there, ready and let through, in the order of the scores.
+
+        Raises Timeout.
+        """
+        wanted = {key for search in searches for key in search.keys.tolist() if key >= 0}
+
+        def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]]]:
+            rows: Mapping[int, Image | Text]
+            rows = images.by_keys(c, wanted) if target == "images" else texts.by_keys(c, wanted)
+            return rows, [passing(c, search, rows) for search in searches]
+
+        rows, passed = self._database.read(work)
+        for search, keys in zip(searches, passed, strict=True):
+            search.hits = list(islice(hits_of(search, rows, keys), search.question.k))
+            search.ghosts = sum(key >= 0 and key not in rows for key in search.keys.tolist())
+
+
+def attempt(work: Callable[[], T]) -> T | SightlineError:
+    """What `work` gives, or why it gives nothing. Busy is raised: it concerns every question, not this one."""
+    try:
+        return work()
+    except Busy:
+        raise
+    except SightlineError as error:
+        return error
+
+
+def ask(index: VectorIndex, searches: Sequence[_Search]) -> None:
+    """Give them their scores and keys: one search of the index for all that may share it."""
+    groups: dict[tuple[object, ...], list[_Search]] = {}
+    for search in searches:
+        groups.setdefault(search.kind(), []).append(search)
+    for group in groups.values():
+        most = max(search.asked for search in group)
+        scores, keys = index.search(np.stack([search.vector for search in group]), most, group[0].params)
+        for n, search in enumerate(group):
+            search.asked, search.scores, search.keys = most, scores[n], keys[n]
+            among = search.params.among
+            search.searched = index.ntotal if among is None else min(len(among), index.ntotal)
+
+
+def passing(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
+    """The keys that its filter lets through as the rows are now."""
+    question = search.question
+    if question.filter is None:
+        return rows.keys()
+    keys = (key for key in search.keys.tolist() if key in rows)
+    return set(sql.passing(c, question.collection, question.filter, keys))
+
+
+def hits_of(search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int]) -> Iterator[Hit]:
+    """The hits of a search whose rows are there, best first."""
+    for key, score in zip(search.keys.tolist(), search.scores.tolist(), strict=True):
+        row = rows.get(key)
+        if row is None or key not in passed or row.collection != search.question.collection:
+            continue
+        if isinstance(row, Text):
+            yield Hit(row.id, score, text=row)
+        elif row.status is Status.READY:
+            yield Hit(row.id, score, image=row)

@@ -1,0 +1,1 @@
+"""One data directory, served: construction, start, stop, health, maintenance, authentication."""

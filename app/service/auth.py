@@ -1,0 +1,177 @@
+"""Who may do what: API keys, and the sessions of browsers that gave one.
+
+A key is `sl_ID_SECRET`; its secret has 256 bits from the system's source of randomness, so that a plain SHA-256 of it
+may be kept: there is nothing to guess, and checking one costs microseconds. Keys and sessions are read from the
+database when somebody has changed them, so a key revoked by another process is refused from the next request on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import apsw
+
+from app.core.clock import now
+from app.core.errors import NotFound, Validation
+from app.core.types import Key, Right
+from app.storage.database import Database, translated
+from app.storage.tables import api_keys
+
+PREFIX = "sl"
+MAX_KEYS = 1_000
+MAX_NAME = 100
+MAX_SESSIONS = 100  # of one key; more end the oldest
+SESSION_DAYS = 30
+USED_SECONDS = 600.0  # how exact "last used" is: not every request shall write
+LONGEST = 200  # of what is looked at when somebody sends a key
+COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
+NOBODY = bytes(32)  # stands in for the hash of a key that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What one caller may do; `collections` is None for all of them."""
+
+    key_id: str
+    name: str
+    right: Right
+    collections: frozenset[str] | None
+    expires_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the database said when it last changed."""
+
+    version: int
+    keys: dict[str, Key]
+    sessions: dict[bytes, tuple[str, str]]
+
+
+class Access:
+    """The keys of one data directory."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._data_version = database.watch()
+        self._seen: int | None = None
+        self._known = _Known(-1, {}, {})
+        self._used: dict[str, float] = {}
+
+    def needed(self) -> bool:
+        """Whether keys were made here. Revoked ones count: revoking the last must not open the door."""
+        return bool(self._current().keys)
+
+    def grant(self, presented: str) -> Grant | None:
+        """What the key allows; None for one that is unknown, wrong, revoked or expired (all cost the same)."""
+        _, id, secret = (*presented[:LONGEST].split("_", 2), "", "")[:3]
+        key = self._current().keys.get(id)
+        same = hmac.compare_digest(digest(secret), NOBODY if key is None else key.hash)
+        return self._granted(key) if same else None
+
+    def grant_session(self, token: str) -> Grant | None:
+        """What the session of this cookie allows; None when it has ended, or its key has."""
+        known = self._current()
+        id, ends = known.sessions.get(digest(token[:LONGEST]), ("", ""))  # a hash cannot be guessed step by step
+        return self._granted(known.keys.get(id)) if ends > now() else None
+
+    def create(
+        self, name: str, right: Right, collections: Collection[str] = (), days: float | None = None
+    ) -> tuple[Key, str]:
+        """Make a key; returns it and its text, which is kept nowhere. No `collections` stands for all of them."""
+        if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+            raise Validation(f"a key's name has 1 to {MAX_NAME} characters that can be printed")
+        if wrong := [one for one in collections if not COLLECTION.fullmatch(one)]:
+            raise Validation(f"{wrong[0]!r} is no collection: a name has 1 to 64 of a-z, 0-9, _ and -")
+        id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        bound = frozenset(collections) or None
+        key = Key(id, name, digest(secret), right, bound, now(), None if days is None else later(days))
+
+        def work(c: apsw.Connection) -> None:
+            if len(api_keys.every(c)) >= MAX_KEYS:
+                raise Validation(f"there are {MAX_KEYS} keys already; clear them and make those anew that are needed")
+            api_keys.add(c, key)
+
+        self._database.write(work)
+        return key, f"{PREFIX}_{id}_{secret}"
+
+    def every(self) -> list[Key]:
+        """All keys in the order they were made, revoked and expired ones too."""
+        return self._database.read(api_keys.every)
+
+    def revoke(self, named: str) -> Key:
+        """End a key, named by its id or by its whole text. Raises NotFound."""
+        id = named.split("_")[1] if named.startswith(PREFIX + "_") else named
+
+        def work(c: apsw.Connection) -> Key:
+            key = api_keys.get(c, id)
+            if key is None:
+                raise NotFound(f"there is no key {id!r}; `sightline keys list` shows those there are")
+            api_keys.revoke(c, id)
+            return key
+
+        return self._database.write(work)
+
+    def clear(self) -> int:
+        """Remove every key, as if there had never been one; returns how many there were."""
+        return self._database.write(api_keys.clear)
+
+    def open_session(self, grant: Grant) -> str:
+        """Begin a session with the rights of the key; returns what the cookie holds."""
+        token = secrets.token_urlsafe(32)
+        ends = later(SESSION_DAYS)
+        self._database.write(lambda c: api_keys.open_session(c, digest(token), grant.key_id, ends, MAX_SESSIONS))
+        return token
+
+    def close_session(self, token: str) -> None:
+        """End a session."""
+        self._database.write(lambda c: api_keys.close_session(c, digest(token[:LONGEST])))
+
+    def _granted(self, key: Key | None) -> Grant | None:
+        if key is None or not live(key):
+            return None
+        last = self._used.get(key.id)
+        if last is None or time.monotonic() - last > USED_SECONDS:
+            self._used[key.id] = time.monotonic()
+            self._database.submit(lambda c: api_keys.used(c, key.id))  # nobody waits for it
+        return Grant(key.id, key.name, key.right, key.collections, key.expires_at)
+
+    def _current(self) -> _Known:
+        with self._lock:
+            with translated():
+                seen = self._data_version()
+            if seen != self._seen:
+                self._known = self._database.read(self._read)
+                self._seen = seen
+            return self._known
+
+    def _read(self, c: apsw.Connection) -> _Known:
+        version = api_keys.version(c)
+        if version == self._known.version:
+            return self._known
+        return _Known(version, {key.id: key for key in api_keys.every(c)}, api_keys.sessions(c))
+
+
+def live(key: Key) -> bool:
+    """Whether the key is neither revoked nor expired."""
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now())
+
+
+def digest(secret: str) -> bytes:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def later(days: float) -> str:
+    """The time so many days from now."""
+    moment = datetime.now(UTC) + timedelta(days=days)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

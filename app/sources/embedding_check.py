@@ -1,0 +1,72 @@
+"""Whether vectors are what they are said to be: a few of the pictures are embedded anew and compared."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from app.core.errors import Rejected, Validation
+from app.decode.pool import DecodePool, DecodeTask
+from app.encoder.protocol import Encoder, Pixels
+from app.sources.base import Line
+
+SAMPLE = 16
+LEAST = 0.99  # two libraries that scale a picture for the same model differ by less
+
+
+class Sample:
+    """SAMPLE of the lines that pass and have a vector, any of them as likely as another."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+        self._seen = 0
+        self._random = random.Random(0)
+
+    def passing(self, lines: Iterable[Line]) -> Iterator[Line]:
+        """The lines, as they are; those that have failed already are no sample."""
+        for line in lines:
+            if "part" in line and "error" not in line:
+                self._note(line)
+            yield line
+
+    def _note(self, line: Line) -> None:
+        self._seen += 1
+        if len(self.lines) < SAMPLE:
+            self.lines.append(line)
+        elif (n := self._random.randrange(self._seen)) < SAMPLE:
+            self.lines[n] = line
+
+
+def embedded(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> list[npt.NDArray[np.float32] | None]:
+    """The vector of each picture; None for one that cannot be decoded."""
+    tasks = [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]
+    pixels: list[Pixels | None] = []
+    for task in tasks:
+        try:
+            pixels.append(task.result().pixels)
+        except Rejected:
+            pixels.append(None)
+    good = [one for one in pixels if one is not None]
+    rows = iter(encoder.encode_images(np.stack(good)) if good else ())
+    return [None if one is None else next(rows) for one in pixels]
+
+
+def require_agreement(
+    given: Sequence[npt.NDArray[np.float32]], made: Sequence[npt.NDArray[np.float32] | None], say: Callable[[str], str]
+) -> None:
+    """Raise Validation unless the given vectors are those that the model makes; `say` adds what to do then."""
+    cosines = [float(a @ b) for a, b in zip(given, made, strict=True) if b is not None]
+    if not cosines:
+        raise Validation(say("no picture could be decoded to compare the vectors with the model's"))
+    if (median := statistics.median(cosines)) < LEAST:
+        raise Validation(
+            say(
+                f"{len(cosines)} pictures were embedded anew, and half of their cosines with the given vectors are "
+                f"below {median:.3f}, where {LEAST} is the least: the vectors are another model's, or not in this order"
+            )
+        )

@@ -1,0 +1,119 @@
+"""Connections for `httpcore`: a name is resolved once, every answer is checked, and that address is dialled."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from concurrent.futures import TimeoutError as Late
+from typing import Any
+
+import httpcore
+
+from app.core.errors import UrlNotAllowed
+from app.sources.fetch.address_policy import Policy
+
+Resolve = Callable[[str, int], list[str]]
+REFUSED = "this address is not fetched from here"
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """Every address of a name, as the machine's resolver gives them. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Deadline:
+    """A moment on the monotonic clock, `seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds until then. Raises httpcore.ReadTimeout when there are none."""
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("it took too long")
+        return left
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Connects to what `policy` permits, and does nothing past `deadline`.
+
+    `dial` makes the connection; `lookups` runs `resolve`, which knows no time limit of its own.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        deadline: Deadline,
+        lookups: Executor,
+        resolve: Resolve = resolve,
+        dial: httpcore.NetworkBackend | None = None,
+    ) -> None:
+        self._policy = policy
+        self._deadline = deadline
+        self._lookups = lookups
+        self._resolve = resolve
+        self._dial = dial or httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Raises UrlNotAllowed when one of the addresses of `host` is not permitted: a mixed answer is an attack."""
+        addresses = self._addresses(host.strip("[]"), port)
+        if not addresses or not all(self._policy.permits(address) for address in addresses):
+            raise UrlNotAllowed(REFUSED)
+        stream = self._dial.connect_tcp(addresses[0], port, timeout=self._deadline.left())
+        peer = stream.get_extra_info("server_addr")
+        if peer is None or not self._policy.permits(str(peer[0])):
+            stream.close()
+            raise UrlNotAllowed(REFUSED)
+        return PunctualStream(stream, self._deadline)
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.NetworkStream:
+        """Never."""
+        raise UrlNotAllowed(REFUSED)
+
+    def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            return self._lookups.submit(self._resolve, host, port).result(self._deadline.left())
+        except Late:
+            raise httpcore.ConnectTimeout("the name could not be resolved in time") from None
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(str(error)) from None
+
+
+class PunctualStream(httpcore.NetworkStream):
+    """A stream whose every step has what is left until `deadline`, so that dripping does not help."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.left())
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        secured = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left())
+        return PunctualStream(secured, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

@@ -1,0 +1,1 @@
+"""The truth on disk: database, picture files, jobs, filters, backup."""

@@ -1,0 +1,284 @@
+"""`sightline backup` and `restore`: everything that was acknowledged, in a folder that proves itself.
+
+    DIR/manifest.json           what belongs to it; written last, so that a backup is whole or none
+    DIR/sightline-<n>.db        a copy of the database as of one moment
+    DIR/media/ab/cd/<sha256>    the pictures; a later backup into DIR copies those that are new
+    DIR/uploads-<n>/            what was accepted but not taken in
+
+The server goes on meanwhile. Pictures are copied before the database and after it: a row's file is in place before the
+row is, and never changes, so that only a picture which was deleted during the copy can be missing; its row goes, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic, time
+
+from rich.console import Console
+from rich.progress import track
+
+from app import __version__
+from app.core.clock import now
+from app.core.errors import StartupError, translated
+from app.core.locks import DataLock
+from app.storage import snapshot
+from app.storage.blobs import Media, discard, make_folder, sync_folder
+from app.storage.database import Database
+from app.storage.manifest import SCRATCH
+
+LAST = "last-backup.json"  # in the data directory
+MANIFEST = "manifest.json"
+FORMAT = 1
+TRIES = 20
+KEPT = ("lock", "models")  # what a data directory may hold before anything is restored into it
+
+
+@dataclass(frozen=True, slots=True)
+class LastBackup:
+    """The last backup that succeeded: seconds since 1970 (0 without one), what it took, how many pictures it holds."""
+
+    at: float = 0.0
+    seconds: float = 0.0
+    pictures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a backup holds: `files` maps the path of each file but the pictures to the SHA-256 of its bytes."""
+
+    format: int
+    version: str
+    created_at: str
+    number: int
+    pictures: int
+    files: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex over every field."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def backup(data_dir: Path, target: Path, console: Console) -> None:
+    """Bring `target` up to what `data_dir` holds now. Raises StartupError; the backup before is then still whole."""
+    began = monotonic()
+    source = data_dir / "sightline.db"
+    if not source.is_file():
+        raise StartupError(f"there is no data directory at {data_dir}")
+    before = read(target) if (target / MANIFEST).exists() else None
+    if before is None and target.exists() and any(target.iterdir()):
+        raise StartupError(f"{target} is neither empty nor a backup")
+    number = 1 + (before.number if before else 0)
+    with translated():
+        make_folder(target)
+    copy_pictures(data_dir, target, blobs(data_dir), console)
+    held = copy_rows(data_dir, target, number, console)
+    name = database_name(number)
+    uploads = {str(path.relative_to(target)): digest(path) for path in plain_files(target / uploads_name(number))}
+    manifest = Manifest(FORMAT, __version__, now(), number, len(held), {name: digest(target / name), **uploads})
+    write(target, manifest)
+    tidy(target, number, held)
+    try:
+        record_backup(data_dir, monotonic() - began, len(held))
+    except OSError as error:
+        console.print(f"{data_dir} cannot be told of this backup ({error.strerror}); its metrics stay as they were")
+    console.print(f"{len(held)} pictures are in {target}, as of {manifest.created_at}")
+
+
+def copy_rows(data_dir: Path, target: Path, number: int, console: Console) -> set[str]:
+    """Copy the database, and what it needs beside it; returns the digests of its pictures."""
+    for _ in range(TRIES):
+        copy, uploads = target / database_name(number), target / uploads_name(number)
+        discard(copy)
+        discard(uploads)
+        snapshot.copy(data_dir / "sightline.db", copy)
+        database = Database(copy)
+        try:
+            wanted = snapshot.pictures(database)
+            missing = copy_pictures(data_dir, target, wanted, console)
+            snapshot.forget(database, missing)
+            if copy_uploads(Media(data_dir), uploads, snapshot.uploads(database)):
+                return set(wanted) - set(missing)
+        finally:
+            database.close()
+    raise StartupError("uploads are taken in faster than they are copied; try again when fewer are under way")
+
+
+def restore(target: Path, source: Path, console: Console) -> None:
+    """Make the data directory `target` what the backup `source` holds; it must not hold one already.
+
+    Every byte of the backup is checked first. Raises StartupError, and then nothing was changed.
+    """
+    manifest, held = check(source, console)
+    if target.exists() and any(each.name not in KEPT for each in target.iterdir()):
+        raise StartupError(f"{target} is not empty; move it away, or restore into another with --data-dir")
+    with translated():
+        make_folder(target)
+    lock = DataLock(target)
+    try:
+        copy_pictures(source, target, held, console)
+        media, name = Media(target), database_name(manifest.number)
+        for path in manifest.files:
+            if path != name:
+                place(source / path, media.incoming / Path(path).relative_to(uploads_name(manifest.number)))
+        place(source / name, target / "sightline.db")  # last: until then there is no data directory
+    finally:
+        lock.close()
+    console.print(f"{target} is what {source} held at {manifest.created_at}: {manifest.pictures} pictures")
+
+
+def check(source: Path, console: Console) -> tuple[Manifest, list[str]]:
+    """The manifest of a backup whose every byte is right, and its pictures. Raises StartupError saying what is not."""
+    manifest = read(source)
+    for path, sha256 in manifest.files.items():
+        if digest(source / path) != sha256:
+            raise StartupError(f"the backup is damaged: {path} is missing or altered; nothing was changed")
+    name = database_name(manifest.number)
+    faults, held = snapshot.inspect(source / name)
+    if faults:
+        raise StartupError(f"the backup is damaged: {name}: {faults[0]}; nothing was changed")
+    for sha256 in track(held, "checking", console=console, transient=True):
+        if digest(blob(source, sha256)) != sha256:
+            raise StartupError(f"the backup is damaged: picture {sha256} is missing or altered; nothing was changed")
+    return manifest, held
+
+
+def copy_pictures(source: Path, target: Path, wanted: Iterable[str], console: Console) -> list[str]:
+    """Copy what `target` does not have; returns what `source` does not have either."""
+    missing = []
+    for sha256 in track(list(wanted), "copying", console=console, transient=True):
+        here = blob(target, sha256)
+        if here.exists():
+            continue
+        try:
+            place(blob(source, sha256), here)
+        except FileNotFoundError:
+            missing.append(sha256)
+    return missing
+
+
+def copy_uploads(media: Media, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
+    """Copy the uploads that wait; False when one was taken in meanwhile."""
+    for job, n, needed in uploads:
+        path = media.upload(job, n)
+        try:
+            for each in plain_files(path) if path.is_dir() else [path]:
+                if not SCRATCH & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again
+                    place(each, target / each.relative_to(path.parent))
+        except FileNotFoundError:
+            if needed:
+                return False
+        if needed and not (target / path.name).exists():
+            return False
+    return True
+
+
+def place(source: Path, target: Path) -> None:
+    """Copy a file so that `target` is there whole, after a power cut too, or not at all."""
+    with translated():
+        with open(source, "rb") as original:
+            make_folder(target.parent)
+            new = target.with_name(f"{target.name}.new")
+            with open(new, "wb") as copied:
+                shutil.copyfileobj(original, copied, 1 << 20)
+                copied.flush()
+                os.fsync(copied.fileno())
+        new.replace(target)
+        sync_folder(target.parent)
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a backup. Raises StartupError where there is none that this version can read."""
+    damaged = StartupError(f"the backup is damaged: {MANIFEST} cannot be read; nothing was changed")
+    try:
+        fields = json.loads((folder / MANIFEST).read_bytes())
+        sha256 = fields.pop("sha256")
+        if fields["format"] != FORMAT:
+            raise StartupError(f"{folder} was written by Sightline {fields['version']}; restore it with that version")
+        manifest = Manifest(**fields)
+        if sha256 != manifest.digest:
+            raise damaged
+        return manifest
+    except FileNotFoundError:
+        raise StartupError(f"there is no backup at {folder}, or it was not finished") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise damaged from None
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Make `manifest` the one of the folder, all at once."""
+    new = folder / f"{MANIFEST}.new"
+    with translated():
+        with open(new, "w", encoding="utf-8") as file:
+            json.dump({**asdict(manifest), "sha256": manifest.digest}, file, indent=1, sort_keys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(folder / MANIFEST)
+        sync_folder(folder)
+
+
+def tidy(folder: Path, number: int, held: set[str]) -> None:
+    """Remove what the newest backup does not need."""
+    for path in folder.iterdir():
+        old = path.name.startswith(("sightline-", "uploads-"))
+        if old and path.name not in (database_name(number), uploads_name(number)):
+            discard(path)
+    for sha256 in blobs(folder):
+        if sha256 not in held:
+            discard(blob(folder, sha256))
+
+
+def database_name(number: int) -> str:
+    """What the database of a backup is called."""
+    return f"sightline-{number}.db"
+
+
+def uploads_name(number: int) -> str:
+    """What the folder of a backup's uploads is called."""
+    return f"uploads-{number}"
+
+
+def blob(folder: Path, sha256: str) -> Path:
+    """Where a picture lies, in a data directory and in a backup."""
+    return folder / "media" / sha256[:2] / sha256[2:4] / sha256
+
+
+def blobs(folder: Path) -> list[str]:
+    """The digests of the pictures of a data directory or a backup."""
+    return [path.name for path in (folder / "media").glob("??/??/*") if len(path.name) == 64]
+
+
+def plain_files(folder: Path) -> Iterator[Path]:
+    """Every plain file below a folder, in order."""
+    yield from (path for path in sorted(folder.rglob("*")) if stat.S_ISREG(path.lstat().st_mode))
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file in hex; nothing for one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def last_backup(data_dir: Path) -> LastBackup:
+    """What `sightline backup` left here when it last succeeded."""
+    try:
+        return LastBackup(**json.loads((data_dir / LAST).read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return LastBackup()
+
+
+def record_backup(data_dir: Path, seconds: float, pictures: int) -> None:
+    """Leave word of a backup that has just succeeded. Raises OSError where that cannot be written."""
+    new = data_dir / f"{LAST}.new"
+    new.write_text(json.dumps(asdict(LastBackup(time(), seconds, pictures))), "utf-8")
+    new.replace(data_dir / LAST)

@@ -1,0 +1,257 @@
+"""SQLite with one write thread: callers' changes share a transaction, and so an fsync.
+
+SQLite before 3.51.3 can lose commits when two connections reset the WAL at once, so the version that
+apsw brings is checked at every open (the distribution's may be older).
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import apsw
+
+from app.core.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull
+from app.core.metrics import Meters
+from app.core.text import has_words
+from app.storage.sql import fetch_number
+
+T = TypeVar("T")
+Work = Callable[[apsw.Connection], T]
+
+OLDEST_SQLITE = 3_051_003
+PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
+BUSY_MS = 10_000
+GROUP = 64  # most changes that share one commit
+CHECKED_BYTES = 64 << 20  # databases up to this size (0.1 s) are checked whole at start; `sightline verify` does any
+
+
+class Database:
+    """One database file: `write` runs on the write thread, `read` on the caller's."""
+
+    def __init__(self, path: Path, meters: Meters | None = None) -> None:
+        if apsw.SQLITE_VERSION_NUMBER < OLDEST_SQLITE:
+            raise StartupError(f"SQLite {apsw.sqlite_lib_version()} is too old; apsw must bring 3.51.3 or newer")
+        self.path = path
+        self.fault: str | None = None  # why the last commit failed, when that was the disk's doing
+        self._meters = meters or Meters()
+        self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
+        self._readers = threading.local()
+        # weak, so that the connection of a reader thread goes when its thread does
+        self._opened: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._writer = self._open_writer()
+        self._thread = threading.Thread(target=self._run, name="sqlite-write", daemon=True)
+        self._thread.start()
+
+    def write(self, work: Work[T]) -> T:
+        """Run `work(connection)` in a transaction and return its result once it is durable."""
+        return self.submit(work).result()
+
+    def submit(self, work: Work[T]) -> Future[T]:
+        """Like `write`, but returns at once. Changes are applied in the order of submission."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise Overloaded("the service is stopping")
+            self._queue.put((work, future))
+        return future
+
+    def read(self, work: Work[T]) -> T:
+        """Run `work(connection)` against one consistent snapshot of what is committed."""
+        connection = self._reader()
+        with translated():
+            connection.execute("BEGIN")
+            try:
+                return work(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+    def watch(self) -> Callable[[], int]:
+        """A function that gives another number whenever somebody has committed since its last call."""
+        connection = self._connect(read_only=True)
+
+        def data_version() -> int:
+            return fetch_number(connection, "PRAGMA data_version")
+
+        return data_version
+
+    def check(self) -> list[str]:
+        """Every fault that SQLite's own integrity check finds; empty when there is none."""
+        rows = self.read(lambda c: [str(row[0]) for row in c.execute("PRAGMA integrity_check")])
+        return [] if rows == ["ok"] else rows
+
+    def alive(self) -> bool:
+        """Whether changes are made: False once its thread has ended."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Finish what was submitted, then close every connection."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._queue.put(None)
+        self._thread.join()
+        with self._lock:
+            readers = [connection for connection in self._opened if connection is not self._writer]
+        for connection in readers:
+            connection.close()
+        self._writer.close()  # last: a read-only connection could not bring the WAL back into the file
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            last = False
+            while len(batch) < GROUP and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            self._commit(batch)
+            if last:
+                return
+
+    def _commit(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
+        """One transaction for the batch; a change that fails is undone alone."""
+        outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            with translated():
+                if self._writer.in_transaction:  # it could not be undone when it failed
+                    self._writer.execute("ROLLBACK")
+                self._writer.execute("BEGIN IMMEDIATE")
+                for work, future in batch:
+                    if not future.set_running_or_notify_cancel():
+                        continue
+                    try:
+                        outcomes.append((future, self._change(work), None))
+                    except Exception as error:
+                        if not self._writer.in_transaction:  # SQLite undid everything: full disk, I/O error
+                            raise
+                        outcomes.append((future, None, error))
+                with self._meters.commit():
+                    self._writer.execute("COMMIT")
+        except Exception as error:
+            self.fault = error.detail if isinstance(error, StorageFull | ReadOnly) else None
+            with suppress(apsw.Error):  # nothing may end this thread; the next batch tries it again
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        self.fault = None
+        for future, result, failure in outcomes:
+            if failure is None:
+                future.set_result(result)
+            else:
+                future.set_exception(_meaning(failure))
+
+    def _change(self, work: Work[T]) -> T:
+        """One change in a savepoint of its own. (apsw's `with` would hide the error of a full disk.)"""
+        self._writer.execute("SAVEPOINT change")
+        try:
+            result = work(self._writer)
+        except BaseException:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK TO change; RELEASE change")
+            raise
+        self._writer.execute("RELEASE change")
+        return result
+
+    def _reader(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._readers, "connection", None)
+        if connection is None:
+            connection = self._readers.connection = self._connect(read_only=True)
+        return connection
+
+    def _connect(self, read_only: bool) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        connection = apsw.Connection(str(self.path), flags=flags)
+        connection.set_busy_timeout(BUSY_MS)
+        connection.create_scalar_function("has_words", _has_words, 2, deterministic=True)
+        with self._lock:
+            self._opened.add(connection)
+        return connection
+
+    def _open_writer(self) -> apsw.Connection:
+        try:
+            connection = self._connect(read_only=False)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that is refused stays as it is
+            for name, value in PRAGMAS.items():  # one by one: the rest of a statement that gives rows is not run
+                connection.pragma(name, value)
+            if self.path.stat().st_size <= CHECKED_BYTES:
+                faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+                if faults != ["ok"]:
+                    raise apsw.CorruptError(str(faults[0]).splitlines()[-1])
+            migrate(connection)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise StartupError(
+                f"{self.path.name} is damaged ({error}); restore it from a backup, nothing was changed"
+            ) from error
+        except apsw.Error as error:
+            raise StartupError(f"{self.path.name} cannot be opened: {error}") from error
+        return connection
+
+
+def reader(path: Path) -> apsw.Connection:
+    """A connection of its own to a database that another process keeps: it only reads."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    connection.set_busy_timeout(BUSY_MS)
+    return connection
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring the schema up to date, one transaction a step. A newer schema than ours is refused."""
+    steps = sorted(
+        (int(re.split("_", file.name)[0]), file.read_text("utf-8"))
+        for file in resources.files("app.storage").joinpath("migrations").iterdir()
+        if file.name.endswith(".sql")
+    )
+    version = int(connection.pragma("user_version"))
+    if version > steps[-1][0]:
+        raise StartupError(
+            f"the data directory was written by a newer Sightline (schema {version}, this one knows "
+            f"{steps[-1][0]}); upgrade, or restore a backup from before"
+        )
+    for number, script in steps:
+        if number > version:
+            with connection:
+                connection.execute(script)
+                connection.pragma("user_version", number)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn SQLite's errors into ours."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise _meaning(error) from error
+
+
+def _has_words(*values: apsw.SQLiteValue) -> bool:
+    return has_words(str(values[0]), str(values[1]))
+
+
+def _meaning(error: BaseException) -> BaseException:
+    if isinstance(error, SightlineError) or not isinstance(error, apsw.Error):
+        return error
+    if isinstance(error, apsw.FullError):
+        return StorageFull("the disk is full; free some space and try again")
+    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.IOError):
+        return ReadOnly("the data directory cannot be written at present")
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return Overloaded("the database is busy")
+    return error

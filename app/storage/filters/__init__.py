@@ -1,0 +1,1 @@
+"""Filters: the model, the parser of their JSON, and their SQL."""

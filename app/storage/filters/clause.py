@@ -1,0 +1,48 @@
+"""Pieces of SQL that are put together at run time, each with the values that are bound to it.
+
+A piece is made from a constant, and pieces are only ever joined, so no value is ever part of a statement:
+tests/test_architecture.py looks at every place that makes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apsw
+
+from app.storage.sql import Row
+
+Bound = str | int | float | None
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Clause:
+    """SQL with its values in the order of their question marks."""
+
+    sql: str
+    values: tuple[Bound, ...]
+
+    def __init__(self, sql: str, *values: Bound) -> None:
+        object.__setattr__(self, "sql", sql)
+        object.__setattr__(self, "values", values)
+
+    def __add__(self, other: Clause) -> Clause:
+        return _of(self.sql + other.sql, self.values + other.values)
+
+
+def joined(word: Clause, clauses: Sequence[Clause]) -> Clause:
+    """The clauses with `word` between them, in brackets nested like a balanced tree: SQLite bounds the depth."""
+    if len(clauses) == 1:
+        return clauses[0]
+    middle = len(clauses) // 2
+    return Clause("(") + joined(word, clauses[:middle]) + word + joined(word, clauses[middle:]) + Clause(")")
+
+
+def fetch_clause(c: apsw.Connection, clause: Clause) -> list[Row]:
+    """All rows of the statement that `clause` is."""
+    return list(c.execute(clause.sql, clause.values))
+
+
+def _of(sql: str, values: tuple[Bound, ...]) -> Clause:
+    return Clause(sql, *values)

@@ -1,0 +1,126 @@
+"""Filters: which pictures or texts are meant, as a frozen tree of conditions.
+
+`app.storage.filters.parser` reads them from JSON in Qdrant's words, `app.storage.filters.sql` turns them into SQL.
+docs/reference/filters.md says what each condition means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from app.core.types import Target
+
+Value = str | int | float | bool
+
+
+class Kind(StrEnum):
+    """What a field holds, in the words of a message."""
+
+    TEXT = "text"
+    TAGS = "a list of texts"
+    NUMBER = "a number"
+    FLAG = "true or false"
+    TIME = "a time"
+    FORMAT = "a format"
+    JSON = "any JSON"
+
+
+FIELDS: Mapping[Target, Mapping[str, Kind]] = {
+    "images": {
+        "id": Kind.TEXT,
+        "tags": Kind.TAGS,
+        "caption": Kind.TEXT,
+        "source": Kind.TEXT,
+        "format": Kind.FORMAT,
+        "width": Kind.NUMBER,
+        "height": Kind.NUMBER,
+        "bytes": Kind.NUMBER,
+        "animated": Kind.FLAG,
+        "created_at": Kind.TIME,
+        "job_id": Kind.TEXT,
+        "metadata": Kind.JSON,
+    },
+    "texts": {"id": Kind.TEXT, "text": Kind.TEXT, "created_at": Kind.TIME, "metadata": Kind.JSON},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field by its name; `path` leads on inside metadata."""
+
+    name: str
+    kind: Kind
+    path: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One of the field's values is one of `values`, or (`outside`) is none of them."""
+
+    field: Field
+    values: tuple[Value, ...]
+    outside: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The field holds every word of `text`."""
+
+    field: Field
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """One of the field's values is within all bounds: (`gt`, 3), or for times (`gt`, "2026-01-01T00:00:00.000Z")."""
+
+    field: Field
+    bounds: tuple[tuple[str, int | float | str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field has a value: it is there, not null, and no list of nothing."""
+
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """The field is there and null, or a list with a null in it."""
+
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All of `must`, at least one of `should` if there are any, none of `must_not`."""
+
+    must: tuple[Node, ...] = ()
+    should: tuple[Node, ...] = ()
+    must_not: tuple[Node, ...] = ()
+
+
+Node = Match | Words | Range | Exists | Null | Group
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter that was checked. Two are equal when they were written the same (1, 1.0 and true are not)."""
+
+    text: str
+    target: Target
+    tree: Node = field(compare=False)
+
+    @property
+    def everything(self) -> bool:
+        """Whether it has no condition at all, and so lets everything through."""
+        return not _conditions(self.tree)
+
+
+def _conditions(node: Node) -> bool:
+    if isinstance(node, Group):
+        return any(_conditions(each) for each in (*node.must, *node.should, *node.must_not))
+    return True

@@ -1,0 +1,259 @@
+"""Filters as SQL. Every function runs inside a transaction that the caller holds.
+
+A condition is 1 or 0 for every row, never NULL, so that `NOT` means what it says. What looks into JSON asks
+first whether the bytes that any match must hold are there (`instr`), which is several times as fast.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+
+import apsw
+
+from app.core.errors import Timeout
+from app.core.text import words_of
+from app.core.types import Target
+from app.storage.filters.clause import Clause, fetch_clause, joined
+from app.storage.filters.model import Exists, Field, Filter, Group, Kind, Match, Node, Null, Range, Words
+from app.storage.tables.collections import OF
+
+SECONDS = 30.0  # the longest that one look at the rows may take
+STEPS = 20_000  # of SQLite's virtual machine between two looks at the clock
+NEEDLES = 8  # texts that are looked for in the bytes first; of more, one look would cost as much as the question
+
+ALL, NONE = Clause("1"), Clause("0")
+AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
+OPEN, CLOSE = Clause("("), Clause(")")
+KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
+PAST, BELOW = OF + " AND key > ? AND ", OF + " AND key < ? AND "
+THESE = "key IN (SELECT value FROM json_each(?)) AND " + OF + " AND "
+COLUMNS = {
+    "id": Clause("id"),
+    "tags": Clause("tags"),
+    "caption": Clause("caption"),
+    "source": Clause("source"),
+    "format": Clause("format"),
+    "width": Clause("width"),
+    "height": Clause("height"),
+    "bytes": Clause("bytes"),
+    "animated": Clause("animated"),
+    "created_at": Clause("created_at"),
+    "job_id": Clause("job_id"),
+    "metadata": Clause("metadata"),
+    "text": Clause("text"),
+}
+COMPARED = {"gt": Clause(" > "), "gte": Clause(" >= "), "lt": Clause(" < "), "lte": Clause(" <= ")}
+ATOM = Clause("atom")
+THERE = Clause(" IS NOT NULL")
+LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
+
+
+def condition(filter: Filter) -> Clause:
+    """The filter as a condition on the rows of its target."""
+    return _node(filter.tree)
+
+
+def keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
+    """The keys past `after` of the rows that the filter lets through, rising. Raises Timeout."""
+    asked = KEYS[filter.target] + Clause(PAST, collection, after)
+    with limited(c):
+        return [row[0] for row in fetch_clause(c, asked + condition(filter))]
+
+
+def newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
+    """Up to `limit` keys below `before` of rows that the filter lets through, falling. Raises Timeout."""
+    highest = before if before is not None else 1 << 62
+    asked = KEYS[filter.target] + Clause(BELOW, collection, highest)
+    with limited(c):
+        return [
+            row[0] for row in fetch_clause(c, asked + condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
+        ]
+
+
+def passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
+    """Which of `keys` are of rows that the filter lets through. Raises Timeout."""
+    wanted = _json([int(key) for key in keys])
+    asked = KEYS[filter.target] + Clause(THESE, wanted, collection)
+    with limited(c):
+        return [row[0] for row in fetch_clause(c, asked + condition(filter))]
+
+
+def position(c: apsw.Connection, target: Target) -> tuple[int, int]:
+    """How far the rows of `target` have come: the highest key, and the number of the last change."""
+    asked = NEWEST[target]
+    ((key, change),) = fetch_clause(c, asked)
+    return key, change
+
+
+NEWEST = {
+    "images": Clause("SELECT (SELECT coalesce(max(key), 0) FROM images), (SELECT coalesce(max(n), 0) FROM changes)"),
+    "texts": Clause("SELECT (SELECT coalesce(max(key), 0) FROM texts), (SELECT coalesce(max(n), 0) FROM changes)"),
+}
+
+
+def changed(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
+    """The keys of rows changed or deleted past the change `since`; None when that is no longer known."""
+    ((oldest,),) = fetch_clause(c, Clause("SELECT coalesce(min(n), 0) FROM changes"))
+    if oldest > since + 1:
+        return None
+    asked = Clause("SELECT DISTINCT key FROM changes WHERE n > ? AND target = ?", since, target)
+    return [row[0] for row in fetch_clause(c, asked)]
+
+
+@contextmanager
+def limited(c: apsw.Connection, seconds: float = SECONDS) -> Iterator[None]:
+    """End what runs inside after `seconds`, with Timeout."""
+    until = monotonic() + seconds
+    c.set_progress_handler(lambda: monotonic() > until, STEPS)
+    try:
+        yield
+    except apsw.InterruptError:
+        raise Timeout(f"the filter took longer than {seconds:g} s on these rows; make it simpler") from None
+    finally:
+        c.set_progress_handler(None)
+
+
+def _node(node: Node) -> Clause:
+    match node:
+        case Group():
+            return _group(node)
+        case Match():
+            return _match(node)
+        case Words():
+            return _words(node)
+        case Range():
+            return _range(node)
+        case Exists():
+            return _exists(node.field)
+        case Null():
+            return _null(node.field)
+
+
+def _group(group: Group) -> Clause:
+    parts = [_node(node) for node in group.must]
+    if group.should:
+        parts.append(joined(OR, [_node(node) for node in group.should]))
+    parts.extend(NOT + _node(node) for node in group.must_not)
+    return joined(AND, parts) if parts else ALL
+
+
+def _inside(field: Field) -> bool:
+    return field.kind in (Kind.TAGS, Kind.JSON)
+
+
+def _match(node: Match) -> Clause:
+    column = COLUMNS[node.field.name]
+    if not _inside(node.field):
+        if len(node.values) == 1 and not node.outside:
+            return OPEN + column + Clause(" IS ?)", node.values[0])
+        listed = Clause(UNLISTED if node.outside else LISTED, _json(node.values))
+        return OPEN + column + THERE + AND + column + listed + CLOSE
+    flags = ["true" if value else "false" for value in node.values if isinstance(value, bool)]
+    numbers = [value for value in node.values if not isinstance(value, bool | str)]
+    texts = [value for value in node.values if isinstance(value, str)]
+    one_of = Clause(
+        "CASE type WHEN 'text' THEN atom IN (SELECT value FROM json_each(?))"
+        " WHEN 'integer' THEN atom IN (SELECT value FROM json_each(?))"
+        " WHEN 'real' THEN atom IN (SELECT value FROM json_each(?))"
+        " WHEN 'null' THEN ? WHEN 'array' THEN ? WHEN 'object' THEN ?"
+        " ELSE type IN (SELECT value FROM json_each(?)) END",
+        _json(texts),
+        _json(numbers),
+        _json(numbers),
+        *[int(node.outside)] * 3,  # what is no value is neither one of these nor another one
+        _json(flags),
+    )
+    if node.outside:
+        return _some(node.field, NOT + OPEN + one_of + CLOSE, ())
+    return _some(node.field, one_of, texts if len(texts) == len(node.values) else ())
+
+
+def _words(node: Words) -> Clause:
+    wanted = sorted(words_of(node.text), key=len)
+    column = COLUMNS[node.field.name]
+    if _inside(node.field):
+        return _some(node.field, Clause("type = 'text' AND has_words(atom, ?)", node.text), ())
+    # Words that are ASCII stand in an ASCII text letter for letter, and words that are not never do.
+    if all(word.isascii() for word in wanted):
+        likely = OPEN + column + Clause(" LIKE ? OR ", f"%{wanted[-1]}%") + _foreign(column) + CLOSE
+    else:
+        likely = _foreign(column)
+    return OPEN + column + THERE + AND + likely + Clause(" AND has_words(") + column + Clause(", ?))", node.text)
+
+
+def _foreign(column: Clause) -> Clause:
+    """Whether a text has a sign that is not ASCII."""
+    return Clause("octet_length(") + column + Clause(") <> length(") + column + CLOSE
+
+
+def _range(node: Range) -> Clause:
+    column = COLUMNS[node.field.name]
+    timed = isinstance(node.bounds[0][1], str)
+    if not _inside(node.field):
+        compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in node.bounds]
+        return OPEN + column + THERE + AND + joined(AND, compared) + CLOSE
+    if timed:
+        written = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' AND ")
+        moment = Clause("julianday(atom)")
+        compared = [moment + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in node.bounds]
+    else:  # the bound is read by the same routine as the stored number
+        written = Clause("type IN ('integer', 'real') AND ")
+        compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in node.bounds]
+    return _some(node.field, written + joined(AND, compared), ())
+
+
+def _exists(field: Field) -> Clause:
+    column = COLUMNS[field.name]
+    if not _inside(field):
+        return OPEN + column + THERE + CLOSE
+    path = _path(field)
+    return (
+        Clause("(CASE json_type(")
+        + column
+        + Clause(", ?) WHEN 'array' THEN EXISTS (SELECT 1 FROM json_each(", path)
+        + column
+        + Clause(", ?) WHERE type <> 'null') WHEN 'null' THEN 0 ELSE json_type(", path)
+        + column
+        + Clause(", ?) IS NOT NULL END)", path)
+    )
+
+
+def _null(field: Field) -> Clause:
+    column = COLUMNS[field.name]
+    if not _inside(field):
+        return OPEN + column + Clause(" IS NULL)")
+    return _some(field, Clause("type = 'null'"), ())
+
+
+def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
+    """Whether the answer is yes for one of the values at the field's path: itself, or what its list holds.
+
+    With `texts` one of them must be that value, so that their bytes are looked for first.
+    """
+    column = COLUMNS[field.name]
+    needles = (
+        [_json(text) for text in texts] if 0 < len(texts) <= NEEDLES else [_json(part) for part in field.path[-1:]]
+    )
+    found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
+    likely = joined(OR, found) + AND if found else Clause("")
+    return (
+        OPEN
+        + likely
+        + Clause("EXISTS (SELECT 1 FROM json_each(")
+        + column
+        + Clause(", ?) WHERE typeof(key) <> 'text' AND (", _path(field))  # the entries of an object have names
+        + question
+        + Clause(")))")
+    )
+
+
+def _path(field: Field) -> str:
+    """The field's path as SQLite reads it; a value that is bound."""
+    return "".join(["$", *(f'."{name}"' for name in field.path)])
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

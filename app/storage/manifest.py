@@ -1,0 +1,59 @@
+"""The list of what an upload or a source holds: `manifest.jsonl` in the folder of a job, one line for each item."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import translated
+from app.storage.blobs import sync_folder
+
+MANIFEST = "manifest.jsonl"
+FETCHED = "fetched"  # the folder of a job into which a source brings files
+SCRATCH = {FETCHED, "window"}  # folders whose files can be brought again
+BLOCK = 1 << 20
+
+
+def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
+    """Write the manifest of `folder`, durably and whole; returns how many lines it has."""
+    count = 0
+    path = folder / f"{MANIFEST}.new"
+    with translated():
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (entered below)
+    with file:
+        for line in lines:  # whose errors are their own
+            count += 1
+            text = json.dumps(line) + "\n"
+            with translated():
+                file.write(text)
+        with translated():
+            file.flush()
+            os.fsync(file.fileno())
+    with translated():
+        path.replace(folder / MANIFEST)
+        sync_folder(folder)
+    return count
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether it is known what the source holds."""
+    return (folder / MANIFEST).exists()
+
+
+def count_lines(folder: Path, position: int) -> int:
+    """How many lines the manifest has past `position` bytes."""
+    with translated(), open(folder / MANIFEST, "rb") as file:
+        file.seek(position)
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
+
+
+def read_manifest(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """The lines of the manifest past `position` bytes, each with the position behind it."""
+    with translated(), open(folder / MANIFEST, "rb") as file:
+        file.seek(position)
+        for text in file:
+            position += len(text)
+            yield json.loads(text), position

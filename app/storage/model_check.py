@@ -1,0 +1,59 @@
+"""Whether a model fits a data directory: the same space, and the same vectors as when it was first filled."""
+
+from __future__ import annotations
+
+import apsw
+import numpy as np
+
+from app.core.errors import StartupError
+from app.core.types import EmbeddingSpace
+from app.encoder import golden
+from app.encoder.protocol import Encoder
+from app.storage.database import Database
+from app.storage.tables import collections, embeddings
+
+
+def check_space(database: Database, space: EmbeddingSpace) -> None:
+    """Raise StartupError if the data directory was filled by another model than `space`, or is served by another."""
+
+    def work(c: apsw.Connection) -> EmbeddingSpace | None:
+        for collection in collections.every(c):
+            if collection.space not in (None, space.fingerprint):
+                return embeddings.space(c, collection.space)
+        stamped = any(collection.space for collection in collections.every(c))
+        return None if stamped else embeddings.served(c, space.fingerprint)
+
+    other = database.read(work)
+    if other is not None:
+        again = f"serve it with --model {other.model}, or " if other.model != space.model else ""
+        raise StartupError(
+            f"the data directory belongs to model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
+            f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
+            f" --model {space.model}` to encode its pictures anew"
+        )
+
+
+def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) -> None:
+    """Raise StartupError if the model gives other vectors than when the data directory was first filled with it.
+
+    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies. Without
+    `texts` only pictures are compared, for who never loads the text tower.
+    """
+    space = encoder.space
+    kept = database.read(lambda c: embeddings.golden(c, space.fingerprint))
+    before = None if kept is None else np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)
+    if before is not None and len(before) != golden.COUNT:  # of other inputs
+        before = None
+    if before is None and not texts:
+        return
+    now = golden.of_pictures(encoder)
+    if texts:
+        now = np.concatenate([now, golden.of_texts(encoder)])
+    if before is None:
+        database.write(lambda c: embeddings.keep_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
+    elif not golden.same(now, before[: len(now)]):
+        raise StartupError(
+            f"model {space.model} gives other vectors here than those of the data directory, though its weights are"
+            f" the same: a library has changed; install the versions of requirements/run.txt, or run"
+            f" `sightline reembed --model {space.model}`"
+        )

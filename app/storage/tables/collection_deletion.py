@@ -1,0 +1,87 @@
+"""The end of a collection: it loses its name in one commit, and is swept away in many small ones.
+
+After the first nobody can name it, so nothing comes to it any more; workers lose what they hold of it. What is
+left behind by a kill in the middle is found by `going`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apsw
+
+from app.core.errors import NotFound
+from app.storage.sql import fetch_all, fetch_one
+from app.storage.tables import collections, images, job_control, jobs
+
+
+def mark(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
+    """Take the name away and end the jobs. Returns the label and the uploads, (job, number), that nobody takes in now.
+
+    Raises NotFound.
+    """
+    collection = collections.get(c, name)
+    if collection is None:
+        raise NotFound(f"there is no collection {name!r}")
+    c.execute("UPDATE collections SET name = NULL, space = NULL WHERE label = ?", (collection.label,))
+    # What its jobs have done is found by nobody any more, and never to be waited for.
+    c.execute("UPDATE jobs SET last_seq = 0 WHERE collection = ?", (collection.label,))
+    running = fetch_all(
+        c, "SELECT id FROM jobs WHERE collection = ? AND state IN ('queued', 'running')", (collection.label,)
+    )
+    uploads = [(id, n) for (id,) in running for n in job_control.cancel(c, id)]
+    c.execute(
+        "UPDATE turns SET held = 1 WHERE job_id IN (SELECT id FROM jobs WHERE collection = ?)", (collection.label,)
+    )
+    return collection.label, uploads
+
+
+def going(c: apsw.Connection) -> list[str]:
+    """The labels that still have to be swept away."""
+    rows = fetch_all(c, "SELECT label FROM collections WHERE name IS NULL AND swept = 0 ORDER BY label")
+    return [label for (label,) in rows]
+
+
+def sweep(c: apsw.Connection, label: str, limit: int, unused: Callable[[str], None]) -> bool:
+    """Remove up to `limit` rows of each kind; False when there were none.
+
+    `unused` is called inside the transaction with the digest of each file that no collection needs any more.
+    """
+    removed = _items(c, label, limit)
+    rows = fetch_all(c, "SELECT key, sha256 FROM images WHERE collection = ? ORDER BY key LIMIT ?", (label, limit))
+    for key, _ in rows:
+        c.execute("DELETE FROM embeddings WHERE target = 'images' AND key = ?", (key,))
+        images.delete(c, key)
+    for digest in {digest for _, digest in rows}:
+        if images.uses(c, digest) == 0:
+            unused(digest)
+    removed += len(rows)
+    c.execute("DELETE FROM texts WHERE key IN (SELECT key FROM texts WHERE collection = ? LIMIT ?)", (label, limit))
+    removed += c.changes()
+    c.execute(
+        "DELETE FROM embeddings WHERE seq IN (SELECT seq FROM embeddings WHERE collection = ? LIMIT ?)", (label, limit)
+    )
+    return removed + c.changes() > 0
+
+
+def finish(c: apsw.Connection, label: str) -> None:
+    """Everything is swept away: forget the collection, or keep its label for the jobs that had it."""
+    c.execute(
+        "DELETE FROM collections WHERE label = ?1 AND name IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM jobs WHERE collection = ?1)",
+        (label,),
+    )
+    c.execute("UPDATE collections SET swept = 1 WHERE label = ? AND name IS NULL", (label,))
+
+
+def _items(c: apsw.Connection, label: str, limit: int) -> int:
+    """Remove items of its jobs; one that still waited counts as failed, so that each job's numbers add up."""
+    job = fetch_one(
+        c,
+        "SELECT id FROM jobs WHERE collection = ? AND EXISTS (SELECT 1 FROM job_items WHERE job_id = jobs.id) LIMIT 1",
+        (label,),
+    )
+    if job is None:
+        return 0
+    job_control.drop(c, job[0], limit)
+    return jobs.forget_items(c, job[0], limit)

@@ -1,0 +1,156 @@
+"""The log of embeddings: what every index follows, in the order of `seq`.
+
+A key has one `add` at most (adding again replaces it under a new number), so the log is as long as the
+collection plus its deletions, and replaying it from 0 always gives the same index.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import apsw
+
+from app.core.clock import now
+from app.core.types import EmbeddingSpace, Target
+from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
+
+Entry = Row  # seq: int, op: str, key: int, vector: bytes | None
+
+
+def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
+    """Append the vector (float32, little endian) of a key; returns its number."""
+    c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
+    c.execute(
+        "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)",
+        (label, space, target, key, vector),
+    )
+    return int(c.last_insert_rowid())
+
+
+def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
+    """Replace a key's vector by a note that it is gone; None when it had no vector."""
+    row = fetch_one(
+        c, "SELECT collection, space FROM embeddings WHERE target = ? AND key = ? AND op = 'add'", (target, key)
+    )
+    if row is None:
+        return None
+    c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
+    c.execute(
+        "INSERT INTO embeddings (collection, space, target, op, key) VALUES (?, ?, ?, 'remove', ?)",
+        (row[0], row[1], target, key),
+    )
+    return int(c.last_insert_rowid())
+
+
+def after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[Entry]:
+    """The next `limit` entries past `seq`, in order."""
+    return fetch_all(
+        c,
+        "SELECT seq, op, key, vector FROM embeddings"
+        " WHERE collection = ? AND space = ? AND target = ? AND seq > ? ORDER BY seq LIMIT ?",
+        (label, space, target, seq, limit),
+    )
+
+
+def ahead(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
+    """How many entries lie past `seq`."""
+    return fetch_number(
+        c,
+        "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND seq > ?",
+        (label, space, target, seq),
+    )
+
+
+def head(c: apsw.Connection, label: str, space: str, target: Target) -> int:
+    """The number of the last entry, 0 for an empty log."""
+    return fetch_number(
+        c,
+        "SELECT max(seq) FROM embeddings WHERE collection = ? AND space = ? AND target = ?",
+        (label, space, target),
+    )
+
+
+def last(c: apsw.Connection) -> int:
+    """The number of the last entry of all logs."""
+    return fetch_number(c, "SELECT max(seq) FROM embeddings")
+
+
+def grown(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
+    """The label and target of each log that has entries past `seq`."""
+    rows = fetch_all(c, "SELECT DISTINCT collection, target FROM embeddings WHERE seq > ?", (seq,))
+    return [(label, target) for label, target in rows]
+
+
+def vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int, bytes]:
+    """The vectors of these keys; keys without one are absent."""
+    wanted = json.dumps([int(key) for key in keys])
+    rows = fetch_all(
+        c,
+        "SELECT key, vector FROM embeddings WHERE target = ? AND op = 'add'"
+        " AND key IN (SELECT value FROM json_each(?))",
+        (target, wanted),
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def count(c: apsw.Connection, label: str, space: str, target: Target) -> int:
+    """How many keys have a vector."""
+    return fetch_number(
+        c,
+        "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND op = 'add'",
+        (label, space, target),
+    )
+
+
+def remember(c: apsw.Connection, space: EmbeddingSpace) -> None:
+    """Write down a space, so that its fingerprint can be read back as a model's name."""
+    c.execute(
+        "INSERT OR IGNORE INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (space.fingerprint, space.model, space.weights, space.d, space.preprocessing, now()),
+    )
+
+
+def space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
+    """The space of a fingerprint, if it was ever used here."""
+    row = fetch_one(c, "SELECT model, weights, d, preprocessing FROM spaces WHERE fingerprint = ?", (fingerprint,))
+    return EmbeddingSpace(*row) if row else None
+
+
+def golden(c: apsw.Connection, fingerprint: str) -> bytes | None:
+    """The golden vectors of a space, if any were kept: float32, little endian."""
+    row = fetch_one(c, "SELECT golden FROM spaces WHERE fingerprint = ?", (fingerprint,))
+    return row[0] if row else None
+
+
+def keep_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
+    """Keep the golden vectors of a space."""
+    c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
+
+
+def serve(c: apsw.Connection, space: EmbeddingSpace) -> None:
+    """A server has loaded this space: in a directory that is still empty no other one counts as served any more."""
+    remember(c, space)
+    c.execute(
+        "UPDATE spaces SET golden = NULL WHERE fingerprint <> ?"
+        " AND NOT EXISTS (SELECT 1 FROM collections WHERE space IS NOT NULL)",
+        (space.fingerprint,),
+    )
+
+
+def served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
+    """Another space than `but` that a server has loaded here, which its golden vectors tell."""
+    row = fetch_one(
+        c,
+        "SELECT model, weights, d, preprocessing FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ? LIMIT 1",
+        (but,),
+    )
+    return EmbeddingSpace(*row) if row else None
+
+
+def forget(c: apsw.Connection) -> None:
+    """Drop every vector and every stamp: the collections can then be filled by another model."""
+    c.execute("DELETE FROM embeddings")
+    c.execute("UPDATE spaces SET golden = NULL")
+    c.execute("UPDATE collections SET space = NULL")

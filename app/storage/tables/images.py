@@ -1,0 +1,231 @@
+"""The rows of pictures. Every function runs inside a transaction that the caller holds."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from app.core.clock import now
+from app.core.errors import IdConflict
+from app.core.types import Image, ItemError, NewImage, Status
+from app.storage.sql import fetch_all, fetch_number, fetch_one
+from app.storage.tables.collections import LABEL, OF, name_of
+
+COLUMNS = (
+    "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
+    " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq FROM images "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add` did: the row, whether the bytes were already there, and what they replaced."""
+
+    image: Image
+    duplicate: bool = False
+    replaced_sha256: str | None = None
+
+
+def image_of(row: Sequence[Any]) -> Image:
+    """The record of one row of `COLUMNS`."""
+    return Image(
+        key=row[0],
+        collection=name_of(row[1]),
+        id=row[2],
+        sha256=row[3],
+        status=Status(row[4]),
+        error=ItemError(row[5], row[6] or "") if row[5] else None,
+        width=row[7],
+        height=row[8],
+        format=row[9],
+        bytes=row[10],
+        animated=bool(row[11]),
+        caption=row[12],
+        tags=tuple(json.loads(row[13])),
+        metadata=json.loads(row[14]),
+        source=row[15],
+        created_at=row[16],
+        job_id=row[17],
+        embedded_seq=row[18],
+    )
+
+
+def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
+    """The picture of this id, or None."""
+    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND id = ?", (collection, id))
+    return image_of(row) if row else None
+
+
+def by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
+    """The picture with these bytes, or None."""
+    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND sha256 = ?", (collection, sha256))
+    return image_of(row) if row else None
+
+
+def known(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
+    """Those of the digests whose bytes are a picture that has not failed: sent again, they would change nothing."""
+    rows = fetch_all(
+        c,
+        "SELECT sha256 FROM images WHERE "
+        + OF
+        + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
+        (collection, json.dumps(list(digests))),
+    )
+    return {sha256 for (sha256,) in rows}
+
+
+def label(c: apsw.Connection, key: int) -> str:
+    """What the row says of its collection: the name may belong to another one by now."""
+    row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))
+    assert row is not None
+    return str(row[0])
+
+
+def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
+    """The pictures of these keys; deleted ones are simply absent."""
+    wanted = json.dumps([int(key) for key in keys])
+    rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
+    return {row[0]: image_of(row) for row in rows}
+
+
+def page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
+    """Up to `limit` pictures, newest first, with keys below `before`."""
+    rows = c.execute(
+        COLUMNS + "WHERE " + OF + " AND key < ? ORDER BY key DESC LIMIT ?",
+        (collection, before if before is not None else 1 << 62, limit),
+    )
+    return [image_of(row) for row in rows]
+
+
+def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> Added:
+    """Insert a row as `queued`, or find the one that has these bytes already.
+
+    A picture that failed is queued again when its bytes come again. Raises IdConflict when the id
+    belongs to other bytes, unless `replace`.
+    """
+    same = by_sha256(c, collection, new.sha256)
+    if same is not None:
+        if same.status is Status.FAILED:
+            requeue(c, same.key, job_id)
+            return Added(_got(get(c, collection, same.id)))
+        return Added(same, duplicate=True)
+    taken = get(c, collection, new.id) if new.id else None
+    if taken is not None and not replace:
+        raise IdConflict(f"id {taken.id} belongs to other bytes; send replace=true to replace them")
+    if taken is not None:
+        return Added(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
+    id = new.id or uuid.uuid4().hex
+    c.execute(
+        "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
+        " metadata, source, created_at, job_id) VALUES (" + LABEL + ", ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            collection,
+            id,
+            new.sha256,
+            new.width,
+            new.height,
+            new.format,
+            new.bytes,
+            new.caption,
+            _json(list(new.tags)),
+            _json(new.metadata),
+            new.source,
+            now(),
+            job_id,
+        ),
+    )
+    return Added(_got(get(c, collection, id)))
+
+
+def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None) -> Image:
+    c.execute(
+        "UPDATE images SET sha256 = ?, status = 'queued', error_code = NULL, error_detail = NULL, width = ?,"
+        " height = ?, format = ?, bytes = ?, animated = 0, caption = ?, tags = ?, metadata = ?, source = ?,"
+        " job_id = ?, embedded_seq = NULL, lease_owner = NULL, lease_until = NULL, attempts = 0,"
+        " deaths = 0 WHERE key = ?",
+        (
+            new.sha256,
+            new.width,
+            new.height,
+            new.format,
+            new.bytes,
+            new.caption,
+            _json(list(new.tags)),
+            _json(new.metadata),
+            new.source,
+            job_id,
+            taken.key,
+        ),
+    )
+    return _got(get(c, taken.collection, taken.id))
+
+
+def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
+    """Put a picture back into the queue with all its attempts before it."""
+    c.execute(
+        "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
+        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL, job_id = ? WHERE key = ?",
+        (job_id, key),
+    )
+
+
+def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
+    """Mark a picture that waits `failed`, with its reason; whoever has leased it no longer has."""
+    c.execute(
+        "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
+        " lease_until = NULL WHERE key = ? AND status IN ('queued', 'processing')",
+        (error.code, error.detail, key),
+    )
+
+
+def requeue_all(c: apsw.Connection) -> int:
+    """Put every picture back into the queue, whatever became of it; returns how many there are."""
+    c.execute(
+        "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
+        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL"
+    )
+    return c.changes()
+
+
+def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str], metadata: Any) -> None:
+    """Set what a person may say about a picture."""
+    c.execute(
+        "UPDATE images SET caption = ?, tags = ?, metadata = ? WHERE key = ?",
+        (caption, _json(list(tags)), _json(metadata), key),
+    )
+
+
+def delete(c: apsw.Connection, key: int) -> None:
+    """Remove the row."""
+    c.execute("DELETE FROM images WHERE key = ?", (key,))
+
+
+def uses(c: apsw.Connection, sha256: str) -> int:
+    """How many rows, in all collections, stand on these bytes."""
+    return fetch_number(c, "SELECT count(*) FROM images WHERE sha256 = ?", (sha256,))
+
+
+def counts(c: apsw.Connection, collection: str) -> dict[str, int]:
+    """Pictures by status."""
+    sql = "SELECT status, count(*) FROM images WHERE " + OF + " GROUP BY status"
+    found = {row[0]: int(row[1]) for row in fetch_all(c, sql, (collection,))}
+    return {status.value: found.get(status.value, 0) for status in Status}
+
+
+def waiting(c: apsw.Connection) -> int:
+    """How many pictures, in all collections, are not yet done."""
+    return fetch_number(c, "SELECT count(*) FROM images WHERE status IN ('queued', 'processing')")
+
+
+def _got(image: Image | None) -> Image:
+    assert image is not None
+    return image
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)

@@ -1,0 +1,1 @@
+"""The processes that import uploads and embed pictures."""

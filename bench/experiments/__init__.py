@@ -1,0 +1,1 @@
+"""Figures behind decisions: run once, kept so that they can be run again."""

@@ -1,0 +1,106 @@
+"""Embeddings with the gap between words and pictures that real ones have: rendered scenes through the starter model.
+
+`python -m bench.experiments.scenes [COUNT]` writes them below bench/work/index, shard by shard, in two processes
+(about 250
+pictures a second on two idle cores); stopped and started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from app.encoder.protocol import Embeddings, Encoder
+from bench.weights import WORK
+from training.captions import Captioner
+from training.render import Renderer
+from training.scenes import sample_scene
+from training.sprites import LANGUAGES, Atlas, load_atlas
+
+FOLDER = WORK / "index"
+FIRST_SEED, QUERY_SEED = 2_000_000_000, 2_100_000_000
+SHARD, BATCH = 4_000, 32
+COUNT, QUERIES = 240_000, 10_000
+PROCESSES = 2
+
+
+def main() -> None:
+    """Make what is missing."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
+    tools(FOLDER)  # the atlas and the compiled towers are made once, before two processes want them
+    texts(FOLDER)
+    missing = [n for n in range(-(-count // SHARD)) if not shard_path(FOLDER, n).exists()]
+    with ProcessPoolExecutor(PROCESSES, initializer=os.nice, initargs=(19,)) as pool:
+        for n in pool.map(make_shard, [FOLDER] * len(missing), missing):
+            print(f"{(n + 1) * SHARD:,} pictures", flush=True)
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    return folder / f"pictures-{number:04}.npy"
+
+
+@cache
+def tools(folder: Path) -> tuple[Atlas, Renderer, Encoder]:
+    """What a process draws and encodes with, on one thread."""
+    from app.encoder.loader import load
+
+    folder.mkdir(parents=True, exist_ok=True)
+    atlas = load_atlas(folder)
+    return atlas, Renderer(atlas), load("starter", folder, threads=1)
+
+
+def make_shard(folder: Path, number: int) -> int:
+    """Draw and encode the scenes of one shard; gives back its number."""
+    atlas, renderer, encoder = tools(folder)
+    vectors = []
+    for start in range(FIRST_SEED + number * SHARD, FIRST_SEED + (number + 1) * SHARD, BATCH):
+        scenes = (sample_scene(seed, atlas.glyphs) for seed in range(start, start + BATCH))
+        vectors.append(encoder.encode_images(np.stack([renderer.draw(scene) for scene in scenes])))
+    write(shard_path(folder, number), np.concatenate(vectors))
+    return number
+
+
+def texts(folder: Path) -> Embeddings:
+    """Captions, as people write and as they type, of scenes that are not among the pictures: [QUERIES, d]."""
+    path = folder / "texts.npy"
+    if not path.exists():
+        atlas, _, encoder = tools(folder)
+        captioner = Captioner(atlas.glyphs)
+        said: dict[str, None] = {}
+        seed = QUERY_SEED
+        while len(said) < QUERIES:
+            language = LANGUAGES[seed % len(LANGUAGES)]
+            said[captioner.sample(sample_scene(seed, atlas.glyphs), language, np.random.default_rng(seed)).text] = None
+            seed += 1
+        words = list(said)
+        write(path, np.concatenate([encoder.encode_texts(words[i : i + BATCH]) for i in range(0, len(words), BATCH)]))
+    return np.load(path)  # type: ignore[no-any-return]
+
+
+def pictures(folder: Path) -> Embeddings:
+    """All there are so far, each once: [n, d]."""
+    shards = sorted(folder.glob("pictures-*.npy"))
+    if not shards:
+        raise SystemExit("no pictures yet: python -m bench.experiments.scenes")
+    vectors = np.concatenate([np.load(path) for path in shards])
+    _, first = np.unique(vectors, axis=0, return_index=True)
+    return vectors[np.sort(first)]
+
+
+def write(path: Path, vectors: npt.NDArray[Any]) -> None:
+    """Whole or not at all."""
+    draft = path.with_suffix(".draft")
+    with open(draft, "wb") as file:
+        np.save(file, vectors)
+    draft.rename(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""How cosines of the starter model are spread on the demo gallery: the figures of docs/explanation/score.md.
+
+`python -m bench.experiments.scores [N]` takes N pictures, evenly from the whole gallery, or every one with a caption
+of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from app.core.settings import Settings
+from app.decode.pool import DecodePool, DecodeTask
+from app.encoder.loader import load
+from app.encoder.protocol import Embeddings, Encoder
+
+GALLERY = Path(__file__).parents[2] / "demo/gallery.zip"
+BATCH = 64
+QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
+
+
+def main() -> None:
+    """Print quantiles of the cosine for pairs that belong together and pairs that do not."""
+    wanted = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    console = Console()
+    with tempfile.TemporaryDirectory() as scratch:
+        encoder = load("starter", Settings().models)
+        paths, captions = chosen(Path(scratch), wanted)
+        pictures = encoded(encoder, paths)
+    texts = np.concatenate([encoder.encode_texts(captions[n : n + BATCH]) for n in range(0, len(captions), BATCH)])
+    table = Table("cosine of", "pairs", *(f"{q:.0%}" for q in QUANTILES))
+    across = texts @ pictures.T
+    apart = ~np.eye(len(pictures), dtype=bool)
+    above = np.triu(apart)
+    rows = {
+        "a picture and its own caption": np.diag(across),
+        "a picture and another's caption": across[apart],
+        "two pictures": (pictures @ pictures.T)[above],
+        "two captions": (texts @ texts.T)[above],
+    }
+    for name, cosines in rows.items():
+        table.add_row(name, f"{cosines.size:,}", *(f"{q:.2f}" for q in np.quantile(cosines, QUANTILES)))
+    console.print(table)
+    gap = float(np.linalg.norm(pictures.mean(axis=0) - texts.mean(axis=0)))
+    first = float((across.argmax(axis=1) == np.arange(len(texts))).mean())
+    console.print(f"distance between the mean picture and the mean caption: {gap:.2f}")
+    console.print(f"own picture first for {first:.0%} of {len(texts)} captions; temperature {encoder.temperature:.1f}")
+
+
+def chosen(folder: Path, wanted: int | None) -> tuple[list[Path], list[str]]:
+    """Pictures of the gallery with distinct captions, and these captions."""
+    with zipfile.ZipFile(GALLERY) as archive:
+        said = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
+        distinct = list({line["caption"]: line["file"] for line in said}.items())
+        picked = distinct[:: max(1, len(distinct) // wanted)][:wanted] if wanted else distinct
+        return [Path(archive.extract(file, folder)) for _, file in picked], [caption for caption, _ in picked]
+
+
+def encoded(encoder: Encoder, paths: list[Path]) -> Embeddings:
+    """float32 [n, d], decoded the way the service does it."""
+    with DecodePool(2) as pool:
+        decoding = [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]
+        pixels = np.stack([one.result().pixels for one in decoding])
+    return np.concatenate([encoder.encode_images(pixels[n : n + BATCH]) for n in range(0, len(pixels), BATCH)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The demo gallery, asked for over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.api.routes import demo
+from app.core.errors import NotFound
+from app.service import demo_gallery
+from tests.app.api.asking import refused
+from tests.support.servers import RunningServer, until
+
+
+def test_the_gallery_is_one_job_and_its_texts_are_stored(tmp_path: Path) -> None:
+    """That its pictures are taken in, once, is in tests/acceptance/test_demo.py."""
+    with RunningServer(tmp_path, workers=0) as server:
+        response = server.http.post("/v1/demo")
+        assert response.status_code == 202, response.text
+        assert (response.json()["kind"], response.json()["state"]) == ("bulk", "queued")
+        until(lambda: server.http.get("/v1/stats").json()["texts"] > 100, 30, server.output)
+        refused(server.http.post("/v1/demo", params={"collection": "x"}), 404, "not_found")
+
+
+def test_an_installation_without_the_gallery_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_gallery, "__file__", str(tmp_path / "app" / "service" / "demo_gallery.py"))
+    with pytest.raises(NotFound, match="not installed with this server"):
+        demo.installed()

@@ -1,0 +1,313 @@
+"""Bulk uploads and jobs over HTTP."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.api.asking import file_part, form, found, fresh, post_form, raw, refused
+from tests.support.servers import RunningServer
+
+FIELDS = {
+    "id",
+    "collection",
+    "kind",
+    "state",
+    "priority",
+    "total",
+    "done",
+    "failed",
+    "duplicates",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "rate",
+    "eta_s",
+}
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    """A zip of these members."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def tarred(members: dict[str, bytes], mode: str) -> bytes:
+    """A tar of these members."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def items(server: RunningServer, id: str, **params: Any) -> list[dict[str, Any]]:
+    """The items of a job."""
+    found: list[dict[str, Any]] = server.http.get(f"/v1/jobs/{id}/items", params=params).json()["items"]
+    return found
+
+
+def test_a_job_says_everything_and_adds_up(server: RunningServer) -> None:
+    twice = fresh()
+    job = server.bulk([("a.png", twice), ("b.png", twice), ("c.txt", b"text"), ("d.png", fresh("blue"))])
+    assert set(job) == FIELDS
+    assert job["state"] in ("queued", "running")
+    ended = server.wait_job(job["id"])
+    assert (ended["state"], ended["kind"]) == ("succeeded", "bulk")
+    assert [ended[name] for name in ("total", "done", "failed", "duplicates")] == [4, 2, 1, 1]
+    created, started, finished = (
+        datetime.fromisoformat(ended[name]) for name in ("created_at", "started_at", "finished_at")
+    )
+    assert created <= started <= finished
+    assert ended["rate"] > 0
+    assert ended["eta_s"] is None
+    listed = items(server, job["id"])
+    assert all(set(item) == {"name", "status", "image_id", "error"} for item in listed)
+    assert {item["name"]: item["status"] for item in listed} == {
+        "a.png": "done",
+        "b.png": "duplicate",
+        "c.txt": "failed",
+        "d.png": "done",
+    }
+    assert listed[0]["image_id"] == listed[1]["image_id"]
+    (bad,) = items(server, job["id"], status="failed")
+    assert (bad["name"], bad["image_id"], bad["error"]["code"]) == ("c.txt", None, "unsupported_media_type")
+    image = server.http.get(f"/v1/images/{listed[3]['image_id']}").json()
+    assert (image["job_id"], image["source"], image["status"]) == (job["id"], "d.png", "ready")
+    assert image["id"] in found(server, "blue")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_archives_are_taken_in_with_what_they_say_of_their_pictures(kind: str, server: RunningServer) -> None:
+    pictures = {f"sub/{n}.png": fresh("green") for n in range(3)}
+    said = {
+        "file": "sub/1.png",
+        "id": f"from-{kind.replace('.', '-')}",
+        "caption": "笑",
+        "tags": ["t"],
+        "metadata": {"a": 1},
+    }
+    members = {**pictures, "metadata.jsonl": json.dumps(said).encode()}
+    content = zipped(members) if kind == "zip" else tarred(members, "w" if kind == "tar" else "w:gz")
+    job = server.wait_job(server.bulk([(f"x.{kind}", content)])["id"])
+    assert (job["state"], job["total"], job["done"]) == ("succeeded", 3, 3)
+    image = server.http.get(f"/v1/images/{said['id']}").json()
+    assert (image["caption"], image["tags"], image["metadata"]) == ("笑", ["t"], {"a": 1})
+    assert server.http.get(f"/v1/images/{said['id']}/file").content == pictures["sub/1.png"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"id": "../../x"},
+        {"id": "x" * 65},
+        {"caption": "x" * 3_000},
+        {"tags": ["x"] * 101},
+        {"metadata": {"a": "x" * 20_000}},
+        {"metadata": {"a": [[[[[[[[[1]]]]]]]]]}},
+    ],
+    ids=str,
+)
+def test_what_an_archive_says_is_bounded_like_what_a_request_says(said: dict[str, Any], server: RunningServer) -> None:
+    lines = json.dumps({"file": "bad.png", **said})
+    content = zipped({"good.png": fresh(), "bad.png": fresh(), "metadata.jsonl": lines.encode()})
+    job = server.wait_job(server.bulk([("x.zip", content)])["id"])
+    assert (job["done"], job["failed"]) == (1, 1)
+    (bad,) = items(server, job["id"], status="failed")
+    assert (bad["name"], bad["error"]["code"]) == ("bad.png", "validation")
+
+
+def test_an_id_of_an_archive_that_is_taken_fails_its_item_alone(server: RunningServer) -> None:
+    old = fresh()
+    server.upload(old, id="archived")
+    content = zipped({"a.png": fresh(), "b.png": fresh(), "metadata.jsonl": b'{"file": "a.png", "id": "archived"}'})
+    job = server.wait_job(server.bulk([("x.zip", content)])["id"])
+    assert (job["done"], job["failed"]) == (1, 1)
+    assert items(server, job["id"], status="failed")[0]["error"]["code"] == "id_conflict"
+    assert server.http.get("/v1/images/archived/file").content == old
+
+
+def test_the_same_picture_in_two_jobs_at_once_is_one(server: RunningServer) -> None:
+    content = fresh("yellow")
+    ids = [server.bulk([("a.png", content)])["id"] for _ in range(5)]
+    ended = [server.wait_job(id) for id in ids]
+    assert sum(job["done"] for job in ended) == 1
+    assert sum(job["duplicates"] for job in ended) == 4
+
+
+def test_pages_of_items_hold_each_once_in_order(server: RunningServer) -> None:
+    job = server.wait_job(server.bulk([(f"{n}.txt", b"text") for n in range(25)])["id"])
+    assert job["failed"] == 25
+    names: list[str] = []
+    params: dict[str, Any] = {"limit": 10, "status": "failed"}
+    while True:
+        page = server.http.get(f"/v1/jobs/{job['id']}/items", params=params).json()
+        names += [item["name"] for item in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        params["cursor"] = page["next_cursor"]
+    assert names == [f"{n}.txt" for n in range(25)]
+    assert items(server, job["id"], status="done") == []
+    for params in ({"status": "bad"}, {"limit": 0}, {"limit": 1001}):
+        refused(server.http.get(f"/v1/jobs/{job['id']}/items", params=params), 422, "validation")
+    refused(server.http.get(f"/v1/jobs/{job['id']}/items", params={"cursor": "!"}), 400, "bad_request")
+    huge = "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk"
+    refused(server.http.get(f"/v1/jobs/{job['id']}/items", params={"cursor": huge}), 400, "bad_request")
+
+
+def test_jobs_are_listed_newest_first(server: RunningServer) -> None:
+    ids = [server.bulk([("a.png", fresh())])["id"] for _ in range(3)]
+    listed = server.http.get("/v1/jobs", params={"limit": 3}).json()["jobs"]
+    assert [job["id"] for job in listed] == ids[::-1]
+    assert set(listed[0]) == FIELDS
+    refused(server.http.get("/v1/jobs", params={"limit": 0}), 422, "validation")
+    for id in ids:
+        server.wait_job(id)
+
+
+def test_events_tell_the_job_and_end_with_its_end(server: RunningServer) -> None:
+    job = server.bulk([(f"{n}.png", fresh()) for n in range(40)])
+    with server.http.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["cache-control"] == "no-cache"
+        told = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: ")]
+    assert all(set(event) == FIELDS for event in told)
+    assert [event["state"] in ("queued", "running") for event in told] == [True] * (len(told) - 1) + [False]
+    assert (told[-1]["state"], told[-1]["done"]) == ("succeeded", 40)
+    assert [event["done"] for event in told] == sorted(event["done"] for event in told)
+    assert server.http.get(f"/v1/jobs/{job['id']}").json() == told[-1]
+
+
+def test_events_of_a_finished_job_are_one_and_of_an_unknown_one_a_refusal(server: RunningServer) -> None:
+    job = server.wait_job(server.bulk([("a.png", fresh())])["id"])
+    body = server.http.get(f"/v1/jobs/{job['id']}/events").text
+    assert body.count("data: ") == 1
+    refused(server.http.get("/v1/jobs/nothing/events"), 404, "not_found")
+
+
+def test_whoever_stops_listening_harms_nobody(server: RunningServer) -> None:
+    job = server.bulk([(f"{n}.png", fresh()) for n in range(30)])
+    with server.http.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
+        next(response.iter_lines())
+    assert server.wait_job(job["id"])["done"] == 30
+
+
+@pytest.mark.parametrize("path", ["", "/items", "/events"])
+def test_an_unknown_job_is_told_as_such(path: str, server: RunningServer) -> None:
+    refused(server.http.get(f"/v1/jobs/{'0' * 32}{path}"), 404, "not_found")
+
+
+def test_a_bulk_without_files_is_refused(server: RunningServer) -> None:
+    before = server.http.get("/v1/jobs").json()["jobs"][:1]
+    refused(post_form(server, "/v1/images/bulk", form([])), 422, "validation")
+    other = form([file_part(fresh(), name=b"other")])
+    refused(post_form(server, "/v1/images/bulk", other), 422, "validation")
+    assert server.http.get("/v1/jobs").json()["jobs"][:1] == before
+
+
+def test_a_bulk_for_another_collection_is_refused_and_leaves_nothing(server: RunningServer) -> None:
+    response = server.http.post("/v1/images/bulk", params={"collection": "x"}, files={"files": ("a.png", fresh())})
+    refused(response, 404, "not_found")
+    response = server.http.post("/v1/images/bulk", data={"collection": "x"}, files={"files": ("a.png", fresh())})
+    refused(response, 404, "not_found")
+    refused(post_form(server, "/v1/images/bulk?collection=A", form([])), 422, "validation")
+
+
+def test_ten_thousand_tiny_files_are_one_job_and_one_more_is_refused(server: RunningServer) -> None:
+    parts = [file_part(b"%d" % n, name=b"files", filename=b"%d.png" % n) for n in range(10_001)]
+    refused(post_form(server, "/v1/images/bulk", form(parts)), 413, "payload_too_large")
+    response = post_form(server, "/v1/images/bulk", form(parts[:3_000]))
+    assert response.status_code == 202, response.text
+    job = server.wait_job(response.json()["id"])
+    assert (job["total"], job["failed"]) == (3_000, 3_000)
+
+
+def test_a_bulk_that_breaks_off_leaves_nothing(server: RunningServer) -> None:
+    before = server.http.get("/v1/jobs").json()["jobs"][:1]
+    body = form([file_part(fresh(), name=b"files")], last=False)
+    head = b"POST /v1/images/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
+    status, headers, answer = raw(server, head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    assert status == 400
+    assert headers["content-type"] == "application/problem+json"
+    assert json.loads(answer)["code"] == "bad_request"
+    assert server.http.get("/v1/jobs").json()["jobs"][:1] == before
+
+
+def test_a_job_is_cancelled_and_taken_up_again(server: RunningServer) -> None:
+    pictures = {f"{n}.png": fresh("green") for n in range(300)}
+    job = server.bulk([("many.zip", zipped(pictures))])
+    cancelled = server.http.post(f"/v1/jobs/{job['id']}/cancel")
+    assert cancelled.status_code == 200
+    ended = cancelled.json()
+    assert ended["state"] == "cancelled"
+    assert ended["done"] + ended["failed"] + ended["duplicates"] == ended["total"]
+    assert server.http.post(f"/v1/jobs/{job['id']}/cancel").json()["state"] == "cancelled"
+    assert {item["error"]["code"] for item in items(server, job["id"], status="failed")} <= {"cancelled"}
+    again = server.http.post(f"/v1/jobs/{job['id']}/retry").json()
+    assert again["failed"] == 0
+    assert again["state"] == ("queued" if ended["failed"] else "cancelled")
+    if ended["failed"]:
+        assert server.wait_job(job["id"])["done"] == ended["total"]
+    # What was not taken in can be sent again.
+    whole = server.wait_job(server.bulk([("many.zip", zipped(pictures))])["id"])
+    assert (whole["state"], whole["done"] + whole["duplicates"]) == ("succeeded", 300)
+
+
+@pytest.mark.parametrize("what", ["cancel", "retry"])
+def test_a_job_that_is_not_there_cannot_be_steered(what: str, server: RunningServer) -> None:
+    refused(server.http.post(f"/v1/jobs/unknown/{what}"), 404, "not_found")
+
+
+def test_a_paused_job_waits_over_a_restart_and_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data", workers=0) as server:
+        job = server.bulk([(f"{n}.png", fresh()) for n in range(3)])
+        assert job["priority"] == "normal"
+        url = f"/v1/jobs/{job['id']}"
+        paused = server.http.post(f"{url}/pause").json()
+        assert (paused["state"], paused["eta_s"]) == ("paused", None)
+        first = server.http.post(
+            "/v1/images/bulk", params={"priority": "high"}, files={"files": ("a.png", fresh())}
+        ).json()
+        assert first["priority"] == "high"
+        refused(server.http.post("/v1/images/bulk", params={"priority": "urgent"}), 422, "validation")
+        refused(server.http.post("/v1/jobs/nothing/pause"), 404, "not_found")
+    with RunningServer(tmp_path / "data") as server:
+        assert server.wait_job(first["id"])["done"] == 1
+        waiting = server.http.get(url).json()
+        assert (waiting["state"], waiting["done"], waiting["total"]) == ("paused", 0, 3)
+        assert server.http.post(f"{url}/resume").json()["state"] in ("queued", "running")
+        assert server.wait_job(job["id"])["done"] == 3
+        ended = server.http.post(f"{url}/pause").json()
+        assert ended["state"] == "succeeded"
+
+
+def test_the_report_has_a_line_for_every_item_in_plain_ascii(server: RunningServer) -> None:
+    names = ["=cmd|'/c calc'!A1.txt", "\u202egnp.txt", "new\u2028line.txt", "\x1b[31mred.txt", "笑.txt"]
+    content = zipped(dict.fromkeys(names, b"text") | {"good.png": fresh()})
+    job = server.wait_job(server.bulk([("x.zip", content)])["id"])
+    url = f"/v1/jobs/{job['id']}/items"
+    told = server.http.get(url, headers={"Accept": "application/x-ndjson"})
+    assert told.headers["content-type"].startswith("application/x-ndjson")
+    assert told.headers["content-disposition"] == f'attachment; filename="job-{job["id"]}.ndjson"'
+    assert told.headers["x-content-type-options"] == "nosniff"
+    assert told.content.isascii()
+    assert set(told.content) - set(range(32, 127)) == {10}
+    lines = [json.loads(line) for line in told.content.splitlines()]
+    assert lines == items(server, job["id"])
+    assert all(line.startswith(b"{") for line in told.content.splitlines())
+    failed = server.http.get(url, params={"format": "ndjson", "status": "failed"}).content.splitlines()
+    assert [json.loads(line) for line in failed] == [line for line in lines if line["status"] == "failed"]
+    plain = server.http.get(url, params={"format": "json"}, headers={"Accept": "application/x-ndjson"})
+    assert plain.json()["items"] == lines

@@ -1,0 +1,347 @@
+"""Searches and classification over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.app.api.asking import added, field_part, file_part, form, found, fresh, post_form, raw, refused
+from tests.support.servers import RunningServer
+
+D = 60  # of the colours model
+
+
+def ask(server: RunningServer, *parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The answer of a search by parts."""
+    response = server.http.post("/v1/search", json={"query": list(parts), "k": 1000, **more})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def ranked(answer: dict[str, Any], *ids: str) -> list[str]:
+    """Those of the ids that were found, best first."""
+    return [hit["id"] for hit in answer["hits"] if hit["id"] in ids]
+
+
+def test_an_answer_says_everything(server: RunningServer) -> None:
+    image = added(server, "green", caption="c")
+    answer = server.http.get("/v1/search", params={"q": "green", "k": 1000}).json()
+    assert set(answer) == {"hits", "took_ms", "model", "target", "searched"}
+    assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}
+    assert (answer["model"], answer["target"]) == ("colours", "images")
+    assert answer["searched"] >= len(answer["hits"]) >= 1
+    hit = next(hit for hit in answer["hits"] if hit["id"] == image["id"])
+    assert hit["image"] == image
+    assert hit["text"] is None
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1.0001 <= score <= 1.0001 for score in scores)
+
+
+def test_words_in_two_languages_find_the_right_colour(server: RunningServer) -> None:
+    red, blue = added(server, "red")["id"], added(server, "blue")["id"]
+    for words, first in (("red", red), ("红色", red), ("a BLUE car", blue), ("蓝", blue)):
+        answer = server.http.get("/v1/search", params={"q": words, "k": 1000}).json()
+        assert ranked(answer, red, blue)[0] == first
+
+
+def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
+    server = own_server
+    empty = server.http.get("/v1/search", params={"q": "red"}).json()
+    assert (empty["hits"], empty["searched"]) == ([], 0)
+    assert ask(server, {"text": "red"}, target="texts")["hits"] == []
+    ids = {added(server)["id"] for _ in range(4)}
+    for k, count in ((1, 1), (3, 3), (4, 4), (5, 4), (1000, 4)):
+        assert len(found(server, "red", k=k)) == count
+        assert len(ask(server, {"text": "red"}, k=k)["hits"]) == count
+    assert set(found(server, "red")) == ids
+    assert len(server.http.get("/v1/search", params={"q": "red"}).json()["hits"]) == 4
+    for id in ids:
+        server.http.delete(f"/v1/images/{id}")
+    assert found(server, "red") == []
+
+
+def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: RunningServer) -> None:
+    red = added(server, "red")["id"]
+    plain = ask(server, {"image_id": red})
+    more: dict[str, Any]
+    for more in ({"exact": True}, {"params": {"probes": 65_536, "rerank": 1}}, {"params": None}, {"params": {}}):
+        assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
+    words: dict[str, Any] = {"q": "red", "k": 1000}
+    exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
+    assert exact["hits"] == server.http.get("/v1/search", params=words).json()["hits"]
+    refused(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "1001", "x", "1.5", "", "NaN", "1e3", "9" * 30, "9" * 5_000])
+def test_k_is_bounded(k: str, server: RunningServer) -> None:
+    refused(server.http.get("/v1/search", params={"q": "red", "k": k}), 422, "validation")
+    number = f'{{"query": [{{"text": "red"}}], "k": {k or "null"}}}'
+    response = server.http.post("/v1/search", content=number, headers={"Content-Type": "application/json"})
+    if k == "1e3":
+        assert response.status_code == 200
+    else:
+        refused(response, response.status_code, response.json()["code"])
+        assert response.status_code in (400, 422)
+    if k != "":
+        body = form([field_part(b"k", k.encode()), file_part(fresh())])
+        refused(post_form(server, "/v1/search/image", body), 422, "validation")
+
+
+QUERIES = ["", " ", "\t\n", "x" * 1_001, "字" * 1_001, "x" * (1 << 20)]
+
+
+@pytest.mark.parametrize("words", QUERIES, ids=lambda words: f"{words[:3]!r}x{len(words)}")
+def test_words_are_bounded(words: str, server: RunningServer) -> None:
+    if len(words) < 1 << 16:
+        refused(server.http.get("/v1/search", params={"q": words}), 422, "validation")
+    body = {"query": [{"text": words}]}
+    refused(server.http.post("/v1/search", json=body), 422, "validation")
+
+
+def test_a_query_string_of_a_megabyte_is_refused(server: RunningServer) -> None:
+    line = b"GET /v1/search?q=" + b"x" * (1 << 20) + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    status, _, _ = raw(server, line)
+    assert status in (400, 414, 422, 431)
+    assert server.http.get("/livez").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "words", ["x" * 1_000, "笑" * 1_000, "a\0b", "‮red", "😀", "\u200b red", "' OR 1=1 --", "&amp;" * 200]
+)
+def test_odd_words_are_answered(words: str, server: RunningServer) -> None:
+    assert server.http.get("/v1/search", params={"q": words, "k": 1}).status_code == 200
+    ask(server, {"text": words}, k=1)
+
+
+def test_words_after_a_minus_are_turned_away_from(server: RunningServer) -> None:
+    red, blue = (added(server, colour)["id"] for colour in ("red", "blue"))
+    both = server.http.get("/v1/search", params={"q": "red blue", "k": 1000}).json()
+    assert {red, blue} <= {hit["id"] for hit in both["hits"]}
+    away = server.http.get("/v1/search", params={"q": "-red blue", "k": 1000}).json()
+    assert ranked(away, red, blue) == [blue, red]
+    assert next(hit["score"] for hit in away["hits"] if hit["id"] == red) < 0
+    refused(server.http.get("/v1/search", params={"q": " - "}), 422, "validation")
+
+
+def test_a_query_is_asked_for(server: RunningServer) -> None:
+    refused(server.http.get("/v1/search"), 422, "validation")
+    refused(server.http.get("/v1/search", params={"q": "red", "target": "x"}), 422, "validation")
+
+
+def test_parts_are_added_by_their_weights(server: RunningServer) -> None:
+    red, blue, green = (added(server, colour)["id"] for colour in ("red", "blue", "green"))
+    two = ask(server, {"text": "red"}, {"text": "blue", "weight": 0.5})
+    assert ranked(two, red, blue, green) == [red, blue, green]
+    away = ask(server, {"text": "green"}, {"image_id": red, "weight": -1.0}, {"text": "blue", "weight": 0.5})
+    assert ranked(away, red, blue, green) == [green, blue, red]
+    assert next(hit["score"] for hit in away["hits"] if hit["id"] == red) < 0
+
+
+def test_every_kind_of_part_finds_its_picture(server: RunningServer) -> None:
+    content = fresh("purple")
+    image = server.upload(content).json()["id"]
+    server.http.post("/v1/texts", json={"texts": [{"id": "purple-part", "text": "purple"}]})
+    plain = base64.b64encode(content).decode()
+    vector = [0.0] * D
+    vector[6] = 2.5  # purple is the seventh colour; any length will do
+    for part in (
+        {"text": "purple"},
+        {"image_id": image},
+        {"text_id": "purple-part"},
+        {"image": plain},
+        {"image": f"data:image/png;base64,{plain}"},
+        {"vector": vector},
+    ):
+        hit = next(hit for hit in ask(server, part)["hits"] if hit["id"] == image)
+        assert hit["score"] > 0.9, part
+    assert ask(server, {"image": plain}, k=1)["hits"][0]["score"] > 0.999
+
+
+def test_a_picture_finds_itself_and_its_like(server: RunningServer) -> None:
+    content = fresh("black")
+    image, other = server.upload(content).json()["id"], added(server, "white")["id"]
+    response = server.http.post("/v1/search/image", files={"file": ("a.png", content)}, data={"k": "1000"})
+    assert response.status_code == 200, response.text
+    assert ranked(response.json(), image, other)[0] == image
+    assert response.json()["hits"][0]["score"] > 0.999
+    texts = server.http.post(
+        "/v1/search/image", files={"file": ("a.png", content)}, data={"target": "texts"}, params={"k": 3}
+    )
+    assert texts.json()["target"] == "texts"
+
+
+BAD: list[tuple[Any, int, str]] = [
+    ({}, 422, "validation"),
+    ({"query": []}, 422, "validation"),
+    ({"query": "red"}, 422, "validation"),
+    ({"query": [{"text": "x"}] * 33}, 422, "validation"),
+    ({"query": [{}]}, 422, "validation"),
+    ({"query": [{"weight": 1}]}, 422, "validation"),
+    ({"query": [{"text": "x", "image_id": "y"}]}, 422, "validation"),
+    ({"query": [{"text": "x", "more": 1}]}, 422, "validation"),
+    ({"query": [{"text": "red"}, {"text": "red", "weight": -1}]}, 422, "validation"),
+    ({"query": [{"text": "red", "weight": 0}]}, 422, "validation"),
+    ({"query": [{"text": "red", "weight": "x"}]}, 422, "validation"),
+    ({"query": [{"text": "red", "weight": 1e300}]}, 422, "validation"),
+    ({"query": [{"image_id": "nothing"}]}, 404, "not_found"),
+    ({"query": [{"text_id": "nothing"}]}, 404, "not_found"),
+    ({"query": [{"image_id": "../x"}]}, 422, "validation"),
+    ({"query": [{"image": "no base64!"}]}, 422, "validation"),
+    ({"query": [{"image": ""}]}, 415, "unsupported_media_type"),
+    ({"query": [{"image": "data:image/png,xxx"}]}, 422, "validation"),
+    ({"query": [{"image": "data:"}]}, 422, "validation"),
+    ({"query": [{"image": base64.b64encode(b"text").decode()}]}, 415, "unsupported_media_type"),
+    ({"query": [{"image": base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"x" * 50).decode()}]}, 422, "image_corrupt"),
+    ({"query": [{"vector": []}]}, 422, "validation"),
+    ({"query": [{"vector": [0.0] * D}]}, 422, "validation"),
+    ({"query": [{"vector": [1.0] * (D + 1)}]}, 422, "validation"),
+    ({"query": [{"vector": ["x"] * D}]}, 422, "validation"),
+    ({"query": [{"text": "x"}], "target": "both"}, 422, "validation"),
+    ({"query": [{"text": "x"}], "filter": {"tags": "x"}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "filter": ""}, 422, "validation"),
+    ({"query": [{"text": "x"}], "more": 1}, 422, "validation"),
+    ({"query": [{"text": "x"}], "exact": "perhaps"}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"probes": 0}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"probes": 65_537}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"rerank": -1}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"rerank": 1.5}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"ef": 1}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "collection": "other"}, 404, "not_found"),
+    ({"query": [{"text": "x"}], "collection": "A b"}, 422, "validation"),
+    (None, 422, "validation"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BAD, ids=[str(body)[:50] for body, _, _ in BAD])
+def test_a_bad_query_is_refused(body: Any, status: int, code: str, server: RunningServer) -> None:
+    refused(server.http.post("/v1/search", json=body), status, code)
+
+
+RAW = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "not UTF-8": b'{"query": [{"text": "\xff"}]}',
+    "lone surrogate": b'{"query": [{"text": "\\ud800"}]}',
+    "surrogate as a name": b'{"query": [{"text": "x"}], "\\ud800": 1}',
+    "NaN": b'{"query": [{"text": "x", "weight": NaN}]}',
+    "infinity": b'{"query": [{"text": "x", "weight": -Infinity}]}',
+    "too large a number": b'{"query": [{"text": "x", "weight": 1e999}]}',
+    "NaN in a vector": b'{"query": [{"vector": [' + b"NaN," * (D - 1) + b"NaN]}]}",
+    "a number of 5,000 digits": b'{"query": [{"text": "x"}], "k": ' + b"9" * 5_000 + b"}",
+    "100,000 deep": b'{"query":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "100,000 deep and open": b"[" * 100_000,
+    "objects 50,000 deep": b'{"query":' * 50_000 + b"1" + b"}" * 50_000,
+    "a filter 900 deep": b'{"query": [{"text": "x"}], "filter": ' + b"[" * 900 + b"]" * 900 + b"}",
+    "the same name twice": b'{"query": [{"text": "x"}], "query": []}',
+    "a list": b"[]",
+    "UTF-16": '{"query": [{"text": "x"}]}'.encode("utf-16") + b"\xd8",
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/search", "/v1/texts", "/v1/classify", "/v1/images/x"])
+@pytest.mark.parametrize("name", RAW)
+def test_hostile_json_is_refused(name: str, path: str, server: RunningServer) -> None:
+    method = "PATCH" if path == "/v1/images/x" else "POST"
+    response = server.http.request(method, path, content=RAW[name], headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 404, 422), response.text
+    refused(response, response.status_code, response.json()["code"])
+    assert response.json()["code"] in ("bad_request", "validation", "not_found")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/xml", "multipart/form-data; boundary=x", ""])
+def test_json_under_another_name_is_refused(kind: str, server: RunningServer) -> None:
+    content = json.dumps({"query": [{"text": "red"}]})
+    response = server.http.post("/v1/search", content=content, headers={"Content-Type": kind})
+    refused(response, response.status_code, response.json()["code"])
+    assert response.status_code in (415, 422)
+
+
+def test_json_bodies_are_bounded(server: RunningServer) -> None:
+    large = json.dumps({"query": [{"text": "x"}], "more": "x" * (49 << 20)})
+    refused(
+        server.http.post("/v1/search", content=large, headers={"Content-Type": "application/json"}),
+        413,
+        "payload_too_large",
+    )
+    large = json.dumps({"texts": [{"text": "x"}], "more": "x" * (1 << 20)})
+    for method, path in (("POST", "/v1/texts"), ("POST", "/v1/classify"), ("PATCH", "/v1/images/x")):
+        response = server.http.request(method, path, content=large, headers={"Content-Type": "application/json"})
+        refused(response, 413, "payload_too_large")
+        pieces = (large[at : at + 99_999].encode() for at in range(0, len(large), 99_999))
+        response = server.http.request(method, path, content=pieces, headers={"Content-Type": "application/json"})
+        refused(response, 413, "payload_too_large")
+
+
+def classified(server: RunningServer, content: bytes, **fields: Any) -> list[dict[str, Any]]:
+    """The labels of a picture."""
+    response = server.http.post("/v1/classify", files={"file": ("a.png", content)}, data=fields)
+    assert response.status_code == 200, response.text
+    labels: list[dict[str, Any]] = response.json()["labels"]
+    return labels
+
+
+def test_a_picture_is_named(server: RunningServer) -> None:
+    content = fresh("blue")
+    labels = classified(server, content, labels=["red", "blue", "green"], template="a {} thing")
+    assert labels[0]["label"] == "blue"
+    assert labels[0]["probability"] > 0.9
+    assert sum(label["probability"] for label in labels) == pytest.approx(1)
+    assert [set(label) for label in labels] == [{"label", "probability"}] * 3
+    id = server.upload(content).json()["id"]
+    body = {"image_id": id, "labels": ["red", "blue", "green"], "template": "a {} thing"}
+    by_id = server.http.post("/v1/classify", json=body).json()["labels"]
+    assert [label["label"] for label in by_id] == [label["label"] for label in labels]
+    assert classified(server, content, labels="one") == [{"label": "one", "probability": 1.0}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"labels": [""]},
+        {"labels": ["x" * 1_001]},
+        {"labels": [f"{n}" for n in range(1_001)]},
+        {"labels": ["x"], "template": "no place"},
+        {"labels": ["x"], "template": "{}" + "x" * 1_000},
+        {"labels": ["x"], "template": ["{}", "{}"]},
+        {"labels": ["x"], "collection": "A"},
+    ],
+    ids=lambda fields: str(fields)[:40],
+)
+def test_labels_are_bounded(fields: dict[str, Any], server: RunningServer) -> None:
+    refused(server.http.post("/v1/classify", files={"file": ("a.png", fresh())}, data=fields), 422, "validation")
+    if not isinstance(fields.get("template"), list):
+        response = server.http.post("/v1/classify", json={"image_id": "x", **fields})
+        refused(response, 422, "validation")
+
+
+def test_a_picture_that_is_not_there_is_not_named(server: RunningServer) -> None:
+    body = {"image_id": "nothing", "labels": ["x"]}
+    refused(server.http.post("/v1/classify", json=body), 404, "not_found")
+    refused(server.http.post("/v1/classify", json={**body, "collection": "other"}), 404, "not_found")
+
+
+def test_searches_of_another_collection_are_refused(server: RunningServer) -> None:
+    refused(server.http.get("/v1/search", params={"q": "red", "collection": "other"}), 404, "not_found")
+    for path in ("/v1/search/image", "/v1/classify"):
+        files, data = {"file": ("a.png", fresh())}, {"labels": "x", "collection": "other"}
+        refused(server.http.post(path, files=files, data=data), 404, "not_found")
+    refused(
+        server.http.post("/v1/search/image", files={"file": ("a.png", fresh())}, data={"filter": "x"}),
+        422,
+        "validation",
+    )
+
+
+def test_a_question_is_not_kept(server: RunningServer) -> None:
+    before = server.http.get("/v1/stats").json()["images"]["total"]
+    content = fresh("yellow")
+    server.http.post("/v1/search/image", files={"file": ("a.png", content)})
+    ask(server, {"image": base64.b64encode(content).decode()})
+    assert server.http.get("/v1/stats").json()["images"]["total"] == before
+    assert not list((server.data_dir / "media" / ".incoming").iterdir())

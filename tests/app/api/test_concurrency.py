@@ -1,0 +1,72 @@
+"""Bounded lanes: a burst is answered or refused, and other kinds of calls go on."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+
+from app.api.concurrency import Lane
+from app.core.errors import Overloaded
+from tests.app.api.asking import added, refused
+from tests.support.servers import RunningServer
+
+
+def test_a_burst_of_searches_is_answered_or_refused_with_a_time_to_come_back(tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data", max_concurrent_queries=2) as server:
+        added(server)
+        with ThreadPoolExecutor(40) as threads:
+            answers = list(threads.map(lambda _: server.http.get("/v1/search?q=red"), range(200)))
+        for answer in answers:
+            if answer.status_code != 200:
+                refused(answer, 503, "overloaded")
+        assert any(answer.status_code == 200 for answer in answers)
+        assert server.http.get("/v1/search?q=red").status_code == 200
+
+
+def test_a_lane_runs_so_many_at_once_and_refuses_past_its_depth() -> None:
+    running: list[int] = []
+    most = 0
+
+    def work(n: int) -> int:
+        nonlocal most
+        running.append(n)
+        most = max(most, len(running))
+        time.sleep(0.02)
+        running.remove(n)
+        return n
+
+    async def main() -> tuple[list[int], int]:
+        lane = Lane(2, 3)
+        done: list[int] = []
+        refusals = 0
+
+        async def call(n: int) -> None:
+            nonlocal refusals
+            try:
+                done.append(await lane.run(work, n))
+            except Overloaded:
+                refusals += 1
+
+        async with anyio.create_task_group() as group:
+            for n in range(10):
+                group.start_soon(call, n)
+        return sorted(done), refusals
+
+    done, refusals = anyio.run(main)
+    assert (len(done), refusals) == (5, 5)
+    assert most == 2
+
+
+def test_a_fault_reaches_the_caller() -> None:
+    def fail() -> None:
+        raise Overloaded("as it is")
+
+    async def main() -> None:
+        with pytest.raises(Overloaded, match="as it is"):
+            await Lane(1, 1).run(fail)
+
+    anyio.run(main)

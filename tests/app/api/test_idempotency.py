@@ -1,0 +1,98 @@
+"""The header Idempotency-Key over HTTP."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+
+from tests.app.api.asking import fresh, refused
+from tests.support.servers import RunningServer, until
+
+
+def send(server: RunningServer, path: str, key: str, **sent: Any) -> httpx.Response:
+    response: httpx.Response = server.http.post(path, headers={"Idempotency-Key": key}, **sent)
+    return response
+
+
+def total(server: RunningServer) -> int:
+    return int(server.http.get("/v1/stats").json()["images"]["total"])
+
+
+def jobs(server: RunningServer) -> int:
+    return len(server.http.get("/v1/jobs", params={"limit": 1000}).json()["jobs"])
+
+
+def test_an_upload_that_is_sent_again_is_answered_the_same(server: RunningServer) -> None:
+    content, key, before = fresh(), str(uuid.uuid4()), total(server)
+    for path in ("/v1/images", "/v1/images?wait=30"):
+        first, *rest = (send(server, path, key + path[-2:], files={"file": ("a.png", content)}) for _ in range(3))
+        assert first.status_code in (200, 202)
+        assert "idempotent-replayed" not in first.headers
+        for again in rest:
+            assert (again.status_code, again.json()) == (first.status_code, first.json())
+            assert again.headers["idempotent-replayed"] == "true"
+    assert total(server) == before + 1
+    other = send(server, "/v1/images", key + "es", files={"file": ("a.png", fresh())})
+    refused(other, 409, "idempotency_key_reused")
+    refused(
+        send(server, "/v1/images?replace=true", key + "es", files={"file": ("a.png", content)}),
+        409,
+        other.json()["code"],
+    )
+    assert total(server) == before + 1
+    quoted = send(server, "/v1/images", f'"{key}es"', files={"file": ("a.png", content)})
+    assert quoted.headers["idempotent-replayed"] == "true"
+
+
+def test_a_bulk_and_texts_that_are_sent_again_are_answered_the_same(server: RunningServer) -> None:
+    before = jobs(server)
+    content = fresh()
+    requests: list[tuple[str, Any]] = [
+        ("/v1/images/bulk", lambda: {"files": [("files", ("a.png", content)), ("files", ("b.png", content))]}),
+        ("/v1/texts", lambda: {"json": {"texts": [{"text": "a red square"}, {"id": "two", "text": "blue"}]}}),
+    ]
+    for path, body in requests:
+        key = str(uuid.uuid4())
+        first, again = (send(server, path, key, **body()) for _ in range(2))
+        assert first.is_success
+        assert (again.status_code, again.json()) == (first.status_code, first.json())
+        assert again.headers["idempotent-replayed"] == "true"
+        if path.endswith("bulk"):
+            server.wait_job(first.json()["id"])  # the tests below count pictures
+    assert jobs(server) == before + 1
+    refused(send(server, "/v1/texts", key, json={"texts": [{"text": "green"}]}), 409, "idempotency_key_reused")
+
+
+@pytest.mark.parametrize("key", ["", '""', "two words", "x" * 256])
+def test_what_is_no_key_is_refused(server: RunningServer, key: str) -> None:
+    before = total(server)
+    refused(send(server, "/v1/images", key, files={"file": ("a.png", fresh())}), 400, "bad_request")
+    assert total(server) == before
+
+
+def test_a_socket_that_is_cut_after_the_last_byte_and_three_retries_make_one_row(server: RunningServer) -> None:
+    before, content, key = total(server), fresh(), str(uuid.uuid4())
+    request = httpx.Request(
+        "POST", f"{server.url}/v1/images", headers={"Idempotency-Key": key}, files={"file": ("a.png", content)}
+    )
+    body = request.read()
+    address = urlsplit(server.url)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with socket.create_connection((address.hostname, address.port)) as cut:
+        cut.sendall(f"POST /v1/images HTTP/1.1\r\n{head}\r\n".encode() + body)
+
+    def answered() -> httpx.Response | None:
+        response = send(server, "/v1/images", key, files={"file": ("a.png", content)})
+        if response.status_code == 409:
+            refused(response, 409, "in_progress")
+            return None
+        return response
+
+    ids = {until(answered, 30).json()["id"] for _ in range(3)}
+    assert len(ids) == 1
+    assert total(server) == before + 1

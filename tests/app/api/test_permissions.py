@@ -1,0 +1,153 @@
+"""Every call with every kind of key, by the table and by the server; a call that the table forgets fails here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from app.api import create_app
+from app.api.permissions import RIGHTS, WHOLE, call_of, methods_of
+from app.core.settings import Settings
+from app.encoder.loader import locate
+from app.service.service import Service
+from tests.app.api.asking import refused
+from tests.app.api.guarded import Guarded
+from tests.reliability.proofs.roles import address, described, faults
+
+
+def offered(service: Service) -> Iterator[str]:
+    """Every method and path that the application's router knows, those that its description leaves out too."""
+    for route in iter_route_contexts(create_app(service).routes):
+        if route.methods is None:  # what is mounted
+            yield from (f"{method} {route.path}/{{path:path}}" for method in ("GET", "HEAD"))
+        else:
+            yield from (f"{method} {route.path}" for method in route.methods)
+
+
+def test_the_table_holds_every_call_of_the_application_and_no_other(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, model="colours", workers=0)
+    service = Service(settings, locate(settings.model, settings.models))
+    try:
+        assert set(offered(service)) == set(RIGHTS)
+    finally:
+        service.close()
+    assert set(RIGHTS) >= WHOLE
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "called"),
+    [
+        ("GET", "/v1/images/abc", "/v1/images/{id}"),
+        ("POST", "/v1/images/bulk", "/v1/images/bulk"),
+        ("GET", "/v1/images/bulk", "/v1/images/{id}"),
+        ("GET", "/web/docs/x.js", "/web/{path:path}"),
+        ("GET", "/web", None),
+        ("PUT", "/v1/images", None),
+        ("GET", "/v1/images/", None),
+        ("GET", "//v1/images", None),
+        ("GET", "/v1/images/a/b", None),
+        ("GET", "/v1/stats\n", None),
+    ],
+)
+def test_a_request_is_looked_up_as_the_router_does(method: str, path: str, called: str | None) -> None:
+    call = call_of(method, path)
+    assert (call and call.path) == called
+
+
+def test_what_else_is_offered_at_an_address() -> None:
+    assert methods_of("/v1/images/abc") == ["DELETE", "GET", "PATCH"]
+    assert methods_of("/nothing") == []
+
+
+@pytest.mark.parametrize("call", RIGHTS)
+def test_a_call_is_answered_for_those_alone_who_may(call: str, guarded: Guarded) -> None:
+    assert faults(call, guarded) == []
+
+
+def test_every_call_that_is_described_is_in_the_table(guarded: Guarded) -> None:
+    assert described(guarded) <= set(RIGHTS)
+
+
+@pytest.mark.parametrize("call", [call for call in RIGHTS if call.split(" ")[1].startswith("/v1/")])
+def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guarded) -> None:
+    """Neither what is there nor that it is there: the answers are those for a collection that does not exist."""
+    method, path = call.split(" ")
+    if call in ("GET /v1/models", "GET /v1/sources", *(one for one in RIGHTS if "/v1/session" in one)):
+        return  # they are about no collection
+    here = guarded.ask("elsewhere", method, address(guarded, path, "default"), **sent(call, "default"))
+    nowhere = guarded.ask("elsewhere", method, address(guarded, path, "nowhere"), **sent(call, "nowhere"))
+    assert (here.status_code, shape(here)) == (nowhere.status_code, shape(nowhere))
+    if here.status_code == 200:
+        assert here.json() in ({"jobs": []}, {"collections": []})
+    else:
+        assert here.status_code == (403 if call in WHOLE else 404), here.text
+
+
+def sent(call: str, collection: str) -> dict[str, object]:
+    """What a call must bring so that only the collection is in its way."""
+    if call == "GET /v1/search":
+        return {"params": {"q": "red", "collection": collection}}
+    bodies: dict[str, object] = {
+        "POST /v1/search": {"query": [{"text": "red"}]},
+        "POST /v1/texts": {"texts": [{"text": "red"}]},
+        "POST /v1/classify": {"image_id": "inside", "labels": ["red"]},
+        "PATCH /v1/images/{id}": {"caption": "mine now"},
+        "PATCH /v1/collections/{name}": {"description": "mine now"},
+    }
+    if call in bodies:
+        return {"json": bodies[call]}
+    if call in ("POST /v1/images", "POST /v1/images/bulk", "POST /v1/search/image"):
+        return {"files": {"files" if "bulk" in call else "file": ("a.png", b"x")}}
+    return {}
+
+
+def shape(answer: httpx.Response) -> str:
+    text = re.sub(r'"request_id":"\w+"', "", answer.text)
+    return text.replace("nowhere", "default")
+
+
+@pytest.mark.parametrize("call", ["POST /v1/images", "POST /v1/images/bulk", "POST /v1/search/image"])
+def test_a_collection_in_a_form_is_no_way_around(call: str, guarded: Guarded) -> None:
+    files = {"files" if "bulk" in call else "file": ("a.png", b"x")}
+    path = call.split(" ")[1]
+    answer = guarded.ask(
+        "elsewhere", "POST", path + "?collection=elsewhere", files=files, data={"collection": "default"}
+    )
+    refused(answer, 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/texts", {"texts": [{"text": "red"}]}),
+        ("/v1/search", {"query": [{"text": "red"}]}),
+        ("/v1/classify", {"image_id": "inside", "labels": ["red"]}),
+    ],
+)
+def test_a_collection_in_a_body_is_no_way_around(path: str, body: dict[str, object], guarded: Guarded) -> None:
+    answer = guarded.ask("elsewhere", "POST", path + "?collection=elsewhere", json={**body, "collection": "default"})
+    refused(answer, 404, "not_found")
+
+
+def test_a_key_bound_to_this_collection_works_in_it(guarded: Guarded) -> None:
+    assert guarded.ask("bound", "GET", "/v1/search?q=red").status_code == 200
+    assert guarded.job in [one["id"] for one in guarded.ask("bound", "GET", "/v1/jobs").json()["jobs"]]
+    assert [one["name"] for one in guarded.ask("bound", "GET", "/v1/collections").json()["collections"]] == ["default"]
+    assert guarded.ask("bound", "GET", f"/v1/images/{guarded.image}/thumbnail").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/texts", {"texts": [{"text": "red"}]}), ("/v1/search", {"query": [{"text": "red"}]})],
+)
+def test_a_bound_key_may_name_its_collection_in_the_body_alone(
+    path: str, body: dict[str, object], guarded: Guarded
+) -> None:
+    named = guarded.ask("elsewhere", "POST", path, json={**body, "collection": "elsewhere"})
+    assert "'elsewhere'" in refused(named, 404, "not_found")["detail"]  # its own, which nobody has made
+    assert "'default'" in refused(guarded.ask("elsewhere", "POST", path, json=body), 404, "not_found")["detail"]

@@ -1,0 +1,37 @@
+"""Pages of other sites, whose requests a browser sends along."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.app.api.asking import fresh, refused
+from tests.support.servers import RunningServer
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+    ],
+    ids=str,
+)
+def test_what_a_page_of_another_site_sends_changes_nothing(headers: dict[str, str], server: RunningServer) -> None:
+    before = server.http.get("/v1/stats").json()["images"]["total"]
+    files = {"file": ("x.png", fresh())}
+    refused(server.http.post("/v1/images", headers=headers, files=files), 403, "forbidden")
+    refused(server.http.delete("/v1/images/x", headers=headers), 403, "forbidden")
+    assert server.http.get("/v1/stats", headers=headers).json()["images"]["total"] == before
+
+
+def test_our_own_page_may_behind_a_proxy_too(server: RunningServer) -> None:
+    ours = [
+        {"Sec-Fetch-Site": "same-origin", "Origin": "https://photos.example"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": server.url},
+        {"Origin": "https://photos.example", "X-Forwarded-Host": "photos.example"},
+    ]
+    for headers in ours:
+        refused(server.http.delete("/v1/images/nobody", headers=headers), 404, "not_found")

@@ -1,0 +1,58 @@
+"""What a server's listening socket is. tests/acceptance starts, stops and kills whole servers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+import uvicorn
+from starlette.responses import Response
+
+from app.api.server import ACCEPTED, BACKLOG, Server, bind, on_loopback
+from app.core.errors import StartupError
+
+SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
+
+
+def backlog(listener: socket.socket) -> int:
+    """How many connections the system holds for it: `tcpi_sacked` of a socket that listens, see tcp(7)."""
+    return int(struct.unpack_from("I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0])
+
+
+@pytest.mark.skipif(not SOMAXCONN.exists(), reason="only Linux tells")
+def test_a_burst_waits_in_the_system_and_not_for_the_event_loop() -> None:
+    async def start(listener: socket.socket) -> int:
+        server = Server(uvicorn.Config(Response("here"), ws="none", lifespan="off", backlog=ACCEPTED))
+        config = server.config
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
+        try:
+            return backlog(listener)
+        finally:
+            await server.shutdown([listener])
+
+    most = min(BACKLOG, int(SOMAXCONN.read_text()))
+    with bind("127.0.0.1", 0) as listener:
+        assert backlog(listener) == most
+        assert asyncio.run(start(listener)) == most
+
+
+def test_an_address_in_use_is_told_with_what_to_do() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(StartupError, match=rf"cannot listen on 127.0.0.1:{port}: .*choose another with --port"):
+            bind("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("host", "alone"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)])
+def test_a_loopback_address_is_known_as_one(host: str, alone: bool) -> None:
+    try:
+        listener = bind(host, 0)
+    except StartupError:
+        pytest.skip(f"this machine has no {host}")
+    with listener:
+        assert on_loopback(listener) == alone

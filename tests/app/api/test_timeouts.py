@@ -1,0 +1,316 @@
+"""Slow clients: what they keep waiting is closed, and others do not notice. The limits here are short ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.api import timeouts
+from app.api.server import Server
+from app.api.timeouts import DeadlineProtocol, Limits
+from tests.app.api.asking import checked, fresh
+from tests.support.servers import RunningServer, until
+
+LIMIT = 0.5
+LONG = 20.0  # seconds after which a connection that should have been closed never is, on a busy machine too
+HOST = b"Host: localhost\r\n"
+JSON_HEAD = b"POST /v1/search HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of little patience."""
+    limits: dict[str, Any] = {f"{name}_seconds": LIMIT for name in ("header", "body", "idle", "write")}
+    folder = tmp_path_factory.mktemp("hasty")
+    with RunningServer(folder, workers=0, body_rate=1000, max_connections=400, **limits) as server:
+        yield server
+
+
+def connected(server: RunningServer, **options: int) -> socket.socket:
+    address = urlsplit(server.url)
+    connection = socket.socket()
+    for name, value in options.items():
+        connection.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+    connection.settimeout(LONG)
+    connection.connect((address.hostname, address.port))
+    return connection
+
+
+def trickle(connection: socket.socket, piece: bytes, pause: float = 0.05) -> float:
+    """Send a piece again and again until the other side has closed; returns after how long."""
+    began = time.monotonic()
+    with contextlib.suppress(OSError):
+        while time.monotonic() < began + LONG:
+            connection.sendall(piece)
+            connection.settimeout(pause)
+            with contextlib.suppress(TimeoutError):
+                connection.recv(1, socket.MSG_PEEK)
+                break
+    connection.settimeout(LONG)
+    return time.monotonic() - began
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    response = http.client.HTTPResponse(connection)
+    response.begin()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"GET /livez HTTP/1.1\r\n" + HOST, b"X-A: b\r\n"),
+        (b"GET /livez HTTP/1.1\r\nX-A: ", b"b"),
+        (b"G", b""),
+    ],
+    ids=["line by line", "byte by byte", "one byte and no more"],
+)
+def test_a_header_that_trickles_is_told_so_and_closed(first: bytes, piece: bytes, hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(first)
+        assert LIMIT * 0.5 < trickle(connection, piece) < LONG
+        status, headers, body = answer(connection)
+        assert checked(json.loads(body), status, headers)["code"] == "timeout"
+        assert (status, headers["connection"], headers["x-frame-options"]) == (408, "close", "DENY")
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"], ids=str)
+def test_a_body_that_trickles_is_told_so_and_closed(body: bytes, hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(JSON_HEAD + body)
+        trickle(connection, b"1\r\n \r\n" if b"chunked" in body else b" ")
+        status, headers, told = answer(connection)
+        assert checked(json.loads(told), status, headers)["code"] == "timeout"
+        assert status == 408
+
+
+def test_a_slow_body_of_some_speed_is_taken(hasty: RunningServer) -> None:
+    """Four windows long, at four times the least rate."""
+    content = b'{"query": [{"text": "red"}]}'.ljust(8_000)
+    with connected(hasty) as connection:
+        connection.sendall(JSON_HEAD + b"Content-Length: 8000\r\n\r\n")
+        for at in range(0, 8_000, 200):
+            connection.sendall(content[at : at + 200])
+            time.sleep(0.05)
+        assert answer(connection)[0] == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "empty lines"])
+def test_a_newcomer_that_asks_nothing_is_closed(sent: bytes, hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        assert trickle(connection, sent) < LONG
+        assert not connection.recv(100_000).startswith(b"HTTP/1.1 2")
+
+
+def test_a_connection_is_closed_some_time_after_its_answer(hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert answer(connection)[0] == 200
+        assert connection.recv(1) == b""
+
+
+def test_several_requests_one_after_the_other_share_a_connection(hasty: RunningServer) -> None:
+    """Longer than any limit altogether: each limit begins anew."""
+    with connected(hasty) as connection:
+        for _ in range(8):
+            connection.sendall(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n")
+            assert answer(connection)[0] == 200
+            time.sleep(LIMIT / 3)
+
+
+def test_requests_sent_at_once_are_answered_in_turn(hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(b"".join(b"GET /v1/stats HTTP/1.1\r\n" + HOST + b"X: %d\r\n\r\n" % n for n in range(5)))
+        received = b""
+        while part := connection.recv(1 << 16):
+            received += part
+        assert received.count(b"HTTP/1.1 200") == 5
+
+
+def test_an_answer_may_take_as_long_as_it_needs(hasty: RunningServer) -> None:
+    """There is no worker, so it waits to the end."""
+    began = time.monotonic()
+    assert hasty.upload(fresh(), wait=LIMIT * 4).status_code == 202
+    assert time.monotonic() - began > LIMIT * 3
+
+
+def test_who_stops_reading_is_cut_off(hasty: RunningServer) -> None:
+    size = 24 << 20
+    image = hasty.upload(fresh() + os.urandom(size), wait=0).json()["id"]
+    with connected(hasty, SO_RCVBUF=1 << 16) as connection:
+        connection.sendall(b"GET /v1/images/" + image.encode() + b"/file HTTP/1.1\r\n" + HOST + b"\r\n")
+        time.sleep(LIMIT * 4)
+        received = 0
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(1 << 20):
+                received += len(part)
+        assert received < size
+    assert len(hasty.http.get(f"/v1/images/{image}/file").content) > size  # whoever reads gets it all
+
+
+def test_others_are_served_while_hundreds_trickle(hasty: RunningServer) -> None:
+    until = time.monotonic() + 3 * LIMIT
+    slow: list[socket.socket] = []
+    served = 0
+    while time.monotonic() < until:
+        while len(slow) < 200:
+            slow.append(connected(hasty))
+            slow[-1].sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        for connection in list(slow):
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                slow.remove(connection)
+                connection.close()
+        assert hasty.http.get("/v1/stats").status_code == 200
+        served += 1
+    assert served > 3
+    for connection in slow:
+        connection.close()
+
+
+def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty: RunningServer) -> None:
+    opened: list[socket.socket] = []
+    try:
+        told = b""
+        began = time.monotonic()
+        while b"503" not in told and time.monotonic() < began + LONG:
+            opened += [connected(hasty) for _ in range(450)]
+            connection = opened[-1]
+            with contextlib.suppress(OSError):
+                told = connection.recv(1 << 16)
+        head, _, body = told.partition(b"\r\n\r\n")
+        assert b"overloaded" in body
+        assert b"retry-after: 1" in head.lower()
+    finally:
+        for connection in opened:
+            connection.close()
+    served: Callable[[], int] = lambda: hasty.http.get("/livez").status_code  # noqa: E731
+    while served() != 200:
+        assert time.monotonic() < began + LONG
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def small_server(connections: int = 99, searches: int = 2) -> Iterator[tuple[str, int]]:
+    """A small application behind our protocol, which holds so many connections and each of them for long.
+
+    It searches until it is asked for `/enough`.
+    """
+    enough = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/enough":
+            enough.set()
+        if scope["path"].startswith("/v1/search"):
+            await enough.wait()
+        await Response("here")(scope, receive, send)
+
+    limits = Limits(connections=connections, searches=searches, idle=LONG, header=LONG)
+    kind = type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}, "searching": set()})
+    server = Server(uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None))
+    listener = socket.create_server(("127.0.0.1", 0))
+    with ThreadPoolExecutor(1) as thread:
+        serving = thread.submit(lambda: asyncio.run(server.serve(sockets=[listener])))
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = server.force_exit = True
+            serving.result(LONG)
+
+
+GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+def asking(address: tuple[str, int], sent: bytes = GET) -> socket.socket:
+    connection = socket.create_connection(address, timeout=LONG)
+    connection.sendall(sent)
+    return connection
+
+
+def test_who_owes_a_request_for_longest_gives_way_to_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "PATIENCE", 0.0)
+    with small_server(3) as address, contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(asking(address, sent)) for sent in (b"", b"GET / HT", GET)]
+        assert answer(opened[2])[0] == 200
+        for oldest in opened:  # each newcomer stays, and takes the place of one
+            newcomer = stack.enter_context(asking(address))
+            assert answer(newcomer)[0] == 200
+            told = oldest.recv(1 << 16)
+            assert told == b"" or told.startswith(b"HTTP/1.1 503")
+            assert bool(told) == (oldest is not opened[2])  # who has had an answer is owed none
+
+
+def test_nobody_gives_way_before_he_had_the_time_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeouts, "PATIENCE", LONG)
+    with small_server(3) as address, contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(asking(address, b"")) for _ in range(3)]
+        assert answer(stack.enter_context(asking(address, b"")))[0] == 503
+        for connection in opened:
+            connection.sendall(GET)
+            assert answer(connection)[0] == 200
+
+
+def test_more_searches_than_can_be_answered_soon_are_refused_and_nothing_else_is() -> None:
+    search = b"GET /v1/search?q=red HTTP/1.1\r\n" + HOST + b"\r\n"
+    with small_server() as address, contextlib.ExitStack() as stack:
+
+        def ask(sent: bytes) -> socket.socket:
+            return stack.enter_context(asking(address, sent))
+
+        for _ in range(5):  # they send a body, slowly
+            ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n{")
+        assert answer(ask(GET))[0] == 200
+        under_way = [ask(search) for _ in range(2)]
+        until(lambda: answer(ask(search))[0] == 503, LONG)
+        status, headers, body = answer(ask(search))
+        assert checked(json.loads(body), status, headers)["code"] == "overloaded"
+        assert headers["retry-after"] == "1"
+        assert answer(ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n"))[0] == 503
+        assert answer(ask(b"GET /enough HTTP/1.1\r\n" + HOST + b"\r\n"))[0] == 200
+        assert [answer(each)[0] for each in under_way] == [200, 200]
+        assert answer(ask(search))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n" + HOST + b"X: " + b"x" * 400_000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"x" * 400_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 431),
+        (b"\x16\x03\x01\x00\xa5 this is TLS", 400),
+        (b"GET http://localhost HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    ],
+    ids=["a header", "an address", "TLS", "no path"],
+)
+def test_what_is_no_request_is_refused_in_the_one_shape(request_: bytes, status: int, hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(request_)
+        told, headers, body = answer(connection)
+        assert told == status
+        assert checked(json.loads(body), status, headers)["code"] == "bad_request"
+
+
+def test_nothing_else_is_spoken_here(hasty: RunningServer) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(
+            b"GET /livez HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert answer(connection)[0] == 200
+    assert "pgrade" not in hasty.output()

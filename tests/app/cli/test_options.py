@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from app.cli.options import TYPES, options, pairs, settings_from
+from app.core.errors import StartupError
+from app.core.settings import Settings
+
+
+@pytest.fixture
+def got(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.delenv("SIGHTLINE_PORT", raising=False)
+    return {}
+
+
+@pytest.fixture
+def command(got: dict[str, Any]) -> click.Command:
+    @click.command()
+    @options("port", "data_dir", "model", "decode_seconds", "insecure")
+    def command(**given: Any) -> None:
+        got.update(given)
+
+    return command
+
+
+def test_options_have_the_types_of_their_settings(command: click.Command, got: dict[str, Any]) -> None:
+    ran = CliRunner().invoke(
+        command, ["--port", "1", "--data-dir", "/x", "--model", "m", "--decode-seconds", "2.5", "--insecure"]
+    )
+    assert ran.exit_code == 0
+    assert got == {"port": 1, "data_dir": Path("/x"), "model": "m", "decode_seconds": 2.5, "insecure": True}
+
+
+def test_what_is_not_given_is_none_so_that_the_environment_counts(
+    command: click.Command, got: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert set(got.values()) == {None}
+    monkeypatch.setenv("SIGHTLINE_PORT", "1234")
+    assert settings_from(got).port == 1234
+    assert settings_from({**got, "port": 0}).port == 0
+
+
+def test_help_tells_description_default_and_variable(command: click.Command) -> None:
+    told = " ".join(CliRunner().invoke(command, ["--help"], terminal_width=400).output.split())
+    assert "Port to listen on; 0 takes any free one. [default: 8000; environment: SIGHTLINE_PORT]" in told
+
+
+def test_every_setting_can_be_an_option() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.annotation is bool or field.annotation in TYPES, name
+
+
+@pytest.mark.parametrize("given", [{"port": 99999}, {"port": "x"}])
+def test_a_bad_value_is_one_line_that_names_option_and_variable(given: dict[str, Any]) -> None:
+    with pytest.raises(StartupError, match=r"^--port \(SIGHTLINE_PORT\): .+") as refused:
+        settings_from(given)
+    assert "\n" not in refused.value.detail
+
+
+def test_a_bad_value_of_the_environment_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_BATCH_SIZE", "many")
+    with pytest.raises(StartupError, match=r"^--batch-size \(SIGHTLINE_BATCH_SIZE\): .+"):
+        settings_from({})
+
+
+def test_options_that_are_no_settings_are_ignored() -> None:
+    assert settings_from({"once": True, "port": 5}).port == 5
+
+
+def test_pairs_are_names_with_values() -> None:
+    got: list[Any] = []
+
+    @click.command()
+    @click.option("--column", "columns", multiple=True, callback=pairs, metavar="ROLE=NAME")
+    def command(columns: Any) -> None:
+        got.append(columns)
+
+    assert CliRunner().invoke(command, ["--column", "url=a=b", "--column", "id=sku"]).exit_code == 0
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert got == [{"url": "a=b", "id": "sku"}, None]
+    assert "url is not ROLE=NAME" in CliRunner().invoke(command, ["--column", "url"]).output

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from app.cli.output import (
+    show_collections,
+    show_failed,
+    show_hits,
+    show_jobs,
+    show_matching,
+    show_models,
+    show_status,
+    words_of,
+)
+from app.encoder.catalogue import LISTED
+
+
+def printed(show: Any, *args: Any) -> str:
+    out = io.StringIO()
+    show(*args, Console(file=out, width=200))
+    return out.getvalue()
+
+
+def hit(image: dict[str, Any] | None = None, text: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"id": "one", "score": 0.71828, "image": image, "text": text}
+
+
+def test_hits_are_shown_with_score_id_and_words() -> None:
+    found = {
+        "hits": [hit({"caption": "a [bold]cat[/bold]\x1b[31m", "source": None})],
+        "took_ms": {"total": 12.345},
+        "searched": 1500,
+        "target": "images",
+    }
+    out = printed(show_hits, found)
+    assert "0.718" in out
+    assert "one" in out
+    assert "a [bold]cat[/bold]" in out  # as it is: what others wrote is no markup
+    assert "\x1b" not in out
+    assert "1 of 1500 images in 12.3 ms" in out
+
+
+def test_the_words_of_a_hit_are_its_text_caption_or_source() -> None:
+    assert words_of(hit(text={"text": "a red car"})) == "a red car"
+    assert words_of(hit({"caption": "a cat", "source": "x.png"})) == "a cat"
+    assert words_of(hit({"caption": None, "source": "x.png"})) == "x.png"
+    assert words_of(hit({"caption": None, "source": None})) == ""
+    assert words_of(hit()) == ""
+
+
+WELL: dict[str, Any] = {"status": "ok", "reasons": [], "checks": []}
+STATS: dict[str, Any] = {
+    "collection": "default",
+    "images": {"total": 5, "ready": 1, "queued": 1, "processing": 1, "failed": 2},
+    "texts": 7,
+    "model": None,
+    "index": None,
+}
+
+
+def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
+    checks = [{"name": "disk", "ok": False, "detail": "3 MiB are free"}, {"name": "queue", "ok": True, "detail": "x"}]
+    ready = {"status": "not ready", "reasons": ["the model is still loading"], "checks": checks}
+    out = printed(show_status, ready, STATS)
+    assert "not ready: the model is still loading" in out
+    assert "fault   disk: 3 MiB are free" in out
+    assert "queue:" not in out
+    assert printed(show_status, WELL | {"status": "degraded"}, STATS).startswith("ready, but not all is well\n")
+    assert "images  5 (1 ready, 1 queued, 1 processing, 2 failed)" in out
+    assert "texts   7" in out
+    assert "model " not in out.replace("the model", "")
+
+
+def test_status_tells_model_and_index() -> None:
+    model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc"}
+    index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
+    out = printed(show_status, WELL, {**STATS, "model": model, "index": index})
+    assert out.startswith("ready\n")
+    assert "model   colours on cpu, d 60, space abc" in out
+    assert "index   images: 3 vectors, exact, lag 1" in out
+
+
+def test_status_of_another_collection_says_which() -> None:
+    assert "of      birds\n" in printed(show_status, WELL, {**STATS, "collection": "birds"})
+
+
+def test_collections_are_shown_with_counts_model_and_what_was_said_of_them() -> None:
+    birds = {"name": "birds", "description": "what [i]flies", "images": 3, "texts": 1, "space": {"model": "starter"}}
+    lines = printed(show_collections, [birds, {**birds, "name": "empty", "space": None}]).splitlines()
+    assert [word for word in lines[3].split() if word.isalnum()] == ["birds", "3", "1", "starter", "what"]
+    assert "[i]flies" in lines[3]
+    assert "starter" not in lines[4]
+
+
+def test_every_listed_model_is_shown() -> None:
+    out = printed(show_models)
+    flat = "".join(out.split())
+    assert all("".join(model.note.split()) in flat or model.alias in out for model in LISTED)
+    assert all(model.alias in out for model in LISTED)
+    assert "local-dir:FOLDER" in out
+
+
+def test_what_would_be_deleted_is_counted_and_a_few_of_it_shown() -> None:
+    image = {"id": "cat-1", "created_at": "2026-01-31T12:00:00.000Z", "caption": None, "source": "a\x1b[31m.png"}
+    out = printed(show_matching, {"matched": 7, "deleted": 0, "examples": [image]})
+    assert "7 pictures match" in out
+    assert "cat-1" in out
+    assert "2026-01-31" in out
+    assert "and 6 more" in out
+    assert "\x1b" not in out
+    out = printed(show_matching, {"matched": 1, "deleted": 0, "examples": [image]})
+    assert "1 picture matches" in out
+    assert "more" not in out
+    assert printed(show_matching, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"
+
+
+def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
+    job = {"id": "j1", "kind": "bulk", "state": "paused", "created_at": "2026-01-01T00:00:00Z"}
+    out = printed(show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}])
+    assert [word for word in ("j1", "bulk", "paused", "3 of 60, 57 failed") if word not in out] == []
+    items = [{"name": f"{n}[red].png", "error": {"code": "image_corrupt", "detail": "cut"}} for n in range(57)]
+    out = printed(show_failed, iter(items), 57)
+    assert "49[red].png" in out
+    assert "50[red].png" not in out
+    assert "and 7 more" in out
+    assert printed(show_failed, iter(()), 0) == ""

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import io
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from app.cli.client import Client, ServerError
+from app.cli.upload import (
+    BULK_BYTES,
+    BULK_FILES,
+    Report,
+    bulked,
+    found,
+    ingest,
+    ingest_urls,
+    is_source,
+    item,
+    listed,
+    plain,
+    show,
+)
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "deep/er/c.webp", ".git/d.png", "all.tar.gz", "e.zip"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return folder
+
+
+def test_pictures_and_archives_below_a_folder_are_found_in_order_without_the_hidden(folder: Path) -> None:
+    names = [name for name, _ in found([folder])]
+    assert names == ["photos/a.jpg", "photos/all.tar.gz", "photos/b.PNG", "photos/deep/er/c.webp", "photos/e.zip"]
+
+
+def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
+    assert list(found([folder / "notes.txt"])) == [("notes.txt", folder / "notes.txt")]
+    assert [name for name, _ in found([folder / ".hidden.png"])] == [".hidden.png"]
+
+
+def test_a_dash_stands_for_the_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one.png\n\nwith space.png\n"))
+    assert list(listed(["first", "-", "last"])) == [Path(p) for p in ("first", "one.png", "with space.png", "last")]
+
+
+def test_bulks_keep_within_what_one_request_carries(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.touch()
+    assert [len(bulk) for bulk in bulked([("x", path)] * (BULK_FILES * 2 + 1))] == [BULK_FILES, BULK_FILES, 1]
+    large = tmp_path / "large"
+    with open(large, "wb") as file:
+        file.truncate(BULK_BYTES // 2 + 1)
+    assert [len(bulk) for bulk in bulked([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
+    assert list(bulked([])) == []
+
+
+def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="gone cannot be read: No such file"):
+        list(bulked([("gone", tmp_path / "gone")]))
+
+
+def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
+    assert item(" http://a/b.png\n") == {"url": "http://a/b.png"}
+    assert item('{"url": "http://a/", "tags": ["x"]}') == {"url": "http://a/", "tags": ["x"]}
+    with pytest.raises(ServerError, match="not JSON"):
+        item('{"url": ')
+
+
+def test_a_list_of_urls_is_fetched_by_the_server_and_followed(server: RunningServer) -> None:
+    with Client(server.url) as client:
+        with pytest.raises(ServerError, match="the list is empty"):
+            ingest_urls(client, ["\n"], Console(file=io.StringIO()))
+        with pytest.raises(ServerError, match="url_not_allowed"):  # which this server does not do
+            ingest_urls(client, ["http://127.0.0.1/a.png"], Console(file=io.StringIO()))
+
+
+def test_a_source_of_the_server_is_told_from_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x:y.png").touch()
+    assert [is_source(text) for text in ("folder:/photos", "s3://bucket/a", "x:y.png", "/a:b", "-", "photos")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_a_source_that_the_server_does_not_know_or_may_not_read_is_one_line(server: RunningServer) -> None:
+    for source, told in (("nothing:/a", "source must be one of: urls, folder:PATH"), ("folder:/etc", "may not read")):
+        with pytest.raises(ServerError, match=told):
+            run(server, Path(source))
+
+
+def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
+    assert plain("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
+    out = io.StringIO()
+    Console(file=out, width=80).print(plain("[bold]x[/bold] 笑脸"))
+    assert out.getvalue() == "[bold]x[/bold] 笑脸\n"
+
+
+def test_a_report_shows_each_failure_up_to_a_bound() -> None:
+    out = io.StringIO()
+    failures = [{"name": f"{n}.png", "error": {"code": "image_corrupt", "detail": "cut off"}} for n in range(60)]
+    failures[0]["error"] = None  # type: ignore[assignment]
+    show(Report(done=1, duplicates=2, failed=60, failures=failures[:50]), Console(file=out, width=120))
+    assert "1 loaded, 2 already there, 60 failed" in out.getvalue()
+    assert "49.png" in out.getvalue()
+    assert "50.png" not in out.getvalue()
+    assert "and 10 more" in out.getvalue()
+
+
+def run(server: RunningServer, *paths: Path) -> tuple[int, str]:
+    out = io.StringIO()
+    with Client(server.url) as client:
+        status = ingest(client, [str(path) for path in paths], Console(file=out, width=120))
+    return status, out.getvalue()
+
+
+def test_a_folder_is_loaded_and_a_second_time_everything_is_there(server: RunningServer, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n in range(5):
+        (folder / f"{n}.png").write_bytes(picture("green", 31337 + n))
+    with zipfile.ZipFile(folder / "more.zip", "w") as archive:
+        archive.writestr("z.png", picture("green", 31399))
+    status, out = run(server, folder)
+    assert status == 0
+    assert "6 loaded, 0 already there, 0 failed" in out
+    status, out = run(server, folder)
+    assert status == 0
+    assert "0 loaded, 6 already there, 0 failed" in out
+
+
+class Watching(Client):
+    """Notes which jobs are asked about, in order, and what is told."""
+
+    def job(self, id: str) -> dict[str, Any]:
+        told = super().job(id)
+        self.__dict__.setdefault("asked", []).append((id, told["state"]))
+        return told
+
+
+def test_of_many_jobs_one_is_asked_about_until_it_ends(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.upload.BULK_FILES", 1)
+    for n in range(6):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 88_000 + n))
+    out = io.StringIO()
+    with Watching(server.url) as client:
+        assert ingest(client, [str(tmp_path)], Console(file=out)) == 0
+        asked: list[tuple[str, str]] = client.__dict__["asked"]
+    assert "6 loaded" in out.getvalue()
+    open_before: list[str] = []
+    for id, state in asked:
+        assert open_before in ([], [id])
+        open_before = [] if state == "succeeded" else [id]
+
+
+def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_path: Path) -> None:
+    rows = [{"image": picture("blue", 77_000 + n), "text": f"sent {n}"} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist([*rows, {"image": None, "text": "x"}]), tmp_path / "a.parquet")
+    status, out = run(server, tmp_path / "a.parquet")
+    assert status == 1
+    assert "3 loaded, 0 already there, 1 failed" in out
+    assert "a.parquet:4" in out
+    newest = server.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["source"]) == ("sent 2", "a.parquet:3")
+    pq.write_table(pa.table({"photo": [picture("blue", 77_100)], "text": ["x"], "alt": ["y"]}), tmp_path / "b.parquet")
+    with Client(server.url) as client:
+        columns = {"columns": {"image": "photo", "caption": "alt"}}
+        assert ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), columns) == 0
+        with pytest.raises(ServerError, match="key_as_id belongs to a source"):
+            ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), {"key_as_id": True})
+    newest = server.http.get("/v1/images?limit=1").json()["images"][0]
+    assert (newest["caption"], newest["metadata"]) == ("y", {"text": "x"})
+    (tmp_path / "bad.csv").write_text('url\n"')
+    assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
+
+
+def test_a_failure_is_shown_with_its_reason_and_makes_the_status_1(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"words")
+    status, out = run(server, tmp_path)
+    assert status == 1
+    assert "0 loaded, 0 already there, 1 failed" in out
+    assert "bad.png" in out
+    assert "unsupported_media_type" in out
+
+
+def test_paths_without_pictures_are_told(server: RunningServer, tmp_path: Path) -> None:
+    with pytest.raises(ServerError, match="no pictures or archives were found"):
+        run(server, tmp_path)
+    with pytest.raises(ServerError, match=r"there is no .*nothing"):
+        run(server, tmp_path / "nothing")

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import errno
+import inspect
+import pickle
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from app.core import errors
+from app.core.errors import (
+    BlobMissing,
+    NotFound,
+    Overloaded,
+    ReadOnly,
+    Rejected,
+    SightlineError,
+    StorageFull,
+    translated,
+)
+
+
+def tree(cls: type[SightlineError] = SightlineError) -> Iterator[type[SightlineError]]:
+    for below in cls.__subclasses__():
+        if below.__module__ == errors.__name__:
+            yield below
+            yield from tree(below)
+
+
+@pytest.mark.parametrize("cls", list(tree()))
+def test_every_error_survives_the_way_from_a_child_process(cls: type[SightlineError]) -> None:
+    again = pickle.loads(pickle.dumps(cls("what went wrong")))
+    assert type(again) is cls
+    assert (again.detail, str(again)) == ("what went wrong", "what went wrong")
+
+
+@pytest.mark.parametrize("cls", list(tree()))
+def test_every_error_is_in_the_tree_of_the_docstring_with_its_code_and_status(cls: type[SightlineError]) -> None:
+    assert errors.__doc__ is not None
+    line = re.search(rf"\b{cls.__name__} +(.+)", errors.__doc__)
+    assert line is not None
+    if told := re.fullmatch(r"(\d{3}) (\w+)", line.group(1)):
+        assert (cls.status, cls.code) == (int(told.group(1)), told.group(2))
+
+
+def test_every_error_of_the_docstring_exists() -> None:
+    assert errors.__doc__ is not None
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__))
+    assert drawn == {cls.__name__ for cls in tree()}
+
+
+def test_what_is_retryable_later_says_so() -> None:
+    later = {cls.code for cls in tree() if cls.retryable and cls.status != 400}
+    assert later == {
+        "in_progress",
+        "queue_full",
+        "overloaded",
+        "read_only",
+        "model_unavailable",
+        "storage_full",
+        "timeout",
+    }
+    assert all(cls.retry_after for cls in tree() if cls.status in (429, 503))
+
+
+def test_a_missing_file_is_a_kind_of_not_found_and_a_bad_picture_is_not() -> None:
+    assert issubclass(BlobMissing, NotFound)
+    assert not issubclass(Rejected, NotFound)
+
+
+def test_every_error_has_a_docstring_of_its_own() -> None:
+    assert all(inspect.getdoc(cls) != inspect.getdoc(cls.__base__) for cls in tree())
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, StorageFull),
+        (errno.EDQUOT, StorageFull),
+        (errno.EROFS, ReadOnly),
+        (errno.EIO, ReadOnly),
+        (errno.EACCES, ReadOnly),
+        (errno.EMFILE, Overloaded),
+        (errno.ENOMEM, Overloaded),
+        (errno.ENOENT, FileNotFoundError),
+    ],
+)
+def test_errors_of_the_system_become_ours_and_tell_no_path(number: int, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as raised, translated():
+        raise OSError(number, "as the system words it", "/secret/path")
+    if isinstance(raised.value, SightlineError):
+        assert "/secret" not in raised.value.detail

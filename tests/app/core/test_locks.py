@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import StartupError
+from app.core.locks import DataLock, Owner, clear, dead, living
+
+HOLD = """
+import sys
+from pathlib import Path
+from app.core.locks import DataLock, Owner
+held = {"lock": DataLock, "owner": Owner}[sys.argv[1]](Path(sys.argv[2]))
+print(getattr(held, "id", ""), flush=True)
+sys.stdin.read()
+"""
+
+
+class Holder:
+    """Another process that holds a lock until it is killed."""
+
+    def __init__(self, what: str, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, what, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.id = self.process.stdout.readline().strip()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def test_a_second_server_is_refused_and_told_who_holds_the_directory(tmp_path: Path) -> None:
+    holder = Holder("lock", tmp_path)
+    try:
+        with pytest.raises(StartupError, match=f"in use by process {holder.process.pid} on ") as refused:
+            DataLock(tmp_path)
+        assert "\n" not in refused.value.detail
+    finally:
+        holder.kill()
+
+
+def test_the_directory_is_free_as_soon_as_its_server_is_killed(tmp_path: Path) -> None:
+    Holder("lock", tmp_path).kill()
+    lock = DataLock(tmp_path)
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    lock.close()
+
+
+def test_the_directory_is_free_after_close(tmp_path: Path) -> None:
+    DataLock(tmp_path).close()
+    DataLock(tmp_path).close()
+
+
+@pytest.mark.parametrize("content", ["", "not JSON", "[]", "{}"])
+def test_a_holder_that_does_not_say_who_it_is_is_another_process(tmp_path: Path, content: str) -> None:
+    with open(tmp_path / "lock", "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StartupError, match="in use by another process"):
+            DataLock(tmp_path)
+
+
+def test_an_owner_is_alive_until_it_closes(tmp_path: Path) -> None:
+    one, two = Owner(tmp_path), Owner(tmp_path)
+    assert one.id != two.id
+    assert dead(tmp_path, [one.id, two.id, "nobody"]) == {"nobody"}
+    one.close()
+    assert dead(tmp_path, [one.id, two.id]) == {one.id}
+    two.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_owner_is_dead_as_soon_as_its_process_is_killed(tmp_path: Path) -> None:
+    holder = Holder("owner", tmp_path)
+    assert dead(tmp_path, [holder.id]) == set()
+    holder.kill()
+    assert dead(tmp_path, [holder.id]) == {holder.id}
+
+
+def test_clear_removes_the_lock_files_of_the_dead_alone(tmp_path: Path) -> None:
+    Holder("owner", tmp_path).kill()
+    alive = Owner(tmp_path)
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [alive.id]
+    assert dead(tmp_path, [alive.id]) == set()
+    alive.close()
+    clear(tmp_path / "nothing")
+
+
+def test_an_owner_that_is_just_being_made_is_not_cleared_away(tmp_path: Path) -> None:
+    unseen = tmp_path / ".half-made"  # created, but not locked yet
+    unseen.touch()
+    clear(tmp_path)
+    assert unseen.exists()
+
+
+def test_asking_often_never_makes_a_living_owner_look_dead(tmp_path: Path) -> None:
+    owners = [Owner(tmp_path) for _ in range(20)]
+    for _ in range(20):
+        assert dead(tmp_path, [owner.id for owner in owners]) == set()
+        clear(tmp_path)
+    for owner in owners:
+        owner.close()
+
+
+def test_a_folder_is_living_as_long_as_one_of_its_workers_is(tmp_path: Path) -> None:
+    folder = tmp_path / "workers"
+    assert not living(folder)
+    owner = Owner(folder)
+    assert living(folder)
+    owner.close()
+    assert not living(folder)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from app import __version__
+from app.core.process import again, importing
+from tests.support.servers import until
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(child.pid, flush=True)
+child.wait()
+"""
+CHILD = """
+import os, time
+from app.core.process import die_with
+die_with(os.getppid())
+print("bound", flush=True)
+time.sleep(60)
+"""
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_child_is_killed_with_its_parent() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "bound\n"
+    assert running(pid)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not running(pid), 30)
+
+
+def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
+    code = "from app.core.process import die_with; die_with(1); print('still here')"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert os.getpid() != 1
+
+
+def test_a_child_runs_our_code_whatever_lies_in_its_working_directory(tmp_path: Path) -> None:
+    for name in ("app", "index"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    child = subprocess.run(
+        again("--version"), env=importing(os.environ), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (child.returncode, child.stdout.strip()) == (0, f"sightline, version {__version__}"), child.stderr
+
+
+def test_a_child_keeps_the_import_path_that_was_given() -> None:
+    assert "/given/by/hand" in importing({"PYTHONPATH": "/given/by/hand"})["PYTHONPATH"].split(os.pathsep)

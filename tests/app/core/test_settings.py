@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from app.core.errors import StartupError
+from app.core.settings import Settings, cores
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SIGHTLINE_{name.upper()}", raising=False)
+
+
+def test_every_setting_has_a_default_and_a_description() -> None:
+    Settings()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_the_environment_is_read_under_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_PORT", "1234")
+    monkeypatch.setenv("SIGHTLINE_INSECURE", "1")
+    monkeypatch.setenv("SIGHTLINE_UNKNOWN", "x")
+    monkeypatch.setenv("PORT", "9")
+    settings = Settings()
+    assert (settings.port, settings.insecure) == (1234, True)
+
+
+def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_PORT", "1234")
+    assert Settings(port=80).port == 80
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65536),
+        ("workers", -1),
+        ("batch_size", -1),
+        ("decoders", 65),
+        ("precision", "fp8"),
+        ("log_level", "loud"),
+        ("decode_seconds", 0),
+        ("max_k", 0),
+        ("decode_memory", 1),
+        ("thumbnail_size", 4096),
+    ],
+)
+def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Settings.model_validate({name: value})
+
+
+def test_models_lie_with_the_data_unless_a_folder_is_given() -> None:
+    assert Settings(data_dir=Path("/data")).models == Path("/data/models")
+    assert Settings(data_dir=Path("/data"), models_dir=Path("/shared")).models == Path("/shared")
+
+
+def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(data_dir=Path("/data/with space"), log_format="json", port=0, decode_seconds=2.5, model="a/b")
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == settings
+
+
+def test_a_gpu_gets_larger_batches_and_children_enough_to_feed_it_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, told = Settings(), Settings(decoders=3, batch_size=7)
+    for count, children in ((1, 2), (2, 2), (16, 15), (256, 64)):
+        monkeypatch.setattr("app.core.settings.cores", lambda n=count: n)
+        assert settings.decoders_for("cuda:1") == children
+        assert settings.decoders_for("cpu") == 2
+    assert (settings.batch_for("cuda"), settings.batch_for("cpu")) == (256, 32)
+    for device in ("cpu", "cuda"):
+        assert (told.decoders_for(device), told.batch_for(device)) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"), [("max 100000", 8), ("250000 100000", 2), ("10000 100000", 1), ("9900000 100000", 8), (None, 8)]
+)
+def test_the_cores_of_a_container_are_those_that_it_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, told: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    mine = tmp_path / "cgroup"
+    mine.write_text("0::/system.slice/sightline.service\n")
+    folder = tmp_path / "groups" / "system.slice" / "sightline.service"
+    folder.mkdir(parents=True)
+    if limit is not None:
+        (folder / "cpu.max").write_text(f"{limit}\n")
+    assert cores(mine, tmp_path / "groups") == told
+
+
+def test_a_client_s_key_comes_from_itself_or_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("  sl_file\n")
+    assert Settings().sent_key() is None
+    assert Settings(key_file=file).sent_key() == "sl_file"
+    both = Settings(key=SecretStr("sl_given"), key_file=file)
+    assert both.sent_key() == "sl_given"
+    assert "sl_given" not in f"{both!r} {both} {both.environment()}"
+    file.write_bytes(b"\xff")
+    for wrong in (file, tmp_path / "none", tmp_path):
+        with pytest.raises(StartupError, match="key file"):
+            Settings(key_file=wrong).sent_key()

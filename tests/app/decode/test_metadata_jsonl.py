@@ -1,0 +1,79 @@
+"""An archive's metadata.jsonl: good lines join their pictures, bad ones are named and harm nobody else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.archives import PNG, Unpacked, tarred, zipped
+
+
+def captions(*lines: Any) -> bytes:
+    return b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
+
+
+def test_metadata_lines_join_their_members(tmp_path: Path) -> None:
+    full = {"file": "b/2.png", "id": "two", "caption": "笑", "tags": ["x", "y"], "metadata": {"k": [1, None]}}
+    members = {"b/2.png": PNG, "1.png": PNG, "3.png": PNG}
+    lines = captions({"file": "./1.png", "caption": "old"}, full, {"file": "1.png", "caption": "new", "other": 1}, b"")
+    for number, pack in enumerate((zipped, tarred)):
+        for top in ("", "gallery/"):
+            folder = tmp_path / f"{number}{bool(top)}"
+            folder.mkdir()
+            packed = {top + name: data for name, data in (members | {"metadata.jsonl": lines}).items()}
+            two, one, three = Unpacked(pack(packed), folder).items
+            assert {name: two[name] for name in ("id", "caption", "tags", "metadata")} == {
+                name: full[name] for name in ("id", "caption", "tags", "metadata")
+            }
+            assert (one["caption"], one["id"], three["caption"]) == ("new", None, None)
+
+
+BAD_LINES: list[Any] = [
+    {"file": "a.png", "caption": 5},
+    {"file": "a.png", "id": ["x"]},
+    {"file": "a.png", "tags": "x"},
+    {"file": "a.png", "tags": [1]},
+    {"file": "a.png", "metadata": []},
+    {"file": "a.png", "metadata": {"x": "\ud800"}},
+    b'{"file": "a.png", "metadata": {"x": 1e999}}',
+]
+
+
+@pytest.mark.parametrize("line", BAD_LINES, ids=repr)
+def test_a_bad_metadata_line_fails_its_member_alone(line: Any, tmp_path: Path) -> None:
+    found = Unpacked(zipped({"a.png": PNG, "b.png": PNG, "metadata.jsonl": captions(line)}), tmp_path)
+    assert found.codes() == {"a.png": "validation", "b.png": None}
+    assert "Line 1" in found.items[0]["error"]["detail"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{not json",
+        b"\xff\xfe\x00",
+        b"[1]",
+        b"5",
+        b"{}",
+        b'{"file": 5}',
+        b'{"file": ""}',
+        b"[" * 100_000,
+        b'{"file": NaN}',
+        b'{"file": "gone.png"}',
+    ],
+    ids=lambda line: repr(line[:16]),
+)
+def test_an_unreadable_metadata_line_is_an_item_of_its_own(line: bytes, tmp_path: Path) -> None:
+    found = Unpacked(zipped({"metadata.jsonl": captions(line, {"file": "a.png", "id": "x"}), "a.png": PNG}), tmp_path)
+    assert found.items[0]["id"] == "x"
+    assert found.items[1]["name"] == "metadata.jsonl"
+    assert found.items[1]["error"]["code"] in ("validation", "not_found")
+
+
+def test_thousands_of_bad_lines_become_a_few_items(tmp_path: Path) -> None:
+    lines = captions(*[b"x"] * 3_000, *({"file": f"{n}.png"} for n in range(3_000)))
+    found = Unpacked(zipped({"a.png": PNG, "metadata.jsonl": lines}), tmp_path)
+    assert len(found.items) < 30
+    assert "5,980 more" in found.items[-1]["error"]["detail"]

@@ -1,0 +1,90 @@
+"""Names of models and where their files come from. What they compute is in test_open_clip.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import StartupError
+from app.encoder import loader
+from app.encoder.dummy import ColoursEncoder
+from app.encoder.loader import STARTER, WEIGHTS, Located, Placement, load, locate
+
+
+def refused(name: str, cache: Path) -> str:
+    with pytest.raises(StartupError) as raised:
+        locate(name, cache)
+    assert "\n" not in raised.value.detail
+    return raised.value.detail
+
+
+def test_colours_needs_no_files(tmp_path: Path) -> None:
+    assert locate("colours", tmp_path) == Located("colours", "colours", None)
+    assert isinstance(load("colours", tmp_path), ColoursEncoder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "clip", "Starter"])
+def test_an_unknown_name_points_to_the_list(name: str, tmp_path: Path) -> None:
+    assert "sightline models" in refused(name, tmp_path)
+
+
+def test_the_starter_is_a_folder_of_ours(tmp_path: Path) -> None:
+    if not (STARTER / WEIGHTS).is_file():
+        assert "is missing in" in refused("starter", tmp_path)
+        return
+    assert locate("starter", tmp_path) == Located("starter", f"local-dir:{STARTER}", STARTER / WEIGHTS)
+
+
+@pytest.mark.parametrize("present", [(), ("open_clip_config.json",), (WEIGHTS,)])
+def test_a_folder_without_its_files_says_which_is_missing(present: tuple[str, ...], tmp_path: Path) -> None:
+    for name in present:
+        (tmp_path / name).touch()
+    (first, *_) = [name for name in ("open_clip_config.json", WEIGHTS) if name not in present]
+    assert f"{first} is missing in {tmp_path}" in refused(f"local-dir:{tmp_path}", tmp_path)
+
+
+def test_a_folder_with_its_files_is_found(tmp_path: Path) -> None:
+    for name in ("open_clip_config.json", WEIGHTS):
+        (tmp_path / name).touch()
+    located = locate(f"local-dir:{tmp_path}", tmp_path)
+    assert (located.architecture, located.weights) == (f"local-dir:{tmp_path}", tmp_path / WEIGHTS)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "bin", "pth", "ckpt", "safetensors.pt", ""])
+def test_weights_that_could_run_code_are_refused_unread(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+    assert "must be a .safetensors file (other formats can run code)" in refused(f"ViT-B-32:{path}", tmp_path)
+
+
+def test_a_weights_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    assert f"there is no file {path}" in refused(f"ViT-B-32:{path}", tmp_path)
+
+
+def test_a_gpu_is_looked_for_in_torch_only_where_there_is_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(loader, "GPU_DEVICES", (tmp_path / "none",))
+    assert not loader.gpu_present()
+    monkeypatch.setattr(loader, "GPU_DEVICES", (tmp_path,))
+    assert loader.gpu_present() == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("placement", "reason"),
+    [
+        (Placement(device="cpu"), ""),
+        (Placement(device="cpu", precision="bf16"), ""),
+        (Placement(device="cpu", precision="fp16"), "for fp16"),
+        (Placement(device="cuda:1"), "for a GPU"),
+        (Placement(device="cpu", runtime="torch"), "as asked"),
+    ],
+    ids=str,
+)
+def test_torch_runs_what_is_meant_for_it(placement: Placement, reason: str) -> None:
+    assert placement.needs_torch() == reason

@@ -1,0 +1,106 @@
+"""The process that builds a base from the log: what it takes, what it leaves out, and how it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.search.build_process import Order, blocks, build
+from app.storage.database import Database, reader
+from app.storage.tables import embeddings
+from index.factory import IndexConfig, open_base
+from index.sealed_segment import Base
+from index.types import Embeddings
+from tests.index.oracle import unit
+from tests.support.makers import FINGERPRINT, SPACE
+
+D = 4
+
+
+def put(database: Database, vectors: dict[int, Embeddings | bytes]) -> int:
+    """Vectors of pictures in the log, under these keys; the number of the last entry."""
+
+    def work(c: Any) -> int:
+        embeddings.remember(c, SPACE)
+        seq = 0
+        for key, vector in vectors.items():
+            packed = vector if isinstance(vector, bytes) else vector.astype("<f4").tobytes()
+            seq = embeddings.add(c, "default", FINGERPRINT, "images", key, packed)
+        return seq
+
+    return database.write(work)
+
+
+def order(database: Database, folder: Path, upto: int) -> Order:
+    config = configured(folder)
+    return Order(str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.bases), config.name)
+
+
+def configured(folder: Path) -> IndexConfig:
+    return IndexConfig("default/images", FINGERPRINT, D, folder)
+
+
+def held(base: Base) -> dict[int, list[float]]:
+    rows = np.arange(base.n)
+    return dict(zip(base._ids.tolist(), base.halves(rows).tolist(), strict=True))
+
+
+def test_a_base_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:
+    vectors = dict(enumerate(unit(20, D)))
+    put(database, vectors)
+    database.write(lambda c: embeddings.remove(c, "images", 3))
+    upto = put(database, {4: unit(1, D, 9)[0]})
+    put(database, {30: unit(1, D, 8)[0]})  # too late
+    build(order(database, tmp_path, upto))
+    base, manifest = open_base(configured(tmp_path))
+    expected = {key: vector for key, vector in vectors.items() if key != 3} | {4: unit(1, D, 9)[0]}
+    assert held(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
+    assert manifest.applied_seq == upto
+
+
+def test_what_a_follower_would_skip_is_left_out(database: Database, tmp_path: Path) -> None:
+    good = unit(1, D)[0]
+    bad = {2: good * 3, 3: good * np.float32("nan"), 4: good[:3], 5: b"\0", 6: np.zeros(D, np.float32)}
+    upto = put(database, {1: good, **bad})
+    connection = reader(database.path)
+    found = list(blocks(connection, order(database, tmp_path, upto)))
+    connection.close()
+    assert [ids.tolist() for ids, _ in found] == [[1]]
+
+
+def test_other_parts_of_the_log_are_left_alone(database: Database, tmp_path: Path) -> None:
+    upto = put(database, {1: unit(1, D)[0]})
+
+    def work(c: Any) -> None:
+        embeddings.add(c, "default", FINGERPRINT, "texts", 2, unit(1, D)[0].tobytes())
+
+    database.write(work)
+    build(order(database, tmp_path, upto + 1))
+    assert open_base(configured(tmp_path))[0].n == 1
+
+
+def run(argument: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.search.build_process", argument, str(parent or os.getpid())],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+
+
+def test_a_failure_is_one_line_and_an_exit_code(database: Database, tmp_path: Path) -> None:
+    ended = run(order(database, tmp_path, 5).to_json())
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.splitlines() == ["ValueError: 0 vectors, expected 1 to 2147483647"]
+
+
+def test_an_orphan_builds_nothing(database: Database, tmp_path: Path) -> None:
+    upto = put(database, {1: unit(1, D)[0]})
+    assert run(order(database, tmp_path, upto).to_json(), parent=1).returncode == 1
+    assert not (tmp_path / "base").exists()

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.core.errors import NotFound, Overloaded, StartupError
+from app.search.index_manager import LEAST, OVERHEAD, WAITERS, Indexes, engine_at
+from app.storage.database import Database
+from app.storage.tables import collection_deletion, collections, embeddings, texts
+from index.milvus_client import Address, Engine
+from tests.index.deadline import impatient, soon
+from tests.index.proxy import Proxy
+from tests.support.makers import SPACE
+from tests.support.servers import until
+
+WAIT = 20.0
+PLENTY = 1 << 30
+EAST, NORTH = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
+
+Make = Callable[..., Indexes]
+
+
+def put(database: Database, id: str, vector: tuple[float, ...], name: str = "default") -> tuple[int, int]:
+    """A text with its vector; returns its key and its number in the log."""
+
+    def work(c: Any) -> tuple[int, int]:
+        embeddings.remember(c, SPACE)
+        collection = collections.get(c, name)
+        assert collection is not None
+        collections.stamp(c, collection.label, SPACE.fingerprint)
+        row = texts.put(c, name, id, id, {})
+        packed = np.array(vector, "<f4").tobytes()
+        return row.key, embeddings.add(c, collection.label, SPACE.fingerprint, "texts", row.key, packed)
+
+    return database.write(work)
+
+
+def fill(database: Database, count: int = LEAST) -> None:
+    """So many texts that a snapshot is worth it."""
+
+    def work(c: Any) -> None:
+        embeddings.remember(c, SPACE)
+        packed = np.array(NORTH, "<f4").tobytes()
+        for key in range(10_000, 10_000 + count):
+            embeddings.add(c, "default", SPACE.fingerprint, "texts", key, packed)
+
+    database.write(work)
+
+
+def made(database: Database, name: str) -> str:
+    """A new collection; returns its label."""
+    return database.write(lambda c: collections.make(c, name, "")).label
+
+
+def found(indexes: Indexes, name: str = "default", vector: tuple[float, ...] = EAST) -> list[int]:
+    """The keys of the texts in the index, nearest first."""
+    with indexes.use(name, "texts") as index:
+        return [int(key) for key in index.search(np.array([vector], np.float32), 50)[1][0] if key >= 0]
+
+
+def opened(indexes: Indexes) -> int:
+    return indexes.memory()["open"]
+
+
+@pytest.fixture
+def make(database: Database, tmp_path: Path) -> Iterator[Make]:
+    """Makes the indexes of one directory; all are closed in the end."""
+    everything: list[Indexes] = []
+
+    def make(memory: int = PLENTY) -> Indexes:
+        everything.append(Indexes(database, SPACE, tmp_path / "snapshots", memory=memory))
+        return everything[-1]
+
+    yield make
+    for indexes in everything:
+        indexes.close()
+
+
+def test_an_index_is_opened_when_it_is_asked_for_and_holds_what_the_log_holds(database: Database, make: Make) -> None:
+    east, _ = put(database, "east", EAST)
+    indexes = make()
+    assert opened(indexes) == 0
+    assert found(indexes) == [east]
+    assert opened(indexes) == 1
+
+
+def test_what_is_settled_is_found_whether_the_index_is_open_or_not(database: Database, make: Make) -> None:
+    indexes = make()
+    keys = set()
+    for n in range(20):
+        key, seq = put(database, str(n), NORTH if n % 2 else EAST)
+        keys.add(key)
+        assert indexes.settle("default", "texts", seq, WAIT)
+        if n >= 10:  # the first ten while it is closed
+            assert set(found(indexes)) == keys
+    assert not indexes.settle("default", "texts", seq + 1, 0.01)
+
+
+def test_collections_have_indexes_of_their_own(database: Database, make: Make) -> None:
+    for name in ("a", "b"):
+        made(database, name)
+    one, _ = put(database, "t", EAST, "a")
+    other, _ = put(database, "t", NORTH, "b")
+    indexes = make()
+    assert (found(indexes, "a"), found(indexes, "b"), found(indexes)) == ([one], [other], [])
+    later, seq = put(database, "u", EAST, "b")
+    assert indexes.settle("b", "texts", seq, WAIT)
+    assert (found(indexes, "a"), found(indexes, "b")) == ([one], [later, other])
+
+
+def test_what_is_not_there_is_not_found(make: Make) -> None:
+    indexes = make()
+    with pytest.raises(NotFound), indexes.use("other", "images"):
+        pass
+    with pytest.raises(NotFound):
+        indexes.settle("other", "images", 1, 0)
+    with pytest.raises(NotFound):
+        indexes.stats("other")
+
+
+def test_statistics_say_size_and_lag_of_open_ones_and_of_closed_ones(database: Database, make: Make) -> None:
+    _, seq = put(database, "east", EAST)
+    indexes = make()
+    nothing = {"kind": "closed", "ntotal": 0, "applied_seq": 0, "lag": 0}
+    closed = {"kind": "closed", "ntotal": 1, "applied_seq": seq, "lag": 0}
+    assert indexes.stats("default") == {"images": nothing, "texts": closed}
+    found(indexes)
+    small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0}
+    small |= dict.fromkeys(("built_seq", "built_at", "build_error", "probes", "rerank"))
+    assert indexes.stats("default") == {"images": nothing, "texts": {**closed, "kind": "exact", **small}}
+    assert indexes.memory()["bytes"] > OVERHEAD
+
+
+def test_closing_saves_ends_every_thread_and_says_that_nothing_follows(
+    database: Database, make: Make, tmp_path: Path
+) -> None:
+    east, _ = put(database, "east", EAST)
+    fill(database)
+    before = threading.active_count()
+    indexes = make()
+    found(indexes)
+    assert indexes.faults() == []
+    indexes.close()
+    assert threading.active_count() == before
+    assert indexes.faults() == ["the indexes have stopped following"]
+    with pytest.raises(Overloaded, match="stopping"):
+        found(indexes)
+    assert (tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file()
+    assert found(make())[0] == east
+
+
+def test_a_damaged_snapshot_is_rebuilt_from_the_log(
+    database: Database, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    east, _ = put(database, "east", EAST)
+    fill(database)
+    first = make()
+    found(first)
+    first.close()
+    (tmp_path / "snapshots" / "default" / "texts" / "CURRENT").write_bytes(b"{}")
+    assert found(make())[0] == east
+    assert "snapshot of default/texts not used" in caplog.text
+
+
+def test_an_engine_is_named_by_the_settings_and_a_wrong_name_told_in_one_line() -> None:
+    assert engine_at("local", "") is None
+    with pytest.raises(StartupError, match=r"--index \(SIGHTLINE_INDEX\): 'faiss' is neither local") as raised:
+        engine_at("faiss", "")
+    assert "\n" not in raised.value.detail
+
+
+def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
+    database: Database, tmp_path: Path, lite: Engine
+) -> None:
+    east, seq = put(database, "east", EAST)
+    for _ in range(2):
+        indexes = Indexes(database, SPACE, tmp_path / "snapshots", lite)
+        indexes.open("default")
+        assert found(indexes)[0] == east
+        assert indexes.stats("default")["texts"] == {
+            "kind": "milvus", "ntotal": 1, "applied_seq": seq, "lag": 0, "ghosts": 0
+        }  # fmt: skip
+        indexes.close()
+    assert not (tmp_path / "snapshots").exists()
+
+
+def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
+    database: Database, tmp_path: Path, lite: Engine
+) -> None:
+    east, _ = put(database, "east", EAST)
+    north = 0
+    for n, engine in enumerate((None, lite, None, lite)):
+        indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
+        indexes.open("default")
+        assert found(indexes)[0] == east
+        north, seq = put(database, f"north{n}", NORTH)
+        assert indexes.settle("default", "texts", seq, WAIT)
+        with indexes.use("default", "texts") as index:
+            assert index.ntotal == n + 2
+            assert north in index.search(np.array([NORTH], np.float32), 10)[1][0]
+        indexes.close()
+
+
+def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_settled(
+    database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch)
+    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
+    proxy.mode = "silence"
+    with pytest.raises(Overloaded, match="does not answer"):
+        indexes.open("default")
+    proxy.mode = "pass"
+    soon(lambda: can_be_opened(indexes))
+    east, seq = put(database, "east", EAST)
+    assert indexes.settle("default", "texts", seq, WAIT)
+    proxy.mode = "reset"
+    _, seq = put(database, "north", NORTH)
+    soon(lambda: len(indexes.away()) == 2)
+    assert indexes.away()[0].startswith("the index of images: Milvus at 127.0.0.1")
+    assert indexes.faults() == []
+    with pytest.raises(Overloaded):
+        found(indexes)
+    assert not indexes.settle("default", "texts", seq, 1000.0)  # which is not waited for
+    proxy.mode = "pass"
+    soon(lambda: not indexes.away() and indexes.settle("default", "texts", seq, WAIT))
+    assert found(indexes)[0] == east
+    indexes.close()
+    engine.close()
+
+
+def can_be_opened(indexes: Indexes) -> bool:
+    try:
+        indexes.open("default")
+    except Overloaded:
+        return False
+    return True
+
+
+def test_past_the_bound_those_asked_for_longest_ago_are_closed(database: Database, make: Make) -> None:
+    names = [f"c{n}" for n in range(6)]
+    for name in names:
+        made(database, name)
+    keys = {name: put(database, name, EAST, name)[0] for name in names}
+    indexes = make(memory=4 * OVERHEAD)  # room for three with what they hold
+    for name in names:
+        assert found(indexes, name) == [keys[name]]
+    until(lambda: opened(indexes) <= 3, WAIT)
+    kinds = {name: indexes.stats(name)["texts"]["kind"] for name in names}
+    assert [name for name in names if kinds[name] == "exact"] == names[6 - opened(indexes) :]
+    assert found(indexes, "c0") == [keys["c0"]]
+    until(lambda: opened(indexes) <= 3, WAIT)
+
+
+def test_a_large_one_is_saved_when_it_is_closed_for_memory_and_a_small_one_is_not(
+    database: Database, make: Make, tmp_path: Path
+) -> None:
+    fill(database)
+    label = made(database, "small")
+    put(database, "east", EAST, "small")
+    indexes = make(memory=0)
+    for _ in range(2):
+        with indexes.use("default", "texts") as index:
+            assert index.ntotal == LEAST
+        assert len(found(indexes, "small")) == 1
+    until((tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file, WAIT)
+    assert not (tmp_path / "snapshots" / label).exists()
+
+
+def test_an_index_in_use_is_not_closed_for_memory(database: Database, make: Make) -> None:
+    for name in ("a", "b"):
+        made(database, name)
+        put(database, name, EAST, name)
+    indexes = make(memory=0)
+    with indexes.use("a", "texts") as index:
+        found(indexes, "b")
+        time.sleep(0.05)  # the keeper has been woken by the opening of b
+        assert index.ntotal == 1
+    found(indexes, "b")
+    until(lambda: opened(indexes) == 1, WAIT)
+
+
+def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_closed(
+    database: Database, make: Make
+) -> None:
+    names = [f"c{n}" for n in range(12)]
+    for name in names:
+        made(database, name)
+    kept: dict[str, set[int]] = {name: set() for name in names}
+    indexes = make(memory=4 * OVERHEAD)
+    deadline = time.monotonic() + 1.5
+
+    def work(seed: int) -> int:
+        chance = np.random.default_rng(seed)
+        rounds = 0
+        while time.monotonic() < deadline:
+            name = names[chance.integers(len(names))]
+            before = set(kept[name])
+            if seed == 0:  # one writes
+                key, seq = put(database, str(rounds), EAST, name)
+                assert indexes.settle(name, "texts", seq, WAIT)
+                before.add(key)
+                kept[name] = before
+            with indexes.use(name, "texts") as index:
+                keys = index.search(np.array([EAST], np.float32), index.ntotal)[1][0]
+                assert before <= set(keys.tolist())
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(4) as pool:
+        rounds = list(pool.map(work, range(4)))
+    assert min(rounds) > 10
+    assert indexes.faults() == []
+
+
+def test_a_slow_opening_holds_up_nobody_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(database, "slow")
+    key, _ = put(database, "east", EAST, "slow")
+    indexes = make()
+    found(indexes)
+    going_on, begun = threading.Event(), threading.Event()
+    opener = indexes._opener
+
+    def slowly(key: Any, check: Callable[[], None]) -> Any:
+        begun.set()
+        assert going_on.wait(WAIT)
+        return opener(key, check)
+
+    monkeypatch.setattr(indexes, "_opener", slowly)
+    with ThreadPoolExecutor(WAITERS + 2) as pool:
+        first = pool.submit(found, indexes, "slow")
+        assert begun.wait(WAIT)
+        others = [pool.submit(found, indexes, "slow") for _ in range(WAITERS)]
+        until(lambda: sum(indexes._busy.values()) == WAITERS, WAIT)
+        with pytest.raises(Overloaded, match="is being opened"):
+            found(indexes, "slow")
+        assert found(indexes) == []
+        assert not indexes.settle("slow", "texts", 1, 0.01)
+        going_on.set()
+        assert [one.result(WAIT) for one in (first, *others)] == [[key]] * (WAITERS + 1)
+
+
+def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
+    database: Database, make: Make, tmp_path: Path
+) -> None:
+    label = made(database, "a")
+    put(database, "east", EAST, "a")
+    indexes = make()
+    with ThreadPoolExecutor(1) as pool:
+        with indexes.use("a", "texts") as index:
+            database.write(lambda c: collection_deletion.mark(c, "a"))
+            forgetting = pool.submit(indexes.forget, label)
+            with pytest.raises(NotFound):
+                found(indexes, "a")
+            assert index.ntotal == 1  # whoever has it may go on
+            assert not forgetting.done()
+        forgetting.result(WAIT)
+    assert opened(indexes) == 0
+    assert not (tmp_path / "snapshots" / label).exists()
+    with pytest.raises(NotFound):
+        indexes._take((label, "texts"))
+    again = made(database, "a")
+    assert again != label
+    assert found(indexes, "a") == []

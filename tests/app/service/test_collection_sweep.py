@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from app.core.errors import NotFound, StorageFull, Validation
+from app.core.types import Status
+from app.decode.limits import ArchiveLimits
+from app.decode.pool import DecodePool
+from app.encoder.dummy import ColoursEncoder
+from app.service.maintenance import Dropper
+from app.storage.library import Library
+from app.storage.tables import collection_deletion, images
+from app.worker.embed import Options, Worker
+from app.worker.importer import Importer
+from tests.app.storage.tables.test_collection_deletion import left
+from tests.support.makers import add, add_bulk, job_of
+from tests.support.pictures import picture
+from tests.support.servers import until
+
+WAIT = 20.0
+RACES = 50
+
+
+@pytest.fixture
+def dropper(library: Library, tmp_path: Path) -> Iterator[Dropper]:
+    dropper = Dropper(library, tmp_path / "snapshots", lambda _: None)
+    dropper.start()
+    yield dropper
+    dropper.close()
+
+
+def files(library: Library) -> list[str]:
+    """Every file of pictures, thumbnails and uploads."""
+    media = library.media
+    return sorted(
+        str(path.relative_to(root))
+        for root in (media.root, media.thumbnails)
+        for path in root.rglob("*")
+        if path.is_file()
+    )
+
+
+def test_nothing_is_left_of_a_dropped_collection(library: Library, dropper: Dropper, tmp_path: Path) -> None:
+    library.make_collection("birds", "")
+    add(library, picture(), collection="birds")
+    job = add_bulk(library, [("a.png", picture("blue"))], collection="birds")
+    (label,) = [one for one in library.collections() if one.name == "birds"]
+    assert label.images == 1
+    dropper.drop("birds", WAIT)
+    assert (files(library), left(library.database)) == ([], {})
+    assert job_of(library.database, job.id).state == "cancelled"
+    with pytest.raises(NotFound):
+        library.collection("birds")
+    with pytest.raises(NotFound):
+        dropper.drop("birds", WAIT)
+    with pytest.raises(Validation, match="always there"):
+        dropper.drop("default", WAIT)
+
+
+def test_the_same_picture_in_two_collections_is_one_file_until_both_are_gone(
+    library: Library, dropper: Dropper
+) -> None:
+    for name in ("birds", "cats"):
+        library.make_collection(name, "")
+        assert not add(library, picture(), collection=name, id="same").duplicate
+    (file,) = files(library)
+    dropper.drop("birds", WAIT)
+    assert files(library) == [file]
+    assert library.file("cats", "same")[1].read_bytes() == picture()
+    library.delete("cats", "same")
+    assert files(library) == []
+
+
+def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_path: Path) -> None:
+    library.make_collection("birds", "")
+    for n in range(5):
+        add(library, picture(seed=n), collection="birds")
+    label, _ = library.database.write(lambda c: collection_deletion.mark(c, "birds"))
+    library.database.write(lambda c: collection_deletion.sweep(c, label, 2, library.media.delete))
+    assert len(files(library)) == 3  # killed here
+    for folder in (label, "gone~00000000", "default"):
+        (tmp_path / "snapshots" / folder / "images").mkdir(parents=True)
+    library.make_collection("birds", "made anew meanwhile")
+    add(library, picture(seed=1), collection="birds")
+    dropper = Dropper(library, tmp_path / "snapshots", lambda _: None)
+    dropper.start()
+    until(lambda: library.database.read(collection_deletion.going) == [], WAIT)
+    dropper.close()
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["default"]
+    assert [image.status for image in library.page("birds", 10, None)] == [Status.QUEUED]
+    assert len(files(library)) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(StorageFull("the disk is full"), "the disk is full"), (apsw.IOError("in /secret/place"), "IOError")],
+)
+def test_what_fails_is_told_and_waited_out(
+    library: Library, dropper: Dropper, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    monkeypatch.setattr("app.service.maintenance.RETRY_SECONDS", 0.05)
+    failing = threading.Event()
+    failing.set()
+    forget = dropper._forget
+
+    def fail(label: str) -> None:
+        if failing.is_set():
+            raise error
+        forget(label)
+
+    monkeypatch.setattr(dropper, "_forget", fail)
+    library.make_collection("birds", "")
+    add(library, picture(), collection="birds")
+    dropper.drop("birds", 0.2)
+    assert len(files(library)) == 1
+    until(lambda: dropper.fault, WAIT)
+    assert dropper.fault == f"dropped collections are not swept away yet: {told}"
+    failing.clear()
+    until(lambda: files(library) == [] and dropper.fault is None, WAIT)
+
+
+def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
+    library: Library, dropper: Dropper, pool: DecodePool, tmp_path: Path
+) -> None:
+    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+    worker = Worker(library, ColoursEncoder(), pool, importer, tmp_path / "workers", Options(2, 60.0, 3, 32))
+    working = threading.Thread(target=worker.run)
+    working.start()
+    chance = random.Random(5)
+    ended = []
+    try:
+        for race in range(RACES):
+            library.make_collection("race", "")
+            pictures = [(f"{n}.png", picture("red", seed=10 * race + n)) for n in range(5)]
+            job = add_bulk(library, pictures, collection="race")
+            time.sleep(chance.random() * 0.15)
+            dropper.drop("race", WAIT)
+            assert left(library.database) == {}
+            ended.append(job_of(library.database, job.id))
+        add(library, picture("blue"), id="last")  # what the worker had claimed before this, it is done with after
+        until(lambda: library.get("default", "last").status is Status.READY, WAIT)
+    finally:
+        worker.stop()
+        working.join(WAIT)
+    assert not working.is_alive()
+    assert left(library.database) == {}
+    assert len(files(library)) == 2, files(library)
+    assert library.database.read(images.waiting) == 0
+    assert {job.state for job in ended} <= {"cancelled", "succeeded"}
+    assert sum(job.state == "cancelled" for job in ended) > RACES / 5
+    assert all(job.done + job.failed + job.duplicates == job.total for job in ended)

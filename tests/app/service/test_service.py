@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
+from app.core.settings import Settings
+from app.core.types import Lease, Status
+from app.encoder.dummy import ColoursEncoder
+from app.encoder.loader import Located
+from app.search.searcher import Part, Question
+from app.service.service import Service, archive_limits, open_library, picture_limits
+from app.storage.database import Database
+from app.storage.library import Library
+from app.storage.model_check import check_space
+from app.storage.tables import leases
+from index.milvus_client import Engine
+from index.segmented import LiveIndex
+from tests.app.storage.test_model_check import stamp
+from tests.index.deadline import impatient
+from tests.index.proxy import Proxy
+from tests.index.sealed import sealed
+from tests.support.makers import SPACE, add, add_bulk, claim
+from tests.support.pictures import picture
+from tests.support.servers import until
+
+WAIT = 20.0
+COLOURS = Located("colours", "colours", None)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, model="colours", decoders=1)
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Service]:
+    service = Service(settings, COLOURS)
+    yield service
+    service.close()
+
+
+def start(service: Service) -> Service:
+    service.start()
+    until(lambda: not service.ready() or service.fatal, WAIT, service.ready)
+    return service
+
+
+def held(service: Service) -> int:
+    """How many texts the open index holds."""
+    with service.engine.indexes.use("default", "texts") as index:
+        return index.ntotal
+
+
+def test_a_worker_with_another_model_is_refused_while_the_directory_is_still_empty(service: Service) -> None:
+    check_space(service.database, SPACE)
+    start(service)
+    check_space(service.database, ColoursEncoder().space)
+    with pytest.raises(StartupError, match="belongs to model colours"):
+        check_space(service.database, SPACE)
+
+
+def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(service: Service) -> None:
+    assert service.ready() == ["the model colours is still loading"]
+    with pytest.raises(ModelUnavailable, match="still loading"):
+        _ = service.searcher
+    with pytest.raises(ModelUnavailable):
+        _ = service.engine
+    image = add(service.library, picture()).image
+    assert image.status is Status.QUEUED
+    assert service.model() is None
+    assert service.settle("default", "images", 5)
+    assert service.stats("default")["index"] is None
+
+
+def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
+    start(service)
+    assert service.ready() == []
+    assert service.searcher.search(Question([Part(text="red")], k=3)).hits == []
+    model = service.model()
+    assert model is not None
+    assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
+    assert service.stats("default")["model"] == model
+    with pytest.raises(NotFound):
+        service.stats("other")
+    with pytest.raises(NotFound):
+        service.searcher.search(Question([Part(text="red")], collection="other"))
+
+
+def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
+    start(service)
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+    for n in range(20):
+        _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
+        assert service.settle("default", "texts", seq)
+        assert held(service) == n + 1
+    assert service.settle("default", "images", None)
+
+
+def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> None:
+    start(service)
+    image = add(service.library, picture("red"), id="one").image
+    assert service.settled([image])
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+    (lease,) = claim(service.database)
+    service.database.write(lambda c: leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
+    ready = service.library.get("default", "one")
+    assert service.settled([ready])
+    assert [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits] == ["one"]
+
+
+def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
+    start(service)
+    service.engine.batcher.close()
+    assert service.ready() == ["the encoder has stopped"]
+    with pytest.raises(ModelUnavailable, match="the encoder has stopped"):
+        _ = service.searcher
+
+
+def test_an_index_that_stopped_following_turns_it_red(service: Service) -> None:
+    start(service)
+    service.engine.indexes.close()
+    assert service.ready() == ["the indexes have stopped following"]
+
+
+def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, database: Database) -> None:
+    stamp(database, SPACE)
+    service = Service(settings, COLOURS)
+    service.start()
+    until(lambda: service.fatal, WAIT)
+    assert service.fatal is not None
+    assert service.ready() == [service.fatal.detail]
+    assert "sightline reembed" in service.fatal.detail
+    service.close()
+
+
+def test_a_second_service_on_one_directory_is_refused(service: Service, settings: Settings) -> None:
+    with pytest.raises(StartupError, match="is in use by process"):
+        Service(settings, COLOURS)
+
+
+def test_a_service_that_could_not_open_leaves_the_directory_free(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "sightline.db").write_bytes(b"no database" * 1000)
+    for _ in range(2):
+        with pytest.raises(StartupError, match="is damaged"):
+            Service(settings, COLOURS)
+
+
+def test_a_data_directory_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    with pytest.raises(StartupError, match="data cannot be used") as refused:
+        Service(Settings(data_dir=tmp_path / "data", model="colours"), COLOURS)
+    assert "\n" not in refused.value.detail
+
+
+def test_what_fails_in_the_background_is_told_beside_readiness(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("at /secret/place")
+
+    monkeypatch.setattr(service.library.media, "sweep", fail)
+    start(service)
+    until(service.faults, WAIT)
+    assert service.faults() == ["what killed processes left is not swept away: RuntimeError"]
+    with service.engine.indexes.use("default", "images"):
+        pass
+    monkeypatch.setattr("index.follower.Follower.error", property(lambda _: OSError("/secret/place")))
+    assert "the index of images of default does not follow its log: OSError" in service.faults()
+    assert service.ready() == []
+
+
+def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
+    service = Service(settings, COLOURS)
+    job = add_bulk(service.library, [("a.png", picture())])
+    abandoned = service.library.incoming()
+    for path in service.library.media.incoming.iterdir():
+        os.utime(path, (0, 0))
+    start(service)
+    assert [path.name for path in service.library.media.incoming.iterdir()] == [f"{job.id}-0"]
+    assert not abandoned.exists()
+    service.close()
+
+
+def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> None:
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+    others = set(threading.enumerate())
+    for expected in (0, 1):
+        service = start(Service(settings, COLOURS))
+        assert held(service) == expected
+        service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
+        service.close()
+    left = set(threading.enumerate()) - others
+    assert not any(thread.name in ("batcher", "sqlite-write") for thread in left)
+
+
+def test_an_engine_that_is_away_stops_searches_and_nothing_else(
+    settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient(monkeypatch)
+    monkeypatch.setattr("app.service.service.ENGINE_SECONDS", 0.1)
+    proxy.mode = "silence"
+    there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
+    service = Service(there, COLOURS)
+    service.start()
+    until(lambda: "does not answer" in service.ready()[0], WAIT)
+    with pytest.raises(Overloaded, match="does not answer"):
+        _ = service.searcher
+    one = add(service.library, picture("red"), id="one").image
+    assert one.status is Status.QUEUED
+    proxy.mode = "pass"
+    until(lambda: not service.ready(), WAIT)
+    finish_as_worker(service)
+    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    assert found(service) == ["one"]
+    proxy.mode = "reset"
+    add(service.library, picture("blue"), id="two")
+    finish_as_worker(service)
+    two = service.library.get("default", "two")
+    until(lambda: service.ready(), WAIT)
+    assert (two.status, service.settled([two])) == (Status.READY, False)  # so that the API says processing
+    with pytest.raises(Overloaded):
+        found(service)
+    proxy.mode = "pass"
+    until(lambda: not service.ready() and service.settled([two]), WAIT)
+    assert sorted(found(service)) == ["one", "two"]
+    service.close()
+
+
+def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(settings: Settings, lite: Engine, tmp_path: Path) -> None:
+    service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
+    add(service.library, picture("red"), id="one")
+    finish_as_worker(service)
+    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    with service.engine.indexes.use("default", "images") as index:
+        vectors = ColoursEncoder().encode_texts(["red"])
+        for n in range(40):
+            index.add(np.array([1000 + n], np.int64), vectors)
+    assert found(service) == ["one"]
+    service.close()
+
+
+def finish_as_worker(service: Service) -> None:
+    """What a worker does with the pictures that wait."""
+    encoder = ColoursEncoder()
+    packed = encoder.encode_texts(["red"])[0].tobytes()
+
+    def work(c: Any, lease: Lease) -> object:
+        return leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+
+    for lease in claim(service.database):
+        service.database.write(partial(work, lease=lease))
+
+
+def found(service: Service) -> list[str]:
+    return [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits]
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    settings = Settings(
+        max_image_bytes=1, max_image_pixels=2, max_image_side=3, max_archive_bytes=4, max_archive_members=5
+    )
+    assert (picture_limits(settings).max_bytes, picture_limits(settings).max_pixels) == (1, 2)
+    assert picture_limits(settings).max_side == 3
+    limits = archive_limits(settings)
+    assert (limits.max_bytes, limits.max_members, limits.max_member_bytes) == (4, 5, 1)
+
+
+def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
+    settings: Settings, library: Library
+) -> None:
+    add(library, picture())
+    library.database.close()
+    for file in settings.data_dir.glob("sightline.db*"):
+        file.unlink()
+    with pytest.raises(StartupError, match=r"is missing, but .* holds pictures"):
+        open_library(settings)
+    assert not (settings.data_dir / "sightline.db").exists()
+
+
+def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.search.recall.PAUSE", 0.01)
+    monkeypatch.setattr("app.search.recall.SHARE", 0.9)  # of the time: this test has little of it
+    start(service)
+    rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
+    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
+    opened = service.engine.indexes._open
+    opened["default", "images"] = replace(opened["default", "images"], index=LiveIndex(60, base))
+
+    def recall() -> dict[str, Any]:
+        told: Any = service.stats("default")
+        assert told["index"]["texts"]["recall"] is None
+        return told["index"]["images"]["recall"] or {"queries": 0}
+
+    assert recall() == {"queries": 0}
+    for row in rows[:24]:
+        assert service.searcher.search(Question([Part(vector=row.tolist())])).hits == []  # no id has a row
+    until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
+    assert set(recall()) == {"at_10", "queries", "target", "effort", "updated_at"}
+    assert recall()["target"] == 0.99
+    assert (
+        service.meters.registry.get_sample_value("sightline_ghost_hits_total", {"target": "images"}) or 0
+    ) >= 24 * 10

@@ -1,0 +1,83 @@
+"""Folders of this machine: only those that are listed, and only plain files in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.core.errors import ImageTooLarge, UrlUnreachable, Validation
+from app.sources.local_files import Roots, copy, pictures, tag, text_of
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    album = tmp_path / "album"
+    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "deep/er/c.webp", ".git/d.png", "all.zip"):
+        path = album / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return album
+
+
+def test_pictures_are_found_in_order_without_the_hidden_and_without_following_links(album: Path) -> None:
+    (album / "outside").symlink_to("/", target_is_directory=True)
+    names = [str(path.relative_to(album)) for path in pictures(album)]
+    assert names == ["a.jpg", "b.PNG", "deep/er/c.webp"]
+
+
+def test_a_folder_below_a_listed_one_may_be_read(album: Path) -> None:
+    roots = Roots.of(f"/nowhere:{album}")
+    assert roots.folder(str(album)) == album
+    assert roots.folder(f"{album}/deep/../deep//er/") == album / "deep" / "er"
+
+
+@pytest.mark.parametrize(
+    "path", ["", "deep", "/", "/etc", "{}/..", "{}/../album-2", "{}/a.jpg", "{}/link", "{}/\0", "{}/\ud800"]
+)
+def test_any_other_may_not_and_nothing_is_told_of_it(path: str, album: Path) -> None:
+    album.with_name("album-2").mkdir()
+    (album / "link").symlink_to("/etc", target_is_directory=True)
+    with pytest.raises(Validation, match="may not read this folder, or it is none"):
+        Roots.of(str(album)).folder(path.format(album))
+    with pytest.raises(Validation):
+        Roots.of("").folder(str(album))
+
+
+def test_a_listed_folder_is_an_absolute_path() -> None:
+    with pytest.raises(ValueError, match="photos is not an absolute path"):
+        Roots.of("/a:photos")
+
+
+def test_a_tag_changes_with_the_file(album: Path) -> None:
+    path = album / "a.jpg"
+    first = tag(path)
+    assert tag(path) == first
+    path.write_bytes(b"xy")
+    second = tag(path)
+    os.utime(path, ns=(1, 1))
+    assert len({first, second, tag(path)}) == 3
+    assert tag(album) is None
+    assert tag(album / "gone") is None
+
+
+def test_a_copy_has_the_bytes_and_the_tag(album: Path, tmp_path: Path) -> None:
+    assert copy(album / "a.jpg", tmp_path / "copy", 1) == tag(album / "a.jpg")
+    assert (tmp_path / "copy").read_bytes() == b"x"
+
+
+def test_what_is_no_plain_file_or_too_large_is_not_copied(album: Path, tmp_path: Path) -> None:
+    os.mkfifo(album / "pipe.png")
+    (album / "link.png").symlink_to("/etc/hostname")
+    for name in ("pipe.png", "link.png", "deep", "gone.png"):
+        with pytest.raises(UrlUnreachable):
+            copy(album / name, tmp_path / "copy", 10)
+    with pytest.raises(ImageTooLarge):
+        copy(album / "a.jpg", tmp_path / "copy", 0)
+
+
+def test_a_name_that_is_no_utf8_has_a_text(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(b"/a/\xff.png"))
+    assert text_of(path) == "/a/\\xff.png"
+    text_of(path).encode()

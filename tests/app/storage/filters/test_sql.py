@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.core.errors import Timeout
+from app.core.types import Image, Text
+from app.storage.database import Database
+from app.storage.filters import sql
+from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, parse_filter
+from app.storage.tables import images, texts
+from tests.support.makers import claim, finish, insert, new
+from tests.support.oracle import lets_through
+
+# Hundreds of small transactions: on a disk, fsync would take most of the time.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+TAGS = ("red", "green", 'r"ed', ",", "red,", "grün", "猫")
+CAPTIONS = (None, "", "A red car", "red-car, in snow", "Grüner Wald", "白い猫 sits", "100% red_car")
+STRINGS = st.sampled_from(
+    ["x100", "A red car", "d750", "Oslo", "", "true", "1", "2024-05-01", "2024-05-01T10:00:00+02:00", 'a"b\\']
+)
+NUMBERS = st.one_of(
+    st.integers(-3, 3),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0.1, 1.0, 2.5, 1e300]),
+)
+SCALARS = st.one_of(st.none(), st.booleans(), NUMBERS, STRINGS)
+VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.sampled_from(["a", "b.c"]), SCALARS))
+NAMES = ("camera", "iso", "a", "odd name", "ü.x")
+KEYS = (
+    "metadata.camera",
+    "metadata.iso",
+    "metadata.a",
+    'metadata."odd name"',
+    'metadata."ü.x"',
+    "metadata.iso.a",
+    'metadata.iso."b.c"',
+)
+TIMES = ("2024-05-01", "2024-05-01T08:00:00Z", "2024-05-01T10:00:00.0005+02:00", "2030-01-01", "1970-01-01T00:00:00Z")
+
+descriptions = st.fixed_dictionaries(
+    {
+        "tags": st.lists(st.sampled_from(TAGS), max_size=3, unique=True).map(tuple),
+        "caption": st.sampled_from(CAPTIONS),
+        "metadata": st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=3),
+        "source": st.sampled_from([None, "a.png", "holiday/img_1.jpg"]),
+    }
+)
+
+
+def comparisons(bound: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(st.sampled_from(["gt", "gte", "lt", "lte"]), bound, min_size=1, max_size=2)
+
+
+def matches(value: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    listed = st.lists(value, max_size=12)
+    return st.one_of(
+        value.map(lambda v: {"value": v}), listed.map(lambda v: {"any": v}), listed.map(lambda v: {"except": v})
+    )
+
+
+def on(keys: Sequence[str], **operators: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    key = st.sampled_from(keys)
+    return st.one_of(*(st.fixed_dictionaries({"key": key, name: what}) for name, what in operators.items()))
+
+
+words = st.sampled_from(["red", "CAR red", "grüner", "猫", "100", "nothing"]).map(lambda text: {"text": text})
+flags = st.booleans()
+given_values = st.one_of(st.booleans(), NUMBERS, STRINGS)
+anything = on(KEYS, match=st.one_of(matches(given_values), words), exists=flags, is_empty=flags, is_null=flags)
+ranges = on(KEYS, range=st.one_of(comparisons(NUMBERS), comparisons(st.sampled_from(TIMES))))
+of_images = st.one_of(
+    on(["tags"], match=st.one_of(matches(st.sampled_from(TAGS)), words), exists=flags, is_null=flags),
+    on(["caption", "source"], match=words, exists=flags, is_empty=flags, is_null=flags),
+    on(["caption", "source", "id"], match=matches(st.sampled_from(["A red car", "a.png", "id-1", "id-2"]))),
+    on(["width", "bytes"], match=matches(st.integers(3, 12)), range=comparisons(st.integers(3, 12))),
+    on(["format"], match=matches(st.sampled_from(["png", "jpeg"]))),
+    on(["created_at"], range=comparisons(st.sampled_from(TIMES))),
+    st.lists(st.sampled_from(["id-0", "id-1", "other"])).map(lambda ids: {"has_id": ids}),
+    st.sampled_from(["tags", "caption", *KEYS]).flatmap(
+        lambda key: st.sampled_from([{name: {"key": key}} for name in ("is_empty", "is_null", "exists")])
+    ),
+    anything,
+    ranges,
+)
+of_texts = st.one_of(on(["text"], match=words), on(["created_at"], range=comparisons(st.sampled_from(TIMES))), anything)
+
+
+def nested(conditions: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    def group(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+        entries = st.one_of(inner, st.lists(inner, max_size=3))
+        return st.dictionaries(st.sampled_from(["must", "should", "must_not"]), entries, max_size=3)
+
+    return st.recursive(conditions, group, max_leaves=6)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Database]:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        database = Database(Path(folder) / "sightline.db")
+        yield database
+        database.close()
+
+
+def refill(database: Database, rows: Sequence[dict[str, Any]], target: str) -> list[Image] | list[Text]:
+    """Nothing but these rows."""
+
+    def work(c: Any) -> list[Any]:
+        c.execute("DELETE FROM images; DELETE FROM texts")
+        if target == "images":
+            return [images.add(c, "default", new(n, f"id-{n}", **row), None, False).image for n, row in enumerate(rows)]
+        return [
+            texts.put(c, "default", f"id-{n}", row["caption"] or "none", row["metadata"]) for n, row in enumerate(rows)
+        ]
+
+    return database.write(work)
+
+
+SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@SETTINGS
+@given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nested(of_images))
+def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
+    stored = refill(shared, rows, "images")
+    filter = parse_filter(asked, "images")
+    expected = [row.key for row in stored if lets_through(asked, row)]
+    assert shared.read(lambda c: sql.keys(c, "default", filter)) == expected
+    assert sorted(shared.read(lambda c: sql.passing(c, "default", filter, [r.key for r in stored]))) == expected
+
+
+@settings(SETTINGS, max_examples=150)
+@given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nested(of_texts))
+def test_texts_are_filtered_the_same_way(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
+    stored = refill(shared, rows, "texts")
+    filter = parse_filter(asked, "texts")
+    expected = [row.key for row in stored if lets_through(asked, row)]
+    assert shared.read(lambda c: sql.keys(c, "default", filter)) == expected
+
+
+def test_what_takes_too_long_is_ended(database: Database) -> None:
+    for n in range(3):
+        insert(database, n)
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+
+    def work(c: apsw.Connection) -> None:
+        with pytest.raises(Timeout, match="make it simpler"), sql.limited(c, 0.05):
+            c.execute(slow).fetchall()
+
+    database.read(work)
+    tall = parse_filter({"has_id": ["x"]}, "images")
+    assert database.read(lambda c: sql.keys(c, "default", tall)) == []  # the connection goes on as before
+
+
+def test_the_largest_filter_that_is_taken_can_be_asked(database: Database) -> None:
+    key = insert(database, id="a", tags=("t99",)).key
+    conditions: list[Any] = [
+        {"key": "metadata.a.b.c", "match": {"any": [n, str(n), True]}} for n in range(MAX_CONDITIONS - 1)
+    ]
+    asked: dict[str, Any] = {"should": [*conditions, {"key": "tags", "match": {"value": "t99"}}]}
+    for _ in range(MAX_DEPTH - 2):
+        asked = {"must": [asked]}
+    assert database.read(lambda c: sql.keys(c, "default", parse_filter(asked, "images"))) == [key]
+
+
+def test_collections_are_told_apart_and_so_is_what_is_true_1_and_1_0(database: Database) -> None:
+    keys = [insert(database, n, metadata={"a": value}).key for n, value in enumerate([True, 1, 1.0, "1"])]
+
+    def found(value: Any, collection: str = "default") -> list[int]:
+        filter = parse_filter({"key": "metadata.a", "match": {"value": value}}, "images")
+        return database.read(lambda c: sql.keys(c, collection, filter))
+
+    assert found(True) == keys[:1]
+    assert found(1) == found(1.0) == keys[1:3]
+    assert found("1") == keys[3:]
+    assert found(1, "another") == []
+
+
+def test_changes_are_counted_and_the_steps_of_the_queue_are_none(database: Database) -> None:
+    image = insert(database, id="a", tags=("x",))
+    text = database.write(lambda c: texts.put(c, "default", "t", "words", {}))
+    start = database.read(lambda c: sql.position(c, "images"))
+    assert start == (image.key, 0)
+    (lease,) = claim(database)
+    finish(database, lease)
+    database.write(lambda c: images.update(c, image.key, None, ["x"], {}))  # what it was
+    assert database.read(lambda c: sql.position(c, "images")) == start
+    database.write(lambda c: images.update(c, image.key, "words", ["x"], {}))
+    database.write(lambda c: texts.put(c, "default", "t", "other words", {}))
+    database.write(lambda c: images.delete(c, image.key))
+    assert database.read(lambda c: sql.changed(c, "images", 0)) == [image.key]
+    assert database.read(lambda c: sql.changed(c, "texts", 0)) == [text.key]
+    assert database.read(lambda c: sql.changed(c, "texts", 2)) == []
+
+
+def test_changes_that_were_forgotten_are_told(database: Database) -> None:
+    image = insert(database, id="a")
+    database.write(lambda c: images.delete(c, image.key))
+    database.write(lambda c: c.execute("INSERT INTO changes VALUES (100001, 'images', 7)").fetchall())
+    assert database.read(lambda c: sql.changed(c, "images", 0)) is None
+    assert database.read(lambda c: sql.changed(c, "images", 100000)) == [7]

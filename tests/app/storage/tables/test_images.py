@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import pytest
+
+from app.core.errors import IdConflict
+from app.core.types import Image, ItemError, Status
+from app.storage.database import Database
+from app.storage.tables import images, leases
+from tests.support.makers import claim, finish, image_of, insert, new, sha256
+
+
+def add(
+    database: Database, n: int, id: str | None = None, *, replace: bool = False, job: str | None = None
+) -> images.Added:
+    return database.write(lambda c: images.add(c, "default", new(n, id), job, replace))
+
+
+def fail(database: Database) -> Image:
+    (lease,) = claim(database)
+    database.write(lambda c: leases.fail(c, lease, ItemError("image_corrupt", "cut off")))
+    return image_of(database, lease.image.id)
+
+
+def test_a_new_picture_is_queued_with_everything_that_was_said(database: Database) -> None:
+    image = insert(database, 1, "one", caption="a cat", tags=("a", "ü"), metadata={"page": {"n": 1}}, source="x/y.png")
+    assert (image.status, image.error, image.embedded_seq) == (Status.QUEUED, None, None)
+    assert (image.caption, image.tags, image.metadata) == ("a cat", ("a", "ü"), {"page": {"n": 1}})
+    assert (image.source, image.width, image.height, image.format, image.animated) == ("x/y.png", 4, 3, "png", False)
+    assert image_of(database, "one") == image
+
+
+def test_a_picture_without_an_id_gets_one_of_its_own(database: Database) -> None:
+    ids = {insert(database, n).id for n in range(3)}
+    assert len(ids) == 3
+    assert all(len(id) == 32 for id in ids)
+
+
+def test_the_same_bytes_are_the_same_picture_whatever_id_they_come_with(database: Database) -> None:
+    first = add(database, 1, "one")
+    second = add(database, 1, "two")
+    assert (first.duplicate, second.duplicate) == (False, True)
+    assert second.image == first.image
+    assert database.read(lambda c: images.get(c, "default", "two")) is None
+
+
+def test_an_id_with_other_bytes_is_a_conflict(database: Database) -> None:
+    add(database, 1, "one")
+    with pytest.raises(IdConflict, match="one belongs to other bytes; send replace=true"):
+        add(database, 2, "one")
+    assert image_of(database, "one").sha256 == sha256(1)
+
+
+def test_replacing_keeps_id_and_key_and_queues_the_new_bytes(database: Database) -> None:
+    before = add(database, 1, "one").image
+    (lease,) = claim(database)
+    finish(database, lease)
+    added = add(database, 2, "one", replace=True)
+    assert added.replaced_sha256 == sha256(1)
+    assert (added.image.key, added.image.sha256) == (before.key, sha256(2))
+    assert (added.image.status, added.image.embedded_seq) == (Status.QUEUED, None)
+    assert [lease.attempts for lease in claim(database)] == [1]
+
+
+def test_replacing_by_the_same_bytes_changes_nothing(database: Database) -> None:
+    first = add(database, 1, "one").image
+    again = add(database, 1, "one", replace=True)
+    assert (again.duplicate, again.replaced_sha256, again.image) == (True, None, first)
+
+
+def test_a_failed_picture_is_queued_again_with_all_attempts_when_its_bytes_come_again(database: Database) -> None:
+    add(database, 1, "one")
+    assert fail(database).status is Status.FAILED
+    again = add(database, 1, "one", job="j")
+    assert (again.duplicate, again.image.status, again.image.error) == (False, Status.QUEUED, None)
+    assert again.image.job_id == "j"
+    assert [lease.attempts for lease in claim(database)] == [1]
+
+
+def test_requeue_all_puts_every_picture_back_whatever_became_of_it(database: Database) -> None:
+    insert(database, 1, "failed")
+    fail(database)
+    insert(database, 2, "ready")
+    finish(database, claim(database)[0])
+    insert(database, 3, "processing")
+    claim(database)
+    insert(database, 4, "queued")
+    assert database.write(images.requeue_all) == 4
+    assert {image_of(database, id).status for id in ("failed", "ready", "processing", "queued")} == {Status.QUEUED}
+    assert [lease.attempts for lease in claim(database)] == [1, 1, 1, 1]
+
+
+def test_pages_go_from_the_newest_back_without_gap_or_repeat(database: Database) -> None:
+    for n in range(7):
+        insert(database, n, f"i{n}")
+    pages, before = [], None
+    while page := database.read(lambda c, before=before: images.page(c, "default", 3, before)):  # type: ignore[misc]
+        pages.append([image.id for image in page])
+        before = page[-1].key
+    assert pages == [["i6", "i5", "i4"], ["i3", "i2", "i1"], ["i0"]]
+    assert database.read(lambda c: images.page(c, "other", 3, None)) == []
+
+
+def test_update_changes_what_a_person_says_and_nothing_else(database: Database) -> None:
+    before = insert(database, 1, "one", caption="old", tags=("a",))
+    database.write(lambda c: images.update(c, before.key, None, ["b", "c"], {"n": 1}))
+    after = image_of(database, "one")
+    assert (after.caption, after.tags, after.metadata) == (None, ("b", "c"), {"n": 1})
+    assert (after.sha256, after.status, after.created_at) == (before.sha256, before.status, before.created_at)
+
+
+def test_deleted_pictures_are_absent_and_their_keys_never_come_again(database: Database) -> None:
+    one, two = insert(database, 1), insert(database, 2)
+    database.write(lambda c: images.delete(c, two.key))
+    three = insert(database, 3)
+    assert three.key > two.key
+    assert set(database.read(lambda c: images.by_keys(c, [one.key, two.key, three.key]))) == {one.key, three.key}
+    assert database.read(lambda c: images.uses(c, sha256(2))) == 0
+    assert database.read(lambda c: images.uses(c, sha256(1))) == 1
+
+
+def test_counts_are_by_status_and_waiting_is_what_is_not_done(database: Database) -> None:
+    assert database.read(lambda c: images.counts(c, "default")) == dict.fromkeys(
+        ("queued", "processing", "ready", "failed"), 0
+    )
+    for n in range(4):
+        insert(database, n)
+    finish(database, claim(database, limit=1)[0])
+    claim(database, limit=2)
+    assert database.read(lambda c: images.counts(c, "default")) == {
+        "queued": 1,
+        "processing": 2,
+        "ready": 1,
+        "failed": 0,
+    }
+    assert database.read(images.waiting) == 3
+
+
+def test_bytes_are_known_unless_their_picture_failed(database: Database) -> None:
+    kept, failed = insert(database, 1), insert(database, 2)
+    database.write(lambda c: images.fail(c, failed.key, ItemError("image_corrupt", "x")))
+    asked = [sha256(1), sha256(2), sha256(3)]
+    assert database.read(lambda c: images.known(c, "default", asked)) == {kept.sha256}
+    assert database.read(lambda c: images.known(c, "other", asked)) == set()

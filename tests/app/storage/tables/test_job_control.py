@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from app.core.types import ItemError, ItemStatus, JobState, Status
+from app.storage.database import Database
+from app.storage.tables import images, job_control, jobs
+from tests.app.storage.tables.test_jobs import item, source, take
+from tests.support.makers import claim, finish, image_of, insert, job_of, new_job
+
+BAD = ItemError("image_corrupt", "cut off")
+
+
+def cancel(database: Database, id: str) -> list[int]:
+    return database.write(lambda c: job_control.cancel(c, id))
+
+
+def drop(database: Database, id: str, limit: int = 100) -> int:
+    return database.write(lambda c: job_control.drop(c, id, limit))
+
+
+def retry(database: Database, id: str, after: int = 0, limit: int = 100) -> int | None:
+    return database.write(lambda c: job_control.retry(c, id, after, limit))
+
+
+def statuses(database: Database, id: str) -> list[tuple[str, str | None]]:
+    found = database.read(lambda c: jobs.items(c, id, None, 0, 100))
+    return [(one.status.value, one.error.code if one.error else None) for _, one in found]
+
+
+def counts(database: Database, id: str) -> tuple[int, int, int, int]:
+    job = job_of(database, id)
+    return job.total, job.done, job.failed, job.duplicates
+
+
+def test_a_cancelled_job_ends_at_once_and_forgets_its_uploads(database: Database) -> None:
+    id = new_job(database, [1])
+    source(database, id, 1, pending=70)
+    source(database, id, 2)
+    assert cancel(database, id) == [1, 2]
+    job = job_of(database, id)
+    assert (job.state, job.total, job.finished_at is None) == (JobState.CANCELLED, 1, False)
+    assert take(database) is None
+    assert cancel(database, id) == []
+
+
+def test_a_job_that_has_ended_is_not_cancelled(database: Database) -> None:
+    id = new_job(database, [1])
+    finish(database, claim(database)[0])
+    before = job_of(database, id)
+    assert before.state is JobState.SUCCEEDED
+    assert cancel(database, id) == []
+    assert job_of(database, id) == before
+
+
+def test_dropping_fails_what_waits_and_keeps_what_is_ready(database: Database) -> None:
+    id = new_job(database, [1, 2, 3, 4])
+    ready, leased = claim(database, limit=2)
+    finish(database, ready)
+    cancel(database, id)
+    assert database.read(job_control.dropping) == [id]
+    assert [drop(database, id, 2), drop(database, id, 2), drop(database, id, 2)] == [2, 1, 0]
+    assert database.read(job_control.dropping) == []
+    assert statuses(database, id) == [("done", None), *[("failed", "cancelled")] * 3]
+    assert counts(database, id) == (4, 1, 3, 0)
+    assert image_of(database, ready.image.id).status is Status.READY
+    assert finish(database, leased) is None  # whoever was at it comes too late
+    stopped = image_of(database, leased.image.id)
+    assert (stopped.status, stopped.error) == (Status.FAILED, job_control.CANCELLED)
+    assert claim(database) == []
+
+
+def test_a_picture_that_another_job_waits_for_is_not_dropped(database: Database) -> None:
+    first = new_job(database, [1])
+    second = new_job(database)
+    item(database, second, ItemStatus.QUEUED, image=insert(database, 1))
+    cancel(database, first)
+    drop(database, first)
+    finish(database, claim(database)[0])
+    assert (job_of(database, first).state, statuses(database, first)) == (
+        JobState.CANCELLED,
+        [("failed", "cancelled")],
+    )
+    assert (job_of(database, second).state, counts(database, second)) == (JobState.SUCCEEDED, (1, 1, 0, 0))
+
+
+def test_a_retry_takes_up_what_failed_and_whose_bytes_are_here(database: Database) -> None:
+    id = new_job(database, [1, 2, 3])
+    item(database, id, ItemStatus.FAILED, error=BAD)  # refused at the door
+    good, bad, gone = claim(database)
+    finish(database, good)
+    for lease in (bad, gone):
+        database.write(lambda c, key=lease.image.key: images.fail(c, key, BAD))  # type: ignore[misc]
+        database.write(lambda c, key=lease.image.key: jobs.item_failed(c, key, BAD))  # type: ignore[misc]
+    database.write(lambda c: images.delete(c, gone.image.key))
+    assert (job_of(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 1, 3, 0))
+    assert retry(database, id) == 2
+    job = job_of(database, id)
+    assert (job.state, job.finished_at, counts(database, id)) == (JobState.QUEUED, None, (4, 1, 2, 0))
+    assert statuses(database, id)[1] == ("queued", None)
+    again = image_of(database, bad.image.id)
+    assert (again.status, again.error) == (Status.QUEUED, None)
+    finish(database, claim(database)[0])
+    assert (job_of(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 2, 2, 0))
+
+
+def test_a_retry_goes_on_behind_what_it_has_taken_up(database: Database) -> None:
+    id = new_job(database, [1, 2, 3])
+    cancel(database, id)
+    drop(database, id)
+    assert retry(database, id, 0, 2) == 2
+    assert retry(database, id, 2, 2) == 3
+    assert retry(database, id, 3, 2) is None
+    assert counts(database, id) == (3, 0, 0, 0)
+
+
+def test_a_retry_of_a_running_job_leaves_it_running(database: Database) -> None:
+    id = new_job(database, [1, 2])
+    bad = claim(database, limit=1)[0]
+    database.write(lambda c: images.fail(c, bad.image.key, BAD))
+    database.write(lambda c: jobs.item_failed(c, bad.image.key, BAD))
+    before = job_of(database, id)
+    retry(database, id)
+    job = job_of(database, id)
+    assert (job.state, job.started_at) == (JobState.RUNNING, before.started_at)
+
+
+def test_a_retry_of_nothing_changes_nothing(database: Database) -> None:
+    id = new_job(database, [1])
+    finish(database, claim(database)[0])
+    before = job_of(database, id)
+    assert retry(database, id) is None
+    assert job_of(database, id) == before

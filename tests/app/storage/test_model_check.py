@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from app.core.errors import StartupError
+from app.core.types import EmbeddingSpace
+from app.encoder.dummy import ColoursEncoder
+from app.encoder.protocol import Embeddings, Pixels
+from app.storage.database import Database
+from app.storage.model_check import check_golden, check_space
+from app.storage.tables import collections, embeddings
+from tests.support.makers import SPACE
+
+
+def stamp(database: Database, space: EmbeddingSpace) -> None:
+    def work(c: Any) -> None:
+        embeddings.remember(c, space)
+        collections.stamp(c, "default", space.fingerprint)
+
+    database.write(work)
+
+
+def test_a_directory_without_vectors_takes_any_model(database: Database) -> None:
+    check_space(database, SPACE)
+
+
+def test_a_directory_takes_the_model_that_filled_it_under_any_name(database: Database) -> None:
+    stamp(database, SPACE)
+    check_space(database, SPACE)
+    check_space(database, EmbeddingSpace("renamed", SPACE.weights, SPACE.d, SPACE.preprocessing))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EmbeddingSpace("other", SPACE.weights, 8, SPACE.preprocessing),
+        EmbeddingSpace("other", "f" * 64, SPACE.d, SPACE.preprocessing),
+        EmbeddingSpace("other", SPACE.weights, SPACE.d, "f" * 64),
+    ],
+)
+def test_another_model_is_refused_in_one_line_that_names_both_ways_out(
+    database: Database, other: EmbeddingSpace
+) -> None:
+    stamp(database, SPACE)
+    with pytest.raises(StartupError) as refused:
+        check_space(database, other)
+    told = refused.value.detail
+    assert "--model small" in told
+    assert "sightline reembed --model other" in told
+    assert "\n" not in told
+
+
+def test_the_same_name_with_other_weights_points_to_reembed_alone(database: Database) -> None:
+    stamp(database, SPACE)
+    with pytest.raises(StartupError) as refused:
+        check_space(database, EmbeddingSpace("small", "f" * 64, SPACE.d, SPACE.preprocessing))
+    assert "serve it with" not in refused.value.detail
+    assert "sightline reembed" in refused.value.detail
+
+
+class Upgraded(ColoursEncoder):
+    """The same weights and preprocessing, and a library that sees, or reads, otherwise."""
+
+    def __init__(self, *, seeing: bool) -> None:
+        super().__init__()
+        self.seeing = seeing
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        return super().encode_images(255 - pixels if self.seeing else pixels)
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        return super().encode_texts(texts if self.seeing else [text[::-1] for text in texts])
+
+
+def test_a_library_that_changed_is_noticed_by_server_and_worker(database: Database) -> None:
+    encoder = ColoursEncoder()
+    database.write(lambda c: embeddings.remember(c, encoder.space))
+    check_golden(database, encoder, texts=False)  # a worker that is first keeps nothing: it has no texts to keep
+    assert database.read(lambda c: embeddings.golden(c, encoder.space.fingerprint)) is None
+    check_golden(database, encoder)
+    check_golden(database, encoder, texts=False)
+    for seeing in (True, False):
+        with pytest.raises(StartupError, match="a library has changed"):
+            check_golden(database, Upgraded(seeing=seeing))
+    with pytest.raises(StartupError, match="a library has changed"):
+        check_golden(database, Upgraded(seeing=True), texts=False)
+    check_golden(database, Upgraded(seeing=False), texts=False)  # a worker reads nothing

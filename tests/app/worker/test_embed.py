@@ -1,0 +1,480 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.core.errors import Overloaded
+from app.core.locks import Owner
+from app.core.types import Image, ItemStatus, JobState, Status
+from app.decode.limits import ArchiveLimits
+from app.decode.picture import Decoded
+from app.decode.pool import DecodePool, DecodeTask
+from app.encoder.dummy import PALETTE, ColoursEncoder
+from app.encoder.protocol import Embeddings, Encoder, Pixels, normalised
+from app.storage.jobs import Bulks
+from app.storage.library import Library
+from app.storage.sql import fetch_all
+from app.storage.tables import embeddings, images, leases, precomputed_vectors
+from app.worker.embed import Options, Worker
+from app.worker.importer import Importer
+from tests.support.makers import FaultyEncoder, add, add_bulk, image_of, job_of
+from tests.support.pictures import picture
+from tests.support.servers import until
+
+WAIT = 20.0
+RED = [names[0] for names in PALETTE].index("red")
+Made = Callable[..., Worker]
+
+
+@pytest.fixture
+def made(library: Library, pool: DecodePool, tmp_path: Path) -> Made:
+    def make(encoder: Encoder | None = None, *, batch: int = 4, lease: float = 60.0, attempts: int = 3) -> Worker:
+        importer = Importer(library, pool, ArchiveLimits(), 60.0, lease, attempts)
+        options = Options(batch, lease, attempts, thumbnail_size=32)
+        return Worker(library, encoder or ColoursEncoder(), pool, importer, tmp_path / "workers", options)
+
+    return make
+
+
+@contextmanager
+def running(worker: Worker) -> Iterator[Worker]:
+    """The worker at work; whatever it dies of is raised here."""
+    died: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run()
+        except BaseException as error:
+            died.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join(WAIT)
+    assert not thread.is_alive()
+    if died:
+        raise died[0]
+
+
+def every(library: Library) -> list[Image]:
+    return library.page("default", 1000, None)
+
+
+def settled(library: Library) -> list[Image]:
+    """All pictures once none is waiting."""
+    until(lambda: library.database.read(images.waiting) == 0, WAIT, lambda: str(every(library)))
+    return every(library)
+
+
+def vector(library: Library, image: Image) -> Embeddings | None:
+    packed = library.database.read(lambda c: embeddings.vectors(c, "images", [image.key])).get(image.key)
+    return None if packed is None else np.frombuffer(packed, "<f4")
+
+
+def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library, made: Made) -> None:
+    encoder = ColoursEncoder()
+    for n, colour in enumerate(("red", "blue", "green")):
+        add(library, picture(colour, n), id=colour)
+    with running(made(encoder)):
+        ready = settled(library)
+    words = encoder.encode_texts([image.id for image in ready])
+    for image, word in zip(ready, words, strict=True):
+        assert image.status is Status.READY
+        found = vector(library, image)
+        assert found is not None
+        assert float(found @ word) > 0.9
+        assert library.media.thumbnail(image.sha256, image.format).is_file()
+    assert library.collection("default").space == encoder.space
+
+
+def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library: Library, made: Made) -> None:
+    encoder = FaultyEncoder(RED)  # fails at red pictures
+    space = encoder.space.fingerprint
+    vectors = np.eye(encoder.space.d, dtype="<f4")
+    rows = [add(library, picture("red", n), id=f"{n}").image for n in range(3)]
+    torn = add(library, picture("red", 3)[:60], id="torn").image
+    for n, image in enumerate([*rows, torn]):
+        of = space if n != 2 else "another space"
+        packed = vectors[n].tobytes()
+        library.database.write(partial(precomputed_vectors.keep, key=image.key, space=of, vector=packed))
+    with running(made(encoder)):
+        found = {image.id: image for image in settled(library)}
+    assert [found[id].status.value for id in ("0", "1", "2", "torn")] == ["ready", "ready", "failed", "failed"]
+    for n in range(2):
+        stored = vector(library, found[str(n)])
+        assert stored is not None
+        assert np.array_equal(stored, vectors[n])
+        assert found[str(n)].width is not None
+        assert library.media.thumbnail(found[str(n)].sha256, "png").is_file()
+    assert library.collection("default").space == encoder.space
+
+
+def test_what_comes_while_it_waits_is_taken_in_too(library: Library, made: Made) -> None:
+    with running(made()):
+        for n in range(3):
+            add(library, picture("red", n), id=f"i{n}")
+            until(lambda n=n: image_of(library.database, f"i{n}").status is Status.READY, WAIT)
+
+
+def test_a_bulk_is_imported_and_encoded_to_its_end(library: Library, made: Made) -> None:
+    job = add_bulk(library, [(f"{n}.png", picture("blue", n)) for n in range(10)] + [("bad.png", b"words")])
+    with running(made()):
+        until(lambda: job_of(library.database, job.id).state == "succeeded", WAIT)
+    ended = job_of(library.database, job.id)
+    assert (ended.total, ended.done, ended.failed, ended.duplicates) == (11, 10, 1, 0)
+
+
+def test_one_bad_picture_of_a_batch_fails_alone(library: Library, made: Made) -> None:
+    for n in range(3):
+        add(library, picture("blue", n), id=f"good{n}")
+    add(library, picture("red"), id="bad")
+    with running(made(FaultyEncoder(RED), batch=4)):
+        status = {image.id: image.status for image in settled(library)}
+    assert status == {"good0": "ready", "good1": "ready", "good2": "ready", "bad": "failed"}
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
+    library: Library, made: Made, attempts: int
+) -> None:
+    add(library, picture("red"), id="bad")
+    encoder = FaultyEncoder(RED)
+    with running(made(encoder, attempts=attempts)):
+        (image,) = settled(library)
+    assert image.error is not None
+    assert (image.error.code, image.error.detail) == ("image_corrupt", "the model could not encode this picture")
+    assert encoder.calls == [1, 1] * attempts  # each time, that other pictures can be encoded is seen to
+
+
+class BrokenEncoder(ColoursEncoder):
+    """Encodes nothing, as after a fault of a GPU, or NaN for everything."""
+
+    def __init__(self, *, raises: bool) -> None:
+        super().__init__()
+        self.raises = raises
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        if self.raises:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().encode_images(pixels) * np.float32(np.nan)
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture(
+    library: Library, made: Made, raises: bool
+) -> None:
+    for n in range(3):
+        add(library, picture("blue", n), id=f"i{n}")
+    with pytest.raises(RuntimeError, match="can encode nothing any more"):
+        made(BrokenEncoder(raises=raises), attempts=1).run()
+    assert {image.status for image in every(library)} == {Status.QUEUED}
+    with running(made(attempts=1)):
+        assert {image.status for image in settled(library)} == {Status.READY}
+
+
+class HalfEncoder(ColoursEncoder):
+    """A tower in 16 bits that red is too much for, as it happens to real ones: it overflows, and inf / inf is NaN."""
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = (super().encode_images(pixels) * np.where(np.arange(self.space.d) == RED, 7e4, 1)).astype("<f2")
+            return normalised(narrow)
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [HalfEncoder(), *(FaultyEncoder(RED, gives=value) for value in (np.nan, np.inf, 0.0))],
+    ids=["overflow", "nan", "inf", "zero"],
+)
+def test_a_vector_that_is_none_never_reaches_the_log_and_its_neighbours_do(
+    encoder: Encoder, library: Library, made: Made
+) -> None:
+    add(library, picture("red"), id="bad")
+    for n in range(3):
+        add(library, picture("blue", n), id=f"good{n}")
+    with running(made(encoder, batch=4)):
+        found = {image.id: image for image in settled(library)}
+    bad = found.pop("bad")
+    assert (bad.status, vector(library, bad)) == (Status.FAILED, None)
+    assert bad.error is not None
+    assert bad.error.detail == "the model could not encode this picture"
+    for image in found.values():
+        good = vector(library, image)
+        assert image.status is Status.READY
+        assert good is not None
+        assert np.isfinite(good).all()
+
+
+def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_not(library: Library, made: Made) -> None:
+    whole = picture("red", size=(300, 300))
+    add(library, whole[: len(whole) // 2], id="cut")
+    add(library, picture("blue"), id="good")
+    encoder = ColoursEncoder()
+    with running(made(encoder)):
+        found = {image.id: image for image in settled(library)}
+    assert found["good"].status is Status.READY
+    error = found["cut"].error
+    assert error is not None
+    assert error.code == "image_corrupt"
+
+
+def test_a_picture_whose_file_is_gone_fails_with_that_reason(library: Library, made: Made) -> None:
+    image = add(library, picture("red")).image
+    library.media.path(image.sha256).unlink()
+    with running(made()):
+        (image,) = settled(library)
+    assert image.error is not None
+    assert image.error.code == "blob_missing"
+
+
+class RefusingPool(DecodePool):
+    """Says of some files, or of all, that no decoder could be started."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(1)
+        self.path, self.healthy = path, threading.Event()
+
+    def submit(self, task: DecodeTask) -> Future[Decoded]:
+        if self.healthy.is_set() or (self.path is not None and task.path != self.path):
+            return super().submit(task)
+        refused: Future[Decoded] = Future()
+        refused.set_exception(Overloaded("No decoder could be started; try again."))
+        return refused
+
+
+def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours_are_not(
+    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = add(library, picture("red"), id="bad").image
+    for n in range(5):
+        add(library, picture("blue", n), id=f"good{n}")
+    monkeypatch.setattr("app.worker.embed.RETRY_SECONDS", 0.01)
+    worker = made()
+    with RefusingPool(library.media.path(bad.sha256)) as pool:
+        worker._pool = pool
+        with running(worker):
+            found = {image.id: image for image in settled(library)}
+    error = found.pop("bad").error
+    assert error is not None
+    assert (error.code, "could not be read" in error.detail) == ("image_corrupt", True)
+    assert {image.status for image in found.values()} == {Status.READY}
+
+
+def test_decoders_that_cannot_be_started_at_all_are_waited_for(
+    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(library, picture("red"), id="one")
+    monkeypatch.setattr("app.worker.embed.RETRY_SECONDS", 0.01)
+    worker = made(attempts=1)
+    rounds: list[int] = []
+    with RefusingPool(None) as pool:
+        worker._pool = pool
+        decodes = worker._decodes
+        worker._decodes = lambda: rounds.append(1) or decodes()  # type: ignore[method-assign, func-returns-value]
+        with running(worker):
+            until(lambda: len(rounds) > 5, WAIT)
+            assert image_of(library.database, "one").status is not Status.FAILED
+            pool.healthy.set()
+            (image,) = settled(library)
+    assert image.status is Status.READY
+    assert list(library.media.incoming.iterdir()) == []
+    assert not list(library.media.thumbnails.glob(".*"))
+
+
+def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
+    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = add(library, picture("red"), id="bad").image
+    add(library, picture("blue"), id="good")
+    monkeypatch.setattr("app.worker.embed.RETRY_SECONDS", 0.01)
+    library.media.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
+    with running(made()):
+        status = {image.id: image.status for image in settled(library)}
+    assert status == {"bad": Status.FAILED, "good": Status.READY}
+
+
+class Killed(BaseException):
+    """As by a signal: nothing is given back."""
+
+
+class Doomed(Worker):
+    """Gives nothing back when it ends."""
+
+    def _release(self) -> None:
+        pass
+
+
+class Poisoned(ColoursEncoder):
+    """Red kills the process that encodes it."""
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        vectors = super().encode_images(pixels)
+        if (vectors[:, : self.space.d - 48].argmax(axis=1) == RED).any():
+            raise Killed
+        return vectors
+
+
+def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_are_done(
+    library: Library, pool: DecodePool, tmp_path: Path
+) -> None:
+    job = add_bulk(library, [(f"{n}.png", picture("red" if n == 40 else "blue", n)) for n in range(100)])
+    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+    deaths = 0
+
+    def ended() -> bool:
+        return job_of(library.database, job.id).state is JobState.SUCCEEDED
+
+    while not ended():
+        worker = Doomed(library, Poisoned(), pool, importer, tmp_path / "workers", Options(32, 60.0, 3, 32))
+        try:
+            with running(worker):
+                until(lambda worker=worker: ended() or worker._stopping.is_set(), WAIT)
+        except Killed:
+            deaths += 1
+    assert deaths == 3
+    after = job_of(library.database, job.id)
+    assert (after.total, after.done, after.failed) == (100, 99, 1)
+    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert item.error is not None
+    assert (item.name, item.error.detail) == ("40.png", "the worker died 3 times over this picture")
+
+
+class SlowEncoder(ColoursEncoder):
+    """Encodes when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began, self.gate = threading.Event(), threading.Event()
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        self.began.set()
+        assert self.gate.wait(WAIT)
+        return super().encode_images(pixels)
+
+
+def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attempt(
+    library: Library, made: Made
+) -> None:
+    for n in range(10):
+        add(library, picture("red", n))
+    encoder = SlowEncoder()
+    with running(made(encoder, batch=2)) as worker:
+        assert encoder.began.wait(WAIT)
+        worker.stop()
+        encoder.gate.set()
+    status = [image.status for image in every(library)]
+    assert (status.count(Status.READY), status.count(Status.QUEUED)) == (2, 8)
+    claimed = library.database.write(lambda c: leases.claim(c, "next", 1e12, 100))
+    assert {lease.attempts for lease in claimed} == {1}
+
+
+def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Made, tmp_path: Path) -> None:
+    add(library, picture("red"), id="one")
+    gone = Owner(tmp_path / "workers")
+    library.database.write(lambda c: leases.claim(c, gone.id, time.monotonic() + 1e6, 10))
+    gone.close()
+    with running(made()):
+        (image,) = settled(library)
+    assert image.status is Status.READY
+
+
+def test_the_pictures_of_a_living_worker_are_left_alone(library: Library, made: Made, tmp_path: Path) -> None:
+    add(library, picture("red"), id="theirs")
+    other = Owner(tmp_path / "workers")
+    library.database.write(lambda c: leases.claim(c, other.id, time.monotonic() + 1e6, 10))
+    with running(made()):
+        add(library, picture("blue"), id="ours")
+        until(lambda: image_of(library.database, "ours").status is Status.READY, WAIT)
+        assert image_of(library.database, "theirs").status is Status.PROCESSING
+    other.close()
+
+
+def test_long_work_keeps_its_lease_by_renewing_it(library: Library, made: Made) -> None:
+    add(library, picture("red"), id="one")
+    encoder = SlowEncoder()
+
+    def until_when() -> float:
+        sql = "SELECT lease_until FROM images"
+        return float(library.database.read(lambda c: next(iter(c.execute(sql)))[0]))
+
+    with running(made(encoder, lease=0.3)):
+        assert encoder.began.wait(WAIT)
+        first = until_when()
+        until(lambda: until_when() > first + 0.3, WAIT)
+        encoder.gate.set()
+        (image,) = settled(library)
+    assert image.status is Status.READY
+
+
+def test_a_picture_replaced_while_it_is_encoded_gets_the_vector_of_its_new_bytes(library: Library, made: Made) -> None:
+    add(library, picture("red"), id="one")
+    encoder = SlowEncoder()
+    with running(made(encoder)):
+        assert encoder.began.wait(WAIT)
+        add(library, picture("blue"), id="one", replace=True)
+        encoder.gate.set()
+        (image,) = settled(library)
+    found = vector(library, image)
+    assert found is not None
+    assert float(found @ encoder.encode_texts(["blue"])[0]) > 0.9
+
+
+def test_a_picture_deleted_while_it_is_encoded_stays_deleted(library: Library, made: Made) -> None:
+    image = add(library, picture("red"), id="one").image
+    encoder = SlowEncoder()
+    with running(made(encoder)):
+        assert encoder.began.wait(WAIT)
+        library.delete("default", "one")
+        encoder.gate.set()
+    assert every(library) == []
+    assert vector(library, image) is None
+
+
+def test_two_workers_share_the_work_and_double_nothing(library: Library, made: Made) -> None:
+    for n in range(40):
+        add(library, picture("red", n))
+    one, two = made(), made()
+    with running(one), running(two):
+        assert {image.status for image in settled(library)} == {Status.READY}
+    sql = "SELECT count(*) FROM embeddings"
+    assert library.database.read(lambda c: next(iter(c.execute(sql)))[0]) == 40
+
+
+def test_a_full_disk_is_waited_out_and_no_picture_is_stuck_or_blamed(
+    library: Library, made: Made, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(40):
+        add(library, picture("red", n))
+    encoder = SlowEncoder()
+
+    def room(pages: int) -> None:
+        library.database.write(lambda c: c.pragma("max_page_count", pages))
+
+    with running(made(encoder, batch=40)):
+        assert encoder.began.wait(WAIT)
+        room(1)  # SQLite makes that as many as there are: it is full, as it would be on a full disk
+        encoder.gate.set()
+        until(lambda: "waiting: the disk is full" in caplog.text, WAIT)
+        assert library.database.read(lambda c: images.counts(c, "default"))["ready"] == 0
+        room(1 << 30)
+        assert {image.status for image in settled(library)} == {Status.READY}
+    attempts = library.database.read(lambda c: fetch_all(c, "SELECT DISTINCT attempts FROM images"))
+    assert attempts == [(1,)]
+
+
+def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, made: Made) -> None:
+    worker = made()
+    worker._importer.run = lambda *_: None  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
+        until(lambda: worker._stopping.is_set(), WAIT)

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.core.errors import Overloaded, StorageFull
+from app.core.types import ItemError, ItemStatus, Job, JobState
+from app.decode.limits import ArchiveLimits
+from app.decode.pool import DecodePool
+from app.storage.jobs import Bulks
+from app.storage.library import Library
+from app.storage.tables import images, jobs, leases
+from app.worker.importer import CHUNK, Importer, Member
+from tests.support.makers import add, add_bulk, image_of, job_of
+from tests.support.pictures import picture
+from tests.support.servers import until
+
+WAIT = 20.0
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return out.getvalue()
+
+
+def importer(library: Library, pool: DecodePool, attempts: int = 3) -> Importer:
+    return Importer(library, pool, ArchiveLimits(), 60.0, 60.0, attempts)
+
+
+def take_in(library: Library, pool: DecodePool, done: Callable[[], bool] | None = None) -> None:
+    """Run an importer until nothing is left to be taken in."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=importer(library, pool).run, args=("me", stopping))
+    thread.start()
+    try:
+        until(done or (lambda: not library.database.read(jobs.sources)), WAIT)
+    finally:
+        stopping.set()
+        thread.join(WAIT)
+    assert not thread.is_alive()
+
+
+def items(library: Library, job: Job) -> list[tuple[str, str]]:
+    return [(item.name, item.status.value) for _, item in Bulks(library).items(job.id, None, 0, 10_000)]
+
+
+def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
+    add(library, picture("green"), id="known")
+    job = add_bulk(
+        library,
+        [("a.png", picture("red")), ("b.jpg", b"words"), ("c.png", picture("green")), ("d.png", picture("red"))],
+    )
+    take_in(library, pool)
+    assert items(library, job) == [
+        ("a.png", "queued"),
+        ("b.jpg", "failed"),
+        ("c.png", "duplicate"),
+        ("d.png", "duplicate"),
+    ]
+    after = job_of(library.database, job.id)
+    assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
+    assert list(library.media.incoming.iterdir()) == []
+    ((_, failed),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert failed.error is not None
+    assert failed.error.code == "unsupported_media_type"
+
+
+def test_an_archive_brings_its_captions_and_fails_its_bad_members_alone(library: Library, pool: DecodePool) -> None:
+    lines = [
+        {"file": "in/a.png", "id": "first", "caption": "a red square", "tags": ["x"], "metadata": {"n": 1}},
+        {"file": "b.png", "id": "not an id!"},
+    ]
+    content = archive(
+        {
+            "in/a.png": picture("red"),
+            "b.png": picture("blue"),
+            "c.png": b"no picture",
+            "../../etc/d.png": picture("green"),
+            "metadata.jsonl": "\n".join(json.dumps(line) for line in lines).encode(),
+        }
+    )
+    job = add_bulk(library, [], [("all.zip", content)])
+    take_in(library, pool)
+    status = dict(items(library, job))
+    assert (status["in/a.png"], status["c.png"]) == ("queued", "failed")
+    image = image_of(library.database, "first")
+    assert (image.tags, image.metadata, image.source) == (("x",), {"n": 1}, "in/a.png")
+    after = job_of(library.database, job.id)
+    assert after.total == len(status) == 4
+    assert list(library.media.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"PK\x03\x04 and then nothing", "archive_corrupt"), (archive({}), "archive_corrupt")],
+)
+def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
+    library: Library, pool: DecodePool, content: bytes, code: str
+) -> None:
+    job = add_bulk(library, [], [("broken.zip", content)])
+    take_in(library, pool)
+    after = job_of(library.database, job.id)
+    assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
+    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    assert item.error is not None
+    assert (item.name, item.error.code) == ("broken.zip", code)
+    assert list(library.media.incoming.iterdir()) == []
+
+
+def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, pool: DecodePool) -> None:
+    job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
+    library.media.upload(job.id, 1).unlink()
+    take_in(library, pool)
+    assert items(library, job) == [("a.zip", "failed")]
+    assert job_of(library.database, job.id).state is JobState.SUCCEEDED
+
+
+class Dies(BaseException):
+    """As a kill is: nothing is given back."""
+
+
+class Mortal(Importer):
+    """Dies at the member `poison.png`."""
+
+    def _check(self, folder: Path, line: dict[str, Any]) -> Member:
+        if line["name"] == "poison.png":
+            raise Dies
+        return super()._check(folder, line)
+
+
+@pytest.mark.parametrize("place", [0, 2, 4, 5])
+def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_are_taken_in(
+    library: Library, pool: DecodePool, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.importer.CHUNK", 4)
+    names = [f"{n:03}.png" for n in range(7)]
+    names[place] = "poison.png"
+    job = add_bulk(library, [(name, picture("red", n)) for n, name in enumerate(names)])
+    deaths = 0
+    while library.database.read(jobs.sources):
+        mortal = Mortal(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+        source = library.database.write(lambda c: jobs.claim_source(c, "mortal", 1e12))
+        assert source is not None
+        try:
+            mortal._take_in("mortal", source, threading.Event())
+        except Dies:
+            deaths += 1
+            library.database.write(lambda c: leases.expire(c, {"mortal"}, 0.0, 3))
+    assert deaths == 3
+    assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
+    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert item.error is not None
+    assert item.error.detail == "the worker died 3 times while it took this in"
+    after = job_of(library.database, job.id)
+    assert (after.total, after.failed) == (len(names), 1)
+
+
+class Unstarted(DecodePool):
+    """Expands nothing, for want of a decoder."""
+
+    def expand(self, *_: Any) -> Future[Path]:
+        refused: Future[Path] = Future()
+        refused.set_exception(Overloaded("No decoder could be started; try again."))
+        return refused
+
+
+def test_an_archive_that_brings_every_decoder_down_is_given_up(library: Library) -> None:
+    job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
+    with Unstarted(1) as pool:
+        take_in(library, pool)
+    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    assert item.error is not None
+    assert item.error == ItemError("archive_corrupt", "taking it in failed 3 times")
+
+
+def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(library: Library) -> None:
+    add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
+    stopping = threading.Event()
+
+    class Endless(DecodePool):
+        def expand(self, *_: Any) -> Future[Path]:
+            stopping.set()
+            return Future()
+
+    with Endless(1) as pool:
+        importer(library, pool).run("me", stopping)
+    source = library.database.write(lambda c: jobs.claim_source(c, "next", 1e12))
+    assert source is not None
+    assert source.attempts == 1
+
+
+def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library, pool: DecodePool) -> None:
+    job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
+    library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
+    take_in(library, pool)
+    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    assert item.error is not None
+    assert "failed 3 times" in item.error.detail
+    assert job_of(library.database, job.id).state is JobState.SUCCEEDED
+
+
+def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library, pool: DecodePool) -> None:
+    add(library, picture("black"), id="taken")
+    lines = json.dumps({"file": "a.png", "id": "taken"})
+    content = archive({"a.png": picture("red"), "b.png": picture("blue"), "metadata.jsonl": lines.encode()})
+    job = add_bulk(library, [], [("all.zip", content)])
+    take_in(library, pool)
+    assert dict(items(library, job)) == {"a.png": "failed", "b.png": "queued"}
+    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert item.error is not None
+    assert item.error.code == "id_conflict"
+
+
+class Refusing(Importer):
+    """Its writes fail with a full disk at the calls whose numbers are in `refused`."""
+
+    def __init__(self, library: Library, pool: DecodePool, refused: set[int]) -> None:
+        super().__init__(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
+        self._database = self  # type: ignore[assignment]
+        self.library, self.refused, self.calls = library, refused, 0
+
+    def read(self, work: Any) -> Any:
+        return self.library.database.read(work)
+
+    def write(self, work: Any) -> Any:
+        self.calls += 1
+
+        def refusing(c: Any) -> Any:
+            made = work(c)
+            if self.calls in self.refused:
+                raise StorageFull("the disk is full")
+            return made
+
+        return self.library.database.write(refusing)
+
+
+@pytest.mark.parametrize("fails", [{2}, {3}, {4}, {2, 3}, {3, 4, 5}])
+def test_a_write_that_fails_at_any_point_is_taken_up_again_exactly_once(
+    library: Library, pool: DecodePool, fails: set[int]
+) -> None:
+    """Writes: 1 claim, 2 and 3 a chunk each, 4 the end; after a failure comes one that gives the upload back."""
+    names = [f"{n:03}.png" for n in range(CHUNK + 6)]
+    job = add_bulk(library, [(name, picture("red", n)) for n, name in enumerate(names)])
+    stopping = threading.Event()
+    stopping.wait = lambda timeout=None: stopping.is_set()  # type: ignore[method-assign]
+    refusing = Refusing(library, pool, fails)
+    thread = threading.Thread(target=refusing.run, args=("me", stopping))
+    thread.start()
+    until(lambda: not library.database.read(jobs.sources), WAIT)
+    stopping.set()
+    thread.join(WAIT)
+    assert [name for name, _ in items(library, job)] == names
+    assert len(library.page("default", 1000, None)) == len(names)
+    assert list(library.media.incoming.iterdir()) == []
+
+
+KILLED = """
+import os, signal, sys, threading
+from pathlib import Path
+from app.storage.jobs import Bulks
+from app.decode.limits import ArchiveLimits, PictureLimits
+from app.decode.pool import DecodePool
+from app.worker import importer
+from app.storage.library import Library
+from app.storage.blobs import Media
+from app.storage.database import Database
+
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+database = Database(folder / "sightline.db")
+library = Library(database, Media(folder), PictureLimits(), 1000)
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+importer.CHUNK = 2
+if moment == "cleanup":
+    library.media.discard_upload = die
+else:
+    place, placed = library.media.place, []
+    def placing(saved):
+        place(saved)
+        placed.append(saved)
+        if len(placed) == int(moment):
+            die()
+    library.media.place = placing
+importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3).run("killed", threading.Event())
+"""
+
+
+@pytest.mark.parametrize("moment", ["1", "2", "3", "5", "cleanup"])
+def test_a_kill_at_any_point_loses_and_doubles_nothing(
+    library: Library, pool: DecodePool, tmp_path: Path, moment: str
+) -> None:
+    job = add_bulk(library, [(f"{n}.png", picture("red", n)) for n in range(5)])
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    library.database.write(lambda c: leases.expire(c, {"killed"}, 0.0, 3))
+    take_in(library, pool)
+    assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
+    assert {sha256 for sha256, _ in library.media.blobs()} == {
+        image.sha256 for image in library.page("default", 100, None)
+    }
+    assert job_of(library.database, job.id).total == 5
+    left = {path.name for path in library.media.incoming.iterdir()}
+    assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
+    for name in left:
+        os.utime(library.media.incoming / name, (0, 0))
+    library.media.sweep(set(), 1.0)
+    assert list(library.media.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: DecodePool, positions: bool) -> None:
+    """One that was begun before positions were kept goes on, too."""
+    names = [f"{n:03}.png" for n in range(CHUNK * 2 + 5)]
+    job = add_bulk(library, [(name, picture("blue", n)) for n, name in enumerate(names)])
+    stopping = threading.Event()
+    stopping.is_set = iter([False, True, True]).__next__  # type: ignore[method-assign]
+    importer(library, pool).run("me", stopping)
+    assert len(items(library, job)) == CHUNK
+    source = library.database.write(lambda c: jobs.claim_source(c, "next", 1e12))
+    assert source is not None
+    assert (source.imported, source.attempts) == (CHUNK, 1)
+    assert job_of(library.database, job.id).total == len(names)
+    assert source.position > 0
+    library.database.write(lambda c: jobs.release_source(c, "next", source))
+    if not positions:
+        library.database.write(lambda c: c.execute("UPDATE sources SET position = 0") and None)
+    take_in(library, pool)
+    assert [name for name, _ in items(library, job)] == names
+    assert library.database.read(images.waiting) == len(names)

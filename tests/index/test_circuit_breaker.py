@@ -1,0 +1,94 @@
+"""The breaker: after failures in a row calls fail at once, one tries now and then, a success ends it."""
+
+from __future__ import annotations
+
+import pytest
+
+from index.circuit_breaker import FAILURES, PAUSE_FIRST, PAUSE_LAST, Breaker
+from index.errors import EngineUnavailable
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker("the engine", clock)
+
+
+def trip(breaker: Breaker) -> None:
+    for _ in range(FAILURES):
+        breaker.enter()
+        breaker.failed()
+
+
+def test_a_single_failure_stops_nobody(breaker: Breaker) -> None:
+    assert not breaker.failed()
+    breaker.enter()
+    assert not breaker.open
+
+
+def test_successes_between_failures_keep_it_closed(breaker: Breaker) -> None:
+    for _ in range(10):
+        breaker.failed()
+        breaker.succeeded()
+    breaker.enter()
+
+
+def test_failures_in_a_row_make_calls_fail_at_once(breaker: Breaker) -> None:
+    trip(breaker)
+    assert breaker.open
+    with pytest.raises(EngineUnavailable, match=r"the engine does not answer; it is tried again in 0\.5 s"):
+        breaker.enter()
+
+
+def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += PAUSE_FIRST
+    breaker.enter()
+    with pytest.raises(EngineUnavailable):
+        breaker.enter()
+
+
+def test_a_success_closes_it(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += PAUSE_FIRST
+    breaker.enter()
+    breaker.succeeded()
+    for _ in range(3):
+        breaker.enter()
+
+
+def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    pauses = []
+    for _ in range(8):
+        waited = 0.0
+        while True:
+            try:
+                breaker.enter()
+                break
+            except EngineUnavailable:
+                clock.now += 0.25
+                waited += 0.25
+        pauses.append(waited)
+        breaker.failed()
+    assert pauses == [0.5, 1, 2, 4, 8, PAUSE_LAST, PAUSE_LAST, PAUSE_LAST]
+
+
+def test_one_that_tried_and_never_came_back_is_not_waited_for(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += PAUSE_FIRST
+    breaker.enter()
+    clock.now += PAUSE_FIRST
+    breaker.enter()

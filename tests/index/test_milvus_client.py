@@ -1,0 +1,166 @@
+"""The engine: what an address may be, and what becomes of every fault of a network."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from index import milvus_client as module
+from index.errors import EngineEmptied, EngineUnavailable, IndexClosed
+from index.milvus import MilvusIndex
+from index.milvus_client import Address, Engine
+from tests.index.deadline import soon
+from tests.index.proxy import Proxy
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "database", "layout"),
+    [
+        ("milvus://db.example", "http://db.example:19530", "", "IVF_FLAT"),
+        ("milvus://db.example:9/shop", "http://db.example:9", "shop", "IVF_FLAT"),
+        ("milvus://[::1]:9", "http://[::1]:9", "", "IVF_FLAT"),
+        ("milvus+tls://db.example/?index=FLAT", "https://db.example:19530", "", "FLAT"),
+        ("milvus:/data/file.db", "/data/file.db", "", "FLAT"),
+        ("milvus:/data/file.db?index=IVF_FLAT", "/data/file.db", "", "IVF_FLAT"),
+        ("milvus:file.db", str(Path("file.db").absolute()), "", "FLAT"),
+    ],
+)
+def test_an_address_says_where_and_how(text: str, uri: str, database: str, layout: str) -> None:
+    address = Address.parse(text)
+    assert (address.uri, address.database, address.layout) == (uri, database, layout)
+    assert address.lite == uri.endswith(".db")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("faiss", "neither local nor milvus://"),
+        ("http://db.example", "neither local nor milvus://"),
+        ("milvus:file.sqlite", "ends with .db"),
+        ("milvus://", "not of the form"),
+        ("milvus://db.example/a/b", "not of the form"),
+        ("milvus://db.example:port", "address: Port"),
+        ("milvus://db.example:99999", "address: Port"),
+        ("milvus://me:secret@db.example", "SIGHTLINE_INDEX_TOKEN"),
+        ("milvus://db.example?index=HNSW", "FLAT, IVF_FLAT"),
+        ("milvus://db.example?timeout=3", "FLAT, IVF_FLAT"),
+    ],
+)
+def test_an_address_of_another_form_is_refused_with_the_reason(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault) as raised:
+        Address.parse(text)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_token_is_never_shown() -> None:
+    address = Address.parse("milvus://db.example", "root:secret")
+    assert address.token == "root:secret"
+    assert "secret" not in repr(address)
+    assert "secret" not in Engine(address).name
+
+
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pymilvus is not installed: pip install 'sightline\[milvus\]'"):
+        Engine(Address.parse("milvus://db.example"))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.4)
+
+
+@pytest.fixture
+def far(proxy: Proxy, short: None) -> Iterator[Engine]:
+    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    yield engine
+    engine.close()
+
+
+def ask(engine: Engine, seconds: float = 0.4) -> object:
+    return engine.call("list_collections", seconds)
+
+
+def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far: Engine) -> None:
+    for _ in range(5):
+        with pytest.raises(EngineEmptied):
+            far.call("search", 5, collection_name="nothing", data=[[1.0]], limit=1)
+    assert not far.away
+
+
+def test_a_refusal_is_an_answer_and_no_outage(far: Engine, milvus: Callable[[int], MilvusIndex]) -> None:
+    name = milvus(4).table.name
+    for _ in range(5):
+        with pytest.raises(EngineUnavailable, match="refuses"):
+            far.call("query", 5, collection_name=name, filter="id in {")
+    assert not far.away
+
+
+def test_a_slow_engine_is_waited_for(far: Engine, proxy: Proxy) -> None:
+    ask(far, 5)
+    proxy.mode, proxy.delay = "delay", 0.05
+    ask(far, 5)
+    assert not far.away
+    assert proxy.connections == 1
+
+
+@pytest.mark.parametrize("mode", ["silence", "reset"])
+def test_one_that_does_not_answer_is_given_up_at_the_deadline_then_at_once(
+    far: Engine, proxy: Proxy, mode: str
+) -> None:
+    ask(far, 5)
+    proxy.mode = mode
+    began = time.monotonic()
+    while not far.away:
+        with pytest.raises(EngineUnavailable, match="does not answer"):
+            ask(far)
+    assert time.monotonic() - began < 20  # hung for ever is what is meant, not slow
+    with pytest.raises(EngineUnavailable, match="tried again"):
+        ask(far)
+    epoch = far.epoch
+    proxy.mode = "pass"
+    soon(lambda: answers(far))
+    assert not far.away
+    assert far.epoch > epoch
+
+
+@pytest.mark.parametrize("mode", ["silence", "reset"])
+def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: Engine, proxy: Proxy, mode: str) -> None:
+    proxy.mode = mode
+    for _ in range(2):
+        with pytest.raises(EngineUnavailable):
+            ask(far)
+    assert (far.away, far.epoch) == (True, 0)
+    proxy.mode = "pass"
+    soon(lambda: answers(far))
+    assert far.epoch == 1
+
+
+def test_many_callers_at_once_do_not_wait_one_after_the_other(far: Engine, proxy: Proxy) -> None:
+    proxy.mode = "silence"
+    threads = [threading.Thread(target=answers, args=(far,)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_closed_engine_is_not_opened_again(far: Engine) -> None:
+    ask(far, 5)
+    far.close()
+    far.close()
+    with pytest.raises(IndexClosed):
+        ask(far)
+
+
+def answers(engine: Engine) -> bool:
+    try:
+        ask(engine)
+    except EngineUnavailable:
+        return False
+    return True

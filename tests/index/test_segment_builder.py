@@ -1,0 +1,160 @@
+"""How a base is made: what goes in, what is refused, what a failure leaves, and how well searches find."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.errors import InvalidId, InvalidVector, SnapshotMissing
+from index.float16 import rounded
+from index.protocol import SearchParams
+from index.segment_builder import TARGET, Block, seal
+from index.segmented import LiveIndex
+from index.types import Embeddings
+from tests.index.oracle import numbers, unit
+from tests.index.sealed import load, seal_again, sealed
+
+D = 8
+
+
+def clustered(n: int, d: int, seed: int = 0) -> Embeddings:
+    """Unit vectors [n, d] in clusters of different sizes, all of them in one half of the space, as embeddings are."""
+    random = np.random.default_rng(seed)
+    centers = np.random.default_rng(100).standard_normal((n // 60, d))
+    shares = np.random.default_rng(101).pareto(1.5, len(centers)) + 1
+    chosen = random.choice(len(centers), n, p=shares / shares.sum())
+    vectors = centers[chosen] + 0.6 * random.standard_normal((n, d)) + 0.5
+    unit_vectors: Embeddings = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit_vectors
+
+
+def blocks(vectors: Embeddings, size: int) -> Iterator[Block]:
+    ids = np.arange(len(vectors), dtype=np.int64)
+    return ((ids[i : i + size], vectors[i : i + size]) for i in range(0, len(ids), size))
+
+
+def made(folder: Path, stream: Iterator[Block] | list[Block]) -> None:
+    seal(folder, stream, name="n", space="s", d=D, applied_seq=1)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 1000])
+def test_the_stream_may_be_cut_anywhere(tmp_path: Path, size: int) -> None:
+    vectors = unit(200, D)
+    made(tmp_path, blocks(vectors, size))
+    base = load(tmp_path, D)
+    base.verify()
+    np.testing.assert_array_equal(base.halves(np.arange(200)), vectors.astype(np.float16))
+
+
+def test_one_vector_is_enough_for_a_base(tmp_path: Path) -> None:
+    base = sealed(tmp_path, numbers(7), unit(1, D))
+    _, ids = base.search(unit(1, D), 3, 1, 1)
+    assert ids.tolist() == [[7, -1, -1]]
+
+
+@pytest.mark.parametrize(
+    ("stream", "error"),
+    [
+        ([], ValueError),
+        ([(numbers(), np.empty((0, D), np.float32))], ValueError),
+        ([(numbers(1, 2), unit(2, D)), (numbers(1), unit(1, D))], ValueError),
+        ([(numbers(1, 2), unit(3, D))], ValueError),
+        ([(numbers(-1), unit(1, D))], InvalidId),
+        ([(numbers(1), unit(1, D) * 2)], InvalidVector),
+        ([(numbers(1), unit(1, D + 1))], InvalidVector),
+    ],
+)
+def test_what_cannot_be_a_base_is_refused_and_leaves_nothing(
+    tmp_path: Path, stream: list[Block], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        made(tmp_path, stream)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SnapshotMissing):
+        load(tmp_path, D)
+
+
+def test_a_stream_that_fails_leaves_the_old_base(tmp_path: Path) -> None:
+    made(tmp_path, blocks(unit(100, D), 10))
+
+    def failing() -> Iterator[Block]:
+        yield from blocks(unit(500, D), 10)
+        raise OSError("the log cannot be read")
+
+    with pytest.raises(OSError, match="cannot be read"):
+        made(tmp_path, failing())
+    assert load(tmp_path, D).n == 100
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_full_disk_leaves_the_old_base(small_disk: Path) -> None:
+    made(small_disk, blocks(unit(100, D), 100))
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            made(small_disk, blocks(unit(30_000, D), 1000))
+        base = load(small_disk, D)
+        base.verify()
+        assert base.n == 100
+        assert len(list(small_disk.iterdir())) == 2
+    made(small_disk, blocks(unit(200, D), 100))
+    assert load(small_disk, D).n == 200
+
+
+def test_killed_twenty_times_half_way_there_is_always_a_whole_base(tmp_path: Path) -> None:
+    made(tmp_path, blocks(unit(400, D), 50))
+    context = multiprocessing.get_context("forkserver")  # a fork of this process would have its threads' locks
+    context.set_forkserver_preload(["tests.index.sealed"])
+    random = np.random.default_rng(5)
+    caught = 0
+    for _ in range(20):
+        child = context.Process(target=seal_again, args=(tmp_path, 400, D))
+        child.start()
+        time.sleep(0.3 + 0.1 * random.random())
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        caught += len(list(tmp_path.glob("snapshot-*"))) > 1
+        assert child.exitcode == -signal.SIGKILL
+        base = load(tmp_path, D)
+        base.verify()
+        assert base.n == 400
+    assert caught > 5
+    made(tmp_path, blocks(unit(400, D), 50))
+    assert len(list(tmp_path.iterdir())) == 2  # what the killed ones left is swept
+
+
+def test_the_same_stream_gives_the_same_base(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        made(tmp_path / name, blocks(clustered(2000, D), 100))
+    hashes = [
+        {file["name"]: file["sha256"] for file in json.loads(next(folder.glob("*/manifest.json")).read_text())["files"]}
+        for folder in (tmp_path / "a", tmp_path / "b")
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_searches_find_what_was_calibrated_for(tmp_path: Path) -> None:
+    """On vectors that were not there when it was tried out, pictures and texts alike."""
+    d = 48
+    vectors = clustered(12_000, d)
+    live = LiveIndex(d, sealed(tmp_path, np.arange(len(vectors), dtype=np.int64), vectors))
+    facts = live.facts()
+    assert facts.recall is not None
+    assert facts.recall >= TARGET
+    assert facts.rerank is not None
+    assert facts.rerank < len(vectors) / 4  # or this would show nothing
+    others = clustered(200, d, seed=7)
+    texts = others + 0.8 * unit(200, d, seed=8)
+    for queries in (others, rounded(texts / np.linalg.norm(texts, axis=1, keepdims=True))):
+        found = live.search(queries, 10)[1]
+        exact = live.search(queries, 10, SearchParams(exact=True))[1]
+        recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])
+        assert recall >= 0.99

@@ -1,0 +1,297 @@
+"""A live index: base and tail as one, the dead stay dead, and a new base changes no answer."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.errors import IndexClosed
+from index.flat import ExactIndex
+from index.float16 import rounded
+from index.idset import IdSet
+from index.protocol import SearchParams
+from index.segmented import MOST_EFFORT, LiveFacts, LiveIndex, RebuildPolicy
+from index.types import Embeddings
+from tests.index.oracle import nearest, numbers, unit
+from tests.index.sealed import SealedIndex, sealed
+
+D = 16
+SECONDS = float(os.environ.get("SIGHTLINE_TEST_MIXED_SECONDS", "2"))
+
+
+def held(ids: range, seed: int = 0) -> dict[int, Embeddings]:
+    return dict(zip(ids, rounded(unit(len(ids), D, seed)), strict=True))
+
+
+def put(index: LiveIndex, stored: dict[int, Embeddings]) -> None:
+    index.add(np.array(list(stored), np.int64), np.stack(list(stored.values())))
+
+
+def based(folder: Path, stored: dict[int, Embeddings]) -> LiveIndex:
+    """A live index whose base holds `stored`, searched with all effort."""
+    live = LiveIndex(D, sealed(folder, np.array(list(stored), np.int64), np.stack(list(stored.values()))))
+    live.set_effort(MOST_EFFORT)
+    return live
+
+
+def expect(index: LiveIndex, stored: dict[int, Embeddings], k: int = 20) -> None:
+    queries = unit(3, D, 5)
+    scores, ids = index.search(queries, k)
+    expected = nearest(stored, queries, k)
+    np.testing.assert_array_equal(ids, expected[1])
+    np.testing.assert_array_equal(scores, expected[0])
+    assert index.ntotal == len(stored)
+
+
+def test_without_a_base_it_is_an_exact_index_of_whole_vectors() -> None:
+    live, exact = LiveIndex(D), ExactIndex(D)
+    for index in (live, exact):
+        index.add(np.arange(100, dtype=np.int64), unit(100, D))
+    for answer, same in zip(live.search(unit(4, D, 5), 9), exact.search(unit(4, D, 5), 9), strict=True):
+        np.testing.assert_array_equal(answer, same)
+    assert live.facts() == LiveFacts("exact", 100, 0, 100, 0, None, None, 0, None)
+    assert live.freeze() is not None
+
+
+def test_scores_with_a_base_are_those_of_vectors_in_half_precision(tmp_path: Path) -> None:
+    live = LiveIndex(D, sealed(tmp_path, np.arange(50, dtype=np.int64), unit(50, D)))
+    live.add(numbers(50), unit(51, D)[50:])
+    query = unit(1, D, 5)
+    scores, ids = live.search(query, 51)
+    order = np.argsort(ids[0])
+    np.testing.assert_array_equal(scores[0][order], np.vecdot(rounded(unit(51, D)), query[0]))
+    np.testing.assert_allclose(scores[0][order], np.vecdot(unit(51, D), query[0]), rtol=0, atol=2**-11)
+
+
+def test_what_is_replaced_or_removed_never_comes_back(tmp_path: Path) -> None:
+    stored = held(range(200))
+    live = based(tmp_path, stored)
+    live.remove(np.arange(0, 50, dtype=np.int64))
+    live.add(np.arange(100, 120, dtype=np.int64), rounded(unit(20, D, 1)))
+    live.remove(np.arange(110, 130, dtype=np.int64))
+    stored |= dict(zip(range(100, 120), rounded(unit(20, D, 1)), strict=True))
+    for id in (*range(50), *range(110, 130)):
+        del stored[id]
+    expect(live, stored, 250)
+    facts = live.facts()
+    assert (facts.base, facts.tail, facts.tombstones, facts.ntotal) == (200, 10, 80, 130)
+    live.remove(np.arange(200, dtype=np.int64))
+    expect(live, {}, 5)
+
+
+@pytest.mark.parametrize("among", [[], [3], list(range(0, 300, 7)), list(range(150, 250))])
+def test_a_filter_looks_into_base_and_tail(tmp_path: Path, among: list[int]) -> None:
+    stored = held(range(300))
+    live = based(tmp_path, {id: stored[id] for id in range(200)})
+    put(live, {id: stored[id] for id in range(200, 300)})
+    live.remove(numbers(3, 7, 210))
+    few = {id: vector for id, vector in stored.items() if id in among and id not in (3, 7, 210)}
+    params = SearchParams(among=IdSet.of(np.array(among, np.int64)))
+    expected = nearest(few, unit(2, D, 5), 12)
+    np.testing.assert_array_equal(live.search(unit(2, D, 5), 12, params)[1], expected[1])
+    exact = SearchParams(exact=True, among=params.among)
+    np.testing.assert_array_equal(live.search(unit(2, D, 5), 12, exact)[1], expected[1])
+
+
+def test_effort_of_the_call_goes_before_that_of_the_index(tmp_path: Path) -> None:
+    stored = held(range(2000))
+    live = based(tmp_path, stored)
+    live.set_effort(0)
+    query = unit(30, D, 5)
+    expected = nearest(stored, query, 10)[1]
+    np.testing.assert_array_equal(live.search(query, 10, SearchParams(exact=True))[1], expected)
+    np.testing.assert_array_equal(live.search(query, 10, SearchParams(probes=10**6, rerank=10**6))[1], expected)
+    least = live.search(query, 10, SearchParams(probes=1, rerank=1))[1]
+    assert 0.1 < np.isin(least, expected).mean() < 0.98
+
+
+def test_effort_doubles_what_is_done_up_to_all_there_is(tmp_path: Path) -> None:
+    live = based(tmp_path, held(range(2000)))
+    live.set_effort(0)
+    first = live.facts()
+    live.set_effort(1)
+    second = live.facts()
+    assert first.probes is not None
+    assert first.rerank is not None
+    assert live.base is not None
+    assert second.probes == min(2 * first.probes, live.base.facts.lists)
+    assert second.rerank == min(2 * first.rerank, 2000)
+    for given, kept in ((99, MOST_EFFORT), (-3, 0)):
+        live.set_effort(given)
+        assert live.effort == kept
+    live.set_effort(MOST_EFFORT)
+    assert (live.facts().probes, live.facts().rerank) == (live.base.facts.lists, 2000)
+
+
+def test_a_new_base_takes_over_and_keeps_what_came_while_it_was_built(tmp_path: Path) -> None:
+    stored = held(range(100))
+    live = LiveIndex(D)
+    live.set_effort(MOST_EFFORT)
+    put(live, stored)
+    live.mark()
+    base = sealed(tmp_path, np.arange(100, dtype=np.int64), np.stack(list(stored.values())))
+    live.add(numbers(5, 200), rounded(unit(2, D, 8)))
+    live.remove(numbers(6))
+    stored |= dict(zip((5, 200), rounded(unit(2, D, 8)), strict=True))
+    del stored[6]
+    expect(live, stored)
+    live.rebase(base)
+    expect(live, stored, 120)
+    facts = live.facts()
+    assert (facts.kind, facts.base, facts.tail, facts.tombstones) == ("base+tail", 100, 2, 2)
+    assert live.freeze() is None
+
+
+def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
+    """The log is read while it grows: a base may hold what the index has yet to apply, or lack what changed since."""
+    stored = held(range(100))
+    live = LiveIndex(D)
+    live.set_effort(MOST_EFFORT)
+    put(live, {id: stored[id] for id in range(50)})
+    live.mark()
+    base = sealed(tmp_path, np.arange(10, 60, dtype=np.int64), np.stack([stored[id] for id in range(10, 60)]))
+    live.rebase(base)
+    expect(live, {id: stored[id] for id in range(60)}, 70)
+    put(live, {id: stored[id] for id in range(50, 60)})  # the follower applies what the base held already
+    expect(live, {id: stored[id] for id in range(60)}, 70)
+
+
+def test_memory_counts_the_tail_whole_and_the_base_without_its_mapped_vectors(tmp_path: Path) -> None:
+    d = 256
+    live = LiveIndex(d)
+    live.add(np.arange(1000, dtype=np.int64), unit(1000, d))
+    whole = live.nbytes
+    assert 1000 * 4 * d <= whole <= 1000 * (4 * d + 200)
+    live.mark()
+    live.rebase(sealed(tmp_path, np.arange(1000, dtype=np.int64), unit(1000, d)))
+    assert 1000 * d / 8 < live.nbytes < whole / 2
+
+
+def test_a_mark_that_is_given_up_leaves_all_as_it_was(tmp_path: Path) -> None:
+    live = based(tmp_path, held(range(10)))
+    live.mark()
+    live.unmark()
+    with pytest.raises(RuntimeError, match="without mark"):
+        live.rebase(sealed(tmp_path / "other", numbers(1), unit(1, D)))
+    expect(live, held(range(10)))
+
+
+def test_no_answer_is_a_mixture_while_bases_are_swapped(tmp_path: Path) -> None:
+    """Three threads search while contents alternate between two and bases come and go: always one of the two."""
+    contents = [held(range(60), seed) for seed in (0, 1)]
+    queries = unit(2, D, 5)
+    answers = [nearest(stored, queries, 30) for stored in contents]
+    allowed = {answer[1].tobytes() + answer[0].tobytes() for answer in answers}
+    live = based(tmp_path / "first", contents[0])
+    bases = [
+        sealed(tmp_path / str(n), np.arange(60, dtype=np.int64), np.stack(list(stored.values())))
+        for n, stored in enumerate(contents)
+    ]
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def search() -> None:
+        while not stop.is_set():
+            scores, ids = live.search(queries, 30)
+            if ids.tobytes() + scores.tobytes() not in allowed:
+                wrong.append(ids)
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and not wrong:
+        for n in (1, 0):
+            put(live, contents[n])
+            live.mark()
+            live.rebase(bases[n])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_eight_threads_of_mixed_work_are_right_at_every_moment() -> None:
+    """Each thread owns ids: what it added is found, what it removed is not, whatever the others and the builder do."""
+    index = SealedIndex(D, step=2)
+    LiveIndex.add(index, np.arange(5000, 5200, dtype=np.int64), rounded(unit(200, D, 99)))
+    stop = threading.Event()
+    wrong: list[object] = []
+
+    def work(owner: int) -> None:
+        random = np.random.default_rng(owner)
+        vectors = rounded(unit(40, D, owner))
+        inside: dict[int, int] = {}
+        while not stop.is_set() and not wrong:
+            id = owner * 100 + int(random.integers(20))
+            row = int(random.integers(40))
+            if random.random() < 0.4:
+                index._stored.pop(id, None)
+                LiveIndex.remove(index, numbers(id))
+                inside.pop(id, None)
+            else:
+                index._stored[id] = vectors[row].copy()  # the log comes first
+                LiveIndex.add(index, numbers(id), vectors[row : row + 1])
+                inside[id] = row
+            mine = IdSet.of(np.arange(owner * 100, owner * 100 + 100, dtype=np.int64))
+            found = index.search(vectors[row : row + 1], 25, SearchParams(among=mine))[1][0]
+            expected = nearest({id: vectors[at] for id, at in inside.items()}, vectors[row : row + 1], 25)[1][0]
+            if found.tolist() != expected.tolist():
+                wrong.append((owner, found.tolist(), expected.tolist()))
+
+    def build() -> None:
+        while not stop.is_set() and not wrong:
+            index.mark()
+            index.rebuild(dict(index._stored))  # taken after the mark, as a builder reads the log
+
+    threads = [threading.Thread(target=work, args=(owner,)) for owner in range(7)] + [threading.Thread(target=build)]
+    for thread in threads:
+        thread.start()
+    time.sleep(SECONDS)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_search_under_way_outlives_the_closing(tmp_path: Path) -> None:
+    live = based(tmp_path, held(range(300)))
+    moment = live._current()
+    live.close()
+    with pytest.raises(IndexClosed):
+        live.search(unit(1, D), 1)
+    with pytest.raises(IndexClosed):
+        live.facts()
+    assert moment.base is not None
+    assert moment.base.exact(unit(1, D), 1)[1].shape == (1, 1)
+
+
+FACTS = LiveFacts("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0, 0.995)
+
+
+@pytest.mark.parametrize(
+    ("change", "still", "due"),
+    [
+        ({}, 0.0, False),
+        ({"tail": 62_501}, 0.0, True),
+        ({"tail": 62_000}, 0.0, False),
+        ({"tail": 8_000}, 61.0, True),
+        ({"tail": 8_000}, 59.0, False),
+        ({"tail": 7_000}, 10_000.0, False),
+        ({"tombstones": 200_001}, 0.0, True),
+        ({"tombstones": 200_000}, 10_000.0, False),
+        ({"base": 1000, "ntotal": 15_000, "tail": 14_000}, 0.0, False),
+        ({"base": 1000, "ntotal": 15_000, "tail": 14_000}, 61.0, True),
+        ({"base": 0, "ntotal": 50_000, "tail": 50_000}, 10_000.0, False),
+        ({"base": 0, "ntotal": 50_001, "tail": 50_001}, 0.0, True),
+        ({"ntotal": 0, "tombstones": 1_000_000}, 10_000.0, False),
+    ],
+)
+def test_a_new_base_is_due_when_the_tail_or_the_dead_are_many(change: dict[str, int], still: float, due: bool) -> None:
+    assert RebuildPolicy().due(replace(FACTS, **change), still) is due  # type: ignore[arg-type]

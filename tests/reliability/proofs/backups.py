@@ -1,0 +1,145 @@
+"""A backup made under load holds what was acknowledged before it, and a damaged one is refused.
+
+While clients upload and delete, backups are made beside the server, and each is restored into a new directory: every
+picture that was acknowledged before the backup began, and whose delete was not sent before it ended, must be there,
+byte for byte; none that was deleted before it began; the database must pass SQLite's check. Then copies of the last
+backup are damaged, one file each (a byte, the end, the whole), and restored into a new directory and into one that
+is in use. Failing is a picture missing, altered or back; or a damaged backup that is restored, or after whose refusal
+the target has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import shutil
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import httpx2 as httpx
+from rich.console import Console
+
+from app.core.errors import StartupError
+from app.storage import snapshot
+from app.storage.backup import backup, restore
+from app.storage.database import Database
+from tests.reliability.client import digest
+from tests.reliability.ledger import Ledger
+from tests.reliability.promise import Outcome, Promise, Scale
+from tests.support.servers import RunningServer, until
+
+PROMISE = Promise(
+    18, "backups", "Backups under load are whole, and a damaged one is refused before anything is touched."
+)
+LEAST = 30
+
+
+def run(scale: Scale) -> Outcome:
+    """50 backups, 200 damaged ones."""
+    times, damages = scale.pick(4, 50), scale.pick(30, 200)
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as name, Ledger(Path(name) / "ledger") as ledger:
+        folder = Path(name)
+        stop = threading.Event()
+        with RunningServer(folder / "data") as server:
+            load = threading.Thread(target=change, args=(server.url, ledger, stop))
+            load.start()
+            until(lambda: len(ledger.there) > LEAST, 120, server.output)
+            for n in range(times):
+                wrong += kept(folder, ledger, n)
+            stop.set()
+            load.join(60)
+        last = folder / f"kept-{(times - 1) % 2}"
+        passed = refused(folder, last, damages)
+    figure = f"{times} backups under load restored, {len(wrong)} differ; {passed} of {damages} damaged refused"
+    if wrong:
+        figure += f"; {wrong[0]}"
+    return Outcome(figure, not wrong and passed == damages)
+
+
+def change(url: str, ledger: Ledger, stop: threading.Event) -> None:
+    """Upload, and delete some, until it is enough."""
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
+        ids: list[tuple[str, str]] = []
+        while not stop.is_set():
+            content = ledger.new()
+            id = http.post("/v1/images", files={"file": ("one.png", content)}).raise_for_status().json()["id"]
+            ledger.stored(digest(content))
+            ids.append((id, digest(content)))
+            if len(ids) > 2 * LEAST:
+                gone, sha256 = ids.pop(LEAST // 2)
+                ledger.deleting(sha256)
+                http.delete(f"/v1/images/{gone}").raise_for_status()
+                ledger.deleted(sha256)
+
+
+def kept(folder: Path, ledger: Ledger, n: int) -> list[str]:
+    """Make a backup (in turn into two folders), restore it, and say what is wrong with that."""
+    target, again = folder / f"kept-{n % 2}", folder / "again"
+    before, gone = set(ledger.there), set(ledger.gone)
+    backup(folder / "data", target, quiet())
+    needed = before & set(ledger.there)
+    restore(again, target, quiet())
+    with closing(Database(again / "sightline.db")) as database:
+        wrong = [f"database: {fault}" for fault in database.check()]
+        held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
+    wrong += [f"lost {sha256[:8]}" for sha256 in needed - held]
+    wrong += [f"back {sha256[:8]}" for sha256 in gone & held]
+    for sha256 in held:
+        path = again / "media" / sha256[:2] / sha256[2:4] / sha256
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+            wrong.append(f"altered {sha256[:8]}")
+    shutil.rmtree(again)
+    return wrong
+
+
+def refused(folder: Path, whole: Path, damages: int) -> int:
+    """How many damaged copies of a backup were refused without a change of the target."""
+    dice = random.Random(18)
+    database = next(path.name for path in whole.glob("sightline-*.db"))
+    _, held = snapshot.inspect(whole / database)
+    used = folder / "used"
+    restore(used, whole, quiet())
+    state = tree(used)
+    count = 0
+    for n in range(damages):
+        copy, target = folder / "damaged", used if n % 2 else folder / "fresh"
+        shutil.copytree(whole, copy)
+        damage(copy, database, held, dice)
+        try:
+            restore(target, copy, quiet())
+        except StartupError:
+            count += tree(used) == state and not (folder / "fresh").exists()
+        shutil.rmtree(copy)
+        shutil.rmtree(folder / "fresh", ignore_errors=True)
+    return count
+
+
+def damage(copy: Path, database: str, held: Sequence[str], dice: random.Random) -> None:
+    """Harm one file of a backup."""
+    sha256 = dice.choice(held)
+    path = copy / dice.choice(("manifest.json", database, f"media/{sha256[:2]}/{sha256[2:4]}/{sha256}"))
+    content = bytearray(path.read_bytes())
+    kind = dice.choice(("flipped", "cut", "removed"))
+    if kind == "removed":
+        path.unlink()
+        return
+    if kind == "flipped":
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    else:
+        del content[dice.randrange(len(content)) :]
+    path.write_bytes(content)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def quiet() -> Console:
+    """Says nothing."""
+    return Console(file=io.StringIO())

@@ -1,0 +1,104 @@
+"""What was deleted stays away: from searches, lists and its address, after the delete's 204 and after kill -9.
+
+A server is killed around a delete: on the way into a write of the log, its fsync or the removal of the file (by
+strace), or by the client with the 204 in hand. After each start every picture whose delete was ever acknowledged is
+looked for in a search of everything, in the list, and at its address. Between kills deletes and searches run side by
+side: a search that begins after a 204 must not find the picture. Failing is one picture that comes back.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.reliability import traced
+from tests.reliability.client import digest, pictures
+from tests.reliability.ledger import Ledger
+from tests.reliability.promise import Outcome, Promise, Scale
+from tests.reliability.windows import delete, died
+from tests.support.servers import RunningServer
+
+PROMISE = Promise(4, "deleted", "Deleted means gone: no search finds it, nothing serves it, after a crash too.")
+WINDOWS = (("pwrite64", 1), ("fdatasync", 1), ("unlink", 1), ("204", 1), ("pwrite64", 4), ("204", 1))
+AT_ONCE = 4
+
+
+def run(scale: Scale) -> Outcome:
+    """100 kills around a delete."""
+    kills = scale.pick(6, 100)
+    with tempfile.TemporaryDirectory() as name, Ledger(Path(name) / "ledger") as ledger:
+        data = Path(name) / "data"
+        deleted: list[str] = []
+        with RunningServer(data) as server:
+            fill(server, ledger, 3 * kills)
+        for n in range(kills):
+            server = RunningServer(data, workers=0)
+            ledger.compare(server)
+            absent(server, ledger, deleted)
+            first, *rest = pictures(server)
+            for image in rest[: 2 * (n % 2)]:
+                side_by_side(server, ledger, image, deleted)
+            strike(server, ledger, first, deleted, *WINDOWS[n % len(WINDOWS)])
+        with RunningServer(data) as server:
+            ledger.compare(server, settled=True)
+            absent(server, ledger, deleted)
+    back = [fault for fault in ledger.faults if fault.startswith("back again")]
+    figure = f"{kills} kills, {len(ledger.gone)} deleted: {len(back)} resurrections"
+    if len(ledger.faults) > len(back):
+        figure += f"; {ledger.faults[0]}"
+    return Outcome(figure, not ledger.faults)
+
+
+def fill(server: RunningServer, ledger: Ledger, count: int) -> None:
+    """Pictures that searches find."""
+    for n in range(count):
+        content = ledger.new()
+        server.upload(content, wait=60 if n == count - 1 else 0).raise_for_status()
+        ledger.stored(digest(content))
+
+
+def strike(
+    server: RunningServer, ledger: Ledger, image: dict[str, Any], deleted: list[str], call: str, when: int
+) -> None:
+    """Delete a picture; the server is killed on its way into a call, or once it has answered."""
+    if call == "204":
+        delete(server, ledger, image)
+        server.process.kill()
+        died(server)
+    else:
+        with traced.attached(server.process.pid, *traced.killing(call, when)):
+            delete(server, ledger, image)
+            died(server)
+    if image["sha256"] in ledger.gone:
+        deleted.append(image["id"])
+
+
+def side_by_side(server: RunningServer, ledger: Ledger, image: dict[str, Any], deleted: list[str]) -> None:
+    """Delete a picture while others search; whoever searches after the 204 must not find it."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        others = [pool.submit(found, server) for _ in range(AT_ONCE - 1)]
+        delete(server, ledger, image)
+        after = pool.submit(found, server)
+        if image["id"] in after.result():
+            ledger.faults.append(f"back again {image['sha256'][:8]}: found after the 204")
+        for other in others:
+            other.result()
+    deleted.append(image["id"])
+
+
+def found(server: RunningServer) -> set[str]:
+    """What a search of everything finds."""
+    hits = server.http.get("/v1/search", params={"q": "red", "k": 1000}).json()["hits"]
+    return {hit["id"] for hit in hits}
+
+
+def absent(server: RunningServer, ledger: Ledger, deleted: list[str]) -> None:
+    """Nothing that was deleted is found or served."""
+    for id in found(server) & set(deleted):
+        ledger.faults.append(f"back again {id}: found")
+    for id in deleted[-20:]:
+        for path in (f"/v1/images/{id}", f"/v1/images/{id}/file", f"/v1/images/{id}/thumbnail"):
+            if server.http.get(path).status_code != 404:
+                ledger.faults.append(f"back again {path}")

@@ -1,0 +1,104 @@
+"""Pictures by URL never come from inside.
+
+The fetcher is given 60 addresses that are not public (loopback, private, link-local, metadata, IPv6 in all its
+disguises), 100 names whose answers change between one question and the next, and 20 chains of redirects from an
+address that is permitted to ones that are not; every connection is written down instead of made. Over HTTP, fetching
+is off. Failing is one connection to a refused address, or a server that fetches though nobody allowed it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.http import Fetcher, FetchLimits, Wanted
+from tests.app.sources.fetch.test_address_policy import REFUSED
+from tests.reliability.promise import Outcome, Promise, Scale
+from tests.support.servers import RunningServer
+from tests.support.web_servers import Recorder, WebServer, status
+
+PROMISE = Promise(13, "fetch", "URL ingest is off by default and cannot reach inner networks.")
+TARGETS = (
+    "http://127.0.0.2/",
+    "http://10.0.0.1/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[::1]/",
+    "http://[::ffff:10.0.0.1]/",
+    "http://[fd00:ec2::254]/",
+    "http://192.168.1.1:8080/",
+    "file:///etc/passwd",
+    "gopher://127.0.0.1:6379/_x",
+    "http://user:word@127.0.0.1/",
+)
+
+
+def run(scale: Scale) -> Outcome:
+    """The same in both forms: it takes a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        dialled = addresses(at) + rebinding(at)
+        followed, refused = redirects(at)
+        with RunningServer(at / "data", workers=0) as server:
+            body = {"source": "urls", "items": [{"url": "http://127.0.0.1:9/"}]}
+            off = server.http.post("/v1/images/ingest", json=body).json()["code"]
+    figure = (
+        f"{len(REFUSED)} addresses, 100 names that change their minds, {refused} chains of redirects:"
+        f" {dialled + followed} connections to a refused address; without SIGHTLINE_FETCH the answer is {off}"
+    )
+    return Outcome(figure, dialled + followed == 0 and refused == 2 * len(TARGETS) and off == "url_not_allowed")
+
+
+def _always(address: str, host: str, port: int) -> list[str]:
+    return [address]
+
+
+def addresses(folder: Path) -> int:
+    """How many of the addresses were dialled: by themselves in a URL, and behind a name."""
+    count = 0
+    for address in REFUSED:
+        network = Recorder()
+        fetcher = Fetcher(Policy(), network=network, resolve=partial(_always, address))
+        try:
+            for host in (f"[{address}]" if ":" in address else address, "inside.example"):
+                fetcher.fetch(Wanted(f"http://{host}/a.png", folder / "picture"))
+        finally:
+            fetcher.close()
+        count += len(network.dialled)
+    return count
+
+
+def rebinding(folder: Path) -> int:
+    """How often a name led inside that answers with a public address now and an inner one then."""
+    network = Recorder()
+    answers = itertools.cycle([["1.1.1.1"], ["127.0.0.1"], ["1.1.1.1", "169.254.169.254"], ["::1"]])
+    fetcher = Fetcher(Policy(), network=network, resolve=lambda host, port: next(answers))
+    try:
+        for n in range(100):
+            fetcher.fetch(Wanted(f"http://turn{n}.example/a.png", folder / "picture"))
+    finally:
+        fetcher.close()
+    return sum(host != "1.1.1.1" for host, _ in network.dialled)
+
+
+def redirects(folder: Path) -> tuple[int, int]:
+    """How many chains led inside, and how many were refused; each is begun at once, and after one honest hop."""
+    inside, refused = 0, 0
+    trap = WebServer("127.0.0.2")
+    web = WebServer()
+    fetcher = Fetcher(Policy(["127.0.0.1"]), FetchLimits(seconds=10))
+    try:
+        for target in TARGETS:
+            web.pages["/last"] = status(302, Location=target.replace("127.0.0.2/", f"127.0.0.2:{trap.port}/"))
+            web.pages["/first"] = status(302, Location="/last")
+            for start in ("/last", "/first"):
+                got = fetcher.fetch(Wanted(web.url + start, folder / "picture"))
+                refused += got.error is not None and got.error.code == "url_not_allowed"
+        inside = sum(trap.asked.values())
+    finally:
+        fetcher.close()
+        web.close()
+        trap.close()
+    return inside, refused

@@ -1,0 +1,111 @@
+"""The index is disposable: damaged or deleted, it is built again from the log, and answers the same.
+
+An index with a base and a tail is saved. Each time one file of it, chosen at random, is flipped in a byte, cut short,
+emptied, removed, made longer or exchanged with another; then it is opened, and 50 queries are compared with the true
+answers. Then 100,000 vectors of 512 numbers are read back from the log without any file of the index. Failing is a
+score that is off by more than 1/1024, an index that does not open, or more than 60 seconds for the 100,000.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from app.storage.database import Database
+from bench import filled
+from index.types import Embeddings
+from tests.reliability import indexed
+from tests.reliability.promise import Outcome, Promise, Scale
+from tests.support.servers import until
+
+PROMISE = Promise(5, "index", "The index is disposable: deleted or corrupted, it is rebuilt and answers the same.")
+BASE, TAIL, D = 1_200, 300, 32
+OFF = 2**-10
+BOUND = 60.0
+
+
+def run(scale: Scale) -> Outcome:
+    """500 corruptions, and a rebuild of 100,000."""
+    corruptions, many = scale.pick(60, 500), scale.pick(10_000, 100_000)
+    dice = random.Random(5)
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        expected = prepare(folder / "small")
+        with closing(Database(folder / "small" / "sightline.db")) as database:
+            for n in range(corruptions):
+                copy = folder / "copy"
+                shutil.copytree(folder / "small" / "snapshots", copy)
+                what = damage(copy, dice) if n else "nothing"
+                if why := differs(database, copy, expected):
+                    wrong.append(f"{what}: {why}")
+                shutil.rmtree(copy)
+        seconds, why = rebuilt(folder / "large", many)
+        wrong += [why] if why else []
+    figure = f"{corruptions} corruptions, {len(wrong)} wrong answers; {many:,} vectors rebuilt in {seconds:.0f} s"
+    if wrong:
+        figure += f"; {wrong[0]}"
+    return Outcome(figure, not wrong and seconds <= BOUND)
+
+
+def prepare(data: Path) -> Embeddings:
+    """Save an index with a base and a tail; returns the scores that it must give."""
+    rows = indexed.fill(data, BASE, D)
+    with (
+        closing(Database(data / "sightline.db")) as database,
+        closing(indexed.opened(database, data / "snapshots", D, least=BASE // 2)) as indexes,
+    ):
+        until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
+        more = indexed.vectors(TAIL, D, 3)
+        seq = filled.add(database, indexed.space(D), BASE + 1, more)
+        assert indexes.settle("default", "images", seq, 60)
+    return indexed.truth(np.concatenate([rows, more]))[0]
+
+
+def damage(folder: Path, dice: random.Random) -> str:
+    """Harm one file; says how."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    path = dice.choice(files)
+    content = bytearray(path.read_bytes())
+    kind = dice.choice(("flipped", "cut", "emptied", "removed", "longer", "exchanged"))
+    if kind == "flipped" and content:
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    elif kind == "cut":
+        del content[dice.randrange(len(content) or 1) :]
+    elif kind == "emptied":
+        content.clear()
+    elif kind == "longer":
+        content += dice.randbytes(dice.randrange(1, 5000))
+    elif kind == "exchanged":
+        content = bytearray(dice.choice(files).read_bytes())
+    path.unlink() if kind == "removed" else path.write_bytes(content)
+    return f"{path.name} {kind}"
+
+
+def differs(database: Database, folder: Path, expected: Embeddings) -> str:
+    """What is wrong with the answers of the index in a folder; nothing if they are right."""
+    try:
+        with closing(indexed.opened(database, folder, D)) as indexes:
+            scores, _ = indexed.ask(indexes, D)
+    except Exception as error:
+        return repr(error)
+    worst = float(np.abs(scores - expected).max())
+    return f"a score is off by {worst:.4f}" if worst > OFF else ""
+
+
+def rebuilt(data: Path, count: int) -> tuple[float, str]:
+    """Seconds until an index without files answers rightly, and what was wrong."""
+    rows = indexed.fill(data, count, 512)
+    expected = indexed.truth(rows)[0]
+    with closing(Database(data / "sightline.db")) as database:
+        began = time.monotonic()
+        with closing(indexed.opened(database, data / "snapshots", 512)) as indexes:
+            scores, _ = indexed.ask(indexes, 512)
+        seconds = time.monotonic() - began
+    return seconds, "" if float(np.abs(scores - expected).max()) <= OFF else "rebuilt wrongly"

@@ -1,0 +1,75 @@
+"""No picture takes the service down.
+
+Some hundreds of hostile files of JPEG, PNG, WebP, GIF, AVIF and of what only pretends to be one
+(`tests/reliability/hostile.py`,
+made from a seed) are uploaded one after the other, and each is waited for. Failing is an answer of 500 or above, a
+server that ended, a file that takes longer than 15 s beside its waiting, a failure whose code is not documented, a
+rare but good picture that is not taken, another process started for a file, or 300 MiB more of memory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.reliability.hostile import corpus
+from tests.reliability.promise import Outcome, Promise, Scale
+from tests.reliability.watched import Watch
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
+
+PROMISE = Promise(9, "pictures", "No picture can take the service down; a bad one is refused with a reason.")
+CODES = {"image_too_large", "image_corrupt", "unsupported_media_type"}
+STATUSES = {200, 202, 413, 415, 422}
+LONGEST = 15.0
+BESIDE = 300  # MiB
+
+
+def run(scale: Scale) -> Outcome:
+    """Every file of the corpus; in the short form every tenth of the cuts and flips."""
+    wrong: list[str] = []
+    told: Counter[str] = Counter()
+    slowest = 0.0
+    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
+        server.upload(picture())
+        pids = set(server.pids())
+        with Watch(server.process.pid) as watch:
+            for name, content in corpus(9, scale.pick(10, 1)):
+                began = time.monotonic()
+                said = outcome(server, name, content)
+                slowest = max(slowest, took := time.monotonic() - began)
+                told[said] += 1
+                if said not in expected(name) or took > LONGEST:
+                    wrong.append(f"{name}: {said} after {took:.1f} s")
+                if server.process.poll() is not None:
+                    return Outcome(f"the server ended at {name}", False)
+        last = server.upload(picture(seed=99)).json()["status"]
+        restarted = set(server.pids()) != pids
+        traceback = "Traceback" in server.output()
+    counts = ", ".join(f"{n} {said}" for said, n in sorted(told.items()))
+    figure = (
+        f"{told.total()} files: {counts}; {len(wrong)} otherwise{': ' + '; '.join(wrong[:3]) if wrong else ''};"
+        f" slowest {slowest:.1f} s, memory +{watch.more} MiB, 0 deaths"
+    )
+    return Outcome(figure, not wrong and not restarted and not traceback and last == "ready" and watch.more <= BESIDE)
+
+
+def expected(name: str) -> set[str]:
+    """What may come of a file: for some there is one right answer."""
+    only = {"good": "ready", "foreign": "unsupported_media_type", "bomb": "image_too_large"}
+    if name.startswith("claims-65535x65535"):
+        return {"image_too_large"}
+    return {only[kind]} if (kind := name.partition("-")[0]) in only else {"ready", *CODES}
+
+
+def outcome(server: RunningServer, name: str, content: bytes) -> str:
+    """`ready`, or the code with which a file was refused or failed, or what should not be."""
+    answer = server.upload(content, name, wait=30)
+    if answer.status_code not in STATUSES:
+        return f"status {answer.status_code}"
+    said = answer.json()
+    if answer.status_code >= 400:
+        return str(said["code"])
+    return str(said["error"]["code"] if said["status"] == "failed" else said["status"])

@@ -1,0 +1,75 @@
+"""A poisonous picture fails alone.
+
+A hundred pictures of one bulk, of which one cannot be decoded (in every place of the row in turn: the first, the
+middle, the last); and archives of a thousand with one bad member. Failing is any neighbour that is not found by its
+id as ready, a bad one without its reason, or more than the attempts that are allowed.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from tests.reliability.promise import Outcome, Promise, Scale
+from tests.support.pictures import picture
+from tests.support.sample_pictures import sample
+from tests.support.servers import RunningServer
+
+PROMISE = Promise(10, "poison", "A poisonous file fails alone, with its reason; its neighbours are taken.")
+
+
+def run(scale: Scale) -> Outcome:
+    """Bulks of a hundred and an archive of a thousand, one bad in each."""
+    bad = poison()
+    done = failed = 0
+    wrong: list[str] = []
+    seeds = iter(range(1, 1_000_000))
+    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
+        for place in (0, 50, 99)[: scale.pick(1, 3)]:
+            for name, content in bad.items():
+                files = [(f"{n}.png", picture(seed=next(seeds))) for n in range(99)]
+                files.insert(place, (name, content))
+                job = server.wait_job(server.bulk(files)["id"])
+                done, failed = done + job["done"], failed + job["failed"]
+                wrong += faults(server, job, name, 99)
+        count = scale.pick(200, 1000)
+        members = {f"{n}.png": picture(seed=next(seeds)) for n in range(count - 1)}
+        job = server.wait_job(
+            server.bulk([("a.zip", zipped({**members, **dict([next(iter(bad.items()))])}))])["id"], 300
+        )
+        wrong += faults(server, job, next(iter(bad)), count - 1)
+        deaths = server.process.poll() is not None
+    figure = (
+        f"{done} of {done} neighbours taken beside {failed} poisonous, {job['done']} of {count - 1} in an archive;"
+        f" {len(wrong)} otherwise{': ' + '; '.join(wrong[:3]) if wrong else ''}"
+    )
+    return Outcome(figure, not wrong and not deaths)
+
+
+def poison() -> dict[str, bytes]:
+    """Pictures whose headers are good and whose rest is not."""
+    whole = {kind: sample(kind, 200, 150, seed=10) for kind in ("png", "jpeg", "webp", "avif")}
+    return {f"bad.{kind}": content[: len(content) // 2] for kind, content in whole.items()}
+
+
+def faults(server: RunningServer, job: dict[str, Any], bad: str, good: int) -> list[str]:
+    """What a job should not have ended like."""
+    failed = server.http.get(f"/v1/jobs/{job['id']}/items", params={"status": "failed"}).json()["items"]
+    found = []
+    if (job["state"], job["done"], job["failed"]) != ("succeeded", good, 1):
+        found.append(f"{bad}: {job['state']}, {job['done']} done, {job['failed']} failed")
+    elif failed[0]["name"] != bad or not failed[0]["error"]["detail"]:
+        found.append(f"{bad}: {failed[0]['name']} failed for {failed[0]['error']}")
+    return found
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    """A zip of these members."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()

@@ -1,0 +1,73 @@
+"""Every call is refused to whoever has no right to it.
+
+Every call that `/openapi.json` describes and every other that the router knows is asked without a key, with one that
+is unknown, revoked or expired, and with good ones: to search, to write, to administer, and one bound to a collection.
+Failing is an answer that lets in whom the table of rights (`app/api/permissions.py`) keeps out or the other way
+round, and
+a call that the table does not hold.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from app.api.permissions import RIGHTS, WHOLE
+from app.core.types import Right
+from tests.app.api.guarded import Guarded, guarded_server
+from tests.reliability.promise import Outcome, Promise, Scale
+
+PROMISE = Promise(15, "roles", "Every call is refused by default; what a key may do is enforced for all of them.")
+KINDS = {"search": Right.SEARCH, "write": Right.WRITE, "admin": Right.ADMIN, "bound": Right.ADMIN}
+STRANGERS = ("none", "unknown", "revoked", "expired")
+
+
+def run(scale: Scale) -> Outcome:
+    """The whole matrix, in both forms."""
+    with tempfile.TemporaryDirectory() as folder, guarded_server(Path(folder) / "data") as guarded:
+        calls = described(guarded)
+        unlisted = sorted(calls - set(RIGHTS))
+        wrong = [f"{call}: {fault}" for call in RIGHTS for fault in faults(call, guarded)]
+    pairs = len(RIGHTS) * (len(KINDS) + len(STRANGERS))
+    figure = (
+        f"{len(RIGHTS)} calls × {len(KINDS)} kinds of keys and {len(STRANGERS)} of none: {pairs - len(wrong)} of"
+        f" {pairs} answers as they should, {len(unlisted)} in no table{'; ' + '; '.join(wrong[:3]) if wrong else ''}"
+    )
+    return Outcome(figure, not wrong and not unlisted and len(calls) > 30)
+
+
+def described(guarded: Guarded) -> set[str]:
+    """Every call that the description of the interface names."""
+    paths = guarded.ask("admin", "GET", "/openapi.json").json()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
+
+
+def faults(call: str, guarded: Guarded) -> list[str]:
+    """Who was let in and should not have been, or the other way round."""
+    method, path = call.split(" ")
+    where = address(guarded, path, "NONE!")
+    if call == "GET /v1/jobs/{id}/events":
+        where = where.replace(guarded.job, "nothing")
+    found = []
+    for kind in STRANGERS:
+        answer = guarded.ask(kind, method, where)
+        may = RIGHTS[call] is Right.OPEN and kind == "none"
+        challenged = answer.headers.get("www-authenticate", "").startswith("Bearer")
+        if (answer.status_code not in (401, 403)) if may else (answer.status_code == 401 and challenged):
+            continue
+        found.append(f"{kind} gets {answer.status_code}")
+    for kind, has in KINDS.items():
+        answer = guarded.ask(kind, method, where)
+        may = has >= RIGHTS[call] and not (kind == "bound" and call in WHOLE)
+        if (answer.status_code not in (401, 403)) != may:
+            found.append(f"{kind} gets {answer.status_code}")
+        elif not may and method != "HEAD" and answer.json()["code"] != "forbidden":
+            found.append(f"{kind} gets the code {answer.json()['code']}")
+    return found
+
+
+def address(guarded: Guarded, path: str, collection: str) -> str:
+    """A path with ids of what is there. An impossible collection makes sure that no call does anything."""
+    filled = path.replace("{path:path}", "main.js")
+    filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("{id}", "inside").replace("{name}", "default")
+    return f"{filled}?collection={collection}"

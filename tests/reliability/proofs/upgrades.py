@@ -1,0 +1,76 @@
+"""Data of former versions is opened whole by this one; data of a newer one is refused and left as it is.
+
+The tests keep a data directory of every schema that was ever served (`tests/acceptance/schemas`). A server of today is
+started on a copy of each; then every picture of its list must be served, and those that are ready found by a search,
+and `sightline verify` must agree. A database that says it is newer than this code is refused with exit code 2, and no
+byte of it changes. Failing is anything else. (Kills in the middle of a migration: `scripts/prove kills`.)
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from pathlib import Path
+
+import apsw
+
+from tests.acceptance.commands import sightline
+from tests.reliability.client import digest, pictures
+from tests.reliability.promise import Impossible, Outcome, Promise, Scale
+from tests.reliability.results import ROOT
+from tests.support.servers import RunningServer
+
+PROMISE = Promise(20, "upgrades", "Upgrades keep the data; data of a newer version is refused by older code.")
+FOLDER = ROOT / "tests" / "acceptance" / "schemas"
+
+
+def run(scale: Scale) -> Outcome:
+    """Every schema that was served."""
+    kept = sorted(FOLDER.glob("schema-*.zip"))
+    if not kept:
+        raise Impossible("no data directory of a former version is kept")
+    chosen = kept[: scale.pick(1, len(kept))]
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory() as name:
+        for archive in chosen:
+            data = Path(name) / archive.stem
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(data)
+            wrong += [f"{archive.stem}: {why}" for why in served(data)]
+        wrong += newer(Path(name) / chosen[0].stem)
+    figure = f"{len(chosen)} former schemas opened, 1 newer refused: {len(wrong)} faults"
+    if wrong:
+        figure += f"; {wrong[0]}"
+    return Outcome(figure, not wrong)
+
+
+def served(data: Path) -> list[str]:
+    """What is wrong when a server of today opens this directory."""
+    connection = apsw.Connection(str(data / "sightline.db"))
+    before = {row[0] for row in connection.execute("SELECT sha256 FROM images")}
+    connection.close()
+    with RunningServer(data, workers=0) as server:
+        there = pictures(server)
+        wrong = [] if {image["sha256"] for image in there} == before else [f"{len(there)} of {len(before)} pictures"]
+        for image in there:
+            content = server.http.get(f"/v1/images/{image['id']}/file").content
+            if digest(content) != image["sha256"]:
+                wrong.append(f"{image['id']} is altered")
+        hits = server.http.get("/v1/search", params={"q": "red", "k": 1000}).json()["hits"]
+        if {hit["id"] for hit in hits} != {image["id"] for image in there if image["status"] == "ready"}:
+            wrong.append(f"{len(hits)} found")
+    checked = sightline("verify", "--data-dir", data)
+    return wrong + ([] if checked.returncode == 0 else [checked.stdout[-300:]])
+
+
+def newer(data: Path) -> list[str]:
+    """What is wrong when the database is of a version yet to come."""
+    path = data / "sightline.db"
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", 999)
+    connection.close()
+    before = path.read_bytes()
+    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", "colours")
+    if ended.returncode != 2 or "newer Sightline" not in ended.stderr:
+        return [f"newer data: code {ended.returncode}: {ended.stderr[-200:]}"]
+    return [] if path.read_bytes() == before else ["newer data was changed"]

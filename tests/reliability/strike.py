@@ -1,0 +1,35 @@
+"""kill -9 of a server, of its workers, or of both; what belonged to them must end with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.processes import descendants, running, unlocked
+from tests.support.servers import RunningServer, until
+
+SECONDS = 30.0
+
+
+def workers(server: RunningServer) -> list[int]:
+    """The worker processes, once there is one."""
+    found = [pid for pid in server.pids() if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return found
+
+
+def strike(server: RunningServer, kind: str) -> None:
+    """Kill the `worker`, the `server` or `both`. Raises AssertionError when a child lives on."""
+    those = workers(server)
+    if kind == "worker":
+        gone = [*those, *(child for pid in those for child in descendants(pid))]
+    else:
+        gone = descendants(server.process.pid)
+    if kind != "server":
+        for pid in those:
+            os.kill(pid, signal.SIGKILL)
+    if kind != "worker":
+        server.kill()
+    until(lambda: not [pid for pid in gone if running(pid)], SECONDS, lambda: f"still there: {gone}")
+    if kind != "worker":
+        assert unlocked(server.data_dir)

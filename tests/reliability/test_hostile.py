@@ -1,0 +1,18 @@
+"""Short forms of the proofs against hostile input and too much of it. (`test_kills.py`, `test_disks.py`: the others.)
+
+`roles` is no line of it: `tests/app/api/test_permissions.py` goes through its matrix.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.reliability.short import hold
+
+NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema", "offline", "models")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_promise_holds(name: str) -> None:
+    hold(name)

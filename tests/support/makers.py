@@ -1,0 +1,135 @@
+"""What the unit tests of the service are made of: rows, stored pictures, encoders with faults of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from app.core.types import EmbeddingSpace, Image, ItemStatus, Job, Lease, NewImage
+from app.encoder.dummy import ColoursEncoder
+from app.encoder.protocol import Embeddings, Pixels
+from app.storage.attributes import Description
+from app.storage.database import Database
+from app.storage.jobs import Bulks, Upload
+from app.storage.library import Library
+from app.storage.tables import embeddings, images, jobs, leases
+from app.storage.tables.images import Added
+
+SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
+FINGERPRINT = SPACE.fingerprint
+VECTOR = np.array([1, 0, 0, 0], "<f4").tobytes()
+COLLECTION = "default"
+
+
+def never() -> bool:
+    """For who is not to be stopped."""
+    return False
+
+
+def new(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
+    """A picture to insert; other numbers have other bytes."""
+    return NewImage(sha256=sha256(n), format="png", bytes=10 + n, width=4, height=3, id=id, **said)
+
+
+def sha256(n: int) -> str:
+    """The digest of picture number `n`."""
+    return hashlib.sha256(str(n).encode()).hexdigest()
+
+
+def insert(database: Database, n: int = 0, id: str | None = None, job: str | None = None, **said: Any) -> Image:
+    """A row of the table of pictures, without a file."""
+    return database.write(lambda c: images.add(c, COLLECTION, new(n, id, **said), job, False)).image
+
+
+def image_of(database: Database, id: str) -> Image:
+    """The row as it is now."""
+    found = database.read(lambda c: images.get(c, COLLECTION, id))
+    assert found is not None
+    return found
+
+
+def claim(database: Database, owner: str = "a", limit: int = 10, until: float = 1e12) -> list[Lease]:
+    """What a worker called `owner` gets."""
+    return database.write(lambda c: leases.claim(c, owner, until, limit))
+
+
+def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | None:
+    """The end of a worker's work on a picture."""
+
+    def work(c: Any) -> int | None:
+        embeddings.remember(c, SPACE)
+        return leases.finish(c, lease, FINGERPRINT, vector, 4, 3, False)
+
+    return database.write(work)
+
+
+def new_job(database: Database, pictures: Sequence[int] = ()) -> str:
+    """A job with these pictures queued as its items; returns its id."""
+
+    def work(c: Any) -> str:
+        id = jobs.create(c, COLLECTION, "bulk")
+        for n in pictures:
+            image = images.add(c, COLLECTION, new(n), id, False).image
+            jobs.add_item(c, id, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
+        return id
+
+    return database.write(work)
+
+
+def job_of(database: Database, id: str) -> Job:
+    """The job as it is now."""
+    job = database.read(lambda c: jobs.get(c, id))
+    assert job is not None
+    return job
+
+
+def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
+    """Upload one picture."""
+    folder = library.incoming()
+    try:
+        path = folder / "picture"
+        path.write_bytes(content)
+        return library.add(collection, path, Description(**said), replace)
+    finally:
+        library.discard(folder)
+
+
+def add_bulk(
+    library: Library,
+    files: Sequence[tuple[str, bytes]],
+    archives: Sequence[tuple[str, bytes]] = (),
+    collection: str = COLLECTION,
+) -> Job:
+    """Upload a bulk of loose files and archives."""
+    folder = library.incoming()
+    try:
+        uploads = []
+        for n, (name, content) in enumerate([*files, *archives]):
+            path = folder / f"{n:06d}"
+            path.write_bytes(content)
+            uploads.append(Upload(name, path, archive=n >= len(files)))
+        return Bulks(library).add(collection, uploads)
+    finally:
+        library.discard(folder)
+
+
+class FaultyEncoder(ColoursEncoder):
+    """Sees colours, but `bad` pictures (mostly of that palette colour) make it raise, or return vectors of `gives`."""
+
+    def __init__(self, bad: int, *, gives: float | None = None) -> None:
+        super().__init__()
+        self.bad = bad
+        self.gives = gives
+        self.calls: list[int] = []
+
+    def encode_images(self, pixels: Pixels) -> Embeddings:
+        self.calls.append(len(pixels))
+        vectors = super().encode_images(pixels)
+        struck = vectors[:, : len(vectors[0]) - 48].argmax(axis=1) == self.bad
+        if struck.any() and self.gives is None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        vectors[struck] = self.gives
+        return vectors

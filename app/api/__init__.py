@@ -72,7 +72,6 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
 
 def add_page(app: FastAPI) -> None:
     """The page at `/` and the interactive docs at `/docs`: files of ours, nothing from elsewhere."""
-
     html = render_page()
 
     @app.get("/", include_in_schema=False)

@@ -76,6 +76,12 @@ def test_nothing_is_ever_parsed_as_markup() -> None:
     assert not re.search(r"\son\w+=|\sstyle=|<script>|<style", (WEB / "index.html").read_text())
 
 
+def test_the_state_of_the_page_does_not_touch_the_document() -> None:
+    for path in modules():
+        if path.parent.name == "state":
+            assert not re.search(r"byId|querySelector|getElementById|createElement", path.read_text()), path
+
+
 def test_each_file_says_in_its_first_two_lines_what_it_is_for() -> None:
     for path in sources():
         if path.suffix in (".js", ".css"):

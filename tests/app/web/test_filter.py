@@ -29,7 +29,7 @@ def test_a_tag_filters_what_is_listed_and_what_is_found(watched: Watched) -> Non
     page.keyboard.press("Enter")
     expect(page.locator(".tile")).to_have_count(4)
     assert chips(page) == ["tag: blue"]
-    expect(page.locator("#count")).to_have_text("4 pass the filter, newest first")
+    expect(page.locator("#count")).to_have_text("4 pictures pass the filter, newest first")
     assert page.url.endswith("?tag=blue")
     page.locator("#box").fill("red")
     expect(page.locator("#count")).to_contain_text("4 nearest of 4 pictures")

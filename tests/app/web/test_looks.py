@@ -88,9 +88,21 @@ def test_text_stands_out_from_its_ground(browser: Browser, filled: RunningServer
     watched = Watched(browser, filled.url, color_scheme=scheme)
     page = watched.open("/?q=red&show=red-1")
     expect(page.get_by_role("dialog")).to_be_visible()
-    pairs = [("text", "ground"), ("text", "raised"), ("text", "sunken"), ("text", "chosen"), ("soft", "ground")]
-    pairs += [("soft", "raised"), ("soft", "sunken"), ("on-accent", "accent"), ("bad", "bad-ground"), ("bad", "raised")]
-    pairs += [("text", "warn-ground")]
+    pairs = [
+        ("text", "background"),
+        ("text", "raised"),
+        ("text", "sunken"),
+        ("text", "selected"),
+        ("muted", "background"),
+    ]
+    pairs += [
+        ("muted", "raised"),
+        ("muted", "sunken"),
+        ("on-accent", "accent"),
+        ("error", "error-background"),
+        ("error", "raised"),
+    ]
+    pairs += [("text", "warning-background")]
     for front, back in pairs:
         assert contrast(colour_of(page, front), colour_of(page, back)) >= 4.5, (scheme, front, back)
     for edge in ("edge", "accent"):
@@ -173,6 +185,6 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
         assert outline != "none", seen
         page.keyboard.press("Tab")
     head = ["skip", "home", "box", "by-picture", "add", "jobs-link", "language", "help-button"]
-    assert seen[:12] == [*head, "target", "filter", "scores", "select"]
+    assert seen[:12] == [*head, "target", "filter", "score-help", "select"]
     assert seen[12] == "tile"  # all pictures are one stop, arrows move between them
     assert page.evaluate("document.activeElement.className") != "tile"

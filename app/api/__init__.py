@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, Security
+from fastapi import Depends, FastAPI, Request, Security
 from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.middleware.gzip import GZipMiddleware
@@ -72,11 +73,15 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
 
 def add_page(app: FastAPI) -> None:
     """The page at `/` and the interactive docs at `/docs`: files of ours, nothing from elsewhere."""
-    html = render_page()
+    html = render_page().encode()
+    compressed = gzip.compress(html)
 
     @app.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
+    async def page(request: Request) -> HTMLResponse:
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return HTMLResponse(compressed, headers={**headers, "Content-Encoding": "gzip"})
+        return HTMLResponse(html, headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:

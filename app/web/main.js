@@ -4,15 +4,13 @@
 import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
-import { watchDialogs } from "./components/dialogs.js";
-import { byId } from "./components/dom.js";
+import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
 import { watchFilter } from "./components/filter_dialog.js";
 import { watchKeyboard } from "./components/keyboard.js";
 import { showResultCount } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
-import { watchSelectionBar } from "./components/selection_bar.js";
-import { openTagDialog } from "./components/tag_dialog.js";
+import { openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
 import { endToast, pressToastButton, watchToast } from "./components/toast.js";
 import { switchLanguage, translate } from "./i18n/i18n.js";
 import { currentCollection, setCurrentCollection, setHomeCollection } from "./state/collection_context.js";
@@ -20,7 +18,6 @@ import { deleteWithUndo, watchDeletions } from "./state/deletions.js";
 import { pageNewest, pageSearch } from "./state/pager.js";
 import { cacheResults, clearCache, findCached, replaceImageInCache, ResultList } from "./state/result_list.js";
 import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, toggleSelected } from "./state/selection.js";
-import { store } from "./state/store.js";
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
 import { loadCollections, showCollectionName, watchCollections } from "./views/collections.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
@@ -34,6 +31,16 @@ import { uploadFiles } from "./views/upload.js";
 const TYPING_PAUSE_MS = 2000; // words typed after it make a new history entry
 const LOAD_AHEAD = 1200; // px above the end of the page at which the next results load
 const SCROLL_PAUSE_MS = 150; // after which the page remembers its scroll position
+
+const store = {
+  state: readState(), // what the address and the history entry say
+  results: new ResultList(null), // of the search that is shown
+  shownKey: null, // the search key of these results, null to search again
+  request: null, // the AbortController of the search that runs
+  typedAt: 0, // when the user last changed the words or the weight, 0 once the change is settled
+  scrollTimer: 0,
+  pictureToFocus: null, // after Back has closed its detail
+};
 
 // State, address and history
 
@@ -348,7 +355,7 @@ function runSelectionAction(action) {
   const ids = selectedHits().map(({ id }) => id);
   if (action === "like") searchLike(ids);
   else if (action === "remove") deletePictures(ids);
-  else if (action === "tag") openTagDialog(selectedHits(), handleImageChange);
+  else if (action === "tag") openTagDialog(handleImageChange);
 }
 
 const keyActions = {

@@ -1,9 +1,9 @@
 // Keyboard shortcuts: of the whole page, and of the grid while one of its pictures has the focus.
 // The user can switch off single-character shortcuts in the help dialog, because speech input may trigger them.
 
-import { readPreference, writePreference } from "../state/preferences.js";
 import { byId } from "./dom.js";
 
+const STORAGE_KEY = "sightline.keys";
 const MOVE_KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
 /** Each action returns whether it handled the key. */
@@ -46,11 +46,21 @@ function handleGridKey(event, actions) {
 }
 
 function hasSingleKeys() {
-  return readPreference("keys") !== "off";
+  try {
+    return localStorage.getItem(STORAGE_KEY) !== "off";
+  } catch {
+    return true;
+  }
 }
 
 function watchCheckbox() {
   const checkbox = byId("single-keys");
   checkbox.checked = hasSingleKeys();
-  checkbox.addEventListener("change", () => writePreference("keys", checkbox.checked ? "on" : "off"));
+  checkbox.addEventListener("change", () => {
+    try {
+      localStorage.setItem(STORAGE_KEY, checkbox.checked ? "on" : "off");
+    } catch {
+      // a browser without storage cannot remember the choice
+    }
+  });
 }

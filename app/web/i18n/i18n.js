@@ -1,15 +1,14 @@
 // Translates the texts of the page, and writes numbers, dates, sizes and lists in the chosen language.
 // The texts themselves are in english.js and chinese.js.
 
-import { readPreference, writePreference } from "../state/preferences.js";
 import { CHINESE } from "./chinese.js";
 import { ENGLISH } from "./english.js";
 
+const STORAGE_KEY = "sightline.language";
 const LANGUAGES = { en: ENGLISH, zh: CHINESE };
 const TOUCH = matchMedia("(hover: none)"); // such a device cannot drop files
 const NARROW = matchMedia("(hover: none), (max-width: 480px)");
-const preferred = readPreference("language");
-let language = preferred in LANGUAGES ? preferred : (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+let language = readStoredLanguage() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 
 export function translate(key, values = {}) {
   const texts = LANGUAGES[language];
@@ -51,7 +50,11 @@ export function formatBytes(n) {
 
 export function switchLanguage() {
   language = language === "en" ? "zh" : "en";
-  writePreference("language", language);
+  try {
+    localStorage.setItem(STORAGE_KEY, language);
+  } catch {
+    // a browser without storage changes the language of this page only
+  }
 }
 
 /** Write the translated texts into the elements that name them in `data-text`, `data-label` or `data-placeholder`. */
@@ -70,3 +73,12 @@ export function translateElements(root = document) {
 }
 
 NARROW.addEventListener("change", () => translateElements(document.getElementById("search")));
+
+function readStoredLanguage() {
+  try {
+    const stored = localStorage.getItem(STORAGE_KEY);
+    return stored in LANGUAGES ? stored : null;
+  } catch {
+    return null;
+  }
+}

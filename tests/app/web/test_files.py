@@ -67,6 +67,12 @@ def test_files_travel_compressed_and_are_asked_for_anew_only_when_they_changed(f
     assert "Accept-Encoding" in first.headers["vary"]
     again = filled.http.get("/web/main.js", headers={"If-None-Match": first.headers["etag"], "Accept-Encoding": "gzip"})
     assert again.status_code == 304
+    pages = [filled.http.get("/", headers={"Accept-Encoding": encoding}) for encoding in ("gzip", "identity")]
+    assert [page.headers.get("content-encoding") for page in pages] == ["gzip", None]
+    assert pages[0].text == pages[1].text
+    assert all(
+        (page.headers["cache-control"], page.headers["vary"]) == ("no-cache", "Accept-Encoding") for page in pages
+    )
 
 
 def test_nothing_is_ever_parsed_as_markup() -> None:

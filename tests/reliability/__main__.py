@@ -13,7 +13,7 @@ from dataclasses import asdict
 import click
 
 from tests.reliability import results
-from tests.reliability.promise import Impossible, Outcome, Promise, Scale, all_promises, proof
+from tests.reliability.promise import Impossible, Outcome, Promise, Scale, all_promises, load_proof
 
 LONGEST = 3600.0  # seconds that a proof may take
 LINES = 60  # of what a failed proof and its servers said, that are shown
@@ -33,15 +33,15 @@ def main(names: tuple[str, ...], scale: str | None, write: bool, listing: bool, 
         raise click.UsageError(f"no proof is called {', '.join(sorted(unknown))}")
     chosen = Scale(scale or "long")
     if only:
-        print(json.dumps(asdict(attempt(names[0], chosen))))
+        print(json.dumps(asdict(run_proof(names[0], chosen))))
         return
     if not listing and (names or scale):
         held = run_all([promises[name] for name in names] or list(promises.values()), chosen, write)
         if write:
-            results.write(list(promises.values()))
+            results.write_pages(list(promises.values()))
         sys.exit(not held)
     if write:
-        results.write(list(promises.values()))
+        results.write_pages(list(promises.values()))
         return
     for promise in promises.values():
         print(f"{promise.number:2} {promise.name:10} {promise.text}")
@@ -55,7 +55,7 @@ def run_all(promises: list[Promise], scale: Scale, write: bool) -> bool:
         nonlocal held
         held &= outcome.ok
         if write:
-            results.keep(promise.name, outcome.figure, outcome.ok, scale, seconds)
+            results.save_result(promise.name, outcome.figure, outcome.ok, scale, seconds)
         said = "ok" if outcome.ok else "FAILED"
         print(f"{promise.number:2} {promise.name:10} {said:6} {seconds:5.0f} s  {outcome.figure}", flush=True)
 
@@ -87,10 +87,10 @@ def run_apart(promise: Promise, scale: Scale) -> tuple[Outcome, float]:
     return outcome, time.monotonic() - began
 
 
-def attempt(name: str, scale: Scale) -> Outcome:
+def run_proof(name: str, scale: Scale) -> Outcome:
     """Run a proof here. What it raises is a failure, and so is what this machine cannot do."""
     try:
-        return proof(name).run(scale)
+        return load_proof(name).run(scale)
     except Impossible as error:
         return Outcome(f"cannot be tried here: {error}", False)
     except Exception as error:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.reliability.traced import Call, calls
+from tests.reliability.traced import Call, read_calls
 
 TRACED = "fsync,fdatasync,rename,link,mkdir,pwrite64,write,sendto,sendmsg"
 OPTIONS = ("-y", "-s", "600", "-e", f"trace={TRACED}", "-e", "signal=none")
@@ -43,12 +43,12 @@ class Log:
     wrong: list[str] = field(default_factory=list)
 
 
-def read(trace: Path, log: Log) -> None:
+def read_trace(trace: Path, log: Log) -> None:
     """Go through a trace, the next of the same server; the log's `wrong` says which answers came too early."""
-    for call in calls(trace, log.lines):
+    for call in read_calls(trace, log.lines):
         log.lines = max(log.lines, call.ended + 1)
         if call.name in ("write", "sendto", "sendmsg"):
-            answer(log, call)
+            check_answer(log, call)
         elif call.ok:
             step(log, call)
 
@@ -72,7 +72,7 @@ def step(log: Log, call: Call) -> None:
             placed.renamed = call.ended
 
 
-def answer(log: Log, call: Call) -> None:
+def check_answer(log: Log, call: Call) -> None:
     """An answer's head or body goes out: hold it to what was done before."""
     socket = call.arguments.split(",", 1)[0]
     if head := HEAD.search(call.arguments):
@@ -85,11 +85,11 @@ def answer(log: Log, call: Call) -> None:
         return
     for sha256 in DIGEST.findall(call.arguments)[:1]:
         log.answered += 1
-        if DUPLICATE not in call.arguments and (why := early(log, sha256, at)):
+        if DUPLICATE not in call.arguments and (why := explain_early_answer(log, sha256, at)):
             log.wrong.append(f"{sha256[:8]}: {why}")
 
 
-def early(log: Log, sha256: str, at: int) -> str:
+def explain_early_answer(log: Log, sha256: str, at: int) -> str:
     """Why an answer at line `at` came before the picture was on the disk; nothing if it did not."""
     placed = log.placed.get(sha256)
     if placed is None:

@@ -52,7 +52,7 @@ def fill(data: Path, count: int, d: int) -> Embeddings:
     return rows
 
 
-def truth(rows: Embeddings) -> tuple[Embeddings, Ids]:
+def search_exactly(rows: Embeddings) -> tuple[Embeddings, Ids]:
     """Scores and keys of the K best of `rows` for each query, by comparing them all."""
     scores = queries(rows.shape[1]) @ rows.T
     best = np.argsort(-scores, axis=1)[:, :K]
@@ -64,7 +64,7 @@ def queries(d: int) -> Embeddings:
     return vectors(QUERIES, d, 2)
 
 
-def opened(database: Database, folder: Path, d: int, least: int = 0) -> Indexes:
+def open_service_index(database: Database, folder: Path, d: int, least: int = 0) -> Indexes:
     """The index of the database, open; it gets a base from `least` vectors on, or never."""
     indexes = Indexes(database, space(d), folder, policy=RebuildPolicy(least=least or NEVER, quiet=0.2))
     indexes.open("default")
@@ -89,7 +89,7 @@ def main() -> None:
     data, out, least = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     with closing(Database(data / "sightline.db")) as database:
         d = database.read(lambda c: int(next(iter(c.execute("SELECT d FROM spaces")))[0]))
-        indexes = opened(database, data / "snapshots", d, least)
+        indexes = open_service_index(database, data / "snapshots", d, least)
         if least:
             until(lambda: indexes.stats("default")["images"]["base"], SECONDS)
         _, keys = ask(indexes, d)

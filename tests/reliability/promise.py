@@ -66,7 +66,7 @@ def all_proofs() -> list[Proof]:
     return sorted((_load(name) for name in names), key=lambda proof: proof.promise.number)
 
 
-def proof(name: str) -> Proof:
+def load_proof(name: str) -> Proof:
     """The proof of this name. Raises KeyError."""
     return {each.promise.name: each for each in all_proofs()}[name]
 

@@ -15,18 +15,17 @@ FOLDER = Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "reliability.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- promises: written by scripts/prove --write -->", "<!-- promises: end -->"
-HEAD = """# Reliability: what was promised, and what was tried against it
+HEAD = """# Reliability: what is promised, and what was tried against it
 
-This page is written by `scripts/prove --write`, never by hand. Each promise has a proof that tries to break it: real
-servers in processes of their own, killed, starved and lied to. A proof's module in `tests/reliability/proofs/` says
-in its first
-lines what it does and what counts as failing. `scripts/prove NAME` runs one in its long form, `make prove` all of
-them; the tests run the short forms at every change.
+`scripts/prove --write` writes this page; do not edit it. Each promise has a proof that tries to break it: the proof
+starts real servers in processes of their own, kills them, starves them and lies to them. The first lines of a proof's
+module in `tests/reliability/proofs/` say what it does and what counts as a failure. `scripts/prove NAME` runs one
+proof in its long form, `make prove` runs all of them. The tests run the short forms at every change.
 
 """
 FOOT = """
-The clocks and disks behind these figures are those of a small virtual machine. What no proof can show: that a disk
-which says it has written has done so. Nothing is promised against somebody who can write to the data directory.
+These figures were measured with the clocks and disks of a small virtual machine. No proof can show that a disk which
+reports a write has written it. Sightline promises nothing against somebody who can write to the data directory.
 """
 
 
@@ -42,7 +41,7 @@ class Result:
     at: str
 
 
-def keep(name: str, figure: str, ok: bool, scale: Scale, seconds: float) -> None:
+def save_result(name: str, figure: str, ok: bool, scale: Scale, seconds: float) -> None:
     """Keep what a proof reached."""
     today = datetime.now(UTC).date().isoformat()
     result = Result(figure, ok, scale.value, round(seconds), os.cpu_count() or 1, today)
@@ -50,13 +49,13 @@ def keep(name: str, figure: str, ok: bool, scale: Scale, seconds: float) -> None
     (FOLDER / f"{name}.json").write_text(json.dumps(asdict(result), indent=1) + "\n", encoding="utf-8")
 
 
-def kept(name: str) -> Result | None:
+def load_result(name: str) -> Result | None:
     """What a proof reached last; None when it was never kept."""
     path = FOLDER / f"{name}.json"
     return Result(**json.loads(path.read_text("utf-8"))) if path.exists() else None
 
 
-def reached(result: Result | None) -> str:
+def format_figure(result: Result | None) -> str:
     """The figure, for a table."""
     if result is None:
         return "not run yet"
@@ -64,35 +63,35 @@ def reached(result: Result | None) -> str:
     return figure if result.ok else f"**FAILED**: {figure}"
 
 
-def page(promises: list[Promise]) -> str:
+def render_page(promises: list[Promise]) -> str:
     """docs/reliability.md."""
     rows = ["| | promise | command | figure reached | scale | on | took |", "|---|---|---|---|---|---|---|"]
     for promise in promises:
-        result = kept(promise.name)
+        result = load_result(promise.name)
         said = f"{result.scale} | {result.at} | {result.seconds} s, {result.cores} cores" if result else "– | – | –"
         rows.append(
-            f"| {promise.number} | {promise.text} | `scripts/prove {promise.name}` | {reached(result)} | {said} |"
+            f"| {promise.number} | {promise.text} | `scripts/prove {promise.name}` | {format_figure(result)} | {said} |"
         )
     return HEAD + "\n".join(rows) + "\n" + FOOT
 
 
-def section(promises: list[Promise]) -> str:
+def render_table(promises: list[Promise]) -> str:
     """The table of README's section "Promises"."""
     rows = ["| | promise | proved by | figure reached |", "|---|---|---|---|"]
     for promise in promises:
-        figure = reached(kept(promise.name))
+        figure = format_figure(load_result(promise.name))
         rows.append(f"| {promise.number} | {promise.text} | `scripts/prove {promise.name}` | {figure} |")
     return "\n".join(rows)
 
 
-def readme(text: str, promises: list[Promise]) -> str:
+def render_readme(text: str, promises: list[Promise]) -> str:
     """README with its table anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{section(promises)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{render_table(promises)}\n{END}{after}"
 
 
-def write(promises: list[Promise]) -> None:
+def write_pages(promises: list[Promise]) -> None:
     """Write the page and README's table from what was kept."""
-    PAGE.write_text(page(promises), encoding="utf-8")
-    README.write_text(readme(README.read_text("utf-8"), promises), encoding="utf-8")
+    PAGE.write_text(render_page(promises), encoding="utf-8")
+    README.write_text(render_readme(README.read_text("utf-8"), promises), encoding="utf-8")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.reliability.promise import Impossible, Scale, proof
+from tests.reliability.promise import Impossible, Scale, load_proof
 
 
-def hold(name: str) -> None:
+def hold_promise(name: str) -> None:
     """The promise holds; skipped where this machine cannot try it."""
     try:
-        outcome = proof(name).run(Scale.SHORT)
+        outcome = load_proof(name).run(Scale.SHORT)
     except Impossible as error:
         pytest.skip(str(error))
     print(outcome.figure)

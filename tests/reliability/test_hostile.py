@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.reliability.short import hold
+from tests.reliability.short import hold_promise
 
 NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema", "offline", "models")
 
@@ -15,4 +15,4 @@ NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema"
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_promise_holds(name: str) -> None:
-    hold(name)
+    hold_promise(name)

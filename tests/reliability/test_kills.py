@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.reliability.short import hold
+from tests.reliability.short import hold_promise
 
 NAMES = ("kills", "deleted", "jobs", "sigterm")
 
@@ -12,4 +12,4 @@ NAMES = ("kills", "deleted", "jobs", "sigterm")
 @pytest.mark.timeout(1200)  # on a machine that is busy with others; alone each takes half a minute
 @pytest.mark.parametrize("name", NAMES)
 def test_the_promise_holds(name: str) -> None:
-    hold(name)
+    hold_promise(name)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.reliability import results
 from tests.reliability.__main__ import run_all
-from tests.reliability.promise import Outcome, Promise, Scale, all_proofs, proof
+from tests.reliability.promise import Outcome, Promise, Scale, all_proofs, load_proof
 
 PROOFS = all_proofs()
 ELSEWHERE = {"roles": "tests/app/api/test_permissions.py goes through its matrix"}
@@ -18,9 +18,9 @@ ELSEWHERE = {"roles": "tests/app/api/test_permissions.py goes through its matrix
 
 def test_the_pages_say_what_was_kept() -> None:
     promises = [each.promise for each in PROOFS]
-    assert results.PAGE.read_text("utf-8") == results.page(promises), "scripts/prove --write"
+    assert results.PAGE.read_text("utf-8") == results.render_page(promises), "scripts/prove --write"
     text = results.README.read_text("utf-8")
-    assert text == results.readme(text, promises), "scripts/prove --write"
+    assert text == results.render_readme(text, promises), "scripts/prove --write"
     assert text.count(results.BEGIN) == text.count(results.END) == 1
 
 
@@ -45,7 +45,7 @@ def test_proofs_are_listed_and_found_by_name() -> None:
     refused = subprocess.run(["scripts/prove", "nonsense"], capture_output=True, text=True, cwd=results.ROOT)
     assert refused.returncode == 2
     with pytest.raises(KeyError):
-        proof("nonsense")
+        load_proof("nonsense")
 
 
 def test_a_promise_that_does_not_hold_is_told(

@@ -27,7 +27,7 @@ def require() -> str:
 
 
 @contextmanager
-def attached(pid: int, *options: str, into: str | Path = "/dev/null") -> Iterator[subprocess.Popen[str]]:
+def attach_strace(pid: int, *options: str, into: str | Path = "/dev/null") -> Iterator[subprocess.Popen[str]]:
     """strace looking at every thread of a process, from the first line of the `with` to its last."""
     command = [require(), "-f", "-p", str(pid), "-o", str(into), *options]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -42,12 +42,12 @@ def attached(pid: int, *options: str, into: str | Path = "/dev/null") -> Iterato
         tracer.stderr.close()
 
 
-def killing(call: str, when: int) -> tuple[str, str]:
+def kill_at_syscall(call: str, when: int) -> tuple[str, str]:
     """strace's options for: kill -9 on the way into the nth such call of a thread."""
     return "-e", f"inject={call}:signal=KILL:when={when}"
 
 
-def failing(calls: str, when: int) -> tuple[str, str]:
+def fail_syscall(calls: str, when: int) -> tuple[str, str]:
     """strace's options for: the nth such call of a thread does nothing and fails with EIO."""
     return "-e", f"inject={calls}:error=EIO:when={when}"
 
@@ -68,7 +68,7 @@ class Call:
         return self.result[:1].isdigit()
 
 
-def calls(trace: Path, first: int = 0) -> list[Call]:
+def read_calls(trace: Path, first: int = 0) -> list[Call]:
     """The calls of a trace (`-f -o FILE`), in the order in which they began; those that never ended are left out.
 
     `first` is the number of its first line.

@@ -21,7 +21,7 @@ from tests.support.servers import RunningServer
 MIB = 1 << 20
 
 
-def memory(pid: int) -> int:
+def read_memory(pid: int) -> int:
     """Bytes that a process holds resident."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
@@ -34,7 +34,7 @@ class Watch:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.first = self.most = memory(pid)
+        self.first = self.most = read_memory(pid)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -54,7 +54,7 @@ class Watch:
     def _look(self) -> None:
         while not self._ended.wait(0.1):
             try:
-                self.most = max(self.most, memory(self.pid))
+                self.most = max(self.most, read_memory(self.pid))
             except OSError:  # it is gone, which the proof itself will see
                 return
 
@@ -116,7 +116,7 @@ def probe(port: int, path: str, seconds: float, rate: float = 5.0) -> Probe:
 
 
 @contextmanager
-def crowd(order: dict[str, Any]) -> Iterator[Future[dict[str, Any]]]:
+def start_crowd(order: dict[str, Any]) -> Iterator[Future[dict[str, Any]]]:
     """A crowd in a process of its own; what it tells at its end. It is ended with the block if it has not by itself."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.reliability.crowd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

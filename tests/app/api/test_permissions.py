@@ -17,7 +17,7 @@ from app.encoder.loader import locate
 from app.service.service import Service
 from tests.app.api.asking import refused
 from tests.app.api.guarded import Guarded
-from tests.reliability.proofs.roles import address, described, faults
+from tests.reliability.proofs.roles import fill_path, list_faults, list_operations
 
 
 def offered(service: Service) -> Iterator[str]:
@@ -66,11 +66,11 @@ def test_what_else_is_offered_at_an_address() -> None:
 
 @pytest.mark.parametrize("call", RIGHTS)
 def test_a_call_is_answered_for_those_alone_who_may(call: str, guarded: Guarded) -> None:
-    assert faults(call, guarded) == []
+    assert list_faults(call, guarded) == []
 
 
 def test_every_call_that_is_described_is_in_the_table(guarded: Guarded) -> None:
-    assert described(guarded) <= set(RIGHTS)
+    assert list_operations(guarded) <= set(RIGHTS)
 
 
 @pytest.mark.parametrize("call", [call for call in RIGHTS if call.split(" ")[1].startswith("/v1/")])
@@ -79,8 +79,8 @@ def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guar
     method, path = call.split(" ")
     if call in ("GET /v1/models", "GET /v1/sources", *(one for one in RIGHTS if "/v1/session" in one)):
         return  # they are about no collection
-    here = guarded.ask("elsewhere", method, address(guarded, path, "default"), **sent(call, "default"))
-    nowhere = guarded.ask("elsewhere", method, address(guarded, path, "nowhere"), **sent(call, "nowhere"))
+    here = guarded.ask("elsewhere", method, fill_path(guarded, path, "default"), **sent(call, "default"))
+    nowhere = guarded.ask("elsewhere", method, fill_path(guarded, path, "nowhere"), **sent(call, "nowhere"))
     assert (here.status_code, shape(here)) == (nowhere.status_code, shape(nowhere))
     if here.status_code == 200:
         assert here.json() in ({"jobs": []}, {"collections": []})

@@ -50,11 +50,11 @@ def run(scale: Scale) -> Outcome:
             load.start()
             until(lambda: len(ledger.there) > LEAST, 120, server.output)
             for n in range(times):
-                wrong += kept(folder, ledger, n)
+                wrong += check_backup(folder, ledger, n)
             stop.set()
             load.join(60)
         last = folder / f"kept-{(times - 1) % 2}"
-        passed = refused(folder, last, damages)
+        passed = count_refused(folder, last, damages)
     figure = f"{times} backups under load restored, {len(wrong)} differ; {passed} of {damages} damaged refused"
     if wrong:
         figure += f"; {wrong[0]}"
@@ -77,13 +77,13 @@ def change(url: str, ledger: Ledger, stop: threading.Event) -> None:
                 ledger.deleted(sha256)
 
 
-def kept(folder: Path, ledger: Ledger, n: int) -> list[str]:
+def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
     """Make a backup (in turn into two folders), restore it, and say what is wrong with that."""
     target, again = folder / f"kept-{n % 2}", folder / "again"
     before, gone = set(ledger.there), set(ledger.gone)
-    backup(folder / "data", target, quiet())
+    backup(folder / "data", target, open_silent_console())
     needed = before & set(ledger.there)
-    restore(again, target, quiet())
+    restore(again, target, open_silent_console())
     with closing(Database(again / "sightline.db")) as database:
         wrong = [f"database: {fault}" for fault in database.check()]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
@@ -97,23 +97,23 @@ def kept(folder: Path, ledger: Ledger, n: int) -> list[str]:
     return wrong
 
 
-def refused(folder: Path, whole: Path, damages: int) -> int:
+def count_refused(folder: Path, whole: Path, damages: int) -> int:
     """How many damaged copies of a backup were refused without a change of the target."""
     dice = random.Random(18)
     database = next(path.name for path in whole.glob("sightline-*.db"))
     _, held = snapshot.inspect(whole / database)
     used = folder / "used"
-    restore(used, whole, quiet())
-    state = tree(used)
+    restore(used, whole, open_silent_console())
+    state = read_tree(used)
     count = 0
     for n in range(damages):
         copy, target = folder / "damaged", used if n % 2 else folder / "fresh"
         shutil.copytree(whole, copy)
         damage(copy, database, held, dice)
         try:
-            restore(target, copy, quiet())
+            restore(target, copy, open_silent_console())
         except StartupError:
-            count += tree(used) == state and not (folder / "fresh").exists()
+            count += read_tree(used) == state and not (folder / "fresh").exists()
         shutil.rmtree(copy)
         shutil.rmtree(folder / "fresh", ignore_errors=True)
     return count
@@ -135,11 +135,11 @@ def damage(copy: Path, database: str, held: Sequence[str], dice: random.Random) 
     path.write_bytes(content)
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def read_tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def quiet() -> Console:
+def open_silent_console() -> Console:
     """Says nothing."""
     return Console(file=io.StringIO())

@@ -17,7 +17,7 @@ from tests.reliability import traced
 from tests.reliability.client import digest, pictures
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.windows import delete, died
+from tests.reliability.windows import delete, expect_killed
 from tests.support.servers import RunningServer
 
 PROMISE = Promise(4, "deleted", "Deleted means gone: no search finds it, nothing serves it, after a crash too.")
@@ -36,14 +36,14 @@ def run(scale: Scale) -> Outcome:
         for n in range(kills):
             server = RunningServer(data, workers=0)
             ledger.compare(server)
-            absent(server, ledger, deleted)
+            check_absent(server, ledger, deleted)
             first, *rest = pictures(server)
             for image in rest[: 2 * (n % 2)]:
                 side_by_side(server, ledger, image, deleted)
             strike(server, ledger, first, deleted, *WINDOWS[n % len(WINDOWS)])
         with RunningServer(data) as server:
             ledger.compare(server, settled=True)
-            absent(server, ledger, deleted)
+            check_absent(server, ledger, deleted)
     back = [fault for fault in ledger.faults if fault.startswith("back again")]
     figure = f"{kills} kills, {len(ledger.gone)} deleted: {len(back)} resurrections"
     if len(ledger.faults) > len(back):
@@ -66,11 +66,11 @@ def strike(
     if call == "204":
         delete(server, ledger, image)
         server.process.kill()
-        died(server)
+        expect_killed(server)
     else:
-        with traced.attached(server.process.pid, *traced.killing(call, when)):
+        with traced.attach_strace(server.process.pid, *traced.kill_at_syscall(call, when)):
             delete(server, ledger, image)
-            died(server)
+            expect_killed(server)
     if image["sha256"] in ledger.gone:
         deleted.append(image["id"])
 
@@ -78,9 +78,9 @@ def strike(
 def side_by_side(server: RunningServer, ledger: Ledger, image: dict[str, Any], deleted: list[str]) -> None:
     """Delete a picture while others search; whoever searches after the 204 must not find it."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        others = [pool.submit(found, server) for _ in range(AT_ONCE - 1)]
+        others = [pool.submit(search_ids, server) for _ in range(AT_ONCE - 1)]
         delete(server, ledger, image)
-        after = pool.submit(found, server)
+        after = pool.submit(search_ids, server)
         if image["id"] in after.result():
             ledger.faults.append(f"back again {image['sha256'][:8]}: found after the 204")
         for other in others:
@@ -88,15 +88,15 @@ def side_by_side(server: RunningServer, ledger: Ledger, image: dict[str, Any], d
     deleted.append(image["id"])
 
 
-def found(server: RunningServer) -> set[str]:
+def search_ids(server: RunningServer) -> set[str]:
     """What a search of everything finds."""
     hits = server.http.get("/v1/search", params={"q": "red", "k": 1000}).json()["hits"]
     return {hit["id"] for hit in hits}
 
 
-def absent(server: RunningServer, ledger: Ledger, deleted: list[str]) -> None:
+def check_absent(server: RunningServer, ledger: Ledger, deleted: list[str]) -> None:
     """Nothing that was deleted is found or served."""
-    for id in found(server) & set(deleted):
+    for id in search_ids(server) & set(deleted):
         ledger.faults.append(f"back again {id}: found")
     for id in deleted[-20:]:
         for path in (f"/v1/images/{id}", f"/v1/images/{id}/file", f"/v1/images/{id}/thumbnail"):

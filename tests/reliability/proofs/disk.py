@@ -20,7 +20,7 @@ from pathlib import Path
 from tests.reliability.client import digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Impossible, Outcome, Promise, Scale
-from tests.reliability.proofs.kills import settle
+from tests.reliability.proofs.kills import wait_until_settled
 from tests.reliability.strike import workers
 from tests.support.servers import RunningServer, until
 
@@ -48,7 +48,7 @@ def run(scale: Scale) -> Outcome:
             if "Traceback" in server.output():
                 ledger.faults.append("a traceback")
         ledger.faults += [f"left behind: {path.name}" for path in (places[1] / ".incoming").iterdir()]
-        settle(places[0], ledger)
+        wait_until_settled(places[0], ledger)
     figure = f"{cycles} times full and free: {restarts} restarts, {refused} uploads refused, {ledger.tally()}"
     if ledger.faults:
         figure += f"; {ledger.faults[0]}"

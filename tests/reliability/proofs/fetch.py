@@ -39,8 +39,8 @@ def run(scale: Scale) -> Outcome:
     """The same in both forms: it takes a second."""
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
-        dialled = addresses(at) + rebinding(at)
-        followed, refused = redirects(at)
+        dialled = try_addresses(at) + try_rebinding(at)
+        followed, refused = try_redirects(at)
         with RunningServer(at / "data", workers=0) as server:
             body = {"source": "urls", "items": [{"url": "http://127.0.0.1:9/"}]}
             off = server.http.post("/v1/images/ingest", json=body).json()["code"]
@@ -55,7 +55,7 @@ def _always(address: str, host: str, port: int) -> list[str]:
     return [address]
 
 
-def addresses(folder: Path) -> int:
+def try_addresses(folder: Path) -> int:
     """How many of the addresses were dialled: by themselves in a URL, and behind a name."""
     count = 0
     for address in REFUSED:
@@ -70,7 +70,7 @@ def addresses(folder: Path) -> int:
     return count
 
 
-def rebinding(folder: Path) -> int:
+def try_rebinding(folder: Path) -> int:
     """How often a name led inside that answers with a public address now and an inner one then."""
     network = Recorder()
     answers = itertools.cycle([["1.1.1.1"], ["127.0.0.1"], ["1.1.1.1", "169.254.169.254"], ["::1"]])
@@ -83,7 +83,7 @@ def rebinding(folder: Path) -> int:
     return sum(host != "1.1.1.1" for host, _ in network.dialled)
 
 
-def redirects(folder: Path) -> tuple[int, int]:
+def try_redirects(folder: Path) -> tuple[int, int]:
     """How many chains led inside, and how many were refused; each is begun at once, and after one honest hop."""
     inside, refused = 0, 0
     trap = WebServer("127.0.0.2")

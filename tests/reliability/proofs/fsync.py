@@ -44,10 +44,10 @@ def run(scale: Scale) -> Outcome:
         server = RunningServer(data, workers=0)
         for n in numbers:
             trace = Path(folder) / f"trace-{n}"
-            options = (*durable.OPTIONS, *traced.failing(SYNCS, n))
-            with traced.attached(server.process.pid, *options, into=trace):
+            options = (*durable.OPTIONS, *traced.fail_syscall(SYNCS, n))
+            with traced.attach_strace(server.process.pid, *options, into=trace):
                 send(server, tally, n)
-            durable.read(trace, log)
+            durable.read_trace(trace, log)
         server.kill()
         tally.wrong += log.wrong
         with RunningServer(data, workers=0) as server:

@@ -43,10 +43,10 @@ def run(scale: Scale) -> Outcome:
                 copy = folder / "copy"
                 shutil.copytree(folder / "small" / "snapshots", copy)
                 what = damage(copy, dice) if n else "nothing"
-                if why := differs(database, copy, expected):
+                if why := find_difference(database, copy, expected):
                     wrong.append(f"{what}: {why}")
                 shutil.rmtree(copy)
-        seconds, why = rebuilt(folder / "large", many)
+        seconds, why = time_rebuild(folder / "large", many)
         wrong += [why] if why else []
     figure = f"{corruptions} corruptions, {len(wrong)} wrong answers; {many:,} vectors rebuilt in {seconds:.0f} s"
     if wrong:
@@ -59,13 +59,13 @@ def prepare(data: Path) -> Embeddings:
     rows = indexed.fill(data, BASE, D)
     with (
         closing(Database(data / "sightline.db")) as database,
-        closing(indexed.opened(database, data / "snapshots", D, least=BASE // 2)) as indexes,
+        closing(indexed.open_service_index(database, data / "snapshots", D, least=BASE // 2)) as indexes,
     ):
         until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
         more = indexed.vectors(TAIL, D, 3)
         seq = filled.add(database, indexed.space(D), BASE + 1, more)
         assert indexes.settle("default", "images", seq, 60)
-    return indexed.truth(np.concatenate([rows, more]))[0]
+    return indexed.search_exactly(np.concatenate([rows, more]))[0]
 
 
 def damage(folder: Path, dice: random.Random) -> str:
@@ -88,10 +88,10 @@ def damage(folder: Path, dice: random.Random) -> str:
     return f"{path.name} {kind}"
 
 
-def differs(database: Database, folder: Path, expected: Embeddings) -> str:
+def find_difference(database: Database, folder: Path, expected: Embeddings) -> str:
     """What is wrong with the answers of the index in a folder; nothing if they are right."""
     try:
-        with closing(indexed.opened(database, folder, D)) as indexes:
+        with closing(indexed.open_service_index(database, folder, D)) as indexes:
             scores, _ = indexed.ask(indexes, D)
     except Exception as error:
         return repr(error)
@@ -99,13 +99,13 @@ def differs(database: Database, folder: Path, expected: Embeddings) -> str:
     return f"a score is off by {worst:.4f}" if worst > OFF else ""
 
 
-def rebuilt(data: Path, count: int) -> tuple[float, str]:
+def time_rebuild(data: Path, count: int) -> tuple[float, str]:
     """Seconds until an index without files answers rightly, and what was wrong."""
     rows = indexed.fill(data, count, 512)
-    expected = indexed.truth(rows)[0]
+    expected = indexed.search_exactly(rows)[0]
     with closing(Database(data / "sightline.db")) as database:
         began = time.monotonic()
-        with closing(indexed.opened(database, data / "snapshots", 512)) as indexes:
+        with closing(indexed.open_service_index(database, data / "snapshots", 512)) as indexes:
             scores, _ = indexed.ask(indexes, 512)
         seconds = time.monotonic() - began
     return seconds, "" if float(np.abs(scores - expected).max()) <= OFF else "rebuilt wrongly"

@@ -21,7 +21,7 @@ import apsw
 
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.proofs.kills import bulk, settle
+from tests.reliability.proofs.kills import bulk, wait_until_settled
 from tests.support.servers import RunningServer, until
 
 PROMISE = Promise(17, "jobs", "Background jobs run at least once, and take effect exactly once.")
@@ -41,8 +41,8 @@ def run(scale: Scale) -> Outcome:
                 if n % 2 == 0:
                     bulk(server, ledger, archive=n % 4 == 0)
                 strike(data, server, dice, asleep=n % 10 == 7)
-        settle(data, ledger)
-        twice = doubled(data)
+        wait_until_settled(data, ledger)
+        twice = count_doubled(data)
     figure = (
         f"{kills} kills of workers, {len(ledger.there)} pictures: {len(ledger.faults)} stuck or lost, {twice} doubled"
     )
@@ -55,7 +55,7 @@ def strike(data: Path, server: RunningServer, dice: random.Random, asleep: bool)
     """Start a worker, and kill it in the middle of its work; one that sleeps wakes up when its lease is over."""
     worker = start(data)
     try:
-        until(lambda: busy(server) or worker.poll() is not None, SOONEST)
+        until(lambda: is_busy(server) or worker.poll() is not None, SOONEST)
         time.sleep(dice.uniform(0, LONGEST) * dice.random())
         if asleep:
             worker.send_signal(signal.SIGSTOP)
@@ -77,13 +77,13 @@ def start(data: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "app", "worker"], env=environment, stderr=subprocess.DEVNULL)
 
 
-def busy(server: RunningServer) -> bool:
+def is_busy(server: RunningServer) -> bool:
     """Whether a worker holds pictures, or has done all."""
     images: dict[str, int] = server.http.get("/v1/stats").json()["images"]
     return images["processing"] > 0 or images["queued"] == 0
 
 
-def doubled(data: Path) -> int:
+def count_doubled(data: Path) -> int:
     """How many pictures have more than one vector in the log, or a place more in a job than they should."""
     connection = apsw.Connection(str(data / "sightline.db"), flags=apsw.SQLITE_OPEN_READONLY)
     vectors = (

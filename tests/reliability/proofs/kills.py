@@ -32,7 +32,7 @@ from tests.reliability.client import digest, pictures
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.reliability.strike import strike, workers
-from tests.reliability.windows import WINDOWS, Window, migrated
+from tests.reliability.windows import WINDOWS, Window, kill_during_migration
 from tests.support.servers import RunningServer, until
 
 PROMISE = Promise(1, "kills", "A picture acknowledged with 2xx survives kill -9 at any moment, once, byte for byte.")
@@ -50,10 +50,10 @@ def run(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2 * lanes) as pool:
         folder = Path(name)
         shares = [WINDOWS[n::lanes] for n in range(lanes)]
-        first = [pool.submit(at_windows, folder / f"w{n}", share, times) for n, share in enumerate(shares)]
+        first = [pool.submit(kill_at_windows, folder / f"w{n}", share, times) for n, share in enumerate(shares)]
         ledgers = [each.result() for each in first]
-        wrong = [why for n in range(times) for why in migrated(folder, n)]
-        then = [pool.submit(at_random, folder / f"r{n}", rounds // lanes, SEED + n) for n in range(lanes)]
+        wrong = [why for n in range(times) for why in kill_during_migration(folder, n)]
+        then = [pool.submit(kill_at_random, folder / f"r{n}", rounds // lanes, SEED + n) for n in range(lanes)]
         ledgers += [each.result() for each in then]
     faults = [fault for ledger in ledgers for fault in ledger.faults] + wrong
     counts = {kind: sum(fault.startswith(kind) for fault in faults) for kind in ("lost", "doubled", "altered")}
@@ -67,7 +67,7 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not faults)
 
 
-def at_windows(folder: Path, windows: Sequence[Window], times: int) -> Ledger:
+def kill_at_windows(folder: Path, windows: Sequence[Window], times: int) -> Ledger:
     """Kill a server at each window, so many times; the next start shows what it left."""
     folder.mkdir()
     data = folder / "data"
@@ -88,11 +88,11 @@ def at_windows(folder: Path, windows: Sequence[Window], times: int) -> Ledger:
                 except BaseException as error:
                     server.kill()
                     raise AssertionError(f"{window.name}, {n}: {error!r}") from error
-        settle(data, ledger)
+        wait_until_settled(data, ledger)
     return ledger
 
 
-def at_random(folder: Path, rounds: int, seed: int) -> Ledger:
+def kill_at_random(folder: Path, rounds: int, seed: int) -> Ledger:
     """Kill at random moments of a load, and see what is there in the end."""
     folder.mkdir()
     dice = random.Random(seed)
@@ -117,7 +117,7 @@ def at_random(folder: Path, rounds: int, seed: int) -> Ledger:
             trickling.join(60)
         if server is not None:
             server.kill()
-        settle(data, ledger)
+        wait_until_settled(data, ledger)
     return ledger
 
 
@@ -144,7 +144,7 @@ def bulk(server: RunningServer, ledger: Ledger, archive: bool) -> None:
     ledger.accepted(server.bulk(files)["id"], contents)
 
 
-def settle(data: Path, ledger: Ledger) -> None:
+def wait_until_settled(data: Path, ledger: Ledger) -> None:
     """Let everything end that was accepted, then compare every byte."""
     with RunningServer(data) as server:
         for id, digests in ledger.jobs.items():
@@ -153,13 +153,13 @@ def settle(data: Path, ledger: Ledger) -> None:
                 ledger.faults.append(f"job {id}: {job['state']}, {job['done']} of {len(digests)}")
         for state in ("queued", "processing"):
             until(lambda: server.http.get("/v1/stats").json()["images"][state] == 0, 120)  # noqa: B023 (asked at once)
-        again(server, ledger)
+        retry_quarantined(server, ledger)
         count = ledger.compare(server, settled=True)
         stats = server.http.get("/v1/stats").json()
         if stats["images"]["ready"] != count or stats["index"]["images"]["ntotal"] != count:
             ledger.faults.append(
                 f"{count} pictures, {stats['images']['ready']} ready, index {stats['index']['images']}"
-                + "".join(f"; {image['status']}: {image['error']}" for image in unready(server))
+                + "".join(f"; {image['status']}: {image['error']}" for image in list_unready(server))
             )
     checked = sightline("verify", "--data-dir", data)
     found = [line.split()[1] for line in checked.stdout.splitlines() if line.startswith("│")]
@@ -167,17 +167,17 @@ def settle(data: Path, ledger: Ledger) -> None:
     ledger.faults += [f"verify: {fault}" for fault in found if fault != "orphan"]
 
 
-def again(server: RunningServer, ledger: Ledger) -> None:
+def retry_quarantined(server: RunningServer, ledger: Ledger) -> None:
     """Send once more what was given up.
 
     A picture that was alone at work at three kills is: nothing tells it from one that kills. Its bytes are kept.
     """
-    for image in unready(server):
+    for image in list_unready(server):
         if image["status"] == "failed" and " died 3 times " in image["error"]["detail"]:
             ledger.given_up += 1
             server.upload(ledger.sent[image["sha256"]], wait=60).raise_for_status()
 
 
-def unready(server: RunningServer) -> list[dict[str, Any]]:
+def list_unready(server: RunningServer) -> list[dict[str, Any]]:
     """The pictures that cannot be found."""
     return [image for image in pictures(server) if image["status"] != "ready"]

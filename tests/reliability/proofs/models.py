@@ -41,7 +41,7 @@ def run(scale: Scale) -> Outcome:
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         root, mark = Path(scratch), Path(scratch) / "mark"
-        laid = lay(root, mark)
+        laid = write_evil_files(root, mark)
         names = [
             f"ViT-B-32:{root / 'weights.pt'}",
             f"ViT-B-32:{root / 'renamed.safetensors'}",
@@ -65,7 +65,7 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not wrong and not opened and not made)
 
 
-def lay(root: Path, mark: Path) -> list[Path]:
+def write_evil_files(root: Path, mark: Path) -> list[Path]:
     """Put evil files everywhere; those whose names say what they are, which nobody should open."""
     evil = pickle.dumps(Evil(mark))
     file = io.BytesIO()

@@ -34,7 +34,7 @@ def run(scale: Scale) -> Outcome:
 
             accepted = list(clients.map(send, range(uploads))).count(202)
         log = durable.Log(str(data))
-        durable.read(trace, log)
+        durable.read_trace(trace, log)
     figure = f"{uploads - len(log.wrong)} of {uploads} uploads in order"
     if log.wrong:
         figure += f"; {log.wrong[0]}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.watched import Probe, Watch, ask, crowd, port_of, probe
+from tests.reliability.watched import Probe, Watch, ask, port_of, probe, start_crowd
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -32,7 +32,7 @@ def run(scale: Scale) -> Outcome:
         server.upload(picture())
         port = port_of(server)
         live = Probe()
-        with Watch(server.process.pid) as watch, crowd({"port": port, "queries": count}) as telling:
+        with Watch(server.process.pid) as watch, start_crowd({"port": port, "queries": count}) as telling:
             while not telling.done():
                 status, took = ask(port, "/livez", 60)
                 live.asked += 1

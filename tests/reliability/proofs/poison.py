@@ -34,13 +34,13 @@ def run(scale: Scale) -> Outcome:
                 files.insert(place, (name, content))
                 job = server.wait_job(server.bulk(files)["id"])
                 done, failed = done + job["done"], failed + job["failed"]
-                wrong += faults(server, job, name, 99)
+                wrong += list_faults(server, job, name, 99)
         count = scale.pick(200, 1000)
         members = {f"{n}.png": picture(seed=next(seeds)) for n in range(count - 1)}
         job = server.wait_job(
-            server.bulk([("a.zip", zipped({**members, **dict([next(iter(bad.items()))])}))])["id"], 300
+            server.bulk([("a.zip", make_zip({**members, **dict([next(iter(bad.items()))])}))])["id"], 300
         )
-        wrong += faults(server, job, next(iter(bad)), count - 1)
+        wrong += list_faults(server, job, next(iter(bad)), count - 1)
         deaths = server.process.poll() is not None
     figure = (
         f"{done} of {done} neighbours taken beside {failed} poisonous, {job['done']} of {count - 1} in an archive;"
@@ -55,7 +55,7 @@ def poison() -> dict[str, bytes]:
     return {f"bad.{kind}": content[: len(content) // 2] for kind, content in whole.items()}
 
 
-def faults(server: RunningServer, job: dict[str, Any], bad: str, good: int) -> list[str]:
+def list_faults(server: RunningServer, job: dict[str, Any], bad: str, good: int) -> list[str]:
     """What a job should not have ended like."""
     failed = server.http.get(f"/v1/jobs/{job['id']}/items", params={"status": "failed"}).json()["items"]
     found = []
@@ -66,7 +66,7 @@ def faults(server: RunningServer, job: dict[str, Any], bad: str, good: int) -> l
     return found
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
+def make_zip(members: dict[str, bytes]) -> bytes:
     """A zip of these members."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:

@@ -29,7 +29,7 @@ def run(scale: Scale) -> Outcome:
     count = scale.pick(5_000, 20_000)
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"
-        _, best = indexed.truth(indexed.fill(data, count, D))
+        _, best = indexed.search_exactly(indexed.fill(data, count, D))
         before = recall(data, best, "before", count // 2)
         after = recall(data, best, "after", 0)
         shutil.rmtree(data / "snapshots")

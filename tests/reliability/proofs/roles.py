@@ -25,9 +25,9 @@ STRANGERS = ("none", "unknown", "revoked", "expired")
 def run(scale: Scale) -> Outcome:
     """The whole matrix, in both forms."""
     with tempfile.TemporaryDirectory() as folder, guarded_server(Path(folder) / "data") as guarded:
-        calls = described(guarded)
+        calls = list_operations(guarded)
         unlisted = sorted(calls - set(RIGHTS))
-        wrong = [f"{call}: {fault}" for call in RIGHTS for fault in faults(call, guarded)]
+        wrong = [f"{call}: {fault}" for call in RIGHTS for fault in list_faults(call, guarded)]
     pairs = len(RIGHTS) * (len(KINDS) + len(STRANGERS))
     figure = (
         f"{len(RIGHTS)} calls × {len(KINDS)} kinds of keys and {len(STRANGERS)} of none: {pairs - len(wrong)} of"
@@ -36,16 +36,16 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not wrong and not unlisted and len(calls) > 30)
 
 
-def described(guarded: Guarded) -> set[str]:
+def list_operations(guarded: Guarded) -> set[str]:
     """Every call that the description of the interface names."""
     paths = guarded.ask("admin", "GET", "/openapi.json").json()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
-def faults(call: str, guarded: Guarded) -> list[str]:
+def list_faults(call: str, guarded: Guarded) -> list[str]:
     """Who was let in and should not have been, or the other way round."""
     method, path = call.split(" ")
-    where = address(guarded, path, "NONE!")
+    where = fill_path(guarded, path, "NONE!")
     if call == "GET /v1/jobs/{id}/events":
         where = where.replace(guarded.job, "nothing")
     found = []
@@ -66,7 +66,7 @@ def faults(call: str, guarded: Guarded) -> list[str]:
     return found
 
 
-def address(guarded: Guarded, path: str, collection: str) -> str:
+def fill_path(guarded: Guarded, path: str, collection: str) -> str:
     """A path with ids of what is there. An impossible collection makes sure that no call does anything."""
     filled = path.replace("{path:path}", "main.js")
     filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("{id}", "inside").replace("{name}", "default")

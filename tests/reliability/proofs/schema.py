@@ -37,7 +37,7 @@ def run(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
         server.upload(picture(), id="here")
         while cases < wanted and not kinds:
-            told = fuzzed(server, Path(folder), examples, seed)
+            told = run_schemathesis(server, Path(folder), examples, seed)
             made = re.search(r"([\d,]+) generated", told)
             if made is None:
                 return Outcome(f"Schemathesis said: {told[-200:]!r}", False)
@@ -55,7 +55,7 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not kinds and alive and not unexpected and cases >= wanted)
 
 
-def fuzzed(server: RunningServer, folder: Path, examples: int, seed: int) -> str:
+def run_schemathesis(server: RunningServer, folder: Path, examples: int, seed: int) -> str:
     """What Schemathesis tells at its end."""
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),

@@ -22,7 +22,7 @@ import httpx2 as httpx
 from tests.reliability.client import connect, digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.proofs.kills import bulk, settle
+from tests.reliability.proofs.kills import bulk, wait_until_settled
 from tests.support.processes import descendants, running
 from tests.support.servers import RunningServer, until
 
@@ -55,20 +55,20 @@ def lane(folder: Path, times: int) -> tuple[list[float], list[str]]:
     """Stop a server so many times; what each took, and what was wrong."""
     folder.mkdir()
     with Ledger(folder / "ledger") as ledger:
-        seconds = [stopped(folder / "data", ledger) for _ in range(times)]
-        settle(folder / "data", ledger)
+        seconds = [stop_under_load(folder / "data", ledger) for _ in range(times)]
+        wait_until_settled(folder / "data", ledger)
     return seconds, ledger.faults
 
 
-def stopped(data: Path, ledger: Ledger) -> float:
+def stop_under_load(data: Path, ledger: Ledger) -> float:
     """Seconds from SIGTERM to the end of a server that is busy."""
     with ExitStack() as stack:
         server = RunningServer(data)
         stack.callback(server.process.kill)  # nothing, where it has ended as it should
-        return ended(server, ledger)
+        return load_and_stop(server, ledger)
 
 
-def ended(server: RunningServer, ledger: Ledger) -> float:
+def load_and_stop(server: RunningServer, ledger: Ledger) -> float:
     """Load the server, stop it, and see how it ends."""
     threads = [threading.Thread(target=upload, args=(server.url, ledger)) for _ in range(CLIENTS)]
     with connect(server.url) as hanging, connect(server.url):

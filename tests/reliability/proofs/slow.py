@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.watched import Watch, crowd, port_of, probe
+from tests.reliability.watched import Watch, port_of, probe, start_crowd
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -34,7 +34,7 @@ def run(scale: Scale) -> Outcome:
         port = port_of(server)
         before = probe(port, PATH, 4)
         order = {"port": port, "kinds": kinds, "seconds": seconds, "ramp": 5, "large": f"/v1/images/{large}/file"}
-        with Watch(server.process.pid) as watch, crowd(order) as telling:
+        with Watch(server.process.pid) as watch, start_crowd(order) as telling:
             during = probe(port, PATH, seconds)
             told = telling.result(120)
         after = probe(port, PATH, 2)

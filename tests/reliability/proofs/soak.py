@@ -69,10 +69,10 @@ def run(scale: Scale) -> Outcome:
             if not samples or now - samples[-1].at >= EVERY:
                 samples.append(sample(server, now))
             time.sleep(PACE)
-    return judged(samples, load, scale)
+    return judge_samples(samples, load, scale)
 
 
-def judged(samples: list[Sample], load: Load, scale: Scale) -> Outcome:
+def judge_samples(samples: list[Sample], load: Load, scale: Scale) -> Outcome:
     """The slopes after the warm-up, and whether they are flat enough."""
     rest = samples[len(samples) // 3 :]
     hours = np.array([each.at for each in rest]) / 3600

@@ -36,15 +36,15 @@ def run(scale: Scale) -> Outcome:
             data = Path(name) / archive.stem
             with zipfile.ZipFile(archive) as zipped:
                 zipped.extractall(data)
-            wrong += [f"{archive.stem}: {why}" for why in served(data)]
-        wrong += newer(Path(name) / chosen[0].stem)
+            wrong += [f"{archive.stem}: {why}" for why in check_former_opens(data)]
+        wrong += check_newer_is_refused(Path(name) / chosen[0].stem)
     figure = f"{len(chosen)} former schemas opened, 1 newer refused: {len(wrong)} faults"
     if wrong:
         figure += f"; {wrong[0]}"
     return Outcome(figure, not wrong)
 
 
-def served(data: Path) -> list[str]:
+def check_former_opens(data: Path) -> list[str]:
     """What is wrong when a server of today opens this directory."""
     connection = apsw.Connection(str(data / "sightline.db"))
     before = {row[0] for row in connection.execute("SELECT sha256 FROM images")}
@@ -63,7 +63,7 @@ def served(data: Path) -> list[str]:
     return wrong + ([] if checked.returncode == 0 else [checked.stdout[-300:]])
 
 
-def newer(data: Path) -> list[str]:
+def check_newer_is_refused(data: Path) -> list[str]:
     """What is wrong when the database is of a version yet to come."""
     path = data / "sightline.db"
     connection = apsw.Connection(str(path))

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, load_texts, served
+from app.cli.demo import free_port, load_texts, run_server, wait_until_ready
 from app.core.settings import Settings
-from app.service.demo_gallery import gallery
+from app.service.demo_gallery import find_gallery
 from bench.needs import resident
 
 QUERIES = 1_000
@@ -33,12 +33,12 @@ HOST = "127.0.0.1"
 def main() -> None:
     """Print a table of figures."""
     table = Table("work", "figure")
-    folder = gallery()
+    folder = find_gallery()
     with tempfile.TemporaryDirectory() as scratch:
         port = free_port(HOST, 0)
         began = time.perf_counter()
-        with served(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
-            await_ready(client, process)
+        with run_server(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+            wait_until_ready(client, process)
             table.add_row("start to ready", f"{time.perf_counter() - began:.1f} s")
             load(client, folder, table)
             captions = words(folder)
@@ -46,7 +46,7 @@ def main() -> None:
             search(client.server, captions, CALLERS, table)
             table.add_row("memory of the server (resident)", f"{resident(process.pid) / 2**20:.0f} MiB")
     console = Console()
-    console.print(f"{os.cpu_count()} cores; {Settings().batch_for('cpu')} pictures a batch; model starter")
+    console.print(f"{os.cpu_count()} cores; {Settings().batch_size_for('cpu')} pictures a batch; model starter")
     console.print(table)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from app.encoder.openvino import OpenVinoEncoder, native_precision
+from app.encoder.openvino import OpenVinoEncoder, detect_precision
 from bench.results import Figures, busy, keep
 from bench.weights import ARCHITECTURE, GFLOP, SIDE, compiled, weights
 
@@ -35,9 +35,9 @@ def main() -> None:
     rates = {name: amounts[name] / seconds[name] for name in work}
     figures: Figures = {name: rate for name, rate in rates.items() if not name.startswith("text ") or " 32" in name}
     figures |= {f"{name}, ms": seconds[name] * 1000 for name in work if name.startswith("text ") or name.endswith(" 1")}
-    best = max(rate for name, rate in rates.items() if name.startswith(f"pictures {native_precision()}"))
+    best = max(rate for name, rate in rates.items() if name.startswith(f"pictures {detect_precision()}"))
     figures["floor, pictures"] = floor = rates["matrix bf16"] / GFLOP
-    figures["over open_clip, batch 32"] = rates[f"pictures {native_precision()} 32"] / rates["pictures open_clip 32"]
+    figures["over open_clip, batch 32"] = rates[f"pictures {detect_precision()} 32"] / rates["pictures open_clip 32"]
     figures["over open_clip, best of each"] = best / max(
         rate for name, rate in rates.items() if name.startswith("pictures open_clip")
     )
@@ -52,7 +52,7 @@ def tasks() -> tuple[dict[str, Work], dict[str, float]]:
     amounts: dict[str, float] = {}
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), SIDE, SIDE, 3), dtype=np.uint8)
     folder = compiled()
-    for precision in dict.fromkeys((native_precision(), "fp32")):
+    for precision in dict.fromkeys((detect_precision(), "fp32")):
         encoder, bulk = OpenVinoEncoder(folder, precision), OpenVinoEncoder(folder, precision, bulk=True)
         for n in BATCHES if precision != "fp32" else (1, 32):
             work[f"pictures {precision} {n}"] = partial((bulk if n > 1 else encoder).encode_images, pixels[:n])

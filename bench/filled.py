@@ -35,7 +35,7 @@ def filled(folder: Path, space: EmbeddingSpace, rows: Embeddings) -> Path:
 
 def stamp(c: apsw.Connection, space: EmbeddingSpace) -> None:
     """The default collection is of this space."""
-    embeddings.remember(c, space)
+    embeddings.save_space(c, space)
     c.execute("UPDATE collections SET space = ? WHERE name = ?", (space.fingerprint, DEFAULT_COLLECTION))
 
 

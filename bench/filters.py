@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.core.types import NewImage
-from app.search.filter_cache import Selections
+from app.search.filter_cache import FilterCache
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
 from app.storage.tables import images
@@ -112,8 +112,8 @@ def new(n: int, draw: random.Random) -> NewImage:
 def costs(database: Database, asked: Any) -> Iterator[str]:
     """How many pass, and milliseconds: the first use, later ones, and one after changes."""
     filter = parse_filter(asked, "images")
-    firsts = [milliseconds(lambda: Selections(database).among("default", filter)) for _ in range(3)]
-    selections = Selections(database)
+    firsts = [milliseconds(lambda: FilterCache(database).among("default", filter)) for _ in range(3)]
+    selections = FilterCache(database)
     yield f"{len(selections.among('default', filter)):,}"
     yield f"{min(firsts):.0f}"
     again = [milliseconds(lambda: selections.among("default", filter)) for _ in range(REPEATS)]

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.decode.pool import DecodePool
-from app.encoder.loader import Located, Placement, load_located
+from app.encoder.loader import EncoderOptions, LocatedModel, load_located
 from app.encoder.open_clip import PRECISIONS, OpenClipEncoder, choose_device, choose_precision
 from app.encoder.protocol import Embeddings, Pixels
 from bench.jpeg import Source, from_children, from_gpu, write_jpegs
@@ -122,7 +122,7 @@ def by_pixels(
     model: str, encoder: OpenClipEncoder, pixels: Pixels, scale: Scale, limits: dict[str, float], table: Table
 ) -> float:
     """Pictures a second from uint8 arrays; the rate of a worker's batch, or of the largest below it."""
-    speed, batch = 0.0, Settings().batch_for(encoder.device)
+    speed, batch = 0.0, Settings().batch_size_for(encoder.device)
     for n in scale.at_once:
         rate = n / median(lambda n=n: encoder.encode_images(pixels[:n]), scale.seconds)  # type: ignore[misc]
         speed = rate if n <= batch else speed
@@ -133,7 +133,7 @@ def by_pixels(
 
 def by_jpegs(model: str, encoder: OpenClipEncoder, source: Source, speed: float, table: Table) -> None:
     """Pictures a second from JPEG files: read by the decode children, with and without thumbnails, and by the GPU."""
-    batch = Settings().batch_for(encoder.device)
+    batch = Settings().batch_size_for(encoder.device)
 
     def rate(of: Iterator[Embeddings | Pixels]) -> float:
         began = time.perf_counter()
@@ -188,8 +188,8 @@ def random_weights(architecture: str, path: Path) -> Path:
 
 def opened(architecture: str, weights: Path, device: str, precision: str) -> OpenClipEncoder:
     """The encoder as the service would open it."""
-    located = Located(f"{architecture}:{weights}", architecture, weights)
-    encoder = load_located(located, weights.parent, Placement(device, precision, "torch"))
+    located = LocatedModel(f"{architecture}:{weights}", architecture, weights)
+    encoder = load_located(located, weights.parent, EncoderOptions(device, precision, "torch"))
     assert isinstance(encoder, OpenClipEncoder)
     return encoder
 

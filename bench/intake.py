@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, served
-from app.core.process import again, importing
+from app.cli.demo import free_port, run_server, wait_until_ready
+from app.core.process import child_env, sightline_command
 from bench import site
 from bench.needs import MIB, family, proportional
 from bench.results import Figures, keep
@@ -56,8 +56,8 @@ def server(data: Path) -> Iterator[tuple[int, Client, float]]:
     """A server on `data`: its process, a client, and the seconds until it was ready."""
     port = free_port(HOST, 0)
     began = time.perf_counter()
-    with served(data, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
-        await_ready(client, process)
+    with run_server(data, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+        wait_until_ready(client, process)
         yield process.pid, client, time.perf_counter() - began
 
 
@@ -139,8 +139,8 @@ def folder() -> Figures:
 def ingested(server: str, source: Path) -> float:
     """Seconds of `sightline ingest FOLDER`."""
     began = time.perf_counter()
-    words = again("ingest", str(source), "--server", server)
-    subprocess.run(words, env=importing(os.environ), check=True, stdout=subprocess.DEVNULL)
+    words = sightline_command("ingest", str(source), "--server", server)
+    subprocess.run(words, env=child_env(os.environ), check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 

@@ -21,7 +21,7 @@ import apsw
 import httpx
 
 from app.cli.demo import free_port
-from app.core.process import again, importing
+from app.core.process import child_env, sightline_command
 from app.core.settings import Settings
 from app.core.types import ItemStatus
 from app.storage.database import Database
@@ -97,19 +97,19 @@ def calls(filled: Filled) -> dict[str, Callable[[], object]]:
         return lambda: database.write(undone(work))
 
     return {
-        "list jobs": read(lambda c: jobs.recent(c, 50)),
-        "list jobs of a key": read(lambda c: jobs.recent(c, 50, {"default"})),
+        "list jobs": read(lambda c: jobs.list_recent(c, 50)),
+        "list jobs of a key": read(lambda c: jobs.list_recent(c, 50, {"default"})),
         "one job": read(lambda c: jobs.get(c, id)),
-        "items, first page": read(lambda c: jobs.items(c, id, None, 0, 100)),
-        "items, last page": read(lambda c: jobs.items(c, id, None, deep, 100)),
-        "items failed, last": read(lambda c: jobs.items(c, id, ItemStatus.FAILED, deep - 900, 100)),
-        "items duplicate (none)": read(lambda c: jobs.items(c, id, ItemStatus.DUPLICATE, 0, 100)),
-        "backlog": read(queue_depth.load),
-        "jobs to forget": read(lambda c: job_control.ended(c, "2026-01-01", 500)),
-        "claim 96": write(lambda c: leases.claim(c, "bench", 1e12, 96)),
-        "claim an upload": write(lambda c: jobs.claim_source(c, "bench", 1e12)),
+        "items, first page": read(lambda c: jobs.list_items(c, id, None, 0, 100)),
+        "items, last page": read(lambda c: jobs.list_items(c, id, None, deep, 100)),
+        "items failed, last": read(lambda c: jobs.list_items(c, id, ItemStatus.FAILED, deep - 900, 100)),
+        "items duplicate (none)": read(lambda c: jobs.list_items(c, id, ItemStatus.DUPLICATE, 0, 100)),
+        "backlog": read(queue_depth.read_depth),
+        "jobs to forget": read(lambda c: job_control.list_ended(c, "2026-01-01", 500)),
+        "claim 96": write(lambda c: leases.claim_images(c, "bench", 1e12, 96)),
+        "claim an upload": write(lambda c: jobs.claim_upload(c, "bench", 1e12)),
         "add an item": write(lambda c: jobs.add_item(c, id, "x.png", ItemStatus.DUPLICATE)),
-        "settle": write(lambda c: jobs.settle(c, id)),
+        "settle": write(lambda c: jobs.finish_if_complete(c, id)),
     }
 
 
@@ -134,7 +134,9 @@ def serve(folder: Path, job: str) -> None:
     """Print what a server holds before and after it has told of every item, and how long its listings take."""
     port = free_port("127.0.0.1", 0)
     settings = Settings(data_dir=folder, model="colours", port=port, workers=0)
-    server = subprocess.Popen(again("serve"), env=importing(settings.environment()), stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        sightline_command("serve"), env=child_env(settings.environment()), stderr=subprocess.DEVNULL
+    )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120, trust_env=False) as http:
             deadline = time.monotonic() + 600

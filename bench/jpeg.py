@@ -20,11 +20,11 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from app.core.types import Preprocessing
-from app.decode.picture import Decoded
+from app.decode.picture import DecodedPicture
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.open_clip import OpenClipEncoder
-from app.encoder.protocol import Embeddings, Pixels, normalised
-from app.worker.embed import AHEAD
+from app.encoder.protocol import Embeddings, Pixels, normalise
+from app.worker.embed import BATCHES_AHEAD
 
 SIZE = (640, 480)
 GRAIN = 6  # levels of noise, so that a file has a photograph's bytes (some 80 kB) and takes its time to read
@@ -62,10 +62,10 @@ def from_children(
     source: Source, encoder: OpenClipEncoder | None, preprocessing: Preprocessing, batch: int, thumbnails: bool
 ) -> Iterator[Embeddings | Pixels]:
     """Vectors in batches, decoded ahead as a worker does; without an encoder the pixels, as fast as they come."""
-    waiting: deque[Future[Decoded]] = deque()
+    waiting: deque[Future[DecodedPicture]] = deque()
     paths = source.paths()
     while True:
-        for path in islice(paths, AHEAD * batch - len(waiting)):
+        for path in islice(paths, BATCHES_AHEAD * batch - len(waiting)):
             thumbnail = source.folder / f"{path.stem}.webp" if thumbnails else None
             waiting.append(source.pool.submit(DecodeTask(path, preprocessing, thumbnail)))
         if not waiting:
@@ -83,7 +83,7 @@ def from_gpu(source: Source, encoder: OpenClipEncoder, batch: int) -> tuple[int,
         paths = source.paths()
         while files := list(islice(paths, batch)):
             with torch.inference_mode():
-                yield normalised(encoder.forward(on_device(files, encoder, source.pool)).cpu().numpy())
+                yield normalise(encoder.forward(on_device(files, encoder, source.pool)).cpu().numpy())
 
     return fallen, vectors()
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, served
+from app.cli.demo import free_port, run_server, wait_until_ready
 from bench.__main__ import HOST
 from bench.needs import resident
 
@@ -37,8 +37,8 @@ def main() -> None:
     table = Table("work", "figure")
     began = time.perf_counter()
     port = free_port(HOST, 0)
-    with served(folder, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
-        await_ready(client, process)
+    with run_server(folder, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+        wait_until_ready(client, process)
         table.add_row("start to ready", f"{time.perf_counter() - began:.1f} s")
         if there := client.stats()["images"]["total"]:
             table.add_row("pictures", f"{there:,}")

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, served
-from app.core.process import again, importing
-from app.service.demo_gallery import gallery
+from app.cli.demo import free_port, run_server, wait_until_ready
+from app.core.process import child_env, sightline_command
+from app.service.demo_gallery import find_gallery
 
 HOST = "127.0.0.1"
 MIB = 1 << 20
@@ -42,8 +42,8 @@ def main() -> None:
     table.add_row("disk of the environment that runs this", f"{packages / MIB:.0f} MiB")
     with tempfile.TemporaryDirectory() as scratch:
         port = free_port(HOST, 0)
-        with served(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
-            await_ready(client, process)
+        with run_server(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
+            wait_until_ready(client, process)
             until_worker(process.pid)
             at_rest(process.pid, table)
             under_load(process.pid, client, table)
@@ -137,7 +137,7 @@ def under_load(pid: int, client: Client, table: Table) -> None:
     watcher = threading.Thread(target=watch)
     before = processor_seconds(pid)
     watcher.start()
-    job = client.bulk([("gallery.zip", gallery() / "gallery.zip")])
+    job = client.bulk([("gallery.zip", find_gallery() / "gallery.zip")])
     while (job := client.job(job["id"]))["state"] in ("queued", "running"):
         time.sleep(0.1)
     done.set()
@@ -185,8 +185,14 @@ def within(mib: int) -> str:
     with cgroup(mib) as (folder, peak, kills):
         began = time.monotonic()
         ended = subprocess.run(
-            ["sh", "-c", f'echo $$ > {folder}/cgroup.procs; exec "$@"', "sh", *again("demo", "--once", "--port", "0")],
-            env=importing(os.environ),
+            [
+                "sh",
+                "-c",
+                f'echo $$ > {folder}/cgroup.procs; exec "$@"',
+                "sh",
+                *sightline_command("demo", "--once", "--port", "0"),
+            ],
+            env=child_env(os.environ),
             capture_output=True,
             text=True,
             timeout=DEMO_SECONDS,

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, load_texts, served
-from app.service.demo_gallery import gallery
+from app.cli.demo import free_port, load_texts, run_server, wait_until_ready
+from app.service.demo_gallery import find_gallery
 
 HOST = "127.0.0.1"
 ROUNDS = 10
@@ -59,13 +59,13 @@ TYPED = """words => {
 def main() -> None:
     """Print a table of figures."""
     table = Table("what", "figure")
-    folder = gallery()
+    folder = find_gallery()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         port = free_port(HOST, 0)
         url = f"http://{HOST}:{port}"
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
-        with served(Path(scratch), HOST, port) as process, Client(url) as client:
-            await_ready(client, process)
+        with run_server(Path(scratch), HOST, port) as process, Client(url) as client:
+            wait_until_ready(client, process)
             job = client.bulk([("gallery.zip", folder / "gallery.zip")])
             while (job := client.job(job["id"]))["state"] in ("queued", "running"):
                 time.sleep(0.1)

@@ -24,7 +24,7 @@ import numpy as np
 from app.cli.client import Client
 from app.cli.demo import free_port
 from app.decode.limits import PictureLimits
-from app.decode.picture import decode
+from app.decode.picture import decode_picture
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings
 from bench.checkpoint import checkpoint
@@ -208,7 +208,7 @@ def pictures_alike(paths: Sequence[Path]) -> float:
     """Least cosine of eight pictures as clip-retrieval and as we see them: whether the work was the same."""
     theirs = np.load(PEERS / "640x480/img_emb/img_emb_0.npy")[:8].astype(np.float32)
     encoder = OpenVinoEncoder(compiled(), "fp32")
-    seen = [decode(path, encoder.preprocessing, PictureLimits()).pixels for path in paths[:8]]
+    seen = [decode_picture(path, encoder.preprocessing, PictureLimits()).pixels for path in paths[:8]]
     return least(encoder.encode_images(np.stack(seen)), theirs)
 
 

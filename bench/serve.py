@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from app.cli.client import Client
-from app.encoder.openvino import OpenVinoEncoder, native_precision
+from app.encoder.openvino import OpenVinoEncoder, detect_precision
 from bench.needs import family, processor_seconds, proportional, resident
 from bench.pictures import LARGE, SMALL, photographs
 from bench.results import Figures, busy, keep
@@ -52,7 +52,7 @@ def main() -> None:
 
 def alone() -> float:
     """Pictures a second of the encoder, at the worker's batch size."""
-    encoder = OpenVinoEncoder(compiled(), native_precision(), bulk=True)
+    encoder = OpenVinoEncoder(compiled(), detect_precision(), bulk=True)
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8)
     taken = []
     for turn in range(ROUNDS + 2):

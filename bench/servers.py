@@ -19,7 +19,7 @@ from urllib.parse import quote
 from PIL import Image
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, served
+from app.cli.demo import free_port, run_server, wait_until_ready
 from bench.weights import WORK, compiled, model
 
 HOST = "127.0.0.1"
@@ -49,10 +49,10 @@ def ours() -> Iterator[tuple[Client, int]]:
         (Path(scratch) / "models").symlink_to(WORK)
         port = free_port(HOST, 0)
         with (
-            served(Path(scratch), HOST, port, model()) as process,
+            run_server(Path(scratch), HOST, port, model()) as process,
             Client(f"http://{HOST}:{port}") as client,
         ):
-            await_ready(client, process)
+            wait_until_ready(client, process)
             first = Path(scratch) / "first.png"
             Image.new("RGB", (64, 64)).save(first)
             ingest(client, [first])  # the worker has its model then

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from app.core.settings import Settings
-from app.encoder.loader import Placement, load_located, locate
+from app.encoder.loader import EncoderOptions, load_located, locate_model
 from bench.experiments.vectors import normalised
 from bench.filled import filled
 from bench.intake import server
@@ -32,7 +32,7 @@ def main() -> None:
 def figures() -> Figures:
     """Seconds until /readyz says yes; each directory is served once before, so that its index is saved."""
     settings = Settings()
-    space = load_located(locate("starter", settings.models), settings.models, Placement()).space
+    space = load_located(locate_model("starter", settings.models), settings.models, EncoderOptions()).space
     rows = normalised(np.random.default_rng(0).standard_normal((PICTURES, space.d)))
     with tempfile.TemporaryDirectory(dir=WORK) as scratch:
         empty, full = Path(scratch) / "empty", filled(Path(scratch) / "full", space, rows)

@@ -38,18 +38,20 @@ def model() -> str:
 @cache
 def space() -> EmbeddingSpace:
     """Its embedding space, of 512 dimensions."""
-    from app.encoder.openvino import Card
+    from app.encoder.openvino import CompiledModelInfo
 
-    return Card.read(compiled()).space
+    return CompiledModelInfo.read(compiled()).space
 
 
 def compiled() -> Path:
     """The folder with both towers for OpenVINO, converted once."""
-    from app.encoder.conversion import Recipe, converted
-    from app.encoder.loader import locate
-    from app.encoder.weights import file_digest
+    from app.encoder.conversion import ConversionSpec, ensure_converted
+    from app.encoder.loader import locate_model
+    from app.encoder.weights import sha256_file
 
-    located = locate(model(), WORK)
-    digest = file_digest(weights())
-    recipe = Recipe(located.name, located.architecture, str(located.weights), digest, half=True, cache=str(WORK))
-    return converted(recipe, WORK)
+    located = locate_model(model(), WORK)
+    digest = sha256_file(weights())
+    recipe = ConversionSpec(
+        located.name, located.architecture, str(located.weights), digest, half=True, cache=str(WORK)
+    )
+    return ensure_converted(recipe, WORK)

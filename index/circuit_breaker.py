@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from index.errors import EngineUnavailable
+from index.errors import RemoteUnavailable
 
 FAILURES = 2
 PAUSE_FIRST, PAUSE_LAST = 0.5, 10.0
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts the failures of calls to `name`. Any thread may call any method."""
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class Breaker:
                 return
             now = self._clock()
             if now < self._next:
-                raise EngineUnavailable(f"{self._name} does not answer; it is tried again in {self._next - now:.1f} s")
+                raise RemoteUnavailable(f"{self._name} does not answer; it is tried again in {self._next - now:.1f} s")
             self._next = now + self._pause  # this caller tries, the others wait for what becomes of it
 
     def succeeded(self) -> None:

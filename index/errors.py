@@ -33,25 +33,25 @@ class IndexClosed(VectorIndexError):
     """The index was closed; its memory is gone."""
 
 
-class EngineUnavailable(VectorIndexError):
+class RemoteUnavailable(VectorIndexError):
     """The engine beyond this machine cannot be asked now. Nothing is known of what a mutation under way did."""
 
 
-class EngineEmptied(EngineUnavailable):
+class RemoteEmptied(RemoteUnavailable):
     """The engine was restored or emptied behind our back: no answer until the log has been applied to it anew."""
 
 
-class LogInvalid(VectorIndexError):
+class InvalidLog(VectorIndexError):
     """The log's reader broke its word: sequence numbers must rise and lie past the one asked for."""
 
 
-class BaseDamaged(VectorIndexError):
+class SegmentDamaged(VectorIndexError):
     """A base that was opened has changed on its disk. Whoever keeps the log drops the base and opens the index anew."""
 
 
-class SnapshotInvalid(VectorIndexError):
+class InvalidSnapshot(VectorIndexError):
     """A snapshot that must not be loaded; the message says why. Rebuilding from the log is always safe."""
 
 
-class SnapshotMissing(SnapshotInvalid):
+class SnapshotMissing(InvalidSnapshot):
     """The folder holds no snapshot."""

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from index import snapshot
-from index.errors import SnapshotInvalid, SnapshotMissing
-from index.flat import ExactIndex
-from index.follower import Tend
+from index.errors import InvalidSnapshot, SnapshotMissing
+from index.flat import FlatIndex
+from index.follower import Maintain
 from index.milvus import MilvusIndex
-from index.milvus_client import Address, Engine
-from index.milvus_collection import collection_of
-from index.protocol import Frozen, VectorIndex
+from index.milvus_client import MilvusAddress, MilvusClient
+from index.milvus_collection import collection_name
+from index.protocol import FrozenIndex, VectorIndex
 from index.reconcile import Reconciler
-from index.sealed_segment import Base
-from index.segmented import LiveIndex
-from index.types import Manifest
+from index.sealed_segment import SealedSegment
+from index.segmented import SegmentedIndex
+from index.types import SnapshotManifest
 
 KINDS = ("exact", "live")
 
@@ -41,7 +41,7 @@ class IndexConfig:
     d: int
     folder: Path | None = None
     kind: str = "exact"
-    engine: Engine | None = None
+    engine: MilvusClient | None = None
     owner: str = ""
 
     @property
@@ -65,12 +65,12 @@ class OpenedIndex(Generic[Opened]):
     applied_seq: int
     refused: str | None
     freeze: Freeze | None
-    tend: Tend | None = None
+    tend: Maintain | None = None
 
 
-def open_engine(where: str, token: str = "") -> Engine | None:
+def create_milvus_client(where: str, token: str = "") -> MilvusClient | None:
     """The engine that `where` names, not yet connected; None for "local". Raises ValueError, which says why."""
-    return None if where == "local" else Engine(Address.parse(where, token))
+    return None if where == "local" else MilvusClient(MilvusAddress.parse(where, token))
 
 
 def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[VectorIndex]:
@@ -85,23 +85,23 @@ def open_index(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[V
     if config.kind not in KINDS:
         raise ValueError(f"index kind {config.kind!r} is unknown, expected one of {sorted(KINDS)}")
     if config.kind == "live":
-        return open_live(config, head=head)
-    exact, applied_seq, refused = _load(ExactIndex, config.folder, config, head)
-    exact = exact or ExactIndex(config.d)
+        return open_segmented(config, head=head)
+    exact, applied_seq, refused = _load(FlatIndex, config.folder, config, head)
+    exact = exact or FlatIndex(config.d)
     return OpenedIndex(exact, applied_seq, refused, _freezer(exact.freeze, config))
 
 
-def drop_remote(config: IndexConfig, engine: Engine) -> None:
+def drop_remote_index(config: IndexConfig, engine: MilvusClient) -> None:
     """Remove what the engine holds of an index. Raises EngineUnavailable."""
     _remote(config, engine).drop()
 
 
-def _remote(config: IndexConfig, engine: Engine) -> MilvusIndex:
+def _remote(config: IndexConfig, engine: MilvusClient) -> MilvusIndex:
     about = f"Sightline, {config.name} of {config.owner}, space {config.space}"
-    return MilvusIndex(engine, collection_of(f"{config.owner}/{config.name}", config.space), config.d, about)
+    return MilvusIndex(engine, collection_name(f"{config.owner}/{config.name}", config.space), config.d, about)
 
 
-def _open_remote(config: IndexConfig, engine: Engine, head: int | None) -> OpenedIndex[VectorIndex]:
+def _open_remote(config: IndexConfig, engine: MilvusClient, head: int | None) -> OpenedIndex[VectorIndex]:
     """What the engine keeps is the snapshot; where it cannot be all, searches wait until it was compared."""
     index = _remote(config, engine)
     kept = index.open()
@@ -115,22 +115,24 @@ def _open_remote(config: IndexConfig, engine: Engine, head: int | None) -> Opene
     return OpenedIndex(index, applied_seq, refused, lambda seq: lambda: index.keep(seq), reconciler.tend)
 
 
-def open_live(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[LiveIndex]:
+def open_segmented(config: IndexConfig, *, head: int | None = None) -> OpenedIndex[SegmentedIndex]:
     """A live index: with its base if there is one, else with all in its tail as the snapshot has it."""
-    base, applied_seq, refused = _load(Base, config.bases, config, head, later=Base.later)
-    tail: ExactIndex | None = None
+    base, applied_seq, refused = _load(SealedSegment, config.bases, config, head, later=SealedSegment.later)
+    tail: FlatIndex | None = None
     if base is None:
-        tail, applied_seq, also = _load(ExactIndex, config.folder, config, head)
+        tail, applied_seq, also = _load(FlatIndex, config.folder, config, head)
         refused = refused or also
-    live = LiveIndex(config.d, base, tail)
+    live = SegmentedIndex(config.d, base, tail)
     return OpenedIndex(live, applied_seq, refused, _freezer(live.freeze, config))
 
 
-def open_base(config: IndexConfig) -> tuple[Base, Manifest]:
+def load_sealed_segment(config: IndexConfig) -> tuple[SealedSegment, SnapshotManifest]:
     """The base of a live index, as it was just built. Raises SnapshotInvalid."""
     if config.bases is None:
         raise SnapshotMissing("there is no folder")
-    return snapshot.load(config.bases, Base, name=config.name, space=config.space, d=config.d, later=Base.later)
+    return snapshot.load(
+        config.bases, SealedSegment, name=config.name, space=config.space, d=config.d, later=SealedSegment.later
+    )
 
 
 def _load(
@@ -146,14 +148,14 @@ def _load(
         index, manifest = snapshot.load(folder, cls, name=config.name, space=config.space, d=config.d, later=later)
     except SnapshotMissing:
         return None, 0, None
-    except SnapshotInvalid as error:
+    except InvalidSnapshot as error:
         return None, 0, str(error)
     if head is not None and manifest.applied_seq > head:
         return None, 0, f"applied_seq is {manifest.applied_seq}, but the log ends at {head}"
     return index, manifest.applied_seq, None
 
 
-def _freezer(capture: Callable[[], Frozen | None], config: IndexConfig) -> Freeze | None:
+def _freezer(capture: Callable[[], FrozenIndex | None], config: IndexConfig) -> Freeze | None:
     folder = config.folder
     if folder is None:
         return None

@@ -21,8 +21,8 @@ import numpy as np
 from index.errors import IndexClosed
 from index.idset import IdSet
 from index.npy_io import read_array, write_array
-from index.protocol import Frozen, SearchParams, Sink
-from index.types import Embeddings, Ids, Manifest, Scores
+from index.protocol import FrozenIndex, SearchParams, Sink
+from index.types import Embeddings, Ids, Scores, SnapshotManifest
 from index.validation import check_ids, check_queries, check_vectors
 
 SCORE_BLOCK = 64
@@ -31,17 +31,17 @@ BATCH = 8
 """From so many queries on, one matrix product beats dot products row by row (measured at 256 dimensions)."""
 BATCH_SCORES = 16 << 20
 """Bound on scores held at once, 64 MiB: a big batch on a big index is searched in parts."""
-DEAD_SHARE, DEAD_FREE = 0.25, 1024
+MAX_DEAD_SHARE, MIN_DEAD_ROWS = 0.25, 1024
 """Rows are swept when more than a quarter, and more than these, are dead: constant cost per mutation."""
 GROWTH = 1.5
-ID_BYTES = 100
+BYTES_PER_ID = 100
 """What the dictionary keeps for an id: an entry and two numbers."""
-FEW = 8
+SELECTIVE_FILTER = 8
 """A selection of at most one row in so many is copied before it is compared."""
 WRITE_ROWS = 4096
 
 
-class View(NamedTuple):
+class FlatView(NamedTuple):
     """The index at one moment. Rows before `n` are never written again; those in `dead` do not count."""
 
     vectors: Embeddings
@@ -79,17 +79,17 @@ class View(NamedTuple):
                 scores[row], ids[row] = _best(view, query, rough[i], found, float(margins[i]))
         return scores, ids
 
-    def only(self, among: IdSet) -> View:
+    def only(self, among: IdSet) -> FlatView:
         """The view in which no other ids live. Few rows are copied together; else the others count as dead."""
         inside = among.contains(self.ids[: self.n])
         inside[self.dead] = False
         rows = np.flatnonzero(inside)
-        if len(rows) <= self.n // FEW:
-            return View(self.vectors[rows], self.ids[rows], len(rows), np.empty(0, np.int64))
+        if len(rows) <= self.n // SELECTIVE_FILTER:
+            return FlatView(self.vectors[rows], self.ids[rows], len(rows), np.empty(0, np.int64))
         return self._replace(dead=np.flatnonzero(~inside))
 
 
-class ExactIndex:
+class FlatIndex:
     """Exact inner-product search over vectors of width `d`, in memory. Implements `Freezable`."""
 
     kind = "exact"
@@ -100,7 +100,7 @@ class ExactIndex:
         self._d = d
         self._lock = threading.Lock()  # held by mutations only
         self._rows: dict[int, int] = {}
-        self._view: View | None = _empty(d)
+        self._view: FlatView | None = _empty(d)
 
     @property
     def d(self) -> int:
@@ -116,7 +116,7 @@ class ExactIndex:
     def nbytes(self) -> int:
         """Bytes of memory: rows, dead ones too, and a little for each id. Room to grow takes none until it is used."""
         view = self._current()
-        return view.n * (4 * self._d + 8) + view.dead.nbytes + ID_BYTES * view.ntotal
+        return view.n * (4 * self._d + 8) + view.dead.nbytes + BYTES_PER_ID * view.ntotal
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
         """Store `vectors` [n, d] under `ids` [n]; a known id is replaced, of one id twice the last counts.
@@ -147,7 +147,7 @@ class ExactIndex:
             view = self._current()
             removed = [self._rows.pop(id) for id in ids.tolist() if id in self._rows]
             self._view = view = view._replace(dead=_extended(view.dead, removed))
-            if len(view.dead) > max(DEAD_FREE, DEAD_SHARE * view.n):
+            if len(view.dead) > max(MIN_DEAD_ROWS, MAX_DEAD_SHARE * view.n):
                 self._move(view, view.ntotal)
 
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
@@ -160,11 +160,11 @@ class ExactIndex:
             raise ValueError(f"k is {k}, expected 0 or more")
         return self._current().search(queries, k, None if params is None else params.among)
 
-    def view(self) -> View:
+    def view(self) -> FlatView:
         """The contents now: mutations that come later do not reach it."""
         return self._current()
 
-    def freeze(self) -> Frozen:
+    def freeze(self) -> FrozenIndex:
         """The contents now, without copying: mutations go on while it is written."""
         view = self._current()
         shape = (view.ntotal, self._d)
@@ -176,10 +176,10 @@ class ExactIndex:
             write_array(sink, np.float32, shape, (view.vectors[rows] for rows in _parts(view)))
 
         files = {"ids.npy": write_ids, "vectors.npy": write_vectors}
-        return Frozen(self.kind, self._d, view.ntotal, files)
+        return FrozenIndex(self.kind, self._d, view.ntotal, files)
 
     @classmethod
-    def restore(cls, manifest: Manifest, files: Mapping[str, BinaryIO]) -> Self:
+    def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self:
         """The index that was frozen into `files`. Raises ValueError where they do not fit `manifest`."""
         if set(files) != {"ids.npy", "vectors.npy"}:
             raise ValueError(f"files {sorted(files)}")
@@ -191,7 +191,7 @@ class ExactIndex:
         index._rows = dict(zip(ids.tolist(), range(len(ids)), strict=True))
         if len(index._rows) != len(ids):
             raise ValueError("an id twice")
-        index._view = View(vectors, ids, len(ids), np.empty(0, np.int64))
+        index._view = FlatView(vectors, ids, len(ids), np.empty(0, np.int64))
         return index
 
     def close(self) -> None:
@@ -200,19 +200,19 @@ class ExactIndex:
             self._view = None
             self._rows = {}
 
-    def _current(self) -> View:
+    def _current(self) -> FlatView:
         view = self._view
         if view is None:
             raise IndexClosed("the index is closed")
         return view
 
-    def _with_room(self, count: int) -> View:
+    def _with_room(self, count: int) -> FlatView:
         view = self._current()
         if view.n + count <= len(view.vectors):
             return view
-        return self._move(view, max(view.ntotal + count, int(view.ntotal * GROWTH), DEAD_FREE))
+        return self._move(view, max(view.ntotal + count, int(view.ntotal * GROWTH), MIN_DEAD_ROWS))
 
-    def _move(self, view: View, capacity: int) -> View:
+    def _move(self, view: FlatView, capacity: int) -> FlatView:
         """Copy the live rows into new arrays; searches keep the old ones as long as they need them."""
         vectors = np.empty((capacity, self._d), np.float32)
         ids = np.empty(capacity, np.int64)
@@ -223,19 +223,19 @@ class ExactIndex:
             ids[n : n + len(block)] = block
             n += len(block)
         self._rows = dict(zip(ids[:n].tolist(), range(n), strict=True))
-        self._view = view = View(vectors, ids, n, np.empty(0, np.int64))
+        self._view = view = FlatView(vectors, ids, n, np.empty(0, np.int64))
         return view
 
 
-def _empty(d: int) -> View:
-    return View(np.empty((0, d), np.float32), np.empty(0, np.int64), 0, np.empty(0, np.int64))
+def _empty(d: int) -> FlatView:
+    return FlatView(np.empty((0, d), np.float32), np.empty(0, np.int64), 0, np.empty(0, np.int64))
 
 
 def _extended(dead: Ids, rows: list[int]) -> Ids:
     return np.concatenate([dead, np.array(rows, np.int64)]) if rows else dead
 
 
-def _parts(view: View) -> Iterator[Ids | slice]:
+def _parts(view: FlatView) -> Iterator[Ids | slice]:
     """The live rows, a few thousand at a time, so that no copy of everything is ever made."""
     if not len(view.dead):
         yield from (slice(i, min(i + WRITE_ROWS, view.n)) for i in range(0, view.n, WRITE_ROWS))
@@ -244,7 +244,7 @@ def _parts(view: View) -> Iterator[Ids | slice]:
     yield from (live[i : i + WRITE_ROWS] for i in range(0, len(live), WRITE_ROWS))
 
 
-def _rough_scores(view: View, queries: Embeddings) -> tuple[Scores, Scores]:
+def _rough_scores(view: FlatView, queries: Embeddings) -> tuple[Scores, Scores]:
     """Scores [q, n rounded up to whole blocks], -inf where no row lives, and how far off [q] they may be."""
     padded = -(-view.n // SCORE_BLOCK) * SCORE_BLOCK
     rough = np.empty((len(queries), padded), np.float32)
@@ -265,7 +265,7 @@ def _rough_scores(view: View, queries: Embeddings) -> tuple[Scores, Scores]:
     return rough, margins
 
 
-def _best(view: View, query: Embeddings, rough: Scores, k: int, margin: float) -> tuple[Scores, Ids]:
+def _best(view: FlatView, query: Embeddings, rough: Scores, k: int, margin: float) -> tuple[Scores, Ids]:
     """The `k` best live rows for `query` [d], k at most ntotal: scores [k] and ids [k]."""
     # k blocks whose maxima reach a bound hold k scores that reach it, so no answer lies below the bound.
     maxima = rough.reshape(-1, SCORE_BLOCK).max(axis=1)
@@ -276,7 +276,7 @@ def _best(view: View, query: Embeddings, rough: Scores, k: int, margin: float) -
         rows = np.flatnonzero(rough > -np.inf)
     if not margin:
         scores = rough[rows]
-    elif len(rows) < view.n // FEW:
+    elif len(rows) < view.n // SELECTIVE_FILTER:
         scores = np.vecdot(view.vectors[rows], query)
     else:  # many near-equal vectors: do not copy them all
         scores = np.vecdot(view.vectors[: view.n], query)[rows]

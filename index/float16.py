@@ -11,20 +11,20 @@ import numpy.typing as npt
 
 from index.types import Embeddings
 
-Halves = npt.NDArray[np.float16]
+Float16Vectors = npt.NDArray[np.float16]
 """Shape [n, d]: unit vectors rounded to half precision."""
 
-ROWS = 1024
+ROWS_AT_ONCE = 1024
 """Rows widened at once: what is held between two steps then stays in the processor's cache."""
 _SCALE = np.float32(2.0**112)  # between the exponents' biases, 127 and 15
 
 
-def halved(vectors: Embeddings) -> Halves:
+def to_float16(vectors: Embeddings) -> Float16Vectors:
     """`vectors` [n, d] rounded to the nearest half: each number is off by at most 2^-11 of its size."""
     return vectors.astype(np.float16)
 
 
-def widened(halves: Halves) -> Embeddings:
+def to_float32(halves: Float16Vectors) -> Embeddings:
     """The same numbers as float32 [n, d]. They must be finite, as those of unit vectors are."""
     wide = halves.view(np.int16).astype(np.int32)
     wide <<= 13  # sign, exponent and fraction to their places; the sign has filled the bits between
@@ -34,6 +34,6 @@ def widened(halves: Halves) -> Embeddings:
     return vectors
 
 
-def rounded(vectors: Embeddings) -> Embeddings:
+def round_to_float16(vectors: Embeddings) -> Embeddings:
     """`vectors` [n, d] as a base would give them back."""
-    return widened(halved(vectors))
+    return to_float32(to_float16(vectors))

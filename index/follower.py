@@ -15,24 +15,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from index.errors import InvalidId, InvalidVector, LogInvalid
+from index.errors import InvalidId, InvalidLog, InvalidVector
 from index.protocol import VectorIndex
-from index.snapshot_scheduler import Saver, SnapshotPolicy
+from index.snapshot_scheduler import SnapshotPolicy, SnapshotScheduler
 from index.types import Embeddings, Ids, LogEntry, Op
-from index.validation import unit_rows
+from index.validation import has_unit_length
 
 log = logging.getLogger(__name__)
 
-Read = Callable[[int, int], Sequence[LogEntry]]
-Tend = Callable[[Read, int], bool]
+ReadLog = Callable[[int, int], Sequence[LogEntry]]
+Maintain = Callable[[ReadLog, int], bool]
 
-BATCH = 4096
+BATCH_ENTRIES = 4096
 """Entries read at once; at 512 dimensions 8 MiB."""
-SLOWER = 1.05
+POLL_GROWTH = 1.05
 """Each look in vain lengthens the wait so much: it stays near a twentieth of the time it has been quiet."""
 RETRY_FIRST, RETRY_LAST = 0.05, 2.0
-TEND_LOOK = 0.5  # seconds between two looks at an index that has upkeep of its own
-SAVE_LOOK = 1.0
+MAINTAIN_SECONDS = 0.5  # seconds between two looks at an index that has upkeep of its own
+SAVE_CHECK_SECONDS = 1.0
 """Seconds between two looks whether it is time to save."""
 
 
@@ -56,19 +56,19 @@ class Follower:
     def __init__(
         self,
         index: VectorIndex,
-        read: Read,
+        read: ReadLog,
         *,
         head: Callable[[], int],
         applied_seq: int = 0,
         name: str = "index",
         changed: Callable[[], int] | None = None,
         freeze: Callable[[int], Callable[[], None] | None] | None = None,
-        tend: Tend | None = None,
+        tend: Maintain | None = None,
         policy: SnapshotPolicy | None = None,
         poll: float = 0.005,
         poll_idle: float = 0.05,
         wake: Callable[[], None] | None = None,
-        batch: int = BATCH,
+        batch: int = BATCH_ENTRIES,
     ) -> None:
         self._index = index
         self._read = read
@@ -81,7 +81,7 @@ class Follower:
         self._batch = batch
         self._name = name
         self._applied_seq = applied_seq
-        self._saver = Saver(freeze, policy or SnapshotPolicy(), name, applied_seq) if freeze else None
+        self._saver = SnapshotScheduler(freeze, policy or SnapshotPolicy(), name, applied_seq) if freeze else None
         self._version: int | None = None
         self._skipped = 0
         self._error: BaseException | None = None
@@ -195,15 +195,15 @@ class Follower:
             self._delay = self._retry
             self._retry = min(self._retry * 2, RETRY_LAST)
             return self._delay
-        self._delay = self._poll if moved or self._error else min(self._delay * SLOWER, self._poll_idle)
+        self._delay = self._poll if moved or self._error else min(self._delay * POLL_GROWTH, self._poll_idle)
         self._error, self._retry = None, RETRY_FIRST
         if self._saver:
             self._saver.offer(self._applied_seq, self._index.ntotal)
         if self._more or more:
             return 0.0
         if self._tend is not None:
-            return TEND_LOOK
-        return SAVE_LOOK if self._saver and self._saver.wants(self._applied_seq) else None
+            return MAINTAIN_SECONDS
+        return SAVE_CHECK_SECONDS if self._saver and self._saver.wants(self._applied_seq) else None
 
     def _pause(self, seconds: float) -> None:
         # Asked again here because _step may have cleared the wake-up that close() sent.
@@ -239,7 +239,7 @@ class Follower:
     def _apply(self, entries: Sequence[LogEntry]) -> None:
         seqs = np.fromiter((entry.seq for entry in entries), np.int64, len(entries))
         if seqs[0] <= self._applied_seq or (np.diff(seqs) <= 0).any():
-            raise LogInvalid(f"seq {seqs.min()} to {seqs.max()}, after {self._applied_seq}, are not rising")
+            raise InvalidLog(f"seq {seqs.min()} to {seqs.max()}, after {self._applied_seq}, are not rising")
         good = self._sound(entries)
         last = {entry.id: entry for entry in good}
         removed = [entry.id for entry in last.values() if entry.op is Op.REMOVE]
@@ -274,7 +274,7 @@ class Follower:
         d = self._index.d
         shaped = [entry for entry in entries if _is_shaped(entry, d)]
         vectors = [entry.vector for entry in shaped if entry.vector is not None]
-        units = iter(unit_rows(np.stack(vectors)).tolist() if vectors else [])
+        units = iter(has_unit_length(np.stack(vectors)).tolist() if vectors else [])
         good = [entry for entry in shaped if entry.vector is None or next(units)]
         if len(good) < len(entries):
             kept = {entry.seq for entry in good}

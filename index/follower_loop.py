@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
-from index.follower import SLOWER, Follower
+from index.follower import POLL_GROWTH, Follower
 
 K = TypeVar("K", bound=Hashable)
 
 log = logging.getLogger(__name__)
 
 FAULT_SECONDS = 0.2
-BATCHES = 4
+BATCHES_PER_STEP = 4
 """So much of one log at a time, then it is the others' turn."""
 NOW = 0.0
 
 
-class Driver(Generic[K]):
+class FollowerLoop(Generic[K]):
     """Steps the followers that are attached under their keys.
 
     `changed()` returns a number that differs once a log may have grown; `news()` returns the keys of those that have
@@ -98,7 +98,7 @@ class Driver(Generic[K]):
                 log.warning("which logs have grown is not known; trying again", exc_info=True)
                 self._pause(FAULT_SECONDS)
                 moved = False
-            delay = self._poll if moved else min(delay * SLOWER, self._poll_idle)
+            delay = self._poll if moved else min(delay * POLL_GROWTH, self._poll_idle)
             for key in self._ripe():
                 self._step(key)
             self._pause(delay)
@@ -127,7 +127,7 @@ class Driver(Generic[K]):
             self._due.pop(key, None)  # before the step: a wake in the middle of it counts
             self._stepping = key
         try:
-            again = follower.step(BATCHES)
+            again = follower.step(BATCHES_PER_STEP)
         finally:
             with self._lock:
                 self._stepping = None

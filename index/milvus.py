@@ -11,18 +11,18 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from index.errors import EngineEmptied, IndexClosed
+from index.errors import IndexClosed, RemoteEmptied
 from index.idset import IdSet
-from index.milvus_client import Engine
-from index.milvus_collection import ID_BLOCK, LIMIT, Found, Kept, Table, digests_of, ordered
+from index.milvus_client import MilvusClient
+from index.milvus_collection import ID_BLOCK, MAX_HITS, Checkpoint, MilvusCollection, QueryHits, hash_vectors, sort_hits
 from index.protocol import SearchParams
 from index.types import Embeddings, Ids, Scores
 from index.validation import check_ids, check_queries, check_vectors
 
-FEW_IDS = 2_000
+MAX_NAMED_IDS = 2_000
 """Searches among so many ids name them to the engine."""
 WRITE_BYTES = 16 << 20
-SPARE = 8
+EXTRA_HITS = 8
 """Asked for beyond k, so that equal scores at the end can be put in order."""
 
 
@@ -36,12 +36,12 @@ class MilvusIndex:
 
     kind = "milvus"
 
-    def __init__(self, engine: Engine, name: str, d: int, about: str = "") -> None:
-        self.table = Table(engine, name, d, about)
+    def __init__(self, engine: MilvusClient, name: str, d: int, about: str = "") -> None:
+        self.table = MilvusCollection(engine, name, d, about)
         self._engine = engine
         self._d = d
         self._ntotal = 0
-        self._kept = Kept(0, 0)
+        self._kept = Checkpoint(0, 0)
         self._unsure = False  # whether `ntotal` is off because nobody knows what became of a write
         self._closed = False
         self._epoch = -1  # of the connection over which the contents were last looked at
@@ -85,7 +85,7 @@ class MilvusIndex:
         """Moves with each new connection to the engine."""
         return self._engine.epoch
 
-    def open(self) -> Kept:
+    def open(self) -> Checkpoint:
         """Make the collection unless it is there; what it keeps."""
         self._check_open()
         epoch = self.table.open()
@@ -93,7 +93,7 @@ class MilvusIndex:
         if kept is None:
             self._ntotal = 0
             self.keep(0)
-            kept = Kept(0, 0)
+            kept = Checkpoint(0, 0)
         self._kept = kept
         self.recount()
         self._epoch = epoch
@@ -112,7 +112,7 @@ class MilvusIndex:
             before, sure = self._ntotal, not self._unsure
             if self.recount() != before and sure:
                 return False
-        except EngineEmptied:
+        except RemoteEmptied:
             return False
         self._epoch = epoch
         return True
@@ -133,7 +133,7 @@ class MilvusIndex:
         for start in range(0, len(pick), block):
             part = pick[start : start + block]
             has = self._there(ids[part])
-            digests = digests_of(vectors[part])
+            digests = hash_vectors(vectors[part])
             columns = zip(ids[part].tolist(), digests.tolist(), vectors[part], strict=True)
             rows = [row for row in columns if has.get(row[0]) != row[1]]
             if rows:
@@ -170,7 +170,7 @@ class MilvusIndex:
         among = params.among
         if among is None:
             found = self._best(queries, k, params)
-        elif len(among) <= FEW_IDS or (wide := self._wide(queries, k, params, among)) is None:
+        elif len(among) <= MAX_NAMED_IDS or (wide := self._wide(queries, k, params, among)) is None:
             found = self._named(queries, k, among.ids())
         else:
             found = wide
@@ -189,7 +189,7 @@ class MilvusIndex:
 
     def keep(self, seq: int) -> None:
         """Note in the engine that the log is applied up to `seq`."""
-        kept = Kept(seq, self._ntotal)
+        kept = Checkpoint(seq, self._ntotal)
         self.table.keep(kept)
         self._kept = kept
 
@@ -207,24 +207,24 @@ class MilvusIndex:
                 self.table.delete(block)
         self.ghosts += len(ids)
 
-    def _best(self, queries: Embeddings, k: int, params: SearchParams) -> Found:
+    def _best(self, queries: Embeddings, k: int, params: SearchParams) -> QueryHits:
         """Among all: asked for a few more than k, so that equal scores at the end can be put in order."""
         asked, exact = k, params.exact
         while True:
-            asked = min(LIMIT, asked + SPARE)
+            asked = min(MAX_HITS, asked + EXTRA_HITS)
             found = self.table.ask(queries, asked, params.probes, exact=exact)
             short = any(len(ids) < min(k, self._ntotal) for _, ids in found)
-            if short and not exact and asked < LIMIT:
+            if short and not exact and asked < MAX_HITS:
                 exact = True  # the lists that were looked into hold too few
-            elif asked < LIMIT and any(_tied(scores, asked, k) for scores, _ in found):
+            elif asked < MAX_HITS and any(_tied(scores, asked, k) for scores, _ in found):
                 asked *= 4
             else:
                 return [(scores[:k], ids[:k]) for scores, ids in found]
 
-    def _wide(self, queries: Embeddings, k: int, params: SearchParams, among: IdSet) -> Found | None:
+    def _wide(self, queries: Embeddings, k: int, params: SearchParams, among: IdSet) -> QueryHits | None:
         """Among many: ask for more than k and drop the others; None where that does not give k hits."""
-        asked = 2 * int(np.ceil(k * max(1, self._ntotal) / len(among))) + SPARE
-        while asked <= LIMIT:
+        asked = 2 * int(np.ceil(k * max(1, self._ntotal) / len(among))) + EXTRA_HITS
+        while asked <= MAX_HITS:
             found = self.table.ask(queries, asked, params.probes, exact=params.exact)
             kept = [(scores[inside], ids[inside]) for scores, ids in found for inside in [among.contains(ids)]]
             if all(len(ids) >= k and not _tied(scores, len(ids), k) for scores, ids in kept):
@@ -232,20 +232,20 @@ class MilvusIndex:
             asked *= 4
         return None
 
-    def _named(self, queries: Embeddings, k: int, ids: Ids) -> Found:
+    def _named(self, queries: Embeddings, k: int, ids: Ids) -> QueryHits:
         """Among these ids, a block at a time; every one of them is compared."""
-        best: Found = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+        best: QueryHits = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         for start in range(0, len(ids), ID_BLOCK):
             block = ids[start : start + ID_BLOCK]
             more = self._block(queries, k, block)
             joined = [
                 (np.concatenate([a, c]), np.concatenate([b, d])) for (a, b), (c, d) in zip(best, more, strict=True)
             ]
-            best = [ordered(scores, hits, k) for scores, hits in joined]
+            best = [sort_hits(scores, hits, k) for scores, hits in joined]
         return best
 
-    def _block(self, queries: Embeddings, k: int, ids: Ids) -> Found:
-        asked = min(len(ids), k + SPARE)
+    def _block(self, queries: Embeddings, k: int, ids: Ids) -> QueryHits:
+        asked = min(len(ids), k + EXTRA_HITS)
         while True:
             found = self.table.ask(queries, asked, None, exact=True, among=ids)
             if asked == len(ids) or not any(_tied(scores, asked, k) for scores, _ in found):
@@ -258,7 +258,7 @@ class MilvusIndex:
             if self._unsure:
                 self.recount()
             return self.table.digests(ids)
-        except EngineEmptied:
+        except RemoteEmptied:
             self.whole = False
             self.open()
             return {}
@@ -277,7 +277,7 @@ class MilvusIndex:
 
     def _check_whole(self) -> None:
         if not (self.whole and self.epoch == self._epoch):
-            raise EngineEmptied(self.fault)
+            raise RemoteEmptied(self.fault)
 
 
 def _tied(scores: Scores, asked: int, k: int) -> bool:

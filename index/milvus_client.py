@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from index.circuit_breaker import Breaker
-from index.errors import EngineEmptied, EngineUnavailable, IndexClosed
+from index.circuit_breaker import CircuitBreaker
+from index.errors import IndexClosed, RemoteEmptied, RemoteUnavailable
 
 log = logging.getLogger(__name__)
 
-FORMS = "milvus://HOST[:PORT][/DATABASE], milvus+tls://HOST[:PORT][/DATABASE] or milvus:FILE.db"
-LAYOUTS = ("FLAT", "IVF_FLAT")
-NOT_FOUND = 100  # Milvus's code for a collection that is not there
-UNANSWERED = (1, 2)  # pymilvus's own codes: gave up retrying, could not connect
+ADDRESS_FORMS = "milvus://HOST[:PORT][/DATABASE], milvus+tls://HOST[:PORT][/DATABASE] or milvus:FILE.db"
+INDEX_TYPES = ("FLAT", "IVF_FLAT")
+COLLECTION_NOT_FOUND = 100  # Milvus's code for a collection that is not there
+CONNECTION_CODES = (1, 2)  # pymilvus's own codes: gave up retrying, could not connect
 CONNECT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class MilvusAddress:
     """Where the engine is. `layout` is the kind of index that is made there: FLAT or IVF_FLAT.
 
     `uri` is in pymilvus's words: http(s)://host:port, or the path of a Milvus Lite file.
@@ -56,7 +56,7 @@ class Address:
                 raise ValueError(f"{text!r}: a Milvus Lite file ends with .db")
             return cls(str(Path(path).absolute()), "", _layout(query, "FLAT"), token)
         if scheme not in ("milvus", "milvus+tls"):
-            raise ValueError(f"{text!r} is neither local nor {FORMS}")
+            raise ValueError(f"{text!r} is neither local nor {ADDRESS_FORMS}")
         try:
             parts = urlsplit(text)
             port = parts.port or 19530
@@ -66,7 +66,7 @@ class Address:
             raise ValueError("user and password do not belong into the address; use SIGHTLINE_INDEX_TOKEN")
         database = parts.path.strip("/")
         if not parts.hostname or "/" in database or parts.fragment:
-            raise ValueError(f"{text!r} is not of the form {FORMS}")
+            raise ValueError(f"{text!r} is not of the form {ADDRESS_FORMS}")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         http = "https" if scheme == "milvus+tls" else "http"
         return cls(f"{http}://{host}:{port}", database, _layout(parts.query, "IVF_FLAT"), token)
@@ -75,19 +75,19 @@ class Address:
 def _layout(query: str, default: str) -> str:
     options = parse_qs(query, keep_blank_values=True)
     layout = options.pop("index", [default])[-1]
-    if options or layout not in LAYOUTS:
-        raise ValueError(f"?{query}: expected ?index= and one of {', '.join(LAYOUTS)}")
+    if options or layout not in INDEX_TYPES:
+        raise ValueError(f"?{query}: expected ?index= and one of {', '.join(INDEX_TYPES)}")
     return layout
 
 
-class Engine:
+class MilvusClient:
     """One engine, shared by all indexes of a process. Any thread may call any method.
 
     It connects when first called, and anew after the breaker opened. `epoch` counts the connections: whoever
     sees it move does not know what happened to the engine meanwhile.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: MilvusAddress) -> None:
         needed = ("pymilvus", "milvus_lite") if address.lite else ("pymilvus",)
         for package in needed:
             if importlib.util.find_spec(package) is None:
@@ -95,7 +95,7 @@ class Engine:
         self.address = address
         self.name = f"Milvus at {address.uri.rpartition('/')[2]}"  # of a file its name: paths are not told
         self.epoch = 0
-        self._breaker = Breaker(self.name)
+        self._breaker = CircuitBreaker(self.name)
         self._lock = threading.Lock()
         self._client: Any = None
         self._retired: list[Any] = []
@@ -144,7 +144,7 @@ class Engine:
         if client is not None:
             return client
         if not self._lock.acquire(timeout=seconds):  # somebody else is trying to connect
-            raise EngineUnavailable("connecting takes long")
+            raise RemoteUnavailable("connecting takes long")
         try:
             if self._closed:
                 raise IndexClosed("the engine is closed")
@@ -157,20 +157,20 @@ class Engine:
         finally:
             self._lock.release()
 
-    def _told(self, error: Exception, method: str) -> EngineUnavailable:
+    def _told(self, error: Exception, method: str) -> RemoteUnavailable:
         """The error in our words; a silence counts against the engine, an answer does not."""
         code = getattr(error, "code", None)
-        if code == NOT_FOUND:
+        if code == COLLECTION_NOT_FOUND:
             self._breaker.succeeded()
-            return EngineEmptied(f"{self.name} does not have the collection any more")
-        if isinstance(code, int) and code not in UNANSWERED:
+            return RemoteEmptied(f"{self.name} does not have the collection any more")
+        if isinstance(code, int) and code not in CONNECTION_CODES:
             self._breaker.succeeded()
-            return EngineUnavailable(f"{self.name} refuses ({method}, code {code})")
+            return RemoteUnavailable(f"{self.name} refuses ({method}, code {code})")
         if self._breaker.failed() and (client := self._client) is not None:
             # The channel may hang on a dead address. It is closed after the next connection: others may use it yet.
             self._client = None
             self._retired.append(client)
-        return EngineUnavailable(f"{self.name} does not answer ({_word(error)})")
+        return RemoteUnavailable(f"{self.name} does not answer ({_word(error)})")
 
 
 def _word(error: BaseException) -> str:
@@ -183,7 +183,7 @@ def _word(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _connect(address: Address) -> Any:
+def _connect(address: MilvusAddress) -> Any:
     from pymilvus import MilvusClient
 
     for name in ("pymilvus", "pymilvus.decorators"):

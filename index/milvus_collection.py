@@ -18,50 +18,50 @@ from typing import Any
 
 import numpy as np
 
-from index.milvus_client import Engine
+from index.milvus_client import MilvusClient
 from index.types import Embeddings, Ids, Scores
 
 READ_SECONDS, WRITE_SECONDS, COUNT_SECONDS = 3.0, 10.0, 30.0
-LIMIT = 16_384
+MAX_HITS = 16_384
 """The most hits of one search (Milvus's quotaAndLimits.limits.topK)."""
-LISTS, PROBES = 1024, 64
+NLIST, DEFAULT_NPROBE = 1024, 64
 """Lists of a segment's IVF_FLAT, and how many are looked into when the caller does not say."""
 ID_BLOCK = 8_192
 """Ids named at once."""
 HITS_AT_ONCE = 1 << 18
-STATE = (-1, -2)
+CHECKPOINT_IDS = (-1, -2)
 """The ids of the rows whose digests are `Kept.seq` and `Kept.ntotal`."""
 
-Found = list[tuple[Scores, Ids]]
+QueryHits = list[tuple[Scores, Ids]]
 """Scores and ids of each query, best first, as many as were found."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Checkpoint:
     """What the engine itself says of its contents: the log is in it up to `seq`, and it then had `ntotal` rows."""
 
     seq: int
     ntotal: int
 
 
-def collection_of(name: str, space: str) -> str:
+def collection_name(name: str, space: str) -> str:
     """The engine's collection for the index `name` in `space`: the same for ever, and valid in Milvus."""
     return "sightline_" + hashlib.sha256(f"{name}\0{space}".encode()).hexdigest()[:24]
 
 
-def digests_of(vectors: Embeddings) -> Ids:
+def hash_vectors(vectors: Embeddings) -> Ids:
     """64 bits for each vector: [n]."""
     words = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in vectors)
     return np.frombuffer(words, dtype="<i8").astype(np.int64)
 
 
-class Table:
+class MilvusCollection:
     """The collection `name` of `engine`, for vectors of width `d`. Every method raises EngineUnavailable.
 
     `about` is its description there, for people who look into the engine.
     """
 
-    def __init__(self, engine: Engine, name: str, d: int, about: str = "") -> None:
+    def __init__(self, engine: MilvusClient, name: str, d: int, about: str = "") -> None:
         self.engine = engine
         self.name = name
         self._d = d
@@ -92,21 +92,21 @@ class Table:
         """Remove these rows."""
         self._call("delete", seconds=WRITE_SECONDS, ids=list(ids))
 
-    def keep(self, kept: Kept) -> None:
+    def keep(self, kept: Checkpoint) -> None:
         """Write down how far the log is applied."""
         vector = np.zeros(self._d, np.float32)
         vector[0] = 1
-        self.put(STATE, (kept.seq, kept.ntotal), (vector, vector))
+        self.put(CHECKPOINT_IDS, (kept.seq, kept.ntotal), (vector, vector))
 
-    def kept(self) -> Kept | None:
+    def kept(self) -> Checkpoint | None:
         """What was written down last."""
-        numbers = self.digests(np.array(STATE, np.int64))
-        return Kept(*(numbers[id] for id in STATE)) if len(numbers) == len(STATE) else None
+        numbers = self.digests(np.array(CHECKPOINT_IDS, np.int64))
+        return Checkpoint(*(numbers[id] for id in CHECKPOINT_IDS)) if len(numbers) == len(CHECKPOINT_IDS) else None
 
     def count(self) -> int:
         """How many rows there are; those of `Kept` must be among them."""
         rows = self._query("", ["count(*)"], COUNT_SECONDS)
-        return int(rows[0]["count(*)"]) - len(STATE)
+        return int(rows[0]["count(*)"]) - len(CHECKPOINT_IDS)
 
     def digests(self, ids: Ids) -> dict[int, int]:
         """The digest of each of `ids` [n] that the engine has."""
@@ -119,26 +119,26 @@ class Table:
 
     def outside(self, high: int) -> Ids:
         """Up to ID_BLOCK of the ids that the engine has from `high` on, or that are no ids."""
-        return self._ids(f"id >= {high} or id < {min(STATE)}")
+        return self._ids(f"id >= {high} or id < {min(CHECKPOINT_IDS)}")
 
     def ask(
         self, queries: Embeddings, limit: int, probes: int | None, *, exact: bool, among: Ids | None = None
-    ) -> Found:
+    ) -> QueryHits:
         """Up to `limit` hits for each query, of these ids alone if they are given; fewer where there are no more.
 
         `exact` compares every vector; else IVF_FLAT looks into `probes` lists of each segment.
         """
         effort: dict[str, Any] = {}
         if self.engine.address.layout == "IVF_FLAT":
-            effort = {"nprobe": LISTS if exact else min(LISTS, probes or PROBES)}
-        found: Found = []
+            effort = {"nprobe": NLIST if exact else min(NLIST, probes or DEFAULT_NPROBE)}
+        found: QueryHits = []
         at_once = max(1, HITS_AT_ONCE // (limit + 1))
         for start in range(0, len(queries), at_once):
             answer = self._call(
                 "search",
                 data=list(queries[start : start + at_once]),
                 anns_field="vector",
-                limit=min(LIMIT, limit + len(STATE)),
+                limit=min(MAX_HITS, limit + len(CHECKPOINT_IDS)),
                 filter="" if among is None else _in(among),
                 search_params={"metric_type": "IP", "params": effort},
             )
@@ -163,7 +163,7 @@ class Table:
 
         layout = self.engine.address.layout
         index = MilvusClient.prepare_index_params()
-        lists = {"nlist": LISTS} if layout == "IVF_FLAT" else {}
+        lists = {"nlist": NLIST} if layout == "IVF_FLAT" else {}
         index.add_index("vector", index_type=layout, metric_type="IP", params=lists)
         # Not waited for: an empty collection has nothing to be built, and pymilvus would sleep half a second.
         self._call("create_index", seconds=WRITE_SECONDS, index_params=index, sync=False)
@@ -185,10 +185,10 @@ def _hits(hits: Any, limit: int) -> tuple[Scores, Ids]:
     """The engine's answer to one query, without what is not ours, in our order."""
     ids = np.fromiter((hit["id"] for hit in hits), np.int64, len(hits))
     scores = np.fromiter((hit["distance"] for hit in hits), np.float32, len(hits))
-    return ordered(scores[ids >= 0], ids[ids >= 0], limit)
+    return sort_hits(scores[ids >= 0], ids[ids >= 0], limit)
 
 
-def ordered(scores: Scores, ids: Ids, limit: int) -> tuple[Scores, Ids]:
+def sort_hits(scores: Scores, ids: Ids, limit: int) -> tuple[Scores, Ids]:
     """The best `limit` of these, equal scores by lower id."""
     order = np.lexsort((ids, -scores))[:limit]
     return scores[order], ids[order]

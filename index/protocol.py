@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Protocol, Self, runtime_checkable
 
 from index.idset import IdSet
-from index.types import Embeddings, Ids, Manifest, Scores
+from index.types import Embeddings, Ids, Scores, SnapshotManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class VectorIndex(Protocol):
 
 
 @runtime_checkable
-class Measured(Protocol):
+class SizedIndex(Protocol):
     """An index that knows how many bytes of memory it holds, those mapped from files left out."""
 
     @property
@@ -76,7 +76,7 @@ class Measured(Protocol):
 
 
 @runtime_checkable
-class Adjustable(Protocol):
+class ApproximateIndex(Protocol):
     """What an approximate index can do besides: look harder.
 
     `effort` 0 is what was measured as enough when it was built; each step doubles the probes and the depth of the
@@ -95,7 +95,7 @@ class Adjustable(Protocol):
 
 
 @runtime_checkable
-class Remote(Protocol):
+class RemoteIndex(Protocol):
     """An index that is searched elsewhere, and may be out of reach."""
 
     @property
@@ -116,7 +116,7 @@ class Sink(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Frozen:
+class FrozenIndex:
     """The contents of an index at one moment: later mutations do not reach it.
 
     `files` maps a file's name to the function that writes it. Nothing is copied before that is called.
@@ -128,15 +128,15 @@ class Frozen:
     files: Mapping[str, Callable[[Sink], None]]
 
 
-class Freezable(VectorIndex, Protocol):
+class FreezableIndex(VectorIndex, Protocol):
     """An index that can be kept in a snapshot."""
 
-    def freeze(self) -> Frozen:
+    def freeze(self) -> FrozenIndex:
         """The contents now, in time that does not grow with them."""
         ...
 
     @classmethod
-    def restore(cls, manifest: Manifest, files: Mapping[str, BinaryIO]) -> Self:
+    def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self:
         """The index that `files` hold: as many vectors, of the width, that the manifest says.
 
         The files are unbuffered, open at their start, and their hashes have been checked.

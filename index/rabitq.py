@@ -17,11 +17,11 @@ from index.types import Embeddings
 
 SEED = 1
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-Nominated = npt.NDArray[np.int64]
+Candidates = npt.NDArray[np.int64]
 """Shape [q, depth]: rows, the likeliest first; -1 where the probed lists hold no more."""
 
 
-class Codes:
+class RaBitQCodes:
     """Searched by any number of threads; trained and filled by one."""
 
     def __init__(self, index: Any) -> None:
@@ -52,7 +52,7 @@ class Codes:
         self._index.add(vectors)
         self.n = int(self._index.ntotal)
 
-    def nominate(self, queries: Embeddings, depth: int, probes: int, allowed: Bitmap | None = None) -> Nominated:
+    def nominate(self, queries: Embeddings, depth: int, probes: int, allowed: Bitmap | None = None) -> Candidates:
         """The `depth` rows that look nearest to each of `queries`, of those in `allowed`, in the nearest lists."""
         faiss = _faiss()
         selector = None if allowed is None else faiss.IDSelectorBitmap(len(allowed), faiss.swig_ptr(allowed))
@@ -60,7 +60,7 @@ class Codes:
         # The setting is the calling thread's own. More threads than queries only wait for each other.
         faiss.omp_set_num_threads(min(len(queries), THREADS))
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True)
-        nominated: Nominated = self._index.search((queries / lengths).astype(np.float32), depth, params=params)[1]
+        nominated: Candidates = self._index.search((queries / lengths).astype(np.float32), depth, params=params)[1]
         return nominated
 
     def to_bytes(self) -> memoryview:

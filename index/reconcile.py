@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from index.errors import EngineEmptied
+from index.errors import RemoteEmptied
 from index.idset import MAX_ID
 from index.milvus import MilvusIndex
-from index.milvus_collection import ID_BLOCK, digests_of
+from index.milvus_collection import ID_BLOCK, hash_vectors
 from index.types import LogEntry, Op
 
 log = logging.getLogger(__name__)
 
-BLOCK = 4096
+BLOCK_ENTRIES = 4096
 """Entries compared in one step."""
 CHECK_SECONDS, PASS_SECONDS = 10.0, 86_400.0
 
@@ -60,7 +60,7 @@ class Reconciler:
             if not self._pass.step(read):
                 return True
             self._index.keep(applied_seq)
-        except EngineEmptied:
+        except RemoteEmptied:
             self._checked = -math.inf  # look at once what is there
             raise
         self._index.whole = True
@@ -94,11 +94,11 @@ class _Pass:
 
     def step(self, read: Read) -> bool:
         """Go on by a block; whether that was the last. Entries may be ahead of those that were applied: no harm."""
-        entries = read(self._after, BLOCK)
+        entries = read(self._after, BLOCK_ENTRIES)
         if entries:
             self._compare(entries)
             self._after = entries[-1].seq
-            if len(entries) == BLOCK:
+            if len(entries) == BLOCK_ENTRIES:
                 return False
         return self._index.recount() == np.count_nonzero(self._live) or self._expel()
 
@@ -112,7 +112,7 @@ class _Pass:
         self._room(int(ids.max(initial=0)))
         if added:
             vectors = np.stack([entry.vector for entry in added if entry.vector is not None])
-            wanted = digests_of(vectors)
+            wanted = hash_vectors(vectors)
             numbers = np.array([entry.id for entry in added], np.int64)
             self._live[numbers] = True
             wrong = np.array(

@@ -29,19 +29,19 @@ from typing import BinaryIO, Self
 import numpy as np
 import numpy.typing as npt
 
-from index.errors import BaseDamaged
-from index.float16 import ROWS, Halves, widened
+from index.errors import SegmentDamaged
+from index.float16 import ROWS_AT_ONCE, Float16Vectors, to_float32
 from index.idset import Bitmap, IdSet
 from index.npy_io import read_array
-from index.rabitq import Codes
-from index.topk import best, padded
-from index.types import Embeddings, Ids, Manifest, Scores
+from index.rabitq import RaBitQCodes
+from index.topk import make_padding, select_top_k
+from index.types import Embeddings, Ids, Scores, SnapshotManifest
 from index.validation import check_ids
 
-FORMAT = 1
+SEGMENT_FORMAT = 1
 """Version of the files of a base. Any other is refused, and a new base is built from the log."""
 BLOCK_ROWS = 64
-VECTORS, BLOCKS, IDS, ORDER, CODES, FACTS = (
+VECTORS, BLOCKS, IDS, ORDER, CODES, PARAMS = (
     "vectors.half",
     "blocks.npy",
     "ids.npy",
@@ -50,22 +50,22 @@ VECTORS, BLOCKS, IDS, ORDER, CODES, FACTS = (
     "base.json",
 )
 MAX_ROWS = 2**31 - 1
-FEW = 20_000
+BRUTE_FORCE_ROWS = 20_000
 """So many rows are compared with their whole vectors, all of them: quicker than probing for some of many."""
-AHEAD = 64
+BLOCKS_AT_ONCE = 64
 """Blocks read at once where all are checked: 4 MiB at d = 512."""
-SCAN = 8
+SCAN_SPEEDUP = 8
 """So many rows one after the other are read in the time of one candidate."""
-SCORES = 16 << 20
+MAX_SCORES = 16 << 20
 """Bound on the scores held at once, 64 MiB."""
-ROOM = 2
+MIN_REFINE_FACTOR = 2
 """At least so many candidates are compared again for each that is asked for."""
 
 Rows = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SegmentParams:
     """How a base is searched: `probes` of its `lists`, then `rerank` candidates.
 
     `recall` is what that found of the 10 nearest when the base was built (see `sealing.calibrate`).
@@ -78,14 +78,14 @@ class Facts:
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with the format's version."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True).encode() + b"\n"
+        return json.dumps({"format": SEGMENT_FORMAT, **asdict(self)}, sort_keys=True).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, text: bytes) -> Facts:
+    def from_json(cls, text: bytes) -> SegmentParams:
         """The facts in `text`. Raises ValueError unless they are of this format."""
         fields = json.loads(text)
-        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-            raise ValueError(f"not of format {FORMAT}")
+        if not isinstance(fields, dict) or fields.pop("format", None) != SEGMENT_FORMAT:
+            raise ValueError(f"not of format {SEGMENT_FORMAT}")
         facts = cls(**fields)
         if min(facts.lists, facts.probes, facts.rerank) < 1:
             raise ValueError(f"{facts}")
@@ -93,7 +93,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class AllowedRows:
     """Which rows a search may find: one bit a row, lowest first, and how many are set."""
 
     bits: Bitmap
@@ -104,7 +104,7 @@ class Allowed:
         return np.flatnonzero(np.unpackbits(self.bits, bitorder="little"))
 
 
-class Base:
+class SealedSegment:
     """A sealed base, open. Any thread may call any method."""
 
     kind = "base"
@@ -112,7 +112,13 @@ class Base:
     """Which files `snapshot.load` leaves to be checked here."""
 
     def __init__(
-        self, manifest: Manifest, facts: Facts, ids: Ids, order: npt.NDArray[np.int32], codes: Codes, vectors: _Vectors
+        self,
+        manifest: SnapshotManifest,
+        facts: SegmentParams,
+        ids: Ids,
+        order: npt.NDArray[np.int32],
+        codes: RaBitQCodes,
+        vectors: _Vectors,
     ) -> None:
         self.manifest = manifest
         self.facts = facts
@@ -124,15 +130,15 @@ class Base:
         self._vectors = vectors
         self._largest = int(ids[order[-1]])
         self._last: tuple[IdSet, Bitmap] | None = None
-        self.few = FEW  # 0: the codes nominate always
+        self.few = BRUTE_FORCE_ROWS  # 0: the codes nominate always
 
     @classmethod
-    def restore(cls, manifest: Manifest, files: Mapping[str, BinaryIO]) -> Self:
+    def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self:
         """The base in `files`, checked but for the vectors. Raises ValueError where they do not fit `manifest`."""
-        if set(files) != {VECTORS, BLOCKS, IDS, ORDER, CODES, FACTS}:
+        if set(files) != {VECTORS, BLOCKS, IDS, ORDER, CODES, PARAMS}:
             raise ValueError(f"files {sorted(files)}")
         n, d = manifest.ntotal, manifest.d
-        facts = Facts.from_json(files[FACTS].read())
+        facts = SegmentParams.from_json(files[PARAMS].read())
         ids: Ids = read_array(files[IDS], np.int64, (n,))
         order = read_array(files[ORDER], np.int32, (n,))
         check_ids(ids)
@@ -140,7 +146,7 @@ class Base:
         if not n or (np.diff(rising) <= 0).any():
             raise ValueError("no ids, or an id twice")
         hashes = read_array(files[BLOCKS], np.uint8, (-(-n // BLOCK_ROWS), 32))
-        codes = Codes.from_bytes(files[CODES].read())
+        codes = RaBitQCodes.from_bytes(files[CODES].read())
         if (codes.d, codes.n, codes.lists) != (d, n, facts.lists):
             raise ValueError(f"{codes.n} codes of width {codes.d}, expected {n} of {d}")
         return cls(manifest, facts, ids, order, codes, _Vectors(files[VECTORS], n, d, hashes))
@@ -196,17 +202,17 @@ class Base:
         return packed
 
     def search(
-        self, queries: Embeddings, k: int, probes: int, rerank: int, allowed: Allowed | None = None
+        self, queries: Embeddings, k: int, probes: int, rerank: int, allowed: AllowedRows | None = None
     ) -> tuple[Scores, Ids]:
         """The `k` best for each of `queries` [n, d] of the rows in `allowed`, padded, as far as `probes` lists show.
 
         There are k of them wherever `allowed` holds k. Raises BaseDamaged.
         """
         count = self.n if allowed is None else allowed.count
-        depth = max(rerank, ROOM * k)
-        if not count or (self.few and count <= max(self.few, SCAN * depth)):
+        depth = max(rerank, MIN_REFINE_FACTOR * k)
+        if not count or (self.few and count <= max(self.few, SCAN_SPEEDUP * depth)):
             return self.exact(queries, k, allowed)
-        scores, ids = padded(len(queries), k)
+        scores, ids = make_padding(len(queries), k)
         # The fewer rows are allowed, the farther from the query lie the best of them.
         spread = min(self.facts.lists, int(probes * (self.n / count) ** 0.5))
         nominated = self._codes.nominate(queries, min(depth, count), spread, None if allowed is None else allowed.bits)
@@ -216,27 +222,27 @@ class Base:
             if len(rows) < min(k, count):  # too few in these lists
                 scores[i : i + 1], ids[i : i + 1] = self.exact(queries[i : i + 1], k, allowed)
                 continue
-            found = best(self._vectors.scores(rows, query), self._ids[rows], k)
+            found = select_top_k(self._vectors.scores(rows, query), self._ids[rows], k)
             scores[i, : len(found[0])], ids[i, : len(found[1])] = found
         return scores, ids
 
-    def exact(self, queries: Embeddings, k: int, allowed: Allowed | None = None) -> tuple[Scores, Ids]:
+    def exact(self, queries: Embeddings, k: int, allowed: AllowedRows | None = None) -> tuple[Scores, Ids]:
         """The `k` best for each of `queries` [n, d] of the rows in `allowed`: all of them are compared."""
-        scores, ids = padded(len(queries), k)
+        scores, ids = make_padding(len(queries), k)
         rows = None if allowed is None or allowed.count == self.n else allowed.rows()
         count = self.n if rows is None else len(rows)
         found = min(k, count)
         if not found:
             return scores, ids
         named = self._ids if rows is None else self._ids[rows]
-        batch = max(1, SCORES // count)
+        batch = max(1, MAX_SCORES // count)
         for start in range(0, len(queries), batch):
             compared = self._vectors.compare(rows, queries[start : start + batch])
             for i, row in enumerate(compared, start):
-                scores[i, :found], ids[i, :found] = best(row, named, found)
+                scores[i, :found], ids[i, :found] = select_top_k(row, named, found)
         return scores, ids
 
-    def halves(self, rows: Rows) -> Halves:
+    def halves(self, rows: Rows) -> Float16Vectors:
         """The vectors of `rows` as they are kept."""
         return self._vectors.take(rows)
 
@@ -254,7 +260,7 @@ class _Vectors:
         mapped.madvise(mmap.MADV_RANDOM)  # reading ahead would bring in what nobody asked for
         self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)
-        self._all: Halves = np.frombuffer(mapped, np.float16).reshape(n, d)
+        self._all: Float16Vectors = np.frombuffer(mapped, np.float16).reshape(n, d)
         self._hashes = hashes
         self._sound = np.zeros(len(hashes), np.bool_)
         self.whole = False
@@ -264,7 +270,7 @@ class _Vectors:
         """Bytes of memory: hashes and what was checked, not what is mapped."""
         return self._hashes.nbytes + self._sound.nbytes
 
-    def take(self, rows: Rows) -> Halves:
+    def take(self, rows: Rows) -> Float16Vectors:
         """Copies of `rows`."""
         self._ensure(rows)
         return self._all[rows]
@@ -281,29 +287,29 @@ class _Vectors:
         """
         count = len(self._all) if rows is None else len(rows)
         scores = np.empty((len(queries), count), np.float32)
-        for start in range(0, count, ROWS):
-            end = min(start + ROWS, count)
+        for start in range(0, count, ROWS_AT_ONCE):
+            end = min(start + ROWS_AT_ONCE, count)
             if rows is None:
                 self._ensure(np.arange(start, end))
-                block = widened(self._all[start:end])
+                block = to_float32(self._all[start:end])
             else:
-                block = widened(self.take(rows[start:end]))
+                block = to_float32(self.take(rows[start:end]))
             for i, query in enumerate(queries):
                 np.vecdot(block, query, out=scores[i, start:end])
         return scores
 
     def verify(self, stopped: Callable[[], bool]) -> None:
         """Check every block that was not read yet."""
-        for first in range(0, len(self._sound), AHEAD):
+        for first in range(0, len(self._sound), BLOCKS_AT_ONCE):
             if stopped():
                 return
-            if not self._sound[first : first + AHEAD].all():
-                self._check(first, min(first + AHEAD, len(self._sound)))
+            if not self._sound[first : first + BLOCKS_AT_ONCE].all():
+                self._check(first, min(first + BLOCKS_AT_ONCE, len(self._sound)))
         self.whole = True
 
     def _ensure(self, rows: Rows) -> None:
         if self.damage is not None:
-            raise BaseDamaged(self.damage)
+            raise SegmentDamaged(self.damage)
         if self.whole:
             return
         blocks = np.unique(rows // BLOCK_ROWS)
@@ -319,5 +325,5 @@ class _Vectors:
             part = data[(block - first) * size : (block - first + 1) * size]
             if hashlib.sha256(part).digest() != self._hashes[block].tobytes():
                 self.damage = f"{VECTORS}: block {block} differs from its hash"
-                raise BaseDamaged(self.damage)
+                raise SegmentDamaged(self.damage)
             self._sound[block] = True

@@ -18,48 +18,61 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.float16 import Halves, halved, widened
+from index.float16 import Float16Vectors, to_float16, to_float32
 from index.npy_io import write_array
 from index.protocol import Sink
-from index.rabitq import SEED, Codes
-from index.sealed_segment import BLOCK_ROWS, BLOCKS, CODES, FACTS, IDS, MAX_ROWS, ORDER, VECTORS, Base, Facts
-from index.snapshot import drafted
-from index.types import Embeddings, Ids, Manifest
+from index.rabitq import SEED, RaBitQCodes
+from index.sealed_segment import (
+    BLOCK_ROWS,
+    BLOCKS,
+    CODES,
+    IDS,
+    MAX_ROWS,
+    ORDER,
+    PARAMS,
+    VECTORS,
+    SealedSegment,
+    SegmentParams,
+)
+from index.snapshot import draft_snapshot
+from index.types import Embeddings, Ids, SnapshotManifest
 from index.validation import check_ids, check_vectors
 
 log = logging.getLogger(__name__)
 
-Block = tuple[Ids, Embeddings]
+VectorBlock = tuple[Ids, Embeddings]
 
-LISTS = 1.0
+NLIST_FACTOR = 1.0
 """Lists for each root of a vector's count, to the nearest power of two: 1024 of 1,000,000. A list costs 7 µs before its
 first code is looked at and 6 ns a code (d = 512): few and long ones find more in the same time (ADR 0020)."""
-MOST_LISTS = 16_384
-SAMPLE, ROUNDS = 64, 8
+MAX_NLIST = 16_384
+TRAINING_VECTORS_PER_LIST, KMEANS_ROUNDS = 64, 8
 """Vectors for each list that k-means sees, and how often."""
 FILL_ROWS = 16_384
-TARGET = 0.993
+TARGET_RECALL = 0.993
 """Of the 10 nearest, the share that searches must find when they are tried out: somewhat more than 0.99."""
-TRIALS = 128
+TRIAL_QUERIES = 128
 NEAREST = 10
-REACH = (100, 200, 300, 400, 600, 800, 1200, 1600)
+REFINE_K_CHOICES = (100, 200, 300, 400, 600, 800, 1200, 1600)
 """Depths of comparison that are tried."""
 LIST_COST, CODE_COST, DEPTH_COST = 7.0, 0.006, 1.4
 """Microseconds that a list, a code in it and one more vector to compare take (d = 512): which pair is cheapest."""
-FIRST_PROBES = 4
-TURN = 1.5
+FIRST_NPROBE = 4
+TRIAL_NOISE = 1.5
 """How far trial queries are turned away from the vectors, as texts are from pictures: noise so many times as long. With
 it texts found 0.991 of their nearest pictures where these queries found 0.995; with 1.0 only 0.98 (ADR 0020)."""
 
 
-def seal(folder: Path, blocks: Iterable[Block], *, name: str, space: str, d: int, applied_seq: int) -> Manifest:
+def build_segment(
+    folder: Path, blocks: Iterable[VectorBlock], *, name: str, space: str, d: int, applied_seq: int
+) -> SnapshotManifest:
     """Make a base of `blocks` of (ids [n], vectors [n, d]) the snapshot in `folder`.
 
     No id may come twice. Raises InvalidId, InvalidVector, ValueError (nothing in them, an id twice) and OSError;
     the previous base is then still there and whole.
     """
     began = time.monotonic()
-    with drafted(folder) as draft:
+    with draft_snapshot(folder) as draft:
         stream = _Stream(d)
         draft.write(VECTORS, lambda sink: stream.write(sink, blocks))
         ids = np.concatenate(stream.ids) if stream.ids else np.empty(0, np.int64)
@@ -75,8 +88,10 @@ def seal(folder: Path, blocks: Iterable[Block], *, name: str, space: str, d: int
         draft.write(CODES, lambda sink: sink.write(codes.to_bytes()))
         for file, array in ((IDS, ids), (ORDER, order), (BLOCKS, hashes)):
             draft.write(file, lambda sink, a=array: write_array(sink, a.dtype, a.shape, [a]))  # type: ignore[misc]
-        draft.write(FACTS, lambda sink: sink.write(facts.to_json()))
-        manifest = draft.seal(name=name, space=space, kind=Base.kind, d=d, ntotal=len(ids), applied_seq=applied_seq)
+        draft.write(PARAMS, lambda sink: sink.write(facts.to_json()))
+        manifest = draft.seal(
+            name=name, space=space, kind=SealedSegment.kind, d=d, ntotal=len(ids), applied_seq=applied_seq
+        )
     log.info("base of %s: %d vectors in %.1f s, %s", name, len(ids), time.monotonic() - began, facts)
     return manifest
 
@@ -89,7 +104,7 @@ class _Stream:
         self.ids: list[Ids] = []
         self.hashes: list[bytes] = []
 
-    def write(self, sink: Sink, blocks: Iterable[Block]) -> None:
+    def write(self, sink: Sink, blocks: Iterable[VectorBlock]) -> None:
         rest = np.empty((0, self._d), np.float16)
         for ids, vectors in blocks:
             check_ids(ids)
@@ -97,7 +112,7 @@ class _Stream:
             if len(ids) != len(vectors):
                 raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
             self.ids.append(ids.copy())
-            rest = np.concatenate([rest, halved(vectors)])
+            rest = np.concatenate([rest, to_float16(vectors)])
             whole = len(rest) // BLOCK_ROWS * BLOCK_ROWS
             for start in range(0, whole, BLOCK_ROWS):
                 self._block(sink, rest[start : start + BLOCK_ROWS])
@@ -105,25 +120,27 @@ class _Stream:
         if len(rest):
             self._block(sink, rest)
 
-    def _block(self, sink: Sink, rows: Halves) -> None:
+    def _block(self, sink: Sink, rows: Float16Vectors) -> None:
         data = rows.view(np.uint8).reshape(-1).data
         self.hashes.append(hashlib.sha256(data).digest())
         sink.write(data)
 
 
-def _coded(vectors: Halves) -> Codes:
+def _coded(vectors: Float16Vectors) -> RaBitQCodes:
     """The codes of `vectors` [n, d]."""
     n = len(vectors)
     lists = _lists(n)
-    codes = Codes.trained(widened(vectors[np.sort(_random(n, SAMPLE * lists))]), lists, ROUNDS)
+    codes = RaBitQCodes.trained(
+        to_float32(vectors[np.sort(_random(n, TRAINING_VECTORS_PER_LIST * lists))]), lists, KMEANS_ROUNDS
+    )
     for start in range(0, n, FILL_ROWS):
-        codes.add(widened(vectors[start : start + FILL_ROWS]))
+        codes.add(to_float32(vectors[start : start + FILL_ROWS]))
     return codes
 
 
 def _lists(n: int) -> int:
-    wanted = 1 << round(math.log2(LISTS * math.sqrt(n)))
-    return max(1, min(wanted, MOST_LISTS, n // SAMPLE))
+    wanted = 1 << round(math.log2(NLIST_FACTOR * math.sqrt(n)))
+    return max(1, min(wanted, MAX_NLIST, n // TRAINING_VECTORS_PER_LIST))
 
 
 def _random(n: int, count: int, seed: int = SEED) -> npt.NDArray[np.intp]:
@@ -136,29 +153,29 @@ class _Trial(NamedTuple):
     nearest: npt.NDArray[np.int64]
 
 
-def calibrate(codes: Codes, vectors: Halves) -> Facts:
+def calibrate(codes: RaBitQCodes, vectors: Float16Vectors) -> SegmentParams:
     """How a search must be done to find TARGET of the NEAREST: the probes and the depth that together cost least.
 
     It is tried out with two kinds of queries, and both must reach the target: vectors as they are, which
     is what a picture asks, and vectors turned away at random, since what a text asks lies farther off.
     """
     n, lists = len(vectors), codes.lists
-    deepest = min(REACH[-1], n)
+    deepest = min(REFINE_K_CHOICES[-1], n)
     trials = list(_trials(vectors))
-    reach = [depth for depth in REACH if depth < n] or [n]
+    reach = [depth for depth in REFINE_K_CHOICES if depth < n] or [n]
     a_list = LIST_COST + CODE_COST * n / lists
-    best = Facts(lists, lists, reach[-1], 0.0)  # where nothing suffices, everything that there is
+    best = SegmentParams(lists, lists, reach[-1], 0.0)  # where nothing suffices, everything that there is
     least = math.inf
-    for tried in _rising(min(FIRST_PROBES, lists), lists):
+    for tried in _rising(min(FIRST_NPROBE, lists), lists):
         if tried * a_list >= least:
             break
         found = np.min([_recalls(codes, trial, tried, deepest, reach) for trial in trials], axis=0)
         if least == math.inf:
-            best = Facts(lists, tried, reach[-1], round(float(found[-1]), 4))
+            best = SegmentParams(lists, tried, reach[-1], round(float(found[-1]), 4))
         for depth, recall in zip(reach, found.tolist(), strict=True):
             cost = tried * a_list + depth * DEPTH_COST
-            if recall >= TARGET and cost < least:
-                least, best = cost, Facts(lists, tried, depth, round(recall, 4))
+            if recall >= TARGET_RECALL and cost < least:
+                least, best = cost, SegmentParams(lists, tried, depth, round(recall, 4))
     return best
 
 
@@ -171,22 +188,22 @@ def _rising(first: int, last: int) -> Iterator[int]:
     yield last
 
 
-def _trials(vectors: Halves) -> Iterator[_Trial]:
+def _trials(vectors: Float16Vectors) -> Iterator[_Trial]:
     n, d = vectors.shape
-    given = widened(vectors[np.sort(_random(n, TRIALS, SEED + 1))])
+    given = to_float32(vectors[np.sort(_random(n, TRIAL_QUERIES, SEED + 1))])
     noise = np.random.default_rng(SEED).standard_normal(given.shape).astype(np.float32)
-    turned = given + noise * np.float32(TURN / math.sqrt(d))
+    turned = given + noise * np.float32(TRIAL_NOISE / math.sqrt(d))
     for queries in (given, turned / np.linalg.norm(turned, axis=1, keepdims=True)):
         yield _Trial(queries, _nearest(vectors, queries))
 
 
-def _nearest(vectors: Halves, queries: Embeddings) -> npt.NDArray[np.int64]:
+def _nearest(vectors: Float16Vectors, queries: Embeddings) -> npt.NDArray[np.int64]:
     """The rows [q, NEAREST] of the nearest, by comparing everything."""
     k = min(NEAREST, len(vectors))
     scores = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(vectors), FILL_ROWS):
-        block = queries @ widened(vectors[start : start + FILL_ROWS]).T
+        block = queries @ to_float32(vectors[start : start + FILL_ROWS]).T
         scores = np.concatenate([scores, block], axis=1)
         rows = np.concatenate([rows, np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)], axis=1)
         top = np.argpartition(-scores, k - 1, axis=1)[:, :k]
@@ -194,7 +211,7 @@ def _nearest(vectors: Halves, queries: Embeddings) -> npt.NDArray[np.int64]:
     return rows
 
 
-def _recalls(codes: Codes, trial: _Trial, probes: int, deepest: int, reach: list[int]) -> npt.NDArray[np.float64]:
+def _recalls(codes: RaBitQCodes, trial: _Trial, probes: int, deepest: int, reach: list[int]) -> npt.NDArray[np.float64]:
     """Which share of the nearest is among the candidates, for every depth in `reach`."""
     nominated = codes.nominate(trial.queries, deepest, probes)
     inside = (nominated[:, :, None] == trial.nearest[:, None, :]).any(axis=2)

@@ -23,20 +23,20 @@ from typing import NamedTuple
 import numpy as np
 
 from index.errors import IndexClosed
-from index.flat import ExactIndex, View
-from index.float16 import rounded
+from index.flat import FlatIndex, FlatView
+from index.float16 import round_to_float16
 from index.idset import Bitmap, IdSet
-from index.protocol import Frozen, SearchParams
-from index.sealed_segment import Allowed, Base
-from index.topk import merged
+from index.protocol import FrozenIndex, SearchParams
+from index.sealed_segment import AllowedRows, SealedSegment
+from index.topk import merge_top_k
 from index.types import Embeddings, Ids, Scores
 from index.validation import check_ids, check_queries, check_vectors
 
-MOST_EFFORT = 16
+MAX_SEARCH_EFFORT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class LiveFacts:
+class SegmentedStats:
     """What a live index consists of now. Without a base everything is tail."""
 
     kind: str
@@ -69,7 +69,7 @@ class RebuildPolicy:
     dead_share: float = 0.2
     quiet: float = 60.0
 
-    def due(self, facts: LiveFacts, still: float) -> bool:
+    def due(self, facts: SegmentedStats, still: float) -> bool:
         """Whether to build, `still` seconds after the last change."""
         if not facts.base:
             return facts.ntotal > self.least
@@ -82,23 +82,23 @@ class RebuildPolicy:
 class _Moment(NamedTuple):
     """The index at one moment. `alive` has a bit for each row of the base."""
 
-    base: Base | None
+    base: SealedSegment | None
     alive: Bitmap
     dead: int
-    tail: View
+    tail: FlatView
 
     @property
     def ntotal(self) -> int:
         return (self.base.n - self.dead if self.base else 0) + self.tail.ntotal
 
 
-class LiveIndex:
+class SegmentedIndex:
     """A base with a tail; implements `VectorIndex`. Closing it gives the base's files back with the last search."""
 
-    def __init__(self, d: int, base: Base | None = None, tail: ExactIndex | None = None) -> None:
+    def __init__(self, d: int, base: SealedSegment | None = None, tail: FlatIndex | None = None) -> None:
         self._d = d
         self._lock = threading.Lock()  # held by mutations only
-        self._tail = tail or ExactIndex(d)
+        self._tail = tail or FlatIndex(d)
         self._marked: set[int] | None = None
         self._effort = 0
         self._changed = time.monotonic()
@@ -127,7 +127,7 @@ class LiveIndex:
 
     def set_effort(self, effort: int) -> None:
         """Search with 2^`effort` times the calibrated probes and depth, up to all there are."""
-        self._effort = min(max(effort, 0), MOST_EFFORT)
+        self._effort = min(max(effort, 0), MAX_SEARCH_EFFORT)
 
     @property
     def exact(self) -> bool:
@@ -136,7 +136,7 @@ class LiveIndex:
         return moment is None or moment.base is None
 
     @property
-    def base(self) -> Base | None:
+    def base(self) -> SealedSegment | None:
         """The base that answers now."""
         return self._current().base
 
@@ -145,13 +145,13 @@ class LiveIndex:
         """What searches it now: "exact", or "base+tail"."""
         return self.facts().kind
 
-    def facts(self) -> LiveFacts:
+    def facts(self) -> SegmentedStats:
         """What it consists of."""
         moment, effort = self._current(), self._effort
         base = moment.base
         if base is None:
-            return LiveFacts("exact", moment.ntotal, 0, moment.tail.ntotal, 0, None, None, effort, None)
-        return LiveFacts(
+            return SegmentedStats("exact", moment.ntotal, 0, moment.tail.ntotal, 0, None, None, effort, None)
+        return SegmentedStats(
             "base+tail",
             moment.ntotal,
             base.n,
@@ -178,7 +178,7 @@ class LiveIndex:
             raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
         with self._lock:
             moment = self._current()
-            self._tail.add(ids, vectors if moment.base is None else rounded(vectors))
+            self._tail.add(ids, vectors if moment.base is None else round_to_float16(vectors))
             self._publish(moment, ids)
 
     def remove(self, ids: Ids) -> None:
@@ -205,13 +205,13 @@ class LiveIndex:
             return recent
         allowed = _allowed(moment, params.among)
         if params.exact:
-            return merged(base.exact(queries, k, allowed), recent)
+            return merge_top_k(base.exact(queries, k, allowed), recent)
         probes = params.probes or base.facts.probes << self._effort
         rerank = params.rerank or base.facts.rerank << self._effort
         found = base.search(queries, k, min(probes, base.facts.lists), min(rerank, base.n), allowed)
-        return merged(found, recent)
+        return merge_top_k(found, recent)
 
-    def freeze(self) -> Frozen | None:
+    def freeze(self) -> FrozenIndex | None:
         """The contents now, while there is no base; the base is kept already, and the log has the rest."""
         moment = self._current()
         return self._tail.freeze() if moment.base is None else None
@@ -227,7 +227,7 @@ class LiveIndex:
         with self._lock:
             self._marked = None
 
-    def rebase(self, base: Base) -> None:
+    def rebase(self, base: SealedSegment) -> None:
         """Go on with `base`, which holds what the log held at some moment since `mark`, and what changed since then.
 
         No search sees a mixture. Raises RuntimeError without `mark`.
@@ -237,11 +237,11 @@ class LiveIndex:
             if self._marked is None:
                 raise RuntimeError("rebase without mark")
             marked = np.fromiter(self._marked, np.int64, len(self._marked))
-            tail = ExactIndex(self._d)
+            tail = FlatIndex(self._d)
             for ids, vectors in moment.tail.items():
                 # An id that the new base lacks stays here, whatever the reason.
                 kept = np.isin(ids, marked) | ~np.isin(ids, base.known(ids))
-                tail.add(ids[kept], rounded(vectors[kept]))
+                tail.add(ids[kept], round_to_float16(vectors[kept]))
             self._tail, self._marked = tail, None
             self._moment = _without(_begin(base, tail), marked, tail.view())
 
@@ -265,13 +265,13 @@ class LiveIndex:
         self._moment = _without(moment, changed, self._tail.view())
 
 
-def _begin(base: Base | None, tail: ExactIndex) -> _Moment:
+def _begin(base: SealedSegment | None, tail: FlatIndex) -> _Moment:
     """All rows of `base` alive."""
     alive = np.packbits(np.ones(base.n if base else 0, np.bool_), bitorder="little")
     return _Moment(base, alive, 0, tail.view())
 
 
-def _without(moment: _Moment, changed: Ids, tail: View) -> _Moment:
+def _without(moment: _Moment, changed: Ids, tail: FlatView) -> _Moment:
     """The moment in which the rows of `changed` are dead and the tail is another."""
     if moment.base is None:
         return moment._replace(tail=tail)
@@ -285,11 +285,11 @@ def _without(moment: _Moment, changed: Ids, tail: View) -> _Moment:
     return moment._replace(alive=alive, dead=moment.dead + int(dying.sum()), tail=tail)
 
 
-def _allowed(moment: _Moment, among: IdSet | None) -> Allowed | None:
+def _allowed(moment: _Moment, among: IdSet | None) -> AllowedRows | None:
     """The rows of the base that a search may find; None: all of them."""
     if moment.base is None or (among is None and not moment.dead):
         return None
     if among is None:
-        return Allowed(moment.alive, moment.base.n - moment.dead)
+        return AllowedRows(moment.alive, moment.base.n - moment.dead)
     bits = moment.base.among(among) & moment.alive
-    return Allowed(bits, int(np.bitwise_count(bits).sum(dtype=np.int64)))
+    return AllowedRows(bits, int(np.bitwise_count(bits).sum(dtype=np.int64)))

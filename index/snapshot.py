@@ -24,9 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Protocol, Self, TypeVar
 
-from index.errors import SnapshotInvalid, SnapshotMissing
-from index.protocol import Frozen, Sink
-from index.types import Manifest, SnapshotFile
+from index.errors import InvalidSnapshot, SnapshotMissing
+from index.protocol import FrozenIndex, Sink
+from index.types import SnapshotFile, SnapshotManifest
 
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
@@ -40,27 +40,27 @@ class Restorable(Protocol):
     kind: str
 
     @classmethod
-    def restore(cls, manifest: Manifest, files: Mapping[str, BinaryIO]) -> Self: ...
+    def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self: ...
 
 
 F = TypeVar("F", bound=Restorable)
 
 
-class Draft:
+class SnapshotDraft:
     """A snapshot being written: a directory that nobody points at yet."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._files: list[SnapshotFile] = []
-        self.manifest: Manifest | None = None
+        self.manifest: SnapshotManifest | None = None
 
     def write(self, file: str, write: Callable[[Sink], object]) -> None:
         """Write one file, and bring it to the disk."""
         self._files.append(_write_file(self.directory / file, write))
 
-    def seal(self, *, name: str, space: str, kind: str, d: int, ntotal: int, applied_seq: int) -> Manifest:
+    def seal(self, *, name: str, space: str, kind: str, d: int, ntotal: int, applied_seq: int) -> SnapshotManifest:
         """Say what the files written so far are. Afterwards nothing more is written."""
-        self.manifest = Manifest(
+        self.manifest = SnapshotManifest(
             name=name,
             space=space,
             kind=kind,
@@ -71,14 +71,16 @@ class Draft:
             files=tuple(self._files),
         )
         text = self.manifest.to_json()
-        if Manifest.from_json(text) != self.manifest:  # also raises where a name has a form that load would refuse
+        if (
+            SnapshotManifest.from_json(text) != self.manifest
+        ):  # also raises where a name has a form that load would refuse
             raise ValueError(f"a manifest that cannot be read back: {self.manifest}")
         _write_file(self.directory / MANIFEST, lambda file: file.write(text))
         return self.manifest
 
 
 @contextmanager
-def drafted(folder: Path) -> Iterator[Draft]:
+def draft_snapshot(folder: Path) -> Iterator[SnapshotDraft]:
     """A draft that becomes the snapshot in `folder` when the `with` ends, if it was sealed; else nothing is left of it.
 
     Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
@@ -86,7 +88,7 @@ def drafted(folder: Path) -> Iterator[Draft]:
     folder.mkdir(parents=True, exist_ok=True)
     _sweep(folder, keep=_pointed_at(folder))
     directory = folder / f"snapshot-{secrets.token_hex(8)}"
-    draft = Draft(directory)
+    draft = SnapshotDraft(directory)
     try:
         directory.mkdir()
         yield draft
@@ -107,12 +109,12 @@ def drafted(folder: Path) -> Iterator[Draft]:
     _sweep(folder, keep=directory.name)
 
 
-def save(folder: Path, frozen: Frozen, *, name: str, space: str, applied_seq: int) -> Manifest:
+def save(folder: Path, frozen: FrozenIndex, *, name: str, space: str, applied_seq: int) -> SnapshotManifest:
     """Make `frozen` the snapshot in `folder`, as the index `name` stood after log entry `applied_seq`.
 
     Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
     """
-    with drafted(folder) as draft:
+    with draft_snapshot(folder) as draft:
         for file, write in frozen.files.items():
             draft.write(file, write)
         return draft.seal(
@@ -129,7 +131,7 @@ def discard(folder: Path) -> None:
 
 def load(
     folder: Path, cls: type[F], *, name: str, space: str, d: int, later: frozenset[str] = frozenset()
-) -> tuple[F, Manifest]:
+) -> tuple[F, SnapshotManifest]:
     """The index saved in `folder` and its manifest, whose `applied_seq` says where to go on in the log.
 
     Of the files in `later` only the size is checked here: the class checks their bytes before it uses them.
@@ -142,16 +144,16 @@ def load(
     except FileNotFoundError:
         raise SnapshotMissing(f"no snapshot in {folder}") from None
     except (OSError, ValueError) as error:
-        raise SnapshotInvalid(f"{CURRENT}: {error}") from error
+        raise InvalidSnapshot(f"{CURRENT}: {error}") from error
     match = _POINTER.fullmatch(pointer)
     if match is None:
-        raise SnapshotInvalid(f"{CURRENT} is damaged")
+        raise InvalidSnapshot(f"{CURRENT} is damaged")
     directory = folder / match[1].decode()
     manifest = _read_manifest(directory / MANIFEST, match[2].decode())
     expected = {"name": name, "space": space, "d": d, "kind": cls.kind}
     for field, value in expected.items():
         if getattr(manifest, field) != value:
-            raise SnapshotInvalid(f"{field} is {getattr(manifest, field)!r}, expected {value!r}")
+            raise InvalidSnapshot(f"{field} is {getattr(manifest, field)!r}, expected {value!r}")
     with ExitStack() as stack:
         files = {}
         for stamp in manifest.files:
@@ -160,11 +162,11 @@ def load(
                 files[stamp.name] = stack.enter_context(open(directory / stamp.name, "rb", buffering=0))
                 _check_file(files[stamp.name], stamp, whole=stamp.name not in later)
             except OSError as error:
-                raise SnapshotInvalid(f"{stamp.name}: {error}") from error
+                raise InvalidSnapshot(f"{stamp.name}: {error}") from error
         try:
             return cls.restore(manifest, files), manifest
         except Exception as error:  # whatever it is, the log can do without this snapshot
-            raise SnapshotInvalid(f"contents: {error}") from error
+            raise InvalidSnapshot(f"contents: {error}") from error
 
 
 _POINTER = re.compile(rb"(snapshot-[0-9a-f]{16}) ([0-9a-f]{64})\n")
@@ -237,25 +239,25 @@ def _read_small(path: Path) -> bytes:
     return text
 
 
-def _read_manifest(path: Path, sha256: str) -> Manifest:
+def _read_manifest(path: Path, sha256: str) -> SnapshotManifest:
     try:
         text = _read_small(path)
         if hashlib.sha256(text).hexdigest() != sha256:
             raise ValueError("hash differs")
-        return Manifest.from_json(text)
+        return SnapshotManifest.from_json(text)
     except (OSError, ValueError) as error:
-        raise SnapshotInvalid(f"{MANIFEST}: {error}") from error
+        raise InvalidSnapshot(f"{MANIFEST}: {error}") from error
 
 
 def _check_file(file: BinaryIO, stamp: SnapshotFile, *, whole: bool) -> None:
     size = os.fstat(file.fileno()).st_size
     if size != stamp.size:
-        raise SnapshotInvalid(f"{stamp.name} has {size} bytes, expected {stamp.size}")
+        raise InvalidSnapshot(f"{stamp.name} has {size} bytes, expected {stamp.size}")
     if not whole:
         return
     sha256 = hashlib.sha256()
     while block := file.read(BLOCK):
         sha256.update(block)
     if sha256.hexdigest() != stamp.sha256:
-        raise SnapshotInvalid(f"{stamp.name}: hash differs")
+        raise InvalidSnapshot(f"{stamp.name}: hash differs")
     file.seek(0)

@@ -28,7 +28,7 @@ class SnapshotPolicy:
     retry_last: float = 60.0
 
 
-class Saver:
+class SnapshotScheduler:
     """Saves what `freeze(applied_seq)` captures. All methods belong to the follower's thread."""
 
     def __init__(

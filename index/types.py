@@ -19,7 +19,7 @@ Embeddings = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 """Shape [n, k]: inner products, best first. -inf only pads an answer."""
 
-FORMAT = 1
+SNAPSHOT_FORMAT = 1
 """Version of the snapshot format. Any other version is refused, and the index rebuilt from the log."""
 MAX_D = 65_536
 
@@ -51,7 +51,7 @@ class SnapshotFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class SnapshotManifest:
     """What a snapshot is, so that no other can be taken for it.
 
     `name` says which index it is of (a collection and what is searched in it), `space` is the fingerprint of
@@ -71,7 +71,7 @@ class Manifest:
     def to_json(self) -> bytes:
         """UTF-8 JSON with sorted keys: equal manifests give equal bytes."""
         fields: dict[str, Any] = {
-            "format": FORMAT,
+            "format": SNAPSHOT_FORMAT,
             "name": self.name,
             "space": self.space,
             "kind": self.kind,
@@ -84,7 +84,7 @@ class Manifest:
         return json.dumps(fields, sort_keys=True, indent=1).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, text: bytes) -> Manifest:
+    def from_json(cls, text: bytes) -> SnapshotManifest:
         """The manifest in `text`. Unknown, missing, doubled or ill-typed fields raise ValueError."""
         try:
             fields = json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_no_constants)
@@ -93,8 +93,8 @@ class Manifest:
         # The version is looked at first: a newer format may well have other fields.
         if not isinstance(fields, dict) or type(fields.get("format")) is not int:
             raise ValueError("not a manifest")
-        if fields.pop("format") != FORMAT:
-            raise ValueError(f"not of format {FORMAT}")
+        if fields.pop("format") != SNAPSHOT_FORMAT:
+            raise ValueError(f"not of format {SNAPSHOT_FORMAT}")
         _expect_keys(fields, _FIELDS)
         return cls(
             name=_text(fields["name"], r"[^\x00-\x1f]{1,400}"),

@@ -23,7 +23,7 @@ def check_ids(ids: Ids) -> None:
 def check_vectors(vectors: Embeddings, d: int) -> None:
     """Raise InvalidVector unless `vectors` is float32 [n, d] of unit rows."""
     _check_shape(vectors, d)
-    bad = np.flatnonzero(~unit_rows(vectors))
+    bad = np.flatnonzero(~has_unit_length(vectors))
     if bad.size:
         raise InvalidVector(f"{bad.size} of {len(vectors)} vectors are not of unit length, first: {bad[0]}")
 
@@ -40,7 +40,7 @@ def check_queries(queries: Embeddings, d: int) -> None:
         raise InvalidVector(f"{bad.size} of {len(queries)} queries are zero or not finite, first: {bad[0]}")
 
 
-def unit_rows(vectors: Embeddings) -> npt.NDArray[np.bool_]:
+def has_unit_length(vectors: Embeddings) -> npt.NDArray[np.bool_]:
     """Which rows of `vectors` [n, d] are finite and of unit length: [n]."""
     low, high = (1 - UNIT_TOLERANCE) ** 2, (1 + UNIT_TOLERANCE) ** 2
     squares = _squares(vectors)

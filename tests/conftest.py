@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from app.decode.limits import PictureLimits
-from app.storage.blobs import Media
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
-from index.milvus_client import Address, Engine
+from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.proxy import Proxy
 from tests.support.servers import RunningServer
 
@@ -63,7 +63,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def library(database: Database, tmp_path: Path) -> Library:
-    return Library(database, Media(tmp_path), PictureLimits(), max_queue=1_000)
+    return Library(database, BlobStore(tmp_path), PictureLimits(), max_queue=1_000)
 
 
 @pytest.fixture(scope="session")
@@ -81,18 +81,18 @@ def own_server(tmp_path: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="session")
-def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusClient]:
     """Milvus Lite, one for all tests. Skips where the extra `milvus` is not installed."""
     for package in ("pymilvus", "milvus_lite"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")
-    engine = Engine(Address.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
+    engine = MilvusClient(MilvusAddress.parse(f"milvus:{tmp_path_factory.mktemp('lite') / 'engine.db'}"))
     yield engine
     engine.close()
 
 
 @pytest.fixture
-def proxy(lite: Engine) -> Iterator[Proxy]:
+def proxy(lite: MilvusClient) -> Iterator[Proxy]:
     """A network before Milvus Lite."""
     lite.call("list_collections", 10)
     with Proxy(int(lite._client._config.address.rpartition(":")[2])) as proxy:

@@ -10,11 +10,11 @@ from typing import Any
 import click
 import pytest
 
-from app.api.errors import CODES
+from app.api.errors import CODES_BY_STATUS
 from app.cli.main import main
 from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings
-from app.encoder.catalogue import FORMS, LISTED
+from app.encoder.catalogue import CATALOGUE, NAME_FORMS
 from tests.docs.samples import ROOT
 from tests.support.servers import RunningServer
 
@@ -45,7 +45,7 @@ def raised() -> dict[str, set[int]]:
     for error in leaves(SightlineError):
         if error is not StartupError:
             codes.setdefault(error.code, set()).add(error.status)
-    for status, code in CODES.items():
+    for status, code in CODES_BY_STATUS.items():
         codes.setdefault(code, set()).add(status)
     for path in (ROOT / "app").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -183,8 +183,8 @@ def test_every_entry_of_the_data_directory_is_documented(server: RunningServer) 
 def test_every_known_model_is_in_the_how_to() -> None:
     page = (ROOT / "docs/howto/choose-a-model.md").read_text("utf-8")
     named = re.findall(r"^\| `(\S+)` \|", page, re.MULTILINE)
-    assert named == ["--model", *(model.name for model in LISTED), *(form for form, _ in FORMS)]
-    for model in LISTED:
+    assert named == ["--model", *(model.name for model in CATALOGUE), *(form for form, _ in NAME_FORMS)]
+    for model in CATALOGUE:
         (line,) = re.findall(rf"^\| `{re.escape(model.name)}` \|.*$", page, re.MULTILINE)
         for said in (f"`{model.alias}`", f" {model.parameters:g} M ", f" {model.memory} ", model.licence, model.note):
             assert said in line or said in ("``", " 0 M ", " 0 "), (model.name, said)

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import errors
-from app.api.auth import Gate, confirmed
-from app.api.concurrency import Doors, Lanes
-from app.api.metrics import Metrics
-from app.api.middleware import Envelope
+from app.api.auth import AccessControl, verify_route
+from app.api.concurrency import Doors, ThreadPools
+from app.api.metrics import ServerMetrics
+from app.api.middleware import RequestMiddleware
 from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
 from app.service.service import Service
 
@@ -30,7 +30,9 @@ class Application(FastAPI):
     """FastAPI inside the envelope, so that what it answers by itself (413, 500) leaves in our shape too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(super().build_middleware_stack(), self.state.metrics, self.state.gate, self.state.doors)
+        return RequestMiddleware(
+            super().build_middleware_stack(), self.state.metrics, self.state.gate, self.state.doors
+        )
 
 
 def create_app(service: Service, *, alone: bool = True) -> FastAPI:
@@ -45,14 +47,14 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # the gate knows every address that there is
-        dependencies=[Depends(confirmed), Security(HTTPBearer(auto_error=False)), Security(KEY_HEADER)],
+        dependencies=[Depends(verify_route), Security(HTTPBearer(auto_error=False)), Security(KEY_HEADER)],
         servers=[{"url": "."}],  # where the description itself lies, below a proxy's prefix too
     )
     app.state.service = service
-    app.state.lanes = Lanes(settings.max_concurrent_queries)
+    app.state.lanes = ThreadPools(settings.max_concurrent_queries)
     app.state.doors = Doors(app.state.lanes)
-    app.state.metrics = Metrics(service, app.state.lanes)
-    app.state.gate = Gate(service.access, settings, alone=alone)
+    app.state.metrics = ServerMetrics(service, app.state.lanes)
+    app.state.gate = AccessControl(service.access, settings, alone=alone)
     one_picture = settings.max_image_bytes + OVERHEAD
     # Looked through in this order at every request, so what is asked most comes first.
     app.include_router(system.router)
@@ -67,7 +69,7 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
     for module in (images, jobs, demo, texts, collections, session):
         app.include_router(module.router)
     add_page(app)
-    errors.install(app)
+    errors.add_error_handlers(app)
     return app
 
 

@@ -17,7 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Lane:
+class ThreadPool:
     """At most `width` calls at once and `depth` waiting; more are refused with Overloaded."""
 
     def __init__(self, width: int, depth: int) -> None:
@@ -41,14 +41,14 @@ class Lane:
             self._inside -= 1
 
 
-class Lanes:
+class ThreadPools:
     """The lanes of one application: queries, reads of rows and files, writes, and checks."""
 
     def __init__(self, queries: int) -> None:
-        self.queries = Lane(min(queries, 64), queries)
-        self.reads = Lane(8, 1024)
-        self.writes = Lane(32, 1024)
-        self.checks = Lane(2, 256)  # whoever watches the service is answered while all others wait
+        self.queries = ThreadPool(min(queries, 64), queries)
+        self.reads = ThreadPool(8, 1024)
+        self.writes = ThreadPool(32, 1024)
+        self.checks = ThreadPool(2, 256)  # whoever watches the service is answered while all others wait
 
 
 ENDLESS = ("/v1/jobs/{id}/events",)  # it lasts as long as its job, and waits nearly all of the time
@@ -76,7 +76,7 @@ class Door:
 class Doors:
     """One for searches, one for everything else that is read."""
 
-    def __init__(self, lanes: Lanes) -> None:
+    def __init__(self, lanes: ThreadPools) -> None:
         self._searches = Door(lanes.queries.most)
         self._reads = Door(lanes.reads.most)
 

@@ -15,16 +15,16 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Request
 
-from app.api.concurrency import Lanes
+from app.api.concurrency import ThreadPools
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.types import DEFAULT_COLLECTION, Target
 from app.service.service import Service
 from app.storage.filters.model import Filter
-from app.storage.filters.parser import read_filter
+from app.storage.filters.parser import parse_filter_json
 
-COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
+COLLECTION_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 # The collections that this request's key is bound to; None for all. The gate sets it anew for every request.
-GRANTED: ContextVar[frozenset[str] | None] = ContextVar("granted", default=None)
+ALLOWED_COLLECTIONS: ContextVar[frozenset[str] | None] = ContextVar("granted", default=None)
 
 
 async def _service(request: Request) -> Service:
@@ -33,56 +33,56 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _lanes(request: Request) -> Lanes:
+async def _lanes(request: Request) -> ThreadPools:
     lanes = request.app.state.lanes
-    assert isinstance(lanes, Lanes)
+    assert isinstance(lanes, ThreadPools)
     return lanes
 
 
 async def _collection(
     collection: Annotated[str, Query(description="Which collection.")] = DEFAULT_COLLECTION,
 ) -> str:
-    return checked_collection(collection)
+    return validate_collection(collection)
 
 
 async def _named(collection: Annotated[str | None, Query(description="Which collection.")] = None) -> str | None:
-    return None if collection is None else checked_collection(collection)
+    return None if collection is None else validate_collection(collection)
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
-LanesDep = Annotated[Lanes, Depends(_lanes)]
+ThreadPoolsDep = Annotated[ThreadPools, Depends(_lanes)]
 CollectionDep = Annotated[str, Depends(_collection)]
 # Where the body may name it, too: it is `default` only if neither does, and is checked then.
-NamedDep = Annotated[str | None, Depends(_named)]
+OptionalCollectionDep = Annotated[str | None, Depends(_named)]
 FilterQuery = Annotated[str | None, Query(description="Only what this lets through, as JSON: docs/reference/filters.")]
 
 
-def checked_collection(name: str | None) -> str:
+def validate_collection(name: str | None) -> str:
     """A collection's name, `default` for None; every name that a request brings passes here.
 
     Raises Validation for what cannot be one, and NotFound for what this request's key is not bound to.
     """
     if name is None:
         name = DEFAULT_COLLECTION
-    if not COLLECTION.fullmatch(name):
+    if not COLLECTION_NAME.fullmatch(name):
         raise Validation("a collection's name has 1 to 64 of a-z, 0-9, _ and -")
-    if not granted(name):
+    if not is_collection_allowed(name):
         raise NotFound(f"there is no collection {name!r}")  # as if it were not there
     return name
 
 
-def granted(collection: str) -> bool:
+def is_collection_allowed(collection: str) -> bool:
     """Whether this request's key is good for the collection."""
-    bound = GRANTED.get()
+    bound = ALLOWED_COLLECTIONS.get()
     return bound is None or collection in bound
 
 
-def checked_filter(text: str | None, target: Target) -> Filter | None:
+def parse_filter_parameter(text: str | None, target: Target) -> Filter | None:
     """The filter of an address or a form. Raises Validation."""
-    return None if text is None else read_filter(text, target)
+    return None if text is None else parse_filter_json(text, target)
 
 
-def checked_k(k: int, service: Service) -> int:
+def validate_k(k: int, service: Service) -> int:
     """How many hits. Raises Validation when it is out of bounds."""
     most = service.settings.max_k
     if not 1 <= k <= most:
@@ -90,7 +90,7 @@ def checked_k(k: int, service: Service) -> int:
     return k
 
 
-def checked_query(text: str, service: Service) -> str:
+def validate_query(text: str, service: Service) -> str:
     """The words of a query. Raises Validation when there are none, or too many."""
     most = service.settings.max_text_chars
     if not text.strip():
@@ -100,12 +100,12 @@ def checked_query(text: str, service: Service) -> str:
     return text
 
 
-def encoded_cursor(key: int) -> str:
+def encode_cursor(key: int) -> str:
     """A position in a listing, opaque to callers."""
     return base64.urlsafe_b64encode(str(key).encode()).decode().rstrip("=")
 
 
-def decoded_cursor(cursor: str | None) -> int | None:
+def decode_cursor(cursor: str | None) -> int | None:
     """The position that a cursor stands for. Raises BadRequest for one that we did not give."""
     if cursor is None:
         return None
@@ -119,7 +119,7 @@ def decoded_cursor(cursor: str | None) -> int | None:
 
 
 @asynccontextmanager
-async def incoming(service: Service, lanes: Lanes) -> AsyncIterator[Path]:
+async def open_incoming_folder(service: Service, lanes: ThreadPools) -> AsyncIterator[Path]:
     """A folder for what one request brings, gone when it has been answered."""
     library = service.library
     folder = await lanes.writes.run(library.incoming)

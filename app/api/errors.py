@@ -17,9 +17,9 @@ from app.core.errors import SightlineError
 
 log = logging.getLogger(__name__)
 
-CODES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
-PLACES = ("body", "query", "path")  # of a request; callers know where they put what
-SHOWN = 5  # faults of one request that are told
+CODES_BY_STATUS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
+REQUEST_PLACES = ("body", "query", "path")  # of a request; callers know where they put what
+MAX_SHOWN_ERRORS = 5  # faults of one request that are told
 
 
 class Problem(BaseModel):
@@ -38,7 +38,7 @@ _CONTENT = {"application/problem+json": {"schema": Problem.model_json_schema()}}
 RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "Error", "content": _CONTENT}}
 
 
-def install(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Give the application these answers for every error."""
     app.add_exception_handler(SightlineError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -47,7 +47,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-def problem(
+def problem_response(
     request: Request,
     status: int,
     code: str,
@@ -73,12 +73,12 @@ def problem(
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SightlineError)
-    return ours(request, error)
+    return error_response(request, error)
 
 
-def ours(request: Request, error: SightlineError) -> JSONResponse:
+def error_response(request: Request, error: SightlineError) -> JSONResponse:
     """One of our errors as an answer."""
-    return problem(
+    return problem_response(
         request,
         error.status,
         error.code,
@@ -91,13 +91,13 @@ def ours(request: Request, error: SightlineError) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return problem(request, 422, "validation", "Invalid value", told(error.errors()))
+    return problem_response(request, 422, "validation", "Invalid value", format_validation_errors(error.errors()))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = CODES.get(error.status_code, "bad_request")
-    answer = problem(request, error.status_code, code, str(error.detail), str(error.detail))
+    code = CODES_BY_STATUS.get(error.status_code, "bad_request")
+    answer = problem_response(request, error.status_code, code, str(error.detail), str(error.detail))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer
@@ -105,22 +105,22 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _gone(request: Request, error: Exception) -> JSONResponse:
     """Nobody reads this answer; it keeps a caller that hung up from being logged as a fault of ours."""
-    return problem(request, 400, "bad_request", "Bad request", "the connection ended before the request did")
+    return problem_response(request, 400, "bad_request", "Bad request", "the connection ended before the request did")
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected error", exc_info=error)
-    return problem(request, 500, "internal", "Internal error", "something went wrong; the log has the details")
+    return problem_response(request, 500, "internal", "Internal error", "something went wrong; the log has the details")
 
 
-def told(errors: Sequence[Any]) -> str:
+def format_validation_errors(errors: Sequence[Any]) -> str:
     """Pydantic's list of faults as one sentence, without the values that were sent."""
     parts = []
-    for fault in errors[:SHOWN]:
+    for fault in errors[:MAX_SHOWN_ERRORS]:
         steps = fault.get("loc", ())
-        where = ".".join(str(step) for step in (steps[1:] if steps and steps[0] in PLACES else steps))
+        where = ".".join(str(step) for step in (steps[1:] if steps and steps[0] in REQUEST_PLACES else steps))
         message = str(fault.get("msg", "invalid"))
         parts.append(f"{where}: {message}" if where else message)
-    if len(errors) > SHOWN:
-        parts.append(f"and {len(errors) - SHOWN} more")
+    if len(errors) > MAX_SHOWN_ERRORS:
+        parts.append(f"and {len(errors) - MAX_SHOWN_ERRORS} more")
     return "; ".join(parts)

@@ -11,26 +11,26 @@ from typing import Annotated, TypeVar
 from fastapi import Header, Request, Response
 from pydantic import BaseModel
 
-from app.api.dependencies import LanesDep, ServiceDep
+from app.api.dependencies import ServiceDep, ThreadPoolsDep
 from app.api.multipart import Form
 from app.core.errors import BadRequest
-from app.service.auth import Grant
-from app.storage.idempotency import Note, Slot
+from app.service.auth import Principal
+from app.storage.idempotency import Note, ResponseSlot
 
 T = TypeVar("T")
 
-KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 REPLAYED = {"Idempotent-Replayed": "true"}
-KeyHeader = Annotated[
+IdempotencyKeyHeader = Annotated[
     str | None,
     Header(alias="Idempotency-Key", description="Sent again with the same request, the answer is the same."),
 ]
 
 
-class Once:
+class IdempotentCall:
     """One request that may be a repeat. `replay` is the answer it got before, None if it is to be worked on."""
 
-    def __init__(self, slot: Slot | None, lanes: LanesDep) -> None:
+    def __init__(self, slot: ResponseSlot | None, lanes: ThreadPoolsDep) -> None:
         self._slot = slot
         self._lanes = lanes
 
@@ -59,23 +59,23 @@ class Once:
 
 
 @asynccontextmanager
-async def once(
-    request: Request, service: ServiceDep, lanes: LanesDep, content: Callable[[], bytes]
-) -> AsyncIterator[Once]:
+async def begin_idempotent(
+    request: Request, service: ServiceDep, lanes: ThreadPoolsDep, content: Callable[[], bytes]
+) -> AsyncIterator[IdempotentCall]:
     """This request, told apart from others by its address and `content`. Raises KeyReused, InProgress, BadRequest."""
-    key = key_of(request)
+    key = read_idempotency_key(request)
     if key is None:
-        yield Once(None, lanes)
+        yield IdempotentCall(None, lanes)
         return
     digest = hashlib.sha256(await lanes.writes.run(content))
     for part in (request.method, request.url.path, *sorted(map(str, request.query_params.multi_items()))):
         digest.update(b"\0" + part.encode())
-    grant: Grant | None = request.scope["grant"]
+    grant: Principal | None = request.scope["grant"]
     with service.repeats.slot(grant.key_id if grant else "", key, digest.hexdigest()) as slot:
-        yield Once(slot, lanes)
+        yield IdempotentCall(slot, lanes)
 
 
-def key_of(request: Request) -> str | None:
+def read_idempotency_key(request: Request) -> str | None:
     """The key, with or without the quotes that the draft of the IETF gives it. Raises BadRequest for what is none."""
     sent = request.headers.getlist("idempotency-key")
     if not sent:
@@ -83,12 +83,12 @@ def key_of(request: Request) -> str | None:
     text = sent[0].strip()
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1]
-    if len(sent) > 1 or not KEY.fullmatch(text):
+    if len(sent) > 1 or not KEY_PATTERN.fullmatch(text):
         raise BadRequest("an Idempotency-Key has 1 to 255 visible ASCII characters, and is sent once")
     return text
 
 
-def content_of(form: Form) -> bytes:
+def hash_form(form: Form) -> bytes:
     """A digest of what a form says and brings; its boundary is another each time."""
     digest = hashlib.sha256()
     for name, value in form.fields:

@@ -10,15 +10,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app import __version__
-from app.api.concurrency import Lanes
+from app.api.concurrency import ThreadPools
 from app.core.errors import SightlineError
-from app.service.health import disk, told_of, workers
+from app.service.health import measure_backlog, measure_disk, workers
 from app.service.service import Service
-from app.storage.backup import last_backup
+from app.storage.backup import read_last_backup
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-INDEX = {
+INDEX_GAUGES = {
     "open": "Open indexes",
     "vectors": "Vectors in the open indexes",
     "lag": "Log entries not yet in the index that is furthest behind",
@@ -29,10 +29,10 @@ INDEX = {
 }
 
 
-class Metrics:
+class ServerMetrics:
     """Requests by route, and the service's own numbers, read when they are asked for."""
 
-    def __init__(self, service: Service, lanes: Lanes) -> None:
+    def __init__(self, service: Service, lanes: ThreadPools) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "sightline_requests", "Answered requests", ["route", "method", "status"], registry=self.registry
@@ -84,10 +84,10 @@ class _ServiceNumbers(Collector):
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
-        yield gauge("info", "1; the version is a label", [((__version__,), 1)], "version")
-        yield gauge("ready", "1 when searches can be answered", [((), float(not service.ready()))])
+        yield make_gauge("info", "1; the version is a label", [((__version__,), 1)], "version")
+        yield make_gauge("ready", "1 when searches can be answered", [((), float(not service.ready()))])
         checks = [((check.name,), float(check.ok)) for check in service.checks()]
-        yield gauge("check", "1 when this check of /readyz is passed", checks, "check")
+        yield make_gauge("check", "1 when this check of /readyz is passed", checks, "check")
         yield from self._recall()
         yield from self._indexes()
         yield from self._workers()
@@ -98,22 +98,24 @@ class _ServiceNumbers(Collector):
             return
 
     def _backlog(self) -> Iterator[Metric]:
-        now = told_of(self._service.database)
-        yield gauge("images", "Pictures by status", labelled(now.images), "status")
-        yield gauge("texts", "Texts", [((), now.texts)])
-        yield gauge("images_retrying", "Pictures that wait for another attempt", [((), now.retrying)])
-        yield gauge("oldest_waiting_seconds", "Age of the picture that has waited longest", [((), now.oldest)])
-        yield gauge("uploads_waiting", "Archives, lists and folders still to be taken in", [((), now.sources)])
-        yield gauge("jobs", "Jobs by state", labelled(now.jobs), "state")
-        yield gauge("job_oldest_seconds", "Age of the oldest job of a state", labelled(now.jobs_oldest), "state")
+        now = measure_backlog(self._service.database)
+        yield make_gauge("images", "Pictures by status", label_values(now.images), "status")
+        yield make_gauge("texts", "Texts", [((), now.texts)])
+        yield make_gauge("images_retrying", "Pictures that wait for another attempt", [((), now.retrying)])
+        yield make_gauge("oldest_waiting_seconds", "Age of the picture that has waited longest", [((), now.oldest)])
+        yield make_gauge("uploads_waiting", "Archives, lists and folders still to be taken in", [((), now.sources)])
+        yield make_gauge("jobs", "Jobs by state", label_values(now.jobs), "state")
+        yield make_gauge(
+            "job_oldest_seconds", "Age of the oldest job of a state", label_values(now.jobs_oldest), "state"
+        )
 
     def _indexes(self) -> Iterator[Metric]:
         engine = self._service.loaded
         totals = {} if engine is None else engine.indexes.totals()
-        for name, told in INDEX.items():
+        for name, told in INDEX_GAUGES.items():
             values = [((target,), numbers[name]) for target, numbers in totals.items()]
-            yield gauge(f"index_{name}", told, values, "target")
-        yield gauge(
+            yield make_gauge(f"index_{name}", told, values, "target")
+        yield make_gauge(
             "encoder_queue",
             "Queries that wait for the encoder",
             [((), 0 if engine is None else engine.batcher.waiting)],
@@ -121,29 +123,31 @@ class _ServiceNumbers(Collector):
 
     def _workers(self) -> Iterator[Metric]:
         settings = self._service.settings
-        yield gauge("workers", "Living worker processes of this data directory", [((), workers(settings.data_dir))])
-        yield gauge("workers_wanted", "Worker processes that the server keeps", [((), settings.workers)])
+        yield make_gauge(
+            "workers", "Living worker processes of this data directory", [((), workers(settings.data_dir))]
+        )
+        yield make_gauge("workers_wanted", "Worker processes that the server keeps", [((), settings.workers)])
 
     def _disk(self) -> Iterator[Metric]:
         data_dir = self._service.settings.data_dir
-        for name, told, value in disk(data_dir):
-            yield gauge(name, told, [((), value)])
-        backup = last_backup(data_dir)
+        for name, told, value in measure_disk(data_dir):
+            yield make_gauge(name, told, [((), value)])
+        backup = read_last_backup(data_dir)
         told = "When the last backup succeeded; 0 without one"
-        yield gauge("backup_last_success_timestamp_seconds", told, [((), backup.at)])
-        yield gauge("backup_seconds", "Time the last backup took", [((), backup.seconds)])
-        yield gauge("backup_images", "Pictures of the last backup", [((), backup.pictures)])
+        yield make_gauge("backup_last_success_timestamp_seconds", told, [((), backup.at)])
+        yield make_gauge("backup_seconds", "Time the last backup took", [((), backup.seconds)])
+        yield make_gauge("backup_images", "Pictures of the last backup", [((), backup.pictures)])
 
     def _recall(self) -> Iterator[Metric]:
         """Of the approximate indexes that were searched, in any collection."""
         found = self._service.sampler.recalls()
         measured = [(key, one.at_10) for key, one in found.items() if one.at_10 is not None]
-        yield gauge("recall_at_10", "Measured recall of recent searches", measured, "collection", "target")
+        yield make_gauge("recall_at_10", "Measured recall of recent searches", measured, "collection", "target")
         effort = [(key, one.effort) for key, one in found.items()]
-        yield gauge("search_effort", "Doublings of what an index looks into", effort, "collection", "target")
+        yield make_gauge("search_effort", "Doublings of what an index looks into", effort, "collection", "target")
 
 
-def gauge(name: str, told: str, values: Iterable[tuple[Iterable[str], float]], *labels: str) -> Metric:
+def make_gauge(name: str, told: str, values: Iterable[tuple[Iterable[str], float]], *labels: str) -> Metric:
     """A family of samples (values of the labels, value)."""
     family = GaugeMetricFamily(f"sightline_{name}", told, labels=labels)
     for key, value in values:
@@ -151,6 +155,6 @@ def gauge(name: str, told: str, values: Iterable[tuple[Iterable[str], float]], *
     return family
 
 
-def labelled(numbers: dict[str, float] | dict[str, int]) -> list[tuple[tuple[str], float]]:
+def label_values(numbers: dict[str, float] | dict[str, int]) -> list[tuple[tuple[str], float]]:
     """Numbers by one label."""
     return [((key,), value) for key, value in numbers.items()]

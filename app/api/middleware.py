@@ -15,18 +15,18 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
-from app.api.auth import Gate
+from app.api.auth import AccessControl
 from app.api.concurrency import Doors
-from app.api.errors import ours, problem
-from app.api.metrics import Metrics
-from app.api.request_origin import foreign
+from app.api.errors import error_response, problem_response
+from app.api.metrics import ServerMetrics
+from app.api.request_origin import is_cross_site
 from app.core import tracing
 from app.core.errors import Overloaded, SightlineError
 
 log = logging.getLogger("sightline.access")
 
-WELL_FORMED = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
-FAULTS = (500, 504)  # statuses that are told whatever the level
+REQUEST_ID_PATTERN = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
+WARNED_STATUSES = (500, 504)  # statuses that are told whatever the level
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
@@ -34,7 +34,7 @@ PAGE_POLICY = (
 )
 # Swagger UI sets styles from script; everything it loads is still ours.
 DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
-HEADERS = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
@@ -43,10 +43,10 @@ HEADERS = {
 }
 
 
-class Envelope:
+class RequestMiddleware:
     """Wraps the application: nothing reaches it, or leaves it, unseen."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, gate: Gate, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics, gate: AccessControl, doors: Doors) -> None:
         self._app = app
         self._metrics = metrics
         self._gate = gate
@@ -72,7 +72,7 @@ class Envelope:
                 headers = MutableHeaders(scope=message)
                 if status == 413 and headers.get("content-type", "").startswith("text/plain"):  # Starlette's own
                     detail = "the body of the request is larger than this call takes"
-                    refusal = problem(Request(scope), 413, "payload_too_large", "Request too large", detail)
+                    refusal = problem_response(Request(scope), 413, "payload_too_large", "Request too large", detail)
                     await refusal(scope, receive, sending)
                     replaced = True
                     return
@@ -81,7 +81,7 @@ class Envelope:
                 headers["X-Request-Id"] = scope["request_id"]
                 if scope["path"].startswith("/v1/"):
                     headers.setdefault("Cache-Control", "private, no-store")  # no cache between us may keep it
-                for name, value in HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 policy = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
                 headers.setdefault("Content-Security-Policy", policy)
@@ -91,12 +91,14 @@ class Envelope:
             with tracing.span("request", {"http.request.method": scope["method"], "request_id": scope["request_id"]}):
                 await self._answer(scope, receive, sending)
                 route = getattr(scope.get("route"), "path", "(none)")
-                tracing.add({"http.route": route, "http.response.status_code": status})
+                tracing.set_span_attributes({"http.route": route, "http.response.status_code": status})
         except asyncio.CancelledError:  # a stopping server waits no longer for this one
             if begun:
                 raise
             detail = "the service is stopping"
-            refusal = problem(Request(scope), 503, "overloaded", "Overloaded", detail, retryable=True, retry_after=5)
+            refusal = problem_response(
+                Request(scope), 503, "overloaded", "Overloaded", detail, retryable=True, retry_after=5
+            )
             await refusal(scope, receive, sending)
         finally:
             self._account(scope, status, time.perf_counter() - began)
@@ -108,7 +110,7 @@ class Envelope:
             return
         door = self._doors.of(scope)
         if door is not None and door.full:
-            await ours(Request(scope), Overloaded("too many requests are waiting; try again in a moment"))(
+            await error_response(Request(scope), Overloaded("too many requests are waiting; try again in a moment"))(
                 scope, receive, send
             )
             return
@@ -117,41 +119,43 @@ class Envelope:
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         """Why the application never sees this request; None when it does."""
-        if foreign(scope):
+        if is_cross_site(scope):
             detail = "this was sent by a page of another site, which may not change anything here"
-            return problem(Request(scope), 403, "forbidden", "Forbidden", detail)
-        if not is_text(scope):
-            return problem(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
+            return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
+        if not is_valid_utf8(scope):
+            return problem_response(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
         try:
             return self._gate.refusal(scope)
         except SightlineError as error:  # the keys cannot be read, so nobody comes in
-            return ours(Request(scope), error)
+            return error_response(Request(scope), error)
 
     def _account(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
         self._metrics.request(route, scope["method"], status, seconds)
         if refused := scope.get("refused"):
             self._metrics.refused(refused)
-        level = logging.WARNING if status in FAULTS else logging.DEBUG
+        level = logging.WARNING if status in WARNED_STATUSES else logging.DEBUG
         if log.isEnabledFor(level):
             fields = {"method": scope["method"], "path": scope["path"], "route": route, "status": status}
-            log.log(level, "answered", extra={**fields, "ms": round(seconds * 1000, 1), "client": client(scope)})
+            log.log(
+                level, "answered", extra={**fields, "ms": round(seconds * 1000, 1), "client": client_address(scope)}
+            )
 
 
 def request_id(scope: Scope) -> str:
     """The id that a proxy or a caller gave the request, if it is fit for a log, else one of ours."""
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
-    if len(given) == 1 and WELL_FORMED.fullmatch(given[0]):
+    if len(given) == 1 and REQUEST_ID_PATTERN.fullmatch(given[0]):
         return str(given[0].decode("ascii"))
     return uuid.uuid4().hex
 
 
-def client(scope: Scope) -> str:
+def client_address(scope: Scope) -> str:
     """The address that a request came from."""
     return str(scope["client"][0]) if scope.get("client") else ""
 
 
-def is_text(scope: Scope) -> bool:
+def is_valid_utf8(scope: Scope) -> bool:
     """Whether path and query are UTF-8 once unescaped."""
     try:
         unquote_to_bytes(scope.get("raw_path") or b"").decode("utf-8")

@@ -16,7 +16,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
+from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
 
 MAX_FIELDS = 2_000
 MAX_FIELD_BYTES = 1 << 20
@@ -59,7 +59,7 @@ class Form:
         return found[0]
 
 
-async def receive(request: Request, folder: Path, max_files: int) -> Form:
+async def receive_form(request: Request, folder: Path, max_files: int) -> Form:
     """Read a multipart request; its files are written to `folder` as they arrive.
 
     Raises UnsupportedMediaType for other bodies, BadRequest for broken ones, PayloadTooLarge past the
@@ -120,7 +120,7 @@ class _Reader:
 
     def flush(self) -> None:
         """Write what has arrived. A None chunk owner closes the file before it."""
-        with translated():
+        with map_os_errors():
             for file, data in self._drain():
                 if file is None:
                     continue
@@ -169,7 +169,7 @@ class _Reader:
         if self._count > self._max_files:
             raise PayloadTooLarge(f"a request may bring {self._max_files} files")
         self._size = 0
-        with translated():
+        with map_os_errors():
             self._file = open(self._folder / f"{self._count:06d}", "xb")  # noqa: SIM115 (closed at its end)
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:

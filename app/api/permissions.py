@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from starlette.routing import compile_path
 
-from app.core.types import Right
+from app.core.types import KeyScope
 
-OPEN, SEARCH, WRITE, ADMIN = Right.OPEN, Right.SEARCH, Right.WRITE, Right.ADMIN
+OPEN, SEARCH, WRITE, ADMIN = KeyScope.OPEN, KeyScope.SEARCH, KeyScope.WRITE, KeyScope.ADMIN
 
-RIGHTS = {
+ROUTE_RIGHTS = {
     # The page itself holds no data; it asks for a key. The others of these tell nothing to who has none.
     "GET /": OPEN,
     "GET /web/{path:path}": OPEN,
@@ -64,34 +64,38 @@ RIGHTS = {
     "DELETE /v1/collections/{name}": ADMIN,
 }
 # What concerns all collections: not for a key that is bound to some.
-WHOLE = {"GET /metrics", "POST /v1/collections"}
+ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections"}
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RoutePermission:
     """One line of the table."""
 
     method: str
     path: str
-    right: Right
+    right: KeyScope
     whole: bool
 
 
 _CALLS = [
-    Call(method, path, right, name in WHOLE) for name, right in RIGHTS.items() for method, path in [name.split(" ")]
+    RoutePermission(method, path, right, name in ALL_COLLECTIONS_ROUTES)
+    for name, right in ROUTE_RIGHTS.items()
+    for method, path in [name.split(" ")]
 ]
 _PLAIN = {(call.method, call.path): call for call in _CALLS if "{" not in call.path}
-_SHAPED: list[tuple[re.Pattern[str], Call]] = [(compile_path(one.path)[0], one) for one in _CALLS if "{" in one.path]
+_SHAPED: list[tuple[re.Pattern[str], RoutePermission]] = [
+    (compile_path(one.path)[0], one) for one in _CALLS if "{" in one.path
+]
 
 
-def call_of(method: str, path: str) -> Call | None:
+def find_permission(method: str, path: str) -> RoutePermission | None:
     """The line for this request, by the patterns that the router itself compiles; None when there is none."""
     if plain := _PLAIN.get((method, path)):
         return plain
     return next((call for pattern, call in _SHAPED if call.method == method and pattern.match(path)), None)
 
 
-def methods_of(path: str) -> list[str]:
+def list_methods(path: str) -> list[str]:
     """What else can be done at this address; empty when it is none of ours."""
     plain = {call.method for call in _CALLS if call.path == path}
     return sorted(plain | {call.method for pattern, call in _SHAPED if pattern.match(path)})

@@ -15,10 +15,10 @@ from app.core.errors import StartupError
 MOST = 10_000  # callers that are counted apart; all further ones share one count
 WRONG_KEYS = parse("10/minute")  # of one address
 WRONG_COOKIES = parse("300/minute")  # a page whose key was revoked sends its old one with every picture
-OTHERS = "all others"
+OTHER_CALLERS = "all others"
 
 
-class Rates:
+class RateLimiter:
     """Counts of callers, each for as long as its window lasts. `rule` is `600/minute`, say; empty is no limit."""
 
     def __init__(self, rule: str = "") -> None:
@@ -42,13 +42,13 @@ class Rates:
     def _count(self, rule: RateLimitItem, caller: str) -> int | None:
         known = self._storage.storage
         if len(known) >= MOST and rule.key_for(caller) not in known:
-            caller = OTHERS
+            caller = OTHER_CALLERS
         if self._counter.hit(rule, caller):
             return None
         return max(1, math.ceil(self._counter.get_window_stats(rule, caller).reset_time - time.time()))
 
 
-def address_of(client: tuple[str, int] | None) -> str:
+def rate_limit_key(client: tuple[str, int] | None) -> str:
     """Who is counted: an IPv4 address, or the 64 bits of an IPv6 address that one subscriber has."""
     if client is None:
         return "unknown"

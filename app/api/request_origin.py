@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 
-def host_of(scope: Scope) -> str | None:
+def read_host(scope: Scope) -> str | None:
     """The name that the request gives us, in lower case, without the port; None unless there is exactly one."""
     named = [value for name, value in scope["headers"] if name == b"host"]
     if len(named) != 1:
@@ -23,7 +23,7 @@ def host_of(scope: Scope) -> str | None:
     return name
 
 
-def port_of(scope: Scope) -> int:
+def read_port(scope: Scope) -> int:
     """The port that the request was sent to, as far as its Host tells; 0 for the scheme's own."""
     named = next((value for name, value in scope["headers"] if name == b"host"), b"")
     try:
@@ -32,7 +32,7 @@ def port_of(scope: Scope) -> int:
         return 0
 
 
-def ours(host: str | None, allowed: frozenset[str]) -> bool:
+def is_trusted_host(host: str | None, allowed: frozenset[str]) -> bool:
     """Whether the name is the machine's own, an address (which no page can take), or one of those allowed."""
     if host is None:
         return False
@@ -48,7 +48,7 @@ def ours(host: str | None, allowed: frozenset[str]) -> bool:
 SAFE = ("GET", "HEAD", "OPTIONS")  # they change nothing, and no other site can read their answers
 
 
-def foreign(scope: Scope) -> bool:
+def is_cross_site(scope: Scope) -> bool:
     """Whether a page of another site sent this request, and it would change something."""
     if scope["method"] in SAFE:
         return False

@@ -10,7 +10,7 @@ from app.core.errors import Validation
 from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
 
 
-def valid_text(value: str) -> str:
+def validate_unicode(value: str) -> str:
     """Text that can be stored and sent: no lone surrogates."""
     try:
         value.encode("utf-8")
@@ -19,7 +19,7 @@ def valid_text(value: str) -> str:
     return value
 
 
-Valid = Annotated[str, AfterValidator(valid_text)]
+UnicodeText = Annotated[str, AfterValidator(validate_unicode)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
 
@@ -145,7 +145,7 @@ class TextIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: Id | None = None
-    text: Annotated[Valid, Field(min_length=1)]
+    text: Annotated[UnicodeText, Field(min_length=1)]
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -266,7 +266,7 @@ class SearchOut(BaseModel):
     searched: int
 
 
-FILTER = Field(
+FILTER_FIELD = Field(
     None,
     description="Only what this lets through, in Qdrant's words: `must`, `should`, `must_not` of conditions.",
     examples=[{"must": [{"key": "tags", "match": {"value": "beach"}}, {"key": "width", "range": {"gte": 1000}}]}],
@@ -278,7 +278,7 @@ class PartIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: Valid | None = None
+    text: UnicodeText | None = None
     image_id: Id | None = None
     text_id: Id | None = None
     image: str | None = Field(None, description="A picture, as base64 or a data URI.")
@@ -311,7 +311,7 @@ class SearchIn(BaseModel):
     target: Target = "images"
     k: int = Field(10, ge=1)
     collection: str | None = None
-    filter: Any = FILTER
+    filter: Any = FILTER_FIELD
     exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
     params: ParamsIn | None = None
 
@@ -342,8 +342,8 @@ class ClassifyIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image_id: Id
-    labels: Annotated[list[Valid], Field(min_length=1, max_length=1000)]
-    template: Valid = "{}"
+    labels: Annotated[list[UnicodeText], Field(min_length=1, max_length=1000)]
+    template: UnicodeText = "{}"
     collection: str | None = None
 
 
@@ -391,4 +391,4 @@ class CollectionIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
-    description: Valid = ""
+    description: UnicodeText = ""

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import uvicorn
 
 from app.api import create_app
-from app.api.metrics import Metrics
-from app.api.timeouts import protocol_of
+from app.api.metrics import ServerMetrics
+from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.settings import Settings
-from app.encoder.loader import locate
+from app.encoder.loader import locate_model
 from app.service.service import Service
-from app.worker.supervisor import Supervisor
+from app.worker.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +53,15 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
-    located = locate(settings.model, settings.models)
+    located = locate_model(settings.model, settings.models)
     service = Service(settings, located)
     try:
         with (
-            bind(settings.host, settings.port) as listener,
+            open_listener(settings.host, settings.port) as listener,
             asyncio.Runner() as runner,  # not uvloop: it accepts one connection a turn, and a burst waits (ADR 35)
         ):
             require_keys(service, listener)
-            open_files(settings.max_connections)
+            raise_file_limit(settings.max_connections)
             sys.setswitchinterval(SWITCH_SECONDS)
             runner.run(_serve(service, listener))
     finally:
@@ -70,7 +70,7 @@ def serve(settings: Settings) -> None:
         raise service.fatal
 
 
-def bind(host: str, port: int) -> socket.socket:
+def open_listener(host: str, port: int) -> socket.socket:
     """A listening socket. Raises StartupError when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -86,7 +86,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def on_loopback(listener: socket.socket) -> bool:
+def is_on_loopback(listener: socket.socket) -> bool:
     """Whether only this machine reaches it."""
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
@@ -94,14 +94,14 @@ def on_loopback(listener: socket.socket) -> bool:
 def require_keys(service: Service, listener: socket.socket) -> None:
     """Raise StartupError when others than this machine would come in without a key."""
     settings = service.settings
-    if not (on_loopback(listener) or settings.insecure or service.access.needed()):
+    if not (is_on_loopback(listener) or settings.insecure or service.access.needed()):
         raise StartupError(
             f"others could reach {settings.host} and there is no API key: make one with `sightline keys create NAME"
             f" --scope admin --data-dir {settings.data_dir}`, or serve with --insecure"
         )
 
 
-def open_files(connections: int) -> None:
+def raise_file_limit(connections: int) -> None:
     """Let this process have a file for every connection that it may hold, as far as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
@@ -111,12 +111,12 @@ def open_files(connections: int) -> None:
 
 async def _serve(service: Service, listener: socket.socket) -> None:
     settings = service.settings
-    app = create_app(service, alone=on_loopback(listener))
-    metrics: Metrics = app.state.metrics
+    app = create_app(service, alone=is_on_loopback(listener))
+    metrics: ServerMetrics = app.state.metrics
     server = Server(
         uvicorn.Config(
             app,
-            http=protocol_of(settings, metrics.refused),
+            http=make_protocol(settings, metrics.refused),
             backlog=ACCEPTED,
             ws="none",
             lifespan="off",
@@ -132,7 +132,7 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if not (on_loopback(listener) or service.access.needed()):
+    if not (is_on_loopback(listener) or service.access.needed()):
         log.warning("no key is asked for: whoever reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_watch(service, server))
     pulse = asyncio.create_task(_pulse(service))
@@ -165,7 +165,7 @@ async def _work(service: Service) -> None:
     """Keep workers, once the model is there: beside a start they would only make it last longer."""
     while not service.prepared:  # noqa: ASYNC110 (it is set in another thread)
         await asyncio.sleep(PREPARED_SECONDS)
-    await Supervisor(service.settings, service.meters.restarted).run()
+    await WorkerSupervisor(service.settings, service.metrics.count_restart).run()
 
 
 async def _pulse(service: Service) -> None:
@@ -175,5 +175,5 @@ async def _pulse(service: Service) -> None:
         for _ in range(FORGET_PULSES):
             due = loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
-            service.meters.late(max(0.0, loop.time() - due))
+            service.metrics.observe_loop_lag(max(0.0, loop.time() - due))
         await asyncio.to_thread(service.reports.forget)

@@ -21,18 +21,18 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.api.middleware import HEADERS, PAGE_POLICY
+from app.api.middleware import PAGE_POLICY, SECURITY_HEADERS
 from app.core.settings import Settings
 
-LAG = 0.25  # seconds that a timer is late when the server has too much to do
-GRACE = 1.0
+LATE_TIMER_SECONDS = 0.25  # seconds that a timer is late when the server has too much to do
+BUSY_GRACE_SECONDS = 1.0
 PATIENCE = 2.0  # seconds after which a connection without a request gives way when there are too many
-SEARCHES = b"/v1/search"
-MAX_HEAD = 64 << 10  # bytes of a request line and its headers
+SEARCH_PREFIX = b"/v1/search"
+MAX_HEADER_BYTES = 64 << 10  # bytes of a request line and its headers
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """Seconds, bytes a second of a body, and how many connections and searches at a time."""
 
     header: float = 10.0
@@ -44,7 +44,7 @@ class Limits:
     searches: int = 512
 
 
-class Reading(Enum):
+class RequestPhase(Enum):
     """What of a request the client is sending."""
 
     NOTHING = "nothing"
@@ -52,17 +52,17 @@ class Reading(Enum):
     BODY = "body"
 
 
-class DeadlineProtocol(HttpToolsProtocol):
+class TimeoutProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn, with an end to every wait."""
 
-    limits: ClassVar[Limits] = Limits()
-    waiting: ClassVar[dict[DeadlineProtocol, float]] = {}  # for a whole request, since when; the longest first
-    searching: ClassVar[set[DeadlineProtocol]] = set()  # have sent a whole search, and wait for the answer
+    limits: ClassVar[ConnectionLimits] = ConnectionLimits()
+    waiting: ClassVar[dict[TimeoutProtocol, float]] = {}  # for a whole request, since when; the longest first
+    searching: ClassVar[set[TimeoutProtocol]] = set()  # have sent a whole search, and wait for the answer
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._reading = Reading.NOTHING
-        self._armed: Reading | None = None
+        self._reading = RequestPhase.NOTHING
+        self._armed: RequestPhase | None = None
         self._received = 0  # of the present head, or of the body in the present window
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -86,37 +86,37 @@ class DeadlineProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._reading is Reading.NOTHING and not self._answering():
-            self._begin(Reading.HEAD)  # from the first byte on, whatever it is
+        if self._reading is RequestPhase.NOTHING and not self._answering():
+            self._begin(RequestPhase.HEAD)  # from the first byte on, whatever it is
         self._received += len(data)
         super().data_received(data)
         if self.transport.is_closing():
             self._closed()
-        elif self._reading is Reading.HEAD and self._received > MAX_HEAD:
-            self._refuse(431, "bad_request", f"the headers of a request may have {MAX_HEAD} bytes")
+        elif self._reading is RequestPhase.HEAD and self._received > MAX_HEADER_BYTES:
+            self._refuse(431, "bad_request", f"the headers of a request may have {MAX_HEADER_BYTES} bytes")
         else:
             self._follow()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._reading is not Reading.HEAD:
-            self._begin(Reading.HEAD)
+        if self._reading is not RequestPhase.HEAD:
+            self._begin(RequestPhase.HEAD)
 
     def on_headers_complete(self) -> None:
         self.waiting.pop(self, None)
-        self._begin(Reading.BODY)
+        self._begin(RequestPhase.BODY)
         crowded = len(self.searching) >= self.limits.searches
-        if crowded and self.url.startswith(SEARCHES) and not self._answering():
+        if crowded and self.url.startswith(SEARCH_PREFIX) and not self._answering():
             self._refuse(503, "overloaded", "too many searches at once; try again in a moment")
         else:
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._begin(Reading.NOTHING)
+        self._begin(RequestPhase.NOTHING)
         if self.transport.is_closing():  # refused already
             return
         super().on_message_complete()
-        if self.url.startswith(SEARCHES) and self._answering():
+        if self.url.startswith(SEARCH_PREFIX) and self._answering():
             self.searching.add(self)  # not before: who sends a body slowly keeps nobody else out
 
     def on_response_complete(self) -> None:
@@ -124,7 +124,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._closed()
-        elif self._reading is not Reading.BODY and not self._answering():
+        elif self._reading is not RequestPhase.BODY and not self._answering():
             self.waiting[self] = self.loop.time()
 
     def pause_writing(self) -> None:
@@ -157,7 +157,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _begin(self, reading: Reading) -> None:
+    def _begin(self, reading: RequestPhase) -> None:
         self._reading = reading
         self._received = 0
 
@@ -166,9 +166,9 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self._reading is self._armed:
             return
         self._armed = self._reading
-        if self._reading is Reading.HEAD:
+        if self._reading is RequestPhase.HEAD:
             self._arm(self.limits.header, self._late)
-        elif self._reading is Reading.BODY:
+        elif self._reading is RequestPhase.BODY:
             self._arm(self.limits.body, self._weigh)
         elif self._timer is not None:
             self._timer.cancel()
@@ -181,8 +181,10 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _due(self, moment: float, then: Any) -> None:
         """The time is over. If it is so only because we were busy, what has come meanwhile must be read first."""
-        if self.loop.time() - moment > LAG:  # those who come again as soon as they are closed do not come all at once
-            self._timer = self.loop.call_later(random.uniform(GRACE, 2 * GRACE), then)
+        if (
+            self.loop.time() - moment > LATE_TIMER_SECONDS
+        ):  # those who come again as soon as they are closed do not come all at once
+            self._timer = self.loop.call_later(random.uniform(BUSY_GRACE_SECONDS, 2 * BUSY_GRACE_SECONDS), then)
         else:
             then()
 
@@ -198,7 +200,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         if self.transport.is_closing():
             return
-        if self._armed is None or (self._reading is Reading.BODY and not self._answering()):
+        if self._armed is None or (self._reading is RequestPhase.BODY and not self._answering()):
             self.transport.close()  # it never said anything, or has its answer
             self._closed()
         else:
@@ -218,7 +220,7 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def give_way(self) -> None:
         """Close for another one's sake."""
-        if self._reading is Reading.HEAD or self.cycle is None:  # its request may be on the way
+        if self._reading is RequestPhase.HEAD or self.cycle is None:  # its request may be on the way
             self._refuse(503, "overloaded", "too many connections are open; try again in a moment")
         else:
             self.transport.close()
@@ -242,7 +244,7 @@ class DeadlineProtocol(HttpToolsProtocol):
             "Connection": "close",
             "X-Request-Id": id,
             "Content-Security-Policy": PAGE_POLICY,
-            **HEADERS,
+            **SECURITY_HEADERS,
             **({"Retry-After": "1"} if status == 503 else {}),
         }
         lines = [f"HTTP/1.1 {status} {title}", *(f"{name}: {value}" for name, value in headers.items())]
@@ -260,9 +262,9 @@ class DeadlineProtocol(HttpToolsProtocol):
             self._write_timer = self.loop.call_later(self.limits.write, self.transport.abort)
 
 
-def protocol_of(settings: Settings, refused: Callable[[str], None] = lambda code: None) -> type[asyncio.Protocol]:
+def make_protocol(settings: Settings, refused: Callable[[str], None] = lambda code: None) -> type[asyncio.Protocol]:
     """The protocol with the limits of these settings; `refused` is told the code of each refusal."""
-    limits = Limits(
+    limits = ConnectionLimits(
         header=settings.header_seconds,
         body=settings.body_seconds,
         rate=settings.body_rate,
@@ -272,4 +274,4 @@ def protocol_of(settings: Settings, refused: Callable[[str], None] = lambda code
         searches=2 * settings.max_concurrent_queries,
     )
     own = {"limits": limits, "waiting": {}, "searching": set(), "refused": lambda _, code: refused(code)}
-    return type("Protocol", (DeadlineProtocol,), own)
+    return type("Protocol", (TimeoutProtocol,), own)

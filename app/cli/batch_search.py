@@ -9,40 +9,40 @@ from typing import Any
 import click
 
 from app.cli.client import Client, ServerError
-from app.search.query_syntax import weighted
+from app.search.query_syntax import parse_weighted_query
 
-MOST_SEARCHES = 100  # of one call, as the server bounds it
-MOST_PARTS = 320
-MOST_HITS = 10_000  # ten of the largest searches, as `SIGHTLINE_MAX_K` is by default
-ALWAYS = 10  # searches of one call that every server takes, whatever its largest is
+MAX_SEARCHES = 100  # of one call, as the server bounds it
+MAX_PARTS = 320
+MAX_HITS = 10_000  # ten of the largest searches, as `SIGHTLINE_MAX_K` is by default
+MIN_SEARCHES = 10  # searches of one call that every server takes, whatever its largest is
 
 
-def answers(client: Client, lines: Iterable[str], k: int, target: str, filter: Any) -> Iterator[dict[str, Any]]:
+def search_lines(client: Client, lines: Iterable[str], k: int, target: str, filter: Any) -> Iterator[dict[str, Any]]:
     """For each line that says something: the `query` with the server's answer, or with the `error` why there is none.
 
     A minus turns away, as everywhere. Raises ServerError when a whole call is refused.
     """
-    for group in groups(lines, k):
-        searches = [search(parts, k, target, filter) for _, parts in group]
+    for group in group_lines(lines, k):
+        searches = [search_body(parts, k, target, filter) for _, parts in group]
         for (line, _), answer in zip(group, client.search_batch(searches), strict=True):
             yield {"query": line, **answer}
 
 
-def search(parts: list[dict[str, Any]], k: int, target: str, filter: Any) -> dict[str, Any]:
+def search_body(parts: list[dict[str, Any]], k: int, target: str, filter: Any) -> dict[str, Any]:
     """One search of a call."""
     return {"query": parts, "k": k, "target": target, **({} if filter is None else {"filter": filter})}
 
 
-def groups(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, list[dict[str, Any]]]]]:
+def group_lines(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, list[dict[str, Any]]]]]:
     """The lines with their parts, as many together as one call may hold."""
-    most = min(MOST_SEARCHES, max(ALWAYS, MOST_HITS // max(k, 1)))
+    most = min(MAX_SEARCHES, max(MIN_SEARCHES, MAX_HITS // max(k, 1)))
     group: list[tuple[str, list[dict[str, Any]]]] = []
     size = 0
     for line in (line.strip() for line in lines):
         if not line:
             continue
-        parts = [{"text": text, "weight": weight} for text, weight in weighted(line)] or [{"text": line}]
-        if group and (len(group) == most or size + len(parts) > MOST_PARTS):
+        parts = [{"text": text, "weight": weight} for text, weight in parse_weighted_query(line)] or [{"text": line}]
+        if group and (len(group) == most or size + len(parts) > MAX_PARTS):
             yield group
             group, size = [], 0
         group.append((line, parts))
@@ -63,7 +63,7 @@ def print_answers(client: Client, file: str, k: int, target: str, only: str | No
     refused = False
     try:
         with click.open_file(file, encoding="utf-8") as lines:
-            for answer in answers(client, lines, k, target, filter):
+            for answer in search_lines(client, lines, k, target, filter):
                 refused |= "error" in answer
                 click.echo(json.dumps(answer, ensure_ascii=False))
     except BrokenPipeError:  # who reads our answers has had enough

@@ -16,7 +16,7 @@ import httpx
 
 from app.core.types import DEFAULT_COLLECTION
 
-SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 UPLOAD_SECONDS = 600.0
 
 
@@ -41,7 +41,7 @@ class Client:
         # trust_env off: a proxy of the environment has no business with a server named here
         try:
             headers = {"Authorization": f"Bearer {key}"} if key else {}
-            self._http = httpx.Client(base_url=self.server, headers=headers, timeout=SECONDS, trust_env=False)
+            self._http = httpx.Client(base_url=self.server, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
         except UnicodeEncodeError:
             raise ServerError("the API key is none: it has characters that no key has") from None
         except httpx.InvalidURL as error:
@@ -55,12 +55,14 @@ class Client:
 
     def bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         """Send (name, path) files as one bulk; returns the Job. Waits while the server's queue is full."""
-        return patiently(partial(self._bulk, files))
+        return retry_while_queue_full(partial(self._bulk, files))
 
     def _bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         with ExitStack() as opened:
             try:
-                parts = [("files", (sendable(name), opened.enter_context(open(path, "rb")))) for name, path in files]
+                parts = [
+                    ("files", (to_valid_unicode(name), opened.enter_context(open(path, "rb")))) for name, path in files
+                ]
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             return self._call("POST", "/v1/images/bulk", files=parts, params=self._collection, timeout=UPLOAD_SECONDS)
@@ -75,11 +77,11 @@ class Client:
         """Have the server fetch these; returns the Job. Waits while the server's queue is full."""
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()
         headers = {"Content-Type": "application/x-ndjson"}
-        return patiently(partial(self._ingest, content=lines, headers=headers))
+        return retry_while_queue_full(partial(self._ingest, content=lines, headers=headers))
 
     def source(self, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Have the server take what a source of its own holds; returns the Job. Waits while its queue is full."""
-        return patiently(partial(self._ingest, json={"source": source, **options}))
+        return retry_while_queue_full(partial(self._ingest, json={"source": source, **options}))
 
     def _ingest(self, **body: Any) -> dict[str, Any]:
         return self._call("POST", "/v1/images/ingest", params=self._collection, timeout=UPLOAD_SECONDS, **body)
@@ -108,7 +110,7 @@ class Client:
         with self._told(), self._http.stream("GET", f"/v1/jobs/{quote(id, safe='')}/items", params=params) as response:
             if response.is_error:
                 response.read()
-                raise ServerError(refusal(response))
+                raise ServerError(error_text(response))
             yield from response.iter_bytes()
 
     def failed_items(self, id: str) -> Iterator[dict[str, Any]]:
@@ -135,7 +137,7 @@ class Client:
             return self._call(
                 "POST",
                 "/v1/search/image",
-                files={"file": (sendable(path.name), file)},
+                files={"file": (to_valid_unicode(path.name), file)},
                 data={"k": str(k), "target": target, **only, **self._collection},
             )
 
@@ -179,9 +181,9 @@ class Client:
         with self._told():
             response = self._http.request(method, path, **kwargs)
             if response.status_code == 429:
-                raise QueueIsFull(refusal(response), response.headers.get("Retry-After", ""))
+                raise QueueIsFull(error_text(response), response.headers.get("Retry-After", ""))
             if response.is_error:
-                raise ServerError(refusal(response))
+                raise ServerError(error_text(response))
             answer: dict[str, Any] = response.json() if response.content else {}
         return answer
 
@@ -198,7 +200,7 @@ class Client:
             raise ServerError(f"what answers at {self.server} is not Sightline") from None
 
 
-def patiently(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def retry_while_queue_full(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What the call answers, once the server's queue has room."""
     while True:
         try:
@@ -207,12 +209,12 @@ def patiently(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             time.sleep(full.seconds)
 
 
-def sendable(name: str) -> str:
+def to_valid_unicode(name: str) -> str:
     """A file's name as text: what is not UTF-8 in it is replaced."""
     return name.encode("utf-8", "replace").decode()
 
 
-def refusal(response: httpx.Response) -> str:
+def error_text(response: httpx.Response) -> str:
     """A problem+json answer as one line."""
     try:
         problem = response.json()

@@ -18,34 +18,34 @@ from rich.console import Console
 
 from app.cli.client import Client, ServerError
 from app.cli.output import show_hits
-from app.cli.upload import run, show
+from app.cli.upload import show_report, upload_all
 from app.core.errors import StartupError
-from app.core.process import again, importing
+from app.core.process import child_env, sightline_command
 from app.core.settings import Settings
-from app.service.demo_gallery import ARCHIVE, TEXTS, gallery, texts
+from app.service.demo_gallery import ARCHIVE, TEXTS, find_gallery, read_gallery_texts
 
 START_SECONDS = 120.0
 END_SECONDS = 20.0
 SEARCHES = ("red car", "a cat next to a cake", "笑脸")
-TEXTS_A_CALL = 500
+TEXTS_PER_CALL = 500
 
 
 def demo(settings: Settings, console: Console, *, once: bool) -> None:
     """Load the gallery into a fresh server, show three searches, serve on (unless `once`)."""
-    folder = gallery()
+    folder = find_gallery()
     with tempfile.TemporaryDirectory(prefix="sightline-demo-") as scratch:
         port = free_port(settings.host, settings.port)
-        with served(Path(scratch), settings.host, port) as process:
+        with run_server(Path(scratch), settings.host, port) as process:
             with Client(f"http://{settings.host}:{port}") as client:
                 with console.status("loading the starter model"):
-                    await_ready(client, process)
+                    wait_until_ready(client, process)
                 began = time.monotonic()
-                report = run(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
-                show(report, console)
+                report = upload_all(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
+                show_report(report, console)
                 console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
                 load_texts(client, folder / TEXTS)
                 for words in SEARCHES:
-                    console.print(f"\n{command(words, client.server)}", soft_wrap=True, highlight=False)
+                    console.print(f"\n{search_command(words, client.server)}", soft_wrap=True, highlight=False)
                     show_hits(client.search(words, 5), console)
             if report.failed:
                 raise ServerError(f"{report.failed} pictures of the gallery could not be loaded")
@@ -55,19 +55,19 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                     process.wait()
 
 
-def command(words: str, server: str) -> str:
+def search_command(words: str, server: str) -> str:
     """What searches for the words, to be pasted into another terminal."""
     ours = sys.argv[0] if Path(sys.argv[0]).name == "sightline" else "sightline"
     return shlex.join([ours, "search", words, "--server", server])
 
 
 @contextlib.contextmanager
-def served(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
+def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
     """A server of its own process on `data_dir`, ended with the block."""
     process = subprocess.Popen(
-        again("serve"),
+        sightline_command("serve"),
         env={
-            **importing(os.environ),
+            **child_env(os.environ),
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),
@@ -87,7 +87,7 @@ def served(data_dir: Path, host: str, port: int, model: str = "starter") -> Iter
             process.wait()
 
 
-def await_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
     """Return once the server answers searches. Raises StartupError when it does not come up."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -102,9 +102,9 @@ def await_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 def load_texts(client: Client, path: Path) -> None:
     """Store the texts that pictures of the gallery can be asked about."""
-    known = texts(path)
-    for start in range(0, len(known), TEXTS_A_CALL):
-        client.texts(known[start : start + TEXTS_A_CALL])
+    known = read_gallery_texts(path)
+    for start in range(0, len(known), TEXTS_PER_CALL):
+        client.texts(known[start : start + TEXTS_PER_CALL])
 
 
 def free_port(host: str, wanted: int) -> int:

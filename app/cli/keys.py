@@ -12,68 +12,68 @@ from rich.table import Table
 
 from app.core.errors import StartupError
 from app.core.settings import Settings
-from app.core.types import Key, Right
-from app.service.auth import Access, live
+from app.core.types import ApiKey, KeyScope
+from app.service.auth import ApiKeyService, is_active
 from app.service.service import open_library
 
 
 @contextmanager
-def access(settings: Settings, *, made: bool = False) -> Iterator[Access]:
+def open_keys(settings: Settings, *, made: bool = False) -> Iterator[ApiKeyService]:
     """The keys of the data directory, which is `made` where there is none. Raises StartupError."""
     if not made and not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     library = open_library(settings)
     try:
-        yield Access(library.database)
+        yield ApiKeyService(library.database)
     finally:
         library.database.close()
 
 
-def create(settings: Settings, name: str, scope: str, collections: Sequence[str], days: float | None) -> None:
+def create_key(settings: Settings, name: str, scope: str, collections: Sequence[str], days: float | None) -> None:
     """Print a new key alone on standard output, so that a script can keep it."""
-    with access(settings, made=True) as kept:
-        key, text = kept.create(name, Right[scope.upper()], collections, days)
+    with open_keys(settings, made=True) as kept:
+        key, text = kept.create(name, KeyScope[scope.upper()], collections, days)
     where = f" in {', '.join(sorted(key.collections))}" if key.collections else ""
     until = f", until {key.expires_at}" if key.expires_at else ""
     click.echo(f"key {key.id} ({key.name}): {scope}{where}{until}; it is shown this once", err=True)
     click.echo(text)
 
 
-def show(settings: Settings, console: Console, *, as_json: bool) -> None:
+def show_keys(settings: Settings, console: Console, *, as_json: bool) -> None:
     """Print the keys; nothing of their secrets is known."""
-    with access(settings) as kept:
-        found = [described(key) for key in kept.every()]
+    with open_keys(settings) as kept:
+        found = [describe_key(key) for key in kept.every()]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
     table = Table("id", "name", "scope", "collections", "state", "expires", "last used")
     for one in found:
-        table.add_row(*(", ".join(value) if isinstance(value, list) else value or "" for value in row(one)))
+        table.add_row(*(", ".join(value) if isinstance(value, list) else value or "" for value in table_row(one)))
     console.print(table)
 
 
-def revoke(settings: Settings, named: str) -> None:
+def revoke_key(settings: Settings, named: str) -> None:
     """End a key."""
-    with access(settings) as kept:
+    with open_keys(settings) as kept:
         key = kept.revoke(named)
     click.echo(f"key {key.id} ({key.name}) is revoked", err=True)
 
 
-def clear(settings: Settings) -> None:
+def clear_keys(settings: Settings) -> None:
     """Remove every key."""
-    with access(settings) as kept:
+    with open_keys(settings) as kept:
         count = kept.clear()
     click.echo(f"{count} keys are removed", err=True)
 
 
-def described(key: Key) -> dict[str, str | list[str] | None]:
+def describe_key(key: ApiKey) -> dict[str, str | list[str] | None]:
     """What is told of a key."""
     return {
         "id": key.id,
         "name": key.name,
         "scope": key.right.name.lower(),
         "collections": None if key.collections is None else sorted(key.collections),
-        "state": "live" if live(key) else "revoked" if key.revoked_at else "expired",
+        "state": "live" if is_active(key) else "revoked" if key.revoked_at else "expired",
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
@@ -81,7 +81,7 @@ def described(key: Key) -> dict[str, str | list[str] | None]:
     }
 
 
-def row(told: dict[str, str | list[str] | None]) -> list[str | list[str] | None]:
+def table_row(told: dict[str, str | list[str] | None]) -> list[str | list[str] | None]:
     """The line of the table; times to the minute."""
     minutes = [str(told[name] or "")[:16].replace("T", " ") for name in ("expires_at", "last_used_at")]
     return [told["id"], told["name"], told["scope"], told["collections"] or "all", told["state"], *minutes]

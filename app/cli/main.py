@@ -12,13 +12,13 @@ from rich.console import Console
 
 from app import __version__
 from app.cli.client import Client, ServerError
-from app.cli.options import options, pairs, settings_from
+from app.cli.options import load_settings, parse_pairs, setting_options
 from app.core.errors import SightlineError
 from app.core.settings import Settings
 
-DATA = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
-SAID = ("embeddings_of", "pictures", "key_as_id", "columns")  # of a source, as a request names them
-LOGS = ("log_level", "log_format")
+DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
+SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # of a source, as a request names them
+LOG_OPTIONS = ("log_level", "log_format")
 
 
 class Commands(click.Group):
@@ -41,28 +41,28 @@ def main() -> None:
 
 
 @main.command()
-@options("host", "port", "insecure", "allowed_hosts", *DATA, "index", "workers", *LOGS)
+@setting_options("host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", *LOG_OPTIONS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that take pictures in."""
-    settings = logged(given)  # first: a wrong one is told before anything large is loaded
+    settings = start_logging(given)  # first: a wrong one is told before anything large is loaded
     from app.api.server import serve as run
-    from app.core.tracing import sending
+    from app.core.tracing import send_spans
 
-    with sending("sightline", on=settings.traced):
+    with send_spans("sightline", on=settings.is_tracing_on):
         run(settings)
 
 
 @main.command()
-@options(*DATA, *LOGS)
+@setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
     """Take pictures in, beside a server or without one."""
-    settings = logged(given)
-    from app.core.tracing import sending
-    from app.worker.main import work
+    settings = start_logging(given)
+    from app.core.tracing import send_spans
+    from app.worker.main import run_worker
 
-    with sending("sightline-worker", on=settings.traced):
-        work(settings, parent)
+    with send_spans("sightline-worker", on=settings.is_tracing_on):
+        run_worker(settings, parent)
 
 
 @main.command()
@@ -71,8 +71,10 @@ def worker(parent: int | None, **given: Any) -> None:
 @click.option("--embeddings-of", metavar="FINGERPRINT", help="clip-retrieval: the space that its embeddings are in.")
 @click.option("--pictures", metavar="FOLDER", help="clip-retrieval: where the pictures lie now, on the server.")
 @click.option("--key-as-id", is_flag=True, default=None, help="webdataset: the key of a sample is its picture's id.")
-@click.option("--column", "columns", multiple=True, callback=pairs, metavar="ROLE=NAME", help="table: a role's column.")
-@options("server", "key", "key_file", "collection")
+@click.option(
+    "--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME", help="table: a role's column."
+)
+@setting_options("server", "key", "key_file", "collection")
 def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     """Load pictures, folders and archives into a running server; - reads paths from standard input.
 
@@ -84,8 +86,8 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
-    said = {name: given[name] for name in SAID if given[name] is not None}
-    with connected(given) as client:
+    said = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
+    with open_client(given) as client:
         if urls is None:
             sys.exit(run(client, paths, Console(), said))
         try:
@@ -105,7 +107,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     "--batch", metavar="FILE", help="Search by each line of it (`-`: stdin); answers are a line of JSON each."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server", "key", "key_file", "collection")
+@setting_options("server", "key", "key_file", "collection")
 def search(
     words: tuple[str, ...],
     image: Path | None,
@@ -126,9 +128,9 @@ def search(
     if sum((bool(words), image is not None, batch is not None)) != 1:
         raise click.UsageError("give either words, --image or --batch")
     if batch is not None:
-        with connected(given) as client:
+        with open_client(given) as client:
             sys.exit(print_answers(client, batch, k, target, only))
-    with connected(given) as client:
+    with open_client(given) as client:
         if image:
             found = client.search_picture(image, k, target, only)
         else:
@@ -143,21 +145,21 @@ def search(
 @click.option("--filter", "only", required=True, help="Which pictures, as JSON.")
 @click.option("--dry-run", is_flag=True, help="Delete nothing, and show what would be.")
 @click.option("--yes", is_flag=True, help="Do not ask first.")
-@options("server", "key", "key_file", "collection")
+@setting_options("server", "key", "key_file", "collection")
 def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
     """Delete the pictures that a filter lets through from a running server.
 
     Shows how many there are, and the newest of them, and asks first.
     """
-    from app.cli.output import show_matching
+    from app.cli.output import show_matches
 
     try:
         filter = json.loads(only)
     except (ValueError, RecursionError):
         raise click.BadParameter("it is not JSON", param_hint="--filter") from None
-    with connected(given) as client:
+    with open_client(given) as client:
         meant = client.delete(filter, dry_run=True)
-        show_matching(meant, Console())
+        show_matches(meant, Console())
         if dry_run or not meant["matched"]:
             return
         if not yes and not sys.stdin.isatty():
@@ -169,12 +171,12 @@ def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server", "key", "key_file", "collection")
+@setting_options("server", "key", "key_file", "collection")
 def status(as_json: bool, **given: Any) -> None:
     """What a running server holds and whether it is well; exits with 1 when it is not ready."""
     from app.cli.output import show_status
 
-    with connected(given) as client:
+    with open_client(given) as client:
         ready, stats = client.readiness(), client.stats()
     if as_json:
         click.echo(json.dumps({**ready, **stats}, ensure_ascii=False, indent=2))
@@ -185,12 +187,12 @@ def status(as_json: bool, **given: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server", "key", "key_file", "collection")
+@setting_options("server", "key", "key_file", "collection")
 def jobs(as_json: bool, **given: Any) -> None:
     """The newest jobs of a running server."""
     from app.cli.output import show_jobs
 
-    with connected(given) as client:
+    with open_client(given) as client:
         found = client.jobs()
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
@@ -209,12 +211,12 @@ def jobs(as_json: bool, **given: Any) -> None:
     "--report", type=click.File("wb", lazy=True), help="Write what became of each item, a JSON object a line."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@options("server", "key", "key_file")
+@setting_options("server", "key", "key_file")
 def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
     """Show a job of a running server; pause, resume or cancel it, or retry what failed of it."""
     from app.cli.output import show_failed, show_jobs
 
-    with connected(given) as client:
+    with open_client(given) as client:
         told = client.steer(id, action) if action else client.job(id)
         if report is not None:
             for part in client.report(id, "failed" if failed else None):
@@ -228,7 +230,7 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
 
 
 @main.group(invoke_without_command=True)
-@options("server", "key", "key_file")
+@setting_options("server", "key", "key_file")
 @click.pass_context
 def collections(ctx: click.Context, /, **given: Any) -> None:
     """List the collections of a running server; make and drop them."""
@@ -236,7 +238,7 @@ def collections(ctx: click.Context, /, **given: Any) -> None:
 
     ctx.obj = given
     if ctx.invoked_subcommand is None:
-        with connected(given) as client:
+        with open_client(given) as client:
             show_collections(client.collections(), Console())
 
 
@@ -246,7 +248,7 @@ def collections(ctx: click.Context, /, **given: Any) -> None:
 @click.pass_obj
 def make_collection(given: dict[str, Any], name: str, description: str) -> None:
     """Make an empty collection; its name has 1 to 64 of a-z, 0-9, _ and -."""
-    with connected(given) as client:
+    with open_client(given) as client:
         client.make_collection(name, description)
 
 
@@ -258,7 +260,7 @@ def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
     """Drop a collection with all its pictures and texts."""
     if not yes:
         click.confirm(f"Drop {name} with all its pictures and texts?", abort=True)
-    with connected(given) as client:
+    with open_client(given) as client:
         client.drop_collection(name)
 
 
@@ -271,41 +273,41 @@ def models() -> None:
 
 
 @main.command()
-@options("data_dir")
+@setting_options("data_dir")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; exits with 1 and a table of faults when they do not."""
     from app.storage.verify import verify as run
 
-    sys.exit(run(settings_from(given).data_dir, Console()))
+    sys.exit(run(load_settings(given).data_dir, Console()))
 
 
 @main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@options("data_dir")
+@setting_options("data_dir")
 def backup(folder: Path, **given: Any) -> None:
     """Copy everything that was acknowledged into FOLDER, beside a server or without one; again, what is new."""
-    from app.storage.backup import backup as run
+    from app.storage.backup import create_backup as run
 
-    run(settings_from(given).data_dir, folder, Console())
+    run(load_settings(given).data_dir, folder, Console())
 
 
 @main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@options("data_dir")
+@setting_options("data_dir")
 def restore(folder: Path, **given: Any) -> None:
     """Make an empty data directory what the backup in FOLDER holds; a damaged one is refused before that."""
-    from app.storage.backup import restore as run
+    from app.storage.backup import restore_backup as run
 
-    run(settings_from(given).data_dir, folder, Console())
+    run(load_settings(given).data_dir, folder, Console())
 
 
 @main.command()
-@options(*DATA, *LOGS)
+@setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 def reembed(**given: Any) -> None:
     """Give a data directory to another model: its pictures are encoded anew by the next server."""
     from app.cli.reembed import reembed as run
 
-    run(logged(given), Console())
+    run(start_logging(given), Console())
 
 
 @main.group()
@@ -318,71 +320,71 @@ def keys() -> None:
 @click.option("--scope", type=click.Choice(["search", "write", "admin"]), required=True, help="Each has those before.")
 @click.option("--collection", "collections", multiple=True, help="Bind the key to this one; may be repeated.")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="End the key after so many days.")
-@options("data_dir")
+@setting_options("data_dir")
 def create_key(name: str, scope: str, collections: tuple[str, ...], days: float | None, **given: Any) -> None:
     """Make a key and print it, once: only its hash is kept.
 
     From the first key on, every call needs one, on loopback too.
     """
-    from app.cli.keys import create
+    from app.cli.keys import create_key
 
-    create(settings_from(given), name, scope, collections, days)
+    create_key(load_settings(given), name, scope, collections, days)
 
 
 @keys.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
-@options("data_dir")
+@setting_options("data_dir")
 def list_keys(as_json: bool, **given: Any) -> None:
     """The keys there are, and when each was last used, to ten minutes."""
-    from app.cli.keys import show
+    from app.cli.keys import show_keys
 
-    show(settings_from(given), Console(), as_json=as_json)
+    show_keys(load_settings(given), Console(), as_json=as_json)
 
 
 @keys.command("revoke")
 @click.argument("id")
-@options("data_dir")
+@setting_options("data_dir")
 def revoke_key(id: str, **given: Any) -> None:
     """End a key, named by its id, and the sessions that were begun with it.
 
     Keys are needed even after the last one was revoked.
     """
-    from app.cli.keys import revoke
+    from app.cli.keys import revoke_key
 
-    revoke(settings_from(given), id)
+    revoke_key(load_settings(given), id)
 
 
 @keys.command("clear")
 @click.confirmation_option(prompt="Remove every key, so that on loopback none is needed any more?")
-@options("data_dir")
+@setting_options("data_dir")
 def clear_keys(**given: Any) -> None:
     """Remove every key, as if there had never been one."""
-    from app.cli.keys import clear
+    from app.cli.keys import clear_keys
 
-    clear(settings_from(given))
+    clear_keys(load_settings(given))
 
 
 @main.command()
 @click.option("--once", is_flag=True, help="End after the example searches.")
-@options("port")
+@setting_options("port")
 def demo(once: bool, **given: Any) -> None:
     """Serve the demo gallery from a scratch directory and show example searches."""
     from app.cli.demo import demo as run
 
-    run(settings_from(given), Console(), once=once)
+    run(load_settings(given), Console(), once=once)
 
 
-def connected(given: dict[str, Any]) -> Client:
+def open_client(given: dict[str, Any]) -> Client:
     """A client of the server and for the collection that are named, with the key that is given."""
-    settings = settings_from(given)
-    return Client(settings.server, settings.sent_key(), settings.collection)
+    settings = load_settings(given)
+    return Client(settings.server, settings.read_client_key(), settings.collection)
 
 
-def logged(given: dict[str, Any]) -> Settings:
+def start_logging(given: dict[str, Any]) -> Settings:
     """The settings of a process that logs."""
     from app.core.logging import configure
 
-    settings = settings_from(given)
+    settings = load_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
     configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
     return settings

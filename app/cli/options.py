@@ -21,7 +21,7 @@ TYPES: dict[Any, Any] = {
 }
 
 
-def options(*names: str) -> Callable[[F], F]:
+def setting_options(*names: str) -> Callable[[F], F]:
     """Decorate a command with the options of these settings; `settings_from` reads what was given."""
 
     def decorate(command: F) -> F:
@@ -38,14 +38,14 @@ def options(*names: str) -> Callable[[F], F]:
     return decorate
 
 
-def pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+def parse_pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
     """What was given as `A=B`, any number of times; None when it was not."""
     if wrong := [value for value in values if "=" not in value]:
         raise click.BadParameter(f"{wrong[0]} is not {option.metavar}")
     return {name: value for name, _, value in (one.partition("=") for one in values)} or None
 
 
-def settings_from(given: dict[str, Any]) -> Settings:
+def load_settings(given: dict[str, Any]) -> Settings:
     """Settings from the options that were given, else the environment, else the defaults."""
     sent = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
     try:

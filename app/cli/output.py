@@ -10,35 +10,35 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from app.cli.upload import SHOWN, failures, plain
+from app.cli.upload import MAX_SHOWN, escape, failures
 from app.core.types import DEFAULT_COLLECTION
-from app.encoder.catalogue import FORMS, LISTED
+from app.encoder.catalogue import CATALOGUE, NAME_FORMS
 
 
 def show_hits(found: dict[str, Any], console: Console) -> None:
     """Hits as a table, best first."""
     table = Table("score", "id", "what")
     for hit in found["hits"]:
-        table.add_row(f"{hit['score']:.3f}", hit["id"], plain(words_of(hit)))
+        table.add_row(f"{hit['score']:.3f}", hit["id"], escape(hit_text(hit)))
     console.print(table)
     took = found["took_ms"]["total"]
     console.print(f"{len(found['hits'])} of {found['searched']} {found['target']} in {took:.1f} ms")
 
 
-def show_matching(meant: dict[str, Any], console: Console) -> None:
+def show_matches(meant: dict[str, Any], console: Console) -> None:
     """How many pictures a filter lets through, and a few of them."""
     count = meant["matched"]
     console.print(f"{count} picture matches" if count == 1 else f"{count} pictures match")
     if meant["examples"]:
         table = Table("id", "added", "what")
         for image in meant["examples"]:
-            table.add_row(image["id"], image["created_at"], plain(str(image["caption"] or image["source"] or "")))
+            table.add_row(image["id"], image["created_at"], escape(str(image["caption"] or image["source"] or "")))
         console.print(table)
         if count > len(meant["examples"]):
             console.print(f"and {count - len(meant['examples'])} more")
 
 
-def words_of(hit: dict[str, Any]) -> str:
+def hit_text(hit: dict[str, Any]) -> str:
     """The words that go with a hit: the text, or the picture's caption or source."""
     if hit["text"] is not None:
         return str(hit["text"]["text"])
@@ -54,13 +54,13 @@ def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
         done = f"{job['done'] + job['duplicates']} of {job['total']}"
         failed = f", {job['failed']} failed" if job["failed"] else ""
         begun = job["created_at"][5:16].replace("T", " ")
-        table.add_row(job["id"], plain(job["kind"]), job["state"], done + failed, begun)
+        table.add_row(job["id"], escape(job["kind"]), job["state"], done + failed, begun)
     console.print(table)
 
 
 def show_failed(items: Iterable[dict[str, Any]], count: int, console: Console) -> None:
     """The first items that failed, and why."""
-    table = failures(islice(items, SHOWN))
+    table = failures(islice(items, MAX_SHOWN))
     if table.row_count:
         console.print(table)
     if count > table.row_count:
@@ -72,19 +72,19 @@ def show_collections(found: list[dict[str, Any]], console: Console) -> None:
     table = Table("collection", "images", "texts", "model", "description")
     for one in found:
         model = one["space"]["model"] if one["space"] else ""
-        table.add_row(one["name"], str(one["images"]), str(one["texts"]), model, plain(one["description"]))
+        table.add_row(one["name"], str(one["images"]), str(one["texts"]), model, escape(one["description"]))
     console.print(table)
 
 
 def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:
     """Health, counts and index, a line each."""
     if ready["reasons"]:
-        console.print("not ready: " + plain("; ".join(ready["reasons"])))
+        console.print("not ready: " + escape("; ".join(ready["reasons"])))
     else:
         console.print("ready" if ready["status"] == "ok" else "ready, but not all is well")
     for check in ready["checks"]:
         if not check["ok"]:
-            console.print(f"fault   {check['name']}: {plain(check['detail'])}")
+            console.print(f"fault   {check['name']}: {escape(check['detail'])}")
     images = stats["images"]
     if stats["collection"] != DEFAULT_COLLECTION:
         console.print(f"of      {stats['collection']}")
@@ -102,7 +102,7 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
 
 def show_models(console: Console) -> None:
     """The models that are known, three lines each: they have more to say than a table of 80 columns holds."""
-    for model in LISTED:
+    for model in CATALOGUE:
         name = f"{model.name}  (or {model.alias})" if model.alias else model.name
         facts = [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []
         facts += [f"d {model.d}", f"languages {model.languages}", model.licence]
@@ -114,5 +114,5 @@ def show_models(console: Console) -> None:
         "\nMiB: weights in bf16. d: width of a vector. recall: of MS COCO's captions, the share whose picture is among"
         " the first five, as open_clip publishes it.\n"
     )
-    for form, meaning in FORMS:
+    for form, meaning in NAME_FORMS:
         console.print(f"{form:24}{meaning}", markup=False)

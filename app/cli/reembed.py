@@ -8,11 +8,11 @@ import apsw
 from rich.console import Console
 
 from app.core.errors import StartupError
-from app.core.locks import DataLock, living
+from app.core.locks import DataDirLock, has_live_owner
 from app.core.settings import Settings
-from app.encoder.loader import load
-from app.encoder.memory_check import NOBODY, Crew
-from app.encoder.protocol import checked
+from app.encoder.loader import load_encoder
+from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
+from app.encoder.protocol import check_vectors
 from app.service.service import open_library
 from app.storage.tables import collections, embeddings, images, texts
 
@@ -26,35 +26,35 @@ def reembed(settings: Settings, console: Console) -> None:
     """
     if not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
-    lock = DataLock(settings.data_dir)
+    lock = DataDirLock(settings.data_dir)
     library = open_library(settings)
     try:
-        if living(settings.data_dir / "workers"):
+        if has_live_owner(settings.data_dir / "workers"):
             raise StartupError(
                 "a worker runs on the data directory; end it first, or it would add vectors of its model"
             )
-        encoder = load(
+        encoder = load_encoder(
             settings.model,
             settings.models,
             device=settings.device,
             precision=settings.precision,
             runtime=settings.runtime,
-            crew=NOBODY if settings.ignore_memory else Crew(servers=1),
+            crew=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
         )
         space = encoder.space
-        known = library.database.read(texts.all_of)
+        known = library.database.read(texts.list_all)
         vectors = [
             vector.astype("<f4").tobytes()
             for start in range(0, len(known), BATCH)
-            for vector in checked(encoder.encode_texts([text.text for text in known[start : start + BATCH]]))
+            for vector in check_vectors(encoder.encode_texts([text.text for text in known[start : start + BATCH]]))
         ]
 
         def work(c: apsw.Connection) -> int:
-            embeddings.remember(c, space)
-            embeddings.forget(c)
+            embeddings.save_space(c, space)
+            embeddings.delete_all(c)
             for text, vector in zip(known, vectors, strict=True):
-                label = texts.label(c, text.key)
-                collections.stamp(c, label, space.fingerprint)
+                label = texts.get_label(c, text.key)
+                collections.assign_space(c, label, space.fingerprint)
                 embeddings.add(c, label, space.fingerprint, "texts", text.key, vector)
             return images.requeue_all(c)
 

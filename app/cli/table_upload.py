@@ -14,25 +14,25 @@ from typing import Any
 
 from app.decode.column_mapping import Line
 from app.decode.limits import PictureLimits
-from app.decode.metadata_jsonl import NAME
-from app.decode.table import PARQUET, SUFFIXES, list_table, take_rows
+from app.decode.metadata_jsonl import METADATA_FILE
+from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, extract_pictures, list_table
 
-MOST_ROWS = 1_000_000
+MAX_ROWS = 1_000_000
 URLS, PICTURES = 10_000, 200  # rows of a parcel
 WINDOW_BYTES = 64 << 20
-SAID = ("id", "caption", "tags", "metadata")
-GONE = ("archive_corrupt", "the table has fewer rows than it says")
+ITEM_FIELDS = ("id", "caption", "tags", "metadata")
+ROW_MISSING = ("archive_corrupt", "the table has fewer rows than it says")
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class RowBatch:
     """Some rows of one sort: `url`, `place` (pictures in the rows), or `error` (nothing to send)."""
 
     sort: str
     lines: Sequence[Line]
 
 
-class Parcels:
+class TableUpload:
     """The rows of a table, listed in a file of `folder`."""
 
     def __init__(self, table: Path, folder: Path, columns: Mapping[str, str]) -> None:
@@ -41,20 +41,20 @@ class Parcels:
         self._folder = folder
         self._list = folder / "rows.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        self.count = list_table(table, self._suffix, self._list, columns, MOST_ROWS)
+        self.count = list_table(table, self._suffix, self._list, columns, MAX_ROWS)
 
-    def __iter__(self) -> Iterator[Parcel]:
+    def __iter__(self) -> Iterator[RowBatch]:
         with open(self._list, encoding="ascii") as file:
-            for sort, lines in groupby((json.loads(line) for line in file), sort_of):
+            for sort, lines in groupby((json.loads(line) for line in file), row_kind):
                 while part := list(islice(lines, PICTURES if sort == "place" else URLS)):
-                    yield Parcel(sort, part)
+                    yield RowBatch(sort, part)
 
     def name(self, line: Line) -> str:
         """What a row is called in a report."""
         return f"{self._table.name}:{line['row']}"
 
     @contextmanager
-    def archive(self, parcel: Parcel) -> Iterator[tuple[Path | None, list[dict[str, Any]]]]:
+    def archive(self, parcel: RowBatch) -> Iterator[tuple[Path | None, list[dict[str, Any]]]]:
         """A zip of the pictures of a parcel (None: there are none), and the rows without one, as failed items."""
         with tempfile.TemporaryDirectory(dir=self._folder) as made:
             path = Path(made, f"{self._table.name}.zip")
@@ -68,8 +68,8 @@ class Parcels:
                         continue
                     archive.write(picture, name)
                     picture.unlink()
-                    said.append({"file": name, **{word: line[word] for word in SAID if word in line}})
-                archive.writestr(NAME, "".join(json.dumps(one) + "\n" for one in said))
+                    said.append({"file": name, **{word: line[word] for word in ITEM_FIELDS if word in line}})
+                archive.writestr(METADATA_FILE, "".join(json.dumps(one) + "\n" for one in said))
             yield (path if said else None), failed
 
     def _pictures(self, lines: Sequence[Line], folder: Path) -> Iterator[tuple[Line, Path, tuple[str, str] | None]]:
@@ -79,18 +79,18 @@ class Parcels:
         done: dict[int, tuple[str, str] | None] = {}
         for line in lines:
             place = line["place"]
-            row = place[1] if self._suffix in PARQUET else 0
-            if self._suffix not in PARQUET or place[0] != group or row not in done:
-                done = take_rows(self._table, self._suffix, line["column"], [place], folder, most, WINDOW_BYTES)
+            row = place[1] if self._suffix in PARQUET_SUFFIXES else 0
+            if self._suffix not in PARQUET_SUFFIXES or place[0] != group or row not in done:
+                done = extract_pictures(self._table, self._suffix, line["column"], [place], folder, most, WINDOW_BYTES)
                 group = place[0]
-            yield line, folder / str(row), done.get(row, GONE)
+            yield line, folder / str(row), done.get(row, ROW_MISSING)
 
 
-def sort_of(line: Line) -> str:
+def row_kind(line: Line) -> str:
     """What a row holds."""
     return next(sort for sort in ("error", "url", "place") if sort in line)
 
 
 def is_table(path: Path) -> bool:
     """Whether a file is called like a table."""
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()

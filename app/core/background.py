@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from app.core.backoff import Backoff
-from app.core.errors import brief
+from app.core.errors import describe_error
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class BackgroundLoop:
             try:
                 pause = self._step()
             except Exception as error:  # nothing may end this thread
-                self.fault = f"{self._failing}: {brief(error)}"
+                self.fault = f"{self._failing}: {describe_error(error)}"
                 log.warning("%s", self.fault, exc_info=True)
                 self._closing.wait(self._backoff.next())
                 continue

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 
-def now() -> str:
+def now_rfc3339() -> str:
     """The time as RFC 3339 in UTC, with milliseconds."""
-    return rfc3339(datetime.now(UTC))
+    return format_rfc3339(datetime.now(UTC))
 
 
-def rfc3339(moment: datetime) -> str:
+def format_rfc3339(moment: datetime) -> str:
     """A moment in UTC as it is written here, so that text compares as time does."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

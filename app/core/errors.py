@@ -6,7 +6,7 @@
     ├── NotFound                   404 not_found
     │   └── BlobMissing            410 blob_missing
     ├── IdConflict                 409 id_conflict
-    ├── KeyReused                  409 idempotency_key_reused
+    ├── IdempotencyKeyReused       409 idempotency_key_reused
     ├── Rejected                   a picture or an archive that cannot be taken
     │   ├── ImageTooLarge          422 image_too_large
     │   ├── ImageCorrupt           422 image_corrupt
@@ -83,7 +83,7 @@ class IdConflict(SightlineError):
     code, status, title = "id_conflict", 409, "Id already used"
 
 
-class KeyReused(SightlineError):
+class IdempotencyKeyReused(SightlineError):
     """An Idempotency-Key came with another request before."""
 
     code, status, title = "idempotency_key_reused", 409, "Idempotency-Key already used"
@@ -195,7 +195,7 @@ class StartupError(SightlineError):
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def map_os_errors() -> Iterator[None]:
     """Turn the operating system's errors into ours."""
     try:
         yield
@@ -209,7 +209,7 @@ def translated() -> Iterator[None]:
         raise
 
 
-def brief(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """What may be shown of any error: the words of ours, and no more than the kind of another's."""
     return error.detail if isinstance(error, SightlineError) else type(error).__name__
 

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.errors import StartupError
 
 
-class DataLock:
+class DataDirLock:
     """The one server of a data directory. Raises StartupError, saying who holds it, when there is one."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -27,9 +27,9 @@ class DataLock:
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()
-            raise StartupError(f"the data directory {data_dir} is in use by {_described(holder)}") from None
+            raise StartupError(f"the data directory {data_dir} is in use by {_describe_holder(holder)}") from None
         self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}))
+        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
         self._file.flush()
 
     def close(self) -> None:
@@ -37,7 +37,7 @@ class DataLock:
         self._file.close()
 
 
-class Owner:
+class LeaseOwner:
     """A worker's name in its leases, alive as long as its lock file is held."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,31 +55,31 @@ class Owner:
         self._file.close()
 
 
-def dead(folder: Path, owners: Iterable[str]) -> set[str]:
+def find_dead_owners(folder: Path, owners: Iterable[str]) -> set[str]:
     """Those of `owners` whose process is gone."""
-    return {owner for owner in owners if not _alive(folder / owner)}
+    return {owner for owner in owners if not _is_held(folder / owner)}
 
 
-def living(folder: Path) -> bool:
+def has_live_owner(folder: Path) -> bool:
     """Whether any worker of this folder lives."""
-    return folder.is_dir() and any(_alive(path) for path in folder.iterdir())
+    return folder.is_dir() and any(_is_held(path) for path in folder.iterdir())
 
 
-def count(folder: Path) -> int:
+def count_live_owners(folder: Path) -> int:
     """How many workers of this folder live."""
     if not folder.is_dir():
         return 0
-    return sum(_alive(path) for path in folder.iterdir() if not path.name.startswith("."))
+    return sum(_is_held(path) for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def clear(folder: Path) -> None:
+def remove_dead_locks(folder: Path) -> None:
     """Remove the lock files of the dead."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if not path.name.startswith(".") and not _alive(path):
+        if not path.name.startswith(".") and not _is_held(path):
             path.unlink(missing_ok=True)
 
 
-def _alive(path: Path) -> bool:
+def _is_held(path: Path) -> bool:
     try:
         with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -90,7 +90,7 @@ def _alive(path: Path) -> bool:
     return False
 
 
-def _described(holder: str) -> str:
+def _describe_holder(holder: str) -> str:
     try:
         told = json.loads(holder)
         return f"process {told['pid']} on {told['host']}, since {told['since']}"
@@ -101,12 +101,12 @@ def _described(holder: str) -> str:
 POLL_SECONDS = 0.1
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """The service is stopping: what was waited for is not needed any more."""
 
 
 @contextmanager
-def alone(path: Path, stop: threading.Event | None = None) -> Iterator[None]:
+def hold_lock(path: Path, stop: threading.Event | None = None) -> Iterator[None]:
     """Hold the lock of this file, made if it is not there; the kernel frees it when its holder dies.
 
     Raises Stopped once `stop` is set while another process holds it.
@@ -117,11 +117,11 @@ def alone(path: Path, stop: threading.Event | None = None) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                pause(stop)
+                pause_unless_stopped(stop)
         yield
 
 
-def pause(stop: threading.Event | None) -> None:
+def pause_unless_stopped(stop: threading.Event | None) -> None:
     """Wait for a moment. Raises Stopped when `stop` is set, before or meanwhile."""
     if (stop or threading.Event()).wait(POLL_SECONDS):
-        raise Stopped
+        raise StopRequested

@@ -15,8 +15,8 @@ from typing import Any
 
 import structlog
 
-LONGEST = 4_096  # characters of a value; a traceback may have more
-TRACEBACK = 65_536
+MAX_VALUE_CHARS = 4_096  # characters of a value; a traceback may have more
+MAX_TRACEBACK_CHARS = 65_536
 
 # What is left out of every line, whoever wrote it. The first group of each stays.
 SECRETS = tuple(
@@ -38,7 +38,7 @@ SECRETS = tuple(
 )
 
 
-class Redacted(structlog.stdlib.ProcessorFormatter):
+class RedactingFormatter(structlog.stdlib.ProcessorFormatter):
     """Leaves secrets out of whatever is written: none should get here, but a caller may put one into an address."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -57,16 +57,19 @@ def configure(level: str, *, json: bool) -> None:
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, short]
+    final: list[structlog.typing.Processor] = [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        truncate_values,
+    ]
     # plain: the rich one prints every local variable, and a request may be 48 MiB of them
     final += [structlog.processors.format_exc_info]
     if json:
         final += [structlog.processors.JSONRenderer()]
     else:
         plain = structlog.dev.plain_traceback
-        final += [escaped, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+        final += [escape_values, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler()
-    handler.setFormatter(Redacted(foreign_pre_chain=shared, processors=final))
+    handler.setFormatter(RedactingFormatter(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)  # libraries speak only when something is wrong
@@ -74,30 +77,32 @@ def configure(level: str, *, json: bool) -> None:
         logging.getLogger(name).setLevel(level.upper())
 
 
-def about(**ids: str) -> AbstractContextManager[None]:
+def bind_log_fields(**ids: str) -> AbstractContextManager[None]:
     """Give every record inside the `with` these fields, also in threads that take over the context."""
     return structlog.contextvars.bound_contextvars(**ids)
 
 
-def short(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def truncate_values(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Cut what is too long for a line."""
     for name, value in fields.items():
-        if isinstance(value, str) and len(value) > LONGEST:
-            fields[name] = value[:LONGEST] + "…"
+        if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
+            fields[name] = value[:MAX_VALUE_CHARS] + "…"
     return fields
 
 
-def escaped(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def escape_values(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Write control characters as escapes; a traceback keeps its lines, each marked as one of it."""
     for name, value in fields.items():
         if name in ("exception", "stack") and isinstance(value, str):
-            fields[name] = "\n".join(f"  | {printable(line)}" for line in value[:TRACEBACK].split("\n"))
+            fields[name] = "\n".join(
+                f"  | {escape_unprintable(line)}" for line in value[:MAX_TRACEBACK_CHARS].split("\n")
+            )
         elif isinstance(value, str):
-            fields[name] = printable(value)
+            fields[name] = escape_unprintable(value)
     return fields
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """The text with everything escaped that a terminal or a reader of lines would act on."""
     if text.isprintable():
         return text

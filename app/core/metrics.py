@@ -31,11 +31,11 @@ TARGETS: tuple[Target, ...] = ("images", "texts")
 DEATHS = ("timeout", "processor", "memory", "crash")
 STEPS = ("decode", "encode", "commit")
 OUTCOMES = ("ready", "failed", "retried", "released")
-SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-LONGER = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+LONG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class Meters:
+class ProcessMetrics:
     """The counters of one process, in a registry of their own."""
 
     def __init__(self, process: Process = "server") -> None:
@@ -49,14 +49,16 @@ class Meters:
         self._commits = self._histogram("commit_seconds", "Time of a commit, fsync included", "process", (process,))
         self._fsyncs = self._histogram("fsync_seconds", "Time of the fsync of a picture", "process", (process,))
         self._decoding = self._histogram(
-            "decode_seconds", "Time to decode a picture or expand an archive", "process", (process,), LONGER
+            "decode_seconds", "Time to decode a picture or expand an archive", "process", (process,), LONG_BUCKETS
         )
         self._deaths = Counter(
             "sightline_decode_deaths", "Decoders that died", ["process", "cause"], registry=self.registry
         )
         for cause in DEATHS:
             self._deaths.labels(process, cause)
-        self._steps = self._histogram("worker_batch_seconds", "Time of a worker's batch by step", "step", STEPS, LONGER)
+        self._steps = self._histogram(
+            "worker_batch_seconds", "Time of a worker's batch by step", "step", STEPS, LONG_BUCKETS
+        )
         self._pictures = self._counter("worker_pictures", "What became of claimed pictures", "outcome", OUTCOMES)
         self._attempts = self._plain("worker_attempts", "Pictures claimed")
         self._quarantined = self._plain("worker_quarantined", "Pictures given up after their last attempt")
@@ -76,47 +78,47 @@ class Meters:
         """Everything, in Prometheus' text format."""
         return generate_latest(self.registry).decode()
 
-    def searched(self, seconds: Mapping[str, float]) -> None:
+    def observe_search(self, seconds: Mapping[str, float]) -> None:
         """One call was answered: its stages and their seconds."""
         for stage, took in seconds.items():
             self._search.labels(stage).observe(took)
 
-    def ghosts(self, target: Target, n: int) -> None:
+    def count_orphans(self, target: Target, n: int) -> None:
         """So many ids of an answer had no row."""
         if n:
             self._ghosts.labels(target).inc(n)
 
-    def waited(self, kind: str, seconds: float) -> None:
+    def observe_encoder_wait(self, kind: str, seconds: float) -> None:
         """A query's texts or pictures waited so long for their pass."""
         self._waits.labels(kind).observe(seconds)
 
-    def passed(self, kind: str, rows: int, seconds: float) -> None:
+    def observe_encoder_pass(self, kind: str, rows: int, seconds: float) -> None:
         """The encoder made vectors of so many texts or pictures at once."""
         self._passes.labels(kind).observe(seconds)
         self._rows.labels(kind).inc(rows)
 
     @contextmanager
-    def commit(self) -> Iterator[None]:
+    def time_commit(self) -> Iterator[None]:
         """Time a commit."""
         with self._commits.labels(self._process).time():
             yield
 
     @contextmanager
-    def fsync(self) -> Iterator[None]:
+    def time_fsync(self) -> Iterator[None]:
         """Time the fsync of a file."""
         with self._fsyncs.labels(self._process).time():
             yield
 
-    def decoded(self, seconds: float) -> None:
+    def observe_decode(self, seconds: float) -> None:
         """A decode child has answered, with a result or a refusal."""
         self._decoding.labels(self._process).observe(seconds)
 
-    def died(self, cause: str) -> None:
+    def count_decoder_death(self, cause: str) -> None:
         """A decode child did not survive its task."""
         self._deaths.labels(self._process, cause).inc()
 
     @contextmanager
-    def step(self, step: str) -> Iterator[None]:
+    def time_step(self, step: str) -> Iterator[None]:
         """Time one step of a worker's batch."""
         began = perf_counter()
         try:
@@ -124,39 +126,39 @@ class Meters:
         finally:
             self._steps.labels(step).observe(perf_counter() - began)
 
-    def claimed(self, n: int) -> None:
+    def count_claimed(self, n: int) -> None:
         """A worker has begun so many attempts."""
         self._attempts.inc(n)
 
-    def became(self, outcome: str, n: int = 1) -> None:
+    def count_outcome(self, outcome: str, n: int = 1) -> None:
         """What was made of so many claimed pictures."""
         self._pictures.labels(outcome).inc(n)
 
-    def quarantined(self, n: int = 1) -> None:
+    def count_quarantined(self, n: int = 1) -> None:
         """So many pictures were given up: no attempt is left."""
         self._quarantined.inc(n)
 
-    def reclaimed(self, n: int) -> None:
+    def count_reclaimed(self, n: int) -> None:
         """So many pictures were held by workers that are gone."""
         self._reclaimed.inc(n)
 
-    def built(self, seconds: float, *, ok: bool) -> None:
+    def observe_build(self, seconds: float, *, ok: bool) -> None:
         """A build of a base has ended."""
         outcome = "ok" if ok else "failed"
         self._builds.labels(outcome).inc()
         self._build.set(seconds)
         self._built.labels(outcome).set(time())
 
-    def late(self, seconds: float) -> None:
+    def observe_loop_lag(self, seconds: float) -> None:
         """The event loop was so late."""
         self._lag.observe(seconds)
 
-    def restarted(self) -> None:
+    def count_restart(self) -> None:
         """A worker process has ended by itself."""
         self._restarts.inc()
 
     def _histogram(
-        self, name: str, told: str, label: str, values: tuple[str, ...], buckets: tuple[float, ...] = SECONDS
+        self, name: str, told: str, label: str, values: tuple[str, ...], buckets: tuple[float, ...] = BUCKETS
     ) -> Histogram:
         made = Histogram(f"sightline_{name}", told, [label], buckets=buckets, registry=self.registry)
         for value in values:  # shown as 0 before the first
@@ -164,7 +166,7 @@ class Meters:
         return made
 
     def _unlabelled(self, name: str, told: str) -> Histogram:
-        return Histogram(f"sightline_{name}", told, buckets=SECONDS, registry=self.registry)
+        return Histogram(f"sightline_{name}", told, buckets=BUCKETS, registry=self.registry)
 
     def _counter(self, name: str, told: str, label: str, values: tuple[str, ...]) -> Counter:
         made = Counter(f"sightline_{name}", told, [label], registry=self.registry)

@@ -157,13 +157,13 @@ class Settings(BaseSettings):
         return self.data_dir / "models" if self.models_dir is None else self.models_dir
 
     @property
-    def traced(self) -> bool:
+    def is_tracing_on(self) -> bool:
         """Whether spans are collected: OpenTelemetry's own variables say so, and where."""
         names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
         disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         return not disabled and any(os.environ.get(name) for name in names)
 
-    def sent_key(self) -> str | None:
+    def read_client_key(self) -> str | None:
         """The API key of a client: `key`, or what stands in `key_file`. Raises StartupError if it cannot be read."""
         if self.key is not None:
             return self.key.get_secret_value().strip() or None
@@ -176,9 +176,9 @@ class Settings(BaseSettings):
 
     def decoders_for(self, device: str) -> int:
         """Decode children of a process whose encoder runs on `device`: a GPU is fed by all cores but the worker's."""
-        return self.decoders or (min(64, max(2, cores() - 1)) if device.startswith("cuda") else 2)
+        return self.decoders or (min(64, max(2, count_cores() - 1)) if device.startswith("cuda") else 2)
 
-    def batch_for(self, device: str) -> int:
+    def batch_size_for(self, device: str) -> int:
         """Pictures that a worker encodes at once on `device`."""
         return self.batch_size or (256 if device.startswith("cuda") else 32)
 
@@ -190,7 +190,7 @@ class Settings(BaseSettings):
         }
 
 
-def cores(mine: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+def count_cores(mine: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Processors for this process: those that it may run on, or fewer where its control group, a container's say,
     may use less time."""
     allowed = len(os.sched_getaffinity(0))

@@ -11,15 +11,15 @@ from functools import lru_cache
 from apsw import unicode
 
 
-def words_of(text: str) -> frozenset[str]:
+def split_words(text: str) -> frozenset[str]:
     """The distinct words of `text`; signs that belong to no word are none."""
     spaced = unicodedata.normalize("NFKC", text).replace("_", " ")  # as in names of files
     return frozenset(unicode.word_iter(unicode.casefold(spaced)))
 
 
-_wanted = lru_cache(maxsize=256)(words_of)
+_wanted = lru_cache(maxsize=256)(split_words)
 
 
 def has_words(text: str, wanted: str) -> bool:
     """Whether every word of `wanted` is one of `text`."""
-    return _wanted(wanted) <= words_of(text)
+    return _wanted(wanted) <= split_words(text)

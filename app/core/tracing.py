@@ -35,11 +35,11 @@ def configure(service: str) -> None:
     named = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())  # a name of the environment wins
     provider = TracerProvider(resource=named)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    use(provider)
+    set_provider(provider)
 
 
 @contextmanager
-def sending(service: str, *, on: bool) -> Iterator[None]:
+def send_spans(service: str, *, on: bool) -> Iterator[None]:
     """Send spans of this process inside the `with`, if `on`; those that are left, at its end."""
     if not on:
         yield
@@ -48,20 +48,20 @@ def sending(service: str, *, on: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        close()
+        shut_down()
 
 
-def use(provider: TracerProvider | None) -> None:
+def set_provider(provider: TracerProvider | None) -> None:
     """Send spans to this provider from now on; None sends none."""
     global _provider
     _provider = provider
 
 
-def close() -> None:
+def shut_down() -> None:
     """Send what has not been sent, and end."""
     if _provider is not None:
         _provider.shutdown()
-        use(None)
+        set_provider(None)
 
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[object]:
@@ -75,7 +75,7 @@ def _span(provider: TracerProvider, name: str, attributes: Attributes) -> Iterat
         yield begun
 
 
-def add(attributes: Attributes) -> None:
+def set_span_attributes(attributes: Attributes) -> None:
     """Say more of the span that is open in this context."""
     if _provider is not None:
         from opentelemetry import trace

@@ -184,7 +184,7 @@ class JobItem:
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class CollectionInfo:
     """A collection with its counts and the space that it is filled in (None before its first vector)."""
 
     name: str
@@ -214,7 +214,7 @@ class Hit:
     text: Text | None = None
 
 
-class Right(IntEnum):
+class KeyScope(IntEnum):
     """What a caller may do; each includes those before it."""
 
     OPEN = 0
@@ -224,13 +224,13 @@ class Right(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ApiKey:
     """An API key as it is kept: the hash of its secret, and what it allows. `collections` is None for all of them."""
 
     id: str
     name: str
     hash: bytes = field(repr=False)
-    right: Right
+    right: KeyScope
     collections: frozenset[str] | None
     created_at: str
     expires_at: str | None = None
@@ -239,7 +239,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SourceSpec:
     """A source as a request names it: `kind:place`, and the options that its kind takes."""
 
     kind: str

@@ -18,23 +18,25 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from app.core.locks import dead
-from app.core.metrics import Meters
+from app.core.locks import find_dead_owners
+from app.core.metrics import ProcessMetrics
 
-SECONDS = 2.0
+WRITE_SECONDS = 2.0
 SUFFIX = ".prom"
 PAGE = resource.getpagesize()
 
 Series = tuple[str, tuple[tuple[str, str], ...]]  # name of a sample and its labels
 
 
-class Reporter:
+class WorkerMetricsWriter:
     """Writes the Meters of one worker to its file, until it is closed."""
 
-    def __init__(self, folder: Path, owner: str, meters: Meters) -> None:
+    def __init__(self, folder: Path, owner: str, metrics: ProcessMetrics) -> None:
         self._path = folder / f".{owner}{SUFFIX}"  # hidden: what has a plain name there is a lock file
-        self._meters = meters
-        Gauge("sightline_worker_memory_bytes", "Memory of the workers", registry=meters.registry).set_function(memory)
+        self._metrics = metrics
+        Gauge("sightline_worker_memory_bytes", "Memory of the workers", registry=metrics.registry).set_function(
+            process_memory_bytes
+        )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
         self._thread.start()
@@ -47,25 +49,25 @@ class Reporter:
 
     def _run(self) -> None:
         self._write()
-        while not self._stopping.wait(SECONDS):
+        while not self._stopping.wait(WRITE_SECONDS):
             self._write()
 
     def _write(self) -> None:
         with suppress(OSError):  # a full disk, say, is told by what matters more
-            write(self._path, self._meters.text())
+            write(self._path, self._metrics.text())
 
 
-class Reports(Collector):
+class MergedMetricsCollector(Collector):
     """The server's own Meters and those of all workers in `folder`, added up."""
 
-    def __init__(self, folder: Path, meters: Meters) -> None:
+    def __init__(self, folder: Path, metrics: ProcessMetrics) -> None:
         self._folder = folder
-        self._own = meters.registry
+        self._own = metrics.registry
         self._lock = threading.Lock()
         self._gone: dict[Series, float] = defaultdict(float)  # what workers that are gone had counted
         with suppress(OSError):
             for path in self._files():  # of the server before us: counters begin anew with a process
-                if dead(folder, [owner_of(path)]):
+                if find_dead_owners(folder, [owner_of(path)]):
                     path.unlink(missing_ok=True)
 
     def collect(self) -> Iterator[Metric]:
@@ -73,8 +75,8 @@ class Reports(Collector):
         with self._lock:
             sums, extra = self._sums()
         for family in self._own.collect():
-            yield added(family, sums)
-        yield from (added(family, sums) for family in extra.values())
+            yield add_worker_values(family, sums)
+        yield from (add_worker_values(family, sums) for family in extra.values())
 
     def forget(self) -> None:
         """Take in what workers that are gone have left, and remove their files."""
@@ -88,11 +90,13 @@ class Reports(Collector):
         """What the workers have counted together, and the families that the server itself does not have."""
         living: dict[Series, float] = defaultdict(float)
         ours = {family.name for family in self._own.collect()}
-        extra: dict[str, Metric] = {"sightline_worker_memory_bytes": memory_family()}
+        extra: dict[str, Metric] = {"sightline_worker_memory_bytes": make_memory_family()}
         with suppress(OSError):
             for path in self._files():
-                gone = bool(dead(self._folder, [owner_of(path)]))  # before it is read: nobody writes it after that
-                for family in families(path):
+                gone = bool(
+                    find_dead_owners(self._folder, [owner_of(path)])
+                )  # before it is read: nobody writes it after that
+                for family in parse_families(path):
                     if family.name not in ours and family.name not in extra:
                         continue  # of another version
                     for sample in family.samples:
@@ -107,7 +111,7 @@ class Reports(Collector):
         return living, extra
 
 
-def added(family: Metric, sums: dict[Series, float]) -> Metric:
+def add_worker_values(family: Metric, sums: dict[Series, float]) -> Metric:
     """The family with what stands in `sums` under its names, which is taken out of them."""
     whole = Metric(family.name, family.documentation, family.type)
     names = {family.name, *(family.name + suffix for suffix in ("_total", "_bucket", "_count", "_sum"))}
@@ -121,7 +125,7 @@ def added(family: Metric, sums: dict[Series, float]) -> Metric:
     return whole
 
 
-def families(path: Path) -> list[Metric]:
+def parse_families(path: Path) -> list[Metric]:
     """What a worker has written; nothing where it cannot be read."""
     try:
         return list(text_string_to_metric_families(path.read_text("utf-8")))
@@ -145,12 +149,12 @@ def owner_of(path: Path) -> str:
     return path.name[1 : -len(SUFFIX)]
 
 
-def memory_family() -> Metric:
+def make_memory_family() -> Metric:
     """The memory of no worker at all."""
     return GaugeMetricFamily("sightline_worker_memory_bytes", "Memory of the workers", 0.0)
 
 
-def memory() -> float:
+def process_memory_bytes() -> float:
     """What this process holds in memory, in bytes; 0 where the system does not say."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE

@@ -31,9 +31,16 @@ from app.core.errors import (
 )
 from app.core.types import ItemError
 from app.decode import webdataset_sidecars
-from app.decode.headers import ARCHIVE_HEAD, is_archive, read_header, sniff
+from app.decode.headers import ARCHIVE_HEAD, detect_archive, detect_format, read_header
 from app.decode.limits import ArchiveLimits, PictureLimits
-from app.decode.metadata_jsonl import FIELDS, MAX_BYTES, NAME, Captions, is_captions, normal
+from app.decode.metadata_jsonl import (
+    MAX_METADATA_FILE_BYTES,
+    METADATA_FIELDS,
+    METADATA_FILE,
+    ArchiveMetadata,
+    is_metadata_file,
+    normalise_name,
+)
 
 MANIFEST = "manifest.jsonl"
 _CHUNK = 1 << 16
@@ -79,7 +86,7 @@ class _Budget:
             raise ArchiveLimit(f"The archive expands to more than {self.limit:,} bytes.")
 
 
-def expand(path: Path, folder: Path, limits: ArchiveLimits, pictures: PictureLimits) -> Path:
+def expand_archive(path: Path, folder: Path, limits: ArchiveLimits, pictures: PictureLimits) -> Path:
     """Write the pictures of a zip, tar or tar.gz into `folder` as 000001, 000002, …
 
     Returns the path of `manifest.jsonl` in `folder`: one line an item, in order, with n, name, file
@@ -113,8 +120,8 @@ class _Expansion:
     def __init__(self, folder: Path, limits: ArchiveLimits, pictures: PictureLimits) -> None:
         self.folder, self.limits, self.pictures = folder, limits, pictures
         self.budget = _Budget(limits.max_bytes)
-        self._captions = Captions()
-        self._beside: dict[str, dict[str, webdataset_sidecars.Said | ItemError]] = {}  # by key and extension
+        self._captions = ArchiveMetadata()
+        self._beside: dict[str, dict[str, webdataset_sidecars.SidecarFields | ItemError]] = {}  # by key and extension
         self._items: list[dict[str, Any]] = []
         self._names: list[str] = []
         self._entries = 0
@@ -124,14 +131,14 @@ class _Expansion:
         self._entries += 1
         if self._entries > _ENTRIES_PER_MEMBER * self.limits.max_members + 100:
             raise ArchiveLimit(f"The archive has more than {self.limits.max_members:,} members.")
-        name = normal(member.name)
+        name = normalise_name(member.name)
         if is_noise(name):
             return
-        if is_captions(name):
+        if is_metadata_file(name):
             self._read_captions(name, member)
             return
-        key, extension = webdataset_sidecars.key_of(name)
-        if extension in webdataset_sidecars.MAX_BYTES:
+        key, extension = webdataset_sidecars.split_key(name)
+        if extension in webdataset_sidecars.MAX_SIDECAR_BYTES:
             self._beside.setdefault(key, {})[extension] = self._read_sidecar(extension, member)
             return
         number = len(self._items) + 1
@@ -154,8 +161,8 @@ class _Expansion:
     def finish(self) -> Path:
         """Join the captions to the items and write the manifest."""
         for item, name in zip(self._items, self._names, strict=True):
-            said = self._captions.of(name) or webdataset_sidecars.joined(
-                self._beside.get(webdataset_sidecars.key_of(name)[0], {})
+            said = self._captions.of(name) or webdataset_sidecars.merge_sidecars(
+                self._beside.get(webdataset_sidecars.split_key(name)[0], {})
             )
             if not isinstance(said, ItemError):
                 item.update(said)
@@ -166,8 +173,8 @@ class _Expansion:
             reason = f": {self._items[0]['error']['detail']}" if self._items else "."
             raise ArchiveCorrupt(f"The archive holds no pictures{reason}")
         for report in self._captions.reports(frozenset(self._names)):
-            self._note(NAME, None, 0, report)
-        keys = {webdataset_sidecars.key_of(name)[0] for name in self._names}
+            self._note(METADATA_FILE, None, 0, report)
+        keys = {webdataset_sidecars.split_key(name)[0] for name in self._names}
         for key in sorted(self._beside.keys() - keys):
             for extension in self._beside[key]:
                 self._note(f"{key}.{extension}", None, 0, _ALONE)
@@ -187,11 +194,11 @@ class _Expansion:
         self._items.append(
             {
                 "n": len(self._items) + 1,
-                "name": shown(name),
+                "name": display_name(name),
                 "file": file,
                 "bytes": size,
                 "error": {"code": error.code, "detail": error.detail} if error else None,
-                **dict.fromkeys(FIELDS),
+                **dict.fromkeys(METADATA_FIELDS),
             }
         )
 
@@ -208,21 +215,23 @@ class _Expansion:
             read_header(file, self.pictures)
         return size
 
-    def _read_sidecar(self, extension: str, member: _Member) -> webdataset_sidecars.Said | ItemError:
+    def _read_sidecar(self, extension: str, member: _Member) -> webdataset_sidecars.SidecarFields | ItemError:
         try:
-            return webdataset_sidecars.read(
-                extension, b"".join(_read(member, webdataset_sidecars.MAX_BYTES[extension]))
+            return webdataset_sidecars.parse_sidecar(
+                extension, b"".join(_read(member, webdataset_sidecars.MAX_SIDECAR_BYTES[extension]))
             )
         except ImageTooLarge:
-            return webdataset_sidecars.too_large(extension)
+            return webdataset_sidecars.too_large_error(extension)
         except _ItemRefused as refusal:
             return refusal.error
 
     def _read_captions(self, name: str, member: _Member) -> None:
         try:
-            self._captions.read(name, b"".join(_read(member, MAX_BYTES)))
+            self._captions.read(name, b"".join(_read(member, MAX_METADATA_FILE_BYTES)))
         except ImageTooLarge:
-            self._captions.problems.append(ItemError("validation", f"{NAME} has more than {MAX_BYTES:,} bytes."))
+            self._captions.problems.append(
+                ItemError("validation", f"{METADATA_FILE} has more than {MAX_METADATA_FILE_BYTES:,} bytes.")
+            )
         except _ItemRefused as refusal:
             self._captions.problems.append(refusal.error)
 
@@ -241,16 +250,16 @@ def is_noise(name: str) -> bool:
     return not name or hidden or "__MACOSX" in parts or parts[-1].lower() in _NOISE
 
 
-def shown(name: str) -> str:
+def display_name(name: str) -> str:
     """A name as display text: valid Unicode, no control characters, at most 255 characters."""
     text = name.encode("utf-8", "replace").decode()
     return "".join(char if char.isprintable() or char == "\u200d" else "\ufffd" for char in text[:255])
 
 
 def _check_head(head: bytes) -> None:
-    if is_archive(head):
+    if detect_archive(head):
         raise UnsupportedMediaType("Archives inside archives are not opened.")
-    sniff(head[:64])
+    detect_format(head[:64])
 
 
 def _read(member: _Member, limit: int) -> Iterator[bytes]:
@@ -270,7 +279,7 @@ def _read(member: _Member, limit: int) -> Iterator[bytes]:
 
 
 def _members(file: BinaryIO, limits: ArchiveLimits, budget: _Budget) -> Iterator[_Member]:
-    kind = is_archive(file.read(ARCHIVE_HEAD))
+    kind = detect_archive(file.read(ARCHIVE_HEAD))
     file.seek(0)
     if kind == "zip":
         return _zip(file, limits, budget)
@@ -334,7 +343,7 @@ def _zip_chunks(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: _Budget
 def _tar(source: _Readable, budget: _Budget) -> Iterator[_Member]:
     # As a stream, tarfile only ever reads forwards: whatever it skips is paid for as well.
     counted = cast(IO[bytes], _Counted(source, budget))
-    with tarfile.open(fileobj=counted, mode="r|", tarinfo=TarInfo) as archive:
+    with tarfile.open(fileobj=counted, mode="r|", tarinfo=StrictTarInfo) as archive:
         for info in archive:
             if info.isdir():
                 continue
@@ -352,7 +361,7 @@ def _tar_chunks(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[byt
         yield chunk
 
 
-class TarInfo(tarfile.TarInfo):
+class StrictTarInfo(tarfile.TarInfo):
     """A header that is damaged or cut off is an error; tarfile takes it for the end of the archive."""
 
     @classmethod

@@ -15,20 +15,20 @@ from typing import Any
 from app.core.errors import Validation
 
 # In order of preference; letters of either case are the same.
-USUAL: dict[str, tuple[str, ...]] = {
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "webp", "image_base64"),
     "url": ("url", "image_url", "image_link"),
     "caption": ("caption", "text", "title", "alt_text"),
     "id": ("id", "image_id"),
     "tags": ("tags", "keywords"),
 }
-ROLES = frozenset(USUAL)
-LEFT_OUT = frozenset({"exif", "status", "error_message"})  # of img2dataset
+ROLES = frozenset(USUAL_NAMES)
+IGNORED_COLUMNS = frozenset({"exif", "status", "error_message"})  # of img2dataset
 Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnMapping:
     """The column of each role, None where there is none; `rest` become metadata."""
 
     image: str | None
@@ -44,7 +44,7 @@ class Columns:
         return self.image or self.url or ""
 
 
-def found(names: Iterable[str], given: Mapping[str, str]) -> Columns:
+def map_columns(names: Iterable[str], given: Mapping[str, str]) -> ColumnMapping:
     """The columns among `names`: those that are `given` by role, the others by their usual names.
 
     Raises Validation for a column that is not there, and when there is neither picture nor URL.
@@ -54,48 +54,48 @@ def found(names: Iterable[str], given: Mapping[str, str]) -> Columns:
     for name in names:
         by_name.setdefault(name.casefold(), name)
     roles: dict[str, str | None] = {}
-    for role, usual in USUAL.items():
+    for role, usual in USUAL_NAMES.items():
         if (asked := given.get(role)) is not None and asked not in names:
-            raise Validation(f"there is no column {asked!r} for the {role}; there are {shown(names)}")
+            raise Validation(f"there is no column {asked!r} for the {role}; there are {format_column_names(names)}")
         free = (by_name[name] for name in usual if name in by_name and by_name[name] not in given.values())
         roles[role] = asked or next(free, None)
     if given.get("url") and not given.get("image"):
         roles["image"] = None
     if roles["image"] is None and roles["url"] is None:
-        raise Validation(f"no column holds pictures or URLs, among {shown(names)}; name one with columns")
+        raise Validation(f"no column holds pictures or URLs, among {format_column_names(names)}; name one with columns")
     used = {name for role, name in roles.items() if role != "url" or roles["image"] is None}
-    rest = (name for name in names if name not in used and name.casefold() not in LEFT_OUT)
-    return Columns(**roles, rest=tuple(rest))
+    rest = (name for name in names if name not in used and name.casefold() not in IGNORED_COLUMNS)
+    return ColumnMapping(**roles, rest=tuple(rest))
 
 
-def shown(names: list[str]) -> str:
+def format_column_names(names: list[str]) -> str:
     """Names of columns for a person, not without end."""
     listed = ", ".join(name[:50] for name in names[:20])
     return listed + (", …" if len(names) > 20 else "") if names else "no columns"
 
 
-def said_of(row: Mapping[str, Any], columns: Columns) -> Line:
+def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
     """What a row says of its picture; what is empty is left out."""
     said: Line = {}
-    caption = plain(row.get(columns.caption)) if columns.caption else None
+    caption = to_json_value(row.get(columns.caption)) if columns.caption else None
     if isinstance(caption, list):
         caption = next((one for one in caption if isinstance(one, str)), None)
     if isinstance(caption, str) and caption.strip():
         said["caption"] = caption.strip()
-    if columns.id and (id := plain(row.get(columns.id))) not in (None, ""):
+    if columns.id and (id := to_json_value(row.get(columns.id))) not in (None, ""):
         said["id"] = str(id)
-    tags = plain(row.get(columns.tags)) if columns.tags else None
+    tags = to_json_value(row.get(columns.tags)) if columns.tags else None
     if isinstance(tags, str):
         tags = tags.split(",")
     if isinstance(tags, list) and (kept := [str(tag).strip() for tag in tags if tag and str(tag).strip()]):
         said["tags"] = kept
-    metadata = {name: value for name in columns.rest if (value := plain(row.get(name))) not in (None, "")}
+    metadata = {name: value for name in columns.rest if (value := to_json_value(row.get(name))) not in (None, "")}
     if metadata:
         said["metadata"] = metadata
     return said
 
 
-def plain(value: Any) -> Any:
+def to_json_value(value: Any) -> Any:
     """A value as JSON can say it; None for what it cannot: bytes, NaN, what is nested deeply."""
     try:
         json.dumps(made := _plain(value), ensure_ascii=False, allow_nan=False).encode()
@@ -123,7 +123,7 @@ def is_url(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
-def content(value: Any) -> bytes:
+def read_picture_cell(value: Any) -> bytes:
     """The bytes of a picture in a cell: as they are, as Hugging Face nests them, or in base64. Raises Validation."""
     if isinstance(value, Mapping):
         value = value.get("bytes")

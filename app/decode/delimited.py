@@ -22,23 +22,25 @@ JSON_LINES = (".jsonl", ".ndjson")
 Row = tuple[int, int, dict[str, Any] | Validation]
 
 
-class TooLong(Exception):
+class RowTooLong(Exception):
     """A row past MAX_ROW_BYTES: where it would end is not to be found out."""
 
 
-def rows(path: Path, suffix: str) -> Iterator[Row]:
+def iter_rows(path: Path, suffix: str) -> Iterator[Row]:
     """Every row of a table. Raises Validation for a header that cannot be, ArchiveCorrupt for a row without end."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         try:
             yield from (
-                _objects(file) if suffix in JSON_LINES else _records(file, header(path, suffix), DELIMITERS[suffix])
+                _objects(file)
+                if suffix in JSON_LINES
+                else _records(file, read_column_names(path, suffix), DELIMITERS[suffix])
             )
-        except TooLong:
+        except RowTooLong:
             raise ArchiveCorrupt(f"a row has more than {MAX_ROW_BYTES:,} bytes; what comes after is not read") from None
 
 
-def row_at(path: Path, suffix: str, offset: int, size: int, names: list[str]) -> Mapping[str, Any]:
+def read_row(path: Path, suffix: str, offset: int, size: int, names: list[str]) -> Mapping[str, Any]:
     """The row that lies there. Raises Validation when it has changed."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
@@ -53,14 +55,14 @@ def row_at(path: Path, suffix: str, offset: int, size: int, names: list[str]) ->
     return found
 
 
-def header(path: Path, suffix: str) -> list[str]:
+def read_column_names(path: Path, suffix: str) -> list[str]:
     """The names of the columns. Raises Validation for none, and for names that are empty or come twice."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         lines = _Lines(file)
         try:
             names = next(csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True), [])
-        except (csv.Error, TooLong):
+        except (csv.Error, RowTooLong):
             raise Validation("its first line is no header") from None
     if not any(names) or "" in names or len(set(names)) < len(names) or any(map(_odd, names)):
         raise Validation("its first line is no header: names of columns, in UTF-8, each once")
@@ -84,7 +86,7 @@ class _Lines:
             raise StopIteration
         self.at += len(line)
         if self.at - self.row > MAX_ROW_BYTES:
-            raise TooLong
+            raise RowTooLong
         if self.at == len(line):
             line = line.removeprefix(b"\xef\xbb\xbf")
         return line.decode("utf-8", "surrogateescape")
@@ -119,7 +121,7 @@ def _objects(file: BinaryIO) -> Iterator[Row]:
     at = 0
     while line := file.readline(MAX_ROW_BYTES + 1):
         if len(line) > MAX_ROW_BYTES:
-            raise TooLong
+            raise RowTooLong
         if line.strip(b" \t\r\n\xef\xbb\xbf"):
             yield at, len(line), _object(line)
         at += len(line)

@@ -20,7 +20,7 @@ Format = Literal["jpeg", "png", "webp", "gif", "avif"]
 ArchiveKind = Literal["zip", "tar", "tar.gz"]
 Size = tuple[int, int]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
 MAX_STEPS = 20_000
 ARCHIVE_HEAD = 512
 _TAKEN = "JPEG, PNG, WebP, GIF and AVIF"
@@ -43,7 +43,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class PictureHeader:
     """What a picture says of itself: pixels as stored (before EXIF), `animated` None if unknown."""
 
     format: Format
@@ -52,7 +52,7 @@ class Header:
     animated: bool | None
 
 
-def is_archive(head: bytes) -> ArchiveKind | None:
+def detect_archive(head: bytes) -> ArchiveKind | None:
     """The kind of archive that begins with `head` (give `ARCHIVE_HEAD` bytes), or None."""
     if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\x08"):
         return "zip"
@@ -61,7 +61,7 @@ def is_archive(head: bytes) -> ArchiveKind | None:
     return "tar" if head[257:262] == b"ustar" else None
 
 
-def read_header(file: BinaryIO, limits: PictureLimits) -> Header:
+def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
     """Read the header of a picture from a seekable file; the position afterwards is undefined.
 
     Raises UnsupportedMediaType for anything but the five formats, ImageCorrupt for a header that
@@ -72,7 +72,7 @@ def read_header(file: BinaryIO, limits: PictureLimits) -> Header:
     if length > limits.max_bytes:
         raise ImageTooLarge(f"The file has {length:,} bytes; the limit is {limits.max_bytes:,}.")
     head = file.read(64)
-    kind = sniff(head)
+    kind = detect_format(head)
     file.seek(0)
     walk = {"jpeg": _jpeg, "png": _png, "webp": _webp, "gif": _gif, "avif": _avif}[kind]
     try:
@@ -80,10 +80,10 @@ def read_header(file: BinaryIO, limits: PictureLimits) -> Header:
     except (struct.error, IndexError) as error:
         raise ImageCorrupt("The file ends inside its header.") from error
     check_size(width, height, limits)
-    return Header(kind, width, height, animated)
+    return PictureHeader(kind, width, height, animated)
 
 
-def sniff(head: bytes) -> Format:
+def detect_format(head: bytes) -> Format:
     """The format whose magic `head` (64 bytes are enough) begins with; raises UnsupportedMediaType."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -248,4 +248,4 @@ def _at(file: BinaryIO, position: int, length: int) -> bytes:
 
 def has_picture_suffix(name: str) -> bool:
     """Whether a file is called like a picture that can be taken."""
-    return PurePath(name).suffix.lower() in SUFFIXES
+    return PurePath(name).suffix.lower() in PICTURE_SUFFIXES

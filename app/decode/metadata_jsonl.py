@@ -9,24 +9,24 @@ from typing import Any, NoReturn
 
 from app.core.types import ItemError
 
-NAME = "metadata.jsonl"
-MAX_BYTES = 64 << 20
-MAX_REPORTS = 20  # bad lines named one by one; the rest are counted
-FIELDS = ("id", "caption", "tags", "metadata")
+METADATA_FILE = "metadata.jsonl"
+MAX_METADATA_FILE_BYTES = 64 << 20
+MAX_REPORTED_LINES = 20  # bad lines named one by one; the rest are counted
+METADATA_FIELDS = ("id", "caption", "tags", "metadata")
 
 
-def normal(name: str) -> str:
+def normalise_name(name: str) -> str:
     """A member's name for comparing: forward slashes, no empty and no `.` parts. Never a path."""
     return "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
 
 
-def is_captions(name: str) -> bool:
+def is_metadata_file(name: str) -> bool:
     """Whether the member (of normal name) is a metadata file: at the root or in a top folder."""
-    return name.split("/")[-1] == NAME and name.count("/") <= 1
+    return name.split("/")[-1] == METADATA_FILE and name.count("/") <= 1
 
 
 @dataclass(slots=True)
-class Captions:
+class ArchiveMetadata:
     """What the metadata files say of each member, by normal name; later lines win."""
 
     by_name: dict[str, dict[str, Any] | ItemError] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Captions:
 
     def read(self, name: str, data: bytes) -> None:
         """Take in one metadata file; never raises for its content."""
-        folder = name[: -len(NAME)]
+        folder = name[: -len(METADATA_FILE)]
         for number, line in enumerate(data.splitlines(), 1):
             if line.strip(b" \t\r\n\xef\xbb\xbf"):
                 self._read_line(folder, number, line)
@@ -60,22 +60,22 @@ class Captions:
             entry = json.loads(line.decode("utf-8-sig"), parse_constant=_refuse)
             said: dict[str, Any] | ItemError = _fields(entry)
         except _BadLine as error:
-            said = ItemError("validation", f"Line {number} of {NAME} {error}.")
+            said = ItemError("validation", f"Line {number} of {METADATA_FILE} {error}.")
         except (ValueError, RecursionError):
-            said = ItemError("validation", f"Line {number} of {NAME} is not valid JSON in UTF-8.")
+            said = ItemError("validation", f"Line {number} of {METADATA_FILE} is not valid JSON in UTF-8.")
         file = entry.get("file") if isinstance(entry, dict) else None
-        if not isinstance(file, str) or not normal(file):
-            detail = said.detail if isinstance(said, ItemError) else f"Line {number} of {NAME} names no file."
+        if not isinstance(file, str) or not normalise_name(file):
+            detail = said.detail if isinstance(said, ItemError) else f"Line {number} of {METADATA_FILE} names no file."
             self._report("validation", detail)
             return
-        names = {normal(folder + file)}
-        if normal(file).startswith(folder):
-            names.add(normal(file))
+        names = {normalise_name(folder + file)}
+        if normalise_name(file).startswith(folder):
+            names.add(normalise_name(file))
         self.by_name.update(dict.fromkeys(names, said))
         self._lines[file] = number, frozenset(names)
 
     def _report(self, code: str, detail: str) -> None:
-        if len(self.problems) < MAX_REPORTS:
+        if len(self.problems) < MAX_REPORTED_LINES:
             self.problems.append(ItemError(code, detail))
         else:
             self._more += 1
@@ -93,7 +93,7 @@ def _fields(entry: Any) -> dict[str, Any]:
     """The known fields of a line; raises _BadLine with what is wrong, to follow "Line n"."""
     if not isinstance(entry, dict):
         raise _BadLine("is not an object")
-    said = {name: entry[name] for name in FIELDS if entry.get(name) is not None}
+    said = {name: entry[name] for name in METADATA_FIELDS if entry.get(name) is not None}
     for name in ("id", "caption"):
         if not isinstance(said.get(name, ""), str):
             raise _BadLine(f"has {name} that is not a string")

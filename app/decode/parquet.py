@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from app.core.errors import ArchiveCorrupt, Validation
 from app.core.files import open_nofollow
-from app.decode.column_mapping import Columns, content, found, is_url
+from app.decode.column_mapping import ColumnMapping, is_url, map_columns, read_picture_cell
 
-SAID_ROWS, PICTURE_ROWS = 1_000, 16  # rows that are held in memory at once
+ATTRIBUTE_ROWS, PICTURE_ROWS = 1_000, 16  # rows that are held in memory at once
 MAX_COLUMNS = 1_000
 FOOTER_BYTES = 64 << 20
 
@@ -21,7 +21,7 @@ FOOTER_BYTES = 64 << 20
 Row = tuple[int, int, dict[str, Any] | Validation]
 
 
-class Parquet:
+class ParquetTable:
     """An open file. Raises ArchiveCorrupt for what is none."""
 
     def __init__(self, path: Path) -> None:
@@ -47,19 +47,19 @@ class Parquet:
         self._file.close(force=True)
         self._raw.close()
 
-    def columns(self, given: Mapping[str, str]) -> Columns:
+    def columns(self, given: Mapping[str, str]) -> ColumnMapping:
         """The columns by role. Raises Validation."""
         names = self._file.schema_arrow.names
         if len(names) > MAX_COLUMNS:
             raise Validation(f"it has {len(names)} columns; {MAX_COLUMNS} can be read")
-        return found((name for name in names if name), given)
+        return map_columns((name for name in names if name), given)
 
     def holds_text(self, name: str) -> bool:
         """Whether a column is text: URLs, or base64."""
         kind = self._file.schema_arrow.field(name).type
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
-    def said(self, columns: Columns) -> Iterator[Row]:
+    def said(self, columns: ColumnMapping) -> Iterator[Row]:
         """Every row without its picture, but with the text that may be its URL."""
         wanted = [columns.caption, columns.id, columns.tags, *columns.rest]
         if self.holds_text(columns.picture):
@@ -72,7 +72,7 @@ class Parquet:
                 continue
             try:
                 n = 0
-                for batch in self._batches(group, names, SAID_ROWS):
+                for batch in self._batches(group, names, ATTRIBUTE_ROWS):
                     for row in batch.to_pylist():
                         yield group, n, row
                         n += 1
@@ -93,7 +93,7 @@ class Parquet:
                 if n + batch.num_rows > first:
                     column = batch.column(0)
                     for row in range(max(0, first - n), batch.num_rows):
-                        yield n + row, picture_of(column[row].as_py())
+                        yield n + row, read_picture(column[row].as_py())
                 n += batch.num_rows
         except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise ArchiveCorrupt(f"row group {group + 1} is damaged from row {n + 1} on") from error
@@ -117,11 +117,11 @@ def holds_bytes(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def picture_of(value: Any) -> bytes | Validation:
+def read_picture(value: Any) -> bytes | Validation:
     """The bytes of a picture in a cell, or why there are none."""
     if is_url(value):
         return Validation("the row holds a URL where others hold pictures")
     try:
-        return content(value)
+        return read_picture_cell(value)
     except Validation as error:
         return error

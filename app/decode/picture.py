@@ -15,7 +15,7 @@ from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
 from app.core.types import Preprocessing
-from app.decode.headers import Format, Header, check_size, read_header
+from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
 
 Pixels = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ Size = tuple[int, int]
 DRAFT_MARGIN = 2.0
 # By the suffix of its file. A WebP of a photograph takes three times as long as decoding 640 x 480 for a fifth fewer
 # bytes; one of a drawing is half as large as a JPEG. Method 4 takes twice the time of 2 for 2 % fewer bytes.
-THUMBNAILS: dict[str, dict[str, Any]] = {
+THUMBNAIL_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"format": "JPEG", "quality": 85},
     ".webp": {"format": "WEBP", "quality": 80, "method": 2},
 }
@@ -48,7 +48,7 @@ _TURNS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decoded:
+class DecodedPicture:
     """`pixels` is uint8 [size, size, 3] in sRGB; `width` × `height` are those of the upright picture."""
 
     pixels: Pixels
@@ -58,13 +58,13 @@ class Decoded:
     animated: bool
 
 
-def decode(
+def decode_picture(
     path: Path,
     preprocessing: Preprocessing,
     limits: PictureLimits,
     thumbnail: Path | None = None,
     thumbnail_size: int = 320,
-) -> Decoded:
+) -> DecodedPicture:
     """Decode the first frame of the picture at `path`, upright, over white, in sRGB.
 
     Writes a picture of at most `thumbnail_size` pixels a side to `thumbnail` (.jpg or .webp), atomically, if given.
@@ -76,7 +76,7 @@ def decode(
             header = read_header(file, limits)
             small = None if thumbnail is None else thumbnail_size
             upright, animated, size = _decode(file, header, preprocessing, limits, small)
-            pixels = np.asarray(fit(upright, preprocessing))
+            pixels = np.asarray(resize_for_model(upright, preprocessing))
             if thumbnail is not None:
                 _write_thumbnail(upright, thumbnail, thumbnail_size)
     except SightlineError:
@@ -91,10 +91,10 @@ def decode(
         raise from_os_error(error) from error
     except Exception as error:  # decoders raise what they like on hostile bytes
         raise ImageCorrupt("The picture is damaged.") from error
-    return Decoded(pixels, *size, header.format, animated)
+    return DecodedPicture(pixels, *size, header.format, animated)
 
 
-def harden(limits: PictureLimits) -> None:
+def harden_pillow(limits: PictureLimits) -> None:
     """Set Pillow's process-wide switches. Refuses above `limits.max_pixels`, whatever the header said."""
     # Pillow warns above MAX_IMAGE_PIXELS and raises above twice that, and its early WebP check only
     # ever raises: at half our cap the error falls exactly on the cap, and the warning says nothing.
@@ -105,13 +105,13 @@ def harden(limits: PictureLimits) -> None:
 
 def _decode(
     file: BinaryIO,
-    header: Header,
+    header: PictureHeader,
     preprocessing: Preprocessing,
     limits: PictureLimits,
     thumbnail_size: int | None,
 ) -> tuple[Image.Image, bool, Size]:
     """The upright RGB picture (perhaps scaled down), whether it moves, and its full upright size."""
-    harden(limits)
+    harden_pillow(limits)
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,7 +129,7 @@ def _decode(
             image.load()
             if header.format != "jpeg":  # PNG keeps its EXIF after the pixels
                 turn = _orientation(image)
-            upright = flatten(image)
+            upright = flatten_to_srgb(image)
     if turn in _TURNS:
         upright = upright.transpose(_TURNS[turn])
     return upright, animated, (height, width) if turn >= 5 else (width, height)
@@ -158,7 +158,7 @@ def _draft_size(size: Size, turn: int, preprocessing: Preprocessing, thumbnail_s
     )
 
 
-def flatten(image: Image.Image) -> Image.Image:
+def flatten_to_srgb(image: Image.Image) -> Image.Image:
     """Any loaded picture as RGB in sRGB, with what is transparent over white."""
     profile = _profile(image)
     if image.mode.startswith("I"):
@@ -221,7 +221,7 @@ def _resized(size: Size, preprocessing: Preprocessing) -> Size:
     return int(side * width / height), side
 
 
-def fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+def resize_for_model(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """An RGB picture as `size` × `size`, with the pixels of open_clip's `image_transform`.
 
     Of a long strip only what the crop keeps is computed (the same to within a few levels of 255: the
@@ -253,7 +253,7 @@ def _write_thumbnail(image: Image.Image, path: Path, longest: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        small.save(temporary, **THUMBNAILS[path.suffix])
+        small.save(temporary, **THUMBNAIL_OPTIONS[path.suffix])
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

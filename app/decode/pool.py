@@ -17,12 +17,12 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
-from app.core.metrics import Meters
+from app.core.metrics import ProcessMetrics
 from app.core.types import Preprocessing
 from app.decode import archive, picture
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
-from app.decode.picture import Decoded
-from app.decode.sandbox import child_context, confine, work
+from app.decode.picture import DecodedPicture
+from app.decode.sandbox import confine_child, make_child_context, run_task
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -74,15 +74,15 @@ class DecodePool:
         workers: int,
         child_limits: ChildLimits | None = None,
         picture_limits: PictureLimits | None = None,
-        meters: Meters | None = None,
+        metrics: ProcessMetrics | None = None,
     ) -> None:
         self.workers = workers
         self.child_limits = child_limits or ChildLimits()
         self.picture_limits = picture_limits or PictureLimits()
-        self._meters = meters or Meters()
+        self._metrics = metrics or ProcessMetrics()
         self._lock = threading.Lock()
         self._closed = False
-        self._context = child_context()
+        self._context = make_child_context()
         self._pool: ProcessPool | None = None
         self._open: set[_Work[Any]] = set()
 
@@ -92,10 +92,10 @@ class DecodePool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def submit(self, task: DecodeTask) -> Future[Decoded]:
+    def submit(self, task: DecodeTask) -> Future[DecodedPicture]:
         """Decode a picture. Cancelling the future stops the child that works on it."""
         return self.run(
-            picture.decode,
+            picture.decode_picture,
             task.path,
             task.preprocessing,
             self.picture_limits,
@@ -108,7 +108,7 @@ class DecodePool:
 
         A child that is stopped leaves its files behind: the folder is the caller's to remove.
         """
-        return self.read(seconds, archive.expand, path, folder, limits, self.picture_limits)
+        return self.read(seconds, archive.expand_archive, path, folder, limits, self.picture_limits)
 
     def read(self, seconds: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Like `run`, for what is larger than a picture: `seconds` bound wall and processor time."""
@@ -148,7 +148,7 @@ class DecodePool:
         try:
             pool = task.pool = self._running()
             task.began = time.monotonic()
-            inner = pool.schedule(work, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds)
+            inner = pool.schedule(run_task, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds)
         except SightlineError as error:
             _fail(task, error)
         except RuntimeError:  # pebble's word for a pool that broke a moment ago
@@ -173,7 +173,7 @@ class DecodePool:
                 threading.Thread(target=self._bury, args=(self._pool,), daemon=True).start()
                 self._pool = None
             if self._pool is None:
-                pool = ProcessPool(self.workers, TASKS_PER_CHILD, confine, (self.child_limits,), self._context)
+                pool = ProcessPool(self.workers, TASKS_PER_CHILD, confine_child, (self.child_limits,), self._context)
                 self._pool = pool if pool.active else None  # asking is what starts the children
             if self._pool is None:
                 raise Overloaded(_NONE)
@@ -196,16 +196,16 @@ class DecodePool:
             if time.monotonic() - task.began < task.seconds:
                 self._again(task)  # pebble reads the wall clock, and somebody has set it
             else:
-                self._meters.died("timeout")
+                self._metrics.count_decoder_death("timeout")
                 _fail(task, _named(error, task))
         except CancelledError:
             _fail(task, Overloaded(_STOPPING))
         except BaseException as error:
             if isinstance(error, ProcessExpired):
-                self._meters.died(CAUSES.get(error.exitcode, "crash"))
+                self._metrics.count_decoder_death(CAUSES.get(error.exitcode, "crash"))
             _fail(task, _named(error, task))
         else:
-            self._meters.decoded(seconds)
+            self._metrics.observe_decode(seconds)
             with suppress(InvalidStateError):  # cancelled meanwhile
                 task.future.set_result(result)
 

@@ -32,7 +32,7 @@ PIPE_BYTES = 1 << 20  # the most that Linux gives without privilege; a model's p
 _PR_SET_PDEATHSIG = 1
 
 
-def child_context() -> ForkServerContext:
+def make_child_context() -> ForkServerContext:
     """The multiprocessing context whose processes are decode children."""
     context = _Context()
     context.set_forkserver_preload(["app.decode.preload"])
@@ -54,7 +54,7 @@ class _Context(ForkServerContext):
         return reader, writer
 
 
-def confine(limits: ChildLimits) -> None:
+def confine_child(limits: ChildLimits) -> None:
     """Bound this process for the rest of its life. Called first in every child."""
     _die_with_parent()
     # A SIGTERM to the whole group is for the service to answer: it drains, and needs its children for that.
@@ -80,7 +80,7 @@ def _die_with_parent() -> None:
         os._exit(0)
 
 
-def work(cpu_seconds: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+def run_task(cpu_seconds: int, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
     """Run one task within its own share of processor time; the limit of a process only adds up. The seconds it took
     come with its result."""
     began = time.monotonic()

@@ -11,10 +11,10 @@ from typing import Any
 from app.core.errors import ArchiveCorrupt, ImageTooLarge, SightlineError, Validation
 from app.decode import column_mapping as names
 from app.decode import delimited as texts
-from app.decode.column_mapping import Columns, Line
+from app.decode.column_mapping import ColumnMapping, Line
 
-PARQUET = (".parquet",)
-SUFFIXES = (*PARQUET, *texts.DELIMITERS, *texts.JSON_LINES)
+PARQUET_SUFFIXES = (".parquet",)
+TABLE_SUFFIXES = (*PARQUET_SUFFIXES, *texts.DELIMITERS, *texts.JSON_LINES)
 Failure = tuple[str, str]  # code and detail
 PASSES = 16  # over a large row group, whose rows can only be read from the first on
 LARGEST = 16 << 30  # bytes of a row group that are believed
@@ -39,7 +39,7 @@ def list_table(path: Path, suffix: str, out: Path, given: Mapping[str, str], mos
     return count
 
 
-def take_rows(
+def extract_pictures(
     path: Path, suffix: str, column: str, places: Sequence[Sequence[int]], folder: Path, most_bytes: int, window: int
 ) -> dict[int, Failure | None]:
     """Write the pictures of rows to `folder`, each by its number in `places`; returns what became of each.
@@ -47,14 +47,16 @@ def take_rows(
     Of a row group, what stands from the first place on is written until `window` bytes are, each picture by its number
     in the group. Raises ArchiveCorrupt for what is damaged.
     """
-    if suffix in PARQUET:
+    if suffix in PARQUET_SUFFIXES:
         return _take_group(path, column, places[0], folder, most_bytes, window)
-    header = [] if suffix in texts.JSON_LINES else texts.header(path, suffix)
+    header = [] if suffix in texts.JSON_LINES else texts.read_column_names(path, suffix)
     done: dict[int, Failure | None] = {}
     for n, (offset, size) in enumerate(places):
         try:
             done[n] = _write(
-                names.content(texts.row_at(path, suffix, offset, size, header).get(column)), folder / str(n), most_bytes
+                names.read_picture_cell(texts.read_row(path, suffix, offset, size, header).get(column)),
+                folder / str(n),
+                most_bytes,
             )
         except SightlineError as error:
             done[n] = error.code, error.detail
@@ -62,29 +64,29 @@ def take_rows(
 
 
 def _lines(path: Path, suffix: str, given: Mapping[str, str]) -> Iterator[Line]:
-    found = _parquet_lines(path, given) if suffix in PARQUET else _text_lines(path, suffix, given)
+    found = _parquet_lines(path, given) if suffix in PARQUET_SUFFIXES else _text_lines(path, suffix, given)
     for n, line in enumerate(found, start=1):
         yield {"row": n, **line}
 
 
 def _text_lines(path: Path, suffix: str, given: Mapping[str, str]) -> Iterator[Line]:
     free = suffix in texts.JSON_LINES  # each row has columns of its own
-    columns = None if free else names.found(texts.header(path, suffix), given)
-    for offset, size, row in texts.rows(path, suffix):
+    columns = None if free else names.map_columns(texts.read_column_names(path, suffix), given)
+    for offset, size, row in texts.iter_rows(path, suffix):
         try:
             if isinstance(row, Validation):
                 raise row
             if columns is None or free:
-                columns = names.found(row, {role: name for role, name in given.items() if name in row})
+                columns = names.map_columns(row, {role: name for role, name in given.items() if name in row})
             yield _line(row, columns, [offset, size])
         except Validation as error:
             yield _failed(error)
 
 
 def _parquet_lines(path: Path, given: Mapping[str, str]) -> Iterator[Line]:
-    from app.decode.parquet import Parquet  # loads pyarrow, which only children do
+    from app.decode.parquet import ParquetTable  # loads pyarrow, which only children do
 
-    file = Parquet(path)
+    file = ParquetTable(path)
     try:
         columns = file.columns(given)
         hidden = not file.holds_text(columns.picture)
@@ -94,9 +96,9 @@ def _parquet_lines(path: Path, given: Mapping[str, str]) -> Iterator[Line]:
         file.close()
 
 
-def _line(row: dict[str, Any], columns: Columns, place: list[int], hidden: bool = False) -> Line:
+def _line(row: dict[str, Any], columns: ColumnMapping, place: list[int], hidden: bool = False) -> Line:
     """The line of a row; its picture is `hidden` when it was not read with the rest."""
-    said = names.said_of(row, columns)
+    said = names.read_attributes(row, columns)
     value = row.get(columns.picture)
     if not value and not hidden and columns.url:
         value = row.get(columns.url)
@@ -114,10 +116,10 @@ def _failed(error: SightlineError) -> Line:
 def _take_group(
     path: Path, column: str, place: Sequence[int], folder: Path, most_bytes: int, window: int
 ) -> dict[int, Failure | None]:
-    from app.decode.parquet import Parquet
+    from app.decode.parquet import ParquetTable
 
     group, first = place
-    file = Parquet(path)
+    file = ParquetTable(path)
     done: dict[int, Failure | None] = {}
     written = 0
     try:

@@ -17,9 +17,9 @@ from app.core.errors import ArchiveCorrupt, UnsupportedMediaType, UrlUnreachable
 from app.core.files import open_nofollow
 from app.core.types import ItemError
 from app.decode import webdataset_sidecars
-from app.decode.archive import TarInfo, is_noise, shown
+from app.decode.archive import StrictTarInfo, display_name, is_noise
 from app.decode.headers import has_picture_suffix
-from app.decode.metadata_jsonl import normal
+from app.decode.metadata_jsonl import normalise_name
 
 Line = dict[str, Any]
 
@@ -54,10 +54,10 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
     end = os.fstat(file.fileno()).st_size
     try:
         for info in _members(file):
-            name = normal(info.name)
+            name = normalise_name(info.name)
             if info.isdir() or is_noise(name):
                 continue
-            key, extension = webdataset_sidecars.key_of(name)
+            key, extension = webdataset_sidecars.split_key(name)
             if sample is None or sample.key != key:
                 if sample is not None:
                     yield from sample.lines()
@@ -76,7 +76,7 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
 
 
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    with tarfile.open(fileobj=file, mode="r:", tarinfo=TarInfo) as archive:
+    with tarfile.open(fileobj=file, mode="r:", tarinfo=StrictTarInfo) as archive:
         while (info := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # which would grow with the tar
             yield info
@@ -88,26 +88,26 @@ class _Sample:
     def __init__(self, key: str) -> None:
         self.key = key
         self._pictures: list[Line] = []
-        self._said: dict[str, webdataset_sidecars.Said | ItemError] = {}
+        self._said: dict[str, webdataset_sidecars.SidecarFields | ItemError] = {}
 
     def take(self, file: BinaryIO, info: tarfile.TarInfo, extension: str) -> None:
         """Note a member; what is neither a picture nor said of one is left out."""
         if has_picture_suffix(info.name):
             odd = info.issparse() or not info.isreg()
             where = {"error": _told(ODD)} if odd else {"offset": info.offset_data, "size": info.size}
-            self._pictures.append({"name": shown(info.name), **where})
-        elif extension in webdataset_sidecars.MAX_BYTES and info.isreg():
-            most = webdataset_sidecars.MAX_BYTES[extension]
+            self._pictures.append({"name": display_name(info.name), **where})
+        elif extension in webdataset_sidecars.MAX_SIDECAR_BYTES and info.isreg():
+            most = webdataset_sidecars.MAX_SIDECAR_BYTES[extension]
             if info.size > most:
-                self._said[extension] = webdataset_sidecars.too_large(extension)
+                self._said[extension] = webdataset_sidecars.too_large_error(extension)
                 return
             file.seek(info.offset_data)
-            self._said[extension] = webdataset_sidecars.read(extension, file.read(info.size))
+            self._said[extension] = webdataset_sidecars.parse_sidecar(extension, file.read(info.size))
 
     def lines(self) -> Iterator[Line]:
         """What there is to say of each picture."""
-        said = webdataset_sidecars.joined(self._said)
-        for line in self._pictures or [{"name": shown(self.key), "error": _told(EMPTY)}]:
+        said = webdataset_sidecars.merge_sidecars(self._said)
+        for line in self._pictures or [{"name": display_name(self.key), "error": _told(EMPTY)}]:
             if "error" in line:
                 yield line
             elif isinstance(said, ItemError):

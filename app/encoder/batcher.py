@@ -16,15 +16,15 @@ from time import perf_counter
 import numpy as np
 
 from app.core.errors import ModelUnavailable, Overloaded
-from app.core.metrics import Meters
+from app.core.metrics import ProcessMetrics
 from app.encoder.protocol import Embeddings, Encoder, Pixels
-from app.encoder.query_cache import RecentTexts
+from app.encoder.query_cache import QueryCache
 
-MOST_ROWS = 64  # texts or pictures in one forward pass
+MAX_BATCH_ROWS = 64  # texts or pictures in one forward pass
 
 
 @dataclass(slots=True)
-class Request:
+class EncodeRequest:
     """What one caller wants encoded."""
 
     texts: Sequence[str] = ()
@@ -45,12 +45,14 @@ class Batcher:
     """The encoder of the queries. `permits` bounds how many callers may wait, `remembered` how many bytes of recent
     texts are kept."""
 
-    def __init__(self, encoder: Encoder, permits: int, remembered: int = 0, meters: Meters | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, permits: int, remembered: int = 0, metrics: ProcessMetrics | None = None
+    ) -> None:
         self._encoder = encoder
-        self._meters = meters or Meters()
-        self._recent = RecentTexts(remembered)
+        self._metrics = metrics or ProcessMetrics()
+        self._recent = QueryCache(remembered)
         self._permits = permits
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[EncodeRequest] = deque()
         self._running = 0
         self._condition = threading.Condition()
         self._closed = False
@@ -64,11 +66,11 @@ class Batcher:
             answer: Future[Embeddings] = Future()
             answer.set_result(np.stack(known))
             return answer
-        return self._submit(Request(texts=texts))
+        return self._submit(EncodeRequest(texts=texts))
 
     def images(self, pixels: Pixels) -> Future[Embeddings]:
         """float32 [n, d] for uint8 [n, size, size, 3]. Raises Overloaded at once when too many wait."""
-        return self._submit(Request(pixels=pixels))
+        return self._submit(EncodeRequest(pixels=pixels))
 
     @property
     def waiting(self) -> int:
@@ -86,7 +88,7 @@ class Batcher:
             self._condition.notify()
         self._thread.join()
 
-    def _submit(self, request: Request) -> Future[Embeddings]:
+    def _submit(self, request: EncodeRequest) -> Future[Embeddings]:
         with self._condition:
             if self._closed or not self._thread.is_alive():
                 raise ModelUnavailable("the encoder has stopped")
@@ -97,7 +99,7 @@ class Batcher:
         return request.answer
 
     def _run(self) -> None:
-        batch: list[Request] = []
+        batch: list[EncodeRequest] = []
         try:
             while batch := self._next():
                 self._answer(batch)
@@ -110,7 +112,7 @@ class Batcher:
                 if not request.answer.done():
                     request.answer.set_exception(ModelUnavailable("the encoder has stopped"))
 
-    def _next(self) -> list[Request]:
+    def _next(self) -> list[EncodeRequest]:
         """The next batch: of one kind, in order of arrival; empty when closed and done."""
         with self._condition:
             self._running = 0
@@ -124,12 +126,12 @@ class Batcher:
                     return []
                 self._condition.wait()
 
-    def _take(self) -> list[Request]:
+    def _take(self) -> list[EncodeRequest]:
         kind = self._waiting[0].pixels is None
-        batch: list[Request] = []
+        batch: list[EncodeRequest] = []
         rows = 0
         while self._waiting and (self._waiting[0].pixels is None) == kind:
-            if batch and rows + len(self._waiting[0]) > MOST_ROWS:
+            if batch and rows + len(self._waiting[0]) > MAX_BATCH_ROWS:
                 break
             request = self._waiting.popleft()
             if request.answer.set_running_or_notify_cancel():
@@ -137,10 +139,10 @@ class Batcher:
                 rows += len(request)
         return batch
 
-    def _answer(self, batch: list[Request]) -> None:
+    def _answer(self, batch: list[EncodeRequest]) -> None:
         began = perf_counter()
         for request in batch:
-            self._meters.waited(request.kind, began - request.came)
+            self._metrics.observe_encoder_wait(request.kind, began - request.came)
         try:
             if batch[0].pixels is None:
                 vectors = self._encoder.encode_texts([text for request in batch for text in request.texts])
@@ -152,7 +154,7 @@ class Batcher:
             for request in batch:
                 request.answer.set_exception(error)
             return
-        self._meters.passed(batch[0].kind, len(vectors), perf_counter() - began)
+        self._metrics.observe_encoder_pass(batch[0].kind, len(vectors), perf_counter() - began)
         start = 0
         for request in batch:
             mine = vectors[start : start + len(request)]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class CatalogueEntry:
     """A line of `sightline models`.
 
     `parameters` in millions, both towers; `d` the width of a vector; `recall` the published share of MS COCO
@@ -34,14 +34,16 @@ class Listed:
         return {**asdict(self), "alias": self.alias or None, "recall": self.recall or None, "memory_mib": self.memory}
 
 
-LISTED = (
-    Listed("starter", "", 5.7, "en, zh", "Apache-2.0", 256, 0, "built in; drawings and emoji, not photographs"),
-    Listed("colours", "", 0, "en, zh", "Apache-2.0", 60, 0, "built in; sees colours only, for trying out"),
-    Listed(
+CATALOGUE = (
+    CatalogueEntry("starter", "", 5.7, "en, zh", "Apache-2.0", 256, 0, "built in; drawings and emoji, not photographs"),
+    CatalogueEntry("colours", "", 0, "en, zh", "Apache-2.0", 60, 0, "built in; sees colours only, for trying out"),
+    CatalogueEntry(
         "MobileCLIP2-S0/dfndr2b", "mobileclip2-s0", 74.8, "en", "Apple AMLR", 512, 0, "photographs on a small machine"
     ),
-    Listed("MobileCLIP2-S2/dfndr2b", "mobileclip2-s2", 99.1, "en", "Apple AMLR", 512, 0, "photographs; larger than S0"),
-    Listed(
+    CatalogueEntry(
+        "MobileCLIP2-S2/dfndr2b", "mobileclip2-s2", 99.1, "en", "Apple AMLR", 512, 0, "photographs; larger than S0"
+    ),
+    CatalogueEntry(
         "ViT-B-32/laion2b_s34b_b79k",
         "vit-b-32",
         151.3,
@@ -51,7 +53,7 @@ LISTED = (
         0.654,
         "photographs; a good first choice on a CPU",
     ),
-    Listed(
+    CatalogueEntry(
         "ViT-B-16/datacomp_xl_s13b_b90k",
         "vit-b-16",
         149.6,
@@ -61,11 +63,13 @@ LISTED = (
         0.660,
         "photographs in more detail, three times the work",
     ),
-    Listed("ViT-L-14/datacomp_xl_s13b_b90k", "vit-l-14", 427.6, "en", "MIT", 768, 0.700, "photographs; wants a GPU"),
-    Listed(
+    CatalogueEntry(
+        "ViT-L-14/datacomp_xl_s13b_b90k", "vit-l-14", 427.6, "en", "MIT", 768, 0.700, "photographs; wants a GPU"
+    ),
+    CatalogueEntry(
         "ViT-B-32-SigLIP2-256/webli", "siglip2-b-32", 376.9, "100+", "Apache-2.0", 768, 0, "many languages, on a CPU"
     ),
-    Listed(
+    CatalogueEntry(
         "ViT-B-16-SigLIP2-256/webli",
         "siglip2-b",
         375.2,
@@ -75,7 +79,7 @@ LISTED = (
         0,
         "many languages, four times the work of B-32",
     ),
-    Listed(
+    CatalogueEntry(
         "ViT-SO400M-14-SigLIP2/webli",
         "siglip2-so400m",
         1136,
@@ -85,31 +89,33 @@ LISTED = (
         0,
         "many languages; wants a GPU",
     ),
-    Listed(
+    CatalogueEntry(
         "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k", "xlm-r-b-32", 366.1, "100", "MIT", 512, 0.634, "many languages"
     ),
-    Listed("PE-Core-S-16-384/meta", "pe-core-s", 87, "en", "Apache-2.0", 512, 0, "photographs in detail (384 pixels)"),
-    Listed(
+    CatalogueEntry(
+        "PE-Core-S-16-384/meta", "pe-core-s", 87, "en", "Apache-2.0", 512, 0, "photographs in detail (384 pixels)"
+    ),
+    CatalogueEntry(
         "PE-Core-L-14-336/meta", "pe-core-l", 671, "en", "Apache-2.0", 1024, 0, "photographs in detail; wants a GPU"
     ),
 )
-FORMS = (
+NAME_FORMS = (
     ("NAME/TAG", "any open_clip model, downloaded from the hub once"),
     ("hf-hub:ORG/REPO", "any open_clip model of the hub that has safetensors"),
     ("NAME:FILE.safetensors", "any open_clip architecture with weights from a local file"),
     ("local-dir:FOLDER", "a folder with open_clip_config.json, weights and tokenizer"),
 )
-_ALIASES = {model.alias: model.name for model in LISTED if model.alias}
+_ALIASES = {model.alias: model.name for model in CATALOGUE if model.alias}
 
 
-def full_name(name: str) -> str:
+def resolve_alias(name: str) -> str:
     """The name that an alias stands for; any other name as it is."""
     return _ALIASES.get(name.lower(), name)
 
 
-def nearest(name: str, known: list[str]) -> str:
+def suggest_names(name: str, known: list[str]) -> str:
     """ "; did you mean …?" with what is most alike among our names and `known`, or nothing."""
-    ours = [word for model in LISTED for word in (model.name, model.alias) if word]
+    ours = [word for model in CATALOGUE for word in (model.name, model.alias) if word]
     lowered = {word.lower(): word for word in [*known, *ours]}
     found = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(lowered[word] for word in found)}?" if found else ""

@@ -27,22 +27,22 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import StartupError
-from app.core.locks import alone, pause
-from app.core.process import die_with, importing
-from app.encoder.openvino import CARD, IMAGE, TEXT, Card, OpenVinoEncoder, runtime
+from app.core.locks import hold_lock, pause_unless_stopped
+from app.core.process import child_env, die_with_parent
+from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of what is written; a new number makes every model be converted anew
 LIBRARIES = ("openvino", "torch", "open_clip_torch", "timm")
-ALIKE = 0.999  # least cosine between a converted tower and torch's own, over PROBES
+MIN_COSINE = 0.999  # least cosine between a converted tower and torch's own, over PROBES
 PROBES = ("a red car", "two cats next to a cake, by the sea", "笑脸", "x")
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a damaged compiled form raises
-MISFIT = 3  # exit status of a conversion whose weights do not fit: torch would fail too
+DAMAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # what a damaged compiled form raises
+EXIT_MISFIT = 3  # exit status of a conversion whose weights do not fit: torch would fail too
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ConversionSpec:
     """What a conversion is made from. `half` keeps weights in 16 bits, exact for weights that were published so."""
 
     name: str
@@ -66,8 +66,8 @@ class Recipe:
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def opened(
-    recipe: Recipe,
+def open_encoder(
+    recipe: ConversionSpec,
     cache: Path,
     precision: str,
     threads: int,
@@ -79,44 +79,44 @@ def opened(
 
     Raises what `converted` raises.
     """
-    folder = converted(recipe, cache, stop)
+    folder = ensure_converted(recipe, cache, stop)
     try:
         return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
-    except UNREADABLE:
+    except DAMAGE_ERRORS:
         pass
-    with alone(_lock(folder), stop):
+    with hold_lock(_lock(folder), stop):
         try:
             # Perhaps another process has seen it too, and made it anew.
             return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
-        except UNREADABLE as error:
+        except DAMAGE_ERRORS as error:
             log.warning("the compiled form of %s is damaged (%s); making it anew", recipe.name, type(error).__name__)
             _run(recipe, folder, stop)
             return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
 
 
-def converted(recipe: Recipe, cache: Path, stop: threading.Event | None = None) -> Path:
+def ensure_converted(recipe: ConversionSpec, cache: Path, stop: threading.Event | None = None) -> Path:
     """The folder with the recipe's compiled form below `cache`, made if it is not there.
 
     Raises StartupError when weights and architecture do not fit, ValueError with the reason when this model
     cannot be converted, OSError when `cache` cannot be written, Stopped when `stop` is set before it is there.
     """
     folder = _home(recipe, cache)
-    if compiled(recipe, cache):
+    if is_converted(recipe, cache):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with alone(_lock(folder), stop):  # server and worker start together; one of them converts, the other waits
-        if not (folder / CARD).is_file():
+    with hold_lock(_lock(folder), stop):  # server and worker start together; one of them converts, the other waits
+        if not (folder / INFO_FILE).is_file():
             log.info("preparing %s for this processor, once", recipe.name)
             _run(recipe, folder, stop)
     return folder
 
 
-def compiled(recipe: Recipe, cache: Path) -> bool:
+def is_converted(recipe: ConversionSpec, cache: Path) -> bool:
     """Whether `converted` has nothing to do."""
-    return (_home(recipe, cache) / CARD).is_file()
+    return (_home(recipe, cache) / INFO_FILE).is_file()
 
 
-def _home(recipe: Recipe, cache: Path) -> Path:
+def _home(recipe: ConversionSpec, cache: Path) -> Path:
     return cache / "compiled" / recipe.key
 
 
@@ -124,7 +124,7 @@ def _lock(folder: Path) -> Path:
     return folder.with_suffix(".lock")
 
 
-def _run(recipe: Recipe, folder: Path, stop: threading.Event | None) -> None:
+def _run(recipe: ConversionSpec, folder: Path, stop: threading.Event | None) -> None:
     """Convert in a child process, which is killed when `stop` is set."""
     said = json.dumps([asdict(recipe), str(folder)])
     command = [sys.executable, "-m", "app.encoder.conversion", said, str(os.getpid())]
@@ -134,13 +134,13 @@ def _run(recipe: Recipe, folder: Path, stop: threading.Event | None) -> None:
             command,
             stdout=subprocess.DEVNULL,
             stderr=output,
-            env=importing(os.environ),
+            env=child_env(os.environ),
             start_new_session=True,  # Ctrl-C is for us, who end it; by itself it would look like a fault of the model
         ) as child,
     ):
         try:
             while child.poll() is None:
-                pause(stop)
+                pause_unless_stopped(stop)
         except BaseException:  # Stopped, or Ctrl-C
             child.kill()
             child.wait()
@@ -153,16 +153,16 @@ def _run(recipe: Recipe, folder: Path, stop: threading.Event | None) -> None:
     if child.returncode == -signal.SIGKILL:
         raise ValueError("the conversion was killed, which is what the system does when memory runs out")
     why = lines[-1] if lines else f"the conversion ended with {child.returncode}"
-    raise StartupError(why) if child.returncode == MISFIT else ValueError(why)
+    raise StartupError(why) if child.returncode == EXIT_MISFIT else ValueError(why)
 
 
-def convert(recipe: Recipe, folder: Path) -> None:
+def convert(recipe: ConversionSpec, folder: Path) -> None:
     """Build the model in torch, write its compiled form, and keep it only if it gives the same vectors."""
-    from app.encoder.open_clip import OpenClipEncoder, build
-    from app.encoder.tokenizer_export import portable
-    from app.encoder.towers import ImageTower, text_tower
+    from app.encoder.open_clip import OpenClipEncoder, build_model
+    from app.encoder.tokenizer_export import export_tokenizer
+    from app.encoder.towers import ImageTower, make_text_tower
 
-    model = build(
+    model = build_model(
         recipe.name,
         recipe.architecture,
         Path(recipe.weights),
@@ -173,14 +173,16 @@ def convert(recipe: Recipe, folder: Path) -> None:
     )
     size, reads = model.preprocessing.size, model.tokenization
     torch_encoder = OpenClipEncoder(model, "cpu", "fp32")
-    tower, pool, _ = text_tower(model.clip)
+    tower, pool, _ = make_text_tower(model.clip)
     tokens = reads.tokenizer()(PROBES[:2])
     with _written(folder) as draft:
         pictures = _traced(ImageTower(model.clip), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size])
-        _save(_from_uint8(pictures, model.preprocessing), draft / IMAGE, recipe.half)
+        _save(_from_uint8(pictures, model.preprocessing), draft / IMAGE_FILE, recipe.half)
         length = reads.length if pool == "whole" else -1
-        _save(_traced(tower, tokens, [-1, length]), draft / TEXT, recipe.half)
-        Card(model.space, model.preprocessing, portable(reads, draft), model.temperature).write(draft)
+        _save(_traced(tower, tokens, [-1, length]), draft / TEXT_FILE, recipe.half)
+        CompiledModelInfo(model.space, model.preprocessing, export_tokenizer(reads, draft), model.temperature).write(
+            draft
+        )
         seen = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         done = OpenVinoEncoder(draft, "fp32")
         for ours, theirs in (
@@ -188,7 +190,7 @@ def convert(recipe: Recipe, folder: Path) -> None:
             (done.encode_texts(PROBES), torch_encoder.encode_texts(PROBES)),
         ):
             least = float((ours * theirs).sum(axis=1).min())
-            if not least >= ALIKE:
+            if not least >= MIN_COSINE:
                 raise ValueError(f"the converted model differs from the original (cosine {least:.4f})")
 
 
@@ -214,7 +216,7 @@ def _traced(tower: Any, example: np.ndarray[Any, Any], shape: list[int]) -> Any:
     """The module as OpenVINO's model, with one input of this shape (-1 is any length)."""
     import torch
 
-    openvino = runtime()
+    openvino = load_openvino()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused layer cannot be traced
     try:
@@ -228,7 +230,7 @@ def _traced(tower: Any, example: np.ndarray[Any, Any], shape: list[int]) -> Any:
 
 def _from_uint8(tower: Any, preprocessing: Any) -> Any:
     """The tower taking uint8 [n, size, size, 3] instead of normalised floats [n, 3, size, size]."""
-    openvino = runtime()
+    openvino = load_openvino()
     steps = openvino.preprocess.PrePostProcessor(tower)
     steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW"))
@@ -238,19 +240,19 @@ def _from_uint8(tower: Any, preprocessing: Any) -> Any:
 
 
 def _save(model: Any, path: Path, half: bool) -> None:
-    runtime().save_model(model, path, compress_to_fp16=half)
+    load_openvino().save_model(model, path, compress_to_fp16=half)
 
 
 def main() -> None:
     """The child: a recipe and a folder as JSON, and the parent to die with."""
     recipe, folder = json.loads(sys.argv[1])
-    die_with(int(sys.argv[2]))
+    die_with_parent(int(sys.argv[2]))
     logging.disable(logging.WARNING)
     try:
-        convert(Recipe(**recipe), Path(folder))
+        convert(ConversionSpec(**recipe), Path(folder))
     except StartupError as error:
         print(error.detail, file=sys.stderr)
-        raise SystemExit(MISFIT) from None
+        raise SystemExit(EXIT_MISFIT) from None
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         print(f"{type(error).__name__}: {first}", file=sys.stderr)

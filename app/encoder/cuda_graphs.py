@@ -22,12 +22,12 @@ from app.encoder.protocol import Embeddings, Pixels
 log = logging.getLogger(__name__)
 
 Forward = Callable[[Tensor], Tensor]
-SIZES = (1, 4, 16, 32, 64, 128)  # pictures in a batch; beyond a few, padding less than doubles the work
+BATCH_SIZES = (1, 4, 16, 32, 64, 128)  # pictures in a batch; beyond a few, padding less than doubles the work
 WARM_UPS = 3  # passes before a capture, in which the libraries choose their kernels and take their memory
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class RowRange:
     """Rows `start` to `stop`, run in a batch of `size`."""
 
     start: int
@@ -38,16 +38,16 @@ class Span:
         return self.stop - self.start
 
 
-def spans(n: int, sizes: Sequence[int]) -> Iterator[Span]:
+def split_rows(n: int, sizes: Sequence[int]) -> Iterator[RowRange]:
     """`n` rows in batches of the largest of `sizes` (ascending), the rest in the least that holds it."""
     start = 0
     while start < n:
         size = next((size for size in sizes if size >= n - start), sizes[-1])
-        yield Span(start, min(n, start + size), size)
+        yield RowRange(start, min(n, start + size), size)
         start += size
 
 
-class Slot:
+class TransferBuffer:
     """Buffers of one part under way. There are two: one is filled while the GPU works on the other."""
 
     def __init__(self, system: Any, device: torch.device, rows: int, shape: tuple[int, ...], d: int) -> None:
@@ -56,7 +56,7 @@ class Slot:
         self.there = torch.zeros((rows, *shape), dtype=torch.uint8, device=device)
         self.answer = torch.zeros((rows, d), dtype=torch.float32, pin_memory=pinned)
         self.done = system.Event()
-        self.span: Span | None = None
+        self.span: RowRange | None = None
 
     def finish(self, answers: Embeddings) -> None:
         """Wait for the part under way, if there is one, and put its rows where they belong."""
@@ -66,7 +66,7 @@ class Slot:
             answers[span.start : span.stop] = self.answer[: len(span)].numpy()
 
 
-class Batches:
+class CudaGraphRunner:
     """Runs `forward`, uint8 [n, *shape] to float32 [n, d] on `device`, over any number of rows.
 
     For one thread at a time. On a CPU, where it serves tests alone, the same steps are run without pinned memory,
@@ -74,13 +74,13 @@ class Batches:
     """
 
     def __init__(
-        self, forward: Forward, shape: tuple[int, ...], d: int, device: str, sizes: Sequence[int] = SIZES
+        self, forward: Forward, shape: tuple[int, ...], d: int, device: str, sizes: Sequence[int] = BATCH_SIZES
     ) -> None:
         self.sizes = tuple(sizes)
         self._forward, self._shape, self._d = forward, shape, d
         self._device = torch.device(device)
         self._system: Any = torch.get_device_module(self._device)
-        self._slots: tuple[Slot, ...] = ()
+        self._slots: tuple[TransferBuffer, ...] = ()
         self._launches: dict[int, Forward] = {}
         self._pool: Any = None
 
@@ -98,10 +98,10 @@ class Batches:
         if not self._slots:
             self._copies = self._system.Stream()
             make = (self._system, self._device, self.sizes[-1], self._shape, self._d)
-            self._slots = (Slot(*make), Slot(*make))
+            self._slots = (TransferBuffer(*make), TransferBuffer(*make))
             self._copies.wait_stream(self._system.current_stream())  # which still fills their memory with zeros
         answers = np.empty((len(rows), self._d), dtype=np.float32)
-        for turn, span in enumerate(spans(len(rows), self.sizes)):
+        for turn, span in enumerate(split_rows(len(rows), self.sizes)):
             slot = self._slots[turn % 2]
             slot.finish(answers)
             self._begin(slot, span, rows)
@@ -109,7 +109,7 @@ class Batches:
             slot.finish(answers)
         return answers
 
-    def _begin(self, slot: Slot, span: Span, rows: Pixels) -> None:
+    def _begin(self, slot: TransferBuffer, span: RowRange, rows: Pixels) -> None:
         """Copy a part there, and queue its computing and its answer's way back; nothing is waited for."""
         n = len(span)
         np.copyto(slot.pixels[:n].numpy(), rows[span.start : span.stop])

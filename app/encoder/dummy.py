@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from app.core.types import EmbeddingSpace, Preprocessing
-from app.encoder.protocol import Embeddings, Pixels, normalised
+from app.encoder.protocol import Embeddings, Pixels, normalise
 
 PALETTE: dict[tuple[str, ...], tuple[int, int, int]] = {
     ("red", "红", "红色"): (220, 30, 30),
@@ -33,7 +33,7 @@ CELLS = 4  # the picture is seen as CELLS × CELLS places, so that pictures diff
 SIZE = 32
 
 
-class ColoursEncoder:
+class DummyEncoder:
     """d = 12 shares of the named colours, and 48 weak numbers for where the light is."""
 
     device = "cpu"
@@ -58,7 +58,7 @@ class ColoursEncoder:
         shares = np.stack([np.bincount(row, minlength=len(PALETTE)) for row in nearest]) / nearest.shape[1]
         cell = SIZE // CELLS
         places = seen.reshape(n, CELLS, cell, CELLS, cell, 3).mean(axis=(2, 4)).reshape(n, -1) / 255 - 0.5
-        return normalised(np.concatenate([shares, 0.05 * places], axis=1))
+        return normalise(np.concatenate([shares, 0.05 * places], axis=1))
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """n texts to float32 [n, 60]: one share for each colour named; a text without any is a faint grey."""
@@ -71,4 +71,4 @@ class ColoursEncoder:
                 seed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
                 row[len(PALETTE) :] = np.resize(np.frombuffer(seed, np.uint8), self.space.d - len(PALETTE)) / 255 - 0.5
                 row[self._names["grey"]] = 0.5
-        return normalised(vectors)
+        return normalise(vectors)

@@ -10,12 +10,14 @@ import numpy as np
 
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 
-TEXTS = ("a red car", "  Two CATS next to a cake; it's 7 o'clock.  ", "笑脸 и кот", "x")
-COUNT = 2 + len(TEXTS)  # vectors: the pictures' first
-ALIKE = 0.99  # least cosine: bf16 on one processor and fp16 on another keep well above it, another tokenizer does not
+GOLDEN_TEXTS = ("a red car", "  Two CATS next to a cake; it's 7 o'clock.  ", "笑脸 и кот", "x")
+GOLDEN_COUNT = 2 + len(GOLDEN_TEXTS)  # vectors: the pictures' first
+MIN_COSINE = (
+    0.99  # least cosine: bf16 on one processor and fp16 on another keep well above it, another tokenizer does not
+)
 
 
-def pictures(size: int) -> Pixels:
+def make_golden_pictures(size: int) -> Pixels:
     """uint8 [2, size, size, 3]: a smooth one and one with edges, the same on every machine."""
     line = np.arange(size, dtype=np.int64)
     across, down = np.meshgrid(line * 255 // max(size - 1, 1), line * 255 // max(size - 1, 1))
@@ -25,16 +27,16 @@ def pictures(size: int) -> Pixels:
     return np.stack([smooth, board]).astype(np.uint8)
 
 
-def of_pictures(encoder: Encoder) -> Embeddings:
+def encode_golden_pictures(encoder: Encoder) -> Embeddings:
     """float32 [2, d]."""
-    return encoder.encode_images(pictures(encoder.preprocessing.size))
+    return encoder.encode_images(make_golden_pictures(encoder.preprocessing.size))
 
 
-def of_texts(encoder: Encoder) -> Embeddings:
+def encode_golden_texts(encoder: Encoder) -> Embeddings:
     """float32 [4, d]."""
-    return encoder.encode_texts(TEXTS)
+    return encoder.encode_texts(GOLDEN_TEXTS)
 
 
-def same(now: Embeddings, before: Embeddings) -> bool:
+def is_same_model(now: Embeddings, before: Embeddings) -> bool:
     """Whether both were made by one model."""
-    return now.shape == before.shape and bool(((now * before).sum(axis=1) >= ALIKE).all())
+    return now.shape == before.shape and bool(((now * before).sum(axis=1) >= MIN_COSINE).all())

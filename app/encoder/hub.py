@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import StartupError
-from app.core.locks import alone
-from app.encoder.weights import file_digest
+from app.core.locks import hold_lock
+from app.encoder.weights import sha256_file
 
 if TYPE_CHECKING:
     from huggingface_hub import HfFileMetadata
@@ -26,14 +26,14 @@ SPARE = 64 << 20  # bytes of the disk that a download leaves to everything else
 SHA256, BLOB = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 
 
-def untold() -> None:
+def disable_hf_telemetry() -> None:
     """Have the hub's client say nothing about this machine: left alone it asks the hub which tools to report."""
     from huggingface_hub import constants
 
     constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
-def cached(repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
+def find_cached(repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
     """The first of `files` that was downloaded before."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -43,22 +43,22 @@ def cached(repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
     return None
 
 
-def fetch(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
+def fetch_file(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
     """The first of `files` that the repository has, from `cache` or else the hub; None when it has none of them.
 
     Raises StartupError when it cannot be had, or is not what the hub said it is.
     """
     from huggingface_hub.errors import EntryNotFoundError
 
-    if (found := cached(repository, files, cache)) is not None:
+    if (found := find_cached(repository, files, cache)) is not None:
         return found
-    untold()
+    disable_hf_telemetry()
     log.info("looking for %s of %s on the model hub", " or ".join(files), repository)
     for file in files:
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with alone(cache / "downloads.lock"):
-                return cached(repository, (file,), cache) or _download(name, repository, file, cache)
+            with hold_lock(cache / "downloads.lock"):
+                return find_cached(repository, (file,), cache) or _download(name, repository, file, cache)
         except EntryNotFoundError:
             continue
         except StartupError:
@@ -68,15 +68,15 @@ def fetch(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Pa
     return None
 
 
-def promised(path: Path) -> str:
+def expected_digest(path: Path) -> str:
     """The digest that the hub gave for a downloaded file, by which the cache names it; empty when it is not known."""
     return path.readlink().name if path.is_symlink() else ""
 
 
-def kept(path: Path, digest: str) -> bool:
+def matches_digest(path: Path, digest: str) -> bool:
     """Whether a file still has its digest: SHA-256, or that of git for small files. Any other cannot be checked."""
     if SHA256.fullmatch(digest):
-        return file_digest(path) == digest
+        return sha256_file(path) == digest
     if BLOB.fullmatch(digest):
         sha1 = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
         sha1.update(path.read_bytes())
@@ -84,7 +84,7 @@ def kept(path: Path, digest: str) -> bool:
     return True
 
 
-def damaged(name: str, path: Path) -> StartupError:
+def damaged_file_error(name: str, path: Path) -> StartupError:
     """What to say of a file that is no longer what was downloaded."""
     return StartupError(
         f"model {name}: {path.name} is damaged or was altered since it was downloaded; delete {path.resolve()}, and"
@@ -101,8 +101,8 @@ def _download(name: str, repository: str, file: str, cache: Path) -> Path:
     _need_space(name, file, said, cache)
     log.info("downloading %s of %s, %s, into %s", file, repository, _size(said.size), cache)
     path = Path(hf_hub_download(repository, file, cache_dir=cache, tqdm_class=_progress(file)))
-    digest = promised(path) or said.etag or ""
-    if not kept(path, digest):
+    digest = expected_digest(path) or said.etag or ""
+    if not matches_digest(path, digest):
         path.resolve().unlink()
         raise StartupError(
             f"model {name}: what came as {file} is not what the hub promised (its digest is not {digest[:12]}…); it was"

@@ -13,13 +13,13 @@ from typing import Any
 
 from app.core.errors import StartupError
 from app.encoder import memory_check
-from app.encoder.catalogue import full_name, nearest
-from app.encoder.dummy import ColoursEncoder
-from app.encoder.hub import cached, damaged, fetch, kept, promised
-from app.encoder.memory_check import CONVERTING, NOBODY, Crew
-from app.encoder.pretrained import architectures, published
+from app.encoder.catalogue import resolve_alias, suggest_names
+from app.encoder.dummy import DummyEncoder
+from app.encoder.hub import damaged_file_error, expected_digest, fetch_file, find_cached, matches_digest
+from app.encoder.memory_check import CONVERTING, NO_PROCESSES, ModelProcesses
+from app.encoder.pretrained import find_pretrained, list_architectures
 from app.encoder.protocol import Encoder
-from app.encoder.weights import Parameters, file_digest, parameters
+from app.encoder.weights import ParameterCount, count_parameters, sha256_file
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class LocatedModel:
     """A model whose files are all on this machine. `digest` is the hub's for the weights, where they came from it."""
 
     name: str
@@ -46,7 +46,7 @@ class Located:
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class EncoderOptions:
     """Where and how an encoder is to run; see Settings for the meaning of each. The memory of the whole crew is
     checked before it is loaded; an empty one is not."""
 
@@ -54,19 +54,19 @@ class Placement:
     precision: str = "auto"
     runtime: str = "auto"
     threads: int = 0
-    crew: Crew = NOBODY
+    crew: ModelProcesses = NO_PROCESSES
     bulk: bool = False  # many pictures at once matter, not the wait for one
 
     def needs_torch(self) -> str:
         """Why torch must run the model; empty when OpenVINO can."""
         if self.runtime == "torch":
             return "as asked"
-        if self.device.startswith("cuda") or (self.device == "auto" and gpu_present()):
+        if self.device.startswith("cuda") or (self.device == "auto" and has_gpu()):
             return FOR_GPU
         return "" if self.precision in ("auto", "fp32", "bf16") else f"for {self.precision}"
 
 
-def gpu_present() -> bool:
+def has_gpu() -> bool:
     """Whether torch can use a GPU; torch is loaded only where the system has a device of that kind."""
     if not any(path.exists() for path in GPU_DEVICES):
         return False
@@ -75,14 +75,14 @@ def gpu_present() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def locate(name: str, cache: Path) -> Located:
+def locate_model(name: str, cache: Path) -> LocatedModel:
     """Find the model's files, downloading them into `cache` if they must come from the hub.
 
     Raises StartupError, with one line that says what to do, when they cannot be had.
     """
-    name = full_name(name)
+    name = resolve_alias(name)
     if name == "colours":
-        return Located(name, name, None)
+        return LocatedModel(name, name, None)
     if name == "starter":
         return _folder(name, STARTER)
     if name.startswith("local-dir:"):
@@ -93,11 +93,11 @@ def locate(name: str, cache: Path) -> Located:
         return _file(name)
     if "/" in name:
         return _tag(name, cache)
-    hint = nearest(name, []) or ";"
+    hint = suggest_names(name, []) or ";"
     raise StartupError(f"unknown model {name!r}{hint} `sightline models` lists what there is")
 
 
-def load(
+def load_encoder(
     name: str,
     cache: Path,
     *,
@@ -105,25 +105,29 @@ def load(
     precision: str = "auto",
     runtime: str = "auto",
     threads: int = 0,
-    crew: Crew = NOBODY,
+    crew: ModelProcesses = NO_PROCESSES,
     bulk: bool = False,
 ) -> Encoder:
     """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
-    return load_located(locate(name, cache), cache, Placement(device, precision, runtime, threads, crew, bulk))
+    return load_located(
+        locate_model(name, cache), cache, EncoderOptions(device, precision, runtime, threads, crew, bulk)
+    )
 
 
-def load_located(located: Located, cache: Path, placement: Placement, stop: threading.Event | None = None) -> Encoder:
+def load_located(
+    located: LocatedModel, cache: Path, placement: EncoderOptions, stop: threading.Event | None = None
+) -> Encoder:
     """Load a located model, ready to encode: with OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot.
 
     `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together, are damaged
     or not what was downloaded; Stopped when `stop` is set while it is being converted.
     """
     if located.weights is None:
-        return ColoursEncoder()
-    digest = file_digest(located.weights)
-    if located.digest != digest and not kept(located.weights, located.digest):
-        raise damaged(located.name, located.weights)
-    holds = parameters(located.name, located.weights)
+        return DummyEncoder()
+    digest = sha256_file(located.weights)
+    if located.digest != digest and not matches_digest(located.weights, located.digest):
+        raise damaged_file_error(located.name, located.weights)
+    holds = count_parameters(located.name, located.weights)
     reason = placement.needs_torch()
     if not reason:
         try:
@@ -133,25 +137,29 @@ def load_located(located: Located, cache: Path, placement: Placement, stop: thre
             log.warning("model %s: %s", located.name, reason)
     if placement.runtime == "openvino":
         raise StartupError(f"model {located.name} cannot run with OpenVINO: {reason}")
-    needed = memory_check.on_gpu(holds) if reason == FOR_GPU else memory_check.in_torch(holds, placement.crew)
-    memory_check.check(located.name, needed, placement.crew, "in torch")
+    needed = (
+        memory_check.estimate_gpu_loading(holds)
+        if reason == FOR_GPU
+        else memory_check.estimate_torch(holds, placement.crew)
+    )
+    memory_check.check_memory(located.name, needed, placement.crew, "in torch")
     return _in_torch(located, located.weights, digest, cache, placement, reason)
 
 
 def _on_openvino(
-    located: Located,
+    located: LocatedModel,
     weights: Path,
     digest: str,
-    holds: Parameters,
+    holds: ParameterCount,
     cache: Path,
-    placement: Placement,
+    placement: EncoderOptions,
     stop: threading.Event | None,
 ) -> Encoder:
-    from app.encoder.conversion import Recipe, compiled, opened
-    from app.encoder.openvino import native_precision
+    from app.encoder.conversion import ConversionSpec, is_converted, open_encoder
+    from app.encoder.openvino import detect_precision
 
-    precision = native_precision() if placement.precision == "auto" else placement.precision
-    recipe = Recipe(
+    precision = detect_precision() if placement.precision == "auto" else placement.precision
+    recipe = ConversionSpec(
         located.name,
         located.architecture,
         str(weights),
@@ -161,13 +169,19 @@ def _on_openvino(
         half=precision != "fp32",
         cache=str(cache),
     )
-    if not compiled(recipe, cache):
-        memory_check.check(located.name, memory_check.conversion(holds, placement.crew), placement.crew, CONVERTING)
-    memory_check.check(located.name, memory_check.steady(holds, placement.crew, precision), placement.crew, "to run")
-    return opened(recipe, cache, precision, placement.threads, stop, bulk=placement.bulk)
+    if not is_converted(recipe, cache):
+        memory_check.check_memory(
+            located.name, memory_check.estimate_conversion(holds, placement.crew), placement.crew, CONVERTING
+        )
+    memory_check.check_memory(
+        located.name, memory_check.estimate_openvino(holds, placement.crew, precision), placement.crew, "to run"
+    )
+    return open_encoder(recipe, cache, precision, placement.threads, stop, bulk=placement.bulk)
 
 
-def _in_torch(located: Located, weights: Path, digest: str, cache: Path, placement: Placement, reason: str) -> Encoder:
+def _in_torch(
+    located: LocatedModel, weights: Path, digest: str, cache: Path, placement: EncoderOptions, reason: str
+) -> Encoder:
     import torch  # here, not above: `colours`, OpenVINO and the client commands do without it
 
     from app.encoder import open_clip
@@ -176,7 +190,7 @@ def _in_torch(located: Located, weights: Path, digest: str, cache: Path, placeme
         torch.set_num_threads(placement.threads)
     device = open_clip.choose_device(placement.device)
     precision = open_clip.choose_precision(placement.precision, device)
-    model = open_clip.build(
+    model = open_clip.build_model(
         located.name,
         located.architecture,
         weights,
@@ -188,15 +202,15 @@ def _in_torch(located: Located, weights: Path, digest: str, cache: Path, placeme
     return open_clip.OpenClipEncoder(model, device, precision, reason)
 
 
-def _folder(name: str, folder: Path, file: str = WEIGHTS) -> Located:
+def _folder(name: str, folder: Path, file: str = WEIGHTS) -> LocatedModel:
     weights = folder / file
     for path in (folder / CONFIG, weights):
         if not path.is_file():
             raise StartupError(f"model {name}: {path.name} is missing in {folder}")
-    return Located(name, f"local-dir:{folder}", weights)
+    return LocatedModel(name, f"local-dir:{folder}", weights)
 
 
-def _file(name: str) -> Located:
+def _file(name: str) -> LocatedModel:
     architecture, _, path = name.partition(":")
     weights = Path(path)
     if weights.suffix != ".safetensors":
@@ -204,19 +218,19 @@ def _file(name: str) -> Located:
     if not weights.is_file():
         raise StartupError(f"model {name}: there is no file {weights}")
     _known(f"model {name}", architecture)
-    return Located(name, architecture, weights)
+    return LocatedModel(name, architecture, weights)
 
 
 def _known(name: str, architecture: str) -> None:
-    if architecture not in architectures():
-        hint = nearest(architecture, architectures())
+    if architecture not in list_architectures():
+        hint = suggest_names(architecture, list_architectures())
         raise StartupError(f"{name}: open_clip knows no architecture {architecture!r}{hint}")
 
 
-def _tag(name: str, cache: Path) -> Located:
+def _tag(name: str, cache: Path) -> LocatedModel:
     architecture, _, tag = name.partition("/")
     _known(f"unknown model {name!r}", architecture)
-    said = published(architecture, tag, cache)
+    said = find_pretrained(architecture, tag, cache)
     if (config := said.config) is None:
         tags = ", ".join(said.tags) or "none"
         raise StartupError(f"unknown model {name!r}: the tags of {architecture} are {tags}")
@@ -230,26 +244,28 @@ def _tag(name: str, cache: Path) -> Located:
         names = HUB_NAMES
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
     weights = _weights(name, repository, names, cache)
-    return Located(name, architecture, weights, preprocess, bool(config.get("quick_gelu")), promised(weights))
+    return LocatedModel(
+        name, architecture, weights, preprocess, bool(config.get("quick_gelu")), expected_digest(weights)
+    )
 
 
-def _hub(name: str, cache: Path) -> Located:
+def _hub(name: str, cache: Path) -> LocatedModel:
     repository = name.removeprefix("hf-hub:")
-    if fetch(name, repository, (CONFIG,), cache) is None:
+    if fetch_file(name, repository, (CONFIG,), cache) is None:
         raise StartupError(f"model {name}: {repository} has no {CONFIG}; it is no model of open_clip")
-    known = cached(repository, HUB_NAMES, cache)
+    known = find_cached(repository, HUB_NAMES, cache)
     for extra in TOKENIZER:  # the weights come last: where they are, the hub has been asked for these, and a link says
         if known is None or (known.parent / extra).is_symlink():
-            fetch(name, repository, (extra,), cache)
+            fetch_file(name, repository, (extra,), cache)
     weights = _weights(name, repository, HUB_NAMES, cache)
     for file in (CONFIG, *TOKENIZER):
-        if (path := weights.parent / file).is_file() and not kept(path, promised(path)):
-            raise damaged(name, path)
-    return replace(_folder(name, weights.parent, weights.name), digest=promised(weights))
+        if (path := weights.parent / file).is_file() and not matches_digest(path, expected_digest(path)):
+            raise damaged_file_error(name, path)
+    return replace(_folder(name, weights.parent, weights.name), digest=expected_digest(weights))
 
 
 def _weights(name: str, repository: str, names: tuple[str, ...], cache: Path) -> Path:
-    weights = fetch(name, repository, names, cache)
+    weights = fetch_file(name, repository, names, cache)
     if weights is None:
         raise StartupError(f"model {name}: {repository} has no safetensors weights; other formats are not read")
     return weights

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import StartupError
-from app.encoder.weights import Parameters
+from app.encoder.weights import ParameterCount
 
 MIB = 1 << 20
 RUNTIME = 50 * MIB  # of a process with OpenVINO, before any weights
@@ -25,42 +25,42 @@ NO_LIMIT = 1 << 60  # cgroup v1 writes a number above this for none
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class ModelProcesses:
     """The processes that will hold the model here: those that answer queries, and workers, which see pictures only."""
 
     servers: int = 0
     workers: int = 0
 
 
-NOBODY = Crew()
+NO_PROCESSES = ModelProcesses()
 
 
-def steady(holds: Parameters, crew: Crew, precision: str) -> int:
+def estimate_openvino(holds: ParameterCount, crew: ModelProcesses, precision: str) -> int:
     """Bytes that the crew needs at least, in OpenVINO. The text tower counts half: much of it stays in its file."""
     each = BYTES[precision]
     seen, read = holds.image * each, (holds.whole - holds.image) * each
     return crew.servers * (RUNTIME + seen + read // 2) + crew.workers * (RUNTIME + seen)
 
 
-def in_torch(holds: Parameters, crew: Crew) -> int:
+def estimate_torch(holds: ParameterCount, crew: ModelProcesses) -> int:
     """Bytes that the crew needs at least, in torch on a CPU: each process builds the whole model in fp32."""
     return (crew.servers + crew.workers) * (TORCH + 4 * holds.whole)
 
 
-def on_gpu(holds: Parameters) -> int:
+def estimate_gpu_loading(holds: ParameterCount) -> int:
     """Bytes of the machine's own memory while one process builds the model, before it goes to the GPU."""
     return TORCH + 4 * holds.whole
 
 
-def conversion(holds: Parameters, crew: Crew = NOBODY) -> int:
+def estimate_conversion(holds: ParameterCount, crew: ModelProcesses = NO_PROCESSES) -> int:
     """Bytes that converting for OpenVINO takes at least, once, with the workers that a server starts meanwhile."""
     waiting = crew.workers if crew.servers else 0
     return CONVERTER + COPIES * 4 * holds.whole + waiting * WAITER
 
 
-def check(name: str, need: int, crew: Crew, what: str, root: Path = Path("/")) -> None:
+def check_memory(name: str, need: int, crew: ModelProcesses, what: str, root: Path = Path("/")) -> None:
     """Raise StartupError, with what to do, if there are not `need` bytes for `what`. An empty crew is not checked."""
-    have = available(root) if crew.servers + crew.workers else None
+    have = available_memory(root) if crew.servers + crew.workers else None
     if have is None or have >= need:
         return
     fewer = f", --workers {crew.workers - 1}" if crew.servers and crew.workers > 1 and what != CONVERTING else ""
@@ -70,7 +70,7 @@ def check(name: str, need: int, crew: Crew, what: str, root: Path = Path("/")) -
     )
 
 
-def available(root: Path = Path("/")) -> int | None:
+def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that this process may still use: the system's, or what its control groups leave; None if nobody says."""
     system = _meminfo(root)
     if system is None:

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace, Preprocessing
-from app.encoder.cuda_graphs import Batches
-from app.encoder.protocol import Embeddings, Pixels, normalised
+from app.encoder.cuda_graphs import CudaGraphRunner
+from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.encoder.tokenizer import Tokenization
-from app.encoder.towers import ImageTower, text_tower
+from app.encoder.towers import ImageTower, make_text_tower
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLIP_WORDS, CLIP_LENGTH = 49_408, 77  # vocabulary and length that open_clip's own tokenizer has
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class OpenClipModel:
     """An open_clip model with all that is needed to run it: how it reads, how it sees, what its vectors mean."""
 
     clip: Any
@@ -38,7 +38,7 @@ class Model:
 class OpenClipEncoder:
     """Any open_clip model in torch, with its own tokenizer and preprocessing."""
 
-    def __init__(self, model: Model, device: str, precision: str, reason: str = "") -> None:
+    def __init__(self, model: OpenClipModel, device: str, precision: str, reason: str = "") -> None:
         self.space = model.space
         self.preprocessing = model.preprocessing
         self.temperature = model.temperature
@@ -47,22 +47,22 @@ class OpenClipEncoder:
         self._dtype = PRECISIONS[precision]
         model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as pictures come
         self._images = ImageTower(model.clip)
-        self._texts, _, _ = text_tower(model.clip)
+        self._texts, _, _ = make_text_tower(model.clip)
         self._tokenize = model.tokenization.tokenizer()
         self._lock = threading.Lock()  # one forward pass at a time: more would only share the same cores
         self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(model.preprocessing.std, device=device).view(1, 3, 1, 1) * 255
         size = model.preprocessing.size
         on_gpu = device.startswith("cuda")
-        self._batches = Batches(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
+        self._batches = CudaGraphRunner(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""
         with self._lock:
             if self._batches is not None:
-                return normalised(self._batches(pixels))
-            return normalised(self.forward(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
+                return normalise(self._batches(pixels))
+            return normalise(self.forward(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
 
     def forward(self, pixels: Tensor) -> Tensor:
         """uint8 [n, size, size, 3] to float32 [n, d] of any length, both on the encoder's device."""
@@ -75,10 +75,10 @@ class OpenClipEncoder:
         """n texts to float32 [n, d], rows of length 1. Texts past the model's length are cut."""
         with self._lock:
             tokens = torch.from_numpy(self._tokenize(texts)).to(self.device)
-            return normalised(self._texts(tokens).float().cpu().numpy())
+            return normalise(self._texts(tokens).float().cpu().numpy())
 
 
-def build(
+def build_model(
     name: str,
     architecture: str,
     weights: Path,
@@ -87,7 +87,7 @@ def build(
     preprocess: dict[str, Any] | None = None,
     quick_gelu: bool = False,
     cache: str = "",
-) -> Model:
+) -> OpenClipModel:
     """Build the model `architecture` (open_clip's name, or `local-dir:PATH`) with these weights, on the CPU.
 
     `digest` is the SHA-256 of the weights file, `preprocess` overrides what the architecture says,
@@ -109,18 +109,18 @@ def build(
         why = _first_line(error)
         raise StartupError(f"model {name}: {weights.name} does not fit {architecture} ({why})") from error
     clip.eval().requires_grad_(False)
-    settings = preprocessing_of(open_clip.get_model_preprocess_cfg(clip))
-    tokenization = tokenization_of(clip, architecture, local, cache)
+    settings = map_preprocessing(open_clip.get_model_preprocess_cfg(clip))
+    tokenization = find_tokenization(clip, architecture, local, cache)
     with torch.inference_mode():
         d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
     space = EmbeddingSpace(name, digest, d, settings.digest)
-    return Model(clip, tokenization, space, settings, float(clip.logit_scale.float().exp()))
+    return OpenClipModel(clip, tokenization, space, settings, float(clip.logit_scale.float().exp()))
 
 
-def tokenization_of(clip: Any, architecture: str, folder: Path | None, cache: str = "") -> Tokenization:
+def find_tokenization(clip: Any, architecture: str, folder: Path | None, cache: str = "") -> Tokenization:
     """How the model reads. A folder's own `tokenizer.json` counts where open_clip has no tokenizer for the model:
     its configuration names none of the hub, and its vocabulary is not CLIP's."""
-    _, pool, eos = text_tower(clip)
+    _, pool, eos = make_text_tower(clip)
     reads = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
     source = architecture
     if folder is not None and (folder / "tokenizer.json").is_file():
@@ -130,7 +130,7 @@ def tokenization_of(clip: Any, architecture: str, folder: Path | None, cache: st
     return Tokenization(source, int(reads.get("context_length", CLIP_LENGTH)), pool, eos, cache)
 
 
-def preprocessing_of(config: dict[str, Any]) -> Preprocessing:
+def map_preprocessing(config: dict[str, Any]) -> Preprocessing:
     """open_clip's preprocess configuration in our words."""
     known = open_clip.transform.PreprocessCfg(**config)
     settings = asdict(known)

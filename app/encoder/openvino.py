@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.types import EmbeddingSpace, Preprocessing
-from app.encoder.protocol import Embeddings, Pixels, normalised
+from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.encoder.tokenizer import TOKENIZER, Tokenization, Tokenize
 
-CARD, IMAGE, TEXT = "card.json", "image.xml", "text.xml"
+INFO_FILE, IMAGE_FILE, TEXT_FILE = "card.json", "image.xml", "text.xml"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 STREAMS = 4  # forward passes at once; more cores than that share them
-PART = 8  # rows of one of them: as fast as more, and all end nearly together
+ROWS_PER_PASS = 8  # rows of one of them: as fast as more, and all end nearly together
 
 
-def runtime() -> Any:
+def load_openvino() -> Any:
     """The `openvino` module, with its reports of usage to its maker switched off: they are on unless it is told no."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
     import openvino
@@ -36,14 +36,14 @@ def runtime() -> Any:
     return openvino
 
 
-def native_precision() -> str:
+def detect_precision() -> str:
     """`bf16` where the processor multiplies in it, else `fp32`."""
-    able = runtime().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return "bf16" if "BF16" in able else "fp32"
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class CompiledModelInfo:
     """What stands beside the compiled towers: all that the encoder must know and cannot read from them."""
 
     space: EmbeddingSpace
@@ -52,12 +52,12 @@ class Card:
     temperature: float
 
     def write(self, folder: Path) -> None:
-        (folder / CARD).write_text(json.dumps(asdict(self)), encoding="utf-8")
+        (folder / INFO_FILE).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> Card:
+    def read(cls, folder: Path) -> CompiledModelInfo:
         """Raises OSError, ValueError, KeyError or TypeError when it is not one."""
-        said = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        said = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
         seen, reads = said["preprocessing"], said["tokenization"]
         seen |= {"mean": tuple(seen["mean"]), "std": tuple(seen["std"])}
         if reads["source"] == TOKENIZER:  # its own, beside it
@@ -70,7 +70,7 @@ class Card:
         )
 
 
-class Tower:
+class CompiledTower:
     """A tower compiled for `streams` forward passes at once, each on cores of its own.
 
     None of them waits for another that lost its core to somebody else for a moment, as the threads of one pass do.
@@ -83,7 +83,7 @@ class Tower:
 
     def parts(self, rows: int) -> list[slice]:
         """How that many rows are shared among the passes."""
-        size = max(1, rows if self._streams == 1 else min(PART, -(-rows // self._streams)))
+        size = max(1, rows if self._streams == 1 else min(ROWS_PER_PASS, -(-rows // self._streams)))
         return [slice(start, start + size) for start in range(0, max(1, rows), size)]
 
     def encode(self, parts: Sequence[npt.NDArray[Any]]) -> Embeddings:
@@ -92,15 +92,15 @@ class Tower:
         for number, part in enumerate(parts):
             request = self._requests[number % self._streams]
             if number >= self._streams:
-                done.append(answer(request))
+                done.append(wait_for_result(request))
             # The part is copied: a stream goes on writing to what one request shared with it when it serves another,
             # and by then the part is gone. Workers died of that (2026.4.1).
             request.start_async({0: part}, share_inputs=False)
-        done += [answer(self._requests[n % self._streams]) for n in range(len(parts))[-self._streams :]]
-        return normalised(np.concatenate(done))
+        done += [wait_for_result(self._requests[n % self._streams]) for n in range(len(parts))[-self._streams :]]
+        return normalise(np.concatenate(done))
 
 
-def answer(request: Any) -> Embeddings:
+def wait_for_result(request: Any) -> Embeddings:
     """What a request that was begun comes to."""
     request.wait()
     rows: Embeddings = request.get_output_tensor(0).data.copy()
@@ -117,14 +117,14 @@ class OpenVinoEncoder:
     device = "cpu"
 
     def __init__(self, folder: Path, precision: str, threads: int = 0, *, bulk: bool = False) -> None:
-        card = Card.read(folder)
+        card = CompiledModelInfo.read(folder)
         self.space = card.space
         self.preprocessing = card.preprocessing
         self.temperature = card.temperature
         self.runtime = f"OpenVINO {precision}"
         self._tokenization = card.tokenization
         self._lock = threading.Lock()  # one batch at a time: more would only share the same cores
-        self._core = runtime().Core()
+        self._core = load_openvino().Core()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -132,12 +132,12 @@ class OpenVinoEncoder:
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         streams = min(STREAMS, threads or len(os.sched_getaffinity(0))) if bulk else 1
-        self._images = Tower(self._core, folder / IMAGE, self._settings, streams)
-        self._text_tower = self._core.read_model(folder / TEXT)  # mapped now, so that the folder may go away
+        self._images = CompiledTower(self._core, folder / IMAGE_FILE, self._settings, streams)
+        self._text_tower = self._core.read_model(folder / TEXT_FILE)  # mapped now, so that the folder may go away
 
     @cached_property
-    def _texts(self) -> Tower:
-        return Tower(self._core, self._text_tower, self._settings)
+    def _texts(self) -> CompiledTower:
+        return CompiledTower(self._core, self._text_tower, self._settings)
 
     @cached_property
     def _tokenize(self) -> Tokenize:

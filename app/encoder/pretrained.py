@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import StartupError
-from app.core.process import importing
+from app.core.process import child_env
 
 SECONDS = 300.0  # a cold disk and a busy machine
 KEPT = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "quick_gelu", "hf_hub")
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PretrainedConfig:
     """What open_clip says of one tag of an architecture: `config` is None when it has no such tag."""
 
     config: dict[str, Any] | None
@@ -33,18 +33,18 @@ class Published:
 
 
 @once
-def architectures() -> list[str]:
+def list_architectures() -> list[str]:
     """The names of all architectures, read from open_clip's files."""
     spec = find_spec("open_clip")
     folders = (spec and spec.submodule_search_locations) or []
     return sorted(path.stem for folder in folders for path in Path(folder, "model_configs").glob("*.json"))
 
 
-def published(architecture: str, tag: str, cache: Path) -> Published:
+def find_pretrained(architecture: str, tag: str, cache: Path) -> PretrainedConfig:
     """What open_clip says of this tag, from `cache` when this version was asked before. Raises StartupError."""
-    path = kept_at(architecture, tag, cache)
+    path = cache_path(architecture, tag, cache)
     with suppress(OSError, ValueError, TypeError):
-        return Published(**json.loads(path.read_text("utf-8")))
+        return PretrainedConfig(**json.loads(path.read_text("utf-8")))
     answer = _ask(architecture, tag)
     if answer.config is not None:
         with suppress(OSError):  # then it is asked again the next time
@@ -55,19 +55,19 @@ def published(architecture: str, tag: str, cache: Path) -> Published:
     return answer
 
 
-def kept_at(architecture: str, tag: str, cache: Path) -> Path:
+def cache_path(architecture: str, tag: str, cache: Path) -> Path:
     """The file of the answer; another version of open_clip is asked anew."""
     asked = json.dumps([version("open_clip_torch"), architecture, tag])
     return cache / "published" / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
 
 
-def _ask(architecture: str, tag: str) -> Published:
+def _ask(architecture: str, tag: str) -> PretrainedConfig:
     command = [sys.executable, "-m", "app.encoder.pretrained", architecture, tag]
     ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=SECONDS, env=importing(os.environ)
+        command, capture_output=True, text=True, check=False, timeout=SECONDS, env=child_env(os.environ)
     )
     try:
-        return Published(**json.loads(ended.stdout))
+        return PretrainedConfig(**json.loads(ended.stdout))
     except (ValueError, TypeError):
         why = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
         raise StartupError(f"open_clip cannot be asked about {architecture}/{tag}: {why}") from None
@@ -80,7 +80,7 @@ def main() -> None:
     architecture, tag = sys.argv[1:]
     found = open_clip.get_pretrained_cfg(architecture, tag)
     config = {key: found[key] for key in KEPT if found.get(key) is not None} if found else None
-    print(json.dumps(asdict(Published(config, open_clip.list_pretrained_tags_by_model(architecture)))))
+    print(json.dumps(asdict(PretrainedConfig(config, open_clip.list_pretrained_tags_by_model(architecture)))))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class Encoder(Protocol):
         ...
 
 
-def checked(vectors: Embeddings) -> Embeddings:
+def check_vectors(vectors: Embeddings) -> Embeddings:
     """The vectors, if every row is finite and of length 1; else ValueError."""
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.all(np.isfinite(lengths)) or np.any(np.abs(lengths - 1) > 1e-2):
@@ -53,7 +53,7 @@ def checked(vectors: Embeddings) -> Embeddings:
     return vectors
 
 
-def normalised(vectors: npt.NDArray[np.floating]) -> Embeddings:
+def normalise(vectors: npt.NDArray[np.floating]) -> Embeddings:
     """Rows of length 1, as float32 [n, d]."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)

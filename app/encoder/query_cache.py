@@ -12,7 +12,7 @@ Vector = npt.NDArray[np.float32]
 OVERHEAD = 300  # bytes that an entry takes besides its vector and its text, measured with tracemalloc
 
 
-class RecentTexts:
+class QueryCache:
     """The least recently used are dropped once `limit` bytes are reached; 0 remembers nothing."""
 
     def __init__(self, limit: int) -> None:

@@ -9,7 +9,7 @@ from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 
 
-class Shared:
+class SharedEncoder:
     """Who comes while another encodes waits."""
 
     def __init__(self, encoder: Encoder) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from app.core.errors import StartupError
-from app.encoder.hub import untold
+from app.encoder.hub import disable_hf_telemetry
 
 Tokens = npt.NDArray[np.int64]
 Tokenize = Callable[[Sequence[str]], Tokens]
@@ -46,9 +46,9 @@ class Tokenization:
         """The tokenizer, cutting each batch to its longest text where that changes nothing."""
         path = Path(self.source)
         whole = (
-            file_tokenizer(path, self.length, self.clean)
+            load_tokenizer_file(path, self.length, self.clean)
             if path.name == TOKENIZER
-            else named_tokenizer(self.source, self.cache)
+            else load_named_tokenizer(self.source, self.cache)
         )
         return lambda texts: self.cut(whole(texts))
 
@@ -62,7 +62,7 @@ class Tokenization:
         return np.ascontiguousarray(tokens[:, : int(ends.max()) + 1])
 
 
-def file_tokenizer(path: Path, length: int, clean: Clean = "") -> Tokenize:
+def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> Tokenize:
     """A tokenizer from a `tokenizer.json`: ids padded as it says or with 0, the end kept when cut."""
     tokenizer = Tokenizer.from_file(str(path))
     padding = tokenizer.padding or {"pad_id": 0}
@@ -70,13 +70,13 @@ def file_tokenizer(path: Path, length: int, clean: Clean = "") -> Tokenize:
     tokenizer.enable_truncation(max_length=length)
 
     def tokenize(texts: Sequence[str]) -> Tokens:
-        cleaned_texts = [cleaned(text, clean) for text in texts]
+        cleaned_texts = [clean_text(text, clean) for text in texts]
         return np.array([encoding.ids for encoding in tokenizer.encode_batch(cleaned_texts)], dtype=np.int64)
 
     return tokenize
 
 
-def cleaned(text: str, how: Clean) -> str:
+def clean_text(text: str, how: Clean) -> str:
     """A text as the model was trained to see it: what open_clip's cleaning of that name makes of it."""
     if not how:
         return text
@@ -86,20 +86,20 @@ def cleaned(text: str, how: Clean) -> str:
     return text.lower() if how == "lower" else text
 
 
-def named_tokenizer(architecture: str, cache: str = "") -> Tokenize:
+def load_named_tokenizer(architecture: str, cache: str = "") -> Tokenize:
     """open_clip's own tokenizer of an architecture, with its cleaning, case and padding; see `open_clip_tokenizer`."""
-    tokenizer = open_clip_tokenizer(architecture, cache)
+    tokenizer = load_open_clip_tokenizer(architecture, cache)
     return lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64)
 
 
-def open_clip_tokenizer(architecture: str, cache: str = "") -> Any:
+def load_open_clip_tokenizer(architecture: str, cache: str = "") -> Any:
     """The object itself. Some come from the model hub and are kept in `cache`.
 
     Raises StartupError when it cannot be had.
     """
     import open_clip  # here, not above: it brings torch, which models with a tokenizer.json do without
 
-    untold()
+    disable_hf_telemetry()
     try:
         return open_clip.get_tokenizer(architecture, cache_dir=cache or None)
     except Exception as error:  # whatever the hub's client raises, the person needs the same advice

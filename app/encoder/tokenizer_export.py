@@ -13,7 +13,7 @@ import numpy as np
 from open_clip import tokenizer as theirs
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
-from app.encoder.tokenizer import TOKENIZER, Clean, Tokenization, file_tokenizer, open_clip_tokenizer
+from app.encoder.tokenizer import TOKENIZER, Clean, Tokenization, load_open_clip_tokenizer, load_tokenizer_file
 
 # CLIP's own pattern. U+0345 is no letter, but folds to one, so that the library which CLIP uses leaves it out.
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u0345]+"
@@ -35,11 +35,11 @@ PROBES = (
 )
 
 
-def portable(reads: Tokenization, folder: Path) -> Tokenization:
+def export_tokenizer(reads: Tokenization, folder: Path) -> Tokenization:
     """The same reading from a `tokenizer.json` that is written into `folder`; as it was where that cannot be."""
     if Path(reads.source).name == TOKENIZER:
         return reads
-    original = open_clip_tokenizer(reads.source, reads.cache)
+    original = load_open_clip_tokenizer(reads.source, reads.cache)
     clean = CLEANING.get(getattr(original, "clean_fn", None))
     made = _simple(original) or _transformers(original)
     if clean is None or made is None:
@@ -48,7 +48,7 @@ def portable(reads: Tokenization, folder: Path) -> Tokenization:
     made.enable_truncation(reads.length)
     made.save(str(path))
     expected = np.asarray(original(list(PROBES)).numpy())
-    if np.array_equal(file_tokenizer(path, reads.length, clean)(PROBES), expected):
+    if np.array_equal(load_tokenizer_file(path, reads.length, clean)(PROBES), expected):
         return replace(reads, source=TOKENIZER, clean=clean)
     path.unlink()
     return reads

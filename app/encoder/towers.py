@@ -61,7 +61,7 @@ class CausalTextTower(torch.nn.Module):
         return features
 
 
-def text_tower(clip: Any) -> tuple[torch.nn.Module, Pool, int]:
+def make_text_tower(clip: Any) -> tuple[torch.nn.Module, Pool, int]:
     """The text tower, where it reads its answer, and the id of that end (0 when it does not matter)."""
     if type(clip) is open_clip.model.CLIP:
         tower, pool, eos = clip, _pool(clip.text_pool_type), getattr(clip, "text_eos_id", None)

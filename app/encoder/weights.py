@@ -15,14 +15,14 @@ PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and the zip that torc
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class ParameterCount:
     """How many numbers a model has, and how many of them are its image tower's."""
 
     whole: int
     image: int
 
 
-def parameters(name: str, path: Path) -> Parameters:
+def count_parameters(name: str, path: Path) -> ParameterCount:
     """What the file holds. Reads the header alone.
 
     Raises StartupError when it is no safetensors file, or does not hold all that its header says.
@@ -36,10 +36,10 @@ def parameters(name: str, path: Path) -> Parameters:
                 image += count if key.startswith("visual.") else 0
     except (SafetensorError, OSError) as error:
         raise StartupError(f"model {name}: {path} {_fault(path, error)}") from error
-    return Parameters(whole, image)
+    return ParameterCount(whole, image)
 
 
-def file_digest(path: Path) -> str:
+def sha256_file(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,12 +17,12 @@ from pathlib import Path
 import apsw
 import numpy as np
 
-from app.core.process import die_with
+from app.core.process import die_with_parent
 from app.core.types import Target
-from app.storage.database import reader
+from app.storage.database import connect_readonly
 from app.storage.tables import embeddings
-from index.segment_builder import Block, seal
-from index.validation import unit_rows
+from index.segment_builder import VectorBlock, build_segment
+from index.validation import has_unit_length
 
 BATCH = 4096
 NICE = 10
@@ -31,7 +31,7 @@ is never finished would leave every vector in memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class BuildOrder:
     """Which base to build: of which part of the log, and into which folder."""
 
     database: str
@@ -48,13 +48,13 @@ class Order:
         return json.dumps(asdict(self))
 
 
-def build(order: Order) -> None:
+def run_build(order: BuildOrder) -> None:
     """Build it. Raises OSError, apsw.Error and what `seal` raises."""
-    connection = reader(Path(order.database))
+    connection = connect_readonly(Path(order.database))
     try:
-        seal(
+        build_segment(
             Path(order.folder),
-            blocks(connection, order),
+            read_vector_blocks(connection, order),
             name=order.name,
             space=order.space,
             d=order.d,
@@ -64,15 +64,15 @@ def build(order: Order) -> None:
         connection.close()
 
 
-def blocks(connection: apsw.Connection, order: Order) -> Iterator[Block]:
+def read_vector_blocks(connection: apsw.Connection, order: BuildOrder) -> Iterator[VectorBlock]:
     """The vectors of the log up to `upto`. What a follower would skip is left out here too."""
     seq = 0
-    while entries := embeddings.after(connection, order.collection, order.space, order.target, seq, BATCH):
+    while entries := embeddings.list_after(connection, order.collection, order.space, order.target, seq, BATCH):
         kept = [(row[2], row[3]) for row in entries if row[0] <= order.upto and _sound(row[2], row[3], order.d)]
         if kept:
             ids = np.array([key for key, _ in kept], np.int64)
             vectors = np.frombuffer(b"".join(vector for _, vector in kept), "<f4").reshape(-1, order.d)
-            good = unit_rows(vectors)
+            good = has_unit_length(vectors)
             yield ids[good], vectors[good]
         seq = entries[-1][0]
         if seq >= order.upto:
@@ -85,10 +85,10 @@ def _sound(key: int, vector: bytes | None, d: int) -> bool:
 
 def main(argument: str, parent: int) -> int:
     """Build what `argument` orders; the exit code. What went wrong is one line on stderr."""
-    die_with(parent)
+    die_with_parent(parent)
     os.nice(NICE)
     try:
-        build(Order(**json.loads(argument)))
+        run_build(BuildOrder(**json.loads(argument)))
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -34,7 +34,7 @@ class _Kept:
     bytes: int = 0
 
 
-class Selections:
+class FilterCache:
     """The sets of the filters that were used last, in at most `max_bytes`."""
 
     def __init__(self, database: Database, max_bytes: int = MAX_BYTES) -> None:
@@ -81,16 +81,16 @@ class Selections:
 
 def _up_to_date(collection: str, filter: Filter, kept: _Kept, c: apsw.Connection) -> tuple[IdSet, tuple[int, int]]:
     """The set as the rows are now, and the position up to which it is true."""
-    position = sql.position(c, filter.target)
+    position = sql.change_position(c, filter.target)
     if kept.ids is not None and position == kept.position:
         return kept.ids, position
     key, change = kept.position
-    changed = sql.changed(c, filter.target, change) if kept.ids is not None else None
+    changed = sql.changed_keys(c, filter.target, change) if kept.ids is not None else None
     if kept.ids is None or changed is None or len(changed) > MAX_CHANGES:
-        return IdSet.of(_array(sql.keys(c, collection, filter))), position
-    inside = sql.keys(c, collection, filter, after=key)
+        return IdSet.of(_array(sql.select_keys(c, collection, filter))), position
+    inside = sql.select_keys(c, collection, filter, after=key)
     if changed:
-        inside += sql.passing(c, collection, filter, changed)
+        inside += sql.select_passing(c, collection, filter, changed)
     return kept.ids.changed(_array([]), _array(changed)).changed(_array(inside), _array([])), position
 
 

@@ -23,42 +23,42 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.errors import NotFound, Overloaded, SightlineError, StartupError, brief
-from app.core.metrics import Meters
+from app.core.errors import NotFound, Overloaded, SightlineError, StartupError, describe_error
+from app.core.metrics import ProcessMetrics
 from app.core.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
-from app.search.index_builder import Builder, Failed, Site, Stopped
+from app.search.index_builder import BuildFailed, BuildStopped, IndexBuilder, SegmentBuild
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
 from index import snapshot
-from index.errors import BaseDamaged, EngineUnavailable, IndexClosed
-from index.factory import IndexConfig, OpenedIndex, drop_remote, open_engine, open_index, open_live
+from index.errors import IndexClosed, RemoteUnavailable, SegmentDamaged
+from index.factory import IndexConfig, OpenedIndex, create_milvus_client, drop_remote_index, open_index, open_segmented
 from index.follower import Follower
-from index.follower_loop import BATCHES, Driver
-from index.milvus_client import Engine
-from index.protocol import Measured, Remote, VectorIndex
-from index.segmented import LiveIndex, RebuildPolicy
+from index.follower_loop import BATCHES_PER_STEP, FollowerLoop
+from index.milvus_client import MilvusClient
+from index.protocol import RemoteIndex, SizedIndex, VectorIndex
+from index.segmented import RebuildPolicy, SegmentedIndex
 from index.snapshot_scheduler import SnapshotPolicy
 from index.types import LogEntry, Op
 
 log = logging.getLogger(__name__)
 
 TARGETS: tuple[Target, ...] = ("images", "texts")
-UNBOUNDED = 1 << 62
+UNLIMITED_MEMORY = 1 << 62
 OPEN_SECONDS = 20.0  # how long a search waits for an index that another one is opening
-WAITERS = 16  # searches that wait for the same index to be opened; more are told to come again
-LOOK_SECONDS = 1.0  # between two looks at the memory of all
-ROOM = 0.9  # so much of the memory stays in use when some are closed: not for each opening one
+MAX_WAITERS = 16  # searches that wait for the same index to be opened; more are told to come again
+MEMORY_CHECK_SECONDS = 1.0  # between two looks at the memory of all
+MEMORY_MARGIN = 0.9  # so much of the memory stays in use when some are closed: not for each opening one
 
 
-def engine_at(where: str, token: str) -> Engine | None:
+def open_milvus_client(where: str, token: str) -> MilvusClient | None:
     """The engine that the settings name; None where the indexes are in this process. Raises StartupError."""
     try:
-        return open_engine(where, token)
+        return create_milvus_client(where, token)
     except ValueError as error:
         raise StartupError(f"--index (SIGHTLINE_INDEX): {error}") from None
 
 
-class Indexes:
+class IndexManager:
     """Opens, follows and closes the indexes of one data directory. Any thread may call any method.
 
     Snapshots lie in `folder`, under the labels of collections and their targets. `memory` is the bound in bytes,
@@ -71,26 +71,26 @@ class Indexes:
         database: Database,
         space: EmbeddingSpace,
         folder: Path,
-        engine: Engine | None = None,
+        engine: MilvusClient | None = None,
         policy: RebuildPolicy | None = None,
-        memory: int = UNBOUNDED,
-        meters: Meters | None = None,
+        memory: int = UNLIMITED_MEMORY,
+        metrics: ProcessMetrics | None = None,
     ) -> None:
         self._database = database
         self._space = space
         self._engine = engine
         self._memory = memory
         self._moved = threading.Condition()  # guards what follows
-        self._open: dict[Key, Open] = {}
-        self._busy: dict[Key, int] = {}  # being opened or closed, and how many searches wait for that
+        self._open: dict[IndexKey, IndexHandle] = {}
+        self._busy: dict[IndexKey, int] = {}  # being opened or closed, and how many searches wait for that
         self._dropped: set[str] = set()
         self._total = 0  # bytes of all that are open, as they were at the last look
         self._fault: str | None = None  # of the thread that closes
         self._full = False  # whether to look at the memory now
         self._closing = False
-        self._driver: Driver[Key] = Driver(database.watch(), News(database))
-        self._builder = Builder(database.path, policy, damaged=self._reopen, meters=meters)
-        self._opener = Opener(database, space, folder, self._builder, self._driver.wake, engine)
+        self._driver: FollowerLoop[IndexKey] = FollowerLoop(database.watch_commits(), GrownLogs(database))
+        self._builder = IndexBuilder(database.path, policy, damaged=self._reopen, metrics=metrics)
+        self._opener = IndexOpener(database, space, folder, self._builder, self._driver.wake, engine)
         self._keeper = threading.Thread(target=self._keep, name="indexes", daemon=True)
         self._driver.start()
         self._keeper.start()
@@ -111,9 +111,9 @@ class Indexes:
         """
         one = self._take((self._label(name), target))
         try:
-            with reachable():
+            with map_remote_errors():
                 yield one.index
-        except BaseDamaged:
+        except SegmentDamaged:
             raise Overloaded(f"the index of {target} was damaged on the disk and is being built again") from None
         finally:
             self._give(one)
@@ -133,7 +133,7 @@ class Indexes:
             one = self._open.get(key)
         if one is None:
             return True
-        if isinstance(one.index, Remote) and one.index.fault is not None:
+        if isinstance(one.index, RemoteIndex) and one.index.fault is not None:
             return False
         return one.follower.wait_for(seq, began + timeout - time.monotonic()) or self._is_closed(key, one)
 
@@ -157,7 +157,7 @@ class Indexes:
         return [
             f"the index of {target}: {index.fault}"
             for target, index in found
-            if isinstance(index, Remote) and index.fault is not None
+            if isinstance(index, RemoteIndex) and index.fault is not None
         ]
 
     def faults(self) -> list[str]:
@@ -167,7 +167,8 @@ class Indexes:
         if not self._driver.alive() or not self._keeper.is_alive() or not self._builder.alive():
             return ["the indexes have stopped following"]
         return [
-            f"the index of {target} of {collections.name_of(label)} has stopped following" for label, target in ended
+            f"the index of {target} of {collections.name_from_label(label)} has stopped following"
+            for label, target in ended
         ]
 
     def troubles(self) -> list[str]:
@@ -176,11 +177,11 @@ class Indexes:
             followed = [(key, one.follower) for key, one in self._open.items()]
         found = [self._fault] if self._fault else []
         for (label, target), follower in followed:
-            named = f"{target} of {collections.name_of(label)}"
+            named = f"{target} of {collections.name_from_label(label)}"
             if follower.error is not None:
-                found.append(f"the index of {named} does not follow its log: {brief(follower.error)}")
+                found.append(f"the index of {named} does not follow its log: {describe_error(follower.error)}")
             if follower.save_error is not None:
-                found.append(f"no snapshot of the index of {named}: {brief(follower.save_error)}")
+                found.append(f"no snapshot of the index of {named}: {describe_error(follower.save_error)}")
         return found + self._builder.faults()
 
     def stats(self, name: str) -> dict[Target, dict[str, object]]:
@@ -195,7 +196,7 @@ class Indexes:
         totals: dict[Target, dict[str, float]] = {target: dict.fromkeys(TOTALS, 0.0) for target in TARGETS}
         for (_, target), one in found:
             with suppress(IndexClosed):  # since
-                count(totals[target], one)
+                add_to_totals(totals[target], one)
         return totals
 
     def memory(self) -> dict[str, int]:
@@ -227,7 +228,7 @@ class Indexes:
             raise NotFound(f"there is no collection {name!r}")
         return collection.label
 
-    def _take(self, key: Key) -> Open:
+    def _take(self, key: IndexKey) -> IndexHandle:
         """The open index, with one more user."""
         with self._moved:
             self._wait(key)
@@ -258,18 +259,18 @@ class Indexes:
                 self._moved.notify_all()
         return one
 
-    def _wait(self, key: Key) -> None:
+    def _wait(self, key: IndexKey) -> None:
         """Until it is neither being opened nor closed. Raises Overloaded where that takes long, or many wait.
 
         Not all threads that search may wait for one collection: the others' searches need some.
         """
         if key not in self._busy:
             return
-        if self._busy[key] < WAITERS:
+        if self._busy[key] < MAX_WAITERS:
             self._busy[key] += 1
             if self._moved.wait_for(lambda: key not in self._busy, OPEN_SECONDS):
                 return
-        raise Overloaded(f"the index of {collections.name_of(key[0])!r} is being opened; try again")
+        raise Overloaded(f"the index of {collections.name_from_label(key[0])!r} is being opened; try again")
 
     def _make_room(self) -> None:
         """Wait for the keeper where there is too much that it can close, so that nobody opens faster than it closes."""
@@ -278,18 +279,18 @@ class Indexes:
             self._moved.notify_all()
             self._moved.wait_for(lambda: not self._full or self._closing, OPEN_SECONDS)
 
-    def _check(self, key: Key) -> None:
+    def _check(self, key: IndexKey) -> None:
         if self._closing:
             raise Overloaded("the service is stopping")
         if key[0] in self._dropped:
-            raise NotFound(f"there is no collection {collections.name_of(key[0])!r}")
+            raise NotFound(f"there is no collection {collections.name_from_label(key[0])!r}")
 
-    def _is_closed(self, key: Key, one: Open) -> bool:
+    def _is_closed(self, key: IndexKey, one: IndexHandle) -> bool:
         """Whether it was closed while we waited for it: the next search opens it anew."""
         with self._moved:
             return self._open.get(key) is not one
 
-    def _stats(self, key: Key) -> dict[str, object]:
+    def _stats(self, key: IndexKey) -> dict[str, object]:
         with self._moved:
             one = self._open.get(key)
             if one is not None:
@@ -298,21 +299,24 @@ class Indexes:
             label, target = key
             space = self._space.fingerprint
             count, head = self._database.read(
-                lambda c: (embeddings.count(c, label, space, target), embeddings.head(c, label, space, target))
+                lambda c: (
+                    embeddings.count_vectors(c, label, space, target),
+                    embeddings.get_last_seq(c, label, space, target),
+                )
             )
             return {"kind": "closed", "ntotal": count, "applied_seq": head, "lag": 0}
         try:
-            return told(one)
+            return describe_index(one)
         finally:
             self._give(one)
 
-    def _give(self, one: Open) -> None:
+    def _give(self, one: IndexHandle) -> None:
         """One user less."""
         with self._moved:
             one.users -= 1
             self._moved.notify_all()
 
-    def _reopen(self, site: Site) -> None:
+    def _reopen(self, site: SegmentBuild) -> None:
         """Drop a damaged base, and the index with it; build both again. On the builder's thread."""
         key = site.collection, site.target
         with self._moved:
@@ -328,7 +332,7 @@ class Indexes:
         """Close what is too much, whenever one was opened and now and then: an open one may grow."""
         while True:
             with self._moved:
-                self._moved.wait_for(lambda: self._full or self._closing, LOOK_SECONDS)
+                self._moved.wait_for(lambda: self._full or self._closing, MEMORY_CHECK_SECONDS)
                 if self._closing:
                     return
                 idle = self._too_many()
@@ -337,29 +341,29 @@ class Indexes:
                     self._shut(key, lambda one: one.users == 0, save=True)
                 self._fault = None
             except Exception as error:  # that index is gone from here; the next look takes the others
-                self._fault = f"an index was not closed as it should be: {brief(error)}"
+                self._fault = f"an index was not closed as it should be: {describe_error(error)}"
                 log.exception("%s", self._fault)
             with self._moved:
                 self._full = False
                 self._moved.notify_all()
 
-    def _too_many(self) -> list[Key]:
+    def _too_many(self) -> list[IndexKey]:
         """Which to close so that the rest fits with some room: those asked for longest ago, never one in use or the
         very last."""
         self._total = sum(one.bytes() for one in self._open.values())
         if self._total <= self._memory:
             return []
-        chosen: list[Key] = []
+        chosen: list[IndexKey] = []
         rest = self._total
         for key in sorted(self._open, key=lambda key: self._open[key].used)[:-1]:
-            if rest <= self._memory * ROOM:
+            if rest <= self._memory * MEMORY_MARGIN:
                 break
             if self._open[key].users == 0:
                 chosen.append(key)
                 rest -= self._open[key].bytes()
         return chosen
 
-    def _shut(self, key: Key, free: Callable[[Open], object], *, save: bool) -> None:
+    def _shut(self, key: IndexKey, free: Callable[[IndexHandle], object], *, save: bool) -> None:
         """Close one if it is `free`; meanwhile it counts as busy, so that nobody opens it a second time."""
         with self._moved:
             one = self._open.get(key)
@@ -380,12 +384,12 @@ class Indexes:
                 self._moved.notify_all()
 
 
-def told(one: Open) -> dict[str, object]:
+def describe_index(one: IndexHandle) -> dict[str, object]:
     """What is shown of an open index."""
     followed: dict[str, object] = {"applied_seq": one.follower.applied_seq, "lag": one.follower.lag}
-    if isinstance(one.index, Remote):
+    if isinstance(one.index, RemoteIndex):
         followed["ghosts"] = one.index.ghosts
-    if not isinstance(one.index, LiveIndex) or one.site is None:
+    if not isinstance(one.index, SegmentedIndex) or one.site is None:
         return {"kind": one.index.kind, "ntotal": one.index.ntotal, **followed}
     facts, base = one.index.facts(), one.index.base
     return {
@@ -405,20 +409,22 @@ def told(one: Open) -> dict[str, object]:
     }
 
 
-Key = tuple[str, Target]  # label of a collection, and which of its indexes
+IndexKey = tuple[str, Target]  # label of a collection, and which of its indexes
 
 TOTALS = ("open", "vectors", "lag", "bytes", "tail", "tombstones", "building")  # numbers of open indexes
 OVERHEAD = 32 << 10  # bytes of an open index besides its vectors
-BUILD_FIRST = 200_000
+BUILD_BEFORE_FOLLOWING = 200_000
 """So many log entries that no snapshot holds go into a base before anybody follows: in memory they would take 2 KB each
 (at d = 512), and one third of the time."""
-LEAST = 1_000
-POLICY = SnapshotPolicy(least=LEAST)  # fewer are replayed in milliseconds: thousands of small ones need no files
+MIN_SNAPSHOT_ENTRIES = 1_000
+SNAPSHOT_POLICY = SnapshotPolicy(
+    least=MIN_SNAPSHOT_ENTRIES
+)  # fewer are replayed in milliseconds: thousands of small ones need no files
 FAULT_SECONDS = 20.0  # how long a log that cannot be read is tried again before the opening is given up
 
 
 @dataclass(slots=True)
-class Open:
+class IndexHandle:
     """One open index: searches read `index`, `follower` alone changes it, the builder of `site` gives it new bases.
 
     `used` is when it was asked for last.
@@ -426,28 +432,28 @@ class Open:
 
     index: VectorIndex
     follower: Follower
-    site: Site | None
+    site: SegmentBuild | None
     users: int = 0
     used: float = 0.0
 
     def bytes(self) -> int:
         """What it holds in memory, about."""
         index = self.index
-        if isinstance(index, Remote):
+        if isinstance(index, RemoteIndex):
             return OVERHEAD
-        return OVERHEAD + (index.nbytes if isinstance(index, Measured) else index.ntotal * index.d * 4)
+        return OVERHEAD + (index.nbytes if isinstance(index, SizedIndex) else index.ntotal * index.d * 4)
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
+def map_remote_errors() -> Iterator[None]:
     """Turn an engine that cannot be asked into our error: the same request may succeed later."""
     try:
         yield
-    except EngineUnavailable as error:
+    except RemoteUnavailable as error:
         raise Overloaded(str(error)) from error
 
 
-class Log:
+class EmbeddingLog:
     """The log of one (collection, target) as a follower reads it."""
 
     def __init__(self, database: Database, space: EmbeddingSpace, label: str, target: Target) -> None:
@@ -458,35 +464,39 @@ class Log:
 
     def ahead(self, seq: int) -> int:
         """How many entries lie past `seq`."""
-        return self._database.read(lambda c: embeddings.ahead(c, self._label, self._space, self._target, seq))
+        return self._database.read(lambda c: embeddings.count_after(c, self._label, self._space, self._target, seq))
 
     def head(self) -> int:
         """The number of the last entry."""
-        return self._database.read(lambda c: embeddings.head(c, self._label, self._space, self._target))
+        return self._database.read(lambda c: embeddings.get_last_seq(c, self._label, self._space, self._target))
 
     def read(self, after: int, limit: int) -> Sequence[LogEntry]:
         """Up to `limit` entries past `after`, in order."""
-        rows = self._database.read(lambda c: embeddings.after(c, self._label, self._space, self._target, after, limit))
+        rows = self._database.read(
+            lambda c: embeddings.list_after(c, self._label, self._space, self._target, after, limit)
+        )
         return [
             LogEntry(seq, Op(op), key, None if vector is None else np.frombuffer(vector, dtype="<f4"))
             for seq, op, key, vector in rows
         ]
 
 
-class News:
+class GrownLogs:
     """Which logs have grown since it was asked last."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._seq = database.read(embeddings.last)
+        self._seq = database.read(embeddings.get_last_seq_of_all)
 
-    def __call__(self) -> list[Key]:
-        last, grown = self._database.read(lambda c: (embeddings.last(c), embeddings.grown(c, self._seq)))
+    def __call__(self) -> list[IndexKey]:
+        last, grown = self._database.read(
+            lambda c: (embeddings.get_last_seq_of_all(c), embeddings.list_grown_logs(c, self._seq))
+        )
         self._seq = max(self._seq, last)
         return grown
 
 
-class Opener:
+class IndexOpener:
     """Opens the indexes of one data directory, whose snapshots lie in `folder`. `wake` is told who has news.
 
     With an `engine` the vectors lie there, under the birth of the data directory.
@@ -497,9 +507,9 @@ class Opener:
         database: Database,
         space: EmbeddingSpace,
         folder: Path,
-        builder: Builder,
-        wake: Callable[[Key], None],
-        engine: Engine | None = None,
+        builder: IndexBuilder,
+        wake: Callable[[IndexKey], None],
+        engine: MilvusClient | None = None,
     ) -> None:
         self._database = database
         self._space = space
@@ -510,35 +520,35 @@ class Opener:
         born = database.read(lambda c: collections.get(c, DEFAULT_COLLECTION))
         self._owner = born.created_at if born else ""
 
-    def __call__(self, key: Key, check: Callable[[], None]) -> Open:
+    def __call__(self, key: IndexKey, check: Callable[[], None]) -> IndexHandle:
         """The index from its snapshot or base, brought up to what its log holds now.
 
         `check` is called now and then and raises when it is wanted no more. Raises Overloaded when the log cannot be
         read, or the engine cannot be asked.
         """
         label, target = key
-        entries = Log(self._database, self._space, label, target)
+        entries = EmbeddingLog(self._database, self._space, label, target)
         config = self._config(key)
         if self._engine is not None:
-            with reachable():
+            with map_remote_errors():
                 remote = open_index(config, head=entries.head())
-            return Open(remote.index, self._follow(key, remote, entries, check), None)
-        opened = open_live(config, head=entries.head())
-        if entries.ahead(opened.applied_seq) > BUILD_FIRST:
-            opened = self._built(opened, Site(label, target, config, opened.index, entries.head))
+            return IndexHandle(remote.index, self._follow(key, remote, entries, check), None)
+        opened = open_segmented(config, head=entries.head())
+        if entries.ahead(opened.applied_seq) > BUILD_BEFORE_FOLLOWING:
+            opened = self._built(opened, SegmentBuild(label, target, config, opened.index, entries.head))
         follower = self._follow(key, opened, entries, check)
-        return Open(opened.index, follower, Site(label, target, config, opened.index, entries.head))
+        return IndexHandle(opened.index, follower, SegmentBuild(label, target, config, opened.index, entries.head))
 
-    def discard(self, key: Key) -> None:
+    def discard(self, key: IndexKey) -> None:
         """Remove the vectors of a dropped collection from the engine, if there is one."""
         if self._engine is None:
             return
         try:
-            drop_remote(self._config(key), self._engine)
-        except EngineUnavailable as error:  # nobody asks for them again: their name is never used a second time
+            drop_remote_index(self._config(key), self._engine)
+        except RemoteUnavailable as error:  # nobody asks for them again: their name is never used a second time
             log.warning("the vectors of %s/%s stay in the engine: %s", *key, error)
 
-    def _config(self, key: Key) -> IndexConfig:
+    def _config(self, key: IndexKey) -> IndexConfig:
         label, target = key
         folder = self._folder / label / target
         space = self._space
@@ -546,7 +556,9 @@ class Opener:
             f"{label}/{target}", space.fingerprint, space.d, folder, engine=self._engine, owner=self._owner
         )
 
-    def _follow(self, key: Key, opened: OpenedIndex[VectorIndex], entries: Log, check: Callable[[], None]) -> Follower:
+    def _follow(
+        self, key: IndexKey, opened: OpenedIndex[VectorIndex], entries: EmbeddingLog, check: Callable[[], None]
+    ) -> Follower:
         name = f"{key[0]}/{key[1]}"
         if opened.refused:
             log.warning("snapshot of %s not used (%s); rebuilding from the log", name, opened.refused)
@@ -558,7 +570,7 @@ class Opener:
             head=entries.head,
             freeze=opened.freeze,
             tend=opened.tend,
-            policy=POLICY if self._engine is None else SnapshotPolicy(),
+            policy=SNAPSHOT_POLICY if self._engine is None else SnapshotPolicy(),
             wake=lambda: self._wake(key),
         )
         try:
@@ -569,13 +581,13 @@ class Opener:
             raise
         return follower
 
-    def _built(self, opened: OpenedIndex[LiveIndex], site: Site) -> OpenedIndex[LiveIndex]:
+    def _built(self, opened: OpenedIndex[SegmentedIndex], site: SegmentBuild) -> OpenedIndex[SegmentedIndex]:
         """The index anew, with a base of all that its log holds; as it is where that fails."""
         log.info("building a base of %s first", site.config.name)
         try:
             self._builder.build(site)
-            return open_live(site.config, head=site.head())
-        except (Failed, Stopped) as error:
+            return open_segmented(site.config, head=site.head())
+        except (BuildFailed, BuildStopped) as error:
             log.warning("no base of %s, following without: %s", site.config.name, error)
             return opened
 
@@ -584,15 +596,15 @@ def catch_up(name: str, follower: Follower, head: int, check: Callable[[], None]
     """Apply the log up to `head` on this thread; see `Opener`."""
     told = sound = time.monotonic()
     while follower.applied_seq < head:
-        again = follower.step(BATCHES)
+        again = follower.step(BATCHES_PER_STEP)
         check()
         now = time.monotonic()
-        if isinstance(follower.error, EngineUnavailable):
+        if isinstance(follower.error, RemoteUnavailable):
             raise Overloaded(str(follower.error))
         if follower.error is None:
             sound = now
         elif now - sound > FAULT_SECONDS:
-            raise Overloaded(f"the index of {collections.name_of(name)!r} cannot be opened at present")
+            raise Overloaded(f"the index of {collections.name_from_label(name)!r} cannot be opened at present")
         else:
             time.sleep(again or 0.0)
         if now - told > 1.0:
@@ -600,13 +612,13 @@ def catch_up(name: str, follower: Follower, head: int, check: Callable[[], None]
             log.info("the index of %s is catching up: %d of %d", name, follower.applied_seq, head)
 
 
-def count(total: dict[str, float], one: Open) -> None:
+def add_to_totals(total: dict[str, float], one: IndexHandle) -> None:
     """Add an open index to the numbers of its kind."""
     total["open"] += 1
     total["vectors"] += one.index.ntotal
     total["lag"] = max(total["lag"], one.follower.lag)
     total["bytes"] += one.bytes()
-    if isinstance(one.index, LiveIndex) and one.site is not None:
+    if isinstance(one.index, SegmentedIndex) and one.site is not None:
         facts = one.index.facts()
         total["tail"] += facts.tail
         total["tombstones"] += facts.tombstones

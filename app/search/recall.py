@@ -23,33 +23,33 @@ from pathlib import Path
 
 import numpy as np
 
-from app.core.clock import now
-from app.core.errors import brief
+from app.core.clock import now_rfc3339
+from app.core.errors import describe_error
 from app.core.types import Target
 from index.errors import IndexClosed
-from index.protocol import Adjustable, SearchParams, VectorIndex
+from index.protocol import ApproximateIndex, SearchParams, VectorIndex
 from index.types import Embeddings, Ids, Scores
 
 log = logging.getLogger(__name__)
 
-Key = tuple[str, Target]
+IndexKey = tuple[str, Target]
 
 K = 10
 WINDOW = 200  # results that the recall shown is the mean of
-FEWEST = 20  # results before anything is done about them
-WAITING = 64  # queries kept of an index that have not been measured
+MIN_RESULTS = 20  # results before anything is done about them
+MAX_WAITING = 64  # queries kept of an index that have not been measured
 BATCH = 8  # queries that share one exact search: comparing all vectors costs little more for a few than for one
-TIE = 1e-5  # scores no further apart than this are the same: they were added up in another order
-ROOM = 0.7  # the effort is lowered when the misses allowed are undershot by so much
-LONGEST = 6  # an effort that had to be raised again is next lowered after 2, 4, ... 2^6 windows
-SHARE = 0.01  # of the time spent measuring, at most
-PAUSE = 1.0  # seconds between two looks, at least
-PATIENCE = 60.0  # seconds that measuring waits for a moment without a query, at most
-MOST_AMONG = 1 << 20  # bytes of a filter's set of ids that is kept with its query
+TIE_TOLERANCE = 1e-5  # scores no further apart than this are the same: they were added up in another order
+LOWER_MARGIN = 0.7  # the effort is lowered when the misses allowed are undershot by so much
+MAX_BACKOFF_STEPS = 6  # an effort that had to be raised again is next lowered after 2, 4, ... 2^6 windows
+MAX_TIME_SHARE = 0.01  # of the time spent measuring, at most
+MIN_PAUSE = 1.0  # seconds between two looks, at least
+MAX_IDLE_WAIT = 60.0  # seconds that measuring waits for a moment without a query, at most
+MAX_FILTER_BYTES = 1 << 20  # bytes of a filter's set of ids that is kept with its query
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sample:
+class SampledQuery:
     """A query as it was asked: its vector, within which ids, and how many hits were asked of the index."""
 
     vector: Embeddings
@@ -58,7 +58,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Recall:
+class MeasuredRecall:
     """Recall@10 over the last `queries` measured (None before the first) at this effort."""
 
     at_10: float | None
@@ -69,12 +69,12 @@ class Recall:
 
 
 @dataclass(slots=True, eq=False)
-class Track:
+class RecallTracker:
     """What is known of one index. `lowered`: the effort was last changed downward; `failed`: how often in vain."""
 
     index: weakref.ref[VectorIndex]
-    waiting: deque[Sample] = field(default_factory=lambda: deque(maxlen=WAITING))
-    window: deque[tuple[Sample, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    waiting: deque[SampledQuery] = field(default_factory=lambda: deque(maxlen=MAX_WAITING))
+    window: deque[tuple[SampledQuery, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     effort: int = 0
     measured: int = 0
     lowered: bool = False
@@ -91,40 +91,40 @@ class Track:
         Raised when a full window is below the target, or fewer results are by more than twice their standard error.
         """
         at_10, n = self.at_10(), len(self.window)
-        if at_10 is None or n < FEWEST:
+        if at_10 is None or n < MIN_RESULTS:
             return 0
         if at_10 < target:
             error = float(np.std([share for _, share in self.window])) / n**0.5
             return int(n == WINDOW or at_10 + 2 * error < target)
         calm = self.measured >= WINDOW << self.failed
-        return -int(calm and self.effort > 0 and at_10 >= target + ROOM * (1 - target))
+        return -int(calm and self.effort > 0 and at_10 >= target + LOWER_MARGIN * (1 - target))
 
     def changed(self, effort: int) -> None:
         """Begin anew with this effort."""
         lowering = effort < self.effort
         if self.lowered:  # to where it was until now: it held, or it did not
-            self.failed = 0 if lowering else min(self.failed + 1, LONGEST)
+            self.failed = 0 if lowering else min(self.failed + 1, MAX_BACKOFF_STEPS)
         self.effort, self.lowered = effort, lowering
         self.again()
 
     def again(self) -> None:
         """Forget what was measured; as many of its queries as there is room for are measured again."""
         self.measured = 0
-        room = WAITING - len(self.waiting)
+        room = MAX_WAITING - len(self.waiting)
         newest = [sample for sample, _ in self.window][::-1]
         self.waiting.extendleft(newest[:room])
         self.window.clear()
 
 
-class Sampler:
+class RecallSampler:
     """Measures the indexes that are searched. `busy` says whether somebody waits for an answer right now."""
 
     def __init__(self, target: float, busy: Callable[[], bool] = lambda: False) -> None:
         self._target = target
         self._busy = busy
         self._lock = threading.Lock()  # of the tracks
-        self._tracks: dict[Key, Track] = {}
-        self._efforts: Efforts | None = None
+        self._tracks: dict[IndexKey, RecallTracker] = {}
+        self._efforts: SearchEffortStore | None = None
         self._closing = threading.Event()
         self._noted = threading.Event()
         self.fault: str | None = None  # why nothing is measured; it goes on trying
@@ -134,7 +134,7 @@ class Sampler:
         """Begin to measure. Once only."""
         self._thread.start()
 
-    def resume(self, efforts: Efforts) -> None:
+    def resume(self, efforts: SearchEffortStore) -> None:
         """Begin with these efforts, and keep there what is found."""
         self._efforts = efforts
 
@@ -153,35 +153,35 @@ class Sampler:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def note(self, key: Key, index: VectorIndex, vector: Embeddings, params: SearchParams, asked: int) -> None:
+    def note(self, key: IndexKey, index: VectorIndex, vector: Embeddings, params: SearchParams, asked: int) -> None:
         """Somebody has asked this. Kept if the answer may have been less than exact, and the index could try harder."""
-        if not isinstance(index, Adjustable) or index.exact:
+        if not isinstance(index, ApproximateIndex) or index.exact:
             return
         if params.exact or params.probes is not None or params.rerank is not None:
             return
-        if params.among is not None and params.among.nbytes > MOST_AMONG:
+        if params.among is not None and params.among.nbytes > MAX_FILTER_BYTES:
             return
         with self._lock:
             track = self._tracks.get(key)
             if track is None:
                 if (kept := self._efforts.get(*key) if self._efforts else None) is not None:
                     index.set_effort(kept)
-                track = self._tracks[key] = Track(weakref.ref(index), effort=index.effort)
+                track = self._tracks[key] = RecallTracker(weakref.ref(index), effort=index.effort)
             elif track.index() is not index:  # opened again, or built anew
                 track.index = weakref.ref(index)
                 track.again()
-            track.waiting.append(Sample(vector, params, asked))
+            track.waiting.append(SampledQuery(vector, params, asked))
         self._noted.set()
 
-    def recall(self, key: Key) -> Recall | None:
+    def recall(self, key: IndexKey) -> MeasuredRecall | None:
         """What is known of an index; None of one that is exact, or was not searched yet."""
         with self._lock:
             track = self._tracks.get(key)
             if track is None:
                 return None
-            return Recall(track.at_10(), len(track.window), self._target, track.effort, track.updated_at)
+            return MeasuredRecall(track.at_10(), len(track.window), self._target, track.effort, track.updated_at)
 
-    def recalls(self) -> dict[Key, Recall]:
+    def recalls(self) -> dict[IndexKey, MeasuredRecall]:
         """What is known of every index."""
         with self._lock:
             keys = list(self._tracks)
@@ -196,17 +196,17 @@ class Sampler:
             if key is None:
                 return False
             track = self._tracks[key] = self._tracks.pop(key)  # to the end: the others come first next time
-            samples, index = taken(track.waiting), track.index()
-        if index is None or not isinstance(index, Adjustable) or index.exact:
+            samples, index = take_batch(track.waiting), track.index()
+        if index is None or not isinstance(index, ApproximateIndex) or index.exact:
             return True
         if index.effort != track.effort:  # a new one begins where the old one had to go
             index.set_effort(track.effort)
             track.effort = index.effort
-        found = [(sample, share) for sample, share in shares_found(index, samples) if share is not None]
+        found = [(sample, share) for sample, share in measure_recall(index, samples) if share is not None]
         with self._lock:
             track.window.extend(found)
             track.measured += len(found)
-            track.updated_at = now()
+            track.updated_at = now_rfc3339()
             change = track.verdict(self._target)
             at_10, n = track.at_10(), len(track.window)
         if change:
@@ -226,7 +226,7 @@ class Sampler:
         except IndexClosed:  # meanwhile
             return True
         except Exception as error:  # searches are not concerned
-            self.fault = f"recall is not measured: {brief(error)}"
+            self.fault = f"recall is not measured: {describe_error(error)}"
             log.warning("%s", self.fault, exc_info=True)
             return True
         self.fault = None
@@ -236,7 +236,7 @@ class Sampler:
         lower_priority()
         while self._noted.wait() and not self._closing.is_set():
             began = time.monotonic()
-            while self._busy() and time.monotonic() - began < PATIENCE and not self._closing.wait(PAUSE / 20):
+            while self._busy() and time.monotonic() - began < MAX_IDLE_WAIT and not self._closing.wait(MIN_PAUSE / 20):
                 pass
             if self._closing.is_set():
                 return
@@ -244,15 +244,15 @@ class Sampler:
             self._noted.clear()
             if self.try_step():
                 self._noted.set()
-            self._closing.wait(pause_after(time.perf_counter() - began))
+            self._closing.wait(rest_seconds(time.perf_counter() - began))
 
 
-def pause_after(seconds: float) -> float:
+def rest_seconds(seconds: float) -> float:
     """How long to rest after measuring for so many seconds, to stay within SHARE of the time."""
-    return max(PAUSE, seconds * (1 / SHARE - 1))
+    return max(MIN_PAUSE, seconds * (1 / MAX_TIME_SHARE - 1))
 
 
-def taken(waiting: deque[Sample]) -> list[Sample]:
+def take_batch(waiting: deque[SampledQuery]) -> list[SampledQuery]:
     """The newest queries, at most BATCH, that one search can ask; they are waiting no more."""
     newest = waiting[-1]
     alike = [one for one in waiting if one.params.among is newest.params.among and one.asked == newest.asked][-BATCH:]
@@ -262,7 +262,7 @@ def taken(waiting: deque[Sample]) -> list[Sample]:
     return alike
 
 
-def shares_found(index: VectorIndex, samples: Sequence[Sample]) -> list[tuple[Sample, float | None]]:
+def measure_recall(index: VectorIndex, samples: Sequence[SampledQuery]) -> list[tuple[SampledQuery, float | None]]:
     """For each of `samples` (alike) the share of its K nearest that the index finds; None where there are none.
 
     What is added, replaced or removed between two searches must not count as missed. So where something seems to
@@ -272,23 +272,23 @@ def shares_found(index: VectorIndex, samples: Sequence[Sample]) -> list[tuple[Sa
     params, asked = samples[0].params, samples[0].asked
     scores, ids = index.search(queries, asked, params)
     exact_scores, exact = index.search(queries, K, replace(params, exact=True))
-    found = [share(exact[n], exact_scores[n], ids[n, :K], scores[n, :K]) for n in range(len(samples))]
+    found = [compute_recall(exact[n], exact_scores[n], ids[n, :K], scores[n, :K]) for n in range(len(samples))]
     if any(one is not None and one < 1 for one in found):
         scores_after, after = index.search(queries, asked, params)
         either = np.concatenate([ids[:, :K], after[:, :K]], axis=1)
         either_scores = np.concatenate([scores[:, :K], scores_after[:, :K]], axis=1)
-        found = [share(exact[n], exact_scores[n], either[n], either_scores[n]) for n in range(len(samples))]
+        found = [compute_recall(exact[n], exact_scores[n], either[n], either_scores[n]) for n in range(len(samples))]
     return list(zip(samples, found, strict=True))
 
 
-def share(exact: Ids, exact_scores: Scores, found: Ids, scores: Scores) -> float | None:
+def compute_recall(exact: Ids, exact_scores: Scores, found: Ids, scores: Scores) -> float | None:
     """The share of `exact` ids that is among `found`; others that score like the last of them are as good."""
     nearest = exact[exact >= 0]
     if not len(nearest):
         return None
     last = exact_scores[len(nearest) - 1]
     there = np.isin(nearest, found).sum()
-    ties = np.unique(found[(np.abs(scores - last) <= TIE) & ~np.isin(found, nearest)])
+    ties = np.unique(found[(np.abs(scores - last) <= TIE_TOLERANCE) & ~np.isin(found, nearest)])
     return min(1.0, float(there + len(ties)) / len(nearest))
 
 
@@ -299,15 +299,15 @@ def lower_priority() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
-NAME = "efforts.json"
-MOST = 64  # no index has so many steps
+FILE_NAME = "efforts.json"
+MAX_EFFORT = 64  # no index has so many steps
 
 
-class Efforts:
+class SearchEffortStore:
     """The efforts of the indexes of one space by collection and target. Any thread may call any method."""
 
     def __init__(self, folder: Path, space: str) -> None:
-        self._path = folder / NAME
+        self._path = folder / FILE_NAME
         self._space = space
         self._lock = threading.Lock()
         self._found = self._read()
@@ -337,7 +337,7 @@ class Efforts:
             said = json.loads(self._path.read_text("utf-8"))
             if said["space"] != self._space:
                 return {}
-            return {str(name): n for name, n in said["efforts"].items() if type(n) is int and 0 <= n <= MOST}
+            return {str(name): n for name, n in said["efforts"].items() if type(n) is int and 0 <= n <= MAX_EFFORT}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

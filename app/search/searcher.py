@@ -21,13 +21,13 @@ import apsw
 import numpy as np
 
 from app.core.errors import Busy, NotFound, SightlineError, Validation
-from app.core.metrics import Meters
+from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.batcher import Batcher
-from app.encoder.protocol import Embeddings, Encoder, checked
-from app.search.filter_cache import Selections
+from app.encoder.protocol import Embeddings, Encoder, check_vectors
+from app.search.filter_cache import FilterCache
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
@@ -36,17 +36,17 @@ from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
 
 T = TypeVar("T")
-Note = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParams, int], None]
+RecordQuery = Callable[[tuple[str, Target], VectorIndex, Embeddings, SearchParams, int], None]
 
-SPARE = 16  # asked for beyond k, because rows may be deleted faster than the index follows
-BLANK = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
-SHARE = 32  # texts of one caller in one forward pass
-PICTURES = 8  # of one caller decoded at once, likewise
-SHORTEST = 1e-6  # a sum of parts shorter than this has no direction
+EXTRA_HITS = 16  # asked for beyond k, because rows may be deleted faster than the index follows
+LABEL_PLACEHOLDER = re.compile(r"\{label\}|\{\}")  # where a label goes in a template
+TEXTS_PER_PASS = 32  # texts of one caller in one forward pass
+PICTURES_AT_ONCE = 8  # of one caller decoded at once, likewise
+MIN_LENGTH = 1e-6  # a sum of parts shorter than this has no direction
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class QueryPart:
     """One part of a question: exactly one of the fields says what, `weight` how much (it may be negative)."""
 
     text: str | None = None
@@ -58,13 +58,13 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SearchQuery:
     """One search: the parts it is made of, what is searched, which of it `filter` lets through, and how.
 
     `exact` compares with every vector; `probes` and `rerank` replace what an approximate index takes for enough.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[QueryPart]
     target: Target = "images"
     k: int = 10
     collection: str = DEFAULT_COLLECTION
@@ -75,7 +75,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """The answer: hits, best first; milliseconds by stage; how many vectors were compared."""
 
     hits: list[Hit]
@@ -95,7 +95,7 @@ class _Encoded:
 class _Search:
     """A question on its way: how many hits the index is asked for, and what came back."""
 
-    question: Question
+    question: SearchQuery
     params: SearchParams
     vector: Embeddings
     asked: int
@@ -126,8 +126,8 @@ class Searcher:
         batcher: Batcher,
         pool: DecodePool,
         use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
-        meters: Meters | None = None,
-        note: Note | None = None,
+        metrics: ProcessMetrics | None = None,
+        note: RecordQuery | None = None,
     ) -> None:
         """`note` is told what an index was asked, once it has answered (see `Sampler.note`)."""
         self._database = database
@@ -135,9 +135,9 @@ class Searcher:
         self._batcher = batcher
         self._pool = pool
         self._use = use
-        self._meters = meters or Meters()
+        self._metrics = metrics or ProcessMetrics()
         self._note = note
-        self._selections = Selections(database)
+        self._selections = FilterCache(database)
         self._running = 0
         self._lock = threading.Lock()  # of `_running`
 
@@ -146,14 +146,14 @@ class Searcher:
         """How many calls are being answered right now."""
         return self._running
 
-    def search(self, question: Question) -> Found:
+    def search(self, question: SearchQuery) -> SearchResult:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Timeout, Busy."""
         (found,) = self.search_all([question])
         if isinstance(found, SightlineError):
             raise found
         return found
 
-    def search_all(self, questions: Sequence[Question]) -> list[Found | SightlineError]:
+    def search_all(self, questions: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         """The answers, in order; for a question that has none, why. The times are those of all together.
 
         Raises Busy, and then none is answered.
@@ -171,34 +171,35 @@ class Searcher:
             with self._lock:
                 self._running -= 1
 
-    def _search_all(self, questions: Sequence[Question]) -> list[Found | SightlineError]:
+    def _search_all(self, questions: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
         with span("encode", {"questions": len(questions)}):
             encoded = self._encoded([part for question in questions for part in question.parts])
-        begun = [attempt(partial(self._begin, question, encoded)) for question in questions]
+        begun = [result_or_error(partial(self._begin, question, encoded)) for question in questions]
         took = {"encode": time.perf_counter() - began, "search": 0.0, "fetch": 0.0}
         together: dict[tuple[str, Target], list[_Search]] = {}
         for one in begun:
             if isinstance(one, _Search):
-                one.refusal = attempt(partial(self._select, one, took))
+                one.refusal = result_or_error(partial(self._select, one, took))
                 if one.refusal is None:
                     together.setdefault((one.question.collection, one.question.target), []).append(one)
         for searches in together.values():
-            refusal = attempt(partial(self._run, searches, took))
+            refusal = result_or_error(partial(self._run, searches, took))
             for search in searches:
                 search.refusal = refusal
         took["total"] = time.perf_counter() - began
-        self._meters.searched(took)
+        self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [
-            one.refusal or Found(one.hits, took_ms, one.searched) if isinstance(one, _Search) else one for one in begun
+            one.refusal or SearchResult(one.hits, took_ms, one.searched) if isinstance(one, _Search) else one
+            for one in begun
         ]
 
-    def _begin(self, question: Question, encoded: _Encoded) -> _Search:
+    def _begin(self, question: SearchQuery, encoded: _Encoded) -> _Search:
         """The question with its vector. Raises Validation, NotFound, Rejected."""
         params = SearchParams(exact=question.exact, probes=question.probes, rerank=question.rerank)
         vector = self._sum(question.collection, question.parts, encoded)
-        return _Search(question, params, vector, question.k + SPARE)
+        return _Search(question, params, vector, question.k + EXTRA_HITS)
 
     def _select(self, search: _Search, took: dict[str, float]) -> None:
         """Find out which rows the filter lets through. Raises Timeout."""
@@ -216,7 +217,7 @@ class Searcher:
             while waiting:
                 start = time.perf_counter()
                 with span("search", {"target": question.target, "questions": len(waiting)}):
-                    ask(index, waiting)
+                    search_index(index, waiting)
                 middle = time.perf_counter()
                 with span("fetch", {"target": question.target}):
                     self._fetch(question.target, waiting)
@@ -226,34 +227,36 @@ class Searcher:
                 for search in waiting:
                     search.asked *= 4
             for search in searches:
-                self._meters.ghosts(question.target, search.ghosts)
+                self._metrics.count_orphans(question.target, search.ghosts)
                 if self._note is not None:
                     key = (question.collection, question.target)
-                    self._note(key, index, search.vector, search.params, search.question.k + SPARE)
+                    self._note(key, index, search.vector, search.params, search.question.k + EXTRA_HITS)
 
-    def embed(self, collection: str, parts: Sequence[Part]) -> Embeddings:
+    def embed(self, collection: str, parts: Sequence[QueryPart]) -> Embeddings:
         """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
 
         The words of all parts go through the encoder together. Raises Validation when nothing is left.
         """
         return self._sum(collection, parts, self._encoded(parts))
 
-    def _sum(self, collection: str, parts: Sequence[Part], encoded: _Encoded) -> Embeddings:
+    def _sum(self, collection: str, parts: Sequence[QueryPart], encoded: _Encoded) -> Embeddings:
         if not parts:
             raise Validation("the query is empty")
         total = np.zeros(self._encoder.space.d, dtype=np.float32)
         for part in parts:
             total += np.float32(part.weight) * self._vector(collection, part, encoded)
         length = float(np.linalg.norm(total))
-        if not np.isfinite(length) or length < SHORTEST:
+        if not np.isfinite(length) or length < MIN_LENGTH:
             raise Validation("the parts of the query cancel each other out")
         return np.asarray(total / length, dtype=np.float32)
 
-    def classify(self, collection: str, part: Part, labels: Sequence[str], template: str) -> list[tuple[str, float]]:
+    def classify(
+        self, collection: str, part: QueryPart, labels: Sequence[str], template: str
+    ) -> list[tuple[str, float]]:
         """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
         with self._use(collection, "images"):  # which is there, or NotFound
             pass
-        sentences = [label.join(BLANK.split(template)) for label in labels]
+        sentences = [label.join(LABEL_PLACEHOLDER.split(template)) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._encode(sentences))
         logits = self._encoder.temperature * (vectors @ image)
@@ -266,16 +269,16 @@ class Searcher:
         """The vectors of texts as they stand in the log."""
         if not words:
             return []
-        return [vector.astype("<f4").tobytes() for vector in checked(np.stack(self._encode(words)))]
+        return [vector.astype("<f4").tobytes() for vector in check_vectors(np.stack(self._encode(words)))]
 
     def _encode(self, words: Sequence[str]) -> list[Embeddings]:
         """A vector for each text. Many go a few at a time, so that other queries get their turn between."""
         vectors: list[Embeddings] = []
-        for start in range(0, len(words), SHARE):
-            vectors.extend(self._batcher.texts(words[start : start + SHARE]).result())
+        for start in range(0, len(words), TEXTS_PER_PASS):
+            vectors.extend(self._batcher.texts(words[start : start + TEXTS_PER_PASS]).result())
         return vectors
 
-    def _encoded(self, parts: Sequence[Part]) -> _Encoded:
+    def _encoded(self, parts: Sequence[QueryPart]) -> _Encoded:
         """Everything in `parts` that must go through the encoder. Raises Busy."""
         words = list(dict.fromkeys(part.text for part in parts if part.text is not None))
         paths = [part.picture for part in parts if part.picture is not None]
@@ -283,17 +286,17 @@ class Searcher:
 
     def _pictures(self, paths: Sequence[Path]) -> dict[Path, Embeddings | SightlineError]:
         vectors: dict[Path, Embeddings | SightlineError] = {}
-        for start in range(0, len(paths), PICTURES):
-            some = paths[start : start + PICTURES]
+        for start in range(0, len(paths), PICTURES_AT_ONCE):
+            some = paths[start : start + PICTURES_AT_ONCE]
             tasks = [self._pool.submit(DecodeTask(path, self._encoder.preprocessing)) for path in some]
-            decoded = [attempt(task.result) for task in tasks]
+            decoded = [result_or_error(task.result) for task in tasks]
             pixels = [one.pixels for one in decoded if not isinstance(one, SightlineError)]
             seen = iter(self._batcher.images(np.stack(pixels)).result() if pixels else ())
             for path, one in zip(some, decoded, strict=True):
                 vectors[path] = one if isinstance(one, SightlineError) else np.asarray(next(seen))
         return vectors
 
-    def _vector(self, collection: str, part: Part, encoded: _Encoded) -> Embeddings:
+    def _vector(self, collection: str, part: QueryPart, encoded: _Encoded) -> Embeddings:
         if part.text is not None:
             return encoded.texts[part.text]
         if part.picture is not None:
@@ -311,18 +314,18 @@ class Searcher:
             raise Validation(f"a vector of this model has {d} numbers, not {len(values)}")
         vector = np.asarray(values, dtype=np.float64)  # float32 cannot hold the squares of large numbers
         length = float(np.linalg.norm(vector))
-        if not np.isfinite(length) or length < SHORTEST:
+        if not np.isfinite(length) or length < MIN_LENGTH:
             raise Validation("the vector must be finite and not zero")
         return np.asarray(vector / length, dtype=np.float32)
 
-    def _stored(self, collection: str, part: Part) -> Embeddings:
+    def _stored(self, collection: str, part: QueryPart) -> Embeddings:
         """The vector of a picture or text that is here already."""
         target: Target = "images" if part.image_id is not None else "texts"
         id = part.image_id or part.text_id or ""
 
         def work(c: apsw.Connection) -> tuple[bool, bytes | None]:
             row = images.get(c, collection, id) if target == "images" else texts.get(c, collection, id)
-            return row is not None, embeddings.vectors(c, target, [row.key]).get(row.key) if row else None
+            return row is not None, embeddings.get_vectors(c, target, [row.key]).get(row.key) if row else None
 
         there, vector = self._database.read(work)
         if not there:
@@ -340,16 +343,16 @@ class Searcher:
 
         def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]]]:
             rows: Mapping[int, Image | Text]
-            rows = images.by_keys(c, wanted) if target == "images" else texts.by_keys(c, wanted)
-            return rows, [passing(c, search, rows) for search in searches]
+            rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
+            return rows, [apply_filter(c, search, rows) for search in searches]
 
         rows, passed = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
-            search.hits = list(islice(hits_of(search, rows, keys), search.question.k))
+            search.hits = list(islice(make_hits(search, rows, keys), search.question.k))
             search.ghosts = sum(key >= 0 and key not in rows for key in search.keys.tolist())
 
 
-def attempt(work: Callable[[], T]) -> T | SightlineError:
+def result_or_error(work: Callable[[], T]) -> T | SightlineError:
     """What `work` gives, or why it gives nothing. Busy is raised: it concerns every question, not this one."""
     try:
         return work()
@@ -359,7 +362,7 @@ def attempt(work: Callable[[], T]) -> T | SightlineError:
         return error
 
 
-def ask(index: VectorIndex, searches: Sequence[_Search]) -> None:
+def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
     """Give them their scores and keys: one search of the index for all that may share it."""
     groups: dict[tuple[object, ...], list[_Search]] = {}
     for search in searches:
@@ -373,16 +376,16 @@ def ask(index: VectorIndex, searches: Sequence[_Search]) -> None:
             search.searched = index.ntotal if among is None else min(len(among), index.ntotal)
 
 
-def passing(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
+def apply_filter(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
     """The keys that its filter lets through as the rows are now."""
     question = search.question
     if question.filter is None:
         return rows.keys()
     keys = (key for key in search.keys.tolist() if key in rows)
-    return set(sql.passing(c, question.collection, question.filter, keys))
+    return set(sql.select_passing(c, question.collection, question.filter, keys))
 
 
-def hits_of(search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int]) -> Iterator[Hit]:
+def make_hits(search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int]) -> Iterator[Hit]:
     """The hits of a search whose rows are there, best first."""
     for key, score in zip(search.keys.tolist(), search.scores.tolist(), strict=True):
         row = rows.get(key)

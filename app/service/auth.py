@@ -19,10 +19,10 @@ from datetime import UTC, datetime, timedelta
 
 import apsw
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.errors import NotFound, Validation
-from app.core.types import Key, Right
-from app.storage.database import Database, translated
+from app.core.types import ApiKey, KeyScope
+from app.storage.database import Database, map_sqlite_errors
 from app.storage.tables import api_keys
 
 PREFIX = "sl"
@@ -31,18 +31,18 @@ MAX_NAME = 100
 MAX_SESSIONS = 100  # of one key; more end the oldest
 SESSION_DAYS = 30
 USED_SECONDS = 600.0  # how exact "last used" is: not every request shall write
-LONGEST = 200  # of what is looked at when somebody sends a key
-COLLECTION = re.compile(r"[a-z0-9_-]{1,64}")
-NOBODY = bytes(32)  # stands in for the hash of a key that is not there
+MAX_KEY_CHARS = 200  # of what is looked at when somebody sends a key
+COLLECTION_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+NO_HASH = bytes(32)  # stands in for the hash of a key that is not there
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Principal:
     """What one caller may do; `collections` is None for all of them."""
 
     key_id: str
     name: str
-    right: Right
+    right: KeyScope
     collections: frozenset[str] | None
     expires_at: str | None
 
@@ -52,17 +52,17 @@ class _Known:
     """What the database said when it last changed."""
 
     version: int
-    keys: dict[str, Key]
+    keys: dict[str, ApiKey]
     sessions: dict[bytes, tuple[str, str]]
 
 
-class Access:
+class ApiKeyService:
     """The keys of one data directory."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
-        self._data_version = database.watch()
+        self._data_version = database.watch_commits()
         self._seen: int | None = None
         self._known = _Known(-1, {}, {})
         self._used: dict[str, float] = {}
@@ -71,48 +71,52 @@ class Access:
         """Whether keys were made here. Revoked ones count: revoking the last must not open the door."""
         return bool(self._current().keys)
 
-    def grant(self, presented: str) -> Grant | None:
+    def grant(self, presented: str) -> Principal | None:
         """What the key allows; None for one that is unknown, wrong, revoked or expired (all cost the same)."""
-        _, id, secret = (*presented[:LONGEST].split("_", 2), "", "")[:3]
+        _, id, secret = (*presented[:MAX_KEY_CHARS].split("_", 2), "", "")[:3]
         key = self._current().keys.get(id)
-        same = hmac.compare_digest(digest(secret), NOBODY if key is None else key.hash)
+        same = hmac.compare_digest(hash_secret(secret), NO_HASH if key is None else key.hash)
         return self._granted(key) if same else None
 
-    def grant_session(self, token: str) -> Grant | None:
+    def grant_session(self, token: str) -> Principal | None:
         """What the session of this cookie allows; None when it has ended, or its key has."""
         known = self._current()
-        id, ends = known.sessions.get(digest(token[:LONGEST]), ("", ""))  # a hash cannot be guessed step by step
-        return self._granted(known.keys.get(id)) if ends > now() else None
+        id, ends = known.sessions.get(
+            hash_secret(token[:MAX_KEY_CHARS]), ("", "")
+        )  # a hash cannot be guessed step by step
+        return self._granted(known.keys.get(id)) if ends > now_rfc3339() else None
 
     def create(
-        self, name: str, right: Right, collections: Collection[str] = (), days: float | None = None
-    ) -> tuple[Key, str]:
+        self, name: str, right: KeyScope, collections: Collection[str] = (), days: float | None = None
+    ) -> tuple[ApiKey, str]:
         """Make a key; returns it and its text, which is kept nowhere. No `collections` stands for all of them."""
         if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
             raise Validation(f"a key's name has 1 to {MAX_NAME} characters that can be printed")
-        if wrong := [one for one in collections if not COLLECTION.fullmatch(one)]:
+        if wrong := [one for one in collections if not COLLECTION_NAME.fullmatch(one)]:
             raise Validation(f"{wrong[0]!r} is no collection: a name has 1 to 64 of a-z, 0-9, _ and -")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         bound = frozenset(collections) or None
-        key = Key(id, name, digest(secret), right, bound, now(), None if days is None else later(days))
+        key = ApiKey(
+            id, name, hash_secret(secret), right, bound, now_rfc3339(), None if days is None else days_from_now(days)
+        )
 
         def work(c: apsw.Connection) -> None:
-            if len(api_keys.every(c)) >= MAX_KEYS:
+            if len(api_keys.list_all(c)) >= MAX_KEYS:
                 raise Validation(f"there are {MAX_KEYS} keys already; clear them and make those anew that are needed")
             api_keys.add(c, key)
 
         self._database.write(work)
         return key, f"{PREFIX}_{id}_{secret}"
 
-    def every(self) -> list[Key]:
+    def every(self) -> list[ApiKey]:
         """All keys in the order they were made, revoked and expired ones too."""
-        return self._database.read(api_keys.every)
+        return self._database.read(api_keys.list_all)
 
-    def revoke(self, named: str) -> Key:
+    def revoke(self, named: str) -> ApiKey:
         """End a key, named by its id or by its whole text. Raises NotFound."""
         id = named.split("_")[1] if named.startswith(PREFIX + "_") else named
 
-        def work(c: apsw.Connection) -> Key:
+        def work(c: apsw.Connection) -> ApiKey:
             key = api_keys.get(c, id)
             if key is None:
                 raise NotFound(f"there is no key {id!r}; `sightline keys list` shows those there are")
@@ -123,31 +127,31 @@ class Access:
 
     def clear(self) -> int:
         """Remove every key, as if there had never been one; returns how many there were."""
-        return self._database.write(api_keys.clear)
+        return self._database.write(api_keys.delete_all)
 
-    def open_session(self, grant: Grant) -> str:
+    def open_session(self, grant: Principal) -> str:
         """Begin a session with the rights of the key; returns what the cookie holds."""
         token = secrets.token_urlsafe(32)
-        ends = later(SESSION_DAYS)
-        self._database.write(lambda c: api_keys.open_session(c, digest(token), grant.key_id, ends, MAX_SESSIONS))
+        ends = days_from_now(SESSION_DAYS)
+        self._database.write(lambda c: api_keys.add_session(c, hash_secret(token), grant.key_id, ends, MAX_SESSIONS))
         return token
 
     def close_session(self, token: str) -> None:
         """End a session."""
-        self._database.write(lambda c: api_keys.close_session(c, digest(token[:LONGEST])))
+        self._database.write(lambda c: api_keys.delete_session(c, hash_secret(token[:MAX_KEY_CHARS])))
 
-    def _granted(self, key: Key | None) -> Grant | None:
-        if key is None or not live(key):
+    def _granted(self, key: ApiKey | None) -> Principal | None:
+        if key is None or not is_active(key):
             return None
         last = self._used.get(key.id)
         if last is None or time.monotonic() - last > USED_SECONDS:
             self._used[key.id] = time.monotonic()
-            self._database.submit(lambda c: api_keys.used(c, key.id))  # nobody waits for it
-        return Grant(key.id, key.name, key.right, key.collections, key.expires_at)
+            self._database.submit(lambda c: api_keys.record_use(c, key.id))  # nobody waits for it
+        return Principal(key.id, key.name, key.right, key.collections, key.expires_at)
 
     def _current(self) -> _Known:
         with self._lock:
-            with translated():
+            with map_sqlite_errors():
                 seen = self._data_version()
             if seen != self._seen:
                 self._known = self._database.read(self._read)
@@ -158,20 +162,20 @@ class Access:
         version = api_keys.version(c)
         if version == self._known.version:
             return self._known
-        return _Known(version, {key.id: key for key in api_keys.every(c)}, api_keys.sessions(c))
+        return _Known(version, {key.id: key for key in api_keys.list_all(c)}, api_keys.list_sessions(c))
 
 
-def live(key: Key) -> bool:
+def is_active(key: ApiKey) -> bool:
     """Whether the key is neither revoked nor expired."""
-    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now())
+    return key.revoked_at is None and (key.expires_at is None or key.expires_at > now_rfc3339())
 
 
-def digest(secret: str) -> bytes:
+def hash_secret(secret: str) -> bytes:
     """What is kept of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-def later(days: float) -> str:
+def days_from_now(days: float) -> str:
     """The time so many days from now."""
     moment = datetime.now(UTC) + timedelta(days=days)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -12,7 +12,7 @@ ARCHIVE = "gallery.zip"
 TEXTS = "texts.jsonl"
 
 
-def gallery() -> Path:
+def find_gallery() -> Path:
     """The folder that holds `ARCHIVE` and `TEXTS`. Raises StartupError when it is not installed."""
     package = Path(__file__).parents[1]
     for folder in (package / "gallery", package.parent / "demo"):
@@ -21,6 +21,6 @@ def gallery() -> Path:
     raise StartupError("the demo gallery is not installed; run the demo from a checkout")
 
 
-def texts(path: Path) -> list[dict[str, Any]]:
+def read_gallery_texts(path: Path) -> list[dict[str, Any]]:
     """The texts that pictures of the gallery can be asked about, as POST /v1/texts takes them."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]

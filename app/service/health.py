@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.core.errors import SightlineError
-from app.core.locks import count
+from app.core.locks import count_live_owners
 from app.core.settings import Settings
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables import images
-from app.storage.tables.queue_depth import Backlog, backlog
+from app.storage.tables.queue_depth import Backlog, read_backlog
 
-LEAST_FREE = 256 << 20  # bytes; below, a bulk or a new base may find no room
+MIN_FREE_BYTES = 256 << 20  # bytes; below, a bulk or a new base may find no room
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class HealthCheck:
     """One thing that must be right. Without a `vital` one no search is answered; `detail` says how it stands."""
 
     name: str
@@ -30,77 +30,77 @@ class Check:
     vital: bool = False
 
 
-def check_engine(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[Check]:
+def check_model(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[HealthCheck]:
     """Whether searches are answered: the model, the thread that owns it (`alive`), what is wrong with the indexes."""
     return [
-        Check("model", True, f"{encoder.space.model} on {encoder.device}", vital=True),
-        Check("encoder", alive, "" if alive else "it has stopped: restart the server", vital=True),
-        Check("index", not faults, "; ".join(faults) or "follows the log", vital=True),
+        HealthCheck("model", True, f"{encoder.space.model} on {encoder.device}", vital=True),
+        HealthCheck("encoder", alive, "" if alive else "it has stopped: restart the server", vital=True),
+        HealthCheck("index", not faults, "; ".join(faults) or "follows the log", vital=True),
     ]
 
 
-def check_store(database: Database, settings: Settings, faults: Sequence[str]) -> list[Check]:
+def check_ingest(database: Database, settings: Settings, faults: Sequence[str]) -> list[HealthCheck]:
     """Whether pictures are taken in: what fails in the background, the database, the queue, the disk, the workers."""
     data_dir = settings.data_dir
     found = check_database(database, settings.max_queue)
-    background = Check("background", not faults, "; ".join(faults) or "nothing fails")
+    background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
     return [background, *found, check_disk(data_dir), check_workers(data_dir, settings.workers)]
 
 
-def check_database(database: Database, most: int) -> Iterator[Check]:
+def check_database(database: Database, most: int) -> Iterator[HealthCheck]:
     """Whether rows can be read and written, and whether the queue has room for another picture."""
     try:
-        waiting = database.read(images.waiting)
+        waiting = database.read(images.count_waiting)
     except SightlineError as error:
-        yield Check("database", False, f"{error.detail}; see the log, and `sightline verify`")
+        yield HealthCheck("database", False, f"{error.detail}; see the log, and `sightline verify`")
         return
     fault = database.fault
     said = "read and written" if fault is None else f"the last change was not written: {fault}"
-    yield Check("database", fault is None, said)
+    yield HealthCheck("database", fault is None, said)
     full = waiting >= most
     said = f"{waiting} pictures wait"
-    yield Check(
+    yield HealthCheck(
         "queue", not full, f"{said}, as many as may (SIGHTLINE_MAX_QUEUE); uploads are refused" if full else said
     )
 
 
-def check_disk(data_dir: Path) -> Check:
+def check_disk(data_dir: Path) -> HealthCheck:
     """Whether the disk takes more."""
     try:
         held = os.statvfs(data_dir)
     except OSError as error:
-        return Check("disk", False, f"the data directory cannot be reached: {error.strerror}")
+        return HealthCheck("disk", False, f"the data directory cannot be reached: {error.strerror}")
     if held.f_flag & os.ST_RDONLY:
-        return Check("disk", False, "the disk is mounted read-only: uploads are refused; mount it for writing")
+        return HealthCheck("disk", False, "the disk is mounted read-only: uploads are refused; mount it for writing")
     free = held.f_bavail * held.f_frsize
-    if free < LEAST_FREE:
-        return Check("disk", False, f"{free // MIB} MiB are free: free some space, or uploads will be refused")
+    if free < MIN_FREE_BYTES:
+        return HealthCheck("disk", False, f"{free // MIB} MiB are free: free some space, or uploads will be refused")
     if held.f_files and held.f_favail < 1000:
-        return Check("disk", False, f"{held.f_favail} more files can be made (inodes): remove some")
-    return Check("disk", True, f"{free // MIB} MiB are free")
+        return HealthCheck("disk", False, f"{held.f_favail} more files can be made (inodes): remove some")
+    return HealthCheck("disk", True, f"{free // MIB} MiB are free")
 
 
-def check_workers(data_dir: Path, wanted: int) -> Check:
+def check_workers(data_dir: Path, wanted: int) -> HealthCheck:
     """Whether somebody takes pictures in."""
     living = workers(data_dir)
     if not wanted and not living:
-        return Check("workers", True, "none are wanted here: pictures wait for a `sightline worker`")
+        return HealthCheck("workers", True, "none are wanted here: pictures wait for a `sightline worker`")
     if living < wanted:
-        return Check("workers", False, f"{living} of {wanted} are alive: the log says why they end")
-    return Check("workers", True, f"{living} alive")
+        return HealthCheck("workers", False, f"{living} of {wanted} are alive: the log says why they end")
+    return HealthCheck("workers", True, f"{living} alive")
 
 
-def told_of(database: Database) -> Backlog:
-    """What waits now. Raises SightlineError where the database cannot be read."""
-    return database.read(backlog)
+def measure_backlog(database: Database) -> Backlog:
+    """Raises SightlineError where the database cannot be read."""
+    return database.read(read_backlog)
 
 
 def workers(data_dir: Path) -> int:
     """How many worker processes live."""
-    return count(data_dir / "workers")
+    return count_live_owners(data_dir / "workers")
 
 
-def disk(data_dir: Path) -> Iterator[tuple[str, str, float]]:
+def measure_disk(data_dir: Path) -> Iterator[tuple[str, str, float]]:
     """(name, meaning, value) of what is known of the disk; nothing where the system does not say."""
     with suppress(OSError):
         held = os.statvfs(data_dir)

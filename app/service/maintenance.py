@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from app.core.errors import Validation, brief, translated
+from app.core.errors import Validation, describe_error, map_os_errors
 from app.core.types import DEFAULT_COLLECTION
-from app.storage.jobs import Bulks
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import collection_deletion, collections, job_control, jobs
 
@@ -21,10 +21,10 @@ GRACE = 3600.0  # seconds that what nobody uses is left alone
 PRUNE_SECONDS = 3600.0  # between two looks for old jobs
 
 
-class Sweeper:
+class MaintenanceLoop:
     """The one that sweeps, of a server. Jobs that ended `job_days` ago are forgotten; 0 keeps them all."""
 
-    def __init__(self, library: Library, bulks: Bulks, job_days: float) -> None:
+    def __init__(self, library: Library, bulks: JobService, job_days: float) -> None:
         self._library = library
         self._bulks = bulks
         self._job_days = job_days
@@ -50,24 +50,24 @@ class Sweeper:
         try:
             self._sweep()
         except Exception as error:  # nothing may end this thread
-            self._told("left", f"what killed processes left is not swept away: {brief(error)}")
+            self._told("left", f"what killed processes left is not swept away: {describe_error(error)}")
         while True:
             try:
                 self._bulks.forget(self._job_days, self._closing.is_set)
                 self._faults.pop("jobs", None)
             except Exception as error:
-                self._told("jobs", f"old jobs are not forgotten: {brief(error)}")
+                self._told("jobs", f"old jobs are not forgotten: {describe_error(error)}")
             if self._closing.wait(PRUNE_SECONDS):
                 return
 
     def _sweep(self) -> None:
         """Jobs half cancelled, uploads of no job, files of no picture."""
         database = self._library.database
-        for id in database.read(job_control.dropping):
+        for id in database.read(job_control.list_unfinished_cancellations):
             self._bulks.drop_items(id)
         waiting = database.read(jobs.sources)
         names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
-        removed = self._library.media.sweep(names, GRACE)
+        removed = self._library.blobs.sweep(names, GRACE)
         removed += self._library.sweep(GRACE, self._closing.is_set)
         if removed:
             log.info("removed %d files that nothing uses", removed)
@@ -82,7 +82,7 @@ RETRY_SECONDS = 5.0
 PAUSE_SECONDS = 0.002  # between two commits, so that others get the write lock
 
 
-class Dropper:
+class CollectionDeleter:
     """The one that sweeps, of a server. `forget` returns when the indexes of a label are closed; its
     snapshots lie in `snapshots`."""
 
@@ -117,9 +117,9 @@ class Dropper:
         """
         if name == DEFAULT_COLLECTION:
             raise Validation(f"the collection {name!r} is always there; delete its pictures and texts instead")
-        label, uploads = self._library.database.write(lambda c: collection_deletion.mark(c, name))
+        label, uploads = self._library.database.write(lambda c: collection_deletion.begin(c, name))
         for job, n in uploads:
-            self._library.media.discard_upload(job, n)
+            self._library.blobs.discard_upload(job, n)
         with self._moved:
             self._sweeping.add(label)
             self._asked = True
@@ -134,12 +134,12 @@ class Dropper:
                     return
                 self._asked = False
             try:
-                for label in self._library.database.read(collection_deletion.going):
+                for label in self._library.database.read(collection_deletion.list_pending):
                     self._sweep(label)
                 self._tidy()
                 self.fault = None
             except Exception as error:  # a full disk, say: nobody sees what is left meanwhile
-                self.fault = f"dropped collections are not swept away yet: {brief(error)}"
+                self.fault = f"dropped collections are not swept away yet: {describe_error(error)}"
                 log.warning("%s", self.fault, exc_info=True)
                 with self._moved:
                     self._moved.wait_for(lambda: self._closing, RETRY_SECONDS)
@@ -148,18 +148,18 @@ class Dropper:
     def _sweep(self, label: str) -> None:
         """Remove everything of one label; ends early when we are closing."""
         self._forget(label)
-        unused = self._library.media.delete
+        unused = self._library.blobs.delete
         while not self._closing and self._library.database.write(
-            lambda c: collection_deletion.sweep(c, label, ROWS, unused)
+            lambda c: collection_deletion.delete_batch(c, label, ROWS, unused)
         ):
             with self._moved:
                 self._moved.wait_for(lambda: self._closing, PAUSE_SECONDS)
         if self._closing:
             return
-        with translated(), suppress(FileNotFoundError):
+        with map_os_errors(), suppress(FileNotFoundError):
             shutil.rmtree(self._snapshots / label)
         self._library.database.write(lambda c: collection_deletion.finish(c, label))
-        log.info("the dropped collection %s is swept away", collections.name_of(label))
+        log.info("the dropped collection %s is swept away", collections.name_from_label(label))
         with self._moved:
             self._sweeping.discard(label)
             self._moved.notify_all()
@@ -168,6 +168,6 @@ class Dropper:
         """Remove snapshots that belong to no collection."""
         if not self._snapshots.is_dir():
             return
-        folders = {folder.name for folder in self._snapshots.iterdir() if collections.MARK in folder.name}
-        for label in folders - {one.label for one in self._library.database.read(collections.every)}:
+        folders = {folder.name for folder in self._snapshots.iterdir() if collections.LABEL_SEPARATOR in folder.name}
+        for label in folders - {one.label for one in self._library.database.read(collections.list_all)}:
             shutil.rmtree(self._snapshots / label, ignore_errors=True)

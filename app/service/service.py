@@ -16,35 +16,35 @@ from typing import Any
 import apsw
 
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
-from app.core.locks import DataLock, Stopped, dead
-from app.core.metrics import Meters
+from app.core.locks import DataDirLock, StopRequested, find_dead_owners
+from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
-from app.core.worker_metrics import Reports
+from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
-from app.encoder.loader import Located, Placement, load_located
-from app.encoder.memory_check import NOBODY, Crew, available
+from app.encoder.loader import EncoderOptions, LocatedModel, load_located
+from app.encoder.memory_check import NO_PROCESSES, ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
-from app.search.index_manager import TARGETS, Indexes, engine_at
-from app.search.recall import Efforts, Sampler
+from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
+from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
-from app.service.auth import Access
-from app.service.health import Check, check_engine, check_store
-from app.service.maintenance import Dropper, Sweeper
-from app.sources.base import Allowed, Tools
-from app.sources.clip_retrieval import other_space
-from app.sources.fetch.address_policy import Policy
-from app.sources.fetch.http import Fetcher, FetchLimits
-from app.sources.local_files import Roots
-from app.sources.object_store import open_buckets, open_objects
-from app.sources.registry import Gathering
-from app.storage.attributes import Bounds
-from app.storage.blobs import Media, make_folder
+from app.service.auth import ApiKeyService
+from app.service.health import HealthCheck, check_ingest, check_model
+from app.service.maintenance import CollectionDeleter, MaintenanceLoop
+from app.sources.base import SourceContext, SourcePolicy
+from app.sources.clip_retrieval import wrong_space_detail
+from app.sources.fetch.address_policy import AddressPolicy
+from app.sources.fetch.http import FetchLimits, HttpFetcher
+from app.sources.local_files import AllowedFolders
+from app.sources.object_store import open_object_store, parse_allowed_buckets
+from app.sources.registry import SourceReader
+from app.storage.attributes import MetadataLimits
+from app.storage.blobs import BlobStore, make_folder
 from app.storage.database import Database
-from app.storage.idempotency import Repeats
-from app.storage.jobs import Bulks
+from app.storage.idempotency import IdempotencyStore
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.model_check import check_golden, check_space
 from app.storage.tables import collections, embeddings, images, leases, texts
@@ -52,33 +52,33 @@ from app.storage.tables import collections, embeddings, images, leases, texts
 log = logging.getLogger(__name__)
 
 CATCH_UP_SECONDS = 5.0  # how long an answer may wait for the index to reach what it reports
-ENGINE_SECONDS = 2.0  # between two tries to open indexes whose engine is away
-UNKNOWN_MEMORY = 4 << 30  # bytes, where the system does not say what is free
-DROP_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
+MILVUS_RETRY_SECONDS = 2.0  # between two tries to open indexes whose engine is away
+ASSUMED_FREE_BYTES = 4 << 30  # bytes, where the system does not say what is free
+DELETE_WAIT_SECONDS = 2.0  # how long dropping a collection waits for the last of its rows
 
 
-def open_library(settings: Settings, meters: Meters | None = None) -> Library:
+def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> Library:
     """The data directory's store and files, made if they are not there."""
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
-        media = Media(settings.data_dir, meters)
+        media = BlobStore(settings.data_dir, metrics)
     except (OSError, SightlineError) as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
     file = settings.data_dir / "sightline.db"
-    if not file.exists() and any(media.blobs()):
+    if not file.exists() and any(media.iter_files()):
         raise StartupError(
             f"{file} is missing, but {media.root} holds pictures; restore it from a backup, or move the pictures away"
         )
-    database = Database(file, meters)
-    bounds = Bounds(settings.max_metadata_bytes, settings.max_metadata_depth)
+    database = Database(file, metrics)
+    bounds = MetadataLimits(settings.max_metadata_bytes, settings.max_metadata_depth)
     return Library(database, media, picture_limits(settings), settings.max_queue, bounds, settings.max_queue_bytes)
 
 
-def lock(settings: Settings) -> DataLock:
+def lock_data_dir(settings: Settings) -> DataDirLock:
     """The data directory, made if it is not there, for this server alone."""
     try:
         make_folder(settings.data_dir)
-        return DataLock(settings.data_dir)
+        return DataDirLock(settings.data_dir)
     except OSError as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error
 
@@ -93,98 +93,100 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
     return ArchiveLimits(settings.max_archive_bytes, settings.max_archive_members, settings.max_image_bytes)
 
 
-def open_roots(settings: Settings) -> Roots:
+def open_folder_roots(settings: Settings) -> AllowedFolders:
     """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
     try:
-        return Roots.of(settings.folders)
+        return AllowedFolders.of(settings.folders)
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
 
-def allowed(settings: Settings) -> Allowed:
+def open_source_policy(settings: Settings) -> SourcePolicy:
     """What sources may read. Raises StartupError."""
-    roots, buckets = open_roots(settings), open_buckets(settings)
-    return Allowed(roots, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
+    roots, buckets = open_folder_roots(settings), parse_allowed_buckets(settings)
+    return SourcePolicy(roots, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
 
 
-def open_gathering(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> Gathering:
+def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> SourceReader:
     """What brings pictures from named sources."""
-    fetcher, objects = open_fetcher(settings), open_objects(settings)
-    tools = Tools(library.database, library.media, allowed(settings), fetcher, pool, settings.archive_seconds)
-    return Gathering(replace(tools, objects=objects, encoder=encoder))
+    fetcher, objects = open_fetcher(settings), open_object_store(settings)
+    tools = SourceContext(
+        library.database, library.blobs, open_source_policy(settings), fetcher, pool, settings.archive_seconds
+    )
+    return SourceReader(replace(tools, objects=objects, encoder=encoder))
 
 
-def open_fetcher(settings: Settings) -> Fetcher | None:
+def open_fetcher(settings: Settings) -> HttpFetcher | None:
     """What fetches pictures by URL; None where that is not allowed."""
     if not settings.fetch:
         return None
-    return Fetcher(open_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+    return HttpFetcher(open_address_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
 
 
-def open_policy(settings: Settings) -> Policy:
+def open_address_policy(settings: Settings) -> AddressPolicy:
     """Which addresses URLs may lead to. Raises StartupError for networks that are none."""
     try:
-        return Policy([text for text in settings.fetch_also.split(",") if text.strip()])
+        return AddressPolicy([text for text in settings.fetch_also.split(",") if text.strip()])
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_FETCH_ALSO is not a list of addresses and networks: {error}") from None
 
 
-def open_pool(settings: Settings, device: str = "cpu", meters: Meters | None = None) -> DecodePool:
+def open_pool(settings: Settings, device: str = "cpu", metrics: ProcessMetrics | None = None) -> DecodePool:
     """The decode children of this process; `device` is what they feed."""
     limits = ChildLimits(settings.decode_seconds, settings.decode_memory)
-    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings), meters)
+    return DecodePool(settings.decoders_for(device), limits, picture_limits(settings), metrics)
 
 
 @dataclass(slots=True)
-class Engine:
+class LoadedModel:
     """What exists once the model is loaded."""
 
     encoder: Encoder
     batcher: Batcher
     searcher: Searcher
-    indexes: Indexes
+    indexes: IndexManager
 
 
 class Service:
     """One data directory, served. `start` returns at once; `ready` says what is still missing."""
 
-    def __init__(self, settings: Settings, located: Located) -> None:
+    def __init__(self, settings: Settings, located: LocatedModel) -> None:
         self.settings = settings
         self._located = located
-        self._engine: Engine | None = None
-        self._remote = engine_at(settings.index, settings.index_token)
+        self._engine: LoadedModel | None = None
+        self._remote = open_milvus_client(settings.index, settings.index_token)
         self._waiting: str | None = None
         self.fatal: SightlineError | None = None
         self.prepared = False  # whether the model's files are ready to be opened by others, too
-        self.allowed = allowed(settings)
-        open_policy(settings)  # what is wrong with these should not be told by the first worker
-        open_objects(settings)
-        self.meters = Meters()
-        self._lock = lock(settings)
+        self.allowed = open_source_policy(settings)
+        open_address_policy(settings)  # what is wrong with these should not be told by the first worker
+        open_object_store(settings)
+        self.metrics = ProcessMetrics()
+        self._lock = lock_data_dir(settings)
         try:
-            self.library = open_library(settings, self.meters)
-            self.pool = open_pool(settings, meters=self.meters)
+            self.library = open_library(settings, self.metrics)
+            self.pool = open_pool(settings, metrics=self.metrics)
         except BaseException:
             self._lock.close()
             raise
         self.database = self.library.database
-        self.bulks = Bulks(self.library)
-        self.repeats = Repeats(self.database)
-        self._indexes: Indexes | None = None
-        self.dropper = Dropper(self.library, settings.data_dir / "snapshots", self._forget)
-        self.reports = Reports(settings.data_dir / "workers", self.meters)
-        self.sampler = Sampler(settings.recall_target, self._busy)
-        self.access = Access(self.database)
+        self.bulks = JobService(self.library)
+        self.repeats = IdempotencyStore(self.database)
+        self._indexes: IndexManager | None = None
+        self.dropper = CollectionDeleter(self.library, settings.data_dir / "snapshots", self._forget)
+        self.reports = MergedMetricsCollector(settings.data_dir / "workers", self.metrics)
+        self.sampler = RecallSampler(settings.recall_target, self._busy)
+        self.access = ApiKeyService(self.database)
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
-        self.sweeper = Sweeper(self.library, self.bulks, settings.job_days)
+        self.sweeper = MaintenanceLoop(self.library, self.bulks, settings.job_days)
         self._closing = threading.Event()
 
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            held = self.database.read(leases.owners)
-            gone = dead(self.settings.data_dir / "workers", held)
-            self.database.write(lambda c: leases.forgive(c, gone, self.settings.max_attempts))
+            held = self.database.read(leases.list_owners)
+            gone = find_dead_owners(self.settings.data_dir / "workers", held)
+            self.database.write(lambda c: leases.recover_leases(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()
@@ -214,14 +216,14 @@ class Service:
         self._lock.close()
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> LoadedModel:
         """The loaded model and its indexes. Raises ModelUnavailable while there is none."""
         if self._engine is None:
             raise ModelUnavailable(f"the model {self.settings.model} is still loading")
         return self._engine
 
     @property
-    def loaded(self) -> Engine | None:
+    def loaded(self) -> LoadedModel | None:
         """The same, None while there is none."""
         return self._engine
 
@@ -235,20 +237,20 @@ class Service:
             raise ModelUnavailable("; ".join(reasons))
         return self.engine.searcher
 
-    def checks(self) -> list[Check]:
+    def checks(self) -> list[HealthCheck]:
         """Everything that must be right, what searches need first. Reads the database and the disk."""
         if (engine := self._engine) is None:
-            found = [Check("model", False, self._stopped()[0], vital=True)]
+            found = [HealthCheck("model", False, self._stopped()[0], vital=True)]
         else:
             faults = engine.indexes.faults() + engine.indexes.away()
-            found = check_engine(engine.encoder, engine.batcher.alive(), faults)
-        return [*found, *check_store(self.database, self.settings, self.faults())]
+            found = check_model(engine.encoder, engine.batcher.alive(), faults)
+        return [*found, *check_ingest(self.database, self.settings, self.faults())]
 
     def require_space(self, fingerprint: str) -> None:
         """Raise Validation unless this is the space of the loaded model, ModelUnavailable while it is loading."""
         space = self.engine.encoder.space
         if fingerprint != space.fingerprint:
-            raise Validation(other_space(fingerprint, space.model, space.fingerprint))
+            raise Validation(wrong_space_detail(fingerprint, space.model, space.fingerprint))
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
@@ -295,7 +297,7 @@ class Service:
         def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
             if collections.get(c, collection) is None:
                 raise NotFound(f"there is no collection {collection!r}")
-            return images.counts(c, collection), texts.count(c, collection)
+            return images.count_by_status(c, collection), texts.count(c, collection)
 
         counted, text_count = self.database.read(work)
         return {
@@ -309,12 +311,12 @@ class Service:
 
     def drop(self, collection: str) -> None:
         """Drop a collection; a large one is swept away in the background. Raises NotFound, Validation."""
-        self.dropper.drop(collection, DROP_SECONDS)
+        self.dropper.drop(collection, DELETE_WAIT_SECONDS)
 
     def _forget(self, label: str) -> None:
         if (indexes := self._indexes) is not None:
             indexes.forget(label)
-        self.sampler.forget(collections.name_of(label))
+        self.sampler.forget(collections.name_from_label(label))
 
     def model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
@@ -346,7 +348,7 @@ class Service:
         """Whether somebody waits for the answer of a search."""
         return self._engine is not None and self._engine.searcher.running > 0
 
-    def _open(self, indexes: Indexes) -> None:
+    def _open(self, indexes: IndexManager) -> None:
         """Open the indexes; as long as their engine is away, again and again."""
         while True:
             try:
@@ -357,36 +359,38 @@ class Service:
                 if self._waiting is None:
                     log.warning("%s; searches wait for it, pictures are taken in", error.detail)
                 self._waiting = error.detail
-            if self._closing.wait(ENGINE_SECONDS):
-                raise Stopped
+            if self._closing.wait(MILVUS_RETRY_SECONDS):
+                raise StopRequested
 
     def _load(self) -> None:
         try:
             settings = self.settings
             self.pool.run(time.monotonic)  # beside the model a child starts, so that the first picture need not wait
-            crew = NOBODY if settings.ignore_memory else Crew(1, settings.workers)
-            placement = Placement(settings.device, settings.precision, settings.runtime, settings.threads, crew)
+            crew = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
+            placement = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, crew)
             encoder = load_located(self._located, settings.models, placement, self._closing)
             self.prepared = True
             space = encoder.space
-            self.database.write(lambda c: embeddings.serve(c, space))
+            self.database.write(lambda c: embeddings.mark_served(c, space))
             check_space(self.database, space)
             check_golden(self.database, encoder)
             check_space(self.database, space)  # a worker with another may have been quicker than the golden vectors
-            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, self.meters)
-            bound = settings.index_memory or (available() or UNKNOWN_MEMORY) // 2
+            batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, self.metrics)
+            bound = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
             snapshots = settings.data_dir / "snapshots"
-            self.sampler.resume(Efforts(snapshots, space.fingerprint))
-            self._indexes = indexes = Indexes(
-                self.database, space, snapshots, self._remote, memory=bound, meters=self.meters
+            self.sampler.resume(SearchEffortStore(snapshots, space.fingerprint))
+            self._indexes = indexes = IndexManager(
+                self.database, space, snapshots, self._remote, memory=bound, metrics=self.metrics
             )
             self._open(indexes)
-            searcher = Searcher(self.database, encoder, batcher, self.pool, indexes.use, self.meters, self.sampler.note)
-            self._engine = Engine(encoder, batcher, searcher, indexes)
+            searcher = Searcher(
+                self.database, encoder, batcher, self.pool, indexes.use, self.metrics, self.sampler.note
+            )
+            self._engine = LoadedModel(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
             self.fatal = error
-        except Stopped:
+        except StopRequested:
             log.info("stopped before the model %s was prepared", self.settings.model)
         except Exception as error:
             log.exception("the model could not be loaded")

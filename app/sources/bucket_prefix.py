@@ -14,7 +14,7 @@ REFUSAL = "the server may not read this prefix; its operator lists those that it
 
 
 @dataclass(frozen=True, slots=True)
-class Prefix:
+class BucketPrefix:
     """A bucket, or what lies below a path in it, as below a folder; `path` has no slash at its ends."""
 
     scheme: str
@@ -22,7 +22,7 @@ class Prefix:
     path: str = ""
 
     @classmethod
-    def of(cls, text: str) -> Prefix:
+    def of(cls, text: str) -> BucketPrefix:
         """The prefix that `text` names, as `s3://bucket/path`; nothing in it is decoded. Raises ValueError."""
         prefix = cls.split(text)
         if prefix.scheme not in SCHEMES or not BUCKET.fullmatch(prefix.bucket):
@@ -34,7 +34,7 @@ class Prefix:
         return prefix
 
     @classmethod
-    def split(cls, url: str) -> Prefix:
+    def split(cls, url: str) -> BucketPrefix:
         """The prefix or object of a URL that is known to be one."""
         scheme, _, rest = url.partition("://")
         bucket, _, path = rest.partition("/")
@@ -43,7 +43,7 @@ class Prefix:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.path}" if self.path else "")
 
-    def holds(self, other: Prefix) -> bool:
+    def holds(self, other: BucketPrefix) -> bool:
         """Whether `other` is this prefix or lies below it."""
         if (self.scheme, self.bucket) != (other.scheme, other.bucket):
             return False
@@ -51,26 +51,26 @@ class Prefix:
 
 
 @dataclass(frozen=True, slots=True)
-class Buckets:
+class AllowedBuckets:
     """The prefixes that the operator lets be read, with everything below them."""
 
-    roots: tuple[Prefix, ...] = ()
+    roots: tuple[BucketPrefix, ...] = ()
 
     @classmethod
-    def of(cls, text: str) -> Buckets:
+    def of(cls, text: str) -> AllowedBuckets:
         """The prefixes of `text`, separated by commas. Raises ValueError for one that is none."""
-        return cls(tuple(Prefix.of(one.strip()) for one in text.split(",") if one.strip()))
+        return cls(tuple(BucketPrefix.of(one.strip()) for one in text.split(",") if one.strip()))
 
-    def prefix(self, text: str) -> Prefix:
+    def prefix(self, text: str) -> BucketPrefix:
         """The prefix that `text` names. Raises Validation unless it is one of ours or lies below one."""
         try:
-            prefix = Prefix.of(text)
+            prefix = BucketPrefix.of(text)
         except ValueError as error:
             raise Validation(str(error)) from None
         self.check(prefix)
         return prefix
 
-    def check(self, prefix: Prefix) -> None:
+    def check(self, prefix: BucketPrefix) -> None:
         """Raise Validation unless a prefix or an object is one of ours or lies below one."""
         if not any(root.holds(prefix) for root in self.roots):
             raise Validation(REFUSAL)

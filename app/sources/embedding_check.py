@@ -13,36 +13,36 @@ import numpy.typing as npt
 from app.core.errors import Rejected, Validation
 from app.decode.pool import DecodePool, DecodeTask
 from app.encoder.protocol import Encoder, Pixels
-from app.sources.base import Line
+from app.sources.base import SourceItem
 
-SAMPLE = 16
-LEAST = 0.99  # two libraries that scale a picture for the same model differ by less
+SAMPLE_SIZE = 16
+MIN_MEDIAN_COSINE = 0.99  # two libraries that scale a picture for the same model differ by less
 
 
-class Sample:
+class ItemSample:
     """SAMPLE of the lines that pass and have a vector, any of them as likely as another."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[SourceItem] = []
         self._seen = 0
         self._random = random.Random(0)
 
-    def passing(self, lines: Iterable[Line]) -> Iterator[Line]:
+    def passing(self, lines: Iterable[SourceItem]) -> Iterator[SourceItem]:
         """The lines, as they are; those that have failed already are no sample."""
         for line in lines:
             if "part" in line and "error" not in line:
                 self._note(line)
             yield line
 
-    def _note(self, line: Line) -> None:
+    def _note(self, line: SourceItem) -> None:
         self._seen += 1
-        if len(self.lines) < SAMPLE:
+        if len(self.lines) < SAMPLE_SIZE:
             self.lines.append(line)
-        elif (n := self._random.randrange(self._seen)) < SAMPLE:
+        elif (n := self._random.randrange(self._seen)) < SAMPLE_SIZE:
             self.lines[n] = line
 
 
-def embedded(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> list[npt.NDArray[np.float32] | None]:
+def embed_files(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> list[npt.NDArray[np.float32] | None]:
     """The vector of each picture; None for one that cannot be decoded."""
     tasks = [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]
     pixels: list[Pixels | None] = []
@@ -63,10 +63,11 @@ def require_agreement(
     cosines = [float(a @ b) for a, b in zip(given, made, strict=True) if b is not None]
     if not cosines:
         raise Validation(say("no picture could be decoded to compare the vectors with the model's"))
-    if (median := statistics.median(cosines)) < LEAST:
+    if (median := statistics.median(cosines)) < MIN_MEDIAN_COSINE:
         raise Validation(
             say(
                 f"{len(cosines)} pictures were embedded anew, and half of their cosines with the given vectors are "
-                f"below {median:.3f}, where {LEAST} is the least: the vectors are another model's, or not in this order"
+                f"below {median:.3f}, where {MIN_MEDIAN_COSINE} is the least: the vectors are another model's, "
+                "or not in this order"
             )
         )

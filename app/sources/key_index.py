@@ -9,19 +9,19 @@ from collections.abc import Iterable
 import numpy as np
 
 
-class Keys:
+class KeyIndex:
     """Numbers of rows by key. Keys are kept as 8 bytes of their digest; a key that comes twice names no row."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         """`keys` in the order of their rows."""
-        made = np.array(array("Q", (int(digest(key)) for key in keys)), dtype=np.uint64)
+        made = np.array(array("Q", (int(key_digest(key)) for key in keys)), dtype=np.uint64)
         self._rows = np.argsort(made, kind="stable")
         self._digests = made[self._rows]
         self._seen = np.zeros(len(made), dtype=bool)
 
     def row(self, key: str) -> int | None:
         """The row of a key; None for none and for more than one."""
-        first, end = (int(np.searchsorted(self._digests, digest(key), side)) for side in ("left", "right"))
+        first, end = (int(np.searchsorted(self._digests, key_digest(key), side)) for side in ("left", "right"))
         self._seen[first:end] = True
         return int(self._rows[first]) if end == first + 1 else None
 
@@ -30,6 +30,6 @@ class Keys:
         return int(np.count_nonzero(~self._seen))
 
 
-def digest(key: str) -> np.uint64:
+def key_digest(key: str) -> np.uint64:
     """8 bytes of a key's digest."""
     return np.uint64(int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.core.errors import ImageTooLarge, UrlUnreachable, Validation, translated
+from app.core.errors import ImageTooLarge, UrlUnreachable, Validation, map_os_errors
 from app.core.files import open_nofollow
 from app.decode.headers import has_picture_suffix
 
@@ -16,13 +16,13 @@ BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Roots:
+class AllowedFolders:
     """The folders that the operator lets be read, with everything below them."""
 
     paths: tuple[Path, ...]
 
     @classmethod
-    def of(cls, text: str) -> Roots:
+    def of(cls, text: str) -> AllowedFolders:
         """The paths of `text`, separated by colons. Raises ValueError for one that is not absolute."""
         paths = tuple(Path(each) for each in text.split(":") if each)
         if relative := [str(path) for path in paths if not path.is_absolute()]:
@@ -55,7 +55,7 @@ class Roots:
         return path if any(path.is_relative_to(root) for root in roots) else None
 
 
-def pictures(folder: Path) -> Iterator[Path]:
+def walk_pictures(folder: Path) -> Iterator[Path]:
     """The files below `folder` that look like pictures, in order; nothing hidden, and no link is followed."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -64,21 +64,21 @@ def pictures(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
-def tag(path: Path) -> str | None:
+def file_tag(path: Path) -> str | None:
     """What changes when a file does: its time and size. None for what is no plain file (any more)."""
     try:
         found = os.lstat(path)
     except OSError:
         return None
-    return tag_of(found) if stat.S_ISREG(found.st_mode) else None
+    return tag_from_stat(found) if stat.S_ISREG(found.st_mode) else None
 
 
-def tag_of(found: os.stat_result) -> str:
+def tag_from_stat(found: os.stat_result) -> str:
     """The tag of a file's status."""
     return f"{found.st_mtime_ns}-{found.st_size}"
 
 
-def copy(source: Path, target: Path, most: int) -> str:
+def copy_file(source: Path, target: Path, most: int) -> str:
     """Copy a plain file of at most `most` bytes; returns its tag.
 
     Raises ImageTooLarge, and UrlUnreachable for what cannot be read or was changed meanwhile.
@@ -94,15 +94,15 @@ def copy(source: Path, target: Path, most: int) -> str:
         if before.st_size > most:
             raise ImageTooLarge(f"a picture may have {most} bytes")
         size = 0
-        with translated(), open(target, "wb") as copied:
+        with map_os_errors(), open(target, "wb") as copied:
             while size <= most and (block := file.read(BLOCK)):
                 size += len(block)
                 copied.write(block)
-        if tag_of(os.fstat(file.fileno())) != tag_of(before) or size != before.st_size:
+        if tag_from_stat(os.fstat(file.fileno())) != tag_from_stat(before) or size != before.st_size:
             raise UrlUnreachable("the file was changed while it was read")
-    return tag_of(before)
+    return tag_from_stat(before)
 
 
-def text_of(path: Path) -> str:
+def path_to_text(path: Path) -> str:
     """A path as text: bytes that are not UTF-8 are written as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

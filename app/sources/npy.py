@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from app.core.errors import Validation
 from app.core.files import open_nofollow
-from app.sources.local_files import tag_of
+from app.sources.local_files import tag_from_stat
 
-TAKEN = (np.dtype("<f2"), np.dtype("<f4"))
+DTYPES = (np.dtype("<f2"), np.dtype("<f4"))
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-class Matrix:
+class NpyMatrix:
     """The rows of one file: `n` vectors of width `d`, float16 or float32. `close` it."""
 
     def __init__(self, path: Path) -> None:
@@ -45,9 +45,9 @@ class Matrix:
             shape, by_columns, self._dtype = read(file)
         except (ValueError, KeyError, EOFError, SyntaxError, MemoryError, RecursionError):
             raise Validation(f"{self.name} is no .npy file of a version that is read here") from None
-        if len(shape) != 2 or by_columns or self._dtype not in TAKEN or shape[1] < 1:
+        if len(shape) != 2 or by_columns or self._dtype not in DTYPES or shape[1] < 1:
             raise Validation(f"{self.name} holds no rows of float16 or float32")
-        self.tag = tag_of(os.fstat(file.fileno()))
+        self.tag = tag_from_stat(os.fstat(file.fileno()))
         self._begin = file.tell()
         self._width = shape[1] * self._dtype.itemsize
         if os.fstat(file.fileno()).st_size < self._begin + shape[0] * self._width:

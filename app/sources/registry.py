@@ -7,72 +7,74 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import Validation, translated
-from app.core.types import Asked
-from app.sources.base import Allowed, Kind, Line, Stopping, Tools
-from app.sources.clip_retrieval import ClipRetrieval
-from app.sources.folder import Folder
-from app.sources.img2dataset import Img2dataset
-from app.sources.object_store import Bucket, GoogleBucket
-from app.sources.table import Table
-from app.sources.urls import Urls
-from app.sources.webdataset import Webdataset
-from app.storage.blobs import discard
-from app.storage.manifest import FETCHED, write_manifest
+from app.core.errors import Validation, map_os_errors
+from app.core.types import SourceSpec
+from app.sources.base import ShouldStop, Source, SourceContext, SourceItem, SourcePolicy
+from app.sources.clip_retrieval import ClipRetrievalSource
+from app.sources.folder import FolderSource
+from app.sources.img2dataset import Img2datasetSource
+from app.sources.object_store import BucketSource, GoogleBucketSource
+from app.sources.table import TableSource
+from app.sources.urls import UrlSource
+from app.sources.webdataset import WebdatasetSource
+from app.storage.blobs import remove_path
+from app.storage.manifest import FETCHED_DIR, write_manifest
 
-KINDS: dict[str, type[Kind]] = {
-    "urls": Urls,
-    "folder": Folder,
-    "webdataset": Webdataset,
-    "table": Table,
-    "s3": Bucket,
-    "gs": GoogleBucket,
-    "clip-retrieval": ClipRetrieval,
-    "img2dataset": Img2dataset,
+SOURCE_TYPES: dict[str, type[Source]] = {
+    "urls": UrlSource,
+    "folder": FolderSource,
+    "webdataset": WebdatasetSource,
+    "table": TableSource,
+    "s3": BucketSource,
+    "gs": GoogleBucketSource,
+    "clip-retrieval": ClipRetrievalSource,
+    "img2dataset": Img2datasetSource,
 }
-FORMS = ", ".join(kind.FORM for kind in KINDS.values())
+SOURCE_FORMS = ", ".join(kind.FORM for kind in SOURCE_TYPES.values())
 
 
-def asked_of(source: str, options: Mapping[str, Any], allowed: Allowed) -> Asked:
+def parse_source(source: str, options: Mapping[str, Any], allowed: SourcePolicy) -> SourceSpec:
     """What a request asks for, checked. Raises Validation, UrlNotAllowed."""
     word, _, place = source.partition(":")
-    kind = KINDS.get(word)
+    kind = SOURCE_TYPES.get(word)
     if kind is None:
-        raise Validation(f"source must be one of: {FORMS}")
+        raise Validation(f"source must be one of: {SOURCE_FORMS}")
     if wrong := sorted(options.keys() - kind.TAKES):
         raise Validation(f"{wrong[0]} does not belong to the source {kind.FORM}")
-    return kind.checked(Asked(word, place, dict(options)), allowed)
+    return kind.checked(SourceSpec(word, place, dict(options)), allowed)
 
 
-def opened(asked: Asked, tools: Tools) -> Kind:
+def open_source(asked: SourceSpec, tools: SourceContext) -> Source:
     """What reads the source."""
-    return KINDS[asked.kind](asked, tools)
+    return SOURCE_TYPES[asked.kind](asked, tools)
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """For who is not to be stopped."""
     return False
 
 
-class Gathering:
+class SourceReader:
     """Writes the manifests of sources, and brings what they name, part by part."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: SourceContext) -> None:
         self._tools = tools
 
-    def open(self, asked: Asked) -> Kind:
+    def open(self, asked: SourceSpec) -> Source:
         """What reads a source; the caller closes it."""
-        return opened(asked, self._tools)
+        return open_source(asked, self._tools)
 
-    def scan(self, kind: Kind, folder: Path, collection: str, stopping: Stopping = never) -> None:
+    def scan(self, kind: Source, folder: Path, collection: str, stopping: ShouldStop = never_stop) -> None:
         """Write the manifest of `folder`, whole or not at all. Raises what the kind does."""
         write_manifest(folder, kind.scan(folder, collection, stopping))
 
-    def bring(self, kind: Kind, folder: Path, lines: Sequence[Line], stopping: Stopping = never) -> list[Line]:
+    def bring(
+        self, kind: Source, folder: Path, lines: Sequence[SourceItem], stopping: ShouldStop = never_stop
+    ) -> list[SourceItem]:
         """The lines, each with its `file` in `folder`, or with an `error`. Raises Overloaded when it is `stopping`."""
-        target = folder / FETCHED
-        discard(target)
-        with translated():
+        target = folder / FETCHED_DIR
+        remove_path(target)
+        with map_os_errors():
             target.mkdir()
         wanted = [line for line in lines if not line.get("error")]
         came = iter(kind.bring(target, wanted, stopping) if wanted else ())
@@ -80,10 +82,10 @@ class Gathering:
 
     def done(self, folder: Path) -> None:
         """Remove what was brought; what was taken in has a name of its own."""
-        discard(folder / FETCHED)
+        remove_path(folder / FETCHED_DIR)
 
 
-def write_list(folder: Path, items: Iterable[Line], most: int) -> int:
+def write_url_list(folder: Path, items: Iterable[SourceItem], most: int) -> int:
     """Write what a worker is to fetch as the manifest of `folder`, durably; returns how many items there are.
 
     Each has a `name` and a `url`. Raises Validation for none, and for more than `most`.

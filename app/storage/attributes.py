@@ -11,14 +11,14 @@ from typing import Any
 from app.core.errors import Validation
 from app.core.types import Metadata
 
-ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_TAGS = 100
 MAX_TAG_CHARS = 100
 MAX_CAPTION_CHARS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
+class ImageAttributes:
     """The words that go with a picture."""
 
     id: str | None = None
@@ -29,14 +29,14 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class MetadataLimits:
     """How much metadata an item may have: bytes as JSON, and how deeply it may be nested."""
 
     metadata_bytes: int = 16_384
     metadata_depth: int = 8
 
 
-def check(said: Description, bounds: Bounds) -> None:
+def check_attributes(said: ImageAttributes, bounds: MetadataLimits) -> None:
     """Raise Validation, saying why, unless all of it can be stored and sent again."""
     if said.id is not None:
         check_id(said.id)
@@ -53,7 +53,7 @@ def check(said: Description, bounds: Bounds) -> None:
 
 def check_id(id: str) -> None:
     """Raise Validation unless it can be an id."""
-    if not ID.fullmatch(id):
+    if not ID_PATTERN.fullmatch(id):
         raise Validation("an id has 1 to 64 of A-Z, a-z, 0-9, _ and -")
 
 
@@ -67,7 +67,7 @@ def check_text(what: str, text: str, most: int) -> None:
         raise Validation(f"the {what} is not valid Unicode") from None
 
 
-def check_metadata(metadata: Metadata, bounds: Bounds) -> None:
+def check_metadata(metadata: Metadata, bounds: MetadataLimits) -> None:
     """Raise Validation for metadata out of bounds, and for what JSON cannot say."""
     try:
         size = len(json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False).encode("utf-8"))
@@ -75,11 +75,11 @@ def check_metadata(metadata: Metadata, bounds: Bounds) -> None:
         raise Validation("metadata must be plain JSON: valid Unicode, no NaN, not nested without end") from None
     if size > bounds.metadata_bytes:
         raise Validation(f"metadata may have {bounds.metadata_bytes} bytes as JSON, this has {size}")
-    if depth(metadata) > bounds.metadata_depth:
+    if nesting_depth(metadata) > bounds.metadata_depth:
         raise Validation(f"metadata may be nested {bounds.metadata_depth} deep")
 
 
-def depth(value: Any) -> int:
+def nesting_depth(value: Any) -> int:
     """How deeply objects and lists are nested: 1 for a flat object. Never recurses, whatever it is given."""
     deep = 0
     level = [value]

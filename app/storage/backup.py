@@ -25,19 +25,19 @@ from rich.console import Console
 from rich.progress import track
 
 from app import __version__
-from app.core.clock import now
-from app.core.errors import StartupError, translated
-from app.core.locks import DataLock
+from app.core.clock import now_rfc3339
+from app.core.errors import StartupError, map_os_errors
+from app.core.locks import DataDirLock
 from app.storage import snapshot
-from app.storage.blobs import Media, discard, make_folder, sync_folder
+from app.storage.blobs import BlobStore, make_folder, remove_path, sync_folder
 from app.storage.database import Database
-from app.storage.manifest import SCRATCH
+from app.storage.manifest import SCRATCH_DIRS
 
-LAST = "last-backup.json"  # in the data directory
-MANIFEST = "manifest.json"
+LAST_BACKUP_NAME = "last-backup.json"  # in the data directory
+MANIFEST_NAME = "manifest.json"
 FORMAT = 1
-TRIES = 20
-KEPT = ("lock", "models")  # what a data directory may hold before anything is restored into it
+MAX_TRIES = 20
+ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class LastBackup:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class BackupManifest:
     """What a backup holds: `files` maps the path of each file but the pictures to the SHA-256 of its bytes."""
 
     format: int
@@ -66,25 +66,29 @@ class Manifest:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def backup(data_dir: Path, target: Path, console: Console) -> None:
+def create_backup(data_dir: Path, target: Path, console: Console) -> None:
     """Bring `target` up to what `data_dir` holds now. Raises StartupError; the backup before is then still whole."""
     began = monotonic()
     source = data_dir / "sightline.db"
     if not source.is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
-    before = read(target) if (target / MANIFEST).exists() else None
+    before = read_manifest(target) if (target / MANIFEST_NAME).exists() else None
     if before is None and target.exists() and any(target.iterdir()):
         raise StartupError(f"{target} is neither empty nor a backup")
     number = 1 + (before.number if before else 0)
-    with translated():
+    with map_os_errors():
         make_folder(target)
-    copy_pictures(data_dir, target, blobs(data_dir), console)
-    held = copy_rows(data_dir, target, number, console)
+    copy_pictures(data_dir, target, list_digests(data_dir), console)
+    held = copy_database(data_dir, target, number, console)
     name = database_name(number)
-    uploads = {str(path.relative_to(target)): digest(path) for path in plain_files(target / uploads_name(number))}
-    manifest = Manifest(FORMAT, __version__, now(), number, len(held), {name: digest(target / name), **uploads})
-    write(target, manifest)
-    tidy(target, number, held)
+    uploads = {
+        str(path.relative_to(target)): sha256_or_empty(path) for path in iter_plain_files(target / uploads_name(number))
+    }
+    manifest = BackupManifest(
+        FORMAT, __version__, now_rfc3339(), number, len(held), {name: sha256_or_empty(target / name), **uploads}
+    )
+    write_manifest(target, manifest)
+    remove_outdated(target, number, held)
     try:
         record_backup(data_dir, monotonic() - began, len(held))
     except OSError as error:
@@ -92,60 +96,60 @@ def backup(data_dir: Path, target: Path, console: Console) -> None:
     console.print(f"{len(held)} pictures are in {target}, as of {manifest.created_at}")
 
 
-def copy_rows(data_dir: Path, target: Path, number: int, console: Console) -> set[str]:
+def copy_database(data_dir: Path, target: Path, number: int, console: Console) -> set[str]:
     """Copy the database, and what it needs beside it; returns the digests of its pictures."""
-    for _ in range(TRIES):
+    for _ in range(MAX_TRIES):
         copy, uploads = target / database_name(number), target / uploads_name(number)
-        discard(copy)
-        discard(uploads)
-        snapshot.copy(data_dir / "sightline.db", copy)
+        remove_path(copy)
+        remove_path(uploads)
+        snapshot.copy_database(data_dir / "sightline.db", copy)
         database = Database(copy)
         try:
             wanted = snapshot.pictures(database)
             missing = copy_pictures(data_dir, target, wanted, console)
-            snapshot.forget(database, missing)
-            if copy_uploads(Media(data_dir), uploads, snapshot.uploads(database)):
+            snapshot.delete_missing(database, missing)
+            if copy_uploads(BlobStore(data_dir), uploads, snapshot.list_pending_uploads(database)):
                 return set(wanted) - set(missing)
         finally:
             database.close()
     raise StartupError("uploads are taken in faster than they are copied; try again when fewer are under way")
 
 
-def restore(target: Path, source: Path, console: Console) -> None:
+def restore_backup(target: Path, source: Path, console: Console) -> None:
     """Make the data directory `target` what the backup `source` holds; it must not hold one already.
 
     Every byte of the backup is checked first. Raises StartupError, and then nothing was changed.
     """
-    manifest, held = check(source, console)
-    if target.exists() and any(each.name not in KEPT for each in target.iterdir()):
+    manifest, held = check_backup(source, console)
+    if target.exists() and any(each.name not in ALLOWED_IN_TARGET for each in target.iterdir()):
         raise StartupError(f"{target} is not empty; move it away, or restore into another with --data-dir")
-    with translated():
+    with map_os_errors():
         make_folder(target)
-    lock = DataLock(target)
+    lock = DataDirLock(target)
     try:
         copy_pictures(source, target, held, console)
-        media, name = Media(target), database_name(manifest.number)
+        media, name = BlobStore(target), database_name(manifest.number)
         for path in manifest.files:
             if path != name:
-                place(source / path, media.incoming / Path(path).relative_to(uploads_name(manifest.number)))
-        place(source / name, target / "sightline.db")  # last: until then there is no data directory
+                copy_file(source / path, media.incoming / Path(path).relative_to(uploads_name(manifest.number)))
+        copy_file(source / name, target / "sightline.db")  # last: until then there is no data directory
     finally:
         lock.close()
     console.print(f"{target} is what {source} held at {manifest.created_at}: {manifest.pictures} pictures")
 
 
-def check(source: Path, console: Console) -> tuple[Manifest, list[str]]:
+def check_backup(source: Path, console: Console) -> tuple[BackupManifest, list[str]]:
     """The manifest of a backup whose every byte is right, and its pictures. Raises StartupError saying what is not."""
-    manifest = read(source)
+    manifest = read_manifest(source)
     for path, sha256 in manifest.files.items():
-        if digest(source / path) != sha256:
+        if sha256_or_empty(source / path) != sha256:
             raise StartupError(f"the backup is damaged: {path} is missing or altered; nothing was changed")
     name = database_name(manifest.number)
-    faults, held = snapshot.inspect(source / name)
+    faults, held = snapshot.check_copy(source / name)
     if faults:
         raise StartupError(f"the backup is damaged: {name}: {faults[0]}; nothing was changed")
     for sha256 in track(held, "checking", console=console, transient=True):
-        if digest(blob(source, sha256)) != sha256:
+        if sha256_or_empty(blob_path(source, sha256)) != sha256:
             raise StartupError(f"the backup is damaged: picture {sha256} is missing or altered; nothing was changed")
     return manifest, held
 
@@ -154,24 +158,24 @@ def copy_pictures(source: Path, target: Path, wanted: Iterable[str], console: Co
     """Copy what `target` does not have; returns what `source` does not have either."""
     missing = []
     for sha256 in track(list(wanted), "copying", console=console, transient=True):
-        here = blob(target, sha256)
+        here = blob_path(target, sha256)
         if here.exists():
             continue
         try:
-            place(blob(source, sha256), here)
+            copy_file(blob_path(source, sha256), here)
         except FileNotFoundError:
             missing.append(sha256)
     return missing
 
 
-def copy_uploads(media: Media, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
+def copy_uploads(media: BlobStore, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
     """Copy the uploads that wait; False when one was taken in meanwhile."""
     for job, n, needed in uploads:
         path = media.upload(job, n)
         try:
-            for each in plain_files(path) if path.is_dir() else [path]:
-                if not SCRATCH & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again
-                    place(each, target / each.relative_to(path.parent))
+            for each in iter_plain_files(path) if path.is_dir() else [path]:
+                if not SCRATCH_DIRS & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again
+                    copy_file(each, target / each.relative_to(path.parent))
         except FileNotFoundError:
             if needed:
                 return False
@@ -180,9 +184,9 @@ def copy_uploads(media: Media, target: Path, uploads: Iterable[tuple[str, int, b
     return True
 
 
-def place(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path) -> None:
     """Copy a file so that `target` is there whole, after a power cut too, or not at all."""
-    with translated():
+    with map_os_errors():
         with open(source, "rb") as original:
             make_folder(target.parent)
             new = target.with_name(f"{target.name}.new")
@@ -194,15 +198,15 @@ def place(source: Path, target: Path) -> None:
         sync_folder(target.parent)
 
 
-def read(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> BackupManifest:
     """The manifest of a backup. Raises StartupError where there is none that this version can read."""
-    damaged = StartupError(f"the backup is damaged: {MANIFEST} cannot be read; nothing was changed")
+    damaged = StartupError(f"the backup is damaged: {MANIFEST_NAME} cannot be read; nothing was changed")
     try:
-        fields = json.loads((folder / MANIFEST).read_bytes())
+        fields = json.loads((folder / MANIFEST_NAME).read_bytes())
         sha256 = fields.pop("sha256")
         if fields["format"] != FORMAT:
             raise StartupError(f"{folder} was written by Sightline {fields['version']}; restore it with that version")
-        manifest = Manifest(**fields)
+        manifest = BackupManifest(**fields)
         if sha256 != manifest.digest:
             raise damaged
         return manifest
@@ -212,27 +216,27 @@ def read(folder: Path) -> Manifest:
         raise damaged from None
 
 
-def write(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: BackupManifest) -> None:
     """Make `manifest` the one of the folder, all at once."""
-    new = folder / f"{MANIFEST}.new"
-    with translated():
+    new = folder / f"{MANIFEST_NAME}.new"
+    with map_os_errors():
         with open(new, "w", encoding="utf-8") as file:
             json.dump({**asdict(manifest), "sha256": manifest.digest}, file, indent=1, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())
-        new.replace(folder / MANIFEST)
+        new.replace(folder / MANIFEST_NAME)
         sync_folder(folder)
 
 
-def tidy(folder: Path, number: int, held: set[str]) -> None:
+def remove_outdated(folder: Path, number: int, held: set[str]) -> None:
     """Remove what the newest backup does not need."""
     for path in folder.iterdir():
         old = path.name.startswith(("sightline-", "uploads-"))
         if old and path.name not in (database_name(number), uploads_name(number)):
-            discard(path)
-    for sha256 in blobs(folder):
+            remove_path(path)
+    for sha256 in list_digests(folder):
         if sha256 not in held:
-            discard(blob(folder, sha256))
+            remove_path(blob_path(folder, sha256))
 
 
 def database_name(number: int) -> str:
@@ -245,22 +249,22 @@ def uploads_name(number: int) -> str:
     return f"uploads-{number}"
 
 
-def blob(folder: Path, sha256: str) -> Path:
+def blob_path(folder: Path, sha256: str) -> Path:
     """Where a picture lies, in a data directory and in a backup."""
     return folder / "media" / sha256[:2] / sha256[2:4] / sha256
 
 
-def blobs(folder: Path) -> list[str]:
+def list_digests(folder: Path) -> list[str]:
     """The digests of the pictures of a data directory or a backup."""
     return [path.name for path in (folder / "media").glob("??/??/*") if len(path.name) == 64]
 
 
-def plain_files(folder: Path) -> Iterator[Path]:
+def iter_plain_files(folder: Path) -> Iterator[Path]:
     """Every plain file below a folder, in order."""
     yield from (path for path in sorted(folder.rglob("*")) if stat.S_ISREG(path.lstat().st_mode))
 
 
-def digest(path: Path) -> str:
+def sha256_or_empty(path: Path) -> str:
     """The SHA-256 of a file in hex; nothing for one that cannot be read."""
     try:
         with open(path, "rb") as file:
@@ -269,16 +273,16 @@ def digest(path: Path) -> str:
         return ""
 
 
-def last_backup(data_dir: Path) -> LastBackup:
+def read_last_backup(data_dir: Path) -> LastBackup:
     """What `sightline backup` left here when it last succeeded."""
     try:
-        return LastBackup(**json.loads((data_dir / LAST).read_text("utf-8")))
+        return LastBackup(**json.loads((data_dir / LAST_BACKUP_NAME).read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return LastBackup()
 
 
 def record_backup(data_dir: Path, seconds: float, pictures: int) -> None:
     """Leave word of a backup that has just succeeded. Raises OSError where that cannot be written."""
-    new = data_dir / f"{LAST}.new"
+    new = data_dir / f"{LAST_BACKUP_NAME}.new"
     new.write_text(json.dumps(asdict(LastBackup(time(), seconds, pictures))), "utf-8")
-    new.replace(data_dir / LAST)
+    new.replace(data_dir / LAST_BACKUP_NAME)

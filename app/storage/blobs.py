@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from app.core.errors import BlobMissing, translated
-from app.core.metrics import Meters
+from app.core.errors import BlobMissing, map_os_errors
+from app.core.metrics import ProcessMetrics
 
-CHUNK = 1 << 20
-REMEMBERED = 1 << 16  # files known to be whole
+CHUNK_BYTES = 1 << 20
+MAX_VERIFIED = 1 << 16  # files known to be whole
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class StagedFile:
     """A complete, fsynced file that is not yet in its place."""
 
     path: Path
@@ -32,17 +32,17 @@ class Saved:
     bytes: int
 
 
-class Media:
+class BlobStore:
     """The files of one data directory."""
 
-    def __init__(self, data_dir: Path, meters: Meters | None = None) -> None:
-        self._meters = meters or Meters()
+    def __init__(self, data_dir: Path, metrics: ProcessMetrics | None = None) -> None:
+        self._metrics = metrics or ProcessMetrics()
         self._whole: dict[str, tuple[int, int, int]] = {}  # files that have the bytes of their names
         self.root = data_dir / "media"
         self.thumbnails = data_dir / "thumbnails"
         self.incoming = self.root / ".incoming"
         self._kept: set[str] = set()  # folders whose names are on the disk
-        with translated():
+        with map_os_errors():
             make_folder(self.incoming)
             self.thumbnails.mkdir(parents=True, exist_ok=True)
 
@@ -57,7 +57,7 @@ class Media:
     def folder(self) -> Path:
         """A new, empty folder for one upload."""
         path = self.incoming / uuid.uuid4().hex
-        with translated():
+        with map_os_errors():
             path.mkdir()
         return path
 
@@ -68,23 +68,23 @@ class Media:
     def discard_upload(self, id: str, n: int) -> None:
         """Remove upload `n` of a job that nobody will take in (any more)."""
         upload = self.upload(id, n)
-        discard(upload)
-        discard(upload.with_name(upload.name + ".members"))
+        remove_path(upload)
+        remove_path(upload.with_name(upload.name + ".members"))
 
-    def save(self, path: Path) -> Saved:
+    def save(self, path: Path) -> StagedFile:
         """Hash and fsync a file of an incoming folder."""
         digest = hashlib.sha256()
         size = 0
-        with translated(), open(path, "rb") as file:
-            while chunk := file.read(CHUNK):
+        with map_os_errors(), open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
-            with self._meters.fsync():
+            with self._metrics.time_fsync():
                 os.fsync(file.fileno())
         self.whole(digest.hexdigest())  # looked at here: whoever takes it in asks in a transaction, where others wait
-        return Saved(path, digest.hexdigest(), size)
+        return StagedFile(path, digest.hexdigest(), size)
 
-    def place(self, saved: Saved) -> None:
+    def place(self, saved: StagedFile) -> None:
         """Link the file to its place, where it is after a power cut too.
 
         The file stays where it was as well, until its incoming folder is discarded: should the transaction
@@ -92,7 +92,7 @@ class Media:
         """
         target = self.path(saved.sha256)
         linked = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
-        with translated():
+        with map_os_errors():
             self._make(target.parent)
             os.link(saved.path, linked)
             linked.replace(target)
@@ -125,7 +125,7 @@ class Media:
     def delete(self, sha256: str) -> None:
         """Remove the picture and its thumbnails of every size."""
         self._whole.pop(sha256, None)
-        with translated():
+        with map_os_errors():
             self.path(sha256).unlink(missing_ok=True)
             for path in self.thumbnail(sha256, "").parent.glob(f"{sha256}*"):
                 path.unlink(missing_ok=True)
@@ -148,18 +148,18 @@ class Media:
         if self._whole.get(sha256) != seen:
             if not self.intact(sha256):
                 return False
-            if len(self._whole) >= REMEMBERED:
+            if len(self._whole) >= MAX_VERIFIED:
                 self._whole.clear()
             self._whole[sha256] = seen
         return True
 
-    def blobs(self) -> Iterator[tuple[str, Path]]:
+    def iter_files(self) -> Iterator[tuple[str, Path]]:
         """Every picture file: (sha256, path)."""
         for path in self.root.glob("??/??/*"):
             if len(path.name) == 64:
                 yield path.name, path
 
-    def stray(self) -> Iterator[str]:
+    def iter_stray_thumbnails(self) -> Iterator[str]:
         """The digests whose thumbnails are here, but not the picture itself."""
         for path in self.thumbnails.glob("??/??/*.webp"):
             digest = path.name[:64]
@@ -173,13 +173,13 @@ class Media:
         """
         removed = 0
         for path in self.incoming.iterdir():
-            if path.name not in keep and older(path, grace):
-                discard(path)
+            if path.name not in keep and is_older(path, grace):
+                remove_path(path)
                 removed += 1
         return removed
 
 
-def older(path: Path, seconds: float) -> bool:
+def is_older(path: Path, seconds: float) -> bool:
     """Whether a file was last changed more than `seconds` ago; False when it is gone."""
     try:
         return time.time() - path.stat().st_mtime >= seconds
@@ -205,7 +205,7 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def discard(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file or a folder, if it is still there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

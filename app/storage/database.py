@@ -20,29 +20,31 @@ from typing import Any, TypeVar
 import apsw
 
 from app.core.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull
-from app.core.metrics import Meters
+from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
 from app.storage.sql import fetch_number
 
 T = TypeVar("T")
 Work = Callable[[apsw.Connection], T]
 
-OLDEST_SQLITE = 3_051_003
+MIN_SQLITE_VERSION = 3_051_003
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
-BUSY_MS = 10_000
-GROUP = 64  # most changes that share one commit
-CHECKED_BYTES = 64 << 20  # databases up to this size (0.1 s) are checked whole at start; `sightline verify` does any
+BUSY_TIMEOUT_MS = 10_000
+MAX_GROUP = 64  # most changes that share one commit
+MAX_CHECKED_BYTES = (
+    64 << 20
+)  # databases up to this size (0.1 s) are checked whole at start; `sightline verify` does any
 
 
 class Database:
     """One database file: `write` runs on the write thread, `read` on the caller's."""
 
-    def __init__(self, path: Path, meters: Meters | None = None) -> None:
-        if apsw.SQLITE_VERSION_NUMBER < OLDEST_SQLITE:
+    def __init__(self, path: Path, metrics: ProcessMetrics | None = None) -> None:
+        if apsw.SQLITE_VERSION_NUMBER < MIN_SQLITE_VERSION:
             raise StartupError(f"SQLite {apsw.sqlite_lib_version()} is too old; apsw must bring 3.51.3 or newer")
         self.path = path
         self.fault: str | None = None  # why the last commit failed, when that was the disk's doing
-        self._meters = meters or Meters()
+        self._metrics = metrics or ProcessMetrics()
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = threading.local()
         # weak, so that the connection of a reader thread goes when its thread does
@@ -69,14 +71,14 @@ class Database:
     def read(self, work: Work[T]) -> T:
         """Run `work(connection)` against one consistent snapshot of what is committed."""
         connection = self._reader()
-        with translated():
+        with map_sqlite_errors():
             connection.execute("BEGIN")
             try:
                 return work(connection)
             finally:
                 connection.execute("ROLLBACK")
 
-    def watch(self) -> Callable[[], int]:
+    def watch_commits(self) -> Callable[[], int]:
         """A function that gives another number whenever somebody has committed since its last call."""
         connection = self._connect(read_only=True)
 
@@ -112,7 +114,7 @@ class Database:
         while (first := self._queue.get()) is not None:
             batch = [first]
             last = False
-            while len(batch) < GROUP and not self._queue.empty():
+            while len(batch) < MAX_GROUP and not self._queue.empty():
                 following = self._queue.get()
                 if following is None:
                     last = True
@@ -126,7 +128,7 @@ class Database:
         """One transaction for the batch; a change that fails is undone alone."""
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
-            with translated():
+            with map_sqlite_errors():
                 if self._writer.in_transaction:  # it could not be undone when it failed
                     self._writer.execute("ROLLBACK")
                 self._writer.execute("BEGIN IMMEDIATE")
@@ -139,7 +141,7 @@ class Database:
                         if not self._writer.in_transaction:  # SQLite undid everything: full disk, I/O error
                             raise
                         outcomes.append((future, None, error))
-                with self._meters.commit():
+                with self._metrics.time_commit():
                     self._writer.execute("COMMIT")
         except Exception as error:
             self.fault = error.detail if isinstance(error, StorageFull | ReadOnly) else None
@@ -155,7 +157,7 @@ class Database:
             if failure is None:
                 future.set_result(result)
             else:
-                future.set_exception(_meaning(failure))
+                future.set_exception(_map_sqlite_error(failure))
 
     def _change(self, work: Work[T]) -> T:
         """One change in a savepoint of its own. (apsw's `with` would hide the error of a full disk.)"""
@@ -178,7 +180,7 @@ class Database:
     def _connect(self, read_only: bool) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(self.path), flags=flags)
-        connection.set_busy_timeout(BUSY_MS)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         connection.create_scalar_function("has_words", _has_words, 2, deterministic=True)
         with self._lock:
             self._opened.add(connection)
@@ -190,7 +192,7 @@ class Database:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that is refused stays as it is
             for name, value in PRAGMAS.items():  # one by one: the rest of a statement that gives rows is not run
                 connection.pragma(name, value)
-            if self.path.stat().st_size <= CHECKED_BYTES:
+            if self.path.stat().st_size <= MAX_CHECKED_BYTES:
                 faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
                 if faults != ["ok"]:
                     raise apsw.CorruptError(str(faults[0]).splitlines()[-1])
@@ -205,10 +207,10 @@ class Database:
         return connection
 
 
-def reader(path: Path) -> apsw.Connection:
+def connect_readonly(path: Path) -> apsw.Connection:
     """A connection of its own to a database that another process keeps: it only reads."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    connection.set_busy_timeout(BUSY_MS)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
 
 
@@ -233,19 +235,19 @@ def migrate(connection: apsw.Connection) -> None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def map_sqlite_errors() -> Iterator[None]:
     """Turn SQLite's errors into ours."""
     try:
         yield
     except apsw.Error as error:
-        raise _meaning(error) from error
+        raise _map_sqlite_error(error) from error
 
 
 def _has_words(*values: apsw.SQLiteValue) -> bool:
     return has_words(str(values[0]), str(values[1]))
 
 
-def _meaning(error: BaseException) -> BaseException:
+def _map_sqlite_error(error: BaseException) -> BaseException:
     if isinstance(error, SightlineError) or not isinstance(error, apsw.Error):
         return error
     if isinstance(error, apsw.FullError):

@@ -11,21 +11,21 @@ from typing import TypeVar
 
 import apsw
 
-from app.core.clock import now, rfc3339
-from app.core.errors import InProgress, KeyReused
+from app.core.clock import format_rfc3339, now_rfc3339
+from app.core.errors import IdempotencyKeyReused, InProgress
 from app.storage.database import Database
 from app.storage.sql import fetch_one
 
 T = TypeVar("T")
 Note = Callable[[apsw.Connection, T], None]
 
-HOURS = 24.0  # how long an answer is kept
+RETENTION_HOURS = 24.0  # how long an answer is kept
 
 
-class Slot:
+class ResponseSlot:
     """The place of one answer. `answer` is what was answered before, None the first time."""
 
-    def __init__(self, database: Database, owner: str, key: str, request: str, answer: Answer | None) -> None:
+    def __init__(self, database: Database, owner: str, key: str, request: str, answer: StoredResponse | None) -> None:
         self._database = database
         self._owner = owner
         self._key = key
@@ -38,17 +38,17 @@ class Slot:
 
         def note(c: apsw.Connection, result: T) -> None:
             self._kept = status, body = render(result)
-            keep_answer(c, self._owner, self._key, Answer(self._request, status, body), _since())
+            save_response(c, self._owner, self._key, StoredResponse(self._request, status, body), _since())
 
         return note
 
     def final(self, status: int, body: str) -> None:
         """The answer that is sent, if it is not the one that was kept with the work."""
         if self._kept is not None and self._kept != (status, body):
-            self._database.write(lambda c: change_answer(c, self._owner, self._key, status, body))
+            self._database.write(lambda c: update_response(c, self._owner, self._key, status, body))
 
 
-class Repeats:
+class IdempotencyStore:
     """The answers of one data directory, and the keys whose requests are under way."""
 
     def __init__(self, database: Database) -> None:
@@ -57,7 +57,7 @@ class Repeats:
         self._open: set[tuple[str, str]] = set()
 
     @contextmanager
-    def slot(self, owner: str, key: str, request: str) -> Iterator[Slot]:
+    def slot(self, owner: str, key: str, request: str) -> Iterator[ResponseSlot]:
         """The place for the answer to `request` (a digest) under a key of `owner`.
 
         Raises KeyReused when the key came with another request, InProgress while that has no answer yet.
@@ -67,26 +67,28 @@ class Repeats:
                 raise InProgress("a request with this Idempotency-Key is under way; ask again in a moment")
             self._open.add((owner, key))
         try:
-            answer = self._database.read(lambda c: find_answer(c, owner, key, _since()))
+            answer = self._database.read(lambda c: find_response(c, owner, key, _since()))
             if answer is not None and answer.request != request:
-                raise KeyReused("this Idempotency-Key came with another request; a new request needs a new key")
-            yield Slot(self._database, owner, key, request, answer)
+                raise IdempotencyKeyReused(
+                    "this Idempotency-Key came with another request; a new request needs a new key"
+                )
+            yield ResponseSlot(self._database, owner, key, request, answer)
         finally:
             with self._lock:
                 self._open.discard((owner, key))
 
 
 def _since() -> str:
-    return rfc3339(datetime.now(UTC) - timedelta(hours=HOURS))
+    return format_rfc3339(datetime.now(UTC) - timedelta(hours=RETENTION_HOURS))
 
 
-AGED = 100  # old answers that one change removes
-LARGE = 4096  # bytes of a body from where on all bodies together are counted
-MOST_BYTES = 64 << 20
+PRUNE_BATCH = 100  # old answers that one change removes
+LARGE_BODY_BYTES = 4096  # bytes of a body from where on all bodies together are counted
+MAX_TOTAL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """The digest of what was asked, and the HTTP status and body of the answer."""
 
     request: str
@@ -94,37 +96,37 @@ class Answer:
     body: str
 
 
-def find_answer(c: apsw.Connection, owner: str, key: str, since: str) -> Answer | None:
+def find_response(c: apsw.Connection, owner: str, key: str, since: str) -> StoredResponse | None:
     """What this owner's key was answered after `since`, or None."""
     row = fetch_one(
         c,
         "SELECT request, status, body FROM answers WHERE owner = ? AND key = ? AND created_at >= ?",
         (owner, key, since),
     )
-    return Answer(*row) if row else None
+    return StoredResponse(*row) if row else None
 
 
-def keep_answer(c: apsw.Connection, owner: str, key: str, answer: Answer, since: str) -> None:
+def save_response(c: apsw.Connection, owner: str, key: str, answer: StoredResponse, since: str) -> None:
     """Remember an answer, and forget some of those from before `since`."""
     c.execute(
         "DELETE FROM answers WHERE n IN (SELECT n FROM answers WHERE created_at < ? ORDER BY created_at LIMIT ?)",
-        (since, AGED),
+        (since, PRUNE_BATCH),
     )
     size = len(answer.body.encode())
     c.execute(
         "INSERT OR REPLACE INTO answers (owner, key, request, status, body, bytes, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (owner, key, answer.request, answer.status, answer.body, size, now()),
+        (owner, key, answer.request, answer.status, answer.body, size, now_rfc3339()),
     )
-    if size > LARGE:
+    if size > LARGE_BODY_BYTES:
         c.execute(
             "DELETE FROM answers WHERE n IN (SELECT n FROM"
             " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) WHERE held > ?)",
-            (MOST_BYTES,),
+            (MAX_TOTAL_BYTES,),
         )
 
 
-def change_answer(c: apsw.Connection, owner: str, key: str, status: int, body: str) -> None:
+def update_response(c: apsw.Connection, owner: str, key: str, status: int, body: str) -> None:
     """The answer became another before it was sent: the work was waited for."""
     c.execute(
         "UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?",

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import apsw
 
-from app.core.clock import rfc3339
-from app.core.errors import NotFound, SightlineError, translated
-from app.core.types import Asked, ItemStatus, Job, JobItem, JobState, Priority
+from app.core.clock import format_rfc3339
+from app.core.errors import NotFound, SightlineError, map_os_errors
+from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
 from app.storage.blobs import sync_folder
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
@@ -28,7 +28,7 @@ PAUSE_SECONDS = 0.002  # between two commits that forget, so that others get the
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
+class ReceivedFile:
     """One received file: the sender's name for it and where it lies."""
 
     name: str
@@ -37,71 +37,73 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class JobOptions:
     """How a job begins: its priority, and what is to be kept in the transaction that makes it."""
 
     priority: Priority = Priority.NORMAL
     note: Callable[[apsw.Connection, Job], None] | None = None
 
 
-PLAIN = Begun()
+DEFAULT_OPTIONS = JobOptions()
 
 
-class Bulks:
+class JobService:
     """The jobs of one library."""
 
     def __init__(self, library: Library) -> None:
         self._library = library
 
-    def add(self, collection: str, uploads: Sequence[Upload], begun: Begun = PLAIN) -> Job:
+    def add(self, collection: str, uploads: Sequence[ReceivedFile], begun: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Take a bulk of received files; a worker takes them in from where they lie."""
         loose = [upload for upload in uploads if not upload.archive]
         archives = [upload for upload in uploads if upload.archive]
         sizes = {}
         for upload in uploads:
-            with translated(), open(upload.path, "rb") as file:
+            with map_os_errors(), open(upload.path, "rb") as file:
                 os.fsync(file.fileno())
                 sizes[upload.path] = os.fstat(file.fileno()).st_size
 
         def fill(c: apsw.Connection, id: str) -> None:
             for n, archive in enumerate(archives, start=1):
-                jobs.add_source(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
-                with translated():
-                    archive.path.replace(self._library.media.upload(id, n))
+                jobs.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
+                with map_os_errors():
+                    archive.path.replace(self._library.blobs.upload(id, n))
             if loose:
                 size = sum(sizes[upload.path] for upload in loose)
-                jobs.add_source(c, id, 0, "folder", "", len(loose), size=size)
+                jobs.add_upload(c, id, 0, "folder", "", len(loose), size=size)
                 folder = loose[0].path.parent
                 items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
                 write_manifest(folder, items)
-                with translated():
-                    folder.replace(self._library.media.upload(id, 0))
-            sync_folder(self._library.media.incoming)
+                with map_os_errors():
+                    folder.replace(self._library.blobs.upload(id, 0))
+            sync_folder(self._library.blobs.incoming)
 
         return self._begin(collection, "bulk", fill, begun)
 
-    def add_urls(self, collection: str, folder: Path, count: int, begun: Begun = PLAIN) -> Job:
+    def add_urls(self, collection: str, folder: Path, count: int, begun: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            jobs.add_source(c, id, 0, "folder", "", count, "urls")
-            with translated():
-                folder.replace(self._library.media.upload(id, 0))
-            sync_folder(self._library.media.incoming)
+            jobs.add_upload(c, id, 0, "folder", "", count, "urls")
+            with map_os_errors():
+                folder.replace(self._library.blobs.upload(id, 0))
+            sync_folder(self._library.blobs.incoming)
 
         return self._begin(collection, "urls", fill, begun)
 
-    def add_source(self, collection: str, asked: Asked, begun: Begun = PLAIN) -> Job:
+    def add_source(self, collection: str, asked: SourceSpec, begun: JobOptions = DEFAULT_OPTIONS) -> Job:
         """Take what a source holds; a worker finds out what that is."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            jobs.add_source(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
+            jobs.add_upload(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
 
         return self._begin(collection, asked.kind, fill, begun)
 
-    def _begin(self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None], begun: Begun) -> Job:
+    def _begin(
+        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None], begun: JobOptions
+    ) -> Job:
         """A new job with the sources that `fill` gives it, in one transaction. Raises NotFound, QueueFull."""
-        self._library.require_room()
+        self._library.require_queue_capacity()
 
         def work(c: apsw.Connection) -> Job:
             require_collection(c, collection)
@@ -144,7 +146,7 @@ class Bulks:
         """
         self.get(id)
         for n in self._library.database.write(lambda c: job_control.cancel(c, id)):
-            self._library.media.discard_upload(id, n)
+            self._library.blobs.discard_upload(id, n)
         self.drop_items(id)
         return self.get(id)
 
@@ -154,7 +156,7 @@ class Bulks:
         Raises QueueFull.
         """
         self.get(id)
-        self._library.require_room()
+        self._library.require_queue_capacity()
         after: int | None = 0
         while after is not None:
             after = self._library.database.write(partial(job_control.retry, id=id, after=after, limit=STEP))
@@ -163,14 +165,14 @@ class Bulks:
     def drop_items(self, id: str) -> None:
         """Fail everything of a cancelled job that still waits."""
         while self.get(id).state is JobState.CANCELLED and self._library.database.write(
-            lambda c: job_control.drop(c, id, STEP)
+            lambda c: job_control.fail_waiting_items(c, id, STEP)
         ):
             pass
 
     def forget(self, days: float, stopping: Callable[[], bool]) -> None:
         """Forget the jobs that ended so many days ago; 0 keeps them all. A disk that is full now is not later."""
         try:
-            gone = self.prune(rfc3339(datetime.now(UTC) - timedelta(days=days)), stopping) if days else 0
+            gone = self.prune(format_rfc3339(datetime.now(UTC) - timedelta(days=days)), stopping) if days else 0
             if gone:
                 log.info("forgot %d jobs that ended more than %g days ago", gone, days)
         except SightlineError as error:
@@ -179,9 +181,11 @@ class Bulks:
     def prune(self, before: str, stopping: Callable[[], bool]) -> int:
         """Forget the jobs that ended before a moment (RFC 3339), a few items in a commit; returns how many."""
         gone = 0
-        while not stopping() and (ended := self._library.database.read(lambda c: job_control.ended(c, before, STEP))):
+        while not stopping() and (
+            ended := self._library.database.read(lambda c: job_control.list_ended(c, before, STEP))
+        ):
             for id in ended:
-                step = partial(job_control.forget, id=id, before=before, limit=STEP)
+                step = partial(job_control.delete_ended, id=id, before=before, limit=STEP)
                 while not stopping() and self._library.database.write(step):
                     time.sleep(PAUSE_SECONDS)
             gone += len(ended)
@@ -193,10 +197,10 @@ class Bulks:
         def work(c: apsw.Connection) -> list[Job]:
             if collection is not None:
                 require_collection(c, collection)
-            return jobs.recent(c, limit, among if collection is None else {collection})
+            return jobs.list_recent(c, limit, among if collection is None else {collection})
 
         return self._library.database.read(work)
 
     def items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers."""
-        return self._library.database.read(lambda c: jobs.items(c, id, status, after, limit))
+        return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit))

@@ -16,11 +16,18 @@ from pathlib import Path
 import apsw
 
 from app.core.errors import BlobMissing, NotFound, QueueFull
-from app.core.types import Contents, Image, ItemError, Metadata, NewImage, Text
+from app.core.types import CollectionInfo, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
-from app.storage.attributes import Bounds, Description, check, check_id, check_metadata, check_text
-from app.storage.blobs import Media, Saved, discard, older
+from app.storage.attributes import (
+    ImageAttributes,
+    MetadataLimits,
+    check_attributes,
+    check_id,
+    check_metadata,
+    check_text,
+)
+from app.storage.blobs import BlobStore, StagedFile, is_older, remove_path
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
@@ -30,8 +37,8 @@ from app.storage.tables.images import Added as Added
 
 log = logging.getLogger(__name__)
 
-DELETED = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
-EXAMPLES = 5  # pictures shown of those that would be deleted
+DELETE_BATCH = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
+MAX_EXAMPLES = 5  # pictures shown of those that would be deleted
 
 
 class Library:
@@ -40,32 +47,32 @@ class Library:
     def __init__(
         self,
         database: Database,
-        media: Media,
+        media: BlobStore,
         limits: PictureLimits,
         max_queue: int,
-        bounds: Bounds | None = None,
+        bounds: MetadataLimits | None = None,
         max_queue_bytes: int = 1 << 62,
     ) -> None:
         self.database = database
-        self.media = media
+        self.blobs = media
         self.limits = limits
         self.max_queue = max_queue
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds or MetadataLimits()
         self.max_queue_bytes = max_queue_bytes
 
     def incoming(self) -> Path:
         """A new, empty folder for the files of one request; `discard` it when that is answered."""
-        return self.media.folder()
+        return self.blobs.folder()
 
     def discard(self, folder: Path) -> None:
         """Remove a folder of `incoming`, and what was not taken in."""
-        discard(folder)
+        remove_path(folder)
 
     def add(
         self,
         collection: str,
         path: Path,
-        said: Description,
+        said: ImageAttributes,
         replace: bool = False,
         note: Callable[[apsw.Connection, Added], None] | None = None,
     ) -> Added:
@@ -74,8 +81,8 @@ class Library:
         `note` is called in the same transaction. Raises Rejected when its header is not a picture's we take,
         IdConflict, QueueFull, StorageFull.
         """
-        self.require_room()
-        saved = self.media.save(path)
+        self.require_queue_capacity()
+        saved = self.blobs.save(path)
         new = self.describe(saved, said)
 
         def work(c: apsw.Connection) -> Added:
@@ -90,9 +97,9 @@ class Library:
         log.debug("accepted", extra={"picture": added.image.id, "collection": collection})
         return added
 
-    def describe(self, saved: Saved, said: Description) -> NewImage:
+    def describe(self, saved: StagedFile, said: ImageAttributes) -> NewImage:
         """Check what is said and the header (never decodes), and put together what the row will say."""
-        check(said, self.bounds)
+        check_attributes(said, self.bounds)
         with open(saved.path, "rb") as file:
             header = read_header(file, self.limits)
         return NewImage(
@@ -109,15 +116,15 @@ class Library:
         )
 
     def insert(
-        self, c: apsw.Connection, collection: str, saved: Saved, new: NewImage, job_id: str | None, replace: bool
+        self, c: apsw.Connection, collection: str, saved: StagedFile, new: NewImage, job_id: str | None, replace: bool
     ) -> Added:
         """Row and file in one transaction. A duplicate whose file was lost or altered gets it back."""
         require_collection(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.media.whole(saved.sha256):
-            self.media.place(saved)
+        if not added.duplicate or not self.blobs.whole(saved.sha256):
+            self.blobs.place(saved)
         return added
 
     def known(self, collection: str, digests: Sequence[str]) -> list[str]:
@@ -125,10 +132,10 @@ class Library:
 
         def work(c: apsw.Connection) -> set[str]:
             require_collection(c, collection)
-            return images.known(c, collection, digests)
+            return images.filter_stored(c, collection, digests)
 
         held = self.database.read(work)
-        return [digest for digest in digests if digest in held and self.media.path(digest).exists()]
+        return [digest for digest in digests if digest in held and self.blobs.path(digest).exists()]
 
     def get(self, collection: str, id: str) -> Image:
         """The picture of this id."""
@@ -143,13 +150,13 @@ class Library:
         def work(c: apsw.Connection) -> list[Image]:
             require_collection(c, collection)
             if filter is None:
-                return images.page(c, collection, limit, before)
-            found = images.by_keys(c, sql.newest(c, collection, filter, limit, before))
+                return images.list_page(c, collection, limit, before)
+            found = images.get_by_keys(c, sql.select_newest(c, collection, filter, limit, before))
             return [found[key] for key in sorted(found, reverse=True)]
 
         return self.database.read(work)
 
-    def update(self, collection: str, id: str, change: Callable[[Image], Description]) -> Image:
+    def update(self, collection: str, id: str, change: Callable[[Image], ImageAttributes]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""
 
         def work(c: apsw.Connection) -> Image:
@@ -157,7 +164,7 @@ class Library:
             if image is None:
                 raise NotFound(f"there is no picture {id!r} in {collection!r}")
             said = change(image)
-            check(said, self.bounds)
+            check_attributes(said, self.bounds)
             images.update(c, image.key, said.caption, said.tags, said.metadata)
             changed = images.get(c, collection, id)
             assert changed is not None
@@ -172,7 +179,7 @@ class Library:
             image = images.get(c, collection, id)
             if image is None:
                 raise NotFound(f"there is no picture {id!r} in {collection!r}")
-            remove_row(c, image)
+            delete_row(c, image)
             return image.sha256
 
         self._drop_file(self.database.write(work))
@@ -182,8 +189,8 @@ class Library:
 
         def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
             require_collection(c, collection)
-            keys = sql.keys(c, collection, filter)
-            found = images.by_keys(c, keys[-EXAMPLES:])
+            keys = sql.select_keys(c, collection, filter)
+            found = images.get_by_keys(c, keys[-MAX_EXAMPLES:])
             return keys, [found[key] for key in sorted(found, reverse=True)]
 
         return self.database.read(work)
@@ -194,13 +201,13 @@ class Library:
         Returns how many; each of them is found no more as soon as its transaction is through.
         """
         deleted = 0
-        for start in range(0, len(keys), DELETED):
-            some = keys[start : start + DELETED]
+        for start in range(0, len(keys), DELETE_BATCH):
+            some = keys[start : start + DELETE_BATCH]
 
             def work(c: apsw.Connection, some: Sequence[int] = some) -> list[str]:
-                gone = images.by_keys(c, sql.passing(c, collection, filter, some))
+                gone = images.get_by_keys(c, sql.select_passing(c, collection, filter, some))
                 for image in gone.values():
-                    remove_row(c, image)
+                    delete_row(c, image)
                 return [image.sha256 for image in gone.values()]
 
             digests = self.database.write(work)
@@ -211,38 +218,38 @@ class Library:
     def file(self, collection: str, id: str) -> tuple[Image, Path]:
         """A picture and the path of its bytes. Raises BlobMissing when it is gone or has other bytes."""
         image = self.get(collection, id)
-        path = self.media.path(image.sha256)
+        path = self.blobs.path(image.sha256)
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
-        if not self.media.whole(image.sha256):
+        if not self.blobs.whole(image.sha256):
             log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, path
 
-    def collections(self) -> list[Contents]:
+    def collections(self) -> list[CollectionInfo]:
         """Every collection and what it holds, by name."""
-        return self.database.read(lambda c: [contents(c, collection) for collection in collections.every(c)])
+        return self.database.read(lambda c: [load_contents(c, collection) for collection in collections.list_all(c)])
 
-    def collection(self, name: str) -> Contents:
+    def collection(self, name: str) -> CollectionInfo:
         """One collection and what it holds."""
 
-        def work(c: apsw.Connection) -> Contents:
-            return contents(c, require_collection(c, name))
+        def work(c: apsw.Connection) -> CollectionInfo:
+            return load_contents(c, require_collection(c, name))
 
         return self.database.read(work)
 
-    def make_collection(self, name: str, description: str) -> Contents:
+    def make_collection(self, name: str, description: str) -> CollectionInfo:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
-        return self.database.write(lambda c: contents(c, collections.make(c, name, description)))
+        return self.database.write(lambda c: load_contents(c, collections.create(c, name, description)))
 
-    def describe_collection(self, name: str, description: str) -> Contents:
+    def update_collection(self, name: str, description: str) -> CollectionInfo:
         """Change what is said of a collection."""
 
-        def work(c: apsw.Connection) -> Contents:
-            changed = collections.describe(c, name, description)
+        def work(c: apsw.Connection) -> CollectionInfo:
+            changed = collections.set_description(c, name, description)
             if changed is None:
                 raise NotFound(f"there is no collection {name!r}")
-            return contents(c, changed)
+            return load_contents(c, changed)
 
         return self.database.write(work)
 
@@ -263,7 +270,7 @@ class Library:
 
         def work(c: apsw.Connection) -> tuple[list[Text], int]:
             label = require_collection(c, collection).label
-            collections.stamp(c, label, space)
+            collections.assign_space(c, label, space)
             stored = []
             seq = 0
             for (id, text, metadata), vector in zip(items, vectors, strict=True):
@@ -283,12 +290,12 @@ class Library:
             raise NotFound(f"there is no text {id!r} in {collection!r}")
         return text
 
-    def page_of_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
+    def list_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
         """Up to `limit` texts, newest first, with keys below `before`."""
 
         def work(c: apsw.Connection) -> list[Text]:
             require_collection(c, collection)
-            return texts.page(c, collection, limit, before)
+            return texts.list_page(c, collection, limit, before)
 
         return self.database.read(work)
 
@@ -304,9 +311,9 @@ class Library:
 
         self.database.write(work)
 
-    def require_room(self) -> None:
+    def require_queue_capacity(self) -> None:
         """Raise QueueFull when too many pictures wait, or too many bytes; uploads that are not taken in yet count."""
-        items, size = self.database.read(queue_depth.load)
+        items, size = self.database.read(queue_depth.read_depth)
         if items >= self.max_queue:
             raise QueueFull(f"{items} pictures are waiting already; try again later")
         if size >= self.max_queue_bytes:
@@ -318,20 +325,20 @@ class Library:
         Files younger than `grace` seconds are kept; returns how many were removed. Ends early when `stopping`.
         """
         removed = 0
-        for sha256, path in self.media.blobs():
+        for sha256, path in self.blobs.iter_files():
             if stopping():
                 break
-            if older(path, grace) and self.database.read(partial(images.uses, sha256=sha256)) == 0:
+            if is_older(path, grace) and self.database.read(partial(images.count_uses, sha256=sha256)) == 0:
                 self._drop_file(sha256)
                 removed += 1
-        for sha256 in set(self.media.stray()) if not stopping() else ():
+        for sha256 in set(self.blobs.iter_stray_thumbnails()) if not stopping() else ():
             self._drop_file(sha256)
         return removed
 
-    def drop_unused(self, digests: Iterable[str]) -> None:
+    def delete_unused_files(self, digests: Iterable[str]) -> None:
         """Remove those of these files, and thumbnails, that no row uses: what was encoded while it was deleted."""
         known = set(digests)
-        for digest in self.database.read(lambda c: {one for one in known if images.uses(c, one) == 0}):
+        for digest in self.database.read(lambda c: {one for one in known if images.count_uses(c, one) == 0}):
             self._drop_file(digest)
 
     def _drop_file(self, sha256: str) -> None:
@@ -342,8 +349,8 @@ class Library:
 
         def work(c: apsw.Connection) -> None:
             for sha256 in digests:
-                if images.uses(c, sha256) == 0:
-                    self.media.delete(sha256)
+                if images.count_uses(c, sha256) == 0:
+                    self.blobs.delete(sha256)
 
         self.database.write(work)
 
@@ -356,19 +363,19 @@ def require_collection(c: apsw.Connection, name: str) -> Collection:
     return collection
 
 
-def remove_row(c: apsw.Connection, image: Image) -> None:
+def delete_row(c: apsw.Connection, image: Image) -> None:
     """Remove a picture's row, its vector, and its place in a job."""
     embeddings.remove(c, "images", image.key)
-    jobs.item_failed(c, image.key, ItemError("not_found", "deleted before it was processed"))
+    jobs.fail_items(c, image.key, ItemError("not_found", "deleted before it was processed"))
     images.delete(c, image.key)
 
 
-def contents(c: apsw.Connection, collection: Collection) -> Contents:
+def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
     """What a collection holds."""
-    space = embeddings.space(c, collection.space) if collection.space else None
-    pictures = sum(images.counts(c, collection.name).values())
+    space = embeddings.get_space(c, collection.space) if collection.space else None
+    pictures = sum(images.count_by_status(c, collection.name).values())
     name = collection.name
-    return Contents(name, collection.description, pictures, texts.count(c, name), space, collection.created_at)
+    return CollectionInfo(name, collection.description, pictures, texts.count(c, name), space, collection.created_at)
 
 
 def text_id(text: str) -> str:

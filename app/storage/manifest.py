@@ -8,51 +8,51 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import translated
+from app.core.errors import map_os_errors
 from app.storage.blobs import sync_folder
 
-MANIFEST = "manifest.jsonl"
-FETCHED = "fetched"  # the folder of a job into which a source brings files
-SCRATCH = {FETCHED, "window"}  # folders whose files can be brought again
-BLOCK = 1 << 20
+MANIFEST_NAME = "manifest.jsonl"
+FETCHED_DIR = "fetched"  # the folder of a job into which a source brings files
+SCRATCH_DIRS = {FETCHED_DIR, "window"}  # folders whose files can be brought again
+BLOCK_BYTES = 1 << 20
 
 
 def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
     """Write the manifest of `folder`, durably and whole; returns how many lines it has."""
     count = 0
-    path = folder / f"{MANIFEST}.new"
-    with translated():
+    path = folder / f"{MANIFEST_NAME}.new"
+    with map_os_errors():
         file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (entered below)
     with file:
         for line in lines:  # whose errors are their own
             count += 1
             text = json.dumps(line) + "\n"
-            with translated():
+            with map_os_errors():
                 file.write(text)
-        with translated():
+        with map_os_errors():
             file.flush()
             os.fsync(file.fileno())
-    with translated():
-        path.replace(folder / MANIFEST)
+    with map_os_errors():
+        path.replace(folder / MANIFEST_NAME)
         sync_folder(folder)
     return count
 
 
 def has_manifest(folder: Path) -> bool:
     """Whether it is known what the source holds."""
-    return (folder / MANIFEST).exists()
+    return (folder / MANIFEST_NAME).exists()
 
 
 def count_lines(folder: Path, position: int) -> int:
     """How many lines the manifest has past `position` bytes."""
-    with translated(), open(folder / MANIFEST, "rb") as file:
+    with map_os_errors(), open(folder / MANIFEST_NAME, "rb") as file:
         file.seek(position)
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK), b""))
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
 def read_manifest(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The lines of the manifest past `position` bytes, each with the position behind it."""
-    with translated(), open(folder / MANIFEST, "rb") as file:
+    with map_os_errors(), open(folder / MANIFEST_NAME, "rb") as file:
         file.seek(position)
         for text in file:
             position += len(text)

@@ -17,11 +17,11 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
     """Raise StartupError if the data directory was filled by another model than `space`, or is served by another."""
 
     def work(c: apsw.Connection) -> EmbeddingSpace | None:
-        for collection in collections.every(c):
+        for collection in collections.list_all(c):
             if collection.space not in (None, space.fingerprint):
-                return embeddings.space(c, collection.space)
-        stamped = any(collection.space for collection in collections.every(c))
-        return None if stamped else embeddings.served(c, space.fingerprint)
+                return embeddings.get_space(c, collection.space)
+        stamped = any(collection.space for collection in collections.list_all(c))
+        return None if stamped else embeddings.get_other_served(c, space.fingerprint)
 
     other = database.read(work)
     if other is not None:
@@ -40,18 +40,18 @@ def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) ->
     `texts` only pictures are compared, for who never loads the text tower.
     """
     space = encoder.space
-    kept = database.read(lambda c: embeddings.golden(c, space.fingerprint))
+    kept = database.read(lambda c: embeddings.get_golden(c, space.fingerprint))
     before = None if kept is None else np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)
-    if before is not None and len(before) != golden.COUNT:  # of other inputs
+    if before is not None and len(before) != golden.GOLDEN_COUNT:  # of other inputs
         before = None
     if before is None and not texts:
         return
-    now = golden.of_pictures(encoder)
+    now = golden.encode_golden_pictures(encoder)
     if texts:
-        now = np.concatenate([now, golden.of_texts(encoder)])
+        now = np.concatenate([now, golden.encode_golden_texts(encoder)])
     if before is None:
-        database.write(lambda c: embeddings.keep_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
-    elif not golden.same(now, before[: len(now)]):
+        database.write(lambda c: embeddings.save_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
+    elif not golden.is_same_model(now, before[: len(now)]):
         raise StartupError(
             f"model {space.model} gives other vectors here than those of the data directory, though its weights are"
             f" the same: a library has changed; install the versions of requirements/run.txt, or run"

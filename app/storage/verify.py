@@ -11,12 +11,12 @@ from rich.progress import track
 from rich.table import Table
 
 from app.core.errors import StartupError
-from app.storage.blobs import Media
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.sql import fetch_all
 
 Fault = tuple[str, str, str]  # what, where, why
-MENDED = {
+REMEDIES = {
     "database": "stop the server and keep this directory; restore the last backup into another one"
     " (`sightline restore BACKUP --data-dir NEW`) and serve that",
     "blob_missing": "upload the same file again, or copy it to its place from a backup, where it has the same path;"
@@ -35,8 +35,8 @@ def verify(data_dir: Path, console: Console) -> int:
     database = Database(data_dir / "sightline.db")
     try:
         found = [("database", "sightline.db", why) for why in database.check()]
-        found += file_faults(database, Media(data_dir), console)
-        found += database.read(lambda c: list(log_faults(c)))
+        found += find_file_faults(database, BlobStore(data_dir), console)
+        found += database.read(lambda c: list(find_log_faults(c)))
     finally:
         database.close()
     if not found:
@@ -48,11 +48,11 @@ def verify(data_dir: Path, console: Console) -> int:
     console.print(table)
     console.print(f"{len(found)} faults")
     for what in dict.fromkeys(what for what, _, _ in found):
-        console.print(f"[bold]{what}[/bold]: {MENDED[what]}", highlight=False)
+        console.print(f"[bold]{what}[/bold]: {REMEDIES[what]}", highlight=False)
     return 1
 
 
-def file_faults(database: Database, media: Media, console: Console) -> list[Fault]:
+def find_file_faults(database: Database, media: BlobStore, console: Console) -> list[Fault]:
     """Pictures whose bytes are gone or altered, and files that no row knows."""
     sql = (
         "SELECT sha256, o.name || '/' || id FROM images JOIN collections o ON o.label = images.collection ORDER BY key"
@@ -63,20 +63,20 @@ def file_faults(database: Database, media: Media, console: Console) -> list[Faul
         if name is None:  # of a collection that is being dropped
             continue
         if not media.path(sha256).exists():
-            faults.append(("blob_missing", name, f"{place(sha256)} is gone"))
+            faults.append(("blob_missing", name, f"{blob_location(sha256)} is gone"))
         elif not media.intact(sha256):
-            faults.append(("blob_altered", name, f"{place(sha256)} has other bytes"))
+            faults.append(("blob_altered", name, f"{blob_location(sha256)} has other bytes"))
     known = {sha256 for sha256, _ in rows}
-    orphans = (sha256 for sha256, _ in media.blobs() if sha256 not in known)
+    orphans = (sha256 for sha256, _ in media.iter_files() if sha256 not in known)
     return faults + [("orphan", sha256, "no picture uses this file") for sha256 in orphans]
 
 
-def place(sha256: str) -> str:
+def blob_location(sha256: str) -> str:
     """Where the file of a picture lies, in a data directory as in a backup."""
     return f"media/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
-def log_faults(c: apsw.Connection) -> Iterator[Fault]:
+def find_log_faults(c: apsw.Connection) -> Iterator[Fault]:
     """Ready pictures and texts without a vector, and vectors without a row."""
     checks = (
         (

@@ -21,20 +21,20 @@ from typing import Any
 
 import apsw
 
-from app.core.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, translated
-from app.core.logging import about
-from app.core.types import Asked, ItemError, ItemStatus, NewImage
+from app.core.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, map_os_errors
+from app.core.logging import bind_log_fields
+from app.core.types import ItemError, ItemStatus, NewImage, SourceSpec
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.sources.base import Allowed, Kind, Tools
-from app.sources.registry import Gathering
-from app.storage.attributes import Description
-from app.storage.blobs import Saved, discard
+from app.sources.base import Source, SourceContext, SourcePolicy
+from app.sources.registry import SourceReader
+from app.storage.attributes import ImageAttributes
+from app.storage.blobs import StagedFile, remove_path
 from app.storage.library import Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
 from app.storage.tables import jobs, precomputed_vectors, source_cache
-from app.storage.tables.jobs import Source
-from app.storage.tables.source_cache import Known
+from app.storage.tables.jobs import Upload
+from app.storage.tables.source_cache import CacheEntry
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ class Member:
     """One line of a manifest, checked: either a picture to take in or the reason why not."""
 
     name: str
-    saved: Saved | None = None
+    saved: StagedFile | None = None
     new: NewImage | None = None
     error: ItemError | None = None
-    origin: tuple[str, Known] | None = None  # where it came from, and what to remember of that
+    origin: tuple[str, CacheEntry] | None = None  # where it came from, and what to remember of that
     precomputed: tuple[str, bytes] | None = None  # the space and the vector that it came with
 
 
-class Unsure(Exception):
+class ExpansionFailed(Exception):
     """An upload brought its decoder down, and others do not."""
 
 
@@ -69,18 +69,18 @@ class Importer:
         seconds: float,
         lease: float,
         attempts: int,
-        gathering: Gathering | None = None,
+        gathering: SourceReader | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
-        self._media = library.media
+        self._media = library.blobs
         self._pool = pool
         self._limits = limits
         self._seconds = seconds
         self._lease = lease
         self._attempts = attempts
-        self._gathering = gathering or Gathering(Tools(self._database, self._media, Allowed()))
-        self._changed = self._database.watch()
+        self._gathering = gathering or SourceReader(SourceContext(self._database, self._media, SourcePolicy()))
+        self._changed = self._database.watch_commits()
 
     def run(self, owner: str, stopping: threading.Event) -> None:
         """Take in uploads, those of each job in fair turns, until `stopping`."""
@@ -88,9 +88,9 @@ class Importer:
             try:
                 seen = self._changed()
                 until = time.monotonic() + self._lease
-                source = self._database.write(partial(jobs.claim_source, owner=owner, until=until))
+                source = self._database.write(partial(jobs.claim_upload, owner=owner, until=until))
                 if source is not None:
-                    with about(job=source.job_id):
+                    with bind_log_fields(job=source.job_id):
                         log.info("taking in upload %d: %s", source.n, source.name)
                         self._take_in(owner, source, stopping)
                     continue
@@ -100,17 +100,17 @@ class Importer:
                 log.warning("waiting: %s", error.detail)
                 stopping.wait(1.0)
 
-    def _take_in(self, owner: str, source: Source, stopping: threading.Event) -> None:
+    def _take_in(self, owner: str, source: Upload, stopping: threading.Event) -> None:
         try:
             with ExitStack() as stack:
-                kind = self._gathering.open(asked_of(source)) if source.origin else None
+                kind = self._gathering.open(spec_of_upload(source)) if source.origin else None
                 if kind is not None:
                     stack.callback(kind.close)
                 if self._take_all(owner, source, kind, stopping):
                     self._finish(owner, source, None)
-        except Unsure as error:
+        except ExpansionFailed as error:
             log.warning("upload %s-%d cannot be expanded: %s", source.job_id, source.n, error)
-            self._database.write(lambda c: jobs.release_source(c, owner, source, counted=True))
+            self._database.write(lambda c: jobs.release_upload(c, owner, source, counted=True))
         except SightlineError as error:
             if error.retryable:  # a full disk, say: the upload stays, and is tried again
                 self._give_back(owner, source)
@@ -122,7 +122,7 @@ class Importer:
             log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
             self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
 
-    def _take_all(self, owner: str, source: Source, kind: Kind | None, stopping: threading.Event) -> bool:
+    def _take_all(self, owner: str, source: Upload, kind: Source | None, stopping: threading.Event) -> bool:
         """Take in what is left of a source, chunk by chunk; False when it is given back or no longer ours.
 
         After an attempt that failed, the members of a chunk are taken in one by one: the one that kills us is given up.
@@ -150,11 +150,11 @@ class Importer:
             self._gathering.done(folder)
         return True
 
-    def _folder(self, source: Source, kind: Kind | None, stopping: threading.Event) -> Path:
+    def _folder(self, source: Upload, kind: Source | None, stopping: threading.Event) -> Path:
         """The folder with the manifest: first an archive is expanded, and a named source looked at, if need be."""
         upload = self._media.upload(source.job_id, source.n)
         if source.kind == "named" and kind is not None:
-            with translated():
+            with map_os_errors():
                 upload.mkdir(exist_ok=True)
             if not has_manifest(upload):
                 self._bounded(source)
@@ -164,14 +164,14 @@ class Importer:
             return upload
         members = upload.with_name(upload.name + ".members")
         if not has_manifest(members):
-            discard(members)
+            remove_path(members)
             self._bounded(source)
-            with translated():
+            with map_os_errors():
                 members.mkdir()
             self._expand(upload, members, stopping)
         return members
 
-    def _bounded(self, source: Source) -> None:
+    def _bounded(self, source: Upload) -> None:
         if source.attempts > self._attempts:
             raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
 
@@ -189,10 +189,10 @@ class Importer:
             if stopping.is_set():
                 raise
             self._pool.prewarm()  # raises if it is the children that cannot be started
-            raise Unsure(error.detail) from None
+            raise ExpansionFailed(error.detail) from None
 
     def _members(
-        self, folder: Path, kind: Kind | None, part: list[dict[str, Any]], stopping: threading.Event
+        self, folder: Path, kind: Source | None, part: list[dict[str, Any]], stopping: threading.Event
     ) -> list[Member]:
         if kind is not None:
             part = self._gathering.bring(kind, folder, part, stopping.is_set)
@@ -204,14 +204,14 @@ class Importer:
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
             saved = self._media.save(folder / line["file"])
-            said = Description(
+            said = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),
                 tags=tuple(line.get("tags") or ()),
                 metadata=line.get("metadata") or {},
                 source=name,
             )
-            origin = (line["origin"], Known(line["tag"], saved.sha256)) if line.get("tag") else None
+            origin = (line["origin"], CacheEntry(line["tag"], saved.sha256)) if line.get("tag") else None
             return Member(
                 name, saved, self._library.describe(saved, said), origin=origin, precomputed=line.get("given")
             )
@@ -223,25 +223,25 @@ class Importer:
         reason = f"the worker died {self._attempts} times while it took this in"
         return Member(str(line["name"]), error=ItemError("image_corrupt", reason))
 
-    def _gives_way(self, source: Source) -> bool:
-        return self._database.read(lambda c: jobs.gives_way(c, source))
+    def _gives_way(self, source: Upload) -> bool:
+        return self._database.read(lambda c: jobs.must_yield(c, source))
 
     def _commit(
-        self, owner: str, source: Source, chunk: list[Member], far: tuple[int, int, int], *, careful: bool
+        self, owner: str, source: Upload, chunk: list[Member], far: tuple[int, int, int], *, careful: bool
     ) -> bool:
         """Take the members in, and note how far that is; False when the source is no longer ours."""
 
         def work(c: apsw.Connection) -> bool:
-            if not jobs.holds_source(c, owner, source):
+            if not jobs.holds_upload(c, owner, source):
                 return False
             for member in chunk:
                 self._insert(c, source, member)
-            jobs.progress(c, source, *far, careful=careful)
+            jobs.record_progress(c, source, *far, careful=careful)
             return True
 
         return self._database.write(work)
 
-    def _insert(self, c: apsw.Connection, source: Source, member: Member) -> None:
+    def _insert(self, c: apsw.Connection, source: Upload, member: Member) -> None:
         job, name = source.job_id, member.name
         if member.saved is None or member.new is None:
             jobs.add_item(c, job, name, ItemStatus.FAILED, error=member.error)
@@ -254,22 +254,22 @@ class Importer:
             jobs.add_item(c, job, name, ItemStatus.FAILED, error=ItemError(error.code, error.detail))
             return
         if member.origin is not None:
-            source_cache.keep(c, *member.origin)
+            source_cache.store(c, *member.origin)
         if member.precomputed is not None and not added.duplicate:
-            precomputed_vectors.keep(c, added.image.key, *member.precomputed)
+            precomputed_vectors.store(c, added.image.key, *member.precomputed)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
 
-    def _finish(self, owner: str, source: Source, error: SightlineError | None) -> None:
+    def _finish(self, owner: str, source: Upload, error: SightlineError | None) -> None:
         """The upload is in, or can never be: say so and remove its files."""
 
         def work(c: apsw.Connection) -> bool:
-            if not jobs.holds_source(c, owner, source):
+            if not jobs.holds_upload(c, owner, source):
                 return False
             if error is not None:
                 reason = ItemError(error.code, error.detail)
                 jobs.add_item(c, source.job_id, source.name or "upload", ItemStatus.FAILED, error=reason)
-            jobs.finish_source(c, source)
+            jobs.finish_upload(c, source)
             return True
 
         if self._database.write(work):
@@ -277,17 +277,17 @@ class Importer:
         else:
             self._forget(source)
 
-    def _forget(self, source: Source) -> bool:
+    def _forget(self, source: Upload) -> bool:
         """Remove the files of an upload whose job was cancelled meanwhile; another's, who has the lease now, stay."""
-        cancelled = not self._database.read(lambda c: jobs.has_source(c, source))
+        cancelled = not self._database.read(lambda c: jobs.upload_exists(c, source))
         if cancelled:
             self._media.discard_upload(source.job_id, source.n)
         return cancelled
 
-    def _give_back(self, owner: str, source: Source) -> None:
-        self._database.write(lambda c: jobs.release_source(c, owner, source))
+    def _give_back(self, owner: str, source: Upload) -> None:
+        self._database.write(lambda c: jobs.release_upload(c, owner, source))
 
 
-def asked_of(source: Source) -> Asked:
+def spec_of_upload(source: Upload) -> SourceSpec:
     """What was asked for, as its kind knows it."""
-    return Asked(source.origin or "", source.name, source.options)
+    return SourceSpec(source.origin or "", source.name, source.options)

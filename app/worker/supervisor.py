@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from app.core.process import again, importing
+from app.core.process import child_env, sightline_command
 from app.core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ LAST_PAUSE = 30.0
 LOOK_SECONDS = 0.1  # between two looks whether a worker has ended
 
 
-class Supervisor:
+class WorkerSupervisor:
     """Starts `settings.workers` workers and restarts them, more and more rarely while they keep failing."""
 
     def __init__(self, settings: Settings, ended: Callable[[], None] = lambda: None) -> None:
@@ -38,7 +38,7 @@ class Supervisor:
             began = time.monotonic()
             process = self._start()
             try:
-                code = await ended(process)
+                code = await wait_for_exit(process)
             except asyncio.CancelledError:
                 await self._end(process)
                 raise
@@ -51,9 +51,9 @@ class Supervisor:
         # Not by the loop: uvloop would run Python in the child before it becomes a worker. That closes connections of
         # other threads to the database, may wait for ever on a lock that one of these held, and the loop waits for it.
         return subprocess.Popen(
-            again("worker", "--parent", str(os.getpid())),
+            sightline_command("worker", "--parent", str(os.getpid())),
             stdin=subprocess.DEVNULL,
-            env={**importing(os.environ), **self._settings.environment()},
+            env={**child_env(os.environ), **self._settings.environment()},
             start_new_session=True,  # Ctrl-C is for the server, which tells its workers
         )
 
@@ -62,14 +62,14 @@ class Supervisor:
             return
         process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(ended(process), self._settings.drain_seconds)
+            await asyncio.wait_for(wait_for_exit(process), self._settings.drain_seconds)
         except TimeoutError:
             log.warning("a worker did not finish in time and is killed; its pictures are not lost")
             process.kill()
-            await ended(process)
+            await wait_for_exit(process)
 
 
-async def ended(process: subprocess.Popen[bytes]) -> int:
+async def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
     """The exit code of a process, once it has ended."""
     while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody tells)
         await asyncio.sleep(LOOK_SECONDS)

@@ -12,10 +12,10 @@ from bench.experiments.scenes import FOLDER
 from bench.experiments.vectors import D, K, best, queries, recall, vectors
 from bench.results import Figures
 from index import snapshot
-from index.flat import ExactIndex
-from index.sealed_segment import Base
-from index.segment_builder import seal
-from index.segmented import LiveIndex
+from index.flat import FlatIndex
+from index.sealed_segment import SealedSegment
+from index.segment_builder import build_segment
+from index.segmented import SegmentedIndex
 
 COUNTS = (10_000, 30_000, 50_000, 100_000)
 ASKED, TIMED = 300, 600
@@ -30,16 +30,16 @@ def figures() -> Figures:
         rows = np.ascontiguousarray(vectors(count))
         ids = np.arange(count)
         before = anonymous()
-        exact = ExactIndex(D)
+        exact = FlatIndex(D)
         for start in range(0, count, ROWS):
             exact.add(ids[start : start + ROWS], rows[start : start + ROWS])
         said[f"{count:,}: exact, MB"] = (anonymous() - before) / 1e6
         folder = FOLDER / f"bound-{count}"
         shutil.rmtree(folder, ignore_errors=True)
-        seal(folder, [(ids, rows)], name="bound", space="bound", d=D, applied_seq=0)
+        build_segment(folder, [(ids, rows)], name="bound", space="bound", d=D, applied_seq=0)
         before = anonymous()
-        base, _ = snapshot.load(folder, Base, name="bound", space="bound", d=D, later=Base.later)
-        live = LiveIndex(D, base)
+        base, _ = snapshot.load(folder, SealedSegment, name="bound", space="bound", d=D, later=SealedSegment.later)
+        live = SegmentedIndex(D, base)
         live.search(asked[:ASKED], K)
         said[f"{count:,}: base, MB"] = (anonymous() - before) / 1e6
         found = live.search(asked[:ASKED], K)[1]

@@ -24,7 +24,7 @@ from app.encoder.protocol import Embeddings
 from bench.environment import install
 from bench.experiments.vectors import BLOCK, K
 from bench.weights import WORK
-from index.float16 import widened
+from index.float16 import to_float32
 
 Found = npt.NDArray[np.int64]
 Search = Callable[[Embeddings], Found]
@@ -131,7 +131,7 @@ class Partitioned:
 
     def _again(self, query: Embeddings, rows: Found) -> Found:
         rows = rows[rows >= 0]
-        scores = widened(np.asarray(self._half)[rows]) @ query
+        scores = to_float32(np.asarray(self._half)[rows]) @ query
         best = np.full(K, -1, np.int64)
         top = rows[np.argsort(-scores)[:K]]
         best[: len(top)] = top

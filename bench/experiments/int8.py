@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.decode.pool import DecodePool, DecodeTask
-from app.encoder.loader import load
-from app.encoder.openvino import CARD, IMAGE, TEXT, Card, OpenVinoEncoder, runtime
+from app.encoder.loader import load_encoder
+from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 from app.encoder.protocol import Pixels
 from bench.experiments.scores import chosen
 from bench.weights import WORK, model
@@ -41,12 +41,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         paths, captions = chosen(Path(scratch), None)
         for name in ("starter", model()):
-            first = load(name, WORK, precision="bf16")
+            first = load_encoder(name, WORK, precision="bf16")
             pixels = decoded(paths, first)
             folder = next(
                 one.parent
-                for one in (WORK / "compiled").glob(f"*/{CARD}")
-                if Card.read(one.parent).space == first.space
+                for one in (WORK / "compiled").glob(f"*/{INFO_FILE}")
+                if CompiledModelInfo.read(one.parent).space == first.space
             )
             encoders = {"bf16": first, **quantised(folder, WORK / "int8" / first.space.weights[:16], pixels, captions)}
             console.print(measure(name.partition(":")[0], encoders, pixels, captions))
@@ -62,12 +62,12 @@ def decoded(paths: Sequence[Path], encoder: Any) -> Pixels:
 
 def quantised(folder: Path, target: Path, pixels: Pixels, captions: Sequence[str]) -> dict[str, OpenVinoEncoder]:
     """Encoders with both towers in int8, and with one each."""
-    core, card = runtime().Core(), Card.read(folder)
+    core, card = load_openvino().Core(), CompiledModelInfo.read(folder)
     tokenize = card.tokenization.tokenizer()
     every = max(1, len(pixels) // CALIBRATED_ON)
     samples: dict[str, list[Any]] = {
-        IMAGE: [one[None] for one in pixels[::every]],
-        TEXT: [tokenize([caption]) for caption in captions[::every]],
+        IMAGE_FILE: [one[None] for one in pixels[::every]],
+        TEXT_FILE: [tokenize([caption]) for caption in captions[::every]],
     }
     small = target / "towers"
     small.mkdir(parents=True, exist_ok=True)
@@ -81,9 +81,9 @@ def quantised(folder: Path, target: Path, pixels: Pixels, captions: Sequence[str
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(given),
         )
-        runtime().save_model(done, small / tower)
+        load_openvino().save_model(done, small / tower)
     made = {}
-    for name, taken in zip(TOWERS[1:], ((IMAGE, TEXT), (IMAGE,), (TEXT,)), strict=True):
+    for name, taken in zip(TOWERS[1:], ((IMAGE_FILE, TEXT_FILE), (IMAGE_FILE,), (TEXT_FILE,)), strict=True):
         place = target / name
         shutil.copytree(folder, place, dirs_exist_ok=True)
         for tower in taken:

@@ -24,9 +24,9 @@ from bench.weights import space
 from index import snapshot
 from index.idset import IdSet
 from index.protocol import SearchParams
-from index.sealed_segment import Base
-from index.segment_builder import seal
-from index.segmented import LiveIndex
+from index.sealed_segment import SealedSegment
+from index.segment_builder import build_segment
+from index.segmented import SegmentedIndex
 from index.types import Ids
 
 NAME = "default/images"
@@ -61,7 +61,9 @@ def blocks(data: Path) -> Iterator[tuple[Ids, Embeddings]]:
     try:
         after = 0
         while entries := database.read(
-            lambda c, after=after: embeddings.after(c, DEFAULT_COLLECTION, space().fingerprint, TARGET, after, BLOCK)  # type: ignore[misc]
+            lambda c, after=after: embeddings.list_after(
+                c, DEFAULT_COLLECTION, space().fingerprint, TARGET, after, BLOCK
+            )  # type: ignore[misc]
         ):
             after = entries[-1][0]
             keys = np.array([row[2] for row in entries], np.int64)
@@ -73,7 +75,7 @@ def blocks(data: Path) -> Iterator[tuple[Ids, Embeddings]]:
 def build(data: Path, folder: Path) -> None:
     """In a process of its own, as the service does it."""
     os.nice(10)
-    seal(folder, blocks(data), name=NAME, space=space().fingerprint, d=D, applied_seq=0)
+    build_segment(folder, blocks(data), name=NAME, space=space().fingerprint, d=D, applied_seq=0)
     (folder / "processor").write_text(str(time.process_time()), encoding="ascii")
 
 
@@ -101,11 +103,11 @@ def sealed(data: Path, folder: Path) -> Figures:
     }
 
 
-def opened(folder: Path, count: int) -> tuple[LiveIndex, Figures]:
+def opened(folder: Path, count: int) -> tuple[SegmentedIndex, Figures]:
     """The index, how long that took and what memory of its own it has after a hundred searches."""
     before, began = anonymous(), time.perf_counter()
-    base, _ = snapshot.load(folder, Base, name=NAME, space=space().fingerprint, d=D, later=Base.later)
-    index = LiveIndex(D, base)
+    base, _ = snapshot.load(folder, SealedSegment, name=NAME, space=space().fingerprint, d=D, later=SealedSegment.later)
+    index = SegmentedIndex(D, base)
     seconds = time.perf_counter() - began
     one(lambda query: index.search(query, K), queries()[:100])
     own = anonymous() - before
@@ -116,7 +118,7 @@ def opened(folder: Path, count: int) -> tuple[LiveIndex, Figures]:
     }
 
 
-def searched(index: LiveIndex, count: int) -> Figures:
+def searched(index: SegmentedIndex, count: int) -> Figures:
     """At its own effort, and the recall at twice that."""
     facts, asked = index.facts(), queries()
     base = index.base
@@ -133,7 +135,7 @@ def searched(index: LiveIndex, count: int) -> Figures:
     return said | {"p50, ms": pace.p50, "p95, ms": pace.p95, "two threads, a second": pace.rate}
 
 
-def filtered(index: LiveIndex, count: int) -> Figures:
+def filtered(index: SegmentedIndex, count: int) -> Figures:
     """Random ids at each selectivity: recall against comparing all of them, and p50."""
     said: Figures = {}
     asked = queries()[:FILTERED]
@@ -151,7 +153,7 @@ def filtered(index: LiveIndex, count: int) -> Figures:
     return said
 
 
-def changed(index: LiveIndex, count: int) -> Figures:
+def changed(index: SegmentedIndex, count: int) -> Figures:
     """1,000 deleted and 1,000 added: what the next searches find, and how fast they are."""
     asked = queries()[:FILTERED]
     victims = np.unique(index.search(asked, K)[1])[:ADDED]
@@ -171,7 +173,7 @@ def changed(index: LiveIndex, count: int) -> Figures:
     return said | {"p50 with 1,000 in the tail and 1,000 deleted, ms": pace.p50}
 
 
-def beside_a_build(index: LiveIndex, data: Path, count: int) -> Figures:
+def beside_a_build(index: SegmentedIndex, data: Path, count: int) -> Figures:
     """p95 of one caller while nothing goes on, while another base is built, and after."""
 
     def search(query: Embeddings) -> object:

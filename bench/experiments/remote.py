@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from app.cli.client import Client
-from app.cli.demo import await_ready, free_port, served
+from app.cli.demo import free_port, run_server, wait_until_ready
 from app.storage.database import Database
 from bench.experiments.pace import anonymous
 from bench.experiments.vectors import queries, vectors
@@ -29,8 +29,8 @@ def figures(data: Path, count: int) -> Figures:
     bodies = [json.dumps({"query": [{"vector": [round(float(x), 7) for x in row]}]}) for row in queries()[:TIMED]]
     port = free_port(HOST, 0)
     began = time.perf_counter()
-    with served(data, HOST, port, model()) as process, Client(f"http://{HOST}:{port}") as client:
-        await_ready(client, process)
+    with run_server(data, HOST, port, model()) as process, Client(f"http://{HOST}:{port}") as client:
+        wait_until_ready(client, process)
         said: Figures = {"server: start to ready, s": time.perf_counter() - began}
         pace(port, 4, bodies[:WARM], ask)
         alone = pace(port, 1, bodies[:WARM], ask)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from app.core.settings import Settings
 from app.decode.pool import DecodePool, DecodeTask
-from app.encoder.loader import load
+from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder
 
 GALLERY = Path(__file__).parents[2] / "demo/gallery.zip"
@@ -31,7 +31,7 @@ def main() -> None:
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else None
     console = Console()
     with tempfile.TemporaryDirectory() as scratch:
-        encoder = load("starter", Settings().models)
+        encoder = load_encoder("starter", Settings().models)
         paths, captions = chosen(Path(scratch), wanted)
         pictures = encoded(encoder, paths)
     texts = np.concatenate([encoder.encode_texts(captions[n : n + BATCH]) for n in range(0, len(captions), BATCH)])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.service.demo_gallery import gallery
+from app.service.demo_gallery import find_gallery
 from tests.support.servers import RunningServer
 
 K = 10
@@ -22,7 +22,7 @@ KEPT = (("en", 0.92, 0.98), ("zh", 0.92, 0.98))
 @pytest.fixture(scope="module")
 def scenes() -> list[dict[str, Any]]:
     """Each unseen scene: `file`, its `picture`, and captions `en` and `zh` that are true of no other."""
-    with zipfile.ZipFile(gallery() / "evaluation.zip") as archive:
+    with zipfile.ZipFile(find_gallery() / "evaluation.zip") as archive:
         rows = [json.loads(line) for line in archive.read("captions.jsonl").splitlines()]
         return [{**row, "picture": archive.read(row["file"])} for row in rows]
 

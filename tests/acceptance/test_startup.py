@@ -13,9 +13,9 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from app.api.server import bind, on_loopback
-from app.core.types import Right
-from app.service.auth import Access
+from app.api.server import is_on_loopback, open_listener
+from app.core.types import KeyScope
+from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.acceptance.commands import refused, sightline
 from tests.app.encoder.small import make_model
@@ -195,8 +195,8 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("0.0.0.0", False), ("localhost", True)])
 def test_an_address_that_others_reach_is_known(host: str, loopback: bool) -> None:
-    with bind(host, 0) as listener:
-        assert on_loopback(listener) is loopback
+    with open_listener(host, 0) as listener:
+        assert is_on_loopback(listener) is loopback
 
 
 def test_beyond_loopback_a_server_without_keys_does_not_start(tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_beyond_loopback_a_server_without_keys_does_not_start(tmp_path: Path) ->
 
 def test_beyond_loopback_nobody_comes_in_without_a_key_though_they_are_cleared(tmp_path: Path) -> None:
     database = Database(tmp_path / "sightline.db")
-    access = Access(database)
-    _, key = access.create("me", Right.SEARCH)
+    access = ApiKeyService(database)
+    _, key = access.create("me", KeyScope.SEARCH)
     with RunningServer(tmp_path, host="0.0.0.0", workers=0, ready=False) as server:
         at = server.url.replace("0.0.0.0", "127.0.0.1")
         with httpx.Client(base_url=at, trust_env=False) as client:
@@ -229,7 +229,7 @@ def test_beyond_loopback_a_server_may_be_told_to_let_everybody_in(tmp_path: Path
 
 
 def test_answers_do_not_wait_for_the_client_to_confirm_their_first_packet() -> None:
-    with bind("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
+    with open_listener("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
         served, _ = listener.accept()
         with served:
             assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

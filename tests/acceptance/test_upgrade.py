@@ -20,7 +20,7 @@ from rich.console import Console
 
 from app.core.types import ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
-from app.storage.blobs import Media
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.tables import embeddings, jobs, texts
@@ -70,7 +70,7 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
     database = Database(data / "sightline.db")
     try:
         assert database.read(lambda c: c.pragma("user_version")) == NEWEST
-        library = Library(database, Media(data), PictureLimits(), 1_000)
+        library = Library(database, BlobStore(data), PictureLimits(), 1_000)
         pictures = {image.id: image for image in library.page("default", 100, None)}
         ready = {id: image for id, image in pictures.items() if image.status is Status.READY}
         assert len(ready) == 4
@@ -82,14 +82,16 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
             _, path = library.file("default", image.id)
             assert hashlib.sha256(path.read_bytes()).hexdigest() == image.sha256
         keys = [image.key for image in ready.values()]
-        assert {len(one) for one in database.read(lambda c: embeddings.vectors(c, "images", keys)).values()} == {60 * 4}
+        assert {len(one) for one in database.read(lambda c: embeddings.get_vectors(c, "images", keys)).values()} == {
+            60 * 4
+        }
         assert "yellow" not in pictures
         text = database.read(lambda c: texts.get(c, "default", "t1"))
         assert text is not None
         assert (text.text, text.metadata) == ("red", {"k": 1})
-        (job,) = database.read(lambda c: jobs.recent(c, 10))
+        (job,) = database.read(lambda c: jobs.list_recent(c, 10))
         assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)
-        (torn,) = database.read(lambda c: jobs.items(c, job.id, ItemStatus.FAILED, 0, 10))
+        (torn,) = database.read(lambda c: jobs.list_items(c, job.id, ItemStatus.FAILED, 0, 10))
         assert torn[1].name == "torn.png"
         assert database.check() == []
     finally:

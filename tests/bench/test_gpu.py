@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from app.decode.limits import PictureLimits
-from app.decode.picture import decode
+from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from bench.gpu import main, opened, random_weights
 from bench.jpeg import Source, from_gpu, on_device, write_jpegs
@@ -80,7 +80,7 @@ def test_a_picture_that_the_device_refuses_is_read_by_a_child_and_its_neighbours
         rows = on_device(files, encoder, pool).numpy()
         fallen, vectors = from_gpu(source, encoder, 2)
         found = np.concatenate(list(vectors))
-    ours = np.stack([decode(file, encoder.preprocessing, PictureLimits()).pixels for file in files])
+    ours = np.stack([decode_picture(file, encoder.preprocessing, PictureLimits()).pixels for file in files])
     np.testing.assert_array_equal(rows[1], ours[1])
     assert np.abs(rows.astype(int) - ours.astype(int)).mean() < 2  # of 255: scaled by another library
     assert (fallen, found.shape) == (1, (5, 24))

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from index.flat import ExactIndex
+from index.flat import FlatIndex
 from index.follower import Follower
 from index.milvus import MilvusIndex
-from index.milvus_client import Engine
+from index.milvus_client import MilvusClient
 from tests.index.memory_log import Log, Open
 
 
@@ -39,12 +39,12 @@ def log() -> Log:
 
 
 @pytest.fixture
-def index() -> ExactIndex:
-    return ExactIndex(8)
+def index() -> FlatIndex:
+    return FlatIndex(8)
 
 
 @pytest.fixture
-def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
+def follow(log: Log, index: FlatIndex) -> Iterator[Open]:
     """Starts followers of `log` and closes them."""
     opened: list[Follower] = []
 
@@ -61,7 +61,7 @@ def follow(log: Log, index: ExactIndex) -> Iterator[Open]:
 
 
 @pytest.fixture
-def milvus(lite: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], MilvusIndex]]:
+def milvus(lite: MilvusClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], MilvusIndex]]:
     """Opens the index of an empty collection, and removes it after the test. A busy machine is waited for."""
     for name in ("READ_SECONDS", "WRITE_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(f"index.milvus_collection.{name}", 60.0)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from index import snapshot
-from index.sealed_segment import Base
-from index.segment_builder import seal
-from index.segmented import MOST_EFFORT, LiveIndex
+from index.sealed_segment import SealedSegment
+from index.segment_builder import build_segment
+from index.segmented import MAX_SEARCH_EFFORT, SegmentedIndex
 from index.types import Embeddings, Ids
 from tests.index.oracle import unit
 
@@ -19,15 +19,15 @@ from tests.index.oracle import unit
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> Base:
+def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> SealedSegment:
     """A base of these vectors whose codes are always asked."""
-    seal(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq)
+    build_segment(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq)
     return load(folder, vectors.shape[1])
 
 
-def load(folder: Path, d: int) -> Base:
+def load(folder: Path, d: int) -> SealedSegment:
     """The base in `folder`."""
-    base, _ = snapshot.load(folder, Base, name="n", space="s", d=d, later=Base.later)
+    base, _ = snapshot.load(folder, SealedSegment, name="n", space="s", d=d, later=SealedSegment.later)
     base.few = 0
     return base
 
@@ -39,7 +39,7 @@ def seal_again(folder: Path, n: int, d: int) -> None:
         sealed(folder, np.arange(n, dtype=np.int64), vectors)
 
 
-class SealedIndex(LiveIndex):
+class SealedIndex(SegmentedIndex):
     """After every addition a new base holds those of its ids that are multiples of `step`; the rest is tail.
 
     Searches look into every list and compare everything there.
@@ -47,7 +47,7 @@ class SealedIndex(LiveIndex):
 
     def __init__(self, d: int, step: int = 1) -> None:
         super().__init__(d)
-        self.set_effort(MOST_EFFORT)
+        self.set_effort(MAX_SEARCH_EFFORT)
         self._step = step
         self._stored: dict[int, Embeddings] = {}
 

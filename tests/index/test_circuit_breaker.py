@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from index.circuit_breaker import FAILURES, PAUSE_FIRST, PAUSE_LAST, Breaker
-from index.errors import EngineUnavailable
+from index.circuit_breaker import FAILURES, PAUSE_FIRST, PAUSE_LAST, CircuitBreaker
+from index.errors import RemoteUnavailable
 
 
 class Clock:
@@ -22,45 +22,47 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def breaker(clock: Clock) -> Breaker:
-    return Breaker("the engine", clock)
+def breaker(clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker("the engine", clock)
 
 
-def trip(breaker: Breaker) -> None:
+def trip(breaker: CircuitBreaker) -> None:
     for _ in range(FAILURES):
         breaker.enter()
         breaker.failed()
 
 
-def test_a_single_failure_stops_nobody(breaker: Breaker) -> None:
+def test_a_single_failure_stops_nobody(breaker: CircuitBreaker) -> None:
     assert not breaker.failed()
     breaker.enter()
     assert not breaker.open
 
 
-def test_successes_between_failures_keep_it_closed(breaker: Breaker) -> None:
+def test_successes_between_failures_keep_it_closed(breaker: CircuitBreaker) -> None:
     for _ in range(10):
         breaker.failed()
         breaker.succeeded()
     breaker.enter()
 
 
-def test_failures_in_a_row_make_calls_fail_at_once(breaker: Breaker) -> None:
+def test_failures_in_a_row_make_calls_fail_at_once(breaker: CircuitBreaker) -> None:
     trip(breaker)
     assert breaker.open
-    with pytest.raises(EngineUnavailable, match=r"the engine does not answer; it is tried again in 0\.5 s"):
+    with pytest.raises(RemoteUnavailable, match=r"the engine does not answer; it is tried again in 0\.5 s"):
         breaker.enter()
 
 
-def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(breaker: Breaker, clock: Clock) -> None:
+def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(
+    breaker: CircuitBreaker, clock: Clock
+) -> None:
     trip(breaker)
     clock.now += PAUSE_FIRST
     breaker.enter()
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(RemoteUnavailable):
         breaker.enter()
 
 
-def test_a_success_closes_it(breaker: Breaker, clock: Clock) -> None:
+def test_a_success_closes_it(breaker: CircuitBreaker, clock: Clock) -> None:
     trip(breaker)
     clock.now += PAUSE_FIRST
     breaker.enter()
@@ -69,7 +71,7 @@ def test_a_success_closes_it(breaker: Breaker, clock: Clock) -> None:
         breaker.enter()
 
 
-def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: Breaker, clock: Clock) -> None:
+def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: CircuitBreaker, clock: Clock) -> None:
     trip(breaker)
     pauses = []
     for _ in range(8):
@@ -78,7 +80,7 @@ def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: Breaker, clock: 
             try:
                 breaker.enter()
                 break
-            except EngineUnavailable:
+            except RemoteUnavailable:
                 clock.now += 0.25
                 waited += 0.25
         pauses.append(waited)
@@ -86,7 +88,7 @@ def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: Breaker, clock: 
     assert pauses == [0.5, 1, 2, 4, 8, PAUSE_LAST, PAUSE_LAST, PAUSE_LAST]
 
 
-def test_one_that_tried_and_never_came_back_is_not_waited_for(breaker: Breaker, clock: Clock) -> None:
+def test_one_that_tried_and_never_came_back_is_not_waited_for(breaker: CircuitBreaker, clock: Clock) -> None:
     trip(breaker)
     clock.now += PAUSE_FIRST
     breaker.enter()

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from index.errors import IndexClosed, InvalidId, InvalidVector
-from index.flat import ExactIndex
-from index.float16 import rounded
+from index.flat import FlatIndex
+from index.float16 import round_to_float16
 from index.idset import IdSet
 from index.protocol import SearchParams, VectorIndex
-from index.segmented import LiveIndex
+from index.segmented import SegmentedIndex
 from index.types import Embeddings
 from tests.index import oracle
 from tests.index.oracle import nearest, numbers
 from tests.index.sealed import SealedIndex
 
 IMPLEMENTATIONS: dict[str, Callable[[int], VectorIndex]] = {
-    "exact": ExactIndex,
-    "tail alone": LiveIndex,
+    "exact": FlatIndex,
+    "tail alone": SegmentedIndex,
     "base alone": SealedIndex,
     "base and tail": lambda d: SealedIndex(d, step=2),
 }
@@ -32,7 +32,7 @@ D = 24
 
 def unit(n: int, d: int, seed: int = 0) -> Embeddings:
     """Unit vectors that half precision holds as they are, so that every index must give the same answers."""
-    return rounded(oracle.unit(n, d, seed))
+    return round_to_float16(oracle.unit(n, d, seed))
 
 
 @pytest.fixture(params=[*sorted(IMPLEMENTATIONS), REMOTE])

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.errors import EngineEmptied
-from index.factory import IndexConfig, OpenedIndex, open_engine, open_index
+from index.errors import RemoteEmptied
+from index.factory import IndexConfig, OpenedIndex, create_milvus_client, open_index
 from index.milvus import MilvusIndex
-from index.milvus_client import Engine
+from index.milvus_client import MilvusClient
 from index.protocol import VectorIndex
 from tests.index.oracle import numbers, unit
 
@@ -96,7 +96,7 @@ def test_without_a_folder_nothing_is_kept() -> None:
 
 
 def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
-    lite: Engine, config: IndexConfig
+    lite: MilvusClient, config: IndexConfig
 ) -> None:
     there = replace(config, engine=lite, owner="2026-11-23T04:00:00.000Z")
     opened = open_index(there, head=0)
@@ -113,7 +113,9 @@ def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
     assert not there.folder.exists()
 
 
-def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(lite: Engine, config: IndexConfig) -> None:
+def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(
+    lite: MilvusClient, config: IndexConfig
+) -> None:
     there = replace(config, engine=lite)
     opened = open_index(there)
     assert isinstance(opened.index, MilvusIndex)
@@ -123,7 +125,7 @@ def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(lite: 
     assert open_index(there, head=6).refused is None  # the one entry after 5 may have done it
     lost = open_index(there, head=5)
     assert lost.refused == "the engine has 2 vectors, of 3 at 5"
-    with pytest.raises(EngineEmptied):
+    with pytest.raises(RemoteEmptied):
         lost.index.search(unit(1, D), 1)
     ahead = open_index(there, head=4)
     assert (ahead.applied_seq, ahead.refused) == (0, "applied_seq is 5, but the log ends at 4")
@@ -131,9 +133,9 @@ def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(lite: 
 
 
 def test_local_is_no_engine_and_an_unknown_place_an_error() -> None:
-    assert open_engine("local") is None
+    assert create_milvus_client("local") is None
     with pytest.raises(ValueError, match="'elsewhere' is neither local nor milvus"):
-        open_engine("elsewhere")
+        create_milvus_client("elsewhere")
 
 
 def test_unknown_kind_is_an_error_that_lists_the_known(config: IndexConfig) -> None:

@@ -11,26 +11,26 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.flat import DEAD_FREE, ExactIndex
+from index.flat import MIN_DEAD_ROWS, FlatIndex
 from index.npy_io import write_array
-from index.protocol import Frozen
-from index.types import Embeddings, Ids, Manifest, Scores
+from index.protocol import FrozenIndex
+from index.types import Embeddings, Ids, Scores, SnapshotManifest
 from tests.index.oracle import nearest, numbers, unit
 
 D = 16
 
 
-def filled(n: int) -> ExactIndex:
-    index = ExactIndex(D)
+def filled(n: int) -> FlatIndex:
+    index = FlatIndex(D)
     index.add(np.arange(n, dtype=np.int64), unit(n, D))
     return index
 
 
-def manifest(ntotal: int, d: int = D) -> Manifest:
-    return Manifest("n", "s", "exact", d, ntotal, 0, "2026-01-01T00:00:00Z", ())
+def manifest(ntotal: int, d: int = D) -> SnapshotManifest:
+    return SnapshotManifest("n", "s", "exact", d, ntotal, 0, "2026-01-01T00:00:00Z", ())
 
 
-def files(frozen: Frozen) -> dict[str, BinaryIO]:
+def files(frozen: FrozenIndex) -> dict[str, BinaryIO]:
     streams: dict[str, BinaryIO] = {}
     for name, write in frozen.files.items():
         streams[name] = io.BytesIO()
@@ -50,7 +50,7 @@ def pair(ids: Ids, vectors: Embeddings) -> dict[str, BinaryIO]:
 
 def test_width_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="d is 0"):
-        ExactIndex(0)
+        FlatIndex(0)
 
 
 def test_memory_stays_bounded_when_everything_is_replaced_again_and_again() -> None:
@@ -59,7 +59,7 @@ def test_memory_stays_bounded_when_everything_is_replaced_again_and_again() -> N
         index.add(np.arange(2000, dtype=np.int64), unit(2000, D, seed))
     view = index._view
     assert view is not None
-    assert len(view.vectors) <= 2 * 2000 + DEAD_FREE
+    assert len(view.vectors) <= 2 * 2000 + MIN_DEAD_ROWS
     stored = dict(enumerate(unit(2000, D, 29)))
     np.testing.assert_array_equal(index.search(unit(2, D, 99), 9)[1], nearest(stored, unit(2, D, 99), 9)[1])
 
@@ -88,7 +88,7 @@ def test_batch_among_near_equal_vectors_is_exact() -> None:
     base = unit(1, D)
     vectors = base + unit(3000, D, 1) * np.float32(2e-7)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    index = ExactIndex(D)
+    index = FlatIndex(D)
     index.add(np.arange(3000, dtype=np.int64)[::-1].copy(), vectors)
     queries = np.repeat(base, 12, axis=0)
     scores, ids = index.search(queries, 50)
@@ -104,7 +104,7 @@ def test_frozen_contents_do_not_move_with_the_index() -> None:
     index.add(np.arange(5000, dtype=np.int64), unit(5000, D, 8))
     index.remove(np.arange(4990, dtype=np.int64))
     index.close()
-    restored = ExactIndex.restore(manifest(99), files(frozen))
+    restored = FlatIndex.restore(manifest(99), files(frozen))
     stored = {i: v for i, v in enumerate(unit(100, D)) if i != 7}
     expected = nearest(stored, unit(3, D, 1), 100)
     scores, ids = restored.search(unit(3, D, 1), 100)
@@ -113,7 +113,7 @@ def test_frozen_contents_do_not_move_with_the_index() -> None:
 
 
 def test_restored_index_can_be_changed() -> None:
-    index = ExactIndex.restore(manifest(10), files(filled(10).freeze()))
+    index = FlatIndex.restore(manifest(10), files(filled(10).freeze()))
     index.remove(numbers(3))
     index.add(numbers(4, 50), unit(2, D, 5))
     stored = dict(enumerate(unit(10, D)))
@@ -123,7 +123,7 @@ def test_restored_index_can_be_changed() -> None:
 
 
 def test_empty_index_is_restored_empty() -> None:
-    assert ExactIndex.restore(manifest(0), files(ExactIndex(D).freeze())).ntotal == 0
+    assert FlatIndex.restore(manifest(0), files(FlatIndex(D).freeze())).ntotal == 0
 
 
 RESTORE_REFUSES = {
@@ -141,7 +141,7 @@ RESTORE_REFUSES = {
 def test_restore_refuses(name: str) -> None:
     streams, about = RESTORE_REFUSES[name]
     with pytest.raises(ValueError):  # noqa: PT011 - each says something else
-        ExactIndex.restore(about, streams)
+        FlatIndex.restore(about, streams)
 
 
 States = npt.NDArray[np.int8]
@@ -160,7 +160,7 @@ class Storm:
     def __init__(self, n: int) -> None:
         self.vectors = unit(n, D)
         self.state = np.zeros(n, np.int8)
-        self.index = ExactIndex(D)
+        self.index = FlatIndex(D)
         self.stop = threading.Event()
         self.faults: list[str] = []
         self.searches = 0

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.errors import InvalidId, LogInvalid
-from index.flat import ExactIndex
-from index.follower import Follower, Read
+from index.errors import InvalidId, InvalidLog
+from index.flat import FlatIndex
+from index.follower import Follower, ReadLog
 from index.types import Embeddings, Ids, LogEntry, Op
 from tests.index.deadline import DEADLINE, until
 from tests.index.memory_log import Log, Open
@@ -23,7 +23,7 @@ D = 8
 NEVER = 3600.0
 
 
-def test_log_is_applied_and_search_sees_it(log: Log, index: ExactIndex, follow: Open) -> None:
+def test_log_is_applied_and_search_sees_it(log: Log, index: FlatIndex, follow: Open) -> None:
     follower = follow()
     log.add(1, unit(2, D)[0])
     seq = log.add(2, unit(2, D)[1])
@@ -33,14 +33,14 @@ def test_log_is_applied_and_search_sees_it(log: Log, index: ExactIndex, follow: 
     assert_holds(index, {2: unit(2, D)[1]})
 
 
-def test_follower_goes_on_after_the_given_seq(log: Log, index: ExactIndex, follow: Open) -> None:
+def test_follower_goes_on_after_the_given_seq(log: Log, index: FlatIndex, follow: Open) -> None:
     for i in range(10):
         log.add(i, unit(10, D)[i])
     assert follow(applied_seq=7).wait_for(10, DEADLINE)
     assert_holds(index, {i: unit(10, D)[i] for i in (7, 8, 9)})
 
 
-def test_gaps_in_the_log_are_fine(log: Log, index: ExactIndex, follow: Open) -> None:
+def test_gaps_in_the_log_are_fine(log: Log, index: FlatIndex, follow: Open) -> None:
     for seq in (3, 17, 2**40):
         log.append(LogEntry(seq, Op.ADD, seq, unit(1, D, seq % 99)[0]))
     assert follow(batch=1).wait_for(2**40, DEADLINE)
@@ -48,7 +48,7 @@ def test_gaps_in_the_log_are_fine(log: Log, index: ExactIndex, follow: Open) -> 
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64, 4096])
-def test_any_batch_gives_the_state_of_the_log(log: Log, index: ExactIndex, follow: Open, batch: int) -> None:
+def test_any_batch_gives_the_state_of_the_log(log: Log, index: FlatIndex, follow: Open, batch: int) -> None:
     dice, vectors = np.random.default_rng(5), unit(500, D)
     stored: dict[int, Embeddings] = {}
     for i in range(500):
@@ -63,7 +63,7 @@ def test_any_batch_gives_the_state_of_the_log(log: Log, index: ExactIndex, follo
     assert_holds(index, stored)
 
 
-class Counting(ExactIndex):
+class Counting(FlatIndex):
     """Says how often it was changed."""
 
     def __init__(self, d: int) -> None:
@@ -135,7 +135,7 @@ def test_many_waiters_are_all_woken(log: Log, follow: Open) -> None:
     assert answers == [True] * 8
 
 
-def test_lag_counts_what_is_missing(log: Log, index: ExactIndex) -> None:
+def test_lag_counts_what_is_missing(log: Log, index: FlatIndex) -> None:
     follower = Follower(index, log.read, head=log.head, applied_seq=0)
     log.add(1, unit(1, D)[0])
     log.add(2, unit(1, D)[0])
@@ -157,20 +157,20 @@ def test_failing_read_is_shown_and_retried(log: Log, follow: Open, fault: Except
     until(lambda: follower.error is None)
 
 
-def test_entries_out_of_order_are_an_error_not_a_loop(log: Log, index: ExactIndex, follow: Open) -> None:
+def test_entries_out_of_order_are_an_error_not_a_loop(log: Log, index: FlatIndex, follow: Open) -> None:
     entries = [LogEntry(2, Op.ADD, 1, unit(1, D)[0]), LogEntry(1, Op.ADD, 2, unit(1, D)[0])]
     follower = follow(read=lambda after_seq, limit: entries)
-    until(lambda: isinstance(follower.error, LogInvalid))
+    until(lambda: isinstance(follower.error, InvalidLog))
     assert follower.applied_seq == 0
     assert index.ntotal == 0
     entries.sort(key=lambda entry: entry.seq)
     follower.notify()
     assert follower.wait_for(2, DEADLINE)
     log.version += 1
-    until(lambda: isinstance(follower.error, LogInvalid))  # the same ones once more: a reader that ignores seq
+    until(lambda: isinstance(follower.error, InvalidLog))  # the same ones once more: a reader that ignores seq
 
 
-class Flaky(ExactIndex):
+class Flaky(FlatIndex):
     """An engine that is away for a while, and then strict about one id."""
 
     away = 3
@@ -214,7 +214,7 @@ def poison() -> dict[str, LogEntry]:
 
 @pytest.mark.parametrize("name", sorted(poison()))
 def test_poison_is_skipped_counted_and_logged(
-    log: Log, index: ExactIndex, follow: Open, name: str, caplog: pytest.LogCaptureFixture
+    log: Log, index: FlatIndex, follow: Open, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = poison()[name]
     log.add(1, unit(2, D)[0])
@@ -227,7 +227,7 @@ def test_poison_is_skipped_counted_and_logged(
     assert_holds(index, dict(zip([1, 2], unit(2, D), strict=True)))  # the id keeps what it had before
 
 
-def test_batch_of_nothing_but_poison_is_passed(log: Log, index: ExactIndex, follow: Open) -> None:
+def test_batch_of_nothing_but_poison_is_passed(log: Log, index: FlatIndex, follow: Open) -> None:
     for _ in range(5):
         log.add(1, None)
     follower = follow(batch=2)
@@ -245,7 +245,7 @@ def test_dead_thread_is_not_alive_and_keeps_its_error(log: Log, follow: Open) ->
     follower.close()
 
 
-def test_close_is_quick_joins_and_may_be_repeated(log: Log, index: ExactIndex) -> None:
+def test_close_is_quick_joins_and_may_be_repeated(log: Log, index: FlatIndex) -> None:
     follower = Follower(index, log.read, head=log.head, poll=NEVER, poll_idle=NEVER)
     follower.close()  # before start
     follower = Follower(index, log.read, head=log.head, poll=NEVER, poll_idle=NEVER)
@@ -271,7 +271,7 @@ def test_close_does_not_wait_for_a_retry(log: Log, follow: Open) -> None:
 
 
 def test_follower_is_freed_after_close(log: Log) -> None:
-    index = ExactIndex(D)
+    index = FlatIndex(D)
     follower = Follower(index, log.read, head=log.head)
     follower.start()
     follower.close()
@@ -281,7 +281,7 @@ def test_follower_is_freed_after_close(log: Log) -> None:
     assert gone() is None
 
 
-def test_sqlite_log_written_by_another_connection_is_followed(tmp_path: Path, index: ExactIndex, follow: Open) -> None:
+def test_sqlite_log_written_by_another_connection_is_followed(tmp_path: Path, index: FlatIndex, follow: Open) -> None:
     path = tmp_path / "log.db"
     writer = sqlite3.connect(path, isolation_level=None)
     writer.execute("PRAGMA journal_mode=WAL")
@@ -313,7 +313,7 @@ def test_sqlite_log_written_by_another_connection_is_followed(tmp_path: Path, in
 def test_upkeep_is_done_between_the_looks_and_tried_again_when_it_fails(log: Log, follow: Open) -> None:
     steps: list[int] = []
 
-    def tend(read: Read, applied_seq: int) -> bool:
+    def tend(read: ReadLog, applied_seq: int) -> bool:
         steps.append(applied_seq)
         if len(steps) == 3:
             raise OSError("away")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from index.flat import ExactIndex
+from index.flat import FlatIndex
 from index.follower import Follower
-from index.follower_loop import BATCHES, Driver
+from index.follower_loop import BATCHES_PER_STEP, FollowerLoop
 from index.types import Embeddings
 from tests.index.deadline import DEADLINE, until
 from tests.index.memory_log import Log
@@ -24,11 +24,11 @@ class Many:
 
     def __init__(self, count: int) -> None:
         self.logs = [Log() for _ in range(count)]
-        self.indexes = [ExactIndex(D) for _ in range(count)]
+        self.indexes = [FlatIndex(D) for _ in range(count)]
         self.grown: set[int] = set()
         self.version = 0
         self.fault: Exception | None = None
-        self.driver: Driver[int] = Driver(lambda: self.version, self.news)
+        self.driver: FollowerLoop[int] = FollowerLoop(lambda: self.version, self.news)
         self.followers = [self.follower(n) for n in range(count)]
         self.driver.start()
 
@@ -136,11 +136,11 @@ def test_news_that_fail_are_asked_for_again(many: Many) -> None:
 
 
 def test_a_long_log_is_applied_in_turns_to_its_end(many: Many) -> None:
-    for id in range(BATCHES * 4 * 5):
+    for id in range(BATCHES_PER_STEP * 4 * 5):
         many.logs[0].add(id, unit(1, D)[0])
     many.attach(0, 1)
     assert many.followers[0].wait_for(many.logs[0].head(), DEADLINE)
-    assert many.indexes[0].ntotal == BATCHES * 4 * 5
+    assert many.indexes[0].ntotal == BATCHES_PER_STEP * 4 * 5
 
 
 def test_a_driven_follower_that_is_closed_has_ended(many: Many) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from index.factory import IndexConfig, open_index
-from index.flat import ExactIndex
+from index.flat import FlatIndex
 from index.snapshot_scheduler import SnapshotPolicy
 from tests.index.deadline import DEADLINE, until
 from tests.index.memory_log import Log, Open
@@ -30,7 +30,7 @@ def test_close_saves_and_the_next_start_reads_only_the_tail(log: Log, follow: Op
     follower.close()
     assert (follower.saved_seq, follower.save_error) == (5, None)
     again = open_index(config(tmp_path), head=log.head())
-    assert isinstance(again.index, ExactIndex)
+    assert isinstance(again.index, FlatIndex)
     assert again.applied_seq == 5
     seq = log.add(5, unit(6, D)[5])
     assert follow(index=again.index, applied_seq=again.applied_seq).wait_for(seq, DEADLINE)
@@ -46,7 +46,7 @@ def test_snapshots_are_taken_while_following(log: Log, follow: Open, tmp_path: P
     until(lambda: follower.saved_seq >= 180)
     again = open_index(config(tmp_path))
     stored = {i % 50: unit(200, D)[i] for i in range(again.applied_seq)}
-    assert isinstance(again.index, ExactIndex)
+    assert isinstance(again.index, FlatIndex)
     assert_holds(again.index, stored)  # contents and applied_seq belong together
 
 
@@ -57,7 +57,7 @@ def test_quiet_log_is_saved_after_a_while(log: Log, follow: Open, tmp_path: Path
     until(lambda: follower.saved_seq == 1)
 
 
-def test_failing_save_never_stops_the_log(log: Log, index: ExactIndex, follow: Open) -> None:
+def test_failing_save_never_stops_the_log(log: Log, index: FlatIndex, follow: Open) -> None:
     def freeze(applied_seq: int) -> Callable[[], None]:
         def write() -> None:
             raise OSError("disk full")
@@ -89,7 +89,7 @@ def test_damaged_snapshot_is_rebuilt_from_the_log(log: Log, follow: Open, tmp_pa
     text[-5] ^= 1
     vectors.write_bytes(text)
     again = open_index(config(tmp_path), head=log.head())
-    assert isinstance(again.index, ExactIndex)
+    assert isinstance(again.index, FlatIndex)
     assert again.refused == "vectors.npy: hash differs"
     assert follow(index=again.index, applied_seq=again.applied_seq).wait_for(31, DEADLINE)
     assert_holds(again.index, {i: v for i, v in enumerate(unit(30, D)) if i != 3})

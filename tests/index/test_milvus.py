@@ -10,11 +10,11 @@ import pytest
 
 from index import milvus as module
 from index import milvus_collection
-from index.errors import EngineEmptied, EngineUnavailable
+from index.errors import RemoteEmptied, RemoteUnavailable
 from index.idset import IdSet
 from index.milvus import MilvusIndex
-from index.milvus_client import Address, Engine
-from index.milvus_collection import Kept
+from index.milvus_client import MilvusAddress, MilvusClient
+from index.milvus_collection import Checkpoint
 from index.protocol import SearchParams
 from index.types import Embeddings
 from tests.index.deadline import soon
@@ -39,13 +39,13 @@ def expect(index: MilvusIndex, stored: dict[int, Embeddings], k: int, params: Se
     np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
 
 
-def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite: Engine) -> None:
+def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite: MilvusClient) -> None:
     index = milvus(D)
     stored = fill(index, 20)
     index.keep(77)
     index.close()
     again = MilvusIndex(lite, index.table.name, D)
-    assert again.open() == Kept(77, 20)
+    assert again.open() == Checkpoint(77, 20)
     assert again.ntotal == 20
     expect(again, stored, 25)
 
@@ -62,10 +62,10 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
     milvus: Open, monkeypatch: pytest.MonkeyPatch, share: int
 ) -> None:
     """Small bounds, so that one collection goes every way: named ids, more than k asked for, named in blocks."""
-    monkeypatch.setattr(module, "FEW_IDS", 10)
+    monkeypatch.setattr(module, "MAX_NAMED_IDS", 10)
     monkeypatch.setattr(module, "ID_BLOCK", 40)
-    monkeypatch.setattr(module, "LIMIT", 200)
-    monkeypatch.setattr(milvus_collection, "LIMIT", 200)
+    monkeypatch.setattr(module, "MAX_HITS", 200)
+    monkeypatch.setattr(milvus_collection, "MAX_HITS", 200)
     index = milvus(D)
     stored = fill(index, 600)
     wanted = np.arange(0, 900, share, dtype=np.int64)
@@ -75,9 +75,9 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
 
 
 def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FEW_IDS", 10)
-    monkeypatch.setattr(module, "LIMIT", 100)
-    monkeypatch.setattr(milvus_collection, "LIMIT", 100)
+    monkeypatch.setattr(module, "MAX_NAMED_IDS", 10)
+    monkeypatch.setattr(module, "MAX_HITS", 100)
+    monkeypatch.setattr(milvus_collection, "MAX_HITS", 100)
     index = milvus(D)
     stored = fill(index, 400)
     query = unit(1, D, seed=1)
@@ -92,8 +92,8 @@ def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: 
     expect(index, fill(index, 60), 30)
 
 
-def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: Open, lite: Engine) -> None:
-    engine = Engine(Address(lite._client._config.uri, layout="IVF_FLAT"))
+def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: Open, lite: MilvusClient) -> None:
+    engine = MilvusClient(MilvusAddress(lite._client._config.uri, layout="IVF_FLAT"))
     index = MilvusIndex(engine, "test_partitioned", D)
     try:
         index.open()
@@ -123,7 +123,7 @@ def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr("index.milvus_client.CONNECT_SECONDS", 1.0)
     fill(near := milvus(D), 30)
     near.keep(30)
-    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     index = MilvusIndex(engine, near.table.name, D)
     soon(lambda: tried(index.open))
     yield index
@@ -133,7 +133,7 @@ def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def tried(call: Callable[[], object]) -> bool:
     try:
         call()
-    except EngineUnavailable:
+    except RemoteUnavailable:
         return False
     return True
 
@@ -150,7 +150,7 @@ def test_an_engine_that_is_away_gives_an_error_and_never_another_answer(
         lambda: far.remove(numbers(1)),
     ]
     for call in calls:
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(RemoteUnavailable):
             call()
     assert far.ntotal == 30
 
@@ -165,13 +165,13 @@ def test_over_a_new_connection_nothing_is_answered_before_the_contents_were_coun
     proxy.mode = "pass"
     soon(lambda: tried(far.recount))
     assert far.epoch > epoch
-    with pytest.raises(EngineEmptied, match="is being counted"):
+    with pytest.raises(RemoteEmptied, match="is being counted"):
         far.search(unit(1, D), 3)
     assert far.intact()
     expect(far, dict(enumerate(unit(30, D))), 5)
 
 
-def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: Engine) -> None:
+def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: MilvusClient) -> None:
     index = milvus(D)
     fill(index, 10)
     index.keep(10)
@@ -184,15 +184,17 @@ def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: Engi
     assert not index.intact()
 
 
-def test_a_collection_dropped_behind_our_back_is_made_anew_and_known_to_be_empty(milvus: Open, lite: Engine) -> None:
+def test_a_collection_dropped_behind_our_back_is_made_anew_and_known_to_be_empty(
+    milvus: Open, lite: MilvusClient
+) -> None:
     index = milvus(D)
     fill(index, 10)
     lite.call("drop_collection", 5, collection_name=index.table.name)
-    with pytest.raises(EngineEmptied):
+    with pytest.raises(RemoteEmptied):
         index.search(unit(1, D), 1)
     index.add(numbers(77), unit(1, D))
     assert index.ntotal == 1
-    with pytest.raises(EngineEmptied, match="being put back"):
+    with pytest.raises(RemoteEmptied, match="being put back"):
         index.search(unit(1, D), 1)
 
 
@@ -200,14 +202,14 @@ def test_what_is_there_already_is_not_sent_again(milvus: Open, monkeypatch: pyte
     index = milvus(D)
     fill(index, 10)
     sent: list[int] = []
-    call = Engine.call
+    call = MilvusClient.call
 
-    def counting(self: Engine, method: str, seconds: float, **arguments: Any) -> object:
+    def counting(self: MilvusClient, method: str, seconds: float, **arguments: Any) -> object:
         if method == "upsert":
             sent.append(len(arguments["data"]))
         return call(self, method, seconds, **arguments)
 
-    monkeypatch.setattr(Engine, "call", counting)
+    monkeypatch.setattr(MilvusClient, "call", counting)
     fill(index, 10)
     assert sent == []
     fill(index, 13)
@@ -218,17 +220,17 @@ def test_what_is_there_already_is_not_sent_again(milvus: Open, monkeypatch: pyte
 def test_after_a_write_whose_answer_was_lost_the_row_is_there_once_and_counted_once(
     far: MilvusIndex, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call = Engine.call
+    call = MilvusClient.call
 
-    def losing(self: Engine, method: str, seconds: float, **arguments: Any) -> object:
+    def losing(self: MilvusClient, method: str, seconds: float, **arguments: Any) -> object:
         if method == "upsert":
             proxy.mode = "unheard"
         return call(self, method, seconds, **arguments)
 
-    monkeypatch.setattr(Engine, "call", losing)
-    with pytest.raises(EngineUnavailable):
+    monkeypatch.setattr(MilvusClient, "call", losing)
+    with pytest.raises(RemoteUnavailable):
         far.add(numbers(99), unit(1, D, 3))
-    monkeypatch.setattr(Engine, "call", call)
+    monkeypatch.setattr(MilvusClient, "call", call)
     assert far.ntotal == 30
     proxy.mode = "pass"
     soon(lambda: tried(lambda: far.add(numbers(99), unit(1, D, 3))))

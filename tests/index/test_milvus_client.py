@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from index import milvus_client as module
-from index.errors import EngineEmptied, EngineUnavailable, IndexClosed
+from index.errors import IndexClosed, RemoteEmptied, RemoteUnavailable
 from index.milvus import MilvusIndex
-from index.milvus_client import Address, Engine
+from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.deadline import soon
 from tests.index.proxy import Proxy
 
@@ -30,7 +30,7 @@ from tests.index.proxy import Proxy
     ],
 )
 def test_an_address_says_where_and_how(text: str, uri: str, database: str, layout: str) -> None:
-    address = Address.parse(text)
+    address = MilvusAddress.parse(text)
     assert (address.uri, address.database, address.layout) == (uri, database, layout)
     assert address.lite == uri.endswith(".db")
 
@@ -52,21 +52,21 @@ def test_an_address_says_where_and_how(text: str, uri: str, database: str, layou
 )
 def test_an_address_of_another_form_is_refused_with_the_reason(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault) as raised:
-        Address.parse(text)
+        MilvusAddress.parse(text)
     assert "secret" not in str(raised.value)
 
 
 def test_a_token_is_never_shown() -> None:
-    address = Address.parse("milvus://db.example", "root:secret")
+    address = MilvusAddress.parse("milvus://db.example", "root:secret")
     assert address.token == "root:secret"
     assert "secret" not in repr(address)
-    assert "secret" not in Engine(address).name
+    assert "secret" not in MilvusClient(address).name
 
 
 def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pymilvus is not installed: pip install 'sightline\[milvus\]'"):
-        Engine(Address.parse("milvus://db.example"))
+        MilvusClient(MilvusAddress.parse("milvus://db.example"))
 
 
 @pytest.fixture
@@ -75,32 +75,32 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def far(proxy: Proxy, short: None) -> Iterator[Engine]:
-    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+def far(proxy: Proxy, short: None) -> Iterator[MilvusClient]:
+    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     yield engine
     engine.close()
 
 
-def ask(engine: Engine, seconds: float = 0.4) -> object:
+def ask(engine: MilvusClient, seconds: float = 0.4) -> object:
     return engine.call("list_collections", seconds)
 
 
-def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far: Engine) -> None:
+def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far: MilvusClient) -> None:
     for _ in range(5):
-        with pytest.raises(EngineEmptied):
+        with pytest.raises(RemoteEmptied):
             far.call("search", 5, collection_name="nothing", data=[[1.0]], limit=1)
     assert not far.away
 
 
-def test_a_refusal_is_an_answer_and_no_outage(far: Engine, milvus: Callable[[int], MilvusIndex]) -> None:
+def test_a_refusal_is_an_answer_and_no_outage(far: MilvusClient, milvus: Callable[[int], MilvusIndex]) -> None:
     name = milvus(4).table.name
     for _ in range(5):
-        with pytest.raises(EngineUnavailable, match="refuses"):
+        with pytest.raises(RemoteUnavailable, match="refuses"):
             far.call("query", 5, collection_name=name, filter="id in {")
     assert not far.away
 
 
-def test_a_slow_engine_is_waited_for(far: Engine, proxy: Proxy) -> None:
+def test_a_slow_engine_is_waited_for(far: MilvusClient, proxy: Proxy) -> None:
     ask(far, 5)
     proxy.mode, proxy.delay = "delay", 0.05
     ask(far, 5)
@@ -110,16 +110,16 @@ def test_a_slow_engine_is_waited_for(far: Engine, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
 def test_one_that_does_not_answer_is_given_up_at_the_deadline_then_at_once(
-    far: Engine, proxy: Proxy, mode: str
+    far: MilvusClient, proxy: Proxy, mode: str
 ) -> None:
     ask(far, 5)
     proxy.mode = mode
     began = time.monotonic()
     while not far.away:
-        with pytest.raises(EngineUnavailable, match="does not answer"):
+        with pytest.raises(RemoteUnavailable, match="does not answer"):
             ask(far)
     assert time.monotonic() - began < 20  # hung for ever is what is meant, not slow
-    with pytest.raises(EngineUnavailable, match="tried again"):
+    with pytest.raises(RemoteUnavailable, match="tried again"):
         ask(far)
     epoch = far.epoch
     proxy.mode = "pass"
@@ -129,10 +129,10 @@ def test_one_that_does_not_answer_is_given_up_at_the_deadline_then_at_once(
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
-def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: Engine, proxy: Proxy, mode: str) -> None:
+def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: MilvusClient, proxy: Proxy, mode: str) -> None:
     proxy.mode = mode
     for _ in range(2):
-        with pytest.raises(EngineUnavailable):
+        with pytest.raises(RemoteUnavailable):
             ask(far)
     assert (far.away, far.epoch) == (True, 0)
     proxy.mode = "pass"
@@ -140,7 +140,7 @@ def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: Engine, pro
     assert far.epoch == 1
 
 
-def test_many_callers_at_once_do_not_wait_one_after_the_other(far: Engine, proxy: Proxy) -> None:
+def test_many_callers_at_once_do_not_wait_one_after_the_other(far: MilvusClient, proxy: Proxy) -> None:
     proxy.mode = "silence"
     threads = [threading.Thread(target=answers, args=(far,)) for _ in range(16)]
     for thread in threads:
@@ -150,7 +150,7 @@ def test_many_callers_at_once_do_not_wait_one_after_the_other(far: Engine, proxy
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_closed_engine_is_not_opened_again(far: Engine) -> None:
+def test_a_closed_engine_is_not_opened_again(far: MilvusClient) -> None:
     ask(far, 5)
     far.close()
     far.close()
@@ -158,9 +158,9 @@ def test_a_closed_engine_is_not_opened_again(far: Engine) -> None:
         ask(far)
 
 
-def answers(engine: Engine) -> bool:
+def answers(engine: MilvusClient) -> bool:
     try:
         ask(engine)
-    except EngineUnavailable:
+    except RemoteUnavailable:
         return False
     return True

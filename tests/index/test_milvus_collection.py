@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from index.milvus import MilvusIndex
-from index.milvus_collection import Kept, collection_of, digests_of
+from index.milvus_collection import Checkpoint, collection_name, hash_vectors
 from tests.index.oracle import numbers, unit
 
 D = 16
@@ -15,8 +15,8 @@ Open = Callable[[int], MilvusIndex]
 
 
 def test_a_collection_has_a_name_of_its_own_that_never_changes() -> None:
-    assert collection_of("a/images", "s") == "sightline_a5f56aa4754e4b8aec5409d7"
-    names = {collection_of(name, space) for name in ("a/images", "a/texts", "b/images") for space in ("s", "t")}
+    assert collection_name("a/images", "s") == "sightline_a5f56aa4754e4b8aec5409d7"
+    names = {collection_name(name, space) for name in ("a/images", "a/texts", "b/images") for space in ("s", "t")}
     assert len(names) == 6
 
 
@@ -24,26 +24,26 @@ def test_a_digest_tells_vectors_apart_to_the_last_bit() -> None:
     one = unit(1, D)
     other = one.copy()
     other[0, 3] = np.nextafter(other[0, 3], np.float32(1))
-    digests = digests_of(np.concatenate([one, other, one]))
+    digests = hash_vectors(np.concatenate([one, other, one]))
     assert digests[0] == digests[2] != digests[1]
 
 
 def test_what_is_kept_is_neither_counted_nor_found(milvus: Open) -> None:
     table = milvus(D).table
-    assert (table.kept(), table.count()) == (Kept(0, 0), 0)
-    table.keep(Kept(2**62, 7))
-    assert (table.kept(), table.count()) == (Kept(2**62, 7), 0)
+    assert (table.kept(), table.count()) == (Checkpoint(0, 0), 0)
+    table.keep(Checkpoint(2**62, 7))
+    assert (table.kept(), table.count()) == (Checkpoint(2**62, 7), 0)
     first = np.eye(1, D, dtype=np.float32)  # what the rows that keep it are nearest to
     assert [ids.tolist() for _, ids in table.ask(first, 3, None, exact=True)] == [[]]
-    table.put([5], digests_of(first).tolist(), [first[0]])
+    table.put([5], hash_vectors(first).tolist(), [first[0]])
     assert [ids.tolist() for _, ids in table.ask(first, 1, None, exact=True)] == [[5]]
 
 
 def test_rows_are_told_by_their_digests_and_by_ranges(milvus: Open) -> None:
     table = milvus(D).table
     vectors = unit(4, D)
-    table.put([3, 8, 9, 2**63 - 1], digests_of(vectors).tolist(), list(vectors))
-    assert table.digests(numbers(3, 4, 9)) == {3: digests_of(vectors)[0], 9: digests_of(vectors)[2]}
+    table.put([3, 8, 9, 2**63 - 1], hash_vectors(vectors).tolist(), list(vectors))
+    assert table.digests(numbers(3, 4, 9)) == {3: hash_vectors(vectors)[0], 9: hash_vectors(vectors)[2]}
     assert table.between(3, 9).tolist() == [3, 8]
     assert table.outside(9).tolist() == [9, 2**63 - 1]
     table.delete([3, 4])
@@ -53,7 +53,7 @@ def test_rows_are_told_by_their_digests_and_by_ranges(milvus: Open) -> None:
 def test_hits_may_be_of_given_ids_alone(milvus: Open) -> None:
     table = milvus(D).table
     vectors = unit(6, D)
-    table.put(range(6), digests_of(vectors).tolist(), list(vectors))
+    table.put(range(6), hash_vectors(vectors).tolist(), list(vectors))
     ((scores, ids),) = table.ask(vectors[:1], 2, None, exact=False, among=numbers(0, 4, 99))
     assert ids.tolist() == [0, 4]
     assert scores.dtype == np.float32

@@ -5,27 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from index.rabitq import Codes
+from index.rabitq import RaBitQCodes
 from tests.index.oracle import unit
 
 N = 3000
 
 
 @pytest.fixture(scope="module")
-def codes() -> Codes:
-    codes = Codes.trained(unit(N, 32), 16, 4)
+def codes() -> RaBitQCodes:
+    codes = RaBitQCodes.trained(unit(N, 32), 16, 4)
     codes.add(unit(N, 32)[:2000])
     codes.add(unit(N, 32)[2000:])
     return codes
 
 
-def test_all_lists_hold_every_row_once(codes: Codes) -> None:
+def test_all_lists_hold_every_row_once(codes: RaBitQCodes) -> None:
     assert (codes.n, codes.d, codes.lists) == (N, 32, 16)
     rows = codes.nominate(unit(3, 32, 5), N, 16)
     np.testing.assert_array_equal(np.sort(rows, axis=1), [np.arange(N)] * 3)
 
 
-def test_likely_rows_come_first(codes: Codes) -> None:
+def test_likely_rows_come_first(codes: RaBitQCodes) -> None:
     queries = unit(20, 32, 5)
     nearest = np.argmax(queries @ unit(N, 32).T, axis=1)
     rows = codes.nominate(queries, 300, 16)
@@ -33,40 +33,40 @@ def test_likely_rows_come_first(codes: Codes) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 1.0])
-def test_nobody_outside_the_selection_is_nominated(codes: Codes, share: float) -> None:
+def test_nobody_outside_the_selection_is_nominated(codes: RaBitQCodes, share: float) -> None:
     allowed = np.random.default_rng(2).random(N) < share
     rows = codes.nominate(unit(3, 32, 5), N, 16, np.packbits(allowed, bitorder="little"))
     for some in rows:
         np.testing.assert_array_equal(np.sort(some[some >= 0]), np.flatnonzero(allowed))
 
 
-def test_few_probes_look_at_few_rows_and_pad_the_rest(codes: Codes) -> None:
+def test_few_probes_look_at_few_rows_and_pad_the_rest(codes: RaBitQCodes) -> None:
     rows = codes.nominate(unit(1, 32, 5), N, 1)[0]
     assert 0 < (rows >= 0).sum() < N
 
 
-def test_a_query_of_any_length_nominates_the_same(codes: Codes) -> None:
+def test_a_query_of_any_length_nominates_the_same(codes: RaBitQCodes) -> None:
     query = unit(1, 32, 5)
     for length in (1e-18, 1e18):
         np.testing.assert_array_equal(codes.nominate(query * np.float32(length), 50, 4), codes.nominate(query, 50, 4))
 
 
-def test_a_query_gets_the_same_rows_alone_as_among_others(codes: Codes) -> None:
+def test_a_query_gets_the_same_rows_alone_as_among_others(codes: RaBitQCodes) -> None:
     queries = unit(9, 32, 5)
     together = codes.nominate(queries, 50, 4)
     for i in range(len(queries)):
         np.testing.assert_array_equal(codes.nominate(queries[i : i + 1], 50, 4)[0], together[i])
 
 
-def test_bytes_give_the_same_codes_again(codes: Codes) -> None:
+def test_bytes_give_the_same_codes_again(codes: RaBitQCodes) -> None:
     data = bytes(codes.to_bytes())
-    again = Codes.from_bytes(data)
+    again = RaBitQCodes.from_bytes(data)
     np.testing.assert_array_equal(again.nominate(unit(3, 32, 5), 50, 4), codes.nominate(unit(3, 32, 5), 50, 4))
     assert bytes(again.to_bytes()) == data
 
 
 @pytest.mark.parametrize("d", [1, 3, 8, 100])
 def test_vectors_of_any_width_are_coded(d: int) -> None:
-    codes = Codes.trained(unit(64, d), 2, 2)
+    codes = RaBitQCodes.trained(unit(64, d), 2, 2)
     codes.add(unit(64, d))
     assert sorted(codes.nominate(unit(1, d, 5), 64, 2)[0].tolist()) == list(range(64))

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from index import milvus, milvus_collection, reconcile
-from index.errors import EngineUnavailable
+from index.errors import RemoteUnavailable
 from index.factory import IndexConfig, OpenedIndex, open_index
 from index.follower import Follower
 from index.milvus import MilvusIndex
-from index.milvus_client import Address, Engine
+from index.milvus_client import MilvusAddress, MilvusClient
 from index.protocol import VectorIndex
 from index.types import Embeddings, LogEntry, Op
 from tests.index.deadline import soon
@@ -30,7 +30,7 @@ BLOCK = 16
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few rows, checks at every look and deadlines of an instant."""
-    monkeypatch.setattr(reconcile, "BLOCK", BLOCK)
+    monkeypatch.setattr(reconcile, "BLOCK_ENTRIES", BLOCK)
     monkeypatch.setattr(reconcile, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(milvus, "ID_BLOCK", BLOCK)
     monkeypatch.setattr(milvus_collection, "ID_BLOCK", BLOCK)
@@ -79,7 +79,7 @@ def log() -> OneEach:
 class Served:
     """An index that follows `log` on `engine`, as a server has it open."""
 
-    def __init__(self, engine: Engine, name: str, log: OneEach) -> None:
+    def __init__(self, engine: MilvusClient, name: str, log: OneEach) -> None:
         config = IndexConfig(name, "space", D, engine=engine, owner="test")
         self.log = log
         self.opened: OpenedIndex[VectorIndex] = open_index(config, head=log.head())
@@ -98,7 +98,7 @@ class Served:
         stored = self.log.stored()
         try:
             found = self.index.search(unit(1, D, 77), len(stored) + 5)[1]
-        except EngineUnavailable:
+        except RemoteUnavailable:
             return False
         return bool(found.tolist() == nearest(stored, unit(1, D, 77), len(stored) + 5)[1].tolist())
 
@@ -112,13 +112,13 @@ class Served:
 
 
 @pytest.fixture
-def serve(lite: Engine, request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
+def serve(lite: MilvusClient, request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
     """Serves the log from an engine, unless another is given one that others can reach; stopped after the test."""
     running: list[Served] = []
     lite.call("list_collections", 60)
-    usual = Engine(Address(lite._client._config.uri, layout="FLAT"))
+    usual = MilvusClient(MilvusAddress(lite._client._config.uri, layout="FLAT"))
 
-    def start(log: OneEach, engine: Engine | None = None) -> Served:
+    def start(log: OneEach, engine: MilvusClient | None = None) -> Served:
         running.append(served := Served(engine or usual, request.node.name, log))
         return served
 
@@ -149,7 +149,7 @@ def test_a_start_takes_up_where_the_engine_is(serve: Callable[..., Served], log:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_lost_wrong_and_foreign_rows_are_mended(
-    serve: Callable[..., Served], log: OneEach, lite: Engine, running: bool
+    serve: Callable[..., Served], log: OneEach, lite: MilvusClient, running: bool
 ) -> None:
     served = serve(log)
     soon(served.settled)
@@ -167,12 +167,12 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     assert served.index.recount() == len(log.stored())
     assert served.index.ghosts + (9 in foreign) == len(foreign)
     held = served.index.table.digests(np.array(sorted(log.stored()), np.int64))
-    wanted = milvus_collection.digests_of(np.stack([log.stored()[id] for id in sorted(log.stored())]))
+    wanted = milvus_collection.hash_vectors(np.stack([log.stored()[id] for id in sorted(log.stored())]))
     assert [held[id] for id in sorted(held)] == wanted.tolist()
 
 
 def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
-    serve: Callable[..., Served], log: OneEach, lite: Engine
+    serve: Callable[..., Served], log: OneEach, lite: MilvusClient
 ) -> None:
     served = serve(log)
     soon(served.settled)
@@ -183,7 +183,7 @@ def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
 
 
 def test_a_dropped_collection_is_filled_again_while_serving(
-    serve: Callable[..., Served], log: OneEach, lite: Engine
+    serve: Callable[..., Served], log: OneEach, lite: MilvusClient
 ) -> None:
     served = serve(log)
     soon(served.settled)
@@ -211,8 +211,8 @@ def test_an_engine_restored_from_an_old_copy_catches_up(
 ) -> None:
     file, copy = tmp_path / "engine.db", tmp_path / "copy.db"
 
-    def opened() -> Engine:
-        return Engine(Address(str(file), layout="FLAT"))
+    def opened() -> MilvusClient:
+        return MilvusClient(MilvusAddress(str(file), layout="FLAT"))
 
     engine = opened()
     served = serve(log, engine)
@@ -242,7 +242,7 @@ def test_an_engine_restored_from_an_old_copy_catches_up(
 def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
     serve: Callable[..., Served], log: OneEach, proxy: Proxy, mode: str
 ) -> None:
-    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     served = serve(log, engine)
     soon(served.settled)
     proxy.mode = mode
@@ -250,9 +250,9 @@ def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
         log.put(id, unit(1, D, id)[0])
     log.delete(100)
     soon(lambda: served.follower.error is not None and engine.away)
-    assert isinstance(served.follower.error, EngineUnavailable)
+    assert isinstance(served.follower.error, RemoteUnavailable)
     assert served.follower.alive()
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises(RemoteUnavailable):
         served.index.search(unit(1, D), 1)
     proxy.mode = "pass"
     soon(served.settled)
@@ -265,7 +265,7 @@ def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
 def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double_nothing(
     serve: Callable[..., Served], log: OneEach, proxy: Proxy
 ) -> None:
-    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
     served = serve(log, engine)
     for id in range(100, 400):
         log.put(id, unit(1, D, id)[0])

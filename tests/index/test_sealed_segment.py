@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from index import snapshot
-from index.errors import BaseDamaged, SnapshotInvalid
-from index.float16 import rounded
+from index.errors import InvalidSnapshot, SegmentDamaged
+from index.float16 import round_to_float16
 from index.idset import IdSet
-from index.sealed_segment import BLOCK_ROWS, VECTORS, Allowed, Base, Facts
-from index.segmented import LiveIndex
+from index.sealed_segment import BLOCK_ROWS, VECTORS, AllowedRows, SealedSegment, SegmentParams
+from index.segmented import SegmentedIndex
 from tests.index.oracle import nearest, numbers, unit
 from tests.index.sealed import load, sealed
 
 D, N = 16, 300
 IDS = np.random.default_rng(9).permutation(N).astype(np.int64) * 5 + 2
-VECTORS_IN = rounded(unit(N, D))
+VECTORS_IN = round_to_float16(unit(N, D))
 FIXTURES = Path(__file__).parent / "fixtures"
 
 
@@ -31,26 +31,26 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def base(written: Path) -> Base:
+def base(written: Path) -> SealedSegment:
     return load(written, D)
 
 
-def allowed(rows: list[int]) -> Allowed:
+def allowed(rows: list[int]) -> AllowedRows:
     bits = np.zeros(N, np.bool_)
     bits[rows] = True
-    return Allowed(np.packbits(bits, bitorder="little"), len(rows))
+    return AllowedRows(np.packbits(bits, bitorder="little"), len(rows))
 
 
 def stored(rows: range | list[int] = range(N)) -> dict[int, np.ndarray]:
     return {int(IDS[row]): VECTORS_IN[row] for row in rows}
 
 
-def test_it_knows_what_it_is(base: Base) -> None:
+def test_it_knows_what_it_is(base: SealedSegment) -> None:
     assert (base.n, base.d, base.manifest.applied_seq, base.manifest.kind) == (N, D, 77, "base")
     assert base.facts.probes <= base.facts.lists
 
 
-def test_rows_are_found_by_id(base: Base) -> None:
+def test_rows_are_found_by_id(base: SealedSegment) -> None:
     np.testing.assert_array_equal(base.rows(IDS[[4, 250, 0]]), [4, 250, 0])
     assert base.rows(numbers(0, 1, 3, 2**62)).tolist() == []
     assert base.known(numbers(int(IDS[7]), 1)).tolist() == [int(IDS[7])]
@@ -58,7 +58,7 @@ def test_rows_are_found_by_id(base: Base) -> None:
 
 @pytest.mark.parametrize("few", [0, 10**6])
 @pytest.mark.parametrize("k", [1, 10, N, N + 5])
-def test_codes_and_plain_comparison_give_the_same_answer(base: Base, few: int, k: int) -> None:
+def test_codes_and_plain_comparison_give_the_same_answer(base: SealedSegment, few: int, k: int) -> None:
     base.few = few
     queries = unit(4, D, 3)
     scores, ids = base.search(queries, k, base.facts.lists, N)
@@ -69,7 +69,7 @@ def test_codes_and_plain_comparison_give_the_same_answer(base: Base, few: int, k
 
 @pytest.mark.parametrize("probes", [1, 2])
 @pytest.mark.parametrize("count", [0, 1, 9, 40])
-def test_k_hits_come_back_wherever_k_are_allowed(base: Base, probes: int, count: int) -> None:
+def test_k_hits_come_back_wherever_k_are_allowed(base: SealedSegment, probes: int, count: int) -> None:
     rows = np.random.default_rng(4).permutation(N)[:count].tolist()
     scores, ids = base.search(unit(5, D, 3), 10, probes, 1, allowed(rows))
     assert ((ids >= 0).sum(axis=1) == min(10, count)).all()
@@ -77,21 +77,21 @@ def test_k_hits_come_back_wherever_k_are_allowed(base: Base, probes: int, count:
     assert np.isneginf(scores[ids < 0]).all()
 
 
-def test_an_exact_search_among_some_is_the_oracles(base: Base) -> None:
+def test_an_exact_search_among_some_is_the_oracles(base: SealedSegment) -> None:
     rows = list(range(0, N, 3))
     _, ids = base.exact(unit(3, D, 3), 20, allowed(rows))
     np.testing.assert_array_equal(ids, nearest(stored(rows), unit(3, D, 3), 20)[1])
 
 
 @pytest.mark.parametrize("wanted", [[], [2], [1, 3, 4], list(range(0, 2000, 2)), [7, 10**7], [700]])
-def test_a_selection_of_ids_becomes_one_of_rows(base: Base, wanted: list[int]) -> None:
+def test_a_selection_of_ids_becomes_one_of_rows(base: SealedSegment, wanted: list[int]) -> None:
     among = IdSet.of(np.array(wanted, np.int64))
     for _ in range(2):  # the second time from what was kept
         bits = np.unpackbits(base.among(among), count=N, bitorder="little")
         np.testing.assert_array_equal(np.flatnonzero(bits), np.flatnonzero(np.isin(IDS, wanted)))
 
 
-def test_vectors_are_mapped_and_not_read_at_the_opening(written: Path, base: Base) -> None:
+def test_vectors_are_mapped_and_not_read_at_the_opening(written: Path, base: SealedSegment) -> None:
     path = next(written.glob(f"*/{VECTORS}"))
     assert str(path) in Path("/proc/self/maps").read_text()
     assert not base.verified
@@ -100,7 +100,7 @@ def test_vectors_are_mapped_and_not_read_at_the_opening(written: Path, base: Bas
     assert base.damage is None
 
 
-def test_verifying_can_be_stopped(base: Base) -> None:
+def test_verifying_can_be_stopped(base: SealedSegment) -> None:
     base.verify(lambda: True)
     assert not base.verified
 
@@ -126,7 +126,7 @@ def test_a_flipped_byte_is_refused_before_anything_reads_the_file(written: Path,
     whole = path.read_bytes()
     for at in offsets(len(whole)):
         flip(path, at)
-        with pytest.raises(SnapshotInvalid):
+        with pytest.raises(InvalidSnapshot):
             load(copied, D)
         path.write_bytes(whole)
     load(copied, D)
@@ -139,13 +139,13 @@ def test_a_file_of_another_length_is_refused(written: Path, tmp_path: Path, name
     whole = path.read_bytes()
     for length in sorted({0, 1, len(whole) // 2, len(whole) - 1}):
         path.write_bytes(whole[:length])
-        with pytest.raises(SnapshotInvalid):
+        with pytest.raises(InvalidSnapshot):
             load(copied, D)
     path.write_bytes(whole + b"\0")
-    with pytest.raises(SnapshotInvalid):
+    with pytest.raises(InvalidSnapshot):
         load(copied, D)
     path.unlink()
-    with pytest.raises(SnapshotInvalid):
+    with pytest.raises(InvalidSnapshot):
         load(copied, D)
 
 
@@ -158,15 +158,15 @@ def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path,
         flip(path, at)
         damaged, verified = load(copied, D), load(copied, D)
         broken = at // (BLOCK_ROWS * D * 2)
-        with pytest.raises(BaseDamaged, match=f"block {broken} differs"):
+        with pytest.raises(SegmentDamaged, match=f"block {broken} differs"):
             verified.verify()
-        with pytest.raises(BaseDamaged):  # and from then on nothing is answered
+        with pytest.raises(SegmentDamaged):  # and from then on nothing is answered
             verified.halves(np.array([0]))
         sound = [row for row in range(N) if row // BLOCK_ROWS != broken]
         np.testing.assert_array_equal(
             damaged.exact(unit(1, D, 3), 5, allowed(sound))[1], nearest(stored(sound), unit(1, D, 3), 5)[1]
         )
-        with pytest.raises(BaseDamaged):
+        with pytest.raises(SegmentDamaged):
             damaged.search(unit(1, D, 3), 5, damaged.facts.lists, N)
         path.write_bytes(whole)
     np.testing.assert_array_equal(load(copied, D).exact(unit(1, D, 3), 5)[1], expected)
@@ -175,8 +175,8 @@ def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path,
 @pytest.mark.parametrize("change", [{"name": "m"}, {"space": "t"}, {"d": D + 1}])
 def test_a_base_of_another_index_is_refused(written: Path, change: dict[str, object]) -> None:
     asked = {"name": "n", "space": "s", "d": D, **change}
-    with pytest.raises(SnapshotInvalid, match=f"{next(iter(change))} is "):
-        snapshot.load(written, Base, later=Base.later, **asked)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSnapshot, match=f"{next(iter(change))} is "):
+        snapshot.load(written, SealedSegment, later=SealedSegment.later, **asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -184,17 +184,17 @@ def test_a_base_of_another_index_is_refused(written: Path, change: dict[str, obj
 )
 def test_facts_of_another_form_are_refused(text: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
-        Facts.from_json(text)
+        SegmentParams.from_json(text)
 
 
 def test_facts_come_back_as_they_went() -> None:
-    facts = Facts(lists=9, probes=3, rerank=100, recall=0.99)
-    assert Facts.from_json(facts.to_json()) == facts
+    facts = SegmentParams(lists=9, probes=3, rerank=100, recall=0.99)
+    assert SegmentParams.from_json(facts.to_json()) == facts
 
 
 def test_searches_go_on_when_the_files_are_deleted(written: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(written, tmp_path / "copy")
-    live = LiveIndex(D, load(copied, D))
+    live = SegmentedIndex(D, load(copied, D))
     shutil.rmtree(copied)
     assert live.search(VECTORS_IN[:1], 1)[1].tolist() == [[IDS[0]]]
 
@@ -202,10 +202,12 @@ def test_searches_go_on_when_the_files_are_deleted(written: Path, tmp_path: Path
 @pytest.mark.parametrize("folder", sorted(FIXTURES.glob("base-*")), ids=lambda folder: folder.name)
 def test_bases_of_every_format_so_far_are_opened(folder: Path) -> None:
     """See fixtures/README.md."""
-    base, manifest = snapshot.load(folder, Base, name="fixture/images", space="fixture", d=8, later=Base.later)
+    base, manifest = snapshot.load(
+        folder, SealedSegment, name="fixture/images", space="fixture", d=8, later=SealedSegment.later
+    )
     base.verify()
     base.few = 0
-    vectors = rounded(unit(130, 8, 42))
+    vectors = round_to_float16(unit(130, 8, 42))
     ids = np.arange(130, dtype=np.int64) * 3
     expected = nearest(dict(zip(ids.tolist(), vectors, strict=True)), unit(5, 8, 43), 10)
     _, found = base.search(unit(5, 8, 43), 10, base.facts.lists, 130)

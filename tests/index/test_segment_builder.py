@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from index.errors import InvalidId, InvalidVector, SnapshotMissing
-from index.float16 import rounded
+from index.float16 import round_to_float16
 from index.protocol import SearchParams
-from index.segment_builder import TARGET, Block, seal
-from index.segmented import LiveIndex
+from index.segment_builder import TARGET_RECALL, VectorBlock, build_segment
+from index.segmented import SegmentedIndex
 from index.types import Embeddings
 from tests.index.oracle import numbers, unit
 from tests.index.sealed import load, seal_again, sealed
@@ -36,13 +36,13 @@ def clustered(n: int, d: int, seed: int = 0) -> Embeddings:
     return unit_vectors
 
 
-def blocks(vectors: Embeddings, size: int) -> Iterator[Block]:
+def blocks(vectors: Embeddings, size: int) -> Iterator[VectorBlock]:
     ids = np.arange(len(vectors), dtype=np.int64)
     return ((ids[i : i + size], vectors[i : i + size]) for i in range(0, len(ids), size))
 
 
-def made(folder: Path, stream: Iterator[Block] | list[Block]) -> None:
-    seal(folder, stream, name="n", space="s", d=D, applied_seq=1)
+def made(folder: Path, stream: Iterator[VectorBlock] | list[VectorBlock]) -> None:
+    build_segment(folder, stream, name="n", space="s", d=D, applied_seq=1)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 1000])
@@ -73,7 +73,7 @@ def test_one_vector_is_enough_for_a_base(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_a_base_is_refused_and_leaves_nothing(
-    tmp_path: Path, stream: list[Block], error: type[Exception]
+    tmp_path: Path, stream: list[VectorBlock], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         made(tmp_path, stream)
@@ -85,7 +85,7 @@ def test_what_cannot_be_a_base_is_refused_and_leaves_nothing(
 def test_a_stream_that_fails_leaves_the_old_base(tmp_path: Path) -> None:
     made(tmp_path, blocks(unit(100, D), 10))
 
-    def failing() -> Iterator[Block]:
+    def failing() -> Iterator[VectorBlock]:
         yield from blocks(unit(500, D), 10)
         raise OSError("the log cannot be read")
 
@@ -145,15 +145,15 @@ def test_searches_find_what_was_calibrated_for(tmp_path: Path) -> None:
     """On vectors that were not there when it was tried out, pictures and texts alike."""
     d = 48
     vectors = clustered(12_000, d)
-    live = LiveIndex(d, sealed(tmp_path, np.arange(len(vectors), dtype=np.int64), vectors))
+    live = SegmentedIndex(d, sealed(tmp_path, np.arange(len(vectors), dtype=np.int64), vectors))
     facts = live.facts()
     assert facts.recall is not None
-    assert facts.recall >= TARGET
+    assert facts.recall >= TARGET_RECALL
     assert facts.rerank is not None
     assert facts.rerank < len(vectors) / 4  # or this would show nothing
     others = clustered(200, d, seed=7)
     texts = others + 0.8 * unit(200, d, seed=8)
-    for queries in (others, rounded(texts / np.linalg.norm(texts, axis=1, keepdims=True))):
+    for queries in (others, round_to_float16(texts / np.linalg.norm(texts, axis=1, keepdims=True))):
         found = live.search(queries, 10)[1]
         exact = live.search(queries, 10, SearchParams(exact=True))[1]
         recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), exact.tolist(), strict=True)])

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from index.errors import IndexClosed
-from index.flat import ExactIndex
-from index.float16 import rounded
+from index.flat import FlatIndex
+from index.float16 import round_to_float16
 from index.idset import IdSet
 from index.protocol import SearchParams
-from index.segmented import MOST_EFFORT, LiveFacts, LiveIndex, RebuildPolicy
+from index.segmented import MAX_SEARCH_EFFORT, RebuildPolicy, SegmentedIndex, SegmentedStats
 from index.types import Embeddings
 from tests.index.oracle import nearest, numbers, unit
 from tests.index.sealed import SealedIndex, sealed
@@ -26,21 +26,21 @@ SECONDS = float(os.environ.get("SIGHTLINE_TEST_MIXED_SECONDS", "2"))
 
 
 def held(ids: range, seed: int = 0) -> dict[int, Embeddings]:
-    return dict(zip(ids, rounded(unit(len(ids), D, seed)), strict=True))
+    return dict(zip(ids, round_to_float16(unit(len(ids), D, seed)), strict=True))
 
 
-def put(index: LiveIndex, stored: dict[int, Embeddings]) -> None:
+def put(index: SegmentedIndex, stored: dict[int, Embeddings]) -> None:
     index.add(np.array(list(stored), np.int64), np.stack(list(stored.values())))
 
 
-def based(folder: Path, stored: dict[int, Embeddings]) -> LiveIndex:
+def based(folder: Path, stored: dict[int, Embeddings]) -> SegmentedIndex:
     """A live index whose base holds `stored`, searched with all effort."""
-    live = LiveIndex(D, sealed(folder, np.array(list(stored), np.int64), np.stack(list(stored.values()))))
-    live.set_effort(MOST_EFFORT)
+    live = SegmentedIndex(D, sealed(folder, np.array(list(stored), np.int64), np.stack(list(stored.values()))))
+    live.set_effort(MAX_SEARCH_EFFORT)
     return live
 
 
-def expect(index: LiveIndex, stored: dict[int, Embeddings], k: int = 20) -> None:
+def expect(index: SegmentedIndex, stored: dict[int, Embeddings], k: int = 20) -> None:
     queries = unit(3, D, 5)
     scores, ids = index.search(queries, k)
     expected = nearest(stored, queries, k)
@@ -50,22 +50,22 @@ def expect(index: LiveIndex, stored: dict[int, Embeddings], k: int = 20) -> None
 
 
 def test_without_a_base_it_is_an_exact_index_of_whole_vectors() -> None:
-    live, exact = LiveIndex(D), ExactIndex(D)
+    live, exact = SegmentedIndex(D), FlatIndex(D)
     for index in (live, exact):
         index.add(np.arange(100, dtype=np.int64), unit(100, D))
     for answer, same in zip(live.search(unit(4, D, 5), 9), exact.search(unit(4, D, 5), 9), strict=True):
         np.testing.assert_array_equal(answer, same)
-    assert live.facts() == LiveFacts("exact", 100, 0, 100, 0, None, None, 0, None)
+    assert live.facts() == SegmentedStats("exact", 100, 0, 100, 0, None, None, 0, None)
     assert live.freeze() is not None
 
 
 def test_scores_with_a_base_are_those_of_vectors_in_half_precision(tmp_path: Path) -> None:
-    live = LiveIndex(D, sealed(tmp_path, np.arange(50, dtype=np.int64), unit(50, D)))
+    live = SegmentedIndex(D, sealed(tmp_path, np.arange(50, dtype=np.int64), unit(50, D)))
     live.add(numbers(50), unit(51, D)[50:])
     query = unit(1, D, 5)
     scores, ids = live.search(query, 51)
     order = np.argsort(ids[0])
-    np.testing.assert_array_equal(scores[0][order], np.vecdot(rounded(unit(51, D)), query[0]))
+    np.testing.assert_array_equal(scores[0][order], np.vecdot(round_to_float16(unit(51, D)), query[0]))
     np.testing.assert_allclose(scores[0][order], np.vecdot(unit(51, D), query[0]), rtol=0, atol=2**-11)
 
 
@@ -73,9 +73,9 @@ def test_what_is_replaced_or_removed_never_comes_back(tmp_path: Path) -> None:
     stored = held(range(200))
     live = based(tmp_path, stored)
     live.remove(np.arange(0, 50, dtype=np.int64))
-    live.add(np.arange(100, 120, dtype=np.int64), rounded(unit(20, D, 1)))
+    live.add(np.arange(100, 120, dtype=np.int64), round_to_float16(unit(20, D, 1)))
     live.remove(np.arange(110, 130, dtype=np.int64))
-    stored |= dict(zip(range(100, 120), rounded(unit(20, D, 1)), strict=True))
+    stored |= dict(zip(range(100, 120), round_to_float16(unit(20, D, 1)), strict=True))
     for id in (*range(50), *range(110, 130)):
         del stored[id]
     expect(live, stored, 250)
@@ -122,23 +122,23 @@ def test_effort_doubles_what_is_done_up_to_all_there_is(tmp_path: Path) -> None:
     assert live.base is not None
     assert second.probes == min(2 * first.probes, live.base.facts.lists)
     assert second.rerank == min(2 * first.rerank, 2000)
-    for given, kept in ((99, MOST_EFFORT), (-3, 0)):
+    for given, kept in ((99, MAX_SEARCH_EFFORT), (-3, 0)):
         live.set_effort(given)
         assert live.effort == kept
-    live.set_effort(MOST_EFFORT)
+    live.set_effort(MAX_SEARCH_EFFORT)
     assert (live.facts().probes, live.facts().rerank) == (live.base.facts.lists, 2000)
 
 
 def test_a_new_base_takes_over_and_keeps_what_came_while_it_was_built(tmp_path: Path) -> None:
     stored = held(range(100))
-    live = LiveIndex(D)
-    live.set_effort(MOST_EFFORT)
+    live = SegmentedIndex(D)
+    live.set_effort(MAX_SEARCH_EFFORT)
     put(live, stored)
     live.mark()
     base = sealed(tmp_path, np.arange(100, dtype=np.int64), np.stack(list(stored.values())))
-    live.add(numbers(5, 200), rounded(unit(2, D, 8)))
+    live.add(numbers(5, 200), round_to_float16(unit(2, D, 8)))
     live.remove(numbers(6))
-    stored |= dict(zip((5, 200), rounded(unit(2, D, 8)), strict=True))
+    stored |= dict(zip((5, 200), round_to_float16(unit(2, D, 8)), strict=True))
     del stored[6]
     expect(live, stored)
     live.rebase(base)
@@ -151,8 +151,8 @@ def test_a_new_base_takes_over_and_keeps_what_came_while_it_was_built(tmp_path: 
 def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
     """The log is read while it grows: a base may hold what the index has yet to apply, or lack what changed since."""
     stored = held(range(100))
-    live = LiveIndex(D)
-    live.set_effort(MOST_EFFORT)
+    live = SegmentedIndex(D)
+    live.set_effort(MAX_SEARCH_EFFORT)
     put(live, {id: stored[id] for id in range(50)})
     live.mark()
     base = sealed(tmp_path, np.arange(10, 60, dtype=np.int64), np.stack([stored[id] for id in range(10, 60)]))
@@ -164,7 +164,7 @@ def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path
 
 def test_memory_counts_the_tail_whole_and_the_base_without_its_mapped_vectors(tmp_path: Path) -> None:
     d = 256
-    live = LiveIndex(d)
+    live = SegmentedIndex(d)
     live.add(np.arange(1000, dtype=np.int64), unit(1000, d))
     whole = live.nbytes
     assert 1000 * 4 * d <= whole <= 1000 * (4 * d + 200)
@@ -220,24 +220,24 @@ def test_no_answer_is_a_mixture_while_bases_are_swapped(tmp_path: Path) -> None:
 def test_eight_threads_of_mixed_work_are_right_at_every_moment() -> None:
     """Each thread owns ids: what it added is found, what it removed is not, whatever the others and the builder do."""
     index = SealedIndex(D, step=2)
-    LiveIndex.add(index, np.arange(5000, 5200, dtype=np.int64), rounded(unit(200, D, 99)))
+    SegmentedIndex.add(index, np.arange(5000, 5200, dtype=np.int64), round_to_float16(unit(200, D, 99)))
     stop = threading.Event()
     wrong: list[object] = []
 
     def work(owner: int) -> None:
         random = np.random.default_rng(owner)
-        vectors = rounded(unit(40, D, owner))
+        vectors = round_to_float16(unit(40, D, owner))
         inside: dict[int, int] = {}
         while not stop.is_set() and not wrong:
             id = owner * 100 + int(random.integers(20))
             row = int(random.integers(40))
             if random.random() < 0.4:
                 index._stored.pop(id, None)
-                LiveIndex.remove(index, numbers(id))
+                SegmentedIndex.remove(index, numbers(id))
                 inside.pop(id, None)
             else:
                 index._stored[id] = vectors[row].copy()  # the log comes first
-                LiveIndex.add(index, numbers(id), vectors[row : row + 1])
+                SegmentedIndex.add(index, numbers(id), vectors[row : row + 1])
                 inside[id] = row
             mine = IdSet.of(np.arange(owner * 100, owner * 100 + 100, dtype=np.int64))
             found = index.search(vectors[row : row + 1], 25, SearchParams(among=mine))[1][0]
@@ -272,7 +272,7 @@ def test_a_search_under_way_outlives_the_closing(tmp_path: Path) -> None:
     assert moment.base.exact(unit(1, D), 1)[1].shape == (1, 1)
 
 
-FACTS = LiveFacts("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0, 0.995)
+FACTS = SegmentedStats("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0, 0.995)
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.errors import SnapshotInvalid, SnapshotMissing
-from index.flat import ExactIndex
-from index.protocol import Frozen, Sink
+from index.errors import InvalidSnapshot, SnapshotMissing
+from index.flat import FlatIndex
+from index.protocol import FrozenIndex, Sink
 from index.snapshot import load, save
-from index.types import Manifest
+from index.types import SnapshotManifest
 from tests.index.oracle import assert_holds, nearest, numbers, unit
 
 ROOT = Path(__file__).parents[2]
@@ -28,25 +28,25 @@ D = 8
 N = 20
 
 
-def filled(n: int = N, seed: int = 0) -> ExactIndex:
-    index = ExactIndex(D)
+def filled(n: int = N, seed: int = 0) -> FlatIndex:
+    index = FlatIndex(D)
     index.add(np.arange(n, dtype=np.int64), unit(n, D, seed))
     return index
 
 
-def keep(folder: Path, n: int = N, seq: int = 42, name: str = "images", seed: int = 0) -> Manifest:
+def keep(folder: Path, n: int = N, seq: int = 42, name: str = "images", seed: int = 0) -> SnapshotManifest:
     return save(folder, filled(n, seed).freeze(), name=name, space="space", applied_seq=seq)
 
 
-def reload(folder: Path, name: str = "images") -> tuple[ExactIndex, Manifest]:
-    return load(folder, ExactIndex, name=name, space="space", d=D)
+def reload(folder: Path, name: str = "images") -> tuple[FlatIndex, SnapshotManifest]:
+    return load(folder, FlatIndex, name=name, space="space", d=D)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def assert_same(index: ExactIndex, n: int = N) -> None:
+def assert_same(index: FlatIndex, n: int = N) -> None:
     expected = nearest(dict(enumerate(unit(n, D))), unit(3, D, 1), 5)
     np.testing.assert_array_equal(index.search(unit(3, D, 1), 5)[1], expected[1])
     assert index.ntotal == n
@@ -106,27 +106,27 @@ def test_new_snapshot_nobody_points_at_yet_is_not_loaded(tmp_path: Path) -> None
 def test_snapshot_of_something_else_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     keep(tmp_path)
     wanted: dict[str, object] = {"name": "images", "space": "space", "d": D, **change}
-    with pytest.raises(SnapshotInvalid, match=f"{next(iter(change))} is "):
-        load(tmp_path, ExactIndex, **wanted)  # type: ignore[arg-type]
+    with pytest.raises(InvalidSnapshot, match=f"{next(iter(change))} is "):
+        load(tmp_path, FlatIndex, **wanted)  # type: ignore[arg-type]
 
 
 def test_snapshot_of_another_kind_is_refused(tmp_path: Path) -> None:
     save(tmp_path, replace(filled().freeze(), kind="ivf"), name="images", space="space", applied_seq=1)
-    with pytest.raises(SnapshotInvalid, match="kind is 'ivf'"):
+    with pytest.raises(InvalidSnapshot, match="kind is 'ivf'"):
         reload(tmp_path)
 
 
 def test_snapshot_of_another_collection_put_in_its_place_is_refused(tmp_path: Path) -> None:
     keep(tmp_path / "a", name="images")
     keep(tmp_path / "b", name="texts", seed=1)
-    with pytest.raises(SnapshotInvalid, match="name is 'texts'"):
+    with pytest.raises(InvalidSnapshot, match="name is 'texts'"):
         reload(tmp_path / "b")
     (a,), (b,) = ((tmp_path / x).glob("snapshot-*") for x in "ab")
     for name in ("manifest.json", "vectors.npy", "ids.npy"):  # same sizes, other contents
         original = (a / name).read_bytes()
         shutil.copy(b / name, a / name)
         if (a / name).read_bytes() != original:
-            with pytest.raises(SnapshotInvalid, match="hash differs"):
+            with pytest.raises(InvalidSnapshot, match="hash differs"):
                 reload(tmp_path / "a")
         (a / name).write_bytes(original)
     assert_same(reload(tmp_path / "a")[0])
@@ -160,7 +160,7 @@ def test_every_damage_is_refused(tmp_path: Path) -> None:
             continue  # the noise hit what was there
         before = path.read_bytes()
         path.write_bytes(text)
-        with pytest.raises(SnapshotInvalid):
+        with pytest.raises(InvalidSnapshot):
             print(what, reload(tmp_path))  # shown where nothing was raised
         path.write_bytes(before)
         tried += 1
@@ -179,7 +179,7 @@ def test_missing_file_or_something_else_in_its_place_is_refused(tmp_path: Path, 
     elif instead == "huge":
         with open(path, "wb") as file:
             file.truncate(1 << 40)  # sparse: must be refused by its size, not read
-    with pytest.raises(SnapshotInvalid):
+    with pytest.raises(InvalidSnapshot):
         reload(tmp_path)
 
 
@@ -188,9 +188,9 @@ def test_contents_that_lie_under_a_right_hash_are_refused(tmp_path: Path) -> Non
         sink.write(b"\x93NUMPY\x01\x00v\x00{'descr': __import__('os')}".ljust(128) + b"\n")
 
     frozen = filled().freeze()
-    lying = Frozen(frozen.kind, D, N, {**frozen.files, "vectors.npy": short})
+    lying = FrozenIndex(frozen.kind, D, N, {**frozen.files, "vectors.npy": short})
     save(tmp_path, lying, name="images", space="space", applied_seq=1)
-    with pytest.raises(SnapshotInvalid, match="contents"):
+    with pytest.raises(InvalidSnapshot, match="contents"):
         reload(tmp_path)
 
 
@@ -203,7 +203,7 @@ def test_failing_writer_leaves_the_previous_snapshot(tmp_path: Path) -> None:
         raise OSError(errno.EIO, "the disk says no")
 
     frozen = filled().freeze()
-    failing = Frozen(frozen.kind, D, N, {**frozen.files, "vectors.npy": fail})
+    failing = FrozenIndex(frozen.kind, D, N, {**frozen.files, "vectors.npy": fail})
     with pytest.raises(OSError, match="the disk says no"):
         save(tmp_path, failing, name="images", space="space", applied_seq=43)
     assert contents(tmp_path) == before
@@ -246,7 +246,7 @@ def test_descriptors_are_not_leaked(tmp_path: Path) -> None:
         reload(tmp_path)
     vectors.write_bytes(b"")
     for _ in range(5):
-        with pytest.raises(SnapshotInvalid):
+        with pytest.raises(InvalidSnapshot):
             reload(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
@@ -262,12 +262,12 @@ def test_removed_vectors_are_not_in_the_files(tmp_path: Path) -> None:
 SAVES_FOR_EVER = """
 import sys, numpy as np
 from pathlib import Path
-from index.flat import ExactIndex
+from index.flat import FlatIndex
 from index.snapshot import save
 seq = int(sys.argv[2])
 while True:
     seq += 1
-    index = ExactIndex(8)
+    index = FlatIndex(8)
     index.add(np.arange(seq, dtype=np.int64), np.tile(np.eye(1, 8, dtype=np.float32), (seq, 1)))
     save(Path(sys.argv[1]), index.freeze(), name="images", space="space", applied_seq=seq)
     print(seq, flush=True)
@@ -297,7 +297,7 @@ FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("exact-*"))
 @pytest.mark.parametrize("folder", FIXTURES, ids=lambda folder: folder.name)
 def test_snapshots_of_every_format_so_far_are_opened(folder: Path) -> None:
     """See fixtures/README.md."""
-    index, manifest = load(folder, ExactIndex, name="fixture/images", space="fixture", d=8)
+    index, manifest = load(folder, FlatIndex, name="fixture/images", space="fixture", d=8)
     vectors = unit(130, 8, 42)
     assert_holds(index, dict(zip(range(0, 390, 3), vectors, strict=True)))
     assert manifest.applied_seq == 131

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from index.snapshot_scheduler import Saver, SnapshotPolicy
+from index.snapshot_scheduler import SnapshotPolicy, SnapshotScheduler
 from tests.index.deadline import DEADLINE, until
 
 EAGER = SnapshotPolicy(entries=10, idle=3600, share=0.999, retry=0.01, retry_last=0.04)
@@ -48,7 +48,7 @@ def disk() -> Disk:
 
 
 def test_enough_entries_are_saved_on_another_thread(disk: Disk) -> None:
-    saver = Saver(disk.freeze, EAGER, "x", 0)
+    saver = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     saver.offer(9, 0)
     assert disk.frozen == []
     saver.offer(10, 0)
@@ -58,7 +58,7 @@ def test_enough_entries_are_saved_on_another_thread(disk: Disk) -> None:
 
 
 def test_big_index_waits_for_a_fifth_of_it(disk: Disk) -> None:
-    saver = Saver(disk.freeze, EAGER, "x", 0)
+    saver = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     saver.offer(199, 1000)
     assert disk.frozen == []
     saver.offer(200, 1000)
@@ -66,7 +66,7 @@ def test_big_index_waits_for_a_fifth_of_it(disk: Disk) -> None:
 
 
 def test_few_entries_are_saved_once_the_log_is_quiet(disk: Disk) -> None:
-    saver = Saver(disk.freeze, SnapshotPolicy(idle=0.02, share=0.999), "x", 0)
+    saver = SnapshotScheduler(disk.freeze, SnapshotPolicy(idle=0.02, share=0.999), "x", 0)
     saver.offer(1, 1_000_000)
     assert disk.frozen == []
 
@@ -79,7 +79,7 @@ def test_few_entries_are_saved_once_the_log_is_quiet(disk: Disk) -> None:
 
 
 def test_nothing_new_is_not_saved(disk: Disk) -> None:
-    saver = Saver(disk.freeze, SnapshotPolicy(entries=1, idle=0), "x", 7)
+    saver = SnapshotScheduler(disk.freeze, SnapshotPolicy(entries=1, idle=0), "x", 7)
     saver.offer(7, 5)
     saver.finish(7)
     assert disk.frozen == []
@@ -87,7 +87,7 @@ def test_nothing_new_is_not_saved(disk: Disk) -> None:
 
 
 def test_one_save_at_a_time_and_the_caller_never_waits(disk: Disk) -> None:
-    saver = Saver(disk.freeze, EAGER, "x", 0)
+    saver = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     disk.open.clear()
     for seq in range(10, 200, 10):
         saver.offer(seq, 0)
@@ -98,7 +98,7 @@ def test_one_save_at_a_time_and_the_caller_never_waits(disk: Disk) -> None:
 
 
 def test_slow_saves_are_kept_to_their_share_of_the_time(disk: Disk) -> None:
-    saver = Saver(disk.freeze, SnapshotPolicy(entries=1, idle=0, share=1e-9), "x", 0)
+    saver = SnapshotScheduler(disk.freeze, SnapshotPolicy(entries=1, idle=0, share=1e-9), "x", 0)
     saver.offer(1, 0)
     until(lambda: saver.saved_seq == 1)
     until(lambda: saver._not_before > time.monotonic() + 60)
@@ -109,7 +109,7 @@ def test_slow_saves_are_kept_to_their_share_of_the_time(disk: Disk) -> None:
 
 
 def test_failed_save_is_shown_and_tried_again_later(disk: Disk) -> None:
-    saver = Saver(disk.freeze, EAGER, "x", 0)
+    saver = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     disk.failures = 3
     saver.offer(10, 0)
     until(lambda: saver.error is not None)
@@ -126,7 +126,7 @@ def test_failed_save_is_shown_and_tried_again_later(disk: Disk) -> None:
 
 
 def test_failing_freeze_is_a_failed_save(disk: Disk) -> None:
-    saver = Saver(disk.freeze, EAGER, "x", 0)
+    saver = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     disk.freezer_fails = True
     saver.offer(10, 0)
     assert isinstance(saver.error, MemoryError)
@@ -135,7 +135,7 @@ def test_failing_freeze_is_a_failed_save(disk: Disk) -> None:
 
 
 def test_failing_last_save_does_not_raise(disk: Disk) -> None:
-    saver = Saver(disk.freeze, EAGER, "x", 0)
+    saver = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     disk.failures = 1
     saver.finish(3)
     assert saver.saved_seq == 0
@@ -144,7 +144,9 @@ def test_failing_last_save_does_not_raise(disk: Disk) -> None:
 
 def test_few_entries_are_not_saved_and_many_are() -> None:
     saved: list[int] = []
-    saver = Saver(lambda seq: lambda: saved.append(seq), SnapshotPolicy(entries=1, idle=0.0, least=3), "x", 0)
+    saver = SnapshotScheduler(
+        lambda seq: lambda: saved.append(seq), SnapshotPolicy(entries=1, idle=0.0, least=3), "x", 0
+    )
     saver.count(2)
     saver.offer(20, 0)  # numbers of the log have gaps: they do not tell how many there are
     saver.finish(20)

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from index.factory import IndexConfig, open_base, open_index, open_live
-from index.flat import ExactIndex
-from index.float16 import rounded
+from index.factory import IndexConfig, load_sealed_segment, open_index, open_segmented
+from index.flat import FlatIndex
+from index.float16 import round_to_float16
 from index.idset import IdSet
 from index.protocol import SearchParams
-from index.segment_builder import seal
-from index.segmented import MOST_EFFORT
+from index.segment_builder import build_segment
+from index.segmented import MAX_SEARCH_EFFORT
 from index.snapshot import save
 from index.types import Embeddings
 from tests.index.oracle import nearest, unit
@@ -25,7 +25,7 @@ from tests.index.oracle import nearest, unit
 D = 8
 # Few vectors and few ids: replacements, ties and ids that come back are the rule.
 VECTORS = unit(40, D)
-HALVES = rounded(VECTORS)
+HALVES = round_to_float16(VECTORS)
 # Hundreds of snapshots: on a disk, fsync would take three quarters of the time.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 ids = st.lists(st.integers(0, 30), max_size=12)
@@ -36,7 +36,7 @@ class IndexMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self.config = IndexConfig("machine", "space", D, self.folder)
-        self.index: ExactIndex = ExactIndex(D)
+        self.index: FlatIndex = FlatIndex(D)
         self.stored: dict[int, Embeddings] = {}
         self.seq = 0
         self.saved: tuple[int, dict[int, Embeddings]] = (0, {})
@@ -81,7 +81,7 @@ class IndexMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.index.close()
         opened = open_index(self.config, head=self.seq)
-        assert isinstance(opened.index, ExactIndex)
+        assert isinstance(opened.index, FlatIndex)
         assert opened.refused is None
         self.index = opened.index
         self.seq, self.stored = self.saved[0], dict(self.saved[1])
@@ -99,8 +99,8 @@ class LiveMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self.config = IndexConfig("machine", "space", D, self.folder, kind="live")
-        self.index = open_live(self.config).index
-        self.index.set_effort(MOST_EFFORT)
+        self.index = open_segmented(self.config).index
+        self.index.set_effort(MAX_SEARCH_EFFORT)
         self.log: dict[int, tuple[int, Embeddings | None]] = {}  # by id: its last entry, as the database keeps it
         self.seq = 0
         self.upto: int | None = None  # of a build under way
@@ -155,11 +155,11 @@ class LiveMachine(RuleBasedStateMachine):
             return
         assert self.config.bases is not None
         block = np.array(list(found), np.int64), np.stack(list(found.values()))
-        seal(self.config.bases, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
+        build_segment(self.config.bases, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
         if crash:
             self.restart()
             return
-        base, _ = open_base(self.config)
+        base, _ = load_sealed_segment(self.config)
         base.few = 0
         self.index.rebase(base)
 
@@ -172,12 +172,12 @@ class LiveMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """Nothing in memory is left: the index is what lies on the disk, and what the log says after it."""
         self.index.close()
-        opened = open_live(self.config, head=self.seq)
+        opened = open_segmented(self.config, head=self.seq)
         assert opened.refused is None
         self.index, self.upto = opened.index, None
         if self.index.base is not None:
             self.index.base.few = 0
-        self.index.set_effort(MOST_EFFORT)
+        self.index.set_effort(MAX_SEARCH_EFFORT)
         rest = {id: vector for id, (seq, vector) in self.log.items() if seq > opened.applied_seq}
         self.index.remove(np.array([id for id, vector in rest.items() if vector is None], np.int64))
         new = {id: vector for id, vector in rest.items() if vector is not None}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.types import Manifest, Op, SnapshotFile
+from index.types import Op, SnapshotFile, SnapshotManifest
 
-MANIFEST = Manifest(
+MANIFEST = SnapshotManifest(
     name="default/images",
     space="f00d",
     kind="exact",
@@ -33,7 +33,7 @@ def changed_file(**fields: Any) -> bytes:
 
 
 def test_manifest_survives_json() -> None:
-    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    assert SnapshotManifest.from_json(MANIFEST.to_json()) == MANIFEST
 
 
 def test_any_name_survives_json() -> None:
@@ -41,8 +41,8 @@ def test_any_name_survives_json() -> None:
 
     @given(names, st.integers(0, 2**63 - 1))
     def survives(name: str, seq: int) -> None:
-        manifest = Manifest(name, "s", "exact", 1, 0, seq, MANIFEST.created_at, ())
-        assert Manifest.from_json(manifest.to_json()) == manifest
+        manifest = SnapshotManifest(name, "s", "exact", 1, 0, seq, MANIFEST.created_at, ())
+        assert SnapshotManifest.from_json(manifest.to_json()) == manifest
 
     survives()
 
@@ -87,7 +87,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_manifest_refuses(name: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each says something else
-        Manifest.from_json(REFUSED[name])
+        SnapshotManifest.from_json(REFUSED[name])
 
 
 @pytest.mark.parametrize("field", sorted(json.loads(MANIFEST.to_json())))
@@ -95,7 +95,7 @@ def test_manifest_refuses_a_missing_field(field: str) -> None:
     fields = json.loads(MANIFEST.to_json())
     del fields[field]
     with pytest.raises(ValueError):  # noqa: PT011 - each says something else
-        Manifest.from_json(json.dumps(fields).encode())
+        SnapshotManifest.from_json(json.dumps(fields).encode())
 
 
 def test_op_is_its_word() -> None:

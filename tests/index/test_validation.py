@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from index.errors import InvalidId, InvalidVector, VectorIndexError
-from index.validation import check_ids, check_queries, check_vectors, unit_rows
+from index.validation import check_ids, check_queries, check_vectors, has_unit_length
 from tests.index.oracle import numbers, unit
 
 
@@ -17,7 +17,7 @@ def test_unit_rows_tells_good_rows_from_bad() -> None:
     rows[3, 3] = np.inf
     rows[4] *= 1.02
     rows[5] *= 1e30
-    assert unit_rows(rows).tolist() == [True, False, False, False, False, False]
+    assert has_unit_length(rows).tolist() == [True, False, False, False, False, False]
 
 
 def test_vectors_normalised_in_half_precision_are_unit() -> None:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from app.core.errors import Overloaded
 from app.core.types import EmbeddingSpace
-from app.search.index_manager import Indexes
+from app.search.index_manager import IndexManager
 from app.storage.database import Database
 from bench import filled
 from index.segmented import RebuildPolicy
@@ -64,14 +64,14 @@ def queries(d: int) -> Embeddings:
     return vectors(QUERIES, d, 2)
 
 
-def open_service_index(database: Database, folder: Path, d: int, least: int = 0) -> Indexes:
+def open_service_index(database: Database, folder: Path, d: int, least: int = 0) -> IndexManager:
     """The index of the database, open; it gets a base from `least` vectors on, or never."""
-    indexes = Indexes(database, space(d), folder, policy=RebuildPolicy(least=least or NEVER, quiet=0.2))
+    indexes = IndexManager(database, space(d), folder, policy=RebuildPolicy(least=least or NEVER, quiet=0.2))
     indexes.open("default")
     return indexes
 
 
-def ask(indexes: Indexes, d: int) -> tuple[Embeddings, Ids]:
+def ask(indexes: IndexManager, d: int) -> tuple[Embeddings, Ids]:
     """Scores and keys for every query; while a damaged index is built again, it is asked again."""
     ended = time.monotonic() + SECONDS
     while True:

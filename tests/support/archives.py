@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import SightlineError
-from app.decode.archive import expand
+from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits, PictureLimits
 from tests.support.sample_pictures import sample
 
@@ -49,7 +49,7 @@ class Unpacked:
         path = folder / "upload"
         path.write_bytes(data)
         self.folder = folder / "expanded"
-        lines = expand(path, self.folder, limits, PictureLimits()).read_text().splitlines()
+        lines = expand_archive(path, self.folder, limits, PictureLimits()).read_text().splitlines()
         self.items: list[dict[str, Any]] = [json.loads(line) for line in lines]
         assert [item["n"] for item in self.items] == list(range(1, len(lines) + 1))
         written = {item["file"] for item in self.items if item["file"]}

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from app.core.types import EmbeddingSpace, Image, ItemStatus, Job, Lease, NewImage
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
-from app.storage.attributes import Description
+from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
-from app.storage.jobs import Bulks, Upload
+from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.tables import embeddings, images, jobs, leases
 from app.storage.tables.images import Added
@@ -53,15 +53,15 @@ def image_of(database: Database, id: str) -> Image:
 
 def claim(database: Database, owner: str = "a", limit: int = 10, until: float = 1e12) -> list[Lease]:
     """What a worker called `owner` gets."""
-    return database.write(lambda c: leases.claim(c, owner, until, limit))
+    return database.write(lambda c: leases.claim_images(c, owner, until, limit))
 
 
 def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | None:
     """The end of a worker's work on a picture."""
 
     def work(c: Any) -> int | None:
-        embeddings.remember(c, SPACE)
-        return leases.finish(c, lease, FINGERPRINT, vector, 4, 3, False)
+        embeddings.save_space(c, SPACE)
+        return leases.finish_image(c, lease, FINGERPRINT, vector, 4, 3, False)
 
     return database.write(work)
 
@@ -92,7 +92,7 @@ def add(library: Library, content: bytes, *, replace: bool = False, collection: 
     try:
         path = folder / "picture"
         path.write_bytes(content)
-        return library.add(collection, path, Description(**said), replace)
+        return library.add(collection, path, ImageAttributes(**said), replace)
     finally:
         library.discard(folder)
 
@@ -110,13 +110,13 @@ def add_bulk(
         for n, (name, content) in enumerate([*files, *archives]):
             path = folder / f"{n:06d}"
             path.write_bytes(content)
-            uploads.append(Upload(name, path, archive=n >= len(files)))
-        return Bulks(library).add(collection, uploads)
+            uploads.append(ReceivedFile(name, path, archive=n >= len(files)))
+        return JobService(library).add(collection, uploads)
     finally:
         library.discard(folder)
 
 
-class FaultyEncoder(ColoursEncoder):
+class FaultyEncoder(DummyEncoder):
     """Sees colours, but `bad` pictures (mostly of that palette colour) make it raise, or return vectors of `gives`."""
 
     def __init__(self, bad: int, *, gives: float | None = None) -> None:

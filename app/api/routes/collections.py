@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from app.api.dependencies import LanesDep, ServiceDep, checked_collection, granted
-from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut, Valid
-from app.core.types import Contents
+from app.api.dependencies import ServiceDep, ThreadPoolsDep, is_collection_allowed, validate_collection
+from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut, UnicodeText
+from app.core.types import CollectionInfo
 
 router = APIRouter(prefix="/v1/collections", tags=["collections"])
 
@@ -17,44 +17,48 @@ class CollectionPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    description: Valid
+    description: UnicodeText
 
 
 @router.get("")
-async def list_collections(service: ServiceDep, lanes: LanesDep) -> CollectionsOut:
+async def list_collections(service: ServiceDep, lanes: ThreadPoolsDep) -> CollectionsOut:
     """Every collection with its counts and space."""
     found = await lanes.reads.run(service.library.collections)
-    return CollectionsOut(collections=[described(contents) for contents in found if granted(contents.name)])
+    return CollectionsOut(
+        collections=[collection_response(contents) for contents in found if is_collection_allowed(contents.name)]
+    )
 
 
 @router.post("", status_code=201)
-async def make_collection(service: ServiceDep, lanes: LanesDep, body: CollectionIn) -> CollectionOut:
+async def make_collection(service: ServiceDep, lanes: ThreadPoolsDep, body: CollectionIn) -> CollectionOut:
     """Make an empty collection. 409 `id_conflict` when there is one of this name."""
-    return described(
-        await lanes.writes.run(service.library.make_collection, checked_collection(body.name), body.description)
+    return collection_response(
+        await lanes.writes.run(service.library.make_collection, validate_collection(body.name), body.description)
     )
 
 
 @router.get("/{name}")
-async def get_collection(service: ServiceDep, lanes: LanesDep, name: str) -> CollectionOut:
+async def get_collection(service: ServiceDep, lanes: ThreadPoolsDep, name: str) -> CollectionOut:
     """One collection with its counts and space."""
-    return described(await lanes.reads.run(service.library.collection, checked_collection(name)))
+    return collection_response(await lanes.reads.run(service.library.collection, validate_collection(name)))
 
 
 @router.patch("/{name}")
-async def describe_collection(service: ServiceDep, lanes: LanesDep, name: str, body: CollectionPatch) -> CollectionOut:
+async def describe_collection(
+    service: ServiceDep, lanes: ThreadPoolsDep, name: str, body: CollectionPatch
+) -> CollectionOut:
     """Change a collection's description."""
-    name = checked_collection(name)
-    return described(await lanes.writes.run(service.library.describe_collection, name, body.description))
+    name = validate_collection(name)
+    return collection_response(await lanes.writes.run(service.library.update_collection, name, body.description))
 
 
 @router.delete("/{name}", status_code=204)
-async def delete_collection(service: ServiceDep, lanes: LanesDep, name: str) -> None:
+async def delete_collection(service: ServiceDep, lanes: ThreadPoolsDep, name: str) -> None:
     """Drop a collection with all that is in it; its running jobs end as `cancelled`. Not `default`."""
-    await lanes.writes.run(service.drop, checked_collection(name))
+    await lanes.writes.run(service.drop, validate_collection(name))
 
 
-def described(contents: Contents) -> CollectionOut:
+def collection_response(contents: CollectionInfo) -> CollectionOut:
     """A collection as the contract words it."""
     space = contents.space
     return CollectionOut(

@@ -13,17 +13,23 @@ import anyio
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from app.api.dependencies import LanesDep, NamedDep, ServiceDep, checked_collection, incoming
-from app.api.errors import told
-from app.api.idempotency import KeyHeader, once
-from app.api.routes.jobs import PriorityQuery, accepted
+from app.api.dependencies import (
+    OptionalCollectionDep,
+    ServiceDep,
+    ThreadPoolsDep,
+    open_incoming_folder,
+    validate_collection,
+)
+from app.api.errors import format_validation_errors
+from app.api.idempotency import IdempotencyKeyHeader, begin_idempotent
+from app.api.routes.jobs import PriorityQuery, job_response
 from app.api.schemas import JobOut
-from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, translated
-from app.core.types import Asked, Job, Priority
+from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
+from app.core.types import Job, Priority, SourceSpec
 from app.service.service import Service
-from app.sources.base import Allowed
-from app.sources.registry import FORMS, asked_of, write_list
-from app.storage.jobs import Begun
+from app.sources.base import SourcePolicy
+from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
+from app.storage.jobs import JobOptions
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
 
@@ -48,7 +54,7 @@ class IngestIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    source: Annotated[str, Field(description=f"One of: {FORMS}.")]
+    source: Annotated[str, Field(description=f"One of: {SOURCE_FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
     columns: Annotated[dict[str, str], Field(description="table: the columns of image, url, caption, id and tags.")] = (
@@ -80,10 +86,10 @@ BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["item
 async def ingest(
     request: Request,
     service: ServiceDep,
-    lanes: LanesDep,
-    collection: NamedDep,
+    lanes: ThreadPoolsDep,
+    collection: OptionalCollectionDep,
     priority: PriorityQuery = Priority.NORMAL,
-    key: KeyHeader = None,
+    key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Take pictures by URL (JSON with `items`, or one item a line), or from a `source` that the server reads, by a job.
 
@@ -94,48 +100,48 @@ async def ingest(
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind not in ("application/json", *LINES):
         raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
-    async with incoming(service, lanes) as folder:
+    async with open_incoming_folder(service, lanes) as folder:
         body = folder / "body"
         if kind != "application/json":
-            asked_of("urls", {}, service.allowed)
+            parse_source("urls", {}, service.allowed)
         most = settings.max_json_bytes if kind == "application/json" else settings.max_upload_bytes
-        await received(request, body, most)
-        async with once(request, service, lanes, partial(content_of, body)) as repeat:
+        await save_body(request, body, most)
+        async with begin_idempotent(request, service, lanes, partial(hash_file, body)) as repeat:
             if (replay := repeat.replay) is not None:
                 return replay
-            begun = Begun(priority, repeat.noting(accepted))
+            begun = JobOptions(priority, repeat.noting(job_response))
             if kind == "application/json":
-                given = await lanes.writes.run(read, body)
-                collection = checked_collection(given.collection or collection)
-                job = await lanes.writes.run(add, service, collection, folder, given, begun)
+                given = await lanes.writes.run(parse_body, body)
+                collection = validate_collection(given.collection or collection)
+                job = await lanes.writes.run(start_ingest, service, collection, folder, given, begun)
             else:
-                collection = checked_collection(collection)
-                count = await lanes.writes.run(listed_lines, folder, body, settings.max_urls)
+                collection = validate_collection(collection)
+                count = await lanes.writes.run(write_item_lines, folder, body, settings.max_urls)
                 job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count, begun)
     return JobOut.of(job)
 
 
-def add(service: Service, collection: str, folder: Path, given: IngestIn, begun: Begun) -> Job:
+def start_ingest(service: Service, collection: str, folder: Path, given: IngestIn, begun: JobOptions) -> Job:
     """Begin the job that is asked for; `folder` takes its list of URLs."""
-    asked = meant(given, service.allowed)
+    asked = parse_source_spec(given, service.allowed)
     if (space := asked.options.get("embeddings_of")) is not None:
         service.require_space(space)
     if asked.kind != "urls":
         return service.bulks.add_source(collection, asked, begun)
-    count = listed(folder, given.items, service.settings.max_urls)
+    count = write_items(folder, given.items, service.settings.max_urls)
     return service.bulks.add_urls(collection, folder, count, begun)
 
 
-def content_of(body: Path) -> bytes:
+def hash_file(body: Path) -> bytes:
     """The digest of a body."""
     with open(body, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-async def received(request: Request, path: Path, most: int) -> None:
+async def save_body(request: Request, path: Path, most: int) -> None:
     """The body into a file. Raises PayloadTooLarge."""
     size = 0
-    with translated():
+    with map_os_errors():
         async with await anyio.open_file(path, "wb") as file:
             async for part in request.stream():
                 size += len(part)
@@ -144,37 +150,39 @@ async def received(request: Request, path: Path, most: int) -> None:
                 await file.write(part)
 
 
-def meant(given: IngestIn, allowed: Allowed) -> Asked:
+def parse_source_spec(given: IngestIn, allowed: SourcePolicy) -> SourceSpec:
     """The source that is asked for, with its options: the other fields. Raises Validation, UrlNotAllowed."""
     options = given.model_dump(exclude={"source", "items", "collection"}, exclude_defaults=True)
-    asked = asked_of(given.source, options, allowed)
+    asked = parse_source(given.source, options, allowed)
     if given.items and asked.kind != "urls":
         raise Validation("items belong to the source urls")
     return asked
 
 
-def read(body: Path) -> IngestIn:
+def parse_body(body: Path) -> IngestIn:
     """The JSON of a body. Raises BadRequest, Validation."""
     try:
         return IngestIn.model_validate(json.loads(body.read_bytes()))
     except ValidationError as error:
-        raise Validation(told(error.errors())) from None
+        raise Validation(format_validation_errors(error.errors())) from None
     except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON") from None
 
 
-def listed(folder: Path, items: Iterable[UrlIn], most: int) -> int:
+def write_items(folder: Path, items: Iterable[UrlIn], most: int) -> int:
     """Write the items as the list of a job; returns how many there are. Raises Validation."""
-    return write_list(folder, ({"name": item.url, **item.model_dump(exclude_defaults=True)} for item in items), most)
+    return write_url_list(
+        folder, ({"name": item.url, **item.model_dump(exclude_defaults=True)} for item in items), most
+    )
 
 
-def listed_lines(folder: Path, body: Path, most: int) -> int:
+def write_item_lines(folder: Path, body: Path, most: int) -> int:
     """Like `listed`, for one item a line. Raises Validation that names the line."""
     with open(body, "rb") as file:
-        return listed(folder, parsed(file), most)
+        return write_items(folder, parse_lines(file), most)
 
 
-def parsed(lines: BinaryIO) -> Iterator[UrlIn]:
+def parse_lines(lines: BinaryIO) -> Iterator[UrlIn]:
     """The items of lines; empty lines are left out. Raises Validation."""
     n = 0
     while line := lines.readline(MAX_LINE_BYTES + 1):
@@ -185,7 +193,7 @@ def parsed(lines: BinaryIO) -> Iterator[UrlIn]:
             try:
                 yield UrlIn.model_validate(json.loads(line))
             except ValidationError as error:
-                raise Validation(f"line {n}: {told(error.errors())}") from None
+                raise Validation(f"line {n}: {format_validation_errors(error.errors())}") from None
             except (ValueError, RecursionError):
                 raise Validation(f"line {n} is not JSON") from None
 

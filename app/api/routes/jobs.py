@@ -13,24 +13,24 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app.api.dependencies import (
-    GRANTED,
-    LanesDep,
-    NamedDep,
+    ALLOWED_COLLECTIONS,
+    OptionalCollectionDep,
     ServiceDep,
-    checked_collection,
-    decoded_cursor,
-    encoded_cursor,
-    granted,
-    incoming,
+    ThreadPoolsDep,
+    decode_cursor,
+    encode_cursor,
+    is_collection_allowed,
+    open_incoming_folder,
+    validate_collection,
 )
-from app.api.idempotency import KeyHeader, content_of, once
-from app.api.multipart import Form, receive
+from app.api.idempotency import IdempotencyKeyHeader, begin_idempotent, hash_form
+from app.api.multipart import Form, receive_form
 from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
 from app.core.errors import NotFound, PayloadTooLarge, Validation
 from app.core.types import ItemStatus, Job, JobState, Priority
-from app.decode.headers import ARCHIVE_HEAD, is_archive
+from app.decode.headers import ARCHIVE_HEAD, detect_archive
 from app.service.service import Service
-from app.storage.jobs import Begun, Upload
+from app.storage.jobs import JobOptions, ReceivedFile
 
 bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -59,9 +59,9 @@ FORM = {
 }
 
 
-async def _job(service: ServiceDep, lanes: LanesDep, id: str) -> Job:
+async def _job(service: ServiceDep, lanes: ThreadPoolsDep, id: str) -> Job:
     job = await lanes.reads.run(service.bulks.get, id)
-    if not granted(job.collection):
+    if not is_collection_allowed(job.collection):
         raise NotFound(f"there is no job {id!r}")
     return job
 
@@ -73,20 +73,20 @@ JobDep = Annotated[Job, Depends(_job)]
 async def add_bulk(
     request: Request,
     service: ServiceDep,
-    lanes: LanesDep,
-    collection: NamedDep,
+    lanes: ThreadPoolsDep,
+    collection: OptionalCollectionDep,
     priority: PriorityQuery = Priority.NORMAL,
-    key: KeyHeader = None,
+    key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Add any number of pictures and archives (zip, tar, tar.gz). They are taken in by a job."""
-    async with incoming(service, lanes) as folder:
-        form = await receive(request, folder, service.settings.max_archive_members)
-        collection = checked_collection(form.one("collection") or collection)
-        uploads = await lanes.writes.run(received, service, form)
-        async with once(request, service, lanes, partial(content_of, form)) as repeat:
+    async with open_incoming_folder(service, lanes) as folder:
+        form = await receive_form(request, folder, service.settings.max_archive_members)
+        collection = validate_collection(form.one("collection") or collection)
+        uploads = await lanes.writes.run(collect_uploads, service, form)
+        async with begin_idempotent(request, service, lanes, partial(hash_form, form)) as repeat:
             if (replay := repeat.replay) is not None:
                 return replay
-            begun = Begun(priority, repeat.noting(accepted))
+            begun = JobOptions(priority, repeat.noting(job_response))
             job = await lanes.writes.run(service.bulks.add, collection, uploads, begun)
     return JobOut.of(job)
 
@@ -94,18 +94,18 @@ async def add_bulk(
 @router.get("")
 async def list_jobs(
     service: ServiceDep,
-    lanes: LanesDep,
+    lanes: ThreadPoolsDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
 ) -> JobsOut:
     """Jobs, newest first."""
-    named = None if collection is None else checked_collection(collection)
-    found = await lanes.reads.run(service.bulks.recent, limit, GRANTED.get(), named)
+    named = None if collection is None else validate_collection(collection)
+    found = await lanes.reads.run(service.bulks.recent, limit, ALLOWED_COLLECTIONS.get(), named)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
 @router.get("/{id}")
-async def get_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+async def get_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
     """One job: how far it is, how fast, and how long it will take."""
     return JobOut.of(job, settled=await lanes.reads.run(service.settled_job, job))
 
@@ -114,7 +114,7 @@ async def get_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
 async def list_items(
     request: Request,
     service: ServiceDep,
-    lanes: LanesDep,
+    lanes: ThreadPoolsDep,
     job: JobDep,
     status: ItemStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -125,45 +125,45 @@ async def list_items(
 
     All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
     """
-    after = decoded_cursor(cursor) or 0
+    after = decode_cursor(cursor) or 0
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
-        return StreamingResponse(report(service, lanes, job, status, after), media_type=REPORT, headers=name)
+        return StreamingResponse(stream_items(service, lanes, job, status, after), media_type=REPORT, headers=name)
     found = await lanes.reads.run(service.bulks.items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
-        next_cursor=encoded_cursor(page[-1][0]) if len(found) > limit else None,
+        next_cursor=encode_cursor(page[-1][0]) if len(found) > limit else None,
     )
 
 
 @router.post("/{id}/pause")
-async def pause_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+async def pause_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
     """Begin nothing more of a job until it is resumed; what is at work already is finished."""
     return JobOut.of(await lanes.writes.run(service.bulks.pause, job.id))
 
 
 @router.post("/{id}/resume")
-async def resume_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+async def resume_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
     """Go on with a paused job."""
     return JobOut.of(await lanes.writes.run(service.bulks.resume, job.id))
 
 
 @router.post("/{id}/cancel")
-async def cancel_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+async def cancel_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
     """End a job. What is ready stays; what still waits fails with `cancelled`, and a retry takes it up again."""
     return JobOut.of(await lanes.writes.run(service.bulks.cancel, job.id))
 
 
 @router.post("/{id}/retry")
-async def retry_job(service: ServiceDep, lanes: LanesDep, job: JobDep) -> JobOut:
+async def retry_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
     """Take up the failed items once more, those whose bytes are here: what was refused at the door has none."""
     return JobOut.of(await lanes.writes.run(service.bulks.retry, job.id))
 
 
 @router.get("/{id}/events", response_class=EventSourceResponse)
 async def follow_job(
-    request: Request, service: ServiceDep, lanes: LanesDep, job: JobDep
+    request: Request, service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep
 ) -> AsyncIterator[ServerSentEvent]:
     """The job as server-sent events, at most two a second; the last one at its end."""
     told: JobOut | None = None
@@ -178,8 +178,8 @@ async def follow_job(
         job = await lanes.reads.run(service.bulks.get, job.id)
 
 
-async def report(
-    service: Service, lanes: LanesDep, job: Job, status: ItemStatus | None, after: int
+async def stream_items(
+    service: Service, lanes: ThreadPoolsDep, job: Job, status: ItemStatus | None, after: int
 ) -> AsyncIterator[bytes]:
     """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
     while found := await lanes.reads.run(service.bulks.items, job.id, status, after, PAGE):
@@ -187,12 +187,12 @@ async def report(
         after = found[-1][0]
 
 
-def accepted(job: Job) -> tuple[int, JobOut]:
+def job_response(job: Job) -> tuple[int, JobOut]:
     """The answer to who brought a job."""
     return 202, JobOut.of(job)
 
 
-def received(service: Service, form: Form) -> list[Upload]:
+def collect_uploads(service: Service, form: Form) -> list[ReceivedFile]:
     """The files of a form as uploads. Raises Validation when there is none, PayloadTooLarge past the limits."""
     files = [file for file in form.files if file.field in ("files", "file")]
     if not files:
@@ -200,9 +200,9 @@ def received(service: Service, form: Form) -> list[Upload]:
     uploads = []
     for file in files:
         with open(file.path, "rb") as opened:
-            archive = is_archive(opened.read(ARCHIVE_HEAD)) is not None
+            archive = detect_archive(opened.read(ARCHIVE_HEAD)) is not None
         most = service.settings.max_archive_bytes
         if archive and file.bytes > most:
             raise PayloadTooLarge(f"an archive may have {most} bytes")
-        uploads.append(Upload(file.filename or file.path.name, file.path, archive))
+        uploads.append(ReceivedFile(file.filename or file.path.name, file.path, archive))
     return uploads

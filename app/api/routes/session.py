@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.auth import Gate
-from app.api.dependencies import LanesDep
-from app.service.auth import SESSION_DAYS, Grant
+from app.api.auth import AccessControl
+from app.api.dependencies import ThreadPoolsDep
+from app.service.auth import SESSION_DAYS, Principal
 
 router = APIRouter(prefix="/v1/session", tags=["system"])
 
@@ -33,15 +33,17 @@ class SessionOut(BaseModel):
 @router.get("")
 async def get_session(request: Request) -> SessionOut:
     """Whether a key is needed, and what the request's own allows; `scope` is null without one."""
-    return told(gate_of(request), request.scope["grant"])
+    return session_response(get_access_control(request), request.scope["grant"])
 
 
 @router.post("", response_model=SessionOut, responses={401: {"description": "The key is no good."}})
-async def open_session(request: Request, response: Response, lanes: LanesDep, body: SessionIn) -> SessionOut | Response:
+async def open_session(
+    request: Request, response: Response, lanes: ThreadPoolsDep, body: SessionIn
+) -> SessionOut | Response:
     """Begin a session with a key: the cookie of the answer stands for it until the key or 30 days have ended."""
-    gate = gate_of(request)
+    gate = get_access_control(request)
     if not gate.keyed:
-        return told(gate, None)
+        return session_response(gate, None)
     grant = gate.access.grant(body.key.strip())
     if grant is None:
         return gate.wrong(request.scope)
@@ -55,26 +57,26 @@ async def open_session(request: Request, response: Response, lanes: LanesDep, bo
         httponly=True,
         samesite="strict",
     )
-    return told(gate, grant)
+    return session_response(gate, grant)
 
 
 @router.delete("", status_code=204)
-async def close_session(request: Request, response: Response, lanes: LanesDep) -> None:
+async def close_session(request: Request, response: Response, lanes: ThreadPoolsDep) -> None:
     """End the session of the request's cookie."""
-    gate = gate_of(request)
+    gate = get_access_control(request)
     if token := gate.session(request.scope):
         await lanes.writes.run(gate.access.close_session, token)
     response.delete_cookie(gate.cookie(request.scope), path="/", httponly=True, samesite="strict")
 
 
-def gate_of(request: Request) -> Gate:
+def get_access_control(request: Request) -> AccessControl:
     """The gate that the request came in by."""
     gate = request.app.state.gate
-    assert isinstance(gate, Gate)
+    assert isinstance(gate, AccessControl)
     return gate
 
 
-def told(gate: Gate, grant: Grant | None) -> SessionOut:
+def session_response(gate: AccessControl, grant: Principal | None) -> SessionOut:
     """What a caller is told of itself."""
     if grant is None:
         return SessionOut(needed=gate.keyed)

@@ -6,14 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.dependencies import CollectionDep, LanesDep, ServiceDep
-from app.encoder.catalogue import LISTED
+from app.api.dependencies import CollectionDep, ServiceDep, ThreadPoolsDep
+from app.encoder.catalogue import CATALOGUE
 
 router = APIRouter(tags=["system"])
 
 
 @router.get("/v1/stats")
-async def stats(service: ServiceDep, lanes: LanesDep, collection: CollectionDep) -> dict[str, Any]:
+async def stats(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep) -> dict[str, Any]:
     """Counts, the index and how far it is behind the log, the model and its space."""
     return await lanes.reads.run(service.stats, collection)
 
@@ -21,7 +21,7 @@ async def stats(service: ServiceDep, lanes: LanesDep, collection: CollectionDep)
 @router.get("/v1/models")
 async def models(service: ServiceDep) -> dict[str, Any]:
     """The models known, and which one is loaded."""
-    return {"models": [model.described() for model in LISTED], "loaded": service.model()}
+    return {"models": [model.described() for model in CATALOGUE], "loaded": service.model()}
 
 
 @router.get("/livez")
@@ -31,7 +31,7 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(request: Request, service: ServiceDep, lanes: LanesDep, response: Response) -> dict[str, Any]:
+async def readyz(request: Request, service: ServiceDep, lanes: ThreadPoolsDep, response: Response) -> dict[str, Any]:
     """200 when searches can be answered, else 503 with the reasons, and what else was checked.
 
     `faults` tell what fails in the background meanwhile, and is tried again by itself. Where keys are, all that is told
@@ -51,7 +51,7 @@ async def readyz(request: Request, service: ServiceDep, lanes: LanesDep, respons
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(request: Request, lanes: LanesDep) -> Response:
+async def metrics(request: Request, lanes: ThreadPoolsDep) -> Response:
     """Prometheus' text format."""
     text = await lanes.checks.run(request.app.state.metrics.text)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

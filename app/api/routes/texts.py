@@ -10,15 +10,15 @@ from pydantic import BaseModel
 
 from app.api.dependencies import (
     CollectionDep,
-    LanesDep,
-    NamedDep,
+    OptionalCollectionDep,
     ServiceDep,
-    checked_collection,
-    checked_query,
-    decoded_cursor,
-    encoded_cursor,
+    ThreadPoolsDep,
+    decode_cursor,
+    encode_cursor,
+    validate_collection,
+    validate_query,
 )
-from app.api.idempotency import KeyHeader, once
+from app.api.idempotency import IdempotencyKeyHeader, begin_idempotent
 from app.api.schemas import TextOut, TextsIn, TextsOut
 from app.core.types import Text
 from app.service.service import Service
@@ -38,59 +38,59 @@ class TextPage(BaseModel):
 async def put_texts(
     request: Request,
     service: ServiceDep,
-    lanes: LanesDep,
-    collection: NamedDep,
+    lanes: ThreadPoolsDep,
+    collection: OptionalCollectionDep,
     body: TextsIn,
-    key: KeyHeader = None,
+    key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Store up to 1,000 texts; a known id gets the new words. They can be found when this answers."""
     for item in body.texts:
-        checked_query(item.text, service)
-    collection = checked_collection(body.collection or collection)
-    async with once(request, service, lanes, lambda: body.model_dump_json().encode()) as repeat:
+        validate_query(item.text, service)
+    collection = validate_collection(body.collection or collection)
+    async with begin_idempotent(request, service, lanes, lambda: body.model_dump_json().encode()) as repeat:
         if (replay := repeat.replay) is not None:
             return replay
         stored = await lanes.queries.run(
-            put, service, collection, body, repeat.noting(lambda texts: (200, told(texts)))
+            store_texts, service, collection, body, repeat.noting(lambda texts: (200, texts_response(texts)))
         )
-    return told(stored)
+    return texts_response(stored)
 
 
 @router.get("")
 async def list_texts(
     service: ServiceDep,
-    lanes: LanesDep,
+    lanes: ThreadPoolsDep,
     collection: CollectionDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
 ) -> TextPage:
     """Texts, newest first."""
-    found = await lanes.reads.run(service.library.page_of_texts, collection, limit + 1, decoded_cursor(cursor))
+    found = await lanes.reads.run(service.library.list_texts, collection, limit + 1, decode_cursor(cursor))
     page = found[:limit]
     return TextPage(
         texts=[TextOut.of(text) for text in page],
-        next_cursor=encoded_cursor(page[-1].key) if len(found) > limit else None,
+        next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
     )
 
 
 @router.get("/{id}")
-async def get_text(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> TextOut:
+async def get_text(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str) -> TextOut:
     """One text."""
     return TextOut.of(await lanes.reads.run(service.library.get_text, collection, id))
 
 
 @router.delete("/{id}", status_code=204)
-async def delete_text(service: ServiceDep, lanes: LanesDep, collection: CollectionDep, id: str) -> None:
+async def delete_text(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str) -> None:
     """Delete a text: no search sent after this answer finds it."""
     await lanes.writes.run(service.library.delete_text, collection, id)
 
 
-def told(texts: Sequence[Text]) -> TextsOut:
+def texts_response(texts: Sequence[Text]) -> TextsOut:
     """The answer."""
     return TextsOut(texts=[TextOut.of(text) for text in texts])
 
 
-def put(service: Service, collection: str, body: TextsIn, note: Note[list[Text]] | None = None) -> list[Text]:
+def store_texts(service: Service, collection: str, body: TextsIn, note: Note[list[Text]] | None = None) -> list[Text]:
     """Encode, store, and wait until the index has them."""
     engine = service.engine
     vectors = engine.searcher.encode_texts([item.text for item in body.texts])

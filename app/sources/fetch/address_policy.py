@@ -42,7 +42,7 @@ GLOBAL_UNICAST = ip_network("2000::/3")
 NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
-class Policy:
+class AddressPolicy:
     """Public addresses, and those within `also`: addresses or networks, such as `10.1.2.0/24`.
 
     Raises ValueError for what is neither.
@@ -63,7 +63,7 @@ class Policy:
 def is_public(address: Address) -> bool:
     """Whether an address belongs to the public internet; an IPv4 address inside an IPv6 one counts as itself."""
     if isinstance(address, IPv6Address):
-        inner = embedded(address)
+        inner = embedded_ipv4(address)
         if inner is not None:
             return is_public(inner)
         if address not in GLOBAL_UNICAST:
@@ -71,7 +71,7 @@ def is_public(address: Address) -> bool:
     return not any(address in network for network in NOT_PUBLIC if network.version == address.version)
 
 
-def embedded(address: IPv6Address) -> IPv4Address | None:
+def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
     """The IPv4 address that an IPv6 one stands for: mapped, compatible, or through NAT64."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped

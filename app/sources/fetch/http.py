@@ -21,24 +21,24 @@ from app.core.errors import (
     UrlNotAllowed,
     UrlUnreachable,
     Validation,
-    translated,
+    map_os_errors,
 )
-from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.transport import REFUSED, Deadline, GuardedBackend, Resolve, resolve
 
 MAX_URL_CHARS = 2_048
-REDIRECTS = 3
-TOGETHER = 16
-PER_HOST = 4
-STOP_SECONDS = 0.5  # between two looks at whether to stop
+MAX_REDIRECTS = 3
+MAX_CONCURRENT = 16
+MAX_PER_HOST = 4
+STOP_POLL_SECONDS = 0.5  # between two looks at whether to stop
 USER_AGENT = f"Sightline/{__version__}"
-MOVED = (301, 302, 303, 307, 308)
+REDIRECT_STATUSES = (301, 302, 303, 307, 308)
 # Whitespace, control characters and the backslash are read differently by different parsers.
 ODD = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FetchRequest:
     """A URL, where its bytes are to go, and the ETag it had when its bytes came last."""
 
     url: str
@@ -47,10 +47,10 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Got:
+class FetchResult:
     """What came: bytes at the path, or `unchanged` when the ETag still holds, or an error."""
 
-    wanted: Wanted
+    wanted: FetchRequest
     etag: str | None = None
     unchanged: bool = False
     error: SightlineError | None = None
@@ -64,7 +64,7 @@ class FetchLimits:
     seconds: float = 15.0
 
 
-class Fetcher:
+class HttpFetcher:
     """Fetches through connections that `policy` permits. No proxy, cookie, credential or environment has a say.
 
     `network` makes connections and `resolve` turns names into addresses: arguments for tests that must not dial.
@@ -72,7 +72,7 @@ class Fetcher:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: AddressPolicy,
         limits: FetchLimits | None = None,
         *,
         resolve: Resolve = resolve,
@@ -83,15 +83,17 @@ class Fetcher:
         self._resolve = resolve
         self._network = network
         self._tls = ssl.create_default_context()
-        self._workers = ThreadPoolExecutor(TOGETHER, "fetch")
-        self._lookups = ThreadPoolExecutor(TOGETHER, "resolve")
+        self._workers = ThreadPoolExecutor(MAX_CONCURRENT, "fetch")
+        self._lookups = ThreadPoolExecutor(MAX_CONCURRENT, "resolve")
 
     def close(self) -> None:
         """Begin nothing more."""
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    def fetch_all(self, wanted: Iterable[Wanted], stopping: Callable[[], bool] = lambda: False) -> list[Got]:
+    def fetch_all(
+        self, wanted: Iterable[FetchRequest], stopping: Callable[[], bool] = lambda: False
+    ) -> list[FetchResult]:
         """What came of each, in their order: TOGETHER at a time, PER_HOST of them from one host.
 
         Raises Overloaded, and leaves the rest, when it is `stopping`.
@@ -99,12 +101,12 @@ class Fetcher:
         order = list(wanted)
         waiting = deque(enumerate(order))
         busy: Counter[str] = Counter()
-        running: dict[Future[Got], tuple[int, str]] = {}
-        came: dict[int, Got] = {}
+        running: dict[Future[FetchResult], tuple[int, str]] = {}
+        came: dict[int, FetchResult] = {}
         while waiting or running:
-            for n, one in _startable(waiting, busy, TOGETHER - len(running)):
+            for n, one in _startable(waiting, busy, MAX_CONCURRENT - len(running)):
                 running[self._workers.submit(self.fetch, one)] = n, host_of(one.url)
-            done, _ = wait(running, STOP_SECONDS, FIRST_COMPLETED)
+            done, _ = wait(running, STOP_POLL_SECONDS, FIRST_COMPLETED)
             if stopping():
                 raise Overloaded("the worker is stopping")
             for future in done:
@@ -113,50 +115,50 @@ class Fetcher:
                 came[n] = future.result()
         return [came[n] for n in range(len(order))]
 
-    def fetch(self, wanted: Wanted) -> Got:
+    def fetch(self, wanted: FetchRequest) -> FetchResult:
         """One picture. Never raises what a URL, a name server or a server can bring about."""
         try:
-            return self._follow(wanted, checked_url(wanted.url), Deadline(self._limits.seconds))
+            return self._follow(wanted, parse_url(wanted.url), Deadline(self._limits.seconds))
         except SightlineError as error:
             if error.retryable:  # our own disk, say
                 raise
-            return Got(wanted, error=error)
+            return FetchResult(wanted, error=error)
         except httpcore.TimeoutException:
-            return Got(wanted, error=UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s"))
+            return FetchResult(wanted, error=UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s"))
         except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError):
-            return Got(wanted, error=UrlUnreachable("the server cannot be reached"))
+            return FetchResult(wanted, error=UrlUnreachable("the server cannot be reached"))
 
-    def _follow(self, wanted: Wanted, url: httpx.URL, deadline: Deadline) -> Got:
-        for _ in range(REDIRECTS + 1):
+    def _follow(self, wanted: FetchRequest, url: httpx.URL, deadline: Deadline) -> FetchResult:
+        for _ in range(MAX_REDIRECTS + 1):
             backend = GuardedBackend(self._policy, deadline, self._lookups, self._resolve, self._network)
             with (
                 httpcore.ConnectionPool(ssl_context=self._tls, network_backend=backend) as pool,
                 pool.stream("GET", _core(url), headers=_headers(url, wanted.etag)) as response,
             ):
-                if response.status not in MOVED:
+                if response.status not in REDIRECT_STATUSES:
                     return self._take(wanted, response)
                 url = _next(url, _header(response, b"location"))
-        raise UrlUnreachable(f"it redirects more than {REDIRECTS} times")
+        raise UrlUnreachable(f"it redirects more than {MAX_REDIRECTS} times")
 
-    def _take(self, wanted: Wanted, response: httpcore.Response) -> Got:
+    def _take(self, wanted: FetchRequest, response: httpcore.Response) -> FetchResult:
         if response.status == 304 and wanted.etag is not None:
-            return Got(wanted, wanted.etag, unchanged=True)
+            return FetchResult(wanted, wanted.etag, unchanged=True)
         if response.status != 200:
             raise UrlUnreachable(f"the server answered {response.status}")
         if _header(response, b"content-encoding") not in (None, "identity"):
             raise UrlUnreachable("the server sends it compressed, which was not asked for")
         most = self._limits.bytes
-        with translated(), open(wanted.path, "wb") as file:
+        with map_os_errors(), open(wanted.path, "wb") as file:
             size = 0
             for part in _parts(response):
                 size += len(part)
                 if size > most:
                     raise ImageTooLarge(f"a picture may have {most} bytes")
                 file.write(part)
-        return Got(wanted, _header(response, b"etag"))
+        return FetchResult(wanted, _header(response, b"etag"))
 
 
-def checked_url(text: str) -> httpx.URL:
+def parse_url(text: str) -> httpx.URL:
     """The URL, read by the one parser that is used for fetching, too. Raises Validation, UrlNotAllowed."""
     if len(text) > MAX_URL_CHARS:
         raise Validation(f"a URL may have {MAX_URL_CHARS} characters")
@@ -178,19 +180,21 @@ def checked_url(text: str) -> httpx.URL:
 def host_of(url: str) -> str:
     """The host of a URL; empty for one that is refused anyway."""
     try:
-        return checked_url(url).host
+        return parse_url(url).host
     except SightlineError:
         return ""
 
 
-def _startable(waiting: deque[tuple[int, Wanted]], busy: Counter[str], room: int) -> Iterator[tuple[int, Wanted]]:
+def _startable(
+    waiting: deque[tuple[int, FetchRequest]], busy: Counter[str], room: int
+) -> Iterator[tuple[int, FetchRequest]]:
     """Up to `room` of the waiting whose hosts are not yet asked for PER_HOST; they are counted in `busy`."""
     for _ in range(len(waiting)):
         if room <= 0:
             return
         n, one = waiting.popleft()
         host = host_of(one.url)
-        if busy[host] >= PER_HOST:
+        if busy[host] >= MAX_PER_HOST:
             waiting.append((n, one))
             continue
         busy[host] += 1
@@ -205,7 +209,7 @@ def _next(url: httpx.URL, location: str | None) -> httpx.URL:
     if ODD.search(location):
         raise UrlNotAllowed(REFUSED)
     try:
-        target = checked_url(str(url.join(location)))
+        target = parse_url(str(url.join(location)))
     except (httpx.InvalidURL, ValueError, Validation):
         raise UrlUnreachable("it redirects to something that is no URL") from None
     if url.scheme == "https" and target.scheme == "http":

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.core.errors import ImageTooLarge, Overloaded, SightlineError, UrlUnreachable, translated
-from app.sources.bucket_prefix import Prefix
-from app.sources.fetch.http import STOP_SECONDS, USER_AGENT, FetchLimits, Got, Wanted
+from app.core.errors import ImageTooLarge, Overloaded, SightlineError, UrlUnreachable, map_os_errors
+from app.sources.bucket_prefix import BucketPrefix
+from app.sources.fetch.http import STOP_POLL_SECONDS, USER_AGENT, FetchLimits, FetchRequest, FetchResult
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -28,18 +28,18 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PAGE = 1_000  # objects of one answer to a listing: more no store gives at once
-TOGETHER = 8
+MAX_CONCURRENT = 8
 BLOCK = 1 << 20
 RETRIES = 6
 BACKOFF = timedelta(seconds=0.2), timedelta(seconds=5)  # before the first retry, and at most
 LIST_SECONDS = 60.0  # for one page, with its retries
-AWAY = 2 * TOGETHER  # objects in a row that get no answer: then the store is away, and the rest is left
+MAX_UNANSWERED = 2 * MAX_CONCURRENT  # objects in a row that get no answer: then the store is away, and the rest is left
 CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 STATUS = re.compile(r"status code: (\d{3})")
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ObjectInfo:
     """An object as a listing tells of it; `tag` changes when its bytes do."""
 
     url: str
@@ -51,7 +51,7 @@ class NoAnswer(UrlUnreachable):
     """The store gave no answer, or one of its own faults: the object may be well."""
 
 
-class Objects:
+class ObjectStoreClient:
     """Reads object stores. `s3` and `gcs` are the endpoints of stores that are not Amazon's and Google's own."""
 
     def __init__(self, limits: FetchLimits | None = None, s3: str = "", gcs: str = "") -> None:
@@ -59,7 +59,9 @@ class Objects:
         self._endpoints = {"s3": s3.rstrip("/"), "gs": gcs.rstrip("/")}
         self._stores: dict[tuple[str, str], S3Store | GCSStore] = {}
 
-    def listed(self, prefix: Prefix, stopping: Callable[[], bool] = lambda: False) -> Iterator[Sequence[Listed]]:
+    def listed(
+        self, prefix: BucketPrefix, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[Sequence[ObjectInfo]]:
         """What lies below a prefix, at most PAGE at a time.
 
         Raises UrlUnreachable when the store does not tell, Overloaded when it is `stopping`.
@@ -72,15 +74,17 @@ class Objects:
             while page := runner.run(_unless(stopping, _page(stream))):
                 yield [_listed(prefix, one) for one in page]
 
-    def fetch_all(self, wanted: Sequence[Wanted], stopping: Callable[[], bool] = lambda: False) -> list[Got]:
+    def fetch_all(
+        self, wanted: Sequence[FetchRequest], stopping: Callable[[], bool] = lambda: False
+    ) -> list[FetchResult]:
         """What came of each, in their order, TOGETHER at a time. Where nothing answers all the rest is left.
 
         Raises UrlUnreachable when the store is away, Overloaded when it is `stopping`.
         """
         return asyncio.run(_unless(stopping, self._fetch_all(wanted)))
 
-    async def _fetch_all(self, wanted: Sequence[Wanted]) -> list[Got]:
-        came: dict[int, Got] = {}
+    async def _fetch_all(self, wanted: Sequence[FetchRequest]) -> list[FetchResult]:
+        came: dict[int, FetchResult] = {}
         waiting = iter(enumerate(wanted))
         silent = 0
 
@@ -89,10 +93,10 @@ class Objects:
             for n, one in waiting:
                 came[n] = got = await self._fetch(one)
                 silent = silent + 1 if isinstance(got.error, NoAnswer) else 0
-                if silent >= AWAY:
+                if silent >= MAX_UNANSWERED:
                     raise UrlUnreachable("the store does not answer; what is missing comes when it is asked for again")
 
-        workers = [asyncio.ensure_future(work()) for _ in range(TOGETHER)]
+        workers = [asyncio.ensure_future(work()) for _ in range(MAX_CONCURRENT)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -101,30 +105,30 @@ class Objects:
             await asyncio.gather(*workers, return_exceptions=True)
         return [came[n] for n in range(len(wanted))]
 
-    async def _fetch(self, wanted: Wanted) -> Got:
+    async def _fetch(self, wanted: FetchRequest) -> FetchResult:
         """One object. Never raises what a store can bring about."""
         import obstore
 
-        place = Prefix.split(wanted.url)
+        place = BucketPrefix.split(wanted.url)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 return await self._take(wanted, await obstore.get_async(self._store(place), place.path))
         except TimeoutError:
-            return Got(wanted, error=NoAnswer(f"it took longer than {self._limits.seconds:.0f} s"))
+            return FetchResult(wanted, error=NoAnswer(f"it took longer than {self._limits.seconds:.0f} s"))
         except SightlineError as error:
             if error.retryable:  # our own disk, say
                 raise
-            return Got(wanted, error=error)
+            return FetchResult(wanted, error=error)
         except Exception as error:
-            return Got(wanted, error=_told(error, "the object"))
+            return FetchResult(wanted, error=_told(error, "the object"))
 
-    async def _take(self, wanted: Wanted, result: GetResult) -> Got:
+    async def _take(self, wanted: FetchRequest, result: GetResult) -> FetchResult:
         most = self._limits.bytes
         refusal = ImageTooLarge(f"a picture may have {most} bytes")
         if result.meta["size"] > most:
             raise refusal
         size = 0
-        with translated(), open(wanted.path, "wb") as file:  # noqa: ASYNC230 (a local file, a block at a time)
+        with map_os_errors(), open(wanted.path, "wb") as file:  # noqa: ASYNC230 (a local file, a block at a time)
             async for part in result.stream(BLOCK):
                 size += len(part)
                 if size > most:
@@ -132,9 +136,9 @@ class Objects:
                 file.write(part)
         if size != result.meta["size"]:
             raise NoAnswer("the object came only in part")
-        return Got(wanted, _tag(result.meta))
+        return FetchResult(wanted, _tag(result.meta))
 
-    def _store(self, prefix: Prefix) -> S3Store | GCSStore:
+    def _store(self, prefix: BucketPrefix) -> S3Store | GCSStore:
         """The client of a bucket. Raises UrlUnreachable when what the environment says of it makes no sense."""
         if (store := self._stores.get((prefix.scheme, prefix.bucket))) is None:
             try:
@@ -144,7 +148,7 @@ class Objects:
             self._stores[prefix.scheme, prefix.bucket] = store
         return store
 
-    def _open(self, prefix: Prefix) -> S3Store | GCSStore:
+    def _open(self, prefix: BucketPrefix) -> S3Store | GCSStore:
         from obstore.store import GCSStore, S3Store
 
         endpoint = self._endpoints[prefix.scheme]
@@ -181,7 +185,7 @@ async def _unless(stopping: Callable[[], bool], work: Awaitable[T]) -> T:
     """What comes of `work`. Raises Overloaded, and ends it, when it is `stopping` before."""
     task = asyncio.ensure_future(work)
     try:
-        while not (await asyncio.wait({task}, timeout=STOP_SECONDS))[0]:
+        while not (await asyncio.wait({task}, timeout=STOP_POLL_SECONDS))[0]:
             if stopping():
                 raise Overloaded("the worker is stopping")
         return task.result()
@@ -190,8 +194,8 @@ async def _unless(stopping: Callable[[], bool], work: Awaitable[T]) -> T:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _listed(prefix: Prefix, meta: ObjectMeta) -> Listed:
-    return Listed(f"{prefix.scheme}://{prefix.bucket}/{meta['path']}", meta["size"], _tag(meta))
+def _listed(prefix: BucketPrefix, meta: ObjectMeta) -> ObjectInfo:
+    return ObjectInfo(f"{prefix.scheme}://{prefix.bucket}/{meta['path']}", meta["size"], _tag(meta))
 
 
 def _tag(meta: ObjectMeta) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import httpcore
 
 from app.core.errors import UrlNotAllowed
-from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.address_policy import AddressPolicy
 
 Resolve = Callable[[str, int], list[str]]
 REFUSED = "this address is not fetched from here"
@@ -47,7 +47,7 @@ class GuardedBackend(httpcore.NetworkBackend):
 
     def __init__(
         self,
-        policy: Policy,
+        policy: AddressPolicy,
         deadline: Deadline,
         lookups: Executor,
         resolve: Resolve = resolve,

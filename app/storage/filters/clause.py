@@ -31,12 +31,14 @@ class Clause:
         return _of(self.sql + other.sql, self.values + other.values)
 
 
-def joined(word: Clause, clauses: Sequence[Clause]) -> Clause:
+def join_clauses(word: Clause, clauses: Sequence[Clause]) -> Clause:
     """The clauses with `word` between them, in brackets nested like a balanced tree: SQLite bounds the depth."""
     if len(clauses) == 1:
         return clauses[0]
     middle = len(clauses) // 2
-    return Clause("(") + joined(word, clauses[:middle]) + word + joined(word, clauses[middle:]) + Clause(")")
+    return (
+        Clause("(") + join_clauses(word, clauses[:middle]) + word + join_clauses(word, clauses[middle:]) + Clause(")")
+    )
 
 
 def fetch_clause(c: apsw.Connection, clause: Clause) -> list[Row]:

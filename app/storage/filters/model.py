@@ -15,7 +15,7 @@ from app.core.types import Target
 Value = str | int | float | bool
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """What a field holds, in the words of a message."""
 
     TEXT = "text"
@@ -27,22 +27,22 @@ class Kind(StrEnum):
     JSON = "any JSON"
 
 
-FIELDS: Mapping[Target, Mapping[str, Kind]] = {
+FIELDS: Mapping[Target, Mapping[str, FieldKind]] = {
     "images": {
-        "id": Kind.TEXT,
-        "tags": Kind.TAGS,
-        "caption": Kind.TEXT,
-        "source": Kind.TEXT,
-        "format": Kind.FORMAT,
-        "width": Kind.NUMBER,
-        "height": Kind.NUMBER,
-        "bytes": Kind.NUMBER,
-        "animated": Kind.FLAG,
-        "created_at": Kind.TIME,
-        "job_id": Kind.TEXT,
-        "metadata": Kind.JSON,
+        "id": FieldKind.TEXT,
+        "tags": FieldKind.TAGS,
+        "caption": FieldKind.TEXT,
+        "source": FieldKind.TEXT,
+        "format": FieldKind.FORMAT,
+        "width": FieldKind.NUMBER,
+        "height": FieldKind.NUMBER,
+        "bytes": FieldKind.NUMBER,
+        "animated": FieldKind.FLAG,
+        "created_at": FieldKind.TIME,
+        "job_id": FieldKind.TEXT,
+        "metadata": FieldKind.JSON,
     },
-    "texts": {"id": Kind.TEXT, "text": Kind.TEXT, "created_at": Kind.TIME, "metadata": Kind.JSON},
+    "texts": {"id": FieldKind.TEXT, "text": FieldKind.TEXT, "created_at": FieldKind.TIME, "metadata": FieldKind.JSON},
 }
 
 
@@ -51,7 +51,7 @@ class Field:
     """A field by its name; `path` leads on inside metadata."""
 
     name: str
-    kind: Kind
+    kind: FieldKind
     path: tuple[str, ...] = ()
 
 
@@ -65,7 +65,7 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class HasWords:
     """The field holds every word of `text`."""
 
     field: Field
@@ -88,7 +88,7 @@ class Exists:
 
 
 @dataclass(frozen=True, slots=True)
-class Null:
+class IsNull:
     """The field is there and null, or a list with a null in it."""
 
     field: Field
@@ -103,7 +103,7 @@ class Group:
     must_not: tuple[Node, ...] = ()
 
 
-Node = Match | Words | Range | Exists | Null | Group
+Node = Match | HasWords | Range | Exists | IsNull | Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Filter:
     tree: Node = field(compare=False)
 
     @property
-    def everything(self) -> bool:
+    def matches_everything(self) -> bool:
         """Whether it has no condition at all, and so lets everything through."""
         return not _conditions(self.tree)
 

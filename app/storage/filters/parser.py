@@ -17,9 +17,22 @@ from difflib import get_close_matches
 from typing import Any
 
 from app.core.errors import Validation
-from app.core.text import words_of
+from app.core.text import split_words
 from app.core.types import Target
-from app.storage.filters.model import FIELDS, Exists, Field, Filter, Group, Kind, Match, Node, Null, Range, Value, Words
+from app.storage.filters.model import (
+    FIELDS,
+    Exists,
+    Field,
+    FieldKind,
+    Filter,
+    Group,
+    HasWords,
+    IsNull,
+    Match,
+    Node,
+    Range,
+    Value,
+)
 
 MAX_CONDITIONS = 100
 MAX_VALUES = 1_000
@@ -34,7 +47,7 @@ COMPARISONS = ("gt", "gte", "lt", "lte")
 FORMATS = ("avif", "gif", "jpeg", "png", "webp")
 
 
-def read_filter(text: str, target: Target) -> Filter:
+def parse_filter_json(text: str, target: Target) -> Filter:
     """The filter that is written as JSON in `text`. Raises Validation."""
     try:
         value = json.loads(text)
@@ -99,7 +112,7 @@ class _Reader:
         if not isinstance(value, bool):
             raise Validation(f"{at}: expected true or false, got {_shown(value)}")
         if name == "is_null":
-            return Null(field) if value else Group(must_not=(Null(field),))
+            return IsNull(field) if value else Group(must_not=(IsNull(field),))
         return Exists(field) if value is (name == "exists") else Group(must_not=(Exists(field),))
 
     def _keyless(self, value: Mapping[str, Any], at: str) -> Node:
@@ -122,7 +135,7 @@ class _Reader:
         name, dot, rest = key.partition(".")
         _known(name, tuple(self._fields), at, "field")
         kind = self._fields[name]
-        if kind is not Kind.JSON:
+        if kind is not FieldKind.JSON:
             if dot:
                 raise Validation(f"{at}: {name} is {kind.value}, there is no {_shown(key)} in it")
             return Field(name, kind)
@@ -198,27 +211,27 @@ def _time(field: Field, value: Any, at: str) -> Value:
     raise Validation(f"{at}: {_named(field)} is a time; compare it by range, like {{'gte': '2026-01-31'}}")
 
 
-VALUES: Mapping[Kind, Callable[[Field, Any, str], Value]] = {
-    Kind.TEXT: _text,
-    Kind.TAGS: _text,
-    Kind.NUMBER: _number,
-    Kind.FLAG: _flag,
-    Kind.TIME: _time,
-    Kind.FORMAT: _format,
-    Kind.JSON: _any,
+VALUES: Mapping[FieldKind, Callable[[Field, Any, str], Value]] = {
+    FieldKind.TEXT: _text,
+    FieldKind.TAGS: _text,
+    FieldKind.NUMBER: _number,
+    FieldKind.FLAG: _flag,
+    FieldKind.TIME: _time,
+    FieldKind.FORMAT: _format,
+    FieldKind.JSON: _any,
 }
 
 
-def _words(field: Field, value: Any, at: str) -> Words:
-    if field.kind not in (Kind.TEXT, Kind.TAGS, Kind.JSON):
+def _words(field: Field, value: Any, at: str) -> HasWords:
+    if field.kind not in (FieldKind.TEXT, FieldKind.TAGS, FieldKind.JSON):
         raise Validation(f"{at}: {_named(field)} is {field.kind.value}; words are looked for in texts")
-    if not words_of(text := _text(field, value, at)):
+    if not split_words(text := _text(field, value, at)):
         raise Validation(f"{at}: there is no word in {_shown(value)}")
-    return Words(field, text)
+    return HasWords(field, text)
 
 
 def _range(field: Field, value: Any, at: str) -> Range:
-    if field.kind not in (Kind.NUMBER, Kind.TIME, Kind.JSON):
+    if field.kind not in (FieldKind.NUMBER, FieldKind.TIME, FieldKind.JSON):
         raise Validation(f"{at}: {_named(field)} is {field.kind.value}; ranges are for numbers and times")
     if not isinstance(value, Mapping):
         raise Validation(f"{at}: expected an object like {{'gte': 1, 'lt': 5}}, got {_shown(value)}")
@@ -227,8 +240,10 @@ def _range(field: Field, value: Any, at: str) -> Range:
     given = {name: bound for name, bound in value.items() if bound is not None}  # Qdrant's clients send them all
     if not given:
         raise Validation(f"{at}: a range needs one of {_listed(COMPARISONS)}")
-    timed = field.kind is Kind.TIME or (field.kind is Kind.JSON and any(isinstance(b, str) for b in given.values()))
-    read = bound_of if timed else lambda _, bound: _number(field, bound, at)
+    timed = field.kind is FieldKind.TIME or (
+        field.kind is FieldKind.JSON and any(isinstance(b, str) for b in given.values())
+    )
+    read = parse_time_bound if timed else lambda _, bound: _number(field, bound, at)
     try:
         return Range(field, tuple((name, read(name, bound)) for name, bound in given.items()))
     except ValueError as error:
@@ -247,7 +262,7 @@ def _path(text: str, at: str) -> tuple[str, ...]:
                 " or a bracket in it stands in double quotes"
             )
         name = found[1] if found[1] is not None else found[2]
-        if json.dumps(_text(Field("metadata", Kind.JSON), name, at), ensure_ascii=False) != f'"{name}"':
+        if json.dumps(_text(Field("metadata", FieldKind.JSON), name, at), ensure_ascii=False) != f'"{name}"':
             raise Validation(f"{at}: a name with a backslash or a control character cannot be looked for")
         path.append(name)
         place = found.end()
@@ -285,17 +300,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 MILLISECOND = timedelta(milliseconds=1)
 
 
-def bound_of(comparison: str, value: Any) -> str:
+def parse_time_bound(comparison: str, value: Any) -> str:
     """The time `value` (RFC 3339, or a date alone; UTC where no zone is said) as stored times are written.
 
     Those are whole milliseconds. A finer bound is rounded so that `gt`, `gte`, `lt` and `lte` mean the same
     afterwards. Raises ValueError.
     """
-    found = MOMENT.fullmatch(value) if isinstance(value, str) else None
+    found = TIME.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
     day, minute, second, fraction, zone = found.groups()

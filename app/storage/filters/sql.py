@@ -14,13 +14,13 @@ from time import monotonic
 import apsw
 
 from app.core.errors import Timeout
-from app.core.text import words_of
+from app.core.text import split_words
 from app.core.types import Target
-from app.storage.filters.clause import Clause, fetch_clause, joined
-from app.storage.filters.model import Exists, Field, Filter, Group, Kind, Match, Node, Null, Range, Words
-from app.storage.tables.collections import OF
+from app.storage.filters.clause import Clause, fetch_clause, join_clauses
+from app.storage.filters.model import Exists, Field, FieldKind, Filter, Group, HasWords, IsNull, Match, Node, Range
+from app.storage.tables.collections import IN_COLLECTION
 
-SECONDS = 30.0  # the longest that one look at the rows may take
+MAX_SECONDS = 30.0  # the longest that one look at the rows may take
 STEPS = 20_000  # of SQLite's virtual machine between two looks at the clock
 NEEDLES = 8  # texts that are looked for in the bytes first; of more, one look would cost as much as the question
 
@@ -28,8 +28,8 @@ ALL, NONE = Clause("1"), Clause("0")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
-PAST, BELOW = OF + " AND key > ? AND ", OF + " AND key < ? AND "
-THESE = "key IN (SELECT value FROM json_each(?)) AND " + OF + " AND "
+PAST, BELOW = IN_COLLECTION + " AND key > ? AND ", IN_COLLECTION + " AND key < ? AND "
+THESE = "key IN (SELECT value FROM json_each(?)) AND " + IN_COLLECTION + " AND "
 COLUMNS = {
     "id": Clause("id"),
     "tags": Clause("tags"),
@@ -51,37 +51,38 @@ THERE = Clause(" IS NOT NULL")
 LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
 
 
-def condition(filter: Filter) -> Clause:
+def filter_condition(filter: Filter) -> Clause:
     """The filter as a condition on the rows of its target."""
     return _node(filter.tree)
 
 
-def keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
+def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that the filter lets through, rising. Raises Timeout."""
     asked = KEYS[filter.target] + Clause(PAST, collection, after)
-    with limited(c):
-        return [row[0] for row in fetch_clause(c, asked + condition(filter))]
+    with time_limit(c):
+        return [row[0] for row in fetch_clause(c, asked + filter_condition(filter))]
 
 
-def newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
+def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that the filter lets through, falling. Raises Timeout."""
     highest = before if before is not None else 1 << 62
     asked = KEYS[filter.target] + Clause(BELOW, collection, highest)
-    with limited(c):
+    with time_limit(c):
         return [
-            row[0] for row in fetch_clause(c, asked + condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
+            row[0]
+            for row in fetch_clause(c, asked + filter_condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
         ]
 
 
-def passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
+def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Which of `keys` are of rows that the filter lets through. Raises Timeout."""
     wanted = _json([int(key) for key in keys])
     asked = KEYS[filter.target] + Clause(THESE, wanted, collection)
-    with limited(c):
-        return [row[0] for row in fetch_clause(c, asked + condition(filter))]
+    with time_limit(c):
+        return [row[0] for row in fetch_clause(c, asked + filter_condition(filter))]
 
 
-def position(c: apsw.Connection, target: Target) -> tuple[int, int]:
+def change_position(c: apsw.Connection, target: Target) -> tuple[int, int]:
     """How far the rows of `target` have come: the highest key, and the number of the last change."""
     asked = NEWEST[target]
     ((key, change),) = fetch_clause(c, asked)
@@ -94,7 +95,7 @@ NEWEST = {
 }
 
 
-def changed(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
+def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
     """The keys of rows changed or deleted past the change `since`; None when that is no longer known."""
     ((oldest,),) = fetch_clause(c, Clause("SELECT coalesce(min(n), 0) FROM changes"))
     if oldest > since + 1:
@@ -104,7 +105,7 @@ def changed(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
 
 
 @contextmanager
-def limited(c: apsw.Connection, seconds: float = SECONDS) -> Iterator[None]:
+def time_limit(c: apsw.Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
     """End what runs inside after `seconds`, with Timeout."""
     until = monotonic() + seconds
     c.set_progress_handler(lambda: monotonic() > until, STEPS)
@@ -122,26 +123,26 @@ def _node(node: Node) -> Clause:
             return _group(node)
         case Match():
             return _match(node)
-        case Words():
+        case HasWords():
             return _words(node)
         case Range():
             return _range(node)
         case Exists():
             return _exists(node.field)
-        case Null():
+        case IsNull():
             return _null(node.field)
 
 
 def _group(group: Group) -> Clause:
     parts = [_node(node) for node in group.must]
     if group.should:
-        parts.append(joined(OR, [_node(node) for node in group.should]))
+        parts.append(join_clauses(OR, [_node(node) for node in group.should]))
     parts.extend(NOT + _node(node) for node in group.must_not)
-    return joined(AND, parts) if parts else ALL
+    return join_clauses(AND, parts) if parts else ALL
 
 
 def _inside(field: Field) -> bool:
-    return field.kind in (Kind.TAGS, Kind.JSON)
+    return field.kind in (FieldKind.TAGS, FieldKind.JSON)
 
 
 def _match(node: Match) -> Clause:
@@ -171,8 +172,8 @@ def _match(node: Match) -> Clause:
     return _some(node.field, one_of, texts if len(texts) == len(node.values) else ())
 
 
-def _words(node: Words) -> Clause:
-    wanted = sorted(words_of(node.text), key=len)
+def _words(node: HasWords) -> Clause:
+    wanted = sorted(split_words(node.text), key=len)
     column = COLUMNS[node.field.name]
     if _inside(node.field):
         return _some(node.field, Clause("type = 'text' AND has_words(atom, ?)", node.text), ())
@@ -194,7 +195,7 @@ def _range(node: Range) -> Clause:
     timed = isinstance(node.bounds[0][1], str)
     if not _inside(node.field):
         compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in node.bounds]
-        return OPEN + column + THERE + AND + joined(AND, compared) + CLOSE
+        return OPEN + column + THERE + AND + join_clauses(AND, compared) + CLOSE
     if timed:
         written = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' AND ")
         moment = Clause("julianday(atom)")
@@ -202,7 +203,7 @@ def _range(node: Range) -> Clause:
     else:  # the bound is read by the same routine as the stored number
         written = Clause("type IN ('integer', 'real') AND ")
         compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in node.bounds]
-    return _some(node.field, written + joined(AND, compared), ())
+    return _some(node.field, written + join_clauses(AND, compared), ())
 
 
 def _exists(field: Field) -> Clause:
@@ -238,7 +239,7 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         [_json(text) for text in texts] if 0 < len(texts) <= NEEDLES else [_json(part) for part in field.path[-1:]]
     )
     found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
-    likely = joined(OR, found) + AND if found else Clause("")
+    likely = join_clauses(OR, found) + AND if found else Clause("")
     return (
         OPEN
         + likely

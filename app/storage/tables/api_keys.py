@@ -8,18 +8,18 @@ from typing import Any
 
 import apsw
 
-from app.core.clock import now
-from app.core.types import Key, Right
+from app.core.clock import now_rfc3339
+from app.core.types import ApiKey, KeyScope
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 
 COLUMNS = "SELECT id, name, hash, scope, collections, created_at, expires_at, revoked_at, last_used_at FROM keys "
 
 
-def key_of(row: Sequence[Any]) -> Key:
+def key_from_row(row: Sequence[Any]) -> ApiKey:
     """The record of one row of `COLUMNS`."""
     id, name, hash, scope, collections, created_at, expires_at, revoked_at, last_used_at = row
     bound = None if collections is None else frozenset(json.loads(collections))
-    return Key(id, name, hash, Right[scope.upper()], bound, created_at, expires_at, revoked_at, last_used_at)
+    return ApiKey(id, name, hash, KeyScope[scope.upper()], bound, created_at, expires_at, revoked_at, last_used_at)
 
 
 def version(c: apsw.Connection) -> int:
@@ -27,18 +27,18 @@ def version(c: apsw.Connection) -> int:
     return fetch_number(c, "SELECT version FROM access")
 
 
-def every(c: apsw.Connection) -> list[Key]:
+def list_all(c: apsw.Connection) -> list[ApiKey]:
     """All keys in the order they were made, revoked and expired ones too."""
-    return [key_of(row) for row in fetch_all(c, COLUMNS + "ORDER BY rowid")]
+    return [key_from_row(row) for row in fetch_all(c, COLUMNS + "ORDER BY rowid")]
 
 
-def get(c: apsw.Connection, id: str) -> Key | None:
+def get(c: apsw.Connection, id: str) -> ApiKey | None:
     """The key of this id, or None."""
     row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
-    return key_of(row) if row else None
+    return key_from_row(row) if row else None
 
 
-def add(c: apsw.Connection, key: Key) -> None:
+def add(c: apsw.Connection, key: ApiKey) -> None:
     """Insert a new key."""
     bound = None if key.collections is None else json.dumps(sorted(key.collections))
     c.execute(
@@ -50,12 +50,12 @@ def add(c: apsw.Connection, key: Key) -> None:
 
 def revoke(c: apsw.Connection, id: str) -> None:
     """End a key and its sessions; the row stays, to tell that there was one."""
-    c.execute("UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now(), id))
+    c.execute("UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?", (now_rfc3339(), id))
     c.execute("DELETE FROM sessions WHERE key_id = ?", (id,))
     _changed(c)
 
 
-def clear(c: apsw.Connection) -> int:
+def delete_all(c: apsw.Connection) -> int:
     """Remove every key; returns how many there were."""
     count = fetch_number(c, "SELECT count(*) FROM keys")
     c.execute("DELETE FROM sessions")
@@ -64,20 +64,20 @@ def clear(c: apsw.Connection) -> int:
     return count
 
 
-def used(c: apsw.Connection, id: str) -> None:
+def record_use(c: apsw.Connection, id: str) -> None:
     """Remember that the key was used now."""
-    c.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (now(), id))
+    c.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", (now_rfc3339(), id))
 
 
-def sessions(c: apsw.Connection) -> dict[bytes, tuple[str, str]]:
+def list_sessions(c: apsw.Connection) -> dict[bytes, tuple[str, str]]:
     """The key and the end of every session, by the hash of its cookie."""
     return {row[0]: (row[1], row[2]) for row in fetch_all(c, "SELECT hash, key_id, expires_at FROM sessions")}
 
 
-def open_session(c: apsw.Connection, hash: bytes, key_id: str, expires_at: str, most: int) -> None:
+def add_session(c: apsw.Connection, hash: bytes, key_id: str, expires_at: str, most: int) -> None:
     """Add a session; ended ones go, and of a key's own the `most` that end last are kept."""
     c.execute("INSERT INTO sessions (hash, key_id, expires_at) VALUES (?, ?, ?)", (hash, key_id, expires_at))
-    c.execute("DELETE FROM sessions WHERE expires_at <= ?", (now(),))
+    c.execute("DELETE FROM sessions WHERE expires_at <= ?", (now_rfc3339(),))
     c.execute(
         "DELETE FROM sessions WHERE key_id = ?1 AND hash NOT IN"
         " (SELECT hash FROM sessions WHERE key_id = ?1 ORDER BY expires_at DESC LIMIT ?2)",
@@ -86,7 +86,7 @@ def open_session(c: apsw.Connection, hash: bytes, key_id: str, expires_at: str, 
     _changed(c)
 
 
-def close_session(c: apsw.Connection, hash: bytes) -> None:
+def delete_session(c: apsw.Connection, hash: bytes) -> None:
     """End one session; one that is gone already is no matter."""
     c.execute("DELETE FROM sessions WHERE hash = ?", (hash,))
     _changed(c)

@@ -15,7 +15,7 @@ from app.storage.sql import fetch_all, fetch_one
 from app.storage.tables import collections, images, job_control, jobs
 
 
-def mark(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
+def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     """Take the name away and end the jobs. Returns the label and the uploads, (job, number), that nobody takes in now.
 
     Raises NotFound.
@@ -36,13 +36,13 @@ def mark(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
     return collection.label, uploads
 
 
-def going(c: apsw.Connection) -> list[str]:
+def list_pending(c: apsw.Connection) -> list[str]:
     """The labels that still have to be swept away."""
     rows = fetch_all(c, "SELECT label FROM collections WHERE name IS NULL AND swept = 0 ORDER BY label")
     return [label for (label,) in rows]
 
 
-def sweep(c: apsw.Connection, label: str, limit: int, unused: Callable[[str], None]) -> bool:
+def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[str], None]) -> bool:
     """Remove up to `limit` rows of each kind; False when there were none.
 
     `unused` is called inside the transaction with the digest of each file that no collection needs any more.
@@ -53,7 +53,7 @@ def sweep(c: apsw.Connection, label: str, limit: int, unused: Callable[[str], No
         c.execute("DELETE FROM embeddings WHERE target = 'images' AND key = ?", (key,))
         images.delete(c, key)
     for digest in {digest for _, digest in rows}:
-        if images.uses(c, digest) == 0:
+        if images.count_uses(c, digest) == 0:
             unused(digest)
     removed += len(rows)
     c.execute("DELETE FROM texts WHERE key IN (SELECT key FROM texts WHERE collection = ? LIMIT ?)", (label, limit))
@@ -83,5 +83,5 @@ def _items(c: apsw.Connection, label: str, limit: int) -> int:
     )
     if job is None:
         return 0
-    job_control.drop(c, job[0], limit)
-    return jobs.forget_items(c, job[0], limit)
+    job_control.fail_waiting_items(c, job[0], limit)
+    return jobs.delete_items(c, job[0], limit)

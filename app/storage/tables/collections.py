@@ -15,15 +15,15 @@ from typing import Any
 
 import apsw
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict, ModelUnavailable
 from app.storage.sql import fetch_all, fetch_one
 
-LABEL = "(SELECT label FROM collections WHERE name = ?)"
+LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
 """The label of a name, as part of a statement; NULL, which no row has, when there is no such collection."""
-OF = "collection = " + LABEL
+IN_COLLECTION = "collection = " + LABEL_OF_NAME
 COLUMNS = "SELECT name, label, description, space, created_at FROM collections "
-MARK = "~"  # between name and number of a label; no name has it
+LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,48 +37,48 @@ class Collection:
     created_at: str
 
 
-def collection_of(row: Sequence[Any]) -> Collection:
+def collection_from_row(row: Sequence[Any]) -> Collection:
     """The record of one row of `COLUMNS`."""
     return Collection(name=row[0], label=row[1], description=row[2], space=row[3], created_at=row[4])
 
 
-def name_of(label: str) -> str:
+def name_from_label(label: str) -> str:
     """The name that a collection of this label has or had."""
-    return label.partition(MARK)[0]
+    return label.partition(LABEL_SEPARATOR)[0]
 
 
 def get(c: apsw.Connection, name: str) -> Collection | None:
     """The collection of this name, or None."""
     row = fetch_one(c, COLUMNS + "WHERE name = ?", (name,))
-    return collection_of(row) if row else None
+    return collection_from_row(row) if row else None
 
 
-def every(c: apsw.Connection) -> list[Collection]:
+def list_all(c: apsw.Connection) -> list[Collection]:
     """All collections by name."""
-    return [collection_of(row) for row in fetch_all(c, COLUMNS + "WHERE name IS NOT NULL ORDER BY name")]
+    return [collection_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE name IS NOT NULL ORDER BY name")]
 
 
-def make(c: apsw.Connection, name: str, description: str) -> Collection:
+def create(c: apsw.Connection, name: str, description: str) -> Collection:
     """A new, empty collection. Raises IdConflict when there is one of this name."""
     if get(c, name) is not None:
         raise IdConflict(f"there is a collection {name!r} already")
-    label = name + MARK + secrets.token_hex(4)
+    label = name + LABEL_SEPARATOR + secrets.token_hex(4)
     c.execute(
         "INSERT INTO collections (label, name, description, created_at) VALUES (?, ?, ?, ?)",
-        (label, name, description, now()),
+        (label, name, description, now_rfc3339()),
     )
     made = get(c, name)
     assert made is not None
     return made
 
 
-def describe(c: apsw.Connection, name: str, description: str) -> Collection | None:
+def set_description(c: apsw.Connection, name: str, description: str) -> Collection | None:
     """Change what is said of a collection; None when there is none of this name."""
     c.execute("UPDATE collections SET description = ? WHERE name = ?", (description, name))
     return get(c, name)
 
 
-def stamp(c: apsw.Connection, label: str, space: str) -> None:
+def assign_space(c: apsw.Connection, label: str, space: str) -> None:
     """Say which space the collection is filled in, if nobody has yet.
 
     Raises ModelUnavailable when it is another one, or a server has loaded another: vectors of two models are never
@@ -91,5 +91,5 @@ def stamp(c: apsw.Connection, label: str, space: str) -> None:
     )
     row = fetch_one(c, "SELECT space FROM collections WHERE label = ?", (label,))
     if row is not None and row[0] != space:
-        named = name_of(label)
+        named = name_from_label(label)
         raise ModelUnavailable(f"the collection {named!r} belongs to another model than the one that runs here")

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 import apsw
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.types import EmbeddingSpace, Target
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 
-Entry = Row  # seq: int, op: str, key: int, vector: bytes | None
+LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
 def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
@@ -43,7 +43,7 @@ def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
     return int(c.last_insert_rowid())
 
 
-def after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[Entry]:
+def list_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[LogEntry]:
     """The next `limit` entries past `seq`, in order."""
     return fetch_all(
         c,
@@ -53,7 +53,7 @@ def after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, 
     )
 
 
-def ahead(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
+def count_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
     """How many entries lie past `seq`."""
     return fetch_number(
         c,
@@ -62,7 +62,7 @@ def ahead(c: apsw.Connection, label: str, space: str, target: Target, seq: int) 
     )
 
 
-def head(c: apsw.Connection, label: str, space: str, target: Target) -> int:
+def get_last_seq(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """The number of the last entry, 0 for an empty log."""
     return fetch_number(
         c,
@@ -71,18 +71,18 @@ def head(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     )
 
 
-def last(c: apsw.Connection) -> int:
+def get_last_seq_of_all(c: apsw.Connection) -> int:
     """The number of the last entry of all logs."""
     return fetch_number(c, "SELECT max(seq) FROM embeddings")
 
 
-def grown(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
+def list_grown_logs(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
     """The label and target of each log that has entries past `seq`."""
     rows = fetch_all(c, "SELECT DISTINCT collection, target FROM embeddings WHERE seq > ?", (seq,))
     return [(label, target) for label, target in rows]
 
 
-def vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int, bytes]:
+def get_vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int, bytes]:
     """The vectors of these keys; keys without one are absent."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(
@@ -94,7 +94,7 @@ def vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict[int
     return {row[0]: row[1] for row in rows}
 
 
-def count(c: apsw.Connection, label: str, space: str, target: Target) -> int:
+def count_vectors(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """How many keys have a vector."""
     return fetch_number(
         c,
@@ -103,35 +103,35 @@ def count(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     )
 
 
-def remember(c: apsw.Connection, space: EmbeddingSpace) -> None:
+def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
     """Write down a space, so that its fingerprint can be read back as a model's name."""
     c.execute(
         "INSERT OR IGNORE INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        (space.fingerprint, space.model, space.weights, space.d, space.preprocessing, now()),
+        (space.fingerprint, space.model, space.weights, space.d, space.preprocessing, now_rfc3339()),
     )
 
 
-def space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
+def get_space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
     """The space of a fingerprint, if it was ever used here."""
     row = fetch_one(c, "SELECT model, weights, d, preprocessing FROM spaces WHERE fingerprint = ?", (fingerprint,))
     return EmbeddingSpace(*row) if row else None
 
 
-def golden(c: apsw.Connection, fingerprint: str) -> bytes | None:
+def get_golden(c: apsw.Connection, fingerprint: str) -> bytes | None:
     """The golden vectors of a space, if any were kept: float32, little endian."""
     row = fetch_one(c, "SELECT golden FROM spaces WHERE fingerprint = ?", (fingerprint,))
     return row[0] if row else None
 
 
-def keep_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
+def save_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
     """Keep the golden vectors of a space."""
     c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
 
 
-def serve(c: apsw.Connection, space: EmbeddingSpace) -> None:
+def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
     """A server has loaded this space: in a directory that is still empty no other one counts as served any more."""
-    remember(c, space)
+    save_space(c, space)
     c.execute(
         "UPDATE spaces SET golden = NULL WHERE fingerprint <> ?"
         " AND NOT EXISTS (SELECT 1 FROM collections WHERE space IS NOT NULL)",
@@ -139,7 +139,7 @@ def serve(c: apsw.Connection, space: EmbeddingSpace) -> None:
     )
 
 
-def served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
+def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
     """Another space than `but` that a server has loaded here, which its golden vectors tell."""
     row = fetch_one(
         c,
@@ -149,7 +149,7 @@ def served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
     return EmbeddingSpace(*row) if row else None
 
 
-def forget(c: apsw.Connection) -> None:
+def delete_all(c: apsw.Connection) -> None:
     """Drop every vector and every stamp: the collections can then be filled by another model."""
     c.execute("DELETE FROM embeddings")
     c.execute("UPDATE spaces SET golden = NULL")

@@ -17,7 +17,7 @@ from app.storage.sql import fetch_all
 
 SHARE = 8  # pictures of one turn, at least
 WHOLE = 1 << 30
-NEXT = (
+NEXT_TURN = (
     "SELECT job_id, turn, step FROM turns"
     " WHERE held = 0 AND job_id NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, n LIMIT 2"
 )
@@ -31,16 +31,16 @@ class Turn:
     share: int
 
 
-def following(c: apsw.Connection, without: Sequence[str] = ()) -> Turn | None:
+def next_turn(c: apsw.Connection, without: Sequence[str] = ()) -> Turn | None:
     """Who is next, leaving out those who have nothing; None when nobody is."""
-    rows = fetch_all(c, NEXT, (json.dumps(list(without)),))
+    rows = fetch_all(c, NEXT_TURN, (json.dumps(list(without)),))
     if not rows:
         return None
     job_id, turn, step = rows[0]
     return Turn(job_id, WHOLE if len(rows) == 1 else max(SHARE, (rows[1][1] - turn) // step))
 
 
-def spend(c: apsw.Connection, job_id: str, pictures: int) -> None:
+def charge(c: apsw.Connection, job_id: str, pictures: int) -> None:
     """The job has had so many pictures."""
     c.execute("UPDATE turns SET turn = turn + ? * step WHERE job_id = ?", (pictures, job_id))
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import apsw
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, NewImage, Status
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import LABEL, OF, name_of
+from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
 
 COLUMNS = (
     "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
@@ -31,11 +31,11 @@ class Added:
     replaced_sha256: str | None = None
 
 
-def image_of(row: Sequence[Any]) -> Image:
+def image_from_row(row: Sequence[Any]) -> Image:
     """The record of one row of `COLUMNS`."""
     return Image(
         key=row[0],
-        collection=name_of(row[1]),
+        collection=name_from_label(row[1]),
         id=row[2],
         sha256=row[3],
         status=Status(row[4]),
@@ -57,49 +57,49 @@ def image_of(row: Sequence[Any]) -> Image:
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
     """The picture of this id, or None."""
-    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND id = ?", (collection, id))
-    return image_of(row) if row else None
+    row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND id = ?", (collection, id))
+    return image_from_row(row) if row else None
 
 
-def by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
+def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
     """The picture with these bytes, or None."""
-    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND sha256 = ?", (collection, sha256))
-    return image_of(row) if row else None
+    row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND sha256 = ?", (collection, sha256))
+    return image_from_row(row) if row else None
 
 
-def known(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
+def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
     """Those of the digests whose bytes are a picture that has not failed: sent again, they would change nothing."""
     rows = fetch_all(
         c,
         "SELECT sha256 FROM images WHERE "
-        + OF
+        + IN_COLLECTION
         + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
         (collection, json.dumps(list(digests))),
     )
     return {sha256 for (sha256,) in rows}
 
 
-def label(c: apsw.Connection, key: int) -> str:
+def get_label(c: apsw.Connection, key: int) -> str:
     """What the row says of its collection: the name may belong to another one by now."""
     row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))
     assert row is not None
     return str(row[0])
 
 
-def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
+def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
     """The pictures of these keys; deleted ones are simply absent."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
-    return {row[0]: image_of(row) for row in rows}
+    return {row[0]: image_from_row(row) for row in rows}
 
 
-def page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
+def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     rows = c.execute(
-        COLUMNS + "WHERE " + OF + " AND key < ? ORDER BY key DESC LIMIT ?",
+        COLUMNS + "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?",
         (collection, before if before is not None else 1 << 62, limit),
     )
-    return [image_of(row) for row in rows]
+    return [image_from_row(row) for row in rows]
 
 
 def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> Added:
@@ -108,7 +108,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     A picture that failed is queued again when its bytes come again. Raises IdConflict when the id
     belongs to other bytes, unless `replace`.
     """
-    same = by_sha256(c, collection, new.sha256)
+    same = get_by_sha256(c, collection, new.sha256)
     if same is not None:
         if same.status is Status.FAILED:
             requeue(c, same.key, job_id)
@@ -122,7 +122,9 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     id = new.id or uuid.uuid4().hex
     c.execute(
         "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
-        " metadata, source, created_at, job_id) VALUES (" + LABEL + ", ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " metadata, source, created_at, job_id) VALUES ("
+        + LABEL_OF_NAME
+        + ", ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             collection,
             id,
@@ -135,7 +137,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
             _json(list(new.tags)),
             _json(new.metadata),
             new.source,
-            now(),
+            now_rfc3339(),
             job_id,
         ),
     )
@@ -205,19 +207,19 @@ def delete(c: apsw.Connection, key: int) -> None:
     c.execute("DELETE FROM images WHERE key = ?", (key,))
 
 
-def uses(c: apsw.Connection, sha256: str) -> int:
+def count_uses(c: apsw.Connection, sha256: str) -> int:
     """How many rows, in all collections, stand on these bytes."""
     return fetch_number(c, "SELECT count(*) FROM images WHERE sha256 = ?", (sha256,))
 
 
-def counts(c: apsw.Connection, collection: str) -> dict[str, int]:
+def count_by_status(c: apsw.Connection, collection: str) -> dict[str, int]:
     """Pictures by status."""
-    sql = "SELECT status, count(*) FROM images WHERE " + OF + " GROUP BY status"
+    sql = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"
     found = {row[0]: int(row[1]) for row in fetch_all(c, sql, (collection,))}
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
-def waiting(c: apsw.Connection) -> int:
+def count_waiting(c: apsw.Connection) -> int:
     """How many pictures, in all collections, are not yet done."""
     return fetch_number(c, "SELECT count(*) FROM images WHERE status IN ('queued', 'processing')")
 

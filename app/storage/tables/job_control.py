@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import apsw
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.types import ItemError, ItemStatus
 from app.storage.sql import fetch_all, fetch_one
 from app.storage.tables import fair_queue, images, jobs
-from app.storage.tables.jobs import NEXT
+from app.storage.tables.jobs import LEAST_TURN
 
 OPEN = " AND state IN ('queued', 'running')"
 CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
@@ -23,7 +23,7 @@ def pause(c: apsw.Connection, id: str) -> None:
 
 def resume(c: apsw.Connection, id: str) -> None:
     """Let a paused job go on, beginning where the others are."""
-    c.execute("UPDATE jobs SET paused = 0, turn = " + NEXT + " WHERE id = ? AND paused = 1", (id,))
+    c.execute("UPDATE jobs SET paused = 0, turn = " + LEAST_TURN + " WHERE id = ? AND paused = 1", (id,))
     if c.changes():
         fair_queue.free(c, id)
 
@@ -35,7 +35,7 @@ def cancel(c: apsw.Connection, id: str) -> list[int]:
     """
     c.execute(
         "UPDATE jobs SET state = 'cancelled', paused = 0, finished_at = ? WHERE id = ?" + OPEN,
-        (now(), id),
+        (now_rfc3339(), id),
     )
     if not c.changes():
         return []
@@ -45,7 +45,7 @@ def cancel(c: apsw.Connection, id: str) -> list[int]:
     return numbers
 
 
-def drop(c: apsw.Connection, id: str, limit: int) -> int:
+def fail_waiting_items(c: apsw.Connection, id: str, limit: int) -> int:
     """Fail up to `limit` waiting items of a cancelled job, and their pictures; returns how many there were.
 
     The pictures stay, with their bytes: somebody else may have been told that they are here already.
@@ -62,12 +62,12 @@ def drop(c: apsw.Connection, id: str, limit: int) -> int:
         )
         if other is None:
             images.fail(c, key, CANCELLED)
-        jobs.mark(c, id, n, ItemStatus.FAILED, CANCELLED)
+        jobs.set_item_status(c, id, n, ItemStatus.FAILED, CANCELLED)
     c.execute("UPDATE jobs SET failed = failed + ? WHERE id = ?", (len(rows), id))
     return len(rows)
 
 
-def dropping(c: apsw.Connection) -> list[str]:
+def list_unfinished_cancellations(c: apsw.Connection) -> list[str]:
     """The cancelled jobs that still have waiting items: a server was killed while it dropped them."""
     rows = fetch_all(
         c,
@@ -93,7 +93,7 @@ def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
         return None
     for n, key in rows:
         images.requeue(c, key, id)
-        jobs.mark(c, id, n, ItemStatus.QUEUED, None)
+        jobs.set_item_status(c, id, n, ItemStatus.QUEUED, None)
     c.execute(
         "UPDATE jobs SET state = iif(state = 'running', state, 'queued'), failed = failed - ?, finished_at = NULL,"
         " started_at = iif(state = 'running', started_at, NULL) WHERE id = ?",
@@ -108,20 +108,20 @@ ENDED = (
 )
 
 
-def ended(c: apsw.Connection, before: str, limit: int) -> list[str]:
+def list_ended(c: apsw.Connection, before: str, limit: int) -> list[str]:
     """Up to `limit` jobs that ended before a moment, the oldest first."""
     sql = "SELECT id FROM jobs WHERE finished_at IS NOT NULL AND " + ENDED + " ORDER BY finished_at LIMIT ?"
     return [id for (id,) in fetch_all(c, sql, (before, limit))]
 
 
-def forget(c: apsw.Connection, id: str, before: str, limit: int) -> bool:
+def delete_ended(c: apsw.Connection, id: str, before: str, limit: int) -> bool:
     """Remove up to `limit` items of such a job, then the job; False when there is nothing left to remove.
 
     One that was taken up again meanwhile stays.
     """
     if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ? AND " + ENDED, (id, before)) is None:
         return False
-    if jobs.forget_items(c, id, limit) == limit:
+    if jobs.delete_items(c, id, limit) == limit:
         return True
     c.execute("DELETE FROM jobs WHERE id = ?", (id,))
     c.execute(

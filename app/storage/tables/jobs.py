@@ -13,10 +13,10 @@ from typing import Any
 
 import apsw
 
-from app.core.clock import now, seconds_between, seconds_since
+from app.core.clock import now_rfc3339, seconds_between, seconds_since
 from app.core.types import ItemError, ItemStatus, Job, JobItem, JobState, Priority
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import LABEL, OF, name_of
+from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
 
 COLUMNS = (
     "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
@@ -24,14 +24,14 @@ COLUMNS = (
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step FROM jobs "
 )
 RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
-NEXT = "coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), 0)"  # where those at it are
+LEAST_TURN = "coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), 0)"  # where those at it are
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items "
 ALL = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without being told SQLite goes through all items of the job for those of a status.
 SOME = ITEMS + "INDEXED BY job_items_listed WHERE job_id = ? AND status = ? AND n > ? ORDER BY n LIMIT ?"
 # What a picture of a job costs its turn: of high priority there are four for one of normal, and sixteen for one of low.
-STEPS = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
-PRIORITIES = {step: priority for priority, step in STEPS.items()}
+COST_OF_PRIORITY = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
+PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items()}
 
 SOURCE = (
     "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
@@ -39,11 +39,11 @@ SOURCE = (
 )
 HELD = SOURCE + "WHERE s.lease_owner = ? LIMIT 1"
 FREE = SOURCE + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1"
-AHEAD = 1024  # members that a job may have taken in more than another that has begun, too
+MAX_LEAD = 1024  # members that a job may have taken in more than another that has begun, too
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Upload:
     """A source of a job under its number `n`: an upload, archive or folder, or one that is named.
 
     Its first `imported` members are in, and `position` bytes of its manifest.
@@ -61,7 +61,7 @@ class Source:
     position: int = 0
 
 
-def job_of(row: Sequence[Any]) -> Job:
+def job_from_row(row: Sequence[Any]) -> Job:
     """The record of one row of `COLUMNS`, with its rate (items a second) and time left."""
     (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row
     gone = done + failed + duplicates
@@ -72,8 +72,8 @@ def job_of(row: Sequence[Any]) -> Job:
         if rate and finished is None and state != JobState.PAUSED:
             eta = round((total - gone) / rate, 1)
     counts = (total, done, failed, duplicates)
-    priority = PRIORITIES[step]
-    named = (id, name_of(collection), kind, JobState(state))
+    priority = PRIORITY_OF_COST[step]
+    named = (id, name_from_label(collection), kind, JobState(state))
     return Job(*named, *counts, created, started, finished, rate, eta, seq, priority)
 
 
@@ -82,11 +82,11 @@ def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = 
     id = uuid.uuid4().hex
     c.execute(
         "INSERT INTO jobs (id, collection, kind, state, created_at, step, turn) VALUES (?, "
-        + LABEL
+        + LABEL_OF_NAME
         + ", ?, 'queued', ?, ?, "
-        + NEXT
+        + LEAST_TURN
         + ")",
-        (id, collection, kind, now(), STEPS[priority]),
+        (id, collection, kind, now_rfc3339(), COST_OF_PRIORITY[priority]),
     )
     return id
 
@@ -94,19 +94,19 @@ def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = 
 def get(c: apsw.Connection, id: str) -> Job | None:
     """The job of this id, or None."""
     row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
-    return job_of(row) if row else None
+    return job_from_row(row) if row else None
 
 
-def recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
+def list_recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
     """The newest jobs first, of all collections or `among` these."""
     if among is None:
-        return [job_of(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
-    rows = [row for name in among for row in fetch_all(c, COLUMNS + "WHERE " + OF + RECENT, (name, limit))]
+        return [job_from_row(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
+    rows = [row for name in among for row in fetch_all(c, COLUMNS + "WHERE " + IN_COLLECTION + RECENT, (name, limit))]
     rows.sort(key=lambda row: str(row[8]), reverse=True)
-    return [job_of(row) for row in rows[:limit]]
+    return [job_from_row(row) for row in rows[:limit]]
 
 
-def items(
+def list_items(
     c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int
 ) -> list[tuple[int, JobItem]]:
     """Up to `limit` items numbered past `after`, with their numbers."""
@@ -144,23 +144,23 @@ def add_item(
     )
 
 
-def item_done(c: apsw.Connection, image_key: int, seq: int) -> None:
+def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
     """The picture is ready: so is every item that waits for it."""
     for job_id, n in _waiting(c, image_key):
-        mark(c, job_id, n, ItemStatus.DONE, None)
+        set_item_status(c, job_id, n, ItemStatus.DONE, None)
         c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
-        settle(c, job_id)
+        finish_if_complete(c, job_id)
 
 
-def item_failed(c: apsw.Connection, image_key: int, error: ItemError) -> None:
+def fail_items(c: apsw.Connection, image_key: int, error: ItemError) -> None:
     """The picture has failed: so has every item that waits for it."""
     for job_id, n in _waiting(c, image_key):
-        mark(c, job_id, n, ItemStatus.FAILED, error)
+        set_item_status(c, job_id, n, ItemStatus.FAILED, error)
         c.execute("UPDATE jobs SET failed = failed + 1 WHERE id = ?", (job_id,))
-        settle(c, job_id)
+        finish_if_complete(c, job_id)
 
 
-def mark(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
+def set_item_status(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
     """Say what became of one item. The caller counts."""
     code, detail = (error.code, error.detail) if error else (None, None)
     c.execute(
@@ -169,7 +169,7 @@ def mark(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemErr
     )
 
 
-def forget_items(c: apsw.Connection, id: str, limit: int) -> int:
+def delete_items(c: apsw.Connection, id: str, limit: int) -> int:
     """Remove up to `limit` items; the counts of the job stay. Returns how many there were."""
     c.execute(
         "DELETE FROM job_items WHERE job_id = ?1 AND n IN"
@@ -179,26 +179,26 @@ def forget_items(c: apsw.Connection, id: str, limit: int) -> int:
     return c.changes()
 
 
-def started(c: apsw.Connection, ids: Iterable[str]) -> None:
+def mark_running(c: apsw.Connection, ids: Iterable[str]) -> None:
     """The first work on these jobs has begun."""
     for id in ids:
         c.execute(
             "UPDATE jobs SET state = 'running', started_at = coalesce(started_at, ?) WHERE id = ? AND state = 'queued'",
-            (now(), id),
+            (now_rfc3339(), id),
         )
 
 
-def settle(c: apsw.Connection, id: str) -> None:
+def finish_if_complete(c: apsw.Connection, id: str) -> None:
     """End the job if nothing of it is left to do."""
     c.execute(
         "UPDATE jobs SET state = 'succeeded', started_at = coalesce(started_at, ?), finished_at = ?"
         " WHERE id = ? AND state IN ('queued', 'running') AND done + failed + duplicates = total"
         " AND NOT EXISTS (SELECT 1 FROM sources WHERE job_id = jobs.id)",
-        (now(), now(), id),
+        (now_rfc3339(), now_rfc3339(), id),
     )
 
 
-def add_source(
+def add_upload(
     c: apsw.Connection,
     job_id: str,
     n: int,
@@ -217,7 +217,7 @@ def add_source(
     )
 
 
-def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
+def claim_upload(c: apsw.Connection, owner: str, until: float) -> Upload | None:
     """Lease an upload, counting an attempt: of the job that had least taken in, the oldest of them.
 
     An owner takes in one at a time: one that it holds already is one that it could not give back.
@@ -229,25 +229,25 @@ def claim_source(c: apsw.Connection, owner: str, until: float) -> Source | None:
         "UPDATE sources SET lease_owner = ?, lease_until = ?, attempts = attempts + 1 WHERE job_id = ? AND n = ?",
         (owner, until, row[0], row[1]),
     )
-    started(c, [row[0]])
+    mark_running(c, [row[0]])
     (job_id, n, kind, name, collection, imported, attempts, origin, options, position) = row
     said = json.loads(options)
-    return Source(job_id, n, kind, name, name_of(collection), imported, attempts + 1, origin, said, position)
+    return Upload(job_id, n, kind, name, name_from_label(collection), imported, attempts + 1, origin, said, position)
 
 
-def holds_source(c: apsw.Connection, owner: str, source: Source) -> bool:
+def holds_upload(c: apsw.Connection, owner: str, source: Upload) -> bool:
     """Whether the owner still has the lease."""
     sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
     return fetch_one(c, sql, (source.job_id, source.n, owner)) is not None
 
 
-def has_source(c: apsw.Connection, source: Source) -> bool:
+def upload_exists(c: apsw.Connection, source: Upload) -> bool:
     """Whether the upload still waits, for whomever: it does not once its job was cancelled."""
     return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
 
 
-def progress(
-    c: apsw.Connection, source: Source, imported: int, pending: int, position: int, *, careful: bool = False
+def record_progress(
+    c: apsw.Connection, source: Upload, imported: int, pending: int, position: int, *, careful: bool = False
 ) -> None:
     """Remember how far the manifest is taken in, so that a restart goes on from there; the attempt succeeded.
 
@@ -265,7 +265,7 @@ def progress(
     )
 
 
-def gives_way(c: apsw.Connection, source: Source) -> bool:
+def must_yield(c: apsw.Connection, source: Upload) -> bool:
     """Whether another job is to have its uploads taken in first: one that is new, or has had much less. Or this is
     paused."""
     row = fetch_one(c, "SELECT paused, turn, step FROM jobs WHERE id = ?", (source.job_id,))
@@ -277,13 +277,13 @@ def gives_way(c: apsw.Connection, source: Source) -> bool:
             "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn < ?1 AND id <> ?2"
             " AND (state = 'queued' OR turn < ?1 - ?3)"
             " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1",
-            (row[1], source.job_id, row[2] * AHEAD),
+            (row[1], source.job_id, row[2] * MAX_LEAD),
         )
         is not None
     )
 
 
-def release_source(c: apsw.Connection, owner: str, source: Source, *, counted: bool = False) -> None:
+def release_upload(c: apsw.Connection, owner: str, source: Upload, *, counted: bool = False) -> None:
     """Give the upload back untouched; the attempt does not count, unless it is to be `counted`."""
     c.execute(
         "UPDATE sources SET lease_owner = NULL, attempts = attempts - ? WHERE job_id = ? AND n = ? AND lease_owner = ?",
@@ -291,10 +291,10 @@ def release_source(c: apsw.Connection, owner: str, source: Source, *, counted: b
     )
 
 
-def finish_source(c: apsw.Connection, source: Source) -> None:
+def finish_upload(c: apsw.Connection, source: Upload) -> None:
     """The upload is in; the job may end."""
     c.execute("DELETE FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n))
-    settle(c, source.job_id)
+    finish_if_complete(c, source.job_id)
 
 
 def sources(c: apsw.Connection) -> set[tuple[str, int]]:

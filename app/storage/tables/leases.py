@@ -16,7 +16,7 @@ from app.storage.tables import collections, embeddings, fair_queue, images, jobs
 
 NAMED = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"  # none being dropped
 LEASE = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
-FRESH = (
+CLAIM_NEW = (
     LEASE + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
     " AND " + NAMED + " ORDER BY key LIMIT ?) RETURNING key, attempts"
 )
@@ -24,14 +24,14 @@ WAITS = (
     "status = 'queued' AND attempts > 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = images.job_id AND paused = 1)"
     " AND " + NAMED
 )
-TRIED = (
+CLAIM_RETRY = (
     LEASE + " WHERE key = (SELECT key FROM images WHERE " + WAITS + " ORDER BY deaths, key LIMIT 1)"
     " RETURNING key, attempts"
 )
 ALONE = 2  # attempts of a picture that is at work by itself: the first is in company
 
 
-def claim(
+def claim_images(
     c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bool = True, tried: bool = False
 ) -> list[Lease]:
     """Lease up to `limit` waiting pictures, counting an attempt for each: those of every job in fair turns.
@@ -39,35 +39,35 @@ def claim(
     Pictures that were tried before come last (first, if `tried`) and one at a time, and only where the owner is
     `alone` with them (holds nothing else): should the worker die again, it is known which picture it was.
     """
-    rows = fetch_all(c, TRIED, (owner, until)) if tried and alone else []
+    rows = fetch_all(c, CLAIM_RETRY, (owner, until)) if tried and alone else []
     rows = rows or _fresh(c, owner, until, limit)
     if not rows and alone:
-        rows = fetch_all(c, TRIED, (owner, until))
-    claimed = images.by_keys(c, (key for key, _ in rows))
+        rows = fetch_all(c, CLAIM_RETRY, (owner, until))
+    claimed = images.get_by_keys(c, (key for key, _ in rows))
     leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
-    jobs.started(c, {lease.image.job_id for lease in leases if lease.image.job_id})
+    jobs.mark_running(c, {lease.image.job_id for lease in leases if lease.image.job_id})
     return leases
 
 
 def _fresh(c: apsw.Connection, owner: str, until: float, limit: int) -> list[Row]:
     rows: list[Row] = []
     barren: list[str] = []
-    while len(rows) < limit and (turn := fair_queue.following(c, barren)) is not None:
+    while len(rows) < limit and (turn := fair_queue.next_turn(c, barren)) is not None:
         wanted = min(turn.share, limit - len(rows))
-        some = sorted(fetch_all(c, FRESH, (owner, until, turn.job_id or None, wanted)))
-        fair_queue.spend(c, turn.job_id, len(some))
+        some = sorted(fetch_all(c, CLAIM_NEW, (owner, until, turn.job_id or None, wanted)))
+        fair_queue.charge(c, turn.job_id, len(some))
         rows += some
         if not some:  # all that waits there is of a collection that is being dropped
             barren.append(turn.job_id)
     return rows
 
 
-def has_tried(c: apsw.Connection) -> bool:
+def has_retries(c: apsw.Connection) -> bool:
     """Whether a picture waits for another attempt."""
     return fetch_one(c, "SELECT 1 FROM images WHERE " + WAITS + " LIMIT 1") is not None
 
 
-def owners(c: apsw.Connection) -> set[str]:
+def list_owners(c: apsw.Connection) -> set[str]:
     """Everyone who holds a lease on a picture or an upload."""
     rows = fetch_all(
         c,
@@ -77,13 +77,13 @@ def owners(c: apsw.Connection) -> set[str]:
     return {row[0] for row in rows}
 
 
-def renew(c: apsw.Connection, owner: str, until: float) -> None:
+def renew_leases(c: apsw.Connection, owner: str, until: float) -> None:
     """Move the deadline of everything the owner holds."""
     c.execute("UPDATE images SET lease_until = ? WHERE status = 'processing' AND lease_owner = ?", (until, owner))
     c.execute("UPDATE sources SET lease_until = ? WHERE lease_owner = ?", (until, owner))
 
 
-def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -> tuple[int, int]:
+def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -> tuple[int, int]:
     """Take back the leases of dead owners and those past their deadline; returns how many, and how many of them have
     no attempt left and have failed.
 
@@ -104,7 +104,7 @@ def expire(c: apsw.Connection, dead: Collection[str], clock: float, most: int) -
     return len(lost), given_up
 
 
-def forgive(c: apsw.Connection, dead: Collection[str], most: int) -> None:
+def recover_leases(c: apsw.Connection, dead: Collection[str], most: int) -> None:
     """Take back, when a server begins, what the `dead` workers of the last one held.
 
     What a kill of the whole server interrupted is mostly no fault of a picture: it is tried again, by itself, with no
@@ -131,7 +131,7 @@ def forgive(c: apsw.Connection, dead: Collection[str], most: int) -> None:
         )
 
 
-def release(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:
+def release_images(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:
     """Give pictures back untouched: the attempt is not counted."""
     for key in keys:
         c.execute(
@@ -141,19 +141,19 @@ def release(c: apsw.Connection, owner: str, keys: Iterable[int]) -> None:
         )
 
 
-def release_all(c: apsw.Connection, owner: str) -> None:
+def release_all_images(c: apsw.Connection, owner: str) -> None:
     """Give back everything the owner holds, untouched."""
     held = fetch_all(c, "SELECT key FROM images WHERE status = 'processing' AND lease_owner = ?", (owner,))
-    release(c, owner, (key for (key,) in held))
+    release_images(c, owner, (key for (key,) in held))
 
 
-def requeue(c: apsw.Connection, lease: Lease) -> None:
+def requeue_image(c: apsw.Connection, lease: Lease) -> None:
     """Put a picture back after a failed attempt, which stays counted."""
-    if holds(c, lease):
+    if holds_image(c, lease):
         _queue(c, lease.image.key)
 
 
-def finish(
+def finish_image(
     c: apsw.Connection, lease: Lease, space: str, vector: bytes, width: int, height: int, animated: bool
 ) -> int | None:
     """Append the vector to the log and mark the picture `ready`; returns the log's number.
@@ -161,29 +161,29 @@ def finish(
     None, and nothing changed, when the lease is no longer the owner's (deleted, replaced, expired, its collection
     dropped). Raises ModelUnavailable when the collection belongs to another space.
     """
-    if not holds(c, lease):
+    if not holds_image(c, lease):
         return None
     key = lease.image.key
-    label = images.label(c, key)
-    collections.stamp(c, label, space)
+    label = images.get_label(c, key)
+    collections.assign_space(c, label, space)
     seq = embeddings.add(c, label, space, "images", key, vector)
     c.execute(
         "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
         " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
         (seq, width, height, int(animated), key),
     )
-    precomputed_vectors.drop(c, key)
-    jobs.item_done(c, key, seq)
+    precomputed_vectors.delete(c, key)
+    jobs.complete_items(c, key, seq)
     return seq
 
 
-def fail(c: apsw.Connection, lease: Lease, error: ItemError) -> None:
+def fail_image(c: apsw.Connection, lease: Lease, error: ItemError) -> None:
     """Mark a picture `failed` for good, with its reason."""
-    if holds(c, lease):
+    if holds_image(c, lease):
         _fail(c, lease.image.key, error)
 
 
-def holds(c: apsw.Connection, lease: Lease) -> bool:
+def holds_image(c: apsw.Connection, lease: Lease) -> bool:
     """Whether the owner still has the lease on this picture, with the bytes that it had then, and is to finish it.
 
     The bytes count: a picture that was replaced may have been claimed again by the same owner.
@@ -198,4 +198,4 @@ def _queue(c: apsw.Connection, key: int) -> None:
 
 def _fail(c: apsw.Connection, key: int, error: ItemError) -> None:
     images.fail(c, key, error)
-    jobs.item_failed(c, key, error)
+    jobs.fail_items(c, key, error)

@@ -10,12 +10,12 @@ import apsw
 from app.storage.sql import fetch_all
 
 
-def keep(c: apsw.Connection, key: int, space: str, vector: bytes) -> None:
+def store(c: apsw.Connection, key: int, space: str, vector: bytes) -> None:
     """Keep the vector (float32, little endian) of a picture that waits."""
     c.execute("INSERT OR REPLACE INTO given (image_key, space, vector) VALUES (?, ?, ?)", (key, space, vector))
 
 
-def vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:
+def find_vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:
     """The vectors of this space that came with these pictures; the others are absent."""
     rows = fetch_all(
         c,
@@ -25,6 +25,6 @@ def vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[int, by
     return {row[0]: row[1] for row in rows}
 
 
-def drop(c: apsw.Connection, key: int) -> None:
+def delete(c: apsw.Connection, key: int) -> None:
     """The picture has its vector, and needs no other."""
     c.execute("DELETE FROM given WHERE image_key = ?", (key,))

@@ -11,7 +11,7 @@ from app.core.types import JobState, Status
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 
 
-def load(c: apsw.Connection) -> tuple[int, int]:
+def read_depth(c: apsw.Connection) -> tuple[int, int]:
     """How many pictures wait, with the members of uploads that are not taken in yet, and how many bytes these are."""
     row = fetch_one(c, "SELECT items, bytes FROM waiting")
     assert row is not None
@@ -38,7 +38,7 @@ class Backlog:
     jobs_oldest: dict[str, float]
 
 
-def backlog(c: apsw.Connection) -> Backlog:
+def read_backlog(c: apsw.Connection) -> Backlog:
     """Everything at one moment."""
     images = dict.fromkeys((status.value for status in Status), 0)
     for _, status, n in fetch_all(c, "SELECT collection, status, count(*) FROM images GROUP BY collection, status"):

@@ -8,59 +8,59 @@ from typing import Any
 
 import apsw
 
-from app.core.clock import now
+from app.core.clock import now_rfc3339
 from app.core.types import Metadata, Text
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import LABEL, OF, name_of
+from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
 
 COLUMNS = "SELECT key, collection, id, text, metadata, created_at FROM texts "
 
 
-def text_of(row: Sequence[Any]) -> Text:
+def text_from_row(row: Sequence[Any]) -> Text:
     """The record of one row of `COLUMNS`."""
-    return Text(row[0], name_of(row[1]), row[2], row[3], json.loads(row[4]), row[5])
+    return Text(row[0], name_from_label(row[1]), row[2], row[3], json.loads(row[4]), row[5])
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Text | None:
     """The text of this id, or None."""
-    row = fetch_one(c, COLUMNS + "WHERE " + OF + " AND id = ?", (collection, id))
-    return text_of(row) if row else None
+    row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND id = ?", (collection, id))
+    return text_from_row(row) if row else None
 
 
-def label(c: apsw.Connection, key: int) -> str:
+def get_label(c: apsw.Connection, key: int) -> str:
     """What the row says of its collection."""
     row = fetch_one(c, "SELECT collection FROM texts WHERE key = ?", (key,))
     assert row is not None
     return str(row[0])
 
 
-def by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
+def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
     """The texts of these keys; deleted ones are simply absent."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
-    return {row[0]: text_of(row) for row in rows}
+    return {row[0]: text_from_row(row) for row in rows}
 
 
-def page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Text]:
+def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Text]:
     """Up to `limit` texts, newest first, with keys below `before`."""
     rows = fetch_all(
         c,
-        COLUMNS + "WHERE " + OF + " AND key < ? ORDER BY key DESC LIMIT ?",
+        COLUMNS + "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?",
         (collection, before if before is not None else 1 << 62, limit),
     )
-    return [text_of(row) for row in rows]
+    return [text_from_row(row) for row in rows]
 
 
 def put(c: apsw.Connection, collection: str, id: str, text: str, metadata: Metadata) -> Text:
     """Insert the text, or replace the one that has this id."""
     (row,) = fetch_all(
         c,
-        "INSERT INTO texts (collection, id, text, metadata, created_at) VALUES (" + LABEL + ", ?, ?, ?, ?)"
+        "INSERT INTO texts (collection, id, text, metadata, created_at) VALUES (" + LABEL_OF_NAME + ", ?, ?, ?, ?)"
         " ON CONFLICT (collection, id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata"
         " RETURNING key, collection, id, text, metadata, created_at",
-        (collection, id, text, json.dumps(metadata, ensure_ascii=False), now()),
+        (collection, id, text, json.dumps(metadata, ensure_ascii=False), now_rfc3339()),
     )
-    return text_of(row)
+    return text_from_row(row)
 
 
 def delete(c: apsw.Connection, key: int) -> None:
@@ -70,10 +70,10 @@ def delete(c: apsw.Connection, key: int) -> None:
 
 def count(c: apsw.Connection, collection: str) -> int:
     """How many texts the collection has."""
-    return fetch_number(c, "SELECT count(*) FROM texts WHERE " + OF, (collection,))
+    return fetch_number(c, "SELECT count(*) FROM texts WHERE " + IN_COLLECTION, (collection,))
 
 
-def all_of(c: apsw.Connection) -> list[Text]:
+def list_all(c: apsw.Connection) -> list[Text]:
     """Every text of every collection, in the order of their keys."""
     named = "WHERE collection IN (SELECT label FROM collections WHERE name IS NOT NULL) ORDER BY key"
-    return [text_of(row) for row in fetch_all(c, COLUMNS + named)]
+    return [text_from_row(row) for row in fetch_all(c, COLUMNS + named)]

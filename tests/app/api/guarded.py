@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from app.core.types import Right
-from app.service.auth import Access
+from app.core.types import KeyScope
+from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.app.api.asking import fresh
 from tests.support.servers import RunningServer
@@ -24,7 +24,7 @@ class Guarded:
     """A server with a picture, a job and a text in `default`, and keys of every kind."""
 
     server: RunningServer
-    access: Access
+    access: ApiKeyService
     keys: dict[str, str]
     ids: dict[str, str]
     image: str
@@ -57,17 +57,17 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
         job = server.wait_job(server.bulk([("a.png", fresh("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
         database = Database(data / "sightline.db")
-        access = Access(database)
+        access = ApiKeyService(database)
         keys: dict[str, str] = {}
         ids: dict[str, str] = {}
         for kind, right, bound, days in (
-            ("search", Right.SEARCH, (), None),
-            ("write", Right.WRITE, (), None),
-            ("admin", Right.ADMIN, (), None),
-            ("bound", Right.ADMIN, ("default",), None),
-            ("elsewhere", Right.ADMIN, ("elsewhere",), None),
-            ("revoked", Right.ADMIN, (), None),
-            ("expired", Right.ADMIN, (), 1e-9),
+            ("search", KeyScope.SEARCH, (), None),
+            ("write", KeyScope.WRITE, (), None),
+            ("admin", KeyScope.ADMIN, (), None),
+            ("bound", KeyScope.ADMIN, ("default",), None),
+            ("elsewhere", KeyScope.ADMIN, ("elsewhere",), None),
+            ("revoked", KeyScope.ADMIN, (), None),
+            ("expired", KeyScope.ADMIN, (), 1e-9),
         ):
             made, keys[kind] = access.create(kind, right, bound, days)
             ids[kind] = made.id

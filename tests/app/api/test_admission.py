@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from app.api.concurrency import Doors, Lanes
-from app.api.permissions import call_of
+from app.api.concurrency import Doors, ThreadPools
+from app.api.permissions import find_permission
 
 
 def doors() -> Doors:
-    return Doors(Lanes(queries=10))
+    return Doors(ThreadPools(queries=10))
 
 
 def scope(method: str, path: str) -> dict[str, object]:
-    return {"method": method, "path": path, "call": call_of(method, path)}
+    return {"method": method, "path": path, "call": find_permission(method, path)}
 
 
 def test_so_many_come_in_as_may_work_and_wait() -> None:
     door = doors().of(scope("GET", "/v1/search"))
     assert door is not None
-    assert (door.most, door.full) == (Lanes(queries=10).queries.most, False)
+    assert (door.most, door.full) == (ThreadPools(queries=10).queries.most, False)
     for _ in range(door.most):
         door.__enter__()
     assert door.full

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from app.api.auth import keys_of
-from app.core.types import Right
+from app.api.auth import read_presented_keys
+from app.core.types import KeyScope
 from tests.app.api.asking import checked, raw, refused
 from tests.app.api.guarded import Guarded
 from tests.support.servers import RunningServer, until
@@ -109,7 +109,7 @@ def test_a_key_may_come_in_either_header_and_in_both_if_it_is_one(guarded: Guard
 
 def test_two_headers_of_one_name_are_two_keys() -> None:
     scope = {"headers": [(b"x-api-key", b"a"), (b"x-api-key", b"b"), (b"authorization", b"Bearer c")]}
-    assert keys_of(scope) == {"a", "b", "c"}
+    assert read_presented_keys(scope) == {"a", "b", "c"}
 
 
 def test_the_challenge_says_what_is_wrong(guarded: Guarded) -> None:
@@ -136,7 +136,7 @@ def test_wrong_keys_are_limited_by_address_and_right_ones_never(guarded: Guarded
 
 
 def test_a_key_revoked_by_another_process_is_refused_from_the_next_request_on(guarded: Guarded) -> None:
-    key, text = guarded.access.create("short", Right.SEARCH)
+    key, text = guarded.access.create("short", KeyScope.SEARCH)
     headers = {"X-API-Key": text, "X-Forwarded-For": guarded.address()}
     assert guarded.server.http.get("/v1/stats", headers=headers).status_code == 200
     guarded.access.revoke(key.id)

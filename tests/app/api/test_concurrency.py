@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.api.concurrency import Lane
+from app.api.concurrency import ThreadPool
 from app.core.errors import Overloaded
 from tests.app.api.asking import added, refused
 from tests.support.servers import RunningServer
@@ -40,7 +40,7 @@ def test_a_lane_runs_so_many_at_once_and_refuses_past_its_depth() -> None:
         return n
 
     async def main() -> tuple[list[int], int]:
-        lane = Lane(2, 3)
+        lane = ThreadPool(2, 3)
         done: list[int] = []
         refusals = 0
 
@@ -67,6 +67,6 @@ def test_a_fault_reaches_the_caller() -> None:
 
     async def main() -> None:
         with pytest.raises(Overloaded, match="as it is"):
-            await Lane(1, 1).run(fail)
+            await ThreadPool(1, 1).run(fail)
 
     anyio.run(main)

@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.dependencies import checked_collection, decoded_cursor, encoded_cursor
+from app.api.dependencies import decode_cursor, encode_cursor, validate_collection
 from app.core.errors import BadRequest, Validation
 
 
 @given(st.integers(0, (1 << 63) - 1))
 def test_a_cursor_says_the_position_it_was_made_of(key: int) -> None:
-    assert decoded_cursor(encoded_cursor(key)) == key
+    assert decode_cursor(encode_cursor(key)) == key
 
 
 @given(st.text(max_size=40))
 def test_any_other_cursor_is_a_position_or_refused(text: str) -> None:
     try:
-        key = decoded_cursor(text)
+        key = decode_cursor(text)
     except BadRequest:
         return
     assert key is not None
@@ -28,13 +28,13 @@ def test_any_other_cursor_is_a_position_or_refused(text: str) -> None:
 @pytest.mark.parametrize("key", [-1, 1 << 63, 10**30])
 def test_a_position_that_the_store_cannot_hold_is_refused(key: int) -> None:
     with pytest.raises(BadRequest):
-        decoded_cursor(encoded_cursor(key))
+        decode_cursor(encode_cursor(key))
 
 
 def test_names_of_collections() -> None:
-    assert checked_collection(None) == "default"
+    assert validate_collection(None) == "default"
     for name in ("a", "a-b_9", "x" * 64):
-        assert checked_collection(name) == name
+        assert validate_collection(name) == name
     for name in ("", "A", "a b", "x" * 65, "a\n", "é", "../a", "\ud800"):
         with pytest.raises(Validation):
-            checked_collection(name)
+            validate_collection(name)

@@ -5,17 +5,17 @@ import threading
 import pytest
 
 from app.api import rate_limit
-from app.api.rate_limit import WRONG_COOKIES, Rates, address_of
+from app.api.rate_limit import WRONG_COOKIES, RateLimiter, rate_limit_key
 from app.core.errors import StartupError
 
 
 def test_without_a_rule_nothing_is_counted() -> None:
-    unbound = Rates()
+    unbound = RateLimiter()
     assert [unbound.asked("a") for _ in range(1000)] == [None] * 1000
 
 
 def test_a_caller_past_its_rate_is_told_how_long_to_wait_and_others_are_not() -> None:
-    bound = Rates("3/minute")
+    bound = RateLimiter("3/minute")
     assert [bound.asked("a") for _ in range(3)] == [None] * 3
     wait = bound.asked("a")
     assert wait is not None
@@ -24,7 +24,7 @@ def test_a_caller_past_its_rate_is_told_how_long_to_wait_and_others_are_not() ->
 
 
 def test_wrong_keys_are_counted_by_address_and_apart_from_cookies() -> None:
-    counted = Rates()
+    counted = RateLimiter()
     assert [counted.wrong("a") is None for _ in range(12)] == [True] * 10 + [False] * 2
     assert counted.wrong("a", WRONG_COOKIES) is None
     assert counted.wrong("b") is None
@@ -32,7 +32,7 @@ def test_wrong_keys_are_counted_by_address_and_apart_from_cookies() -> None:
 
 def test_memory_is_bounded_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "MOST", 50)
-    counted = Rates()
+    counted = RateLimiter()
     refused = sum(counted.wrong(f"10.0.{n // 250}.{n % 250}") is not None for n in range(2000))
     assert len(counted._storage.storage) <= 51
     assert refused == 2000 - 50 - 10  # those past the fiftieth share one count
@@ -41,7 +41,7 @@ def test_memory_is_bounded_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_rule_that_is_none_is_one_line() -> None:
     for rule in ("many", "0", "10", "ten/minute", "10/fortnight"):
         with pytest.raises(StartupError, match="SIGHTLINE_RATE_LIMIT"):
-            Rates(rule)
+            RateLimiter(rule)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_a_rule_that_is_none_is_one_line() -> None:
     ],
 )
 def test_one_subscriber_is_one_address(client: tuple[str, int] | None, address: str) -> None:
-    assert address_of(client) == address
+    assert rate_limit_key(client) == address
 
 
 def test_counting_leaves_no_thread_behind() -> None:
-    Rates("3/minute").asked("a")
+    RateLimiter("3/minute").asked("a")
     assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer) and one.interval > 1]

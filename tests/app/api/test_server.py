@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from starlette.responses import Response
 
-from app.api.server import ACCEPTED, BACKLOG, Server, bind, on_loopback
+from app.api.server import ACCEPTED, BACKLOG, Server, is_on_loopback, open_listener
 from app.core.errors import StartupError
 
 SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
@@ -36,23 +36,23 @@ def test_a_burst_waits_in_the_system_and_not_for_the_event_loop() -> None:
             await server.shutdown([listener])
 
     most = min(BACKLOG, int(SOMAXCONN.read_text()))
-    with bind("127.0.0.1", 0) as listener:
+    with open_listener("127.0.0.1", 0) as listener:
         assert backlog(listener) == most
         assert asyncio.run(start(listener)) == most
 
 
 def test_an_address_in_use_is_told_with_what_to_do() -> None:
-    with bind("127.0.0.1", 0) as listener:
+    with open_listener("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(StartupError, match=rf"cannot listen on 127.0.0.1:{port}: .*choose another with --port"):
-            bind("127.0.0.1", port)
+            open_listener("127.0.0.1", port)
 
 
 @pytest.mark.parametrize(("host", "alone"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)])
 def test_a_loopback_address_is_known_as_one(host: str, alone: bool) -> None:
     try:
-        listener = bind(host, 0)
+        listener = open_listener(host, 0)
     except StartupError:
         pytest.skip(f"this machine has no {host}")
     with listener:
-        assert on_loopback(listener) == alone
+        assert is_on_loopback(listener) == alone

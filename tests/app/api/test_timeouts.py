@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.api import timeouts
 from app.api.server import Server
-from app.api.timeouts import DeadlineProtocol, Limits
+from app.api.timeouts import ConnectionLimits, TimeoutProtocol
 from tests.app.api.asking import checked, fresh
 from tests.support.servers import RunningServer, until
 
@@ -221,8 +221,8 @@ def small_server(connections: int = 99, searches: int = 2) -> Iterator[tuple[str
             await enough.wait()
         await Response("here")(scope, receive, send)
 
-    limits = Limits(connections=connections, searches=searches, idle=LONG, header=LONG)
-    kind = type("Protocol", (DeadlineProtocol,), {"limits": limits, "waiting": {}, "searching": set()})
+    limits = ConnectionLimits(connections=connections, searches=searches, idle=LONG, header=LONG)
+    kind = type("Protocol", (TimeoutProtocol,), {"limits": limits, "waiting": {}, "searching": set()})
     server = Server(uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     with ThreadPoolExecutor(1) as thread:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.request_origin import host_of, ours, port_of
+from app.api.request_origin import is_trusted_host, read_host, read_port
 from tests.app.api.asking import checked, raw, refused
 from tests.support.servers import RunningServer
 
@@ -31,7 +31,7 @@ from tests.support.servers import RunningServer
     ],
 )
 def test_names_that_are_ours(host: str | None, is_ours: bool) -> None:
-    assert ours(host, frozenset({"photos.example"})) is is_ours
+    assert is_trusted_host(host, frozenset({"photos.example"})) is is_ours
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_names_that_are_ours(host: str | None, is_ours: bool) -> None:
 )
 def test_the_name_of_a_request(headers: list[bytes], host: str | None, port: int) -> None:
     scope = {"headers": [(b"host", value) for value in headers]}
-    assert host_of(scope) == host
-    assert port_of(scope) == port
+    assert read_host(scope) == host
+    assert read_port(scope) == port
 
 
 @pytest.mark.parametrize(

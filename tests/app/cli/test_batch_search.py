@@ -14,13 +14,13 @@ from tests.support.servers import RunningServer
 
 def test_a_call_holds_no_more_than_a_server_takes() -> None:
     plain = [f"{n}" for n in range(250)]
-    assert [len(group) for group in batch_search.groups(plain, 10)] == [100, 100, 50]
-    assert [len(group) for group in batch_search.groups(plain[:25], 1000)] == [10, 10, 5]
+    assert [len(group) for group in batch_search.group_lines(plain, 10)] == [100, 100, 50]
+    assert [len(group) for group in batch_search.group_lines(plain[:25], 1000)] == [10, 10, 5]
     away = ["a -b -c -d -e -f -g"] * 100  # seven parts each
-    sizes = [len(group) for group in batch_search.groups(away, 10)]
+    sizes = [len(group) for group in batch_search.group_lines(away, 10)]
     assert (max(sizes), sum(sizes)) == (45, 100)
-    assert list(batch_search.groups(["", "  \n"], 10)) == []
-    ((_, parts),) = next(batch_search.groups([" a car -red \n"], 10))
+    assert list(batch_search.group_lines(["", "  \n"], 10)) == []
+    ((_, parts),) = next(batch_search.group_lines([" a car -red \n"], 10))
     assert parts == [{"text": "a car", "weight": 1.0}, {"text": "red", "weight": -0.7}]
 
 

@@ -20,7 +20,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def listed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
-    keys.show(settings, Console(), as_json=True)
+    keys.show_keys(settings, Console(), as_json=True)
     found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
     return found
 
@@ -28,7 +28,7 @@ def listed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> list[dict[
 def test_the_key_alone_is_printed_so_that_a_script_can_keep_it(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keys.create(settings, "nightly load", "write", ("b", "a"), 30)
+    keys.create_key(settings, "nightly load", "write", ("b", "a"), 30)
     out, err = capsys.readouterr()
     assert out.startswith("sl_")
     assert len(out.splitlines()) == 1
@@ -46,30 +46,30 @@ def test_the_key_alone_is_printed_so_that_a_script_can_keep_it(
 
 def test_the_table_tells_the_state_of_each(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     for name, days in (("one", None), ("two", None), ("three", 1e-9)):
-        keys.create(settings, name, "search", (), days)
+        keys.create_key(settings, name, "search", (), days)
     secrets = [line.split("_", 2)[2] for line in capsys.readouterr().out.splitlines()]
     ids = [str(one["id"]) for one in listed(settings, capsys)]
-    keys.revoke(settings, ids[1])
+    keys.revoke_key(settings, ids[1])
     assert ids[1] in capsys.readouterr().err
     assert [one["state"] for one in listed(settings, capsys)] == ["live", "revoked", "expired"]
     printed = io.StringIO()
-    keys.show(settings, Console(file=printed, width=120), as_json=False)
+    keys.show_keys(settings, Console(file=printed, width=120), as_json=False)
     assert all(word in printed.getvalue() for word in (*ids, "live", "revoked", "expired", "all"))
     assert not any(secret in printed.getvalue() for secret in secrets)
-    keys.clear(settings)
+    keys.clear_keys(settings)
     assert "3 keys" in capsys.readouterr().err
     assert listed(settings, capsys) == []
 
 
 def test_nothing_is_made_where_there_is_nothing_but_by_create(settings: Settings) -> None:
     with pytest.raises(StartupError, match="no data directory"):
-        keys.show(settings, Console(), as_json=True)
+        keys.show_keys(settings, Console(), as_json=True)
     with pytest.raises(StartupError, match="no data directory"):
-        keys.revoke(settings, "x")
+        keys.revoke_key(settings, "x")
     assert not settings.data_dir.exists()
 
 
 def test_an_unknown_key_is_told(settings: Settings) -> None:
-    keys.create(settings, "me", "admin", (), None)
+    keys.create_key(settings, "me", "admin", (), None)
     with pytest.raises(NotFound):
-        keys.revoke(settings, "nothing")
+        keys.revoke_key(settings, "nothing")

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from app.cli.options import TYPES, options, pairs, settings_from
+from app.cli.options import TYPES, load_settings, parse_pairs, setting_options
 from app.core.errors import StartupError
 from app.core.settings import Settings
 
@@ -21,7 +21,7 @@ def got(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def command(got: dict[str, Any]) -> click.Command:
     @click.command()
-    @options("port", "data_dir", "model", "decode_seconds", "insecure")
+    @setting_options("port", "data_dir", "model", "decode_seconds", "insecure")
     def command(**given: Any) -> None:
         got.update(given)
 
@@ -42,8 +42,8 @@ def test_what_is_not_given_is_none_so_that_the_environment_counts(
     assert CliRunner().invoke(command, []).exit_code == 0
     assert set(got.values()) == {None}
     monkeypatch.setenv("SIGHTLINE_PORT", "1234")
-    assert settings_from(got).port == 1234
-    assert settings_from({**got, "port": 0}).port == 0
+    assert load_settings(got).port == 1234
+    assert load_settings({**got, "port": 0}).port == 0
 
 
 def test_help_tells_description_default_and_variable(command: click.Command) -> None:
@@ -59,25 +59,25 @@ def test_every_setting_can_be_an_option() -> None:
 @pytest.mark.parametrize("given", [{"port": 99999}, {"port": "x"}])
 def test_a_bad_value_is_one_line_that_names_option_and_variable(given: dict[str, Any]) -> None:
     with pytest.raises(StartupError, match=r"^--port \(SIGHTLINE_PORT\): .+") as refused:
-        settings_from(given)
+        load_settings(given)
     assert "\n" not in refused.value.detail
 
 
 def test_a_bad_value_of_the_environment_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_BATCH_SIZE", "many")
     with pytest.raises(StartupError, match=r"^--batch-size \(SIGHTLINE_BATCH_SIZE\): .+"):
-        settings_from({})
+        load_settings({})
 
 
 def test_options_that_are_no_settings_are_ignored() -> None:
-    assert settings_from({"once": True, "port": 5}).port == 5
+    assert load_settings({"once": True, "port": 5}).port == 5
 
 
 def test_pairs_are_names_with_values() -> None:
     got: list[Any] = []
 
     @click.command()
-    @click.option("--column", "columns", multiple=True, callback=pairs, metavar="ROLE=NAME")
+    @click.option("--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME")
     def command(columns: Any) -> None:
         got.append(columns)
 

@@ -6,16 +6,16 @@ from typing import Any
 from rich.console import Console
 
 from app.cli.output import (
+    hit_text,
     show_collections,
     show_failed,
     show_hits,
     show_jobs,
-    show_matching,
+    show_matches,
     show_models,
     show_status,
-    words_of,
 )
-from app.encoder.catalogue import LISTED
+from app.encoder.catalogue import CATALOGUE
 
 
 def printed(show: Any, *args: Any) -> str:
@@ -44,11 +44,11 @@ def test_hits_are_shown_with_score_id_and_words() -> None:
 
 
 def test_the_words_of_a_hit_are_its_text_caption_or_source() -> None:
-    assert words_of(hit(text={"text": "a red car"})) == "a red car"
-    assert words_of(hit({"caption": "a cat", "source": "x.png"})) == "a cat"
-    assert words_of(hit({"caption": None, "source": "x.png"})) == "x.png"
-    assert words_of(hit({"caption": None, "source": None})) == ""
-    assert words_of(hit()) == ""
+    assert hit_text(hit(text={"text": "a red car"})) == "a red car"
+    assert hit_text(hit({"caption": "a cat", "source": "x.png"})) == "a cat"
+    assert hit_text(hit({"caption": None, "source": "x.png"})) == "x.png"
+    assert hit_text(hit({"caption": None, "source": None})) == ""
+    assert hit_text(hit()) == ""
 
 
 WELL: dict[str, Any] = {"status": "ok", "reasons": [], "checks": []}
@@ -98,23 +98,23 @@ def test_collections_are_shown_with_counts_model_and_what_was_said_of_them() -> 
 def test_every_listed_model_is_shown() -> None:
     out = printed(show_models)
     flat = "".join(out.split())
-    assert all("".join(model.note.split()) in flat or model.alias in out for model in LISTED)
-    assert all(model.alias in out for model in LISTED)
+    assert all("".join(model.note.split()) in flat or model.alias in out for model in CATALOGUE)
+    assert all(model.alias in out for model in CATALOGUE)
     assert "local-dir:FOLDER" in out
 
 
 def test_what_would_be_deleted_is_counted_and_a_few_of_it_shown() -> None:
     image = {"id": "cat-1", "created_at": "2026-01-31T12:00:00.000Z", "caption": None, "source": "a\x1b[31m.png"}
-    out = printed(show_matching, {"matched": 7, "deleted": 0, "examples": [image]})
+    out = printed(show_matches, {"matched": 7, "deleted": 0, "examples": [image]})
     assert "7 pictures match" in out
     assert "cat-1" in out
     assert "2026-01-31" in out
     assert "and 6 more" in out
     assert "\x1b" not in out
-    out = printed(show_matching, {"matched": 1, "deleted": 0, "examples": [image]})
+    out = printed(show_matches, {"matched": 1, "deleted": 0, "examples": [image]})
     assert "1 picture matches" in out
     assert "more" not in out
-    assert printed(show_matching, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"
+    assert printed(show_matches, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"
 
 
 def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:

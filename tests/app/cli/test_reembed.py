@@ -9,10 +9,10 @@ from rich.console import Console
 
 from app.cli.reembed import reembed
 from app.core.errors import StartupError
-from app.core.locks import DataLock, Owner
+from app.core.locks import DataDirLock, LeaseOwner
 from app.core.settings import Settings
 from app.core.types import Status
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.dummy import DummyEncoder
 from app.storage.library import Library
 from app.storage.model_check import check_space
 from app.storage.tables import collections, embeddings
@@ -32,13 +32,13 @@ def filled(library: Library, tmp_path: Path) -> Library:
     add(library, picture("red"), id="one")
     finish(library.database, claim(library.database)[0])
     library.put_texts("default", FINGERPRINT, [("t", "something blue", {})], [VECTOR])
-    library.database.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
+    library.database.write(lambda c: collections.assign_space(c, "default", FINGERPRINT))
     (tmp_path / "snapshots" / "default").mkdir(parents=True)
     return library
 
 
 def test_pictures_are_queued_and_texts_encoded_for_the_new_model(filled: Library, tmp_path: Path) -> None:
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     with pytest.raises(StartupError, match="sightline reembed"):
         check_space(filled.database, encoder.space)
     assert "1 pictures are queued and 1 texts encoded for colours" in run(tmp_path)
@@ -46,10 +46,10 @@ def test_pictures_are_queued_and_texts_encoded_for_the_new_model(filled: Library
     image = filled.get("default", "one")
     assert (image.status, image.embedded_seq) == (Status.QUEUED, None)
     space = encoder.space.fingerprint
-    ((_, op, _, vector),) = filled.database.read(lambda c: embeddings.after(c, "default", space, "texts", 0, 10))
+    ((_, op, _, vector),) = filled.database.read(lambda c: embeddings.list_after(c, "default", space, "texts", 0, 10))
     assert op == "add"
     np.testing.assert_array_equal(np.frombuffer(vector, "<f4"), encoder.encode_texts(["something blue"])[0])
-    assert filled.database.read(lambda c: embeddings.count(c, "default", FINGERPRINT, "images")) == 0
+    assert filled.database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
     assert not (tmp_path / "snapshots").exists()
 
 
@@ -58,7 +58,7 @@ def test_it_may_be_repeated(filled: Library, tmp_path: Path) -> None:
 
 
 def test_it_is_refused_while_a_server_holds_the_directory(filled: Library, tmp_path: Path) -> None:
-    lock = DataLock(tmp_path)
+    lock = DataDirLock(tmp_path)
     with pytest.raises(StartupError, match="in use"):
         run(tmp_path)
     lock.close()
@@ -80,7 +80,7 @@ def test_where_there_is_no_data_directory_none_is_made(tmp_path: Path) -> None:
 
 
 def test_it_is_refused_while_a_worker_lives(filled: Library, tmp_path: Path) -> None:
-    owner = Owner(tmp_path / "workers")
+    owner = LeaseOwner(tmp_path / "workers")
     with pytest.raises(StartupError, match="a worker runs"):
         run(tmp_path)
     owner.close()

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.cli.table_upload import Parcels, is_table
+from app.cli.table_upload import TableUpload, is_table
 from app.core.errors import Validation
 from tests.support.pictures import picture
 
@@ -21,7 +21,7 @@ def test_rows_of_one_sort_are_parcels_in_order(tmp_path: Path) -> None:
     rows = [{"url": "http://a/"}, {"url": "http://b/", "caption": "b"}, 5, {"image": text, "id": "x"}, {"image": "-"}]
     table = tmp_path / "a.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    parcels = Parcels(table, tmp_path / "work", {})
+    parcels = TableUpload(table, tmp_path / "work", {})
     assert parcels.count == 5
     urls, bad, images = parcels
     assert [parcel.sort for parcel in (urls, bad, images)] == ["url", "error", "place"]
@@ -38,7 +38,7 @@ def test_rows_of_one_sort_are_parcels_in_order(tmp_path: Path) -> None:
 def test_pictures_of_parquet_come_across_row_groups(tmp_path: Path) -> None:
     table = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [*PICTURES, None]}), table, row_group_size=2)
-    parcels = Parcels(table, tmp_path / "work", {})
+    parcels = TableUpload(table, tmp_path / "work", {})
     (parcel,) = parcels
     with parcels.archive(parcel) as (path, failed):
         assert path is not None
@@ -46,7 +46,7 @@ def test_pictures_of_parquet_come_across_row_groups(tmp_path: Path) -> None:
             assert [archive.read(name) for name in archive.namelist()[:-1]] == PICTURES
     assert [item["name"] for item in failed] == ["a.parquet:6"]
     pq.write_table(pa.table({"image": pa.array([None], pa.binary())}), table)
-    parcels = Parcels(table, tmp_path / "work", {})
+    parcels = TableUpload(table, tmp_path / "work", {})
     (parcel,) = parcels
     with parcels.archive(parcel) as (path, failed):
         assert (path, len(failed)) == (None, 1)
@@ -57,4 +57,4 @@ def test_what_is_no_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("label\nx\n")
     assert is_table(tmp_path / "a.csv")
     with pytest.raises(Validation, match="no column holds pictures"):
-        Parcels(tmp_path / "a.csv", tmp_path / "work", {})
+        TableUpload(tmp_path / "a.csv", tmp_path / "work", {})

@@ -15,16 +15,16 @@ from app.cli.client import Client, ServerError
 from app.cli.upload import (
     BULK_BYTES,
     BULK_FILES,
-    Report,
-    bulked,
-    found,
+    UploadReport,
+    escape,
+    expand_stdin,
+    group_into_bulks,
     ingest,
     ingest_urls,
     is_source,
-    item,
-    listed,
-    plain,
-    show,
+    parse_url_line,
+    show_report,
+    walk_inputs,
 )
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
@@ -41,41 +41,43 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pictures_and_archives_below_a_folder_are_found_in_order_without_the_hidden(folder: Path) -> None:
-    names = [name for name, _ in found([folder])]
+    names = [name for name, _ in walk_inputs([folder])]
     assert names == ["photos/a.jpg", "photos/all.tar.gz", "photos/b.PNG", "photos/deep/er/c.webp", "photos/e.zip"]
 
 
 def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
-    assert list(found([folder / "notes.txt"])) == [("notes.txt", folder / "notes.txt")]
-    assert [name for name, _ in found([folder / ".hidden.png"])] == [".hidden.png"]
+    assert list(walk_inputs([folder / "notes.txt"])) == [("notes.txt", folder / "notes.txt")]
+    assert [name for name, _ in walk_inputs([folder / ".hidden.png"])] == [".hidden.png"]
 
 
 def test_a_dash_stands_for_the_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("one.png\n\nwith space.png\n"))
-    assert list(listed(["first", "-", "last"])) == [Path(p) for p in ("first", "one.png", "with space.png", "last")]
+    assert list(expand_stdin(["first", "-", "last"])) == [
+        Path(p) for p in ("first", "one.png", "with space.png", "last")
+    ]
 
 
 def test_bulks_keep_within_what_one_request_carries(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.touch()
-    assert [len(bulk) for bulk in bulked([("x", path)] * (BULK_FILES * 2 + 1))] == [BULK_FILES, BULK_FILES, 1]
+    assert [len(bulk) for bulk in group_into_bulks([("x", path)] * (BULK_FILES * 2 + 1))] == [BULK_FILES, BULK_FILES, 1]
     large = tmp_path / "large"
     with open(large, "wb") as file:
         file.truncate(BULK_BYTES // 2 + 1)
-    assert [len(bulk) for bulk in bulked([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
-    assert list(bulked([])) == []
+    assert [len(bulk) for bulk in group_into_bulks([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
+    assert list(group_into_bulks([])) == []
 
 
 def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="gone cannot be read: No such file"):
-        list(bulked([("gone", tmp_path / "gone")]))
+        list(group_into_bulks([("gone", tmp_path / "gone")]))
 
 
 def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
-    assert item(" http://a/b.png\n") == {"url": "http://a/b.png"}
-    assert item('{"url": "http://a/", "tags": ["x"]}') == {"url": "http://a/", "tags": ["x"]}
+    assert parse_url_line(" http://a/b.png\n") == {"url": "http://a/b.png"}
+    assert parse_url_line('{"url": "http://a/", "tags": ["x"]}') == {"url": "http://a/", "tags": ["x"]}
     with pytest.raises(ServerError, match="not JSON"):
-        item('{"url": ')
+        parse_url_line('{"url": ')
 
 
 def test_a_list_of_urls_is_fetched_by_the_server_and_followed(server: RunningServer) -> None:
@@ -106,9 +108,9 @@ def test_a_source_that_the_server_does_not_know_or_may_not_read_is_one_line(serv
 
 
 def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
-    assert plain("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
+    assert escape("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
     out = io.StringIO()
-    Console(file=out, width=80).print(plain("[bold]x[/bold] 笑脸"))
+    Console(file=out, width=80).print(escape("[bold]x[/bold] 笑脸"))
     assert out.getvalue() == "[bold]x[/bold] 笑脸\n"
 
 
@@ -116,7 +118,7 @@ def test_a_report_shows_each_failure_up_to_a_bound() -> None:
     out = io.StringIO()
     failures = [{"name": f"{n}.png", "error": {"code": "image_corrupt", "detail": "cut off"}} for n in range(60)]
     failures[0]["error"] = None  # type: ignore[assignment]
-    show(Report(done=1, duplicates=2, failed=60, failures=failures[:50]), Console(file=out, width=120))
+    show_report(UploadReport(done=1, duplicates=2, failed=60, failures=failures[:50]), Console(file=out, width=120))
     assert "1 loaded, 2 already there, 60 failed" in out.getvalue()
     assert "49.png" in out.getvalue()
     assert "50.png" not in out.getvalue()

@@ -3,18 +3,18 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from app.core.clock import now, seconds_between, seconds_since
+from app.core.clock import now_rfc3339, seconds_between, seconds_since
 
 
 def test_now_is_rfc_3339_in_utc_with_milliseconds() -> None:
     before = datetime.now(UTC) - timedelta(milliseconds=1)
-    told = now()
+    told = now_rfc3339()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", told)
     assert before <= datetime.fromisoformat(told) <= datetime.now(UTC)
 
 
 def test_times_sort_as_text() -> None:
-    assert now() >= "2026-01-01T00:00:00.000Z"
+    assert now_rfc3339() >= "2026-01-01T00:00:00.000Z"
 
 
 def test_seconds_between_two_moments() -> None:

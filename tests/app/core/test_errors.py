@@ -17,7 +17,7 @@ from app.core.errors import (
     Rejected,
     SightlineError,
     StorageFull,
-    translated,
+    map_os_errors,
 )
 
 
@@ -87,7 +87,7 @@ def test_every_error_has_a_docstring_of_its_own() -> None:
     ],
 )
 def test_errors_of_the_system_become_ours_and_tell_no_path(number: int, expected: type[Exception]) -> None:
-    with pytest.raises(expected) as raised, translated():
+    with pytest.raises(expected) as raised, map_os_errors():
         raise OSError(number, "as the system words it", "/secret/path")
     if isinstance(raised.value, SightlineError):
         assert "/secret" not in raised.value.detail

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.locks import Stopped, alone, pause
+from app.core.locks import StopRequested, hold_lock, pause_unless_stopped
 
 WAIT = 20.0
 
@@ -15,14 +15,14 @@ def test_one_holds_it_and_the_next_follows(tmp_path: Path) -> None:
 
     def second() -> None:
         waiting.set()
-        with alone(tmp_path / "lock"):
+        with hold_lock(tmp_path / "lock"):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with alone(tmp_path / "lock"):
+    with hold_lock(tmp_path / "lock"):
         thread.start()
         assert waiting.wait(WAIT)
-        pause(None)
+        pause_unless_stopped(None)
         order.append("first")
     thread.join(WAIT)
     assert order == ["first", "second"]
@@ -31,7 +31,7 @@ def test_one_holds_it_and_the_next_follows(tmp_path: Path) -> None:
 def test_who_is_told_to_stop_waits_no_longer(tmp_path: Path) -> None:
     stop = threading.Event()
     stop.set()
-    with alone(tmp_path / "lock", stop), pytest.raises(Stopped), alone(tmp_path / "lock", stop):
+    with hold_lock(tmp_path / "lock", stop), pytest.raises(StopRequested), hold_lock(tmp_path / "lock", stop):
         pass
-    with alone(tmp_path / "lock", stop):
+    with hold_lock(tmp_path / "lock", stop):
         pass  # free again

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StartupError
-from app.core.locks import DataLock, Owner, clear, dead, living
+from app.core.locks import DataDirLock, LeaseOwner, find_dead_owners, has_live_owner, remove_dead_locks
 
 HOLD = """
 import sys
 from pathlib import Path
-from app.core.locks import DataLock, Owner
-held = {"lock": DataLock, "owner": Owner}[sys.argv[1]](Path(sys.argv[2]))
+from app.core.locks import DataDirLock, LeaseOwner
+held = {"lock": DataDirLock, "owner": LeaseOwner}[sys.argv[1]](Path(sys.argv[2]))
 print(getattr(held, "id", ""), flush=True)
 sys.stdin.read()
 """
@@ -41,7 +41,7 @@ def test_a_second_server_is_refused_and_told_who_holds_the_directory(tmp_path: P
     holder = Holder("lock", tmp_path)
     try:
         with pytest.raises(StartupError, match=f"in use by process {holder.process.pid} on ") as refused:
-            DataLock(tmp_path)
+            DataDirLock(tmp_path)
         assert "\n" not in refused.value.detail
     finally:
         holder.kill()
@@ -49,14 +49,14 @@ def test_a_second_server_is_refused_and_told_who_holds_the_directory(tmp_path: P
 
 def test_the_directory_is_free_as_soon_as_its_server_is_killed(tmp_path: Path) -> None:
     Holder("lock", tmp_path).kill()
-    lock = DataLock(tmp_path)
+    lock = DataDirLock(tmp_path)
     assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
     lock.close()
 
 
 def test_the_directory_is_free_after_close(tmp_path: Path) -> None:
-    DataLock(tmp_path).close()
-    DataLock(tmp_path).close()
+    DataDirLock(tmp_path).close()
+    DataDirLock(tmp_path).close()
 
 
 @pytest.mark.parametrize("content", ["", "not JSON", "[]", "{}"])
@@ -66,56 +66,56 @@ def test_a_holder_that_does_not_say_who_it_is_is_another_process(tmp_path: Path,
         file.flush()
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(StartupError, match="in use by another process"):
-            DataLock(tmp_path)
+            DataDirLock(tmp_path)
 
 
 def test_an_owner_is_alive_until_it_closes(tmp_path: Path) -> None:
-    one, two = Owner(tmp_path), Owner(tmp_path)
+    one, two = LeaseOwner(tmp_path), LeaseOwner(tmp_path)
     assert one.id != two.id
-    assert dead(tmp_path, [one.id, two.id, "nobody"]) == {"nobody"}
+    assert find_dead_owners(tmp_path, [one.id, two.id, "nobody"]) == {"nobody"}
     one.close()
-    assert dead(tmp_path, [one.id, two.id]) == {one.id}
+    assert find_dead_owners(tmp_path, [one.id, two.id]) == {one.id}
     two.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_owner_is_dead_as_soon_as_its_process_is_killed(tmp_path: Path) -> None:
     holder = Holder("owner", tmp_path)
-    assert dead(tmp_path, [holder.id]) == set()
+    assert find_dead_owners(tmp_path, [holder.id]) == set()
     holder.kill()
-    assert dead(tmp_path, [holder.id]) == {holder.id}
+    assert find_dead_owners(tmp_path, [holder.id]) == {holder.id}
 
 
 def test_clear_removes_the_lock_files_of_the_dead_alone(tmp_path: Path) -> None:
     Holder("owner", tmp_path).kill()
-    alive = Owner(tmp_path)
-    clear(tmp_path)
+    alive = LeaseOwner(tmp_path)
+    remove_dead_locks(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [alive.id]
-    assert dead(tmp_path, [alive.id]) == set()
+    assert find_dead_owners(tmp_path, [alive.id]) == set()
     alive.close()
-    clear(tmp_path / "nothing")
+    remove_dead_locks(tmp_path / "nothing")
 
 
 def test_an_owner_that_is_just_being_made_is_not_cleared_away(tmp_path: Path) -> None:
     unseen = tmp_path / ".half-made"  # created, but not locked yet
     unseen.touch()
-    clear(tmp_path)
+    remove_dead_locks(tmp_path)
     assert unseen.exists()
 
 
 def test_asking_often_never_makes_a_living_owner_look_dead(tmp_path: Path) -> None:
-    owners = [Owner(tmp_path) for _ in range(20)]
+    owners = [LeaseOwner(tmp_path) for _ in range(20)]
     for _ in range(20):
-        assert dead(tmp_path, [owner.id for owner in owners]) == set()
-        clear(tmp_path)
+        assert find_dead_owners(tmp_path, [owner.id for owner in owners]) == set()
+        remove_dead_locks(tmp_path)
     for owner in owners:
         owner.close()
 
 
 def test_a_folder_is_living_as_long_as_one_of_its_workers_is(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
-    assert not living(folder)
-    owner = Owner(folder)
-    assert living(folder)
+    assert not has_live_owner(folder)
+    owner = LeaseOwner(folder)
+    assert has_live_owner(folder)
     owner.close()
-    assert not living(folder)
+    assert not has_live_owner(folder)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.core.logging import about, configure
+from app.core.logging import bind_log_fields, configure
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +133,7 @@ def test_no_line_can_be_forged_and_no_terminal_be_moved(json_lines: bool, capsys
 
 def test_records_carry_what_they_are_about_and_their_own_fields(capsys: pytest.CaptureFixture[str]) -> None:
     configure("info", json=True)
-    with about(job="j1"):
+    with bind_log_fields(job="j1"):
         logging.getLogger("app").info("failed", extra={"picture": "p1"})
     logging.getLogger("app").info("later")
     first, second = map(json.loads, capsys.readouterr().err.splitlines())

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.metrics import DEATHS, KINDS, OUTCOMES, STAGES, STEPS, Meters
+from app.core.metrics import DEATHS, KINDS, OUTCOMES, STAGES, STEPS, ProcessMetrics
 
 
 def test_what_was_counted_is_shown() -> None:
-    meters = Meters()
-    told = meters.registry.get_sample_value
+    metrics = ProcessMetrics()
+    told = metrics.registry.get_sample_value
     assert set(STAGES) == {"encode", "search", "fetch", "total"}
-    meters.searched({"encode": 0.25, "search": 0.001, "total": 0.3})
-    meters.searched({"encode": 0.75, "search": 0.002, "total": 0.8})
-    meters.ghosts("images", 3)
-    meters.ghosts("images", 2)
-    meters.ghosts("texts", 0)
+    metrics.observe_search({"encode": 0.25, "search": 0.001, "total": 0.3})
+    metrics.observe_search({"encode": 0.75, "search": 0.002, "total": 0.8})
+    metrics.count_orphans("images", 3)
+    metrics.count_orphans("images", 2)
+    metrics.count_orphans("texts", 0)
     assert told("sightline_search_seconds_sum", {"stage": "encode"}) == 1.0
     assert told("sightline_search_seconds_count", {"stage": "search"}) == 2
     assert told("sightline_search_seconds_bucket", {"stage": "search", "le": "0.001"}) == 1
@@ -22,15 +22,15 @@ def test_what_was_counted_is_shown() -> None:
 
 
 def test_passes_commits_decoding_and_builds_are_counted_under_their_process() -> None:
-    meters = Meters("worker")
-    told = meters.registry.get_sample_value
-    meters.waited("texts", 0.5)
-    meters.passed("texts", 3, 0.25)
-    with meters.commit(), meters.fsync():
+    metrics = ProcessMetrics("worker")
+    told = metrics.registry.get_sample_value
+    metrics.observe_encoder_wait("texts", 0.5)
+    metrics.observe_encoder_pass("texts", 3, 0.25)
+    with metrics.time_commit(), metrics.time_fsync():
         pass
-    meters.decoded(2.0)
-    meters.died("memory")
-    meters.built(12.0, ok=False)
+    metrics.observe_decode(2.0)
+    metrics.count_decoder_death("memory")
+    metrics.observe_build(12.0, ok=False)
     assert told("sightline_encoder_wait_seconds_sum", {"kind": "texts"}) == 0.5
     assert told("sightline_encoder_rows_total", {"kind": "texts"}) == 3
     assert told("sightline_commit_seconds_count", {"process": "worker"}) == 1
@@ -45,14 +45,14 @@ def test_passes_commits_decoding_and_builds_are_counted_under_their_process() ->
 
 
 def test_a_step_that_fails_is_timed_too() -> None:
-    meters = Meters("worker")
-    with pytest.raises(OSError), meters.step("commit"):  # noqa: PT011
+    metrics = ProcessMetrics("worker")
+    with pytest.raises(OSError), metrics.time_step("commit"):  # noqa: PT011
         raise OSError
-    assert meters.registry.get_sample_value("sightline_worker_batch_seconds_count", {"step": "commit"}) == 1
+    assert metrics.registry.get_sample_value("sightline_worker_batch_seconds_count", {"step": "commit"}) == 1
 
 
 def test_every_series_is_there_before_the_first_event_and_no_time_of_creation() -> None:
-    text = Meters().text()
+    text = ProcessMetrics().text()
     for values in (STAGES, KINDS, DEATHS, STEPS, OUTCOMES):
         for value in values:
             assert f'="{value}"' in text

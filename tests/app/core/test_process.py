@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from app import __version__
-from app.core.process import again, importing
+from app.core.process import child_env, sightline_command
 from tests.support.servers import until
 
 PARENT = """
@@ -17,8 +17,8 @@ child.wait()
 """
 CHILD = """
 import os, time
-from app.core.process import die_with
-die_with(os.getppid())
+from app.core.process import die_with_parent
+die_with_parent(os.getppid())
 print("bound", flush=True)
 time.sleep(60)
 """
@@ -44,7 +44,7 @@ def test_a_child_is_killed_with_its_parent() -> None:
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
-    code = "from app.core.process import die_with; die_with(1); print('still here')"
+    code = "from app.core.process import die_with_parent; die_with_parent(1); print('still here')"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert os.getpid() != 1
@@ -55,10 +55,15 @@ def test_a_child_runs_our_code_whatever_lies_in_its_working_directory(tmp_path: 
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
     child = subprocess.run(
-        again("--version"), env=importing(os.environ), cwd=tmp_path, capture_output=True, text=True, check=False
+        sightline_command("--version"),
+        env=child_env(os.environ),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (child.returncode, child.stdout.strip()) == (0, f"sightline, version {__version__}"), child.stderr
 
 
 def test_a_child_keeps_the_import_path_that_was_given() -> None:
-    assert "/given/by/hand" in importing({"PYTHONPATH": "/given/by/hand"})["PYTHONPATH"].split(os.pathsep)
+    assert "/given/by/hand" in child_env({"PYTHONPATH": "/given/by/hand"})["PYTHONPATH"].split(os.pathsep)

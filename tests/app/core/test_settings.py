@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.core.errors import StartupError
-from app.core.settings import Settings, cores
+from app.core.settings import Settings, count_cores
 
 
 @pytest.fixture(autouse=True)
@@ -77,12 +77,12 @@ def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch
 def test_a_gpu_gets_larger_batches_and_children_enough_to_feed_it_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, told = Settings(), Settings(decoders=3, batch_size=7)
     for count, children in ((1, 2), (2, 2), (16, 15), (256, 64)):
-        monkeypatch.setattr("app.core.settings.cores", lambda n=count: n)
+        monkeypatch.setattr("app.core.settings.count_cores", lambda n=count: n)
         assert settings.decoders_for("cuda:1") == children
         assert settings.decoders_for("cpu") == 2
-    assert (settings.batch_for("cuda"), settings.batch_for("cpu")) == (256, 32)
+    assert (settings.batch_size_for("cuda"), settings.batch_size_for("cpu")) == (256, 32)
     for device in ("cpu", "cuda"):
-        assert (told.decoders_for(device), told.batch_for(device)) == (3, 7)
+        assert (told.decoders_for(device), told.batch_size_for(device)) == (3, 7)
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def test_the_cores_of_a_container_are_those_that_it_may_use(
     folder.mkdir(parents=True)
     if limit is not None:
         (folder / "cpu.max").write_text(f"{limit}\n")
-    assert cores(mine, tmp_path / "groups") == told
+    assert count_cores(mine, tmp_path / "groups") == told
 
 
 def test_a_client_s_key_comes_from_itself_or_from_a_file_and_is_never_shown(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("  sl_file\n")
-    assert Settings().sent_key() is None
-    assert Settings(key_file=file).sent_key() == "sl_file"
+    assert Settings().read_client_key() is None
+    assert Settings(key_file=file).read_client_key() == "sl_file"
     both = Settings(key=SecretStr("sl_given"), key_file=file)
-    assert both.sent_key() == "sl_given"
+    assert both.read_client_key() == "sl_given"
     assert "sl_given" not in f"{both!r} {both} {both.environment()}"
     file.write_bytes(b"\xff")
     for wrong in (file, tmp_path / "none", tmp_path):
         with pytest.raises(StartupError, match="key file"):
-            Settings(key_file=wrong).sent_key()
+            Settings(key_file=wrong).read_client_key()

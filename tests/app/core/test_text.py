@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.text import has_words, words_of
+from app.core.text import has_words, split_words
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from app.core.text import has_words, words_of
     ],
 )
 def test_words_are_what_unicode_calls_words(text: str, words: set[str]) -> None:
-    assert words_of(text) == words
+    assert split_words(text) == words
 
 
 def test_every_word_must_be_there_and_whole() -> None:

@@ -22,16 +22,16 @@ Spans = Callable[[], dict[str, ReadableSpan]]
 def spans() -> Iterator[Spans]:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use(provider)
+    tracing.set_provider(provider)
     yield lambda: {one.name: one for one in exporter.get_finished_spans()}
-    tracing.close()
+    tracing.shut_down()
 
 
 def test_spans_lie_below_each_other_and_hold_what_was_said(spans: Spans) -> None:
     with tracing.span("request", {"http.request.method": "GET"}):
         with tracing.span("search", {"questions": 2}):
             pass
-        tracing.add({"http.response.status_code": 200})
+        tracing.set_span_attributes({"http.response.status_code": 200})
     found = spans()
     outer, inner = found["request"], found["search"]
     assert inner.parent is not None
@@ -49,9 +49,9 @@ def test_a_span_that_failed_says_so(spans: Spans) -> None:
 
 def test_without_a_provider_a_span_is_nothing() -> None:
     with tracing.span("search", {"questions": 1}):
-        tracing.add({"more": 1})
+        tracing.set_span_attributes({"more": 1})
     assert tracing.span("one") is tracing.span("two")
-    tracing.close()
+    tracing.shut_down()
 
 
 def test_spans_are_sent_where_the_environment_says_under_the_name_of_the_process(
@@ -76,7 +76,7 @@ def test_spans_are_sent_where_the_environment_says_under_the_name_of_the_process
         tracing.configure("sightline-worker")
         with tracing.span("batch"):
             pass
-        tracing.close()  # sends what is left
+        tracing.shut_down()  # sends what is left
         collector.shutdown()
         thread.join()
     ((path, body),) = sent
@@ -88,16 +88,16 @@ def test_spans_are_sent_where_the_environment_says_under_the_name_of_the_process
 def test_it_is_on_where_a_standard_variable_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
         monkeypatch.delenv(name, raising=False)
-    assert not Settings().traced
+    assert not Settings().is_tracing_on
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:4318/v1/traces")
-    assert Settings().traced
+    assert Settings().is_tracing_on
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert not Settings().traced
+    assert not Settings().is_tracing_on
 
 
 def test_when_off_nothing_of_it_is_imported() -> None:
     script = (
-        "import sys; from app.core import tracing\nwith tracing.span('x'): tracing.add({'a': 1})\n"
+        "import sys; from app.core import tracing\nwith tracing.span('x'): tracing.set_span_attributes({'a': 1})\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])\n"
         "import app.api.middleware, app.worker.embed\n"  # the web framework imports the interface where it finds it
         "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))])"

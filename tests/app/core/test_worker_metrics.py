@@ -9,18 +9,18 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.core.locks import Owner
-from app.core.metrics import Meters
-from app.core.worker_metrics import Reporter, Reports, owner_of
+from app.core.locks import LeaseOwner
+from app.core.metrics import ProcessMetrics
+from app.core.worker_metrics import MergedMetricsCollector, WorkerMetricsWriter, owner_of
 
 
 class Working:
     """A worker: its lock file, its counters and what writes them."""
 
     def __init__(self, folder: Path) -> None:
-        self.meters = Meters("worker")
-        self.owner = Owner(folder)
-        self.reporter = Reporter(folder, self.owner.id, self.meters)
+        self.metrics = ProcessMetrics("worker")
+        self.owner = LeaseOwner(folder)
+        self.reporter = WorkerMetricsWriter(folder, self.owner.id, self.metrics)
 
     def end(self) -> None:
         self.reporter.close()
@@ -40,7 +40,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[[], Working]]:
         one.end()
 
 
-def told(reports: Reports) -> dict[str, float]:
+def told(reports: MergedMetricsCollector) -> dict[str, float]:
     """Every sample, by its name and labels as they are written; the text must be one that a scraper takes."""
     registry = CollectorRegistry()
     registry.register(reports)
@@ -55,14 +55,14 @@ def told(reports: Reports) -> dict[str, float]:
 
 
 def test_workers_are_added_up_and_what_the_dead_had_counted_stays(tmp_path: Path, begin: Callable[[], Working]) -> None:
-    own = Meters()
-    reports = Reports(tmp_path, own)
+    own = ProcessMetrics()
+    reports = MergedMetricsCollector(tmp_path, own)
     first, second = begin(), begin()
     for worker, n in ((first, 3), (second, 4)):
-        worker.meters.claimed(n)
-        worker.meters.decoded(0.02)
-        worker.meters.died("crash")
-    own.decoded(5.0)
+        worker.metrics.count_claimed(n)
+        worker.metrics.observe_decode(0.02)
+        worker.metrics.count_decoder_death("crash")
+    own.observe_decode(5.0)
     second.reporter.close()  # writes what it has, and its owner lives
     first.end()
     for _ in range(2):
@@ -82,7 +82,7 @@ def test_workers_are_added_up_and_what_the_dead_had_counted_stays(tmp_path: Path
 
 
 def test_memory_is_that_of_the_living_alone(tmp_path: Path, begin: Callable[[], Working]) -> None:
-    reports = Reports(tmp_path, Meters())
+    reports = MergedMetricsCollector(tmp_path, ProcessMetrics())
     assert told(reports)["sightline_worker_memory_bytes"] == 0
     worker = begin()
     worker.reporter.close()
@@ -97,11 +97,11 @@ def test_a_new_server_begins_without_what_the_dead_of_the_one_before_had_counted
 ) -> None:
     gone, living = begin(), begin()
     for worker in (gone, living):
-        worker.meters.claimed(1)
+        worker.metrics.count_claimed(1)
         worker.reporter.close()
     gone.owner.close()
-    assert told(Reports(tmp_path, Meters()))["sightline_worker_attempts_total"] == 1
-    assert told(Reports(tmp_path / "nowhere", Meters()))["sightline_worker_attempts_total"] == 0
+    assert told(MergedMetricsCollector(tmp_path, ProcessMetrics()))["sightline_worker_attempts_total"] == 1
+    assert told(MergedMetricsCollector(tmp_path / "nowhere", ProcessMetrics()))["sightline_worker_attempts_total"] == 0
 
 
 def test_what_cannot_be_read_and_what_is_of_another_version_is_left_out(
@@ -112,6 +112,6 @@ def test_what_cannot_be_read_and_what_is_of_another_version_is_left_out(
     path = tmp_path / f".{worker.owner.id}.prom"
     path.write_text(path.read_text() + "# TYPE sightline_of_old_total counter\nsightline_of_old_total 3\n")
     (tmp_path / ".torn.prom").write_bytes(b"# TYPE a counter\na{ \xff")
-    numbers = told(Reports(tmp_path, Meters()))
+    numbers = told(MergedMetricsCollector(tmp_path, ProcessMetrics()))
     assert "sightline_of_old_total" not in numbers
     assert numbers["sightline_worker_attempts_total"] == 0

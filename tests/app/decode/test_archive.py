@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected, UnsupportedMediaType
-from app.decode.archive import expand
+from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
 from tests.support.archives import LIMITS, PNG, Unpacked, refused, tarred, zipped
@@ -210,7 +210,7 @@ def test_what_is_no_archive_is_unsupported(tmp_path: Path) -> None:
         (tmp_path / str(number)).mkdir()
         assert isinstance(refused(data, tmp_path / str(number)), UnsupportedMediaType)
     with pytest.raises(BlobMissing):
-        expand(tmp_path / "gone", tmp_path / "folder", LIMITS, PictureLimits())
+        expand_archive(tmp_path / "gone", tmp_path / "folder", LIMITS, PictureLimits())
 
 
 TIGHT = ArchiveLimits(max_bytes=4 << 20, max_members=50, max_member_bytes=2 << 20)

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, Rejected, UnsupportedMediaType
-from app.decode.headers import ARCHIVE_HEAD, Header, is_archive, read_header
+from app.decode.headers import ARCHIVE_HEAD, PictureHeader, detect_archive, read_header
 from app.decode.limits import PictureLimits
 from tests.support.sample_pictures import FORMATS, animation, chunk, claiming, encoded, png, sample, scene
 
 LIMITS = PictureLimits()
 
 
-def header(data: bytes, limits: PictureLimits = LIMITS) -> Header:
+def header(data: bytes, limits: PictureLimits = LIMITS) -> PictureHeader:
     return read_header(io.BytesIO(data), limits)
 
 
@@ -178,8 +178,8 @@ def test_a_gif_frame_past_the_screen_counts() -> None:
 def test_archives_are_known_by_their_magic() -> None:
     tar = bytearray(ARCHIVE_HEAD)
     tar[257:262] = b"ustar"
-    assert is_archive(b"PK\3\4rest") == "zip"
-    assert is_archive(b"PK\5\6" + bytes(18)) == "zip"
-    assert is_archive(b"\x1f\x8b\x08\0") == "tar.gz"
-    assert is_archive(bytes(tar)) == "tar"
-    assert is_archive(b"") is is_archive(sample("jpeg")) is is_archive(b"Rar!\x1a\7\0") is None
+    assert detect_archive(b"PK\3\4rest") == "zip"
+    assert detect_archive(b"PK\5\6" + bytes(18)) == "zip"
+    assert detect_archive(b"\x1f\x8b\x08\0") == "tar.gz"
+    assert detect_archive(bytes(tar)) == "tar"
+    assert detect_archive(b"") is detect_archive(sample("jpeg")) is detect_archive(b"Rar!\x1a\7\0") is None

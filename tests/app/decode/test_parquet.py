@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.core.errors import ArchiveCorrupt, Validation
-from app.decode.parquet import Parquet, picture_of
+from app.decode.parquet import ParquetTable, read_picture
 from tests.support.archives import PNG
 
 
@@ -27,7 +27,7 @@ def test_rows_come_group_by_group_without_bytes_and_vectors(tmp_path: Path) -> N
         "raw": [b"x"] * 10,
         "words": [["a", "b"]] * 10,
     }
-    file = Parquet(written(tmp_path, columns))
+    file = ParquetTable(written(tmp_path, columns))
     found = file.columns({})
     assert (found.image, found.caption) == ("image", "text")
     rows = list(file.said(found))
@@ -41,7 +41,7 @@ def test_rows_come_group_by_group_without_bytes_and_vectors(tmp_path: Path) -> N
 
 
 def test_a_table_of_pictures_alone_has_as_many_rows(tmp_path: Path) -> None:
-    file = Parquet(written(tmp_path, {"jpg": [PNG, None, b"", PNG, PNG]}))
+    file = ParquetTable(written(tmp_path, {"jpg": [PNG, None, b"", PNG, PNG]}))
     assert [row for _, _, row in file.said(file.columns({}))] == [{}] * 5
     values = [value for _, value in file.pictures("jpg", 0, 0)]
     assert [isinstance(value, Validation) for value in values] == [False, True, False, False]
@@ -50,11 +50,11 @@ def test_a_table_of_pictures_alone_has_as_many_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, "http://a/", "no base64", 5, {"bytes": None, "path": "/etc/passwd"}])
 def test_a_cell_without_a_picture_says_so(value: Any) -> None:
-    assert isinstance(picture_of(value), Validation)
+    assert isinstance(read_picture(value), Validation)
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\xff" * 100 + b"PAR1", b"words " * 100])
 def test_what_is_no_parquet_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ArchiveCorrupt):
-        Parquet(tmp_path / "a")
+        ParquetTable(tmp_path / "a")

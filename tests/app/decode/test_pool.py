@@ -19,9 +19,9 @@ import pytest
 from app.core.errors import ImageCorrupt, ImageTooLarge, Overloaded
 from app.core.types import Preprocessing
 from app.decode.limits import ChildLimits, PictureLimits
-from app.decode.picture import decode
+from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool, DecodeTask
-from app.decode.sandbox import child_context
+from app.decode.sandbox import make_child_context
 from tests.support import hostile_files
 from tests.support.sample_pictures import sample, solid_png
 
@@ -64,14 +64,14 @@ def test_a_picture_decoded_in_a_child_is_the_same(pool: DecodePool, tmp_path: Pa
     path = tmp_path / "picture"
     path.write_bytes(sample("jpeg", 300, 200))
     found = pool.submit(DecodeTask(path, SMALL, tmp_path / "small.webp", 64)).result(60)
-    np.testing.assert_array_equal(found.pixels, decode(path, SMALL, PictureLimits()).pixels)
+    np.testing.assert_array_equal(found.pixels, decode_picture(path, SMALL, PictureLimits()).pixels)
     assert (found.format, found.width, found.height) == ("jpeg", 300, 200)
     assert (tmp_path / "small.webp").read_bytes()[:4] == b"RIFF"
 
 
 def test_a_models_pixels_fit_into_the_pipe_of_the_children() -> None:
     pixels = np.arange(224 * 224 * 3, dtype=np.uint8).reshape(224, 224, 3)
-    reader, writer = child_context().Pipe(duplex=False)
+    reader, writer = make_child_context().Pipe(duplex=False)
     with reader, writer:
         os.set_blocking(writer.fileno(), False)
         writer.send(pixels)  # nobody reads yet: what does not fit would raise BlockingIOError

@@ -13,7 +13,7 @@ import pytest
 
 from app.core.errors import ArchiveCorrupt, SightlineError, Validation
 from app.decode.pool import DecodePool
-from app.decode.table import list_table, take_rows
+from app.decode.table import extract_pictures, list_table
 from tests.support.archives import PNG
 
 TEXT = base64.b64encode(PNG).decode()
@@ -29,7 +29,7 @@ def taken(path: Path, lines: list[dict[str, Any]], **more: int) -> dict[int, tup
     folder = path.with_name("taken")
     folder.mkdir(exist_ok=True)
     limits = {"most_bytes": 10_000, "window": 1 << 20} | more
-    return take_rows(path, path.suffix, lines[0]["column"], [line["place"] for line in lines], folder, **limits)
+    return extract_pictures(path, path.suffix, lines[0]["column"], [line["place"] for line in lines], folder, **limits)
 
 
 def test_urls_of_every_form_of_table_are_lines(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_damage_anywhere_gives_rows_or_an_error_of_ours(pool: DecodePool, tmp_pa
             assert len(lines) >= count
             places = [line["place"] for line in lines if "place" in line][-1:]
             if places:
-                pool.read(60.0, take_rows, path, ".parquet", "image", places, tmp_path, 10_000, 1 << 20).result()
+                pool.read(60.0, extract_pictures, path, ".parquet", "image", places, tmp_path, 10_000, 1 << 20).result()
             seen.add("rows")
         except SightlineError as error:
             seen.add(error.code)

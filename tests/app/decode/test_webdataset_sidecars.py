@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.core.types import ItemError
-from app.decode.webdataset_sidecars import joined, key_of, read
+from app.decode.webdataset_sidecars import merge_sidecars, parse_sidecar, split_key
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from app.decode.webdataset_sidecars import joined, key_of, read
     [("a/001.left.JPG", "a/001", "left.jpg"), ("001.txt", "001", "txt"), ("a.b/c", "a.b/c", ""), (".x", "", "x")],
 )
 def test_a_key_ends_at_the_first_dot_of_the_name(name: str, key: str, extension: str) -> None:
-    assert key_of(name) == (key, extension)
+    assert split_key(name) == (key, extension)
 
 
 def test_facts_become_caption_tags_and_metadata_and_what_is_empty_or_private_is_left_out() -> None:
@@ -27,11 +27,11 @@ def test_facts_become_caption_tags_and_metadata_and_what_is_empty_or_private_is_
         "status": "success",
         "exif": '{"GPS": 1}',
     }
-    said = read("json", b"\xef\xbb\xbf" + json.dumps(facts).encode())
+    said = parse_sidecar("json", b"\xef\xbb\xbf" + json.dumps(facts).encode())
     assert said == {"caption": "a cat", "tags": ["x", "y"], "metadata": {"url": "http://a/", "width": 3}}
-    assert joined({"json": said, "txt": {"caption": "a dog"}})["caption"] == "a dog"  # type: ignore[index]
-    assert joined({"txt": {"caption": ""}, "json": said})["caption"] == "a cat"  # type: ignore[index]
-    assert joined({}) == {}
+    assert merge_sidecars({"json": said, "txt": {"caption": "a dog"}})["caption"] == "a dog"  # type: ignore[index]
+    assert merge_sidecars({"txt": {"caption": ""}, "json": said})["caption"] == "a cat"  # type: ignore[index]
+    assert merge_sidecars({}) == {}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_facts_become_caption_tags_and_metadata_and_what_is_empty_or_private_is_
 def test_a_sidecar_that_cannot_be_read_says_why(extension: str, data: bytes, told: str) -> None:
     import re
 
-    said = read(extension, data)
+    said = parse_sidecar(extension, data)
     assert isinstance(said, ItemError)
     assert re.search(told, said.detail)
-    assert joined({extension: said, "x": {}}) == said
+    assert merge_sidecars({extension: said, "x": {}}) == said

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from app.core.errors import ModelUnavailable, Overloaded
-from app.encoder.batcher import MOST_ROWS, Batcher
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.batcher import MAX_BATCH_ROWS, Batcher
+from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from tests.support.servers import until
 
 WAIT = 10.0
 
 
-class GatedEncoder(ColoursEncoder):
+class GatedEncoder(DummyEncoder):
     """Encodes when it is let; certain words break it."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ def test_each_caller_gets_the_vectors_of_what_it_sent(encoder: GatedEncoder, bat
     sent = [["blue"], ["green", "red", "yellow"], ["a cat"], []]
     rest = [batcher.texts(words) for words in sent]
     encoder.gate.set()
-    expected = ColoursEncoder()
+    expected = DummyEncoder()
     np.testing.assert_array_equal(first.result(WAIT), expected.encode_texts(["red"]))
     for words, future in zip(sent, rest, strict=True):
         np.testing.assert_array_equal(future.result(WAIT), expected.encode_texts(words))
@@ -92,10 +92,10 @@ def test_words_and_pictures_are_encoded_in_passes_of_their_own_in_order(
 def test_a_pass_has_a_bound_and_what_is_larger_by_itself_still_goes(encoder: GatedEncoder, batcher: Batcher) -> None:
     futures = [batcher.texts(["red"])]
     encoder.began.wait(WAIT)
-    futures += [batcher.texts(["red"] * n) for n in (MOST_ROWS - 1, 2, MOST_ROWS * 3)]
+    futures += [batcher.texts(["red"] * n) for n in (MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3)]
     encoder.gate.set()
-    assert [len(future.result(WAIT)) for future in futures] == [1, MOST_ROWS - 1, 2, MOST_ROWS * 3]
-    assert [rows for _, rows in encoder.passes] == [1, MOST_ROWS - 1, 2, MOST_ROWS * 3]
+    assert [len(future.result(WAIT)) for future in futures] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
+    assert [rows for _, rows in encoder.passes] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
 
 
 def test_who_finds_all_permits_taken_is_refused_at_once(encoder: GatedEncoder, batcher: Batcher) -> None:
@@ -185,7 +185,7 @@ def test_many_threads_at_once_each_get_their_own_answer(encoder: GatedEncoder) -
     encoder.gate.set()
     batcher = Batcher(encoder, permits=64)
     words = ["red", "blue", "green", "yellow", "a cat", "笑脸"]
-    expected = dict(zip(words, ColoursEncoder().encode_texts(words), strict=True))
+    expected = dict(zip(words, DummyEncoder().encode_texts(words), strict=True))
     wrong: list[str] = []
 
     def ask(word: str) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import open_clip
 import pytest
 
-from app.encoder.catalogue import LISTED, Listed, full_name, nearest
+from app.encoder.catalogue import CATALOGUE, CatalogueEntry, resolve_alias, suggest_names
 from app.encoder.loader import PREPROCESS
-from app.encoder.open_clip import preprocessing_of
+from app.encoder.open_clip import map_preprocessing
 
 
 def test_the_list_begins_with_what_works_without_a_download() -> None:
-    assert [model.name for model in LISTED[:2]] == ["starter", "colours"]
-    assert len({model.name for model in LISTED}) == len(LISTED) >= 12
-    assert all(model.note and model.licence and model.languages for model in LISTED)
+    assert [model.name for model in CATALOGUE[:2]] == ["starter", "colours"]
+    assert len({model.name for model in CATALOGUE}) == len(CATALOGUE) >= 12
+    assert all(model.note and model.licence and model.languages for model in CATALOGUE)
 
 
-@pytest.mark.parametrize("model", LISTED[2:], ids=lambda model: model.alias)
-def test_every_model_is_one_that_open_clip_can_fetch(model: Listed) -> None:
+@pytest.mark.parametrize("model", CATALOGUE[2:], ids=lambda model: model.alias)
+def test_every_model_is_one_that_open_clip_can_fetch(model: CatalogueEntry) -> None:
     architecture, _, tag = model.name.partition("/")
     config = open_clip.get_model_config(architecture)
     assert config is not None
@@ -26,17 +26,17 @@ def test_every_model_is_one_that_open_clip_can_fetch(model: Listed) -> None:
     published = open_clip.get_pretrained_cfg(architecture, tag)
     assert published.get("hf_hub")
     told = {key: published[key] for key in PREPROCESS if published.get(key) is not None}
-    seen = preprocessing_of({"size": config["vision_cfg"]["image_size"], **told})
+    seen = map_preprocessing({"size": config["vision_cfg"]["image_size"], **told})
     assert seen.size in (224, 256, 336, 384)
     assert (len(seen.mean), len(seen.std)) == (3, 3)
 
 
 def test_a_short_name_stands_for_the_long_one() -> None:
-    aliases = [model.alias for model in LISTED if model.alias]
-    assert len(set(aliases)) == len(aliases) == len(LISTED) - 2
-    assert full_name("SigLIP2-B") == "ViT-B-16-SigLIP2-256/webli"
-    assert full_name("starter") == "starter"
-    assert full_name("ViT-B-32/openai") == "ViT-B-32/openai"
+    aliases = [model.alias for model in CATALOGUE if model.alias]
+    assert len(set(aliases)) == len(aliases) == len(CATALOGUE) - 2
+    assert resolve_alias("SigLIP2-B") == "ViT-B-16-SigLIP2-256/webli"
+    assert resolve_alias("starter") == "starter"
+    assert resolve_alias("ViT-B-32/openai") == "ViT-B-32/openai"
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,15 @@ def test_a_short_name_stands_for_the_long_one() -> None:
     [("startr", "starter"), ("siglip2b", "siglip2-b"), ("vit-b32", "vit-b-32"), ("ViT-B32", "vit-b-32")],
 )
 def test_the_nearest_names_are_offered(wrong: str, right: str) -> None:
-    assert right in nearest(wrong, open_clip.list_models())
+    assert right in suggest_names(wrong, open_clip.list_models())
 
 
 def test_what_resembles_nothing_gets_no_offer() -> None:
-    assert nearest("qqqqqqqqqqqq", []) == ""
+    assert suggest_names("qqqqqqqqqqqq", []) == ""
 
 
 def test_what_is_not_published_is_null() -> None:
-    said = LISTED[0].described()
+    said = CATALOGUE[0].described()
     assert said["recall"] is None
     assert said["memory_mib"] == 11
-    assert LISTED[4].described()["recall"] == 0.654
+    assert CATALOGUE[4].described()["recall"] == 0.654

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 
 from app.core.errors import StartupError
-from app.core.locks import Stopped
-from app.encoder.conversion import UNREADABLE, Recipe, convert, converted, opened
-from app.encoder.loader import WEIGHTS, load
+from app.core.locks import StopRequested
+from app.encoder.conversion import DAMAGE_ERRORS, ConversionSpec, convert, ensure_converted, open_encoder
+from app.encoder.loader import WEIGHTS, load_encoder
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.openvino import OpenVinoEncoder
-from app.encoder.weights import file_digest
+from app.encoder.weights import sha256_file
 from tests.app.encoder.small import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def recipe_of(folder: Path) -> Recipe:
+def recipe_of(folder: Path) -> ConversionSpec:
     weights = folder / WEIGHTS
-    return Recipe("small", f"local-dir:{folder}", str(weights), file_digest(weights))
+    return ConversionSpec("small", f"local-dir:{folder}", str(weights), sha256_file(weights))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,9 @@ def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_path: Path) -> None:
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(converted(recipe_of(model), tmp_path))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: folders.append(ensure_converted(recipe_of(model), tmp_path))) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -53,7 +55,7 @@ def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_pat
     assert len(folders) == 3
     assert len(set(folders)) == 1
     made = (folders[0] / "card.json").stat().st_mtime_ns
-    assert converted(recipe_of(model), tmp_path) == folders[0]
+    assert ensure_converted(recipe_of(model), tmp_path) == folders[0]
     assert (folders[0] / "card.json").stat().st_mtime_ns == made
     assert {path.name for path in folders[0].iterdir()} == {
         "card.json",
@@ -69,7 +71,7 @@ def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_pat
 def test_damage_is_noticed_when_it_is_opened(folder: Path, tmp_path: Path, damage: str) -> None:
     broken = Path(shutil.copytree(folder, tmp_path / "broken"))
     (broken / damage).write_bytes(b"{")
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(DAMAGE_ERRORS):
         OpenVinoEncoder(broken, "fp32", 1)
 
 
@@ -80,7 +82,7 @@ def test_two_that_find_it_damaged_at_once_both_get_it_and_it_is_made_once(
     broken = Path(shutil.copytree(folder, tmp_path / "compiled" / recipe.key))
     (broken / "image.xml").write_bytes(b"<")
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: opened(recipe, tmp_path, "fp32", 1), range(2)))
+        both = list(pool.map(lambda _: open_encoder(recipe, tmp_path, "fp32", 1), range(2)))
     assert [encoder.encode_texts(["red"]).shape for encoder in both] == [(1, 24), (1, 24)]
     assert [record.levelname for record in caplog.records if "making it anew" in record.getMessage()] == ["WARNING"]
 
@@ -89,8 +91,8 @@ def test_a_stop_ends_the_conversion_and_leaves_nothing_half(model: Path, tmp_pat
     recipe, stop = recipe_of(model), threading.Event()
     timer = threading.Timer(0.3, stop.set)
     timer.start()
-    with pytest.raises(Stopped):
-        converted(recipe, tmp_path, stop)
+    with pytest.raises(StopRequested):
+        ensure_converted(recipe, tmp_path, stop)
     timer.join()
     assert [path.name for path in (tmp_path / "compiled").iterdir()] == [f"{recipe.key}.lock"]
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
@@ -121,16 +123,16 @@ def test_weights_of_another_architecture_are_refused_in_one_line(model: Path, tm
     for name in ("open_clip_config.json", "tokenizer.json", WEIGHTS):
         (tmp_path / name).write_bytes((model / name).read_bytes().replace(b'"embed_dim": 24', b'"embed_dim": 40'))
     with pytest.raises(StartupError, match=rf"{WEIGHTS} does not fit") as refused:
-        load(f"local-dir:{tmp_path}", tmp_path, runtime="openvino")
+        load_encoder(f"local-dir:{tmp_path}", tmp_path, runtime="openvino")
     assert "\n" not in refused.value.detail
     assert not list((tmp_path / "compiled").glob("*/"))
 
 
 def test_torch_runs_what_openvino_cannot_and_says_why(model: Path, tmp_path: Path) -> None:
     (tmp_path / "compiled").write_text("no folder can be made here")
-    encoder = load(f"local-dir:{model}", tmp_path, device="cpu")
+    encoder = load_encoder(f"local-dir:{model}", tmp_path, device="cpu")
     assert isinstance(encoder, OpenClipEncoder)
     assert encoder.runtime.startswith("torch fp32 (OpenVINO cannot run it: ")
     assert np.isfinite(encoder.encode_texts(["red car"])).all()
     with pytest.raises(StartupError, match="cannot run with OpenVINO"):
-        load(f"local-dir:{model}", tmp_path, device="cpu", runtime="openvino")
+        load_encoder(f"local-dir:{model}", tmp_path, device="cpu", runtime="openvino")

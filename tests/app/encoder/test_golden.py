@@ -5,33 +5,35 @@ from __future__ import annotations
 import numpy as np
 
 from app.encoder import golden
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.dummy import DummyEncoder
 
 
 def test_the_pictures_are_the_same_every_time_at_every_size() -> None:
     for size in (1, 32, 224, 378):
-        seen = golden.pictures(size)
+        seen = golden.make_golden_pictures(size)
         assert seen.shape == (2, size, size, 3)
         assert seen.dtype == np.uint8
-        assert np.array_equal(seen, golden.pictures(size))
-    assert int(golden.pictures(32).astype(np.int64).sum()) == 570_400  # the same on every machine and in every version
+        assert np.array_equal(seen, golden.make_golden_pictures(size))
+    assert (
+        int(golden.make_golden_pictures(32).astype(np.int64).sum()) == 570_400
+    )  # the same on every machine and in every version
 
 
 def test_a_model_is_the_same_as_itself() -> None:
-    encoder = ColoursEncoder()
-    assert golden.same(golden.of_texts(encoder), golden.of_texts(encoder))
-    assert golden.same(golden.of_pictures(encoder), golden.of_pictures(encoder))
+    encoder = DummyEncoder()
+    assert golden.is_same_model(golden.encode_golden_texts(encoder), golden.encode_golden_texts(encoder))
+    assert golden.is_same_model(golden.encode_golden_pictures(encoder), golden.encode_golden_pictures(encoder))
 
 
 def test_one_other_vector_is_noticed() -> None:
-    vectors = golden.of_texts(ColoursEncoder())
+    vectors = golden.encode_golden_texts(DummyEncoder())
     other = vectors.copy()
     other[2] = np.roll(other[2], 1)
-    assert not golden.same(other, vectors)
-    assert not golden.same(vectors[:2], vectors)
+    assert not golden.is_same_model(other, vectors)
+    assert not golden.is_same_model(vectors[:2], vectors)
 
 
 def test_rounding_is_not_noticed() -> None:
-    vectors = golden.of_pictures(ColoursEncoder())
+    vectors = golden.encode_golden_pictures(DummyEncoder())
     rounded = vectors.astype(np.float16).astype(np.float32)
-    assert golden.same(rounded, vectors)
+    assert golden.is_same_model(rounded, vectors)

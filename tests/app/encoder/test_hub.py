@@ -24,13 +24,23 @@ from huggingface_hub.utils._http import close_session
 from app.cli.main import main
 from app.core.errors import StartupError
 from app.encoder import hub as hub_module
-from app.encoder.hub import kept, promised
-from app.encoder.loader import CONFIG, HUB_NAMES, STARTER, TOKENIZER, WEIGHTS, Located, Placement, load_located, locate
-from app.encoder.pretrained import kept_at
+from app.encoder.hub import expected_digest, matches_digest
+from app.encoder.loader import (
+    CONFIG,
+    HUB_NAMES,
+    STARTER,
+    TOKENIZER,
+    WEIGHTS,
+    EncoderOptions,
+    LocatedModel,
+    load_located,
+    locate_model,
+)
+from app.encoder.pretrained import cache_path
 
 NAME = "hf-hub:org/repo"
 COMMIT = "a" * 40
-CPU = Placement(device="cpu")
+CPU = EncoderOptions(device="cpu")
 
 
 @dataclass
@@ -128,7 +138,7 @@ def point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(name: str, cache: Path) -> str:
     """The one line with which it was refused; nothing half is left behind."""
     with pytest.raises(StartupError) as raised:
-        locate(name, cache)
+        locate_model(name, cache)
     assert "\n" not in raised.value.detail
     assert not list(cache.rglob("*.incomplete"))
     return raised.value.detail
@@ -139,12 +149,12 @@ def test_files_come_from_the_hub_once_and_are_whole(
 ) -> None:
     monkeypatch.setattr(hub_module, "TELL_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
-    located = locate(NAME, tmp_path)
+    located = locate_model(NAME, tmp_path)
     assert located.weights is not None
     assert (located.architecture, located.weights.name) == (f"local-dir:{located.weights.parent}", WEIGHTS)
     for name, content in hub.files.items():
         assert (located.weights.parent / name).read_bytes() == content
-        assert promised(located.weights.parent / name) == hub.digest_of(name)
+        assert expected_digest(located.weights.parent / name) == hub.digest_of(name)
     assert located.digest == hub.digest_of(WEIGHTS)
     assert {path.split(" ")[1] for path in hub.asked} == {
         f"/org/repo/resolve/main/{name}" for name in (CONFIG, *TOKENIZER, WEIGHTS)
@@ -155,7 +165,7 @@ def test_files_come_from_the_hub_once_and_are_whole(
     assert f"downloaded {WEIGHTS}; its digest is the hub's" in said
 
     hub.asked.clear()
-    assert locate(NAME, tmp_path) == located
+    assert locate_model(NAME, tmp_path) == located
     assert hub.asked == []
 
 
@@ -170,7 +180,7 @@ def test_a_terminal_shows_a_bar_and_no_lines_in_between(
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(hub_module, "TELL_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
-    locate(NAME, tmp_path)
+    locate_model(NAME, tmp_path)
     assert "100%" in screen.getvalue()
     assert WEIGHTS in screen.getvalue()
     assert "of 11.4 MB" not in caplog.text
@@ -178,7 +188,7 @@ def test_a_terminal_shows_a_bar_and_no_lines_in_between(
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(tmp_path: Path, hub: Hub) -> None:
     hub.cut = 1
-    located = locate(NAME, tmp_path)
+    located = locate_model(NAME, tmp_path)
     assert located.weights is not None
     assert located.weights.read_bytes() == hub.files[WEIGHTS]
     assert hub.asked.count(f"GET /org/repo/resolve/main/{WEIGHTS}") == 2
@@ -188,7 +198,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path, hub:
     left = tmp_path / "models--org--repo" / "blobs" / "x.incomplete"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
-    locate(NAME, tmp_path)
+    locate_model(NAME, tmp_path)
     assert not left.exists()
 
 
@@ -198,12 +208,12 @@ def test_bytes_with_another_digest_are_deleted_and_refused(tmp_path: Path, hub: 
     assert "tokenizer.json is not what the hub promised" in told
     assert "try again" in told
     hub.digest = ""
-    assert locate(NAME, tmp_path).digest == hub.digest_of(WEIGHTS)
+    assert locate_model(NAME, tmp_path).digest == hub.digest_of(WEIGHTS)
 
 
 def test_a_hub_without_digests_is_said_to_be_one(tmp_path: Path, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     hub.digest = "weak-1"
-    locate(NAME, tmp_path)
+    locate_model(NAME, tmp_path)
     assert "the hub gives no digest for it, only its size was checked" in caplog.text
 
 
@@ -275,34 +285,34 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, hub: Hub) -> Non
 def test_a_downloaded_file_that_is_no_longer_itself_is_refused_and_mended_as_told(
     damage: str, tmp_path: Path, hub: Hub
 ) -> None:
-    located = locate(NAME, tmp_path)
+    located = locate_model(NAME, tmp_path)
     assert located.weights is not None
     for file in (located.weights, located.weights.parent / CONFIG, located.weights.parent / "tokenizer.json"):
         blob = file.resolve()
         content = blob.read_bytes()
         blob.write_bytes(content[:-5] if damage == "cut" else b"x" + content[1:])
         with pytest.raises(StartupError) as raised:
-            load_located(locate(NAME, tmp_path), tmp_path, CPU)
+            load_located(locate_model(NAME, tmp_path), tmp_path, CPU)
         assert f"{file.name} is damaged or was altered since it was downloaded; delete {blob}" in raised.value.detail
         blob.unlink()
-        assert locate(NAME, tmp_path) == located
+        assert locate_model(NAME, tmp_path) == located
         assert blob.read_bytes() == content
 
 
 def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path: Path, hub: Hub) -> None:
     listed = CliRunner().invoke(main, ["models"])
     assert listed.exit_code == 0, listed.output
-    locate("starter", tmp_path)
+    locate_model("starter", tmp_path)
     shutil.copytree(STARTER, tmp_path / "copy")
-    locate(f"local-dir:{tmp_path / 'copy'}", tmp_path)
+    locate_model(f"local-dir:{tmp_path / 'copy'}", tmp_path)
     with pytest.raises(StartupError):
-        locate("vit-b33", tmp_path)
+        locate_model("vit-b33", tmp_path)
     assert hub.asked == []
     import open_clip  # here: it brings torch
 
     config = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")
     repository = config["hf_hub"].rstrip("/")
-    kept = kept_at("ViT-B-32", "laion2b_s34b_b79k", tmp_path)  # asked before: only the hub is watched here
+    kept = cache_path("ViT-B-32", "laion2b_s34b_b79k", tmp_path)  # asked before: only the hub is watched here
     kept.parent.mkdir()
     kept.write_text(json.dumps({"config": config, "tags": []}))
     told = refused("vit-b-32", tmp_path)
@@ -322,10 +332,10 @@ def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path: Path, hub: Hub) 
 )
 def test_a_file_is_held_to_the_digest_that_is_known(digest: str, whole: bool, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    assert kept(tmp_path / "file", digest) == whole
+    assert matches_digest(tmp_path / "file", digest) == whole
 
 
 def test_a_file_of_ones_own_has_no_digest_to_be_held_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    assert promised(tmp_path / "file") == ""
-    assert Located("x", "x", tmp_path / "file").digest == ""
+    assert expected_digest(tmp_path / "file") == ""
+    assert LocatedModel("x", "x", tmp_path / "file").digest == ""

@@ -8,20 +8,20 @@ import pytest
 
 from app.core.errors import StartupError
 from app.encoder import loader
-from app.encoder.dummy import ColoursEncoder
-from app.encoder.loader import STARTER, WEIGHTS, Located, Placement, load, locate
+from app.encoder.dummy import DummyEncoder
+from app.encoder.loader import STARTER, WEIGHTS, EncoderOptions, LocatedModel, load_encoder, locate_model
 
 
 def refused(name: str, cache: Path) -> str:
     with pytest.raises(StartupError) as raised:
-        locate(name, cache)
+        locate_model(name, cache)
     assert "\n" not in raised.value.detail
     return raised.value.detail
 
 
 def test_colours_needs_no_files(tmp_path: Path) -> None:
-    assert locate("colours", tmp_path) == Located("colours", "colours", None)
-    assert isinstance(load("colours", tmp_path), ColoursEncoder)
+    assert locate_model("colours", tmp_path) == LocatedModel("colours", "colours", None)
+    assert isinstance(load_encoder("colours", tmp_path), DummyEncoder)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,7 +34,7 @@ def test_the_starter_is_a_folder_of_ours(tmp_path: Path) -> None:
     if not (STARTER / WEIGHTS).is_file():
         assert "is missing in" in refused("starter", tmp_path)
         return
-    assert locate("starter", tmp_path) == Located("starter", f"local-dir:{STARTER}", STARTER / WEIGHTS)
+    assert locate_model("starter", tmp_path) == LocatedModel("starter", f"local-dir:{STARTER}", STARTER / WEIGHTS)
 
 
 @pytest.mark.parametrize("present", [(), ("open_clip_config.json",), (WEIGHTS,)])
@@ -48,7 +48,7 @@ def test_a_folder_without_its_files_says_which_is_missing(present: tuple[str, ..
 def test_a_folder_with_its_files_is_found(tmp_path: Path) -> None:
     for name in ("open_clip_config.json", WEIGHTS):
         (tmp_path / name).touch()
-    located = locate(f"local-dir:{tmp_path}", tmp_path)
+    located = locate_model(f"local-dir:{tmp_path}", tmp_path)
     assert (located.architecture, located.weights) == (f"local-dir:{tmp_path}", tmp_path / WEIGHTS)
 
 
@@ -70,21 +70,21 @@ def test_a_gpu_is_looked_for_in_torch_only_where_there_is_a_device(
     import torch
 
     monkeypatch.setattr(loader, "GPU_DEVICES", (tmp_path / "none",))
-    assert not loader.gpu_present()
+    assert not loader.has_gpu()
     monkeypatch.setattr(loader, "GPU_DEVICES", (tmp_path,))
-    assert loader.gpu_present() == torch.cuda.is_available()
+    assert loader.has_gpu() == torch.cuda.is_available()
 
 
 @pytest.mark.parametrize(
     ("placement", "reason"),
     [
-        (Placement(device="cpu"), ""),
-        (Placement(device="cpu", precision="bf16"), ""),
-        (Placement(device="cpu", precision="fp16"), "for fp16"),
-        (Placement(device="cuda:1"), "for a GPU"),
-        (Placement(device="cpu", runtime="torch"), "as asked"),
+        (EncoderOptions(device="cpu"), ""),
+        (EncoderOptions(device="cpu", precision="bf16"), ""),
+        (EncoderOptions(device="cpu", precision="fp16"), "for fp16"),
+        (EncoderOptions(device="cuda:1"), "for a GPU"),
+        (EncoderOptions(device="cpu", runtime="torch"), "as asked"),
     ],
     ids=str,
 )
-def test_torch_runs_what_is_meant_for_it(placement: Placement, reason: str) -> None:
+def test_torch_runs_what_is_meant_for_it(placement: EncoderOptions, reason: str) -> None:
     assert placement.needs_torch() == reason

@@ -7,27 +7,40 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StartupError
-from app.encoder.memory_check import CONVERTING, NOBODY, Crew, available, check, conversion, in_torch, on_gpu, steady
-from app.encoder.weights import Parameters
+from app.encoder.memory_check import (
+    CONVERTING,
+    NO_PROCESSES,
+    ModelProcesses,
+    available_memory,
+    check_memory,
+    estimate_conversion,
+    estimate_gpu_loading,
+    estimate_openvino,
+    estimate_torch,
+)
+from app.encoder.weights import ParameterCount
 
 MIB, GIB = 1 << 20, 1 << 30
-STARTER = Parameters(whole=5_673_217, image=2_876_352)
-VIT_B_32 = Parameters(whole=151_277_313, image=87_849_216)
+STARTER = ParameterCount(whole=5_673_217, image=2_876_352)
+VIT_B_32 = ParameterCount(whole=151_277_313, image=87_849_216)
 
 
 @pytest.mark.parametrize(
     ("need", "measured"),
     [
-        (steady(VIT_B_32, Crew(servers=1), "bf16"), 821),
-        (steady(VIT_B_32, Crew(servers=1), "fp32"), 1109),
-        (steady(VIT_B_32, Crew(workers=1), "bf16"), 277),
-        (steady(VIT_B_32, Crew(workers=1), "fp32"), 488),
-        (in_torch(VIT_B_32, Crew(servers=1)), 1131),
-        (conversion(VIT_B_32), 1714),
-        (steady(STARTER, Crew(servers=1), "bf16"), 75),
-        (steady(STARTER, Crew(workers=1), "bf16"), 61),
-        (conversion(STARTER), 572),
-        (conversion(STARTER, Crew(1, 1)), 814 - 85),  # of a whole service, without the server that asks
+        (estimate_openvino(VIT_B_32, ModelProcesses(servers=1), "bf16"), 821),
+        (estimate_openvino(VIT_B_32, ModelProcesses(servers=1), "fp32"), 1109),
+        (estimate_openvino(VIT_B_32, ModelProcesses(workers=1), "bf16"), 277),
+        (estimate_openvino(VIT_B_32, ModelProcesses(workers=1), "fp32"), 488),
+        (estimate_torch(VIT_B_32, ModelProcesses(servers=1)), 1131),
+        (estimate_conversion(VIT_B_32), 1714),
+        (estimate_openvino(STARTER, ModelProcesses(servers=1), "bf16"), 75),
+        (estimate_openvino(STARTER, ModelProcesses(workers=1), "bf16"), 61),
+        (estimate_conversion(STARTER), 572),
+        (
+            estimate_conversion(STARTER, ModelProcesses(1, 1)),
+            814 - 85,
+        ),  # of a whole service, without the server that asks
     ],
 )
 def test_the_need_is_never_more_than_was_measured_and_not_far_below(need: int, measured: int) -> None:
@@ -35,13 +48,26 @@ def test_the_need_is_never_more_than_was_measured_and_not_far_below(need: int, m
 
 
 def test_every_process_of_the_crew_counts() -> None:
-    alone, three = steady(VIT_B_32, Crew(1), "bf16"), steady(VIT_B_32, Crew(1, 2), "bf16")
-    assert three - alone == 2 * steady(VIT_B_32, Crew(workers=1), "bf16")
-    assert in_torch(VIT_B_32, Crew(1, 2)) == 3 * in_torch(VIT_B_32, Crew(1)) == 3 * on_gpu(VIT_B_32)
-    waiting = conversion(STARTER, Crew(1, 2)) - conversion(STARTER)
-    assert waiting == 2 * (conversion(STARTER, Crew(1, 1)) - conversion(STARTER)) > 0
-    assert conversion(STARTER, Crew(workers=1)) == conversion(STARTER)  # it is the one that asks
-    assert steady(VIT_B_32, Crew(1), "fp16") == alone < steady(VIT_B_32, Crew(1), "fp32")
+    alone, three = (
+        estimate_openvino(VIT_B_32, ModelProcesses(1), "bf16"),
+        estimate_openvino(VIT_B_32, ModelProcesses(1, 2), "bf16"),
+    )
+    assert three - alone == 2 * estimate_openvino(VIT_B_32, ModelProcesses(workers=1), "bf16")
+    assert (
+        estimate_torch(VIT_B_32, ModelProcesses(1, 2))
+        == 3 * estimate_torch(VIT_B_32, ModelProcesses(1))
+        == 3 * estimate_gpu_loading(VIT_B_32)
+    )
+    waiting = estimate_conversion(STARTER, ModelProcesses(1, 2)) - estimate_conversion(STARTER)
+    assert waiting == 2 * (estimate_conversion(STARTER, ModelProcesses(1, 1)) - estimate_conversion(STARTER)) > 0
+    assert estimate_conversion(STARTER, ModelProcesses(workers=1)) == estimate_conversion(
+        STARTER
+    )  # it is the one that asks
+    assert (
+        estimate_openvino(VIT_B_32, ModelProcesses(1), "fp16")
+        == alone
+        < estimate_openvino(VIT_B_32, ModelProcesses(1), "fp32")
+    )
 
 
 class System:
@@ -64,37 +90,37 @@ class System:
 
 
 def test_this_machine_tells_what_it_has() -> None:
-    have = available()
+    have = available_memory()
     assert have is not None
     assert 16 * MIB < have < 1 << 50
 
 
 def test_without_groups_it_is_what_the_system_says_with_its_swap(tmp_path: Path) -> None:
-    assert available(tmp_path) is None
+    assert available_memory(tmp_path) is None
     System(tmp_path, 2 * GIB)
-    assert available(tmp_path) == 2 * GIB
+    assert available_memory(tmp_path) == 2 * GIB
     System(tmp_path, 2 * GIB, swap=GIB)
-    assert available(tmp_path) == 3 * GIB
+    assert available_memory(tmp_path) == 3 * GIB
 
 
 def test_the_tightest_group_of_a_service_counts_and_its_files_can_be_given_back(tmp_path: Path) -> None:
     system = System(tmp_path, 8 * GIB)
     system.write("proc/self/cgroup", "0::/system.slice/sightline.service\n")
     system.group("system.slice/sightline.service", "max", GIB)
-    assert available(tmp_path) == 8 * GIB
+    assert available_memory(tmp_path) == 8 * GIB
     system.group("system.slice/sightline.service", 4 * GIB, 2 * GIB, files=GIB)
-    assert available(tmp_path) == 3 * GIB
+    assert available_memory(tmp_path) == 3 * GIB
     system.group("system.slice", GIB, 2 * GIB)
-    assert available(tmp_path) == 0
+    assert available_memory(tmp_path) == 0
 
 
 def test_a_container_finds_its_limit_at_the_top(tmp_path: Path) -> None:
     system = System(tmp_path, 8 * GIB)
     system.write("proc/self/cgroup", "0::/\n")
     system.group("", 2 * GIB, GIB)
-    assert available(tmp_path) == GIB
+    assert available_memory(tmp_path) == GIB
     system.write("proc/self/cgroup", "0::/../../docker/0123\n")
-    assert available(tmp_path) == GIB
+    assert available_memory(tmp_path) == GIB
 
 
 def test_groups_of_the_first_version_are_read_too(tmp_path: Path) -> None:
@@ -104,26 +130,26 @@ def test_groups_of_the_first_version_are_read_too(tmp_path: Path) -> None:
     system.write(f"{top}/memory.usage_in_bytes", f"{GIB}\n")
     system.write(f"{top}/memory.stat", f"inactive_file 5\ntotal_inactive_file {GIB // 2}\ntotal_active_file 0\n")
     system.write(f"{top}/{limit}", "9223372036854771712\n")
-    assert available(tmp_path) == 8 * GIB
+    assert available_memory(tmp_path) == 8 * GIB
     system.write(f"{top}/{limit}", f"{2 * GIB}\n")
-    assert available(tmp_path) == GIB + GIB // 2
+    assert available_memory(tmp_path) == GIB + GIB // 2
 
 
 def test_too_little_is_refused_in_one_line_that_names_need_have_and_ways_out(tmp_path: Path) -> None:
     System(tmp_path, GIB)
     with pytest.raises(StartupError) as refused:
-        check("big", 2 * GIB, Crew(1, 3), "to run", tmp_path)
+        check_memory("big", 2 * GIB, ModelProcesses(1, 3), "to run", tmp_path)
     assert refused.value.detail == (
         "model big needs at least 2.0 GiB of memory to run, but 1024 MiB are available; end other programs, choose a"
         " smaller model (`sightline models`), --workers 2, or set SIGHTLINE_IGNORE_MEMORY=true to try it"
     )
     with pytest.raises(StartupError) as refused:
-        check("big", 2 * GIB, Crew(1, 3), CONVERTING, tmp_path)
+        check_memory("big", 2 * GIB, ModelProcesses(1, 3), CONVERTING, tmp_path)
     assert "--workers" not in refused.value.detail  # one process converts
 
 
 def test_what_fits_or_is_not_known_or_is_not_to_be_checked_goes_on(tmp_path: Path) -> None:
-    check("big", 2 * GIB, Crew(1), "to run", tmp_path)
+    check_memory("big", 2 * GIB, ModelProcesses(1), "to run", tmp_path)
     System(tmp_path, 2 * GIB)
-    check("big", 2 * GIB, Crew(1), "to run", tmp_path)
-    check("big", 1 << 60, NOBODY, "to run", tmp_path)
+    check_memory("big", 2 * GIB, ModelProcesses(1), "to run", tmp_path)
+    check_memory("big", 1 << 60, NO_PROCESSES, "to run", tmp_path)

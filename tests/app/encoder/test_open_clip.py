@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 
 from app.core.errors import StartupError
 from app.decode.limits import PictureLimits
-from app.decode.picture import decode
+from app.decode.picture import decode_picture
 from app.encoder import loader as known
-from app.encoder.cuda_graphs import SIZES, Batches, spans
-from app.encoder.loader import WEIGHTS, Located, Placement
-from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, preprocessing_of
-from app.encoder.protocol import Embeddings, Encoder, checked, normalised
+from app.encoder.cuda_graphs import BATCH_SIZES, CudaGraphRunner, split_rows
+from app.encoder.loader import WEIGHTS, EncoderOptions, LocatedModel
+from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, map_preprocessing
+from app.encoder.protocol import Embeddings, Encoder, check_vectors, normalise
 from tests.app.encoder.small import WORDS, make_model
 from tests.support.pictures import picture
 
@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
-load = partial(known.load, runtime="torch")
+load = partial(known.load_encoder, runtime="torch")
 TEXTS = ["a red car", "A  Blue CAT!", "笑脸", "", "word " * 100]
 NAME = "sightline-test-small"
 
@@ -59,8 +59,8 @@ def weights(path: Path, seed: int = 0) -> Path:
 
 def of_file(file: Path, cache: Path, device: str = "cpu", precision: str = "auto", threads: int = 0) -> Encoder:
     """As NAME:FILE would be loaded; NAME is known in this process alone."""
-    placement = Placement(device, precision, "torch", threads)
-    return known.load_located(Located(f"{NAME}:{file}", NAME, file), cache, placement)
+    placement = EncoderOptions(device, precision, "torch", threads)
+    return known.load_located(LocatedModel(f"{NAME}:{file}", NAME, file), cache, placement)
 
 
 def folder_of(path: Path, preprocess: dict[str, Any] | None = None) -> str:
@@ -112,12 +112,12 @@ def test_pictures_get_the_vectors_that_open_clip_gives_them(tmp_path: Path, prep
     (tmp_path / "picture").touch()
     for content in pictures():
         (tmp_path / "picture").write_bytes(content)
-        pixels = decode(tmp_path / "picture", encoder.preprocessing, PictureLimits()).pixels
+        pixels = decode_picture(tmp_path / "picture", encoder.preprocessing, PictureLimits()).pixels
         ours = encoder.encode_images(np.stack([pixels]))
         with Image.open(io.BytesIO(content)) as image:
             theirs = unit(model.encode_image(transform(image.convert("RGB"))[None]))
         assert float(ours[0] @ theirs[0]) >= 0.999
-    checked(ours)
+    check_vectors(ours)
 
 
 def test_texts_get_the_vectors_that_open_clip_gives_them(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_half_precision_keeps_the_direction(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     assert ((whole.encode_images(pixels) * half.encode_images(pixels)).sum(axis=1) > 0.99).all()
     assert ((whole.encode_texts(TEXTS) * half.encode_texts(TEXTS)).sum(axis=1) > 0.99).all()
-    checked(half.encode_texts(TEXTS))
+    check_vectors(half.encode_texts(TEXTS))
 
 
 def test_threads_may_share_one_encoder(tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_a_tokenizer_of_the_folder_is_used_where_the_vocabulary_is_not_clips(tmp
 
 def test_models_that_see_oblong_pictures_are_refused() -> None:
     with pytest.raises(StartupError, match="224 × 448 pixels are not supported"):
-        preprocessing_of({"size": (224, 448)})
-    assert preprocessing_of({"size": (224, 224)}).size == 224
-    assert preprocessing_of({"size": 64, "resize_mode": "longest"}).resize == "longest"
+        map_preprocessing({"size": (224, 448)})
+    assert map_preprocessing({"size": (224, 224)}).size == 224
+    assert map_preprocessing({"size": 64, "resize_mode": "longest"}).resize == "longest"
 
 
 def test_auto_takes_what_the_machine_has() -> None:
@@ -229,11 +229,11 @@ def test_auto_takes_what_the_machine_has() -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2, 4, 5, 33, 64, 100, 128, 129, 256, 300, 1000])
 def test_batches_of_fixed_sizes_hold_every_row_once_and_no_smaller_size_would_do(n: int) -> None:
-    parts = list(spans(n, SIZES))
+    parts = list(split_rows(n, BATCH_SIZES))
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(n))
     for part in parts:
-        assert part.size == min((size for size in SIZES if size >= len(part)), default=None)
-    assert all(len(part) == SIZES[-1] for part in parts[:-1])
+        assert part.size == min((size for size in BATCH_SIZES if size >= len(part)), default=None)
+    assert all(len(part) == BATCH_SIZES[-1] for part in parts[:-1])
 
 
 def test_pictures_in_batches_of_fixed_sizes_get_the_vectors_they_get_at_once(tmp_path: Path) -> None:
@@ -247,9 +247,9 @@ def test_pictures_in_batches_of_fixed_sizes_get_the_vectors_they_get_at_once(tmp
         return encoder.forward(rows)
 
     with torch.inference_mode():
-        batches = Batches(forward, (64, 64, 3), encoder.space.d, "cpu", (1, 4, 16))
+        batches = CudaGraphRunner(forward, (64, 64, 3), encoder.space.d, "cpu", (1, 4, 16))
         for n in (37, 5, 1, 0):  # few after many: what the rows of padding hold then is old
-            found = normalised(batches(pixels[:n]))
+            found = normalise(batches(pixels[:n]))
             assert found.shape == (n, 24)
             np.testing.assert_allclose(found, encoder.encode_images(pixels)[:n], atol=1e-5)
     assert seen == [16, 16, 16, 16, 1]
@@ -265,7 +265,7 @@ def test_a_batch_that_the_memory_does_not_hold_is_run_in_smaller_ones_from_then_
         return rows.float()
 
     rows = np.arange(40, dtype=np.uint8).reshape(40, 1)
-    limit, batches = 4, Batches(forward, (1,), 1, "cpu", (1, 4, 16, 32))
+    limit, batches = 4, CudaGraphRunner(forward, (1,), 1, "cpu", (1, 4, 16, 32))
     np.testing.assert_array_equal(batches(rows), rows)
     assert batches.sizes == (1, 4)
     seen.clear()

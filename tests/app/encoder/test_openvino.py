@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.encoder.conversion import Recipe, convert
-from app.encoder.loader import WEIGHTS, load
-from app.encoder.openvino import Card, OpenVinoEncoder, native_precision, runtime
-from app.encoder.protocol import Encoder, checked
-from app.encoder.weights import file_digest
+from app.encoder.conversion import ConversionSpec, convert
+from app.encoder.loader import WEIGHTS, load_encoder
+from app.encoder.openvino import CompiledModelInfo, OpenVinoEncoder, detect_precision, load_openvino
+from app.encoder.protocol import Encoder, check_vectors
+from app.encoder.weights import sha256_file
 from tests.app.encoder.small import make_model
 
 TEXTS = ["red car", "two blue cats", "", "the green cake " * 20]
@@ -41,13 +41,13 @@ def encoder(name: str, cache: Path) -> Encoder:
 def compiled(name: str, cache: Path, precision: str) -> Encoder:
     """Loaded as the service does it, from what is converted in this process, which has torch already."""
     weights = cache / "model" / WEIGHTS
-    recipe = Recipe(name, name, str(weights), file_digest(weights), half=precision != "fp32", cache=str(cache))
+    recipe = ConversionSpec(name, name, str(weights), sha256_file(weights), half=precision != "fp32", cache=str(cache))
     convert(recipe, cache / "compiled" / recipe.key)
-    return load(name, cache, precision=precision, runtime="openvino")
+    return load_encoder(name, cache, precision=precision, runtime="openvino")
 
 
 def test_it_gives_the_vectors_that_torch_gives(name: str, cache: Path, encoder: Encoder) -> None:
-    theirs = load(name, cache, runtime="torch", device="cpu")
+    theirs = load_encoder(name, cache, runtime="torch", device="cpu")
     assert isinstance(encoder, OpenVinoEncoder)
     assert encoder.space == theirs.space
     assert encoder.preprocessing == theirs.preprocessing
@@ -69,7 +69,7 @@ def test_a_bulk_encoded_in_parts_gives_the_same_vectors_in_the_same_order(
     name: str, cache: Path, encoder: Encoder, count: int
 ) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)
-    bulk = load(name, cache, precision="fp32", runtime="openvino", threads=2, bulk=True)
+    bulk = load_encoder(name, cache, precision="fp32", runtime="openvino", threads=2, bulk=True)
     np.testing.assert_allclose(bulk.encode_images(pictures), encoder.encode_images(pictures), atol=1e-6)
 
 
@@ -77,8 +77,8 @@ ALTERNATING = """
 import sys
 import numpy as np
 from pathlib import Path
-from app.encoder.loader import load
-bulk = load(sys.argv[1], Path(sys.argv[2]), precision="fp32", runtime="openvino", threads=2, bulk=True)
+from app.encoder.loader import load_encoder
+bulk = load_encoder(sys.argv[1], Path(sys.argv[2]), precision="fp32", runtime="openvino", threads=2, bulk=True)
 for n in range(1_000):
     pictures = np.stack([np.full((64, 64, 3), n % 256, np.uint8) for _ in range(1 + n % 2)])
     assert np.isfinite(bulk.encode_images(pictures)).all()
@@ -106,7 +106,7 @@ def test_what_was_answered_does_not_change_with_the_next_call(encoder: Encoder) 
     kept = first.copy()
     encoder.encode_texts(TEXTS[1:2])
     np.testing.assert_array_equal(first, kept)
-    checked(first)
+    check_vectors(first)
 
 
 def test_bf16_keeps_the_direction(name: str, cache: Path, encoder: Encoder) -> None:
@@ -135,16 +135,16 @@ def test_threads_may_share_one_encoder(encoder: Encoder) -> None:
 
 def test_the_card_says_the_same_when_read_again(encoder: Encoder, tmp_path: Path, cache: Path) -> None:
     folder = next((cache / "compiled").glob("*/card.json")).parent
-    card = Card.read(folder)
+    card = CompiledModelInfo.read(folder)
     assert card.space == encoder.space
     card.write(tmp_path)
-    assert Card.read(tmp_path) == card
+    assert CompiledModelInfo.read(tmp_path) == card
 
 
 def test_a_second_start_needs_no_torch_and_reports_to_nobody(name: str, cache: Path, encoder: Encoder) -> None:
     script = (
-        "import sys; from pathlib import Path; from app.encoder.loader import load\n"
-        f"encoder = load({name!r}, Path({str(cache)!r}), precision='fp32', runtime='openvino')\n"
+        "import sys; from pathlib import Path; from app.encoder.loader import load_encoder\n"
+        f"encoder = load_encoder({name!r}, Path({str(cache)!r}), precision='fp32', runtime='openvino')\n"
         "encoder.encode_texts(['red car'])\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
         "assert sys.modules['openvino_telemetry'] is None\n"
@@ -154,5 +154,5 @@ def test_a_second_start_needs_no_torch_and_reports_to_nobody(name: str, cache: P
 
 
 def test_the_precision_is_one_that_the_processor_has() -> None:
-    assert native_precision() in ("fp32", "bf16")
-    assert runtime().__name__ == "openvino"
+    assert detect_precision() in ("fp32", "bf16")
+    assert load_openvino().__name__ == "openvino"

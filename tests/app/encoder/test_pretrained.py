@@ -10,26 +10,26 @@ import pytest
 
 from app.core.errors import StartupError
 from app.core.settings import Settings
-from app.encoder.loader import locate
-from app.encoder.pretrained import architectures, kept_at, main, published
+from app.encoder.loader import locate_model
+from app.encoder.pretrained import cache_path, find_pretrained, list_architectures, main
 
 
 def test_all_architectures_are_known_by_name() -> None:
     import open_clip
 
     theirs = [name for name in open_clip.list_models() if not name.startswith("sightline-test")]  # other tests add some
-    assert architectures() == sorted(theirs)
+    assert list_architectures() == sorted(theirs)
 
 
 def test_it_is_asked_once_for_a_tag_and_the_answer_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 
     cache = Settings().models  # which the servers of this run share
-    first = published("ViT-B-32", "laion2b_s34b_b79k", cache)
+    first = find_pretrained("ViT-B-32", "laion2b_s34b_b79k", cache)
     theirs = open_clip.get_pretrained_cfg("ViT-B-32", "laion2b_s34b_b79k")
     assert first.config == json.loads(json.dumps({key: value for key, value in theirs.items() if key != "url"}))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert published("ViT-B-32", "laion2b_s34b_b79k", cache) == first
+    assert find_pretrained("ViT-B-32", "laion2b_s34b_b79k", cache) == first
 
 
 def test_a_tag_that_there_is_not_comes_with_those_there_are(
@@ -41,9 +41,9 @@ def test_a_tag_that_there_is_not_comes_with_those_there_are(
     said = json.loads(answer)
     assert said["config"] is None
     assert {"openai", "laion2b_s34b_b79k"} <= set(said["tags"])
-    kept = kept_at("ViT-B-32", "no-such-tag", tmp_path)
+    kept = cache_path("ViT-B-32", "no-such-tag", tmp_path)
     kept.parent.mkdir()
     kept.write_text(answer)
     with pytest.raises(StartupError, match="the tags of ViT-B-32 are openai") as refused:
-        locate("ViT-B-32/no-such-tag", tmp_path)
+        locate_model("ViT-B-32/no-such-tag", tmp_path)
     assert "\n" not in refused.value.detail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from app.encoder.query_cache import OVERHEAD, RecentTexts
+from app.encoder.query_cache import OVERHEAD, QueryCache
 
 D = 8
 ENTRY = 4 * D + 4 + OVERHEAD  # bytes of a text of one letter
@@ -15,7 +15,7 @@ def vector(n: int) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 
 
 def test_a_text_that_was_put_is_found_and_another_is_not() -> None:
-    recent = RecentTexts(10 * ENTRY)
+    recent = QueryCache(10 * ENTRY)
     recent.put("a", vector(1))
     found = recent.get("a")
     assert found is not None
@@ -24,7 +24,7 @@ def test_a_text_that_was_put_is_found_and_another_is_not() -> None:
 
 
 def test_the_least_recently_used_go_when_it_is_full() -> None:
-    recent = RecentTexts(3 * ENTRY)
+    recent = QueryCache(3 * ENTRY)
     for n, text in enumerate("abc"):
         recent.put(text, vector(n))
     recent.get("a")
@@ -33,14 +33,14 @@ def test_the_least_recently_used_go_when_it_is_full() -> None:
 
 
 def test_nothing_is_remembered_without_room() -> None:
-    recent = RecentTexts(0)
+    recent = QueryCache(0)
     recent.put("a", vector(1))
     assert recent.get("a") is None
     assert len(recent) == 0
 
 
 def test_putting_again_counts_once() -> None:
-    recent = RecentTexts(2 * ENTRY)
+    recent = QueryCache(2 * ENTRY)
     for _ in range(5):
         recent.put("a", vector(1))
     recent.put("b", vector(2))
@@ -49,7 +49,7 @@ def test_putting_again_counts_once() -> None:
 
 def test_no_larger_array_is_kept_alive() -> None:
     whole = np.zeros((1000, D), np.float32)
-    recent = RecentTexts(10 * ENTRY)
+    recent = QueryCache(10 * ENTRY)
     recent.put("a", whole[0])
     found = recent.get("a")
     assert found is not None

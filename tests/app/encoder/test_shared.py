@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
-from app.encoder.shared import Shared
+from app.encoder.shared import SharedEncoder
 
 
-class Counting(ColoursEncoder):
+class Counting(DummyEncoder):
     """Notes how many were encoding at once."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Counting(ColoursEncoder):
 
 def test_threads_encode_one_at_a_time_and_get_what_the_encoder_gives() -> None:
     inner = Counting()
-    shared = Shared(inner)
+    shared = SharedEncoder(inner)
     pixels = np.zeros((1, inner.preprocessing.size, inner.preprocessing.size, 3), np.uint8)
     with ThreadPoolExecutor(4) as pool:
         vectors = list(pool.map(shared.encode_images, [pixels] * 4))

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from app.core.errors import StartupError
-from app.encoder.tokenizer import Tokenization, file_tokenizer, named_tokenizer
+from app.encoder.tokenizer import Tokenization, load_named_tokenizer, load_tokenizer_file
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_file_pads_to_its_length_and_keeps_the_end_when_it_cuts(file: Path) -> None:
-    tokens = file_tokenizer(file, 5)(["red car", "", "red red red red red red red"])
+    tokens = load_tokenizer_file(file, 5)(["red car", "", "red red red red red red red"])
     assert tokens.dtype == np.int64
     assert tokens.tolist() == [[2, 3, 4, 0, 0], [4, 0, 0, 0, 0], [2, 2, 2, 2, 4]]
 
@@ -49,7 +49,7 @@ def test_clips_own_tokenizer_is_open_clips() -> None:
 
     texts = ["A Red   CAR", "笑脸", "it&#39;s"]
     theirs = open_clip.get_tokenizer("ViT-B-32")(texts).numpy()
-    assert np.array_equal(named_tokenizer("ViT-B-32")(texts), theirs)
+    assert np.array_equal(load_named_tokenizer("ViT-B-32")(texts), theirs)
     cut = Tokenization("ViT-B-32", 77, "argmax").tokenizer()(texts)
     assert np.array_equal(cut, theirs[:, : cut.shape[1]])
     assert not theirs[:, cut.shape[1] :].any()
@@ -57,5 +57,5 @@ def test_clips_own_tokenizer_is_open_clips() -> None:
 
 def test_a_tokenizer_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"the tokenizer of local-dir:.* cannot be had") as refused:
-        named_tokenizer(f"local-dir:{tmp_path / 'nowhere'}")
+        load_named_tokenizer(f"local-dir:{tmp_path / 'nowhere'}")
     assert "\n" not in refused.value.detail

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.encoder.tokenizer import Tokenization, named_tokenizer
-from app.encoder.tokenizer_export import PROBES, portable
+from app.encoder.tokenizer import Tokenization, load_named_tokenizer
+from app.encoder.tokenizer_export import PROBES, export_tokenizer
 from tests.acceptance.families import write_tokenizer
 
 CLIP = Tokenization("ViT-B-32", 77)
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(folder: Path) -> Tokenization:
-    made = portable(CLIP, folder)
+    made = export_tokenizer(CLIP, folder)
     assert made == replace(CLIP, source="tokenizer.json", clean="lower")
     return replace(made, source=str(folder / "tokenizer.json"))
 
@@ -35,7 +35,7 @@ def test_every_kind_of_character_is_read_as_clip_reads_it(written: Tokenization)
     known = [chr(code) for code in range(32, 0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")]
     texts = [f"a{''.join(known[n : n + 11])}1 {known[n]}b" for n in range(0, len(known), 11 * 17)]
     texts += [*PROBES, *(f"a{character} b" for character in known[:700])]
-    assert np.array_equal(written.tokenizer()(texts), named_tokenizer("ViT-B-32")(texts))
+    assert np.array_equal(written.tokenizer()(texts), load_named_tokenizer("ViT-B-32")(texts))
 
 
 def test_reading_needs_no_torch(written: Tokenization) -> None:
@@ -51,7 +51,7 @@ def test_reading_needs_no_torch(written: Tokenization) -> None:
 
 def test_what_is_a_file_already_stays(tmp_path: Path) -> None:
     reads = Tokenization(str(tmp_path / "tokenizer.json"), 9)
-    assert portable(reads, tmp_path) is reads
+    assert export_tokenizer(reads, tmp_path) is reads
 
 
 def of_transformers(folder: Path, **options: object) -> Tokenization:
@@ -66,13 +66,13 @@ def of_transformers(folder: Path, **options: object) -> Tokenization:
 
 def test_tokenizers_of_transformers_are_written_with_their_cleaning_and_padding(tmp_path: Path) -> None:
     reads = of_transformers(tmp_path, clean="canonicalize")
-    made = portable(reads, tmp_path)
+    made = export_tokenizer(reads, tmp_path)
     assert made.clean == "canonicalize"
     texts = [*PROBES, "UPPER, lower; _under_score", "x y"]
-    theirs = named_tokenizer(reads.source)(texts)
+    theirs = load_named_tokenizer(reads.source)(texts)
     assert np.array_equal(replace(made, source=str(tmp_path / "tokenizer.json")).tokenizer()(texts), theirs)
 
 
 def test_what_does_more_than_a_file_can_say_stays_with_open_clip(tmp_path: Path) -> None:
     reads = of_transformers(tmp_path, strip_sep_token=True)
-    assert portable(reads, tmp_path / "elsewhere") is reads
+    assert export_tokenizer(reads, tmp_path / "elsewhere") is reads

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from app.encoder.towers import CausalTextTower, ImageTower, TextTower, text_tower
+from app.encoder.towers import CausalTextTower, ImageTower, TextTower, make_text_tower
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT: dict[str, Any] = {"context_length": 12, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
@@ -28,7 +28,7 @@ def rows(*texts: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("pooling", [{}, {"pool_type": "eos", "eos_id": 49}])
 def test_a_causal_tower_gives_the_same_for_a_cut_text(kind: str, pooling: dict[str, Any]) -> None:
     clip = build(kind, **pooling)
-    tower, pool, eos = text_tower(clip)
+    tower, pool, eos = make_text_tower(clip)
     assert pool == ("eos" if pooling else "argmax")
     assert eos == (49 if pooling else eos)
     tokens = rows([5, 6, 7], [8, 9, 10, 11, 12])
@@ -40,14 +40,14 @@ def test_a_causal_tower_gives_the_same_for_a_cut_text(kind: str, pooling: dict[s
 @pytest.mark.parametrize("changes", [{"no_causal_mask": True}, {"pool_type": "last"}])
 def test_other_towers_see_every_text_whole(changes: dict[str, Any]) -> None:
     for kind in ("CLIP", "custom"):
-        tower, pool, _ = text_tower(build(kind, **changes))
+        tower, pool, _ = make_text_tower(build(kind, **changes))
         assert pool == "whole"
         assert isinstance(tower, TextTower)
 
 
 def test_the_towers_are_the_models_own() -> None:
     clip = build("CLIP")
-    tower, _, _ = text_tower(clip)
+    tower, _, _ = make_text_tower(clip)
     assert isinstance(tower, CausalTextTower)
     tokens = rows([5, 6, 7])
     torch.testing.assert_close(tower(tokens), clip.encode_text(tokens), atol=1e-6, rtol=1e-5)

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.core.errors import StartupError
-from app.encoder.loader import Located, Placement, load_located
-from app.encoder.weights import Parameters, file_digest, parameters
+from app.encoder.loader import EncoderOptions, LocatedModel, load_located
+from app.encoder.weights import ParameterCount, count_parameters, sha256_file
 
 
 @pytest.fixture
@@ -24,12 +24,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_numbers_are_counted_from_the_header(path: Path) -> None:
-    assert parameters("m", path) == Parameters(whole=11, image=6)
+    assert count_parameters("m", path) == ParameterCount(whole=11, image=6)
 
 
 def test_the_digest_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
-    assert file_digest(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 class Evil:
@@ -48,7 +48,7 @@ def test_a_pickle_under_another_name_is_refused_and_not_run(begins: bytes, tmp_p
     path.write_bytes(begins + pickle.dumps(Evil(mark)))
     for runtime in ("openvino", "torch"):
         with pytest.raises(StartupError, match=r"w\.safetensors is a pickle, whatever its name says") as refused:
-            load_located(Located("m", "ViT-B-32", path), tmp_path, Placement("cpu", runtime=runtime))
+            load_located(LocatedModel("m", "ViT-B-32", path), tmp_path, EncoderOptions("cpu", runtime=runtime))
         assert "\n" not in refused.value.detail
     assert not mark.exists()
 
@@ -57,10 +57,10 @@ def test_a_pickle_under_another_name_is_refused_and_not_run(begins: bytes, tmp_p
 def test_a_file_that_was_cut_is_refused(left: int, path: Path) -> None:
     path.write_bytes(path.read_bytes()[:left])
     with pytest.raises(StartupError, match="is cut short or is no safetensors file") as refused:
-        parameters("m", path)
+        count_parameters("m", path)
     assert refused.value.detail.endswith("; download or copy it again")
 
 
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"gone\.safetensors cannot be read"):
-        parameters("m", tmp_path / "gone.safetensors")
+        count_parameters("m", tmp_path / "gone.safetensors")

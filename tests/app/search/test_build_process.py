@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from app.search.build_process import Order, blocks, build
-from app.storage.database import Database, reader
+from app.search.build_process import BuildOrder, read_vector_blocks, run_build
+from app.storage.database import Database, connect_readonly
 from app.storage.tables import embeddings
-from index.factory import IndexConfig, open_base
-from index.sealed_segment import Base
+from index.factory import IndexConfig, load_sealed_segment
+from index.sealed_segment import SealedSegment
 from index.types import Embeddings
 from tests.index.oracle import unit
 from tests.support.makers import FINGERPRINT, SPACE
@@ -26,7 +26,7 @@ def put(database: Database, vectors: dict[int, Embeddings | bytes]) -> int:
     """Vectors of pictures in the log, under these keys; the number of the last entry."""
 
     def work(c: Any) -> int:
-        embeddings.remember(c, SPACE)
+        embeddings.save_space(c, SPACE)
         seq = 0
         for key, vector in vectors.items():
             packed = vector if isinstance(vector, bytes) else vector.astype("<f4").tobytes()
@@ -36,16 +36,16 @@ def put(database: Database, vectors: dict[int, Embeddings | bytes]) -> int:
     return database.write(work)
 
 
-def order(database: Database, folder: Path, upto: int) -> Order:
+def order(database: Database, folder: Path, upto: int) -> BuildOrder:
     config = configured(folder)
-    return Order(str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.bases), config.name)
+    return BuildOrder(str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.bases), config.name)
 
 
 def configured(folder: Path) -> IndexConfig:
     return IndexConfig("default/images", FINGERPRINT, D, folder)
 
 
-def held(base: Base) -> dict[int, list[float]]:
+def held(base: SealedSegment) -> dict[int, list[float]]:
     rows = np.arange(base.n)
     return dict(zip(base._ids.tolist(), base.halves(rows).tolist(), strict=True))
 
@@ -56,8 +56,8 @@ def test_a_base_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path)
     database.write(lambda c: embeddings.remove(c, "images", 3))
     upto = put(database, {4: unit(1, D, 9)[0]})
     put(database, {30: unit(1, D, 8)[0]})  # too late
-    build(order(database, tmp_path, upto))
-    base, manifest = open_base(configured(tmp_path))
+    run_build(order(database, tmp_path, upto))
+    base, manifest = load_sealed_segment(configured(tmp_path))
     expected = {key: vector for key, vector in vectors.items() if key != 3} | {4: unit(1, D, 9)[0]}
     assert held(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
     assert manifest.applied_seq == upto
@@ -67,8 +67,8 @@ def test_what_a_follower_would_skip_is_left_out(database: Database, tmp_path: Pa
     good = unit(1, D)[0]
     bad = {2: good * 3, 3: good * np.float32("nan"), 4: good[:3], 5: b"\0", 6: np.zeros(D, np.float32)}
     upto = put(database, {1: good, **bad})
-    connection = reader(database.path)
-    found = list(blocks(connection, order(database, tmp_path, upto)))
+    connection = connect_readonly(database.path)
+    found = list(read_vector_blocks(connection, order(database, tmp_path, upto)))
     connection.close()
     assert [ids.tolist() for ids, _ in found] == [[1]]
 
@@ -80,8 +80,8 @@ def test_other_parts_of_the_log_are_left_alone(database: Database, tmp_path: Pat
         embeddings.add(c, "default", FINGERPRINT, "texts", 2, unit(1, D)[0].tobytes())
 
     database.write(work)
-    build(order(database, tmp_path, upto + 1))
-    assert open_base(configured(tmp_path))[0].n == 1
+    run_build(order(database, tmp_path, upto + 1))
+    assert load_sealed_segment(configured(tmp_path))[0].n == 1
 
 
 def run(argument: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.core.types import Target
-from app.search.filter_cache import Selections
+from app.search.filter_cache import FilterCache
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
@@ -51,8 +51,8 @@ def folder() -> Iterator[Path]:
 
 def rows_of(database: Database, target: Target) -> list[Any]:
     if target == "texts":
-        return [row for row in database.read(texts.all_of) if row.collection == "default"]
-    return database.read(lambda c: images.page(c, "default", 1000, None))
+        return [row for row in database.read(texts.list_all) if row.collection == "default"]
+    return database.read(lambda c: images.list_page(c, "default", 1000, None))
 
 
 @settings(max_examples=120, deadline=None)
@@ -62,7 +62,7 @@ def test_a_kept_set_is_that_of_the_rows_as_they_are(folder: Path, steps: list[An
     ours, theirs = Database(folder / "sightline.db"), Database(folder / "sightline.db")
     try:
         theirs.write(lambda c: c.execute("DELETE FROM images; DELETE FROM texts").fetchall())
-        selections = Selections(ours)
+        selections = FilterCache(ours)
         for n, step in enumerate(steps):
             if step[0] != "ask":
                 theirs.write(partial(change, n, *step))
@@ -124,7 +124,7 @@ RED = {"key": "tags", "match": {"value": "red"}}
 def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database) -> None:
     quiet = insert(database, 0, tags=("red",)).key
     key = insert(database, 1, tags=("red",)).key
-    selections = Selections(database)
+    selections = FilterCache(database)
     first = selections.among("default", asking(RED))
     assert list(first) == [quiet, key]
     assert selections.among("default", asking(dict(RED))) is first
@@ -134,7 +134,7 @@ def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database
     database.write(lambda c: images.update(c, key, None, [], {}))
     assert list(selections.among("default", asking(RED))) == [quiet, added]
     assert list(first) == [quiet, key]  # who searches with it meanwhile is not disturbed
-    assert list(Selections(database).among("default", asking(RED))) == [added]
+    assert list(FilterCache(database).among("default", asking(RED))) == [added]
 
 
 def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
@@ -142,7 +142,7 @@ def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
 ) -> None:
     monkeypatch.setattr("app.search.filter_cache.MAX_CHANGES", 2)
     keys = [insert(database, n, tags=("red",)).key for n in range(6)]
-    selections = Selections(database)
+    selections = FilterCache(database)
     assert list(selections.among("default", asking(RED))) == keys
     unseen(database, keys[0])
     for key in keys[1:4]:
@@ -155,7 +155,7 @@ def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
 
 def test_what_was_not_used_for_longest_is_let_go(database: Database) -> None:
     insert(database, 0, tags=("red",))
-    selections = Selections(database, max_bytes=5_000)
+    selections = FilterCache(database, max_bytes=5_000)
     for n in range(50):
         selections.among("default", asking({"has_id": [f"id-{n}"]}))
         selections.among("default", asking({"has_id": ["kept"]}))
@@ -163,7 +163,7 @@ def test_what_was_not_used_for_longest_is_let_go(database: Database) -> None:
     assert 2 <= len(selections) <= 4
     before = selections.among("default", asking({"has_id": ["kept"]}))
     assert selections.among("default", asking({"has_id": ["kept"]})) is before
-    tiny = Selections(database, max_bytes=0)
+    tiny = FilterCache(database, max_bytes=0)
     assert len(tiny.among("default", asking({"key": "tags", "match": {"value": "red"}}))) == 1
     assert (len(tiny), tiny.nbytes) == (0, 0)
 
@@ -171,7 +171,7 @@ def test_what_was_not_used_for_longest_is_let_go(database: Database) -> None:
 def test_many_at_once_share_one_look_at_the_rows(database: Database) -> None:
     key = insert(database, 0, tags=("red",)).key
     go = threading.Barrier(8)
-    selections = Selections(database)
+    selections = FilterCache(database)
 
     def ask(_: int) -> IdSet:
         go.wait(60)

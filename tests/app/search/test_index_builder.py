@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from app.core.errors import Overloaded
-from app.search.index_builder import Builder, Site
-from app.search.index_manager import Indexes
+from app.search.index_builder import IndexBuilder, SegmentBuild
+from app.search.index_manager import IndexManager
 from app.storage.database import Database
 from app.storage.tables import embeddings
-from index.segmented import LiveIndex, RebuildPolicy
+from index.segmented import RebuildPolicy, SegmentedIndex
 from index.types import Embeddings
 from tests.app.conftest import SmallDisk
 from tests.app.search.test_build_process import D, configured, put
@@ -36,12 +36,12 @@ class Setup:
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.stored: dict[int, Embeddings] = {}
-        self.index = LiveIndex(D)
-        self.site = Site("default", "images", configured(folder), self.index, self.head)
-        self.builder = Builder(database.path, SOON, poll=0.02, retry=0.05)
+        self.index = SegmentedIndex(D)
+        self.site = SegmentBuild("default", "images", configured(folder), self.index, self.head)
+        self.builder = IndexBuilder(database.path, SOON, poll=0.02, retry=0.05)
 
     def head(self) -> int:
-        return self.database.read(lambda c: embeddings.head(c, "default", FINGERPRINT, "images"))
+        return self.database.read(lambda c: embeddings.get_last_seq(c, "default", FINGERPRINT, "images"))
 
     def put(self, first: int, count: int, seed: int = 0) -> None:
         vectors = dict(zip(range(first, first + count), unit(count, D, seed), strict=True))
@@ -160,7 +160,7 @@ def test_an_index_that_is_closed_meanwhile_is_no_matter(setup: Setup) -> None:
     until(lambda: bool(children()), WAIT)
     setup.index.close()
     until(lambda: not setup.site.building, WAIT)
-    other = Site("default", "images", setup.site.config, LiveIndex(D), setup.head)
+    other = SegmentBuild("default", "images", setup.site.config, SegmentedIndex(D), setup.head)
     setup.builder.release(setup.site)
     setup.builder.take(other)
     other.index.add(np.arange(200, dtype=np.int64), unit(200, D))
@@ -183,35 +183,35 @@ def test_what_it_cannot_do_is_told_and_tried_again(setup: Setup, monkeypatch: py
 
 
 @pytest.fixture
-def large(database: Database, tmp_path: Path) -> Iterator[Indexes]:
+def large(database: Database, tmp_path: Path) -> Iterator[IndexManager]:
     """Open indexes with a base of 150 vectors."""
     put(database, dict(enumerate(unit(150, D))))
-    indexes = Indexes(database, SPACE, tmp_path / "snapshots", policy=SOON)
+    indexes = IndexManager(database, SPACE, tmp_path / "snapshots", policy=SOON)
     indexes.open("default")
     until(lambda: base_of(indexes) == 150, WAIT)
     yield indexes
     indexes.close()
 
 
-def base_of(indexes: Indexes) -> object:
+def base_of(indexes: IndexManager) -> object:
     stats = indexes.stats("default")["images"]
     assert isinstance(stats, dict)
     return stats["base"]
 
 
-def nearest_of(indexes: Indexes, query: Embeddings) -> int:
+def nearest_of(indexes: IndexManager, query: Embeddings) -> int:
     with indexes.use("default", "images") as index:
         return int(index.search(query[None, :], 1)[1][0, 0])
 
 
 def test_a_restart_opens_the_base_and_reads_only_the_rest_of_the_log(
-    database: Database, tmp_path: Path, large: Indexes
+    database: Database, tmp_path: Path, large: IndexManager
 ) -> None:
     large.close()
     assert not (tmp_path / "snapshots" / "default" / "images" / "CURRENT").exists()
     put(database, {200: unit(1, D, 7)[0]})
     database.write(lambda c: embeddings.remove(c, "images", 3))
-    again = Indexes(database, SPACE, tmp_path / "snapshots")
+    again = IndexManager(database, SPACE, tmp_path / "snapshots")
     again.open("default")
     stats = again.stats("default")["images"]
     assert isinstance(stats, dict)
@@ -222,7 +222,7 @@ def test_a_restart_opens_the_base_and_reads_only_the_rest_of_the_log(
 
 
 def test_a_base_that_is_damaged_on_the_disk_is_built_again(
-    database: Database, tmp_path: Path, large: Indexes, caplog: pytest.LogCaptureFixture
+    database: Database, tmp_path: Path, large: IndexManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     large.close()
     folder = tmp_path / "snapshots" / "default" / "images"
@@ -235,7 +235,7 @@ def test_a_base_that_is_damaged_on_the_disk_is_built_again(
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 4
         path.write_bytes(data)
-        again = Indexes(database, SPACE, tmp_path / "snapshots", policy=SOON)
+        again = IndexManager(database, SPACE, tmp_path / "snapshots", policy=SOON)
         again.open("default")
         until(lambda again=again: sound(again), WAIT)
         assert [nearest_of(again, query) for query in unit(5, D, 3)] == expected
@@ -247,7 +247,7 @@ def nearest_of_stored(query: Embeddings) -> int:
     return int(nearest(dict(enumerate(unit(150, D))), query[None, :], 1)[1][0, 0])
 
 
-def sound(indexes: Indexes) -> bool:
+def sound(indexes: IndexManager) -> bool:
     """Whether a search is answered; until then it is turned away."""
     try:
         nearest_of(indexes, unit(1, D)[0])

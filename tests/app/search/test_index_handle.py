@@ -6,34 +6,34 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import NotFound, Overloaded
-from app.search.index_builder import Builder
-from app.search.index_manager import OVERHEAD, Key, Log, News, Opener
+from app.search.index_builder import IndexBuilder
+from app.search.index_manager import OVERHEAD, EmbeddingLog, GrownLogs, IndexKey, IndexOpener
 from app.storage.database import Database
 from app.storage.tables import embeddings
 from index.types import LogEntry
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR
 
-KEY: Key = ("default", "texts")
+KEY: IndexKey = ("default", "texts")
 
 
 @pytest.fixture
-def opener(database: Database, tmp_path: Path) -> Iterator[Opener]:
+def opener(database: Database, tmp_path: Path) -> Iterator[IndexOpener]:
     """Of a directory of its own; what it wakes is noted."""
-    builder = Builder(database.path)
-    yield Opener(database, SPACE, tmp_path, builder, woken.append)
+    builder = IndexBuilder(database.path)
+    yield IndexOpener(database, SPACE, tmp_path, builder, woken.append)
     builder.close()
     woken.clear()
 
 
-woken: list[Key] = []
+woken: list[IndexKey] = []
 
 
 def append(database: Database, key: int = 1, label: str = "default") -> int:
-    database.write(lambda c: embeddings.remember(c, SPACE))
+    database.write(lambda c: embeddings.save_space(c, SPACE))
     return database.write(lambda c: embeddings.add(c, label, FINGERPRINT, "texts", key, VECTOR))
 
 
-def test_an_index_is_brought_up_to_its_log_and_costs_its_vectors(database: Database, opener: Opener) -> None:
+def test_an_index_is_brought_up_to_its_log_and_costs_its_vectors(database: Database, opener: IndexOpener) -> None:
     seq = append(database)
     one = opener(KEY, lambda: None)
     assert (one.index.ntotal, one.follower.applied_seq) == (1, seq)
@@ -44,7 +44,7 @@ def test_an_index_is_brought_up_to_its_log_and_costs_its_vectors(database: Datab
 
 
 def test_an_opening_that_is_wanted_no_more_ends_and_saves_nothing(
-    database: Database, opener: Opener, tmp_path: Path
+    database: Database, opener: IndexOpener, tmp_path: Path
 ) -> None:
     append(database)
 
@@ -57,21 +57,21 @@ def test_an_opening_that_is_wanted_no_more_ends_and_saves_nothing(
 
 
 def test_a_log_that_cannot_be_read_ends_the_opening(
-    database: Database, opener: Opener, monkeypatch: pytest.MonkeyPatch
+    database: Database, opener: IndexOpener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Log, after: int, limit: int) -> list[LogEntry]:
+    def broken(self: EmbeddingLog, after: int, limit: int) -> list[LogEntry]:
         raise OSError("the disk is away")
 
     append(database)
     monkeypatch.setattr("app.search.index_manager.FAULT_SECONDS", 0.05)
-    monkeypatch.setattr(Log, "read", broken)
+    monkeypatch.setattr(EmbeddingLog, "read", broken)
     with pytest.raises(Overloaded, match="'default/texts' cannot be opened"):
         opener(KEY, lambda: None)
 
 
 def test_news_tell_each_log_that_has_grown_once(database: Database) -> None:
     append(database)
-    news = News(database)
+    news = GrownLogs(database)
     assert news() == []
     for key in (2, 3):
         append(database, key)

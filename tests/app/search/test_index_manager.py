@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from app.core.errors import NotFound, Overloaded, StartupError
-from app.search.index_manager import LEAST, OVERHEAD, WAITERS, Indexes, engine_at
+from app.search.index_manager import MAX_WAITERS, MIN_SNAPSHOT_ENTRIES, OVERHEAD, IndexManager, open_milvus_client
 from app.storage.database import Database
 from app.storage.tables import collection_deletion, collections, embeddings, texts
-from index.milvus_client import Address, Engine
+from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.deadline import impatient, soon
 from tests.index.proxy import Proxy
 from tests.support.makers import SPACE
@@ -24,17 +24,17 @@ WAIT = 20.0
 PLENTY = 1 << 30
 EAST, NORTH = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)
 
-Make = Callable[..., Indexes]
+Make = Callable[..., IndexManager]
 
 
 def put(database: Database, id: str, vector: tuple[float, ...], name: str = "default") -> tuple[int, int]:
     """A text with its vector; returns its key and its number in the log."""
 
     def work(c: Any) -> tuple[int, int]:
-        embeddings.remember(c, SPACE)
+        embeddings.save_space(c, SPACE)
         collection = collections.get(c, name)
         assert collection is not None
-        collections.stamp(c, collection.label, SPACE.fingerprint)
+        collections.assign_space(c, collection.label, SPACE.fingerprint)
         row = texts.put(c, name, id, id, {})
         packed = np.array(vector, "<f4").tobytes()
         return row.key, embeddings.add(c, collection.label, SPACE.fingerprint, "texts", row.key, packed)
@@ -42,11 +42,11 @@ def put(database: Database, id: str, vector: tuple[float, ...], name: str = "def
     return database.write(work)
 
 
-def fill(database: Database, count: int = LEAST) -> None:
+def fill(database: Database, count: int = MIN_SNAPSHOT_ENTRIES) -> None:
     """So many texts that a snapshot is worth it."""
 
     def work(c: Any) -> None:
-        embeddings.remember(c, SPACE)
+        embeddings.save_space(c, SPACE)
         packed = np.array(NORTH, "<f4").tobytes()
         for key in range(10_000, 10_000 + count):
             embeddings.add(c, "default", SPACE.fingerprint, "texts", key, packed)
@@ -56,26 +56,26 @@ def fill(database: Database, count: int = LEAST) -> None:
 
 def made(database: Database, name: str) -> str:
     """A new collection; returns its label."""
-    return database.write(lambda c: collections.make(c, name, "")).label
+    return database.write(lambda c: collections.create(c, name, "")).label
 
 
-def found(indexes: Indexes, name: str = "default", vector: tuple[float, ...] = EAST) -> list[int]:
+def found(indexes: IndexManager, name: str = "default", vector: tuple[float, ...] = EAST) -> list[int]:
     """The keys of the texts in the index, nearest first."""
     with indexes.use(name, "texts") as index:
         return [int(key) for key in index.search(np.array([vector], np.float32), 50)[1][0] if key >= 0]
 
 
-def opened(indexes: Indexes) -> int:
+def opened(indexes: IndexManager) -> int:
     return indexes.memory()["open"]
 
 
 @pytest.fixture
 def make(database: Database, tmp_path: Path) -> Iterator[Make]:
     """Makes the indexes of one directory; all are closed in the end."""
-    everything: list[Indexes] = []
+    everything: list[IndexManager] = []
 
-    def make(memory: int = PLENTY) -> Indexes:
-        everything.append(Indexes(database, SPACE, tmp_path / "snapshots", memory=memory))
+    def make(memory: int = PLENTY) -> IndexManager:
+        everything.append(IndexManager(database, SPACE, tmp_path / "snapshots", memory=memory))
         return everything[-1]
 
     yield make
@@ -170,18 +170,18 @@ def test_a_damaged_snapshot_is_rebuilt_from_the_log(
 
 
 def test_an_engine_is_named_by_the_settings_and_a_wrong_name_told_in_one_line() -> None:
-    assert engine_at("local", "") is None
+    assert open_milvus_client("local", "") is None
     with pytest.raises(StartupError, match=r"--index \(SIGHTLINE_INDEX\): 'faiss' is neither local") as raised:
-        engine_at("faiss", "")
+        open_milvus_client("faiss", "")
     assert "\n" not in raised.value.detail
 
 
 def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
-    database: Database, tmp_path: Path, lite: Engine
+    database: Database, tmp_path: Path, lite: MilvusClient
 ) -> None:
     east, seq = put(database, "east", EAST)
     for _ in range(2):
-        indexes = Indexes(database, SPACE, tmp_path / "snapshots", lite)
+        indexes = IndexManager(database, SPACE, tmp_path / "snapshots", lite)
         indexes.open("default")
         assert found(indexes)[0] == east
         assert indexes.stats("default")["texts"] == {
@@ -192,12 +192,12 @@ def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
 
 
 def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
-    database: Database, tmp_path: Path, lite: Engine
+    database: Database, tmp_path: Path, lite: MilvusClient
 ) -> None:
     east, _ = put(database, "east", EAST)
     north = 0
     for n, engine in enumerate((None, lite, None, lite)):
-        indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
+        indexes = IndexManager(database, SPACE, tmp_path / "snapshots", engine)
         indexes.open("default")
         assert found(indexes)[0] == east
         north, seq = put(database, f"north{n}", NORTH)
@@ -212,8 +212,8 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    engine = Engine(Address(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    indexes = Indexes(database, SPACE, tmp_path / "snapshots", engine)
+    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
+    indexes = IndexManager(database, SPACE, tmp_path / "snapshots", engine)
     proxy.mode = "silence"
     with pytest.raises(Overloaded, match="does not answer"):
         indexes.open("default")
@@ -236,7 +236,7 @@ def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_s
     engine.close()
 
 
-def can_be_opened(indexes: Indexes) -> bool:
+def can_be_opened(indexes: IndexManager) -> bool:
     try:
         indexes.open("default")
     except Overloaded:
@@ -268,7 +268,7 @@ def test_a_large_one_is_saved_when_it_is_closed_for_memory_and_a_small_one_is_no
     indexes = make(memory=0)
     for _ in range(2):
         with indexes.use("default", "texts") as index:
-            assert index.ntotal == LEAST
+            assert index.ntotal == MIN_SNAPSHOT_ENTRIES
         assert len(found(indexes, "small")) == 1
     until((tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file, WAIT)
     assert not (tmp_path / "snapshots" / label).exists()
@@ -334,17 +334,17 @@ def test_a_slow_opening_holds_up_nobody_else(database: Database, make: Make, mon
         return opener(key, check)
 
     monkeypatch.setattr(indexes, "_opener", slowly)
-    with ThreadPoolExecutor(WAITERS + 2) as pool:
+    with ThreadPoolExecutor(MAX_WAITERS + 2) as pool:
         first = pool.submit(found, indexes, "slow")
         assert begun.wait(WAIT)
-        others = [pool.submit(found, indexes, "slow") for _ in range(WAITERS)]
-        until(lambda: sum(indexes._busy.values()) == WAITERS, WAIT)
+        others = [pool.submit(found, indexes, "slow") for _ in range(MAX_WAITERS)]
+        until(lambda: sum(indexes._busy.values()) == MAX_WAITERS, WAIT)
         with pytest.raises(Overloaded, match="is being opened"):
             found(indexes, "slow")
         assert found(indexes) == []
         assert not indexes.settle("slow", "texts", 1, 0.01)
         going_on.set()
-        assert [one.result(WAIT) for one in (first, *others)] == [[key]] * (WAITERS + 1)
+        assert [one.result(WAIT) for one in (first, *others)] == [[key]] * (MAX_WAITERS + 1)
 
 
 def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
@@ -355,7 +355,7 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     indexes = make()
     with ThreadPoolExecutor(1) as pool:
         with indexes.use("a", "texts") as index:
-            database.write(lambda c: collection_deletion.mark(c, "a"))
+            database.write(lambda c: collection_deletion.begin(c, "a"))
             forgetting = pool.submit(indexes.forget, label)
             with pytest.raises(NotFound):
                 found(indexes, "a")

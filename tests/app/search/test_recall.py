@@ -15,11 +15,22 @@ import pytest
 
 from app.core.types import Target
 from app.search import recall as module
-from app.search.recall import BATCH, FEWEST, WAITING, WINDOW, Efforts, K, Sampler, pause_after, share, shares_found
-from index.flat import ExactIndex
+from app.search.recall import (
+    BATCH,
+    MAX_WAITING,
+    MIN_RESULTS,
+    WINDOW,
+    K,
+    RecallSampler,
+    SearchEffortStore,
+    compute_recall,
+    measure_recall,
+    rest_seconds,
+)
+from index.flat import FlatIndex
 from index.idset import IdSet
-from index.protocol import Adjustable, SearchParams, VectorIndex
-from index.segmented import LiveIndex
+from index.protocol import ApproximateIndex, SearchParams, VectorIndex
+from index.segmented import SegmentedIndex
 from index.types import Embeddings, Ids, Scores
 from tests.index.ivf import LISTS, IvfIndex
 from tests.index.sealed import sealed
@@ -59,13 +70,13 @@ def queries() -> Iterator[Embeddings]:
     return made()
 
 
-def ask(sampler: Sampler, index: VectorIndex, queries: Any, n: int = 1, params: SearchParams = PLAIN) -> None:
+def ask(sampler: RecallSampler, index: VectorIndex, queries: Any, n: int = 1, params: SearchParams = PLAIN) -> None:
     """`n` searches as the searcher does them."""
     for _ in range(n):
         sampler.note(KEY, index, next(queries), params, K + 16)
 
 
-def measure(sampler: Sampler, index: VectorIndex, queries: Any, n: int) -> None:
+def measure(sampler: RecallSampler, index: VectorIndex, queries: Any, n: int) -> None:
     """`n` searches, all of them measured."""
     for _ in range(0, n, BATCH):
         ask(sampler, index, queries, BATCH)
@@ -81,13 +92,13 @@ def recall_of(index: IvfIndex, queries: Embeddings) -> float:
 
 
 def test_an_ivf_can_be_adjusted_and_an_exact_index_cannot(index: IvfIndex) -> None:
-    assert isinstance(index, Adjustable)
-    assert not isinstance(ExactIndex(D), Adjustable)
+    assert isinstance(index, ApproximateIndex)
+    assert not isinstance(FlatIndex(D), ApproximateIndex)
 
 
 @pytest.mark.parametrize("effort", [0, 2, 4, 6])
 def test_what_is_measured_is_the_recall(index: IvfIndex, effort: int) -> None:
-    sampler = Sampler(target=0.0)
+    sampler = RecallSampler(target=0.0)
     index.set_effort(effort)
     asked = unit(np.random.default_rng(3), 96)
     measure(sampler, index, iter(asked), 96)
@@ -101,10 +112,10 @@ def test_what_is_measured_is_the_recall(index: IvfIndex, effort: int) -> None:
 
 
 def test_below_the_target_the_effort_is_raised_until_it_is_reached(index: IvfIndex, queries: Any) -> None:
-    sampler = Sampler(target=0.95)
+    sampler = RecallSampler(target=0.95)
     efforts = []
     for _ in range(40):
-        measure(sampler, index, queries, FEWEST)
+        measure(sampler, index, queries, MIN_RESULTS)
         efforts.append(index.effort)
     recall = sampler.recall(KEY)
     assert recall is not None
@@ -119,7 +130,7 @@ def test_below_the_target_the_effort_is_raised_until_it_is_reached(index: IvfInd
 
 
 def test_with_room_to_spare_the_effort_is_lowered_but_not_again_and_again(index: IvfIndex, queries: Any) -> None:
-    sampler = Sampler(target=0.9)
+    sampler = RecallSampler(target=0.9)
     measure(sampler, index, queries, 10 * WINDOW)
     needed = index.effort
     index.set_effort(6)
@@ -137,9 +148,9 @@ def test_with_room_to_spare_the_effort_is_lowered_but_not_again_and_again(index:
 
 
 def test_one_bad_query_among_good_ones_raises_nothing(index: IvfIndex, queries: Any) -> None:
-    sampler = Sampler(target=0.99)
+    sampler = RecallSampler(target=0.99)
     index.set_effort(6)
-    measure(sampler, index, queries, 2 * FEWEST)
+    measure(sampler, index, queries, 2 * MIN_RESULTS)
     track = sampler._tracks[KEY]
     track.effort = 5
     track.window[0] = (track.window[0][0], 0.5)
@@ -150,8 +161,8 @@ def test_one_bad_query_among_good_ones_raises_nothing(index: IvfIndex, queries: 
 
 
 def test_an_exact_index_is_not_measured(vectors: Embeddings, index: IvfIndex, queries: Any) -> None:
-    sampler = Sampler(target=0.99)
-    exact = ExactIndex(D)
+    sampler = RecallSampler(target=0.99)
+    exact = FlatIndex(D)
     exact.add(np.arange(100), vectors[:100])
     ask(sampler, exact, queries, 3)
     index.exact = True  # an index that is small enough to compare with everything for now
@@ -164,7 +175,7 @@ def test_an_exact_index_is_not_measured(vectors: Embeddings, index: IvfIndex, qu
 def test_a_search_with_parameters_of_its_own_is_not_measured(
     index: IvfIndex, queries: Any, params: SearchParams
 ) -> None:
-    sampler = Sampler(target=0.99)
+    sampler = RecallSampler(target=0.99)
     ask(sampler, index, queries, params=params)
     assert not sampler.step()
 
@@ -179,7 +190,7 @@ def test_a_filtered_search_is_measured_within_its_ids(index: IvfIndex, queries: 
         return whole(queries, k, params)
 
     index.search = search  # type: ignore[method-assign]
-    sampler = Sampler(target=0.0)
+    sampler = RecallSampler(target=0.0)
     ask(sampler, index, queries, 4)
     ask(sampler, index, queries, 4, SearchParams(among=some))
     while sampler.step():
@@ -188,7 +199,7 @@ def test_a_filtered_search_is_measured_within_its_ids(index: IvfIndex, queries: 
     recall = sampler.recall(KEY)
     assert recall is not None
     assert recall.queries == 8
-    ask(sampler, index, queries, 1, SearchParams(among=IdSet(np.zeros(module.MOST_AMONG + 1, np.uint8))))
+    ask(sampler, index, queries, 1, SearchParams(among=IdSet(np.zeros(module.MAX_FILTER_BYTES + 1, np.uint8))))
     assert not sampler.step()
 
 
@@ -224,16 +235,18 @@ def test_what_changes_while_it_is_measured_is_not_missed(vectors: Embeddings, wh
             index.add(np.array([next(ids)]), -near)
 
     index.change = change
-    sample = module.Sample(query[0], PLAIN, K + 16)
+    sample = module.SampledQuery(query[0], PLAIN, K + 16)
     for _ in range(5):
-        assert [one for _, one in shares_found(index, [sample])] == [1.0]
+        assert [one for _, one in measure_recall(index, [sample])] == [1.0]
 
 
 def test_a_share_counts_ties_once_and_fewer_than_ten_as_all() -> None:
     ids, scores = np.arange(3), np.array([0.9, 0.8, 0.7], np.float32)
 
     def found(*pairs: tuple[int, float]) -> float | None:
-        return share(ids, scores, np.array([id for id, _ in pairs]), np.array([s for _, s in pairs], np.float32))
+        return compute_recall(
+            ids, scores, np.array([id for id, _ in pairs]), np.array([s for _, s in pairs], np.float32)
+        )
 
     assert found((0, 0.9), (1, 0.8), (2, 0.7)) == 1.0
     assert found((0, 0.9), (1, 0.8)) == pytest.approx(2 / 3)
@@ -241,12 +254,12 @@ def test_a_share_counts_ties_once_and_fewer_than_ten_as_all() -> None:
     assert found((0, 0.9), (7, 0.7), (7, 0.7), (0, 0.9)) == pytest.approx(2 / 3)
     assert found((7, 0.95), (8, 0.6), (-1, -np.inf)) == 0.0
     padded = np.array([5, -1, -1])
-    assert share(padded, np.array([0.5, -np.inf, -np.inf], np.float32), padded, scores) == 1.0
-    assert share(padded[1:], scores[1:], padded, scores) is None
+    assert compute_recall(padded, np.array([0.5, -np.inf, -np.inf], np.float32), padded, scores) == 1.0
+    assert compute_recall(padded[1:], scores[1:], padded, scores) is None
 
 
 def test_an_empty_index_says_nothing(vectors: Embeddings, queries: Any) -> None:
-    sampler = Sampler(target=0.99)
+    sampler = RecallSampler(target=0.99)
     index = IvfIndex(vectors)
     measure(sampler, index, queries, 8)
     recall = sampler.recall(KEY)
@@ -255,12 +268,12 @@ def test_an_empty_index_says_nothing(vectors: Embeddings, queries: Any) -> None:
 
 
 def test_what_is_kept_is_bounded_and_the_newest(index: IvfIndex, queries: Any) -> None:
-    sampler = Sampler(target=0.0)
-    ask(sampler, index, queries, 3 * WAITING)
+    sampler = RecallSampler(target=0.0)
+    ask(sampler, index, queries, 3 * MAX_WAITING)
     steps = 0
     while sampler.step():
         steps += 1
-    assert steps == WAITING / BATCH
+    assert steps == MAX_WAITING / BATCH
     measure(sampler, index, queries, 2 * WINDOW)
     recall = sampler.recall(KEY)
     assert recall is not None
@@ -270,7 +283,7 @@ def test_what_is_kept_is_bounded_and_the_newest(index: IvfIndex, queries: Any) -
 def test_an_index_built_anew_begins_with_the_effort_of_the_old_one(
     vectors: Embeddings, index: IvfIndex, queries: Any
 ) -> None:
-    sampler = Sampler(target=0.95)
+    sampler = RecallSampler(target=0.95)
     measure(sampler, index, queries, 10 * WINDOW)
     assert index.effort > 0
     new = IvfIndex(vectors)
@@ -279,30 +292,30 @@ def test_an_index_built_anew_begins_with_the_effort_of_the_old_one(
     assert new.effort == index.effort
     recall = sampler.recall(KEY)
     assert recall is not None
-    assert 0 < recall.queries <= WAITING + BATCH  # those of the old one that were asked again, and the new ones
+    assert 0 < recall.queries <= MAX_WAITING + BATCH  # those of the old one that were asked again, and the new ones
 
 
 def test_a_restart_begins_with_the_effort_that_was_found(
     vectors: Embeddings, index: IvfIndex, queries: Any, tmp_path: Path
 ) -> None:
-    before = Sampler(target=0.95)
-    before.resume(Efforts(tmp_path, "space"))
+    before = RecallSampler(target=0.95)
+    before.resume(SearchEffortStore(tmp_path, "space"))
     measure(before, index, queries, 10 * WINDOW)
     assert index.effort > 0
     for space, effort in (("space", index.effort), ("another", 0)):
-        after = Sampler(target=0.95)
-        after.resume(Efforts(tmp_path, space))
+        after = RecallSampler(target=0.95)
+        after.resume(SearchEffortStore(tmp_path, space))
         new = IvfIndex(vectors)
         ask(after, new, queries)
         assert new.effort == effort
         assert (recall := after.recall(KEY)) is not None
         assert recall.effort == effort
     before.forget("default")
-    assert (before.recall(KEY), Efforts(tmp_path, "space").get(*KEY)) == (None, None)
+    assert (before.recall(KEY), SearchEffortStore(tmp_path, "space").get(*KEY)) == (None, None)
 
 
 def test_an_index_that_is_gone_is_forgotten(vectors: Embeddings, queries: Any) -> None:
-    sampler = Sampler(target=0.95)
+    sampler = RecallSampler(target=0.95)
     index = IvfIndex(vectors)
     ask(sampler, index, queries)
     del index
@@ -314,17 +327,17 @@ def test_an_index_that_is_gone_is_forgotten(vectors: Embeddings, queries: Any) -
 def test_the_thread_measures_and_survives_an_index_that_was_closed(
     index: IvfIndex, queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setattr(module, "SHARE", 0.9)
-    broken = ExactIndex(D)
+    monkeypatch.setattr(module, "MIN_PAUSE", 0.001)
+    monkeypatch.setattr(module, "MAX_TIME_SHARE", 0.9)
+    broken = FlatIndex(D)
     broken.close()
     broken.exact, broken.effort, broken.set_effort = False, 0, lambda effort: None  # type: ignore[attr-defined]
     busy = threading.Event()
     busy.set()
-    sampler = Sampler(target=0.95, busy=busy.is_set)
+    sampler = RecallSampler(target=0.95, busy=busy.is_set)
     sampler.start()
     sampler.note(("broken", "texts"), broken, next(queries), PLAIN, 26)
-    ask(sampler, index, queries, WAITING)
+    ask(sampler, index, queries, MAX_WAITING)
     nice = [
         os.getpriority(os.PRIO_PROCESS, thread.native_id or 0)
         for thread in threading.enumerate()
@@ -342,7 +355,7 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
 def test_what_keeps_it_from_measuring_is_told_until_it_is_over(
     index: IvfIndex, queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler = Sampler(target=0.95)
+    sampler = RecallSampler(target=0.95)
     ask(sampler, index, queries, 3 * module.BATCH)
     search = index.search
 
@@ -360,14 +373,14 @@ def test_what_keeps_it_from_measuring_is_told_until_it_is_over(
 def test_while_somebody_waits_nothing_is_measured(
     index: IvfIndex, queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PAUSE", 0.001)
+    monkeypatch.setattr(module, "MIN_PAUSE", 0.001)
     asked = threading.Event()
 
     def busy() -> bool:
         asked.set()
         return True
 
-    sampler = Sampler(target=0.95, busy=busy)
+    sampler = RecallSampler(target=0.95, busy=busy)
     sampler.start()
     ask(sampler, index, queries, 5)
     assert asked.wait(20)
@@ -380,15 +393,15 @@ def test_while_somebody_waits_nothing_is_measured(
 
 def test_measuring_takes_a_hundredth_of_the_time_at_most() -> None:
     for seconds in (0.02, 0.5, 3.0):
-        assert seconds / (seconds + pause_after(seconds)) <= 0.01 + 1e-9
-    assert pause_after(0.0) == module.PAUSE
+        assert seconds / (seconds + rest_seconds(seconds)) <= 0.01 + 1e-9
+    assert rest_seconds(0.0) == module.MIN_PAUSE
 
 
 def test_the_index_of_the_service_is_measured_once_it_has_a_base(tmp_path: Path, queries: Any) -> None:
-    live, sampler = LiveIndex(D), Sampler(target=0.9)
+    live, sampler = SegmentedIndex(D), RecallSampler(target=0.9)
     stored = unit(np.random.default_rng(7), 2_000)
     live.add(np.arange(2_000), stored)
-    assert isinstance(live, Adjustable)
+    assert isinstance(live, ApproximateIndex)
     assert live.exact
     ask(sampler, live, queries)
     assert sampler.recall(KEY) is None

@@ -4,28 +4,28 @@ from pathlib import Path
 
 import pytest
 
-from app.search.recall import NAME, Efforts
+from app.search.recall import FILE_NAME, SearchEffortStore
 
 
 def test_what_was_found_is_there_after_a_restart_for_the_same_space_alone(tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
-    efforts = Efforts(folder, "space")
+    efforts = SearchEffortStore(folder, "space")
     assert efforts.get("default", "images") is None
     efforts.put("default", "images", 2)
     efforts.put("default", "images", 3)
     efforts.put("birds", "texts", 1)
-    again = Efforts(folder, "space")
+    again = SearchEffortStore(folder, "space")
     assert (again.get("default", "images"), again.get("birds", "texts"), again.get("birds", "images")) == (3, 1, None)
-    assert Efforts(folder, "other").get("default", "images") is None
-    assert [path.name for path in folder.iterdir()] == [NAME]
+    assert SearchEffortStore(folder, "other").get("default", "images") is None
+    assert [path.name for path in folder.iterdir()] == [FILE_NAME]
 
 
 def test_a_dropped_collection_leaves_nothing(tmp_path: Path) -> None:
-    efforts = Efforts(tmp_path, "space")
+    efforts = SearchEffortStore(tmp_path, "space")
     for collection in ("birds", "birds-of-prey"):
         efforts.put(collection, "images", 2)
     efforts.forget("birds")
-    again = Efforts(tmp_path, "space")
+    again = SearchEffortStore(tmp_path, "space")
     assert (again.get("birds", "images"), again.get("birds-of-prey", "images")) == (None, 2)
 
 
@@ -45,15 +45,15 @@ def test_a_dropped_collection_leaves_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_says_nothing_of_use_is_left_alone(said: str, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_text(said)
-    efforts = Efforts(tmp_path, "space")
+    (tmp_path / FILE_NAME).write_text(said)
+    efforts = SearchEffortStore(tmp_path, "space")
     assert efforts.get("default", "images") is None
     efforts.put("default", "images", 4)
-    assert Efforts(tmp_path, "space").get("default", "images") == 4
+    assert SearchEffortStore(tmp_path, "space").get("default", "images") == 4
 
 
 def test_a_folder_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    efforts = Efforts(tmp_path / "file", "space")
+    efforts = SearchEffortStore(tmp_path / "file", "space")
     efforts.put("default", "images", 4)
     assert efforts.get("default", "images") == 4

@@ -12,20 +12,20 @@ from app.core.errors import ImageCorrupt, ModelUnavailable, NotFound, SightlineE
 from app.core.types import Target
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
-from app.search.searcher import SPARE, Found, Part, Question, Searcher
+from app.search.searcher import EXTRA_HITS, QueryPart, Searcher, SearchQuery, SearchResult
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.tables import collections, embeddings, images, leases, texts
-from index.flat import ExactIndex
+from index.flat import FlatIndex
 from index.protocol import SearchParams
 from index.types import Ids, Scores
 from tests.support.makers import claim, insert
 from tests.support.pictures import picture
 
-ENCODER = ColoursEncoder()
+ENCODER = DummyEncoder()
 COLOURS = ("red", "green", "blue", "yellow", "black")
 
 
@@ -34,19 +34,19 @@ class World:
 
     def __init__(self, database: Database, pool: DecodePool) -> None:
         self.database = database
-        self.indexes: dict[Target, ExactIndex] = {"images": ExactIndex(60), "texts": ExactIndex(60)}
+        self.indexes: dict[Target, FlatIndex] = {"images": FlatIndex(60), "texts": FlatIndex(60)}
         self.batcher = Batcher(ENCODER, 64)
         self.searcher = Searcher(
             database, ENCODER, self.batcher, pool, lambda _, target: nullcontext(self.indexes[target])
         )
-        database.write(lambda c: embeddings.remember(c, ENCODER.space))
+        database.write(lambda c: embeddings.save_space(c, ENCODER.space))
 
     def picture(self, n: int, id: str, words: str) -> int:
         key = insert(self.database, n, id).key
         (lease,) = claim(self.database)
         vector = ENCODER.encode_texts([words])
         packed = vector[0].tobytes()
-        self.database.write(lambda c: leases.finish(c, lease, ENCODER.space.fingerprint, packed, 4, 3, False))
+        self.database.write(lambda c: leases.finish_image(c, lease, ENCODER.space.fingerprint, packed, 4, 3, False))
         self.indexes["images"].add(np.array([key]), vector)
         return key
 
@@ -60,11 +60,13 @@ class World:
 
         self.indexes["texts"].add(np.array([self.database.write(work)]), vector)
 
-    def ids(self, *parts: Part, k: int = 3, target: Target = "images") -> list[str]:
-        return [hit.id for hit in self.searcher.search(Question(parts, target, k)).hits]
+    def ids(self, *parts: QueryPart, k: int = 3, target: Target = "images") -> list[str]:
+        return [hit.id for hit in self.searcher.search(SearchQuery(parts, target, k)).hits]
 
     def filtered(self, only: Filter, words: str, k: int = 3, target: Target = "images") -> list[str]:
-        return [hit.id for hit in self.searcher.search(Question([Part(text=words)], target, k, filter=only)).hits]
+        return [
+            hit.id for hit in self.searcher.search(SearchQuery([QueryPart(text=words)], target, k, filter=only)).hits
+        ]
 
     def key(self, id: str) -> int:
         image = self.database.read(lambda c: images.get(c, "default", id))
@@ -87,7 +89,7 @@ def world(database: Database, pool: DecodePool) -> Iterator[World]:
 
 
 def test_words_find_pictures_and_texts_best_first(world: World) -> None:
-    found = world.searcher.search(Question([Part(text="a blue thing")], k=3))
+    found = world.searcher.search(SearchQuery([QueryPart(text="a blue thing")], k=3))
     assert found.hits[0].id == "blue"
     assert found.hits[0].image is not None
     assert found.hits[0].score == pytest.approx(1.0, abs=1e-5)
@@ -95,40 +97,40 @@ def test_words_find_pictures_and_texts_best_first(world: World) -> None:
     assert scores == sorted(scores, reverse=True)
     assert found.searched == 5
     assert set(found.took_ms) == {"encode", "search", "fetch", "total"}
-    (hit,) = world.searcher.search(Question([Part(text="blue")], "texts", 1)).hits
+    (hit,) = world.searcher.search(SearchQuery([QueryPart(text="blue")], "texts", 1)).hits
     assert hit.text is not None
     assert (hit.id, hit.text.text, hit.image) == ("text-blue", "something blue", None)
 
 
 def test_parts_are_added_up_by_their_weights(world: World) -> None:
-    assert world.ids(Part(text="red", weight=2), Part(text="blue"), k=2) == ["red", "blue"]
-    assert world.ids(Part(text="red"), Part(text="blue", weight=2), k=2) == ["blue", "red"]
+    assert world.ids(QueryPart(text="red", weight=2), QueryPart(text="blue"), k=2) == ["red", "blue"]
+    assert world.ids(QueryPart(text="red"), QueryPart(text="blue", weight=2), k=2) == ["blue", "red"]
 
 
 def test_a_negative_part_pushes_away(world: World) -> None:
-    assert world.ids(Part(text="red and blue"), Part(text="red", weight=-1), k=1) == ["blue"]
-    assert world.ids(Part(text="red", weight=-1), k=5)[-1] == "red"
+    assert world.ids(QueryPart(text="red and blue"), QueryPart(text="red", weight=-1), k=1) == ["blue"]
+    assert world.ids(QueryPart(text="red", weight=-1), k=5)[-1] == "red"
 
 
 def test_parts_that_cancel_each_other_out_are_refused(world: World) -> None:
     with pytest.raises(Validation, match="cancel each other out"):
-        world.ids(Part(text="red"), Part(text="red", weight=-1))
+        world.ids(QueryPart(text="red"), QueryPart(text="red", weight=-1))
     with pytest.raises(Validation, match="cancel each other out"):
-        world.ids(Part(text="red", weight=0))
+        world.ids(QueryPart(text="red", weight=0))
     with pytest.raises(Validation, match="empty"):
         world.ids()
 
 
 def test_a_picture_that_is_here_finds_itself_and_a_text_its_pictures(world: World) -> None:
-    assert world.ids(Part(image_id="green"), k=1) == ["green"]
-    assert world.ids(Part(text_id="text-yellow"), k=1) == ["yellow"]
-    assert world.ids(Part(image_id="black"), k=1, target="texts") == ["text-black"]
+    assert world.ids(QueryPart(image_id="green"), k=1) == ["green"]
+    assert world.ids(QueryPart(text_id="text-yellow"), k=1) == ["yellow"]
+    assert world.ids(QueryPart(image_id="black"), k=1, target="texts") == ["text-black"]
 
 
 def test_a_picture_sent_along_finds_its_like(world: World, tmp_path: Path) -> None:
     path = tmp_path / "query"
     path.write_bytes(picture("yellow", seed=5))
-    assert world.ids(Part(picture=path), k=1) == ["yellow"]
+    assert world.ids(QueryPart(picture=path), k=1) == ["yellow"]
 
 
 @pytest.mark.parametrize(
@@ -141,24 +143,24 @@ def test_a_picture_sent_along_that_is_none_is_refused(
     path = tmp_path / "query"
     path.write_bytes(content)
     with pytest.raises(error):
-        world.ids(Part(picture=path))
+        world.ids(QueryPart(picture=path))
 
 
 def test_what_is_not_here_or_has_no_vector_is_told(world: World) -> None:
     insert(world.database, 99, "queued")
     with pytest.raises(NotFound, match="no image 'unknown'"):
-        world.ids(Part(image_id="unknown"))
+        world.ids(QueryPart(image_id="unknown"))
     with pytest.raises(NotFound, match="no text 'unknown'"):
-        world.ids(Part(text_id="unknown"))
+        world.ids(QueryPart(text_id="unknown"))
     with pytest.raises(Validation, match="image 'queued' has no vector"):
-        world.ids(Part(image_id="queued"))
+        world.ids(QueryPart(image_id="queued"))
 
 
 def test_a_vector_is_scaled_to_length_1_and_searched(world: World) -> None:
     blue = ENCODER.encode_texts(["blue"])[0]
     for factor in (1.0, 1e-3, 1e30):  # the squares of the last are beyond float32
-        scaled = Part(vector=[float(x) * factor for x in blue])
-        (hit,) = world.searcher.search(Question([scaled], k=1)).hits
+        scaled = QueryPart(vector=[float(x) * factor for x in blue])
+        (hit,) = world.searcher.search(SearchQuery([scaled], k=1)).hits
         assert hit.id == "blue"
         assert hit.score == pytest.approx(1.0, abs=1e-5)
 
@@ -175,36 +177,36 @@ def test_a_vector_is_scaled_to_length_1_and_searched(world: World) -> None:
 )
 def test_a_vector_that_cannot_be_searched_is_refused(world: World, vector: Sequence[float], why: str) -> None:
     with pytest.raises(Validation, match=why):
-        world.ids(Part(vector=vector))
+        world.ids(QueryPart(vector=vector))
 
 
 def test_deleted_rows_are_dropped_and_k_is_still_filled(database: Database, pool: DecodePool) -> None:
     world = World(database, pool)
-    keys = [world.picture(n, f"i{n:03}", "red") for n in range(SPARE + 40)]
-    for key in keys[: SPARE + 30]:  # more than the spare: the index has not followed yet
+    keys = [world.picture(n, f"i{n:03}", "red") for n in range(EXTRA_HITS + 40)]
+    for key in keys[: EXTRA_HITS + 30]:  # more than the spare: the index has not followed yet
         database.write(lambda c, key=key: images.delete(c, key))  # type: ignore[misc]
-    assert world.ids(Part(text="red"), k=5) == [f"i{n:03}" for n in range(SPARE + 30, SPARE + 35)]
-    assert len(world.ids(Part(text="red"), k=50)) == 10
+    assert world.ids(QueryPart(text="red"), k=5) == [f"i{n:03}" for n in range(EXTRA_HITS + 30, EXTRA_HITS + 35)]
+    assert len(world.ids(QueryPart(text="red"), k=50)) == 10
     world.batcher.close()
 
 
 def test_pictures_that_are_not_ready_any_more_are_dropped(world: World) -> None:
     world.database.write(lambda c: images.requeue(c, images.get(c, "default", "red").key, None))  # type: ignore[union-attr]
-    assert "red" not in world.ids(Part(text="red"), k=5)
+    assert "red" not in world.ids(QueryPart(text="red"), k=5)
 
 
 def test_k_beyond_what_there_is_gives_what_there_is(world: World) -> None:
-    assert len(world.ids(Part(text="red"), k=1000)) == 5
+    assert len(world.ids(QueryPart(text="red"), k=1000)) == 5
 
 
 def test_an_empty_index_gives_no_hits(database: Database, pool: DecodePool) -> None:
     world = World(database, pool)
-    found = world.searcher.search(Question([Part(text="red")]))
+    found = world.searcher.search(SearchQuery([QueryPart(text="red")]))
     assert (found.hits, found.searched) == ([], 0)
     world.batcher.close()
 
 
-class Counting(ExactIndex):
+class Counting(FlatIndex):
     """Remembers how it was searched."""
 
     def __init__(self, d: int) -> None:
@@ -220,14 +222,14 @@ def test_many_questions_are_answered_in_order_each_as_if_alone(world: World, tmp
     path = tmp_path / "query"
     path.write_bytes(picture("green", seed=6))
     questions = [
-        Question([Part(text="red")], k=2),
-        Question([Part(text="red")], "texts", 3),
-        Question([Part(picture=path), Part(text="red", weight=0.1)], k=1),
-        Question([Part(image_id="blue")], k=100),
-        Question([Part(text="yellow", weight=-1)], k=5, exact=True),
+        SearchQuery([QueryPart(text="red")], k=2),
+        SearchQuery([QueryPart(text="red")], "texts", 3),
+        SearchQuery([QueryPart(picture=path), QueryPart(text="red", weight=0.1)], k=1),
+        SearchQuery([QueryPart(image_id="blue")], k=100),
+        SearchQuery([QueryPart(text="yellow", weight=-1)], k=5, exact=True),
     ]
     for question, found in zip(questions, world.searcher.search_all(questions), strict=True):
-        assert isinstance(found, Found)
+        assert isinstance(found, SearchResult)
         alone = world.searcher.search(question)
         assert [hit.id for hit in found.hits] == [hit.id for hit in alone.hits]
         assert [hit.score for hit in found.hits] == pytest.approx([hit.score for hit in alone.hits], abs=1e-6)
@@ -239,14 +241,14 @@ def test_questions_of_one_kind_share_one_search_of_the_index(world: World) -> No
     counting = Counting(60)
     counting.add(np.array([1]), ENCODER.encode_texts(["red"]))
     world.indexes["images"] = counting
-    world.searcher.search_all([Question([Part(text=colour)], k=10) for colour in COLOURS])
-    assert [(n, k) for n, k, _ in counting.searches] == [(5, 10 + SPARE)]
+    world.searcher.search_all([SearchQuery([QueryPart(text=colour)], k=10) for colour in COLOURS])
+    assert [(n, k) for n, k, _ in counting.searches] == [(5, 10 + EXTRA_HITS)]
     counting.searches.clear()
-    world.searcher.search_all([Question([Part(text="red")], k=k) for k in (5, 10, 15, 1000)])
-    assert sorted((n, k) for n, k, _ in counting.searches) == [(1, 1000 + SPARE), (3, 15 + SPARE)]
+    world.searcher.search_all([SearchQuery([QueryPart(text="red")], k=k) for k in (5, 10, 15, 1000)])
+    assert sorted((n, k) for n, k, _ in counting.searches) == [(1, 1000 + EXTRA_HITS), (3, 15 + EXTRA_HITS)]
     counting.searches.clear()
-    red = [Part(text="red")]
-    world.searcher.search_all([Question(red), Question(red, exact=True), Question(red, probes=4, rerank=50)])
+    red = [QueryPart(text="red")]
+    world.searcher.search_all([SearchQuery(red), SearchQuery(red, exact=True), SearchQuery(red, probes=4, rerank=50)])
     assert [params for _, _, params in counting.searches] == [
         SearchParams(),
         SearchParams(exact=True),
@@ -257,35 +259,35 @@ def test_questions_of_one_kind_share_one_search_of_the_index(world: World) -> No
 def test_a_question_without_an_answer_says_why_and_leaves_the_others_theirs(world: World, tmp_path: Path) -> None:
     broken = tmp_path / "query"
     broken.write_bytes(picture("red")[:60])
-    red = Part(text="red")
+    red = QueryPart(text="red")
     answers = world.searcher.search_all(
         [
-            Question([red], k=1),
-            Question([Part(image_id="unknown")]),
-            Question([red, Part(text="red", weight=-1)]),
-            Question([Part(picture=broken)]),
-            Question([Part(image_id="blue")], k=1),
+            SearchQuery([red], k=1),
+            SearchQuery([QueryPart(image_id="unknown")]),
+            SearchQuery([red, QueryPart(text="red", weight=-1)]),
+            SearchQuery([QueryPart(picture=broken)]),
+            SearchQuery([QueryPart(image_id="blue")], k=1),
         ]
     )
-    assert [hit.id for one in answers if isinstance(one, Found) for hit in one.hits] == ["red", "blue"]
+    assert [hit.id for one in answers if isinstance(one, SearchResult) for hit in one.hits] == ["red", "blue"]
     assert [type(one) for one in answers[1:4]] == [NotFound, Validation, ImageCorrupt]
 
 
 def test_when_the_encoder_is_busy_no_question_is_answered(world: World) -> None:
     world.batcher.close()
     with pytest.raises(ModelUnavailable):
-        world.searcher.search_all([Question([Part(image_id="red")]), Question([Part(text="red")])])
+        world.searcher.search_all([SearchQuery([QueryPart(image_id="red")]), SearchQuery([QueryPart(text="red")])])
 
 
 def test_many_questions_are_filled_up_when_rows_were_deleted(database: Database, pool: DecodePool) -> None:
     world = World(database, pool)
-    keys = [world.picture(n, f"i{n:03}", "red") for n in range(SPARE + 40)]
-    for key in keys[: SPARE + 30]:
+    keys = [world.picture(n, f"i{n:03}", "red") for n in range(EXTRA_HITS + 40)]
+    for key in keys[: EXTRA_HITS + 30]:
         database.write(lambda c, key=key: images.delete(c, key))  # type: ignore[misc]
-    few, all_there_is = world.searcher.search_all([Question([Part(text="red")], k=k) for k in (5, 50)])
-    assert isinstance(few, Found)
-    assert isinstance(all_there_is, Found)
-    assert [hit.id for hit in few.hits] == [f"i{n:03}" for n in range(SPARE + 30, SPARE + 35)]
+    few, all_there_is = world.searcher.search_all([SearchQuery([QueryPart(text="red")], k=k) for k in (5, 50)])
+    assert isinstance(few, SearchResult)
+    assert isinstance(all_there_is, SearchResult)
+    assert [hit.id for hit in few.hits] == [f"i{n:03}" for n in range(EXTRA_HITS + 30, EXTRA_HITS + 35)]
     assert len(all_there_is.hits) == 10
     world.batcher.close()
 
@@ -300,28 +302,30 @@ def test_what_an_index_was_asked_is_noted_once_it_has_answered(world: World, poo
         lambda _, target: nullcontext(world.indexes[target]),
         note=lambda *told: noted.append((told, searcher.running)),
     )
-    searcher.search_all([Question([Part(text="red")], k=3), Question([Part(text="blue")], "texts", 4, exact=True)])
-    searcher.search_all([Question([Part(image_id="unknown")])])
+    searcher.search_all(
+        [SearchQuery([QueryPart(text="red")], k=3), SearchQuery([QueryPart(text="blue")], "texts", 4, exact=True)]
+    )
+    searcher.search_all([SearchQuery([QueryPart(image_id="unknown")])])
     (images_, running), (texts_, _) = noted
     assert images_[:2] == (("default", "images"), world.indexes["images"])
     np.testing.assert_array_equal(images_[2], ENCODER.encode_texts(["red"])[0])
-    assert images_[3:] == (SearchParams(), 3 + SPARE)
-    assert texts_[3:] == (SearchParams(exact=True), 4 + SPARE)
+    assert images_[3:] == (SearchParams(), 3 + EXTRA_HITS)
+    assert texts_[3:] == (SearchParams(exact=True), 4 + EXTRA_HITS)
     assert (running, searcher.running) == (1, 0)
 
 
 def test_a_row_of_another_collection_is_never_an_answer(world: World) -> None:
     def work(c: Any) -> int:
-        collections.make(c, "elsewhere", "")
+        collections.create(c, "elsewhere", "")
         return texts.put(c, "elsewhere", "secret", "red", {}).key
 
     stray = world.database.write(work)
     world.indexes["texts"].add(np.array([stray]), ENCODER.encode_texts(["red"]))
-    assert "secret" not in world.ids(Part(text="red"), k=100, target="texts")
+    assert "secret" not in world.ids(QueryPart(text="red"), k=100, target="texts")
 
 
 def test_classify_gives_probabilities_that_sum_to_1_likeliest_first(world: World) -> None:
-    shares = world.searcher.classify("default", Part(image_id="red"), ["blue", "red", "green"], "a {} thing")
+    shares = world.searcher.classify("default", QueryPart(image_id="red"), ["blue", "red", "green"], "a {} thing")
     assert shares[0][0] == "red"
     assert sum(share for _, share in shares) == pytest.approx(1.0)
     assert [share for _, share in shares] == sorted((share for _, share in shares), reverse=True)
@@ -330,7 +334,7 @@ def test_classify_gives_probabilities_that_sum_to_1_likeliest_first(world: World
 
 def test_classify_is_a_softmax_of_the_cosines_by_the_models_temperature(world: World) -> None:
     labels = ["red and blue", "blue", "a cat"]
-    shares = dict(world.searcher.classify("default", Part(image_id="red"), labels, "{}"))
+    shares = dict(world.searcher.classify("default", QueryPart(image_id="red"), labels, "{}"))
     logits = ENCODER.temperature * ENCODER.encode_texts(labels) @ ENCODER.encode_texts(["red"])[0]
     odds = np.exp(logits)
     for label, expected in zip(labels, odds / odds.sum(), strict=True):
@@ -340,7 +344,7 @@ def test_classify_is_a_softmax_of_the_cosines_by_the_models_temperature(world: W
 def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, pool: DecodePool) -> None:
     asked: list[str] = []
 
-    class Listening(ColoursEncoder):
+    class Listening(DummyEncoder):
         def encode_texts(self, texts: Sequence[str]) -> Embeddings:
             asked.extend(texts)
             return super().encode_texts(texts)
@@ -350,7 +354,7 @@ def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, 
     encoder = Listening()
     batcher = Batcher(encoder, 4)
     searcher = Searcher(database, encoder, batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
-    searcher.classify("default", Part(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
+    searcher.classify("default", QueryPart(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
     assert asked == ["red, red: red", "{}, {}: {}", r"\1, \1: \1"]
     batcher.close()
     world.batcher.close()
@@ -362,16 +366,16 @@ def test_the_vectors_of_texts_are_as_the_log_keeps_them(world: World) -> None:
 
 
 def test_a_vector_that_is_not_finite_never_leaves_for_the_log(database: Database, pool: DecodePool) -> None:
-    class Broken(ColoursEncoder):
+    class Broken(DummyEncoder):
         def encode_texts(self, texts: Sequence[str]) -> Embeddings:
             return np.full((len(texts), 60), np.nan, np.float32)
 
     batcher = Batcher(Broken(), 4)
-    searcher = Searcher(database, Broken(), batcher, pool, lambda *_: nullcontext(ExactIndex(60)))
+    searcher = Searcher(database, Broken(), batcher, pool, lambda *_: nullcontext(FlatIndex(60)))
     with pytest.raises(ValueError, match="not finite"):
         searcher.encode_texts(["a"])
     with pytest.raises(Validation):
-        searcher.embed("default", [Part(text="a")])
+        searcher.embed("default", [QueryPart(text="a")])
     batcher.close()
 
 
@@ -379,7 +383,9 @@ def test_a_filter_finds_k_hits_wherever_k_are_let_through(world: World) -> None:
     for n in range(60):
         world.picture(10 + n, f"p{n}", "red")
     even = [f"p{n}" for n in range(0, 60, 2)]
-    found = world.searcher.search(Question([Part(text="red")], k=40, filter=parse_filter({"has_id": even}, "images")))
+    found = world.searcher.search(
+        SearchQuery([QueryPart(text="red")], k=40, filter=parse_filter({"has_id": even}, "images"))
+    )
     assert sorted(hit.id for hit in found.hits) == sorted(even)
     assert found.searched == 30
     worst = parse_filter({"has_id": ["blue", "black"]}, "images")  # what a search without a filter finds last
@@ -393,14 +399,14 @@ def test_questions_with_one_filter_share_a_search_and_each_filter_holds_for_its_
         counting.add(np.array([world.key(colour)]), ENCODER.encode_texts([colour]))
     world.indexes["images"] = counting
     cold, warm = (parse_filter({"has_id": ids}, "images") for ids in (["blue", "green"], ["red", "yellow", "nothing"]))
-    red, blue = [Part(text="red")], [Part(text="blue")]
+    red, blue = [QueryPart(text="red")], [QueryPart(text="blue")]
     questions = [
-        Question(red, k=5, filter=cold),
-        Question(blue, k=5, filter=warm),
-        Question(blue, k=5, filter=cold),
-        Question(blue, k=1),
+        SearchQuery(red, k=5, filter=cold),
+        SearchQuery(blue, k=5, filter=warm),
+        SearchQuery(blue, k=5, filter=cold),
+        SearchQuery(blue, k=1),
     ]
-    answers = [found for found in world.searcher.search_all(questions) if isinstance(found, Found)]
+    answers = [found for found in world.searcher.search_all(questions) if isinstance(found, SearchResult)]
     assert [{hit.id for hit in found.hits} for found in answers] == [
         {"blue", "green"},
         {"red", "yellow"},

@@ -13,11 +13,11 @@ from app.core.errors import NotFound, StorageFull, Validation
 from app.core.types import Status
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.encoder.dummy import ColoursEncoder
-from app.service.maintenance import Dropper
+from app.encoder.dummy import DummyEncoder
+from app.service.maintenance import CollectionDeleter
 from app.storage.library import Library
 from app.storage.tables import collection_deletion, images
-from app.worker.embed import Options, Worker
+from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.app.storage.tables.test_collection_deletion import left
 from tests.support.makers import add, add_bulk, job_of
@@ -29,8 +29,8 @@ RACES = 50
 
 
 @pytest.fixture
-def dropper(library: Library, tmp_path: Path) -> Iterator[Dropper]:
-    dropper = Dropper(library, tmp_path / "snapshots", lambda _: None)
+def dropper(library: Library, tmp_path: Path) -> Iterator[CollectionDeleter]:
+    dropper = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
     dropper.start()
     yield dropper
     dropper.close()
@@ -38,7 +38,7 @@ def dropper(library: Library, tmp_path: Path) -> Iterator[Dropper]:
 
 def files(library: Library) -> list[str]:
     """Every file of pictures, thumbnails and uploads."""
-    media = library.media
+    media = library.blobs
     return sorted(
         str(path.relative_to(root))
         for root in (media.root, media.thumbnails)
@@ -47,7 +47,7 @@ def files(library: Library) -> list[str]:
     )
 
 
-def test_nothing_is_left_of_a_dropped_collection(library: Library, dropper: Dropper, tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_dropped_collection(library: Library, dropper: CollectionDeleter, tmp_path: Path) -> None:
     library.make_collection("birds", "")
     add(library, picture(), collection="birds")
     job = add_bulk(library, [("a.png", picture("blue"))], collection="birds")
@@ -65,7 +65,7 @@ def test_nothing_is_left_of_a_dropped_collection(library: Library, dropper: Drop
 
 
 def test_the_same_picture_in_two_collections_is_one_file_until_both_are_gone(
-    library: Library, dropper: Dropper
+    library: Library, dropper: CollectionDeleter
 ) -> None:
     for name in ("birds", "cats"):
         library.make_collection(name, "")
@@ -82,16 +82,16 @@ def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_
     library.make_collection("birds", "")
     for n in range(5):
         add(library, picture(seed=n), collection="birds")
-    label, _ = library.database.write(lambda c: collection_deletion.mark(c, "birds"))
-    library.database.write(lambda c: collection_deletion.sweep(c, label, 2, library.media.delete))
+    label, _ = library.database.write(lambda c: collection_deletion.begin(c, "birds"))
+    library.database.write(lambda c: collection_deletion.delete_batch(c, label, 2, library.blobs.delete))
     assert len(files(library)) == 3  # killed here
     for folder in (label, "gone~00000000", "default"):
         (tmp_path / "snapshots" / folder / "images").mkdir(parents=True)
     library.make_collection("birds", "made anew meanwhile")
     add(library, picture(seed=1), collection="birds")
-    dropper = Dropper(library, tmp_path / "snapshots", lambda _: None)
+    dropper = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
     dropper.start()
-    until(lambda: library.database.read(collection_deletion.going) == [], WAIT)
+    until(lambda: library.database.read(collection_deletion.list_pending) == [], WAIT)
     dropper.close()
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["default"]
     assert [image.status for image in library.page("birds", 10, None)] == [Status.QUEUED]
@@ -103,7 +103,7 @@ def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_
     [(StorageFull("the disk is full"), "the disk is full"), (apsw.IOError("in /secret/place"), "IOError")],
 )
 def test_what_fails_is_told_and_waited_out(
-    library: Library, dropper: Dropper, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+    library: Library, dropper: CollectionDeleter, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     monkeypatch.setattr("app.service.maintenance.RETRY_SECONDS", 0.05)
     failing = threading.Event()
@@ -127,10 +127,12 @@ def test_what_fails_is_told_and_waited_out(
 
 
 def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
-    library: Library, dropper: Dropper, pool: DecodePool, tmp_path: Path
+    library: Library, dropper: CollectionDeleter, pool: DecodePool, tmp_path: Path
 ) -> None:
     importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
-    worker = Worker(library, ColoursEncoder(), pool, importer, tmp_path / "workers", Options(2, 60.0, 3, 32))
+    worker = EmbeddingWorker(
+        library, DummyEncoder(), pool, importer, tmp_path / "workers", WorkerOptions(2, 60.0, 3, 32)
+    )
     working = threading.Thread(target=worker.run)
     working.start()
     chance = random.Random(5)
@@ -152,7 +154,7 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
     assert not working.is_alive()
     assert left(library.database) == {}
     assert len(files(library)) == 2, files(library)
-    assert library.database.read(images.waiting) == 0
+    assert library.database.read(images.count_waiting) == 0
     assert {job.state for job in ended} <= {"cancelled", "succeeded"}
     assert sum(job.state == "cancelled" for job in ended) > RACES / 5
     assert all(job.done + job.failed + job.duplicates == job.total for job in ended)

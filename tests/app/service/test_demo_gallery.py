@@ -12,10 +12,10 @@ from app.service import demo_gallery
 
 
 def test_the_gallery_of_a_checkout_holds_pictures_and_texts() -> None:
-    folder = demo_gallery.gallery()
+    folder = demo_gallery.find_gallery()
     with zipfile.ZipFile(folder / demo_gallery.ARCHIVE) as archive:
         assert "metadata.jsonl" in archive.namelist()
-    texts = demo_gallery.texts(folder / demo_gallery.TEXTS)
+    texts = demo_gallery.read_gallery_texts(folder / demo_gallery.TEXTS)
     assert len({text["id"] for text in texts}) == len(texts) > 100
 
 
@@ -24,8 +24,8 @@ def test_the_gallery_inside_the_package_comes_first_and_a_missing_one_is_told(
 ) -> None:
     monkeypatch.setattr(demo_gallery, "__file__", str(tmp_path / "app" / "service" / "demo_gallery.py"))
     with pytest.raises(StartupError, match="not installed"):
-        demo_gallery.gallery()
+        demo_gallery.find_gallery()
     for folder in (tmp_path / "demo", tmp_path / "app" / "gallery"):
         folder.mkdir(parents=True)
         (folder / demo_gallery.ARCHIVE).touch()
-        assert demo_gallery.gallery() == folder
+        assert demo_gallery.find_gallery() == folder

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from app.core.errors import StorageFull
-from app.core.locks import Owner
-from app.encoder.dummy import ColoursEncoder
-from app.service.health import check_database, check_disk, check_engine, check_workers
+from app.core.locks import LeaseOwner
+from app.encoder.dummy import DummyEncoder
+from app.service.health import check_database, check_disk, check_model, check_workers
 from app.storage.library import Library
 from tests.support.makers import add
 from tests.support.pictures import picture
@@ -58,7 +58,7 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told(tmp_path: Path, monkeypat
 def test_missing_workers_are_a_fault_and_none_wanted_is_not(tmp_path: Path) -> None:
     assert check_workers(tmp_path, 0).ok
     assert not check_workers(tmp_path, 1).ok
-    owner = Owner(tmp_path / "workers")
+    owner = LeaseOwner(tmp_path / "workers")
     assert check_workers(tmp_path, 1).ok
     two = check_workers(tmp_path, 2)
     assert (two.ok, two.detail.split(":")[0]) == (False, "1 of 2 are alive")
@@ -67,7 +67,7 @@ def test_missing_workers_are_a_fault_and_none_wanted_is_not(tmp_path: Path) -> N
 
 
 def test_a_stopped_encoder_and_an_index_that_is_behind_keep_searches_from_being_answered() -> None:
-    assert all(check.ok and check.vital for check in check_engine(ColoursEncoder(), True, []))
-    _, encoder, index = check_engine(ColoursEncoder(), False, ["it is away", "and another"])
+    assert all(check.ok and check.vital for check in check_model(DummyEncoder(), True, []))
+    _, encoder, index = check_model(DummyEncoder(), False, ["it is away", "and another"])
     assert not encoder.ok
     assert (index.ok, index.detail) == (False, "it is away; and another")

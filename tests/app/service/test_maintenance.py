@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.service.maintenance import Sweeper
-from app.storage.jobs import Bulks
+from app.service.maintenance import MaintenanceLoop
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from tests.support.servers import until
 
@@ -22,10 +22,10 @@ def test_what_it_cannot_do_is_told_and_ends_nothing(library: Library, monkeypatc
         if failing.is_set():
             raise RuntimeError("at /secret/place")
 
-    bulks = Bulks(library)
+    bulks = JobService(library)
     monkeypatch.setattr(bulks, "forget", fail)
-    monkeypatch.setattr(library.media, "sweep", fail)
-    sweeper = Sweeper(library, bulks, 30.0)
+    monkeypatch.setattr(library.blobs, "sweep", fail)
+    sweeper = MaintenanceLoop(library, bulks, 30.0)
     sweeper.start()
     left = "what killed processes left is not swept away: RuntimeError"
     until(lambda: sweeper.faults() == [left, "old jobs are not forgotten: RuntimeError"], WAIT, sweeper.faults)
@@ -35,9 +35,9 @@ def test_what_it_cannot_do_is_told_and_ends_nothing(library: Library, monkeypatc
 
 
 def test_it_ends_at_once_and_need_not_have_begun(library: Library) -> None:
-    sweeper = Sweeper(library, Bulks(library), 30.0)
+    sweeper = MaintenanceLoop(library, JobService(library), 30.0)
     sweeper.close()
-    other = Sweeper(library, Bulks(library), 30.0)
+    other = MaintenanceLoop(library, JobService(library), 30.0)
     other.start()
     other.close()
     assert other.faults() == []

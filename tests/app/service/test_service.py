@@ -14,16 +14,16 @@ import pytest
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.core.settings import Settings
 from app.core.types import Lease, Status
-from app.encoder.dummy import ColoursEncoder
-from app.encoder.loader import Located
-from app.search.searcher import Part, Question
+from app.encoder.dummy import DummyEncoder
+from app.encoder.loader import LocatedModel
+from app.search.searcher import QueryPart, SearchQuery
 from app.service.service import Service, archive_limits, open_library, picture_limits
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
 from app.storage.tables import leases
-from index.milvus_client import Engine
-from index.segmented import LiveIndex
+from index.milvus_client import MilvusClient
+from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
 from tests.index.deadline import impatient
 from tests.index.proxy import Proxy
@@ -33,7 +33,7 @@ from tests.support.pictures import picture
 from tests.support.servers import until
 
 WAIT = 20.0
-COLOURS = Located("colours", "colours", None)
+COLOURS = LocatedModel("colours", "colours", None)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def held(service: Service) -> int:
 def test_a_worker_with_another_model_is_refused_while_the_directory_is_still_empty(service: Service) -> None:
     check_space(service.database, SPACE)
     start(service)
-    check_space(service.database, ColoursEncoder().space)
+    check_space(service.database, DummyEncoder().space)
     with pytest.raises(StartupError, match="belongs to model colours"):
         check_space(service.database, SPACE)
 
@@ -84,7 +84,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
 def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
     start(service)
     assert service.ready() == []
-    assert service.searcher.search(Question([Part(text="red")], k=3)).hits == []
+    assert service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits == []
     model = service.model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
@@ -92,12 +92,12 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
     with pytest.raises(NotFound):
         service.stats("other")
     with pytest.raises(NotFound):
-        service.searcher.search(Question([Part(text="red")], collection="other"))
+        service.searcher.search(SearchQuery([QueryPart(text="red")], collection="other"))
 
 
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
     start(service)
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     for n in range(20):
         _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
@@ -110,13 +110,13 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     start(service)
     image = add(service.library, picture("red"), id="one").image
     assert service.settled([image])
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     (lease,) = claim(service.database)
-    service.database.write(lambda c: leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
+    service.database.write(lambda c: leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
     assert service.settled([ready])
-    assert [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits] == ["one"]
+    assert [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
 
 
 def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
@@ -169,7 +169,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
     def fail(*_: Any) -> Any:
         raise RuntimeError("at /secret/place")
 
-    monkeypatch.setattr(service.library.media, "sweep", fail)
+    monkeypatch.setattr(service.library.blobs, "sweep", fail)
     start(service)
     until(service.faults, WAIT)
     assert service.faults() == ["what killed processes left is not swept away: RuntimeError"]
@@ -184,16 +184,16 @@ def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Se
     service = Service(settings, COLOURS)
     job = add_bulk(service.library, [("a.png", picture())])
     abandoned = service.library.incoming()
-    for path in service.library.media.incoming.iterdir():
+    for path in service.library.blobs.incoming.iterdir():
         os.utime(path, (0, 0))
     start(service)
-    assert [path.name for path in service.library.media.incoming.iterdir()] == [f"{job.id}-0"]
+    assert [path.name for path in service.library.blobs.incoming.iterdir()] == [f"{job.id}-0"]
     assert not abandoned.exists()
     service.close()
 
 
 def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> None:
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     others = set(threading.enumerate())
     for expected in (0, 1):
@@ -206,10 +206,10 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
 
 
 def test_an_engine_that_is_away_stops_searches_and_nothing_else(
-    settings: Settings, lite: Engine, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, lite: MilvusClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    monkeypatch.setattr("app.service.service.ENGINE_SECONDS", 0.1)
+    monkeypatch.setattr("app.service.service.MILVUS_RETRY_SECONDS", 0.1)
     proxy.mode = "silence"
     there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
     service = Service(there, COLOURS)
@@ -238,13 +238,15 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     service.close()
 
 
-def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(settings: Settings, lite: Engine, tmp_path: Path) -> None:
+def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(
+    settings: Settings, lite: MilvusClient, tmp_path: Path
+) -> None:
     service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
     add(service.library, picture("red"), id="one")
     finish_as_worker(service)
     until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
     with service.engine.indexes.use("default", "images") as index:
-        vectors = ColoursEncoder().encode_texts(["red"])
+        vectors = DummyEncoder().encode_texts(["red"])
         for n in range(40):
             index.add(np.array([1000 + n], np.int64), vectors)
     assert found(service) == ["one"]
@@ -253,18 +255,18 @@ def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(settings: Settings, 
 
 def finish_as_worker(service: Service) -> None:
     """What a worker does with the pictures that wait."""
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
 
     def work(c: Any, lease: Lease) -> object:
-        return leases.finish(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+        return leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
 
     for lease in claim(service.database):
         service.database.write(partial(work, lease=lease))
 
 
 def found(service: Service) -> list[str]:
-    return [hit.id for hit in service.searcher.search(Question([Part(text="red")], k=3)).hits]
+    return [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits]
 
 
 def test_limits_are_those_of_the_settings() -> None:
@@ -292,15 +294,15 @@ def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
 def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
     service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.search.recall.PAUSE", 0.01)
-    monkeypatch.setattr("app.search.recall.SHARE", 0.9)  # of the time: this test has little of it
+    monkeypatch.setattr("app.search.recall.MIN_PAUSE", 0.01)
+    monkeypatch.setattr("app.search.recall.MAX_TIME_SHARE", 0.9)  # of the time: this test has little of it
     start(service)
     rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
     base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
     opened = service.engine.indexes._open
-    opened["default", "images"] = replace(opened["default", "images"], index=LiveIndex(60, base))
+    opened["default", "images"] = replace(opened["default", "images"], index=SegmentedIndex(60, base))
 
     def recall() -> dict[str, Any]:
         told: Any = service.stats("default")
@@ -309,10 +311,10 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
 
     assert recall() == {"queries": 0}
     for row in rows[:24]:
-        assert service.searcher.search(Question([Part(vector=row.tolist())])).hits == []  # no id has a row
+        assert service.searcher.search(SearchQuery([QueryPart(vector=row.tolist())])).hits == []  # no id has a row
     until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
     assert set(recall()) == {"at_10", "queries", "target", "effort", "updated_at"}
     assert recall()["target"] == 0.99
     assert (
-        service.meters.registry.get_sample_value("sightline_ghost_hits_total", {"target": "images"}) or 0
+        service.metrics.registry.get_sample_value("sightline_ghost_hits_total", {"target": "images"}) or 0
     ) >= 24 * 10

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import Validation
-from app.sources.bucket_prefix import Buckets, Prefix
+from app.sources.bucket_prefix import AllowedBuckets, BucketPrefix
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from app.sources.bucket_prefix import Buckets, Prefix
     ],
 )
 def test_a_prefix_is_read_as_it_is_written(text: str, parts: tuple[str, str, str]) -> None:
-    prefix = Prefix.of(text)
+    prefix = BucketPrefix.of(text)
     assert (prefix.scheme, prefix.bucket, prefix.path) == parts
     assert str(prefix) == text.removesuffix("/")
 
@@ -47,30 +47,30 @@ def test_a_prefix_is_read_as_it_is_written(text: str, parts: tuple[str, str, str
 )
 def test_what_is_no_prefix_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="prefix"):
-        Prefix.of(text)
+        BucketPrefix.of(text)
     with pytest.raises(Validation):
-        Buckets.of("s3://photos").prefix(text)
+        AllowedBuckets.of("s3://photos").prefix(text)
 
 
 def test_only_what_the_operator_lists_and_what_lies_below_it_may_be_read() -> None:
-    buckets = Buckets.of("s3://photos/2026, gs://photos,")
+    buckets = AllowedBuckets.of("s3://photos/2026, gs://photos,")
     for text in ("s3://photos/2026", "s3://photos/2026/", "s3://photos/2026/may", "gs://photos", "gs://photos/2025"):
         assert str(buckets.prefix(text)) == text.removesuffix("/")
     for text in ("s3://photos", "s3://photos/2026b", "s3://photos/202", "s3://photos2/2026", "gs://photos2"):
         with pytest.raises(Validation, match="SIGHTLINE_BUCKETS"):
             buckets.prefix(text)
     with pytest.raises(Validation, match="SIGHTLINE_BUCKETS"):
-        Buckets().prefix("s3://photos")
+        AllowedBuckets().prefix("s3://photos")
 
 
 def test_an_object_lies_in_the_prefix_that_it_is_listed_under() -> None:
-    place = Prefix.split("s3://photos/2026/a\u00a0b//c.jpg")
-    assert place == Prefix("s3", "photos", "2026/a\u00a0b//c.jpg")
-    Buckets.of("s3://photos/2026").check(place)
+    place = BucketPrefix.split("s3://photos/2026/a\u00a0b//c.jpg")
+    assert place == BucketPrefix("s3", "photos", "2026/a\u00a0b//c.jpg")
+    AllowedBuckets.of("s3://photos/2026").check(place)
     with pytest.raises(Validation):
-        Buckets.of("s3://photos/2025").check(place)
+        AllowedBuckets.of("s3://photos/2025").check(place)
 
 
 def test_a_root_that_is_none_is_told() -> None:
     with pytest.raises(ValueError, match="s3://BUCKET/PATH"):
-        Buckets.of("s3://photos,/photos")
+        AllowedBuckets.of("s3://photos,/photos")

@@ -12,41 +12,41 @@ import pytest
 from pyarrow import parquet
 
 from app.core.errors import Validation
-from app.core.types import Asked
+from app.core.types import SourceSpec
 from app.decode.pool import DecodePool
-from app.encoder.dummy import ColoursEncoder
-from app.sources.base import Allowed, Line, Tools
-from app.sources.clip_retrieval import ClipRetrieval, Finder
-from app.sources.local_files import Roots
+from app.encoder.dummy import DummyEncoder
+from app.sources.base import SourceContext, SourceItem, SourcePolicy
+from app.sources.clip_retrieval import ClipRetrievalSource, PictureFinder
+from app.sources.local_files import AllowedFolders
 from app.storage.library import Library
 from tests.app.sources.moved import clip_retrieval, paint, say, vectors
 from tests.support.makers import never
 
-SPACE = ColoursEncoder().space.fingerprint
+SPACE = DummyEncoder().space.fingerprint
 
 
 class Reading:
     """Sources of one folder, and what they give."""
 
     def __init__(self, library: Library, pool: DecodePool, root: Path) -> None:
-        self.allowed = Allowed(Roots((root,)))
-        self.tools = Tools(library.database, library.media, self.allowed, pool=pool, encoder=ColoursEncoder())
+        self.allowed = SourcePolicy(AllowedFolders((root,)))
+        self.tools = SourceContext(library.database, library.blobs, self.allowed, pool=pool, encoder=DummyEncoder())
         self.work = root / "work"
         self.target = self.work / "fetched"
         self.target.mkdir(parents=True)
 
-    def lines(self, place: Path, **options: Any) -> list[Line]:
+    def lines(self, place: Path, **options: Any) -> list[SourceItem]:
         with closing(self._of(place, options)) as source:
             return list(source.scan(self.work, "default", never))
 
-    def brought(self, place: Path, **options: Any) -> list[Line]:
+    def brought(self, place: Path, **options: Any) -> list[SourceItem]:
         with closing(self._of(place, options)) as source:
             lines = [line for line in source.scan(self.work, "default", never) if "error" not in line]
             return source.bring(self.target, lines, never)
 
-    def _of(self, place: Path, options: dict[str, Any]) -> ClipRetrieval:
-        return ClipRetrieval(
-            ClipRetrieval.checked(Asked("clip-retrieval", str(place), options), self.allowed), self.tools
+    def _of(self, place: Path, options: dict[str, Any]) -> ClipRetrievalSource:
+        return ClipRetrievalSource(
+            ClipRetrievalSource.checked(SourceSpec("clip-retrieval", str(place), options), self.allowed), self.tools
         )
 
 
@@ -161,7 +161,9 @@ def test_vectors_that_change_after_they_were_listed_are_not_taken(reading: Readi
     place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], vectors(paths))
     lines = reading.lines(place, embeddings_of=SPACE)
     os.utime(place / "img_emb" / "img_emb_0.npy", (1, 1))
-    with closing(ClipRetrieval(Asked("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.tools)) as source:
+    with closing(
+        ClipRetrievalSource(SourceSpec("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.tools)
+    ) as source:
         came = source.bring(reading.target, lines, never)
     assert ["changed after" in line["error"]["detail"] for line in came] == [True, True]
 
@@ -170,11 +172,11 @@ def test_pictures_are_found_where_they_lie_now(tmp_path: Path) -> None:
     for name in ("new/00000/1.png", "new/00001/2.png", "new/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    moved = Finder(tmp_path / "new", moved=True)
+    moved = PictureFinder(tmp_path / "new", moved=True)
     assert moved.path("/old/images/00000/gone.png") == tmp_path / "new/old/images/00000/gone.png"
     assert moved.path("/old/images/00000/1.png") == tmp_path / "new/00000/1.png"
     assert moved.path("/old/images/00001/1.png") == tmp_path / "new/00001/1.png"  # not new/1.png
-    beside = Finder(tmp_path, moved=False)
+    beside = PictureFinder(tmp_path, moved=False)
     assert beside.path("new/00001/2.png") == tmp_path / "new/00001/2.png"
     assert beside.path("/old/images/1.png") == Path("/old/images/1.png")
 
@@ -223,7 +225,7 @@ def test_what_is_no_output_of_clip_retrieval_or_may_not_be_read_is_told(reading:
         (tmp_path, {"embeddings_of": "ViT-B/32"}),
     ):
         with pytest.raises(Validation):
-            ClipRetrieval.checked(Asked("clip-retrieval", str(place), options), reading.allowed)
+            ClipRetrievalSource.checked(SourceSpec("clip-retrieval", str(place), options), reading.allowed)
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "metadata").symlink_to("/etc")
     with pytest.raises(Validation):

@@ -7,9 +7,9 @@ import pytest
 
 from app.core.errors import Validation
 from app.decode.pool import DecodePool
-from app.encoder.dummy import ColoursEncoder
-from app.sources.base import Line
-from app.sources.embedding_check import SAMPLE, Sample, embedded, require_agreement
+from app.encoder.dummy import DummyEncoder
+from app.sources.base import SourceItem
+from app.sources.embedding_check import SAMPLE_SIZE, ItemSample, embed_files, require_agreement
 from tests.app.sources.moved import paint, vectors
 
 AXES = np.eye(4, dtype=np.float32)
@@ -20,15 +20,15 @@ def refusal(reason: str) -> str:
 
 
 def test_a_sample_is_from_all_over_and_of_lines_with_vectors_alone() -> None:
-    lines: list[Line] = [{"part": "a", "row": n} for n in range(1_000)]
-    others: list[Line] = [{"row": -1}, {"part": "a", "row": -2, "error": {}}] * 1_000
-    sample = Sample()
+    lines: list[SourceItem] = [{"part": "a", "row": n} for n in range(1_000)]
+    others: list[SourceItem] = [{"row": -1}, {"part": "a", "row": -2, "error": {}}] * 1_000
+    sample = ItemSample()
     assert len(list(sample.passing([*others, *lines]))) == 3_000
     rows = [line["row"] for line in sample.lines]
-    assert len(set(rows)) == SAMPLE
+    assert len(set(rows)) == SAMPLE_SIZE
     assert min(rows) >= 0
     assert min(rows) < 500 < max(rows)
-    few = Sample()
+    few = ItemSample()
     list(few.passing(lines[:3]))
     assert few.lines == lines[:3]
 
@@ -37,10 +37,10 @@ def test_pictures_are_embedded_in_their_order_and_what_is_none_has_no_vector(poo
     paths = paint(tmp_path, 5)
     expected = vectors(paths)
     paths[2].write_bytes(b"no picture")
-    made = embedded(ColoursEncoder(), pool, paths)
+    made = embed_files(DummyEncoder(), pool, paths)
     assert [one is None for one in made] == [False, False, True, False, False]
     assert all(float(one @ expected[n]) > 0.999 for n, one in enumerate(made) if one is not None)
-    assert embedded(ColoursEncoder(), pool, paths[2:3]) == [None]
+    assert embed_files(DummyEncoder(), pool, paths[2:3]) == [None]
 
 
 def test_the_median_decides() -> None:

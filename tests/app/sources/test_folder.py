@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Overloaded, Validation
-from app.core.types import Asked
-from app.sources.base import Allowed, Tools
-from app.sources.folder import Folder
-from app.sources.local_files import Roots
+from app.core.types import SourceSpec
+from app.sources.base import SourceContext, SourcePolicy
+from app.sources.folder import FolderSource
+from app.sources.local_files import AllowedFolders
 from app.storage.library import Library
 from app.storage.tables import source_cache
-from app.storage.tables.source_cache import Known
+from app.storage.tables.source_cache import CacheEntry
 from tests.support.makers import add, never
 from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
 
 
-def folder(library: Library, named: Path, allowed: Allowed) -> Folder:
-    return Folder(Asked("folder", str(named)), Tools(library.database, library.media, allowed))
+def folder(library: Library, named: Path, allowed: SourcePolicy) -> FolderSource:
+    return FolderSource(SourceSpec("folder", str(named)), SourceContext(library.database, library.blobs, allowed))
 
 
 def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp_path: Path) -> None:
@@ -28,15 +28,15 @@ def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp
     work.mkdir()
     for name, bytes in (("red.png", RED), ("blue.png", BLUE)):
         (album / name).write_bytes(bytes)
-    source = folder(library, album, Allowed(Roots((tmp_path,))))
+    source = folder(library, album, SourcePolicy(AllowedFolders((tmp_path,))))
 
     def scanned(collection: str = "default") -> list[str]:
         lines = list(source.scan(work, collection, never))
         for line in source.bring(work, lines, never):
             bytes = (tmp_path / line["file"]).read_bytes()
             assert bytes == Path(line["path"]).read_bytes()
-            known = Known(line["tag"], add(library, bytes).image.sha256)
-            library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
+            known = CacheEntry(line["tag"], add(library, bytes).image.sha256)
+            library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         return [line["name"] for line in lines]
 
     assert scanned() == ["album/blue.png", "album/red.png"]
@@ -55,7 +55,7 @@ def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(librar
     for place in (album, secret):
         place.mkdir()
         (place / "a.png").write_bytes(RED)
-    allowed = Allowed(Roots((album,)), most_bytes=len(RED))
+    allowed = SourcePolicy(AllowedFolders((album,)), most_bytes=len(RED))
     source = folder(library, album, allowed)
     (album / "large.png").write_bytes(RED + b"x")
     (album / "link.png").symlink_to(secret / "a.png")
@@ -66,4 +66,4 @@ def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(librar
     with pytest.raises(Validation):
         list(folder(library, secret, allowed).scan(tmp_path, "default", never))
     with pytest.raises(Validation):
-        Folder.checked(Asked("folder", str(secret)), allowed)
+        FolderSource.checked(SourceSpec("folder", str(secret)), allowed)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Validation
-from app.sources.glob import MOST, checked, matching, numbered
-from app.sources.local_files import Roots
+from app.sources.glob import MAX_NAMES, expand_braces, match_files, resolve_pattern
+from app.sources.local_files import AllowedFolders
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ def shards(tmp_path: Path) -> Path:
     ],
 )
 def test_braces_stand_for_numbers(name: str, names: list[str]) -> None:
-    assert list(numbered(name)) == names
+    assert list(expand_braces(name)) == names
 
 
-@pytest.mark.parametrize("name", [f"{{0..{MOST}}}", "{0..999999999}", "{0..1}{0..1}"])
+@pytest.mark.parametrize("name", [f"{{0..{MAX_NAMES}}}", "{0..999999999}", "{0..1}{0..1}"])
 def test_braces_stand_for_a_bounded_number(name: str) -> None:
     with pytest.raises(Validation):
-        list(numbered(name))
+        list(expand_braces(name))
 
 
 def test_a_place_is_a_file_a_folder_or_a_pattern_in_one(shards: Path) -> None:
-    roots = Roots((shards,))
+    roots = AllowedFolders((shards,))
 
     def names(place: str) -> list[str]:
-        place = checked(f"{shards}/{place}", roots)
-        return [str(path.relative_to(shards)) for path in matching(place, roots, (".tar",))]
+        place = resolve_pattern(f"{shards}/{place}", roots)
+        return [str(path.relative_to(shards)) for path in match_files(place, roots, (".tar",))]
 
     assert names("00001.tar") == ["00001.tar"]
     assert names("") == ["00000.tar", "00001.tar", "00002.TAR", "a{1..2}.tar", "deep/00003.tar"]
@@ -59,6 +59,6 @@ def test_a_place_is_a_file_a_folder_or_a_pattern_in_one(shards: Path) -> None:
 )
 def test_only_below_the_roots(place: str, shards: Path) -> None:
     with pytest.raises(Validation):
-        checked(place.replace("{}", str(shards)), Roots((shards,)))
+        resolve_pattern(place.replace("{}", str(shards)), AllowedFolders((shards,)))
     with pytest.raises(Validation):
-        list(matching(place.replace("{}", str(shards)), Roots((shards,)), (".tar",)))
+        list(match_files(place.replace("{}", str(shards)), AllowedFolders((shards,)), (".tar",)))

@@ -10,23 +10,25 @@ import pytest
 from pyarrow import parquet
 
 from app.core.errors import Validation
-from app.core.types import Asked
+from app.core.types import SourceSpec
 from app.decode.pool import DecodePool
-from app.sources.base import Allowed, Line, Tools
-from app.sources.img2dataset import Img2dataset
-from app.sources.local_files import Roots
+from app.sources.base import SourceContext, SourceItem, SourcePolicy
+from app.sources.img2dataset import Img2datasetSource
+from app.sources.local_files import AllowedFolders
 from app.storage.library import Library
 from tests.app.sources.moved import paint, say
 from tests.support.makers import never
 
 
-def took(library: Library, pool: DecodePool, root: Path, place: Path, **options: bool) -> list[Line]:
+def took(library: Library, pool: DecodePool, root: Path, place: Path, **options: bool) -> list[SourceItem]:
     """The lines with the files that they brought."""
-    allowed = Allowed(Roots((root,)))
-    tools = Tools(library.database, library.media, allowed, pool=pool)
+    allowed = SourcePolicy(AllowedFolders((root,)))
+    tools = SourceContext(library.database, library.blobs, allowed, pool=pool)
     target = root / "work" / "fetched"
     target.mkdir(parents=True, exist_ok=True)
-    with closing(Img2dataset(Img2dataset.checked(Asked("img2dataset", str(place), options), allowed), tools)) as source:
+    with closing(
+        Img2datasetSource(Img2datasetSource.checked(SourceSpec("img2dataset", str(place), options), allowed), tools)
+    ) as source:
         lines = list(source.scan(root / "work", "default", never))
         came = iter(source.bring(target, [line for line in lines if "error" not in line], never))
     return [line if "error" in line else next(came) for line in lines]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation
-from app.sources.local_files import Roots, copy, pictures, tag, text_of
+from app.sources.local_files import AllowedFolders, copy_file, file_tag, path_to_text, walk_pictures
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def album(tmp_path: Path) -> Path:
 
 def test_pictures_are_found_in_order_without_the_hidden_and_without_following_links(album: Path) -> None:
     (album / "outside").symlink_to("/", target_is_directory=True)
-    names = [str(path.relative_to(album)) for path in pictures(album)]
+    names = [str(path.relative_to(album)) for path in walk_pictures(album)]
     assert names == ["a.jpg", "b.PNG", "deep/er/c.webp"]
 
 
 def test_a_folder_below_a_listed_one_may_be_read(album: Path) -> None:
-    roots = Roots.of(f"/nowhere:{album}")
+    roots = AllowedFolders.of(f"/nowhere:{album}")
     assert roots.folder(str(album)) == album
     assert roots.folder(f"{album}/deep/../deep//er/") == album / "deep" / "er"
 
@@ -40,30 +40,30 @@ def test_any_other_may_not_and_nothing_is_told_of_it(path: str, album: Path) -> 
     album.with_name("album-2").mkdir()
     (album / "link").symlink_to("/etc", target_is_directory=True)
     with pytest.raises(Validation, match="may not read this folder, or it is none"):
-        Roots.of(str(album)).folder(path.format(album))
+        AllowedFolders.of(str(album)).folder(path.format(album))
     with pytest.raises(Validation):
-        Roots.of("").folder(str(album))
+        AllowedFolders.of("").folder(str(album))
 
 
 def test_a_listed_folder_is_an_absolute_path() -> None:
     with pytest.raises(ValueError, match="photos is not an absolute path"):
-        Roots.of("/a:photos")
+        AllowedFolders.of("/a:photos")
 
 
 def test_a_tag_changes_with_the_file(album: Path) -> None:
     path = album / "a.jpg"
-    first = tag(path)
-    assert tag(path) == first
+    first = file_tag(path)
+    assert file_tag(path) == first
     path.write_bytes(b"xy")
-    second = tag(path)
+    second = file_tag(path)
     os.utime(path, ns=(1, 1))
-    assert len({first, second, tag(path)}) == 3
-    assert tag(album) is None
-    assert tag(album / "gone") is None
+    assert len({first, second, file_tag(path)}) == 3
+    assert file_tag(album) is None
+    assert file_tag(album / "gone") is None
 
 
 def test_a_copy_has_the_bytes_and_the_tag(album: Path, tmp_path: Path) -> None:
-    assert copy(album / "a.jpg", tmp_path / "copy", 1) == tag(album / "a.jpg")
+    assert copy_file(album / "a.jpg", tmp_path / "copy", 1) == file_tag(album / "a.jpg")
     assert (tmp_path / "copy").read_bytes() == b"x"
 
 
@@ -72,12 +72,12 @@ def test_what_is_no_plain_file_or_too_large_is_not_copied(album: Path, tmp_path:
     (album / "link.png").symlink_to("/etc/hostname")
     for name in ("pipe.png", "link.png", "deep", "gone.png"):
         with pytest.raises(UrlUnreachable):
-            copy(album / name, tmp_path / "copy", 10)
+            copy_file(album / name, tmp_path / "copy", 10)
     with pytest.raises(ImageTooLarge):
-        copy(album / "a.jpg", tmp_path / "copy", 0)
+        copy_file(album / "a.jpg", tmp_path / "copy", 0)
 
 
 def test_a_name_that_is_no_utf8_has_a_text(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"/a/\xff.png"))
-    assert text_of(path) == "/a/\\xff.png"
-    text_of(path).encode()
+    assert path_to_text(path) == "/a/\\xff.png"
+    path_to_text(path).encode()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from app.core.errors import Validation
-from app.sources.npy import Matrix
+from app.sources.npy import NpyMatrix
 
 
 def saved(path: Path, array: object) -> Path:
@@ -19,7 +19,7 @@ def saved(path: Path, array: object) -> Path:
 @pytest.mark.parametrize("dtype", ["<f2", "<f4"])
 def test_rows_come_one_by_one_at_length_one(tmp_path: Path, dtype: str) -> None:
     rows = np.array([[3, 4, 0], [0, 0, 5], [1e-3, 0, 0]], dtype)
-    matrix = Matrix(saved(tmp_path / "a.npy", rows))
+    matrix = NpyMatrix(saved(tmp_path / "a.npy", rows))
     assert (matrix.n, matrix.d) == (3, 3)
     found = np.stack([row for n in range(3) if (row := matrix.row(n)) is not None])
     assert np.allclose(found, np.array([[0.6, 0.8, 0], [0, 0, 1], [1, 0, 0]]))
@@ -29,19 +29,19 @@ def test_rows_come_one_by_one_at_length_one(tmp_path: Path, dtype: str) -> None:
 
 def test_a_row_that_means_nothing_is_none(tmp_path: Path) -> None:
     rows = np.array([[np.nan, 1], [np.inf, 1], [0, 0], [3e38, 3e38]], "<f4")
-    matrix = Matrix(saved(tmp_path / "a.npy", rows))
+    matrix = NpyMatrix(saved(tmp_path / "a.npy", rows))
     assert [matrix.row(n) is None for n in range(4)] == [True, True, True, False]
     matrix.close()
 
 
 def test_a_file_that_is_cut_while_it_is_open_ends_nothing(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.npy", np.ones((10_000, 8), "<f4"))
-    matrix = Matrix(path)
+    matrix = NpyMatrix(path)
     os.truncate(path, 200)
     assert matrix.row(9_999) is None
     matrix.close()
     with pytest.raises(Validation, match="cut off"):
-        Matrix(path)
+        NpyMatrix(path)
 
 
 class Bomb:
@@ -65,5 +65,5 @@ def test_what_holds_no_vectors_is_refused_and_no_pickle_is_read(
     paths += [tmp_path / name for name in ("bomb", "link", "pipe", "gone")]
     for path in paths:
         with pytest.raises(Validation, match=path.name):
-            Matrix(path)
+            NpyMatrix(path)
     assert not (tmp_path / "exploded").exists()

@@ -11,19 +11,19 @@ import pytest
 
 from app.core.errors import StartupError, UrlUnreachable, Validation
 from app.core.settings import Settings
-from app.core.types import Asked
+from app.core.types import SourceSpec
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.sources.base import Allowed, Line, Tools
-from app.sources.bucket_prefix import Buckets
+from app.sources.base import SourceContext, SourceItem, SourcePolicy
+from app.sources.bucket_prefix import AllowedBuckets
 from app.sources.fetch.http import FetchLimits
-from app.sources.fetch.object_store import Objects
-from app.sources.object_store import Bucket, open_buckets, open_objects
-from app.sources.registry import Gathering
-from app.storage.jobs import Bulks
+from app.sources.fetch.object_store import ObjectStoreClient
+from app.sources.object_store import BucketSource, open_object_store, parse_allowed_buckets
+from app.sources.registry import SourceReader
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import jobs, leases, source_cache
-from app.storage.tables.source_cache import Known
+from app.storage.tables.source_cache import CacheEntry
 from app.worker.importer import Importer
 from tests.support.makers import add, never
 from tests.support.object_stores import Store
@@ -35,21 +35,26 @@ RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
 pytestmark = pytest.mark.usefixtures("credentials")
 
 
-def bucket(library: Library, store: Store, place: str, **more: Any) -> Bucket:
-    allowed = Allowed(buckets=Buckets.of("s3://photos"), **more)
-    return Bucket(
-        Asked("s3", f"//photos/{place}"),
-        Tools(library.database, library.media, allowed, objects=Objects(FetchLimits(allowed.most_bytes), s3=store.url)),
+def bucket(library: Library, store: Store, place: str, **more: Any) -> BucketSource:
+    allowed = SourcePolicy(buckets=AllowedBuckets.of("s3://photos"), **more)
+    return BucketSource(
+        SourceSpec("s3", f"//photos/{place}"),
+        SourceContext(
+            library.database,
+            library.blobs,
+            allowed,
+            objects=ObjectStoreClient(FetchLimits(allowed.most_bytes), s3=store.url),
+        ),
     )
 
 
-def take(library: Library, source: Bucket, folder: Path, collection: str = "default") -> list[str]:
+def take(library: Library, source: BucketSource, folder: Path, collection: str = "default") -> list[str]:
     """Take in what is listed; returns the names."""
     lines = list(source.scan(folder, collection, never))
     for line in source.bring(folder, lines, never):
         bytes = (folder.parent / line["file"]).read_bytes()
-        known = Known(line["tag"], add(library, bytes, collection=collection).image.sha256)
-        library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
+        known = CacheEntry(line["tag"], add(library, bytes, collection=collection).image.sha256)
+        library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         (folder.parent / line["file"]).unlink()
     return [line["name"].rpartition("/")[2] for line in lines]
 
@@ -78,7 +83,7 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     (came,) = source.bring(tmp_path, [line], never)
     assert (tmp_path.parent / came["file"]).read_bytes() == RED
     (tmp_path.parent / came["file"]).unlink()
-    library.media.delete(add(library, RED).image.sha256)  # now its tag is of no use
+    library.blobs.delete(add(library, RED).image.sha256)  # now its tag is of no use
     (came,) = source.bring(tmp_path, [line], never)
     assert came["error"]["code"] == "url_unreachable"
 
@@ -89,7 +94,7 @@ def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library,
     store.put("photos", "faults/large.png", RED + b"x")
     large, red = source.scan(tmp_path, "default", never)
 
-    def line(url: str) -> Line:
+    def line(url: str) -> SourceItem:
         return {"name": url, "origin": url, "tag": "x", "bytes": 1}
 
     grown = {**large, "bytes": 1}  # since it was listed
@@ -109,13 +114,16 @@ def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library,
 def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_told(
     library: Library, store: Store, tmp_path: Path
 ) -> None:
-    gone = Bucket(Asked("s3", "//secrets"), bucket(library, store, "").tools)
+    gone = BucketSource(SourceSpec("s3", "//secrets"), bucket(library, store, "").tools)
     with pytest.raises(Validation):
         list(gone.scan(tmp_path, "default", never))
-    missing = Bucket(
-        Asked("s3", "//no-such"),
-        Tools(
-            library.database, library.media, Allowed(buckets=Buckets.of("s3://no-such")), objects=Objects(s3=store.url)
+    missing = BucketSource(
+        SourceSpec("s3", "//no-such"),
+        SourceContext(
+            library.database,
+            library.blobs,
+            SourcePolicy(buckets=AllowedBuckets.of("s3://no-such")),
+            objects=ObjectStoreClient(s3=store.url),
         ),
     )
     with pytest.raises(UrlUnreachable, match="NoSuchBucket"):
@@ -126,26 +134,26 @@ KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
 from app.worker import importer
-from app.sources.bucket_prefix import Buckets
-from app.storage.jobs import Bulks
+from app.sources.bucket_prefix import AllowedBuckets
+from app.storage.jobs import JobService
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.decode.limits import ArchiveLimits, PictureLimits
 from app.decode.pool import DecodePool
-from app.sources.fetch.object_store import Objects
-from app.sources.registry import Gathering
-from app.sources.registry import Gathering
+from app.sources.fetch.object_store import ObjectStoreClient
+from app.sources.registry import SourceReader
+from app.sources.registry import SourceReader
 from app.worker.importer import Importer
 from app.storage.library import Library
-from app.storage.blobs import Media
-from app.sources.base import Allowed, Tools
+from app.storage.blobs import BlobStore
+from app.sources.base import SourcePolicy, SourceContext
 from app.storage.database import Database
 
 folder, moment = Path(sys.argv[1]), int(sys.argv[2])
 database = Database(folder / "sightline.db")
-library = Library(database, Media(folder), PictureLimits(), 1000)
-objects = Objects(s3=sys.argv[3])
-tools = Tools(database, library.media, Allowed(buckets=Buckets.of("s3://photos")), objects=objects)
+library = Library(database, BlobStore(folder), PictureLimits(), 1000)
+objects = ObjectStoreClient(s3=sys.argv[3])
+tools = SourceContext(database, library.media, SourcePolicy(buckets=AllowedBuckets.of("s3://photos")), objects=objects)
 fetch_all = objects.fetch_all
 calls = []
 
@@ -158,7 +166,7 @@ def fetching(wanted, stopping):
 
 objects.fetch_all = fetching
 importer.CHUNK = 2
-gathering = Gathering(tools)
+gathering = SourceReader(tools)
 importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, gathering).run("me", threading.Event())
 """
 
@@ -168,12 +176,12 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
 ) -> None:
     for n in range(5):
         store.put("photos", f"killed/{n}.png", picture("red", n))
-    job = Bulks(library).add_source("default", Asked("s3", "//photos/killed"))
+    job = JobService(library).add_source("default", SourceSpec("s3", "//photos/killed"))
     run = [sys.executable, "-c", KILLED, str(tmp_path), "2", store.url]
     assert subprocess.run(run, check=False, timeout=120).returncode == -signal.SIGKILL
     store.put("photos", "killed/9.png", picture("red", 9))  # it was listed before
-    library.database.write(lambda c: leases.expire(c, {"me"}, 0.0, 3))
-    gathering = Gathering(bucket(library, store, "killed").tools)
+    library.database.write(lambda c: leases.expire_leases(c, {"me"}, 0.0, 3))
+    gathering = SourceReader(bucket(library, store, "killed").tools)
     stopping = threading.Event()
     importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, gathering)
     thread = threading.Thread(target=importer.run, args=("next", stopping))
@@ -181,14 +189,14 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     until(lambda: not library.database.read(jobs.sources), 60)
     stopping.set()
     thread.join()
-    names = [(item.name, item.status.value) for _, item in Bulks(library).items(job.id, None, 0, 100)]
+    names = [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
     assert len(library.page("default", 100, None)) == 5
 
 
 def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:
-    allowed = Allowed(buckets=Buckets.of("s3://photos/2026"))
-    assert Bucket.checked(Asked("s3", "//photos/2026/"), allowed) == Asked("s3", "//photos/2026")
+    allowed = SourcePolicy(buckets=AllowedBuckets.of("s3://photos/2026"))
+    assert BucketSource.checked(SourceSpec("s3", "//photos/2026/"), allowed) == SourceSpec("s3", "//photos/2026")
     for kind, place in (
         ("s3", "//photos"),
         ("gs", "//photos/2026"),
@@ -196,14 +204,14 @@ def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:
         ("s3", "//photos/2026/.."),
     ):
         with pytest.raises(Validation):
-            Bucket.checked(Asked(kind, place), allowed)
+            BucketSource.checked(SourceSpec(kind, place), allowed)
 
 
 def test_a_wrong_setting_is_told_at_the_start() -> None:
-    assert open_buckets(Settings(buckets="gs://photos")).prefix("gs://photos/a").path == "a"
+    assert parse_allowed_buckets(Settings(buckets="gs://photos")).prefix("gs://photos/a").path == "a"
     with pytest.raises(StartupError, match="SIGHTLINE_BUCKETS"):
-        open_buckets(Settings(buckets="/photos"))
-    open_objects(Settings(s3_endpoint="http://127.0.0.1:9000", gcs_endpoint="https://storage.example.org/base/"))
+        parse_allowed_buckets(Settings(buckets="/photos"))
+    open_object_store(Settings(s3_endpoint="http://127.0.0.1:9000", gcs_endpoint="https://storage.example.org/base/"))
     for wrong in ("127.0.0.1:9000", "ftp://store", "http://", "http://user:word@store", "http://store?x"):
         with pytest.raises(StartupError, match="SIGHTLINE_S3_ENDPOINT"):
-            open_objects(Settings(s3_endpoint=wrong))
+            open_object_store(Settings(s3_endpoint=wrong))

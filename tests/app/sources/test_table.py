@@ -11,16 +11,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.core.errors import Validation
-from app.core.types import Asked
+from app.core.types import SourceSpec
 from app.decode.pool import DecodePool
-from app.sources.base import Allowed, Line, Tools
-from app.sources.fetch.address_policy import Policy
-from app.sources.fetch.http import Fetcher
-from app.sources.local_files import Roots
-from app.sources.table import Table
+from app.sources.base import SourceContext, SourceItem, SourcePolicy
+from app.sources.fetch.address_policy import AddressPolicy
+from app.sources.fetch.http import HttpFetcher
+from app.sources.local_files import AllowedFolders
+from app.sources.table import TableSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
-from app.storage.tables.source_cache import Known
+from app.storage.tables.source_cache import CacheEntry
 from tests.support.makers import add, never
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
@@ -43,11 +43,11 @@ def tables(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tools(library: Library, pool: DecodePool, tables: Path) -> Tools:
-    return Tools(library.database, library.media, Allowed(Roots((tables,))), None, pool)
+def tools(library: Library, pool: DecodePool, tables: Path) -> SourceContext:
+    return SourceContext(library.database, library.blobs, SourcePolicy(AllowedFolders((tables,))), None, pool)
 
 
-def bring(table: Table, lines: list[Line], folder: Path, size: int = 2) -> Iterator[Line]:
+def bring(table: TableSource, lines: list[SourceItem], folder: Path, size: int = 2) -> Iterator[SourceItem]:
     """What comes of the lines, `size` at a time, each part in a folder of its own."""
     for start in range(0, len(lines), size):
         target = folder / f"{start}"
@@ -56,10 +56,10 @@ def bring(table: Table, lines: list[Line], folder: Path, size: int = 2) -> Itera
 
 
 def test_pictures_come_out_of_rows_and_again_only_what_is_new(
-    library: Library, tools: Tools, tables: Path, tmp_path: Path
+    library: Library, tools: SourceContext, tables: Path, tmp_path: Path
 ) -> None:
     def taken(work: Path) -> list[tuple[str, str | None, str | None]]:
-        table = Table(Asked("table", str(tables)), tools)
+        table = TableSource(SourceSpec("table", str(tables)), tools)
         lines = list(table.scan(tmp_path, "default", never))
         came = iter(bring(table, [line for line in lines if "error" not in line], work))
         told = []
@@ -67,8 +67,8 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
             if "error" not in line:
                 line = next(came)
             if "error" not in line:
-                known = Known(line["tag"], add(library, (work / line["file"]).read_bytes()).image.sha256)
-                library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
+                known = CacheEntry(line["tag"], add(library, (work / line["file"]).read_bytes()).image.sha256)
+                library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
             told.append((line["name"], line.get("caption"), line.get("error", {}).get("code")))
         table.close()
         return told
@@ -82,15 +82,15 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
     assert taken(tmp_path / "second") == [*bad, rest[1]]
 
 
-def test_a_part_of_a_row_group_is_found_again_from_anywhere(tools: Tools, tables: Path, tmp_path: Path) -> None:
+def test_a_part_of_a_row_group_is_found_again_from_anywhere(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
     place = f"{tables}/a.parquet"
-    lines = list(Table(Asked("table", place), tools).scan(tmp_path, "default", never))
+    lines = list(TableSource(SourceSpec("table", place), tools).scan(tmp_path, "default", never))
     for n in (6, 1, 4):  # as after a kill, and backwards, which is never asked for
-        (line,) = bring(Table(Asked("table", place), tools), [lines[n]], tmp_path / f"work{n}")
+        (line,) = bring(TableSource(SourceSpec("table", place), tools), [lines[n]], tmp_path / f"work{n}")
         assert (tmp_path / f"work{n}" / line["file"]).read_bytes() == PICTURES[n]
     with open(place, "ab") as file:
         file.write(b"x")
-    (line,) = bring(Table(Asked("table", place), tools), [lines[0]], tmp_path / "changed")
+    (line,) = bring(TableSource(SourceSpec("table", place), tools), [lines[0]], tmp_path / "changed")
     assert line["error"]["code"] == "url_unreachable"
 
 
@@ -100,11 +100,14 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
     web = WebServer()
     web.pages["/a"] = content(picture("green"))
     (tables / "urls.csv").write_text(f"URL,TEXT\n{web.url}/a,=1+1\nhttp://10.0.0.1/,x\nfile:///etc/passwd,y\n")
-    fetcher = Fetcher(Policy(["127.0.0.1"]))
-    allowed = Allowed(Roots((tables,)), fetch=True)
+    fetcher = HttpFetcher(AddressPolicy(["127.0.0.1"]))
+    allowed = SourcePolicy(AllowedFolders((tables,)), fetch=True)
     told: list[list[Any]] = []
     for one in (fetcher, None):
-        table = Table(Asked("table", f"{tables}/urls.csv"), Tools(library.database, library.media, allowed, one, pool))
+        table = TableSource(
+            SourceSpec("table", f"{tables}/urls.csv"),
+            SourceContext(library.database, library.blobs, allowed, one, pool),
+        )
         lines = list(table.scan(tmp_path, "default", never))
         good = [line for line in lines if "error" not in line]
         told.append([line.get("error", {}).get("code") for line in bring(table, good, tmp_path / str(one))])
@@ -115,12 +118,12 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
     web.close()
 
 
-def test_columns_are_named_by_role_and_tables_by_their_ends(tools: Tools, tables: Path, tmp_path: Path) -> None:
+def test_columns_are_named_by_role_and_tables_by_their_ends(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
     allowed = tools.allowed
     with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, tags, url"):
-        Table.checked(Asked("table", str(tables), {"columns": {"colour": "x"}}), allowed)
+        TableSource.checked(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
     given = {"columns": {"image": "image", "caption": "nothing"}}
-    (line,) = Table(Asked("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
+    (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
     assert "no column 'nothing'" in line["error"]["detail"]
-    (line,) = Table(Asked("table", f"{tables}/notes.txt"), tools).scan(tmp_path, "default", never)
+    (line,) = TableSource(SourceSpec("table", f"{tables}/notes.txt"), tools).scan(tmp_path, "default", never)
     assert line["error"]["code"] == "unsupported_media_type"

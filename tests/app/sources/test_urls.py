@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import UrlNotAllowed, Validation
-from app.core.types import Asked
-from app.sources.base import Allowed, Tools
-from app.sources.fetch.address_policy import Policy
-from app.sources.fetch.http import Fetcher
-from app.sources.urls import OFF, Urls
+from app.core.types import SourceSpec
+from app.sources.base import SourceContext, SourcePolicy
+from app.sources.fetch.address_policy import AddressPolicy
+from app.sources.fetch.http import HttpFetcher
+from app.sources.urls import FETCHING_IS_OFF, UrlSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
-from app.storage.tables.source_cache import Known
+from app.storage.tables.source_cache import CacheEntry
 from tests.support.makers import add, never
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
@@ -29,13 +29,13 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def urls(library: Library) -> Iterator[Urls]:
-    fetcher = Fetcher(Policy(["127.0.0.1"]))
-    yield Urls(Asked("urls"), Tools(library.database, library.media, Allowed(), fetcher))
+def urls(library: Library) -> Iterator[UrlSource]:
+    fetcher = HttpFetcher(AddressPolicy(["127.0.0.1"]))
+    yield UrlSource(SourceSpec("urls"), SourceContext(library.database, library.blobs, SourcePolicy(), fetcher))
     fetcher.close()
 
 
-def test_each_line_gets_its_file_or_its_error(urls: Urls, web: WebServer, tmp_path: Path) -> None:
+def test_each_line_gets_its_file_or_its_error(urls: UrlSource, web: WebServer, tmp_path: Path) -> None:
     web.pages["/a"] = content(RED, ETag='"a"')
     lines = [{"name": "1", "url": f"{web.url}/a", "caption": "x"}, {"name": "2", "url": f"{web.url}/b"}]
     good, bad = urls.bring(tmp_path, lines, never)
@@ -44,16 +44,18 @@ def test_each_line_gets_its_file_or_its_error(urls: Urls, web: WebServer, tmp_pa
     assert bad["error"]["code"] == "url_unreachable"
 
 
-def test_bytes_that_are_here_do_not_come_again(urls: Urls, library: Library, web: WebServer, tmp_path: Path) -> None:
+def test_bytes_that_are_here_do_not_come_again(
+    urls: UrlSource, library: Library, web: WebServer, tmp_path: Path
+) -> None:
     web.pages["/a"] = content(RED, ETag='"a"')
     url = f"{web.url}/a"
     here = add(library, RED).image
-    library.database.write(lambda c: source_cache.keep(c, url, Known('"a"', here.sha256)))
+    library.database.write(lambda c: source_cache.store(c, url, CacheEntry('"a"', here.sha256)))
     (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
     assert web.headers["/a"]["If-None-Match"] == '"a"'
     assert (tmp_path.parent / line["file"]).read_bytes() == RED
     # Without the bytes the ETag is of no use.
-    library.media.delete(here.sha256)
+    library.blobs.delete(here.sha256)
     (tmp_path / "0").unlink()
     (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
     assert "If-None-Match" not in web.headers["/a"]
@@ -61,15 +63,15 @@ def test_bytes_that_are_here_do_not_come_again(urls: Urls, library: Library, web
 
 
 def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
-    urls: Urls, library: Library, web: WebServer, tmp_path: Path
+    urls: UrlSource, library: Library, web: WebServer, tmp_path: Path
 ) -> None:
     url = f"{web.url}/a"
     here = add(library, RED).image
-    library.database.write(lambda c: source_cache.keep(c, url, Known('"a"', here.sha256)))
+    library.database.write(lambda c: source_cache.store(c, url, CacheEntry('"a"', here.sha256)))
     answer = content(RED, ETag='"a"')
 
     def lose(handler: object) -> None:
-        library.media.delete(here.sha256)
+        library.blobs.delete(here.sha256)
         answer(handler)  # type: ignore[arg-type]
 
     web.pages["/a"] = lose
@@ -79,10 +81,10 @@ def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
 
 
 def test_nothing_is_fetched_where_that_is_not_allowed(library: Library, tmp_path: Path) -> None:
-    off = Urls(Asked("urls"), Tools(library.database, library.media, Allowed()))
+    off = UrlSource(SourceSpec("urls"), SourceContext(library.database, library.blobs, SourcePolicy()))
     (line,) = off.bring(tmp_path, [{"name": "1", "url": "http://1.1.1.1/"}], never)
-    assert line["error"] == {"code": "url_not_allowed", "detail": OFF.detail}
+    assert line["error"] == {"code": "url_not_allowed", "detail": FETCHING_IS_OFF.detail}
     with pytest.raises(UrlNotAllowed):
-        Urls.checked(Asked("urls"), Allowed())
+        UrlSource.checked(SourceSpec("urls"), SourcePolicy())
     with pytest.raises(Validation):
-        Urls.checked(Asked("urls", "http://a/"), Allowed(fetch=True))
+        UrlSource.checked(SourceSpec("urls", "http://a/"), SourcePolicy(fetch=True))

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from app.core.errors import ArchiveLimit, Overloaded, Validation
-from app.core.types import Asked
+from app.core.types import SourceSpec
 from app.decode.pool import DecodePool
-from app.sources.base import Allowed, Line, Tools
-from app.sources.local_files import Roots
-from app.sources.webdataset import Webdataset
+from app.sources.base import SourceContext, SourceItem, SourcePolicy
+from app.sources.local_files import AllowedFolders
+from app.sources.webdataset import WebdatasetSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
-from app.storage.tables.source_cache import Known
+from app.storage.tables.source_cache import CacheEntry
 from tests.support.archives import tarred
 from tests.support.makers import add, never
 from tests.support.pictures import picture
@@ -31,9 +31,9 @@ def shards(tmp_path: Path) -> Path:
     return shards
 
 
-def source(library: Library, pool: DecodePool, place: str, options: dict[str, Any], **allowed: Any) -> Webdataset:
-    tools = Tools(library.database, library.media, Allowed(**allowed), None, pool)
-    return Webdataset(Asked("webdataset", place, options), tools)
+def source(library: Library, pool: DecodePool, place: str, options: dict[str, Any], **allowed: Any) -> WebdatasetSource:
+    tools = SourceContext(library.database, library.blobs, SourcePolicy(**allowed), None, pool)
+    return WebdatasetSource(SourceSpec("webdataset", place, options), tools)
 
 
 def test_pictures_come_out_of_tars_and_again_only_what_is_new(
@@ -42,14 +42,14 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
     work = tmp_path / "work"
     work.mkdir()
 
-    def taken() -> list[Line]:
-        dataset = source(library, pool, str(shards), {"key_as_id": True}, roots=Roots((shards,)))
+    def taken() -> list[SourceItem]:
+        dataset = source(library, pool, str(shards), {"key_as_id": True}, roots=AllowedFolders((shards,)))
         lines = list(dataset.scan(tmp_path, "default", never))
         came = dataset.bring(work, [line for line in lines if "error" not in line], never)
         dataset.close()
         for line in came:
-            known = Known(line["tag"], add(library, (tmp_path / line["file"]).read_bytes()).image.sha256)
-            library.database.write(lambda c, line=line, known=known: source_cache.keep(c, line["origin"], known))  # type: ignore[misc]
+            known = CacheEntry(line["tag"], add(library, (tmp_path / line["file"]).read_bytes()).image.sha256)
+            library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         return lines
 
     assert [(line["name"], line.get("id"), line.get("caption"), "error" in line) for line in taken()] == [
@@ -69,7 +69,7 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
 def test_a_tar_that_changed_or_went_meanwhile_is_told(
     library: Library, pool: DecodePool, shards: Path, tmp_path: Path
 ) -> None:
-    dataset = source(library, pool, f"{shards}/{{00000..00000}}.tar", {}, roots=Roots((shards,)))
+    dataset = source(library, pool, f"{shards}/{{00000..00000}}.tar", {}, roots=AllowedFolders((shards,)))
     lines = list(dataset.scan(tmp_path, "default", never))
     with open(shards / "00000.tar", "ab") as file:
         file.write(bytes(512))
@@ -84,7 +84,7 @@ def test_a_tar_that_changed_or_went_meanwhile_is_told(
 def test_pictures_and_datasets_past_the_bounds_are_refused(
     library: Library, pool: DecodePool, shards: Path, tmp_path: Path
 ) -> None:
-    dataset = source(library, pool, str(shards), {}, roots=Roots((shards,)), most_bytes=len(RED), most_items=3)
+    dataset = source(library, pool, str(shards), {}, roots=AllowedFolders((shards,)), most_bytes=len(RED), most_items=3)
     with pytest.raises(ArchiveLimit, match="more than 3 items"):
         list(dataset.scan(tmp_path, "default", never))
     with pytest.raises(Overloaded):
@@ -93,7 +93,7 @@ def test_pictures_and_datasets_past_the_bounds_are_refused(
     (came,) = dataset.bring(tmp_path, [line], never)
     assert came["error"]["code"] == "image_too_large"
     with pytest.raises(Validation):
-        Webdataset.checked(Asked("webdataset", "/etc"), Allowed(Roots((shards,))))
-    assert Webdataset.checked(Asked("webdataset", f"{shards}/../shards/*.tar"), Allowed(Roots((shards,)))) == Asked(
-        "webdataset", f"{shards}/*.tar"
-    )
+        WebdatasetSource.checked(SourceSpec("webdataset", "/etc"), SourcePolicy(AllowedFolders((shards,))))
+    assert WebdatasetSource.checked(
+        SourceSpec("webdataset", f"{shards}/../shards/*.tar"), SourcePolicy(AllowedFolders((shards,)))
+    ) == SourceSpec("webdataset", f"{shards}/*.tar")

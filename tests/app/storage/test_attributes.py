@@ -5,9 +5,17 @@ from typing import Any
 import pytest
 
 from app.core.errors import Validation
-from app.storage.attributes import Bounds, Description, check, check_id, check_metadata, check_text, depth
+from app.storage.attributes import (
+    ImageAttributes,
+    MetadataLimits,
+    check_attributes,
+    check_id,
+    check_metadata,
+    check_text,
+    nesting_depth,
+)
 
-BOUNDS = Bounds(metadata_bytes=100, metadata_depth=3)
+BOUNDS = MetadataLimits(metadata_bytes=100, metadata_depth=3)
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -20,37 +28,37 @@ def nested(levels: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "said",
     [
-        Description(),
-        Description(id="a-Z_9", caption="笑脸", tags=("x", "y" * 100), metadata={"a": [1, {"b": None}]}),
-        Description(id="x" * 64, caption="c" * 2000, tags=("t",) * 100, metadata=nested(3)),
+        ImageAttributes(),
+        ImageAttributes(id="a-Z_9", caption="笑脸", tags=("x", "y" * 100), metadata={"a": [1, {"b": None}]}),
+        ImageAttributes(id="x" * 64, caption="c" * 2000, tags=("t",) * 100, metadata=nested(3)),
     ],
 )
-def test_what_is_within_the_bounds_is_taken(said: Description) -> None:
-    check(said, BOUNDS)
+def test_what_is_within_the_bounds_is_taken(said: ImageAttributes) -> None:
+    check_attributes(said, BOUNDS)
 
 
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (Description(id=""), "an id has 1 to 64"),
-        (Description(id="x" * 65), "an id has 1 to 64"),
-        (Description(id="../etc"), "an id has 1 to 64"),
-        (Description(id="line\n"), "an id has 1 to 64"),
-        (Description(id="ä"), "an id has 1 to 64"),
-        (Description(caption="c" * 2001), "2000 characters, this has 2001"),
-        (Description(caption="\ud800"), "not valid Unicode"),
-        (Description(tags=("t",) * 101), "100 tags, this has 101"),
-        (Description(tags=("",)), "a tag is empty"),
-        (Description(tags=("t" * 101,)), "100 characters, this has 101"),
-        (Description(metadata={"a": "b" * 100}), "100 bytes as JSON"),
-        (Description(metadata={"a": float("nan")}), "plain JSON"),
-        (Description(metadata={"a": "\ud800"}), "plain JSON"),
-        (Description(metadata=nested(4)), "nested 3 deep"),
+        (ImageAttributes(id=""), "an id has 1 to 64"),
+        (ImageAttributes(id="x" * 65), "an id has 1 to 64"),
+        (ImageAttributes(id="../etc"), "an id has 1 to 64"),
+        (ImageAttributes(id="line\n"), "an id has 1 to 64"),
+        (ImageAttributes(id="ä"), "an id has 1 to 64"),
+        (ImageAttributes(caption="c" * 2001), "2000 characters, this has 2001"),
+        (ImageAttributes(caption="\ud800"), "not valid Unicode"),
+        (ImageAttributes(tags=("t",) * 101), "100 tags, this has 101"),
+        (ImageAttributes(tags=("",)), "a tag is empty"),
+        (ImageAttributes(tags=("t" * 101,)), "100 characters, this has 101"),
+        (ImageAttributes(metadata={"a": "b" * 100}), "100 bytes as JSON"),
+        (ImageAttributes(metadata={"a": float("nan")}), "plain JSON"),
+        (ImageAttributes(metadata={"a": "\ud800"}), "plain JSON"),
+        (ImageAttributes(metadata=nested(4)), "nested 3 deep"),
     ],
 )
-def test_what_is_not_is_refused_with_the_reason(said: Description, why: str) -> None:
+def test_what_is_not_is_refused_with_the_reason(said: ImageAttributes, why: str) -> None:
     with pytest.raises(Validation, match=why):
-        check(said, BOUNDS)
+        check_attributes(said, BOUNDS)
 
 
 def test_metadata_nested_without_end_is_refused_and_not_followed() -> None:
@@ -68,9 +76,9 @@ def test_bytes_are_counted_not_characters() -> None:
 
 
 def test_depth_counts_objects_and_lists() -> None:
-    assert depth(1) == depth("x") == 0
-    assert depth({}) == depth([]) == 1
-    assert depth({"a": [{"b": 1}], "c": 2}) == 3
+    assert nesting_depth(1) == nesting_depth("x") == 0
+    assert nesting_depth({}) == nesting_depth([]) == 1
+    assert nesting_depth({"a": [{"b": 1}], "c": 2}) == 3
 
 
 def test_single_checks_name_what_they_check() -> None:

@@ -16,10 +16,18 @@ from app.core.errors import StartupError
 from app.decode.limits import PictureLimits
 from app.storage import backup as module
 from app.storage import snapshot
-from app.storage.backup import MANIFEST, backup, blobs, check, last_backup, read, restore
-from app.storage.blobs import Media
+from app.storage.backup import (
+    MANIFEST_NAME,
+    check_backup,
+    create_backup,
+    list_digests,
+    read_last_backup,
+    read_manifest,
+    restore_backup,
+)
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
-from app.storage.jobs import Bulks
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs
 from tests.support.makers import add, add_bulk, claim, finish, job_of
@@ -36,7 +44,7 @@ def held(data_dir: Path) -> dict[str, bytes]:
     """The pictures of a data directory by id, read through a library of its own."""
     database = Database(data_dir / "sightline.db")
     try:
-        library = Library(database, Media(data_dir), PictureLimits(), 1_000)
+        library = Library(database, BlobStore(data_dir), PictureLimits(), 1_000)
         return {
             image.id: library.file("default", image.id)[1].read_bytes()
             for image in library.page("default", 1_000, None)
@@ -56,7 +64,7 @@ def kept(library: Library, tmp_path: Path) -> Path:
     finish(library.database, claim(library.database)[0])
     add(library, BLUE, id="blue")
     add_bulk(library, [("g.png", GREEN)], [("a.zip", b"an archive, to be")])
-    backup(tmp_path, tmp_path.with_name("kept"), quiet())
+    create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
     return tmp_path.with_name("kept")
 
 
@@ -70,21 +78,21 @@ def away(tmp_path: Path) -> object:
 
 def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Library, tmp_path: Path) -> None:
     again = tmp_path.with_name("again")
-    restore(again, kept, quiet())
+    restore_backup(again, kept, quiet())
     assert held(again) == {"red": RED, "blue": BLUE}
-    assert last_backup(tmp_path).pictures == 2
-    assert last_backup(again).at == 0  # nothing was backed up from there
+    assert read_last_backup(tmp_path).pictures == 2
+    assert read_last_backup(again).at == 0  # nothing was backed up from there
     database = Database(again / "sightline.db")
     try:
-        assert database.read(lambda c: images.counts(c, "default"))["ready"] == 1
-        (job,) = Bulks(library).recent(10)
+        assert database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 1
+        (job,) = JobService(library).recent(10)
         assert job_of(database, job.id) == job
-        waiting = Media(again)
+        waiting = BlobStore(again)
         assert {name: waiting.upload(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
             "folder": True,
             "archive": True,
         }
-        assert tree(waiting.upload(job.id, 0)) == tree(library.media.upload(job.id, 0))
+        assert tree(waiting.upload(job.id, 0)) == tree(library.blobs.upload(job.id, 0))
         assert waiting.upload(job.id, 1).read_bytes() == b"an archive, to be"
     finally:
         database.close()
@@ -93,16 +101,16 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
 def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
     kept: Path, library: Library, tmp_path: Path
 ) -> None:
-    before = {sha256: module.blob(kept, sha256).stat().st_ino for sha256 in blobs(kept)}
+    before = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     library.delete("default", "blue")
     add(library, GREEN, id="green")
-    backup(tmp_path, kept, quiet())
-    assert read(kept).number == 2
-    after = {sha256: module.blob(kept, sha256).stat().st_ino for sha256 in blobs(kept)}
+    create_backup(tmp_path, kept, quiet())
+    assert read_manifest(kept).number == 2
+    after = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     assert len(after) == 2
     assert len(after.items() & before.items()) == 1
-    assert sorted(path.name for path in kept.iterdir()) == [MANIFEST, "media", "sightline-2.db", "uploads-2"]
-    restore(tmp_path.with_name("again"), kept, quiet())
+    assert sorted(path.name for path in kept.iterdir()) == [MANIFEST_NAME, "media", "sightline-2.db", "uploads-2"]
+    restore_backup(tmp_path.with_name("again"), kept, quiet())
     assert held(tmp_path.with_name("again")) == {"red": RED, "green": GREEN}
 
 
@@ -116,13 +124,13 @@ def test_every_damage_is_refused_before_anything_is_touched(kept: Path, tmp_path
         for damaged in [*damages, b"", bytes[:-1], bytes + b"\0"]:
             path.write_bytes(damaged)
             with pytest.raises(StartupError, match=r"damaged|written by"):
-                restore(again, kept, quiet())
+                restore_backup(again, kept, quiet())
         path.unlink()
         with pytest.raises(StartupError, match=r"damaged|no backup"):
-            restore(again, kept, quiet())
+            restore_backup(again, kept, quiet())
         path.write_bytes(bytes)
     assert not again.exists()
-    assert check(kept, quiet())[0].pictures == 2
+    assert check_backup(kept, quiet())[0].pictures == 2
     assert tree(kept) == whole
 
 
@@ -130,25 +138,25 @@ FLIP = bytes(n ^ 1 for n in range(256))
 
 
 def test_a_database_that_is_wrong_though_its_digest_is_right_is_refused(kept: Path, tmp_path: Path) -> None:
-    manifest = read(kept)
+    manifest = read_manifest(kept)
     path = kept / "sightline-1.db"
     damaged = bytearray(path.read_bytes())
     damaged[4096 + 3 : 4096 + 5] = b"\xff\xff"
     path.write_bytes(damaged)
-    fields = {**manifest.files, path.name: module.digest(path)}
-    module.write(kept, module.Manifest(1, manifest.version, manifest.created_at, 1, 2, fields))
+    fields = {**manifest.files, path.name: module.sha256_or_empty(path)}
+    module.write_manifest(kept, module.BackupManifest(1, manifest.version, manifest.created_at, 1, 2, fields))
     with pytest.raises(StartupError, match="damaged"):
-        restore(tmp_path.with_name("again"), kept, quiet())
+        restore_backup(tmp_path.with_name("again"), kept, quiet())
 
 
 def test_a_directory_that_holds_something_is_never_restored_into(kept: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     with pytest.raises(StartupError, match="is not empty"):
-        restore(tmp_path, kept, quiet())
+        restore_backup(tmp_path, kept, quiet())
     assert tree(tmp_path) == before
     other = tmp_path.with_name("other")
     (other / "models").mkdir(parents=True)
-    restore(other, kept, quiet())
+    restore_backup(other, kept, quiet())
     assert held(other) == {"red": RED, "blue": BLUE}
 
 
@@ -157,19 +165,19 @@ def test_a_folder_that_is_no_backup_is_neither_written_to_nor_restored(library: 
     other.mkdir()
     (other / "letters.txt").write_text("mine")
     with pytest.raises(StartupError, match="neither empty nor a backup"):
-        backup(tmp_path, other, quiet())
+        create_backup(tmp_path, other, quiet())
     with pytest.raises(StartupError, match="there is no backup"):
-        restore(tmp_path.with_name("again"), other, quiet())
+        restore_backup(tmp_path.with_name("again"), other, quiet())
     with pytest.raises(StartupError, match="no data directory"):
-        backup(other, tmp_path.with_name("kept"), quiet())
+        create_backup(other, tmp_path.with_name("kept"), quiet())
     assert tree(other) == {"letters.txt": b"mine"}
 
 
 def test_a_backup_of_another_format_is_told(kept: Path) -> None:
-    fields = json.loads((kept / MANIFEST).read_text()) | {"format": 2, "version": "9.9"}
-    (kept / MANIFEST).write_text(json.dumps(fields))
+    fields = json.loads((kept / MANIFEST_NAME).read_text()) | {"format": 2, "version": "9.9"}
+    (kept / MANIFEST_NAME).write_text(json.dumps(fields))
     with pytest.raises(StartupError, match=r"was written by Sightline 9\.9"):
-        read(kept)
+        read_manifest(kept)
 
 
 def test_a_backup_that_fails_leaves_the_one_before(
@@ -183,28 +191,28 @@ def test_a_backup_that_fails_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(Exception, match="disk is full"):
-            backup(tmp_path, kept, quiet())
-    restore(tmp_path.with_name("again"), kept, quiet())
+            create_backup(tmp_path, kept, quiet())
+    restore_backup(tmp_path.with_name("again"), kept, quiet())
     assert held(tmp_path.with_name("again")) == {"red": RED, "blue": BLUE}
-    backup(tmp_path, kept, quiet())
-    assert read(kept).number == 2
+    create_backup(tmp_path, kept, quiet())
+    assert read_manifest(kept).number == 2
 
 
 def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, RED, id="red")
-    plain = snapshot.copy
+    plain = snapshot.copy_database
 
     def copying(database: Path, target: Path) -> None:
         add(library, BLUE, id="late")  # after the first pass over the pictures
         plain(database, target)
         library.delete("default", "late")
 
-    monkeypatch.setattr(snapshot, "copy", copying)
+    monkeypatch.setattr(snapshot, "copy_database", copying)
     kept = tmp_path.with_name("kept")
-    backup(tmp_path, kept, quiet())
-    restore(tmp_path.with_name("again"), kept, quiet())
+    create_backup(tmp_path, kept, quiet())
+    restore_backup(tmp_path.with_name("again"), kept, quiet())
     assert held(tmp_path.with_name("again")) == {"red": RED}
 
 
@@ -212,23 +220,23 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = add_bulk(library, [], [("a.zip", b"archive")])
-    plain, times = snapshot.copy, []
+    plain, times = snapshot.copy_database, []
 
     def copying(database: Path, target: Path) -> None:
         plain(database, target)
         times.append(1)
         if len(times) == 1:
-            Bulks(library).cancel(job.id)
+            JobService(library).cancel(job.id)
 
-    monkeypatch.setattr(snapshot, "copy", copying)
-    backup(tmp_path, tmp_path.with_name("kept"), quiet())
+    monkeypatch.setattr(snapshot, "copy_database", copying)
+    create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
     assert len(times) == 2
-    assert list(read(tmp_path.with_name("kept")).files) == ["sightline-1.db"]
+    assert list(read_manifest(tmp_path.with_name("kept")).files) == ["sightline-1.db"]
 
 
 def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path: Path) -> None:
     database = library.database
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
-    database.write(lambda c: jobs.add_source(c, id, 1, "archive", "a.zip", 0))
+    database.write(lambda c: jobs.add_upload(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
-        backup(tmp_path, tmp_path.with_name("kept"), quiet())
+        create_backup(tmp_path, tmp_path.with_name("kept"), quiet())

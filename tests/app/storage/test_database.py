@@ -12,7 +12,7 @@ import pytest
 
 from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull
 from app.storage import database as migrations
-from app.storage.database import OLDEST_SQLITE, Database, migrate, translated
+from app.storage.database import MIN_SQLITE_VERSION, Database, map_sqlite_errors, migrate
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables import collections, jobs
 from tests.app.conftest import SmallDisk
@@ -57,7 +57,7 @@ def test_write_returns_what_the_work_returns_and_is_seen_by_reads(database: Data
 def test_writes_are_in_wal_mode_and_fsynced(database: Database) -> None:
     modes = database.write(lambda c: [c.pragma("journal_mode"), c.pragma("synchronous"), c.pragma("foreign_keys")])
     assert modes == ["wal", 2, 1]
-    assert apsw.SQLITE_VERSION_NUMBER >= OLDEST_SQLITE
+    assert apsw.SQLITE_VERSION_NUMBER >= MIN_SQLITE_VERSION
 
 
 def test_changes_submitted_together_share_one_commit(database: Database) -> None:
@@ -202,7 +202,7 @@ def test_a_read_cannot_write(database: Database) -> None:
 
 
 def test_watch_gives_another_number_after_every_commit_of_somebody_else(tmp_path: Path, database: Database) -> None:
-    changed = database.watch()
+    changed = database.watch_commits()
     seen = changed()
     assert changed() == seen
     database.write(put("own process"))
@@ -407,7 +407,7 @@ def test_sources_from_before_they_had_kinds_are_taken_up(tmp_path: Path) -> None
     )
     connection.close()
     database = Database(path)
-    taken = [database.write(lambda c, n=n: jobs.claim_source(c, str(n), 1e12)) for n in range(3)]  # type: ignore[misc]
+    taken = [database.write(lambda c, n=n: jobs.claim_upload(c, str(n), 1e12)) for n in range(3)]  # type: ignore[misc]
     assert [(one.kind, one.name, one.imported, one.origin, one.options, one.position) for one in taken if one] == [
         ("folder", "", 64, "urls", {}, 0),
         ("named", "/photos", 0, "folder", {}, 0),
@@ -439,7 +439,7 @@ def test_a_migration_that_fails_leaves_the_version_before_it(tmp_path: Path) -> 
     ],
 )
 def test_errors_of_sqlite_become_ours(raised: type[Exception], told: type[Exception]) -> None:
-    with pytest.raises(told), translated():
+    with pytest.raises(told), map_sqlite_errors():
         raise raised("as SQLite words it")
 
 
@@ -447,13 +447,13 @@ def test_close_leaves_one_file_that_holds_everything(tmp_path: Path) -> None:
     for n in range(8):
         path = tmp_path / f"{n}.db"
         database = Database(path)
-        readers = [threading.Thread(target=database.read, args=(collections.every,)) for _ in range(4)]
-        watches = [database.watch() for _ in range(4)]
+        readers = [threading.Thread(target=database.read, args=(collections.list_all,)) for _ in range(4)]
+        watches = [database.watch_commits() for _ in range(4)]
         database.write(lambda c: jobs.create(c, "default", "bulk"))
         for reader in readers:
             reader.start()
             reader.join()
         assert all(watch() for watch in watches)
-        database.read(collections.every)
+        database.read(collections.list_all)
         database.close()
         assert [file.name for file in tmp_path.glob(f"{n}.db*")] == [path.name]

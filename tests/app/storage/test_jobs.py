@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import NotFound
-from app.core.types import Asked, ItemStatus, JobState, Priority
-from app.storage.jobs import Begun, Bulks
+from app.core.types import ItemStatus, JobState, Priority, SourceSpec
+from app.storage.jobs import JobOptions, JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs
 from tests.support.makers import add, add_bulk, claim, finish
@@ -14,12 +14,12 @@ RED, BLUE = picture("red"), picture("blue")
 
 
 def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library: Library) -> None:
-    bulks = Bulks(library)
+    bulks = JobService(library)
     job = add_bulk(library, [("a.png", RED), ("b.png", BLUE)], [("c.zip", b"PK not read here")])
     assert (job.state, job.total, job.kind) == (JobState.QUEUED, 2, "bulk")
     assert library.database.read(jobs.sources) == {(job.id, 0), (job.id, 1)}
-    assert library.media.upload(job.id, 1).read_bytes() == b"PK not read here"
-    folder = library.media.upload(job.id, 0)
+    assert library.blobs.upload(job.id, 1).read_bytes() == b"PK not read here"
+    folder = library.blobs.upload(job.id, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "manifest.jsonl"]
     assert bulks.get(job.id) == job
     assert [one.id for one in bulks.recent(5)] == [job.id]
@@ -28,7 +28,7 @@ def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library
 
 
 def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(library: Library) -> None:
-    bulks = Bulks(library)
+    bulks = JobService(library)
     job = add_bulk(library, [("a.png", RED)], [("b.zip", b"an archive, to be")])
     added = add(library, BLUE)
     library.database.write(lambda c: images.requeue(c, added.image.key, job.id))
@@ -36,7 +36,7 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
     library.database.write(lambda c: jobs.add_item(c, job.id, "x.png", ItemStatus.QUEUED, image=pair))
     cancelled = bulks.cancel(job.id)
     assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
-    assert list(library.media.incoming.iterdir()) == []
+    assert list(library.blobs.incoming.iterdir()) == []
     assert bulks.cancel(job.id) == cancelled
     assert library.file("default", added.image.id)[1].read_bytes() == BLUE
     assert bulks.retry(job.id).state is JobState.QUEUED
@@ -49,23 +49,23 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
 
 
 def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
-    bulks = Bulks(library)
+    bulks = JobService(library)
     job = add_bulk(library, [("a.png", RED)])
     bulks.drop_items(job.id)
     assert bulks.get(job.id).state is JobState.QUEUED
 
 
 def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: Library) -> None:
-    bulks = Bulks(library)
+    bulks = JobService(library)
     job = add_bulk(library, [("a.png", RED)])
     other = add_bulk(library, [("b.png", BLUE)])
     assert bulks.pause(job.id).state is JobState.PAUSED
 
     def taken() -> str | None:
-        source = library.database.write(lambda c: jobs.claim_source(c, "a", 1e12))
+        source = library.database.write(lambda c: jobs.claim_upload(c, "a", 1e12))
         if source is None:
             return None
-        library.database.write(lambda c: jobs.finish_source(c, source))
+        library.database.write(lambda c: jobs.finish_upload(c, source))
         return source.job_id
 
     assert [taken(), taken()] == [other.id, None]
@@ -81,16 +81,16 @@ def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: L
 
 
 def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_is_far_behind(library: Library) -> None:
-    def claimed(owner: str) -> jobs.Source:
-        source = library.database.write(lambda c: jobs.claim_source(c, owner, 1e12))
+    def claimed(owner: str) -> jobs.Upload:
+        source = library.database.write(lambda c: jobs.claim_upload(c, owner, 1e12))
         assert source is not None
         return source
 
-    def gives_way(source: jobs.Source) -> bool:
-        return library.database.read(lambda c: jobs.gives_way(c, source))
+    def gives_way(source: jobs.Upload) -> bool:
+        return library.database.read(lambda c: jobs.must_yield(c, source))
 
-    def after(source: jobs.Source, members: int) -> None:
-        library.database.write(lambda c: jobs.progress(c, source, members, 99, 0))
+    def after(source: jobs.Upload, members: int) -> None:
+        library.database.write(lambda c: jobs.record_progress(c, source, members, 99, 0))
 
     add_bulk(library, [("a.png", RED)])
     big = claimed("a")
@@ -99,17 +99,17 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
     add_bulk(library, [("b.png", BLUE)])
     after(big, 128)
     assert gives_way(big)
-    library.database.write(lambda c: jobs.release_source(c, "a", big))
+    library.database.write(lambda c: jobs.release_upload(c, "a", big))
     small = claimed("a")
     assert small.job_id != big.job_id
-    after(small, 64 + jobs.AHEAD)
+    after(small, 64 + jobs.MAX_LEAD)
     assert not gives_way(small)
-    after(small, 64 + jobs.AHEAD + 1)
+    after(small, 64 + jobs.MAX_LEAD + 1)
     assert gives_way(small)
 
 
 def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
-    bulks = Bulks(library)
+    bulks = JobService(library)
     old, running = add_bulk(library, [("a.png", RED)]), add_bulk(library, [("b.png", BLUE)])
     bulks.cancel(old.id)
     assert bulks.prune("2000-01-01", lambda: False) == 0
@@ -120,6 +120,8 @@ def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
 
 def test_what_is_noted_with_a_job_is_there_if_the_job_is(library: Library) -> None:
     noted: list[str] = []
-    asked = Asked("folder", "/photos")
-    job = Bulks(library).add_source("default", asked, Begun(Priority.LOW, lambda _, job: noted.append(job.id)))
+    asked = SourceSpec("folder", "/photos")
+    job = JobService(library).add_source(
+        "default", asked, JobOptions(Priority.LOW, lambda _, job: noted.append(job.id))
+    )
     assert (noted, job.priority) == ([job.id], Priority.LOW)

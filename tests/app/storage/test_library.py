@@ -17,12 +17,12 @@ from app.core.errors import (
 )
 from app.core.types import ItemError, ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
-from app.storage.attributes import Description
-from app.storage.blobs import Media
+from app.storage.attributes import ImageAttributes
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
-from app.storage.jobs import Bulks
-from app.storage.library import DELETED, Library, text_id
+from app.storage.jobs import JobService
+from app.storage.library import DELETE_BATCH, Library, text_id
 from app.storage.tables import embeddings, images, jobs
 from tests.app.conftest import SmallDisk
 from tests.support.makers import COLLECTION, FINGERPRINT, SPACE, VECTOR, add, add_bulk, claim, finish, image_of, job_of
@@ -31,8 +31,8 @@ from tests.support.pictures import picture
 RED, BLUE = picture("red"), picture("blue")
 
 
-def vectors(library: Library) -> list[embeddings.Entry]:
-    return library.database.read(lambda c: embeddings.after(c, "default", FINGERPRINT, "images", 0, 100))
+def vectors(library: Library) -> list[embeddings.LogEntry]:
+    return library.database.read(lambda c: embeddings.list_after(c, "default", FINGERPRINT, "images", 0, 100))
 
 
 def make_ready(library: Library) -> None:
@@ -41,7 +41,7 @@ def make_ready(library: Library) -> None:
 
 
 def stored_files(library: Library) -> set[str]:
-    return {sha256 for sha256, _ in library.media.blobs()}
+    return {sha256 for sha256, _ in library.blobs.iter_files()}
 
 
 def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> None:
@@ -51,7 +51,7 @@ def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> Non
     assert (image.width, image.height, image.format, image.bytes) == (64, 48, "png", len(RED))
     assert (image.caption, image.tags, image.metadata, image.source) == ("a red thing", ("a",), {"n": 1}, "x.png")
     assert library.file("default", "one")[1].read_bytes() == RED
-    assert list(library.media.incoming.iterdir()) == []
+    assert list(library.blobs.incoming.iterdir()) == []
 
 
 def test_the_same_bytes_get_the_same_id(library: Library) -> None:
@@ -70,7 +70,7 @@ def test_the_same_bytes_at_the_same_time_get_the_same_id(library: Library) -> No
         thread.join()
     assert len(ids) == 1
     assert len(library.page("default", 10, None)) == 1
-    assert library.media.intact(image_of(library.database, ids.pop()).sha256)
+    assert library.blobs.intact(image_of(library.database, ids.pop()).sha256)
 
 
 def test_an_id_with_other_bytes_is_a_conflict_that_leaves_everything_as_it_was(library: Library) -> None:
@@ -84,13 +84,13 @@ def test_an_id_with_other_bytes_is_a_conflict_that_leaves_everything_as_it_was(l
 def test_replace_drops_the_old_vector_and_the_old_file(library: Library) -> None:
     old = add(library, RED, id="one").image
     make_ready(library)
-    library.media.thumbnail(old.sha256, old.format).parent.mkdir(parents=True)
-    library.media.thumbnail(old.sha256, old.format).touch()
+    library.blobs.thumbnail(old.sha256, old.format).parent.mkdir(parents=True)
+    library.blobs.thumbnail(old.sha256, old.format).touch()
     added = add(library, BLUE, id="one", replace=True)
     assert added.image.status is Status.QUEUED
     assert [entry[1:3] for entry in vectors(library)] == [("remove", old.key)]
     assert stored_files(library) == {added.image.sha256}
-    assert not library.media.thumbnail(old.sha256, old.format).exists()
+    assert not library.blobs.thumbnail(old.sha256, old.format).exists()
     assert library.file("default", "one")[1].read_bytes() == BLUE
 
 
@@ -105,10 +105,10 @@ def test_an_unknown_collection_is_refused_before_anything_is_kept(library: Libra
     path = library.incoming() / "x"
     path.write_bytes(RED)
     with pytest.raises(NotFound, match="no collection 'other'"):
-        library.add("other", path, Description())
+        library.add("other", path, ImageAttributes())
     assert stored_files(library) == set()
     with pytest.raises(NotFound):
-        Bulks(library).add("other", [])
+        JobService(library).add("other", [])
 
 
 def test_a_failed_picture_is_queued_again_when_it_is_uploaded_again(library: Library) -> None:
@@ -120,7 +120,7 @@ def test_a_failed_picture_is_queued_again_when_it_is_uploaded_again(library: Lib
 
 def test_a_duplicate_heals_a_file_that_was_lost(library: Library) -> None:
     image = add(library, RED, id="one").image
-    library.media.path(image.sha256).unlink()
+    library.blobs.path(image.sha256).unlink()
     with pytest.raises(BlobMissing, match="sightline verify"):
         library.file("default", "one")
     assert add(library, RED).duplicate
@@ -150,7 +150,7 @@ def test_deleting_a_waiting_picture_ends_its_item(library: Library) -> None:
     id = library.database.write(with_item)
     library.delete("default", image.id)
     assert (job_of(library.database, id).state, job_of(library.database, id).failed) == (JobState.SUCCEEDED, 1)
-    ((_, item),) = Bulks(library).items(id, None, 0, 10)
+    ((_, item),) = JobService(library).items(id, None, 0, 10)
     assert item.error == ItemError("not_found", "deleted before it was processed")
 
 
@@ -179,7 +179,7 @@ def test_a_delete_never_takes_the_file_of_an_upload_of_the_same_bytes(library: L
 
 def test_two_services_on_one_directory_keep_file_and_row_together(library: Library, tmp_path: Path) -> None:
     database = Database(tmp_path / "sightline.db")
-    other = Library(database, Media(tmp_path), PictureLimits(), 1_000)
+    other = Library(database, BlobStore(tmp_path), PictureLimits(), 1_000)
 
     def churn(mine: Library) -> None:
         for _ in range(25):
@@ -222,21 +222,21 @@ def test_uploads_are_refused_while_too_many_bytes_wait_and_uploads_that_are_not_
     with pytest.raises(QueueFull):
         add_bulk(library, [("a.png", picture("green"))])
     with pytest.raises(QueueFull):
-        Bulks(library).retry(job.id)
-    Bulks(library).cancel(job.id)
+        JobService(library).retry(job.id)
+    JobService(library).cancel(job.id)
     add(library, picture("green"))
 
 
 def test_update_changes_the_words_and_returns_the_new_row(library: Library) -> None:
     before = add(library, RED, id="one", caption="old", tags=("a",)).image
-    after = library.update("default", "one", lambda image: Description(caption="new", tags=image.tags))
+    after = library.update("default", "one", lambda image: ImageAttributes(caption="new", tags=image.tags))
     assert after == changed(before, caption="new")
     with pytest.raises(NotFound):
-        library.update("default", "two", lambda _: Description())
+        library.update("default", "two", lambda _: ImageAttributes())
 
 
 def put(library: Library, *items: tuple[str | None, str]) -> list[str]:
-    library.database.write(lambda c: embeddings.remember(c, SPACE))
+    library.database.write(lambda c: embeddings.save_space(c, SPACE))
     stored, _ = library.put_texts("default", FINGERPRINT, [(id, text, {}) for id, text in items], [VECTOR] * len(items))
     return [text.id for text in stored]
 
@@ -251,14 +251,14 @@ def test_texts_are_stored_with_their_vectors_and_the_same_words_get_the_same_id(
 
 
 def test_put_texts_tells_the_last_log_number(library: Library) -> None:
-    library.database.write(lambda c: embeddings.remember(c, SPACE))
+    library.database.write(lambda c: embeddings.save_space(c, SPACE))
     items: list[tuple[str | None, str, dict[str, object]]] = [("a", "a", {}), ("b", "b", {})]
     _, seq = library.put_texts("default", FINGERPRINT, items, [VECTOR, VECTOR])
-    assert seq == library.database.read(lambda c: embeddings.head(c, "default", FINGERPRINT, "texts"))
+    assert seq == library.database.read(lambda c: embeddings.get_last_seq(c, "default", FINGERPRINT, "texts"))
 
 
 def test_texts_with_a_vector_too_few_are_not_stored_at_all(library: Library) -> None:
-    library.database.write(lambda c: embeddings.remember(c, SPACE))
+    library.database.write(lambda c: embeddings.save_space(c, SPACE))
     with pytest.raises(ValueError, match="shorter"):
         library.put_texts("default", FINGERPRINT, [("a", "a", {}), ("b", "b", {})], [VECTOR])
     with pytest.raises(NotFound):
@@ -272,7 +272,7 @@ def test_a_deleted_text_is_gone_from_rows_and_log(library: Library) -> None:
         library.get_text("default", "one")
     with pytest.raises(NotFound):
         library.delete_text("default", "one")
-    (entry,) = library.database.read(lambda c: embeddings.after(c, "default", FINGERPRINT, "texts", 0, 10))
+    (entry,) = library.database.read(lambda c: embeddings.list_after(c, "default", FINGERPRINT, "texts", 0, 10))
     assert entry[1] == "remove"
 
 
@@ -286,16 +286,16 @@ def test_collections_say_what_they_hold(library: Library) -> None:
 
 def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself(small_disk: SmallDisk) -> None:
     database = Database(small_disk.folder / "sightline.db")
-    library = Library(database, Media(small_disk.folder), PictureLimits(), 1_000)
+    library = Library(database, BlobStore(small_disk.folder), PictureLimits(), 1_000)
     add(library, RED, id="kept")
     folder = library.incoming()
     (folder / "waiting").write_bytes(BLUE)
     small_disk.fill()
     with pytest.raises(StorageFull):
-        library.add("default", folder / "waiting", Description(id="refused"))
+        library.add("default", folder / "waiting", ImageAttributes(id="refused"))
     assert [image.id for image in library.page("default", 10, None)] == ["kept"]
     small_disk.free()
-    library.add("default", folder / "waiting", Description(id="taken"))
+    library.add("default", folder / "waiting", ImageAttributes(id="taken"))
     assert library.file("default", "kept")[1].read_bytes() == RED
     assert library.file("default", "taken")[1].read_bytes() == BLUE
     database.close()
@@ -304,32 +304,32 @@ def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself
 def test_every_refusal_is_an_error_of_ours(library: Library) -> None:
     with pytest.raises(SightlineError):
         library.get("default", "\x00")
-    assert library.database.read(lambda c: images.waiting(c)) == 0
+    assert library.database.read(lambda c: images.count_waiting(c)) == 0
 
 
 def test_the_sweep_removes_old_files_that_no_row_uses(library: Library, tmp_path: Path) -> None:
     kept = add(library, picture()).image
     (tmp_path / "left").write_bytes(b"of a killed upload")
-    left = library.media.save(tmp_path / "left")
-    library.media.place(left)
+    left = library.blobs.save(tmp_path / "left")
+    library.blobs.place(left)
     assert library.sweep(3600, lambda: False) == 0
-    assert library.media.path(left.sha256).exists()
+    assert library.blobs.path(left.sha256).exists()
     assert library.sweep(0, lambda: True) == 0
     assert library.sweep(0, lambda: False) == 1
-    assert not library.media.path(left.sha256).exists()
-    assert library.media.intact(kept.sha256)
+    assert not library.blobs.path(left.sha256).exists()
+    assert library.blobs.intact(kept.sha256)
 
 
 def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Library) -> None:
     """More than one transaction's worth; what is changed or added meanwhile is judged by what it is then."""
-    count = DELETED + 20
+    count = DELETE_BATCH + 20
     pictures = [add(library, picture("red", seed=n), tags=("x",), id=f"p{n}").image for n in range(count)]
     kept = add(library, picture("blue", seed=1), id="kept").image
     tagged = parse_filter({"key": "tags", "match": {"value": "x"}}, "images")
     keys, examples = library.matching(COLLECTION, tagged)
     assert keys == [image.key for image in pictures]
     assert [image.id for image in examples] == [f"p{n}" for n in range(count - 1, count - 6, -1)]
-    library.update(COLLECTION, "p110", lambda image: Description())
+    library.update(COLLECTION, "p110", lambda image: ImageAttributes())
     add(library, picture("green", seed=1), tags=("x",), id="late")
     assert library.delete_matching(COLLECTION, tagged, keys) == count - 1
     assert {image.id for image in library.page(COLLECTION, 1000, None)} == {"p110", "kept", "late"}
@@ -354,7 +354,7 @@ def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) 
 def test_bytes_are_known_where_their_file_is_here_too(library: Library) -> None:
     first, second = add(library, RED).image.sha256, add(library, BLUE).image.sha256
     assert library.known("default", [second, "0" * 64, first]) == [second, first]
-    library.media.path(first).unlink()
+    library.blobs.path(first).unlink()
     assert library.known("default", [first, second]) == [second]
     with pytest.raises(NotFound):
         library.known("nothing", [first])

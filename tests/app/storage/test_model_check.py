@@ -7,7 +7,7 @@ import pytest
 
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
-from app.encoder.dummy import ColoursEncoder
+from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.storage.database import Database
 from app.storage.model_check import check_golden, check_space
@@ -17,8 +17,8 @@ from tests.support.makers import SPACE
 
 def stamp(database: Database, space: EmbeddingSpace) -> None:
     def work(c: Any) -> None:
-        embeddings.remember(c, space)
-        collections.stamp(c, "default", space.fingerprint)
+        embeddings.save_space(c, space)
+        collections.assign_space(c, "default", space.fingerprint)
 
     database.write(work)
 
@@ -61,7 +61,7 @@ def test_the_same_name_with_other_weights_points_to_reembed_alone(database: Data
     assert "sightline reembed" in refused.value.detail
 
 
-class Upgraded(ColoursEncoder):
+class Upgraded(DummyEncoder):
     """The same weights and preprocessing, and a library that sees, or reads, otherwise."""
 
     def __init__(self, *, seeing: bool) -> None:
@@ -76,10 +76,10 @@ class Upgraded(ColoursEncoder):
 
 
 def test_a_library_that_changed_is_noticed_by_server_and_worker(database: Database) -> None:
-    encoder = ColoursEncoder()
-    database.write(lambda c: embeddings.remember(c, encoder.space))
+    encoder = DummyEncoder()
+    database.write(lambda c: embeddings.save_space(c, encoder.space))
     check_golden(database, encoder, texts=False)  # a worker that is first keeps nothing: it has no texts to keep
-    assert database.read(lambda c: embeddings.golden(c, encoder.space.fingerprint)) is None
+    assert database.read(lambda c: embeddings.get_golden(c, encoder.space.fingerprint)) is None
     check_golden(database, encoder)
     check_golden(database, encoder, texts=False)
     for seeing in (True, False):

@@ -8,10 +8,10 @@ from rich.console import Console
 
 from app.core.errors import StartupError
 from app.core.types import Status
-from app.storage.blobs import discard
+from app.storage.blobs import remove_path
 from app.storage.library import Library
 from app.storage.tables import embeddings
-from app.storage.verify import MENDED, verify
+from app.storage.verify import REMEDIES, verify
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add, claim, finish
 from tests.support.pictures import picture
 
@@ -40,7 +40,7 @@ def test_a_directory_in_which_everything_agrees_has_no_faults(filled: Library, t
 
 
 def test_a_lost_file_is_listed_with_its_picture(filled: Library, tmp_path: Path) -> None:
-    discard(filled.file("default", "red")[1])
+    remove_path(filled.file("default", "red")[1])
     status, out = told(tmp_path)
     assert status == 1
     assert "blob_missing" in out
@@ -54,7 +54,7 @@ def test_an_altered_file_is_listed_with_its_picture(filled: Library, tmp_path: P
     path = filled.file("default", "blue")[1]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
-    discard(path)
+    remove_path(path)
     path.write_bytes(content)
     status, out = told(tmp_path)
     assert status == 1
@@ -63,7 +63,7 @@ def test_an_altered_file_is_listed_with_its_picture(filled: Library, tmp_path: P
 
 
 def test_a_file_that_no_picture_uses_is_listed(filled: Library, tmp_path: Path) -> None:
-    orphan = filled.media.path("ab" * 32)
+    orphan = filled.blobs.path("ab" * 32)
     orphan.parent.mkdir(parents=True)
     orphan.write_bytes(b"x")
     status, out = told(tmp_path)
@@ -78,7 +78,7 @@ def test_rows_without_vectors_and_vectors_without_rows_are_listed(filled: Librar
 
     def work(c: object) -> None:
         embeddings.remove(c, "images", key)  # type: ignore[arg-type]
-        embeddings.remember(c, SPACE)  # type: ignore[arg-type]
+        embeddings.save_space(c, SPACE)  # type: ignore[arg-type]
         embeddings.add(c, "default", FINGERPRINT, "texts", 999, VECTOR)  # type: ignore[arg-type]
 
     filled.database.write(work)
@@ -93,8 +93,8 @@ def test_rows_without_vectors_and_vectors_without_rows_are_listed(filled: Librar
 
 def test_every_fault_has_a_way_to_mend_it(filled: Library, tmp_path: Path) -> None:
     """And following it does: the bytes of an upload take the place of those that were altered or removed."""
-    assert set(MENDED) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row"}
-    discard(filled.file("default", "red")[1])
+    assert set(REMEDIES) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row"}
+    remove_path(filled.file("default", "red")[1])
     blue = filled.file("default", "blue")[1]
     blue.write_bytes(b"other")
     assert told(tmp_path)[0] == 1

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from app.core.types import Right
-from app.service.auth import Access
+from app.core.types import KeyScope
+from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched, first_is, ids
@@ -182,7 +182,7 @@ def test_nothing_serious_in_the_dialog(browser: Browser, parted: RunningServer, 
 def test_a_key_for_some_collections_sees_those_alone(browser: Browser, parted: RunningServer) -> None:
     """It is led to one of them without asking for any other. This test is the last: from then on keys are needed."""
     database = Database(parted.data_dir / "sightline.db")
-    _, key = Access(database).create("guest", Right.ADMIN, collections=["trips"])
+    _, key = ApiKeyService(database).create("guest", KeyScope.ADMIN, collections=["trips"])
     watched = Watched(browser, parted.url)
     page = watched.open()
     page.get_by_label("API key").fill(key)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, FilePayload, expect
 
-from app.core.types import Right
-from app.service.auth import Access
+from app.core.types import KeyScope
+from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched
@@ -22,7 +22,7 @@ class Locked:
     """A server with two pictures, whose keys this process makes and revokes."""
 
     server: RunningServer
-    access: Access
+    access: ApiKeyService
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,14 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         for colour in ("red", "blue"):
             server.upload(picture(colour), f"{colour}.png", id=colour)
         database = Database(data / "sightline.db")
-        access = Access(database)
-        access.create("first", Right.ADMIN)
+        access = ApiKeyService(database)
+        access.create("first", KeyScope.ADMIN)
         yield Locked(server, access)
         database.close()
 
 
 def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browser: Browser, locked: Locked) -> None:
-    _, key = locked.access.create("reader", Right.SEARCH)
+    _, key = locked.access.create("reader", KeyScope.SEARCH)
     watched = Watched(browser, locked.server.url)
     page = watched.page
     sent: list[str] = []
@@ -80,8 +80,8 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
 
 
 def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: Browser, locked: Locked) -> None:
-    short, key = locked.access.create("short", Right.WRITE)
-    _, other = locked.access.create("other", Right.WRITE)
+    short, key = locked.access.create("short", KeyScope.WRITE)
+    _, other = locked.access.create("other", KeyScope.WRITE)
     watched = Watched(browser, locked.server.url)
     page = watched.open()
     page.get_by_label("API key").fill(key)
@@ -99,7 +99,7 @@ def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: 
 
 
 def test_what_the_key_does_not_allow_is_said(browser: Browser, locked: Locked) -> None:
-    _, key = locked.access.create("reader", Right.SEARCH)
+    _, key = locked.access.create("reader", KeyScope.SEARCH)
     watched = Watched(browser, locked.server.url)
     page = watched.open("/?target=texts")
     page.get_by_label("API key").fill(key)

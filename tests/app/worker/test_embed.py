@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 
 from app.core.errors import Overloaded
-from app.core.locks import Owner
+from app.core.locks import LeaseOwner
 from app.core.types import Image, ItemStatus, JobState, Status
 from app.decode.limits import ArchiveLimits
-from app.decode.picture import Decoded
+from app.decode.picture import DecodedPicture
 from app.decode.pool import DecodePool, DecodeTask
-from app.encoder.dummy import PALETTE, ColoursEncoder
-from app.encoder.protocol import Embeddings, Encoder, Pixels, normalised
-from app.storage.jobs import Bulks
+from app.encoder.dummy import PALETTE, DummyEncoder
+from app.encoder.protocol import Embeddings, Encoder, Pixels, normalise
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.sql import fetch_all
 from app.storage.tables import embeddings, images, leases, precomputed_vectors
-from app.worker.embed import Options, Worker
+from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.support.makers import FaultyEncoder, add, add_bulk, image_of, job_of
 from tests.support.pictures import picture
@@ -31,21 +31,23 @@ from tests.support.servers import until
 
 WAIT = 20.0
 RED = [names[0] for names in PALETTE].index("red")
-Made = Callable[..., Worker]
+Made = Callable[..., EmbeddingWorker]
 
 
 @pytest.fixture
 def made(library: Library, pool: DecodePool, tmp_path: Path) -> Made:
-    def make(encoder: Encoder | None = None, *, batch: int = 4, lease: float = 60.0, attempts: int = 3) -> Worker:
+    def make(
+        encoder: Encoder | None = None, *, batch: int = 4, lease: float = 60.0, attempts: int = 3
+    ) -> EmbeddingWorker:
         importer = Importer(library, pool, ArchiveLimits(), 60.0, lease, attempts)
-        options = Options(batch, lease, attempts, thumbnail_size=32)
-        return Worker(library, encoder or ColoursEncoder(), pool, importer, tmp_path / "workers", options)
+        options = WorkerOptions(batch, lease, attempts, thumbnail_size=32)
+        return EmbeddingWorker(library, encoder or DummyEncoder(), pool, importer, tmp_path / "workers", options)
 
     return make
 
 
 @contextmanager
-def running(worker: Worker) -> Iterator[Worker]:
+def running(worker: EmbeddingWorker) -> Iterator[EmbeddingWorker]:
     """The worker at work; whatever it dies of is raised here."""
     died: list[BaseException] = []
 
@@ -73,17 +75,17 @@ def every(library: Library) -> list[Image]:
 
 def settled(library: Library) -> list[Image]:
     """All pictures once none is waiting."""
-    until(lambda: library.database.read(images.waiting) == 0, WAIT, lambda: str(every(library)))
+    until(lambda: library.database.read(images.count_waiting) == 0, WAIT, lambda: str(every(library)))
     return every(library)
 
 
 def vector(library: Library, image: Image) -> Embeddings | None:
-    packed = library.database.read(lambda c: embeddings.vectors(c, "images", [image.key])).get(image.key)
+    packed = library.database.read(lambda c: embeddings.get_vectors(c, "images", [image.key])).get(image.key)
     return None if packed is None else np.frombuffer(packed, "<f4")
 
 
 def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library, made: Made) -> None:
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     for n, colour in enumerate(("red", "blue", "green")):
         add(library, picture(colour, n), id=colour)
     with running(made(encoder)):
@@ -94,7 +96,7 @@ def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library,
         found = vector(library, image)
         assert found is not None
         assert float(found @ word) > 0.9
-        assert library.media.thumbnail(image.sha256, image.format).is_file()
+        assert library.blobs.thumbnail(image.sha256, image.format).is_file()
     assert library.collection("default").space == encoder.space
 
 
@@ -107,7 +109,7 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
     for n, image in enumerate([*rows, torn]):
         of = space if n != 2 else "another space"
         packed = vectors[n].tobytes()
-        library.database.write(partial(precomputed_vectors.keep, key=image.key, space=of, vector=packed))
+        library.database.write(partial(precomputed_vectors.store, key=image.key, space=of, vector=packed))
     with running(made(encoder)):
         found = {image.id: image for image in settled(library)}
     assert [found[id].status.value for id in ("0", "1", "2", "torn")] == ["ready", "ready", "failed", "failed"]
@@ -116,7 +118,7 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
         assert stored is not None
         assert np.array_equal(stored, vectors[n])
         assert found[str(n)].width is not None
-        assert library.media.thumbnail(found[str(n)].sha256, "png").is_file()
+        assert library.blobs.thumbnail(found[str(n)].sha256, "png").is_file()
     assert library.collection("default").space == encoder.space
 
 
@@ -157,7 +159,7 @@ def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
     assert encoder.calls == [1, 1] * attempts  # each time, that other pictures can be encoded is seen to
 
 
-class BrokenEncoder(ColoursEncoder):
+class BrokenEncoder(DummyEncoder):
     """Encodes nothing, as after a fault of a GPU, or NaN for everything."""
 
     def __init__(self, *, raises: bool) -> None:
@@ -183,13 +185,13 @@ def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture
         assert {image.status for image in settled(library)} == {Status.READY}
 
 
-class HalfEncoder(ColoursEncoder):
+class HalfEncoder(DummyEncoder):
     """A tower in 16 bits that red is too much for, as it happens to real ones: it overflows, and inf / inf is NaN."""
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         with np.errstate(over="ignore", invalid="ignore"):
             narrow = (super().encode_images(pixels) * np.where(np.arange(self.space.d) == RED, 7e4, 1)).astype("<f2")
-            return normalised(narrow)
+            return normalise(narrow)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_no
     whole = picture("red", size=(300, 300))
     add(library, whole[: len(whole) // 2], id="cut")
     add(library, picture("blue"), id="good")
-    encoder = ColoursEncoder()
+    encoder = DummyEncoder()
     with running(made(encoder)):
         found = {image.id: image for image in settled(library)}
     assert found["good"].status is Status.READY
@@ -231,7 +233,7 @@ def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_no
 
 def test_a_picture_whose_file_is_gone_fails_with_that_reason(library: Library, made: Made) -> None:
     image = add(library, picture("red")).image
-    library.media.path(image.sha256).unlink()
+    library.blobs.path(image.sha256).unlink()
     with running(made()):
         (image,) = settled(library)
     assert image.error is not None
@@ -245,10 +247,10 @@ class RefusingPool(DecodePool):
         super().__init__(1)
         self.path, self.healthy = path, threading.Event()
 
-    def submit(self, task: DecodeTask) -> Future[Decoded]:
+    def submit(self, task: DecodeTask) -> Future[DecodedPicture]:
         if self.healthy.is_set() or (self.path is not None and task.path != self.path):
             return super().submit(task)
-        refused: Future[Decoded] = Future()
+        refused: Future[DecodedPicture] = Future()
         refused.set_exception(Overloaded("No decoder could be started; try again."))
         return refused
 
@@ -259,9 +261,9 @@ def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours
     bad = add(library, picture("red"), id="bad").image
     for n in range(5):
         add(library, picture("blue", n), id=f"good{n}")
-    monkeypatch.setattr("app.worker.embed.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
     worker = made()
-    with RefusingPool(library.media.path(bad.sha256)) as pool:
+    with RefusingPool(library.blobs.path(bad.sha256)) as pool:
         worker._pool = pool
         with running(worker):
             found = {image.id: image for image in settled(library)}
@@ -275,7 +277,7 @@ def test_decoders_that_cannot_be_started_at_all_are_waited_for(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, picture("red"), id="one")
-    monkeypatch.setattr("app.worker.embed.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
     worker = made(attempts=1)
     rounds: list[int] = []
     with RefusingPool(None) as pool:
@@ -288,8 +290,8 @@ def test_decoders_that_cannot_be_started_at_all_are_waited_for(
             pool.healthy.set()
             (image,) = settled(library)
     assert image.status is Status.READY
-    assert list(library.media.incoming.iterdir()) == []
-    assert not list(library.media.thumbnails.glob(".*"))
+    assert list(library.blobs.incoming.iterdir()) == []
+    assert not list(library.blobs.thumbnails.glob(".*"))
 
 
 def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
@@ -297,8 +299,8 @@ def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
 ) -> None:
     bad = add(library, picture("red"), id="bad").image
     add(library, picture("blue"), id="good")
-    monkeypatch.setattr("app.worker.embed.RETRY_SECONDS", 0.01)
-    library.media.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
+    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
+    library.blobs.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
     with running(made()):
         status = {image.id: image.status for image in settled(library)}
     assert status == {"bad": Status.FAILED, "good": Status.READY}
@@ -308,14 +310,14 @@ class Killed(BaseException):
     """As by a signal: nothing is given back."""
 
 
-class Doomed(Worker):
+class Doomed(EmbeddingWorker):
     """Gives nothing back when it ends."""
 
     def _release(self) -> None:
         pass
 
 
-class Poisoned(ColoursEncoder):
+class Poisoned(DummyEncoder):
     """Red kills the process that encodes it."""
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
@@ -336,7 +338,7 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
         return job_of(library.database, job.id).state is JobState.SUCCEEDED
 
     while not ended():
-        worker = Doomed(library, Poisoned(), pool, importer, tmp_path / "workers", Options(32, 60.0, 3, 32))
+        worker = Doomed(library, Poisoned(), pool, importer, tmp_path / "workers", WorkerOptions(32, 60.0, 3, 32))
         try:
             with running(worker):
                 until(lambda worker=worker: ended() or worker._stopping.is_set(), WAIT)
@@ -345,12 +347,12 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
     assert deaths == 3
     after = job_of(library.database, job.id)
     assert (after.total, after.done, after.failed) == (100, 99, 1)
-    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.detail) == ("40.png", "the worker died 3 times over this picture")
 
 
-class SlowEncoder(ColoursEncoder):
+class SlowEncoder(DummyEncoder):
     """Encodes when it is let."""
 
     def __init__(self) -> None:
@@ -375,14 +377,14 @@ def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attem
         encoder.gate.set()
     status = [image.status for image in every(library)]
     assert (status.count(Status.READY), status.count(Status.QUEUED)) == (2, 8)
-    claimed = library.database.write(lambda c: leases.claim(c, "next", 1e12, 100))
+    claimed = library.database.write(lambda c: leases.claim_images(c, "next", 1e12, 100))
     assert {lease.attempts for lease in claimed} == {1}
 
 
 def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Made, tmp_path: Path) -> None:
     add(library, picture("red"), id="one")
-    gone = Owner(tmp_path / "workers")
-    library.database.write(lambda c: leases.claim(c, gone.id, time.monotonic() + 1e6, 10))
+    gone = LeaseOwner(tmp_path / "workers")
+    library.database.write(lambda c: leases.claim_images(c, gone.id, time.monotonic() + 1e6, 10))
     gone.close()
     with running(made()):
         (image,) = settled(library)
@@ -391,8 +393,8 @@ def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Ma
 
 def test_the_pictures_of_a_living_worker_are_left_alone(library: Library, made: Made, tmp_path: Path) -> None:
     add(library, picture("red"), id="theirs")
-    other = Owner(tmp_path / "workers")
-    library.database.write(lambda c: leases.claim(c, other.id, time.monotonic() + 1e6, 10))
+    other = LeaseOwner(tmp_path / "workers")
+    library.database.write(lambda c: leases.claim_images(c, other.id, time.monotonic() + 1e6, 10))
     with running(made()):
         add(library, picture("blue"), id="ours")
         until(lambda: image_of(library.database, "ours").status is Status.READY, WAIT)
@@ -466,7 +468,7 @@ def test_a_full_disk_is_waited_out_and_no_picture_is_stuck_or_blamed(
         room(1)  # SQLite makes that as many as there are: it is full, as it would be on a full disk
         encoder.gate.set()
         until(lambda: "waiting: the disk is full" in caplog.text, WAIT)
-        assert library.database.read(lambda c: images.counts(c, "default"))["ready"] == 0
+        assert library.database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 0
         room(1 << 30)
         assert {image.status for image in settled(library)} == {Status.READY}
     attempts = library.database.read(lambda c: fetch_all(c, "SELECT DISTINCT attempts FROM images"))

@@ -19,7 +19,7 @@ from app.core.errors import Overloaded, StorageFull
 from app.core.types import ItemError, ItemStatus, Job, JobState
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.storage.jobs import Bulks
+from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs, leases
 from app.worker.importer import CHUNK, Importer, Member
@@ -56,7 +56,7 @@ def take_in(library: Library, pool: DecodePool, done: Callable[[], bool] | None 
 
 
 def items(library: Library, job: Job) -> list[tuple[str, str]]:
-    return [(item.name, item.status.value) for _, item in Bulks(library).items(job.id, None, 0, 10_000)]
+    return [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 10_000)]
 
 
 def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
@@ -74,8 +74,8 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
     ]
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
-    assert list(library.media.incoming.iterdir()) == []
-    ((_, failed),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    assert list(library.blobs.incoming.iterdir()) == []
+    ((_, failed),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert failed.error is not None
     assert failed.error.code == "unsupported_media_type"
 
@@ -102,7 +102,7 @@ def test_an_archive_brings_its_captions_and_fails_its_bad_members_alone(library:
     assert (image.tags, image.metadata, image.source) == (("x",), {"n": 1}, "in/a.png")
     after = job_of(library.database, job.id)
     assert after.total == len(status) == 4
-    assert list(library.media.incoming.iterdir()) == []
+    assert list(library.blobs.incoming.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -116,15 +116,15 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
     take_in(library, pool)
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
-    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.code) == ("broken.zip", code)
-    assert list(library.media.incoming.iterdir()) == []
+    assert list(library.blobs.incoming.iterdir()) == []
 
 
 def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, pool: DecodePool) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    library.media.upload(job.id, 1).unlink()
+    library.blobs.upload(job.id, 1).unlink()
     take_in(library, pool)
     assert items(library, job) == [("a.zip", "failed")]
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -154,16 +154,16 @@ def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_a
     deaths = 0
     while library.database.read(jobs.sources):
         mortal = Mortal(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
-        source = library.database.write(lambda c: jobs.claim_source(c, "mortal", 1e12))
+        source = library.database.write(lambda c: jobs.claim_upload(c, "mortal", 1e12))
         assert source is not None
         try:
             mortal._take_in("mortal", source, threading.Event())
         except Dies:
             deaths += 1
-            library.database.write(lambda c: leases.expire(c, {"mortal"}, 0.0, 3))
+            library.database.write(lambda c: leases.expire_leases(c, {"mortal"}, 0.0, 3))
     assert deaths == 3
     assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
-    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.detail == "the worker died 3 times while it took this in"
     after = job_of(library.database, job.id)
@@ -183,7 +183,7 @@ def test_an_archive_that_brings_every_decoder_down_is_given_up(library: Library)
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     with Unstarted(1) as pool:
         take_in(library, pool)
-    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
     assert item.error is not None
     assert item.error == ItemError("archive_corrupt", "taking it in failed 3 times")
 
@@ -199,7 +199,7 @@ def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(lib
 
     with Endless(1) as pool:
         importer(library, pool).run("me", stopping)
-    source = library.database.write(lambda c: jobs.claim_source(c, "next", 1e12))
+    source = library.database.write(lambda c: jobs.claim_upload(c, "next", 1e12))
     assert source is not None
     assert source.attempts == 1
 
@@ -208,7 +208,7 @@ def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
     take_in(library, pool)
-    ((_, item),) = Bulks(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
     assert item.error is not None
     assert "failed 3 times" in item.error.detail
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -221,7 +221,7 @@ def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library,
     job = add_bulk(library, [], [("all.zip", content)])
     take_in(library, pool)
     assert dict(items(library, job)) == {"a.png": "failed", "b.png": "queued"}
-    ((_, item),) = Bulks(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.code == "id_conflict"
 
@@ -266,23 +266,23 @@ def test_a_write_that_fails_at_any_point_is_taken_up_again_exactly_once(
     thread.join(WAIT)
     assert [name for name, _ in items(library, job)] == names
     assert len(library.page("default", 1000, None)) == len(names)
-    assert list(library.media.incoming.iterdir()) == []
+    assert list(library.blobs.incoming.iterdir()) == []
 
 
 KILLED = """
 import os, signal, sys, threading
 from pathlib import Path
-from app.storage.jobs import Bulks
+from app.storage.jobs import JobService
 from app.decode.limits import ArchiveLimits, PictureLimits
 from app.decode.pool import DecodePool
 from app.worker import importer
 from app.storage.library import Library
-from app.storage.blobs import Media
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 
 folder, moment = Path(sys.argv[1]), sys.argv[2]
 database = Database(folder / "sightline.db")
-library = Library(database, Media(folder), PictureLimits(), 1000)
+library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -309,19 +309,19 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     job = add_bulk(library, [(f"{n}.png", picture("red", n)) for n in range(5)])
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    library.database.write(lambda c: leases.expire(c, {"killed"}, 0.0, 3))
+    library.database.write(lambda c: leases.expire_leases(c, {"killed"}, 0.0, 3))
     take_in(library, pool)
     assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
-    assert {sha256 for sha256, _ in library.media.blobs()} == {
+    assert {sha256 for sha256, _ in library.blobs.iter_files()} == {
         image.sha256 for image in library.page("default", 100, None)
     }
     assert job_of(library.database, job.id).total == 5
-    left = {path.name for path in library.media.incoming.iterdir()}
+    left = {path.name for path in library.blobs.incoming.iterdir()}
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
-        os.utime(library.media.incoming / name, (0, 0))
-    library.media.sweep(set(), 1.0)
-    assert list(library.media.incoming.iterdir()) == []
+        os.utime(library.blobs.incoming / name, (0, 0))
+    library.blobs.sweep(set(), 1.0)
+    assert list(library.blobs.incoming.iterdir()) == []
 
 
 @pytest.mark.parametrize("positions", [True, False])
@@ -333,14 +333,14 @@ def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: Decod
     stopping.is_set = iter([False, True, True]).__next__  # type: ignore[method-assign]
     importer(library, pool).run("me", stopping)
     assert len(items(library, job)) == CHUNK
-    source = library.database.write(lambda c: jobs.claim_source(c, "next", 1e12))
+    source = library.database.write(lambda c: jobs.claim_upload(c, "next", 1e12))
     assert source is not None
     assert (source.imported, source.attempts) == (CHUNK, 1)
     assert job_of(library.database, job.id).total == len(names)
     assert source.position > 0
-    library.database.write(lambda c: jobs.release_source(c, "next", source))
+    library.database.write(lambda c: jobs.release_upload(c, "next", source))
     if not positions:
         library.database.write(lambda c: c.execute("UPDATE sources SET position = 0") and None)
     take_in(library, pool)
     assert [name for name, _ in items(library, job)] == names
-    assert library.database.read(images.waiting) == len(names)
+    assert library.database.read(images.count_waiting) == len(names)

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from app.core.errors import StartupError
 from app.storage import snapshot
-from app.storage.backup import backup, restore
+from app.storage.backup import create_backup, restore_backup
 from app.storage.database import Database
 from tests.reliability.client import digest
 from tests.reliability.ledger import Ledger
@@ -81,9 +81,9 @@ def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
     """Make a backup (in turn into two folders), restore it, and say what is wrong with that."""
     target, again = folder / f"kept-{n % 2}", folder / "again"
     before, gone = set(ledger.there), set(ledger.gone)
-    backup(folder / "data", target, open_silent_console())
+    create_backup(folder / "data", target, open_silent_console())
     needed = before & set(ledger.there)
-    restore(again, target, open_silent_console())
+    restore_backup(again, target, open_silent_console())
     with closing(Database(again / "sightline.db")) as database:
         wrong = [f"database: {fault}" for fault in database.check()]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
@@ -101,9 +101,9 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
     """How many damaged copies of a backup were refused without a change of the target."""
     dice = random.Random(18)
     database = next(path.name for path in whole.glob("sightline-*.db"))
-    _, held = snapshot.inspect(whole / database)
+    _, held = snapshot.check_copy(whole / database)
     used = folder / "used"
-    restore(used, whole, open_silent_console())
+    restore_backup(used, whole, open_silent_console())
     state = read_tree(used)
     count = 0
     for n in range(damages):
@@ -111,7 +111,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
         shutil.copytree(whole, copy)
         damage(copy, database, held, dice)
         try:
-            restore(target, copy, open_silent_console())
+            restore_backup(target, copy, open_silent_console())
         except StartupError:
             count += read_tree(used) == state and not (folder / "fresh").exists()
         shutil.rmtree(copy)

@@ -13,8 +13,8 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from app.sources.fetch.address_policy import Policy
-from app.sources.fetch.http import Fetcher, FetchLimits, Wanted
+from app.sources.fetch.address_policy import AddressPolicy
+from app.sources.fetch.http import FetchLimits, FetchRequest, HttpFetcher
 from tests.app.sources.fetch.test_address_policy import REFUSED
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.support.servers import RunningServer
@@ -60,10 +60,10 @@ def try_addresses(folder: Path) -> int:
     count = 0
     for address in REFUSED:
         network = Recorder()
-        fetcher = Fetcher(Policy(), network=network, resolve=partial(_always, address))
+        fetcher = HttpFetcher(AddressPolicy(), network=network, resolve=partial(_always, address))
         try:
             for host in (f"[{address}]" if ":" in address else address, "inside.example"):
-                fetcher.fetch(Wanted(f"http://{host}/a.png", folder / "picture"))
+                fetcher.fetch(FetchRequest(f"http://{host}/a.png", folder / "picture"))
         finally:
             fetcher.close()
         count += len(network.dialled)
@@ -74,10 +74,10 @@ def try_rebinding(folder: Path) -> int:
     """How often a name led inside that answers with a public address now and an inner one then."""
     network = Recorder()
     answers = itertools.cycle([["1.1.1.1"], ["127.0.0.1"], ["1.1.1.1", "169.254.169.254"], ["::1"]])
-    fetcher = Fetcher(Policy(), network=network, resolve=lambda host, port: next(answers))
+    fetcher = HttpFetcher(AddressPolicy(), network=network, resolve=lambda host, port: next(answers))
     try:
         for n in range(100):
-            fetcher.fetch(Wanted(f"http://turn{n}.example/a.png", folder / "picture"))
+            fetcher.fetch(FetchRequest(f"http://turn{n}.example/a.png", folder / "picture"))
     finally:
         fetcher.close()
     return sum(host != "1.1.1.1" for host, _ in network.dialled)
@@ -88,13 +88,13 @@ def try_redirects(folder: Path) -> tuple[int, int]:
     inside, refused = 0, 0
     trap = WebServer("127.0.0.2")
     web = WebServer()
-    fetcher = Fetcher(Policy(["127.0.0.1"]), FetchLimits(seconds=10))
+    fetcher = HttpFetcher(AddressPolicy(["127.0.0.1"]), FetchLimits(seconds=10))
     try:
         for target in TARGETS:
             web.pages["/last"] = status(302, Location=target.replace("127.0.0.2/", f"127.0.0.2:{trap.port}/"))
             web.pages["/first"] = status(302, Location="/last")
             for start in ("/last", "/first"):
-                got = fetcher.fetch(Wanted(web.url + start, folder / "picture"))
+                got = fetcher.fetch(FetchRequest(web.url + start, folder / "picture"))
                 refused += got.error is not None and got.error.code == "url_not_allowed"
         inside = sum(trap.asked.values())
     finally:

@@ -26,4 +26,4 @@ def test_the_gallery_is_one_job_and_its_texts_are_stored(tmp_path: Path) -> None
 def test_an_installation_without_the_gallery_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_gallery, "__file__", str(tmp_path / "app" / "service" / "demo_gallery.py"))
     with pytest.raises(NotFound, match="not installed with this server"):
-        demo.installed()
+        demo.require_gallery()

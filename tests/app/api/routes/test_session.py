@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
-from app.core.types import Right
+from app.core.types import KeyScope
 from tests.app.api.asking import refused
 from tests.app.api.guarded import Guarded
 from tests.support.servers import RunningServer
@@ -73,7 +73,7 @@ def test_signing_out_ends_the_session_and_not_only_the_cookie(browser: httpx.Cli
 
 
 def test_a_session_ends_with_its_key(browser: httpx.Client, guarded: Guarded) -> None:
-    key, text = guarded.access.create("short", Right.SEARCH)
+    key, text = guarded.access.create("short", KeyScope.SEARCH)
     assert browser.post("/v1/session", json={"key": text}).status_code == 200
     assert browser.get("/v1/stats").status_code == 200
     guarded.access.revoke(key.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.address_policy import AddressPolicy
 
 REFUSED = [
     "0.0.0.0",
@@ -91,16 +91,16 @@ PERMITTED = [
 
 @pytest.mark.parametrize("address", REFUSED)
 def test_what_is_not_public_is_refused(address: str) -> None:
-    assert not Policy().permits(address)
+    assert not AddressPolicy().permits(address)
 
 
 @pytest.mark.parametrize("address", PERMITTED)
 def test_what_is_public_is_permitted(address: str) -> None:
-    assert Policy().permits(address)
+    assert AddressPolicy().permits(address)
 
 
 def test_the_operator_may_name_more() -> None:
-    policy = Policy(["10.1.2.0/24", " fd00::7 "])
+    policy = AddressPolicy(["10.1.2.0/24", " fd00::7 "])
     assert [policy.permits(each) for each in ("10.1.2.9", "fd00::7", "1.1.1.1")] == [True] * 3
     assert [policy.permits(each) for each in ("10.1.3.9", "fd00::8", "127.0.0.1")] == [False] * 3
 
@@ -108,4 +108,4 @@ def test_the_operator_may_name_more() -> None:
 @pytest.mark.parametrize("text", ["10.0.0.0/99", "intranet", "10.0.0.1/8", ""])
 def test_what_the_operator_names_must_be_addresses(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Policy([text])
+        AddressPolicy([text])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Overloaded
-from app.sources.fetch.address_policy import Policy
-from app.sources.fetch.http import PER_HOST, Fetcher, FetchLimits, Got, Wanted
+from app.sources.fetch.address_policy import AddressPolicy
+from app.sources.fetch.http import MAX_PER_HOST, FetchLimits, FetchRequest, FetchResult, HttpFetcher
 from tests.support.pictures import picture
 from tests.support.web_servers import Recorder, WebServer, content, slowly, status
 
@@ -26,21 +26,21 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture
-def fetcher() -> Iterator[Fetcher]:
-    fetcher = Fetcher(Policy(["127.0.0.1"]), FetchLimits(bytes=100_000, seconds=1.0))
+def fetcher() -> Iterator[HttpFetcher]:
+    fetcher = HttpFetcher(AddressPolicy(["127.0.0.1"]), FetchLimits(bytes=100_000, seconds=1.0))
     yield fetcher
     fetcher.close()
 
 
-def get(fetcher: Fetcher, url: str, folder: Path, etag: str | None = None) -> Got:
-    return fetcher.fetch(Wanted(url, folder / "picture", etag))
+def get(fetcher: HttpFetcher, url: str, folder: Path, etag: str | None = None) -> FetchResult:
+    return fetcher.fetch(FetchRequest(url, folder / "picture", etag))
 
 
-def code(got: Got) -> str | None:
+def code(got: FetchResult) -> str | None:
     return got.error.code if got.error else None
 
 
-def test_a_picture_comes_as_it_is(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_a_picture_comes_as_it_is(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/a"] = content(RED, ETag='"1"')
     got = get(fetcher, f"{web.url}/a?x=1", tmp_path)
     assert (got.error, got.etag, got.unchanged) == (None, '"1"', False)
@@ -51,7 +51,7 @@ def test_a_picture_comes_as_it_is(web: WebServer, fetcher: Fetcher, tmp_path: Pa
     assert sent["Accept-Encoding"] == "identity"
 
 
-def test_what_has_not_changed_does_not_come_again(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_what_has_not_changed_does_not_come_again(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/etag"] = content(RED, ETag='"2"')
     assert get(fetcher, f"{web.url}/etag", tmp_path, '"2"').unchanged
     assert not (tmp_path / "picture").exists()
@@ -83,7 +83,7 @@ def test_what_has_not_changed_does_not_come_again(web: WebServer, fetcher: Fetch
 )
 def test_odd_urls_are_refused_without_dialling(url: str, expected: str, tmp_path: Path) -> None:
     network = Recorder()
-    fetcher = Fetcher(Policy(), network=network)
+    fetcher = HttpFetcher(AddressPolicy(), network=network)
     try:
         assert code(get(fetcher, url, tmp_path)) == expected
     finally:
@@ -94,7 +94,7 @@ def test_odd_urls_are_refused_without_dialling(url: str, expected: str, tmp_path
 @pytest.mark.parametrize("host", ["0x7f000001", "2130706433", "0177.0.0.1", "127.1", "localhost", "①②⑦.⓪.⓪.①"])
 def test_odd_spellings_of_this_machine_lead_nowhere(host: str, tmp_path: Path) -> None:
     network = Recorder()
-    fetcher = Fetcher(Policy(), network=network)
+    fetcher = HttpFetcher(AddressPolicy(), network=network)
     try:
         assert code(get(fetcher, f"http://{host}/", tmp_path)) in ("url_not_allowed", "url_unreachable", "validation")
     finally:
@@ -104,7 +104,7 @@ def test_odd_spellings_of_this_machine_lead_nowhere(host: str, tmp_path: Path) -
 
 def test_an_inner_address_and_one_that_does_not_answer_look_alike_to_a_prober(tmp_path: Path) -> None:
     network = Recorder()
-    fetcher = Fetcher(Policy(), network=network, resolve=lambda host, port: ["10.0.0.1"])
+    fetcher = HttpFetcher(AddressPolicy(), network=network, resolve=lambda host, port: ["10.0.0.1"])
     try:
         inner = [get(fetcher, f"http://{name}/", tmp_path) for name in ("10.0.0.1", "intranet.example")]
     finally:
@@ -114,7 +114,7 @@ def test_an_inner_address_and_one_that_does_not_answer_look_alike_to_a_prober(tm
 
 
 @pytest.mark.parametrize("code_", [301, 302, 303, 307, 308])
-def test_redirects_are_followed(code_: int, web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_redirects_are_followed(code_: int, web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/there"] = content(RED)
     web.pages["/here"] = status(code_, Location="/there")
     assert get(fetcher, f"{web.url}/here", tmp_path).error is None
@@ -134,7 +134,9 @@ def test_redirects_are_followed(code_: int, web: WebServer, fetcher: Fetcher, tm
         ("/round", "url_unreachable"),
     ],
 )
-def test_every_hop_is_checked(location: str, expected: str, web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_every_hop_is_checked(
+    location: str, expected: str, web: WebServer, fetcher: HttpFetcher, tmp_path: Path
+) -> None:
     web.pages["/round"] = status(302, Location=location)
     web.asked["/round"] = 0
     assert code(get(fetcher, f"{web.url}/round", tmp_path)) == expected
@@ -142,14 +144,14 @@ def test_every_hop_is_checked(location: str, expected: str, web: WebServer, fetc
 
 
 @pytest.mark.parametrize("number", [201, 204, 304, 400, 401, 404, 500, 503])
-def test_other_answers_are_no_pictures(number: int, web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_other_answers_are_no_pictures(number: int, web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/no"] = status(number)
     got = get(fetcher, f"{web.url}/no", tmp_path)
     assert code(got) == "url_unreachable"
     assert str(number) in str(got.error)
 
 
-def test_bytes_are_bounded_whatever_was_declared(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_bytes_are_bounded_whatever_was_declared(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/declared"] = content(b"x" * 100_001)
     web.pages["/endless"] = slowly(b"x" * 300_000, 0.0, step=10_000)
     web.pages["/just"] = content(b"x" * 100_000)
@@ -158,13 +160,13 @@ def test_bytes_are_bounded_whatever_was_declared(web: WebServer, fetcher: Fetche
     assert code(get(fetcher, f"{web.url}/just", tmp_path)) is None
 
 
-def test_compressed_answers_are_refused(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_compressed_answers_are_refused(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/gzip"] = content(gzip.compress(b"x" * 90_000), Content_Encoding="gzip")
     assert code(get(fetcher, f"{web.url}/gzip", tmp_path)) == "url_unreachable"
 
 
 @pytest.mark.parametrize("head", [True, False], ids=["headers", "body"])
-def test_dripping_does_not_hold_us_up(head: bool, web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_dripping_does_not_hold_us_up(head: bool, web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/drip"] = slowly(b"x" * 100, 0.2, head=head)
     began = time.monotonic()
     got = get(fetcher, f"{web.url}/drip", tmp_path)
@@ -173,14 +175,14 @@ def test_dripping_does_not_hold_us_up(head: bool, web: WebServer, fetcher: Fetch
     assert time.monotonic() - began < 15  # all of it would take 20 s at least
 
 
-def test_a_server_that_is_away_is_said_to_be(fetcher: Fetcher, tmp_path: Path) -> None:
+def test_a_server_that_is_away_is_said_to_be(fetcher: HttpFetcher, tmp_path: Path) -> None:
     gone = WebServer()
     gone.close()
     assert code(get(fetcher, gone.url, tmp_path)) == "url_unreachable"
 
 
 def test_the_environment_has_no_say(
-    web: WebServer, fetcher: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: WebServer, fetcher: HttpFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -191,24 +193,26 @@ def test_the_environment_has_no_say(
     assert "Authorization" not in web.headers["/plain"]
 
 
-def test_many_come_in_order_and_few_at_a_time_from_one_host(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_many_come_in_order_and_few_at_a_time_from_one_host(
+    web: WebServer, fetcher: HttpFetcher, tmp_path: Path
+) -> None:
     web.most = 0
     for n in range(24):
         web.pages[f"/{n}"] = slowly(b"%d" % n, 0.005)
-    wanted = [Wanted(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)]
-    wanted.insert(5, Wanted("http://10.0.0.1/", tmp_path / "never"))
+    wanted = [FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)]
+    wanted.insert(5, FetchRequest("http://10.0.0.1/", tmp_path / "never"))
     came = fetcher.fetch_all(wanted)
     assert [got.wanted for got in came] == wanted
     assert [code(got) for got in came] == [None] * 5 + ["url_not_allowed"] + [None] * 19
     assert [(tmp_path / str(n)).read_bytes() for n in range(24)] == [b"%d" % n for n in range(24)]
-    assert web.most <= PER_HOST
+    assert web.most <= MAX_PER_HOST
     assert fetcher.fetch_all([]) == []
 
 
-def test_a_stopping_worker_waits_for_no_more(web: WebServer, fetcher: Fetcher, tmp_path: Path) -> None:
+def test_a_stopping_worker_waits_for_no_more(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.asked.clear()
     for n in range(24):
         web.pages[f"/{n}"] = slowly(b"%d" % n, 0.05)
     with pytest.raises(Overloaded):
-        fetcher.fetch_all([Wanted(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)], lambda: True)
-    assert sum(web.asked.values()) <= PER_HOST
+        fetcher.fetch_all([FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)], lambda: True)
+    assert sum(web.asked.values()) <= MAX_PER_HOST

@@ -11,7 +11,7 @@ import httpcore
 import pytest
 
 from app.core.errors import UrlNotAllowed
-from app.sources.fetch.address_policy import Policy
+from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.transport import Deadline, GuardedBackend, Resolve, resolve
 from tests.support.web_servers import Recorder
 
@@ -23,7 +23,7 @@ def lookups() -> Iterator[ThreadPoolExecutor]:
 
 
 def dial(lookups: ThreadPoolExecutor, resolve: Resolve, network: Recorder, seconds: float = 5.0) -> None:
-    backend = GuardedBackend(Policy(), Deadline(seconds), lookups, resolve, network)
+    backend = GuardedBackend(AddressPolicy(), Deadline(seconds), lookups, resolve, network)
     backend.connect_tcp("name.example", 80)
 
 
@@ -89,7 +89,7 @@ def test_who_answers_is_checked_once_more(lookups: ThreadPoolExecutor) -> None:
 
 
 def test_sockets_of_this_machine_are_never_opened(lookups: ThreadPoolExecutor) -> None:
-    backend = GuardedBackend(Policy(), Deadline(1), lookups)
+    backend = GuardedBackend(AddressPolicy(), Deadline(1), lookups)
     with pytest.raises(UrlNotAllowed):
         backend.connect_unix_socket("/run/x.sock")
 

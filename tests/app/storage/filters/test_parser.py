@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 
 from app.core.errors import Validation
 from app.core.types import Target
-from app.storage.filters.model import Exists, Field, Group, Kind, Match, Null, Range, Words
-from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, parse_filter, read_filter
+from app.storage.filters.model import Exists, Field, FieldKind, Group, HasWords, IsNull, Match, Range
+from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, parse_filter, parse_filter_json
 
-TAGS = Field("tags", Kind.TAGS)
-WIDTH = Field("width", Kind.NUMBER)
+TAGS = Field("tags", FieldKind.TAGS)
+WIDTH = Field("width", FieldKind.NUMBER)
 RED = {"key": "tags", "match": {"value": "red"}}
 
 
 def metadata(*path: str) -> Field:
-    return Field("metadata", Kind.JSON, path)
+    return Field("metadata", FieldKind.JSON, path)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def metadata(*path: str) -> Field:
         ),
         ({"key": "tags", "match": {"any": ["a", "b"]}}, Match(TAGS, ("a", "b"))),
         ({"key": "tags", "match": {"except": ["a"]}}, Match(TAGS, ("a",), outside=True)),
-        ({"key": "caption", "match": {"text": "a b"}}, Words(Field("caption", Kind.TEXT), "a b")),
+        ({"key": "caption", "match": {"text": "a b"}}, HasWords(Field("caption", FieldKind.TEXT), "a b")),
         ({"key": "width", "range": {"gte": 1, "lt": 2.5, "gt": None}}, Range(WIDTH, (("gte", 1), ("lt", 2.5)))),
         (
             {"key": "created_at", "range": {"lt": "2026-01-31"}},
-            Range(Field("created_at", Kind.TIME), (("lt", "2026-01-31T00:00:00.000Z"),)),
+            Range(Field("created_at", FieldKind.TIME), (("lt", "2026-01-31T00:00:00.000Z"),)),
         ),
         ({"key": "metadata.a.b", "match": {"value": True}}, Match(metadata("a", "b"), (True,))),
         ({"key": 'metadata."a.b".c', "exists": True}, Exists(metadata("a.b", "c"))),
@@ -46,14 +46,14 @@ def metadata(*path: str) -> Field:
         ({"key": "metadata.a", "is_empty": True}, Group(must_not=(Exists(metadata("a")),))),
         ({"is_empty": {"key": "tags"}}, Group(must_not=(Exists(TAGS),))),
         ({"exists": {"key": "tags"}}, Exists(TAGS)),
-        ({"is_null": {"key": "metadata.a"}}, Null(metadata("a"))),
-        ({"key": "metadata.a", "is_null": False}, Group(must_not=(Null(metadata("a")),))),
-        ({"has_id": ["x", "y"]}, Match(Field("id", Kind.TEXT), ("x", "y"))),
-        ({"key": "animated", "match": {"value": True}}, Match(Field("animated", Kind.FLAG), (True,))),
+        ({"is_null": {"key": "metadata.a"}}, IsNull(metadata("a"))),
+        ({"key": "metadata.a", "is_null": False}, Group(must_not=(IsNull(metadata("a")),))),
+        ({"has_id": ["x", "y"]}, Match(Field("id", FieldKind.TEXT), ("x", "y"))),
+        ({"key": "animated", "match": {"value": True}}, Match(Field("animated", FieldKind.FLAG), (True,))),
     ],
 )
 def test_a_filter_is_read(written: Any, tree: Any) -> None:
-    assert read_filter(json.dumps(written), "images").tree == tree
+    assert parse_filter_json(json.dumps(written), "images").tree == tree
 
 
 def deep(n: int) -> Any:
@@ -139,7 +139,7 @@ def test_what_is_wrong_is_named(written: Any, why: str) -> None:
 @pytest.mark.parametrize("text", ["", "x", "{", "[" * 100_000, '{"key": "tags"'])
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(Validation, match="filter"):
-        read_filter(text, "images")
+        parse_filter_json(text, "images")
 
 
 def test_the_bounds_themselves_are_allowed() -> None:
@@ -169,7 +169,7 @@ def test_filters_are_the_same_when_they_say_the_same_and_1_is_not_true() -> None
     [({}, True), ({"must": []}, True), ({"must": [{"should": []}], "must_not": []}, True), ({"must_not": RED}, False)],
 )
 def test_a_filter_without_conditions_is_known(written: Any, everything: bool) -> None:
-    assert parse_filter(written, "images").everything is everything
+    assert parse_filter(written, "images").matches_everything is everything
 
 
 keys = st.sampled_from(

@@ -133,8 +133,8 @@ def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any
     stored = refill(shared, rows, "images")
     filter = parse_filter(asked, "images")
     expected = [row.key for row in stored if lets_through(asked, row)]
-    assert shared.read(lambda c: sql.keys(c, "default", filter)) == expected
-    assert sorted(shared.read(lambda c: sql.passing(c, "default", filter, [r.key for r in stored]))) == expected
+    assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
+    assert sorted(shared.read(lambda c: sql.select_passing(c, "default", filter, [r.key for r in stored]))) == expected
 
 
 @settings(SETTINGS, max_examples=150)
@@ -143,7 +143,7 @@ def test_texts_are_filtered_the_same_way(shared: Database, rows: list[Any], aske
     stored = refill(shared, rows, "texts")
     filter = parse_filter(asked, "texts")
     expected = [row.key for row in stored if lets_through(asked, row)]
-    assert shared.read(lambda c: sql.keys(c, "default", filter)) == expected
+    assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
 
 
 def test_what_takes_too_long_is_ended(database: Database) -> None:
@@ -152,12 +152,12 @@ def test_what_takes_too_long_is_ended(database: Database) -> None:
     slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 
     def work(c: apsw.Connection) -> None:
-        with pytest.raises(Timeout, match="make it simpler"), sql.limited(c, 0.05):
+        with pytest.raises(Timeout, match="make it simpler"), sql.time_limit(c, 0.05):
             c.execute(slow).fetchall()
 
     database.read(work)
     tall = parse_filter({"has_id": ["x"]}, "images")
-    assert database.read(lambda c: sql.keys(c, "default", tall)) == []  # the connection goes on as before
+    assert database.read(lambda c: sql.select_keys(c, "default", tall)) == []  # the connection goes on as before
 
 
 def test_the_largest_filter_that_is_taken_can_be_asked(database: Database) -> None:
@@ -168,7 +168,7 @@ def test_the_largest_filter_that_is_taken_can_be_asked(database: Database) -> No
     asked: dict[str, Any] = {"should": [*conditions, {"key": "tags", "match": {"value": "t99"}}]}
     for _ in range(MAX_DEPTH - 2):
         asked = {"must": [asked]}
-    assert database.read(lambda c: sql.keys(c, "default", parse_filter(asked, "images"))) == [key]
+    assert database.read(lambda c: sql.select_keys(c, "default", parse_filter(asked, "images"))) == [key]
 
 
 def test_collections_are_told_apart_and_so_is_what_is_true_1_and_1_0(database: Database) -> None:
@@ -176,7 +176,7 @@ def test_collections_are_told_apart_and_so_is_what_is_true_1_and_1_0(database: D
 
     def found(value: Any, collection: str = "default") -> list[int]:
         filter = parse_filter({"key": "metadata.a", "match": {"value": value}}, "images")
-        return database.read(lambda c: sql.keys(c, collection, filter))
+        return database.read(lambda c: sql.select_keys(c, collection, filter))
 
     assert found(True) == keys[:1]
     assert found(1) == found(1.0) == keys[1:3]
@@ -187,23 +187,23 @@ def test_collections_are_told_apart_and_so_is_what_is_true_1_and_1_0(database: D
 def test_changes_are_counted_and_the_steps_of_the_queue_are_none(database: Database) -> None:
     image = insert(database, id="a", tags=("x",))
     text = database.write(lambda c: texts.put(c, "default", "t", "words", {}))
-    start = database.read(lambda c: sql.position(c, "images"))
+    start = database.read(lambda c: sql.change_position(c, "images"))
     assert start == (image.key, 0)
     (lease,) = claim(database)
     finish(database, lease)
     database.write(lambda c: images.update(c, image.key, None, ["x"], {}))  # what it was
-    assert database.read(lambda c: sql.position(c, "images")) == start
+    assert database.read(lambda c: sql.change_position(c, "images")) == start
     database.write(lambda c: images.update(c, image.key, "words", ["x"], {}))
     database.write(lambda c: texts.put(c, "default", "t", "other words", {}))
     database.write(lambda c: images.delete(c, image.key))
-    assert database.read(lambda c: sql.changed(c, "images", 0)) == [image.key]
-    assert database.read(lambda c: sql.changed(c, "texts", 0)) == [text.key]
-    assert database.read(lambda c: sql.changed(c, "texts", 2)) == []
+    assert database.read(lambda c: sql.changed_keys(c, "images", 0)) == [image.key]
+    assert database.read(lambda c: sql.changed_keys(c, "texts", 0)) == [text.key]
+    assert database.read(lambda c: sql.changed_keys(c, "texts", 2)) == []
 
 
 def test_changes_that_were_forgotten_are_told(database: Database) -> None:
     image = insert(database, id="a")
     database.write(lambda c: images.delete(c, image.key))
     database.write(lambda c: c.execute("INSERT INTO changes VALUES (100001, 'images', 7)").fetchall())
-    assert database.read(lambda c: sql.changed(c, "images", 0)) is None
-    assert database.read(lambda c: sql.changed(c, "images", 100000)) == [7]
+    assert database.read(lambda c: sql.changed_keys(c, "images", 0)) is None
+    assert database.read(lambda c: sql.changed_keys(c, "images", 100000)) == [7]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.storage.filters.parser import bound_of
+from app.storage.filters.parser import parse_time_bound
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from app.storage.filters.parser import bound_of
     ],
 )
 def test_a_time_is_brought_to_utc_and_milliseconds(written: str, bound: str) -> None:
-    assert bound_of("gte", written) == bound
+    assert parse_time_bound("gte", written) == bound
 
 
 @given(st.integers(0, 999_999_999), st.integers(-2, 2))
@@ -29,10 +29,10 @@ def test_a_finer_bound_divides_whole_milliseconds_as_it_was_written(nanoseconds:
     row = f"2026-01-31T12:00:00.{stored:03d}Z"
     written = f"2026-01-31T12:00:00.{nanoseconds:09d}Z"
     exact = stored * 1_000_000
-    assert (row > bound_of("gt", written)) is (exact > nanoseconds)
-    assert (row >= bound_of("gte", written)) is (exact >= nanoseconds)
-    assert (row < bound_of("lt", written)) is (exact < nanoseconds)
-    assert (row <= bound_of("lte", written)) is (exact <= nanoseconds)
+    assert (row > parse_time_bound("gt", written)) is (exact > nanoseconds)
+    assert (row >= parse_time_bound("gte", written)) is (exact >= nanoseconds)
+    assert (row < parse_time_bound("lt", written)) is (exact < nanoseconds)
+    assert (row <= parse_time_bound("lte", written)) is (exact <= nanoseconds)
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_a_finer_bound_divides_whole_milliseconds_as_it_was_written(nanoseconds:
 )
 def test_what_is_no_time_is_refused(written: Any) -> None:
     with pytest.raises(ValueError, match="time"):
-        bound_of("gte", written)
+        parse_time_bound("gte", written)

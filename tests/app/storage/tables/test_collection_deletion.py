@@ -30,16 +30,16 @@ def filled(database: Database, name: str = "birds", pictures: int = 3) -> tuple[
     """A collection with a job of pictures, an upload, and a text; returns its label and the job."""
 
     def work(c: Any) -> tuple[str, str]:
-        embeddings.remember(c, SPACE)
-        label = collections.make(c, name, "").label
+        embeddings.save_space(c, SPACE)
+        label = collections.create(c, name, "").label
         job = jobs.create(c, name, "bulk")
-        jobs.add_source(c, job, 1, "archive", "a.zip", 0)
+        jobs.add_upload(c, job, 1, "archive", "a.zip", 0)
         for n in range(pictures):
             image = images.add(c, name, new(n), job, False).image
             jobs.add_item(c, job, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
         text = texts.put(c, name, "t", "words", {})
         embeddings.add(c, label, FINGERPRINT, "texts", text.key, VECTOR)
-        collections.stamp(c, label, FINGERPRINT)
+        collections.assign_space(c, label, FINGERPRINT)
         return label, job
 
     return database.write(work)
@@ -48,7 +48,7 @@ def filled(database: Database, name: str = "birds", pictures: int = 3) -> tuple[
 def sweep(database: Database, label: str, limit: int = 2) -> list[str]:
     """Everything away, a little at a time; the digests of files that nobody needs."""
     unused: list[str] = []
-    while database.write(lambda c: collection_deletion.sweep(c, label, limit, unused.append)):
+    while database.write(lambda c: collection_deletion.delete_batch(c, label, limit, unused.append)):
         pass
     database.write(lambda c: collection_deletion.finish(c, label))
     return unused
@@ -56,36 +56,36 @@ def sweep(database: Database, label: str, limit: int = 2) -> list[str]:
 
 def test_a_marked_collection_is_gone_at_once_and_its_job_cancelled(database: Database) -> None:
     label, job = filled(database)
-    assert database.write(lambda c: collection_deletion.mark(c, "birds")) == (label, [(job, 1)])
-    assert [one.name for one in database.read(collections.every)] == ["default"]
-    assert database.read(lambda c: images.page(c, "birds", 10, None)) == []
+    assert database.write(lambda c: collection_deletion.begin(c, "birds")) == (label, [(job, 1)])
+    assert [one.name for one in database.read(collections.list_all)] == ["default"]
+    assert database.read(lambda c: images.list_page(c, "birds", 10, None)) == []
     assert database.read(lambda c: texts.get(c, "birds", "t")) is None
-    assert database.read(texts.all_of) == []
-    assert sum(database.read(lambda c: images.counts(c, "birds")).values()) == 0
+    assert database.read(texts.list_all) == []
+    assert sum(database.read(lambda c: images.count_by_status(c, "birds")).values()) == 0
     ended = database.read(lambda c: jobs.get(c, job))
     assert ended is not None
     assert (ended.state, ended.collection) == ("cancelled", "birds")
-    assert database.read(collection_deletion.going) == [label]
+    assert database.read(collection_deletion.list_pending) == [label]
     with pytest.raises(NotFound):
-        database.write(lambda c: collection_deletion.mark(c, "birds"))
+        database.write(lambda c: collection_deletion.begin(c, "birds"))
 
 
 def test_sweeping_leaves_nothing_but_the_job_with_numbers_that_add_up(database: Database) -> None:
     label, job = filled(database)
     (lease, *_) = claim(database, limit=1)
     finish(database, lease)
-    database.write(lambda c: collection_deletion.mark(c, "birds"))
+    database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert sorted(sweep(database, label)) == sorted(sha256(n) for n in range(3))
     assert left(database) == {}
-    assert database.read(collection_deletion.going) == []
+    assert database.read(collection_deletion.list_pending) == []
     ended = database.read(lambda c: jobs.get(c, job))
     assert ended is not None
     assert (ended.state, ended.total, ended.done, ended.failed, ended.last_seq) == ("cancelled", 3, 1, 2, 0)
 
 
 def test_a_collection_without_jobs_leaves_no_row_of_its_own(database: Database) -> None:
-    label = database.write(lambda c: collections.make(c, "birds", "")).label
-    database.write(lambda c: collection_deletion.mark(c, "birds"))
+    label = database.write(lambda c: collections.create(c, "birds", "")).label
+    database.write(lambda c: collection_deletion.begin(c, "birds"))
     sweep(database, label)
     assert database.read(lambda c: fetch_number(c, "SELECT count(*) FROM collections")) == 1
 
@@ -93,25 +93,25 @@ def test_a_collection_without_jobs_leaves_no_row_of_its_own(database: Database) 
 def test_a_worker_loses_what_it_has_of_it_and_gets_nothing_more(database: Database) -> None:
     filled(database)
     (lease, *_) = claim(database, limit=1)
-    database.write(lambda c: collection_deletion.mark(c, "birds"))
-    assert not database.read(lambda c: leases.holds(c, lease))
+    database.write(lambda c: collection_deletion.begin(c, "birds"))
+    assert not database.read(lambda c: leases.holds_image(c, lease))
     assert finish(database, lease) is None
     assert claim(database) == []
-    database.write(lambda c: leases.requeue(c, lease))
+    database.write(lambda c: leases.requeue_image(c, lease))
     assert claim(database, owner="b") == []
 
 
 def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(database: Database) -> None:
     filled(database)
     (lease, *_) = claim(database, limit=1)
-    label, _ = database.write(lambda c: collection_deletion.mark(c, "birds"))
-    again = database.write(lambda c: collections.make(c, "birds", "new"))
+    label, _ = database.write(lambda c: collection_deletion.begin(c, "birds"))
+    again = database.write(lambda c: collections.create(c, "birds", "new"))
     assert again.label != label
     finish(database, lease)
     same = database.write(lambda c: images.add(c, "birds", new(0), None, False))
     assert not same.duplicate
     sweep(database, label)
-    (image,) = database.read(lambda c: images.page(c, "birds", 10, None))
+    (image,) = database.read(lambda c: images.list_page(c, "birds", 10, None))
     assert (image.key, image.status) == (same.image.key, "queued")
     born = database.read(lambda c: collections.get(c, "birds"))
     assert born is not None
@@ -121,14 +121,14 @@ def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(da
 def test_files_that_another_collection_needs_are_kept(database: Database) -> None:
     label, _ = filled(database)
     database.write(lambda c: images.add(c, "default", new(1), None, False))
-    database.write(lambda c: collection_deletion.mark(c, "birds"))
+    database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert sorted(sweep(database, label)) == sorted([sha256(0), sha256(2)])
 
 
 def test_its_jobs_cannot_be_taken_up_again(database: Database) -> None:
     label, job = filled(database)
-    database.write(lambda c: collection_deletion.mark(c, "birds"))
-    database.write(lambda c: job_control.drop(c, job, 100))
+    database.write(lambda c: collection_deletion.begin(c, "birds"))
+    database.write(lambda c: job_control.fail_waiting_items(c, job, 100))
     assert database.write(lambda c: job_control.retry(c, job, 0, 100)) is None
     sweep(database, label)
     assert database.write(lambda c: job_control.retry(c, job, 0, 100)) is None
@@ -141,13 +141,13 @@ def test_other_collections_stay_as_they_are(database: Database) -> None:
     kept, _ = filled(database, "cats")
     label, _ = filled(database, "birds")
     before = left(database)
-    database.write(lambda c: collection_deletion.mark(c, "birds"))
+    database.write(lambda c: collection_deletion.begin(c, "birds"))
     sweep(database, label)
     assert left(database) == {name: count // 2 for name, count in before.items()}
-    assert [one.label for one in database.read(collections.every)] == [kept, "default"]
+    assert [one.label for one in database.read(collections.list_all)] == [kept, "default"]
 
 
 def test_a_name_is_taken_while_it_is_there(database: Database) -> None:
     filled(database)
     with pytest.raises(IdConflict, match="birds"):
-        database.write(lambda c: collections.make(c, "birds", ""))
+        database.write(lambda c: collections.create(c, "birds", ""))

@@ -12,7 +12,7 @@ from tests.support.makers import FINGERPRINT, SPACE
 
 
 def test_a_new_directory_has_the_collection_default_without_a_space(database: Database) -> None:
-    (default,) = database.read(collections.every)
+    (default,) = database.read(collections.list_all)
     assert (default.name, default.space, default.description) == ("default", None, "")
     assert database.read(lambda c: collections.get(c, "default")) == default
     assert default.created_at.endswith("Z")
@@ -23,12 +23,12 @@ def test_an_unknown_collection_is_none(database: Database) -> None:
 
 
 def test_the_first_stamp_counts_and_another_is_refused(database: Database) -> None:
-    database.write(lambda c: embeddings.remember(c, SPACE))
+    database.write(lambda c: embeddings.save_space(c, SPACE))
     for _ in range(2):
-        database.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
+        database.write(lambda c: collections.assign_space(c, "default", FINGERPRINT))
     with pytest.raises(ModelUnavailable, match="another model"):
-        database.write(lambda c: collections.stamp(c, "default", "another"))
-    (default,) = database.read(collections.every)
+        database.write(lambda c: collections.assign_space(c, "default", "another"))
+    (default,) = database.read(collections.list_all)
     assert default.space == FINGERPRINT
 
 
@@ -36,11 +36,11 @@ def test_a_worker_cannot_stamp_what_a_server_with_another_model_has_open(databas
     other = EmbeddingSpace("small", "f" * 64, SPACE.d, SPACE.preprocessing)
 
     def serve(c: Any) -> None:
-        embeddings.serve(c, SPACE)
-        embeddings.keep_golden(c, FINGERPRINT, b"vectors")
+        embeddings.mark_served(c, SPACE)
+        embeddings.save_golden(c, FINGERPRINT, b"vectors")
 
     database.write(serve)
-    database.write(lambda c: embeddings.remember(c, other))
+    database.write(lambda c: embeddings.save_space(c, other))
     with pytest.raises(ModelUnavailable, match="belongs to another model"):
-        database.write(lambda c: collections.stamp(c, "default", other.fingerprint))
-    database.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
+        database.write(lambda c: collections.assign_space(c, "default", other.fingerprint))
+    database.write(lambda c: collections.assign_space(c, "default", FINGERPRINT))

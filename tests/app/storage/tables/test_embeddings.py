@@ -12,7 +12,7 @@ ONE, TWO = b"\1" * 16, b"\2" * 16
 
 @pytest.fixture
 def log(database: Database) -> Database:
-    database.write(lambda c: embeddings.remember(c, SPACE))
+    database.write(lambda c: embeddings.save_space(c, SPACE))
     return database
 
 
@@ -24,12 +24,12 @@ def remove(log: Database, key: int) -> int | None:
     return log.write(lambda c: embeddings.remove(c, "images", key))
 
 
-def entries(log: Database, after: int = 0, limit: int = 100, target: Target = "images") -> list[embeddings.Entry]:
-    return log.read(lambda c: embeddings.after(c, "default", FINGERPRINT, target, after, limit))
+def entries(log: Database, after: int = 0, limit: int = 100, target: Target = "images") -> list[embeddings.LogEntry]:
+    return log.read(lambda c: embeddings.list_after(c, "default", FINGERPRINT, target, after, limit))
 
 
 def head(log: Database, target: Target = "images") -> int:
-    return log.read(lambda c: embeddings.head(c, "default", FINGERPRINT, target))
+    return log.read(lambda c: embeddings.get_last_seq(c, "default", FINGERPRINT, target))
 
 
 def test_entries_come_in_the_order_in_which_they_were_added(log: Database) -> None:
@@ -63,7 +63,7 @@ def test_removing_leaves_a_note_in_place_of_the_vector(log: Database) -> None:
     assert removed > added
     assert entries(log) == [(removed, "remove", 1, None)]
     assert head(log) == removed
-    assert log.read(lambda c: embeddings.vectors(c, "images", [1])) == {}
+    assert log.read(lambda c: embeddings.get_vectors(c, "images", [1])) == {}
 
 
 def test_removing_what_has_no_vector_leaves_no_note(log: Database) -> None:
@@ -83,7 +83,7 @@ def test_a_key_may_come_back_after_it_was_removed(log: Database) -> None:
 
 def test_numbers_are_never_used_twice(log: Database) -> None:
     last = add(log, 1)
-    log.write(embeddings.forget)
+    log.write(embeddings.delete_all)
     assert add(log, 1) > last
 
 
@@ -92,7 +92,7 @@ def test_targets_do_not_mix(log: Database) -> None:
     assert entries(log) == [(image, "add", 1, ONE)]
     assert entries(log, target="texts") == [(text, "add", 1, TWO)]
     assert head(log, "texts") == text
-    assert log.read(lambda c: embeddings.vectors(c, "texts", [1])) == {1: TWO}
+    assert log.read(lambda c: embeddings.get_vectors(c, "texts", [1])) == {1: TWO}
     remove(log, 1)
     assert entries(log, target="texts") == [(text, "add", 1, TWO)]
 
@@ -100,22 +100,22 @@ def test_targets_do_not_mix(log: Database) -> None:
 def test_vectors_are_found_by_key_and_missing_ones_are_absent(log: Database) -> None:
     add(log, 1, ONE)
     add(log, 2, TWO)
-    assert log.read(lambda c: embeddings.vectors(c, "images", [2, 1, 3])) == {1: ONE, 2: TWO}
-    assert log.read(lambda c: embeddings.vectors(c, "images", [])) == {}
+    assert log.read(lambda c: embeddings.get_vectors(c, "images", [2, 1, 3])) == {1: ONE, 2: TWO}
+    assert log.read(lambda c: embeddings.get_vectors(c, "images", [])) == {}
 
 
 def test_count_is_of_keys_that_have_a_vector(log: Database) -> None:
     add(log, 1)
     add(log, 2)
     remove(log, 1)
-    assert log.read(lambda c: embeddings.count(c, "default", FINGERPRINT, "images")) == 1
-    assert log.read(lambda c: embeddings.count(c, "default", "another", "images")) == 0
+    assert log.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 1
+    assert log.read(lambda c: embeddings.count_vectors(c, "default", "another", "images")) == 0
 
 
 def test_a_space_can_be_read_back_by_its_fingerprint(log: Database) -> None:
-    log.write(lambda c: embeddings.remember(c, SPACE))  # again: nothing happens
-    assert log.read(lambda c: embeddings.space(c, FINGERPRINT)) == SPACE
-    assert log.read(lambda c: embeddings.space(c, "another")) is None
+    log.write(lambda c: embeddings.save_space(c, SPACE))  # again: nothing happens
+    assert log.read(lambda c: embeddings.get_space(c, FINGERPRINT)) == SPACE
+    assert log.read(lambda c: embeddings.get_space(c, "another")) is None
 
 
 def test_a_vector_of_a_space_that_nobody_wrote_down_is_refused(database: Database) -> None:
@@ -125,26 +125,26 @@ def test_a_vector_of_a_space_that_nobody_wrote_down_is_refused(database: Databas
 
 def test_forget_drops_vectors_and_stamps(log: Database) -> None:
     add(log, 1)
-    log.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
-    log.write(embeddings.forget)
+    log.write(lambda c: collections.assign_space(c, "default", FINGERPRINT))
+    log.write(embeddings.delete_all)
     assert entries(log) == []
-    assert [one.space for one in log.read(collections.every)] == [None]
+    assert [one.space for one in log.read(collections.list_all)] == [None]
 
 
 def test_the_space_that_is_served_is_known_and_in_an_empty_directory_the_last_counts(log: Database) -> None:
     other = EmbeddingSpace("other", "f" * 64, SPACE.d, SPACE.preprocessing)
 
     def serve(space: EmbeddingSpace) -> EmbeddingSpace | None:
-        log.write(lambda c: embeddings.serve(c, space))
-        before = log.read(lambda c: embeddings.served(c, space.fingerprint))
-        log.write(lambda c: embeddings.keep_golden(c, space.fingerprint, ONE))
+        log.write(lambda c: embeddings.mark_served(c, space))
+        before = log.read(lambda c: embeddings.get_other_served(c, space.fingerprint))
+        log.write(lambda c: embeddings.save_golden(c, space.fingerprint, ONE))
         return before
 
     assert [serve(SPACE), serve(other), serve(SPACE)] == [None, None, None]
-    assert log.read(lambda c: embeddings.served(c, other.fingerprint)) == SPACE
-    log.write(lambda c: collections.stamp(c, "default", FINGERPRINT))
-    log.write(lambda c: embeddings.serve(c, other))
-    assert log.read(lambda c: embeddings.golden(c, FINGERPRINT)) == ONE
+    assert log.read(lambda c: embeddings.get_other_served(c, other.fingerprint)) == SPACE
+    log.write(lambda c: collections.assign_space(c, "default", FINGERPRINT))
+    log.write(lambda c: embeddings.mark_served(c, other))
+    assert log.read(lambda c: embeddings.get_golden(c, FINGERPRINT)) == ONE
 
 
 def test_what_lies_ahead_is_counted_for_one_index(log: Database) -> None:
@@ -154,6 +154,6 @@ def test_what_lies_ahead_is_counted_for_one_index(log: Database) -> None:
     add(log, 3, target="texts")
 
     def ahead(seq: int) -> int:
-        return log.read(lambda c: embeddings.ahead(c, "default", FINGERPRINT, "images", seq))
+        return log.read(lambda c: embeddings.count_after(c, "default", FINGERPRINT, "images", seq))
 
     assert (ahead(0), ahead(first), ahead(head(log))) == (2, 1, 0)

@@ -86,7 +86,7 @@ def test_a_paused_job_gets_no_turn_and_begins_where_the_others_are(database: Dat
     held = claim(database, limit=16)
     database.write(lambda c: job_control.pause(c, paused))
     assert set(order(database, 4, 32)) == {other}
-    database.write(lambda c: leases.release_all(c, "a"))  # what it gives back is not taken up either
+    database.write(lambda c: leases.release_all_images(c, "a"))  # what it gives back is not taken up either
     assert {lease.image.job_id for lease in claim(database, limit=500)} == {other}
     assert claim(database) == []
     for lease in held:
@@ -98,21 +98,21 @@ def test_a_paused_job_gets_no_turn_and_begins_where_the_others_are(database: Dat
 def test_a_picture_of_a_paused_job_that_was_tried_before_waits_too(database: Database) -> None:
     id = fill(database, 0, 1)
     (lease,) = claim(database)
-    database.write(lambda c: leases.requeue(c, lease))
+    database.write(lambda c: leases.requeue_image(c, lease))
     database.write(lambda c: job_control.pause(c, id))
-    assert not database.read(leases.has_tried)
+    assert not database.read(leases.has_retries)
     assert claim(database) == []
     database.write(lambda c: job_control.resume(c, id))
-    assert database.read(leases.has_tried)
+    assert database.read(leases.has_retries)
     assert len(claim(database)) == 1
 
 
 def test_pictures_of_a_collection_that_is_being_dropped_hold_nobody_up(database: Database) -> None:
-    database.write(lambda c: collections.make(c, "gone", ""))
+    database.write(lambda c: collections.create(c, "gone", ""))
     for n in range(20):
         database.write(lambda c, n=n: images.add(c, "gone", new(n), None, False))  # type: ignore[misc]
     id = fill(database, 100, 5)
-    database.write(lambda c: collection_deletion.mark(c, "gone"))
+    database.write(lambda c: collection_deletion.begin(c, "gone"))
     assert order(database, 1, 32) == [id] * 5
 
 
@@ -128,9 +128,9 @@ def test_the_rows_are_right_after_every_step(database: Database) -> None:
     one, two, three, *_ = claim(database, limit=12)
     check()
     finish(database, one)
-    database.write(lambda c: leases.release(c, "a", [two.image.key]))
+    database.write(lambda c: leases.release_images(c, "a", [two.image.key]))
     check()
-    database.write(lambda c: leases.requeue(c, three))
+    database.write(lambda c: leases.requeue_image(c, three))
     check()
     database.write(lambda c: images.delete(c, two.image.key))
     database.write(lambda c: images.requeue(c, three.image.key, "another"))
@@ -149,15 +149,15 @@ def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None
         rows = database.write(lambda c: fetch_all(c, "EXPLAIN QUERY PLAN " + sql, list(values)))
         return "\n".join(str(row[3]) for row in rows)
 
-    assert "USING INDEX turns_next" in plan(database, fair_queue.NEXT, ["[]"])
-    fresh = explained(leases.FRESH, ["a", 1.0, None, 5])
+    assert "USING INDEX turns_next" in plan(database, fair_queue.NEXT_TURN, ["[]"])
+    fresh = explained(leases.CLAIM_NEW, ["a", 1.0, None, 5])
     assert "SEARCH images USING INDEX images_fresh (job_id=?)" in fresh
-    tried = explained(leases.TRIED, ["a", 1.0])
+    tried = explained(leases.CLAIM_RETRY, ["a", 1.0])
     assert "images USING INDEX images_tried" in tried
     source = plan(database, jobs.FREE, [])
     assert "USING INDEX jobs_intake" in source
     some = plan(database, jobs.SOME, ["x", "failed", 5, 10])
     assert some == "SEARCH job_items USING INDEX job_items_listed (job_id=? AND status=? AND n>?)"
-    for text in (fresh, tried, source, plan(database, fair_queue.NEXT, ["[]"])):
+    for text in (fresh, tried, source, plan(database, fair_queue.NEXT_TURN, ["[]"])):
         assert "TEMP B-TREE" not in text
         assert "SCAN images\n" not in text + "\n"

@@ -17,7 +17,7 @@ def add(
 
 def fail(database: Database) -> Image:
     (lease,) = claim(database)
-    database.write(lambda c: leases.fail(c, lease, ItemError("image_corrupt", "cut off")))
+    database.write(lambda c: leases.fail_image(c, lease, ItemError("image_corrupt", "cut off")))
     return image_of(database, lease.image.id)
 
 
@@ -93,11 +93,11 @@ def test_pages_go_from_the_newest_back_without_gap_or_repeat(database: Database)
     for n in range(7):
         insert(database, n, f"i{n}")
     pages, before = [], None
-    while page := database.read(lambda c, before=before: images.page(c, "default", 3, before)):  # type: ignore[misc]
+    while page := database.read(lambda c, before=before: images.list_page(c, "default", 3, before)):  # type: ignore[misc]
         pages.append([image.id for image in page])
         before = page[-1].key
     assert pages == [["i6", "i5", "i4"], ["i3", "i2", "i1"], ["i0"]]
-    assert database.read(lambda c: images.page(c, "other", 3, None)) == []
+    assert database.read(lambda c: images.list_page(c, "other", 3, None)) == []
 
 
 def test_update_changes_what_a_person_says_and_nothing_else(database: Database) -> None:
@@ -113,31 +113,31 @@ def test_deleted_pictures_are_absent_and_their_keys_never_come_again(database: D
     database.write(lambda c: images.delete(c, two.key))
     three = insert(database, 3)
     assert three.key > two.key
-    assert set(database.read(lambda c: images.by_keys(c, [one.key, two.key, three.key]))) == {one.key, three.key}
-    assert database.read(lambda c: images.uses(c, sha256(2))) == 0
-    assert database.read(lambda c: images.uses(c, sha256(1))) == 1
+    assert set(database.read(lambda c: images.get_by_keys(c, [one.key, two.key, three.key]))) == {one.key, three.key}
+    assert database.read(lambda c: images.count_uses(c, sha256(2))) == 0
+    assert database.read(lambda c: images.count_uses(c, sha256(1))) == 1
 
 
 def test_counts_are_by_status_and_waiting_is_what_is_not_done(database: Database) -> None:
-    assert database.read(lambda c: images.counts(c, "default")) == dict.fromkeys(
+    assert database.read(lambda c: images.count_by_status(c, "default")) == dict.fromkeys(
         ("queued", "processing", "ready", "failed"), 0
     )
     for n in range(4):
         insert(database, n)
     finish(database, claim(database, limit=1)[0])
     claim(database, limit=2)
-    assert database.read(lambda c: images.counts(c, "default")) == {
+    assert database.read(lambda c: images.count_by_status(c, "default")) == {
         "queued": 1,
         "processing": 2,
         "ready": 1,
         "failed": 0,
     }
-    assert database.read(images.waiting) == 3
+    assert database.read(images.count_waiting) == 3
 
 
 def test_bytes_are_known_unless_their_picture_failed(database: Database) -> None:
     kept, failed = insert(database, 1), insert(database, 2)
     database.write(lambda c: images.fail(c, failed.key, ItemError("image_corrupt", "x")))
     asked = [sha256(1), sha256(2), sha256(3)]
-    assert database.read(lambda c: images.known(c, "default", asked)) == {kept.sha256}
-    assert database.read(lambda c: images.known(c, "other", asked)) == set()
+    assert database.read(lambda c: images.filter_stored(c, "default", asked)) == {kept.sha256}
+    assert database.read(lambda c: images.filter_stored(c, "other", asked)) == set()

@@ -14,7 +14,7 @@ def cancel(database: Database, id: str) -> list[int]:
 
 
 def drop(database: Database, id: str, limit: int = 100) -> int:
-    return database.write(lambda c: job_control.drop(c, id, limit))
+    return database.write(lambda c: job_control.fail_waiting_items(c, id, limit))
 
 
 def retry(database: Database, id: str, after: int = 0, limit: int = 100) -> int | None:
@@ -22,7 +22,7 @@ def retry(database: Database, id: str, after: int = 0, limit: int = 100) -> int 
 
 
 def statuses(database: Database, id: str) -> list[tuple[str, str | None]]:
-    found = database.read(lambda c: jobs.items(c, id, None, 0, 100))
+    found = database.read(lambda c: jobs.list_items(c, id, None, 0, 100))
     return [(one.status.value, one.error.code if one.error else None) for _, one in found]
 
 
@@ -56,9 +56,9 @@ def test_dropping_fails_what_waits_and_keeps_what_is_ready(database: Database) -
     ready, leased = claim(database, limit=2)
     finish(database, ready)
     cancel(database, id)
-    assert database.read(job_control.dropping) == [id]
+    assert database.read(job_control.list_unfinished_cancellations) == [id]
     assert [drop(database, id, 2), drop(database, id, 2), drop(database, id, 2)] == [2, 1, 0]
-    assert database.read(job_control.dropping) == []
+    assert database.read(job_control.list_unfinished_cancellations) == []
     assert statuses(database, id) == [("done", None), *[("failed", "cancelled")] * 3]
     assert counts(database, id) == (4, 1, 3, 0)
     assert image_of(database, ready.image.id).status is Status.READY
@@ -89,7 +89,7 @@ def test_a_retry_takes_up_what_failed_and_whose_bytes_are_here(database: Databas
     finish(database, good)
     for lease in (bad, gone):
         database.write(lambda c, key=lease.image.key: images.fail(c, key, BAD))  # type: ignore[misc]
-        database.write(lambda c, key=lease.image.key: jobs.item_failed(c, key, BAD))  # type: ignore[misc]
+        database.write(lambda c, key=lease.image.key: jobs.fail_items(c, key, BAD))  # type: ignore[misc]
     database.write(lambda c: images.delete(c, gone.image.key))
     assert (job_of(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 1, 3, 0))
     assert retry(database, id) == 2
@@ -116,7 +116,7 @@ def test_a_retry_of_a_running_job_leaves_it_running(database: Database) -> None:
     id = new_job(database, [1, 2])
     bad = claim(database, limit=1)[0]
     database.write(lambda c: images.fail(c, bad.image.key, BAD))
-    database.write(lambda c: jobs.item_failed(c, bad.image.key, BAD))
+    database.write(lambda c: jobs.fail_items(c, bad.image.key, BAD))
     before = job_of(database, id)
     retry(database, id)
     job = job_of(database, id)

@@ -9,11 +9,11 @@ LONG_AGO, LATER = "2000-01-01", "2999-01-01"
 
 
 def ended(database: Database, before: str = LATER) -> list[str]:
-    return database.read(lambda c: job_control.ended(c, before, 10))
+    return database.read(lambda c: job_control.list_ended(c, before, 10))
 
 
 def forget(database: Database, id: str, limit: int = 100) -> bool:
-    return database.write(lambda c: job_control.forget(c, id, LATER, limit))
+    return database.write(lambda c: job_control.delete_ended(c, id, LATER, limit))
 
 
 def test_jobs_that_ended_before_are_forgotten_in_steps_and_their_pictures_stay(database: Database) -> None:
@@ -32,7 +32,7 @@ def test_jobs_that_go_on_are_never_forgotten(database: Database) -> None:
         database.write(lambda c, id=id: job_control.cancel(c, id))  # type: ignore[misc]
     assert ended(database) == []  # what they wait for is not dropped yet
     for id in (cancelled, again):
-        database.write(lambda c, id=id: job_control.drop(c, id, 10))  # type: ignore[misc]
+        database.write(lambda c, id=id: job_control.fail_waiting_items(c, id, 10))  # type: ignore[misc]
     assert ended(database) == [cancelled, again]
     database.write(lambda c: job_control.retry(c, again, 0, 10))
     assert forget(database, again) is False
@@ -40,9 +40,9 @@ def test_jobs_that_go_on_are_never_forgotten(database: Database) -> None:
 
 
 def test_a_collection_that_was_dropped_is_forgotten_with_its_last_job(database: Database) -> None:
-    database.write(lambda c: collections.make(c, "gone", ""))
+    database.write(lambda c: collections.create(c, "gone", ""))
     made = [database.write(lambda c: jobs.create(c, "gone", "bulk")) for _ in range(2)]
-    label, _ = database.write(lambda c: collection_deletion.mark(c, "gone"))
+    label, _ = database.write(lambda c: collection_deletion.begin(c, "gone"))
     database.write(lambda c: collection_deletion.finish(c, label))
 
     def labels() -> list[str]:

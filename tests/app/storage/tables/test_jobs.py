@@ -17,11 +17,11 @@ def item(database: Database, job: str, status: ItemStatus, image: Any = None, er
 
 
 def source(database: Database, job: str, n: int = 1, kind: str = "archive", pending: int = 0) -> None:
-    database.write(lambda c: jobs.add_source(c, job, n, kind, f"{n}.zip", pending))
+    database.write(lambda c: jobs.add_upload(c, job, n, kind, f"{n}.zip", pending))
 
 
-def take(database: Database, owner: str = "a") -> jobs.Source | None:
-    return database.write(lambda c: jobs.claim_source(c, owner, 1e12))
+def take(database: Database, owner: str = "a") -> jobs.Upload | None:
+    return database.write(lambda c: jobs.claim_upload(c, owner, 1e12))
 
 
 def test_a_new_job_is_empty_and_queued(database: Database) -> None:
@@ -39,14 +39,14 @@ def test_items_are_numbered_counted_and_listed_by_status(database: Database) -> 
     assert (job.total, job.failed, job.duplicates, job.done) == (4, 1, 1, 0)
 
     def items(status: ItemStatus | None, after: int = 0, limit: int = 10) -> list[tuple[int, str]]:
-        found = database.read(lambda c: jobs.items(c, id, status, after, limit))
+        found = database.read(lambda c: jobs.list_items(c, id, status, after, limit))
         return [(n, one.status.value) for n, one in found]
 
     assert items(None) == [(1, "queued"), (2, "queued"), (3, "failed"), (4, "duplicate")]
     assert items(None, after=1, limit=2) == [(2, "queued"), (3, "failed")]
     assert items(ItemStatus.FAILED) == [(3, "failed")]
     assert items(ItemStatus.QUEUED, after=1) == [(2, "queued")]
-    ((_, failed),) = database.read(lambda c: jobs.items(c, id, ItemStatus.FAILED, 0, 10))
+    ((_, failed),) = database.read(lambda c: jobs.list_items(c, id, ItemStatus.FAILED, 0, 10))
     assert (failed.name, failed.error, failed.image_id) == ("failed.png", ERROR, None)
 
 
@@ -68,7 +68,7 @@ def test_a_job_does_not_end_before_its_uploads_are_taken_in(database: Database) 
     assert job_of(database, id).state is JobState.RUNNING
     taken = take(database)
     assert taken is not None
-    database.write(lambda c: jobs.finish_source(c, taken))
+    database.write(lambda c: jobs.finish_upload(c, taken))
     assert job_of(database, id).state is JobState.SUCCEEDED
 
 
@@ -93,11 +93,11 @@ def test_the_total_of_a_folder_is_known_at_once_and_that_of_an_archive_when_it_i
     def chunk(c: Any) -> None:
         for _ in range(2):
             jobs.add_item(c, id, "x", ItemStatus.FAILED, error=ERROR)
-        jobs.progress(c, taken, 2, 8, 0)
+        jobs.record_progress(c, taken, 2, 8, 0)
 
     database.write(chunk)
     assert job_of(database, id).total == 5 + 2 + 8
-    database.write(lambda c: jobs.progress(c, taken, 10, 0, 0))
+    database.write(lambda c: jobs.record_progress(c, taken, 10, 0, 0))
     assert job_of(database, id).total == 5 + 2
 
 
@@ -122,11 +122,11 @@ def test_an_upload_remembers_how_far_it_is_and_progress_clears_its_attempts(data
         taken = take(database)
         assert taken is not None
         assert taken.attempts == death
-        database.write(lambda c: leases.expire(c, {"a"}, 0.0, 3))
+        database.write(lambda c: leases.expire_leases(c, {"a"}, 0.0, 3))
     taken = take(database)
     assert taken is not None
-    database.write(lambda c: jobs.progress(c, taken, 64, 36, 0))
-    database.write(lambda c: leases.expire(c, {"a"}, 0.0, 3))
+    database.write(lambda c: jobs.record_progress(c, taken, 64, 36, 0))
+    database.write(lambda c: leases.expire_leases(c, {"a"}, 0.0, 3))
     again = take(database)
     assert again is not None
     assert (again.imported, again.attempts) == (64, 2)
@@ -137,10 +137,10 @@ def test_giving_an_upload_back_gives_back_the_attempt(database: Database) -> Non
     source(database, id)
     taken = take(database)
     assert taken is not None
-    database.write(lambda c: jobs.release_source(c, "b", taken))
-    assert database.read(lambda c: jobs.holds_source(c, "a", taken))
-    database.write(lambda c: jobs.release_source(c, "a", taken))
-    assert not database.read(lambda c: jobs.holds_source(c, "a", taken))
+    database.write(lambda c: jobs.release_upload(c, "b", taken))
+    assert database.read(lambda c: jobs.holds_upload(c, "a", taken))
+    database.write(lambda c: jobs.release_upload(c, "a", taken))
+    assert not database.read(lambda c: jobs.holds_upload(c, "a", taken))
     again = take(database, "b")
     assert again is not None
     assert again.attempts == 1
@@ -156,19 +156,19 @@ def test_an_owner_gets_back_the_upload_that_it_could_not_give_back(database: Dat
 
 def test_recent_jobs_come_newest_first(database: Database) -> None:
     made = [new_job(database) for _ in range(5)]
-    found = [job.id for job in database.read(lambda c: jobs.recent(c, 3))]
+    found = [job.id for job in database.read(lambda c: jobs.list_recent(c, 3))]
     assert found == made[:1:-1]
 
 
 def test_rate_and_time_left_come_from_what_is_gone(database: Database) -> None:
     row = ["id", "default", "bulk", "running", 100, 30, 10, 10, "2026-01-01T00:00:00.000Z"]
-    ended = jobs.job_of([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7, 4])
+    ended = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7, 4])
     assert (ended.rate, ended.eta_s, ended.last_seq) == (5.0, None, 7)
-    running = jobs.job_of([*row, "2026-01-01T00:00:00.000Z", None, 7, 4])
+    running = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", None, 7, 4])
     assert running.rate is not None
     assert running.rate < 5
-    assert jobs.job_of([*row[:5], 0, 0, 0, row[8], "2026-01-01T00:00:00.000Z", None, 0, 4]).rate is None
-    assert jobs.job_of([*row, None, None, 0, 4]).rate is None
+    assert jobs.job_from_row([*row[:5], 0, 0, 0, row[8], "2026-01-01T00:00:00.000Z", None, 0, 4]).rate is None
+    assert jobs.job_from_row([*row, None, None, 0, 4]).rate is None
 
 
 def test_the_counters_always_add_up(database: Database) -> None:
@@ -180,7 +180,7 @@ def test_the_counters_always_add_up(database: Database) -> None:
     def check() -> None:
         for id in made:
             job = job_of(database, id)
-            listed = [one.status for _, one in database.read(lambda c, id=id: jobs.items(c, id, None, 0, 10_000))]  # type: ignore[misc]
+            listed = [one.status for _, one in database.read(lambda c, id=id: jobs.list_items(c, id, None, 0, 10_000))]  # type: ignore[misc]
             assert job.total == len(listed)
             assert job.done == listed.count(ItemStatus.DONE)
             assert job.failed == listed.count(ItemStatus.FAILED)
@@ -199,10 +199,10 @@ def test_the_counters_always_add_up(database: Database) -> None:
         database.write(work)
 
     def delete() -> None:
-        for image in database.read(lambda c: images.page(c, "default", 1, None)):
+        for image in database.read(lambda c: images.list_page(c, "default", 1, None)):
 
             def work(c: Any, key: int = image.key) -> None:
-                jobs.item_failed(c, key, ERROR)
+                jobs.fail_items(c, key, ERROR)
                 images.delete(c, key)
 
             database.write(work)
@@ -218,9 +218,9 @@ def test_the_counters_always_add_up(database: Database) -> None:
             for lease in claim(database, "w", limit=2):
                 outcome = dice.randrange(4)
                 if outcome == 0:
-                    database.write(lambda c, lease=lease: leases.fail(c, lease, ERROR))  # type: ignore[misc]
+                    database.write(lambda c, lease=lease: leases.fail_image(c, lease, ERROR))  # type: ignore[misc]
                 elif outcome == 1:
-                    database.write(lambda c: leases.expire(c, {"w"}, 0.0, 2))
+                    database.write(lambda c: leases.expire_leases(c, {"w"}, 0.0, 2))
                 else:
                     finish(database, lease)
         check()

@@ -14,16 +14,16 @@ ERROR = ItemError("image_corrupt", "cut off")
 
 
 def vector(database: Database, key: int) -> bytes | None:
-    return database.read(lambda c: embeddings.vectors(c, "images", [key])).get(key)
+    return database.read(lambda c: embeddings.get_vectors(c, "images", [key])).get(key)
 
 
 def expire(database: Database, dead: tuple[str, ...] = (), clock: float = 0.0, most: int = 3) -> int:
-    lost, _ = database.write(lambda c: leases.expire(c, dead, clock, most))
+    lost, _ = database.write(lambda c: leases.expire_leases(c, dead, clock, most))
     return lost
 
 
 def holds(database: Database, lease: Lease) -> bool:
-    return database.read(lambda c: leases.holds(c, lease))
+    return database.read(lambda c: leases.holds_image(c, lease))
 
 
 def test_claim_takes_the_oldest_first_and_counts_an_attempt(database: Database) -> None:
@@ -47,7 +47,7 @@ def test_claim_skips_what_is_ready_or_failed(database: Database) -> None:
     finish(database, claim(database)[0])
     insert(database, 2)
     (lease,) = claim(database)
-    database.write(lambda c: leases.fail(c, lease, ERROR))
+    database.write(lambda c: leases.fail_image(c, lease, ERROR))
     assert claim(database) == []
 
 
@@ -80,10 +80,10 @@ def test_claim_starts_the_jobs_of_its_pictures(database: Database) -> None:
 def test_owners_are_those_who_hold_something(database: Database) -> None:
     insert(database, 1)
     insert(database, 2)
-    assert database.read(leases.owners) == set()
+    assert database.read(leases.list_owners) == set()
     claim(database, "a", limit=1)
     claim(database, "b", limit=1)
-    assert database.read(leases.owners) == {"a", "b"}
+    assert database.read(leases.list_owners) == {"a", "b"}
 
 
 def test_finish_appends_the_vector_and_makes_the_picture_ready_in_one_commit(database: Database) -> None:
@@ -125,8 +125,8 @@ def test_the_vector_of_replaced_bytes_is_refused_when_the_same_owner_has_claimed
     replace(database, "one", 2)
     (now,) = claim(database, "a")
     assert finish(database, old, b"\1" * 16) is None
-    database.write(lambda c: leases.fail(c, old, ERROR))
-    database.write(lambda c: leases.requeue(c, old))
+    database.write(lambda c: leases.fail_image(c, old, ERROR))
+    database.write(lambda c: leases.requeue_image(c, old))
     assert (image_of(database, "one").status, image_of(database, "one").sha256) == (Status.PROCESSING, sha256(2))
     assert finish(database, now) is not None
     assert vector(database, image.key) == VECTOR
@@ -146,14 +146,14 @@ def test_finish_after_somebody_else_took_over_does_nothing(database: Database) -
 def test_release_gives_the_attempt_back(database: Database) -> None:
     image = insert(database, 1)
     claim(database, "a")
-    database.write(lambda c: leases.release(c, "a", [image.key]))
+    database.write(lambda c: leases.release_images(c, "a", [image.key]))
     assert [lease.attempts for lease in claim(database, "a")] == [1]
 
 
 def test_release_leaves_the_leases_of_others_alone(database: Database) -> None:
     image = insert(database, 1)
     (lease,) = claim(database, "a")
-    database.write(lambda c: leases.release(c, "b", [image.key]))
+    database.write(lambda c: leases.release_images(c, "b", [image.key]))
     assert holds(database, lease)
 
 
@@ -162,8 +162,8 @@ def test_release_all_gives_back_everything_of_one_owner(database: Database) -> N
         insert(database, n)
     claim(database, "a", limit=2)
     (kept,) = claim(database, "b", limit=1)
-    database.write(lambda c: leases.release_all(c, "a"))
-    assert database.read(leases.owners) == {"b"}
+    database.write(lambda c: leases.release_all_images(c, "a"))
+    assert database.read(leases.list_owners) == {"b"}
     assert [lease.attempts for lease in claim(database, "c")] == [1, 1, 1]
     assert holds(database, kept)
 
@@ -171,14 +171,14 @@ def test_release_all_gives_back_everything_of_one_owner(database: Database) -> N
 def test_requeue_keeps_the_attempt_counted(database: Database) -> None:
     insert(database, 1)
     (lease,) = claim(database)
-    database.write(lambda c: leases.requeue(c, lease))
+    database.write(lambda c: leases.requeue_image(c, lease))
     assert [lease.attempts for lease in claim(database)] == [2]
 
 
 def test_fail_keeps_the_reason_and_ends_the_item(database: Database) -> None:
     id = new_job(database, [1])
     (lease,) = claim(database)
-    database.write(lambda c: leases.fail(c, lease, ERROR))
+    database.write(lambda c: leases.fail_image(c, lease, ERROR))
     image = image_of(database, lease.image.id)
     assert (image.status, image.error) == (Status.FAILED, ERROR)
     job = job_of(database, id)
@@ -189,7 +189,7 @@ def test_fail_without_the_lease_does_nothing(database: Database) -> None:
     insert(database, 1, "one")
     (lost,) = claim(database, "a")
     expire(database, dead=("a",))
-    database.write(lambda c: leases.fail(c, lost, ERROR))
+    database.write(lambda c: leases.fail_image(c, lost, ERROR))
     assert image_of(database, "one").status is Status.QUEUED
 
 
@@ -217,7 +217,7 @@ def test_renewing_moves_the_deadline_of_the_owner_alone(database: Database) -> N
     insert(database, 2)
     (renewed,) = claim(database, "a", limit=1, until=100.0)
     (other,) = claim(database, "b", limit=1, until=100.0)
-    database.write(lambda c: leases.renew(c, "a", 200.0))
+    database.write(lambda c: leases.renew_leases(c, "a", 200.0))
     assert expire(database, clock=150.0) == 1
     assert holds(database, renewed)
     assert not holds(database, other)
@@ -233,12 +233,12 @@ def test_who_kills_its_worker_too_often_is_marked_failed_with_the_reason(databas
     assert claim(database) == []
     job = job_of(database, id)
     assert (job.state, job.failed) == ("succeeded", 1)
-    (image,) = database.read(lambda c: images.page(c, "default", 10, None))
+    (image,) = database.read(lambda c: images.list_page(c, "default", 10, None))
     assert image.error == ItemError("image_corrupt", f"the worker died {deaths} times over this picture")
 
 
 def forgive(database: Database, owner: str, most: int = 3) -> None:
-    database.write(lambda c: leases.forgive(c, {owner}, most))
+    database.write(lambda c: leases.recover_leases(c, {owner}, most))
 
 
 def test_a_kill_of_the_server_blames_no_picture_that_was_at_work_in_company(database: Database) -> None:
@@ -254,7 +254,7 @@ def test_a_kill_of_the_server_blames_no_picture_that_was_at_work_in_company(data
 
 
 def counted(database: Database) -> dict[str, int]:
-    return {status: n for status, n in database.read(lambda c: images.counts(c, "default")).items() if n}
+    return {status: n for status, n in database.read(lambda c: images.count_by_status(c, "default")).items() if n}
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -296,14 +296,14 @@ def test_an_upload_keeps_its_attempts_over_a_death_of_the_server_unless_it_was_b
     database: Database,
 ) -> None:
     id = new_job(database)
-    database.write(lambda c: jobs.add_source(c, id, 0, "folder", "", 5))
-    database.write(lambda c: jobs.add_source(c, id, 1, "archive", "a.zip", 0))
+    database.write(lambda c: jobs.add_upload(c, id, 0, "folder", "", 5))
+    database.write(lambda c: jobs.add_upload(c, id, 1, "archive", "a.zip", 0))
     for owner in ("a", "b"):
-        assert database.write(lambda c, owner=owner: jobs.claim_source(c, owner, 1e12)) is not None  # type: ignore[misc]
+        assert database.write(lambda c, owner=owner: jobs.claim_upload(c, owner, 1e12)) is not None  # type: ignore[misc]
         forgive(database, owner)
     attempts = {}
     for owner in ("a", "b"):
-        source = database.write(lambda c, owner=owner: jobs.claim_source(c, owner, 1e12))  # type: ignore[misc]
+        source = database.write(lambda c, owner=owner: jobs.claim_upload(c, owner, 1e12))  # type: ignore[misc]
         assert source is not None
         attempts[source.kind] = source.attempts
     assert attempts == {"folder": 3, "archive": 1}
@@ -312,21 +312,21 @@ def test_an_upload_keeps_its_attempts_over_a_death_of_the_server_unless_it_was_b
 def test_an_upload_that_a_dead_worker_held_can_be_claimed_again(database: Database) -> None:
     id = new_job(database)
 
-    def take(owner: str) -> jobs.Source | None:
-        return database.write(lambda c: jobs.claim_source(c, owner, 100.0))
+    def take(owner: str) -> jobs.Upload | None:
+        return database.write(lambda c: jobs.claim_upload(c, owner, 100.0))
 
     def source(c: apsw.Connection) -> None:
-        jobs.add_source(c, id, 1, "archive", "a.zip", 0)
+        jobs.add_upload(c, id, 1, "archive", "a.zip", 0)
 
     database.write(source)
     assert take("a") is not None
     assert take("b") is None
-    assert database.read(leases.owners) == {"a"}
+    assert database.read(leases.list_owners) == {"a"}
     expire(database, dead=("a",))
     assert take("b") is not None
     expire(database, clock=99.0)
     assert take("c") is None
-    database.write(lambda c: leases.renew(c, "b", 300.0))
+    database.write(lambda c: leases.renew_leases(c, "b", 300.0))
     expire(database, clock=200.0)
     assert take("c") is None
     expire(database, clock=301.0)
@@ -339,8 +339,8 @@ def test_a_picture_tried_before_is_claimed_last_alone_and_by_itself(database: Da
     tried, fresh = insert(database, 1), insert(database, 2)
     lease = claim(database, "a", limit=1)[0]
     assert lease.image.key == tried.key
-    database.write(lambda c: leases.requeue(c, lease))
+    database.write(lambda c: leases.requeue_image(c, lease))
     insert(database, 3)
     assert [lease.image.key for lease in claim(database, "a")] == [fresh.key, fresh.key + 1]
-    assert database.write(lambda c: leases.claim(c, "a", 1e12, 10, alone=False)) == []
+    assert database.write(lambda c: leases.claim_images(c, "a", 1e12, 10, alone=False)) == []
     assert [lease.image.key for lease in claim(database, "a")] == [tried.key]

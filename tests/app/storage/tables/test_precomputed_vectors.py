@@ -6,25 +6,25 @@ from tests.support.makers import FINGERPRINT, VECTOR, claim, finish, insert, new
 
 
 def kept(database: Database, *keys: int) -> dict[int, bytes]:
-    return database.read(lambda c: precomputed_vectors.vectors(c, FINGERPRINT, keys))
+    return database.read(lambda c: precomputed_vectors.find_vectors(c, FINGERPRINT, keys))
 
 
 def test_a_given_vector_is_kept_until_the_picture_is_ready(database: Database) -> None:
     first, second = insert(database, 1), insert(database, 2)
-    database.write(lambda c: precomputed_vectors.keep(c, first.key, FINGERPRINT, b"old"))
-    database.write(lambda c: precomputed_vectors.keep(c, first.key, FINGERPRINT, VECTOR))
-    database.write(lambda c: precomputed_vectors.keep(c, second.key, "another space", VECTOR))
+    database.write(lambda c: precomputed_vectors.store(c, first.key, FINGERPRINT, b"old"))
+    database.write(lambda c: precomputed_vectors.store(c, first.key, FINGERPRINT, VECTOR))
+    database.write(lambda c: precomputed_vectors.store(c, second.key, "another space", VECTOR))
     assert kept(database, first.key, second.key, 99) == {first.key: VECTOR}
     (lease,) = claim(database, limit=1)
     finish(database, lease, VECTOR)
     assert kept(database, first.key) == {}
-    assert database.read(lambda c: embeddings.vectors(c, "images", [first.key])) == {first.key: VECTOR}
+    assert database.read(lambda c: embeddings.get_vectors(c, "images", [first.key])) == {first.key: VECTOR}
 
 
 def test_a_given_vector_goes_with_its_picture_or_with_its_bytes(database: Database) -> None:
     first, second = insert(database, 1, "a"), insert(database, 2)
     for row in (first, second):
-        database.write(lambda c, row=row: precomputed_vectors.keep(c, row.key, FINGERPRINT, VECTOR))  # type: ignore[misc]
+        database.write(lambda c, row=row: precomputed_vectors.store(c, row.key, FINGERPRINT, VECTOR))  # type: ignore[misc]
     database.write(lambda c: images.update(c, first.key, "a caption", [], {}))
     assert len(kept(database, first.key, second.key)) == 2
     database.write(lambda c: images.add(c, "default", new(3, "a"), None, True))

@@ -7,7 +7,7 @@ from tests.support.makers import claim, finish, insert, new, new_job
 
 
 def load(database: Database) -> tuple[int, int]:
-    return database.read(queue_depth.load)
+    return database.read(queue_depth.read_depth)
 
 
 def test_pictures_count_until_they_are_ready_failed_or_gone(database: Database) -> None:
@@ -30,12 +30,12 @@ def test_pictures_count_until_they_are_ready_failed_or_gone(database: Database) 
 
 def test_uploads_count_until_they_are_taken_in(database: Database) -> None:
     id = new_job(database)
-    database.write(lambda c: jobs.add_source(c, id, 0, "folder", "", 10, size=1000))
-    database.write(lambda c: jobs.add_source(c, id, 1, "archive", "a.zip", 0, size=500))
+    database.write(lambda c: jobs.add_upload(c, id, 0, "folder", "", 10, size=1000))
+    database.write(lambda c: jobs.add_upload(c, id, 1, "archive", "a.zip", 0, size=500))
     assert load(database) == (11, 1500)
-    source = database.write(lambda c: jobs.claim_source(c, "a", 1e12))
+    source = database.write(lambda c: jobs.claim_upload(c, "a", 1e12))
     assert source is not None
-    database.write(lambda c: jobs.progress(c, source, 4, 6, 0))
+    database.write(lambda c: jobs.record_progress(c, source, 4, 6, 0))
     assert load(database) == (7, 1100)
-    database.write(lambda c: jobs.finish_source(c, source))
+    database.write(lambda c: jobs.finish_upload(c, source))
     assert load(database) == (1, 500)

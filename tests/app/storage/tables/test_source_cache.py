@@ -2,27 +2,27 @@ from __future__ import annotations
 
 from app.storage.database import Database
 from app.storage.tables import images, source_cache
-from app.storage.tables.source_cache import Known
+from app.storage.tables.source_cache import CacheEntry
 from tests.support.makers import insert
 
 
 def test_what_a_url_gave_last_is_remembered(database: Database) -> None:
-    first, second = Known('"1"', "0" * 64), Known('"2"', "1" * 64)
-    database.write(lambda c: source_cache.keep(c, "http://a/", first))
-    database.write(lambda c: source_cache.keep(c, "http://b/", first))
-    database.write(lambda c: source_cache.keep(c, "http://b/", second))
-    found = database.read(lambda c: source_cache.known(c, ["http://a/", "http://b/", "http://c/"]))
+    first, second = CacheEntry('"1"', "0" * 64), CacheEntry('"2"', "1" * 64)
+    database.write(lambda c: source_cache.store(c, "http://a/", first))
+    database.write(lambda c: source_cache.store(c, "http://b/", first))
+    database.write(lambda c: source_cache.store(c, "http://b/", second))
+    found = database.read(lambda c: source_cache.find_entries(c, ["http://a/", "http://b/", "http://c/"]))
     assert found == {"http://a/": first, "http://b/": second}
-    assert database.read(lambda c: source_cache.known(c, [])) == {}
+    assert database.read(lambda c: source_cache.find_entries(c, [])) == {}
 
 
 def test_what_a_collection_no_longer_holds_is_not_held(database: Database) -> None:
     image = insert(database, 1)
-    database.write(lambda c: source_cache.keep(c, "file:/a", Known("1-2", image.sha256)))
-    database.write(lambda c: source_cache.keep(c, "file:/b", Known("3-4", "0" * 64)))
+    database.write(lambda c: source_cache.store(c, "file:/a", CacheEntry("1-2", image.sha256)))
+    database.write(lambda c: source_cache.store(c, "file:/b", CacheEntry("3-4", "0" * 64)))
 
     def held(collection: str = "default") -> dict[str, str]:
-        return database.read(lambda c: source_cache.held(c, collection, ["file:/a", "file:/b", "file:/c"]))
+        return database.read(lambda c: source_cache.find_held_tags(c, collection, ["file:/a", "file:/b", "file:/c"]))
 
     assert held() == {"file:/a": "1-2"}
     assert held("other") == {}

@@ -29,8 +29,11 @@ def test_deleted_texts_are_absent_and_their_keys_never_come_again(database: Data
     database.write(lambda c: texts.delete(c, two.key))
     three = put(database, "three")
     assert three.key > two.key
-    assert database.read(lambda c: texts.by_keys(c, [one.key, two.key, three.key])) == {one.key: one, three.key: three}
-    assert database.read(texts.all_of) == [one, three]
+    assert database.read(lambda c: texts.get_by_keys(c, [one.key, two.key, three.key])) == {
+        one.key: one,
+        three.key: three,
+    }
+    assert database.read(texts.list_all) == [one, three]
     assert database.read(lambda c: texts.count(c, "default")) == 2
     assert database.read(lambda c: texts.count(c, "other")) == 0
 
@@ -38,9 +41,9 @@ def test_deleted_texts_are_absent_and_their_keys_never_come_again(database: Data
 def test_pages_are_of_one_collection_newest_first_below_a_key(database: Database) -> None:
     one, two, three = (put(database, id) for id in ("one", "two", "three"))
     put(database, "one", "changed")
-    assert [text.id for text in database.read(lambda c: texts.page(c, "default", 2, None))] == ["three", "two"]
-    assert database.read(lambda c: texts.page(c, "default", 9, two.key)) == [
+    assert [text.id for text in database.read(lambda c: texts.list_page(c, "default", 2, None))] == ["three", "two"]
+    assert database.read(lambda c: texts.list_page(c, "default", 9, two.key)) == [
         database.read(lambda c: texts.get(c, "default", "one"))
     ]
-    assert database.read(lambda c: texts.page(c, "other", 9, None)) == []
+    assert database.read(lambda c: texts.list_page(c, "other", 9, None)) == []
     assert one.key < two.key < three.key

@@ -41,8 +41,10 @@ export function cacheResults(results) {
   if (cache.size > CACHED) cache.delete(cache.keys().next().value);
 }
 
+/** The cached results of a search, or null; an aborted search has none to show. */
 export function findCached(key) {
-  return cache.get(key) ?? null;
+  const results = cache.get(key);
+  return results?.isStarted ? results : null;
 }
 
 export function clearCache() {

@@ -288,6 +288,15 @@ def test_back_returns_to_the_search_before(watched: Watched) -> None:
     first_is(page, "red")
 
 
+def test_back_loads_a_list_that_had_not_arrived_before(watched: Watched) -> None:
+    watched.page.route("**/v1/images?*", lambda route: None, times=1)  # the page aborts this request
+    page = watched.open()
+    page.locator("#box").fill("red")
+    first_is(page, "red")
+    page.go_back()
+    expect(page.locator(".tile").first).to_have_attribute("data-id", "green-9")
+
+
 def test_back_returns_to_a_search_by_a_dropped_picture(watched: Watched) -> None:
     page = watched.open()
     drop(page, ["mine.png"], picture("blue", seed=77))

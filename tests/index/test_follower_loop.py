@@ -175,23 +175,6 @@ def test_notify_steps_at_once_between_two_looks(log: Log, follow: Open) -> None:
     assert follower.wait_until_applied(log.add(1, unit(1, D)[0]), DEADLINE)
 
 
-def test_a_listener_is_called_after_the_followers_have_applied_the_change(many: Many) -> None:
-    many.attach(0)
-    until(lambda: many.logs[0].reads > 0)
-    seen: list[int] = []
-    with many.loop.listen(lambda: seen.append(many.followers[0].applied_seq)):
-        for n in range(3):
-            seq = many.add(0, n, unit(1, D)[0])
-            until(lambda seq=seq: seq in seen)  # type: ignore[misc]
-        assert sorted(seen) == seen
-    calls = len(seen)
-    many.add(0, 9, unit(1, D)[0])
-    until(lambda: many.followers[0].applied_seq == 4)
-    many.attach(1)
-    until(lambda: many.logs[1].reads > 0)
-    assert len(seen) == calls
-
-
 def test_a_log_in_sqlite_that_another_connection_writes_is_followed(
     tmp_path: Path, index: FlatIndex, follow: Open
 ) -> None:

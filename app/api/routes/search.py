@@ -170,7 +170,7 @@ def parse_search(service: Service, search: SearchIn, collection: str | None, fol
     k = validate_k(search.k, service)
     parts = parse_parts(service, search.query, folder)
     hard = search.params or ParamsIn()
-    return SearchQuery(parts, search.target, k, collection, only, search.exact, hard.probes, hard.rerank)
+    return SearchQuery(parts, search.target, k, collection, only, search.exact, hard.nprobe, hard.refine_k)
 
 
 def parse_parts(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:

@@ -370,15 +370,3 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     again = made(database, "a")
     assert again != label
     assert found(indexes, "a") == []
-
-
-def test_a_listener_hears_of_a_change_once_searches_see_it(database: Database, make: Make) -> None:
-    indexes = make()
-    found(indexes)
-    follower = indexes._open["default", "texts"].follower
-    heard = [0]
-    with indexes.listen(lambda: heard.append(follower.applied_seq)):
-        for n in range(3):
-            _, seq = put(database, str(n), EAST)
-            until(lambda seq=seq: heard[-1] >= seq, WAIT)
-            assert len(found(indexes)) == n + 1

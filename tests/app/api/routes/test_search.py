@@ -76,7 +76,8 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
         {},
         None,
     ]
-    for more in [{"exact": True}, *[{"params": one} for one in params]]:
+    searches: list[dict[str, Any]] = [{"exact": True}, *[{"params": one} for one in params]]
+    for more in searches:
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
     words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()

@@ -144,7 +144,7 @@ def test_a_long_log_is_applied_in_turns_to_its_end(many: Many) -> None:
     assert many.indexes[0].ntotal == BATCHES_PER_STEP * 4 * 5
 
 
-def test_nobody_waits_for_a_closed_follower(many: Many) -> None:
+def test_no_one_waits_for_a_closed_follower(many: Many) -> None:
     many.attach(0)
     many.loop.detach(0)
     many.followers[0].close()

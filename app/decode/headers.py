@@ -44,7 +44,7 @@ _OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """What the header of a picture says. Width and height are those before EXIF turns it; `animated` is None if unknown."""
+    """What a header says; width and height before EXIF turns the picture, `animated` None if unknown."""
 
     format: Format
     width: int

@@ -15,7 +15,7 @@ from typing import Any, Generic, Self, TypeVar, TypeVarTuple
 
 from pebble import ProcessExpired, ProcessPool
 
-from app.core.errors import ImageCorrupt, Overloaded, Rejected, SightlineError
+from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
 from app.core.metrics import ProcessMetrics
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.sandbox import confine_child, make_child_context, run_task
@@ -40,7 +40,7 @@ class _Task(Generic[T]):
     args: tuple[Any, ...]
     seconds: float
     cpu_seconds: int
-    refusal: type[Rejected]
+    refusal: type[Rejected]  # raised if the child dies of the task
     future: Future[T] = field(default_factory=Future)
     attempts: int = 0
     started: float = 0.0
@@ -77,21 +77,18 @@ class DecodePool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def submit(
-        self,
-        function: Callable[[*Args], T],
-        *args: *Args,
-        seconds: float | None = None,
-        refusal: type[Rejected] = ImageCorrupt,
-    ) -> Future[T]:
-        """Run an importable function in a child. To cancel the future kills the child that runs it.
+    def submit(self, function: Callable[[*Args], T], *args: *Args, seconds: float | None = None) -> Future[T]:
+        """Run an importable function in a child; if the caller cancels the future, the pool kills that child.
 
-        `seconds` bound its wall and processor time; None: those of `child_limits`, for one picture. A child that is
-        killed leaves its files behind; the caller removes them.
+        By default the task is one picture, within `child_limits`, and ImageCorrupt if the child dies of it. With
+        `seconds` (of wall and processor time) it is something larger, and ArchiveCorrupt. A child that is killed leaves
+        its files behind; the caller removes them.
         """
-        limits = self.child_limits
-        wall, cpu = (limits.seconds, limits.cpu_seconds) if seconds is None else (seconds, max(1, round(seconds)))
-        task = _Task(function, args, wall, cpu, refusal)
+        if seconds is None:
+            limits = self.child_limits
+            task = _Task(function, args, limits.seconds, limits.cpu_seconds, ImageCorrupt)
+        else:
+            task = _Task(function, args, seconds, max(1, round(seconds)), ArchiveCorrupt)
         self._open.add(task)
         task.future.add_done_callback(lambda _: self._open.discard(task))
         self._schedule(task)

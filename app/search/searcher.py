@@ -24,7 +24,8 @@ from app.core.errors import Busy, NotFound, SightlineError, Validation
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.search.filter_cache import FilterCache
@@ -288,7 +289,8 @@ class Searcher:
         vectors: dict[Path, Embeddings | SightlineError] = {}
         for start in range(0, len(paths), PICTURES_AT_ONCE):
             some = paths[start : start + PICTURES_AT_ONCE]
-            tasks = [self._pool.submit(DecodeTask(path, self._encoder.preprocessing)) for path in some]
+            limits, preprocessing = self._pool.picture_limits, self._encoder.preprocessing
+            tasks = [self._pool.submit(decode_picture, path, preprocessing, limits) for path in some]
             decoded = [result_or_error(task.result) for task in tasks]
             pixels = [one.pixels for one in decoded if not isinstance(one, SightlineError)]
             seen = iter(self._batcher.images(np.stack(pixels)).result() if pixels else ())

@@ -365,7 +365,7 @@ class Service:
     def _load(self) -> None:
         try:
             settings = self.settings
-            self.pool.run(time.monotonic)  # beside the model a child starts, so that the first picture need not wait
+            self.pool.submit(time.monotonic)  # beside the model a child starts, so that the first picture need not wait
             crew = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
             placement = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, crew)
             encoder = load_located(self._located, settings.models, placement, self._closing)

@@ -39,7 +39,7 @@ def reembed(settings: Settings, console: Console) -> None:
             device=settings.device,
             precision=settings.precision,
             runtime=settings.runtime,
-            crew=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
+            processes=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
         )
         space = encoder.space
         known = library.database.read(texts.list_all)

@@ -276,7 +276,7 @@ class Searcher:
         """A vector for each text. Many go a few at a time, so that other queries get their turn between."""
         vectors: list[Embeddings] = []
         for start in range(0, len(words), TEXTS_PER_PASS):
-            vectors.extend(self._batcher.texts(words[start : start + TEXTS_PER_PASS]).result())
+            vectors.extend(self._batcher.submit_texts(words[start : start + TEXTS_PER_PASS]).result())
         return vectors
 
     def _encoded(self, parts: Sequence[QueryPart]) -> _Encoded:
@@ -293,7 +293,7 @@ class Searcher:
             tasks = [self._pool.submit(decode_picture, path, preprocessing, limits) for path in some]
             decoded = [result_or_error(task.result) for task in tasks]
             pixels = [one.pixels for one in decoded if not isinstance(one, SightlineError)]
-            seen = iter(self._batcher.images(np.stack(pixels)).result() if pixels else ())
+            seen = iter(self._batcher.submit_images(np.stack(pixels)).result() if pixels else ())
             for path, one in zip(some, decoded, strict=True):
                 vectors[path] = one if isinstance(one, SightlineError) else np.asarray(next(seen))
         return vectors

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from app.core.errors import ArchiveCorrupt, UrlUnreachable
-from app.decode.parquet_metadata import BATCH, list_metadata
+from app.decode.parquet_metadata import BATCH_ROWS, list_metadata
 from app.decode.pool import DecodePool
 
 
@@ -44,8 +44,8 @@ def test_rows_say_what_json_can(tmp_path: Path) -> None:
 
 
 def test_rows_come_to_their_end_or_to_the_most(tmp_path: Path) -> None:
-    parquet.write_table(pyarrow.table({"n": range(2 * BATCH + 1)}), tmp_path / "a.parquet", row_group_size=700)
-    assert [row["n"] for row in listed(tmp_path / "a.parquet")] == list(range(2 * BATCH + 1))
+    parquet.write_table(pyarrow.table({"n": range(2 * BATCH_ROWS + 1)}), tmp_path / "a.parquet", row_group_size=700)
+    assert [row["n"] for row in listed(tmp_path / "a.parquet")] == list(range(2 * BATCH_ROWS + 1))
     assert len(listed(tmp_path / "a.parquet", most=5)) == 5
 
 

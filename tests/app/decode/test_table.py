@@ -28,7 +28,7 @@ def listed(path: Path, given: dict[str, str] | None = None, most: int = 1_000) -
 def taken(path: Path, lines: list[dict[str, Any]], **more: int) -> dict[int, tuple[str, str] | None]:
     folder = path.with_name("taken")
     folder.mkdir(exist_ok=True)
-    limits = {"most_bytes": 10_000, "window": 1 << 20} | more
+    limits = {"max_bytes": 10_000, "window": 1 << 20} | more
     return extract_pictures(path, path.suffix, lines[0]["column"], [line["place"] for line in lines], folder, **limits)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, Overloaded, SightlineError
 from app.core.types import SourceSpec
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SourceItem = dict[str, Any]
 ShouldStop = Callable[[], bool]
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 STOP_POLL_SECONDS = 0.2  # between two looks at whether to stop
@@ -59,13 +59,13 @@ class SourceContext:
     objects: ObjectStoreClient = field(default_factory=ObjectStoreClient)
     encoder: Encoder | None = None
 
-    def read(self, stopping: ShouldStop, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def read(self, stopping: ShouldStop, function: Callable[[*Args], T], *args: *Args) -> T:
         """What a function gives that reads something large, in a decode child and within `seconds`.
 
         Raises ArchiveCorrupt when the child does not survive it, Overloaded when it is `stopping`.
         """
         assert self.pool is not None
-        future = self.pool.read(self.seconds, function, *args, **kwargs)
+        future = self.pool.submit(function, *args, seconds=self.seconds)
         while True:
             try:
                 return future.result(STOP_POLL_SECONDS)

@@ -96,7 +96,7 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
 def open_folder_roots(settings: Settings) -> AllowedFolders:
     """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
     try:
-        return AllowedFolders.of(settings.folders)
+        return AllowedFolders.parse(settings.folders)
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
@@ -113,7 +113,7 @@ def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder
     tools = SourceContext(
         library.database, library.blobs, open_source_policy(settings), fetcher, pool, settings.archive_seconds
     )
-    return SourceReader(replace(tools, objects=objects, encoder=encoder))
+    return SourceReader(replace(tools, object_store=objects, encoder=encoder))
 
 
 def open_fetcher(settings: Settings) -> HttpFetcher | None:

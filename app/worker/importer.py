@@ -148,7 +148,7 @@ class Importer:
             if pending > 0 and (stopping.is_set() or self._gives_way(source)):
                 self._give_back(owner, source)
                 return False
-            self._gathering.done(folder)
+            self._gathering.clear(folder)
         return True
 
     def _folder(self, source: Upload, kind: Source | None, stopping: threading.Event) -> Path:
@@ -159,7 +159,7 @@ class Importer:
                 upload.mkdir(exist_ok=True)
             if not has_manifest(upload):
                 self._bounded(source)
-                self._gathering.scan(kind, upload, source.collection, stopping.is_set)
+                self._gathering.write_manifest(kind, upload, source.collection, stopping.is_set)
             return upload
         if source.kind == "folder":
             return upload
@@ -203,7 +203,7 @@ class Importer:
         self, folder: Path, kind: Source | None, part: list[dict[str, Any]], stopping: threading.Event
     ) -> list[Member]:
         if kind is not None:
-            part = self._gathering.bring(kind, folder, part, stopping.is_set)
+            part = self._gathering.fetch(kind, folder, part, stopping.is_set)
         return [self._check(folder, line) for line in part]
 
     def _check(self, folder: Path, line: dict[str, Any]) -> Member:

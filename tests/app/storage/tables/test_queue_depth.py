@@ -2,12 +2,48 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.core.types import JobState
+from app.core.types import ItemError, JobState
+from app.storage.database import Database
 from app.storage.library import Library
-from app.storage.tables import jobs
+from app.storage.tables import images, jobs, queue_depth, work_queue
 from app.storage.tables.queue_depth import read_backlog
-from tests.support.makers import add, claim, finish
+from tests.support.makers import add, claim, finish, insert, new, new_job
 from tests.support.pictures import picture
+
+
+def load(database: Database) -> tuple[int, int]:
+    return database.read(queue_depth.read_depth)
+
+
+def test_pictures_count_until_they_are_ready_failed_or_gone(database: Database) -> None:
+    assert load(database) == (0, 0)
+    for n in range(4):
+        insert(database, n, f"i{n}")  # of 10 + n bytes
+    assert load(database) == (4, 46)
+    first, second, third, _ = claim(database)
+    assert load(database) == (4, 46)
+    finish(database, first)
+    database.write(lambda c: images.fail(c, second.image.key, ItemError("image_corrupt", "cut off")))
+    assert load(database) == (2, 25)
+    database.write(lambda c: images.delete(c, third.image.key))
+    assert load(database) == (1, 13)
+    database.write(lambda c: images.add(c, "default", new(20, "i3"), None, True))
+    assert load(database) == (1, 30)
+    database.write(lambda c: images.requeue_all(c) and None)
+    assert load(database) == (3, 10 + 11 + 30)
+
+
+def test_uploads_count_until_they_are_taken_in(database: Database) -> None:
+    id = new_job(database)
+    database.write(lambda c: work_queue.add_upload(c, id, 0, "folder", "", 10, size=1000))
+    database.write(lambda c: work_queue.add_upload(c, id, 1, "archive", "a.zip", 0, size=500))
+    assert load(database) == (11, 1500)
+    source = database.write(lambda c: work_queue.claim_upload(c, "a", 1e12))
+    assert source is not None
+    database.write(lambda c: work_queue.record_progress(c, source, 4, 6, 0))
+    assert load(database) == (7, 1100)
+    database.write(lambda c: work_queue.finish_upload(c, source))
+    assert load(database) == (1, 500)
 
 
 def test_pictures_uploads_and_jobs_are_counted_with_the_age_of_the_oldest(library: Library) -> None:
@@ -28,7 +64,7 @@ def test_pictures_uploads_and_jobs_are_counted_with_the_age_of_the_oldest(librar
         c.execute("UPDATE images SET created_at = '2020-01-01T00:00:00Z' WHERE id IN ('old', 'ready')")
         c.execute("UPDATE images SET attempts = 1 WHERE id = 'young'")
         old = jobs.create(c, "default", "bulk")
-        jobs.add_upload(c, old, 0, "archive", "a.zip", 0)
+        work_queue.add_upload(c, old, 0, "archive", "a.zip", 0)
         c.execute("UPDATE jobs SET created_at = '2021-01-01T00:00:00Z'")
 
     database.write(work)

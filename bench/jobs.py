@@ -104,7 +104,7 @@ def calls(filled: Filled) -> dict[str, Callable[[], object]]:
         "items, last page": read(lambda c: jobs.list_items(c, id, None, deep, 100)),
         "items failed, last": read(lambda c: jobs.list_items(c, id, ItemStatus.FAILED, deep - 900, 100)),
         "items duplicate (none)": read(lambda c: jobs.list_items(c, id, ItemStatus.DUPLICATE, 0, 100)),
-        "backlog": read(queue_depth.read_depth),
+        "queue depth": read(queue_depth.read_depth),
         "jobs to forget": read(lambda c: job_control.list_ended(c, "2026-01-01", 500)),
         "claim 96": write(lambda c: work_queue.claim_images(c, "bench", 1e12, 96)),
         "claim an upload": write(lambda c: work_queue.claim_upload(c, "bench", 1e12)),

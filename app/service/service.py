@@ -47,7 +47,7 @@ from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.model_check import check_golden, check_space
-from app.storage.tables import collections, embeddings, images, leases, texts
+from app.storage.tables import collections, embeddings, images, texts, work_queue
 
 log = logging.getLogger(__name__)
 
@@ -184,9 +184,9 @@ class Service:
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            held = self.database.read(leases.list_owners)
+            held = self.database.read(work_queue.list_owners)
             gone = find_dead_owners(self.settings.data_dir / "workers", held)
-            self.database.write(lambda c: leases.recover_leases(c, gone, self.settings.max_attempts))
+            self.database.write(lambda c: work_queue.recover_leases(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()

@@ -242,7 +242,7 @@ class Service:
         if (engine := self._engine) is None:
             found = [HealthCheck("model", False, self._stopped()[0], vital=True)]
         else:
-            faults = engine.indexes.faults() + engine.indexes.away()
+            faults = engine.indexes.faults() + engine.indexes.remote_faults()
             found = check_model(engine.encoder, engine.batcher.is_alive(), faults)
         return [*found, *check_ingest(self.database, self.settings, self.faults())]
 
@@ -254,12 +254,14 @@ class Service:
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
-        return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
+        return self._stopped() + (self._engine.indexes.remote_faults() if self._engine is not None else [])
 
     def faults(self) -> list[str]:
         """What goes wrong in the background while searches are answered; each is tried again by itself."""
         found = [*self.sweeper.faults(), self.dropper.fault, self.sampler.fault]
-        return [one for one in found if one] + (self._engine.indexes.troubles() if self._engine is not None else [])
+        return [one for one in found if one] + (
+            self._engine.indexes.background_faults() if self._engine is not None else []
+        )
 
     def _stopped(self) -> list[str]:
         """Why no search can even be tried."""
@@ -277,7 +279,7 @@ class Service:
         if engine is None or seq is None:
             return True
         try:
-            return engine.indexes.settle(collection, target, seq, CATCH_UP_SECONDS)
+            return engine.indexes.wait_until_applied(collection, target, seq, CATCH_UP_SECONDS)
         except NotFound:  # dropped meanwhile: there is nothing left to be found
             return True
 
@@ -315,8 +317,8 @@ class Service:
 
     def _forget(self, label: str) -> None:
         if (indexes := self._indexes) is not None:
-            indexes.forget(label)
-        self.sampler.forget(collections.name_from_label(label))
+            indexes.drop(label)
+        self.sampler.forget_collection(collections.name_from_label(label))
 
     def model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
@@ -380,13 +382,13 @@ class Service:
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, self.metrics)
             bound = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
             snapshots = settings.data_dir / "snapshots"
-            self.sampler.resume(SearchEffortStore(snapshots, space.fingerprint))
+            self.sampler.use_store(SearchEffortStore(snapshots, space.fingerprint))
             self._indexes = indexes = IndexManager(
                 self.database, space, snapshots, self._remote, memory=bound, metrics=self.metrics
             )
             self._open(indexes)
             searcher = Searcher(
-                self.database, encoder, batcher, self.pool, indexes.use, self.metrics, self.sampler.note
+                self.database, encoder, batcher, self.pool, indexes.use, self.metrics, self.sampler.record_query
             )
             self._engine = LoadedModel(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)

@@ -21,7 +21,7 @@ from app.service.service import Service, archive_limits, open_library, picture_l
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
-from app.storage.tables import leases
+from app.storage.tables import work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
@@ -113,7 +113,9 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     (lease,) = claim(service.database)
-    service.database.write(lambda c: leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
+    service.database.write(
+        lambda c: work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+    )
     ready = service.library.get("default", "one")
     assert service.settled([ready])
     assert [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
@@ -259,7 +261,7 @@ def finish_as_worker(service: Service) -> None:
     packed = encoder.encode_texts(["red"])[0].tobytes()
 
     def work(c: Any, lease: Lease) -> object:
-        return leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+        return work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
 
     for lease in claim(service.database):
         service.database.write(partial(work, lease=lease))

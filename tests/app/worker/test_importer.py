@@ -49,7 +49,7 @@ def import_all(library: Library, pool: DecodePool) -> None:
 
 
 def items(library: Library, job: Job) -> list[tuple[str, str]]:
-    return [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 10_000)]
+    return [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 10_000)]
 
 
 def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
@@ -68,7 +68,7 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
     assert list(library.blobs.incoming.iterdir()) == []
-    ((_, failed),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, failed),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert failed.error is not None
     assert failed.error.code == "unsupported_media_type"
 
@@ -109,7 +109,7 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
     import_all(library, pool)
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.code) == ("broken.zip", code)
     assert list(library.blobs.incoming.iterdir()) == []
@@ -156,7 +156,7 @@ def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_a
             library.database.write(lambda c: work_queue.expire_leases(c, {"mortal"}, 0.0, 3))
     assert deaths == 3
     assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.detail == "the worker died 3 times while it imported this"
     after = job_of(library.database, job.id)
@@ -176,7 +176,7 @@ def test_an_archive_that_brings_every_decoder_down_is_given_up(library: Library)
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     with Unstarted(1) as pool:
         import_all(library, pool)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert item.error == ItemError("archive_corrupt", "importing it failed 3 times")
 
@@ -199,7 +199,7 @@ def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
     import_all(library, pool)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert "failed 3 times" in item.error.detail
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -212,7 +212,7 @@ def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library,
     job = add_bulk(library, [], [("all.zip", content)])
     import_all(library, pool)
     assert dict(items(library, job)) == {"a.png": "failed", "b.png": "queued"}
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.code == "id_conflict"
 

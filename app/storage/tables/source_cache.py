@@ -1,6 +1,6 @@
-"""What each origin (a URL, or `file:` and a path of this machine) contained when it was last read, to skip unchanged ones.
+"""What each origin (a URL, or `file:` and a path) contained when it was last read, to skip those that did not change.
 
-Deleting an entry costs reading that origin again.
+If an entry is lost, that origin is read again.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class MaintenanceLoop:
             self._told("left", f"what killed processes left is not swept away: {describe_error(error)}")
         while True:
             try:
-                self._bulks.forget(self._job_days, self._closing.is_set)
+                self._bulks.delete_old(self._job_days, self._closing.is_set)
                 self._faults.pop("jobs", None)
             except Exception as error:
                 self._told("jobs", f"old jobs are not forgotten: {describe_error(error)}")
@@ -64,7 +64,7 @@ class MaintenanceLoop:
         """Jobs half cancelled, uploads of no job, files of no picture."""
         database = self._library.database
         for id in database.read(job_control.list_unfinished_cancellations):
-            self._bulks.drop_items(id)
+            self._bulks.fail_waiting_items(id)
         waiting = database.read(work_queue.list_uploads)
         names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
         removed = self._library.blobs.sweep(names, GRACE)

@@ -121,7 +121,7 @@ def add_bulk(
             path = folder / f"{n:06d}"
             path.write_bytes(content)
             uploads.append(ReceivedFile(name, path, archive=n >= len(files)))
-        return JobService(library).add(collection, uploads)
+        return JobService(library).add_files(collection, uploads)
     finally:
         library.discard(folder)
 

@@ -49,7 +49,7 @@ def submit_gallery(service: Service, collection: str, gallery: Path, folder: Pat
     path = folder / demo_gallery.ARCHIVE
     with map_os_errors():
         shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
-    return service.bulks.add(collection, [ReceivedFile(demo_gallery.ARCHIVE, path, archive=True)])
+    return service.bulks.add_files(collection, [ReceivedFile(demo_gallery.ARCHIVE, path, archive=True)])
 
 
 def add_texts(service: Service, collection: str, gallery: Path) -> None:

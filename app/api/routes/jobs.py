@@ -87,7 +87,7 @@ async def add_bulk(
             if (replay := repeat.replay) is not None:
                 return replay
             begun = JobOptions(priority, repeat.noting(job_response))
-            job = await lanes.writes.run(service.bulks.add, collection, uploads, begun)
+            job = await lanes.writes.run(service.bulks.add_files, collection, uploads, begun)
     return JobOut.of(job)
 
 
@@ -100,7 +100,7 @@ async def list_jobs(
 ) -> JobsOut:
     """Jobs, newest first."""
     named = None if collection is None else validate_collection(collection)
-    found = await lanes.reads.run(service.bulks.recent, limit, ALLOWED_COLLECTIONS.get(), named)
+    found = await lanes.reads.run(service.bulks.list_recent, limit, ALLOWED_COLLECTIONS.get(), named)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
@@ -129,7 +129,7 @@ async def list_items(
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
         return StreamingResponse(stream_items(service, lanes, job, status, after), media_type=REPORT, headers=name)
-    found = await lanes.reads.run(service.bulks.items, job.id, status, after, limit + 1)
+    found = await lanes.reads.run(service.bulks.list_items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
@@ -182,7 +182,7 @@ async def stream_items(
     service: Service, lanes: ThreadPoolsDep, job: Job, status: ItemStatus | None, after: int
 ) -> AsyncIterator[bytes]:
     """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
-    while found := await lanes.reads.run(service.bulks.items, job.id, status, after, PAGE):
+    while found := await lanes.reads.run(service.bulks.list_items, job.id, status, after, PAGE):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
 

@@ -23,7 +23,7 @@ def test_what_it_cannot_do_is_told_and_ends_nothing(library: Library, monkeypatc
             raise RuntimeError("at /secret/place")
 
     bulks = JobService(library)
-    monkeypatch.setattr(bulks, "forget", fail)
+    monkeypatch.setattr(bulks, "delete_old", fail)
     monkeypatch.setattr(library.blobs, "sweep", fail)
     sweeper = MaintenanceLoop(library, bulks, 30.0)
     sweeper.start()

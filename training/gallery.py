@@ -60,7 +60,7 @@ def _tidy(scene: Scene, rng: np.random.Generator, *, styled: bool) -> Scene:
     return replace(scene, objects=things, background=background, colour=colour, style=style)
 
 
-def _wished(wish: Wish, number: int, atlas: Atlas) -> Scene:
+def _build_wish(wish: Wish, number: int, atlas: Atlas) -> Scene:
     where = {glyph.text.replace("\ufe0f", ""): i for i, glyph in enumerate(atlas.glyphs)}
     places = {
         1: ((0.5, 0.5, 0.78),),
@@ -80,7 +80,7 @@ def choose(atlas: Atlas, pairs: int = 420, triples: int = 160) -> Iterator[Entry
     """Wishes first, then every glyph alone, then pairs and triples."""
     captioner = Captioner(atlas.glyphs)
     for number, wish in enumerate(WISHES):
-        yield Entry(_wished(wish, number, atlas), wish.caption, "wish")
+        yield Entry(_build_wish(wish, number, atlas), wish.caption, "wish")
     order = [int(i) for i in np.random.default_rng(FIRST_SEED - 1).permutation(len(atlas))]
     plan = [(1, [index]) for index in order] + [(2, None)] * pairs + [(3, None)] * triples
     for number, (count, choices) in enumerate(plan):

@@ -24,7 +24,7 @@ def sightline(*arguments: str | Path, typed: str = "", **environment: Any) -> su
     )
 
 
-def refused(ended: subprocess.CompletedProcess[str], *words: str) -> str:
+def check_refused(ended: subprocess.CompletedProcess[str], *words: str) -> str:
     """The one line on standard error with which a command refused; it has these words."""
     assert ended.returncode == 2, (ended.returncode, ended.stdout, ended.stderr)
     lines = ended.stderr.strip().splitlines()

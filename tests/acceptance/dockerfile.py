@@ -30,7 +30,7 @@ class Step:
         return shlex.split(self.rest)
 
 
-def read(path: Path) -> list[Step]:
+def read_steps(path: Path) -> list[Step]:
     """The instructions in order."""
     lines = [line for line in path.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
     steps = []
@@ -46,21 +46,21 @@ def read(path: Path) -> list[Step]:
     return steps
 
 
-def filled(text: str, variables: dict[str, str]) -> str:
+def substitute(text: str, variables: dict[str, str]) -> str:
     """The text with $NAME and ${NAME} replaced."""
     return re.sub(r"\$\{?([A-Za-z_]+)\}?", lambda match: variables.get(match[1], ""), text)
 
 
-def context(root: Path, ignore: Path) -> list[Path]:
+def list_context(root: Path, ignore: Path) -> list[Path]:
     """The files below `root` that a build is sent, relative to it: of the patterns that fit, the last decides."""
     patterns = [line for line in ignore.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     assert patterns[0] == "*", "what is sent is listed, not what is kept back"
     roots = {pattern.removeprefix("!").split("/")[0] for pattern in patterns if pattern.startswith("!")}
     files = (file for top in sorted(roots) for file in [root / top, *(root / top).rglob("*")] if file.is_file())
-    return [name for file in files if sent(name := file.relative_to(root), patterns)]
+    return [name for file in files if is_sent(name := file.relative_to(root), patterns)]
 
 
-def sent(name: Path, patterns: list[str]) -> bool:
+def is_sent(name: Path, patterns: list[str]) -> bool:
     """Whether a file of this name is sent."""
     kept = True
     whole = [str(part) for part in (name, *name.parents)]

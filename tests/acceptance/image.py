@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
 
-from tests.acceptance.dockerfile import Step, context, filled, read
+from tests.acceptance.dockerfile import Step, list_context, read_steps, substitute
 from tests.support.processes import descendants
 from tests.support.servers import until
 
@@ -50,7 +50,9 @@ class Stage:
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """A RUN, or a look inside: to its end, as root, writing where it likes."""
-        script = "\n".join([*mounts(self.root), entering(self.root, ["env", "-i", *self.variables(), *command])])
+        script = "\n".join(
+            [*mount_commands(self.root), enter_command(self.root, ["env", "-i", *self.variables(), *command])]
+        )
         return subprocess.run(
             ["unshare", *FLAGS, "sh", "-ec", script], capture_output=True, text=True, timeout=120, check=False
         )
@@ -59,7 +61,7 @@ class Stage:
         return [f"{name}={value}" for name, value in {**self.args, **self.env, **given}.items()]
 
 
-def base(root: Path) -> Stage:
+def make_base(root: Path) -> Stage:
     """The base image, as far as this machine can show it."""
     for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "var", "run", "root", "packages"):
         (root / name).mkdir(parents=True)
@@ -73,11 +75,11 @@ def base(root: Path) -> Stage:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     stage = Stage(root)
-    done(stage.run(["ldconfig"]))
+    check_success(stage.run(["ldconfig"]))
     return stage
 
 
-def mounts(root: Path) -> list[str]:
+def mount_commands(root: Path) -> list[str]:
     """Shell commands that put the borrowed parts in place; they go with the mount namespace."""
     lines = [f"mount --bind {root} {root}"]
     prefix = Path(sys.base_prefix)
@@ -91,7 +93,7 @@ def mounts(root: Path) -> list[str]:
     return lines
 
 
-def entering(root: Path, command: list[str], user: str = "0:0") -> str:
+def enter_command(root: Path, command: list[str], user: str = "0:0") -> str:
     """The line that becomes the command, in the root; whoever is not root leaves every privilege behind."""
     uid, gid = user.split(":")
     if user != "0:0":
@@ -100,7 +102,7 @@ def entering(root: Path, command: list[str], user: str = "0:0") -> str:
     return "exec " + shlex.join(["chroot", str(root), *command])
 
 
-def done(ended: subprocess.CompletedProcess[str]) -> str:
+def check_success(ended: subprocess.CompletedProcess[str]) -> str:
     """What a command that had to succeed printed."""
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
@@ -111,10 +113,10 @@ def build(folder: Path) -> Stage:
     first: dict[str, str] = {}
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
-    for step in read(ROOT / "docker/Dockerfile"):
+    for step in read_steps(ROOT / "docker/Dockerfile"):
         if step.word == "FROM":
             name = step.rest.partition(" AS ")[2] or str(len(stages))
-            stage = stages[name] = base(folder / name)
+            stage = stages[name] = make_base(folder / name)
         elif stage is None:
             name, _, value = step.rest.partition("=")
             first[name] = value
@@ -132,16 +134,16 @@ def carry_out(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
             name, _, value = step.rest.partition("=")
             stage.args[name] = value
         case "ENV":
-            stage.env |= dict(word.split("=", 1) for word in shlex.split(filled(step.rest, variables)))
+            stage.env |= dict(word.split("=", 1) for word in shlex.split(substitute(step.rest, variables)))
         case "WORKDIR":
-            stage.workdir = filled(step.rest, variables)
+            stage.workdir = substitute(step.rest, variables)
             stage.inside(".").mkdir(parents=True, exist_ok=True)
         case "COPY":
             copy(step, stage, stages)
         case "RUN" if step.rest == "scripts/install packages":
             lend_packages(stage)
         case "RUN":
-            done(stage.run(["sh", "-c", f"cd {shlex.quote(stage.workdir)} && {step.rest}"]))
+            check_success(stage.run(["sh", "-c", f"cd {shlex.quote(stage.workdir)} && {step.rest}"]))
         case "USER":
             stage.user = step.rest
         case _:
@@ -155,7 +157,7 @@ def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
         (source,) = sources
         shutil.copytree(stages[origin].inside(source), stage.inside(target), symlinks=True)
         return
-    for name in context(ROOT, ROOT / ".dockerignore"):
+    for name in list_context(ROOT, ROOT / ".dockerignore"):
         for source in sources:
             if source == "." or name == Path(source) or Path(source) in name.parents:
                 below = name if source == "." else name.relative_to(source)
@@ -168,7 +170,7 @@ def lend_packages(stage: Stage) -> None:
     """In place of `scripts/install packages`: the folder it makes, with the packages of the tests in view."""
     assert stage.inside("scripts/install").is_file()
     venv = stage.env["VENV"]
-    done(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
+    check_success(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
     (site,) = stage.inside(venv).glob("lib/python3*/site-packages")
     (site / "packages.pth").write_text("/packages\n")
     for file in distribution("uv").files or ():  # as it would be installed, so that it can be uninstalled
@@ -187,13 +189,13 @@ def starting(image: Stage, volume: Path, pictures: Path, arguments: list[str]) -
     (image.root / "pictures").mkdir(exist_ok=True)
     command = ["env", "-i", *image.variables(), *image.said["ENTRYPOINT"].words(), *arguments]
     script = [
-        *mounts(image.root),
+        *mount_commands(image.root),
         f"mount --bind {volume} {image.root}/{where}",
         f"mount --bind {pictures} {image.root}/pictures",
         f"mount -t tmpfs -o size=64m,mode=1777 tmpfs {image.root}/tmp",
         f"mount -o remount,bind,ro {image.root}",
         shlex.join([sys.executable, "-c", LOOPBACK_UP]),
-        entering(image.root, command, image.user),
+        enter_command(image.root, command, image.user),
     ]
     return ["unshare", *FLAGS, "--net", "sh", "-ec", "\n".join(script)]
 
@@ -213,7 +215,7 @@ class Container:
     def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """A further command inside, as the same user."""
         enter = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc", "--root", "--wd"]
-        line = entering(Path("/"), self._command(command), self.image.user)
+        line = enter_command(Path("/"), self._command(command), self.image.user)
         return subprocess.run([*enter, "sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from app.core.settings import Settings
-from tests.acceptance.dockerfile import read
+from tests.acceptance.dockerfile import read_steps
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -96,7 +96,7 @@ def test_a_server_has_time_to_drain_before_it_is_killed() -> None:
 
 
 def test_every_setting_that_is_given_is_one() -> None:
-    dockerfile = "\n".join(step.rest for step in read(ROOT / "docker/Dockerfile") if step.word == "ENV")
+    dockerfile = "\n".join(step.rest for step in read_steps(ROOT / "docker/Dockerfile") if step.word == "ENV")
     given = [
         *re.findall(r"\b(SIGHTLINE_[A-Z_]+)=", dockerfile),
         *re.findall(r"\b(SIGHTLINE_[A-Z_]+)=", UNIT.read_text()),

@@ -90,7 +90,7 @@ class Terminal:
         if block.language == "python":
             return self._ended(block, [sys.executable, "-"], block.text)
         printed = ""
-        for command, expected in typed(block):
+        for command, expected in split_commands(block):
             said = self._ended(block, ["bash", "-euo", "pipefail", "-c", self.addressed(command)], "")
             assert expected.search(said), f"{block.where} prints\n{said}"
             printed += said
@@ -160,7 +160,7 @@ class Terminal:
         return {**os.environ, **ours}
 
 
-def typed(block: Block) -> list[tuple[str, re.Pattern[str]]]:
+def split_commands(block: Block) -> list[tuple[str, re.Pattern[str]]]:
     """The commands of a block, each with the output shown for it, in which `…` stands for anything."""
     if block.language != "console":
         return [(block.text, re.compile(""))]

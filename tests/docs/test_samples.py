@@ -24,12 +24,12 @@ REQUEST = re.compile(r"(GET|POST|PATCH|DELETE) (/\S+)")
 TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
-def named(page: Path) -> str:
+def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_sample_of_the_page_runs(page: Path, terminal: Terminal, request: pytest.FixtureRequest) -> None:
     for block in blocks(page):
         if block.mark == "not run":
@@ -87,11 +87,11 @@ def test_json_is_json(block: Block) -> None:
 def test_what_cannot_be_run_here_is_at_least_there(block: Block) -> None:
     """Commands, options, targets and scripts that are named exist."""
     for line in block.commands:
-        for command in simple(line):
+        for command in split_simple_commands(line):
             check(block, command)
 
 
-def simple(line: str) -> list[list[str]]:
+def split_simple_commands(line: str) -> list[list[str]]:
     """The words of each command of a line, without what is assigned before it and where its output goes."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True

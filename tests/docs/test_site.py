@@ -56,24 +56,24 @@ def address(site: Path) -> Iterator[str]:
     thread.join()
 
 
-def listed(entry: Any) -> Iterator[str]:
+def list_pages(entry: Any) -> Iterator[str]:
     """The pages below an entry of the navigation."""
     if isinstance(entry, str):
         yield entry
     else:
         for below in entry.values() if isinstance(entry, dict) else entry:
-            yield from listed(below)
+            yield from list_pages(below)
 
 
 def test_the_navigation_names_every_page_and_no_other() -> None:
     there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
-    named = list(listed(CONFIG["nav"]))
+    named = list(list_pages(CONFIG["nav"]))
     assert set(named) == there, "mend `nav` in zensical.toml"
     assert len(named) == len(set(named))
 
 
 def test_every_page_is_built_with_its_title(site: Path) -> None:
-    for name in listed(CONFIG["nav"]):
+    for name in list_pages(CONFIG["nav"]):
         built = (site / name).with_suffix(".html").read_text("utf-8")
         title = re.search(r"^# (.+)$", (ROOT / "docs" / name).read_text("utf-8"), re.MULTILINE)
         assert title, f"{name} has no title"
@@ -86,10 +86,10 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Bro
     missing: set[str] = set()
     context = browser.new_context()
     try:
-        context.on("request", lambda request: foreign.add(request.url) if not local(request.url, address) else None)
+        context.on("request", lambda request: foreign.add(request.url) if not is_local(request.url, address) else None)
         context.on("response", lambda answer: missing.add(answer.url) if answer.status >= 400 else None)
         open_pages = [context.new_page() for _ in range(AT_ONCE)]
-        names = list(listed(CONFIG["nav"]))
+        names = list(list_pages(CONFIG["nav"]))
         for start in range(0, len(names), AT_ONCE):
             shown = list(zip(open_pages, names[start : start + AT_ONCE], strict=False))
             for page, name in shown:
@@ -102,7 +102,7 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Bro
     assert missing == set()
 
 
-def local(url: str, address: str) -> bool:
+def is_local(url: str, address: str) -> bool:
     return url.startswith((address, "data:", "blob:"))
 
 

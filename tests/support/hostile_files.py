@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import NoReturn
 
 
-def whoami() -> int:
+def read_pid() -> int:
     """The child's process id."""
     return os.getpid()
 
 
-def modules() -> list[str]:
+def list_modules() -> list[str]:
     """Names of everything imported in the child."""
     return sorted(sys.modules)
 
 
-def limits() -> dict[str, tuple[int, int]]:
+def read_limits() -> dict[str, tuple[int, int]]:
     """The child's resource limits by name."""
     names = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_CORE")
     return {name: resource.getrlimit(getattr(resource, name)) for name in names}
 
 
-def threads() -> int:
+def count_threads() -> int:
     """How many threads the child has."""
     return len(list(Path("/proc/self/task").iterdir()))
 
@@ -51,7 +51,7 @@ def abort() -> NoReturn:
     os.abort()
 
 
-def killed() -> None:
+def kill_self() -> None:
     """Die as of the OOM killer."""
     os.kill(os.getpid(), signal.SIGKILL)
 

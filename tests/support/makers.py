@@ -29,7 +29,7 @@ def never() -> bool:
     return False
 
 
-def new(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
+def new_image(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
     """A picture to insert; other numbers have other bytes."""
     return NewImage(sha256=sha256(n), format="png", bytes=10 + n, width=4, height=3, id=id, **said)
 
@@ -41,10 +41,10 @@ def sha256(n: int) -> str:
 
 def insert(database: Database, n: int = 0, id: str | None = None, job: str | None = None, **said: Any) -> Image:
     """A row of the table of pictures, without a file."""
-    return database.write(lambda c: images.add(c, COLLECTION, new(n, id, **said), job, False)).image
+    return database.write(lambda c: images.add(c, COLLECTION, new_image(n, id, **said), job, False)).image
 
 
-def image_of(database: Database, id: str) -> Image:
+def get_image(database: Database, id: str) -> Image:
     """The row as it is now."""
     found = database.read(lambda c: images.get(c, COLLECTION, id))
     assert found is not None
@@ -72,21 +72,23 @@ def new_job(database: Database, pictures: Sequence[int] = ()) -> str:
     def work(c: Any) -> str:
         id = jobs.create(c, COLLECTION, "bulk")
         for n in pictures:
-            image = images.add(c, COLLECTION, new(n), id, False).image
+            image = images.add(c, COLLECTION, new_image(n), id, False).image
             jobs.add_item(c, id, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
         return id
 
     return database.write(work)
 
 
-def job_of(database: Database, id: str) -> Job:
+def get_job(database: Database, id: str) -> Job:
     """The job as it is now."""
     job = database.read(lambda c: jobs.get(c, id))
     assert job is not None
     return job
 
 
-def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
+def add_image(
+    library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any
+) -> Added:
     """Upload one picture."""
     folder = library.incoming()
     try:

@@ -25,7 +25,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether the process is there, and not just waiting to be buried."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -34,7 +34,7 @@ def running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def unlocked(data_dir: Path) -> bool:
+def is_unlocked(data_dir: Path) -> bool:
     """Whether nobody holds the data directory."""
     with open(data_dir / "lock", encoding="utf-8") as file:
         try:

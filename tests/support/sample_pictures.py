@@ -22,7 +22,7 @@ def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.clip(planes + rng.integers(0, 55, planes.shape), 0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
     """The picture as a file of the format."""
     file = io.BytesIO()
     image.save(file, kind.upper(), **options)
@@ -31,14 +31,14 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def sample(kind: str, width: int = 64, height: int = 48, seed: int = 0) -> bytes:
     """A small valid file of the format."""
-    return encoded(scene(width, height, seed), kind)
+    return encode_image(scene(width, height, seed), kind)
 
 
 def animation(kind: str, frames: int = 3) -> bytes:
     """A small animation; the first frame is red."""
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     images = [Image.new("RGB", (32, 32), colours[i % 3]) for i in range(frames)]
-    return encoded(images[0], kind, save_all=True, append_images=images[1:], duration=50)
+    return encode_image(images[0], kind, save_all=True, append_images=images[1:], duration=50)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -53,7 +53,7 @@ def png(width: int, height: int, data: bytes = b"", *, between: Iterable[bytes] 
     return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
 
 
-def deflated_zeros(count: int) -> bytes:
+def deflate_zeros(count: int) -> bytes:
     """`count` zero bytes, compressed without ever holding them."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
@@ -63,10 +63,10 @@ def deflated_zeros(count: int) -> bytes:
 
 def solid_png(side: int) -> bytes:
     """A valid black greyscale PNG of side × side pixels in little space."""
-    return png(side, side, deflated_zeros(side * (side + 1)))
+    return png(side, side, deflate_zeros(side * (side + 1)))
 
 
-def claiming(kind: str, width: int, height: int) -> bytes:
+def claim_size(kind: str, width: int, height: int) -> bytes:
     """A valid small file whose header was patched to claim another size."""
     if kind == "webp":  # VP8X holds the largest sizes
         size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
@@ -89,6 +89,6 @@ def claiming(kind: str, width: int, height: int) -> bytes:
 
 def long_gif(frames: int) -> bytes:
     """A GIF with many frames, each 1 × 1 pixel on a 16 × 16 screen, the first full and red."""
-    first = encoded(Image.new("RGB", (16, 16), (255, 0, 0)), "gif")[:-1]
+    first = encode_image(Image.new("RGB", (16, 16), (255, 0, 0)), "gif")[:-1]
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     return first + frame * (frames - 1) + b"\x3b"

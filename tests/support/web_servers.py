@@ -113,7 +113,7 @@ def status(code: int, **headers: str) -> Answer:
     return answer
 
 
-def slowly(body: bytes, pause: float, step: int = 1, head: bool = False) -> Answer:
+def trickle(body: bytes, pause: float, step: int = 1, head: bool = False) -> Answer:
     """A few bytes at a time, headers too if `head`; of no declared length."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:

@@ -20,8 +20,8 @@ from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.tables import images, texts
 from index.idset import IdSet
-from tests.support.makers import insert, new
-from tests.support.oracle import lets_through
+from tests.support.makers import insert, new_image
+from tests.support.oracle import matches_filter
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of commits: a disk's fsync would be the test
 ASKED: tuple[tuple[Target, dict[str, Any]], ...] = (
@@ -69,7 +69,7 @@ def test_a_kept_set_is_that_of_the_rows_as_they_are(folder: Path, steps: list[An
                 continue
             for target, asked in (ASKED[step[1] % len(ASKED)], ASKED[step[4]]):
                 held = selections.among("default", parse_filter(asked, target))
-                expected = {row.key for row in rows_of(ours, target) if lets_through(asked, row)}
+                expected = {row.key for row in rows_of(ours, target) if matches_filter(asked, row)}
                 assert set(held) == expected, asked
     finally:
         theirs.close()
@@ -82,9 +82,9 @@ def change(n: int, kind: str, number: int, tags: tuple[str, ...], words: str, va
     image = images.get(c, "default", id)
     text = texts.get(c, "default", id)
     if kind == "add" and image is None:
-        images.add(c, "default", new(n, id, **said), None, False)
+        images.add(c, "default", new_image(n, id, **said), None, False)
     elif kind == "replace":
-        images.add(c, "default", new(n, id, **said), None, True)
+        images.add(c, "default", new_image(n, id, **said), None, True)
     elif kind == "change" and image is not None:
         images.update(c, image.key, words, tags, {"n": value})
     elif kind == "delete" and image is not None:

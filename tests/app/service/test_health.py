@@ -11,12 +11,12 @@ from app.core.locks import LeaseOwner
 from app.encoder.dummy import DummyEncoder
 from app.service.health import check_database, check_disk, check_model, check_workers
 from app.storage.library import Library
-from tests.support.makers import add
+from tests.support.makers import add_image
 from tests.support.pictures import picture
 
 
 def test_a_database_with_room_is_well_and_a_full_queue_says_so(library: Library) -> None:
-    add(library, picture("red"), id="a")
+    add_image(library, picture("red"), id="a")
     for most, ok in ((2, True), (1, False)):
         database, queue = check_database(library.database, most)
         assert database.ok

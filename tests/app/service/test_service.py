@@ -28,7 +28,7 @@ from tests.app.storage.test_model_check import stamp
 from tests.index.deadline import impatient
 from tests.index.proxy import Proxy
 from tests.index.sealed import sealed
-from tests.support.makers import SPACE, add, add_bulk, claim
+from tests.support.makers import SPACE, add_bulk, add_image, claim
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -74,7 +74,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
         _ = service.searcher
     with pytest.raises(ModelUnavailable):
         _ = service.engine
-    image = add(service.library, picture()).image
+    image = add_image(service.library, picture()).image
     assert image.status is Status.QUEUED
     assert service.model() is None
     assert service.settle("default", "images", 5)
@@ -108,7 +108,7 @@ def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
 
 def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> None:
     start(service)
-    image = add(service.library, picture("red"), id="one").image
+    image = add_image(service.library, picture("red"), id="one").image
     assert service.settled([image])
     encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
@@ -217,7 +217,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     until(lambda: "does not answer" in service.ready()[0], WAIT)
     with pytest.raises(Overloaded, match="does not answer"):
         _ = service.searcher
-    one = add(service.library, picture("red"), id="one").image
+    one = add_image(service.library, picture("red"), id="one").image
     assert one.status is Status.QUEUED
     proxy.mode = "pass"
     until(lambda: not service.ready(), WAIT)
@@ -225,7 +225,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
     assert found(service) == ["one"]
     proxy.mode = "reset"
-    add(service.library, picture("blue"), id="two")
+    add_image(service.library, picture("blue"), id="two")
     finish_as_worker(service)
     two = service.library.get("default", "two")
     until(lambda: service.ready(), WAIT)
@@ -242,7 +242,7 @@ def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(
     settings: Settings, lite: MilvusClient, tmp_path: Path
 ) -> None:
     service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
-    add(service.library, picture("red"), id="one")
+    add_image(service.library, picture("red"), id="one")
     finish_as_worker(service)
     until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
     with service.engine.indexes.use("default", "images") as index:
@@ -282,7 +282,7 @@ def test_limits_are_those_of_the_settings() -> None:
 def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
     settings: Settings, library: Library
 ) -> None:
-    add(library, picture())
+    add_image(library, picture())
     library.database.close()
     for file in settings.data_dir.glob("sightline.db*"):
         file.unlink()

@@ -12,7 +12,7 @@ from app.sources.local_files import AllowedFolders
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add_image, never
 from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
@@ -35,7 +35,7 @@ def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp
         for line in source.bring(work, lines, never):
             bytes = (tmp_path / line["file"]).read_bytes()
             assert bytes == Path(line["path"]).read_bytes()
-            known = CacheEntry(line["tag"], add(library, bytes).image.sha256)
+            known = CacheEntry(line["tag"], add_image(library, bytes).image.sha256)
             library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         return [line["name"] for line in lines]
 
@@ -44,7 +44,7 @@ def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp
     assert scanned("other") == ["album/blue.png", "album/red.png"]
     (album / "red.png").write_bytes(picture("green"))
     assert scanned() == ["album/red.png"]
-    library.delete("default", add(library, BLUE).image.id)
+    library.delete("default", add_image(library, BLUE).image.id)
     assert scanned() == ["album/blue.png"]
     with pytest.raises(Overloaded):
         list(source.scan(work, "other", lambda: True))

@@ -25,7 +25,7 @@ from app.storage.library import Library
 from app.storage.tables import jobs, leases, source_cache
 from app.storage.tables.source_cache import CacheEntry
 from app.worker.importer import Importer
-from tests.support.makers import add, never
+from tests.support.makers import add_image, never
 from tests.support.object_stores import Store
 from tests.support.pictures import picture
 from tests.support.servers import until
@@ -53,7 +53,7 @@ def take(library: Library, source: BucketSource, folder: Path, collection: str =
     lines = list(source.scan(folder, collection, never))
     for line in source.bring(folder, lines, never):
         bytes = (folder.parent / line["file"]).read_bytes()
-        known = CacheEntry(line["tag"], add(library, bytes, collection=collection).image.sha256)
+        known = CacheEntry(line["tag"], add_image(library, bytes, collection=collection).image.sha256)
         library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         (folder.parent / line["file"]).unlink()
     return [line["name"].rpartition("/")[2] for line in lines]
@@ -69,7 +69,7 @@ def test_of_a_prefix_only_what_is_new_or_has_changed_comes(library: Library, sto
     assert take(library, source, tmp_path) == []
     store.put("photos", "album/red.png", GREEN)
     assert take(library, source, tmp_path) == ["red.png"]
-    library.delete("default", add(library, BLUE).image.id)
+    library.delete("default", add_image(library, BLUE).image.id)
     assert take(library, source, tmp_path) == ["BLUE.PNG"]
 
 
@@ -83,7 +83,7 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     (came,) = source.bring(tmp_path, [line], never)
     assert (tmp_path.parent / came["file"]).read_bytes() == RED
     (tmp_path.parent / came["file"]).unlink()
-    library.blobs.delete(add(library, RED).image.sha256)  # now its tag is of no use
+    library.blobs.delete(add_image(library, RED).image.sha256)  # now its tag is of no use
     (came,) = source.bring(tmp_path, [line], never)
     assert came["error"]["code"] == "url_unreachable"
 

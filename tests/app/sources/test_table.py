@@ -21,7 +21,7 @@ from app.sources.table import TableSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add_image, never
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
 
@@ -67,7 +67,7 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
             if "error" not in line:
                 line = next(came)
             if "error" not in line:
-                known = CacheEntry(line["tag"], add(library, (work / line["file"]).read_bytes()).image.sha256)
+                known = CacheEntry(line["tag"], add_image(library, (work / line["file"]).read_bytes()).image.sha256)
                 library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
             told.append((line["name"], line.get("caption"), line.get("error", {}).get("code")))
         table.close()
@@ -78,7 +78,7 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
     rest = [("c.jsonl:1", None, None), ("c.jsonl:2", None, "validation")]
     assert taken(tmp_path / "first") == [*good[:3], bad[0], *good[3:], bad[1], *rest]
     kept = {image.sha256 for image in library.page("default", 20, None)}
-    assert kept == {add(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
+    assert kept == {add_image(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
     assert taken(tmp_path / "second") == [*bad, rest[1]]
 
 

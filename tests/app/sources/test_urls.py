@@ -14,7 +14,7 @@ from app.sources.urls import FETCHING_IS_OFF, UrlSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add_image, never
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
 
@@ -49,7 +49,7 @@ def test_bytes_that_are_here_do_not_come_again(
 ) -> None:
     web.pages["/a"] = content(RED, ETag='"a"')
     url = f"{web.url}/a"
-    here = add(library, RED).image
+    here = add_image(library, RED).image
     library.database.write(lambda c: source_cache.store(c, url, CacheEntry('"a"', here.sha256)))
     (line,) = urls.bring(tmp_path, [{"name": "1", "url": url}], never)
     assert web.headers["/a"]["If-None-Match"] == '"a"'
@@ -66,7 +66,7 @@ def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
     urls: UrlSource, library: Library, web: WebServer, tmp_path: Path
 ) -> None:
     url = f"{web.url}/a"
-    here = add(library, RED).image
+    here = add_image(library, RED).image
     library.database.write(lambda c: source_cache.store(c, url, CacheEntry('"a"', here.sha256)))
     answer = content(RED, ETag='"a"')
 

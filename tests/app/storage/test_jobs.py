@@ -7,7 +7,7 @@ from app.core.types import ItemStatus, JobState, Priority, SourceSpec
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs
-from tests.support.makers import add, add_bulk, claim, finish
+from tests.support.makers import add_bulk, add_image, claim, finish
 from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
@@ -30,7 +30,7 @@ def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library
 def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(library: Library) -> None:
     bulks = JobService(library)
     job = add_bulk(library, [("a.png", RED)], [("b.zip", b"an archive, to be")])
-    added = add(library, BLUE)
+    added = add_image(library, BLUE)
     library.database.write(lambda c: images.requeue(c, added.image.key, job.id))
     pair = (added.image.key, added.image.id)
     library.database.write(lambda c: jobs.add_item(c, job.id, "x.png", ItemStatus.QUEUED, image=pair))

@@ -7,7 +7,7 @@ from app.storage import snapshot
 from app.storage.database import Database
 from app.storage.tables import embeddings
 from tests.app.storage.tables.test_jobs import source
-from tests.support.makers import FINGERPRINT, claim, finish, insert, job_of, new_job, sha256
+from tests.support.makers import FINGERPRINT, claim, finish, get_job, insert, new_job, sha256
 
 
 def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Data
     assert snapshot.delete_missing(database, [sha256(1), sha256(2), sha256(3)]) == 2
     assert snapshot.pictures(database) == []
     assert database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)
 
 

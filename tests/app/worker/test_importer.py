@@ -23,7 +23,7 @@ from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs, leases
 from app.worker.importer import CHUNK, Importer, Member
-from tests.support.makers import add, add_bulk, image_of, job_of
+from tests.support.makers import add_bulk, add_image, get_image, get_job
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -60,7 +60,7 @@ def items(library: Library, job: Job) -> list[tuple[str, str]]:
 
 
 def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
-    add(library, picture("green"), id="known")
+    add_image(library, picture("green"), id="known")
     job = add_bulk(
         library,
         [("a.png", picture("red")), ("b.jpg", b"words"), ("c.png", picture("green")), ("d.png", picture("red"))],
@@ -72,7 +72,7 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
         ("c.png", "duplicate"),
         ("d.png", "duplicate"),
     ]
-    after = job_of(library.database, job.id)
+    after = get_job(library.database, job.id)
     assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
     assert list(library.blobs.incoming.iterdir()) == []
     ((_, failed),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
@@ -98,9 +98,9 @@ def test_an_archive_brings_its_captions_and_fails_its_bad_members_alone(library:
     take_in(library, pool)
     status = dict(items(library, job))
     assert (status["in/a.png"], status["c.png"]) == ("queued", "failed")
-    image = image_of(library.database, "first")
+    image = get_image(library.database, "first")
     assert (image.tags, image.metadata, image.source) == (("x",), {"n": 1}, "in/a.png")
-    after = job_of(library.database, job.id)
+    after = get_job(library.database, job.id)
     assert after.total == len(status) == 4
     assert list(library.blobs.incoming.iterdir()) == []
 
@@ -114,7 +114,7 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
 ) -> None:
     job = add_bulk(library, [], [("broken.zip", content)])
     take_in(library, pool)
-    after = job_of(library.database, job.id)
+    after = get_job(library.database, job.id)
     assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
     ((_, item),) = JobService(library).items(job.id, None, 0, 10)
     assert item.error is not None
@@ -127,7 +127,7 @@ def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, poo
     library.blobs.upload(job.id, 1).unlink()
     take_in(library, pool)
     assert items(library, job) == [("a.zip", "failed")]
-    assert job_of(library.database, job.id).state is JobState.SUCCEEDED
+    assert get_job(library.database, job.id).state is JobState.SUCCEEDED
 
 
 class Dies(BaseException):
@@ -166,7 +166,7 @@ def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_a
     ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.detail == "the worker died 3 times while it took this in"
-    after = job_of(library.database, job.id)
+    after = get_job(library.database, job.id)
     assert (after.total, after.failed) == (len(names), 1)
 
 
@@ -211,11 +211,11 @@ def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library
     ((_, item),) = JobService(library).items(job.id, None, 0, 10)
     assert item.error is not None
     assert "failed 3 times" in item.error.detail
-    assert job_of(library.database, job.id).state is JobState.SUCCEEDED
+    assert get_job(library.database, job.id).state is JobState.SUCCEEDED
 
 
 def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library, pool: DecodePool) -> None:
-    add(library, picture("black"), id="taken")
+    add_image(library, picture("black"), id="taken")
     lines = json.dumps({"file": "a.png", "id": "taken"})
     content = archive({"a.png": picture("red"), "b.png": picture("blue"), "metadata.jsonl": lines.encode()})
     job = add_bulk(library, [], [("all.zip", content)])
@@ -315,7 +315,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     assert {sha256 for sha256, _ in library.blobs.iter_files()} == {
         image.sha256 for image in library.page("default", 100, None)
     }
-    assert job_of(library.database, job.id).total == 5
+    assert get_job(library.database, job.id).total == 5
     left = {path.name for path in library.blobs.incoming.iterdir()}
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
@@ -336,7 +336,7 @@ def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: Decod
     source = library.database.write(lambda c: jobs.claim_upload(c, "next", 1e12))
     assert source is not None
     assert (source.imported, source.attempts) == (CHUNK, 1)
-    assert job_of(library.database, job.id).total == len(names)
+    assert get_job(library.database, job.id).total == len(names)
     assert source.position > 0
     library.database.write(lambda c: jobs.release_upload(c, "next", source))
     if not positions:

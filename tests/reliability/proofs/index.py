@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from app.storage.database import Database
-from bench import filled
+from bench import data_directory
 from index.types import Embeddings
 from tests.reliability import indexed
 from tests.reliability.promise import Outcome, Promise, Scale
@@ -63,7 +63,7 @@ def prepare(data: Path) -> Embeddings:
     ):
         until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
         more = indexed.vectors(TAIL, D, 3)
-        seq = filled.add(database, indexed.space(D), BASE + 1, more)
+        seq = data_directory.add_pictures(database, indexed.space(D), BASE + 1, more)
         assert indexes.settle("default", "images", seq, 60)
     return indexed.search_exactly(np.concatenate([rows, more]))[0]
 

@@ -23,7 +23,7 @@ from tests.reliability.client import connect, digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.reliability.proofs.kills import bulk, wait_until_settled
-from tests.support.processes import descendants, running
+from tests.support.processes import descendants, is_running
 from tests.support.servers import RunningServer, until
 
 PROMISE = Promise(
@@ -89,8 +89,8 @@ def load_and_stop(server: RunningServer, ledger: Ledger) -> float:
     if code != 0:
         ledger.faults.append(f"code {code}")
     with contextlib.suppress(AssertionError):
-        until(lambda: not any(running(pid) for pid in below), 10)
-    ledger.faults += [f"process {pid} is left" for pid in below if running(pid)]
+        until(lambda: not any(is_running(pid) for pid in below), 10)
+    ledger.faults += [f"process {pid} is left" for pid in below if is_running(pid)]
     return took
 
 

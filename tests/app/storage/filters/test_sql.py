@@ -16,8 +16,8 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, parse_filter
 from app.storage.tables import images, texts
-from tests.support.makers import claim, finish, insert, new
-from tests.support.oracle import lets_through
+from tests.support.makers import claim, finish, insert, new_image
+from tests.support.oracle import matches_filter
 
 # Hundreds of small transactions: on a disk, fsync would take most of the time.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -116,7 +116,10 @@ def refill(database: Database, rows: Sequence[dict[str, Any]], target: str) -> l
     def work(c: Any) -> list[Any]:
         c.execute("DELETE FROM images; DELETE FROM texts")
         if target == "images":
-            return [images.add(c, "default", new(n, f"id-{n}", **row), None, False).image for n, row in enumerate(rows)]
+            return [
+                images.add(c, "default", new_image(n, f"id-{n}", **row), None, False).image
+                for n, row in enumerate(rows)
+            ]
         return [
             texts.put(c, "default", f"id-{n}", row["caption"] or "none", row["metadata"]) for n, row in enumerate(rows)
         ]
@@ -132,7 +135,7 @@ SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=[Heal
 def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
     stored = refill(shared, rows, "images")
     filter = parse_filter(asked, "images")
-    expected = [row.key for row in stored if lets_through(asked, row)]
+    expected = [row.key for row in stored if matches_filter(asked, row)]
     assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
     assert sorted(shared.read(lambda c: sql.select_passing(c, "default", filter, [r.key for r in stored]))) == expected
 
@@ -142,7 +145,7 @@ def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any
 def test_texts_are_filtered_the_same_way(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
     stored = refill(shared, rows, "texts")
     filter = parse_filter(asked, "texts")
-    expected = [row.key for row in stored if lets_through(asked, row)]
+    expected = [row.key for row in stored if matches_filter(asked, row)]
     assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
 
 

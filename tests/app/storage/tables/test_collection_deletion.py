@@ -9,7 +9,7 @@ from app.core.types import ItemStatus
 from app.storage.database import Database
 from app.storage.sql import fetch_number
 from app.storage.tables import collection_deletion, collections, embeddings, images, job_control, jobs, leases, texts
-from tests.support.makers import FINGERPRINT, SPACE, VECTOR, claim, finish, new, sha256
+from tests.support.makers import FINGERPRINT, SPACE, VECTOR, claim, finish, new_image, sha256
 
 TABLES = {
     "images": "SELECT count(*) FROM images WHERE collection <> 'default'",
@@ -35,7 +35,7 @@ def filled(database: Database, name: str = "birds", pictures: int = 3) -> tuple[
         job = jobs.create(c, name, "bulk")
         jobs.add_upload(c, job, 1, "archive", "a.zip", 0)
         for n in range(pictures):
-            image = images.add(c, name, new(n), job, False).image
+            image = images.add(c, name, new_image(n), job, False).image
             jobs.add_item(c, job, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
         text = texts.put(c, name, "t", "words", {})
         embeddings.add(c, label, FINGERPRINT, "texts", text.key, VECTOR)
@@ -108,7 +108,7 @@ def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(da
     again = database.write(lambda c: collections.create(c, "birds", "new"))
     assert again.label != label
     finish(database, lease)
-    same = database.write(lambda c: images.add(c, "birds", new(0), None, False))
+    same = database.write(lambda c: images.add(c, "birds", new_image(0), None, False))
     assert not same.duplicate
     sweep(database, label)
     (image,) = database.read(lambda c: images.list_page(c, "birds", 10, None))
@@ -120,7 +120,7 @@ def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(da
 
 def test_files_that_another_collection_needs_are_kept(database: Database) -> None:
     label, _ = filled(database)
-    database.write(lambda c: images.add(c, "default", new(1), None, False))
+    database.write(lambda c: images.add(c, "default", new_image(1), None, False))
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert sorted(sweep(database, label)) == sorted([sha256(0), sha256(2)])
 

@@ -9,7 +9,7 @@ from app.core.types import ItemStatus, Priority
 from app.storage.database import Database
 from app.storage.sql import fetch_all
 from app.storage.tables import collection_deletion, collections, fair_queue, images, job_control, jobs, leases
-from tests.support.makers import claim, finish, insert, new
+from tests.support.makers import claim, finish, insert, new_image
 
 
 def fill(database: Database, first: int, count: int, priority: Priority = Priority.NORMAL) -> str:
@@ -18,7 +18,7 @@ def fill(database: Database, first: int, count: int, priority: Priority = Priori
     def work(c: apsw.Connection) -> str:
         id = jobs.create(c, "default", "bulk", priority)
         for n in range(first, first + count):
-            image = images.add(c, "default", new(n), id, False).image
+            image = images.add(c, "default", new_image(n), id, False).image
             jobs.add_item(c, id, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
         return id
 
@@ -110,7 +110,7 @@ def test_a_picture_of_a_paused_job_that_was_tried_before_waits_too(database: Dat
 def test_pictures_of_a_collection_that_is_being_dropped_hold_nobody_up(database: Database) -> None:
     database.write(lambda c: collections.create(c, "gone", ""))
     for n in range(20):
-        database.write(lambda c, n=n: images.add(c, "gone", new(n), None, False))  # type: ignore[misc]
+        database.write(lambda c, n=n: images.add(c, "gone", new_image(n), None, False))  # type: ignore[misc]
     id = fill(database, 100, 5)
     database.write(lambda c: collection_deletion.begin(c, "gone"))
     assert order(database, 1, 32) == [id] * 5

@@ -4,7 +4,7 @@ from app.core.types import ItemError, ItemStatus, JobState, Status
 from app.storage.database import Database
 from app.storage.tables import images, job_control, jobs
 from tests.app.storage.tables.test_jobs import item, source, take
-from tests.support.makers import claim, finish, image_of, insert, job_of, new_job
+from tests.support.makers import claim, finish, get_image, get_job, insert, new_job
 
 BAD = ItemError("image_corrupt", "cut off")
 
@@ -27,7 +27,7 @@ def statuses(database: Database, id: str) -> list[tuple[str, str | None]]:
 
 
 def counts(database: Database, id: str) -> tuple[int, int, int, int]:
-    job = job_of(database, id)
+    job = get_job(database, id)
     return job.total, job.done, job.failed, job.duplicates
 
 
@@ -36,7 +36,7 @@ def test_a_cancelled_job_ends_at_once_and_forgets_its_uploads(database: Database
     source(database, id, 1, pending=70)
     source(database, id, 2)
     assert cancel(database, id) == [1, 2]
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.total, job.finished_at is None) == (JobState.CANCELLED, 1, False)
     assert take(database) is None
     assert cancel(database, id) == []
@@ -45,10 +45,10 @@ def test_a_cancelled_job_ends_at_once_and_forgets_its_uploads(database: Database
 def test_a_job_that_has_ended_is_not_cancelled(database: Database) -> None:
     id = new_job(database, [1])
     finish(database, claim(database)[0])
-    before = job_of(database, id)
+    before = get_job(database, id)
     assert before.state is JobState.SUCCEEDED
     assert cancel(database, id) == []
-    assert job_of(database, id) == before
+    assert get_job(database, id) == before
 
 
 def test_dropping_fails_what_waits_and_keeps_what_is_ready(database: Database) -> None:
@@ -61,9 +61,9 @@ def test_dropping_fails_what_waits_and_keeps_what_is_ready(database: Database) -
     assert database.read(job_control.list_unfinished_cancellations) == []
     assert statuses(database, id) == [("done", None), *[("failed", "cancelled")] * 3]
     assert counts(database, id) == (4, 1, 3, 0)
-    assert image_of(database, ready.image.id).status is Status.READY
+    assert get_image(database, ready.image.id).status is Status.READY
     assert finish(database, leased) is None  # whoever was at it comes too late
-    stopped = image_of(database, leased.image.id)
+    stopped = get_image(database, leased.image.id)
     assert (stopped.status, stopped.error) == (Status.FAILED, job_control.CANCELLED)
     assert claim(database) == []
 
@@ -75,11 +75,11 @@ def test_a_picture_that_another_job_waits_for_is_not_dropped(database: Database)
     cancel(database, first)
     drop(database, first)
     finish(database, claim(database)[0])
-    assert (job_of(database, first).state, statuses(database, first)) == (
+    assert (get_job(database, first).state, statuses(database, first)) == (
         JobState.CANCELLED,
         [("failed", "cancelled")],
     )
-    assert (job_of(database, second).state, counts(database, second)) == (JobState.SUCCEEDED, (1, 1, 0, 0))
+    assert (get_job(database, second).state, counts(database, second)) == (JobState.SUCCEEDED, (1, 1, 0, 0))
 
 
 def test_a_retry_takes_up_what_failed_and_whose_bytes_are_here(database: Database) -> None:
@@ -91,15 +91,15 @@ def test_a_retry_takes_up_what_failed_and_whose_bytes_are_here(database: Databas
         database.write(lambda c, key=lease.image.key: images.fail(c, key, BAD))  # type: ignore[misc]
         database.write(lambda c, key=lease.image.key: jobs.fail_items(c, key, BAD))  # type: ignore[misc]
     database.write(lambda c: images.delete(c, gone.image.key))
-    assert (job_of(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 1, 3, 0))
+    assert (get_job(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 1, 3, 0))
     assert retry(database, id) == 2
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.finished_at, counts(database, id)) == (JobState.QUEUED, None, (4, 1, 2, 0))
     assert statuses(database, id)[1] == ("queued", None)
-    again = image_of(database, bad.image.id)
+    again = get_image(database, bad.image.id)
     assert (again.status, again.error) == (Status.QUEUED, None)
     finish(database, claim(database)[0])
-    assert (job_of(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 2, 2, 0))
+    assert (get_job(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 2, 2, 0))
 
 
 def test_a_retry_goes_on_behind_what_it_has_taken_up(database: Database) -> None:
@@ -117,15 +117,15 @@ def test_a_retry_of_a_running_job_leaves_it_running(database: Database) -> None:
     bad = claim(database, limit=1)[0]
     database.write(lambda c: images.fail(c, bad.image.key, BAD))
     database.write(lambda c: jobs.fail_items(c, bad.image.key, BAD))
-    before = job_of(database, id)
+    before = get_job(database, id)
     retry(database, id)
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.started_at) == (JobState.RUNNING, before.started_at)
 
 
 def test_a_retry_of_nothing_changes_nothing(database: Database) -> None:
     id = new_job(database, [1])
     finish(database, claim(database)[0])
-    before = job_of(database, id)
+    before = get_job(database, id)
     assert retry(database, id) is None
-    assert job_of(database, id) == before
+    assert get_job(database, id) == before

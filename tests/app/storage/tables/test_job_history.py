@@ -3,7 +3,7 @@ from __future__ import annotations
 from app.storage.database import Database
 from app.storage.sql import fetch_all, fetch_number
 from app.storage.tables import collection_deletion, collections, job_control, jobs
-from tests.support.makers import claim, finish, image_of, job_of, new_job
+from tests.support.makers import claim, finish, get_image, get_job, new_job
 
 LONG_AGO, LATER = "2000-01-01", "2999-01-01"
 
@@ -23,7 +23,7 @@ def test_jobs_that_ended_before_are_forgotten_in_steps_and_their_pictures_stay(d
     assert [forget(database, id, 2), forget(database, id, 2), forget(database, id, 2)] == [True, False, False]
     assert database.read(lambda c: jobs.get(c, id)) is None
     assert database.read(lambda c: fetch_number(c, "SELECT count(*) FROM job_items")) == 0
-    assert [image_of(database, image).job_id for image in images] == [id] * 3
+    assert [get_image(database, image).job_id for image in images] == [id] * 3
 
 
 def test_jobs_that_go_on_are_never_forgotten(database: Database) -> None:
@@ -36,7 +36,7 @@ def test_jobs_that_go_on_are_never_forgotten(database: Database) -> None:
     assert ended(database) == [cancelled, again]
     database.write(lambda c: job_control.retry(c, again, 0, 10))
     assert forget(database, again) is False
-    assert [job_of(database, id).total for id in (running, again)] == [1, 1]
+    assert [get_job(database, id).total for id in (running, again)] == [1, 1]
 
 
 def test_a_collection_that_was_dropped_is_forgotten_with_its_last_job(database: Database) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from app.core.types import ItemError, ItemStatus, JobState
 from app.storage.database import Database
 from app.storage.tables import images, jobs, leases
-from tests.support.makers import claim, finish, insert, job_of, new, new_job
+from tests.support.makers import claim, finish, get_job, insert, new_image, new_job
 
 ERROR = ItemError("image_corrupt", "cut off")
 
@@ -25,7 +25,7 @@ def take(database: Database, owner: str = "a") -> jobs.Upload | None:
 
 
 def test_a_new_job_is_empty_and_queued(database: Database) -> None:
-    job = job_of(database, new_job(database))
+    job = get_job(database, new_job(database))
     assert (job.state, job.total, job.done, job.failed, job.duplicates) == (JobState.QUEUED, 0, 0, 0, 0)
     assert (job.started_at, job.finished_at, job.rate, job.eta_s) == (None, None, None, None)
     assert database.read(lambda c: jobs.get(c, "unknown")) is None
@@ -35,7 +35,7 @@ def test_items_are_numbered_counted_and_listed_by_status(database: Database) -> 
     id = new_job(database, [1, 2])
     item(database, id, ItemStatus.FAILED, error=ERROR)
     item(database, id, ItemStatus.DUPLICATE, image=insert(database, 1))
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.total, job.failed, job.duplicates, job.done) == (4, 1, 1, 0)
 
     def items(status: ItemStatus | None, after: int = 0, limit: int = 10) -> list[tuple[int, str]]:
@@ -54,9 +54,9 @@ def test_a_job_ends_when_its_last_picture_does_and_remembers_the_last_log_number
     id = new_job(database, [1, 2])
     first, second = claim(database)
     finish(database, first)
-    assert job_of(database, id).state is JobState.RUNNING
+    assert get_job(database, id).state is JobState.RUNNING
     seq = finish(database, second)
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.done, job.total, job.last_seq) == (JobState.SUCCEEDED, 2, 2, seq)
     assert job.finished_at is not None
 
@@ -65,11 +65,11 @@ def test_a_job_does_not_end_before_its_uploads_are_taken_in(database: Database) 
     id = new_job(database, [1])
     source(database, id)
     finish(database, claim(database)[0])
-    assert job_of(database, id).state is JobState.RUNNING
+    assert get_job(database, id).state is JobState.RUNNING
     taken = take(database)
     assert taken is not None
     database.write(lambda c: jobs.finish_upload(c, taken))
-    assert job_of(database, id).state is JobState.SUCCEEDED
+    assert get_job(database, id).state is JobState.SUCCEEDED
 
 
 def test_an_item_is_counted_in_every_job_that_waits_for_its_picture(database: Database) -> None:
@@ -77,14 +77,14 @@ def test_an_item_is_counted_in_every_job_that_waits_for_its_picture(database: Da
     second = new_job(database)
     item(database, second, ItemStatus.QUEUED, image=insert(database, 1))
     finish(database, claim(database)[0])
-    assert [job_of(database, id).state for id in (first, second)] == [JobState.SUCCEEDED] * 2
+    assert [get_job(database, id).state for id in (first, second)] == [JobState.SUCCEEDED] * 2
 
 
 def test_the_total_of_a_folder_is_known_at_once_and_that_of_an_archive_when_it_is_expanded(database: Database) -> None:
     id = new_job(database)
     source(database, id, 0, "folder", pending=5)
     source(database, id, 1, "archive")
-    assert job_of(database, id).total == 5
+    assert get_job(database, id).total == 5
     take(database, "a")
     taken = take(database, "b")
     assert taken is not None
@@ -96,9 +96,9 @@ def test_the_total_of_a_folder_is_known_at_once_and_that_of_an_archive_when_it_i
         jobs.record_progress(c, taken, 2, 8, 0)
 
     database.write(chunk)
-    assert job_of(database, id).total == 5 + 2 + 8
+    assert get_job(database, id).total == 5 + 2 + 8
     database.write(lambda c: jobs.record_progress(c, taken, 10, 0, 0))
-    assert job_of(database, id).total == 5 + 2
+    assert get_job(database, id).total == 5 + 2
 
 
 def test_uploads_are_claimed_oldest_first_each_by_one_owner(database: Database) -> None:
@@ -112,7 +112,7 @@ def test_uploads_are_claimed_oldest_first_each_by_one_owner(database: Database) 
     assert got.index((first, 1)) < got.index((first, 2))
     assert taken[3] is None
     assert database.read(jobs.sources) == {(first, 1), (first, 2), (second, 1)}
-    assert job_of(database, first).state is JobState.RUNNING
+    assert get_job(database, first).state is JobState.RUNNING
 
 
 def test_an_upload_remembers_how_far_it_is_and_progress_clears_its_attempts(database: Database) -> None:
@@ -179,7 +179,7 @@ def test_the_counters_always_add_up(database: Database) -> None:
 
     def check() -> None:
         for id in made:
-            job = job_of(database, id)
+            job = get_job(database, id)
             listed = [one.status for _, one in database.read(lambda c, id=id: jobs.list_items(c, id, None, 0, 10_000))]  # type: ignore[misc]
             assert job.total == len(listed)
             assert job.done == listed.count(ItemStatus.DONE)
@@ -192,7 +192,7 @@ def test_the_counters_always_add_up(database: Database) -> None:
         id = dice.choice(made)
 
         def work(c: Any) -> None:
-            added = images.add(c, "default", new(n), id, False)
+            added = images.add(c, "default", new_image(n), id, False)
             status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
             jobs.add_item(c, id, f"{n}", status, image=(added.image.key, added.image.id))
 
@@ -229,6 +229,6 @@ def test_the_counters_always_add_up(database: Database) -> None:
             finish(database, lease)
     check()
     for id in made:
-        job = job_of(database, id)
+        job = get_job(database, id)
         assert job.done + job.failed + job.duplicates == job.total > 0
         assert job.state is JobState.SUCCEEDED

@@ -8,7 +8,7 @@ import pytest
 from app.core.types import ItemError, Lease, Status
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, jobs, leases
-from tests.support.makers import VECTOR, claim, finish, image_of, insert, job_of, new, new_job, sha256
+from tests.support.makers import VECTOR, claim, finish, get_image, get_job, insert, new_image, new_job, sha256
 
 ERROR = ItemError("image_corrupt", "cut off")
 
@@ -71,10 +71,10 @@ def test_no_two_owners_ever_get_one_picture(database: Database) -> None:
 
 def test_claim_starts_the_jobs_of_its_pictures(database: Database) -> None:
     waiting = new_job(database, [1])
-    assert (job_of(database, waiting).state, job_of(database, waiting).started_at) == ("queued", None)
+    assert (get_job(database, waiting).state, get_job(database, waiting).started_at) == ("queued", None)
     claim(database)
-    assert job_of(database, waiting).state == "running"
-    assert job_of(database, waiting).started_at is not None
+    assert get_job(database, waiting).state == "running"
+    assert get_job(database, waiting).started_at is not None
 
 
 def test_owners_are_those_who_hold_something(database: Database) -> None:
@@ -90,7 +90,7 @@ def test_finish_appends_the_vector_and_makes_the_picture_ready_in_one_commit(dat
     insert(database, 1, "one")
     (lease,) = claim(database)
     seq = finish(database, lease)
-    image = image_of(database, "one")
+    image = get_image(database, "one")
     assert (image.status, image.embedded_seq) == (Status.READY, seq)
     assert vector(database, image.key) == VECTOR
     assert not holds(database, lease)
@@ -105,7 +105,7 @@ def test_finish_after_delete_does_nothing(database: Database) -> None:
 
 
 def replace(database: Database, id: str, n: int) -> None:
-    database.write(lambda c: images.add(c, "default", new(n, id), None, True))
+    database.write(lambda c: images.add(c, "default", new_image(n, id), None, True))
 
 
 def test_finish_after_replace_does_nothing(database: Database) -> None:
@@ -114,7 +114,7 @@ def test_finish_after_replace_does_nothing(database: Database) -> None:
     replace(database, "one", 2)
     assert finish(database, lease) is None
     assert vector(database, image.key) is None
-    assert image_of(database, "one").status is Status.QUEUED
+    assert get_image(database, "one").status is Status.QUEUED
 
 
 def test_the_vector_of_replaced_bytes_is_refused_when_the_same_owner_has_claimed_the_new_ones(
@@ -127,7 +127,7 @@ def test_the_vector_of_replaced_bytes_is_refused_when_the_same_owner_has_claimed
     assert finish(database, old, b"\1" * 16) is None
     database.write(lambda c: leases.fail_image(c, old, ERROR))
     database.write(lambda c: leases.requeue_image(c, old))
-    assert (image_of(database, "one").status, image_of(database, "one").sha256) == (Status.PROCESSING, sha256(2))
+    assert (get_image(database, "one").status, get_image(database, "one").sha256) == (Status.PROCESSING, sha256(2))
     assert finish(database, now) is not None
     assert vector(database, image.key) == VECTOR
 
@@ -179,9 +179,9 @@ def test_fail_keeps_the_reason_and_ends_the_item(database: Database) -> None:
     id = new_job(database, [1])
     (lease,) = claim(database)
     database.write(lambda c: leases.fail_image(c, lease, ERROR))
-    image = image_of(database, lease.image.id)
+    image = get_image(database, lease.image.id)
     assert (image.status, image.error) == (Status.FAILED, ERROR)
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.failed, job.done, job.total) == ("succeeded", 1, 0, 1)
 
 
@@ -190,7 +190,7 @@ def test_fail_without_the_lease_does_nothing(database: Database) -> None:
     (lost,) = claim(database, "a")
     expire(database, dead=("a",))
     database.write(lambda c: leases.fail_image(c, lost, ERROR))
-    assert image_of(database, "one").status is Status.QUEUED
+    assert get_image(database, "one").status is Status.QUEUED
 
 
 def test_the_leases_of_the_dead_come_back_and_those_of_the_living_stay(database: Database) -> None:
@@ -199,7 +199,7 @@ def test_the_leases_of_the_dead_come_back_and_those_of_the_living_stay(database:
     claim(database, "a", limit=1)
     (alive,) = claim(database, "b", limit=1)
     assert expire(database, dead=("a",)) == 1
-    assert image_of(database, "of a").status is Status.QUEUED
+    assert get_image(database, "of a").status is Status.QUEUED
     assert holds(database, alive)
 
 
@@ -231,7 +231,7 @@ def test_who_kills_its_worker_too_often_is_marked_failed_with_the_reason(databas
         assert [lease.attempts for lease in claim(database, f"w{death}")] == [death]
         assert expire(database, dead=(f"w{death}",), most=most) == 1
     assert claim(database) == []
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.failed) == ("succeeded", 1)
     (image,) = database.read(lambda c: images.list_page(c, "default", 10, None))
     assert image.error == ItemError("image_corrupt", f"the worker died {deaths} times over this picture")
@@ -273,16 +273,16 @@ def test_a_picture_that_was_alone_each_time_the_server_died_is_given_up(database
         forgive(database, f"w{death}", most)
     while claimed := claim(database):
         finish(database, claimed[0])
-    image = image_of(database, blamed)
+    image = get_image(database, blamed)
     assert image.error == ItemError(
         "image_corrupt", f"the server died {most} times while this picture alone was at work"
     )
-    job = job_of(database, id)
+    job = get_job(database, id)
     assert (job.state, job.done, job.failed) == ("succeeded", 1, 1)
     database.write(lambda c: images.requeue(c, image.key, id))  # a retry begins anew
     claim(database, "again")
     forgive(database, "again", 2)
-    assert image_of(database, blamed).status is Status.QUEUED
+    assert get_image(database, blamed).status is Status.QUEUED
 
 
 def test_what_a_living_worker_holds_when_a_server_begins_is_left_alone(database: Database) -> None:

@@ -6,7 +6,7 @@ from app.core.types import JobState
 from app.storage.library import Library
 from app.storage.tables import jobs
 from app.storage.tables.queue_depth import read_backlog
-from tests.support.makers import add, claim, finish
+from tests.support.makers import add_image, claim, finish
 from tests.support.pictures import picture
 
 
@@ -18,11 +18,11 @@ def test_pictures_uploads_and_jobs_are_counted_with_the_age_of_the_oldest(librar
     assert set(empty.jobs) == set(JobState)
     assert {"queued", "running"} <= set(empty.jobs_oldest)
     assert not {"succeeded", "failed", "cancelled"} & set(empty.jobs_oldest)
-    add(library, picture("red"), id="ready")
+    add_image(library, picture("red"), id="ready")
     for lease in claim(database):
         finish(database, lease)
-    add(library, picture("green"), id="old")
-    add(library, picture("blue"), id="young")
+    add_image(library, picture("green"), id="old")
+    add_image(library, picture("blue"), id="young")
 
     def work(c: Any) -> None:
         c.execute("UPDATE images SET created_at = '2020-01-01T00:00:00Z' WHERE id IN ('old', 'ready')")

@@ -3,7 +3,7 @@ from __future__ import annotations
 from app.core.types import ItemError
 from app.storage.database import Database
 from app.storage.tables import images, jobs, queue_depth
-from tests.support.makers import claim, finish, insert, new, new_job
+from tests.support.makers import claim, finish, insert, new_image, new_job
 
 
 def load(database: Database) -> tuple[int, int]:
@@ -22,7 +22,7 @@ def test_pictures_count_until_they_are_ready_failed_or_gone(database: Database) 
     assert load(database) == (2, 25)
     database.write(lambda c: images.delete(c, third.image.key))
     assert load(database) == (1, 13)
-    database.write(lambda c: images.add(c, "default", new(20, "i3"), None, True))
+    database.write(lambda c: images.add(c, "default", new_image(20, "i3"), None, True))
     assert load(database) == (1, 30)
     database.write(lambda c: images.requeue_all(c) and None)
     assert load(database) == (3, 10 + 11 + 30)

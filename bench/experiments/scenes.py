@@ -1,4 +1,4 @@
-"""Make embeddings of rendered scenes with the starter model, which have the gap between texts and pictures of real ones.
+"""Embed rendered scenes with the starter model. Texts and pictures lie apart, as in any CLIP space.
 
 `python -m bench.experiments.scenes [COUNT]` writes them below bench/work/index, shard by shard, in two processes
 (about 250 pictures a second on two idle cores). After an interruption, start it again: it continues with the next

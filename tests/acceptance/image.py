@@ -36,7 +36,7 @@ FLAGS = ("--mount", "--pid", "--fork", "--kill-child", "--ipc", "--propagation",
 
 @dataclass
 class Stage:
-    """One FROM of the file: a root file system and what the image says about it."""
+    """One FROM of the file: a root file system, and the image's configuration."""
 
     root: Path
     env: dict[str, str] = field(default_factory=lambda: {"PATH": FIRST_PATH, "HOME": "/root"})
@@ -62,7 +62,7 @@ class Stage:
 
 
 def make_base(root: Path) -> Stage:
-    """The base image, as far as this machine can show it."""
+    """Imitate the base image with parts of this machine."""
     for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "var", "run", "root", "packages"):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -80,7 +80,7 @@ def make_base(root: Path) -> Stage:
 
 
 def mount_commands(root: Path) -> list[str]:
-    """Shell commands that put the borrowed parts in place; they go with the mount namespace."""
+    """Shell commands that mount the borrowed parts; the mounts end with the mount namespace."""
     lines = [f"mount --bind {root} {root}"]
     prefix = Path(sys.base_prefix)
     shown = [(Path("/usr"), "usr"), (PACKAGES, "packages"), (Path("/sys"), "sys")]
@@ -94,7 +94,7 @@ def mount_commands(root: Path) -> list[str]:
 
 
 def enter_command(root: Path, command: list[str], user: str = "0:0") -> str:
-    """The line that becomes the command, in the root; whoever is not root leaves every privilege behind."""
+    """The shell line that runs the command in the root. A user other than root drops all privileges."""
     uid, gid = user.split(":")
     if user != "0:0":
         ids = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
@@ -103,13 +103,13 @@ def enter_command(root: Path, command: list[str], user: str = "0:0") -> str:
 
 
 def check_success(ended: subprocess.CompletedProcess[str]) -> str:
-    """What a command that had to succeed printed."""
+    """Check that a command ended with 0; returns its output."""
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
 
 def build(folder: Path) -> Stage:
-    """Carry the steps out; returns the last stage."""
+    """Execute the steps; returns the last stage."""
     first: dict[str, str] = {}
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
@@ -167,7 +167,7 @@ def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
 
 
 def lend_packages(stage: Stage) -> None:
-    """In place of `scripts/install packages`: the folder it makes, with the packages of the tests in view."""
+    """Replace `scripts/install packages`: make its folder, and let it import the packages of the tests."""
     assert stage.inside("scripts/install").is_file()
     venv = stage.env["VENV"]
     check_success(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
@@ -180,7 +180,7 @@ def lend_packages(stage: Stage) -> None:
 
 
 def starting(image: Stage, volume: Path, pictures: Path, arguments: list[str]) -> list[str]:
-    """What starts a container with these arguments to its entry point: `docker run`, with all that compose says."""
+    """The command that starts a container with these arguments, like `docker run` with the options of compose."""
     where = image.said["VOLUME"].rest.lstrip("/")
     if not volume.exists():
         kept = (image.root / where).stat()
@@ -201,7 +201,7 @@ def starting(image: Stage, volume: Path, pictures: Path, arguments: list[str]) -
 
 
 class Container:
-    """The image's own command as process 1: read-only root, no capability, no network but a loopback of its own."""
+    """Runs the image's command as process 1: read-only root, no capability, no network except a loopback of its own."""
 
     def __init__(self, image: Stage, volume: Path, pictures: Path, log: Path, key: str) -> None:
         self.key = key
@@ -213,23 +213,23 @@ class Container:
         self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 30)
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """A further command inside, as the same user."""
+        """Run a further command inside, as the same user."""
         enter = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc", "--root", "--wd"]
         line = enter_command(Path("/"), self._command(command), self.image.user)
         return subprocess.run([*enter, "sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of ours inside, with the key in its environment."""
+        """Run `sightline` inside, with the key in its environment."""
         return self.execute(["env", f"SIGHTLINE_KEY={self.key}", "sightline", *arguments])
 
     def healthy(self) -> bool:
-        """What the image's own health check says."""
+        """Run the image's own health check."""
         word, *command = self.image.said["HEALTHCHECK"].rest.split(maxsplit=1)
         assert word == "CMD"
         return self.execute(Step("CMD", {}, command[0]).words()).returncode == 0
 
     def stop(self) -> int:
-        """SIGTERM to process 1; the code it ended with."""
+        """Send SIGTERM to process 1; returns its exit code."""
         os.kill(self.first, 15)
         return self.process.wait(40)
 

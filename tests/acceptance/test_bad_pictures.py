@@ -6,8 +6,6 @@ The corpus of hostile files is in `tests/reliability/hostile.py`, and goes throu
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.app.api.asking import fresh, refused
+from tests.support.archives import make_zip
 from tests.support.sample_pictures import long_gif, sample
 from tests.support.servers import RunningServer
 
@@ -24,14 +23,14 @@ Check = Any
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for all of it: what is bad for one must not be bad for the next."""
+    """One server for all tests of the module: a bad file in one must not harm the next."""
     with RunningServer(tmp_path_factory.mktemp("bad")) as running:
         yield running
 
 
 @pytest.fixture
 def server(served: RunningServer) -> Iterator[RunningServer]:
-    """The server, and after each test a look at whether the neighbours still load and are found."""
+    """The server. After each test, check that good pictures still load and are found."""
     yield served
     image = served.upload(fresh("purple")).json()
     assert image["status"] == "ready"
@@ -40,19 +39,10 @@ def server(served: RunningServer) -> Iterator[RunningServer]:
     assert "Traceback" not in served.output()
 
 
-def make_zip(members: dict[str, bytes]) -> bytes:
-    """A zip of these members."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
 def load_archive(
     server: RunningServer, content: bytes, name: str = "x.zip"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The job of an archive at its end, and its failed items."""
+    """Upload an archive; returns its ended job and the failed items."""
     job = server.wait_job(server.bulk([(name, content)])["id"], 60)
     assert job["state"] == "succeeded"
     assert job["done"] + job["failed"] + job["duplicates"] == job["total"]

@@ -19,13 +19,12 @@ AWAY = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for the commands."""
     with RunningServer(tmp_path_factory.mktemp("cli") / "data") as running:
         yield running
 
 
 def make_folder(path: Path, *colours: str) -> Path:
-    """A folder with a picture of each colour, in folders of their own."""
+    """Make a folder with a picture of each colour, each in its own subfolder."""
     for n, colour in enumerate(colours):
         at = path / f"sub{n % 2}" / f"{n}-{colour}.png"
         at.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`sightline demo` as a visitor runs it: install-free from here on, real server, worker and gallery."""
+"""`sightline demo` as a visitor runs it after installation: real server, worker and gallery."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_searches(said: str) -> None:
 
 
 def check_no_duplicates(url: str) -> None:
-    """Asking the server for its own demo gallery finds every picture there."""
+    """A second load of the demo gallery, by the API, finds every picture there."""
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
         before = http.get("/v1/stats").json()["images"]
         assert before["ready"] == before["total"] > 1_000

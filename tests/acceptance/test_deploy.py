@@ -1,4 +1,4 @@
-"""The files an operator starts the service by: they are valid, they agree, and they bound what it may do."""
+"""The files in deploy/ and compose are valid, agree with each other, and limit what the service may do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXPOSED = 15  # of 100, by systemd's own count
 
 
 def compose(*arguments: str) -> str:
-    """Runs docker compose, which needs no engine to read a file."""
+    """Run docker compose, which needs no engine to read a file."""
     found: tuple[str, ...] | None = None
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0]):
@@ -42,7 +42,7 @@ def compose(*arguments: str) -> str:
 
 @functools.cache
 def services(profile: str) -> dict[str, Any]:
-    """The services of a profile, as compose understands them."""
+    """The services of a profile, as compose reads them."""
     read: dict[str, Any] = yaml.safe_load(compose("--profile", profile, "config"))["services"]
     return {name: service for name, service in read.items() if profile in service.get("profiles", [profile])}
 

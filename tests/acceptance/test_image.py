@@ -1,4 +1,4 @@
-"""The image: docker/Dockerfile carried out without an engine (see image.py for what that cannot show), and run."""
+"""The image: docker/Dockerfile executed without an engine (image.py says what that cannot show), and run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SITE = "/opt/sightline/lib/python3*/site-packages"
 
 
 def why_not() -> str:
-    """Why no root file system can be made here; empty when it can."""
+    """Why this machine cannot make a root file system; empty if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "making a root file system takes root on Linux"
     for tool in ("unshare", "nsenter", "chroot", "setpriv", "useradd"):
@@ -40,7 +40,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="module")
 def container(image: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """The image as it is run, once a key was made, with two pictures in a folder beside its volume."""
+    """The image running, with a key, and with two pictures in a folder beside its volume."""
     folder = tmp_path_factory.mktemp("container")
     pictures = folder / "pictures"
     pictures.mkdir()

@@ -1,4 +1,4 @@
-"""Starting and stopping: who may, what is said when not, and what a stop loses (nothing)."""
+"""Start and stop: which starts are refused and with which message, and that a stop loses nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ SOON = 30.0  # seconds in which a refusal comes, on a busy machine too
 
 
 def serve(data_dir: Path, *arguments: str, **environment: Any) -> Any:
-    """Try to serve."""
     began = time.monotonic()
     ended = sightline("serve", "--data-dir", data_dir, "--port", "0", "--model", "colours", *arguments, **environment)
     assert time.monotonic() - began < SOON
@@ -159,7 +158,7 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
 
 
 def read_command_line(pid: int) -> str:
-    """The command line of a process; nothing once it is gone."""
+    """The command line of a process; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:

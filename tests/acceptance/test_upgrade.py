@@ -1,4 +1,4 @@
-"""Data directories of former versions, opened by this one; and a migration that is killed half-way."""
+"""Open data directories of former versions; kill a migration half-way."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEWEST = max(STEPS)
 
 
 def unpack(version: int, data: Path) -> Path:
-    """A data directory as the code of this schema left it; of one that was never the newest, made from one before."""
+    """A data directory as the code of this schema left it; for a schema without one, a former one migrated."""
     kept = max(one for one in KEPT if one <= version)
     with zipfile.ZipFile(FOLDER / f"schema-{kept}.zip") as archive:
         archive.extractall(data)
@@ -50,7 +50,7 @@ def unpack(version: int, data: Path) -> Path:
 
 @cache
 def log_of(database: Path) -> list[Any]:
-    """The vectors of a log, whatever the schema."""
+    """The vectors of a log, for any schema."""
     connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         return list(connection.execute("SELECT seq, op, target, key, vector FROM embeddings ORDER BY seq"))

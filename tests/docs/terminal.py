@@ -1,4 +1,4 @@
-"""A terminal in which the samples of one page are typed, one after the other."""
+"""A terminal that runs the samples of one page, one after the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CURLRC = "fail-with-body\nsilent\nshow-error\n"  # an answer of 4xx is a failure
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder what a reader has: pictures, an installed `sightline`, python and curl."""
+    """Give the folder what a reader has: pictures, an installed `sightline`, python and curl."""
     scripts = folder / ".venv/bin"
     scripts.mkdir(parents=True)
     for name, module in (("sightline", "-m app "), ("python", "")):
@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
 
 
 def lay_out_pictures(folder: Path) -> None:
-    """The pictures that the samples name, cut from the demo gallery."""
+    """Make the pictures that the samples name, from the demo gallery."""
     below = folder / "Pictures/2026"
     below.mkdir(parents=True)
     with zipfile.ZipFile(GALLERY) as archive:
@@ -84,7 +84,7 @@ class Terminal:
         assert code == 0, f"the server of the page ended with {code}"
 
     def run(self, block: Block) -> str:
-        """Run a block of a shell or of Python to its end; returns what it printed. Fails unless it ends with 0."""
+        """Run a shell or Python block to its end; returns its output. Fails on an exit code other than 0."""
         if block.mark == "stopped":
             self.close()
         if block.language == "python":
@@ -97,7 +97,7 @@ class Terminal:
         return printed
 
     def serve(self, block: Block) -> None:
-        """Run a block in the background until its server answers searches."""
+        """Run a block in the background, and wait until its server answers searches."""
         self.close()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -128,7 +128,7 @@ class Terminal:
         until(ready, START_SECONDS, lambda: log.read_text("utf-8"))
 
     def addressed(self, text: str) -> str:
-        """A sample with the server's true address."""
+        """Replace the address in a sample by the server's."""
         for shown in SHOWN:
             text = text.replace(f"http://{shown}", self.server).replace(shown, self.server.removeprefix("http://"))
         return text
@@ -161,7 +161,7 @@ class Terminal:
 
 
 def split_commands(block: Block) -> list[tuple[str, re.Pattern[str]]]:
-    """The commands of a block, each with the output shown for it, in which `…` stands for anything."""
+    """The commands of a block, each with a pattern for its output; `…` in the shown output matches anything."""
     if block.language != "console":
         return [(block.text, re.compile(""))]
     parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
@@ -175,5 +175,5 @@ def split_commands(block: Block) -> list[tuple[str, re.Pattern[str]]]:
 
 
 def missing_programs() -> list[str]:
-    """Programs of the samples that this machine does not have."""
+    """Programs that the samples need and this machine lacks."""
     return [name for name in ("curl", "bash") if shutil.which(name) is None]

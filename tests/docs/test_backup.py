@@ -1,4 +1,4 @@
-"""The backup of a running server, as docs/howto/back-up.md tells it, while pictures come and go."""
+"""Back up a running server as docs/howto/back-up.md says, while pictures are added and deleted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BEFORE = 120
 
 @dataclass(slots=True)
 class Traffic:
-    """What was acknowledged and what was deleted while the backup ran."""
+    """Ids that the server acknowledged, and ids that it deleted, during the backup."""
 
     added: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
@@ -33,7 +33,7 @@ class Traffic:
 
 @contextmanager
 def run_traffic(server: RunningServer) -> Iterator[Traffic]:
-    """Uploads without pause; deletes every second new picture, and the older ones from the first on."""
+    """Upload without a pause; delete every second new picture, and the old ones from the first on."""
     seen = Traffic()
     ending = threading.Event()
 
@@ -68,7 +68,7 @@ def archive(contents: dict[str, bytes]) -> bytes:
 
 
 def find_block(word: str) -> Block:
-    """The block of the page that has this word in it."""
+    """The block of the page that contains this word."""
     found = [block for block in blocks(ROOT / "docs/howto/back-up.md") if word in block.text]
     assert len(found) == 1
     return found[0]

@@ -1,4 +1,4 @@
-"""Every command and code sample of README.md and docs/ is typed as it stands, against a real server."""
+"""Every command and code sample of README.md and docs/ runs as it stands, against a real server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_sample_of_the_page_runs(page: Path, terminal: Terminal, request: 
 
 
 def run_script(block: Block, terminal: Terminal, request: pytest.FixtureRequest) -> None:
-    """Run JavaScript in a page of the server's own origin; what it throws or fails to fetch fails the test."""
+    """Run JavaScript in a page of the server's origin; an error or a failed request fails the test."""
     context = request.getfixturevalue("browser").new_context()
     try:
         page = context.new_page()
@@ -60,7 +60,7 @@ def run_script(block: Block, terminal: Terminal, request: pytest.FixtureRequest)
 
 
 def send(block: Block, server: str, method: str, path: str) -> None:
-    """Send a JSON body as the title of its block says."""
+    """Send a JSON body to the route in the title of its block."""
     headers = {"Content-Type": "application/json"}
     answer = httpx.request(method, server + path, content=block.text, headers=headers, timeout=60, trust_env=False)
     assert answer.status_code < 300, f"{block.where}: {answer.text}"
@@ -92,7 +92,7 @@ def test_what_cannot_be_run_here_is_at_least_there(block: Block) -> None:
 
 
 def split_simple_commands(line: str) -> list[list[str]]:
-    """The words of each command of a line, without what is assigned before it and where its output goes."""
+    """The words of each command of a line, without assignments before it and redirections after it."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     commands: list[list[str]] = [[]]
@@ -128,7 +128,7 @@ def test_a_block_is_no_wider_than_the_page(block: Block) -> None:
 
 
 def test_the_blocks_that_are_not_run_are_few() -> None:
-    """So that nobody takes the mark for a way around a failing sample."""
+    """Keeps the mark from hiding samples that fail."""
     shown: dict[str, Any] = {block.where: block.reason for block in NOT_RUN}
     run = [block for block in ALL if block.language in RUN]
     assert len(shown) <= len(run) / 2, shown

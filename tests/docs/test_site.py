@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds strictly, its navigation is whole, and nothing is loaded from elsewhere."""
+"""The documentation site builds in strict mode, its navigation is complete, no page loads anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AT_ONCE = 6  # pages that are read side by side: each is waited for until it has
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing about it."""
+    """Serves files without logging."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -35,7 +35,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as `scripts/site` makes it, in a folder of the test's own."""
+    """Build the site as `scripts/site` does, in a temporary folder."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "docs", folder / "docs")
     shutil.copy(ROOT / "zensical.toml", folder)
@@ -81,7 +81,7 @@ def test_every_page_is_built_with_its_title(site: Path) -> None:
 
 
 def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Browser) -> None:
-    """A reader's visit is told to nobody, and the site can be read without the internet."""
+    """No third party learns of a visit, and the site works without the internet."""
     foreign: set[str] = set()
     missing: set[str] = set()
     context = browser.new_context()
@@ -107,7 +107,7 @@ def is_local(url: str, address: str) -> bool:
 
 
 def links(token: Token) -> Iterator[str]:
-    """Where the links and pictures of a token point to."""
+    """Targets of the links and pictures in a token."""
     for one in [token, *(token.children or [])]:
         target = one.attrs.get("href") or one.attrs.get("src")
         if isinstance(target, str):
@@ -116,7 +116,7 @@ def links(token: Token) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(page: Path) -> None:
-    """On the site the builder checks them; README and pictures are checked here."""
+    """The site's builder checks its links; this test adds README and pictures."""
     for token in tokens(page):
         for target in links(token):
             parts = urlsplit(target)

@@ -1,4 +1,4 @@
-"""Archives made on the spot, and what `expand` makes of them."""
+"""Build archives, and expand them as the service does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_tar(members: Mapping[str, bytes | tarfile.TarInfo], format_: int = tarf
 
 
 class ExpandedArchive:
-    """What `expand` made of an archive."""
+    """The result of `expand_archive`: the items of its manifest, and the files in its folder."""
 
     def __init__(self, data: bytes, folder: Path, limits: ArchiveLimits = LIMITS) -> None:
         path = folder / "upload"
@@ -61,7 +61,7 @@ class ExpandedArchive:
 
 
 def expand_refused(data: bytes, folder: Path, limits: ArchiveLimits = LIMITS) -> SightlineError:
-    """The error of an archive of which nothing may be taken."""
+    """The error of an archive that must be refused as a whole."""
     with pytest.raises(SightlineError) as caught:
         ExpandedArchive(data, folder, limits)
     assert list((folder / "expanded").iterdir()) == []

@@ -13,28 +13,24 @@ from typing import NoReturn
 
 
 def read_pid() -> int:
-    """The child's process id."""
     return os.getpid()
 
 
 def list_modules() -> list[str]:
-    """Names of everything imported in the child."""
     return sorted(sys.modules)
 
 
 def read_limits() -> dict[str, tuple[int, int]]:
-    """The child's resource limits by name."""
     names = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_CORE")
     return {name: resource.getrlimit(getattr(resource, name)) for name in names}
 
 
 def count_threads() -> int:
-    """How many threads the child has."""
     return len(list(Path("/proc/self/task").iterdir()))
 
 
 def peak_rss() -> int:
-    """The child's peak resident memory in bytes, its own since it was forked."""
+    """Peak resident memory of the child in bytes, since its fork."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -52,7 +48,7 @@ def abort() -> NoReturn:
 
 
 def kill_self() -> None:
-    """Die as of the OOM killer."""
+    """Die as if killed by the OOM killer."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""What a filter means, said once more in plain Python over records: what SQL is held to."""
+"""Evaluate filters in plain Python. Tests compare the SQL of a filter with this."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPARED = {
 
 
 def matches_filter(filter: Mapping[str, Any], row: Image | Text) -> bool:
-    """Whether the row passes, by the JSON of the filter."""
+    """Whether the row passes the filter, given as JSON."""
     if "has_id" in filter:
         return row.id in filter["has_id"]
     for name in ("is_empty", "is_null", "exists"):

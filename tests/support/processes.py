@@ -1,4 +1,4 @@
-"""Looks at running processes by way of /proc."""
+"""Inspect running processes through /proc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below this one: workers, fork servers, decode children."""
+    """Ids of all processes below this one: workers, fork servers, decode children."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
@@ -26,7 +26,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process is there, and not just waiting to be buried."""
+    """Whether the process exists and is no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -35,7 +35,7 @@ def is_running(pid: int) -> bool:
 
 
 def is_unlocked(data_dir: Path) -> bool:
-    """Whether nobody holds the data directory."""
+    """Whether no process holds the data directory."""
     with open(data_dir / "lock", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Pictures and broken pictures, made on the spot."""
+"""Make valid and broken picture files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = ("jpeg", "png", "webp", "gif", "avif")
 
 
 def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
-    """An RGB picture with gradients and noise, other for each seed."""
+    """An RGB picture with gradients and noise; each seed gives another."""
     rng = np.random.default_rng(seed)
     across, down = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
     planes = np.stack([across, down, (across + down) / 2], axis=-1)
@@ -23,7 +23,6 @@ def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
 
 
 def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The picture as a file of the format."""
     file = io.BytesIO()
     image.save(file, kind.upper(), **options)
     return file.getvalue()
@@ -54,7 +53,7 @@ def png(width: int, height: int, data: bytes = b"", *, between: Iterable[bytes] 
 
 
 def deflate_zeros(count: int) -> bytes:
-    """`count` zero bytes, compressed without ever holding them."""
+    """Compress `count` zero bytes without holding them in memory."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
     pieces = [packer.compress(block) for _ in range(count >> 20)]
@@ -62,12 +61,12 @@ def deflate_zeros(count: int) -> bytes:
 
 
 def solid_png(side: int) -> bytes:
-    """A valid black greyscale PNG of side × side pixels in little space."""
+    """A small file that is a valid black greyscale PNG of side × side pixels."""
     return png(side, side, deflate_zeros(side * (side + 1)))
 
 
 def claim_size(kind: str, width: int, height: int) -> bytes:
-    """A valid small file whose header was patched to claim another size."""
+    """A small valid file whose header is patched to claim another size."""
     if kind == "webp":  # VP8X holds the largest sizes
         size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
         body = b"VP8X" + struct.pack("<I4x", 10) + size + sample(kind)[12:]

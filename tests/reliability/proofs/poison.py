@@ -7,13 +7,12 @@ id as ready, a bad one without its reason, or more than the attempts that are al
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from tests.reliability.promise import Outcome, Promise, Scale
+from tests.support.archives import make_zip
 from tests.support.pictures import picture
 from tests.support.sample_pictures import sample
 from tests.support.servers import RunningServer
@@ -64,12 +63,3 @@ def list_faults(server: RunningServer, job: dict[str, Any], bad: str, good: int)
     elif failed[0]["name"] != bad or not failed[0]["error"]["detail"]:
         found.append(f"{bad}: {failed[0]['name']} failed for {failed[0]['error']}")
     return found
-
-
-def make_zip(members: dict[str, bytes]) -> bytes:
-    """A zip of these members."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()

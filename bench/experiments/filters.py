@@ -112,15 +112,15 @@ def make_image(n: int, draw: random.Random) -> NewImage:
 def measure_costs(database: Database, asked: Any) -> Iterator[str]:
     """Yield how many rows pass, and the milliseconds of the first use, of later uses, and of one after changes."""
     filter = parse_filter(asked, "images")
-    firsts = [time_ms(lambda: FilterCache(database).among("default", filter)) for _ in range(3)]
+    firsts = [time_ms(lambda: FilterCache(database).allowed_ids("default", filter)) for _ in range(3)]
     selections = FilterCache(database)
-    yield f"{len(selections.among('default', filter)):,}"
+    yield f"{len(selections.allowed_ids('default', filter)):,}"
     yield f"{min(firsts):.0f}"
-    again = [time_ms(lambda: selections.among("default", filter)) for _ in range(REPEATS)]
+    again = [time_ms(lambda: selections.allowed_ids("default", filter)) for _ in range(REPEATS)]
     yield f"{statistics.median(again):.2f}"
     change = "UPDATE images SET caption = caption || 'x' WHERE key % (SELECT max(key) / ? FROM images) = 1"
     database.write(lambda c: c.execute(change, (CHANGED,)).fetchall())
-    yield f"{time_ms(lambda: selections.among('default', filter)):.1f}"
+    yield f"{time_ms(lambda: selections.allowed_ids('default', filter)):.1f}"
 
 
 def time_ms(work: Callable[[], object]) -> float:

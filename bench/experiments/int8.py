@@ -21,7 +21,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.loader import load_encoder
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 from app.encoder.protocol import Pixels
@@ -55,7 +56,12 @@ def decode_pictures(paths: Sequence[Path], encoder: Any) -> Pixels:
     """uint8 [n, size, size, 3], decoded as the service does."""
     with DecodePool(2) as pool:
         return np.stack(
-            [one.result().pixels for one in [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]]
+            [
+                one.result().pixels
+                for one in [
+                    pool.submit(decode_picture, path, encoder.preprocessing, pool.picture_limits) for path in paths
+                ]
+            ]
         )
 
 

@@ -105,9 +105,7 @@ def build_once(data: Path, folder: Path) -> Figures:
 def open_index(folder: Path, count: int) -> tuple[SegmentedIndex, Figures]:
     """The index, the time to open it, and the memory of its own that it has after a hundred searches."""
     before, began = anonymous_bytes(), time.perf_counter()
-    base, _ = snapshot.load(
-        folder, SealedSegment, name=NAME, space=load_space().fingerprint, d=D, later=SealedSegment.later
-    )
+    base, _ = snapshot.load(folder, SealedSegment, name=NAME, space=load_space().fingerprint, d=D)
     index = SegmentedIndex(D, base)
     seconds = time.perf_counter() - began
     time_queries(lambda query: index.search(query, K), load_queries()[:100])
@@ -121,16 +119,16 @@ def open_index(folder: Path, count: int) -> tuple[SegmentedIndex, Figures]:
 
 def measure_searches(index: SegmentedIndex, count: int) -> Figures:
     """Recall and speed at the calibrated effort, and recall at twice that effort."""
-    facts, asked = index.facts(), load_queries()
-    base = index.base
+    facts, asked = index.stats(), load_queries()
+    base = index.sealed
     assert base is not None
     truth = load_exact(count, asked[:ASKED]) + 1
-    said: Figures = {"lists": base.facts.lists, "probes": facts.probes or 0, "rerank": facts.rerank or 0}
+    said: Figures = {"lists": base.params.nlist, "probes": facts.nprobe or 0, "rerank": facts.refine_k or 0}
     for name, effort in (("", 0), (" at effort 1", 1)):
-        index.set_effort(effort)
+        index.set_search_effort(effort)
         found = np.concatenate([index.search(query[None], K)[1] for query in asked[:ASKED]])
         said[f"recall@10{name}"] = recall(found, truth)
-    index.set_effort(0)
+    index.set_search_effort(0)
     said["processor ms a query"] = processor_ms(lambda query: index.search(query, K), asked[ASKED : ASKED + TIMED])
     pace = measure_in_turns({"live": lambda query: index.search(query, K)}, asked[ASKED : ASKED + TIMED])["live"]
     return said | {"p50, ms": pace.p50, "p95, ms": pace.p95, "two threads, a second": pace.rate}
@@ -143,7 +141,7 @@ def measure_filters(index: SegmentedIndex, count: int) -> Figures:
     rows = load_vectors(count)
     for share in SHARES:
         chosen = np.sort(np.random.default_rng(7).choice(count, max(K, int(share * count)), replace=False))
-        params = SearchParams(among=IdSet.of(chosen + 1))
+        params = SearchParams(allowed_ids=IdSet.of(chosen + 1))
         truth = chosen[find_exact(np.ascontiguousarray(rows[chosen]), asked, K)] + 1
         found = np.concatenate([index.search(query[None], K, params)[1] for query in asked])
         taken = sorted(time_queries(lambda query, p=params: index.search(query, K, p), asked))  # type: ignore[misc]

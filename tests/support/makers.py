@@ -15,7 +15,7 @@ from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
-from app.storage.tables import embeddings, images, jobs, leases
+from app.storage.tables import embeddings, images, jobs, work_queue
 from app.storage.tables.images import Added
 
 SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
@@ -29,7 +29,7 @@ def never() -> bool:
     return False
 
 
-def new_image(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
+def new(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
     """A picture to insert; each number has its own bytes."""
     return NewImage(sha256=sha256(n), format="png", bytes=10 + n, width=4, height=3, id=id, **said)
 
@@ -40,10 +40,10 @@ def sha256(n: int) -> str:
 
 def insert(database: Database, n: int = 0, id: str | None = None, job: str | None = None, **said: Any) -> Image:
     """Insert a row into `images`, without a file."""
-    return database.write(lambda c: images.add(c, COLLECTION, new_image(n, id, **said), job, False)).image
+    return database.write(lambda c: images.add(c, COLLECTION, new(n, id, **said), job, False)).image
 
 
-def get_image(database: Database, id: str) -> Image:
+def image_of(database: Database, id: str) -> Image:
     found = database.read(lambda c: images.get(c, COLLECTION, id))
     assert found is not None
     return found
@@ -51,7 +51,17 @@ def get_image(database: Database, id: str) -> Image:
 
 def claim(database: Database, owner: str = "a", limit: int = 10, until: float = 1e12) -> list[Lease]:
     """Claim pictures as the worker `owner`."""
-    return database.write(lambda c: leases.claim_images(c, owner, until, limit))
+    return database.write(lambda c: work_queue.claim_images(c, owner, until, limit))
+
+
+def add_upload(database: Database, job: str, n: int = 1, kind: str = "archive", pending: int = 0) -> None:
+    """Upload `n` of a job, without a file."""
+    database.write(lambda c: work_queue.add_upload(c, job, n, kind, f"{n}.zip", pending))
+
+
+def claim_upload(database: Database, owner: str = "a") -> work_queue.Upload | None:
+    """The upload that a worker called `owner` gets."""
+    return database.write(lambda c: work_queue.claim_upload(c, owner, 1e12))
 
 
 def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | None:
@@ -59,7 +69,7 @@ def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | No
 
     def work(c: Any) -> int | None:
         embeddings.save_space(c, SPACE)
-        return leases.finish_image(c, lease, FINGERPRINT, vector, 4, 3, False)
+        return work_queue.finish_image(c, lease, FINGERPRINT, vector, 4, 3, False)
 
     return database.write(work)
 
@@ -70,22 +80,20 @@ def new_job(database: Database, pictures: Sequence[int] = ()) -> str:
     def work(c: Any) -> str:
         id = jobs.create(c, COLLECTION, "bulk")
         for n in pictures:
-            image = images.add(c, COLLECTION, new_image(n), id, False).image
+            image = images.add(c, COLLECTION, new(n), id, False).image
             jobs.add_item(c, id, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
         return id
 
     return database.write(work)
 
 
-def get_job(database: Database, id: str) -> Job:
+def job_of(database: Database, id: str) -> Job:
     job = database.read(lambda c: jobs.get(c, id))
     assert job is not None
     return job
 
 
-def add_image(
-    library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any
-) -> Added:
+def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
     """Upload one picture."""
     folder = library.incoming()
     try:

@@ -16,7 +16,7 @@ from app.encoder.dummy import DummyEncoder
 from app.storage.library import Library
 from app.storage.model_check import check_space
 from app.storage.tables import collections, embeddings
-from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add_image, claim, finish
+from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add, claim, finish
 from tests.support.pictures import picture
 
 
@@ -29,7 +29,7 @@ def run(tmp_path: Path, model: str = "colours") -> str:
 @pytest.fixture
 def filled(library: Library, tmp_path: Path) -> Library:
     """A directory that another model has filled."""
-    add_image(library, picture("red"), id="one")
+    add(library, picture("red"), id="one")
     finish(library.database, claim(library.database)[0])
     library.put_texts("default", FINGERPRINT, [("t", "something blue", {})], [VECTOR])
     library.database.write(lambda c: collections.assign_space(c, "default", FINGERPRINT))

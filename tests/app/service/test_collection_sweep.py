@@ -20,7 +20,7 @@ from app.storage.tables import collection_deletion, images
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.app.storage.tables.test_collection_deletion import left
-from tests.support.makers import add_bulk, add_image, get_job
+from tests.support.makers import add, add_bulk, job_of
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -49,13 +49,13 @@ def files(library: Library) -> list[str]:
 
 def test_nothing_is_left_of_a_dropped_collection(library: Library, dropper: CollectionDeleter, tmp_path: Path) -> None:
     library.make_collection("birds", "")
-    add_image(library, picture(), collection="birds")
+    add(library, picture(), collection="birds")
     job = add_bulk(library, [("a.png", picture("blue"))], collection="birds")
     (label,) = [one for one in library.collections() if one.name == "birds"]
     assert label.images == 1
     dropper.drop("birds", WAIT)
     assert (files(library), left(library.database)) == ([], {})
-    assert get_job(library.database, job.id).state == "cancelled"
+    assert job_of(library.database, job.id).state == "cancelled"
     with pytest.raises(NotFound):
         library.collection("birds")
     with pytest.raises(NotFound):
@@ -69,7 +69,7 @@ def test_the_same_picture_in_two_collections_is_one_file_until_both_are_gone(
 ) -> None:
     for name in ("birds", "cats"):
         library.make_collection(name, "")
-        assert not add_image(library, picture(), collection=name, id="same").duplicate
+        assert not add(library, picture(), collection=name, id="same").duplicate
     (file,) = files(library)
     dropper.drop("birds", WAIT)
     assert files(library) == [file]
@@ -81,14 +81,14 @@ def test_the_same_picture_in_two_collections_is_one_file_until_both_are_gone(
 def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_path: Path) -> None:
     library.make_collection("birds", "")
     for n in range(5):
-        add_image(library, picture(seed=n), collection="birds")
+        add(library, picture(seed=n), collection="birds")
     label, _ = library.database.write(lambda c: collection_deletion.begin(c, "birds"))
     library.database.write(lambda c: collection_deletion.delete_batch(c, label, 2, library.blobs.delete))
     assert len(files(library)) == 3  # killed here
     for folder in (label, "gone~00000000", "default"):
         (tmp_path / "snapshots" / folder / "images").mkdir(parents=True)
     library.make_collection("birds", "made anew meanwhile")
-    add_image(library, picture(seed=1), collection="birds")
+    add(library, picture(seed=1), collection="birds")
     dropper = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
     dropper.start()
     until(lambda: library.database.read(collection_deletion.list_pending) == [], WAIT)
@@ -117,7 +117,7 @@ def test_what_fails_is_told_and_waited_out(
 
     monkeypatch.setattr(dropper, "_forget", fail)
     library.make_collection("birds", "")
-    add_image(library, picture(), collection="birds")
+    add(library, picture(), collection="birds")
     dropper.drop("birds", 0.2)
     assert len(files(library)) == 1
     until(lambda: dropper.fault, WAIT)
@@ -145,8 +145,8 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
             time.sleep(chance.random() * 0.15)
             dropper.drop("race", WAIT)
             assert left(library.database) == {}
-            ended.append(get_job(library.database, job.id))
-        add_image(library, picture("blue"), id="last")  # what the worker had claimed before this, it is done with after
+            ended.append(job_of(library.database, job.id))
+        add(library, picture("blue"), id="last")  # what the worker had claimed before this, it is done with after
         until(lambda: library.get("default", "last").status is Status.READY, WAIT)
     finally:
         worker.stop()

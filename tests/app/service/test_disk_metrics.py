@@ -5,7 +5,7 @@ from pathlib import Path
 from app.service.health import measure_backlog, measure_disk
 from app.storage.backup import LAST_BACKUP_NAME, LastBackup, read_last_backup, record_backup
 from app.storage.library import Library
-from tests.support.makers import add_image
+from tests.support.makers import add
 from tests.support.pictures import picture
 
 
@@ -32,5 +32,5 @@ def test_a_backup_is_remembered(tmp_path: Path) -> None:
 
 
 def test_what_waits_is_told_of_all_collections(library: Library) -> None:
-    add_image(library, picture("red"), id="a")
+    add(library, picture("red"), id="a")
     assert measure_backlog(library.database).images["queued"] == 1

@@ -21,14 +21,14 @@ from app.service.service import Service, archive_limits, open_library, picture_l
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
-from app.storage.tables import leases
+from app.storage.tables import work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
 from tests.index.deadline import impatient
 from tests.index.proxy import Proxy
 from tests.index.sealed import sealed
-from tests.support.makers import SPACE, add_bulk, add_image, claim
+from tests.support.makers import SPACE, add, add_bulk, claim
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -74,7 +74,7 @@ def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(servi
         _ = service.searcher
     with pytest.raises(ModelUnavailable):
         _ = service.engine
-    image = add_image(service.library, picture()).image
+    image = add(service.library, picture()).image
     assert image.status is Status.QUEUED
     assert service.model() is None
     assert service.settle("default", "images", 5)
@@ -108,12 +108,14 @@ def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
 
 def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> None:
     start(service)
-    image = add_image(service.library, picture("red"), id="one").image
+    image = add(service.library, picture("red"), id="one").image
     assert service.settled([image])
     encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     (lease,) = claim(service.database)
-    service.database.write(lambda c: leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
+    service.database.write(
+        lambda c: work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+    )
     ready = service.library.get("default", "one")
     assert service.settled([ready])
     assert [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
@@ -217,7 +219,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     until(lambda: "does not answer" in service.ready()[0], WAIT)
     with pytest.raises(Overloaded, match="does not answer"):
         _ = service.searcher
-    one = add_image(service.library, picture("red"), id="one").image
+    one = add(service.library, picture("red"), id="one").image
     assert one.status is Status.QUEUED
     proxy.mode = "pass"
     until(lambda: not service.ready(), WAIT)
@@ -225,7 +227,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
     assert found(service) == ["one"]
     proxy.mode = "reset"
-    add_image(service.library, picture("blue"), id="two")
+    add(service.library, picture("blue"), id="two")
     finish_as_worker(service)
     two = service.library.get("default", "two")
     until(lambda: service.ready(), WAIT)
@@ -242,7 +244,7 @@ def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(
     settings: Settings, lite: MilvusClient, tmp_path: Path
 ) -> None:
     service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
-    add_image(service.library, picture("red"), id="one")
+    add(service.library, picture("red"), id="one")
     finish_as_worker(service)
     until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
     with service.engine.indexes.use("default", "images") as index:
@@ -259,7 +261,7 @@ def finish_as_worker(service: Service) -> None:
     packed = encoder.encode_texts(["red"])[0].tobytes()
 
     def work(c: Any, lease: Lease) -> object:
-        return leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+        return work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
 
     for lease in claim(service.database):
         service.database.write(partial(work, lease=lease))
@@ -282,7 +284,7 @@ def test_limits_are_those_of_the_settings() -> None:
 def test_pictures_without_their_database_are_not_taken_for_an_empty_directory(
     settings: Settings, library: Library
 ) -> None:
-    add_image(library, picture())
+    add(library, picture())
     library.database.close()
     for file in settings.data_dir.glob("sightline.db*"):
         file.unlink()
@@ -300,7 +302,7 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
     rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
-    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
+    base.params = replace(base.params, nprobe=1, refine_k=10)  # as if calibrated on other queries than are asked
     opened = service.engine.indexes._open
     opened["default", "images"] = replace(opened["default", "images"], index=SegmentedIndex(60, base))
 

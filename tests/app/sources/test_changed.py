@@ -8,12 +8,12 @@ from app.sources.changed import skip_unchanged
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add_image, never
+from tests.support.makers import add, never
 from tests.support.pictures import picture
 
 
 def test_lines_that_are_here_unchanged_are_left_out(library: Library) -> None:
-    here = add_image(library, picture("red")).image
+    here = add(library, picture("red")).image
     for origin in ("a", "b", "c"):
         library.database.write(lambda c, origin=origin: source_cache.store(c, origin, CacheEntry("1", here.sha256)))  # type: ignore[misc]
     lines: list[SourceItem] = [

@@ -21,7 +21,7 @@ from app.sources.table import TableSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add_image, never
+from tests.support.makers import add, never
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
 
@@ -52,7 +52,7 @@ def bring(table: TableSource, lines: list[SourceItem], folder: Path, size: int =
     for start in range(0, len(lines), size):
         target = folder / f"{start}"
         target.mkdir(parents=True)
-        yield from table.bring(target, lines[start : start + size], never)
+        yield from table.fetch(target, lines[start : start + size], never)
 
 
 def test_pictures_come_out_of_rows_and_again_only_what_is_new(
@@ -67,7 +67,7 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
             if "error" not in line:
                 line = next(came)
             if "error" not in line:
-                known = CacheEntry(line["tag"], add_image(library, (work / line["file"]).read_bytes()).image.sha256)
+                known = CacheEntry(line["tag"], add(library, (work / line["file"]).read_bytes()).image.sha256)
                 library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
             told.append((line["name"], line.get("caption"), line.get("error", {}).get("code")))
         table.close()
@@ -78,7 +78,7 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
     rest = [("c.jsonl:1", None, None), ("c.jsonl:2", None, "validation")]
     assert taken(tmp_path / "first") == [*good[:3], bad[0], *good[3:], bad[1], *rest]
     kept = {image.sha256 for image in library.page("default", 20, None)}
-    assert kept == {add_image(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
+    assert kept == {add(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
     assert taken(tmp_path / "second") == [*bad, rest[1]]
 
 
@@ -119,9 +119,9 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
 
 
 def test_columns_are_named_by_role_and_tables_by_their_ends(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
-    allowed = tools.allowed
+    allowed = tools.policy
     with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, tags, url"):
-        TableSource.checked(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
+        TableSource.resolve(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
     given = {"columns": {"image": "image", "caption": "nothing"}}
     (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
     assert "no column 'nothing'" in line["error"]["detail"]

@@ -29,8 +29,8 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import images, jobs
-from tests.support.makers import add_bulk, add_image, claim, finish, get_job
+from app.storage.tables import images, jobs, work_queue
+from tests.support.makers import add, add_bulk, claim, finish, job_of
 from tests.support.pictures import picture
 
 RED, BLUE, GREEN = (picture(colour) for colour in ("red", "blue", "green"))
@@ -60,9 +60,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def kept(library: Library, tmp_path: Path) -> Path:
     """A backup of two pictures, one of them ready, and an upload that waits."""
-    add_image(library, RED, id="red", caption="红")
+    add(library, RED, id="red", caption="红")
     finish(library.database, claim(library.database)[0])
-    add_image(library, BLUE, id="blue")
+    add(library, BLUE, id="blue")
     add_bulk(library, [("g.png", GREEN)], [("a.zip", b"an archive, to be")])
     create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
     return tmp_path.with_name("kept")
@@ -86,7 +86,7 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
     try:
         assert database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 1
         (job,) = JobService(library).recent(10)
-        assert get_job(database, job.id) == job
+        assert job_of(database, job.id) == job
         waiting = BlobStore(again)
         assert {name: waiting.upload(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
             "folder": True,
@@ -103,7 +103,7 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
 ) -> None:
     before = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     library.delete("default", "blue")
-    add_image(library, GREEN, id="green")
+    add(library, GREEN, id="green")
     create_backup(tmp_path, kept, quiet())
     assert read_manifest(kept).number == 2
     after = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
@@ -183,7 +183,7 @@ def test_a_backup_of_another_format_is_told(kept: Path) -> None:
 def test_a_backup_that_fails_leaves_the_one_before(
     kept: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_image(library, GREEN, id="green")
+    add(library, GREEN, id="green")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -201,11 +201,11 @@ def test_a_backup_that_fails_leaves_the_one_before(
 def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_image(library, RED, id="red")
+    add(library, RED, id="red")
     plain = snapshot.copy_database
 
     def copying(database: Path, target: Path) -> None:
-        add_image(library, BLUE, id="late")  # after the first pass over the pictures
+        add(library, BLUE, id="late")  # after the first pass over the pictures
         plain(database, target)
         library.delete("default", "late")
 
@@ -237,6 +237,6 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
 def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path: Path) -> None:
     database = library.database
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
-    database.write(lambda c: jobs.add_upload(c, id, 1, "archive", "a.zip", 0))
+    database.write(lambda c: work_queue.add_upload(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
         create_backup(tmp_path, tmp_path.with_name("kept"), quiet())

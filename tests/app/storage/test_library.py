@@ -25,18 +25,7 @@ from app.storage.jobs import JobService
 from app.storage.library import DELETE_BATCH, Library, text_id
 from app.storage.tables import embeddings, images, jobs
 from tests.app.conftest import SmallDisk
-from tests.support.makers import (
-    COLLECTION,
-    FINGERPRINT,
-    SPACE,
-    VECTOR,
-    add_bulk,
-    add_image,
-    claim,
-    finish,
-    get_image,
-    get_job,
-)
+from tests.support.makers import COLLECTION, FINGERPRINT, SPACE, VECTOR, add, add_bulk, claim, finish, image_of, job_of
 from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
@@ -56,7 +45,7 @@ def stored_files(library: Library) -> set[str]:
 
 
 def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> None:
-    added = add_image(library, RED, id="one", caption="a red thing", tags=("a",), metadata={"n": 1}, source="x.png")
+    added = add(library, RED, id="one", caption="a red thing", tags=("a",), metadata={"n": 1}, source="x.png")
     image = library.get("default", "one")
     assert added.image == image
     assert (image.width, image.height, image.format, image.bytes) == (64, 48, "png", len(RED))
@@ -66,38 +55,38 @@ def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> Non
 
 
 def test_the_same_bytes_get_the_same_id(library: Library) -> None:
-    first = add_image(library, RED)
-    second = add_image(library, RED, id="another")
+    first = add(library, RED)
+    second = add(library, RED, id="another")
     assert (second.duplicate, second.image.id) == (True, first.image.id)
     assert len(library.page("default", 10, None)) == 1
 
 
 def test_the_same_bytes_at_the_same_time_get_the_same_id(library: Library) -> None:
     ids: set[str] = set()
-    threads = [threading.Thread(target=lambda: ids.add(add_image(library, RED).image.id)) for _ in range(30)]
+    threads = [threading.Thread(target=lambda: ids.add(add(library, RED).image.id)) for _ in range(30)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(ids) == 1
     assert len(library.page("default", 10, None)) == 1
-    assert library.blobs.intact(get_image(library.database, ids.pop()).sha256)
+    assert library.blobs.intact(image_of(library.database, ids.pop()).sha256)
 
 
 def test_an_id_with_other_bytes_is_a_conflict_that_leaves_everything_as_it_was(library: Library) -> None:
-    add_image(library, RED, id="one")
+    add(library, RED, id="one")
     with pytest.raises(IdConflict):
-        add_image(library, BLUE, id="one")
+        add(library, BLUE, id="one")
     assert library.file("default", "one")[1].read_bytes() == RED
     assert len(stored_files(library)) == 1
 
 
 def test_replace_drops_the_old_vector_and_the_old_file(library: Library) -> None:
-    old = add_image(library, RED, id="one").image
+    old = add(library, RED, id="one").image
     make_ready(library)
     library.blobs.thumbnail(old.sha256, old.format).parent.mkdir(parents=True)
     library.blobs.thumbnail(old.sha256, old.format).touch()
-    added = add_image(library, BLUE, id="one", replace=True)
+    added = add(library, BLUE, id="one", replace=True)
     assert added.image.status is Status.QUEUED
     assert [entry[1:3] for entry in vectors(library)] == [("remove", old.key)]
     assert stored_files(library) == {added.image.sha256}
@@ -107,7 +96,7 @@ def test_replace_drops_the_old_vector_and_the_old_file(library: Library) -> None
 
 def test_what_is_no_picture_is_refused_and_not_kept(library: Library) -> None:
     with pytest.raises(UnsupportedMediaType):
-        add_image(library, b"just some words, called .jpg")
+        add(library, b"just some words, called .jpg")
     assert library.page("default", 10, None) == []
     assert stored_files(library) == set()
 
@@ -123,23 +112,23 @@ def test_an_unknown_collection_is_refused_before_anything_is_kept(library: Libra
 
 
 def test_a_failed_picture_is_queued_again_when_it_is_uploaded_again(library: Library) -> None:
-    add_image(library, RED, id="one")
+    add(library, RED, id="one")
     library.database.write(lambda c: c.execute("UPDATE images SET status = 'failed', error_code = 'x'") and None)
-    again = add_image(library, RED)
+    again = add(library, RED)
     assert (again.duplicate, again.image.id, again.image.status, again.image.error) == (False, "one", "queued", None)
 
 
 def test_a_duplicate_heals_a_file_that_was_lost(library: Library) -> None:
-    image = add_image(library, RED, id="one").image
+    image = add(library, RED, id="one").image
     library.blobs.path(image.sha256).unlink()
     with pytest.raises(BlobMissing, match="sightline verify"):
         library.file("default", "one")
-    assert add_image(library, RED).duplicate
+    assert add(library, RED).duplicate
     assert library.file("default", "one")[1].read_bytes() == RED
 
 
 def test_deleting_leaves_no_row_no_file_and_a_note_in_the_log(library: Library) -> None:
-    image = add_image(library, RED, id="one").image
+    image = add(library, RED, id="one").image
     make_ready(library)
     library.delete("default", "one")
     with pytest.raises(NotFound):
@@ -151,7 +140,7 @@ def test_deleting_leaves_no_row_no_file_and_a_note_in_the_log(library: Library) 
 
 
 def test_deleting_a_waiting_picture_ends_its_item(library: Library) -> None:
-    image = add_image(library, RED).image
+    image = add(library, RED).image
 
     def with_item(c: object) -> str:
         id = jobs.create(c, "default", "bulk")  # type: ignore[arg-type]
@@ -160,7 +149,7 @@ def test_deleting_a_waiting_picture_ends_its_item(library: Library) -> None:
 
     id = library.database.write(with_item)
     library.delete("default", image.id)
-    assert (get_job(library.database, id).state, get_job(library.database, id).failed) == (JobState.SUCCEEDED, 1)
+    assert (job_of(library.database, id).state, job_of(library.database, id).failed) == (JobState.SUCCEEDED, 1)
     ((_, item),) = JobService(library).items(id, None, 0, 10)
     assert item.error == ItemError("not_found", "deleted before it was processed")
 
@@ -168,12 +157,12 @@ def test_deleting_a_waiting_picture_ends_its_item(library: Library) -> None:
 def test_a_delete_never_takes_the_file_of_an_upload_of_the_same_bytes(library: Library) -> None:
     """Whichever comes last: a row has its file, and a file has its row."""
     for _ in range(40):
-        id = add_image(library, RED).image.id
+        id = add(library, RED).image.id
         barrier = threading.Barrier(3)
 
         def upload(wait: threading.Barrier = barrier) -> None:
             wait.wait()
-            add_image(library, RED)
+            add(library, RED)
 
         def delete(wait: threading.Barrier = barrier, id: str = id) -> None:
             wait.wait()
@@ -194,7 +183,7 @@ def test_two_services_on_one_directory_keep_file_and_row_together(library: Libra
 
     def churn(mine: Library) -> None:
         for _ in range(25):
-            image = add_image(mine, RED).image
+            image = add(mine, RED).image
             try:
                 mine.delete("default", image.id)
             except NotFound:  # the other was faster
@@ -211,15 +200,15 @@ def test_two_services_on_one_directory_keep_file_and_row_together(library: Libra
 
 def test_uploads_are_refused_while_too_many_pictures_wait(library: Library) -> None:
     library.max_queue = 2
-    add_image(library, RED)
-    add_image(library, BLUE)
+    add(library, RED)
+    add(library, BLUE)
     with pytest.raises(QueueFull, match="2 pictures are waiting already"):
-        add_image(library, picture("green"))
+        add(library, picture("green"))
     with pytest.raises(QueueFull):
         add_bulk(library, [("a.png", picture("green"))])
     assert len(library.page("default", 10, None)) == 2
     make_ready(library)
-    add_image(library, picture("green"))
+    add(library, picture("green"))
 
 
 def test_uploads_are_refused_while_too_many_bytes_wait_and_uploads_that_are_not_taken_in_count(
@@ -227,19 +216,19 @@ def test_uploads_are_refused_while_too_many_bytes_wait_and_uploads_that_are_not_
 ) -> None:
     library.max_queue_bytes = len(RED) + len(BLUE)
     job = add_bulk(library, [("a.png", RED)])
-    add_image(library, BLUE)
+    add(library, BLUE)
     with pytest.raises(QueueFull, match="MiB of pictures are waiting already"):
-        add_image(library, picture("green"))
+        add(library, picture("green"))
     with pytest.raises(QueueFull):
         add_bulk(library, [("a.png", picture("green"))])
     with pytest.raises(QueueFull):
         JobService(library).retry(job.id)
     JobService(library).cancel(job.id)
-    add_image(library, picture("green"))
+    add(library, picture("green"))
 
 
 def test_update_changes_the_words_and_returns_the_new_row(library: Library) -> None:
-    before = add_image(library, RED, id="one", caption="old", tags=("a",)).image
+    before = add(library, RED, id="one", caption="old", tags=("a",)).image
     after = library.update("default", "one", lambda image: ImageAttributes(caption="new", tags=image.tags))
     assert after == changed(before, caption="new")
     with pytest.raises(NotFound):
@@ -288,7 +277,7 @@ def test_a_deleted_text_is_gone_from_rows_and_log(library: Library) -> None:
 
 
 def test_collections_say_what_they_hold(library: Library) -> None:
-    add_image(library, RED)
+    add(library, RED)
     (held,) = library.collections()
     assert (held.name, held.images, held.texts, held.space) == ("default", 1, 0, None)
     with pytest.raises(NotFound):
@@ -298,7 +287,7 @@ def test_collections_say_what_they_hold(library: Library) -> None:
 def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself(small_disk: SmallDisk) -> None:
     database = Database(small_disk.folder / "sightline.db")
     library = Library(database, BlobStore(small_disk.folder), PictureLimits(), 1_000)
-    add_image(library, RED, id="kept")
+    add(library, RED, id="kept")
     folder = library.incoming()
     (folder / "waiting").write_bytes(BLUE)
     small_disk.fill()
@@ -319,7 +308,7 @@ def test_every_refusal_is_an_error_of_ours(library: Library) -> None:
 
 
 def test_the_sweep_removes_old_files_that_no_row_uses(library: Library, tmp_path: Path) -> None:
-    kept = add_image(library, picture()).image
+    kept = add(library, picture()).image
     (tmp_path / "left").write_bytes(b"of a killed upload")
     left = library.blobs.save(tmp_path / "left")
     library.blobs.place(left)
@@ -334,14 +323,14 @@ def test_the_sweep_removes_old_files_that_no_row_uses(library: Library, tmp_path
 def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Library) -> None:
     """More than one transaction's worth; what is changed or added meanwhile is judged by what it is then."""
     count = DELETE_BATCH + 20
-    pictures = [add_image(library, picture("red", seed=n), tags=("x",), id=f"p{n}").image for n in range(count)]
-    kept = add_image(library, picture("blue", seed=1), id="kept").image
+    pictures = [add(library, picture("red", seed=n), tags=("x",), id=f"p{n}").image for n in range(count)]
+    kept = add(library, picture("blue", seed=1), id="kept").image
     tagged = parse_filter({"key": "tags", "match": {"value": "x"}}, "images")
     keys, examples = library.matching(COLLECTION, tagged)
     assert keys == [image.key for image in pictures]
     assert [image.id for image in examples] == [f"p{n}" for n in range(count - 1, count - 6, -1)]
     library.update(COLLECTION, "p110", lambda image: ImageAttributes())
-    add_image(library, picture("green", seed=1), tags=("x",), id="late")
+    add(library, picture("green", seed=1), tags=("x",), id="late")
     assert library.delete_matching(COLLECTION, tagged, keys) == count - 1
     assert {image.id for image in library.page(COLLECTION, 1000, None)} == {"p110", "kept", "late"}
     assert stored_files(library) == {pictures[110].sha256, kept.sha256, library.get(COLLECTION, "late").sha256}
@@ -355,7 +344,7 @@ def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Li
 
 def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) -> None:
     for n in range(10):
-        add_image(library, picture("red", seed=n), tags=("even",) if n % 2 == 0 else (), id=f"p{n}")
+        add(library, picture("red", seed=n), tags=("even",) if n % 2 == 0 else (), id=f"p{n}")
     even = parse_filter({"key": "tags", "match": {"value": "even"}}, "images")
     first = library.page(COLLECTION, 3, None, even)
     assert [image.id for image in first] == ["p8", "p6", "p4"]
@@ -363,7 +352,7 @@ def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) 
 
 
 def test_bytes_are_known_where_their_file_is_here_too(library: Library) -> None:
-    first, second = add_image(library, RED).image.sha256, add_image(library, BLUE).image.sha256
+    first, second = add(library, RED).image.sha256, add(library, BLUE).image.sha256
     assert library.known("default", [second, "0" * 64, first]) == [second, first]
     library.blobs.path(first).unlink()
     assert library.known("default", [first, second]) == [second]

@@ -5,9 +5,8 @@ from pathlib import Path
 from app.core.types import JobState
 from app.storage import snapshot
 from app.storage.database import Database
-from app.storage.tables import embeddings
-from tests.app.storage.tables.test_jobs import source
-from tests.support.makers import FINGERPRINT, claim, finish, get_job, insert, new_job, sha256
+from app.storage.tables import embeddings, work_queue
+from tests.support.makers import FINGERPRINT, add_upload, claim, finish, insert, job_of, new_job, sha256
 
 
 def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp_path: Path) -> None:
@@ -36,15 +35,13 @@ def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Data
     assert snapshot.delete_missing(database, [sha256(1), sha256(2), sha256(3)]) == 2
     assert snapshot.pictures(database) == []
     assert database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
-    job = get_job(database, id)
+    job = job_of(database, id)
     assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)
 
 
 def test_uploads_that_wait_are_told_with_whether_they_have_files(database: Database) -> None:
     id = new_job(database)
-    source(database, id, 1)
-    from app.storage.tables import jobs
-
-    database.write(lambda c: jobs.add_upload(c, id, 2, "named", "/photos", 0, "folder"))
-    database.write(lambda c: jobs.add_upload(c, id, 3, "folder", "", 5, "urls"))
+    add_upload(database, id)
+    database.write(lambda c: work_queue.add_upload(c, id, 2, "named", "/photos", 0, "folder"))
+    database.write(lambda c: work_queue.add_upload(c, id, 3, "folder", "", 5, "urls"))
     assert snapshot.list_pending_uploads(database) == [(id, 1, True), (id, 2, False), (id, 3, True)]

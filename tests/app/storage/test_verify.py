@@ -12,7 +12,7 @@ from app.storage.blobs import remove_path
 from app.storage.library import Library
 from app.storage.tables import embeddings
 from app.storage.verify import REMEDIES, verify
-from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add_image, claim, finish
+from tests.support.makers import FINGERPRINT, SPACE, VECTOR, add, claim, finish
 from tests.support.pictures import picture
 
 
@@ -25,10 +25,10 @@ def told(tmp_path: Path) -> tuple[int, str]:
 @pytest.fixture
 def filled(library: Library) -> Library:
     for colour in ("red", "blue"):
-        add_image(library, picture(colour), id=colour)
+        add(library, picture(colour), id=colour)
     for lease in claim(library.database):
         finish(library.database, lease)
-    add_image(library, picture("green"), id="waiting")
+    add(library, picture("green"), id="waiting")
     library.put_texts("default", FINGERPRINT, [("t", "a text", {})], [VECTOR])
     return library
 
@@ -99,7 +99,7 @@ def test_every_fault_has_a_way_to_mend_it(filled: Library, tmp_path: Path) -> No
     blue.write_bytes(b"other")
     assert told(tmp_path)[0] == 1
     for colour in ("red", "blue"):
-        assert add_image(filled, picture(colour), id=colour).duplicate
+        assert add(filled, picture(colour), id=colour).duplicate
     assert told(tmp_path)[0] == 0
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +16,17 @@ from app.core.errors import Overloaded
 from app.core.locks import LeaseOwner
 from app.core.types import Image, ItemStatus, JobState, Status
 from app.decode.limits import ArchiveLimits
-from app.decode.picture import DecodedPicture
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.pool import DecodePool
 from app.encoder.dummy import PALETTE, DummyEncoder
 from app.encoder.protocol import Embeddings, Encoder, Pixels, normalise
+from app.sources.stop_signal import ShouldStop
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.sql import fetch_all
-from app.storage.tables import embeddings, images, leases, precomputed_vectors
+from app.storage.tables import embeddings, images, precomputed_vectors, work_queue
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
-from tests.support.makers import FaultyEncoder, add_bulk, add_image, get_image, get_job
+from tests.support.makers import FaultyEncoder, add, add_bulk, image_of, job_of
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -87,7 +88,7 @@ def vector(library: Library, image: Image) -> Embeddings | None:
 def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library, made: Made) -> None:
     encoder = DummyEncoder()
     for n, colour in enumerate(("red", "blue", "green")):
-        add_image(library, picture(colour, n), id=colour)
+        add(library, picture(colour, n), id=colour)
     with running(made(encoder)):
         ready = settled(library)
     words = encoder.encode_texts([image.id for image in ready])
@@ -104,8 +105,8 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
     encoder = FaultyEncoder(RED)  # fails at red pictures
     space = encoder.space.fingerprint
     vectors = np.eye(encoder.space.d, dtype="<f4")
-    rows = [add_image(library, picture("red", n), id=f"{n}").image for n in range(3)]
-    torn = add_image(library, picture("red", 3)[:60], id="torn").image
+    rows = [add(library, picture("red", n), id=f"{n}").image for n in range(3)]
+    torn = add(library, picture("red", 3)[:60], id="torn").image
     for n, image in enumerate([*rows, torn]):
         of = space if n != 2 else "another space"
         packed = vectors[n].tobytes()
@@ -125,22 +126,22 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
 def test_what_comes_while_it_waits_is_taken_in_too(library: Library, made: Made) -> None:
     with running(made()):
         for n in range(3):
-            add_image(library, picture("red", n), id=f"i{n}")
-            until(lambda n=n: get_image(library.database, f"i{n}").status is Status.READY, WAIT)
+            add(library, picture("red", n), id=f"i{n}")
+            until(lambda n=n: image_of(library.database, f"i{n}").status is Status.READY, WAIT)
 
 
 def test_a_bulk_is_imported_and_encoded_to_its_end(library: Library, made: Made) -> None:
     job = add_bulk(library, [(f"{n}.png", picture("blue", n)) for n in range(10)] + [("bad.png", b"words")])
     with running(made()):
-        until(lambda: get_job(library.database, job.id).state == "succeeded", WAIT)
-    ended = get_job(library.database, job.id)
+        until(lambda: job_of(library.database, job.id).state == "succeeded", WAIT)
+    ended = job_of(library.database, job.id)
     assert (ended.total, ended.done, ended.failed, ended.duplicates) == (11, 10, 1, 0)
 
 
 def test_one_bad_picture_of_a_batch_fails_alone(library: Library, made: Made) -> None:
     for n in range(3):
-        add_image(library, picture("blue", n), id=f"good{n}")
-    add_image(library, picture("red"), id="bad")
+        add(library, picture("blue", n), id=f"good{n}")
+    add(library, picture("red"), id="bad")
     with running(made(FaultyEncoder(RED), batch=4)):
         status = {image.id: image.status for image in settled(library)}
     assert status == {"good0": "ready", "good1": "ready", "good2": "ready", "bad": "failed"}
@@ -150,7 +151,7 @@ def test_one_bad_picture_of_a_batch_fails_alone(library: Library, made: Made) ->
 def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
     library: Library, made: Made, attempts: int
 ) -> None:
-    add_image(library, picture("red"), id="bad")
+    add(library, picture("red"), id="bad")
     encoder = FaultyEncoder(RED)
     with running(made(encoder, attempts=attempts)):
         (image,) = settled(library)
@@ -177,7 +178,7 @@ def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture
     library: Library, made: Made, raises: bool
 ) -> None:
     for n in range(3):
-        add_image(library, picture("blue", n), id=f"i{n}")
+        add(library, picture("blue", n), id=f"i{n}")
     with pytest.raises(RuntimeError, match="can encode nothing any more"):
         made(BrokenEncoder(raises=raises), attempts=1).run()
     assert {image.status for image in every(library)} == {Status.QUEUED}
@@ -202,9 +203,9 @@ class HalfEncoder(DummyEncoder):
 def test_a_vector_that_is_none_never_reaches_the_log_and_its_neighbours_do(
     encoder: Encoder, library: Library, made: Made
 ) -> None:
-    add_image(library, picture("red"), id="bad")
+    add(library, picture("red"), id="bad")
     for n in range(3):
-        add_image(library, picture("blue", n), id=f"good{n}")
+        add(library, picture("blue", n), id=f"good{n}")
     with running(made(encoder, batch=4)):
         found = {image.id: image for image in settled(library)}
     bad = found.pop("bad")
@@ -220,8 +221,8 @@ def test_a_vector_that_is_none_never_reaches_the_log_and_its_neighbours_do(
 
 def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_not(library: Library, made: Made) -> None:
     whole = picture("red", size=(300, 300))
-    add_image(library, whole[: len(whole) // 2], id="cut")
-    add_image(library, picture("blue"), id="good")
+    add(library, whole[: len(whole) // 2], id="cut")
+    add(library, picture("blue"), id="good")
     encoder = DummyEncoder()
     with running(made(encoder)):
         found = {image.id: image for image in settled(library)}
@@ -232,7 +233,7 @@ def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_no
 
 
 def test_a_picture_whose_file_is_gone_fails_with_that_reason(library: Library, made: Made) -> None:
-    image = add_image(library, picture("red")).image
+    image = add(library, picture("red")).image
     library.blobs.path(image.sha256).unlink()
     with running(made()):
         (image,) = settled(library)
@@ -247,21 +248,23 @@ class RefusingPool(DecodePool):
         super().__init__(1)
         self.path, self.healthy = path, threading.Event()
 
-    def submit(self, task: DecodeTask) -> Future[DecodedPicture]:
-        if self.healthy.is_set() or (self.path is not None and task.path != self.path):
-            return super().submit(task)
-        refused: Future[DecodedPicture] = Future()
-        refused.set_exception(Overloaded("No decoder could be started; try again."))
+    def submit(  # type: ignore[override]  # it cannot be as generic as the pool is
+        self, function: Callable[..., Any], *args: Any, seconds: float | None = None
+    ) -> Future[Any]:
+        if self.healthy.is_set() or (self.path is not None and args[0] != self.path):
+            return super().submit(function, *args, seconds=seconds)
+        refused: Future[Any] = Future()
+        refused.set_exception(Overloaded("no decoder could be started; try again"))
         return refused
 
 
 def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours_are_not(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = add_image(library, picture("red"), id="bad").image
+    bad = add(library, picture("red"), id="bad").image
     for n in range(5):
-        add_image(library, picture("blue", n), id=f"good{n}")
-    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
+        add(library, picture("blue", n), id=f"good{n}")
+    monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
     worker = made()
     with RefusingPool(library.blobs.path(bad.sha256)) as pool:
         worker._pool = pool
@@ -276,17 +279,17 @@ def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours
 def test_decoders_that_cannot_be_started_at_all_are_waited_for(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_image(library, picture("red"), id="one")
-    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
+    add(library, picture("red"), id="one")
+    monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
     worker = made(attempts=1)
     rounds: list[int] = []
     with RefusingPool(None) as pool:
         worker._pool = pool
-        decodes = worker._decodes
-        worker._decodes = lambda: rounds.append(1) or decodes()  # type: ignore[method-assign, func-returns-value]
+        can_decode = worker._can_decode
+        worker._can_decode = lambda: rounds.append(1) or can_decode()  # type: ignore[method-assign, func-returns-value]
         with running(worker):
             until(lambda: len(rounds) > 5, WAIT)
-            assert get_image(library.database, "one").status is not Status.FAILED
+            assert image_of(library.database, "one").status is not Status.FAILED
             pool.healthy.set()
             (image,) = settled(library)
     assert image.status is Status.READY
@@ -297,9 +300,9 @@ def test_decoders_that_cannot_be_started_at_all_are_waited_for(
 def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = add_image(library, picture("red"), id="bad").image
-    add_image(library, picture("blue"), id="good")
-    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
+    bad = add(library, picture("red"), id="bad").image
+    add(library, picture("blue"), id="good")
+    monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
     library.blobs.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
     with running(made()):
         status = {image.id: image.status for image in settled(library)}
@@ -313,7 +316,7 @@ class Killed(BaseException):
 class Doomed(EmbeddingWorker):
     """Gives nothing back when it ends."""
 
-    def _release(self) -> None:
+    def _release_all(self) -> None:
         pass
 
 
@@ -335,7 +338,7 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
     deaths = 0
 
     def ended() -> bool:
-        return get_job(library.database, job.id).state is JobState.SUCCEEDED
+        return job_of(library.database, job.id).state is JobState.SUCCEEDED
 
     while not ended():
         worker = Doomed(library, Poisoned(), pool, importer, tmp_path / "workers", WorkerOptions(32, 60.0, 3, 32))
@@ -345,7 +348,7 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
         except Killed:
             deaths += 1
     assert deaths == 3
-    after = get_job(library.database, job.id)
+    after = job_of(library.database, job.id)
     assert (after.total, after.done, after.failed) == (100, 99, 1)
     ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
@@ -369,7 +372,7 @@ def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attem
     library: Library, made: Made
 ) -> None:
     for n in range(10):
-        add_image(library, picture("red", n))
+        add(library, picture("red", n))
     encoder = SlowEncoder()
     with running(made(encoder, batch=2)) as worker:
         assert encoder.began.wait(WAIT)
@@ -377,14 +380,14 @@ def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attem
         encoder.gate.set()
     status = [image.status for image in every(library)]
     assert (status.count(Status.READY), status.count(Status.QUEUED)) == (2, 8)
-    claimed = library.database.write(lambda c: leases.claim_images(c, "next", 1e12, 100))
+    claimed = library.database.write(lambda c: work_queue.claim_images(c, "next", 1e12, 100))
     assert {lease.attempts for lease in claimed} == {1}
 
 
 def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Made, tmp_path: Path) -> None:
-    add_image(library, picture("red"), id="one")
+    add(library, picture("red"), id="one")
     gone = LeaseOwner(tmp_path / "workers")
-    library.database.write(lambda c: leases.claim_images(c, gone.id, time.monotonic() + 1e6, 10))
+    library.database.write(lambda c: work_queue.claim_images(c, gone.id, time.monotonic() + 1e6, 10))
     gone.close()
     with running(made()):
         (image,) = settled(library)
@@ -392,18 +395,18 @@ def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Ma
 
 
 def test_the_pictures_of_a_living_worker_are_left_alone(library: Library, made: Made, tmp_path: Path) -> None:
-    add_image(library, picture("red"), id="theirs")
+    add(library, picture("red"), id="theirs")
     other = LeaseOwner(tmp_path / "workers")
-    library.database.write(lambda c: leases.claim_images(c, other.id, time.monotonic() + 1e6, 10))
+    library.database.write(lambda c: work_queue.claim_images(c, other.id, time.monotonic() + 1e6, 10))
     with running(made()):
-        add_image(library, picture("blue"), id="ours")
-        until(lambda: get_image(library.database, "ours").status is Status.READY, WAIT)
-        assert get_image(library.database, "theirs").status is Status.PROCESSING
+        add(library, picture("blue"), id="ours")
+        until(lambda: image_of(library.database, "ours").status is Status.READY, WAIT)
+        assert image_of(library.database, "theirs").status is Status.PROCESSING
     other.close()
 
 
 def test_long_work_keeps_its_lease_by_renewing_it(library: Library, made: Made) -> None:
-    add_image(library, picture("red"), id="one")
+    add(library, picture("red"), id="one")
     encoder = SlowEncoder()
 
     def until_when() -> float:
@@ -420,11 +423,11 @@ def test_long_work_keeps_its_lease_by_renewing_it(library: Library, made: Made) 
 
 
 def test_a_picture_replaced_while_it_is_encoded_gets_the_vector_of_its_new_bytes(library: Library, made: Made) -> None:
-    add_image(library, picture("red"), id="one")
+    add(library, picture("red"), id="one")
     encoder = SlowEncoder()
     with running(made(encoder)):
         assert encoder.began.wait(WAIT)
-        add_image(library, picture("blue"), id="one", replace=True)
+        add(library, picture("blue"), id="one", replace=True)
         encoder.gate.set()
         (image,) = settled(library)
     found = vector(library, image)
@@ -433,7 +436,7 @@ def test_a_picture_replaced_while_it_is_encoded_gets_the_vector_of_its_new_bytes
 
 
 def test_a_picture_deleted_while_it_is_encoded_stays_deleted(library: Library, made: Made) -> None:
-    image = add_image(library, picture("red"), id="one").image
+    image = add(library, picture("red"), id="one").image
     encoder = SlowEncoder()
     with running(made(encoder)):
         assert encoder.began.wait(WAIT)
@@ -445,7 +448,7 @@ def test_a_picture_deleted_while_it_is_encoded_stays_deleted(library: Library, m
 
 def test_two_workers_share_the_work_and_double_nothing(library: Library, made: Made) -> None:
     for n in range(40):
-        add_image(library, picture("red", n))
+        add(library, picture("red", n))
     one, two = made(), made()
     with running(one), running(two):
         assert {image.status for image in settled(library)} == {Status.READY}
@@ -457,7 +460,7 @@ def test_a_full_disk_is_waited_out_and_no_picture_is_stuck_or_blamed(
     library: Library, made: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(40):
-        add_image(library, picture("red", n))
+        add(library, picture("red", n))
     encoder = SlowEncoder()
 
     def room(pages: int) -> None:
@@ -475,8 +478,12 @@ def test_a_full_disk_is_waited_out_and_no_picture_is_stuck_or_blamed(
     assert attempts == [(1,)]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, made: Made) -> None:
+    def die(owner: str, should_stop: ShouldStop) -> float:
+        raise SystemExit
+
     worker = made()
-    worker._importer.run = lambda *_: None  # type: ignore[method-assign]
+    worker._importer.import_next = die  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
         until(lambda: worker._stopping.is_set(), WAIT)

@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, parse_filter
 from app.storage.tables import images, texts
-from tests.support.makers import claim, finish, insert, new_image
+from tests.support.makers import claim, finish, insert, new
 from tests.support.oracle import matches_filter
 
 # Hundreds of small transactions: on a disk, fsync would take most of the time.
@@ -116,10 +116,7 @@ def refill(database: Database, rows: Sequence[dict[str, Any]], target: str) -> l
     def work(c: Any) -> list[Any]:
         c.execute("DELETE FROM images; DELETE FROM texts")
         if target == "images":
-            return [
-                images.add(c, "default", new_image(n, f"id-{n}", **row), None, False).image
-                for n, row in enumerate(rows)
-            ]
+            return [images.add(c, "default", new(n, f"id-{n}", **row), None, False).image for n, row in enumerate(rows)]
         return [
             texts.put(c, "default", f"id-{n}", row["caption"] or "none", row["metadata"]) for n, row in enumerate(rows)
         ]

@@ -8,8 +8,17 @@ from app.core.errors import IdConflict, NotFound
 from app.core.types import ItemStatus
 from app.storage.database import Database
 from app.storage.sql import fetch_number
-from app.storage.tables import collection_deletion, collections, embeddings, images, job_control, jobs, leases, texts
-from tests.support.makers import FINGERPRINT, SPACE, VECTOR, claim, finish, new_image, sha256
+from app.storage.tables import (
+    collection_deletion,
+    collections,
+    embeddings,
+    images,
+    job_control,
+    jobs,
+    texts,
+    work_queue,
+)
+from tests.support.makers import FINGERPRINT, SPACE, VECTOR, claim, finish, new, sha256
 
 TABLES = {
     "images": "SELECT count(*) FROM images WHERE collection <> 'default'",
@@ -33,9 +42,9 @@ def filled(database: Database, name: str = "birds", pictures: int = 3) -> tuple[
         embeddings.save_space(c, SPACE)
         label = collections.create(c, name, "").label
         job = jobs.create(c, name, "bulk")
-        jobs.add_upload(c, job, 1, "archive", "a.zip", 0)
+        work_queue.add_upload(c, job, 1, "archive", "a.zip", 0)
         for n in range(pictures):
-            image = images.add(c, name, new_image(n), job, False).image
+            image = images.add(c, name, new(n), job, False).image
             jobs.add_item(c, job, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
         text = texts.put(c, name, "t", "words", {})
         embeddings.add(c, label, FINGERPRINT, "texts", text.key, VECTOR)
@@ -94,10 +103,10 @@ def test_a_worker_loses_what_it_has_of_it_and_gets_nothing_more(database: Databa
     filled(database)
     (lease, *_) = claim(database, limit=1)
     database.write(lambda c: collection_deletion.begin(c, "birds"))
-    assert not database.read(lambda c: leases.holds_image(c, lease))
+    assert not database.read(lambda c: work_queue.holds_image(c, lease))
     assert finish(database, lease) is None
     assert claim(database) == []
-    database.write(lambda c: leases.requeue_image(c, lease))
+    database.write(lambda c: work_queue.requeue_image(c, lease))
     assert claim(database, owner="b") == []
 
 
@@ -108,7 +117,7 @@ def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(da
     again = database.write(lambda c: collections.create(c, "birds", "new"))
     assert again.label != label
     finish(database, lease)
-    same = database.write(lambda c: images.add(c, "birds", new_image(0), None, False))
+    same = database.write(lambda c: images.add(c, "birds", new(0), None, False))
     assert not same.duplicate
     sweep(database, label)
     (image,) = database.read(lambda c: images.list_page(c, "birds", 10, None))
@@ -120,7 +129,7 @@ def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(da
 
 def test_files_that_another_collection_needs_are_kept(database: Database) -> None:
     label, _ = filled(database)
-    database.write(lambda c: images.add(c, "default", new_image(1), None, False))
+    database.write(lambda c: images.add(c, "default", new(1), None, False))
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert sorted(sweep(database, label)) == sorted([sha256(0), sha256(2)])
 

@@ -5,20 +5,20 @@ import pytest
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, Status
 from app.storage.database import Database
-from app.storage.tables import images, leases
-from tests.support.makers import claim, finish, get_image, insert, new_image, sha256
+from app.storage.tables import images, work_queue
+from tests.support.makers import claim, finish, image_of, insert, new, sha256
 
 
 def add(
     database: Database, n: int, id: str | None = None, *, replace: bool = False, job: str | None = None
 ) -> images.Added:
-    return database.write(lambda c: images.add(c, "default", new_image(n, id), job, replace))
+    return database.write(lambda c: images.add(c, "default", new(n, id), job, replace))
 
 
 def fail(database: Database) -> Image:
     (lease,) = claim(database)
-    database.write(lambda c: leases.fail_image(c, lease, ItemError("image_corrupt", "cut off")))
-    return get_image(database, lease.image.id)
+    database.write(lambda c: work_queue.fail_image(c, lease, ItemError("image_corrupt", "cut off")))
+    return image_of(database, lease.image.id)
 
 
 def test_a_new_picture_is_queued_with_everything_that_was_said(database: Database) -> None:
@@ -26,7 +26,7 @@ def test_a_new_picture_is_queued_with_everything_that_was_said(database: Databas
     assert (image.status, image.error, image.embedded_seq) == (Status.QUEUED, None, None)
     assert (image.caption, image.tags, image.metadata) == ("a cat", ("a", "ü"), {"page": {"n": 1}})
     assert (image.source, image.width, image.height, image.format, image.animated) == ("x/y.png", 4, 3, "png", False)
-    assert get_image(database, "one") == image
+    assert image_of(database, "one") == image
 
 
 def test_a_picture_without_an_id_gets_one_of_its_own(database: Database) -> None:
@@ -47,7 +47,7 @@ def test_an_id_with_other_bytes_is_a_conflict(database: Database) -> None:
     add(database, 1, "one")
     with pytest.raises(IdConflict, match="one belongs to other bytes; send replace=true"):
         add(database, 2, "one")
-    assert get_image(database, "one").sha256 == sha256(1)
+    assert image_of(database, "one").sha256 == sha256(1)
 
 
 def test_replacing_keeps_id_and_key_and_queues_the_new_bytes(database: Database) -> None:
@@ -85,7 +85,7 @@ def test_requeue_all_puts_every_picture_back_whatever_became_of_it(database: Dat
     claim(database)
     insert(database, 4, "queued")
     assert database.write(images.requeue_all) == 4
-    assert {get_image(database, id).status for id in ("failed", "ready", "processing", "queued")} == {Status.QUEUED}
+    assert {image_of(database, id).status for id in ("failed", "ready", "processing", "queued")} == {Status.QUEUED}
     assert [lease.attempts for lease in claim(database)] == [1, 1, 1, 1]
 
 
@@ -103,7 +103,7 @@ def test_pages_go_from_the_newest_back_without_gap_or_repeat(database: Database)
 def test_update_changes_what_a_person_says_and_nothing_else(database: Database) -> None:
     before = insert(database, 1, "one", caption="old", tags=("a",))
     database.write(lambda c: images.update(c, before.key, None, ["b", "c"], {"n": 1}))
-    after = get_image(database, "one")
+    after = image_of(database, "one")
     assert (after.caption, after.tags, after.metadata) == (None, ("b", "c"), {"n": 1})
     assert (after.sha256, after.status, after.created_at) == (before.sha256, before.status, before.created_at)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from app.storage.database import Database
 from app.storage.tables import embeddings, images, precomputed_vectors
-from tests.support.makers import FINGERPRINT, VECTOR, claim, finish, insert, new_image
+from tests.support.makers import FINGERPRINT, VECTOR, claim, finish, insert, new
 
 
 def kept(database: Database, *keys: int) -> dict[int, bytes]:
@@ -27,6 +27,6 @@ def test_a_given_vector_goes_with_its_picture_or_with_its_bytes(database: Databa
         database.write(lambda c, row=row: precomputed_vectors.store(c, row.key, FINGERPRINT, VECTOR))  # type: ignore[misc]
     database.write(lambda c: images.update(c, first.key, "a caption", [], {}))
     assert len(kept(database, first.key, second.key)) == 2
-    database.write(lambda c: images.add(c, "default", new_image(3, "a"), None, True))
+    database.write(lambda c: images.add(c, "default", new(3, "a"), None, True))
     database.write(lambda c: images.delete(c, second.key))
     assert kept(database, first.key, second.key) == {}

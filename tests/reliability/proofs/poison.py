@@ -1,8 +1,10 @@
-"""A poisonous picture fails alone.
+"""A bad picture fails alone.
 
-A hundred pictures of one bulk, of which one cannot be decoded (in every place of the row in turn: the first, the
-middle, the last); and archives of a thousand with one bad member. Failing is any neighbour that is not found by its
-id as ready, a bad one without its reason, or more than the attempts that are allowed.
+The proof sends bulks of a hundred pictures of which one cannot be decoded (in turn the first, the middle, the last),
+and archives of a thousand with one bad member.
+
+Failing: a good neighbour is not ready under its id; the bad picture fails without a reason; it takes more than the
+allowed attempts.
 """
 
 from __future__ import annotations
@@ -49,13 +51,13 @@ def run(scale: Scale) -> Outcome:
 
 
 def poison() -> dict[str, bytes]:
-    """Pictures whose headers are good and whose rest is not."""
+    """Pictures with a valid header and damaged data."""
     whole = {kind: sample(kind, 200, 150, seed=10) for kind in ("png", "jpeg", "webp", "avif")}
     return {f"bad.{kind}": content[: len(content) // 2] for kind, content in whole.items()}
 
 
 def list_faults(server: RunningServer, job: dict[str, Any], bad: str, good: int) -> list[str]:
-    """What a job should not have ended like."""
+    """How the end of a job differs from what it should be."""
     failed = server.http.get(f"/v1/jobs/{job['id']}/items", params={"status": "failed"}).json()["items"]
     found = []
     if (job["state"], job["done"], job["failed"]) != ("succeeded", good, 1):

@@ -29,7 +29,7 @@ SIZE = 128
 FONT_PIXELS = 109  # the only size of the font's bitmaps
 LANGUAGES = ("en", "zh")
 
-# Classes whose pictures differ by a detail that 112 pixels do not show; one of each family stays.
+# Classes whose pictures differ in a detail that 112 pixels do not show; the atlas keeps one of each family.
 _THINNED = set(
     "🕑🕒🕓🕔🕕🕖🕗🕘🕙🕚🕛🕜🕝🕞🕟🕠🕡🕢🕣🕤🕥🕦🕧🌒🌔🌖🌗🌘🌜🈁🈂🈷🈶🈯🉐🈹🈚🈲🉑🈸🈴🈳㊗㊙🈺🈵🔈🔉📪📫📬🔄📥📤⏮⏪⏬⏫🔼🔽🔂🔁"
 )
@@ -40,7 +40,7 @@ _COLOUR_WORDS = re.compile(r"\b(" + "|".join(COLOURS) + r"|gold|golden|silver|da
 
 @dataclass(frozen=True)
 class Glyph:
-    """One emoji: what it is called and how it may be altered without its name becoming untrue."""
+    """One emoji: its names, and the changes that keep its name true."""
 
     text: str
     names: dict[str, str]
@@ -177,7 +177,7 @@ def _glyph(
 
 
 def build_atlas() -> Atlas:
-    """Reads the font and CLDR; about 20 seconds."""
+    """Read the font and CLDR; takes about 20 seconds."""
     notes, notes_zh = read_annotations("en"), read_annotations("zh")
     glyphs: list[Glyph] = []
     images: list[Pixels] = []
@@ -196,7 +196,7 @@ def build_atlas() -> Atlas:
 
 
 def load_atlas(folder: Path = WORK) -> Atlas:
-    """The atlas, built once and kept in `folder` (sprites.npy, sprites.json)."""
+    """The atlas; built once and saved in `folder` (sprites.npy, sprites.json)."""
     pictures, table = folder / "sprites.npy", folder / "sprites.json"
     if not (pictures.exists() and table.exists()):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""Builds docker/Dockerfile without an engine, into plain folders, and runs what came of it as a container is run.
+"""Build docker/Dockerfile into plain folders, without an engine, and run the result as a container runs.
 
-Its steps are carried out in a chroot, with three things replaced: the base image is this machine's /usr and this
-interpreter; `scripts/install packages` is not run, the packages of the environment that runs the tests are shown
-instead; and there are no layers. So it cannot show that the lock installs, nor that the base image's own libraries
-are enough. Everything else is the image's own: what is sent and copied, how the project is installed, the user, the
-variables, the health check and the start.
+The steps run in a chroot, with three differences. The base image is this machine's /usr and this interpreter. The
+packages of the environment that runs the tests are mounted instead of running `scripts/install packages`. There are no
+layers. So this cannot show that the lock installs, or that the base image's own libraries are enough. Everything else
+is the image's own: the build context, the copied files, the installed project, the user, the variables, the health
+check and the start.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Stage:
         return self.root / os.path.normpath(Path(self.workdir) / path).lstrip("/")
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """A RUN, or a look inside: to its end, as root, writing where it likes."""
+        """Run a command as root in the root file system, with write access, to its end."""
         script = "\n".join(
             [*mount_commands(self.root), enter_command(self.root, ["env", "-i", *self.variables(), *command])]
         )

@@ -1,10 +1,10 @@
-"""The fenced blocks of README.md and docs/: what is in them, and what a test can do with each.
+"""Read the fenced blocks of README.md and docs/, and how a test must treat each.
 
-`python -m tests.docs.samples` lists them. A block is run unless a comment before it says otherwise:
+`python -m tests.docs.samples` lists them. A test runs a block unless a comment before it says otherwise:
 
     <!-- sample: serve -->                  runs in the background until the page ends or the next such block
-    <!-- sample: stopped -->                runs after the page's own server has been stopped, as by Ctrl-C
-    <!-- sample: not run: model hub -->     is not run, for one of the REASONS; its commands are still checked
+    <!-- sample: stopped -->                runs after the page's own server has stopped, as by Ctrl-C
+    <!-- sample: not run: model hub -->     does not run, for one of the REASONS; a test still checks its commands
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class Terminal:
             return self._ended(block, [sys.executable, "-"], block.text)
         printed = ""
         for command, expected in split_commands(block):
-            said = self._ended(block, ["bash", "-euo", "pipefail", "-c", self.addressed(command)], "")
+            said = self._ended(block, ["bash", "-euo", "pipefail", "-c", self.insert_address(command)], "")
             assert expected.search(said), f"{block.where} prints\n{said}"
             printed += said
         return printed
@@ -127,7 +127,7 @@ class Terminal:
 
         until(ready, START_SECONDS, lambda: log.read_text("utf-8"))
 
-    def addressed(self, text: str) -> str:
+    def insert_address(self, text: str) -> str:
         """Replace the address in a sample by the server's."""
         for shown in SHOWN:
             text = text.replace(f"http://{shown}", self.server).replace(shown, self.server.removeprefix("http://"))
@@ -136,7 +136,7 @@ class Terminal:
     def _ended(self, block: Block, command: list[str], typed: str) -> str:
         ended = subprocess.run(
             command,
-            input=self.addressed(typed),
+            input=self.insert_address(typed),
             cwd=self.folder,
             env=self._environment(),
             capture_output=True,

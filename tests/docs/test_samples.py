@@ -53,7 +53,7 @@ def run_script(block: Block, terminal: Terminal, request: pytest.FixtureRequest)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
         page.goto(terminal.server + "/docs")
-        page.evaluate(f"async () => {{ {terminal.addressed(block.text)}\n }}")
+        page.evaluate(f"async () => {{ {terminal.insert_address(block.text)}\n }}")
         assert faults == [], block.where
     finally:
         context.close()

@@ -1,4 +1,4 @@
-"""Functions that misbehave in a child. Light to import: each child that runs one imports this module."""
+"""Functions that misbehave in a decode child. Keep the imports light: each child that runs one imports this module."""
 
 from __future__ import annotations
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import httpx2 as httpx
 
-START_SECONDS = 180.0  # a machine may be busy with others
+START_SECONDS = 180.0  # the machine may be busy
 ADDRESS = re.compile(r"at (http://\S+)")
 
 
 class RunningServer:
-    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`).
+    """A server on `data_dir`. Keywords are settings (`workers=2`, `max_k=5`).
 
-    `under` is a command that it is run by, as (`strace`, `-D`, …); the server itself must stay our child.
+    `under` is a command that runs the server, such as (`strace`, `-D`, …); the server must stay our child.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RunningServer:
             self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
             if ready:
                 self.wait_ready()
-        except BaseException:  # nobody else could end it
+        except BaseException:  # nothing else would end the process
             self.process.kill()
             self.process.wait()
             raise

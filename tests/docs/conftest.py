@@ -1,4 +1,4 @@
-"""The server, the terminal and the browser that the samples of the documentation are run with."""
+"""Fixtures for the samples of the documentation: a server, a terminal and a browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 
 
 def part_of_gallery() -> bytes:
-    """The gallery's archive with its first pictures alone, and their captions."""
+    """The gallery's archive, cut to its first pictures and their captions."""
     out = io.BytesIO()
     with zipfile.ZipFile(GALLERY) as whole, zipfile.ZipFile(out, "w") as part:
         lines = whole.read("metadata.jsonl").decode().splitlines()[:LOADED]
@@ -41,7 +41,7 @@ def part_of_gallery() -> bytes:
 
 @pytest.fixture
 def terminal(tmp_path: Path, starter: RunningServer) -> Iterator[Terminal]:
-    """A terminal in a folder of its own, at the shared server, which afterwards holds what it held before."""
+    """A terminal in its own folder, connected to the shared server. Afterwards the server's pictures are as before."""
     if missing := missing_programs():
         pytest.skip(f"the samples need {', '.join(missing)}")
     loaded = {f"{n:04d}" for n in range(LOADED)}  # the ids of the gallery

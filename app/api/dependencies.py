@@ -122,8 +122,8 @@ def decode_cursor(cursor: str | None) -> int | None:
 async def open_incoming_folder(service: Service, lanes: ThreadPools) -> AsyncIterator[Path]:
     """A folder for what one request brings, gone when it has been answered."""
     library = service.library
-    folder = await lanes.writes.run(library.incoming)
+    folder = await lanes.writes.run(library.create_upload_dir)
     try:
         yield folder
     finally:
-        await lanes.writes.run(library.discard, folder)
+        await lanes.writes.run(library.delete_upload_dir, folder)

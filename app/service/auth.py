@@ -159,7 +159,7 @@ class ApiKeyService:
             return self._known
 
     def _read(self, c: apsw.Connection) -> _Known:
-        version = api_keys.version(c)
+        version = api_keys.get_version(c)
         if version == self._known.version:
             return self._known
         return _Known(version, {key.id: key for key in api_keys.list_all(c)}, api_keys.list_sessions(c))

@@ -119,7 +119,7 @@ class CollectionDeleter:
             raise Validation(f"the collection {name!r} is always there; delete its pictures and texts instead")
         label, uploads = self._library.database.write(lambda c: collection_deletion.begin(c, name))
         for job, n in uploads:
-            self._library.blobs.discard_upload(job, n)
+            self._library.blobs.delete_upload(job, n)
         with self._moved:
             self._sweeping.add(label)
             self._asked = True

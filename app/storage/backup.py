@@ -28,7 +28,7 @@ from app import __version__
 from app.core.clock import now_rfc3339
 from app.core.errors import StartupError, map_os_errors
 from app.core.locks import DataDirLock
-from app.storage import snapshot
+from app.storage import database_copy
 from app.storage.blobs import BlobStore, make_folder, remove_path, sync_folder
 from app.storage.database import Database
 from app.storage.manifest import SCRATCH_DIRS
@@ -102,13 +102,13 @@ def copy_database(data_dir: Path, target: Path, number: int, console: Console) -
         copy, uploads = target / database_name(number), target / uploads_name(number)
         remove_path(copy)
         remove_path(uploads)
-        snapshot.copy_database(data_dir / "sightline.db", copy)
+        database_copy.copy_database(data_dir / "sightline.db", copy)
         database = Database(copy)
         try:
-            wanted = snapshot.pictures(database)
+            wanted = database_copy.list_digests(database)
             missing = copy_pictures(data_dir, target, wanted, console)
-            snapshot.delete_missing(database, missing)
-            if copy_uploads(BlobStore(data_dir), uploads, snapshot.list_pending_uploads(database)):
+            database_copy.delete_missing(database, missing)
+            if copy_uploads(BlobStore(data_dir), uploads, database_copy.list_pending_uploads(database)):
                 return set(wanted) - set(missing)
         finally:
             database.close()
@@ -145,7 +145,7 @@ def check_backup(source: Path, console: Console) -> tuple[BackupManifest, list[s
         if sha256_or_empty(source / path) != sha256:
             raise StartupError(f"the backup is damaged: {path} is missing or altered; nothing was changed")
     name = database_name(manifest.number)
-    faults, held = snapshot.check_copy(source / name)
+    faults, held = database_copy.check_copy(source / name)
     if faults:
         raise StartupError(f"the backup is damaged: {name}: {faults[0]}; nothing was changed")
     for sha256 in track(held, "checking", console=console, transient=True):
@@ -171,7 +171,7 @@ def copy_pictures(source: Path, target: Path, wanted: Iterable[str], console: Co
 def copy_uploads(media: BlobStore, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
     """Copy the uploads that wait; False when one was taken in meanwhile."""
     for job, n, needed in uploads:
-        path = media.upload(job, n)
+        path = media.upload_path(job, n)
         try:
             for each in iter_plain_files(path) if path.is_dir() else [path]:
                 if not SCRATCH_DIRS & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again

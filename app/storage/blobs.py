@@ -50,28 +50,28 @@ class BlobStore:
         """Where the picture with these bytes lies, or would lie."""
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
-    def thumbnail(self, sha256: str, format: str) -> Path:
+    def thumbnail_path(self, sha256: str, format: str) -> Path:
         """Where its thumbnail lies, or would lie: that of a JPEG is one too, all others are WebPs."""
         return self.thumbnails / sha256[:2] / sha256[2:4] / f"{sha256}.{'jpg' if format == 'jpeg' else 'webp'}"
 
-    def folder(self) -> Path:
+    def create_upload_dir(self) -> Path:
         """A new, empty folder for one upload."""
         path = self.incoming / uuid.uuid4().hex
         with map_os_errors():
             path.mkdir()
         return path
 
-    def upload(self, job_id: str, n: int) -> Path:
+    def upload_path(self, job_id: str, n: int) -> Path:
         """Where upload `n` of a job waits to be taken in."""
         return self.incoming / f"{job_id}-{n}"
 
-    def discard_upload(self, id: str, n: int) -> None:
+    def delete_upload(self, id: str, n: int) -> None:
         """Remove upload `n` of a job that nobody will take in (any more)."""
-        upload = self.upload(id, n)
+        upload = self.upload_path(id, n)
         remove_path(upload)
         remove_path(upload.with_name(upload.name + ".members"))
 
-    def save(self, path: Path) -> StagedFile:
+    def stage(self, path: Path) -> StagedFile:
         """Hash and fsync a file of an incoming folder."""
         digest = hashlib.sha256()
         size = 0
@@ -81,7 +81,9 @@ class BlobStore:
                 size += len(chunk)
             with self._metrics.time_fsync():
                 os.fsync(file.fileno())
-        self.whole(digest.hexdigest())  # looked at here: whoever takes it in asks in a transaction, where others wait
+        self.is_intact(
+            digest.hexdigest()
+        )  # looked at here: whoever takes it in asks in a transaction, where others wait
         return StagedFile(path, digest.hexdigest(), size)
 
     def place(self, saved: StagedFile) -> None:
@@ -127,10 +129,10 @@ class BlobStore:
         self._whole.pop(sha256, None)
         with map_os_errors():
             self.path(sha256).unlink(missing_ok=True)
-            for path in self.thumbnail(sha256, "").parent.glob(f"{sha256}*"):
+            for path in self.thumbnail_path(sha256, "").parent.glob(f"{sha256}*"):
                 path.unlink(missing_ok=True)
 
-    def intact(self, sha256: str) -> bool:
+    def has_digest(self, sha256: str) -> bool:
         """Whether the file is there with exactly the bytes of its name."""
         try:
             with open(self.path(sha256), "rb") as file:
@@ -138,7 +140,7 @@ class BlobStore:
         except OSError:
             return False
 
-    def whole(self, sha256: str) -> bool:
+    def is_intact(self, sha256: str) -> bool:
         """Like `intact`, but the bytes are read only once, and again when the file was changed or replaced since."""
         try:
             held = self.path(sha256).stat()
@@ -146,7 +148,7 @@ class BlobStore:
             return False
         seen = (held.st_ino, held.st_size, held.st_ctime_ns)  # nobody but the kernel sets the last
         if self._whole.get(sha256) != seen:
-            if not self.intact(sha256):
+            if not self.has_digest(sha256):
                 return False
             if len(self._whole) >= MAX_VERIFIED:
                 self._whole.clear()

@@ -67,7 +67,7 @@ class JobService:
             for n, archive in enumerate(archives, start=1):
                 jobs.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
-                    archive.path.replace(self._library.blobs.upload(id, n))
+                    archive.path.replace(self._library.blobs.upload_path(id, n))
             if loose:
                 size = sum(sizes[upload.path] for upload in loose)
                 jobs.add_upload(c, id, 0, "folder", "", len(loose), size=size)
@@ -75,7 +75,7 @@ class JobService:
                 items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
                 write_manifest(folder, items)
                 with map_os_errors():
-                    folder.replace(self._library.blobs.upload(id, 0))
+                    folder.replace(self._library.blobs.upload_path(id, 0))
             sync_folder(self._library.blobs.incoming)
 
         return self._begin(collection, "bulk", fill, begun)
@@ -86,7 +86,7 @@ class JobService:
         def fill(c: apsw.Connection, id: str) -> None:
             jobs.add_upload(c, id, 0, "folder", "", count, "urls")
             with map_os_errors():
-                folder.replace(self._library.blobs.upload(id, 0))
+                folder.replace(self._library.blobs.upload_path(id, 0))
             sync_folder(self._library.blobs.incoming)
 
         return self._begin(collection, "urls", fill, begun)
@@ -146,7 +146,7 @@ class JobService:
         """
         self.get(id)
         for n in self._library.database.write(lambda c: job_control.cancel(c, id)):
-            self._library.blobs.discard_upload(id, n)
+            self._library.blobs.delete_upload(id, n)
         self.drop_items(id)
         return self.get(id)
 

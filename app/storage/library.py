@@ -33,7 +33,7 @@ from app.storage.filters import sql
 from app.storage.filters.model import Filter
 from app.storage.tables import collections, embeddings, images, jobs, queue_depth, texts
 from app.storage.tables.collections import Collection
-from app.storage.tables.images import Added as Added
+from app.storage.tables.images import AddResult as AddResult
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +60,11 @@ class Library:
         self.bounds = bounds or MetadataLimits()
         self.max_queue_bytes = max_queue_bytes
 
-    def incoming(self) -> Path:
+    def create_upload_dir(self) -> Path:
         """A new, empty folder for the files of one request; `discard` it when that is answered."""
-        return self.blobs.folder()
+        return self.blobs.create_upload_dir()
 
-    def discard(self, folder: Path) -> None:
+    def delete_upload_dir(self, folder: Path) -> None:
         """Remove a folder of `incoming`, and what was not taken in."""
         remove_path(folder)
 
@@ -74,18 +74,18 @@ class Library:
         path: Path,
         said: ImageAttributes,
         replace: bool = False,
-        note: Callable[[apsw.Connection, Added], None] | None = None,
-    ) -> Added:
+        note: Callable[[apsw.Connection, AddResult], None] | None = None,
+    ) -> AddResult:
         """Take the picture at `path` (a file of an incoming folder). Returns once it cannot be lost.
 
         `note` is called in the same transaction. Raises Rejected when its header is not a picture's we take,
         IdConflict, QueueFull, StorageFull.
         """
         self.require_queue_capacity()
-        saved = self.blobs.save(path)
-        new = self.describe(saved, said)
+        saved = self.blobs.stage(path)
+        new = self.prepare_image(saved, said)
 
-        def work(c: apsw.Connection) -> Added:
+        def work(c: apsw.Connection) -> AddResult:
             added = self.insert(c, collection, saved, new, None, replace)
             if note is not None:
                 note(c, added)
@@ -97,7 +97,7 @@ class Library:
         log.debug("accepted", extra={"picture": added.image.id, "collection": collection})
         return added
 
-    def describe(self, saved: StagedFile, said: ImageAttributes) -> NewImage:
+    def prepare_image(self, saved: StagedFile, said: ImageAttributes) -> NewImage:
         """Check what is said and the header (never decodes), and put together what the row will say."""
         check_attributes(said, self.bounds)
         with open(saved.path, "rb") as file:
@@ -117,17 +117,17 @@ class Library:
 
     def insert(
         self, c: apsw.Connection, collection: str, saved: StagedFile, new: NewImage, job_id: str | None, replace: bool
-    ) -> Added:
+    ) -> AddResult:
         """Row and file in one transaction. A duplicate whose file was lost or altered gets it back."""
         require_collection(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.blobs.whole(saved.sha256):
+        if not added.duplicate or not self.blobs.is_intact(saved.sha256):
             self.blobs.place(saved)
         return added
 
-    def known(self, collection: str, digests: Sequence[str]) -> list[str]:
+    def find_known(self, collection: str, digests: Sequence[str]) -> list[str]:
         """Those of the SHA-256 whose bytes are here, in their order: they need not be sent."""
 
         def work(c: apsw.Connection) -> set[str]:
@@ -144,7 +144,7 @@ class Library:
             raise NotFound(f"there is no picture {id!r} in {collection!r}")
         return image
 
-    def page(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
+    def list_images(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 
         def work(c: apsw.Connection) -> list[Image]:
@@ -184,7 +184,7 @@ class Library:
 
         self._drop_file(self.database.write(work))
 
-    def matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
+    def find_matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
         """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
 
         def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
@@ -215,22 +215,22 @@ class Library:
             self._drop_files(digests)
         return deleted
 
-    def file(self, collection: str, id: str) -> tuple[Image, Path]:
+    def get_file(self, collection: str, id: str) -> tuple[Image, Path]:
         """A picture and the path of its bytes. Raises BlobMissing when it is gone or has other bytes."""
         image = self.get(collection, id)
         path = self.blobs.path(image.sha256)
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
-        if not self.blobs.whole(image.sha256):
+        if not self.blobs.is_intact(image.sha256):
             log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, path
 
-    def collections(self) -> list[CollectionInfo]:
+    def list_collections(self) -> list[CollectionInfo]:
         """Every collection and what it holds, by name."""
         return self.database.read(lambda c: [load_contents(c, collection) for collection in collections.list_all(c)])
 
-    def collection(self, name: str) -> CollectionInfo:
+    def get_collection(self, name: str) -> CollectionInfo:
         """One collection and what it holds."""
 
         def work(c: apsw.Connection) -> CollectionInfo:
@@ -238,7 +238,7 @@ class Library:
 
         return self.database.read(work)
 
-    def make_collection(self, name: str, description: str) -> CollectionInfo:
+    def create_collection(self, name: str, description: str) -> CollectionInfo:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
         return self.database.write(lambda c: load_contents(c, collections.create(c, name, description)))
 
@@ -274,7 +274,7 @@ class Library:
             stored = []
             seq = 0
             for (id, text, metadata), vector in zip(items, vectors, strict=True):
-                row = texts.put(c, collection, id or text_id(text), text, metadata)
+                row = texts.put(c, collection, id or default_text_id(text), text, metadata)
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
             if note is not None:
@@ -378,6 +378,6 @@ def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
     return CollectionInfo(name, collection.description, pictures, texts.count(c, name), space, collection.created_at)
 
 
-def text_id(text: str) -> str:
+def default_text_id(text: str) -> str:
     """The id of a text whose sender gave none: the same words get the same id."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -64,7 +64,7 @@ def find_file_faults(database: Database, media: BlobStore, console: Console) -> 
             continue
         if not media.path(sha256).exists():
             faults.append(("blob_missing", name, f"{blob_location(sha256)} is gone"))
-        elif not media.intact(sha256):
+        elif not media.has_digest(sha256):
             faults.append(("blob_altered", name, f"{blob_location(sha256)} has other bytes"))
     known = {sha256 for sha256, _ in rows}
     orphans = (sha256 for sha256, _ in media.iter_files() if sha256 not in known)

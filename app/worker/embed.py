@@ -213,7 +213,7 @@ class EmbeddingWorker:
 
     def _decode(self, lease: Lease) -> Future[DecodedPicture]:
         sha256 = lease.image.sha256
-        thumbnail = self._media.thumbnail(sha256, lease.image.format)
+        thumbnail = self._media.thumbnail_path(sha256, lease.image.format)
         path = self._media.path(sha256)
         try:
             with map_os_errors():
@@ -280,7 +280,7 @@ class EmbeddingWorker:
 
     def _decodes(self) -> bool:
         """Whether a picture can be decoded, and its thumbnail written."""
-        folder = self._library.incoming()
+        folder = self._library.create_upload_dir()
         thumbnail = self._media.thumbnails / f".{self._owner.id}.webp"
         try:
             (folder / "probe").write_bytes(PROBE_PNG)
@@ -289,8 +289,8 @@ class EmbeddingWorker:
         except (SightlineError, OSError):
             return False
         finally:
-            self._library.discard(folder)
-            self._library.discard(thumbnail)
+            self._library.delete_upload_dir(folder)
+            self._library.delete_upload_dir(thumbnail)
         return True
 
     def _encode(

@@ -152,7 +152,7 @@ class Importer:
 
     def _folder(self, source: Upload, kind: Source | None, stopping: threading.Event) -> Path:
         """The folder with the manifest: first an archive is expanded, and a named source looked at, if need be."""
-        upload = self._media.upload(source.job_id, source.n)
+        upload = self._media.upload_path(source.job_id, source.n)
         if source.kind == "named" and kind is not None:
             with map_os_errors():
                 upload.mkdir(exist_ok=True)
@@ -203,7 +203,7 @@ class Importer:
         if line.get("error"):
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
-            saved = self._media.save(folder / line["file"])
+            saved = self._media.stage(folder / line["file"])
             said = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),
@@ -213,7 +213,7 @@ class Importer:
             )
             origin = (line["origin"], CacheEntry(line["tag"], saved.sha256)) if line.get("tag") else None
             return Member(
-                name, saved, self._library.describe(saved, said), origin=origin, precomputed=line.get("given")
+                name, saved, self._library.prepare_image(saved, said), origin=origin, precomputed=line.get("given")
             )
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
@@ -273,7 +273,7 @@ class Importer:
             return True
 
         if self._database.write(work):
-            self._media.discard_upload(source.job_id, source.n)
+            self._media.delete_upload(source.job_id, source.n)
         else:
             self._forget(source)
 
@@ -281,7 +281,7 @@ class Importer:
         """Remove the files of an upload whose job was cancelled meanwhile; another's, who has the lease now, stay."""
         cancelled = not self._database.read(lambda c: jobs.upload_exists(c, source))
         if cancelled:
-            self._media.discard_upload(source.job_id, source.n)
+            self._media.delete_upload(source.job_id, source.n)
         return cancelled
 
     def _give_back(self, owner: str, source: Upload) -> None:

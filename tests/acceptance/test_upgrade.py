@@ -71,7 +71,7 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
     try:
         assert database.read(lambda c: c.pragma("user_version")) == NEWEST
         library = Library(database, BlobStore(data), PictureLimits(), 1_000)
-        pictures = {image.id: image for image in library.page("default", 100, None)}
+        pictures = {image.id: image for image in library.list_images("default", 100, None)}
         ready = {id: image for id, image in pictures.items() if image.status is Status.READY}
         assert len(ready) == 4
         for n, id in enumerate(("red", "green", "blue")):
@@ -79,7 +79,7 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
             assert (image.caption, image.tags) == (f"a {id} thing é 图", (f'["{id}", "old"]',))
             assert image.metadata == {"n": n, "shelf": {"row": id}}
         for image in ready.values():
-            _, path = library.file("default", image.id)
+            _, path = library.get_file("default", image.id)
             assert hashlib.sha256(path.read_bytes()).hexdigest() == image.sha256
         keys = [image.key for image in ready.values()]
         assert {len(one) for one in database.read(lambda c: embeddings.get_vectors(c, "images", keys)).values()} == {

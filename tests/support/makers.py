@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.tables import embeddings, images, jobs, leases
-from app.storage.tables.images import Added
+from app.storage.tables.images import AddResult
 
 SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
 FINGERPRINT = SPACE.fingerprint
@@ -86,15 +86,17 @@ def job_of(database: Database, id: str) -> Job:
     return job
 
 
-def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
+def add(
+    library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any
+) -> AddResult:
     """Upload one picture."""
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     try:
         path = folder / "picture"
         path.write_bytes(content)
         return library.add(collection, path, ImageAttributes(**said), replace)
     finally:
-        library.discard(folder)
+        library.delete_upload_dir(folder)
 
 
 def add_bulk(
@@ -104,7 +106,7 @@ def add_bulk(
     collection: str = COLLECTION,
 ) -> Job:
     """Upload a bulk of loose files and archives."""
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     try:
         uploads = []
         for n, (name, content) in enumerate([*files, *archives]):
@@ -113,7 +115,7 @@ def add_bulk(
             uploads.append(ReceivedFile(name, path, archive=n >= len(files)))
         return JobService(library).add(collection, uploads)
     finally:
-        library.discard(folder)
+        library.delete_upload_dir(folder)
 
 
 class FaultyEncoder(DummyEncoder):

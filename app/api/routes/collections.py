@@ -23,7 +23,7 @@ class CollectionPatch(BaseModel):
 @router.get("")
 async def list_collections(service: ServiceDep, lanes: ThreadPoolsDep) -> CollectionsOut:
     """Every collection with its counts and space."""
-    found = await lanes.reads.run(service.library.collections)
+    found = await lanes.reads.run(service.library.list_collections)
     return CollectionsOut(
         collections=[collection_response(contents) for contents in found if is_collection_allowed(contents.name)]
     )
@@ -33,14 +33,14 @@ async def list_collections(service: ServiceDep, lanes: ThreadPoolsDep) -> Collec
 async def make_collection(service: ServiceDep, lanes: ThreadPoolsDep, body: CollectionIn) -> CollectionOut:
     """Make an empty collection. 409 `id_conflict` when there is one of this name."""
     return collection_response(
-        await lanes.writes.run(service.library.make_collection, validate_collection(body.name), body.description)
+        await lanes.writes.run(service.library.create_collection, validate_collection(body.name), body.description)
     )
 
 
 @router.get("/{name}")
 async def get_collection(service: ServiceDep, lanes: ThreadPoolsDep, name: str) -> CollectionOut:
     """One collection with its counts and space."""
-    return collection_response(await lanes.reads.run(service.library.collection, validate_collection(name)))
+    return collection_response(await lanes.reads.run(service.library.get_collection, validate_collection(name)))
 
 
 @router.patch("/{name}")

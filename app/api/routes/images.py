@@ -39,7 +39,7 @@ from app.decode.pool import DecodeTask
 from app.service.service import Service
 from app.storage.attributes import ImageAttributes
 from app.storage.filters.parser import parse_filter
-from app.storage.library import Added
+from app.storage.library import AddResult
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 uploads = APIRouter(prefix="/v1/images", tags=["images"])
@@ -129,7 +129,7 @@ async def list_images(
     """Pictures, newest first."""
     before, only = decode_cursor(cursor), parse_filter_parameter(filter, "images")
     lane = lanes.reads if only is None else lanes.queries  # it may have to look at every row
-    found = await lane.run(service.library.page, collection, limit + 1, before, only)
+    found = await lane.run(service.library.list_images, collection, limit + 1, before, only)
     page = found[:limit]
     settled = await lanes.reads.run(service.settled, page)
     return ImagePage(
@@ -144,7 +144,7 @@ async def known_images(
 ) -> KnownOut:
     """Which bytes are pictures of the collection already, so that they need not be sent."""
     collection = validate_collection(body.collection or collection)
-    return KnownOut(sha256=await lanes.reads.run(service.library.known, collection, body.sha256))
+    return KnownOut(sha256=await lanes.reads.run(service.library.find_known, collection, body.sha256))
 
 
 @router.post("/delete")
@@ -157,7 +157,7 @@ async def delete_images(
     if filter.matches_everything and not body.all:
         raise Validation('filter: this one has no condition; to delete every picture, send {"all": true}')
     library = service.library
-    keys, examples = await lanes.queries.run(library.matching, collection, filter)
+    keys, examples = await lanes.queries.run(library.find_matching, collection, filter)
     if body.dry_run:
         settled = await lanes.reads.run(service.settled, examples)
         shown = [ImageOut.of(image, settled=settled) for image in examples]
@@ -200,7 +200,7 @@ async def delete_image(service: ServiceDep, lanes: ThreadPoolsDep, collection: C
 @router.get("/{id}/file", response_class=FileResponse)
 async def get_file(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str) -> FileResponse:
     """The bytes as they were sent."""
-    image, path = await lanes.reads.run(service.library.file, collection, id)
+    image, path = await lanes.reads.run(service.library.get_file, collection, id)
     return file_response(path, MEDIA_TYPES[image.format], f"{image.id}.{image.format}", attachment=True)
 
 
@@ -218,17 +218,17 @@ async def get_thumbnail(
     return file_response(path, MEDIA_TYPES[kind], f"{id}{path.suffix}", attachment=False)
 
 
-def upload_response(added: Added) -> tuple[int, ImageOut]:
+def upload_response(added: AddResult) -> tuple[int, ImageOut]:
     """The answer of an upload at the moment when it is stored."""
     return (200 if added.duplicate else 202), ImageOut.of(added.image, duplicate=added.duplicate, settled=False)
 
 
 def ensure_thumbnail(service: Service, collection: str, id: str, size: int | None) -> Path:
     """The path of a thumbnail, made now if it is not there. Raises BlobMissing, Rejected, NotFound."""
-    image, source = service.library.file(collection, id)
+    image, source = service.library.get_file(collection, id)
     usual = service.settings.thumbnail_size
     wanted = usual if size is None else min((s for s in (*THUMBNAILS, usual) if s >= size), default=THUMBNAILS[-1])
-    path = service.library.blobs.thumbnail(image.sha256, image.format)
+    path = service.library.blobs.thumbnail_path(image.sha256, image.format)
     if wanted != usual:
         path = path.with_stem(f"{image.sha256}-{wanted}")
     if not path.exists():

@@ -22,7 +22,7 @@ def key_from_row(row: Sequence[Any]) -> ApiKey:
     return ApiKey(id, name, hash, KeyScope[scope.upper()], bound, created_at, expires_at, revoked_at, last_used_at)
 
 
-def version(c: apsw.Connection) -> int:
+def get_version(c: apsw.Connection) -> int:
     """Another number after every change, but for when a key was last used."""
     return fetch_number(c, "SELECT version FROM access")
 

@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AddResult:
     """What `add` did: the row, whether the bytes were already there, and what they replaced."""
 
     image: Image
@@ -102,7 +102,7 @@ def list_page(c: apsw.Connection, collection: str, limit: int, before: int | Non
     return [image_from_row(row) for row in rows]
 
 
-def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> Added:
+def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> AddResult:
     """Insert a row as `queued`, or find the one that has these bytes already.
 
     A picture that failed is queued again when its bytes come again. Raises IdConflict when the id
@@ -112,13 +112,13 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     if same is not None:
         if same.status is Status.FAILED:
             requeue(c, same.key, job_id)
-            return Added(_got(get(c, collection, same.id)))
-        return Added(same, duplicate=True)
+            return AddResult(_got(get(c, collection, same.id)))
+        return AddResult(same, duplicate=True)
     taken = get(c, collection, new.id) if new.id else None
     if taken is not None and not replace:
         raise IdConflict(f"id {taken.id} belongs to other bytes; send replace=true to replace them")
     if taken is not None:
-        return Added(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
+        return AddResult(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
     c.execute(
         "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
@@ -141,7 +141,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
             job_id,
         ),
     )
-    return Added(_got(get(c, collection, id)))
+    return AddResult(_got(get(c, collection, id)))
 
 
 def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None) -> Image:

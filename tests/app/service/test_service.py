@@ -183,7 +183,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
 def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
     service = Service(settings, COLOURS)
     job = add_bulk(service.library, [("a.png", picture())])
-    abandoned = service.library.incoming()
+    abandoned = service.library.create_upload_dir()
     for path in service.library.blobs.incoming.iterdir():
         os.utime(path, (0, 0))
     start(service)

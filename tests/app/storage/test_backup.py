@@ -15,7 +15,7 @@ from rich.console import Console
 from app.core.errors import StartupError
 from app.decode.limits import PictureLimits
 from app.storage import backup as module
-from app.storage import snapshot
+from app.storage import database_copy
 from app.storage.backup import (
     MANIFEST_NAME,
     check_backup,
@@ -46,8 +46,8 @@ def held(data_dir: Path) -> dict[str, bytes]:
     try:
         library = Library(database, BlobStore(data_dir), PictureLimits(), 1_000)
         return {
-            image.id: library.file("default", image.id)[1].read_bytes()
-            for image in library.page("default", 1_000, None)
+            image.id: library.get_file("default", image.id)[1].read_bytes()
+            for image in library.list_images("default", 1_000, None)
         }
     finally:
         database.close()
@@ -88,12 +88,12 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
         (job,) = JobService(library).recent(10)
         assert job_of(database, job.id) == job
         waiting = BlobStore(again)
-        assert {name: waiting.upload(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
+        assert {name: waiting.upload_path(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
             "folder": True,
             "archive": True,
         }
-        assert tree(waiting.upload(job.id, 0)) == tree(library.blobs.upload(job.id, 0))
-        assert waiting.upload(job.id, 1).read_bytes() == b"an archive, to be"
+        assert tree(waiting.upload_path(job.id, 0)) == tree(library.blobs.upload_path(job.id, 0))
+        assert waiting.upload_path(job.id, 1).read_bytes() == b"an archive, to be"
     finally:
         database.close()
 
@@ -202,14 +202,14 @@ def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, RED, id="red")
-    plain = snapshot.copy_database
+    plain = database_copy.copy_database
 
     def copying(database: Path, target: Path) -> None:
         add(library, BLUE, id="late")  # after the first pass over the pictures
         plain(database, target)
         library.delete("default", "late")
 
-    monkeypatch.setattr(snapshot, "copy_database", copying)
+    monkeypatch.setattr(database_copy, "copy_database", copying)
     kept = tmp_path.with_name("kept")
     create_backup(tmp_path, kept, quiet())
     restore_backup(tmp_path.with_name("again"), kept, quiet())
@@ -220,7 +220,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = add_bulk(library, [], [("a.zip", b"archive")])
-    plain, times = snapshot.copy_database, []
+    plain, times = database_copy.copy_database, []
 
     def copying(database: Path, target: Path) -> None:
         plain(database, target)
@@ -228,7 +228,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
         if len(times) == 1:
             JobService(library).cancel(job.id)
 
-    monkeypatch.setattr(snapshot, "copy_database", copying)
+    monkeypatch.setattr(database_copy, "copy_database", copying)
     create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
     assert len(times) == 2
     assert list(read_manifest(tmp_path.with_name("kept")).files) == ["sightline-1.db"]

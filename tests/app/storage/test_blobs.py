@@ -20,9 +20,9 @@ def media(tmp_path: Path) -> BlobStore:
 
 
 def upload(media: BlobStore, content: bytes = CONTENT) -> StagedFile:
-    path = media.folder() / "000001"
+    path = media.create_upload_dir() / "000001"
     path.write_bytes(content)
-    return media.save(path)
+    return media.stage(path)
 
 
 def names(folder: Path) -> list[str]:
@@ -40,7 +40,7 @@ def test_place_puts_the_bytes_under_their_digest_in_two_levels_of_folders(media:
     media.place(upload(media))
     assert media.path(SHA256) == media.root / SHA256[:2] / SHA256[2:4] / SHA256
     assert media.path(SHA256).read_bytes() == CONTENT
-    assert media.intact(SHA256)
+    assert media.has_digest(SHA256)
     assert names(media.path(SHA256).parent) == [SHA256]
 
 
@@ -65,9 +65,9 @@ def test_place_mends_a_file_that_somebody_has_altered(media: BlobStore) -> None:
     media.place(upload(media))
     remove_path(media.path(SHA256))
     media.path(SHA256).write_bytes(b"altered")
-    assert not media.intact(SHA256)
+    assert not media.has_digest(SHA256)
     media.place(upload(media))
-    assert media.intact(SHA256)
+    assert media.has_digest(SHA256)
 
 
 def test_open_gives_the_bytes_and_says_when_they_are_gone(media: BlobStore) -> None:
@@ -77,16 +77,21 @@ def test_open_gives_the_bytes_and_says_when_they_are_gone(media: BlobStore) -> N
     media.delete(SHA256)
     with pytest.raises(BlobMissing, match="sightline verify"):
         media.open(SHA256)
-    assert not media.intact(SHA256)
+    assert not media.has_digest(SHA256)
 
 
 def test_delete_takes_the_thumbnails_of_every_size_too_and_those_of_others_stay(media: BlobStore) -> None:
     media.place(upload(media))
     other = SHA256[:-1] + ("0" if SHA256[-1] != "0" else "1")
-    usual = media.thumbnail(SHA256, "png")
+    usual = media.thumbnail_path(SHA256, "png")
     usual.parent.mkdir(parents=True)
-    mine = [usual, media.thumbnail(SHA256, "jpeg"), usual.with_stem(f"{SHA256}-64"), usual.with_stem(f"{SHA256}-1024")]
-    for path in [*mine, media.thumbnail(other, "gif")]:
+    mine = [
+        usual,
+        media.thumbnail_path(SHA256, "jpeg"),
+        usual.with_stem(f"{SHA256}-64"),
+        usual.with_stem(f"{SHA256}-1024"),
+    ]
+    for path in [*mine, media.thumbnail_path(other, "gif")]:
         path.write_bytes(b"small")
     media.delete(SHA256)
     assert names(usual.parent) == [f"{other}.webp"]
@@ -102,14 +107,14 @@ def test_blobs_are_the_pictures_and_nothing_else(media: BlobStore) -> None:
 
 
 def test_every_upload_has_a_folder_of_its_own_on_the_disk_of_the_pictures(media: BlobStore) -> None:
-    one, two = media.folder(), media.folder()
+    one, two = media.create_upload_dir(), media.create_upload_dir()
     assert one != two
     assert names(one) == []
     assert one.stat().st_dev == media.root.stat().st_dev
 
 
 def test_sweep_removes_what_was_abandoned_and_keeps_the_named_and_the_young(media: BlobStore) -> None:
-    old, named, young = media.folder(), media.upload("job", 1), media.folder()
+    old, named, young = media.create_upload_dir(), media.upload_path("job", 1), media.create_upload_dir()
     named.write_bytes(b"an archive")
     (old / "000001").write_bytes(CONTENT)
     loose = media.incoming / "loose"
@@ -143,11 +148,11 @@ def test_a_full_disk_is_told_and_leaves_nothing_behind(small_disk: SmallDisk) ->
     with pytest.raises(StorageFull):
         media.place(saved)
     with pytest.raises(StorageFull):
-        media.folder()
+        media.create_upload_dir()
     assert list(media.iter_files()) == []
     small_disk.free()
     media.place(saved)
-    assert media.intact(SHA256)
+    assert media.has_digest(SHA256)
 
 
 def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believed(
@@ -201,7 +206,7 @@ def test_a_folder_made_by_another_process_since_is_synced_before_it_is_believed(
 
 def test_nothing_is_remembered_of_what_was_deleted(media: BlobStore) -> None:
     media.place(upload(media))
-    assert media.whole(SHA256)
+    assert media.is_intact(SHA256)
     media.delete(SHA256)
-    assert not media.whole(SHA256)
+    assert not media.is_intact(SHA256)
     assert media._whole == {}

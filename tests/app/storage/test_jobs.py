@@ -18,8 +18,8 @@ def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library
     job = add_bulk(library, [("a.png", RED), ("b.png", BLUE)], [("c.zip", b"PK not read here")])
     assert (job.state, job.total, job.kind) == (JobState.QUEUED, 2, "bulk")
     assert library.database.read(jobs.sources) == {(job.id, 0), (job.id, 1)}
-    assert library.blobs.upload(job.id, 1).read_bytes() == b"PK not read here"
-    folder = library.blobs.upload(job.id, 0)
+    assert library.blobs.upload_path(job.id, 1).read_bytes() == b"PK not read here"
+    folder = library.blobs.upload_path(job.id, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "manifest.jsonl"]
     assert bulks.get(job.id) == job
     assert [one.id for one in bulks.recent(5)] == [job.id]
@@ -38,7 +38,7 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
     assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
     assert list(library.blobs.incoming.iterdir()) == []
     assert bulks.cancel(job.id) == cancelled
-    assert library.file("default", added.image.id)[1].read_bytes() == BLUE
+    assert library.get_file("default", added.image.id)[1].read_bytes() == BLUE
     assert bulks.retry(job.id).state is JobState.QUEUED
     for lease in claim(library.database):
         finish(library.database, lease)

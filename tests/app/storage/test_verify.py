@@ -40,7 +40,7 @@ def test_a_directory_in_which_everything_agrees_has_no_faults(filled: Library, t
 
 
 def test_a_lost_file_is_listed_with_its_picture(filled: Library, tmp_path: Path) -> None:
-    remove_path(filled.file("default", "red")[1])
+    remove_path(filled.get_file("default", "red")[1])
     status, out = told(tmp_path)
     assert status == 1
     assert "blob_missing" in out
@@ -51,7 +51,7 @@ def test_a_lost_file_is_listed_with_its_picture(filled: Library, tmp_path: Path)
 
 
 def test_an_altered_file_is_listed_with_its_picture(filled: Library, tmp_path: Path) -> None:
-    path = filled.file("default", "blue")[1]
+    path = filled.get_file("default", "blue")[1]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     remove_path(path)
@@ -94,8 +94,8 @@ def test_rows_without_vectors_and_vectors_without_rows_are_listed(filled: Librar
 def test_every_fault_has_a_way_to_mend_it(filled: Library, tmp_path: Path) -> None:
     """And following it does: the bytes of an upload take the place of those that were altered or removed."""
     assert set(REMEDIES) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row"}
-    remove_path(filled.file("default", "red")[1])
-    blue = filled.file("default", "blue")[1]
+    remove_path(filled.get_file("default", "red")[1])
+    blue = filled.get_file("default", "blue")[1]
     blue.write_bytes(b"other")
     assert told(tmp_path)[0] == 1
     for colour in ("red", "blue"):

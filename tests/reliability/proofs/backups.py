@@ -24,7 +24,7 @@ import httpx2 as httpx
 from rich.console import Console
 
 from app.core.errors import StartupError
-from app.storage import snapshot
+from app.storage import database_copy
 from app.storage.backup import create_backup, restore_backup
 from app.storage.database import Database
 from tests.reliability.client import digest
@@ -101,7 +101,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
     """How many damaged copies of a backup were refused without a change of the target."""
     dice = random.Random(18)
     database = next(path.name for path in whole.glob("sightline-*.db"))
-    _, held = snapshot.check_copy(whole / database)
+    _, held = database_copy.check_copy(whole / database)
     used = folder / "used"
     restore_backup(used, whole, open_silent_console())
     state = read_tree(used)

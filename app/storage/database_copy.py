@@ -25,7 +25,7 @@ def copy_database(database: Path, target: Path) -> None:
             connection.close()
 
 
-def pictures(database: Database) -> list[str]:
+def list_digests(database: Database) -> list[str]:
     """The digest of every picture's bytes, each once, in order."""
     return database.read(select_digests)
 

@@ -199,7 +199,7 @@ OS_ERRORS: dict[int, tuple[type[SightlineError], str]] = {
     **dict.fromkeys(
         (errno.EROFS, errno.EACCES, errno.EPERM), (ReadOnly, "the data directory cannot be written at present")
     ),
-    errno.EIO: (ReadOnly, "the disk reports an error; nothing can be written at present"),
+    errno.EIO: (ReadOnly, "the disk reports an error; the data directory cannot be written at present"),
     **dict.fromkeys(
         (errno.EMFILE, errno.ENFILE, errno.ENOMEM), (Overloaded, "out of file handles or memory; try again")
     ),

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from app.core.errors import Validation, describe_error, map_os_errors
 from app.core.types import DEFAULT_COLLECTION
+from app.storage.gc import GRACE_SECONDS
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collection_deletion, collections, job_control, jobs
+from app.storage.tables import collection_deletion, collections, job_control
 
 log = logging.getLogger(__name__)
 
-GRACE = 3600.0  # seconds that what nobody uses is left alone
 PRUNE_SECONDS = 3600.0  # between two looks for old jobs
 
 
@@ -62,13 +62,9 @@ class MaintenanceLoop:
 
     def _sweep(self) -> None:
         """Jobs half cancelled, uploads of no job, files of no picture."""
-        database = self._library.database
-        for id in database.read(job_control.list_unfinished_cancellations):
+        for id in self._library.database.read(job_control.list_unfinished_cancellations):
             self._bulks.drop_items(id)
-        waiting = database.read(jobs.sources)
-        names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
-        removed = self._library.blobs.sweep(names, GRACE)
-        removed += self._library.sweep(GRACE, self._closing.is_set)
+        removed = self._library.collect_garbage(GRACE_SECONDS, self._closing.is_set)
         if removed:
             log.info("removed %d files that nothing uses", removed)
 

@@ -16,6 +16,7 @@ from typing import Any
 import apsw
 
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
+from app.core.files import make_dirs
 from app.core.locks import DataDirLock, StopRequested, find_dead_owners
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
@@ -41,7 +42,7 @@ from app.sources.local_files import AllowedFolders
 from app.sources.object_store import open_object_store, parse_allowed_buckets
 from app.sources.registry import SourceReader
 from app.storage.attributes import MetadataLimits
-from app.storage.blobs import BlobStore, make_folder
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
@@ -65,7 +66,7 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
     except (OSError, SightlineError) as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
     file = settings.data_dir / "sightline.db"
-    if not file.exists() and any(media.iter_files()):
+    if not file.exists() and media.has_files():
         raise StartupError(
             f"{file} is missing, but {media.root} holds pictures; restore it from a backup, or move the pictures away"
         )
@@ -77,7 +78,7 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
 def lock_data_dir(settings: Settings) -> DataDirLock:
     """The data directory, made if it is not there, for this server alone."""
     try:
-        make_folder(settings.data_dir)
+        make_dirs(settings.data_dir)
         return DataDirLock(settings.data_dir)
     except OSError as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error

@@ -15,8 +15,8 @@ import apsw
 
 from app.core.clock import format_rfc3339
 from app.core.errors import NotFound, SightlineError, map_os_errors
+from app.core.files import fsync_dir
 from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
-from app.storage.blobs import sync_folder
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
 from app.storage.tables import job_control, jobs
@@ -76,7 +76,7 @@ class JobService:
                 write_manifest(folder, items)
                 with map_os_errors():
                     folder.replace(self._library.blobs.upload_path(id, 0))
-            sync_folder(self._library.blobs.incoming)
+            fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "bulk", fill, begun)
 
@@ -87,7 +87,7 @@ class JobService:
             jobs.add_upload(c, id, 0, "folder", "", count, "urls")
             with map_os_errors():
                 folder.replace(self._library.blobs.upload_path(id, 0))
-            sync_folder(self._library.blobs.incoming)
+            fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "urls", fill, begun)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 import apsw
@@ -19,6 +18,7 @@ from app.core.errors import BlobMissing, NotFound, QueueFull
 from app.core.types import CollectionInfo, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
+from app.storage import gc
 from app.storage.attributes import (
     ImageAttributes,
     MetadataLimits,
@@ -27,7 +27,7 @@ from app.storage.attributes import (
     check_metadata,
     check_text,
 )
-from app.storage.blobs import BlobStore, StagedFile, is_older, remove_path
+from app.storage.blobs import BlobStore, StagedFile, remove_path
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
@@ -179,7 +179,7 @@ class Library:
             image = images.get(c, collection, id)
             if image is None:
                 raise NotFound(f"there is no picture {id!r} in {collection!r}")
-            delete_row(c, image)
+            delete_row(c, image.key)
             return image.sha256
 
         self._drop_file(self.database.write(work))
@@ -207,7 +207,7 @@ class Library:
             def work(c: apsw.Connection, some: Sequence[int] = some) -> list[str]:
                 gone = images.get_by_keys(c, sql.select_passing(c, collection, filter, some))
                 for image in gone.values():
-                    delete_row(c, image)
+                    delete_row(c, image.key)
                 return [image.sha256 for image in gone.values()]
 
             digests = self.database.write(work)
@@ -319,21 +319,9 @@ class Library:
         if size >= self.max_queue_bytes:
             raise QueueFull(f"{size >> 20} MiB of pictures are waiting already; try again later")
 
-    def sweep(self, grace: float, stopping: Callable[[], bool]) -> int:
-        """Remove files that no row uses, and thumbnails of none: a kill before a commit leaves them.
-
-        Files younger than `grace` seconds are kept; returns how many were removed. Ends early when `stopping`.
-        """
-        removed = 0
-        for sha256, path in self.blobs.iter_files():
-            if stopping():
-                break
-            if is_older(path, grace) and self.database.read(partial(images.count_uses, sha256=sha256)) == 0:
-                self._drop_file(sha256)
-                removed += 1
-        for sha256 in set(self.blobs.iter_stray_thumbnails()) if not stopping() else ():
-            self._drop_file(sha256)
-        return removed
+    def collect_garbage(self, grace: float, is_closing: Callable[[], bool]) -> int:
+        """Remove files that no row uses and that have not changed for `grace` seconds; returns how many."""
+        return gc.collect_garbage(self.database, self.blobs, grace, is_closing)
 
     def delete_unused_files(self, digests: Iterable[str]) -> None:
         """Remove those of these files, and thumbnails, that no row uses: what was encoded while it was deleted."""
@@ -363,11 +351,11 @@ def require_collection(c: apsw.Connection, name: str) -> Collection:
     return collection
 
 
-def delete_row(c: apsw.Connection, image: Image) -> None:
-    """Remove a picture's row, its vector, and its place in a job."""
-    embeddings.remove(c, "images", image.key)
-    jobs.fail_items(c, image.key, ItemError("not_found", "deleted before it was processed"))
-    images.delete(c, image.key)
+def delete_row(c: apsw.Connection, key: int) -> None:
+    """Remove a picture's row and its vector; an item of a job that waits for it fails."""
+    embeddings.remove(c, "images", key)
+    jobs.fail_items(c, key, ItemError("not_found", "deleted before it was processed"))
+    images.delete(c, key)
 
 
 def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:

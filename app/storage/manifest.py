@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import map_os_errors
-from app.storage.blobs import sync_folder
+from app.core.files import fsync_dir
 
 MANIFEST_NAME = "manifest.jsonl"
 FETCHED_DIR = "fetched"  # the folder of a job into which a source brings files
@@ -34,7 +34,7 @@ def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
             os.fsync(file.fileno())
     with map_os_errors():
         path.replace(folder / MANIFEST_NAME)
-        sync_folder(folder)
+        fsync_dir(folder)
     return count
 
 

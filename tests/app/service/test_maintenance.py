@@ -24,7 +24,7 @@ def test_what_it_cannot_do_is_told_and_ends_nothing(library: Library, monkeypatc
 
     bulks = JobService(library)
     monkeypatch.setattr(bulks, "forget", fail)
-    monkeypatch.setattr(library.blobs, "sweep", fail)
+    monkeypatch.setattr(library, "collect_garbage", fail)
     sweeper = MaintenanceLoop(library, bulks, 30.0)
     sweeper.start()
     left = "what killed processes left is not swept away: RuntimeError"

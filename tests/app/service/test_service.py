@@ -169,7 +169,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
     def fail(*_: Any) -> Any:
         raise RuntimeError("at /secret/place")
 
-    monkeypatch.setattr(service.library.blobs, "sweep", fail)
+    monkeypatch.setattr(service.library, "collect_garbage", fail)
     start(service)
     until(service.faults, WAIT)
     assert service.faults() == ["what killed processes left is not swept away: RuntimeError"]

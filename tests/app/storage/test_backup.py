@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -10,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from app.core.errors import StartupError
 from app.decode.limits import PictureLimits
@@ -34,10 +32,6 @@ from tests.support.makers import add, add_bulk, claim, finish, job_of
 from tests.support.pictures import picture
 
 RED, BLUE, GREEN = (picture(colour) for colour in ("red", "blue", "green"))
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO())
 
 
 def held(data_dir: Path) -> dict[str, bytes]:
@@ -64,7 +58,7 @@ def kept(library: Library, tmp_path: Path) -> Path:
     finish(library.database, claim(library.database)[0])
     add(library, BLUE, id="blue")
     add_bulk(library, [("g.png", GREEN)], [("a.zip", b"an archive, to be")])
-    create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
+    create_backup(tmp_path, tmp_path.with_name("kept"))
     return tmp_path.with_name("kept")
 
 
@@ -78,7 +72,7 @@ def away(tmp_path: Path) -> object:
 
 def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Library, tmp_path: Path) -> None:
     again = tmp_path.with_name("again")
-    restore_backup(again, kept, quiet())
+    restore_backup(again, kept)
     assert held(again) == {"red": RED, "blue": BLUE}
     assert read_last_backup(tmp_path).pictures == 2
     assert read_last_backup(again).at == 0  # nothing was backed up from there
@@ -104,13 +98,18 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
     before = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     library.delete("default", "blue")
     add(library, GREEN, id="green")
-    create_backup(tmp_path, kept, quiet())
+    killed = module.blob_path(kept, "ab" * 32).with_name(f".{'ab' * 32}.1.tmp")  # by a backup that was killed
+    killed.parent.mkdir(parents=True)
+    killed.write_bytes(BLUE)
+    (kept / ".manifest.json.1.tmp").touch()
+    create_backup(tmp_path, kept)
+    assert not killed.exists()
     assert read_manifest(kept).number == 2
     after = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     assert len(after) == 2
     assert len(after.items() & before.items()) == 1
     assert sorted(path.name for path in kept.iterdir()) == [MANIFEST_NAME, "media", "sightline-2.db", "uploads-2"]
-    restore_backup(tmp_path.with_name("again"), kept, quiet())
+    restore_backup(tmp_path.with_name("again"), kept)
     assert held(tmp_path.with_name("again")) == {"red": RED, "green": GREEN}
 
 
@@ -124,13 +123,13 @@ def test_every_damage_is_refused_before_anything_is_touched(kept: Path, tmp_path
         for damaged in [*damages, b"", bytes[:-1], bytes + b"\0"]:
             path.write_bytes(damaged)
             with pytest.raises(StartupError, match=r"damaged|written by"):
-                restore_backup(again, kept, quiet())
+                restore_backup(again, kept)
         path.unlink()
         with pytest.raises(StartupError, match=r"damaged|no backup"):
-            restore_backup(again, kept, quiet())
+            restore_backup(again, kept)
         path.write_bytes(bytes)
     assert not again.exists()
-    assert check_backup(kept, quiet())[0].pictures == 2
+    assert check_backup(kept)[0].pictures == 2
     assert tree(kept) == whole
 
 
@@ -146,17 +145,17 @@ def test_a_database_that_is_wrong_though_its_digest_is_right_is_refused(kept: Pa
     fields = {**manifest.files, path.name: module.sha256_or_empty(path)}
     module.write_manifest(kept, module.BackupManifest(1, manifest.version, manifest.created_at, 1, 2, fields))
     with pytest.raises(StartupError, match="damaged"):
-        restore_backup(tmp_path.with_name("again"), kept, quiet())
+        restore_backup(tmp_path.with_name("again"), kept)
 
 
 def test_a_directory_that_holds_something_is_never_restored_into(kept: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     with pytest.raises(StartupError, match="is not empty"):
-        restore_backup(tmp_path, kept, quiet())
+        restore_backup(tmp_path, kept)
     assert tree(tmp_path) == before
     other = tmp_path.with_name("other")
     (other / "models").mkdir(parents=True)
-    restore_backup(other, kept, quiet())
+    restore_backup(other, kept)
     assert held(other) == {"red": RED, "blue": BLUE}
 
 
@@ -165,11 +164,11 @@ def test_a_folder_that_is_no_backup_is_neither_written_to_nor_restored(library: 
     other.mkdir()
     (other / "letters.txt").write_text("mine")
     with pytest.raises(StartupError, match="neither empty nor a backup"):
-        create_backup(tmp_path, other, quiet())
+        create_backup(tmp_path, other)
     with pytest.raises(StartupError, match="there is no backup"):
-        restore_backup(tmp_path.with_name("again"), other, quiet())
+        restore_backup(tmp_path.with_name("again"), other)
     with pytest.raises(StartupError, match="no data directory"):
-        create_backup(other, tmp_path.with_name("kept"), quiet())
+        create_backup(other, tmp_path.with_name("kept"))
     assert tree(other) == {"letters.txt": b"mine"}
 
 
@@ -191,10 +190,10 @@ def test_a_backup_that_fails_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(Exception, match="disk is full"):
-            create_backup(tmp_path, kept, quiet())
-    restore_backup(tmp_path.with_name("again"), kept, quiet())
+            create_backup(tmp_path, kept)
+    restore_backup(tmp_path.with_name("again"), kept)
     assert held(tmp_path.with_name("again")) == {"red": RED, "blue": BLUE}
-    create_backup(tmp_path, kept, quiet())
+    create_backup(tmp_path, kept)
     assert read_manifest(kept).number == 2
 
 
@@ -211,8 +210,8 @@ def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
 
     monkeypatch.setattr(database_copy, "copy_database", copying)
     kept = tmp_path.with_name("kept")
-    create_backup(tmp_path, kept, quiet())
-    restore_backup(tmp_path.with_name("again"), kept, quiet())
+    create_backup(tmp_path, kept)
+    restore_backup(tmp_path.with_name("again"), kept)
     assert held(tmp_path.with_name("again")) == {"red": RED}
 
 
@@ -229,7 +228,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
             JobService(library).cancel(job.id)
 
     monkeypatch.setattr(database_copy, "copy_database", copying)
-    create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
+    create_backup(tmp_path, tmp_path.with_name("kept"))
     assert len(times) == 2
     assert list(read_manifest(tmp_path.with_name("kept")).files) == ["sightline-1.db"]
 
@@ -239,4 +238,4 @@ def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
     database.write(lambda c: jobs.add_upload(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
-        create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
+        create_backup(tmp_path, tmp_path.with_name("kept"))

@@ -289,15 +289,15 @@ def die(*_, **__):
 
 importer.CHUNK = 2
 if moment == "cleanup":
-    library.media.delete_upload = die
+    library.blobs.delete_upload = die
 else:
-    place, placed = library.media.place, []
+    place, placed = library.blobs.place, []
     def placing(saved):
         place(saved)
         placed.append(saved)
         if len(placed) == int(moment):
             die()
-    library.media.place = placing
+    library.blobs.place = placing
 importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3).run("killed", threading.Event())
 """
 
@@ -312,7 +312,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     library.database.write(lambda c: leases.expire_leases(c, {"killed"}, 0.0, 3))
     take_in(library, pool)
     assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
-    assert {sha256 for sha256, _ in library.blobs.iter_files()} == {
+    assert {path.name for path in library.blobs.iter_files()} == {
         image.sha256 for image in library.list_images("default", 100, None)
     }
     assert job_of(library.database, job.id).total == 5
@@ -320,7 +320,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
         os.utime(library.blobs.incoming / name, (0, 0))
-    library.blobs.sweep(set(), 1.0)
+    assert library.collect_garbage(1.0, lambda: False) == len(left)
     assert list(library.blobs.incoming.iterdir()) == []
 
 

@@ -11,7 +11,6 @@ the target has changed.
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 import shutil
 import tempfile
@@ -21,7 +20,6 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx2 as httpx
-from rich.console import Console
 
 from app.core.errors import StartupError
 from app.storage import database_copy
@@ -81,9 +79,9 @@ def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
     """Make a backup (in turn into two folders), restore it, and say what is wrong with that."""
     target, again = folder / f"kept-{n % 2}", folder / "again"
     before, gone = set(ledger.there), set(ledger.gone)
-    create_backup(folder / "data", target, open_silent_console())
+    create_backup(folder / "data", target)
     needed = before & set(ledger.there)
-    restore_backup(again, target, open_silent_console())
+    restore_backup(again, target)
     with closing(Database(again / "sightline.db")) as database:
         wrong = [f"database: {fault}" for fault in database.check()]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
@@ -103,7 +101,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
     database = next(path.name for path in whole.glob("sightline-*.db"))
     _, held = database_copy.check_copy(whole / database)
     used = folder / "used"
-    restore_backup(used, whole, open_silent_console())
+    restore_backup(used, whole)
     state = read_tree(used)
     count = 0
     for n in range(damages):
@@ -111,7 +109,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
         shutil.copytree(whole, copy)
         damage(copy, database, held, dice)
         try:
-            restore_backup(target, copy, open_silent_console())
+            restore_backup(target, copy)
         except StartupError:
             count += read_tree(used) == state and not (folder / "fresh").exists()
         shutil.rmtree(copy)
@@ -138,8 +136,3 @@ def damage(copy: Path, database: str, held: Sequence[str], dice: random.Random) 
 def read_tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def open_silent_console() -> Console:
-    """Says nothing."""
-    return Console(file=io.StringIO())

@@ -1,8 +1,8 @@
 """The library: the one place where a picture's file and its row change together.
 
-Moving a file into place and inserting its row happen in one write transaction, and so do the last look
-for other uses and the removal of a file: SQLite's write lock, held across processes, is what keeps a
-delete from taking the file of an upload that comes at the same moment.
+One write transaction moves a file into place and inserts its row; another looks for rows with the bytes of a file
+and removes the file. SQLite's write lock holds across processes, so a delete never takes the file of an upload that
+arrives at the same moment.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from app.storage.tables.images import AddResult as AddResult
 
 log = logging.getLogger(__name__)
 
-DELETE_BATCH = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
-MAX_EXAMPLES = 5  # pictures shown of those that would be deleted
+DELETE_BATCH = 100  # pictures deleted in one transaction: other writes wait no longer than for that
+MAX_EXAMPLES = 5  # pictures that `find_matching` returns, of those that match
 
 
 class Library:
@@ -47,88 +47,92 @@ class Library:
     def __init__(
         self,
         database: Database,
-        media: BlobStore,
+        blobs: BlobStore,
         limits: PictureLimits,
         max_queue: int,
-        bounds: MetadataLimits | None = None,
+        metadata_limits: MetadataLimits | None = None,
         max_queue_bytes: int = 1 << 62,
     ) -> None:
         self.database = database
-        self.blobs = media
+        self.blobs = blobs
         self.limits = limits
         self.max_queue = max_queue
-        self.bounds = bounds or MetadataLimits()
+        self.metadata_limits = metadata_limits or MetadataLimits()
         self.max_queue_bytes = max_queue_bytes
 
+    def close(self) -> None:
+        """Finish the writes that were submitted, then close the database."""
+        self.database.close()
+
     def create_upload_dir(self) -> Path:
-        """A new, empty folder for the files of one request; `discard` it when that is answered."""
+        """A new, empty folder for the files of one request. The caller removes it with `delete_upload_dir`."""
         return self.blobs.create_upload_dir()
 
     def delete_upload_dir(self, folder: Path) -> None:
-        """Remove a folder of `incoming`, and what was not taken in."""
+        """Remove a folder of `create_upload_dir` with the files that are still in it."""
         remove_path(folder)
 
     def add(
         self,
         collection: str,
         path: Path,
-        said: ImageAttributes,
+        attributes: ImageAttributes,
         replace: bool = False,
         note: Callable[[apsw.Connection, AddResult], None] | None = None,
     ) -> AddResult:
-        """Take the picture at `path` (a file of an incoming folder). Returns once it cannot be lost.
+        """Add the picture at `path`, a file of an upload folder. When this returns, the picture survives a power cut.
 
-        `note` is called in the same transaction. Raises Rejected when its header is not a picture's we take,
+        `note` is called in the same transaction. Raises Rejected when the header is not that of a picture,
         IdConflict, QueueFull, StorageFull.
         """
         self.require_queue_capacity()
-        saved = self.blobs.stage(path)
-        new = self.prepare_image(saved, said)
+        staged = self.blobs.stage(path)
+        new = self.prepare_image(staged, attributes)
 
         def work(c: apsw.Connection) -> AddResult:
-            added = self.insert(c, collection, saved, new, None, replace)
+            added = self.insert(c, collection, staged, new, None, replace)
             if note is not None:
                 note(c, added)
             return added
 
         added = self.database.write(work)
         if added.replaced_sha256:
-            self._drop_file(added.replaced_sha256)
+            self._delete_files([added.replaced_sha256])
         log.debug("accepted", extra={"picture": added.image.id, "collection": collection})
         return added
 
-    def prepare_image(self, saved: StagedFile, said: ImageAttributes) -> NewImage:
-        """Check what is said and the header (never decodes), and put together what the row will say."""
-        check_attributes(said, self.bounds)
-        with open(saved.path, "rb") as file:
+    def prepare_image(self, staged: StagedFile, attributes: ImageAttributes) -> NewImage:
+        """Check what is attributes and the header (never decodes), and put together what the row will say."""
+        check_attributes(attributes, self.metadata_limits)
+        with open(staged.path, "rb") as file:
             header = read_header(file, self.limits)
         return NewImage(
-            sha256=saved.sha256,
+            sha256=staged.sha256,
             format=header.format,
-            bytes=saved.bytes,
+            bytes=staged.bytes,
             width=header.width,
             height=header.height,
-            id=said.id,
-            caption=said.caption,
-            tags=said.tags,
-            metadata=said.metadata,
-            source=said.source,
+            id=attributes.id,
+            caption=attributes.caption,
+            tags=attributes.tags,
+            metadata=attributes.metadata,
+            source=attributes.source,
         )
 
     def insert(
-        self, c: apsw.Connection, collection: str, saved: StagedFile, new: NewImage, job_id: str | None, replace: bool
+        self, c: apsw.Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
     ) -> AddResult:
-        """Row and file in one transaction. A duplicate whose file was lost or altered gets it back."""
+        """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
         require_collection(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.blobs.is_intact(saved.sha256):
-            self.blobs.place(saved)
+        if not added.duplicate or not self.blobs.is_intact(staged.sha256):
+            self.blobs.place(staged)
         return added
 
     def find_known(self, collection: str, digests: Sequence[str]) -> list[str]:
-        """Those of the SHA-256 whose bytes are here, in their order: they need not be sent."""
+        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them."""
 
         def work(c: apsw.Connection) -> set[str]:
             require_collection(c, collection)
@@ -138,11 +142,7 @@ class Library:
         return [digest for digest in digests if digest in held and self.blobs.path(digest).exists()]
 
     def get(self, collection: str, id: str) -> Image:
-        """The picture of this id."""
-        image = self.database.read(lambda c: images.get(c, collection, id))
-        if image is None:
-            raise NotFound(f"there is no picture {id!r} in {collection!r}")
-        return image
+        return self.database.read(lambda c: require_image(c, collection, id))
 
     def list_images(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
@@ -160,29 +160,23 @@ class Library:
         """Change caption, tags and metadata to what `change` makes of the present row."""
 
         def work(c: apsw.Connection) -> Image:
-            image = images.get(c, collection, id)
-            if image is None:
-                raise NotFound(f"there is no picture {id!r} in {collection!r}")
-            said = change(image)
-            check_attributes(said, self.bounds)
-            images.update(c, image.key, said.caption, said.tags, said.metadata)
-            changed = images.get(c, collection, id)
-            assert changed is not None
-            return changed
+            image = require_image(c, collection, id)
+            attributes = change(image)
+            check_attributes(attributes, self.metadata_limits)
+            images.update(c, image.key, attributes.caption, attributes.tags, attributes.metadata)
+            return require_image(c, collection, id)
 
         return self.database.write(work)
 
     def delete(self, collection: str, id: str) -> None:
-        """Remove a picture: no search that begins after this returns finds it."""
+        """Delete a picture: no search that begins after this returns finds it."""
 
         def work(c: apsw.Connection) -> str:
-            image = images.get(c, collection, id)
-            if image is None:
-                raise NotFound(f"there is no picture {id!r} in {collection!r}")
+            image = require_image(c, collection, id)
             delete_row(c, image.key)
             return image.sha256
 
-        self._drop_file(self.database.write(work))
+        self._delete_files([self.database.write(work)])
 
     def find_matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
         """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
@@ -196,9 +190,9 @@ class Library:
         return self.database.read(work)
 
     def delete_matching(self, collection: str, filter: Filter, keys: Sequence[int]) -> int:
-        """Remove the pictures of `keys` that `filter` lets through to this moment, a few in a transaction.
+        """Delete those of the pictures `keys` that `filter` still lets through, a few in each transaction.
 
-        Returns how many; each of them is found no more as soon as its transaction is through.
+        Returns how many. No search that begins after the transaction of a picture finds it.
         """
         deleted = 0
         for start in range(0, len(keys), DELETE_BATCH):
@@ -212,11 +206,11 @@ class Library:
 
             digests = self.database.write(work)
             deleted += len(digests)
-            self._drop_files(digests)
+            self._delete_files(digests)
         return deleted
 
     def get_file(self, collection: str, id: str) -> tuple[Image, Path]:
-        """A picture and the path of its bytes. Raises BlobMissing when it is gone or has other bytes."""
+        """A picture and the path of its file. Raises BlobMissing when the file is gone or has other bytes."""
         image = self.get(collection, id)
         path = self.blobs.path(image.sha256)
         if not path.exists():
@@ -227,23 +221,19 @@ class Library:
         return image, path
 
     def list_collections(self) -> list[CollectionInfo]:
-        """Every collection and what it holds, by name."""
+        """Every collection with its counts, by name."""
         return self.database.read(lambda c: [load_contents(c, collection) for collection in collections.list_all(c)])
 
     def get_collection(self, name: str) -> CollectionInfo:
-        """One collection and what it holds."""
 
-        def work(c: apsw.Connection) -> CollectionInfo:
-            return load_contents(c, require_collection(c, name))
-
-        return self.database.read(work)
+        return self.database.read(lambda c: load_contents(c, require_collection(c, name)))
 
     def create_collection(self, name: str, description: str) -> CollectionInfo:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
         return self.database.write(lambda c: load_contents(c, collections.create(c, name, description)))
 
     def update_collection(self, name: str, description: str) -> CollectionInfo:
-        """Change what is said of a collection."""
+        """Change the description of a collection."""
 
         def work(c: apsw.Connection) -> CollectionInfo:
             changed = collections.set_description(c, name, description)
@@ -264,7 +254,7 @@ class Library:
         """Store texts with their vectors; returns them and the last log number. `note` shares the transaction."""
         for id, text, metadata in items:
             check_text("text", text, len(text))
-            check_metadata(metadata, self.bounds)
+            check_metadata(metadata, self.metadata_limits)
             if id is not None:
                 check_id(id)
 
@@ -284,11 +274,7 @@ class Library:
         return self.database.write(work)
 
     def get_text(self, collection: str, id: str) -> Text:
-        """The text of this id."""
-        text = self.database.read(lambda c: texts.get(c, collection, id))
-        if text is None:
-            raise NotFound(f"there is no text {id!r} in {collection!r}")
-        return text
+        return self.database.read(lambda c: require_text(c, collection, id))
 
     def list_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
         """Up to `limit` texts, newest first, with keys below `before`."""
@@ -300,19 +286,17 @@ class Library:
         return self.database.read(work)
 
     def delete_text(self, collection: str, id: str) -> None:
-        """Remove a text: no search that begins after this returns finds it."""
+        """Delete a text: no search that begins after this returns finds it."""
 
         def work(c: apsw.Connection) -> None:
-            text = texts.get(c, collection, id)
-            if text is None:
-                raise NotFound(f"there is no text {id!r} in {collection!r}")
+            text = require_text(c, collection, id)
             embeddings.remove(c, "texts", text.key)
             texts.delete(c, text.key)
 
         self.database.write(work)
 
     def require_queue_capacity(self) -> None:
-        """Raise QueueFull when too many pictures wait, or too many bytes; uploads that are not taken in yet count."""
+        """Raise QueueFull when too many pictures, or too many bytes, wait; pictures in waiting uploads count."""
         items, size = self.database.read(queue_depth.read_depth)
         if items >= self.max_queue:
             raise QueueFull(f"{items} pictures are waiting already; try again later")
@@ -324,16 +308,15 @@ class Library:
         return gc.collect_garbage(self.database, self.blobs, grace, is_closing)
 
     def delete_unused_files(self, digests: Iterable[str]) -> None:
-        """Remove those of these files, and thumbnails, that no row uses: what was encoded while it was deleted."""
-        known = set(digests)
-        for digest in self.database.read(lambda c: {one for one in known if images.count_uses(c, one) == 0}):
-            self._drop_file(digest)
+        """Remove those of these files and their thumbnails that no row uses: the thumbnail of a picture that somebody
+        deleted while a worker decoded it."""
+        candidates = set(digests)
+        unused = self.database.read(lambda c: [one for one in candidates if images.count_uses(c, one) == 0])
+        if unused:
+            self._delete_files(unused)
 
-    def _drop_file(self, sha256: str) -> None:
-        self._drop_files([sha256])
-
-    def _drop_files(self, digests: Sequence[str]) -> None:
-        """Remove the files that no row uses any more."""
+    def _delete_files(self, digests: Sequence[str]) -> None:
+        """Remove those of these files and their thumbnails that no row uses any more."""
 
         def work(c: apsw.Connection) -> None:
             for sha256 in digests:
@@ -344,11 +327,27 @@ class Library:
 
 
 def require_collection(c: apsw.Connection, name: str) -> Collection:
-    """The collection. Raises NotFound unless it exists."""
+    """The collection of this name. Raises NotFound."""
     collection = collections.get(c, name)
     if collection is None:
         raise NotFound(f"there is no collection {name!r}")
     return collection
+
+
+def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
+    """The picture of this id. Raises NotFound."""
+    image = images.get(c, collection, id)
+    if image is None:
+        raise NotFound(f"there is no picture {id!r} in {collection!r}")
+    return image
+
+
+def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
+    """The text of this id. Raises NotFound."""
+    text = texts.get(c, collection, id)
+    if text is None:
+        raise NotFound(f"there is no text {id!r} in {collection!r}")
+    return text
 
 
 def delete_row(c: apsw.Connection, key: int) -> None:
@@ -359,7 +358,7 @@ def delete_row(c: apsw.Connection, key: int) -> None:
 
 
 def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
-    """What a collection holds."""
+    """A collection with its counts and its space."""
     space = embeddings.get_space(c, collection.space) if collection.space else None
     pictures = sum(images.count_by_status(c, collection.name).values())
     name = collection.name
@@ -367,5 +366,5 @@ def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
 
 
 def default_text_id(text: str) -> str:
-    """The id of a text whose sender gave none: the same words get the same id."""
+    """The id of a text that came without one: the same words get the same id."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""The list of what an upload or a source holds: `manifest.jsonl` in the folder of a job, one line for each item."""
+"""`manifest.jsonl` in the folder of an upload: one line for each item of the upload or the source."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BLOCK_BYTES = 1 << 20
 
 
 def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
-    """Write the manifest of `folder`, durably and whole; returns how many lines it has."""
+    """Write the manifest of `folder` durably; returns how many lines it has. Errors of `lines` pass as they are."""
     count = 0
     path = folder / f"{MANIFEST_NAME}.new"
     with map_os_errors():
         file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (entered below)
     with file:
-        for line in lines:  # whose errors are their own
+        for line in lines:
             count += 1
             text = json.dumps(line) + "\n"
             with map_os_errors():
@@ -39,7 +39,7 @@ def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether it is known what the source holds."""
+    """Whether the items of the source are listed already."""
     return (folder / MANIFEST_NAME).exists()
 
 

@@ -1,4 +1,4 @@
-"""What URLs and files of this machine gave when they were read last, so that the same bytes need not come again."""
+"""Tags and digests of URLs and local files that were imported, so that unchanged ones are not read again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from app.storage.tables.collections import IN_COLLECTION
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """The tag of an origin (an ETag, or the time and size of a file) and the digest of the bytes that it had then."""
+    """The tag of an origin (an ETag, or the time and size of a file) and the digest of its bytes at that time."""
 
     tag: str
     sha256: str
 
 
 def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheEntry]:
-    """What these gave last; those that were never read, or had no tag, are absent."""
+    """The entries of these origins, without those that were never imported or have no tag."""
     rows = fetch_all(
         c,
         "SELECT origin, tag, sha256 FROM origins WHERE origin IN (SELECT value FROM json_each(?))",
@@ -31,7 +31,7 @@ def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheE
 
 
 def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) -> dict[str, str]:
-    """The tags of those among these whose bytes are still a picture of the collection."""
+    """The tags of those origins whose bytes are still a picture of the collection."""
     rows = fetch_all(
         c,
         "SELECT o.origin, o.tag FROM origins o WHERE o.origin IN (SELECT value FROM json_each(?))"
@@ -41,8 +41,7 @@ def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) 
     return dict(rows)
 
 
-def store(c: apsw.Connection, origin: str, known: CacheEntry) -> None:
-    """Remember what an origin gave."""
+def store(c: apsw.Connection, origin: str, entry: CacheEntry) -> None:
     c.execute(
-        "INSERT OR REPLACE INTO origins (origin, tag, sha256) VALUES (?, ?, ?)", (origin, known.tag, known.sha256)
+        "INSERT OR REPLACE INTO origins (origin, tag, sha256) VALUES (?, ?, ?)", (origin, entry.tag, entry.sha256)
     )

@@ -1,4 +1,4 @@
-"""The records of the contract as pydantic models; names and meanings are fixed by docs/reference/api.md."""
+"""The JSON bodies of requests and answers; docs/reference/http.md describes them."""
 
 from __future__ import annotations
 
@@ -57,13 +57,12 @@ class ImageOut(BaseModel):
     duplicate: bool = False
 
     @classmethod
-    def of(cls, image: Image, *, duplicate: bool = False, settled: bool = True) -> ImageOut:
-        """`settled` False shows a picture that is ready, but not yet in the index, as processing."""
+    def of(cls, image: Image, *, duplicate: bool = False) -> ImageOut:
         return cls(
             id=image.id,
             collection=image.collection,
             sha256=image.sha256,
-            status=image.status.value if settled or image.status != "ready" else "processing",
+            status=image.status.value,
             error=ErrorOut.of(image.error),
             width=image.width,
             height=image.height,
@@ -98,11 +97,11 @@ class DeleteIn(BaseModel):
     dry_run: StrictBool = Field(False, description="Delete nothing, and say what would be.")
     collection: str | None = None
 
-    def chosen(self) -> Any:
-        """What was said as a filter. Raises Validation unless it is exactly one of the three."""
-        said = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
-        if len(said) != 1:
-            raise Validation(f"send one of filter, ids and all, got {said}")
+    def selected_filter(self) -> Any:
+        """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
+        sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
+        if len(sent) != 1:
+            raise Validation(f"send one of filter, ids and all, got {sent}")
         if self.all:
             return {}
         return self.filter if self.ids is None else {"has_id": self.ids}
@@ -183,13 +182,12 @@ class JobOut(BaseModel):
     eta_s: float | None = Field(description="Seconds to the end at this rate.")
 
     @classmethod
-    def of(cls, job: Job, *, settled: bool = True) -> JobOut:
-        """`settled` False shows a finished job, not yet wholly in the index, as running."""
+    def of(cls, job: Job) -> JobOut:
         return cls(
             id=job.id,
             collection=job.collection,
             kind=job.kind,
-            state=job.state.value if settled else "running",
+            state=job.state.value,
             priority=job.priority.value,
             total=job.total,
             done=job.done,
@@ -197,7 +195,7 @@ class JobOut(BaseModel):
             duplicates=job.duplicates,
             created_at=job.created_at,
             started_at=job.started_at,
-            finished_at=job.finished_at if settled else None,
+            finished_at=job.finished_at,
             rate=job.rate,
             eta_s=job.eta_s,
         )

@@ -17,6 +17,7 @@ from app.core.clock import format_rfc3339
 from app.core.errors import NotFound, SightlineError, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
+from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
 from app.storage.tables import job_control, jobs
@@ -38,10 +39,10 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a job begins: its priority, and what is to be kept in the transaction that makes it."""
+    """The priority of a job, and where the transaction that makes the job records it."""
 
     priority: Priority = Priority.NORMAL
-    note: Callable[[apsw.Connection, Job], None] | None = None
+    slot: ResponseSlot | None = None
 
 
 DEFAULT_OPTIONS = JobOptions()
@@ -111,8 +112,8 @@ class JobService:
             fill(c, id)
             job = jobs.get(c, id)
             assert job is not None
-            if begun.note is not None:
-                begun.note(c, job)
+            if begun.slot is not None:
+                begun.slot.record(c, job)
             return job
 
         job = self._library.database.write(work)

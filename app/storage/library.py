@@ -31,6 +31,7 @@ from app.storage.blobs import BlobStore, StagedFile, remove_path
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
+from app.storage.idempotency import ResponseSlot
 from app.storage.tables import collections, embeddings, images, jobs, queue_depth, texts
 from app.storage.tables.collections import Collection
 from app.storage.tables.images import AddResult as AddResult
@@ -78,11 +79,11 @@ class Library:
         path: Path,
         attributes: ImageAttributes,
         replace: bool = False,
-        note: Callable[[apsw.Connection, AddResult], None] | None = None,
+        slot: ResponseSlot | None = None,
     ) -> AddResult:
         """Add the picture at `path`, a file of an upload folder. When this returns, the picture survives a power cut.
 
-        `note` is called in the same transaction. Raises Rejected when the header is not that of a picture,
+        `slot` gets the result in the same transaction. Raises Rejected when the header is not that of a picture,
         IdConflict, QueueFull, StorageFull.
         """
         self.require_queue_capacity()
@@ -91,8 +92,8 @@ class Library:
 
         def work(c: apsw.Connection) -> AddResult:
             added = self.insert(c, collection, staged, new, None, replace)
-            if note is not None:
-                note(c, added)
+            if slot is not None:
+                slot.record(c, added)
             return added
 
         added = self.database.write(work)
@@ -249,9 +250,9 @@ class Library:
         space: str,
         items: Sequence[tuple[str | None, str, Metadata]],
         vectors: Sequence[bytes],
-        note: Callable[[apsw.Connection, list[Text]], None] | None = None,
+        slot: ResponseSlot | None = None,
     ) -> tuple[list[Text], int]:
-        """Store texts with their vectors; returns them and the last log number. `note` shares the transaction."""
+        """Store texts with their vectors; returns them and the last log number. `slot` gets the texts."""
         for id, text, metadata in items:
             check_text("text", text, len(text))
             check_metadata(metadata, self.metadata_limits)
@@ -267,8 +268,8 @@ class Library:
                 row = texts.put(c, collection, id or default_text_id(text), text, metadata)
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
-            if note is not None:
-                note(c, stored)
+            if slot is not None:
+                slot.record(c, stored)
             return stored, seq
 
         return self.database.write(work)

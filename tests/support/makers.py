@@ -13,6 +13,7 @@ from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
+from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.tables import embeddings, images, jobs, leases
@@ -87,14 +88,20 @@ def job_of(database: Database, id: str) -> Job:
 
 
 def add(
-    library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any
+    library: Library,
+    content: bytes,
+    *,
+    replace: bool = False,
+    collection: str = COLLECTION,
+    slot: ResponseSlot | None = None,
+    **said: Any,
 ) -> AddResult:
     """Upload one picture."""
     folder = library.create_upload_dir()
     try:
         path = folder / "picture"
         path.write_bytes(content)
-        return library.add(collection, path, ImageAttributes(**said), replace)
+        return library.add(collection, path, ImageAttributes(**said), replace, slot)
     finally:
         library.delete_upload_dir(folder)
 

@@ -4,6 +4,7 @@ import pytest
 
 from app.core.errors import NotFound
 from app.core.types import ItemStatus, JobState, Priority, SourceSpec
+from app.storage.idempotency import ResponseSlot, find_response
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs
@@ -118,10 +119,10 @@ def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
     assert [job.id for job in bulks.recent(10)] == [running.id]
 
 
-def test_what_is_noted_with_a_job_is_there_if_the_job_is(library: Library) -> None:
-    noted: list[str] = []
-    asked = SourceSpec("folder", "/photos")
-    job = JobService(library).add_source(
-        "default", asked, JobOptions(Priority.LOW, lambda _, job: noted.append(job.id))
-    )
-    assert (noted, job.priority) == ([job.id], Priority.LOW)
+def test_a_job_has_its_priority_and_is_recorded_with_it(library: Library) -> None:
+    slot = ResponseSlot(library.database, "", "key", "digest")
+    job = JobService(library).add_source("default", SourceSpec("folder", "/photos"), JobOptions(Priority.LOW, slot))
+    assert job.priority is Priority.LOW
+    recorded = library.database.read(lambda c: find_response(c, "", "key", "2000-01-01"))
+    assert recorded is not None
+    assert job.id in recorded.body

@@ -22,7 +22,7 @@ from app.core.errors import map_os_errors
 from app.storage.blobs import BlobStore, remove_path
 from app.storage.database import Database, Work
 from app.storage.sql import fetch_all
-from app.storage.tables import jobs
+from app.storage.tables import work_queue
 
 GRACE_SECONDS = 3600.0  # what is younger may belong to a request, an upload or a decode child that is still at work
 BATCH = 200  # files that one transaction looks up, or removes
@@ -83,7 +83,7 @@ def _find_uploads(blobs: BlobStore, run: Callable[[Work[set[str]]], set[str]]) -
 
 
 def _select_upload_names(c: apsw.Connection) -> set[str]:
-    return {f"{job}-{n}{suffix}" for job, n in jobs.sources(c) for suffix in ("", ".members")}
+    return {f"{job}-{n}{suffix}" for job, n in work_queue.list_uploads(c) for suffix in ("", ".members")}
 
 
 def _find_files(database: Database, files: Iterator[Path]) -> Iterator[Leftover]:

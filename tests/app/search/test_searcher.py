@@ -18,7 +18,7 @@ from app.search.searcher import EXTRA_HITS, QueryPart, Searcher, SearchQuery, Se
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
-from app.storage.tables import collections, embeddings, images, leases, texts
+from app.storage.tables import collections, embeddings, images, texts, work_queue
 from index.flat import FlatIndex
 from index.protocol import SearchParams
 from index.types import Ids, Scores
@@ -46,7 +46,7 @@ class World:
         (lease,) = claim(self.database)
         vector = ENCODER.encode_texts([words])
         packed = vector[0].tobytes()
-        self.database.write(lambda c: leases.finish_image(c, lease, ENCODER.space.fingerprint, packed, 4, 3, False))
+        self.database.write(lambda c: work_queue.finish_image(c, lease, ENCODER.space.fingerprint, packed, 4, 3, False))
         self.indexes["images"].add(np.array([key]), vector)
         return key
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from app.sources.object_store import BucketSource, open_object_store, parse_allo
 from app.sources.registry import SourceReader
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import jobs, leases, source_cache
+from app.storage.tables import source_cache, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.worker.importer import Importer
+from tests.support.imports import importing
 from tests.support.makers import add, never
 from tests.support.object_stores import Store
 from tests.support.pictures import picture
@@ -131,7 +131,7 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
 
 
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys
 from pathlib import Path
 from app.worker import importer
 from app.sources.bucket_prefix import AllowedBuckets
@@ -153,7 +153,7 @@ folder, moment = Path(sys.argv[1]), int(sys.argv[2])
 database = Database(folder / "sightline.db")
 library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 objects = ObjectStoreClient(s3=sys.argv[3])
-tools = SourceContext(database, library.media, SourcePolicy(buckets=AllowedBuckets.of("s3://photos")), objects=objects)
+tools = SourceContext(database, library.blobs, SourcePolicy(buckets=AllowedBuckets.of("s3://photos")), objects=objects)
 fetch_all = objects.fetch_all
 calls = []
 
@@ -167,7 +167,9 @@ def fetching(wanted, stopping):
 objects.fetch_all = fetching
 importer.CHUNK = 2
 gathering = SourceReader(tools)
-importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, gathering).run("me", threading.Event())
+importing = importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, gathering)
+while True:
+    importing.import_next("me", lambda: False)
 """
 
 
@@ -180,15 +182,10 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     run = [sys.executable, "-c", KILLED, str(tmp_path), "2", store.url]
     assert subprocess.run(run, check=False, timeout=120).returncode == -signal.SIGKILL
     store.put("photos", "killed/9.png", picture("red", 9))  # it was listed before
-    library.database.write(lambda c: leases.expire_leases(c, {"me"}, 0.0, 3))
+    library.database.write(lambda c: work_queue.expire_leases(c, {"me"}, 0.0, 3))
     gathering = SourceReader(bucket(library, store, "killed").tools)
-    stopping = threading.Event()
-    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, gathering)
-    thread = threading.Thread(target=importer.run, args=("next", stopping))
-    thread.start()
-    until(lambda: not library.database.read(jobs.sources), 60)
-    stopping.set()
-    thread.join()
+    with importing(Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, gathering)):
+        until(lambda: not library.database.read(work_queue.list_uploads), 60)
     names = [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
     assert len(library.list_images("default", 100, None)) == 5

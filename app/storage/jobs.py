@@ -170,6 +170,11 @@ class JobService:
         ):
             pass
 
+    def finish_cancellations(self) -> None:
+        """Fail the items that still wait of jobs whose cancellation a kill interrupted."""
+        for id in self._library.database.read(job_control.list_unfinished_cancellations):
+            self.drop_items(id)
+
     def forget(self, days: float, stopping: Callable[[], bool]) -> None:
         """Forget the jobs that ended so many days ago; 0 keeps them all. A disk that is full now is not later."""
         try:

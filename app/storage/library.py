@@ -32,7 +32,7 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
 from app.storage.idempotency import ResponseSlot
-from app.storage.tables import collections, embeddings, images, jobs, queue_depth, texts
+from app.storage.tables import collection_deletion, collections, embeddings, images, jobs, queue_depth, texts
 from app.storage.tables.collections import Collection
 from app.storage.tables.images import AddResult as AddResult
 
@@ -221,6 +221,10 @@ class Library:
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, path
 
+    def thumbnail_path(self, image: Image) -> Path:
+        """Where the thumbnail of the usual size lies, or would lie."""
+        return self.blobs.thumbnail_path(image.sha256, image.format)
+
     def list_collections(self) -> list[CollectionInfo]:
         """Every collection with its counts, by name."""
         return self.database.read(lambda c: [load_contents(c, collection) for collection in collections.list_all(c)])
@@ -243,6 +247,37 @@ class Library:
             return load_contents(c, changed)
 
         return self.database.write(work)
+
+    def count(self, name: str) -> tuple[dict[str, int], int]:
+        """How many pictures of a collection have each status, and how many texts it has. Raises NotFound."""
+
+        def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
+            require_collection(c, name)
+            return images.count_by_status(c, name), texts.count(c, name)
+
+        return self.database.read(work)
+
+    def begin_deletion(self, name: str) -> str:
+        """Take the name of a collection away, so that no request finds it; returns its label. Raises NotFound."""
+        label, uploads = self.database.write(lambda c: collection_deletion.begin(c, name))
+        for job_id, n in uploads:
+            self.blobs.delete_upload(job_id, n)
+        return label
+
+    def list_deletions(self) -> list[str]:
+        """The labels of the collections whose rows are still to be deleted."""
+        return self.database.read(collection_deletion.list_pending)
+
+    def delete_batch(self, label: str, limit: int) -> bool:
+        """Delete up to `limit` rows of each kind, and the files that no row uses then; False when none are left."""
+        return self.database.write(lambda c: collection_deletion.delete_batch(c, label, limit, self.blobs.delete))
+
+    def finish_deletion(self, label: str) -> None:
+        self.database.write(lambda c: collection_deletion.finish(c, label))
+
+    def list_labels(self) -> set[str]:
+        """The labels of all collections that have a name."""
+        return {one.label for one in self.database.read(collections.list_all)}
 
     def put_texts(
         self,

@@ -239,7 +239,7 @@ def ensure_thumbnail(library: Library, pool: DecodePool, collection: str, id: st
     """
     image, source = library.get_file(collection, id)
     made = min((one for one in (*THUMBNAIL_SIZES, usual) if one >= size), default=THUMBNAIL_SIZES[-1])
-    path = library.blobs.thumbnail_path(image.sha256, image.format)
+    path = library.thumbnail_path(image)
     if made != usual:
         path = path.with_stem(f"{image.sha256}-{made}")
     if not path.exists():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, StrictBool
 
 from app.core.errors import Validation
 from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
+from app.storage.filters.parser import FilterNode
 
 
 def validate_unicode(value: str) -> str:
@@ -91,7 +92,9 @@ class DeleteIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")  # so that a misspelt dry_run deletes nothing
 
-    filter: Any = Field(None, description="Pictures that match are deleted; a filter without any condition is refused.")
+    filter: SkipValidation[FilterNode | None] = Field(
+        None, description="Pictures that match are deleted; a filter without any condition is refused."
+    )
     ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
     all: StrictBool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
     dry_run: StrictBool = Field(False, description="Delete nothing, and count what would be deleted.")
@@ -281,7 +284,7 @@ class PartIn(BaseModel):
     text_id: Id | None = None
     image: str | None = Field(None, description="A picture, as base64 or a data URI.")
     vector: list[FiniteFloat] | None = None
-    weight: FiniteFloat = Field(1.0, description="How much the part counts; a negative weight moves the query away from it.")
+    weight: FiniteFloat = Field(1.0, description="How much the part counts; negative: away from it.")
 
     def kind(self) -> str:
         """The name of the field that was sent. Raises Validation unless it is exactly one."""
@@ -297,7 +300,7 @@ class ParamsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     probes: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched (nprobe).")
-    rerank: int | None = Field(None, ge=1, le=65_536, description="How many candidates are compared again by their whole vectors.")
+    rerank: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
 
 
 class SearchIn(BaseModel):
@@ -309,7 +312,7 @@ class SearchIn(BaseModel):
     target: Target = "images"
     k: int = Field(10, ge=1)
     collection: str | None = None
-    filter: Any = FILTER_FIELD
+    filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
     params: ParamsIn | None = None
 

@@ -15,7 +15,7 @@ from app.core.errors import Validation, map_os_errors
 from app.core.types import DEFAULT_COLLECTION
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collection_deletion, collections, job_control, jobs
+from app.storage.tables import collection_deletion, collections, job_control, work_queue
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class MaintenanceLoop:
         database, blobs = self._library.database, self._library.blobs
         for id in database.read(job_control.list_unfinished_cancellations):
             self._job_service.drop_items(id)
-        waiting = database.read(jobs.sources)
+        waiting = database.read(work_queue.list_uploads)
         needed = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
         removed = blobs.sweep(needed, GRACE_SECONDS)
         removed += self._library.sweep(GRACE_SECONDS, self._garbage.is_closing)

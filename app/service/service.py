@@ -26,7 +26,7 @@ from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collections, images, leases, texts
+from app.storage.tables import collections, images, texts, work_queue
 
 log = logging.getLogger(__name__)
 
@@ -101,5 +101,5 @@ class Service:
 
     def _recover_leases(self) -> None:
         database = self.library.database
-        dead = find_dead_owners(self.settings.data_dir / "workers", database.read(leases.list_owners))
-        database.write(lambda c: leases.recover_leases(c, dead, self.settings.max_attempts))
+        dead = find_dead_owners(self.settings.data_dir / "workers", database.read(work_queue.list_owners))
+        database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))

@@ -12,7 +12,7 @@ from app.core.errors import NotFound
 from app.core.types import Image, ItemError, Status
 from app.service.image_waiter import ImageWaiter
 from app.storage.library import Library
-from app.storage.tables import leases
+from app.storage.tables import work_queue
 from tests.support.makers import add, claim, finish
 from tests.support.pictures import picture
 
@@ -67,7 +67,7 @@ def test_failed_and_deleted_pictures_end_the_wait(library: Library, waiter: Imag
     futures = waiter.watch(failed), waiter.watch(deleted)
     (lease,) = claim(library.database, limit=1)
     error = ItemError("image_corrupt", "it cannot be decoded")
-    library.database.write(lambda c: leases.fail_image(c, lease, error))
+    library.database.write(lambda c: work_queue.fail_image(c, lease, error))
     assert futures[0].result(WAIT).status is Status.FAILED
     library.delete("default", deleted.id)
     with pytest.raises(NotFound):

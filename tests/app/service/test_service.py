@@ -23,7 +23,7 @@ from app.service.service import Service
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
-from app.storage.tables import leases
+from app.storage.tables import work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
@@ -122,7 +122,7 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     packed = encoder.encode_texts(["red"])[0].tobytes()
     (lease,) = claim(service.library.database)
     fingerprint = encoder.space.fingerprint
-    service.library.database.write(lambda c: leases.finish_image(c, lease, fingerprint, packed, 64, 48, False))
+    service.library.database.write(lambda c: work_queue.finish_image(c, lease, fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
     assert is_confirmed(service, ready)
     assert [hit.id for hit in service.search.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
@@ -268,7 +268,7 @@ def finish_as_worker(service: Service) -> None:
     packed = encoder.encode_texts(["red"])[0].tobytes()
 
     def work(c: Any, lease: Lease) -> object:
-        return leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+        return work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
 
     for lease in claim(service.library.database):
         service.library.database.write(partial(work, lease=lease))

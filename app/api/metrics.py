@@ -124,7 +124,7 @@ class _ServiceNumbers(Collector):
         yield make_gauge(
             "encoder_queue",
             "Queries that wait for the encoder",
-            [((), 0 if loaded is None else loaded.batcher.waiting)],
+            [((), 0 if loaded is None else loaded.batcher.queue_length)],
         )
 
     def _workers(self) -> Iterator[Metric]:

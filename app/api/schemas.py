@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, StrictBool
 
 from app.core.errors import Validation
 from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
+from app.storage.filters.parser import FilterNode
 
 
 def validate_unicode(value: str) -> str:
-    """Text that can be stored and sent: no lone surrogates."""
+    """Refuse lone surrogates: SQLite and JSON cannot hold them."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -87,14 +88,16 @@ class ImagePage(BaseModel):
 
 
 class DeleteIn(BaseModel):
-    """Which pictures to delete: what `filter` lets through, those of `ids`, or `all` of the collection."""
+    """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
     model_config = ConfigDict(extra="forbid")  # so that a misspelt dry_run deletes nothing
 
-    filter: Any = Field(None, description="What it lets through is deleted; one without any condition is refused.")
+    filter: SkipValidation[FilterNode | None] = Field(
+        None, description="Pictures that match are deleted; a filter without any condition is refused."
+    )
     ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
-    all: StrictBool = Field(False, description="Every picture of the collection; stands alone.")
-    dry_run: StrictBool = Field(False, description="Delete nothing, and say what would be.")
+    all: StrictBool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
+    dry_run: StrictBool = Field(False, description="Delete nothing, and count what would be deleted.")
     collection: str | None = None
 
     def selected_filter(self) -> Any:
@@ -108,7 +111,7 @@ class DeleteIn(BaseModel):
 
 
 class DeleteOut(BaseModel):
-    """How many pictures were meant when it began, and how many of them were deleted; `examples` in a dry run only."""
+    """How many pictures matched at the start, and how many of them were deleted; `examples` in a dry run only."""
 
     matched: int
     deleted: int
@@ -116,7 +119,7 @@ class DeleteOut(BaseModel):
 
 
 class ImagePatch(BaseModel):
-    """What may be changed; what is not sent stays."""
+    """The fields to change; what is not sent stays."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -126,7 +129,7 @@ class ImagePatch(BaseModel):
 
 
 class TextOut(BaseModel):
-    """A text that pictures can be asked about."""
+    """A text that searches find, like pictures."""
 
     id: str
     text: str
@@ -139,7 +142,7 @@ class TextOut(BaseModel):
 
 
 class TextIn(BaseModel):
-    """A text to store; without an id, the same words always get the same one."""
+    """A text to store; without an id, the same words always get the same id."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -164,7 +167,7 @@ class TextsOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """A bulk of pictures. At its end `done + failed + duplicates == total`."""
+    """An import of many pictures. At its end `done + failed + duplicates == total`."""
 
     id: str
     collection: str
@@ -208,7 +211,7 @@ class JobsOut(BaseModel):
 
 
 class ItemOut(BaseModel):
-    """What became of one item of a job."""
+    """The result of one item of a job."""
 
     name: str
     status: Literal["queued", "done", "failed", "duplicate"]
@@ -228,7 +231,7 @@ class ItemPage(BaseModel):
 
 
 class HitOut(BaseModel):
-    """An answer: `score` is the cosine, higher is nearer; `image` or `text` says what it is."""
+    """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
 
     id: str
     score: float
@@ -266,7 +269,7 @@ class SearchOut(BaseModel):
 
 FILTER_FIELD = Field(
     None,
-    description="Only what this lets through, in Qdrant's words: `must`, `should`, `must_not` of conditions.",
+    description="Only what matches, in Qdrant's form: `must`, `should`, `must_not` of conditions.",
     examples=[{"must": [{"key": "tags", "match": {"value": "beach"}}, {"key": "width", "range": {"gte": 1000}}]}],
 )
 
@@ -281,10 +284,10 @@ class PartIn(BaseModel):
     text_id: Id | None = None
     image: str | None = Field(None, description="A picture, as base64 or a data URI.")
     vector: list[FiniteFloat] | None = None
-    weight: FiniteFloat = Field(1.0, description="How much it counts; negative turns away from it.")
+    weight: FiniteFloat = Field(1.0, description="How much the part counts; negative: away from it.")
 
     def kind(self) -> str:
-        """Which of the fields was sent. Raises Validation unless it is exactly one."""
+        """The name of the field that was sent. Raises Validation unless it is exactly one."""
         sent = [name for name in ("text", "image_id", "text_id", "image", "vector") if getattr(self, name) is not None]
         if len(sent) != 1:
             raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {sent}")
@@ -292,11 +295,11 @@ class PartIn(BaseModel):
 
 
 class ParamsIn(BaseModel):
-    """How hard an approximate index looks; an exact one ignores it."""
+    """How much an approximate index compares; an exact index ignores it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    probes: int | None = Field(None, ge=1, le=65_536, description="Lists of the index that are looked into.")
+    probes: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched (nprobe).")
     rerank: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
 
 
@@ -309,7 +312,7 @@ class SearchIn(BaseModel):
     target: Target = "images"
     k: int = Field(10, ge=1)
     collection: str | None = None
-    filter: Any = FILTER_FIELD
+    filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
     params: ParamsIn | None = None
 
@@ -323,7 +326,7 @@ class BatchIn(BaseModel):
 
 
 class RefusedOut(BaseModel):
-    """In the place of an answer: why there is none."""
+    """The error of a search that has no answer."""
 
     error: ErrorOut
 
@@ -335,7 +338,7 @@ class BatchOut(BaseModel):
 
 
 class ClassifyIn(BaseModel):
-    """Which of the labels fits a picture that is here already."""
+    """Which of the labels fits a stored picture."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -346,7 +349,7 @@ class ClassifyIn(BaseModel):
 
 
 class LabelOut(BaseModel):
-    """A label and its probability among those asked for."""
+    """A label and its probability among the labels that were sent."""
 
     label: str
     probability: float
@@ -359,7 +362,7 @@ class ClassifyOut(BaseModel):
 
 
 class SpaceOut(BaseModel):
-    """The embedding space that a collection was filled in."""
+    """The embedding space of the vectors of a collection."""
 
     fingerprint: str
     model: str
@@ -384,7 +387,7 @@ class CollectionsOut(BaseModel):
 
 
 class CollectionIn(BaseModel):
-    """A collection to make."""
+    """A collection to create."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -179,4 +179,4 @@ async def _measure_loop_lag(service: Service) -> None:
             due = loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
             service.metrics.observe_loop_lag(max(0.0, loop.time() - due))
-        await asyncio.to_thread(service.worker_metrics.forget)
+        await asyncio.to_thread(service.worker_metrics.absorb_dead_workers)

@@ -85,7 +85,7 @@ def open_source_policy(settings: Settings) -> SourcePolicy:
 def open_folders(settings: Settings) -> AllowedFolders:
     """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
     try:
-        return AllowedFolders.of(settings.folders)
+        return AllowedFolders.parse(settings.folders)
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
@@ -109,7 +109,7 @@ def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder
     """Reads pictures from named sources, in a worker."""
     policy, fetcher, objects = open_source_policy(settings), open_fetcher(settings), open_object_store(settings)
     context = SourceContext(library.database, library.blobs, policy, fetcher, pool, settings.archive_seconds)
-    return SourceReader(replace(context, objects=objects, encoder=encoder))
+    return SourceReader(replace(context, object_store=objects, encoder=encoder))
 
 
 def check_source_settings(settings: Settings) -> None:

@@ -129,7 +129,7 @@ class SearchService:
         if (loaded := self._loaded) is None:
             return [HealthCheck("model", False, self._stopped()[0], vital=True)]
         faults = loaded.indexes.faults() + loaded.indexes.away()
-        return check_model(loaded.encoder, loaded.batcher.alive(), faults)
+        return check_model(loaded.encoder, loaded.batcher.is_alive(), faults)
 
     def require_space(self, fingerprint: str) -> None:
         """Raise Validation unless this is the space of the loaded model, ModelUnavailable while it is loading."""
@@ -214,14 +214,16 @@ class SearchService:
             loading = self._milvus_fault or f"the model {self._settings.model} is still loading"
             return [self.fatal.detail if self.fatal else loading]
         reasons = [] if self._database.alive() else ["the database takes no changes any more"]
-        if not self._loaded.batcher.alive():
+        if not self._loaded.batcher.is_alive():
             reasons.append("the encoder has stopped")
         return reasons + self._loaded.indexes.faults()
 
     def _load(self) -> None:
         model = self._settings.model
         try:
-            self._pool.run(time.monotonic)  # start a child while the model loads, so that the first picture finds one
+            self._pool.submit(
+                time.monotonic
+            )  # start a child while the model loads, so that the first picture finds one
             encoder = self._load_encoder()
             self.is_prepared = True
             self._check_model(encoder)
@@ -252,7 +254,7 @@ class SearchService:
 
     def _open_indexes(self, encoder: Encoder) -> LoadedModel:
         settings, database, metrics = self._settings, self._database, self._metrics
-        batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, metrics)
+        batcher = Batcher(encoder, settings.query_cache, metrics)
         memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
         snapshots = settings.data_dir / "snapshots"
         self.sampler.resume(SearchEffortStore(snapshots, encoder.space.fingerprint))

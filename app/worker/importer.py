@@ -23,10 +23,12 @@ import apsw
 from app.core.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, map_os_errors
 from app.core.logging import bind_log_fields
 from app.core.types import ItemError, ItemStatus, NewImage, SourceSpec
+from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.sources.base import ShouldStop, Source, SourceContext, SourceItem, SourcePolicy
+from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.registry import SourceReader
+from app.sources.stop_signal import ShouldStop
 from app.storage.attributes import ImageAttributes
 from app.storage.blobs import StagedFile, remove_path
 from app.storage.library import Library
@@ -150,7 +152,7 @@ class Importer:
             if pending > 0 and (should_stop() or self._database.read(lambda c: work_queue.must_yield(c, upload))):
                 self._release(upload)
                 return False
-            self._sources.done(folder)
+            self._sources.clear(folder)
         return True
 
     def _prepare_folder(self, upload: Upload, source: Source | None, should_stop: ShouldStop) -> Path:
@@ -161,7 +163,7 @@ class Importer:
                 path.mkdir(exist_ok=True)
             if not has_manifest(path):
                 self._check_attempts(upload)
-                self._sources.scan(source, path, upload.collection, should_stop)
+                self._sources.write_manifest(source, path, upload.collection, should_stop)
             return path
         if upload.kind == "folder":
             return path
@@ -179,7 +181,10 @@ class Importer:
             raise ArchiveCorrupt(f"importing it failed {self._max_attempts} times")
 
     def _expand(self, archive: Path, members: Path, should_stop: ShouldStop) -> None:
-        expanding = self._pool.expand(archive, members, self._limits, self._archive_seconds)
+        limits = self._pool.picture_limits
+        expanding = self._pool.submit(
+            expand_archive, archive, members, self._limits, limits, seconds=self._archive_seconds
+        )
         while not wait([expanding], POLL_SECONDS).done:
             if should_stop():
                 expanding.cancel()
@@ -198,7 +203,7 @@ class Importer:
         self, folder: Path, source: Source | None, lines: Sequence[SourceItem], should_stop: ShouldStop
     ) -> list[Member]:
         if source is not None:
-            lines = self._sources.bring(source, folder, lines, should_stop)
+            lines = self._sources.fetch(source, folder, lines, should_stop)
         return [self._stage_member(folder, line) for line in lines]
 
     def _stage_member(self, folder: Path, line: SourceItem) -> Member:

@@ -38,7 +38,8 @@ from app.api.multipart import Form, receive_form
 from app.api.schemas import DeleteIn, DeleteOut, ImageOut, ImagePage, ImagePatch
 from app.core.errors import BlobMissing, Validation, map_os_errors
 from app.core.types import Image, Preprocessing, Status
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import as_unconfirmed
 from app.storage.attributes import ImageAttributes
@@ -245,7 +246,8 @@ def ensure_thumbnail(library: Library, pool: DecodePool, collection: str, id: st
     if not path.exists():
         with map_os_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-        pool.submit(DecodeTask(source, Preprocessing(size=16), path, made)).result()
+        task = pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, path, made)
+        task.result()
     return path
 
 

@@ -22,7 +22,7 @@ async def stats(service: ServiceDep, threads: ThreadsDep, collection: Collection
 @router.get("/v1/models")
 async def models(search: SearchDep) -> dict[str, Any]:
     """The models known, and which one is loaded."""
-    return {"models": [model.described() for model in CATALOGUE], "loaded": search.describe_model()}
+    return {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
 
 
 @router.get("/livez")

@@ -121,9 +121,8 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     (lease,) = claim(service.library.database)
-    service.library.database.write(
-        lambda c: work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
-    )
+    fingerprint = encoder.space.fingerprint
+    service.library.database.write(lambda c: work_queue.finish_image(c, lease, fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
     assert is_confirmed(service, ready)
     assert [hit.id for hit in service.search.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]

@@ -177,7 +177,7 @@ def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(pl
     page = planted.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text("broken.png")
-    expect(dialog).to_contain_text("could not read this picture: The picture is cut off or damaged.")
+    expect(dialog).to_contain_text("could not read this picture: the picture is cut off or damaged")
     expect(dialog).to_contain_text("Delete it, or add an undamaged copy of the file.")
     expect(dialog.locator(".stage.broken")).to_be_visible()
     expect(dialog.locator(".stage img")).to_be_hidden()

@@ -23,8 +23,8 @@ INDEX_GAUGES = {
     "vectors": "Vectors in the open indexes",
     "lag": "Log entries not yet in the index that is furthest behind",
     "bytes": "Memory of the open indexes",
-    "tail": "Vectors that no base holds yet",
-    "tombstones": "Vectors of a base that are deleted",
+    "tail": "Vectors in growing segments",
+    "tombstones": "Deleted vectors that sealed segments still hold",
     "building": "Bases being built now",
 }
 

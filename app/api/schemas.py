@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, StrictBool
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SkipValidation,
+    StrictBool,
+    model_validator,
+)
 
 from app.core.errors import Validation
 from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
@@ -299,8 +308,19 @@ class ParamsIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    probes: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched (nprobe).")
-    rerank: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
+    nprobe: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
+    refine_k: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
+    probes: int | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
+    rerank: int | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
+
+    @model_validator(mode="after")
+    def _merge_names(self) -> Self:
+        for name, old in (("nprobe", "probes"), ("refine_k", "rerank")):
+            if getattr(self, name) is not None and getattr(self, old) is not None:
+                raise ValueError(f"{name} and {old} are the same parameter: give one of them")
+        self.nprobe = self.nprobe or self.probes
+        self.refine_k = self.refine_k or self.rerank
+        return self
 
 
 class SearchIn(BaseModel):

@@ -59,7 +59,7 @@ class MaintenanceLoop:
         """Finish cancellations that a kill interrupted, then remove uploads of no job and files of no picture."""
         database, blobs = self._library.database, self._library.blobs
         for id in database.read(job_control.list_unfinished_cancellations):
-            self._job_service.drop_items(id)
+            self._job_service.fail_waiting_items(id)
         waiting = database.read(work_queue.list_uploads)
         needed = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
         removed = blobs.sweep(needed, GRACE_SECONDS)
@@ -69,7 +69,7 @@ class MaintenanceLoop:
         return GC_SECONDS
 
     def _prune_jobs(self) -> float:
-        self._job_service.forget(self._job_days, self._pruning.is_closing)
+        self._job_service.delete_old(self._job_days, self._pruning.is_closing)
         return PRUNE_SECONDS
 
 

@@ -118,17 +118,17 @@ class SearchService:
 
     def reasons_not_ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
-        return self._stopped() + (self._loaded.indexes.away() if self._loaded is not None else [])
+        return self._stopped() + (self._loaded.indexes.remote_faults() if self._loaded is not None else [])
 
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered."""
         found = [self.sampler.fault] if self.sampler.fault else []
-        return found + (self._loaded.indexes.troubles() if self._loaded is not None else [])
+        return found + (self._loaded.indexes.background_faults() if self._loaded is not None else [])
 
     def checks(self) -> list[HealthCheck]:
         if (loaded := self._loaded) is None:
             return [HealthCheck("model", False, self._stopped()[0], vital=True)]
-        faults = loaded.indexes.faults() + loaded.indexes.away()
+        faults = loaded.indexes.faults() + loaded.indexes.remote_faults()
         return check_model(loaded.encoder, loaded.batcher.is_alive(), faults)
 
     def require_space(self, fingerprint: str) -> None:
@@ -142,7 +142,7 @@ class SearchService:
         if self._loaded is None or seq is None:
             return True
         try:
-            return self._loaded.indexes.settle(collection, target, seq, APPLY_SECONDS)
+            return self._loaded.indexes.wait_until_applied(collection, target, seq, APPLY_SECONDS)
         except NotFound:  # the collection was deleted meanwhile: there is nothing left to find
             return True
 
@@ -201,8 +201,8 @@ class SearchService:
     def close_collection(self, label: str) -> None:
         """Close the indexes of a deleted collection and delete their snapshots. Waits for searches in them."""
         if (indexes := self._indexes) is not None:
-            indexes.forget(label)
-        self.sampler.forget(collections.name_from_label(label))
+            indexes.drop(label)
+        self.sampler.forget_collection(collections.name_from_label(label))
 
     def _is_busy(self) -> bool:
         """Whether a search is under way."""
@@ -257,12 +257,12 @@ class SearchService:
         batcher = Batcher(encoder, settings.query_cache, metrics)
         memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
         snapshots = settings.data_dir / "snapshots"
-        self.sampler.resume(SearchEffortStore(snapshots, encoder.space.fingerprint))
+        self.sampler.use_store(SearchEffortStore(snapshots, encoder.space.fingerprint))
         self._indexes = indexes = IndexManager(
             database, encoder.space, snapshots, self._milvus, memory=memory, metrics=metrics
         )
         self._open_default_collection(indexes)
-        searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.note)
+        searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
         return LoadedModel(encoder, batcher, searcher, indexes)
 
     def _open_default_collection(self, indexes: IndexManager) -> None:

@@ -92,7 +92,7 @@ async def add_bulk(
             if (replay := call.replay) is not None:
                 return replay
             options = JobOptions(priority, call.noting(job_response))
-            job = await threads.writes.run(jobs.add, collection, files, options)
+            job = await threads.writes.run(jobs.add_files, collection, files, options)
     return JobOut.of(job)
 
 
@@ -105,7 +105,7 @@ async def list_jobs(
 ) -> JobsOut:
     """Jobs, newest first."""
     named = None if collection is None else validate_collection(collection)
-    found = await threads.reads.run(jobs.recent, limit, ALLOWED_COLLECTIONS.get(), named)
+    found = await threads.reads.run(jobs.list_recent, limit, ALLOWED_COLLECTIONS.get(), named)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
@@ -134,7 +134,7 @@ async def list_items(
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
         return StreamingResponse(stream_items(jobs, threads, job, status, after), media_type=REPORT, headers=name)
-    found = await threads.reads.run(jobs.items, job.id, status, after, limit + 1)
+    found = await threads.reads.run(jobs.list_items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
@@ -187,7 +187,7 @@ async def stream_items(
     jobs: JobService, threads: ThreadPools, job: Job, status: ItemStatus | None, after: int
 ) -> AsyncIterator[bytes]:
     """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
-    while found := await threads.reads.run(jobs.items, job.id, status, after, PAGE):
+    while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
 

@@ -184,7 +184,7 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     k = validate_k(body.k, settings)
     parts = parse_parts(settings, body.query, folder)
     params = body.params or ParamsIn()
-    return SearchQuery(parts, body.target, k, collection, parsed, body.exact, params.probes, params.rerank)
+    return SearchQuery(parts, body.target, k, collection, parsed, body.exact, params.nprobe, params.refine_k)
 
 
 def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:

@@ -25,7 +25,7 @@ def test_failures_are_told_and_tried_again(library: Library, monkeypatch: pytest
         return 0
 
     jobs = JobService(library)
-    monkeypatch.setattr(jobs, "forget", fail)
+    monkeypatch.setattr(jobs, "delete_old", fail)
     monkeypatch.setattr(library.blobs, "sweep", fail)
     maintenance = MaintenanceLoop(library, jobs, 30.0)
     maintenance.start()

@@ -187,7 +187,7 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     reader = SourceReader(bucket(library, store, "killed").context)
     with importing(Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, reader)):
         until(lambda: not library.database.read(work_queue.list_uploads), 60)
-    names = [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 100)]
+    names = [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
     assert len(library.page("default", 100, None)) == 5
 

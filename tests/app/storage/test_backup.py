@@ -85,7 +85,7 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
     database = Database(again / "sightline.db")
     try:
         assert database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 1
-        (job,) = JobService(library).recent(10)
+        (job,) = JobService(library).list_recent(10)
         assert job_of(database, job.id) == job
         waiting = BlobStore(again)
         assert {name: waiting.upload(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {

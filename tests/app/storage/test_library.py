@@ -108,7 +108,7 @@ def test_an_unknown_collection_is_refused_before_anything_is_kept(library: Libra
         library.add("other", path, ImageAttributes())
     assert stored_files(library) == set()
     with pytest.raises(NotFound):
-        JobService(library).add("other", [])
+        JobService(library).add_files("other", [])
 
 
 def test_a_failed_picture_is_queued_again_when_it_is_uploaded_again(library: Library) -> None:
@@ -150,7 +150,7 @@ def test_deleting_a_waiting_picture_ends_its_item(library: Library) -> None:
     id = library.database.write(with_item)
     library.delete("default", image.id)
     assert (job_of(library.database, id).state, job_of(library.database, id).failed) == (JobState.SUCCEEDED, 1)
-    ((_, item),) = JobService(library).items(id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(id, None, 0, 10)
     assert item.error == ItemError("not_found", "deleted before it was processed")
 
 

@@ -350,7 +350,7 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
     assert deaths == 3
     after = job_of(library.database, job.id)
     assert (after.total, after.done, after.failed) == (100, 99, 1)
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.detail) == ("40.png", "the worker died 3 times over this picture")
 

@@ -1,10 +1,10 @@
-"""Every call is refused to whoever has no right to it.
+"""Every call is refused to callers without the right to it.
 
-Every call that `/openapi.json` describes and every other that the router knows is asked without a key, with one that
-is unknown, revoked or expired, and with good ones: to search, to write, to administer, and one bound to a collection.
-Failing is an answer that lets in whom the table of rights (`app/api/permissions.py`) keeps out or the other way
-round, and
-a call that the table does not hold.
+The proof makes every call in `/openapi.json`, and every other call that the router knows: without a key; with an
+unknown, revoked or expired key; and with good keys for search, write and admin, and one bound to a collection.
+
+Failing: an answer admits a caller whom the table of permissions (`app/api/permissions.py`) refuses, or the other way
+round; the table lacks a call.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def run(scale: Scale) -> Outcome:
 
 
 def list_operations(guarded: Guarded) -> set[str]:
-    """Every call that the description of the interface names."""
+    """Every call of the OpenAPI document."""
     paths = guarded.ask("admin", "GET", "/openapi.json").json()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def list_faults(call: str, guarded: Guarded) -> list[str]:
-    """Who was let in and should not have been, or the other way round."""
+    """The callers that were admitted and should not have been, or the other way round."""
     method, path = call.split(" ")
     where = fill_path(guarded, path, "NONE!")
     if call == "GET /v1/jobs/{id}/events":
@@ -67,7 +67,7 @@ def list_faults(call: str, guarded: Guarded) -> list[str]:
 
 
 def fill_path(guarded: Guarded, path: str, collection: str) -> str:
-    """A path with ids of what is there. An impossible collection makes sure that no call does anything."""
+    """A path with existing ids. An impossible collection makes sure that no call has an effect."""
     filled = path.replace("{path:path}", "main.js")
     filled = filled.replace("/jobs/{id}", f"/jobs/{guarded.job}").replace("{id}", "inside").replace("{name}", "default")
     return f"{filled}?collection={collection}"

@@ -186,8 +186,8 @@ def decode_cursor(cursor: str | None) -> int | None:
 @asynccontextmanager
 async def open_incoming_folder(library: Library, threads: ThreadPools) -> AsyncIterator[Path]:
     """A folder for the files of one request; it is removed when the request is answered."""
-    folder = await threads.writes.run(library.incoming)
+    folder = await threads.writes.run(library.create_upload_dir)
     try:
         yield folder
     finally:
-        await threads.writes.run(library.discard, folder)
+        await threads.writes.run(library.delete_upload_dir, folder)

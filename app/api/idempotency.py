@@ -6,10 +6,10 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from fastapi import Depends, Header, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import ServiceDep, ThreadsDep
@@ -17,7 +17,7 @@ from app.api.multipart import Form
 from app.core.errors import BadRequest
 from app.core.files import sha256_file
 from app.service.auth import Principal
-from app.storage.idempotency import IdempotencyStore, Note, ResponseSlot
+from app.storage.idempotency import RESULT, IdempotencyStore, ResponseSlot
 
 T = TypeVar("T")
 
@@ -29,34 +29,36 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-class IdempotentCall:
-    """One request that may be a repeat. `replay` is the answer that it got before, None the first time."""
+class IdempotentCall(Generic[T]):
+    """One request that may be a repeat. Its work stores a result of type T in `slot`, which is None without a key."""
 
-    def __init__(self, slot: ResponseSlot | None, threads: ThreadPools) -> None:
-        self._slot = slot
+    def __init__(
+        self,
+        slot: ResponseSlot | None,
+        result_type: type[T],
+        render: Callable[[T], tuple[int, BaseModel]],
+        threads: ThreadPools,
+    ) -> None:
+        self.slot = slot
+        self._result_type = result_type
+        self._render = render
         self._threads = threads
 
     @property
     def replay(self) -> Response | None:
-        if self._slot is None or (answer := self._slot.answer) is None:
+        """The answer that the request got before, None the first time."""
+        if self.slot is None or (stored := self.slot.stored) is None:
             return None
-        return Response(answer.body, answer.status, REPLAYED, media_type="application/json")
+        status, body = stored.status, stored.body
+        if status == RESULT:
+            status, model = self._render(TypeAdapter(self._result_type).validate_json(body))
+            body = model.model_dump_json()
+        return Response(body, status, REPLAYED, media_type="application/json")
 
-    def noting(self, render: Callable[[T], tuple[int, BaseModel]]) -> Note[T] | None:
-        """What stores the answer in the transaction of the work; None without a key."""
-        if self._slot is None:
-            return None
-
-        def rendered(result: T) -> tuple[int, str]:
-            status, model = render(result)
-            return status, model.model_dump_json()
-
-        return self._slot.noting(rendered)
-
-    async def final(self, status: int, model: BaseModel) -> None:
-        """Store the answer as it is sent."""
-        if self._slot is not None:
-            await self._threads.writes.run(self._slot.final, status, model.model_dump_json())
+    async def finish(self, result: T, status: int, model: BaseModel) -> None:
+        """Store the answer as it is sent, if it is not the one that `result` renders to."""
+        if self.slot is not None and (status, model) != self._render(result):
+            await self._threads.writes.run(self.slot.replace, status, model.model_dump_json())
 
 
 class Idempotency:
@@ -68,22 +70,25 @@ class Idempotency:
         self._threads = threads
 
     @asynccontextmanager
-    async def begin(self, content: Callable[[], bytes]) -> AsyncIterator[IdempotentCall]:
+    async def begin(
+        self, content: Callable[[], bytes], result_type: type[T], render: Callable[[T], tuple[int, BaseModel]]
+    ) -> AsyncIterator[IdempotentCall[T]]:
         """Compare this request with the earlier ones of its key, by its address and `content`.
 
+        `render` makes the answer (status and body) of the result of the work, now and when the request comes again.
         Raises IdempotencyKeyReused, InProgress, BadRequest.
         """
         request = self._request
         key = read_idempotency_key(request)
         if key is None:
-            yield IdempotentCall(None, self._threads)
+            yield IdempotentCall(None, result_type, render, self._threads)
             return
         digest = hashlib.sha256(await self._threads.writes.run(content))
         for part in (request.method, request.url.path, *sorted(map(str, request.query_params.multi_items()))):
             digest.update(b"\0" + part.encode())
         principal: Principal | None = request.scope["principal"]
         with self._store.slot(principal.key_id if principal else "", key, digest.hexdigest()) as slot:
-            yield IdempotentCall(slot, self._threads)
+            yield IdempotentCall(slot, result_type, render, self._threads)
 
 
 async def get_idempotency(

@@ -309,7 +309,7 @@ class ParamsIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     nprobe: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
-    refine_k: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
+    refine_k: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their full vectors.")
     probes: int | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
     rerank: int | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
 

@@ -159,7 +159,7 @@ class ApiKeyService:
             return self._stored
 
     def _load(self, c: apsw.Connection) -> _StoredKeys:
-        version = api_keys.version(c)
+        version = api_keys.get_version(c)
         if version == self._stored.version:
             return self._stored
         return _StoredKeys(version, {key.id: key for key in api_keys.list_all(c)}, api_keys.list_sessions(c))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from app.core.errors import SightlineError, StartupError
+from app.core.files import make_dirs
 from app.core.locks import DataDirLock
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.decode.limits import PictureLimits
 from app.storage.attributes import MetadataLimits
-from app.storage.blobs import BlobStore, make_folder
+from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
 
@@ -18,7 +19,7 @@ DATABASE_NAME = "sightline.db"
 def lock_data_dir(settings: Settings) -> DataDirLock:
     """Make the data directory if it is missing, and lock it for this server."""
     try:
-        make_folder(settings.data_dir)
+        make_dirs(settings.data_dir)
         return DataDirLock(settings.data_dir)
     except OSError as error:
         raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error
@@ -35,7 +36,7 @@ def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> L
 def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:
     """Open the database, or make an empty one. Raises StartupError when there are pictures that it must know."""
     file = settings.data_dir / DATABASE_NAME
-    if not file.exists() and any((blobs := open_blobs(settings)).iter_files()):
+    if not file.exists() and (blobs := open_blobs(settings)).has_files():
         raise StartupError(
             f"{file} is missing, but {blobs.root} holds pictures; restore it from a backup, or move the pictures away"
         )

@@ -41,7 +41,7 @@ def open_service(settings: Settings, located: LocatedModel) -> Service:
     with ExitStack() as opened:
         lock = opened.enter_context(closing(lock_data_dir(settings)))
         library = open_library(settings, metrics)
-        opened.callback(library.database.close)
+        opened.callback(library.close)
         pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
         jobs = JobService(library)
         search = SearchService(settings, located, library.database, pool, metrics)

@@ -13,13 +13,13 @@ from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
 from app.core.errors import Validation, map_os_errors
 from app.core.types import DEFAULT_COLLECTION
+from app.storage.gc import GRACE_SECONDS
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collection_deletion, collections, job_control, work_queue
+from app.storage.tables import collections
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 3600.0  # younger files are kept: the request or the worker that wrote them may still need them
 GC_SECONDS = 24 * 3600.0
 PRUNE_SECONDS = 3600.0  # between two looks for old jobs
 ROWS = 100  # of each kind, and pictures with their files, that one commit deletes
@@ -57,13 +57,8 @@ class MaintenanceLoop:
 
     def _collect_garbage(self) -> float:
         """Finish cancellations that a kill interrupted, then remove uploads of no job and files of no picture."""
-        database, blobs = self._library.database, self._library.blobs
-        for id in database.read(job_control.list_unfinished_cancellations):
-            self._job_service.fail_waiting_items(id)
-        waiting = database.read(work_queue.list_uploads)
-        needed = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
-        removed = blobs.sweep(needed, GRACE_SECONDS)
-        removed += self._library.sweep(GRACE_SECONDS, self._garbage.is_closing)
+        self._job_service.finish_cancellations()
+        removed = self._library.collect_garbage(GRACE_SECONDS, self._garbage.is_closing)
         if removed:
             log.info("removed %d files that nothing uses", removed)
         return GC_SECONDS
@@ -109,32 +104,27 @@ class CollectionDeleter:
         """
         if name == DEFAULT_COLLECTION:
             raise Validation(f"the collection {name!r} is always there; delete its pictures and texts instead")
-        label, uploads = self._library.database.write(lambda c: collection_deletion.begin(c, name))
-        for job, n in uploads:
-            self._library.blobs.discard_upload(job, n)
+        label = self._library.begin_deletion(name)
         with self._condition:
             self._deleting.add(label)
             self._loop.wake()
             self._condition.wait_for(lambda: label not in self._deleting or self._loop.is_closing(), wait)
 
     def _delete_pending(self) -> None:
-        for label in self._library.database.read(collection_deletion.list_pending):
+        for label in self._library.list_deletions():
             self._delete_contents(label)
         self._remove_unused_snapshots()
 
     def _delete_contents(self, label: str) -> None:
         """Delete all rows and files of a label; returns early when the loop is closed."""
-        database, delete_file = self._library.database, self._library.blobs.delete
         self._close_indexes(label)
-        while not self._loop.is_closing() and database.write(
-            lambda c: collection_deletion.delete_batch(c, label, ROWS, delete_file)
-        ):
+        while not self._loop.is_closing() and self._library.delete_batch(label, ROWS):
             self._loop.pause(COMMIT_PAUSE_SECONDS)
         if self._loop.is_closing():
             return
         with map_os_errors(), suppress(FileNotFoundError):
             shutil.rmtree(self._snapshots / label)
-        database.write(lambda c: collection_deletion.finish(c, label))
+        self._library.finish_deletion(label)
         log.info("the collection %s is deleted", collections.name_from_label(label))
         with self._condition:
             self._deleting.discard(label)
@@ -144,5 +134,5 @@ class CollectionDeleter:
         if not self._snapshots.is_dir():
             return
         folders = {folder.name for folder in self._snapshots.iterdir() if collections.LABEL_SEPARATOR in folder.name}
-        for label in folders - {one.label for one in self._library.database.read(collections.list_all)}:
+        for label in folders - self._library.list_labels():
             shutil.rmtree(self._snapshots / label, ignore_errors=True)

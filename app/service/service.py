@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-import apsw
-
-from app.core.errors import NotFound, SightlineError
+from app.core.errors import SightlineError
 from app.core.locks import DataDirLock, find_dead_owners
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
@@ -26,7 +24,7 @@ from app.sources.base import SourcePolicy
 from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collections, images, texts, work_queue
+from app.storage.tables import work_queue
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +67,7 @@ class Service:
         self.deleter.close()
         self.search.close()
         self.pool.close()
-        self.library.database.close()
+        self.library.close()
         self.lock.close()
 
     def checks(self) -> list[HealthCheck]:
@@ -83,13 +81,7 @@ class Service:
 
     def stats(self, collection: str) -> dict[str, object]:
         """Counts, indexes and model, for people and dashboards."""
-
-        def count(c: apsw.Connection) -> tuple[dict[str, int], int]:
-            if collections.get(c, collection) is None:
-                raise NotFound(f"there is no collection {collection!r}")
-            return images.count_by_status(c, collection), texts.count(c, collection)
-
-        by_status, text_count = self.library.database.read(count)
+        by_status, text_count = self.library.count(collection)
         return {
             "collection": collection,
             "images": {**by_status, "total": sum(by_status.values())},

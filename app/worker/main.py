@@ -78,4 +78,4 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 signal.signal(number, lambda *_: worker.stop())
             worker.run(writer.close)
     finally:
-        library.database.close()
+        library.close()

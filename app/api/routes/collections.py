@@ -23,7 +23,7 @@ class CollectionPatch(BaseModel):
 @router.get("")
 async def list_collections(library: LibraryDep, threads: ThreadsDep) -> CollectionsOut:
     """Every collection with its counts and space."""
-    found = await threads.reads.run(library.collections)
+    found = await threads.reads.run(library.list_collections)
     return CollectionsOut(
         collections=[collection_response(contents) for contents in found if is_collection_allowed(contents.name)]
     )
@@ -33,14 +33,14 @@ async def list_collections(library: LibraryDep, threads: ThreadsDep) -> Collecti
 async def make_collection(library: LibraryDep, threads: ThreadsDep, body: CollectionIn) -> CollectionOut:
     """Make an empty collection. 409 `id_conflict` when there is one of this name."""
     return collection_response(
-        await threads.writes.run(library.make_collection, validate_collection(body.name), body.description)
+        await threads.writes.run(library.create_collection, validate_collection(body.name), body.description)
     )
 
 
 @router.get("/{name}")
 async def get_collection(library: LibraryDep, threads: ThreadsDep, name: str) -> CollectionOut:
     """One collection with its counts and space."""
-    return collection_response(await threads.reads.run(library.collection, validate_collection(name)))
+    return collection_response(await threads.reads.run(library.get_collection, validate_collection(name)))
 
 
 @router.patch("/{name}")

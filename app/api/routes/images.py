@@ -44,7 +44,7 @@ from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import as_unconfirmed
 from app.storage.attributes import ImageAttributes
 from app.storage.filters.parser import parse_filter
-from app.storage.library import Added, Library
+from app.storage.library import AddResult, Library
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 uploads = APIRouter(prefix="/v1/images", tags=["images"])
@@ -109,11 +109,10 @@ async def add_image(
         file = form.file()
         collection = validate_collection(form.one("collection") or collection)
         attributes = parse_attributes(form, file.filename)
-        async with idempotency.begin(partial(hash_form, form)) as call:
+        async with idempotency.begin(partial(hash_form, form), AddResult, upload_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            note = call.noting(upload_response)
-            added = await threads.writes.run(library.add, collection, file.path, attributes, replace, note)
+            added = await threads.writes.run(library.add, collection, file.path, attributes, replace, call.slot)
             image = added.image
             if not added.duplicate:
                 image = await wait_until_ready(waiter, library, threads, image, wait)
@@ -121,7 +120,7 @@ async def add_image(
             if added.duplicate or image.status is Status.READY:
                 response.status_code = 200
             answer = ImageOut.of(image, duplicate=added.duplicate)
-            await call.final(response.status_code or 202, answer)
+            await call.finish(added, response.status_code or 202, answer)
     return answer
 
 
@@ -138,7 +137,7 @@ async def list_images(
     """Pictures, newest first."""
     before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
     pool = threads.reads if parsed is None else threads.queries  # a filter may have to look at every row
-    found = await pool.run(library.page, collection, limit + 1, before, parsed)
+    found = await pool.run(library.list_images, collection, limit + 1, before, parsed)
     page = await threads.reads.run(search.confirm_images, found[:limit])
     return ImagePage(
         images=[ImageOut.of(image) for image in page],
@@ -152,7 +151,7 @@ async def known_images(
 ) -> KnownOut:
     """Which files are pictures of the collection already, so that a client need not send them."""
     collection = validate_collection(body.collection or collection)
-    return KnownOut(sha256=await threads.reads.run(library.known, collection, body.sha256))
+    return KnownOut(sha256=await threads.reads.run(library.find_known, collection, body.sha256))
 
 
 @router.post("/delete")
@@ -164,7 +163,7 @@ async def delete_images(
     filter = parse_filter(body.selected_filter(), "images")
     if filter.matches_everything and not body.all:
         raise Validation('filter: this one has no condition; to delete every picture, send {"all": true}')
-    keys, examples = await threads.queries.run(library.matching, collection, filter)
+    keys, examples = await threads.queries.run(library.find_matching, collection, filter)
     if body.dry_run:
         shown = [ImageOut.of(image) for image in await threads.reads.run(search.confirm_images, examples)]
         return DeleteOut(matched=len(keys), deleted=0, examples=shown)
@@ -207,7 +206,7 @@ async def delete_image(library: LibraryDep, threads: ThreadsDep, collection: Col
 @router.get("/{id}/file", response_class=FileResponse)
 async def get_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
     """The bytes as they were sent."""
-    image, path = await threads.reads.run(library.file, collection, id)
+    image, path = await threads.reads.run(library.get_file, collection, id)
     return file_response(path, MEDIA_TYPES[image.format], f"{image.id}.{image.format}", attachment=True)
 
 
@@ -228,7 +227,7 @@ async def get_thumbnail(
     return file_response(path, MEDIA_TYPES[kind], f"{id}{path.suffix}", attachment=False)
 
 
-def upload_response(added: Added) -> tuple[int, ImageOut]:
+def upload_response(added: AddResult) -> tuple[int, ImageOut]:
     """The answer of an upload at the moment when it is stored."""
     answer = ImageOut.of(as_unconfirmed(added.image), duplicate=added.duplicate)
     return (200 if added.duplicate else 202), answer
@@ -239,9 +238,9 @@ def ensure_thumbnail(library: Library, pool: DecodePool, collection: str, id: st
 
     Raises BlobMissing, Rejected, NotFound.
     """
-    image, source = library.file(collection, id)
+    image, source = library.get_file(collection, id)
     made = min((one for one in (*THUMBNAIL_SIZES, usual) if one >= size), default=THUMBNAIL_SIZES[-1])
-    path = library.blobs.thumbnail(image.sha256, image.format)
+    path = library.thumbnail_path(image)
     if made != usual:
         path = path.with_stem(f"{image.sha256}-{made}")
     if not path.exists():

@@ -27,7 +27,7 @@ from app.api.routes.jobs import PriorityQuery, job_response
 from app.api.schemas import JobOut
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
 from app.core.files import sha256_file
-from app.core.types import Priority, SourceSpec
+from app.core.types import Job, Priority, SourceSpec
 from app.sources.base import SourcePolicy
 from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
 from app.storage.jobs import JobOptions
@@ -110,10 +110,10 @@ async def ingest(
         if not is_json:
             parse_source("urls", {}, policy)  # refuse before the body is read
         await save_body(request, body, settings.max_json_bytes if is_json else settings.max_upload_bytes)
-        async with idempotency.begin(lambda: bytes.fromhex(sha256_file(body))) as call:
+        async with idempotency.begin(lambda: bytes.fromhex(sha256_file(body)), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = JobOptions(priority, call.noting(job_response))
+            options = JobOptions(priority, call.slot)
             if is_json:
                 asked = await threads.writes.run(lambda: parse_json(IngestIn, body.read_bytes()))
                 collection = validate_collection(asked.collection or collection)

@@ -88,10 +88,10 @@ async def add_bulk(
         form = await receive_form(request, folder, settings.max_archive_members)
         collection = validate_collection(form.one("collection") or collection)
         files = await threads.writes.run(collect_uploads, form, settings.max_archive_bytes)
-        async with idempotency.begin(partial(hash_form, form)) as call:
+        async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = JobOptions(priority, call.noting(job_response))
+            options = JobOptions(priority, call.slot)
             job = await threads.writes.run(jobs.add_files, collection, files, options)
     return JobOut.of(job)
 

@@ -24,7 +24,7 @@ from app.api.idempotency import IdempotencyDep
 from app.api.schemas import TextOut, TextsIn, TextsOut
 from app.core.types import Text
 from app.service.search_service import SearchService
-from app.storage.idempotency import Note
+from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
 
 router = APIRouter(prefix="/v1/texts", tags=["texts"])
@@ -51,11 +51,12 @@ async def put_texts(
     for item in body.texts:
         validate_query(item.text, settings)
     collection = validate_collection(body.collection or collection)
-    async with idempotency.begin(lambda: body.model_dump_json().encode()) as call:
+    async with idempotency.begin(
+        lambda: body.model_dump_json().encode(), list[Text], lambda texts: (200, texts_response(texts))
+    ) as call:
         if (replay := call.replay) is not None:
             return replay
-        note: Note[list[Text]] | None = call.noting(lambda texts: (200, texts_response(texts)))
-        stored = await threads.queries.run(store_texts, search, library, collection, body, note)
+        stored = await threads.queries.run(store_texts, search, library, collection, body, call.slot)
     return texts_response(stored)
 
 
@@ -93,12 +94,12 @@ def texts_response(texts: Sequence[Text]) -> TextsOut:
 
 
 def store_texts(
-    search: SearchService, library: Library, collection: str, body: TextsIn, note: Note[list[Text]] | None = None
+    search: SearchService, library: Library, collection: str, body: TextsIn, slot: ResponseSlot | None = None
 ) -> list[Text]:
     """Encode the texts, store them, and wait until the index has them."""
     model = search.model
     vectors = model.searcher.encode_texts([item.text for item in body.texts])
     items = [(item.id, item.text, item.metadata) for item in body.texts]
-    stored, seq = library.put_texts(collection, model.encoder.space.fingerprint, items, vectors, note)
+    stored, seq = library.put_texts(collection, model.encoder.space.fingerprint, items, vectors, slot)
     search.wait_until_applied(collection, "texts", seq)
     return stored

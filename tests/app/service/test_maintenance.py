@@ -26,7 +26,7 @@ def test_failures_are_told_and_tried_again(library: Library, monkeypatch: pytest
 
     jobs = JobService(library)
     monkeypatch.setattr(jobs, "delete_old", fail)
-    monkeypatch.setattr(library.blobs, "sweep", fail)
+    monkeypatch.setattr(library, "collect_garbage", fail)
     maintenance = MaintenanceLoop(library, jobs, 30.0)
     maintenance.start()
     faults = ["files that nothing uses are not removed: RuntimeError", "old jobs are not forgotten: RuntimeError"]

@@ -178,7 +178,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
     def fail(*_: Any) -> Any:
         raise RuntimeError("at /secret/place")
 
-    monkeypatch.setattr(service.library.blobs, "sweep", fail)
+    monkeypatch.setattr(service.library, "collect_garbage", fail)
     start(service)
     until(service.faults, WAIT)
     assert service.faults() == ["files that nothing uses are not removed: RuntimeError"]
@@ -192,7 +192,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
 def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
     service = open_service(settings, COLOURS)
     job = add_bulk(service.library, [("a.png", picture())])
-    abandoned = service.library.incoming()
+    abandoned = service.library.create_upload_dir()
     for path in service.library.blobs.incoming.iterdir():
         os.utime(path, (0, 0))
     start(service)

@@ -112,15 +112,15 @@ def new(n: int, draw: random.Random) -> NewImage:
 def costs(database: Database, asked: Any) -> Iterator[str]:
     """How many pass, and milliseconds: the first use, later ones, and one after changes."""
     filter = parse_filter(asked, "images")
-    firsts = [milliseconds(lambda: FilterCache(database).among("default", filter)) for _ in range(3)]
+    firsts = [milliseconds(lambda: FilterCache(database).allowed_ids("default", filter)) for _ in range(3)]
     selections = FilterCache(database)
-    yield f"{len(selections.among('default', filter)):,}"
+    yield f"{len(selections.allowed_ids('default', filter)):,}"
     yield f"{min(firsts):.0f}"
-    again = [milliseconds(lambda: selections.among("default", filter)) for _ in range(REPEATS)]
+    again = [milliseconds(lambda: selections.allowed_ids("default", filter)) for _ in range(REPEATS)]
     yield f"{statistics.median(again):.2f}"
     change = "UPDATE images SET caption = caption || 'x' WHERE key % (SELECT max(key) / ? FROM images) = 1"
     database.write(lambda c: c.execute(change, (CHANGED,)).fetchall())
-    yield f"{milliseconds(lambda: selections.among('default', filter)):.1f}"
+    yield f"{milliseconds(lambda: selections.allowed_ids('default', filter)):.1f}"
 
 
 def milliseconds(work: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ from app.core.process import child_env, sightline_command
 from app.core.settings import Settings
 from app.core.types import ItemStatus
 from app.storage.database import Database
-from app.storage.tables import job_control, jobs, leases, queue_depth
+from app.storage.tables import job_control, jobs, queue_depth, work_queue
 from bench.needs import resident
 
 ROUNDS = 30
@@ -104,10 +104,10 @@ def calls(filled: Filled) -> dict[str, Callable[[], object]]:
         "items, last page": read(lambda c: jobs.list_items(c, id, None, deep, 100)),
         "items failed, last": read(lambda c: jobs.list_items(c, id, ItemStatus.FAILED, deep - 900, 100)),
         "items duplicate (none)": read(lambda c: jobs.list_items(c, id, ItemStatus.DUPLICATE, 0, 100)),
-        "backlog": read(queue_depth.read_depth),
+        "queue depth": read(queue_depth.read_depth),
         "jobs to forget": read(lambda c: job_control.list_ended(c, "2026-01-01", 500)),
-        "claim 96": write(lambda c: leases.claim_images(c, "bench", 1e12, 96)),
-        "claim an upload": write(lambda c: jobs.claim_upload(c, "bench", 1e12)),
+        "claim 96": write(lambda c: work_queue.claim_images(c, "bench", 1e12, 96)),
+        "claim an upload": write(lambda c: work_queue.claim_upload(c, "bench", 1e12)),
         "add an item": write(lambda c: jobs.add_item(c, id, "x.png", ItemStatus.DUPLICATE)),
         "settle": write(lambda c: jobs.finish_if_complete(c, id)),
     }

@@ -98,15 +98,23 @@ class _ServiceNumbers(Collector):
             return
 
     def _backlog(self) -> Iterator[Metric]:
-        now = measure_backlog(self._service.database)
+        service = self._service
+        now = measure_backlog(service.database)
+        limits = service.settings.max_queue, service.settings.max_queue_bytes
+        yield make_gauge("queue_items", "Pictures in the queue, members of uploads included", [((), now.depth.items)])
+        yield make_gauge("queue_bytes", "Bytes of the pictures in the queue", [((), now.depth.bytes)])
+        yield make_gauge("queue_max_items", "Uploads are refused from this many pictures on", [((), limits[0])])
+        yield make_gauge("queue_max_bytes", "Uploads are refused from this many bytes on", [((), limits[1])])
         yield make_gauge("images", "Pictures by status", label_values(now.images), "status")
         yield make_gauge("texts", "Texts", [((), now.texts)])
         yield make_gauge("images_retrying", "Pictures that wait for another attempt", [((), now.retrying)])
-        yield make_gauge("oldest_waiting_seconds", "Age of the picture that has waited longest", [((), now.oldest)])
-        yield make_gauge("uploads_waiting", "Archives, lists and folders still to be taken in", [((), now.sources)])
+        yield make_gauge(
+            "oldest_waiting_seconds", "Age of the picture that has waited longest", [((), now.oldest_seconds)]
+        )
+        yield make_gauge("uploads_waiting", "Archives, lists and folders not imported yet", [((), now.uploads)])
         yield make_gauge("jobs", "Jobs by state", label_values(now.jobs), "state")
         yield make_gauge(
-            "job_oldest_seconds", "Age of the oldest job of a state", label_values(now.jobs_oldest), "state"
+            "job_oldest_seconds", "Age of the oldest job of a state", label_values(now.oldest_job_seconds), "state"
         )
 
     def _indexes(self) -> Iterator[Metric]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, StrictBool
 
 from app.core.errors import Validation
 from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
+from app.storage.filters.parser import FilterNode
 
 
 def validate_unicode(value: str) -> str:
@@ -92,7 +93,9 @@ class DeleteIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")  # so that a misspelt dry_run deletes nothing
 
-    filter: Any = Field(None, description="What it lets through is deleted; one without any condition is refused.")
+    filter: SkipValidation[FilterNode | None] = Field(
+        None, description="Delete what matches; a filter without any condition is refused."
+    )
     ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
     all: StrictBool = Field(False, description="Every picture of the collection; stands alone.")
     dry_run: StrictBool = Field(False, description="Delete nothing, and say what would be.")
@@ -311,7 +314,7 @@ class SearchIn(BaseModel):
     target: Target = "images"
     k: int = Field(10, ge=1)
     collection: str | None = None
-    filter: Any = FILTER_FIELD
+    filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
     params: ParamsIn | None = None
 

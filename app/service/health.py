@@ -13,8 +13,7 @@ from app.core.locks import count_live_owners
 from app.core.settings import Settings
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
-from app.storage.tables import images
-from app.storage.tables.queue_depth import Backlog, read_backlog
+from app.storage.tables.queue_depth import Backlog, read_backlog, read_depth
 
 MIN_FREE_BYTES = 256 << 20  # bytes; below, a bulk or a new base may find no room
 MIB = 1 << 20
@@ -42,26 +41,24 @@ def check_model(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[He
 def check_ingest(database: Database, settings: Settings, faults: Sequence[str]) -> list[HealthCheck]:
     """Whether pictures are taken in: what fails in the background, the database, the queue, the disk, the workers."""
     data_dir = settings.data_dir
-    found = check_database(database, settings.max_queue)
+    found = check_database(database, settings.max_queue, settings.max_queue_bytes)
     background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
     return [background, *found, check_disk(data_dir), check_workers(data_dir, settings.workers)]
 
 
-def check_database(database: Database, most: int) -> Iterator[HealthCheck]:
-    """Whether rows can be read and written, and whether the queue has room for another picture."""
+def check_database(database: Database, max_queue: int, max_queue_bytes: int) -> Iterator[HealthCheck]:
+    """Whether rows can be read and written, and whether the queue has room for another upload."""
     try:
-        waiting = database.read(images.count_waiting)
+        depth = database.read(read_depth)
     except SightlineError as error:
         yield HealthCheck("database", False, f"{error.detail}; see the log, and `sightline verify`")
         return
     fault = database.fault
-    said = "read and written" if fault is None else f"the last change was not written: {fault}"
-    yield HealthCheck("database", fault is None, said)
-    full = waiting >= most
-    said = f"{waiting} pictures wait"
-    yield HealthCheck(
-        "queue", not full, f"{said}, as many as may (SIGHTLINE_MAX_QUEUE); uploads are refused" if full else said
-    )
+    detail = "read and written" if fault is None else f"the last change was not written: {fault}"
+    yield HealthCheck("database", fault is None, detail)
+    why_full = depth.why_full(max_queue, max_queue_bytes)
+    detail = f"{depth.items} pictures wait" if why_full is None else f"{why_full}; uploads are refused"
+    yield HealthCheck("queue", why_full is None, detail)
 
 
 def check_disk(data_dir: Path) -> HealthCheck:

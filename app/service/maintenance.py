@@ -13,7 +13,7 @@ from app.core.errors import Validation, describe_error, map_os_errors
 from app.core.types import DEFAULT_COLLECTION
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import collection_deletion, collections, job_control, jobs
+from app.storage.tables import collection_deletion, collections, job_control, work_queue
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class MaintenanceLoop:
         database = self._library.database
         for id in database.read(job_control.list_unfinished_cancellations):
             self._bulks.drop_items(id)
-        waiting = database.read(jobs.sources)
+        waiting = database.read(work_queue.list_uploads)
         names = {f"{job}-{n}{suffix}" for job, n in waiting for suffix in ("", ".members")}
         removed = self._library.blobs.sweep(names, GRACE)
         removed += self._library.sweep(GRACE, self._closing.is_set)

@@ -47,7 +47,7 @@ from app.storage.idempotency import IdempotencyStore
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.model_check import check_golden, check_space
-from app.storage.tables import collections, embeddings, images, leases, texts
+from app.storage.tables import collections, embeddings, images, texts, work_queue
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
 def open_folder_roots(settings: Settings) -> AllowedFolders:
     """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
     try:
-        return AllowedFolders.of(settings.folders)
+        return AllowedFolders.parse(settings.folders)
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
 
@@ -113,7 +113,7 @@ def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder
     tools = SourceContext(
         library.database, library.blobs, open_source_policy(settings), fetcher, pool, settings.archive_seconds
     )
-    return SourceReader(replace(tools, objects=objects, encoder=encoder))
+    return SourceReader(replace(tools, object_store=objects, encoder=encoder))
 
 
 def open_fetcher(settings: Settings) -> HttpFetcher | None:
@@ -184,9 +184,9 @@ class Service:
     def start(self) -> None:
         """Tidy up after whatever happened before, and begin to load the model."""
         try:
-            held = self.database.read(leases.list_owners)
+            held = self.database.read(work_queue.list_owners)
             gone = find_dead_owners(self.settings.data_dir / "workers", held)
-            self.database.write(lambda c: leases.recover_leases(c, gone, self.settings.max_attempts))
+            self.database.write(lambda c: work_queue.recover_leases(c, gone, self.settings.max_attempts))
         except SightlineError as error:  # a full disk, say: what is there can be searched all the same
             log.warning("attempts not forgotten: %s", error.detail)
         self.dropper.start()
@@ -242,7 +242,7 @@ class Service:
         if (engine := self._engine) is None:
             found = [HealthCheck("model", False, self._stopped()[0], vital=True)]
         else:
-            faults = engine.indexes.faults() + engine.indexes.away()
+            faults = engine.indexes.faults() + engine.indexes.remote_faults()
             found = check_model(engine.encoder, engine.batcher.is_alive(), faults)
         return [*found, *check_ingest(self.database, self.settings, self.faults())]
 
@@ -254,12 +254,14 @@ class Service:
 
     def ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
-        return self._stopped() + (self._engine.indexes.away() if self._engine is not None else [])
+        return self._stopped() + (self._engine.indexes.remote_faults() if self._engine is not None else [])
 
     def faults(self) -> list[str]:
         """What goes wrong in the background while searches are answered; each is tried again by itself."""
         found = [*self.sweeper.faults(), self.dropper.fault, self.sampler.fault]
-        return [one for one in found if one] + (self._engine.indexes.troubles() if self._engine is not None else [])
+        return [one for one in found if one] + (
+            self._engine.indexes.background_faults() if self._engine is not None else []
+        )
 
     def _stopped(self) -> list[str]:
         """Why no search can even be tried."""
@@ -277,7 +279,7 @@ class Service:
         if engine is None or seq is None:
             return True
         try:
-            return engine.indexes.settle(collection, target, seq, CATCH_UP_SECONDS)
+            return engine.indexes.wait_until_applied(collection, target, seq, CATCH_UP_SECONDS)
         except NotFound:  # dropped meanwhile: there is nothing left to be found
             return True
 
@@ -315,8 +317,8 @@ class Service:
 
     def _forget(self, label: str) -> None:
         if (indexes := self._indexes) is not None:
-            indexes.forget(label)
-        self.sampler.forget(collections.name_from_label(label))
+            indexes.drop(label)
+        self.sampler.forget_collection(collections.name_from_label(label))
 
     def model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
@@ -380,13 +382,13 @@ class Service:
             batcher = Batcher(encoder, settings.max_concurrent_queries, settings.query_cache, self.metrics)
             bound = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
             snapshots = settings.data_dir / "snapshots"
-            self.sampler.resume(SearchEffortStore(snapshots, space.fingerprint))
+            self.sampler.use_store(SearchEffortStore(snapshots, space.fingerprint))
             self._indexes = indexes = IndexManager(
                 self.database, space, snapshots, self._remote, memory=bound, metrics=self.metrics
             )
             self._open(indexes)
             searcher = Searcher(
-                self.database, encoder, batcher, self.pool, indexes.use, self.metrics, self.sampler.note
+                self.database, encoder, batcher, self.pool, indexes.use, self.metrics, self.sampler.record_query
             )
             self._engine = LoadedModel(encoder, batcher, searcher, indexes)
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)

@@ -1,5 +1,5 @@
-"""Where pictures come from when they are not sent: one module for each kind of source.
+"""The places that pictures come from when no client uploads them: one module for each type of source.
 
-To add one: a subclass of `base.Kind` in a module of its own, a line in `registry.KINDS`, and, for an option of its own,
-a field of `app.api.routes.ingest.IngestIn` of that name.
+To add one, write a subclass of `base.Source` in a module of its own, add it to `registry.SOURCE_TYPES`, and add a field
+to `app.api.routes.ingest.IngestIn` for each option of its own.
 """

@@ -1,134 +1,148 @@
-"""What every kind of source can do: list what is there as lines of a manifest, and bring a part of them to files."""
+"""What every type of source does: it lists its items as a manifest, and fetches them into files, a part at a time."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
-from app.core.errors import ArchiveCorrupt, ArchiveLimit, Overloaded, SightlineError
-from app.core.types import SourceSpec
+from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
+from app.core.types import ItemError, SourceSpec
 from app.decode.limits import PictureLimits
 from app.sources.bucket_prefix import AllowedBuckets
 from app.sources.fetch.object_store import ObjectStoreClient
 from app.sources.local_files import AllowedFolders
+from app.sources.stop_signal import ShouldStop, raise_if_stopping
 
 if TYPE_CHECKING:
     from app.decode.pool import DecodePool
     from app.encoder.protocol import Encoder
-    from app.sources.fetch.http import HttpFetcher
+    from app.sources.fetch.http import FetchResult, HttpFetcher
     from app.storage.blobs import BlobStore
     from app.storage.database import Database
 
-# One item: its `name`, what is said of it (`id`, `caption`, `tags`, `metadata`), and what its kind needs to bring it.
-# With an `error` ({"code", "detail"}) it is reported as it is. What `bring` gives back has a `file`, named from the
-# folder of the job, or an `error`; and, if it should not come again unchanged, an `origin` and its `tag`. With `given`,
-# a space and a vector of it (float32, little endian), the picture is not embedded.
+# One line of a manifest: the `name` of the item, its attributes (`id`, `caption`, `tags`, `metadata`), and what its
+# type of source needs to fetch it. An item with an `error` ({"code", "detail"}) has failed. `Source.fetch` adds a
+# `file`, relative to the folder of the job, or an `error`. An item with an `origin` and a `tag` is skipped the next
+# time, unless its tag has changed. With `given`, a space and a vector (float32, little endian), no model embeds it.
 SourceItem = dict[str, Any]
-ShouldStop = Callable[[], bool]
 
 Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
-STOP_POLL_SECONDS = 0.2  # between two looks at whether to stop
+STOP_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePolicy:
-    """What the operator lets sources read, and how much of it."""
+    """What the operator allows sources to read, and how much of it."""
 
-    roots: AllowedFolders = field(default_factory=lambda: AllowedFolders(()))
+    folders: AllowedFolders = field(default_factory=lambda: AllowedFolders(()))
     fetch: bool = False
-    most_items: int = 1_000_000
-    most_bytes: int = PictureLimits().max_bytes
+    max_items: int = 1_000_000
+    max_bytes: int = PictureLimits().max_bytes
     buckets: AllowedBuckets = field(default_factory=AllowedBuckets)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceContext:
-    """What kinds read with. There is no fetcher where URLs are not allowed."""
+    """What sources read with. `fetcher` is None where the operator does not allow URLs."""
 
     database: Database
     blobs: BlobStore
-    allowed: SourcePolicy
+    policy: SourcePolicy
     fetcher: HttpFetcher | None = None
     pool: DecodePool | None = None
-    seconds: float = 300.0
-    objects: ObjectStoreClient = field(default_factory=ObjectStoreClient)
+    read_seconds: float = 300.0
+    object_store: ObjectStoreClient = field(default_factory=ObjectStoreClient)
     encoder: Encoder | None = None
 
-    def read(self, stopping: ShouldStop, function: Callable[[*Args], T], *args: *Args) -> T:
-        """What a function gives that reads something large, in a decode child and within `seconds`.
+    def run_in_child(self, should_stop: ShouldStop, function: Callable[[*Args], T], *args: *Args) -> T:
+        """Call a function that reads a large file in a decode child, for at most `read_seconds`.
 
-        Raises ArchiveCorrupt when the child does not survive it, Overloaded when it is `stopping`.
+        Raises ArchiveCorrupt when the child dies of it, Overloaded when the worker stops.
         """
         assert self.pool is not None
-        future = self.pool.submit(function, *args, seconds=self.seconds)
+        future = self.pool.submit(function, *args, seconds=self.read_seconds)
         while True:
             try:
                 return future.result(STOP_POLL_SECONDS)
             except TimeoutError:
-                if stopping():
+                if should_stop():
                     future.cancel()
-                    raise_if_stopping(stopping)
+                    raise_if_stopping(should_stop)
             except CancelledError:
                 raise ArchiveCorrupt("it was not read to its end") from None
 
+    def link_blob(self, sha256: str, target: Path) -> bool:
+        """Link the stored bytes of this digest to `target`; False when they are gone."""
+        with map_os_errors():
+            try:
+                os.link(self.blobs.path(sha256), target)
+            except FileNotFoundError:
+                return False
+        return True
+
 
 class Source:
-    """One kind of source, made for one source while somebody takes it in; what it opens it keeps until `close`."""
+    """Reads one source of its type; it keeps files open until `close`."""
 
     FORM: ClassVar[str]  # how a request names it
-    TAKES: ClassVar[frozenset[str]] = frozenset()  # options, by the names of their fields in a request
+    OPTIONS: ClassVar[frozenset[str]] = frozenset()  # by the names of their fields in a request
 
-    def __init__(self, asked: SourceSpec, tools: SourceContext) -> None:
-        self.asked = asked
-        self.tools = tools
+    def __init__(self, spec: SourceSpec, context: SourceContext) -> None:
+        self.spec = spec
+        self.context = context
 
     @classmethod
-    def checked(cls, asked: SourceSpec, allowed: SourcePolicy) -> SourceSpec:
-        """What is asked, its place as it is to be remembered. Raises Validation, UrlNotAllowed; reads no file."""
-        raise NotImplementedError
+    def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
+        """Check what a request names, without reading files; returns it with its place in the form that is stored.
 
-    def scan(self, folder: Path, collection: str, stopping: ShouldStop) -> Iterator[SourceItem]:
-        """A line for each item that is there, always in the same order; `folder` is for files of its own meanwhile.
-
-        Raises a SightlineError when nothing can be read, Overloaded when it is `stopping`.
+        Raises Validation, UrlNotAllowed.
         """
         raise NotImplementedError
 
-    def bring(self, target: Path, lines: Sequence[SourceItem], stopping: ShouldStop) -> list[SourceItem]:
-        """The lines, in their order, each with the `file` in `target` (see `named`) that it gave, or with an `error`.
+    def scan(self, folder: Path, collection: str, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """List the items, always in the same order; `folder` is for temporary files.
 
-        Raises Overloaded when it is `stopping`.
+        Raises a SightlineError when nothing can be read, Overloaded when the worker stops.
+        """
+        raise NotImplementedError
+
+    def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
+        """The items in their order, each with a `file` in `target` (see `path_in_job`) or with an `error`.
+
+        Raises Overloaded when the worker stops.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close open files."""
 
 
-def path_in_job(target: Path) -> str:
-    """A file that was brought, as its line names it: from the folder of the job."""
-    return f"{target.parent.name}/{target.name}"
+def path_in_job(path: Path) -> str:
+    """The `file` of an item: the path of a fetched file, relative to the folder of the job."""
+    return f"{path.parent.name}/{path.name}"
 
 
-def with_error(line: SourceItem, error: SightlineError) -> SourceItem:
-    """A line with the reason why nothing came."""
-    return {**line, "error": {"code": error.code, "detail": error.detail}}
+def with_error(item: SourceItem, error: SightlineError | ItemError) -> SourceItem:
+    """The item with the reason why it failed."""
+    return {**item, "error": {"code": error.code, "detail": error.detail}}
 
 
-def limit_items(lines: Iterable[SourceItem], most: int) -> Iterator[SourceItem]:
-    """The lines. Raises ArchiveLimit for more than `most`."""
-    for count, line in enumerate(lines, start=1):
-        if count > most:
-            raise ArchiveLimit(f"this source holds more than {most:,} items; name a part of it")
-        yield line
+def with_result(item: SourceItem, result: FetchResult) -> SourceItem:
+    """The item with the file and the tag, or the error, of its download."""
+    if result.error is not None:
+        return with_error(item, result.error)
+    return {**item, "file": path_in_job(result.request.path), "tag": result.etag}
 
 
-def raise_if_stopping(stopping: ShouldStop) -> None:
-    """Raise Overloaded when it is `stopping`."""
-    if stopping():
-        raise Overloaded("the worker is stopping")
+def limit_items(items: Iterable[SourceItem], max_items: int) -> Iterator[SourceItem]:
+    """Pass the items on. Raises ArchiveLimit after `max_items`."""
+    for count, item in enumerate(items, start=1):
+        if count > max_items:
+            raise ArchiveLimit(f"this source holds more than {max_items:,} items; name a part of it")
+        yield item

@@ -1,4 +1,4 @@
-"""Prefixes of object stores: how they are written, and which may be read."""
+"""Prefixes of object stores: how they are written, and which ones the server may read."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from app.core.errors import Validation
 SCHEMES = ("s3", "gs")
 MAX_CHARS = 2_048
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-REFUSAL = "the server may not read this prefix; its operator lists those that it may (SIGHTLINE_BUCKETS)"
+REFUSAL = "the server may not read this prefix; its operator lists the prefixes that it may read (SIGHTLINE_BUCKETS)"
 
 
 @dataclass(frozen=True, slots=True)
 class BucketPrefix:
-    """A bucket, or what lies below a path in it, as below a folder; `path` has no slash at its ends."""
+    """A bucket, or the objects below a path in it; `path` has no slash at its ends."""
 
     scheme: str
     bucket: str
     path: str = ""
 
     @classmethod
-    def of(cls, text: str) -> BucketPrefix:
-        """The prefix that `text` names, as `s3://bucket/path`; nothing in it is decoded. Raises ValueError."""
-        prefix = cls.split(text)
+    def parse(cls, text: str) -> BucketPrefix:
+        """Parse `s3://bucket/path`; percent signs stay as they are. Raises ValueError."""
+        prefix = cls.from_url(text)
         if prefix.scheme not in SCHEMES or not BUCKET.fullmatch(prefix.bucket):
             raise ValueError("a prefix is written s3://BUCKET/PATH or gs://BUCKET/PATH")
         if len(text) > MAX_CHARS or not text.isprintable():
@@ -34,8 +34,8 @@ class BucketPrefix:
         return prefix
 
     @classmethod
-    def split(cls, url: str) -> BucketPrefix:
-        """The prefix or object of a URL that is known to be one."""
+    def from_url(cls, url: str) -> BucketPrefix:
+        """The prefix or object of a URL, which the caller has checked."""
         scheme, _, rest = url.partition("://")
         bucket, _, path = rest.partition("/")
         return cls(scheme, bucket, path.removesuffix("/"))
@@ -43,7 +43,7 @@ class BucketPrefix:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.path}" if self.path else "")
 
-    def holds(self, other: BucketPrefix) -> bool:
+    def contains(self, other: BucketPrefix) -> bool:
         """Whether `other` is this prefix or lies below it."""
         if (self.scheme, self.bucket) != (other.scheme, other.bucket):
             return False
@@ -52,25 +52,25 @@ class BucketPrefix:
 
 @dataclass(frozen=True, slots=True)
 class AllowedBuckets:
-    """The prefixes that the operator lets be read, with everything below them."""
+    """The prefixes that the operator allows the server to read, with everything below them."""
 
     roots: tuple[BucketPrefix, ...] = ()
 
     @classmethod
-    def of(cls, text: str) -> AllowedBuckets:
-        """The prefixes of `text`, separated by commas. Raises ValueError for one that is none."""
-        return cls(tuple(BucketPrefix.of(one.strip()) for one in text.split(",") if one.strip()))
+    def parse(cls, text: str) -> AllowedBuckets:
+        """Parse prefixes with commas between them. Raises ValueError for one that is no prefix."""
+        return cls(tuple(BucketPrefix.parse(one.strip()) for one in text.split(",") if one.strip()))
 
-    def prefix(self, text: str) -> BucketPrefix:
-        """The prefix that `text` names. Raises Validation unless it is one of ours or lies below one."""
+    def parse_prefix(self, text: str) -> BucketPrefix:
+        """Parse a prefix. Raises Validation unless the server may read it."""
         try:
-            prefix = BucketPrefix.of(text)
+            prefix = BucketPrefix.parse(text)
         except ValueError as error:
             raise Validation(str(error)) from None
-        self.check(prefix)
+        self.require(prefix)
         return prefix
 
-    def check(self, prefix: BucketPrefix) -> None:
-        """Raise Validation unless a prefix or an object is one of ours or lies below one."""
-        if not any(root.holds(prefix) for root in self.roots):
+    def require(self, prefix: BucketPrefix) -> None:
+        """Raise Validation unless the server may read this prefix or object."""
+        if not any(root.contains(prefix) for root in self.roots):
             raise Validation(REFUSAL)

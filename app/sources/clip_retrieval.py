@@ -1,7 +1,7 @@
-"""What `clip-retrieval inference` wrote: `img_emb/img_emb_N.npy`, vectors of the rows of `metadata/metadata_N.parquet`.
+"""The output of `clip-retrieval inference`: `img_emb/img_emb_N.npy` has the vectors of `metadata/metadata_N.parquet`.
 
-The rows name the pictures, which lie elsewhere. Their vectors are taken as they are when it is stated what model made
-them, and when that proves true; without a statement the pictures are embedded as any others.
+The rows name pictures, which lie elsewhere. A request may state the embedding space of the vectors: the server takes
+them when the statement proves true. Without a statement its model embeds the pictures as it does all others.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ import numpy as np
 
 from app.core.errors import UrlUnreachable, Validation, map_os_errors
 from app.core.types import SourceSpec
-from app.decode import webdataset_sidecars
 from app.decode.parquet_metadata import list_metadata
-from app.sources import glob
-from app.sources.base import ShouldStop, Source, SourceItem, SourcePolicy, limit_items, raise_if_stopping, with_error
+from app.decode.webdataset_sidecars import IGNORED_FIELDS, split_key
+from app.encoder.protocol import Encoder
+from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
 from app.sources.changed import skip_unchanged
 from app.sources.embedding_check import ItemSample, embed_files, require_agreement
 from app.sources.folder import copy_item
 from app.sources.key_index import KeyIndex
-from app.sources.local_files import file_tag, path_to_text
+from app.sources.local_files import file_tag, path_to_text, walk_files
 from app.sources.npy import NpyMatrix
-from app.sources.webdataset import SUFFIXES, WebdatasetSource
+from app.sources.stop_signal import ShouldStop, raise_if_stopping
+from app.sources.webdataset import WebdatasetSource
 
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 METADATA_FILE = re.compile(r"metadata_(\d{1,9})\.parquet")
-ITEM_COLUMNS = frozenset({"image_path", "caption"})
-PICTURE_MISSING = UrlUnreachable("there is no such picture; `pictures` names the folder where they lie now")
+NOT_METADATA = frozenset({"image_path", "caption"}) | IGNORED_FIELDS
+PICTURE_MISSING = UrlUnreachable("there is no such picture; `pictures` names the folder where they are now")
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +49,47 @@ class EmbeddingPart:
 
 
 class ClipRetrievalSource(Source):
-    """Lines with a `path`, or of tars; with vectors the `part`, the `row`, and the tag of the part (`part_at`)."""
+    """Items with a `path`, or of tars; with a vector they name its `part`, `row`, and the part's tag (`part_at`)."""
 
     FORM = "clip-retrieval:PATH"
-    TAKES = frozenset({"embeddings_of", "pictures"})
+    OPTIONS = frozenset({"embeddings_of", "pictures"})
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._space: str | None = self.asked.options.get("embeddings_of")
+        self._space: str | None = self.spec.options.get("embeddings_of")
         self._matrix: tuple[str, NpyMatrix] | None = None
         self._tars: WebdatasetSource | None = None
-        if (place := self.asked.options.get("pictures")) and any(glob.walk_files(Path(place), SUFFIXES)):
-            self._tars = WebdatasetSource(SourceSpec("webdataset", place), self.tools)
+        if (place := self.spec.options.get("pictures")) and any(walk_files(Path(place), WebdatasetSource.SUFFIXES)):
+            self._tars = WebdatasetSource(SourceSpec("webdataset", place), self.context)
 
     @classmethod
-    def checked(cls, asked: SourceSpec, allowed: SourcePolicy) -> SourceSpec:
-        """The folders without links."""
-        options = dict(asked.options)
+    def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
+        options = dict(spec.options)
         if (space := options.get("embeddings_of")) is not None and not FINGERPRINT.fullmatch(space):
             raise Validation("embeddings_of is the fingerprint of a space: 16 hex digits, as /v1/models shows them")
         if options.get("pictures") is not None:
-            options["pictures"] = str(allowed.roots.folder(options["pictures"]))
-        return SourceSpec(asked.kind, str(allowed.roots.folder(asked.place)), options)
+            options["pictures"] = str(policy.folders.resolve_folder(options["pictures"]))
+        return SourceSpec(spec.kind, str(policy.folders.resolve_folder(spec.place)), options)
 
-    def scan(self, folder: Path, collection: str, stopping: ShouldStop) -> Iterator[SourceItem]:
-        """The rows whose pictures are new or have changed; one whose picture is not there is a line that failed.
+    def scan(self, folder: Path, collection: str, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """The rows whose pictures are new or have changed; a row whose picture is missing is an item that failed.
 
-        Raises Validation when the folder is none of clip-retrieval's, and, after the last line, when the vectors are
-        not those of the space that was stated.
+        Raises Validation when the folder is no output of clip-retrieval, and, after the last item, when the vectors are
+        not of the space that the request states.
         """
-        root = self.tools.allowed.roots.folder(self.asked.place)
-        parts = self._parts(root)
+        root = self.context.policy.folders.resolve_folder(self.spec.place)
+        parts = self._list_parts(root)
         if self._space is not None:
             self._require_space()
-        listed = self._listed_in_tars if self._tars is not None else self._listed
-        found = limit_items(listed(root, parts, folder, stopping), self.tools.allowed.most_items)
+        list_items = self._list_tar_items if self._tars is not None else self._list_items
+        items = limit_items(list_items(root, parts, folder, should_stop), self.context.policy.max_items)
         sample = ItemSample()
-        yield from sample.passing(skip_unchanged(self.tools.database, collection, found, stopping))
-        if self._space is not None and sample.lines:
-            self._try(sample.lines, folder)
+        yield from sample.pass_through(skip_unchanged(self.context.database, collection, items, should_stop))
+        if self._space is not None and sample.items:
+            self._require_true_vectors(sample.items, folder)
 
-    def _parts(self, root: Path) -> list[EmbeddingPart]:
-        folder = self.tools.allowed.roots.folder(str(root / "metadata"))
+    def _list_parts(self, root: Path) -> list[EmbeddingPart]:
+        folder = self.context.policy.folders.resolve_folder(str(root / "metadata"))
         numbers = sorted((int(m[1]), m[1]) for path in folder.iterdir() if (m := METADATA_FILE.fullmatch(path.name)))
         if not numbers:
             raise Validation("there is no metadata/metadata_N.parquet: this is no output of clip-retrieval inference")
@@ -95,176 +97,175 @@ class ClipRetrievalSource(Source):
             EmbeddingPart(folder / f"metadata_{n}.parquet", root / "img_emb" / f"img_emb_{n}.npy") for _, n in numbers
         ]
 
-    def _require_space(self) -> None:
-        """Raise Validation unless the vectors are said to be of the space that is in use."""
-        encoder = self.tools.encoder
-        assert encoder is not None
-        if self._space != encoder.space.fingerprint:
-            raise Validation(wrong_space_detail(str(self._space), encoder.space.model, encoder.space.fingerprint))
+    @property
+    def _encoder(self) -> Encoder:
+        assert self.context.encoder is not None
+        return self.context.encoder
 
-    def _listed(
-        self, root: Path, parts: Sequence[EmbeddingPart], folder: Path, stopping: ShouldStop
+    def _require_space(self) -> None:
+        """Raise Validation unless the request states the space of the server's model."""
+        space = self._encoder.space
+        if self._space != space.fingerprint:
+            raise Validation(wrong_space_detail(str(self._space), space.model, space.fingerprint))
+
+    def _list_items(
+        self, root: Path, parts: Sequence[EmbeddingPart], folder: Path, should_stop: ShouldStop
     ) -> Iterator[SourceItem]:
-        finder = PictureFinder(
-            Path(self.asked.options.get("pictures") or root.parent), moved="pictures" in self.asked.options
-        )
-        for row, vector in self._rows(parts, folder, stopping):
+        pictures = self.spec.options.get("pictures")
+        finder = PictureFinder(Path(pictures or root.parent), moved="pictures" in self.spec.options)
+        for row, vector in self._read_rows(parts, folder, should_stop):
             yield {**parse_row(row, finder), **vector}
 
-    def _listed_in_tars(
-        self, root: Path, parts: Sequence[EmbeddingPart], folder: Path, stopping: ShouldStop
+    def _list_tar_items(
+        self, root: Path, parts: Sequence[EmbeddingPart], folder: Path, should_stop: ShouldStop
     ) -> Iterator[SourceItem]:
-        """The pictures of tars: a row names the key of a sample, whose captions and facts stand in the tar, too."""
+        """The pictures of tars: a row names the key of a sample, whose caption and facts are in the tar, too."""
         assert self._tars is not None
-        vectors: list[tuple[int, SourceItem]] = []  # the first row of each part, and what a line says of the part
+        starts: list[tuple[int, SourceItem]] = []  # the first row of each part, and what items say of the part
 
-        def keys() -> Iterator[str]:
-            for n, (row, vector) in enumerate(self._rows(parts, folder, stopping)):
+        def read_keys() -> Iterator[str]:
+            for n, (row, vector) in enumerate(self._read_rows(parts, folder, should_stop)):
                 if vector and vector["row"] == 0:
-                    vectors.append((n, vector))
+                    starts.append((n, vector))
                 yield str(row.get("image_path"))
 
-        rows = KeyIndex(keys())
-        for line in self._tars.listed(folder, stopping):
-            n = rows.row(webdataset_sidecars.split_key(line["name"].partition("/")[2])[0])
-            if n is None or not vectors:
-                yield line
+        rows = KeyIndex(read_keys())
+        for item in self._tars.list_items(folder, should_stop):
+            n = rows.find_row(split_key(item["name"].partition("/")[2])[0])
+            if n is None or not starts or "error" in item:
+                yield item
                 continue
-            first, vector = vectors[bisect(vectors, n, key=itemgetter(0)) - 1]
-            yield {**line, **vector, "row": n - first} if "error" not in line else line
-        if unseen := rows.unseen():
-            yield with_error({"name": "metadata"}, UrlUnreachable(f"{unseen:,} rows name no picture of the tars"))
+            first, vector = starts[bisect(starts, n, key=itemgetter(0)) - 1]
+            yield {**item, **vector, "row": n - first}
+        if unfound := rows.count_unfound():
+            yield with_error({"name": "metadata"}, UrlUnreachable(f"{unfound:,} rows name no picture of the tars"))
 
-    def _rows(
-        self, parts: Sequence[EmbeddingPart], folder: Path, stopping: ShouldStop
-    ) -> Iterator[tuple[dict[str, Any], SourceItem]]:
-        """The rows of the tables, each with what its line says of its vector."""
+    def _read_rows(
+        self, parts: Sequence[EmbeddingPart], folder: Path, should_stop: ShouldStop
+    ) -> Iterator[tuple[Row, SourceItem]]:
+        """The rows of the tables, each with what its item says of its vector."""
         out = folder / "rows"
+        max_rows = self.context.policy.max_items + 1
         for part in parts:
-            raise_if_stopping(stopping)
-            count = self.tools.read(stopping, list_metadata, part.table, out, self.tools.allowed.most_items + 1)
-            at = None if self._space is None else self._fitting(part, count)
-            with map_os_errors(), open(out, encoding="ascii") as rows:
-                for n, text in enumerate(rows):
-                    yield json.loads(text), {} if at is None else {"part": str(part.vectors), "row": n, "part_at": at}
+            raise_if_stopping(should_stop)
+            count = self.context.run_in_child(should_stop, list_metadata, part.table, out, max_rows)
+            tag = None if self._space is None else self._require_shape(part, count)
+            with map_os_errors(), open(out, encoding="ascii") as lines:
+                for n, line in enumerate(lines):
+                    vector = {} if tag is None else {"part": str(part.vectors), "row": n, "part_at": tag}
+                    yield json.loads(line), vector
         out.unlink(missing_ok=True)
 
-    def _fitting(self, part: EmbeddingPart, count: int) -> str:
-        """The tag of a part's vectors. Raises Validation when they do not fit its table or the model."""
-        matrix = self._opened(str(part.vectors))
-        encoder = self.tools.encoder
-        assert encoder is not None
-        if matrix.n != count:
-            raise Validation(f"{matrix.name} has {matrix.n} vectors, but {part.table.name} has {count} rows")
-        if matrix.d != encoder.space.d:
-            raise Validation(f"{matrix.name} has vectors of width {matrix.d}, but the model's have {encoder.space.d}")
+    def _require_shape(self, part: EmbeddingPart, rows: int) -> str:
+        """The tag of a part's vectors. Raises Validation unless they fit its table and the model."""
+        matrix = self._open_matrix(str(part.vectors))
+        width = self._encoder.space.d
+        if matrix.n != rows:
+            raise Validation(f"{matrix.name} has {matrix.n} vectors, but {part.table.name} has {rows} rows")
+        if matrix.d != width:
+            raise Validation(f"{matrix.name} has vectors of width {matrix.d}, but the model's have {width}")
         return matrix.tag
 
-    def _try(self, lines: Sequence[SourceItem], folder: Path) -> None:
-        """Raise Validation unless the vectors of these lines are what the model makes of their pictures."""
-        tools = self.tools
-        assert tools.encoder is not None
-        assert tools.pool is not None
+    def _require_true_vectors(self, items: Sequence[SourceItem], folder: Path) -> None:
+        """Raise Validation unless the model makes the vectors of these items from their pictures."""
+        assert self.context.pool is not None
         target = folder / "trial"
         target.mkdir(exist_ok=True)
         pairs = [
             (vector, target / str(n))
-            for n, line in enumerate(lines)
-            if "error" not in self._copied(line, target / str(n)) and (vector := self._vector(line)) is not None
+            for n, item in enumerate(items)
+            if "error" not in self._copy(item, target / str(n)) and (vector := self._read_vector(item)) is not None
         ]
-        made = embed_files(tools.encoder, tools.pool, [path for _, path in pairs])
-        require_agreement([vector for vector, _ in pairs], made, self._refusal)
+        made = embed_files(self._encoder, self.context.pool, [path for _, path in pairs])
+        require_agreement([vector for vector, _ in pairs], made, self._format_refusal)
 
-    def _refusal(self, reason: str) -> str:
+    def _format_refusal(self, reason: str) -> str:
         remedy = "leave embeddings_of out to embed the pictures"
-        return f"these are not taken as embeddings of {self._space}: {reason}; {remedy}"
+        return f"the server does not take these as embeddings of {self._space}: {reason}; {remedy}"
 
-    def bring(self, target: Path, lines: Sequence[SourceItem], stopping: ShouldStop) -> list[SourceItem]:
-        """Copy the pictures, each with its vector. One whose vector means nothing is to be embedded."""
-        return [self._with_vector(self._copied(line, target / str(n))) for n, line in enumerate(lines)]
+    def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
+        """Copy the pictures, each with its vector; an item without a usable vector gets none, and is embedded."""
+        return [self._with_vector(self._copy(item, target / str(n))) for n, item in enumerate(items)]
 
-    def _copied(self, line: SourceItem, target: Path) -> SourceItem:
-        if self._tars is not None and "tar" in line:
-            return self._tars.copied(line, target)
-        return copy_item(line, target, self.tools.allowed)
+    def _copy(self, item: SourceItem, target: Path) -> SourceItem:
+        if self._tars is not None and "tar" in item:
+            return self._tars.copy_item(item, target)
+        return copy_item(item, target, self.context.policy)
 
-    def _with_vector(self, line: SourceItem) -> SourceItem:
-        if "error" in line or "part" not in line:
-            return line
+    def _with_vector(self, item: SourceItem) -> SourceItem:
+        if "error" in item or "part" not in item:
+            return item
         try:
-            vector = self._vector(line)
+            vector = self._read_vector(item)
         except Validation as error:
-            return with_error(line, error)
-        return line if vector is None else {**line, "given": (str(self._space), vector.astype("<f4").tobytes())}
+            return with_error(item, error)
+        return item if vector is None else {**item, "given": (str(self._space), vector.astype("<f4").tobytes())}
 
-    def _vector(self, line: SourceItem) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-        matrix = self._opened(line["part"])
-        if matrix.tag != line["part_at"]:
+    def _read_vector(self, item: SourceItem) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+        matrix = self._open_matrix(item["part"])
+        if matrix.tag != item["part_at"]:
             raise Validation(f"{matrix.name} was changed after it was listed")
-        return matrix.row(line["row"])
+        return matrix.row(item["row"])
 
-    def _opened(self, path: str) -> NpyMatrix:
-        """The vectors of a part; those of the part before are closed. Raises Validation."""
+    def _open_matrix(self, path: str) -> NpyMatrix:
+        """Open the vectors of a part, and close those of the part before. Raises Validation."""
         if self._matrix is None or self._matrix[0] != path:
-            self._let_go()
-            place = Path(path)
-            self.tools.allowed.roots.folder(str(place.parent))  # once more: a link may have come between
-            self._matrix = path, NpyMatrix(place)
+            self._close_matrix()
+            file = Path(path)
+            self.context.policy.folders.resolve_folder(str(file.parent))  # again: a link may have replaced it
+            self._matrix = path, NpyMatrix(file)
         return self._matrix[1]
 
     def close(self) -> None:
-        """Close the vectors and the tar."""
-        self._let_go()
+        self._close_matrix()
         if self._tars is not None:
             self._tars.close()
 
-    def _let_go(self) -> None:
+    def _close_matrix(self) -> None:
         if self._matrix is not None:
             self._matrix[1].close()
             self._matrix = None
 
 
 class PictureFinder:
-    """Where the pictures of the rows lie: as they are named, or below `base`.
+    """Finds the pictures of rows: at the paths that they name, or below `base`.
 
-    Where they were moved, or are named from another folder, the first that is found tells how many of its first steps
-    have changed; the same are left out of every other.
+    Where the pictures were moved, or the paths start in another folder, the first picture that it finds shows how many
+    of the first steps of a path are wrong; it leaves out as many from all paths.
     """
 
     def __init__(self, base: Path, *, moved: bool) -> None:
         self._base = base
         self._moved = moved
-        self._skipped: int | None = None
+        self._wrong_steps: int | None = None
 
-    def path(self, text: str) -> Path:
-        """Where this one lies, or would lie."""
+    def find(self, text: str) -> Path:
+        """The path where this picture is, or should be."""
         if text.startswith("/") and not self._moved:
             return Path(text)
         steps = PurePosixPath(text.lstrip("/")).parts
-        if self._skipped is None:
-            self._skipped = next((n for n in range(len(steps)) if file_tag(self._base.joinpath(*steps[n:]))), None)
-        return self._base.joinpath(*steps[self._skipped or 0 :])
+        if self._wrong_steps is None:
+            self._wrong_steps = next((n for n in range(len(steps)) if file_tag(self._base.joinpath(*steps[n:]))), None)
+        return self._base.joinpath(*steps[self._wrong_steps or 0 :])
 
 
-def parse_row(row: dict[str, Any], finder: PictureFinder) -> SourceItem:
-    """The line of a row of the table."""
+def parse_row(row: Row, finder: PictureFinder) -> SourceItem:
+    """The item of a row of a table."""
     text = row.get("image_path")
     if not isinstance(text, str) or not text or "\0" in text or ".." in PurePosixPath(text).parts:
-        return with_error({"name": str(text or "?")[:1_000]}, Validation("the row names no picture (image_path)"))
-    path = finder.path(text)
-    found = file_tag(path)
-    line: SourceItem = {"name": text, "path": str(path), "origin": f"file:{path_to_text(path)}", "tag": found}
-    line["metadata"] = {
-        name: value for name, value in row.items() if name not in ITEM_COLUMNS | webdataset_sidecars.IGNORED_FIELDS
-    }
+        name = str(text or "?")[:1_000]
+        return with_error({"name": name}, Validation("the row names no picture (image_path)"))
+    path = finder.find(text)
+    tag = file_tag(path)
+    item: SourceItem = {"name": text, "path": str(path), "origin": f"file:{path_to_text(path)}", "tag": tag}
+    item["metadata"] = {name: value for name, value in row.items() if name not in NOT_METADATA}
     if isinstance(caption := row.get("caption"), str) and caption.strip():
-        line["caption"] = caption.strip()
-    return line if found else with_error(line, PICTURE_MISSING)
+        item["caption"] = caption.strip()
+    return item if tag else with_error(item, PICTURE_MISSING)
 
 
 def wrong_space_detail(stated: str, model: str, fingerprint: str) -> str:
-    """What to say to somebody who states another space than the server's."""
     return (
-        f"the embeddings are said to be of {stated}, but this server's model, {model}, has {fingerprint}: serve the"
-        " model that made them and state its fingerprint, or leave embeddings_of out to embed the pictures"
+        f"the request says that the embeddings are of {stated}, but this server's model, {model}, has {fingerprint}:"
+        " serve the model that made them and state its fingerprint, or leave embeddings_of out to embed the pictures"
     )

@@ -1,4 +1,4 @@
-"""Whether vectors are what they are said to be: a few of the pictures are embedded anew and compared."""
+"""Checks that given vectors are the model's: it embeds some of the pictures and compares."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from app.encoder.protocol import Encoder, Pixels
 from app.sources.base import SourceItem
 
 SAMPLE_SIZE = 16
-MIN_MEDIAN_COSINE = 0.99  # two libraries that scale a picture for the same model differ by less
+MIN_MEDIAN_COSINE = 0.99  # two libraries that resize a picture for the same model differ by less
 
 
 class ItemSample:
-    """SAMPLE of the lines that pass and have a vector, any of them as likely as another."""
+    """Up to SAMPLE_SIZE items with a vector, each with the same probability (reservoir sampling)."""
 
     def __init__(self) -> None:
-        self.lines: list[SourceItem] = []
+        self.items: list[SourceItem] = []
         self._seen = 0
         self._random = random.Random(0)
 
-    def passing(self, lines: Iterable[SourceItem]) -> Iterator[SourceItem]:
-        """The lines, as they are; those that have failed already are no sample."""
-        for line in lines:
-            if "part" in line and "error" not in line:
-                self._note(line)
-            yield line
+    def pass_through(self, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
+        """The items, unchanged; those that have failed are not sampled."""
+        for item in items:
+            if "part" in item and "error" not in item:
+                self._add(item)
+            yield item
 
-    def _note(self, line: SourceItem) -> None:
+    def _add(self, item: SourceItem) -> None:
         self._seen += 1
-        if len(self.lines) < SAMPLE_SIZE:
-            self.lines.append(line)
+        if len(self.items) < SAMPLE_SIZE:
+            self.items.append(item)
         elif (n := self._random.randrange(self._seen)) < SAMPLE_SIZE:
-            self.lines[n] = line
+            self.items[n] = item
 
 
 def embed_files(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> list[npt.NDArray[np.float32] | None]:
@@ -52,23 +52,25 @@ def embed_files(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> li
             pixels.append(task.result().pixels)
         except Rejected:
             pixels.append(None)
-    good = [one for one in pixels if one is not None]
-    rows = iter(encoder.encode_images(np.stack(good)) if good else ())
+    decoded = [one for one in pixels if one is not None]
+    rows = iter(encoder.encode_images(np.stack(decoded)) if decoded else ())
     return [None if one is None else next(rows) for one in pixels]
 
 
 def require_agreement(
-    given: Sequence[npt.NDArray[np.float32]], made: Sequence[npt.NDArray[np.float32] | None], say: Callable[[str], str]
+    given: Sequence[npt.NDArray[np.float32]],
+    made: Sequence[npt.NDArray[np.float32] | None],
+    format_refusal: Callable[[str], str],
 ) -> None:
-    """Raise Validation unless the given vectors are those that the model makes; `say` adds what to do then."""
+    """Raise Validation unless the given vectors are those that the model made; `format_refusal` adds the remedy."""
     cosines = [float(a @ b) for a, b in zip(given, made, strict=True) if b is not None]
     if not cosines:
-        raise Validation(say("no picture could be decoded to compare the vectors with the model's"))
+        raise Validation(format_refusal("no picture could be decoded to compare the vectors with the model's"))
     if (median := statistics.median(cosines)) < MIN_MEDIAN_COSINE:
         raise Validation(
-            say(
-                f"{len(cosines)} pictures were embedded anew, and half of their cosines with the given vectors are "
-                f"below {median:.3f}, where {MIN_MEDIAN_COSINE} is the least: the vectors are another model's, "
-                "or not in this order"
+            format_refusal(
+                f"the model embedded {len(cosines)} of the pictures, and half of the cosines with the given vectors are"
+                f" below {median:.3f}, where {MIN_MEDIAN_COSINE} is the least: the vectors come from another model, or"
+                " are not in this order"
             )
         )

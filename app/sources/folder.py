@@ -1,4 +1,4 @@
-"""A folder of this machine, all of it or what is new since it was taken last."""
+"""The pictures of a folder on the server's machine."""
 
 from __future__ import annotations
 
@@ -7,46 +7,45 @@ from pathlib import Path
 
 from app.core.errors import Rejected, Validation
 from app.core.types import SourceSpec
-from app.sources.base import ShouldStop, Source, SourceItem, SourcePolicy, path_in_job, with_error
+from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.changed import skip_unchanged
-from app.sources.local_files import copy_file, file_tag, path_to_text, walk_pictures
+from app.sources.local_files import copy_file, file_tag, path_to_text, walk_files
+from app.sources.stop_signal import ShouldStop
 
 
 class FolderSource(Source):
-    """Lines with a `path`."""
+    """Items with a `path`."""
 
     FORM = "folder:PATH"
 
     @classmethod
-    def checked(cls, asked: SourceSpec, allowed: SourcePolicy) -> SourceSpec:
-        """The folder without links."""
-        return SourceSpec(asked.kind, str(allowed.roots.folder(asked.place)))
+    def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
+        return SourceSpec(spec.kind, str(policy.folders.resolve_folder(spec.place)))
 
-    def scan(self, folder: Path, collection: str, stopping: ShouldStop) -> Iterator[SourceItem]:
-        """The pictures below it that are new or have changed. Raises Validation when it may not be read (any more)."""
-        root = self.tools.allowed.roots.folder(self.asked.place)
-        found = (
+    def scan(self, folder: Path, collection: str, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """The pictures that are new or have changed. Raises Validation when the server may not read the folder."""
+        root = self.context.policy.folders.resolve_folder(self.spec.place)
+        items = (
             {
                 "name": path_to_text(path.relative_to(root.parent)),
                 "origin": f"file:{path_to_text(path)}",
                 "tag": file_tag(path),
                 "path": str(path),
             }
-            for path in walk_pictures(root)
+            for path in walk_files(root)
         )
-        return skip_unchanged(self.tools.database, collection, found, stopping)
+        return skip_unchanged(self.context.database, collection, items, should_stop)
 
-    def bring(self, target: Path, lines: Sequence[SourceItem], stopping: ShouldStop) -> list[SourceItem]:
-        """Copy them."""
-        return [copy_item(line, target / str(n), self.tools.allowed) for n, line in enumerate(lines)]
+    def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
+        return [copy_item(item, target / str(n), self.context.policy) for n, item in enumerate(items)]
 
 
-def copy_item(line: SourceItem, target: Path, allowed: SourcePolicy) -> SourceItem:
-    """A line with the copy of the file at its `path`."""
-    path = Path(line["path"])
+def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceItem:
+    """Copy the file at the item's `path`."""
+    path = Path(item["path"])
     try:
-        allowed.roots.folder(str(path.parent))  # once more: a link may have come between
-        found = copy_file(path, target, allowed.most_bytes)
+        policy.folders.resolve_folder(str(path.parent))  # again: a link may have replaced the folder
+        tag = copy_file(path, target, policy.max_bytes)
     except (Rejected, Validation) as error:
-        return with_error(line, error)
-    return {**line, "file": path_in_job(target), "tag": found}
+        return with_error(item, error)
+    return {**item, "file": path_in_job(target), "tag": tag}

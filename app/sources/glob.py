@@ -1,72 +1,109 @@
-"""Files of this machine that a request names by one word: a file, a folder, or a pattern of names in one folder."""
+"""Sources whose place is a file, a folder, or a pattern of names in one folder."""
 
 from __future__ import annotations
 
-import os
+import json
 import re
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import ClassVar
 
-from app.core.errors import Validation
-from app.sources.local_files import AllowedFolders
+from app.core.errors import Rejected, Validation, map_os_errors
+from app.core.types import SourceSpec
+from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
+from app.sources.changed import skip_unchanged
+from app.sources.local_files import AllowedFolders, path_to_text, tag_from_stat, walk_files
+from app.sources.stop_signal import ShouldStop, raise_if_stopping
 
-MAX_NAMES = 100_000  # names that braces may stand for
+MAX_NAMES = 100_000  # that braces may stand for
 BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-WILD = re.compile(r"[*?\[]")
+WILDCARD = re.compile(r"[*?\[]")
 
 
-def resolve_pattern(place: str, roots: AllowedFolders) -> str:
-    """The place, its folder without links. Raises Validation unless that is below a root, and for a wild folder."""
+class PatternSource(Source):
+    """A source of files with many items each, which decode children list, one file after the other."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
+        return SourceSpec(spec.kind, resolve_pattern(spec.place, policy.folders), spec.options)
+
+    def scan(self, folder: Path, collection: str, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """The items that are new or have changed; a file that cannot be read is an item that failed."""
+        items = limit_items(self.list_items(folder, should_stop), self.context.policy.max_items)
+        return skip_unchanged(self.context.database, collection, items, should_stop)
+
+    def list_items(self, folder: Path, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """The items of every file."""
+        folders = self.context.policy.folders
+        out = folder / "listed"
+        for path in match_files(self.spec.place, folders, self.SUFFIXES):
+            raise_if_stopping(should_stop)
+            name = path_to_text(Path(path.name))
+            try:
+                file = folders.resolve_file(str(path))
+                tag = tag_from_stat(file.stat())
+                self.list_file(file, path.suffix, out, should_stop)
+            except (Rejected, Validation) as error:
+                yield with_error({"name": name}, error)
+                continue
+            with map_os_errors(), open(out, encoding="ascii") as lines:
+                for line in lines:
+                    yield self.parse_line(json.loads(line), name, file, tag)
+        out.unlink(missing_ok=True)
+
+    def list_file(self, path: Path, suffix: str, out: Path, should_stop: ShouldStop) -> None:
+        """Write a line of JSON to `out` for each item of a file. Raises Rejected, Validation."""
+        raise NotImplementedError
+
+    def parse_line(self, line: SourceItem, name: str, path: Path, tag: str) -> SourceItem:
+        """The item of a line that `list_file` wrote; `name` and `tag` are the file's."""
+        raise NotImplementedError
+
+
+def resolve_pattern(place: str, folders: AllowedFolders) -> str:
+    """The place, its folder without links. Raises Validation unless the server may read the folder."""
     if Path(place).is_dir():
-        return str(roots.folder(place))
+        return str(folders.resolve_folder(place))
     folder, _, name = place.rpartition("/")
     if name in ("", ".", "..") or "\0" in place:
         raise Validation("name a file, a folder, or a pattern of files in one folder")
-    for _ in expand_braces(name):
-        break  # raises for what stands for too many
-    return f"{roots.folder(folder or '/')}/{name}"
+    next(expand_braces(name))  # raises Validation for too many names
+    return f"{folders.resolve_folder(folder or '/')}/{name}"
 
 
-def match_files(place: str, roots: AllowedFolders, suffixes: Collection[str]) -> Iterator[Path]:
-    """The files that a place stands for, in order: those below a folder by their suffixes, or those that are named.
+def match_files(place: str, folders: AllowedFolders, suffixes: Collection[str]) -> Iterator[Path]:
+    """The files of a place, in order: those below a folder by their suffixes, or those that the place names.
 
-    Named ones need not be there. Raises Validation when the place may not be read (any more).
+    A named file may be missing. Raises Validation when the server may no longer read the place.
     """
-    place = resolve_pattern(place, roots)
+    place = resolve_pattern(place, folders)
     if Path(place).is_dir():
         yield from walk_files(Path(place), suffixes)
         return
-    root, name = Path(place).parent, Path(place).name
-    if (root / name).exists():
-        yield root / name
+    folder, pattern = Path(place).parent, Path(place).name
+    if (folder / pattern).exists():
+        yield folder / pattern
         return
-    for each in expand_braces(name):
-        if WILD.search(each):
-            yield from (path for path in sorted(root.iterdir()) if fnmatchcase(path.name, each))
+    for name in expand_braces(pattern):
+        if WILDCARD.search(name):
+            yield from (path for path in sorted(folder.iterdir()) if fnmatchcase(path.name, name))
         else:
-            yield root / each
-
-
-def walk_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """The files below a folder that end like this, in order; nothing hidden, and no linked folder is entered."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and name.lower().endswith(tuple(suffixes)):
-                yield Path(place, name)
+            yield folder / name
 
 
 def expand_braces(name: str) -> Iterator[str]:
-    """`{00..03}.tar` as the names it stands for. Raises Validation for more than MOST of them."""
-    found = BRACES.search(name)
-    if found is None:
+    """The names that `{00..03}.tar` stands for. Raises Validation for more than MAX_NAMES of them."""
+    braces = BRACES.search(name)
+    if braces is None:
         yield name
         return
-    first, last = found.groups()
+    first, last = braces.groups()
     if abs(int(last) - int(first)) >= MAX_NAMES or len(BRACES.findall(name)) > 1:
         raise Validation(f"one pair of braces may stand for {MAX_NAMES} names")
     step = 1 if int(first) <= int(last) else -1
     width = len(first) if first.startswith("0") or len(first) == len(last) else 0
     for n in range(int(first), int(last) + step, step):
-        yield name[: found.start()] + str(n).zfill(width) + name[found.end() :]
+        yield name[: braces.start()] + str(n).zfill(width) + name[braces.end() :]

@@ -1,4 +1,4 @@
-"""Where rows stand by their keys, in 16 bytes a row: a million of them are not a million objects."""
+"""Finds rows by their keys, in 17 bytes a row; a Python string takes several times as much."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ import numpy as np
 
 
 class KeyIndex:
-    """Numbers of rows by key. Keys are kept as 8 bytes of their digest; a key that comes twice names no row."""
+    """Row numbers by key. It keeps 8 bytes of each key's digest; a key of two rows finds none."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         """`keys` in the order of their rows."""
-        made = np.array(array("Q", (int(key_digest(key)) for key in keys)), dtype=np.uint64)
-        self._rows = np.argsort(made, kind="stable")
-        self._digests = made[self._rows]
-        self._seen = np.zeros(len(made), dtype=bool)
+        digests = np.array(array("Q", (int(key_digest(key)) for key in keys)), dtype=np.uint64)
+        self._rows = np.argsort(digests, kind="stable")
+        self._digests = digests[self._rows]
+        self._found = np.zeros(len(digests), dtype=bool)
 
-    def row(self, key: str) -> int | None:
-        """The row of a key; None for none and for more than one."""
+    def find_row(self, key: str) -> int | None:
+        """The row of a key; None for no row and for more than one."""
         first, end = (int(np.searchsorted(self._digests, key_digest(key), side)) for side in ("left", "right"))
-        self._seen[first:end] = True
+        self._found[first:end] = True
         return int(self._rows[first]) if end == first + 1 else None
 
-    def unseen(self) -> int:
-        """How many rows were never asked for."""
-        return int(np.count_nonzero(~self._seen))
+    def count_unfound(self) -> int:
+        """How many rows `find_row` never looked up."""
+        return int(np.count_nonzero(~self._found))
 
 
 def key_digest(key: str) -> np.uint64:
-    """8 bytes of a key's digest."""
     return np.uint64(int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()))

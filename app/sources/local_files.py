@@ -1,50 +1,53 @@
-"""Folders of pictures on this machine: which may be read, what is in them, and what of it is new."""
+"""Folders of pictures on this machine: which ones the server may read, and how it copies their files."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation, map_os_errors
 from app.core.files import open_nofollow
-from app.decode.headers import has_picture_suffix
+from app.decode.headers import PICTURE_SUFFIXES
 
-BLOCK = 1 << 20
+BLOCK_BYTES = 1 << 20
+FILE_CHANGED = "the file was changed after it was listed"
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedFolders:
-    """The folders that the operator lets be read, with everything below them."""
+    """The folders that the operator allows the server to read, with everything below them."""
 
     paths: tuple[Path, ...]
 
     @classmethod
-    def of(cls, text: str) -> AllowedFolders:
-        """The paths of `text`, separated by colons. Raises ValueError for one that is not absolute."""
+    def parse(cls, text: str) -> AllowedFolders:
+        """Parse paths with colons between them. Raises ValueError for one that is not absolute."""
         paths = tuple(Path(each) for each in text.split(":") if each)
         if relative := [str(path) for path in paths if not path.is_absolute()]:
             raise ValueError(f"{relative[0]} is not an absolute path")
         return cls(paths)
 
-    def folder(self, text: str) -> Path:
-        """The folder that `text` names, without links. Raises Validation unless it lies below one of ours."""
-        refusal = Validation("the server may not read this folder, or it is none; its operator lists those that it may")
-        path = self._below(text)
+    def resolve_folder(self, text: str) -> Path:
+        """The folder of this name, without links. Raises Validation unless the server may read it."""
+        path = self._resolve(text)
         if path is None or not path.is_dir():
-            raise refusal
+            raise Validation(
+                "the server may not read this folder, or there is none; its operator lists the folders that it may read"
+            )
         return path
 
-    def file(self, text: str) -> Path:
-        """The file that `text` names, without links. Raises Validation unless it lies below one of ours."""
-        path = self._below(text)
+    def resolve_file(self, text: str) -> Path:
+        """The file of this name, without links. Raises Validation unless the server may read it."""
+        path = self._resolve(text)
         if path is None or not path.is_file():
             raise Validation("the server may not read this file, or there is none")
         return path
 
-    def _below(self, text: str) -> Path | None:
+    def _resolve(self, text: str) -> Path | None:
         if "\0" in text or not text.startswith("/"):
             return None
         try:
@@ -55,54 +58,78 @@ class AllowedFolders:
         return path if any(path.is_relative_to(root) for root in roots) else None
 
 
-def walk_pictures(folder: Path) -> Iterator[Path]:
-    """The files below `folder` that look like pictures, in order; nothing hidden, and no link is followed."""
-    for place, folders, files in os.walk(folder):
+def walk_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> Iterator[Path]:
+    """The files below `folder` with these suffixes, in order; skips hidden names, and enters no linked folder."""
+    for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if has_picture_suffix(name) and not name.startswith("."):
-                yield Path(place, name)
+            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+                yield Path(parent, name)
 
 
 def file_tag(path: Path) -> str | None:
-    """What changes when a file does: its time and size. None for what is no plain file (any more)."""
+    """The time and size of a plain file: they change when it does. None for anything else."""
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except OSError:
         return None
-    return tag_from_stat(found) if stat.S_ISREG(found.st_mode) else None
+    return tag_from_stat(status) if stat.S_ISREG(status.st_mode) else None
 
 
-def tag_from_stat(found: os.stat_result) -> str:
-    """The tag of a file's status."""
-    return f"{found.st_mtime_ns}-{found.st_size}"
+def tag_from_stat(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_size}"
 
 
-def copy_file(source: Path, target: Path, most: int) -> str:
-    """Copy a plain file of at most `most` bytes; returns its tag.
-
-    Raises ImageTooLarge, and UrlUnreachable for what cannot be read or was changed meanwhile.
-    """
+def open_plain(path: str | Path) -> BinaryIO:
+    """Open a plain file. Raises UrlUnreachable."""
     try:
-        file = open(source, "rb", opener=open_nofollow)  # noqa: SIM115 (entered below)
+        file = open(path, "rb", opener=open_nofollow)  # noqa: SIM115 (the caller closes it)
     except OSError as error:
         raise UrlUnreachable(f"the file cannot be read: {error.strerror}") from None
-    with file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UrlUnreachable("this is no plain file")
+    return file
+
+
+def read_blocks(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The next `size` bytes of a file, or what there is of them."""
+    while size > 0 and (block := file.read(min(size, BLOCK_BYTES))):
+        size -= len(block)
+        yield block
+
+
+def write_limited(target: Path, blocks: Iterable[bytes], max_bytes: int) -> int:
+    """Write a picture to `target`; returns its size. Raises ImageTooLarge after `max_bytes`."""
+    size = 0
+    with map_os_errors(), open(target, "wb") as file:
+        for block in blocks:
+            size += len(block)
+            require_size(size, max_bytes)
+            file.write(block)
+    return size
+
+
+def require_size(size: int, max_bytes: int) -> None:
+    """Raise ImageTooLarge for a picture of more than `max_bytes`."""
+    if size > max_bytes:
+        raise ImageTooLarge(f"a picture may have {max_bytes} bytes")
+
+
+def copy_file(source: Path, target: Path, max_bytes: int) -> str:
+    """Copy a plain file of at most `max_bytes`; returns its tag.
+
+    Raises ImageTooLarge, and UrlUnreachable when it cannot be read or has changed meanwhile.
+    """
+    with open_plain(source) as file:
         before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            raise UrlUnreachable("this is no plain file")
-        if before.st_size > most:
-            raise ImageTooLarge(f"a picture may have {most} bytes")
-        size = 0
-        with map_os_errors(), open(target, "wb") as copied:
-            while size <= most and (block := file.read(BLOCK)):
-                size += len(block)
-                copied.write(block)
-        if tag_from_stat(os.fstat(file.fileno())) != tag_from_stat(before) or size != before.st_size:
+        require_size(before.st_size, max_bytes)
+        size = write_limited(target, read_blocks(file, before.st_size + 1), max_bytes)
+        if size != before.st_size or tag_from_stat(os.fstat(file.fileno())) != tag_from_stat(before):
             raise UrlUnreachable("the file was changed while it was read")
     return tag_from_stat(before)
 
 
 def path_to_text(path: Path) -> str:
-    """A path as text: bytes that are not UTF-8 are written as escapes."""
+    """A path as text: bytes that are not UTF-8 become escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,21 +1,22 @@
-"""A prefix of a bucket, all of it or what is new since it was taken last."""
+"""The pictures of a bucket, or below a prefix in it, in Amazon S3, stores like it, and Google Cloud Storage."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
-from app.core.errors import ImageTooLarge, SightlineError, StartupError, map_os_errors
+from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings
 from app.core.types import SourceSpec
 from app.decode.headers import has_picture_suffix
-from app.sources.base import ShouldStop, Source, SourceItem, SourcePolicy, path_in_job, with_error
+from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error, with_result
 from app.sources.bucket_prefix import AllowedBuckets, BucketPrefix
-from app.sources.fetch.http import FetchLimits, FetchRequest, FetchResult
+from app.sources.changed import skip_unchanged
+from app.sources.fetch.http import FetchLimits, FetchRequest
 from app.sources.fetch.object_store import ObjectStoreClient
+from app.sources.local_files import require_size
+from app.sources.stop_signal import ShouldStop
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
 
@@ -23,88 +24,77 @@ ENDPOINT = re.compile(r"(https?://[^\s/?#@]+(/[^\s?#]*)?)?")
 
 
 class BucketSource(Source):
-    """Lines with the URL of an object as `origin`, and its `tag` and `bytes` as they were listed."""
+    """Items with the URL of an object as `origin`, and its `tag` and `bytes` as the store listed them."""
 
     FORM = "s3://BUCKET/PATH"
 
     @classmethod
-    def checked(cls, asked: SourceSpec, allowed: SourcePolicy) -> SourceSpec:
-        """The prefix without a slash at its end."""
-        prefix = allowed.buckets.prefix(f"{asked.kind}:{asked.place}")
-        return SourceSpec(asked.kind, str(prefix).partition(":")[2])
+    def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
+        prefix = policy.buckets.parse_prefix(f"{spec.kind}:{spec.place}")
+        return SourceSpec(spec.kind, str(prefix).partition(":")[2])
 
-    def scan(self, folder: Path, collection: str, stopping: ShouldStop) -> Iterator[SourceItem]:
-        """The pictures below it that are new or have changed. Raises Validation when it may not be read (any more),
-        UrlUnreachable when it cannot be."""
-        prefix = self.tools.allowed.buckets.prefix(f"{self.asked.kind}:{self.asked.place}")
-        for page in self.tools.objects.listed(prefix, stopping):
-            there = {one.url: one for one in page if is_visible_picture(prefix, one.url)}
-            held = self.tools.database.read(
-                partial(source_cache.find_held_tags, collection=collection, origins=list(there))
-            )
-            for url, one in there.items():
-                if held.get(url) != one.tag:
-                    yield {"name": url, "origin": url, "tag": one.tag, "bytes": one.bytes}
+    def scan(self, folder: Path, collection: str, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """The pictures that are new or have changed.
 
-    def bring(self, target: Path, lines: Sequence[SourceItem], stopping: ShouldStop) -> list[SourceItem]:
-        """Fetch them, some at a time, but for those whose bytes are here by their tag."""
-        urls = [str(line["origin"]) for line in lines]
-        before = self.tools.database.read(lambda c: source_cache.find_entries(c, urls))
-        came = [self._here(line, before.get(urls[n]), target / str(n)) for n, line in enumerate(lines)]
-        missing = [n for n, one in enumerate(came) if one is None]
-        wanted = [FetchRequest(urls[n], target / str(n)) for n in missing]
-        for n, got in zip(missing, self.tools.objects.fetch_all(wanted, stopping) if wanted else (), strict=True):
-            came[n] = with_result(lines[n], got)
-        return [one for one in came if one is not None]
+        Raises Validation when the server may no longer read the prefix, UrlUnreachable when the store does not answer.
+        """
+        prefix = self.context.policy.buckets.parse_prefix(f"{self.spec.kind}:{self.spec.place}")
+        items = (
+            {"name": one.url, "origin": one.url, "tag": one.tag, "bytes": one.bytes}
+            for page in self.context.object_store.list_pages(prefix, should_stop)
+            for one in page
+            if is_visible_picture(prefix, one.url)
+        )
+        return skip_unchanged(self.context.database, collection, items, should_stop)
 
-    def _here(self, line: SourceItem, known: CacheEntry | None, target: Path) -> SourceItem | None:
-        """A line that needs nothing from the store; None for one that does."""
-        allowed = self.tools.allowed
+    def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
+        """Link the bytes that are stored already, and download the others."""
+        origins = [str(item["origin"]) for item in items]
+        cached = self.context.database.read(lambda c: source_cache.find_entries(c, origins))
+        fetched = {
+            n: done
+            for n, item in enumerate(items)
+            if (done := self._without_download(item, cached.get(origins[n]), target / str(n))) is not None
+        }
+        missing = [n for n in range(len(items)) if n not in fetched]
+        requests = [FetchRequest(origins[n], target / str(n)) for n in missing]
+        results = self.context.object_store.download_all(requests, should_stop) if requests else []
+        fetched.update((n, with_result(items[n], result)) for n, result in zip(missing, results, strict=True))
+        return [fetched[n] for n in range(len(items))]
+
+    def _without_download(self, item: SourceItem, entry: CacheEntry | None, target: Path) -> SourceItem | None:
+        """The item with stored bytes or with an error; None when the store must send it."""
+        policy = self.context.policy
         try:
-            allowed.buckets.check(BucketPrefix.split(line["origin"]))
-            if line["bytes"] > allowed.most_bytes:
-                raise ImageTooLarge(f"a picture may have {allowed.most_bytes} bytes")
+            policy.buckets.require(BucketPrefix.from_url(item["origin"]))
+            require_size(item["bytes"], policy.max_bytes)
         except SightlineError as error:
-            return with_error(line, error)
-        if known is None or known.tag != line["tag"]:
+            return with_error(item, error)
+        if entry is None or entry.tag != item["tag"] or not self.context.link_blob(entry.sha256, target):
             return None
-        with map_os_errors():
-            try:
-                os.link(self.tools.blobs.path(known.sha256), target)
-            except FileNotFoundError:
-                return None
-        return {**line, "file": path_in_job(target)}
+        return {**item, "file": path_in_job(target)}
 
 
 class GoogleBucketSource(BucketSource):
-    """The same of Google Cloud Storage."""
-
     FORM = "gs://BUCKET/PATH"
 
 
 def is_visible_picture(prefix: BucketPrefix, url: str) -> bool:
-    """Whether an object looks like a picture, and no step below the prefix is hidden."""
+    """Whether an object looks like a picture, and no step of its path below the prefix is hidden."""
     steps = url.removeprefix(str(prefix)).split("/")
     return has_picture_suffix(url) and not any(step.startswith(".") for step in steps)
 
 
-def with_result(line: SourceItem, got: FetchResult) -> SourceItem:
-    """A line of the manifest with what became of it."""
-    if got.error is not None:
-        return with_error(line, got.error)
-    return {**line, "file": path_in_job(got.wanted.path), "tag": got.etag}
-
-
 def parse_allowed_buckets(settings: Settings) -> AllowedBuckets:
-    """The prefixes of object stores that may be read. Raises StartupError for one that is none."""
+    """The prefixes that the server may read. Raises StartupError for text that is no prefix."""
     try:
-        return AllowedBuckets.of(settings.buckets)
+        return AllowedBuckets.parse(settings.buckets)
     except ValueError as error:
         raise StartupError(f"SIGHTLINE_BUCKETS: {error}") from None
 
 
 def open_object_store(settings: Settings) -> ObjectStoreClient:
-    """What reads object stores. Raises StartupError for an endpoint that is no address."""
+    """Make the client of object stores. Raises StartupError for an endpoint that is no address."""
     for name, endpoint in (("S3", settings.s3_endpoint), ("GCS", settings.gcs_endpoint)):
         if not ENDPOINT.fullmatch(endpoint):
             raise StartupError(f"SIGHTLINE_{name}_ENDPOINT is no http:// or https:// address")

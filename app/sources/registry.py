@@ -1,4 +1,4 @@
-"""The kinds of source, by the word before the colon."""
+"""The types of source by the word before the colon, and how an importer reads them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 from app.core.errors import Validation, map_os_errors
 from app.core.types import SourceSpec
-from app.sources.base import ShouldStop, Source, SourceContext, SourceItem, SourcePolicy
+from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.clip_retrieval import ClipRetrievalSource
 from app.sources.folder import FolderSource
 from app.sources.img2dataset import Img2datasetSource
 from app.sources.object_store import BucketSource, GoogleBucketSource
+from app.sources.stop_signal import ShouldStop, never_stop
 from app.sources.table import TableSource
 from app.sources.urls import UrlSource
 from app.sources.webdataset import WebdatasetSource
@@ -30,67 +31,63 @@ SOURCE_TYPES: dict[str, type[Source]] = {
     "clip-retrieval": ClipRetrievalSource,
     "img2dataset": Img2datasetSource,
 }
-SOURCE_FORMS = ", ".join(kind.FORM for kind in SOURCE_TYPES.values())
+SOURCE_FORMS = ", ".join(source_type.FORM for source_type in SOURCE_TYPES.values())
 
 
-def parse_source(source: str, options: Mapping[str, Any], allowed: SourcePolicy) -> SourceSpec:
-    """What a request asks for, checked. Raises Validation, UrlNotAllowed."""
-    word, _, place = source.partition(":")
-    kind = SOURCE_TYPES.get(word)
-    if kind is None:
+def parse_source(source: str, options: Mapping[str, Any], policy: SourcePolicy) -> SourceSpec:
+    """Parse and check what a request names. Raises Validation, UrlNotAllowed."""
+    kind, _, place = source.partition(":")
+    source_type = SOURCE_TYPES.get(kind)
+    if source_type is None:
         raise Validation(f"source must be one of: {SOURCE_FORMS}")
-    if wrong := sorted(options.keys() - kind.TAKES):
-        raise Validation(f"{wrong[0]} does not belong to the source {kind.FORM}")
-    return kind.checked(SourceSpec(word, place, dict(options)), allowed)
+    if wrong := sorted(options.keys() - source_type.OPTIONS):
+        raise Validation(f"{wrong[0]} does not belong to the source {source_type.FORM}")
+    return source_type.resolve(SourceSpec(kind, place, dict(options)), policy)
 
 
-def open_source(asked: SourceSpec, tools: SourceContext) -> Source:
-    """What reads the source."""
-    return SOURCE_TYPES[asked.kind](asked, tools)
-
-
-def never_stop() -> bool:
-    """For who is not to be stopped."""
-    return False
+def open_source(spec: SourceSpec, context: SourceContext) -> Source:
+    """Make the reader of a source; the caller closes it."""
+    return SOURCE_TYPES[spec.kind](spec, context)
 
 
 class SourceReader:
-    """Writes the manifests of sources, and brings what they name, part by part."""
+    """Writes the manifests of sources, and fetches their items, part by part."""
 
-    def __init__(self, tools: SourceContext) -> None:
-        self._tools = tools
+    def __init__(self, context: SourceContext) -> None:
+        self._context = context
 
-    def open(self, asked: SourceSpec) -> Source:
-        """What reads a source; the caller closes it."""
-        return open_source(asked, self._tools)
+    def open(self, spec: SourceSpec) -> Source:
+        return open_source(spec, self._context)
 
-    def scan(self, kind: Source, folder: Path, collection: str, stopping: ShouldStop = never_stop) -> None:
-        """Write the manifest of `folder`, whole or not at all. Raises what the kind does."""
-        write_manifest(folder, kind.scan(folder, collection, stopping))
+    def write_manifest(
+        self, source: Source, folder: Path, collection: str, should_stop: ShouldStop = never_stop
+    ) -> None:
+        """Write the manifest of `folder`, whole or not at all. Raises what `Source.scan` raises."""
+        write_manifest(folder, source.scan(folder, collection, should_stop))
 
-    def bring(
-        self, kind: Source, folder: Path, lines: Sequence[SourceItem], stopping: ShouldStop = never_stop
+    def fetch(
+        self, source: Source, folder: Path, items: Sequence[SourceItem], should_stop: ShouldStop = never_stop
     ) -> list[SourceItem]:
-        """The lines, each with its `file` in `folder`, or with an `error`. Raises Overloaded when it is `stopping`."""
+        """The items, each with its `file` in `folder` or with an `error`. Raises Overloaded when the worker stops."""
         target = folder / FETCHED_DIR
         remove_path(target)
         with map_os_errors():
             target.mkdir()
-        wanted = [line for line in lines if not line.get("error")]
-        came = iter(kind.bring(target, wanted, stopping) if wanted else ())
-        return [line if line.get("error") else next(came) for line in lines]
+        wanted = [item for item in items if not item.get("error")]
+        fetched = iter(source.fetch(target, wanted, should_stop) if wanted else ())
+        return [item if item.get("error") else next(fetched) for item in items]
 
-    def done(self, folder: Path) -> None:
-        """Remove what was brought; what was taken in has a name of its own."""
+    def clear(self, folder: Path) -> None:
+        """Remove what was fetched; the library has renamed what it took."""
         remove_path(folder / FETCHED_DIR)
 
 
-def write_url_list(folder: Path, items: Iterable[SourceItem], most: int) -> int:
-    """Write what a worker is to fetch as the manifest of `folder`, durably; returns how many items there are.
+def write_url_list(folder: Path, items: Iterable[SourceItem], max_items: int) -> int:
+    """Write URLs for a worker as the manifest of `folder`, durably; returns how many there are.
 
-    Each has a `name` and a `url`. Raises Validation for none, and for more than `most`.
+    Each item has a `name` and a `url`. Raises Validation for no items, and for more than `max_items`.
     """
-    count = write_manifest(folder, islice(items, most + 1))
-    if not 1 <= count <= most:
-        raise Validation(f"send 1 to {most} URLs" + ("" if count else ", got none"))
+    count = write_manifest(folder, islice(items, max_items + 1))
+    if not 1 <= count <= max_items:
+        raise Validation(f"send 1 to {max_items} URLs" + ("" if count else ", got none"))
     return count

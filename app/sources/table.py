@@ -1,117 +1,98 @@
-"""Tables of pictures on this machine: URLs, or bytes in their rows, in Parquet, CSV, TSV and JSONL.
+"""Tables of pictures in Parquet, CSV, TSV and JSONL: their rows hold URLs, or the bytes of the pictures.
 
-Tables are listed by decode children without their pictures. Those in the rows come later, a part at a time: of a
-Parquet row group as much as a window holds, because its rows can only be read one after the other.
+Decode children list a table without its pictures. `fetch` has them extract the pictures later, a part at a time: of a
+Parquet row group as much as a window holds, because a row can be read only after those before it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from app.core.errors import Rejected, UnsupportedMediaType, UrlUnreachable, Validation, map_os_errors
-from app.core.types import SourceSpec
+from app.core.types import ItemError, SourceSpec
 from app.decode.column_mapping import ROLES
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
-from app.sources import glob
-from app.sources.base import (
-    ShouldStop,
-    Source,
-    SourceItem,
-    SourcePolicy,
-    limit_items,
-    path_in_job,
-    raise_if_stopping,
-    with_error,
-)
-from app.sources.changed import skip_unchanged
-from app.sources.local_files import file_tag, path_to_text, tag_from_stat
+from app.sources.base import SourceItem, SourcePolicy, path_in_job, with_error
+from app.sources.glob import PatternSource
+from app.sources.local_files import FILE_CHANGED, file_tag, path_to_text
+from app.sources.stop_signal import ShouldStop
 from app.sources.urls import UrlSource
-from app.sources.webdataset import FILE_CHANGED
 from app.storage.blobs import remove_path
 
 WINDOW = "window"
 WINDOW_BYTES = 64 << 20
 
 
-class TableSource(Source):
-    """Lines with a `url`, or with the `table`, its `at` (time and size), `place` and `column` of a picture in it."""
+class TableSource(PatternSource):
+    """Items with a `url`; or with the `table`, its tag (`at`), and the `place` and `column` of a picture in it."""
 
     FORM = "table:PATH"
-    TAKES = frozenset({"columns"})
+    OPTIONS = frozenset({"columns"})
+    SUFFIXES = TABLE_SUFFIXES
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
-        self._group: tuple[str, int] | None = None  # whose pictures lie in the window
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._group: tuple[str, int] | None = None  # the table and the row group whose pictures are in the window
         self._window: dict[int, Failure | None] = {}
 
     @classmethod
-    def checked(cls, asked: SourceSpec, allowed: SourcePolicy) -> SourceSpec:
-        """The place with its folder without links."""
-        if wrong := sorted(asked.options.get("columns", {}).keys() - ROLES):
+    def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
+        if wrong := sorted(spec.options.get("columns", {}).keys() - ROLES):
             raise Validation(f"columns: there is no {wrong[0]!r}, only {', '.join(sorted(ROLES))}")
-        return SourceSpec(asked.kind, glob.resolve_pattern(asked.place, allowed.roots), asked.options)
+        return super().resolve(spec, policy)
 
-    def scan(self, folder: Path, collection: str, stopping: ShouldStop) -> Iterator[SourceItem]:
-        """The rows of every table, but those whose pictures were taken from it before; bad rows are lines, too."""
-        lines = limit_items(self._listed(folder, stopping), self.tools.allowed.most_items)
-        return skip_unchanged(self.tools.database, collection, lines, stopping)
+    def list_file(self, path: Path, suffix: str, out: Path, should_stop: ShouldStop) -> None:
+        if suffix.lower() not in TABLE_SUFFIXES:
+            raise UnsupportedMediaType(f"a table is one of {', '.join(TABLE_SUFFIXES)}")
+        columns, max_rows = self.spec.options.get("columns", {}), self.context.policy.max_items + 1
+        self.context.run_in_child(should_stop, list_table, path, suffix, out, columns, max_rows)
 
-    def _listed(self, folder: Path, stopping: ShouldStop) -> Iterator[SourceItem]:
-        allowed, columns = self.tools.allowed, self.asked.options.get("columns", {})
-        out = folder / "listed"
-        for path in glob.match_files(self.asked.place, allowed.roots, TABLE_SUFFIXES):
-            raise_if_stopping(stopping)
-            name = path_to_text(Path(path.name))
-            try:
-                if path.suffix.lower() not in TABLE_SUFFIXES:
-                    raise UnsupportedMediaType(f"a table is one of {', '.join(TABLE_SUFFIXES)}")
-                table = allowed.roots.file(str(path))
-                at = tag_from_stat(table.stat())
-                self.tools.read(stopping, list_table, table, path.suffix, out, columns, allowed.most_items + 1)
-            except (Rejected, Validation) as error:
-                yield with_error({"name": name}, error)
-                continue
-            with map_os_errors(), open(out, encoding="ascii") as lines:
-                for text in lines:
-                    yield parse_row(json.loads(text), name, str(table), path.suffix, at)
-        out.unlink(missing_ok=True)
+    def parse_line(self, line: SourceItem, name: str, path: Path, tag: str) -> SourceItem:
+        row = line.pop("row")
+        if "error" in line:
+            return {"name": f"{name}:{row}", **line}
+        if "url" in line:
+            return {"name": line["url"], **line}
+        origin = f"file:{path_to_text(path)}#{row}"
+        place = {"table": str(path), "suffix": Path(name).suffix.lower(), "at": tag, "tag": tag, "origin": origin}
+        return {"name": f"{name}:{row}", **line, **place}
 
-    def bring(self, target: Path, lines: Sequence[SourceItem], stopping: ShouldStop) -> list[SourceItem]:
-        """Fetch the URLs, and write the pictures of the rows."""
-        came: dict[int, SourceItem] = {}
-        urls = {n: line for n, line in enumerate(lines) if "url" in line}
+    def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
+        """Download the URLs, and extract the pictures of the rows."""
+        fetched: dict[int, SourceItem] = {}
+        urls = {n: item for n, item in enumerate(items) if "url" in item}
         if urls:
-            fetched = UrlSource(self.asked, self.tools).bring(target, list(urls.values()), stopping)
-            came.update(zip(urls, fetched, strict=True))
-        for n, line in enumerate(lines):
+            downloads = UrlSource(self.spec, self.context).fetch(target, list(urls.values()), should_stop)
+            fetched.update(zip(urls, downloads, strict=True))
+        for n, item in enumerate(items):
             if n not in urls:
-                came[n] = self._taken(line, target / f"row-{n}", stopping)
-        return [came[n] for n in range(len(lines))]
+                fetched[n] = self._fetch_row(item, target / f"row-{n}", should_stop)
+        return [fetched[n] for n in range(len(items))]
 
-    def _taken(self, line: SourceItem, target: Path, stopping: ShouldStop) -> SourceItem:
+    def _fetch_row(self, item: SourceItem, target: Path, should_stop: ShouldStop) -> SourceItem:
         try:
-            path = self.tools.allowed.roots.file(line["table"])  # once more: a link may have come between
-            if str(path) != line["table"] or file_tag(path) != line["at"]:
+            path = self.context.policy.folders.resolve_file(item["table"])  # again: a link may have replaced it
+            if str(path) != item["table"] or file_tag(path) != item["at"]:
                 raise UrlUnreachable(FILE_CHANGED)
-            failure = self._row(line, target, stopping)
+            failure = self._take_row(item, target, should_stop)
         except (Rejected, Validation) as error:
-            return with_error(line, error)
+            return with_error(item, error)
         if failure is not None:
-            return {**line, "error": {"code": failure[0], "detail": failure[1]}}
-        return {**line, "file": path_in_job(target)}
+            return with_error(item, ItemError(*failure))
+        return {**item, "file": path_in_job(target)}
 
-    def _row(self, line: SourceItem, target: Path, stopping: ShouldStop) -> Failure | None:
-        """Write the picture of one row to `target`; why not, if it cannot be."""
+    def _take_row(self, item: SourceItem, target: Path, should_stop: ShouldStop) -> Failure | None:
+        """Move the picture of one row to `target`, or say why it has none."""
         window = target.parent.with_name(WINDOW)
-        group, row = line["place"]
-        if line["suffix"] not in PARQUET_SUFFIXES:
+        group, row = item["place"]
+        if item["suffix"] not in PARQUET_SUFFIXES:
             row = 0
-            self._open(line, window, [line["place"]], stopping)
-        elif self._group != (line["table"], group) or row not in self._window:
-            self._open(line, window, [line["place"]], stopping)
-            self._group = line["table"], group
+            self._fill_window(item, window, should_stop)
+        elif self._group != (item["table"], group) or row not in self._window:
+            self._fill_window(item, window, should_stop)
+            self._group = item["table"], group
         if row not in self._window:
             raise UrlUnreachable("the table has fewer rows than it says")
         failure = self._window.pop(row)
@@ -120,23 +101,12 @@ class TableSource(Source):
                 (window / str(row)).rename(target)
         return failure
 
-    def _open(self, line: SourceItem, window: Path, places: list[list[int]], stopping: ShouldStop) -> None:
-        """Have a child write what comes from a place on."""
+    def _fill_window(self, item: SourceItem, window: Path, should_stop: ShouldStop) -> None:
+        """Have a child extract the pictures from this row on."""
         remove_path(window)
         with map_os_errors():
             window.mkdir()
         self._group, self._window = None, {}
-        most = self.tools.allowed.most_bytes
-        arguments = (Path(line["table"]), line["suffix"], line["column"], places, window, most, WINDOW_BYTES)
-        self._window = self.tools.read(stopping, extract_pictures, *arguments)
-
-
-def parse_row(line: SourceItem, name: str, table: str, suffix: str, at: str) -> SourceItem:
-    """A line of the manifest, of one that a child has listed."""
-    row = line.pop("row")
-    if "error" in line:
-        return {"name": f"{name}:{row}", **line}
-    if "url" in line:
-        return {"name": line["url"], **line}
-    where = {"table": table, "suffix": suffix.lower(), "at": at, "tag": at, "origin": f"file:{table}#{row}"}
-    return {"name": f"{name}:{row}", **line, **where}
+        table = Path(item["table"]), item["suffix"], item["column"], [item["place"]]
+        limits = self.context.policy.max_bytes, WINDOW_BYTES
+        self._window = self.context.run_in_child(should_stop, extract_pictures, *table, window, *limits)

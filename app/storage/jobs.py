@@ -19,7 +19,7 @@ from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceS
 from app.storage.blobs import sync_folder
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
-from app.storage.tables import job_control, jobs
+from app.storage.tables import job_control, jobs, work_queue
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +65,12 @@ class JobService:
 
         def fill(c: apsw.Connection, id: str) -> None:
             for n, archive in enumerate(archives, start=1):
-                jobs.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
+                work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
                     archive.path.replace(self._library.blobs.upload(id, n))
             if loose:
                 size = sum(sizes[upload.path] for upload in loose)
-                jobs.add_upload(c, id, 0, "folder", "", len(loose), size=size)
+                work_queue.add_upload(c, id, 0, "folder", "", len(loose), size=size)
                 folder = loose[0].path.parent
                 items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
                 write_manifest(folder, items)
@@ -84,7 +84,7 @@ class JobService:
         """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            jobs.add_upload(c, id, 0, "folder", "", count, "urls")
+            work_queue.add_upload(c, id, 0, "folder", "", count, "urls")
             with map_os_errors():
                 folder.replace(self._library.blobs.upload(id, 0))
             sync_folder(self._library.blobs.incoming)
@@ -95,7 +95,7 @@ class JobService:
         """Take what a source holds; a worker finds out what that is."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            jobs.add_upload(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
+            work_queue.add_upload(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
 
         return self._begin(collection, asked.kind, fill, begun)
 

@@ -312,12 +312,10 @@ class Library:
         self.database.write(work)
 
     def require_queue_capacity(self) -> None:
-        """Raise QueueFull when too many pictures wait, or too many bytes; uploads that are not taken in yet count."""
-        items, size = self.database.read(queue_depth.read_depth)
-        if items >= self.max_queue:
-            raise QueueFull(f"{items} pictures are waiting already; try again later")
-        if size >= self.max_queue_bytes:
-            raise QueueFull(f"{size >> 20} MiB of pictures are waiting already; try again later")
+        """Raise QueueFull when too many pictures wait, or too many bytes."""
+        why_full = self.database.read(queue_depth.read_depth).why_full(self.max_queue, self.max_queue_bytes)
+        if why_full is not None:
+            raise QueueFull(f"{why_full}; try again later")
 
     def sweep(self, grace: float, stopping: Callable[[], bool]) -> int:
         """Remove files that no row uses, and thumbnails of none: a kill before a commit leaves them.

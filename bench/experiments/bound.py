@@ -38,7 +38,7 @@ def figures() -> Figures:
         shutil.rmtree(folder, ignore_errors=True)
         build_segment(folder, [(ids, rows)], name="bound", space="bound", d=D, applied_seq=0)
         before = anonymous()
-        base, _ = snapshot.load(folder, SealedSegment, name="bound", space="bound", d=D, later=SealedSegment.later)
+        base, _ = snapshot.load(folder, SealedSegment, name="bound", space="bound", d=D)
         live = SegmentedIndex(D, base)
         live.search(asked[:ASKED], K)
         said[f"{count:,}: base, MB"] = (anonymous() - before) / 1e6

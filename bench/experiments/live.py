@@ -106,7 +106,7 @@ def sealed(data: Path, folder: Path) -> Figures:
 def opened(folder: Path, count: int) -> tuple[SegmentedIndex, Figures]:
     """The index, how long that took and what memory of its own it has after a hundred searches."""
     before, began = anonymous(), time.perf_counter()
-    base, _ = snapshot.load(folder, SealedSegment, name=NAME, space=space().fingerprint, d=D, later=SealedSegment.later)
+    base, _ = snapshot.load(folder, SealedSegment, name=NAME, space=space().fingerprint, d=D)
     index = SegmentedIndex(D, base)
     seconds = time.perf_counter() - began
     one(lambda query: index.search(query, K), queries()[:100])
@@ -120,16 +120,16 @@ def opened(folder: Path, count: int) -> tuple[SegmentedIndex, Figures]:
 
 def searched(index: SegmentedIndex, count: int) -> Figures:
     """At its own effort, and the recall at twice that."""
-    facts, asked = index.facts(), queries()
-    base = index.base
+    facts, asked = index.stats(), queries()
+    base = index.sealed
     assert base is not None
     truth = exact(count, asked[:ASKED]) + 1
-    said: Figures = {"lists": base.facts.lists, "probes": facts.probes or 0, "rerank": facts.rerank or 0}
+    said: Figures = {"lists": base.params.nlist, "probes": facts.nprobe or 0, "rerank": facts.refine_k or 0}
     for name, effort in (("", 0), (" at effort 1", 1)):
-        index.set_effort(effort)
+        index.set_search_effort(effort)
         found = np.concatenate([index.search(query[None], K)[1] for query in asked[:ASKED]])
         said[f"recall@10{name}"] = recall(found, truth)
-    index.set_effort(0)
+    index.set_search_effort(0)
     said["processor ms a query"] = processor(lambda query: index.search(query, K), asked[ASKED : ASKED + TIMED])
     pace = together({"live": lambda query: index.search(query, K)}, asked[ASKED : ASKED + TIMED])["live"]
     return said | {"p50, ms": pace.p50, "p95, ms": pace.p95, "two threads, a second": pace.rate}
@@ -142,7 +142,7 @@ def filtered(index: SegmentedIndex, count: int) -> Figures:
     rows = vectors(count)
     for share in SHARES:
         chosen = np.sort(np.random.default_rng(7).choice(count, max(K, int(share * count)), replace=False))
-        params = SearchParams(among=IdSet.of(chosen + 1))
+        params = SearchParams(allowed_ids=IdSet.of(chosen + 1))
         truth = chosen[best(np.ascontiguousarray(rows[chosen]), asked, K)] + 1
         found = np.concatenate([index.search(query[None], K, params)[1] for query in asked])
         taken = sorted(one(lambda query, p=params: index.search(query, K, p), asked))  # type: ignore[misc]

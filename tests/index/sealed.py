@@ -27,8 +27,8 @@ def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> SealedS
 
 def load(folder: Path, d: int) -> SealedSegment:
     """The base in `folder`."""
-    base, _ = snapshot.load(folder, SealedSegment, name="n", space="s", d=d, later=SealedSegment.later)
-    base.few = 0
+    base, _ = snapshot.load(folder, SealedSegment, name="n", space="s", d=d)
+    base.brute_force_rows = 0
     return base
 
 
@@ -47,7 +47,7 @@ class SealedIndex(SegmentedIndex):
 
     def __init__(self, d: int, step: int = 1) -> None:
         super().__init__(d)
-        self.set_effort(MAX_SEARCH_EFFORT)
+        self.set_search_effort(MAX_SEARCH_EFFORT)
         self._step = step
         self._stored: dict[int, Embeddings] = {}
 
@@ -63,7 +63,7 @@ class SealedIndex(SegmentedIndex):
 
     def reseal(self) -> None:
         """Build a base of what is stored and go on with it."""
-        self.mark()
+        self.begin_rebuild()
         self.rebuild(self._stored)
 
     def rebuild(self, stored: dict[int, Embeddings]) -> None:
@@ -73,6 +73,6 @@ class SealedIndex(SegmentedIndex):
             return
         folder = Path(tempfile.mkdtemp(dir=MEMORY))
         try:
-            self.rebase(sealed(folder, np.array(kept, np.int64), np.stack([stored[id] for id in kept])))
+            self.replace_segment(sealed(folder, np.array(kept, np.int64), np.stack([stored[id] for id in kept])))
         finally:
             shutil.rmtree(folder)  # its files live on while they are mapped

@@ -51,7 +51,7 @@ def test_the_stream_may_be_cut_anywhere(tmp_path: Path, size: int) -> None:
     made(tmp_path, blocks(vectors, size))
     base = load(tmp_path, D)
     base.verify()
-    np.testing.assert_array_equal(base.halves(np.arange(200)), vectors.astype(np.float16))
+    np.testing.assert_array_equal(base.read_vectors(np.arange(200)), vectors.astype(np.float16))
 
 
 def test_one_vector_is_enough_for_a_base(tmp_path: Path) -> None:
@@ -146,11 +146,10 @@ def test_searches_find_what_was_calibrated_for(tmp_path: Path) -> None:
     d = 48
     vectors = clustered(12_000, d)
     live = SegmentedIndex(d, sealed(tmp_path, np.arange(len(vectors), dtype=np.int64), vectors))
-    facts = live.facts()
-    assert facts.recall is not None
-    assert facts.recall >= TARGET_RECALL
-    assert facts.rerank is not None
-    assert facts.rerank < len(vectors) / 4  # or this would show nothing
+    assert live.sealed is not None
+    params = live.sealed.params
+    assert params.recall >= TARGET_RECALL
+    assert params.refine_k < len(vectors) / 4  # or this would show nothing
     others = clustered(200, d, seed=7)
     texts = others + 0.8 * unit(200, d, seed=8)
     for queries in (others, round_to_float16(texts / np.linalg.norm(texts, axis=1, keepdims=True))):

@@ -15,7 +15,7 @@ from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
-from app.storage.tables import embeddings, images, jobs, leases
+from app.storage.tables import embeddings, images, jobs, work_queue
 from app.storage.tables.images import Added
 
 SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
@@ -53,7 +53,17 @@ def image_of(database: Database, id: str) -> Image:
 
 def claim(database: Database, owner: str = "a", limit: int = 10, until: float = 1e12) -> list[Lease]:
     """What a worker called `owner` gets."""
-    return database.write(lambda c: leases.claim_images(c, owner, until, limit))
+    return database.write(lambda c: work_queue.claim_images(c, owner, until, limit))
+
+
+def add_upload(database: Database, job: str, n: int = 1, kind: str = "archive", pending: int = 0) -> None:
+    """Upload `n` of a job, without a file."""
+    database.write(lambda c: work_queue.add_upload(c, job, n, kind, f"{n}.zip", pending))
+
+
+def claim_upload(database: Database, owner: str = "a") -> work_queue.Upload | None:
+    """The upload that a worker called `owner` gets."""
+    return database.write(lambda c: work_queue.claim_upload(c, owner, 1e12))
 
 
 def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | None:
@@ -61,7 +71,7 @@ def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | No
 
     def work(c: Any) -> int | None:
         embeddings.save_space(c, SPACE)
-        return leases.finish_image(c, lease, FINGERPRINT, vector, 4, 3, False)
+        return work_queue.finish_image(c, lease, FINGERPRINT, vector, 4, 3, False)
 
     return database.write(work)
 

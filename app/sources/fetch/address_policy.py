@@ -1,4 +1,4 @@
-"""Which addresses a URL may lead to: public ones, and those that the operator names."""
+"""Which addresses the server may connect to: public ones, and those that the operator names."""
 
 from __future__ import annotations
 
@@ -33,26 +33,25 @@ NOT_PUBLIC = [
         "240.0.0.0/4",  # reserved, broadcast
         "2001::/23",  # protocol assignments, Teredo
         "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4: what it carries is looked at, but nobody needs it
+        "2002::/16",  # 6to4
         "3fff::/20",  # documentation
     )
 ]
-GLOBAL_UNICAST = ip_network("2000::/3")
-"""Everything else of IPv6 is loopback, local, multicast or unassigned."""
+GLOBAL_UNICAST = ip_network("2000::/3")  # all other IPv6 is loopback, local, multicast or unassigned
 NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 
 
 class AddressPolicy:
-    """Public addresses, and those within `also`: addresses or networks, such as `10.1.2.0/24`.
+    """Permits public addresses and those within `also`: addresses or networks, such as `10.1.2.0/24`.
 
-    Raises ValueError for what is neither.
+    Raises ValueError for text that is neither.
     """
 
     def __init__(self, also: Iterable[str] = ()) -> None:
         self._also: list[Network] = [ip_network(text.strip()) for text in also]
 
     def permits(self, text: str) -> bool:
-        """Whether the address in `text`, as a resolver gives it, may be spoken to. False for what is none."""
+        """Whether the server may connect to this address, as a resolver writes it; False for any other text."""
         try:
             address = ip_address(text.partition("%")[0])
         except ValueError:
@@ -61,7 +60,7 @@ class AddressPolicy:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the public internet; an IPv4 address inside an IPv6 one counts as itself."""
+    """Whether an address is public; an IPv6 address that stands for an IPv4 address is judged as that."""
     if isinstance(address, IPv6Address):
         inner = embedded_ipv4(address)
         if inner is not None:
@@ -72,7 +71,7 @@ def is_public(address: Address) -> bool:
 
 
 def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for: mapped, compatible, or through NAT64."""
+    """The IPv4 address that an IPv6 address stands for: mapped, compatible, or through NAT64."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
     last = IPv4Address(int(address) & 0xFFFFFFFF)

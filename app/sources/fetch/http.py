@@ -1,4 +1,4 @@
-"""Fetcher: pictures by URL, each within limits of bytes, seconds and redirects."""
+"""Downloads pictures by URL, each within limits of bytes, seconds and redirects."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ import httpx
 
 from app import __version__
 from app.core.errors import (
-    ImageTooLarge,
-    Overloaded,
     SightlineError,
     UrlNotAllowed,
     UrlUnreachable,
     Validation,
-    map_os_errors,
 )
 from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.transport import REFUSED, Deadline, GuardedBackend, Resolve, resolve
+from app.sources.local_files import write_limited
+from app.sources.stop_signal import ShouldStop, never_stop, raise_if_stopping
 
 MAX_URL_CHARS = 2_048
 MAX_REDIRECTS = 3
 MAX_CONCURRENT = 16
 MAX_PER_HOST = 4
-STOP_POLL_SECONDS = 0.5  # between two looks at whether to stop
+STOP_POLL_SECONDS = 0.5
 USER_AGENT = f"Sightline/{__version__}"
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
-# Whitespace, control characters and the backslash are read differently by different parsers.
+# Parsers of URLs disagree about whitespace, control characters and backslashes.
 ODD = re.compile(r"[\x00-\x20\x7f\\]")
 
 
 @dataclass(frozen=True, slots=True)
 class FetchRequest:
-    """A URL, where its bytes are to go, and the ETag it had when its bytes came last."""
+    """A URL, the path for its bytes, and the ETag of the bytes that are stored."""
 
     url: str
     path: Path
@@ -48,9 +47,9 @@ class FetchRequest:
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """What came: bytes at the path, or `unchanged` when the ETag still holds, or an error."""
+    """Either bytes at the path of the request, or `unchanged` when the ETag still holds, or an error."""
 
-    wanted: FetchRequest
+    request: FetchRequest
     etag: str | None = None
     unchanged: bool = False
     error: SightlineError | None = None
@@ -58,16 +57,16 @@ class FetchResult:
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
-    """Most bytes of a picture, and seconds for everything: name, connection, redirects, bytes."""
+    """The bytes of a picture, and the seconds for everything: name, connection, redirects, bytes."""
 
     bytes: int = 32 << 20
     seconds: float = 15.0
 
 
 class HttpFetcher:
-    """Fetches through connections that `policy` permits. No proxy, cookie, credential or environment has a say.
+    """Downloads through connections that `policy` permits; uses no proxy, cookie, credential or variable.
 
-    `network` makes connections and `resolve` turns names into addresses: arguments for tests that must not dial.
+    `network` makes connections and `resolve` turns names into addresses: tests that must not dial pass their own.
     """
 
     def __init__(
@@ -87,79 +86,70 @@ class HttpFetcher:
         self._lookups = ThreadPoolExecutor(MAX_CONCURRENT, "resolve")
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin no further download."""
         self._workers.shutdown(wait=False, cancel_futures=True)
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    def fetch_all(
-        self, wanted: Iterable[FetchRequest], stopping: Callable[[], bool] = lambda: False
-    ) -> list[FetchResult]:
-        """What came of each, in their order: TOGETHER at a time, PER_HOST of them from one host.
+    def fetch_all(self, requests: Iterable[FetchRequest], should_stop: ShouldStop = never_stop) -> list[FetchResult]:
+        """Download MAX_CONCURRENT at a time, MAX_PER_HOST of them from one host; results in the order of the requests.
 
-        Raises Overloaded, and leaves the rest, when it is `stopping`.
+        Raises Overloaded, and leaves the rest, when the worker stops.
         """
-        order = list(wanted)
+        order = list(requests)
         waiting = deque(enumerate(order))
         busy: Counter[str] = Counter()
         running: dict[Future[FetchResult], tuple[int, str]] = {}
-        came: dict[int, FetchResult] = {}
+        results: dict[int, FetchResult] = {}
         while waiting or running:
-            for n, one in _startable(waiting, busy, MAX_CONCURRENT - len(running)):
-                running[self._workers.submit(self.fetch, one)] = n, host_of(one.url)
+            for n, request in _take_startable(waiting, busy, MAX_CONCURRENT - len(running)):
+                running[self._workers.submit(self.fetch, request)] = n, host_of(request.url)
             done, _ = wait(running, STOP_POLL_SECONDS, FIRST_COMPLETED)
-            if stopping():
-                raise Overloaded("the worker is stopping")
+            raise_if_stopping(should_stop)
             for future in done:
                 n, host = running.pop(future)
                 busy[host] -= 1
-                came[n] = future.result()
-        return [came[n] for n in range(len(order))]
+                results[n] = future.result()
+        return [results[n] for n in range(len(order))]
 
-    def fetch(self, wanted: FetchRequest) -> FetchResult:
-        """One picture. Never raises what a URL, a name server or a server can bring about."""
+    def fetch(self, request: FetchRequest) -> FetchResult:
+        """Download one picture. Returns every error that a URL, a name server or a server can cause."""
         try:
-            return self._follow(wanted, parse_url(wanted.url), Deadline(self._limits.seconds))
+            return self._follow(request, parse_url(request.url), Deadline(self._limits.seconds))
         except SightlineError as error:
-            if error.retryable:  # our own disk, say
+            if error.retryable:  # of our own disk, say
                 raise
-            return FetchResult(wanted, error=error)
+            return FetchResult(request, error=error)
         except httpcore.TimeoutException:
-            return FetchResult(wanted, error=UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s"))
+            return FetchResult(request, error=UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s"))
         except (httpcore.NetworkError, httpcore.ProtocolError, ssl.SSLError):
-            return FetchResult(wanted, error=UrlUnreachable("the server cannot be reached"))
+            return FetchResult(request, error=UrlUnreachable("the server cannot be reached"))
 
-    def _follow(self, wanted: FetchRequest, url: httpx.URL, deadline: Deadline) -> FetchResult:
+    def _follow(self, request: FetchRequest, url: httpx.URL, deadline: Deadline) -> FetchResult:
         for _ in range(MAX_REDIRECTS + 1):
             backend = GuardedBackend(self._policy, deadline, self._lookups, self._resolve, self._network)
             with (
                 httpcore.ConnectionPool(ssl_context=self._tls, network_backend=backend) as pool,
-                pool.stream("GET", _core(url), headers=_headers(url, wanted.etag)) as response,
+                pool.stream("GET", _to_httpcore(url), headers=_headers(url, request.etag)) as response,
             ):
                 if response.status not in REDIRECT_STATUSES:
-                    return self._take(wanted, response)
-                url = _next(url, _header(response, b"location"))
+                    return self._read(request, response)
+                url = _resolve_redirect(url, _get_header(response, b"location"))
         raise UrlUnreachable(f"it redirects more than {MAX_REDIRECTS} times")
 
-    def _take(self, wanted: FetchRequest, response: httpcore.Response) -> FetchResult:
-        if response.status == 304 and wanted.etag is not None:
-            return FetchResult(wanted, wanted.etag, unchanged=True)
+    def _read(self, request: FetchRequest, response: httpcore.Response) -> FetchResult:
+        if response.status == 304 and request.etag is not None:
+            return FetchResult(request, request.etag, unchanged=True)
         if response.status != 200:
             raise UrlUnreachable(f"the server answered {response.status}")
-        if _header(response, b"content-encoding") not in (None, "identity"):
-            raise UrlUnreachable("the server sends it compressed, which was not asked for")
-        most = self._limits.bytes
-        with map_os_errors(), open(wanted.path, "wb") as file:
-            size = 0
-            for part in _parts(response):
-                size += len(part)
-                if size > most:
-                    raise ImageTooLarge(f"a picture may have {most} bytes")
-                file.write(part)
-        return FetchResult(wanted, _header(response, b"etag"))
+        if _get_header(response, b"content-encoding") not in (None, "identity"):
+            raise UrlUnreachable("the server sends it compressed, against the request")
+        stream: Callable[[], Iterator[bytes]] = response.iter_stream
+        write_limited(request.path, stream(), self._limits.bytes)
+        return FetchResult(request, _get_header(response, b"etag"))
 
 
 def parse_url(text: str) -> httpx.URL:
-    """The URL, read by the one parser that is used for fetching, too. Raises Validation, UrlNotAllowed."""
+    """Parse a URL as the fetcher does. Raises Validation, UrlNotAllowed."""
     if len(text) > MAX_URL_CHARS:
         raise Validation(f"a URL may have {MAX_URL_CHARS} characters")
     if ODD.search(text):
@@ -178,32 +168,32 @@ def parse_url(text: str) -> httpx.URL:
 
 
 def host_of(url: str) -> str:
-    """The host of a URL; empty for one that is refused anyway."""
+    """The host of a URL; empty for one that `fetch` refuses."""
     try:
         return parse_url(url).host
     except SightlineError:
         return ""
 
 
-def _startable(
+def _take_startable(
     waiting: deque[tuple[int, FetchRequest]], busy: Counter[str], room: int
 ) -> Iterator[tuple[int, FetchRequest]]:
-    """Up to `room` of the waiting whose hosts are not yet asked for PER_HOST; they are counted in `busy`."""
+    """Take up to `room` requests whose hosts have fewer than MAX_PER_HOST running, and count them in `busy`."""
     for _ in range(len(waiting)):
         if room <= 0:
             return
-        n, one = waiting.popleft()
-        host = host_of(one.url)
+        n, request = waiting.popleft()
+        host = host_of(request.url)
         if busy[host] >= MAX_PER_HOST:
-            waiting.append((n, one))
+            waiting.append((n, request))
             continue
         busy[host] += 1
         room -= 1
-        yield n, one
+        yield n, request
 
 
-def _next(url: httpx.URL, location: str | None) -> httpx.URL:
-    """Where a redirect leads. Raises UrlUnreachable, UrlNotAllowed."""
+def _resolve_redirect(url: httpx.URL, location: str | None) -> httpx.URL:
+    """The URL that a redirect leads to. Raises UrlUnreachable, UrlNotAllowed."""
     if not location:
         raise UrlUnreachable("it redirects to nowhere")
     if ODD.search(location):
@@ -217,7 +207,7 @@ def _next(url: httpx.URL, location: str | None) -> httpx.URL:
     return target
 
 
-def _core(url: httpx.URL) -> httpcore.URL:
+def _to_httpcore(url: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
 
 
@@ -232,13 +222,8 @@ def _headers(url: httpx.URL, etag: str | None) -> list[tuple[bytes, bytes]]:
     return [*headers, (b"If-None-Match", etag.encode("latin-1"))] if etag else headers
 
 
-def _header(response: httpcore.Response, name: bytes) -> str | None:
+def _get_header(response: httpcore.Response, name: bytes) -> str | None:
     for key, value in response.headers:
         if key.lower() == name:
             return value.decode("latin-1")
     return None
-
-
-def _parts(response: httpcore.Response) -> Iterator[bytes]:
-    stream: Callable[[], Iterator[bytes]] = response.iter_stream
-    return stream()

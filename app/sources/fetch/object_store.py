@@ -1,8 +1,8 @@
-"""Objects: what a bucket of S3 or Google Cloud Storage holds, listed as a stream and fetched a few at a time.
+"""Lists the objects of a bucket as a stream, and downloads them, some at a time.
 
-Where a store lies, and who we are there, only the operator says: by settings for the endpoints, by the usual variables
-of the environment (`AWS_...`, `GOOGLE_...`) for all else. Here obstore, which reads these, knows what it may talk to;
-everything else about a bucket is told by its caller, who has checked it.
+Only the operator says where a store is, and with which credentials the server reads it: settings name the endpoints,
+and obstore reads all else from the usual variables of the environment (`AWS_...`, `GOOGLE_...`). The caller
+checks prefixes.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.core.errors import ImageTooLarge, Overloaded, SightlineError, UrlUnreachable, map_os_errors
+from app.core.errors import SightlineError, UrlUnreachable, map_os_errors
 from app.sources.bucket_prefix import BucketPrefix
 from app.sources.fetch.http import STOP_POLL_SECONDS, USER_AGENT, FetchLimits, FetchRequest, FetchResult
+from app.sources.local_files import BLOCK_BYTES, require_size
+from app.sources.stop_signal import ShouldStop, never_stop, raise_if_stopping
 
 if TYPE_CHECKING:
     from obstore import GetResult, ObjectMeta
@@ -27,20 +29,19 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-PAGE = 1_000  # objects of one answer to a listing: more no store gives at once
+PAGE = 1_000  # objects: no store lists more in one answer
 MAX_CONCURRENT = 8
-BLOCK = 1 << 20
 RETRIES = 6
 BACKOFF = timedelta(seconds=0.2), timedelta(seconds=5)  # before the first retry, and at most
 LIST_SECONDS = 60.0  # for one page, with its retries
-MAX_UNANSWERED = 2 * MAX_CONCURRENT  # objects in a row that get no answer: then the store is away, and the rest is left
+MAX_UNANSWERED = 2 * MAX_CONCURRENT  # objects in a row; after them the client takes the store for unreachable
 CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 STATUS = re.compile(r"status code: (\d{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object as a listing tells of it; `tag` changes when its bytes do."""
+    """An object as the store lists it; `tag` changes when its bytes do."""
 
     url: str
     bytes: int
@@ -48,7 +49,7 @@ class ObjectInfo:
 
 
 class NoAnswer(UrlUnreachable):
-    """The store gave no answer, or one of its own faults: the object may be well."""
+    """The store gave no answer, or failed itself; the object may be well."""
 
 
 class ObjectStoreClient:
@@ -59,42 +60,38 @@ class ObjectStoreClient:
         self._endpoints = {"s3": s3.rstrip("/"), "gs": gcs.rstrip("/")}
         self._stores: dict[tuple[str, str], S3Store | GCSStore] = {}
 
-    def listed(
-        self, prefix: BucketPrefix, stopping: Callable[[], bool] = lambda: False
-    ) -> Iterator[Sequence[ObjectInfo]]:
-        """What lies below a prefix, at most PAGE at a time.
+    def list_pages(self, prefix: BucketPrefix, should_stop: ShouldStop = never_stop) -> Iterator[Sequence[ObjectInfo]]:
+        """List the objects below a prefix, at most PAGE at a time.
 
-        Raises UrlUnreachable when the store does not tell, Overloaded when it is `stopping`.
+        Raises UrlUnreachable when the store does not list them, Overloaded when the worker stops.
         """
         import obstore
 
         store = self._store(prefix)
         stream = aiter(obstore.list(store, prefix.path or None, chunk_size=PAGE))
         with asyncio.Runner() as runner:
-            while page := runner.run(_unless(stopping, _page(stream))):
-                yield [_listed(prefix, one) for one in page]
+            while page := runner.run(_run_unless_stopping(should_stop, _next_page(stream))):
+                yield [_object_info(prefix, meta) for meta in page]
 
-    def fetch_all(
-        self, wanted: Sequence[FetchRequest], stopping: Callable[[], bool] = lambda: False
-    ) -> list[FetchResult]:
-        """What came of each, in their order, TOGETHER at a time. Where nothing answers all the rest is left.
+    def download_all(self, requests: Sequence[FetchRequest], should_stop: ShouldStop = never_stop) -> list[FetchResult]:
+        """Download objects, MAX_CONCURRENT at a time; the results are in the order of the requests.
 
-        Raises UrlUnreachable when the store is away, Overloaded when it is `stopping`.
+        Raises UrlUnreachable when the store no longer answers, Overloaded when the worker stops.
         """
-        return asyncio.run(_unless(stopping, self._fetch_all(wanted)))
+        return asyncio.run(_run_unless_stopping(should_stop, self._download_all(requests)))
 
-    async def _fetch_all(self, wanted: Sequence[FetchRequest]) -> list[FetchResult]:
-        came: dict[int, FetchResult] = {}
-        waiting = iter(enumerate(wanted))
-        silent = 0
+    async def _download_all(self, requests: Sequence[FetchRequest]) -> list[FetchResult]:
+        results: dict[int, FetchResult] = {}
+        waiting = iter(enumerate(requests))
+        unanswered = 0
 
         async def work() -> None:
-            nonlocal silent
-            for n, one in waiting:
-                came[n] = got = await self._fetch(one)
-                silent = silent + 1 if isinstance(got.error, NoAnswer) else 0
-                if silent >= MAX_UNANSWERED:
-                    raise UrlUnreachable("the store does not answer; what is missing comes when it is asked for again")
+            nonlocal unanswered
+            for n, request in waiting:
+                results[n] = result = await self._download(request)
+                unanswered = unanswered + 1 if isinstance(result.error, NoAnswer) else 0
+                if unanswered >= MAX_UNANSWERED:
+                    raise UrlUnreachable("the store does not answer; take the source again to get what is missing")
 
         workers = [asyncio.ensure_future(work()) for _ in range(MAX_CONCURRENT)]
         try:
@@ -103,48 +100,44 @@ class ObjectStoreClient:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        return [came[n] for n in range(len(wanted))]
+        return [results[n] for n in range(len(requests))]
 
-    async def _fetch(self, wanted: FetchRequest) -> FetchResult:
-        """One object. Never raises what a store can bring about."""
+    async def _download(self, request: FetchRequest) -> FetchResult:
+        """Download one object. Returns every error that a store can cause, raises our own disk's."""
         import obstore
 
-        place = BucketPrefix.split(wanted.url)
+        place = BucketPrefix.from_url(request.url)
         try:
             async with asyncio.timeout(self._limits.seconds):
-                return await self._take(wanted, await obstore.get_async(self._store(place), place.path))
+                return await self._write(request, await obstore.get_async(self._store(place), place.path))
         except TimeoutError:
-            return FetchResult(wanted, error=NoAnswer(f"it took longer than {self._limits.seconds:.0f} s"))
+            return FetchResult(request, error=NoAnswer(f"it took longer than {self._limits.seconds:.0f} s"))
         except SightlineError as error:
-            if error.retryable:  # our own disk, say
+            if error.retryable:
                 raise
-            return FetchResult(wanted, error=error)
+            return FetchResult(request, error=error)
         except Exception as error:
-            return FetchResult(wanted, error=_told(error, "the object"))
+            return FetchResult(request, error=_map_store_error(error, "the object"))
 
-    async def _take(self, wanted: FetchRequest, result: GetResult) -> FetchResult:
-        most = self._limits.bytes
-        refusal = ImageTooLarge(f"a picture may have {most} bytes")
-        if result.meta["size"] > most:
-            raise refusal
+    async def _write(self, request: FetchRequest, result: GetResult) -> FetchResult:
+        require_size(result.meta["size"], self._limits.bytes)
         size = 0
-        with map_os_errors(), open(wanted.path, "wb") as file:  # noqa: ASYNC230 (a local file, a block at a time)
-            async for part in result.stream(BLOCK):
-                size += len(part)
-                if size > most:
-                    raise refusal
-                file.write(part)
+        with map_os_errors(), open(request.path, "wb") as file:  # noqa: ASYNC230 (a local file, a block at a time)
+            async for block in result.stream(BLOCK_BYTES):
+                size += len(block)
+                require_size(size, self._limits.bytes)
+                file.write(block)
         if size != result.meta["size"]:
-            raise NoAnswer("the object came only in part")
-        return FetchResult(wanted, _tag(result.meta))
+            raise NoAnswer("the store sent only a part of the object")
+        return FetchResult(request, _tag(result.meta))
 
     def _store(self, prefix: BucketPrefix) -> S3Store | GCSStore:
-        """The client of a bucket. Raises UrlUnreachable when what the environment says of it makes no sense."""
+        """The client of a bucket. Raises UrlUnreachable when the environment configures it wrongly."""
         if (store := self._stores.get((prefix.scheme, prefix.bucket))) is None:
             try:
                 store = self._open(prefix)
             except Exception as error:
-                raise _told(error, "the bucket") from None
+                raise _map_store_error(error, "the bucket") from None
             self._stores[prefix.scheme, prefix.bucket] = store
         return store
 
@@ -168,8 +161,8 @@ class ObjectStoreClient:
         return GCSStore(prefix.bucket, client_options=client, retry_config=retry, **at)
 
 
-async def _page(stream: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta]:
-    """The next objects of a listing; none after the last."""
+async def _next_page(stream: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectMeta]:
+    """The next objects of a listing; none at its end."""
     try:
         async with asyncio.timeout(LIST_SECONDS):
             return await anext(stream)
@@ -178,23 +171,22 @@ async def _page(stream: AsyncIterator[Sequence[ObjectMeta]]) -> Sequence[ObjectM
     except TimeoutError:
         raise UrlUnreachable("the bucket took too long to list") from None
     except Exception as error:
-        raise _told(error, "the listing of the bucket") from None
+        raise _map_store_error(error, "the listing of the bucket") from None
 
 
-async def _unless(stopping: Callable[[], bool], work: Awaitable[T]) -> T:
-    """What comes of `work`. Raises Overloaded, and ends it, when it is `stopping` before."""
+async def _run_unless_stopping(should_stop: ShouldStop, work: Awaitable[T]) -> T:
+    """Await `work`. Cancels it and raises Overloaded when the worker stops."""
     task = asyncio.ensure_future(work)
     try:
         while not (await asyncio.wait({task}, timeout=STOP_POLL_SECONDS))[0]:
-            if stopping():
-                raise Overloaded("the worker is stopping")
+            raise_if_stopping(should_stop)
         return task.result()
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _listed(prefix: BucketPrefix, meta: ObjectMeta) -> ObjectInfo:
+def _object_info(prefix: BucketPrefix, meta: ObjectMeta) -> ObjectInfo:
     return ObjectInfo(f"{prefix.scheme}://{prefix.bucket}/{meta['path']}", meta["size"], _tag(meta))
 
 
@@ -202,17 +194,17 @@ def _tag(meta: ObjectMeta) -> str:
     return meta["e_tag"] or f"{meta['last_modified'].timestamp()}-{meta['size']}"
 
 
-def _told(error: Exception, what: str) -> UrlUnreachable:
-    """An error of obstore in our words; its own hold addresses and answers, which go to the log alone."""
+def _map_store_error(error: Exception, what: str) -> UrlUnreachable:
+    """Turn an error of obstore into ours; obstore's text, which holds addresses and answers, goes to the log only."""
     from obstore import exceptions
 
     log.warning("%s cannot be read: %s", what, str(error).partition("\n")[0])
     if isinstance(error, FileNotFoundError):
-        return UrlUnreachable(f"{what} is not there (any more)")
+        return UrlUnreachable(f"{what} does not exist (any more)")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        return UrlUnreachable(f"{what} may not be read with what this server's operator has given it")
+        return UrlUnreachable(f"the credentials of this server do not allow it to read {what}")
     if isinstance(error, exceptions.InvalidPathError):
-        return UrlUnreachable(f"{what} holds a key with an empty step, . or .., or a control character")
+        return UrlUnreachable(f"{what} has a key with an empty step, . or .., or a control character")
     if said := CODE.search(str(error)) or STATUS.search(str(error)):
-        return NoAnswer(f"{what} cannot be read: the store says {said[1]}")
-    return NoAnswer(f"{what} cannot be read: the store cannot be reached, or does not answer as it should")
+        return NoAnswer(f"{what} cannot be read: the store answers {said[1]}")
+    return NoAnswer(f"{what} cannot be read: the store cannot be reached, or gives no valid answer")

@@ -1,4 +1,4 @@
-"""Connections for `httpcore`: a name is resolved once, every answer is checked, and that address is dialled."""
+"""Connections for `httpcore`: resolves a name once, checks every address, and connects to an address it has checked."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from app.core.errors import UrlNotAllowed
 from app.sources.fetch.address_policy import AddressPolicy
 
 Resolve = Callable[[str, int], list[str]]
-REFUSED = "this address is not fetched from here"
+REFUSED = "this server does not connect to that address"
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """Every address of a name, as the machine's resolver gives them. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    """Every address of a name, from the resolver of this machine. Raises OSError."""
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 class Deadline:
-    """A moment on the monotonic clock, `seconds` from now."""
+    """The moment `seconds` from now, on the monotonic clock."""
 
     def __init__(self, seconds: float) -> None:
         self._at = time.monotonic() + seconds
@@ -40,9 +40,9 @@ class Deadline:
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Connects to what `policy` permits, and does nothing past `deadline`.
+    """Connects to addresses that `policy` permits, until `deadline`.
 
-    `dial` makes the connection; `lookups` runs `resolve`, which knows no time limit of its own.
+    `dial` makes the connection; `lookups` runs `resolve`, which has no time limit of its own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Raises UrlNotAllowed when one of the addresses of `host` is not permitted: a mixed answer is an attack."""
+        """Raises UrlNotAllowed when the policy forbids one of the host's addresses: a mixed answer is an attack."""
         addresses = self._addresses(host.strip("[]"), port)
         if not addresses or not all(self._policy.permits(address) for address in addresses):
             raise UrlNotAllowed(REFUSED)
@@ -81,7 +81,6 @@ class GuardedBackend(httpcore.NetworkBackend):
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore.NetworkStream:
-        """Never."""
         raise UrlNotAllowed(REFUSED)
 
     def _addresses(self, host: str, port: int) -> list[str]:
@@ -94,7 +93,7 @@ class GuardedBackend(httpcore.NetworkBackend):
 
 
 class PunctualStream(httpcore.NetworkStream):
-    """A stream whose every step has what is left until `deadline`, so that dripping does not help."""
+    """A stream whose every step ends at `deadline`, so that a server that drips bytes cannot hold it."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream

@@ -8,60 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from app.core.types import Target
 
 Value = str | int | float | bool
 
 
-class FieldKind(StrEnum):
-    """What a field holds, in the words of a message."""
-
-    TEXT = "text"
-    TAGS = "a list of texts"
-    NUMBER = "a number"
-    FLAG = "true or false"
-    TIME = "a time"
-    FORMAT = "a format"
-    JSON = "any JSON"
-
-
-FIELDS: Mapping[Target, Mapping[str, FieldKind]] = {
-    "images": {
-        "id": FieldKind.TEXT,
-        "tags": FieldKind.TAGS,
-        "caption": FieldKind.TEXT,
-        "source": FieldKind.TEXT,
-        "format": FieldKind.FORMAT,
-        "width": FieldKind.NUMBER,
-        "height": FieldKind.NUMBER,
-        "bytes": FieldKind.NUMBER,
-        "animated": FieldKind.FLAG,
-        "created_at": FieldKind.TIME,
-        "job_id": FieldKind.TEXT,
-        "metadata": FieldKind.JSON,
-    },
-    "texts": {"id": FieldKind.TEXT, "text": FieldKind.TEXT, "created_at": FieldKind.TIME, "metadata": FieldKind.JSON},
+FIELDS: Mapping[Target, tuple[str, ...]] = {
+    "images": (
+        *("id", "tags", "caption", "source", "format", "width", "height", "bytes", "animated", "created_at"),
+        *("job_id", "metadata"),
+    ),
+    "texts": ("id", "text", "created_at", "metadata"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field by its name; `path` leads on inside metadata."""
+    """A column by its name; `path` names an entry of metadata."""
 
     name: str
-    kind: FieldKind
     path: tuple[str, ...] = ()
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the column holds JSON, so that a row may have several values."""
+        return self.name in ("tags", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One of the field's values is one of `values`, or (`outside`) is none of them."""
+    """One of the field's values is one of `values`, or (`negated`) is none of them."""
 
     field: Field
     values: tuple[Value, ...]
-    outside: bool = False
+    negated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

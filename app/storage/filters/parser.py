@@ -1,54 +1,74 @@
-"""Filters as JSON, in Qdrant's words, checked and read into the tree of `app.storage.filters.model`.
+"""The JSON of filters, in Qdrant's words, as pydantic models; docs/reference/filters.md explains each part.
 
-{"must": [...], "should": [...], "must_not": [...]}, each entry such a filter again or a condition:
-{"key": "tags", "match": {"value": "red"}}, {"match": {"any": [...]}}, {"match": {"except": [...]}},
-{"key": "caption", "match": {"text": "all these words"}}, {"key": "width", "range": {"gte": 640}},
-{"key": "caption", "exists": true}, {"is_empty": {"key": "tags"}}, {"is_null": {...}}, {"has_id": [...]}
+`parse_filter` validates a filter with these models and returns the tree of `app.storage.filters.model`. The OpenAPI
+document describes filters by the same models. Every union has a callable discriminator: it tries one branch only, so
+that an error is one sentence.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    FailFast,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic import Field as ModelField
+from typing_extensions import TypeAliasType
 
 from app.core.errors import Validation
 from app.core.text import split_words
 from app.core.types import Target
-from app.storage.filters.model import (
-    FIELDS,
-    Exists,
-    Field,
-    FieldKind,
-    Filter,
-    Group,
-    HasWords,
-    IsNull,
-    Match,
-    Node,
-    Range,
-    Value,
-)
+from app.storage.filters import model
+from app.storage.filters.model import FIELDS, Exists, Field, Filter, Group, HasWords, IsNull, Node
 
 MAX_CONDITIONS = 100
-MAX_VALUES = 1_000
+MAX_VALUES = 1_000  # in all lists of a filter together
 MAX_DEPTH = 8
-MAX_CHARS = 16_384  # of one text to compare with: metadata holds none that is longer
+MAX_CHARS = 16_384  # of one text: metadata holds none that is longer
 MAX_PATH = 8
-SEGMENT = re.compile(r'"([^"]*)"|([^".\[\]]+)')  # of a dotted path; one with odd signs stands in quotes
-CLAUSES = ("must", "should", "must_not")
-OPERATORS = ("match", "range", "exists", "is_empty", "is_null")
-MATCHES = ("value", "any", "except", "text")
 COMPARISONS = ("gt", "gte", "lt", "lte")
-FORMATS = ("avif", "gif", "jpeg", "png", "webp")
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Usage:
+    """The target of the filter, and how much of each limit the validation has used so far."""
+
+    target: Target
+    depth: int = 0
+    conditions: int = 0
+    values: int = 0
 
 
 def parse_filter_json(text: str, target: Target) -> Filter:
-    """The filter that is written as JSON in `text`. Raises Validation."""
+    """Parse a filter from JSON. Raises Validation."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -57,271 +77,433 @@ def parse_filter_json(text: str, target: Target) -> Filter:
 
 
 def parse_filter(value: Any, target: Target) -> Filter:
-    """The filter that a JSON value says. Raises Validation, naming the place and what is wrong there."""
-    tree = _Reader(target).node(value, "filter", 1)
-    return Filter(json.dumps(value, sort_keys=True, separators=(",", ":")), target, tree)
-
-
-class _Reader:
-    """Reads one filter and counts what is in it."""
-
-    def __init__(self, target: Target) -> None:
-        self._fields = FIELDS[target]
-        self._conditions = 0
-        self._values = 0
-
-    def node(self, value: Any, at: str, depth: int) -> Node:
-        """A filter or a condition."""
-        if depth > MAX_DEPTH:
-            raise Validation(f"{at[:60]}…: a filter may be nested {MAX_DEPTH} deep")
-        if not isinstance(value, Mapping):
-            raise Validation(f"{at}: expected an object, like {{'must': [...]}}, got {_shown(value)}")
-        if not value or set(value) <= set(CLAUSES):
-            return Group(**{clause: self._nodes(value[clause], f"{at}.{clause}", depth) for clause in value})
-        if any(clause in value for clause in CLAUSES):
-            _known(next(name for name in value if name not in CLAUSES), CLAUSES, at, "clause")
-        self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise Validation(f"{at}: a filter may have {MAX_CONDITIONS} conditions")
-        return self._condition(value, at)
-
-    def _nodes(self, value: Any, at: str, depth: int) -> tuple[Node, ...]:
-        if isinstance(value, Mapping):  # one alone need not stand in a list
-            return (self.node(value, at, depth + 1),)
-        if not isinstance(value, list):
-            raise Validation(f"{at}: expected a list of conditions, got {_shown(value)}")
-        return tuple(self.node(each, f"{at}[{n}]", depth + 1) for n, each in enumerate(value))
-
-    def _condition(self, value: Mapping[str, Any], at: str) -> Node:
-        if "key" not in value:
-            return self._keyless(value, at)
-        field = self._field(value["key"], f"{at}.key")
-        operators = [name for name in value if name != "key"]
-        for name in operators:
-            _known(name, OPERATORS, at, "operator")
-        if len(operators) != 1:
-            raise Validation(f"{at}: a condition on {_named(field)} has one of {_listed(OPERATORS)}, got {operators}")
-        (name,) = operators
-        return self._operator(name, field, value[name], f"{at}.{name}")
-
-    def _operator(self, name: str, field: Field, value: Any, at: str) -> Node:
-        if name == "match":
-            return self._match(field, value, at)
-        if name == "range":
-            return _range(field, value, at)
-        if not isinstance(value, bool):
-            raise Validation(f"{at}: expected true or false, got {_shown(value)}")
-        if name == "is_null":
-            return IsNull(field) if value else Group(must_not=(IsNull(field),))
-        return Exists(field) if value is (name == "exists") else Group(must_not=(Exists(field),))
-
-    def _keyless(self, value: Mapping[str, Any], at: str) -> Node:
-        """{"is_empty": {"key": ...}}, {"is_null": ...}, {"exists": ...} and {"has_id": [...]}."""
-        if len(value) != 1:
-            raise Validation(f"{at}: a condition needs a key, like {{'key': 'tags', 'match': {{'value': ...}}}}")
-        ((name, inside),) = value.items()
-        forms = ("exists", "is_empty", "is_null", "has_id")
-        _known(name, (*forms, *CLAUSES, "key"), at, "condition")
-        if name == "has_id":
-            field = Field("id", self._fields["id"])
-            return Match(field, self._list(field, inside, f"{at}.has_id"))
-        if name not in forms or not isinstance(inside, Mapping) or set(inside) != {"key"}:
-            raise Validation(f"{at}.{name}: expected {{'key': ...}}, got {_shown(inside)}")
-        return self._operator(name, self._field(inside["key"], f"{at}.{name}.key"), True, at)
-
-    def _field(self, key: Any, at: str) -> Field:
-        if not isinstance(key, str) or not key:
-            raise Validation(f"{at}: expected the name of a field, got {_shown(key)}")
-        name, dot, rest = key.partition(".")
-        _known(name, tuple(self._fields), at, "field")
-        kind = self._fields[name]
-        if kind is not FieldKind.JSON:
-            if dot:
-                raise Validation(f"{at}: {name} is {kind.value}, there is no {_shown(key)} in it")
-            return Field(name, kind)
-        if not dot:
-            raise Validation(f"{at}: say which entry of metadata, like metadata.camera")
-        return Field(name, kind, _path(rest, at))
-
-    def _match(self, field: Field, value: Any, at: str) -> Node:
-        if not isinstance(value, Mapping) or len(value) != 1:
-            raise Validation(f"{at}: expected one of {_listed(MATCHES)} in it, got {_shown(value)}")
-        ((how, what),) = value.items()
-        _known(how, MATCHES, at, "match")
-        at = f"{at}.{how}"
-        if how == "text":
-            return _words(field, what, at)
-        if how == "value":
-            return Match(field, (self._value(field, what, at),))
-        return Match(field, self._list(field, what, at), outside=how == "except")
-
-    def _list(self, field: Field, value: Any, at: str) -> tuple[Value, ...]:
-        if not isinstance(value, list):
-            raise Validation(f"{at}: expected a list, got {_shown(value)}")
-        return tuple(self._value(field, each, f"{at}[{n}]") for n, each in enumerate(value))
-
-    def _value(self, field: Field, value: Any, at: str) -> Value:
-        self._values += 1
-        if self._values > MAX_VALUES:
-            raise Validation(f"{at}: a filter may list {MAX_VALUES} values")
-        return VALUES[field.kind](field, value, at)
-
-
-def _any(field: Field, value: Any, at: str) -> Value:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return _number(field, value, at)
-    if isinstance(value, str):
-        return _text(field, value, at)
-    raise Validation(f"{at}: {_named(field)} is compared with a text, a number, true or false, got {_shown(value)}")
-
-
-def _number(field: Field, value: Any, at: str) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Validation(f"{at}: {_named(field)} is compared with a number, got {_shown(value)}")
-    if not (math.isfinite(value) if isinstance(value, float) else -(1 << 63) <= value < 1 << 63):
-        raise Validation(f"{at}: {_named(field)} is compared with a finite number of 64 bits")
-    return value
-
-
-def _text(field: Field, value: Any, at: str) -> str:
-    if not isinstance(value, str):
-        raise Validation(f"{at}: {_named(field)} is compared with a text, got {_shown(value)}")
-    if len(value) > MAX_CHARS:
-        raise Validation(f"{at}: a text of a filter may have {MAX_CHARS} characters, this has {len(value)}")
-    if "\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value):
-        raise Validation(f"{at}: the text is not valid Unicode, or has a NUL in it")
-    return value
-
-
-def _flag(field: Field, value: Any, at: str) -> bool:
-    if not isinstance(value, bool):
-        raise Validation(f"{at}: {_named(field)} is true or false, got {_shown(value)}")
-    return value
-
-
-def _format(field: Field, value: Any, at: str) -> str:
-    if value not in FORMATS:
-        raise Validation(f"{at}: {_named(field)} is one of {_listed(FORMATS)}, got {_shown(value)}")
-    return str(value)
-
-
-def _time(field: Field, value: Any, at: str) -> Value:
-    raise Validation(f"{at}: {_named(field)} is a time; compare it by range, like {{'gte': '2026-01-31'}}")
-
-
-VALUES: Mapping[FieldKind, Callable[[Field, Any, str], Value]] = {
-    FieldKind.TEXT: _text,
-    FieldKind.TAGS: _text,
-    FieldKind.NUMBER: _number,
-    FieldKind.FLAG: _flag,
-    FieldKind.TIME: _time,
-    FieldKind.FORMAT: _format,
-    FieldKind.JSON: _any,
-}
-
-
-def _words(field: Field, value: Any, at: str) -> HasWords:
-    if field.kind not in (FieldKind.TEXT, FieldKind.TAGS, FieldKind.JSON):
-        raise Validation(f"{at}: {_named(field)} is {field.kind.value}; words are looked for in texts")
-    if not split_words(text := _text(field, value, at)):
-        raise Validation(f"{at}: there is no word in {_shown(value)}")
-    return HasWords(field, text)
-
-
-def _range(field: Field, value: Any, at: str) -> Range:
-    if field.kind not in (FieldKind.NUMBER, FieldKind.TIME, FieldKind.JSON):
-        raise Validation(f"{at}: {_named(field)} is {field.kind.value}; ranges are for numbers and times")
-    if not isinstance(value, Mapping):
-        raise Validation(f"{at}: expected an object like {{'gte': 1, 'lt': 5}}, got {_shown(value)}")
-    for name in value:
-        _known(name, COMPARISONS, at, "comparison")
-    given = {name: bound for name, bound in value.items() if bound is not None}  # Qdrant's clients send them all
-    if not given:
-        raise Validation(f"{at}: a range needs one of {_listed(COMPARISONS)}")
-    timed = field.kind is FieldKind.TIME or (
-        field.kind is FieldKind.JSON and any(isinstance(b, str) for b in given.values())
-    )
-    read = parse_time_bound if timed else lambda _, bound: _number(field, bound, at)
+    """Parse a filter from the value of its JSON. Raises Validation, which names the place and the fault."""
     try:
-        return Range(field, tuple((name, read(name, bound)) for name, bound in given.items()))
-    except ValueError as error:
-        raise Validation(f"{at}: {_named(field)}: {error}") from None
+        parsed = FILTER_ADAPTER.validate_python(value, context=Usage(target))
+    except ValidationError as error:
+        raise Validation(_describe(error, value)) from None
+    return Filter(json.dumps(value, sort_keys=True, separators=(",", ":")), target, parsed.tree())
 
 
-def _path(text: str, at: str) -> tuple[str, ...]:
-    """The entries that a dotted path names."""
-    path: list[str] = []
-    place = 0
-    while True:
-        found = SEGMENT.match(text, place)
-        if found is None or len(path) == MAX_PATH:
-            raise Validation(
-                f"{at}: {_shown(text)} is no path: up to {MAX_PATH} names with dots between; a name that has a dot"
-                " or a bracket in it stands in double quotes"
-            )
-        name = found[1] if found[1] is not None else found[2]
-        if json.dumps(_text(Field("metadata", FieldKind.JSON), name, at), ensure_ascii=False) != f'"{name}"':
-            raise Validation(f"{at}: a name with a backslash or a control character cannot be looked for")
-        path.append(name)
-        place = found.end()
-        if place == len(text):
-            return tuple(path)
-        if text[place] != ".":
-            place = len(text) + 1  # nothing matches there
-        place += 1
+# ---- values
 
 
-def _known(name: str, names: Sequence[str], at: str, what: str) -> None:
-    """Raise Validation unless `name` is one of `names`, with the nearest one."""
-    if name in names:
-        return
-    near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {_listed(names)}"
-    if what == "field" and not near:
-        hint += "; what a picture's own metadata say is under metadata.NAME"
-    raise Validation(f"{at}: there is no {what} {_shown(name)}; {hint}")
+def _refuse_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a text of a filter has no NUL character")
+    return text
 
 
-def _named(field: Field) -> str:
-    return ".".join((field.name, *field.path))
+def _require_word(text: str) -> str:
+    if not split_words(text):
+        raise ValueError(f"there is no word in {_shorten(text)}")
+    return text
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+def _count_values(values: list[T], info: ValidationInfo[Usage]) -> list[T]:
+    info.context.values += len(values)
+    if info.context.values > MAX_VALUES:
+        raise ValueError(f"a filter may list {MAX_VALUES} values")
+    return values
 
 
-def _shown(value: Any) -> str:
-    """A value in a message, shortened."""
+def _choose_by_type(what: str) -> Discriminator:
+    """Choose the branch whose tag is the name of the value's type; `what` names the types in the error."""
+    return Discriminator(
+        lambda value: type(value).__name__, custom_error_type="type", custom_error_message=f"expected {what}"
+    )
+
+
+Text = Annotated[StrictStr, StringConstraints(max_length=MAX_CHARS), AfterValidator(_refuse_nul)]
+Words = Annotated[Text, AfterValidator(_require_word)]
+Integer = Annotated[StrictInt, ModelField(ge=-(2**63), le=2**63 - 1), Tag("int")]  # what SQLite can hold
+Float = Annotated[StrictFloat, AllowInfNan(False), Tag("float")]
+Number = Annotated[Integer | Float, _choose_by_type("a number"), WithJsonSchema({"type": "number"})]
+Scalar = Annotated[
+    Annotated[Text, Tag("str")] | Integer | Float | Annotated[StrictBool, Tag("bool")],
+    _choose_by_type("a text, a number, true or false"),
+    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+]
+Format = Literal["avif", "gif", "jpeg", "png", "webp"]
+Values = Annotated[list[T], FailFast(), AfterValidator(_count_values)]
+
+
+# ---- objects
+
+
+OMITTED: Any = None  # the default of a name that may be missing, but not null
+
+
+def _describe_names(schema: dict[str, Any], cls: type[Any]) -> None:
+    schema.update(minProperties=cls.SIZE[0], maxProperties=cls.SIZE[1])
+    for described in schema["properties"].values():
+        described.pop("default", None)
+
+
+class Grammar(BaseModel):
+    """A JSON object that has at least `SIZE[0]` and at most `SIZE[1]` of the names of the model's fields."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_describe_names)
+    SIZE: ClassVar[tuple[int, int]] = (1, 1)
+    NAMES: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        cls.NAMES = tuple(field.alias or name for name, field in cls.model_fields.items())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"expected an object with {_join(cls.NAMES)}, got {_shorten(value)}")
+        for name in value:
+            if name not in cls.NAMES:
+                raise ValueError(f"there is no {_shorten(name)}; {_suggest(name, cls.NAMES)}")
+        if not cls.SIZE[0] <= len(value) <= cls.SIZE[1]:
+            wanted = f"key and one of {_join(cls.NAMES[1:])}" if cls.SIZE == (2, 2) else f"one of {_join(cls.NAMES)}"
+            raise ValueError(f"expected {wanted}, got {_join(list(value), 'and') or 'nothing'}")
+        return value
+
+
+class Match(Grammar, Generic[T]):
+    value: T = OMITTED
+    any: Values[T] = OMITTED
+    except_: Values[T] = ModelField(OMITTED, alias="except")
+
+    def tree(self, field: Field) -> Node:
+        (name,) = self.model_fields_set
+        operand = getattr(self, name)
+        if name == "text":
+            return HasWords(field, operand)
+        if name == "value":
+            return model.Match(field, (operand,))
+        return model.Match(field, tuple(operand), negated=name == "except_")
+
+
+class TextMatch(Match[Text]):
+    text: Words = OMITTED
+
+
+class NumberMatch(Match[Number]):
+    pass
+
+
+class FlagMatch(Match[StrictBool]):
+    pass
+
+
+class FormatMatch(Match[Format]):
+    pass
+
+
+class MetadataMatch(Match[Scalar]):
+    text: Words = OMITTED
+
+
+class Range(Grammar, Generic[T]):
+    SIZE = (1, 4)
+
+    gt: T | None = None
+    gte: T | None = None
+    lt: T | None = None
+    lte: T | None = None
+
+    @model_validator(mode="after")
+    def _require_bound(self) -> Self:
+        if not self._bounds():  # Qdrant's clients send null for the bounds that they do not use
+            raise ValueError("a range needs a bound that is not null")
+        return self
+
+    def _bounds(self) -> tuple[tuple[str, Any], ...]:
+        return tuple((name, bound) for name in COMPARISONS if (bound := getattr(self, name)) is not None)
+
+    def tree(self, field: Field) -> Node:
+        return model.Range(field, self._bounds())
+
+
+class NumberRange(Range[Number]):
+    pass
+
+
+class TimeRange(Range[str]):
+    """Each bound is a date or a time (RFC 3339), in UTC where it names no zone."""
+
+    @field_validator(*COMPARISONS, mode="before")
+    @classmethod
+    def _parse_bound(cls, value: Any, info: ValidationInfo[Usage]) -> str | None:
+        return None if value is None else parse_time_bound(str(info.field_name), value)
+
+
+def _range_tag(value: Any) -> str:
+    is_timed = isinstance(value, Mapping) and any(isinstance(bound, str) for bound in value.values())
+    return "TimeRange" if is_timed else "NumberRange"
+
+
+MetadataRange = Annotated[
+    Annotated[NumberRange, Tag("NumberRange")] | Annotated[TimeRange, Tag("TimeRange")], Discriminator(_range_tag)
+]
+
+
+# ---- conditions
+
+
+class KeyOnly(Grammar):
+    key: Annotated[str, StringConstraints(max_length=MAX_CHARS)]
+
+    @field_validator("key", mode="before")
+    @classmethod
+    def _check_key(cls, value: Any, info: ValidationInfo[Usage]) -> Any:
+        if not isinstance(value, str) or not value:
+            raise ValueError(f"expected the name of a field, got {_shorten(value)}")
+        name, dot, path = value.partition(".")
+        if name not in (names := FIELDS[info.context.target]):
+            raise ValueError(f"there is no field {_shorten(name)}; {_suggest(name, names)}")
+        if name == "metadata":
+            if not dot:
+                raise ValueError("name an entry of metadata, like metadata.camera")
+            split_path(path)
+        elif dot:
+            raise ValueError(f"{name} has no parts, so there is no {_shorten(value)}")
+        return value
+
+    def field(self) -> Field:
+        name, dot, path = self.key.partition(".")
+        return Field(name, split_path(path) if dot else ())
+
+
+class Condition(KeyOnly):
+    SIZE = (2, 2)
+
+    exists: StrictBool = OMITTED
+    is_empty: StrictBool = OMITTED
+    is_null: StrictBool = OMITTED
+
+    def tree(self) -> Node:
+        (name,) = self.model_fields_set - {"key"}
+        operand = getattr(self, name)
+        if isinstance(operand, Match | Range):
+            return operand.tree(self.field())
+        return _existence(name, self.field(), holds=operand)
+
+
+class TextCondition(Condition):
+    key: Literal["id", "caption", "source", "job_id", "text", "tags"]
+    match: TextMatch = OMITTED
+
+
+class NumberCondition(Condition):
+    key: Literal["width", "height", "bytes"]
+    match: NumberMatch = OMITTED
+    range: NumberRange = OMITTED
+
+
+class FlagCondition(Condition):
+    key: Literal["animated"]
+    match: FlagMatch = OMITTED
+
+
+class FormatCondition(Condition):
+    key: Literal["format"]
+    match: FormatMatch = OMITTED
+
+
+class TimeCondition(Condition):
+    key: Literal["created_at"]
+    range: TimeRange = OMITTED
+
+
+class MetadataCondition(Condition):
+    key: str = ModelField(description="metadata.NAME, or metadata.NAME.NAME inside an object.", pattern=r"^metadata\.")
+    match: MetadataMatch = OMITTED
+    range: MetadataRange = OMITTED
+
+
+class KeylessCondition(Grammar):
+    exists: KeyOnly = OMITTED
+    is_empty: KeyOnly = OMITTED
+    is_null: KeyOnly = OMITTED
+    has_id: Values[Text] = OMITTED
+
+    def tree(self) -> Node:
+        (name,) = self.model_fields_set
+        operand = getattr(self, name)
+        if name == "has_id":
+            return model.Match(Field("id"), tuple(operand))
+        return _existence(name, operand.field(), holds=True)
+
+
+def _existence(name: str, field: Field, *, holds: bool) -> Node:
+    node = IsNull(field) if name == "is_null" else Exists(field)
+    return node if holds is (name != "is_empty") else Group(must_not=(node,))
+
+
+class Clauses(Grammar):
+    """All of `must`, at least one of `should` if there are any, none of `must_not`."""
+
+    SIZE = (0, 3)
+
+    must: Nodes = []
+    should: Nodes = []
+    must_not: Nodes = []
+
+    def tree(self) -> Node:
+        return Group(*(tuple(node.tree() for node in nodes) for nodes in (self.must, self.should, self.must_not)))
+
+
+WITH_KEY = (TextCondition, NumberCondition, FlagCondition, FormatCondition, TimeCondition)
+TAGS = {name: cls.__name__ for cls in WITH_KEY for name in get_args(cls.model_fields["key"].annotation)}
+
+
+def _node_tag(value: Any) -> str | None:
+    if not isinstance(value, Mapping):
+        return None
+    if not value.keys().isdisjoint(("key", "match", "range")):
+        key = value.get("key")
+        return TAGS.get(key, "MetadataCondition") if isinstance(key, str) else "MetadataCondition"
+    return "Clauses" if value.keys().isdisjoint(KeylessCondition.NAMES) else "KeylessCondition"
+
+
+def _check_limits(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo[Usage]) -> Any:
+    usage = info.context
+    usage.depth += 1
+    if usage.depth > MAX_DEPTH:
+        raise ValueError(f"a filter may be nested {MAX_DEPTH} deep")
+    node = handler(value)
+    usage.depth -= 1  # an error ends the validation: nothing counts after it
+    if not isinstance(node, Clauses):
+        usage.conditions += 1
+        if usage.conditions > MAX_CONDITIONS:
+            raise ValueError(f"a filter may have {MAX_CONDITIONS} conditions")
+    return node
+
+
+FilterNode = TypeAliasType(
+    "FilterNode",
+    Annotated[
+        Annotated[Clauses, Tag("Clauses")]
+        | Annotated[TextCondition, Tag("TextCondition")]
+        | Annotated[NumberCondition, Tag("NumberCondition")]
+        | Annotated[FlagCondition, Tag("FlagCondition")]
+        | Annotated[FormatCondition, Tag("FormatCondition")]
+        | Annotated[TimeCondition, Tag("TimeCondition")]
+        | Annotated[MetadataCondition, Tag("MetadataCondition")]
+        | Annotated[KeylessCondition, Tag("KeylessCondition")],
+        Discriminator(
+            _node_tag, custom_error_type="type", custom_error_message="expected an object, like {'must': [...]}"
+        ),
+        WrapValidator(_check_limits),
+    ],
+)
+Nodes = Annotated[
+    list[FilterNode],
+    FailFast(),
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, Mapping) else value,
+        json_schema_input_type=FilterNode | list[FilterNode],
+    ),
+]
+Clauses.model_rebuild()
+FILTER_ADAPTER: TypeAdapter[FilterNode] = TypeAdapter(FilterNode)
+
+
+# ---- errors
+
+
+def _describe(error: ValidationError, value: Any) -> str:
+    """The first fault of `value` as one sentence that begins with its place, like `filter.must[1].key`."""
+    fault = error.errors(include_url=False)[0]
+    steps = [step for step in fault["loc"] if not _is_branch(step)]
+    place = "filter" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+    if steps[-1:] != ["key"] and (field := _find_field(value, steps)):
+        place += f" ({field[:60]})"
+    if fault["type"] == "value_error":
+        return f"{place}: {fault['ctx']['error']}"
+    message = fault["msg"]
+    return f"{place}: {message[0].lower()}{message[1:]}, got {_shorten(fault['input'])}"
+
+
+def _find_field(value: Any, steps: Sequence[str | int]) -> str | None:
+    """The key of the condition that holds the fault."""
+    field = None
+    for step in (*steps, ""):
+        if isinstance(value, Mapping):
+            field = value.get("key", field)
+            value = value if isinstance(step, int) else value.get(step)  # one condition may stand for a list
+        elif isinstance(value, list) and isinstance(step, int):
+            value = value[step]
+    return field if isinstance(field, str) and field.isprintable() else None
+
+
+def _is_branch(step: str | int) -> bool:
+    """Whether pydantic names the branch of a union here, and not a name of the filter."""
+    return isinstance(step, str) and (step[0].isupper() or step in ("str", "int", "float", "bool"))
+
+
+def _suggest(name: Any, names: Sequence[str]) -> str:
+    is_misspelt = not any(name in fields for fields in FIELDS.values())
+    if is_misspelt and (near := get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)):
+        return f"did you mean {near[0]}?"
+    hint = "; the entries of metadata are metadata.NAME" if "metadata" in names else ""
+    return f"there are {_join(names, 'and')}{hint}"
+
+
+def _join(names: Sequence[str], word: str = "or") -> str:
+    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else "".join(names)
+
+
+def _shorten(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return f"an object with {len(value)} entries" if isinstance(value, Mapping) else f"a list of {len(value)}"
     text = ascii(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
+# ---- paths and times
+
+SEGMENT = re.compile(r'(?:"([^"]*)"|([^".\[\]]+))(\.|$)')  # quotes are for names with a dot or a bracket
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+TIME_FORM = "a time is written 2026-01-31 or 2026-01-31T12:00:00Z"
 MILLISECOND = timedelta(milliseconds=1)
 
 
-def parse_time_bound(comparison: str, value: Any) -> str:
-    """The time `value` (RFC 3339, or a date alone; UTC where no zone is said) as stored times are written.
+def split_path(text: str) -> tuple[str, ...]:
+    """Split a dotted path into the names of entries of metadata. Raises ValueError."""
+    path: list[str] = []
+    position, dot = 0, "."
+    while dot:
+        segment = SEGMENT.match(text, position)
+        if segment is None or len(path) == MAX_PATH:
+            raise ValueError(
+                f"{_shorten(text)} is no path: write up to {MAX_PATH} names with dots between them, and a name that has"
+                " a dot or a bracket in double quotes"
+            )
+        quoted, plain, dot = segment.groups()
+        name = plain if quoted is None else quoted
+        if json.dumps(name, ensure_ascii=False) != f'"{name}"':
+            raise ValueError("a name with a backslash or a control character cannot be searched")
+        path.append(name)
+        position = segment.end()
+    return tuple(path)
 
-    Those are whole milliseconds. A finer bound is rounded so that `gt`, `gte`, `lt` and `lte` mean the same
-    afterwards. Raises ValueError.
+
+def parse_time_bound(comparison: str, value: Any) -> str:
+    """Parse a time (RFC 3339, or a date alone; UTC where it names no zone) into the form of stored times.
+
+    Stored times are whole milliseconds. A finer bound is rounded so that `gt`, `gte`, `lt` and `lte` keep their
+    meaning. Raises ValueError.
     """
-    found = TIME.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
-    day, minute, second, fraction, zone = found.groups()
+    parts = TIME.fullmatch(value) if isinstance(value, str) else None
+    if parts is None:
+        raise ValueError(TIME_FORM)
+    day, minute, second, fraction, zone = parts.groups()
     digits = (fraction or "").ljust(3, "0")
     if fraction and not second:
-        raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
+        raise ValueError(TIME_FORM)
     try:
-        moment = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or 'Z').upper()}")
-        moment = moment.astimezone(UTC) + int(digits[:3]) * MILLISECOND
+        time = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or 'Z').upper()}")
+        time = time.astimezone(UTC) + int(digits[:3]) * MILLISECOND
         if digits[3:].strip("0") and comparison in ("gte", "lt"):
-            moment += MILLISECOND
+            time += MILLISECOND
     except (ValueError, OverflowError):
         raise ValueError(f"there is no time {value[:40]!r}") from None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

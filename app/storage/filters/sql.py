@@ -17,7 +17,7 @@ from app.core.errors import Timeout
 from app.core.text import split_words
 from app.core.types import Target
 from app.storage.filters.clause import Clause, fetch_clause, join_clauses
-from app.storage.filters.model import Exists, Field, FieldKind, Filter, Group, HasWords, IsNull, Match, Node, Range
+from app.storage.filters.model import Exists, Field, Filter, Group, HasWords, IsNull, Match, Node, Range
 from app.storage.tables.collections import IN_COLLECTION
 
 MAX_SECONDS = 30.0  # the longest that one look at the rows may take
@@ -141,16 +141,12 @@ def _group(group: Group) -> Clause:
     return join_clauses(AND, parts) if parts else ALL
 
 
-def _inside(field: Field) -> bool:
-    return field.kind in (FieldKind.TAGS, FieldKind.JSON)
-
-
 def _match(node: Match) -> Clause:
     column = COLUMNS[node.field.name]
-    if not _inside(node.field):
-        if len(node.values) == 1 and not node.outside:
+    if not node.field.is_json:
+        if len(node.values) == 1 and not node.negated:
             return OPEN + column + Clause(" IS ?)", node.values[0])
-        listed = Clause(UNLISTED if node.outside else LISTED, _json(node.values))
+        listed = Clause(UNLISTED if node.negated else LISTED, _json(node.values))
         return OPEN + column + THERE + AND + column + listed + CLOSE
     flags = ["true" if value else "false" for value in node.values if isinstance(value, bool)]
     numbers = [value for value in node.values if not isinstance(value, bool | str)]
@@ -164,10 +160,10 @@ def _match(node: Match) -> Clause:
         _json(texts),
         _json(numbers),
         _json(numbers),
-        *[int(node.outside)] * 3,  # what is no value is neither one of these nor another one
+        *[int(node.negated)] * 3,  # what is no value is neither one of these nor another one
         _json(flags),
     )
-    if node.outside:
+    if node.negated:
         return _some(node.field, NOT + OPEN + one_of + CLOSE, ())
     return _some(node.field, one_of, texts if len(texts) == len(node.values) else ())
 
@@ -175,7 +171,7 @@ def _match(node: Match) -> Clause:
 def _words(node: HasWords) -> Clause:
     wanted = sorted(split_words(node.text), key=len)
     column = COLUMNS[node.field.name]
-    if _inside(node.field):
+    if node.field.is_json:
         return _some(node.field, Clause("type = 'text' AND has_words(atom, ?)", node.text), ())
     # Words that are ASCII stand in an ASCII text letter for letter, and words that are not never do.
     if all(word.isascii() for word in wanted):
@@ -193,7 +189,7 @@ def _foreign(column: Clause) -> Clause:
 def _range(node: Range) -> Clause:
     column = COLUMNS[node.field.name]
     timed = isinstance(node.bounds[0][1], str)
-    if not _inside(node.field):
+    if not node.field.is_json:
         compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in node.bounds]
         return OPEN + column + THERE + AND + join_clauses(AND, compared) + CLOSE
     if timed:
@@ -208,7 +204,7 @@ def _range(node: Range) -> Clause:
 
 def _exists(field: Field) -> Clause:
     column = COLUMNS[field.name]
-    if not _inside(field):
+    if not field.is_json:
         return OPEN + column + THERE + CLOSE
     path = _path(field)
     return (
@@ -224,7 +220,7 @@ def _exists(field: Field) -> Clause:
 
 def _null(field: Field) -> Clause:
     column = COLUMNS[field.name]
-    if not _inside(field):
+    if not field.is_json:
         return OPEN + column + Clause(" IS NULL)")
     return _some(field, Clause("type = 'null'"), ())
 

@@ -12,7 +12,7 @@ import apsw
 
 from app.core.errors import NotFound
 from app.storage.sql import fetch_all, fetch_one
-from app.storage.tables import collections, images, job_control, jobs
+from app.storage.tables import collections, images, job_control, jobs, work_queue
 
 
 def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
@@ -30,9 +30,7 @@ def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
         c, "SELECT id FROM jobs WHERE collection = ? AND state IN ('queued', 'running')", (collection.label,)
     )
     uploads = [(id, n) for (id,) in running for n in job_control.cancel(c, id)]
-    c.execute(
-        "UPDATE turns SET held = 1 WHERE job_id IN (SELECT id FROM jobs WHERE collection = ?)", (collection.label,)
-    )
+    work_queue.hold_collection(c, collection.label)
     return collection.label, uploads
 
 

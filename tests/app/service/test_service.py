@@ -21,7 +21,7 @@ from app.service.service import Service, archive_limits, open_library, picture_l
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
-from app.storage.tables import leases
+from app.storage.tables import work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
@@ -113,7 +113,9 @@ def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> 
     encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
     (lease,) = claim(service.database)
-    service.database.write(lambda c: leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False))
+    service.database.write(
+        lambda c: work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+    )
     ready = service.library.get("default", "one")
     assert service.settled([ready])
     assert [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
@@ -259,7 +261,7 @@ def finish_as_worker(service: Service) -> None:
     packed = encoder.encode_texts(["red"])[0].tobytes()
 
     def work(c: Any, lease: Lease) -> object:
-        return leases.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
+        return work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
 
     for lease in claim(service.database):
         service.database.write(partial(work, lease=lease))
@@ -300,7 +302,7 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
     rows = np.random.default_rng(1).normal(size=(3_000, 60)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
-    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
+    base.params = replace(base.params, nprobe=1, refine_k=10)  # as if calibrated on other queries than are asked
     opened = service.engine.indexes._open
     opened["default", "images"] = replace(opened["default", "images"], index=SegmentedIndex(60, base))
 

@@ -30,7 +30,7 @@ class Reading:
 
     def __init__(self, library: Library, pool: DecodePool, root: Path) -> None:
         self.allowed = SourcePolicy(AllowedFolders((root,)))
-        self.tools = SourceContext(library.database, library.blobs, self.allowed, pool=pool, encoder=DummyEncoder())
+        self.context = SourceContext(library.database, library.blobs, self.allowed, pool=pool, encoder=DummyEncoder())
         self.work = root / "work"
         self.target = self.work / "fetched"
         self.target.mkdir(parents=True)
@@ -42,11 +42,11 @@ class Reading:
     def brought(self, place: Path, **options: Any) -> list[SourceItem]:
         with closing(self._of(place, options)) as source:
             lines = [line for line in source.scan(self.work, "default", never) if "error" not in line]
-            return source.bring(self.target, lines, never)
+            return source.fetch(self.target, lines, never)
 
     def _of(self, place: Path, options: dict[str, Any]) -> ClipRetrievalSource:
         return ClipRetrievalSource(
-            ClipRetrievalSource.checked(SourceSpec("clip-retrieval", str(place), options), self.allowed), self.tools
+            ClipRetrievalSource.resolve(SourceSpec("clip-retrieval", str(place), options), self.allowed), self.context
         )
 
 
@@ -89,7 +89,7 @@ def test_without_a_statement_no_vector_is_read(reading: Reading, tmp_path: Path)
     paths = paint(tmp_path / "old", 3)
     place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], None)
     assert ["given" in line for line in reading.brought(place)] == [False] * 3
-    with pytest.raises(Validation, match=r"img_emb_0.npy cannot be read"):
+    with pytest.raises(Validation, match=r"img_emb_0.npy: the file cannot be read"):
         reading.lines(place, embeddings_of=SPACE)
 
 
@@ -99,8 +99,8 @@ def test_vectors_of_another_model_or_order_are_refused_whole(reading: Reading, t
     other = np.random.default_rng(0).normal(size=made.shape)
     for n, (wrong, told) in enumerate(
         [
-            (other, "another model's, or not in this order"),
-            (np.roll(made, 1, axis=0), "another model's, or not in this order"),
+            (other, "another model, or are not in this order"),
+            (np.roll(made, 1, axis=0), "another model, or are not in this order"),
             (made[:-1], "has 23 vectors, but metadata_0.parquet has 24 rows"),
             (made[:, :-1], "has vectors of width"),
         ]
@@ -162,9 +162,9 @@ def test_vectors_that_change_after_they_were_listed_are_not_taken(reading: Readi
     lines = reading.lines(place, embeddings_of=SPACE)
     os.utime(place / "img_emb" / "img_emb_0.npy", (1, 1))
     with closing(
-        ClipRetrievalSource(SourceSpec("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.tools)
+        ClipRetrievalSource(SourceSpec("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.context)
     ) as source:
-        came = source.bring(reading.target, lines, never)
+        came = source.fetch(reading.target, lines, never)
     assert ["changed after" in line["error"]["detail"] for line in came] == [True, True]
 
 
@@ -173,12 +173,12 @@ def test_pictures_are_found_where_they_lie_now(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     moved = PictureFinder(tmp_path / "new", moved=True)
-    assert moved.path("/old/images/00000/gone.png") == tmp_path / "new/old/images/00000/gone.png"
-    assert moved.path("/old/images/00000/1.png") == tmp_path / "new/00000/1.png"
-    assert moved.path("/old/images/00001/1.png") == tmp_path / "new/00001/1.png"  # not new/1.png
+    assert moved.find("/old/images/00000/gone.png") == tmp_path / "new/old/images/00000/gone.png"
+    assert moved.find("/old/images/00000/1.png") == tmp_path / "new/00000/1.png"
+    assert moved.find("/old/images/00001/1.png") == tmp_path / "new/00001/1.png"  # not new/1.png
     beside = PictureFinder(tmp_path, moved=False)
-    assert beside.path("new/00001/2.png") == tmp_path / "new/00001/2.png"
-    assert beside.path("/old/images/1.png") == Path("/old/images/1.png")
+    assert beside.find("new/00001/2.png") == tmp_path / "new/00001/2.png"
+    assert beside.find("/old/images/1.png") == Path("/old/images/1.png")
 
 
 def test_rows_that_name_samples_of_tars_bring_their_vectors(reading: Reading, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_what_is_no_output_of_clip_retrieval_or_may_not_be_read_is_told(reading:
     (tmp_path / "empty" / "metadata").mkdir(parents=True)
     with pytest.raises(Validation, match="no output of clip-retrieval"):
         reading.lines(tmp_path / "empty")
-    with pytest.raises(Validation, match="may not read this folder, or it is none"):
+    with pytest.raises(Validation, match="may not read this folder, or there is none"):
         reading.lines(tmp_path / "work")
     for place, options in (
         (Path("/etc"), {}),
@@ -225,7 +225,7 @@ def test_what_is_no_output_of_clip_retrieval_or_may_not_be_read_is_told(reading:
         (tmp_path, {"embeddings_of": "ViT-B/32"}),
     ):
         with pytest.raises(Validation):
-            ClipRetrievalSource.checked(SourceSpec("clip-retrieval", str(place), options), reading.allowed)
+            ClipRetrievalSource.resolve(SourceSpec("clip-retrieval", str(place), options), reading.allowed)
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "metadata").symlink_to("/etc")
     with pytest.raises(Validation):

@@ -23,14 +23,14 @@ def test_a_sample_is_from_all_over_and_of_lines_with_vectors_alone() -> None:
     lines: list[SourceItem] = [{"part": "a", "row": n} for n in range(1_000)]
     others: list[SourceItem] = [{"row": -1}, {"part": "a", "row": -2, "error": {}}] * 1_000
     sample = ItemSample()
-    assert len(list(sample.passing([*others, *lines]))) == 3_000
-    rows = [line["row"] for line in sample.lines]
+    assert len(list(sample.pass_through([*others, *lines]))) == 3_000
+    rows = [line["row"] for line in sample.items]
     assert len(set(rows)) == SAMPLE_SIZE
     assert min(rows) >= 0
     assert min(rows) < 500 < max(rows)
     few = ItemSample()
-    list(few.passing(lines[:3]))
-    assert few.lines == lines[:3]
+    list(few.pass_through(lines[:3]))
+    assert few.items == lines[:3]
 
 
 def test_pictures_are_embedded_in_their_order_and_what_is_none_has_no_vector(pool: DecodePool, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_the_median_decides() -> None:
     require_agreement([same] * 3, [same, None, None], refusal)
     near = np.array([0.985, (1 - 0.985**2) ** 0.5, 0, 0], np.float32)
     for given, made in (([same] * 5, [same, same, other, other, other]), ([near], [same])):
-        with pytest.raises(Validation, match=r"no: \d pictures were embedded anew, .* another model's"):
+        with pytest.raises(Validation, match=r"no: the model embedded \d of the pictures, .* another model"):
             require_agreement(given, made, refusal)
     with pytest.raises(Validation, match="no: no picture could be decoded"):
         require_agreement([same], [None], refusal)

@@ -32,7 +32,7 @@ def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp
 
     def scanned(collection: str = "default") -> list[str]:
         lines = list(source.scan(work, collection, never))
-        for line in source.bring(work, lines, never):
+        for line in source.fetch(work, lines, never):
             bytes = (tmp_path / line["file"]).read_bytes()
             assert bytes == Path(line["path"]).read_bytes()
             known = CacheEntry(line["tag"], add(library, bytes).image.sha256)
@@ -55,15 +55,15 @@ def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(librar
     for place in (album, secret):
         place.mkdir()
         (place / "a.png").write_bytes(RED)
-    allowed = SourcePolicy(AllowedFolders((album,)), most_bytes=len(RED))
+    allowed = SourcePolicy(AllowedFolders((album,)), max_bytes=len(RED))
     source = folder(library, album, allowed)
     (album / "large.png").write_bytes(RED + b"x")
     (album / "link.png").symlink_to(secret / "a.png")
     names = ("gone.png", "large.png", "link.png", "../secret/a.png")
     lines = [{"name": name, "origin": name, "path": str(album / name)} for name in names]
-    codes = [line["error"]["code"] for line in source.bring(tmp_path, lines, never)]
+    codes = [line["error"]["code"] for line in source.fetch(tmp_path, lines, never)]
     assert codes == ["url_unreachable", "image_too_large", "url_unreachable", "validation"]
     with pytest.raises(Validation):
         list(folder(library, secret, allowed).scan(tmp_path, "default", never))
     with pytest.raises(Validation):
-        FolderSource.checked(SourceSpec("folder", str(secret)), allowed)
+        FolderSource.resolve(SourceSpec("folder", str(secret)), allowed)

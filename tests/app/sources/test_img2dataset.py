@@ -27,10 +27,10 @@ def took(library: Library, pool: DecodePool, root: Path, place: Path, **options:
     target = root / "work" / "fetched"
     target.mkdir(parents=True, exist_ok=True)
     with closing(
-        Img2datasetSource(Img2datasetSource.checked(SourceSpec("img2dataset", str(place), options), allowed), tools)
+        Img2datasetSource(Img2datasetSource.resolve(SourceSpec("img2dataset", str(place), options), allowed), tools)
     ) as source:
         lines = list(source.scan(root / "work", "default", never))
-        came = iter(source.bring(target, [line for line in lines if "error" not in line], never))
+        came = iter(source.fetch(target, [line for line in lines if "error" not in line], never))
     return [line if "error" in line else next(came) for line in lines]
 
 

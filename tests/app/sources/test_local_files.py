@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation
-from app.sources.local_files import AllowedFolders, copy_file, file_tag, path_to_text, walk_pictures
+from app.sources.local_files import AllowedFolders, copy_file, file_tag, path_to_text, walk_files
 
 
 @pytest.fixture
@@ -23,14 +23,14 @@ def album(tmp_path: Path) -> Path:
 
 def test_pictures_are_found_in_order_without_the_hidden_and_without_following_links(album: Path) -> None:
     (album / "outside").symlink_to("/", target_is_directory=True)
-    names = [str(path.relative_to(album)) for path in walk_pictures(album)]
+    names = [str(path.relative_to(album)) for path in walk_files(album)]
     assert names == ["a.jpg", "b.PNG", "deep/er/c.webp"]
 
 
 def test_a_folder_below_a_listed_one_may_be_read(album: Path) -> None:
-    roots = AllowedFolders.of(f"/nowhere:{album}")
-    assert roots.folder(str(album)) == album
-    assert roots.folder(f"{album}/deep/../deep//er/") == album / "deep" / "er"
+    roots = AllowedFolders.parse(f"/nowhere:{album}")
+    assert roots.resolve_folder(str(album)) == album
+    assert roots.resolve_folder(f"{album}/deep/../deep//er/") == album / "deep" / "er"
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def test_a_folder_below_a_listed_one_may_be_read(album: Path) -> None:
 def test_any_other_may_not_and_nothing_is_told_of_it(path: str, album: Path) -> None:
     album.with_name("album-2").mkdir()
     (album / "link").symlink_to("/etc", target_is_directory=True)
-    with pytest.raises(Validation, match="may not read this folder, or it is none"):
-        AllowedFolders.of(str(album)).folder(path.format(album))
+    with pytest.raises(Validation, match="may not read this folder, or there is none"):
+        AllowedFolders.parse(str(album)).resolve_folder(path.format(album))
     with pytest.raises(Validation):
-        AllowedFolders.of("").folder(str(album))
+        AllowedFolders.parse("").resolve_folder(str(album))
 
 
 def test_a_listed_folder_is_an_absolute_path() -> None:
     with pytest.raises(ValueError, match="photos is not an absolute path"):
-        AllowedFolders.of("/a:photos")
+        AllowedFolders.parse("/a:photos")
 
 
 def test_a_tag_changes_with_the_file(album: Path) -> None:

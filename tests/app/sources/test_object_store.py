@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from app.sources.object_store import BucketSource, open_object_store, parse_allo
 from app.sources.registry import SourceReader
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import jobs, leases, source_cache
+from app.storage.tables import source_cache, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.worker.importer import Importer
+from tests.support.imports import importing
 from tests.support.makers import add, never
 from tests.support.object_stores import Store
 from tests.support.pictures import picture
@@ -36,14 +36,14 @@ pytestmark = pytest.mark.usefixtures("credentials")
 
 
 def bucket(library: Library, store: Store, place: str, **more: Any) -> BucketSource:
-    allowed = SourcePolicy(buckets=AllowedBuckets.of("s3://photos"), **more)
+    allowed = SourcePolicy(buckets=AllowedBuckets.parse("s3://photos"), **more)
     return BucketSource(
         SourceSpec("s3", f"//photos/{place}"),
         SourceContext(
             library.database,
             library.blobs,
             allowed,
-            objects=ObjectStoreClient(FetchLimits(allowed.most_bytes), s3=store.url),
+            object_store=ObjectStoreClient(FetchLimits(allowed.max_bytes), s3=store.url),
         ),
     )
 
@@ -51,7 +51,7 @@ def bucket(library: Library, store: Store, place: str, **more: Any) -> BucketSou
 def take(library: Library, source: BucketSource, folder: Path, collection: str = "default") -> list[str]:
     """Take in what is listed; returns the names."""
     lines = list(source.scan(folder, collection, never))
-    for line in source.bring(folder, lines, never):
+    for line in source.fetch(folder, lines, never):
         bytes = (folder.parent / line["file"]).read_bytes()
         known = CacheEntry(line["tag"], add(library, bytes, collection=collection).image.sha256)
         library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
@@ -80,16 +80,16 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     library.make_collection("other", "")
     (line,) = source.scan(tmp_path, "other", never)
     store.delete("photos", "here/red.png")
-    (came,) = source.bring(tmp_path, [line], never)
+    (came,) = source.fetch(tmp_path, [line], never)
     assert (tmp_path.parent / came["file"]).read_bytes() == RED
     (tmp_path.parent / came["file"]).unlink()
     library.blobs.delete(add(library, RED).image.sha256)  # now its tag is of no use
-    (came,) = source.bring(tmp_path, [line], never)
+    (came,) = source.fetch(tmp_path, [line], never)
     assert came["error"]["code"] == "url_unreachable"
 
 
 def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library, store: Store, tmp_path: Path) -> None:
-    source = bucket(library, store, "faults", most_bytes=len(RED))
+    source = bucket(library, store, "faults", max_bytes=len(RED))
     store.put("photos", "faults/red.png", RED)
     store.put("photos", "faults/large.png", RED + b"x")
     large, red = source.scan(tmp_path, "default", never)
@@ -99,7 +99,7 @@ def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library,
 
     grown = {**large, "bytes": 1}  # since it was listed
     lines = [large, red, grown, line("s3://photos/faults/gone.png"), line("s3://secrets/red.png")]
-    came = source.bring(tmp_path, lines, never)
+    came = source.fetch(tmp_path, lines, never)
     assert [one.get("error", {}).get("code") for one in came] == [
         "image_too_large",
         None,
@@ -114,7 +114,7 @@ def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library,
 def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_told(
     library: Library, store: Store, tmp_path: Path
 ) -> None:
-    gone = BucketSource(SourceSpec("s3", "//secrets"), bucket(library, store, "").tools)
+    gone = BucketSource(SourceSpec("s3", "//secrets"), bucket(library, store, "").context)
     with pytest.raises(Validation):
         list(gone.scan(tmp_path, "default", never))
     missing = BucketSource(
@@ -122,8 +122,8 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
         SourceContext(
             library.database,
             library.blobs,
-            SourcePolicy(buckets=AllowedBuckets.of("s3://no-such")),
-            objects=ObjectStoreClient(s3=store.url),
+            SourcePolicy(buckets=AllowedBuckets.parse("s3://no-such")),
+            object_store=ObjectStoreClient(s3=store.url),
         ),
     )
     with pytest.raises(UrlUnreachable, match="NoSuchBucket"):
@@ -131,7 +131,7 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
 
 
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys
 from pathlib import Path
 from app.worker import importer
 from app.sources.bucket_prefix import AllowedBuckets
@@ -153,21 +153,24 @@ folder, moment = Path(sys.argv[1]), int(sys.argv[2])
 database = Database(folder / "sightline.db")
 library = Library(database, BlobStore(folder), PictureLimits(), 1000)
 objects = ObjectStoreClient(s3=sys.argv[3])
-tools = SourceContext(database, library.media, SourcePolicy(buckets=AllowedBuckets.of("s3://photos")), objects=objects)
-fetch_all = objects.fetch_all
+policy = SourcePolicy(buckets=AllowedBuckets.parse("s3://photos"))
+context = SourceContext(database, library.blobs, policy, object_store=objects)
+download_all = objects.download_all
 calls = []
 
-def fetching(wanted, stopping):
-    calls.append(wanted)
-    came = fetch_all(wanted, stopping)
+def download_and_die(requests, should_stop):
+    calls.append(requests)
+    results = download_all(requests, should_stop)
     if len(calls) == moment:
         os.kill(os.getpid(), signal.SIGKILL)
-    return came
+    return results
 
-objects.fetch_all = fetching
+objects.download_all = download_and_die
 importer.CHUNK = 2
-gathering = SourceReader(tools)
-importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, gathering).run("me", threading.Event())
+reader = SourceReader(context)
+importing = importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, reader)
+while True:
+    importing.import_next("me", lambda: False)
 """
 
 
@@ -180,23 +183,18 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     run = [sys.executable, "-c", KILLED, str(tmp_path), "2", store.url]
     assert subprocess.run(run, check=False, timeout=120).returncode == -signal.SIGKILL
     store.put("photos", "killed/9.png", picture("red", 9))  # it was listed before
-    library.database.write(lambda c: leases.expire_leases(c, {"me"}, 0.0, 3))
-    gathering = SourceReader(bucket(library, store, "killed").tools)
-    stopping = threading.Event()
-    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, gathering)
-    thread = threading.Thread(target=importer.run, args=("next", stopping))
-    thread.start()
-    until(lambda: not library.database.read(jobs.sources), 60)
-    stopping.set()
-    thread.join()
+    library.database.write(lambda c: work_queue.expire_leases(c, {"me"}, 0.0, 3))
+    reader = SourceReader(bucket(library, store, "killed").context)
+    with importing(Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, reader)):
+        until(lambda: not library.database.read(work_queue.list_uploads), 60)
     names = [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
     assert len(library.page("default", 100, None)) == 5
 
 
 def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:
-    allowed = SourcePolicy(buckets=AllowedBuckets.of("s3://photos/2026"))
-    assert BucketSource.checked(SourceSpec("s3", "//photos/2026/"), allowed) == SourceSpec("s3", "//photos/2026")
+    allowed = SourcePolicy(buckets=AllowedBuckets.parse("s3://photos/2026"))
+    assert BucketSource.resolve(SourceSpec("s3", "//photos/2026/"), allowed) == SourceSpec("s3", "//photos/2026")
     for kind, place in (
         ("s3", "//photos"),
         ("gs", "//photos/2026"),
@@ -204,11 +202,11 @@ def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:
         ("s3", "//photos/2026/.."),
     ):
         with pytest.raises(Validation):
-            BucketSource.checked(SourceSpec(kind, place), allowed)
+            BucketSource.resolve(SourceSpec(kind, place), allowed)
 
 
 def test_a_wrong_setting_is_told_at_the_start() -> None:
-    assert parse_allowed_buckets(Settings(buckets="gs://photos")).prefix("gs://photos/a").path == "a"
+    assert parse_allowed_buckets(Settings(buckets="gs://photos")).parse_prefix("gs://photos/a").path == "a"
     with pytest.raises(StartupError, match="SIGHTLINE_BUCKETS"):
         parse_allowed_buckets(Settings(buckets="/photos"))
     open_object_store(Settings(s3_endpoint="http://127.0.0.1:9000", gcs_endpoint="https://storage.example.org/base/"))

@@ -52,7 +52,7 @@ def bring(table: TableSource, lines: list[SourceItem], folder: Path, size: int =
     for start in range(0, len(lines), size):
         target = folder / f"{start}"
         target.mkdir(parents=True)
-        yield from table.bring(target, lines[start : start + size], never)
+        yield from table.fetch(target, lines[start : start + size], never)
 
 
 def test_pictures_come_out_of_rows_and_again_only_what_is_new(
@@ -119,9 +119,9 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
 
 
 def test_columns_are_named_by_role_and_tables_by_their_ends(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
-    allowed = tools.allowed
+    allowed = tools.policy
     with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, tags, url"):
-        TableSource.checked(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
+        TableSource.resolve(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
     given = {"columns": {"image": "image", "caption": "nothing"}}
     (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
     assert "no column 'nothing'" in line["error"]["detail"]

@@ -43,9 +43,9 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
     work.mkdir()
 
     def taken() -> list[SourceItem]:
-        dataset = source(library, pool, str(shards), {"key_as_id": True}, roots=AllowedFolders((shards,)))
+        dataset = source(library, pool, str(shards), {"key_as_id": True}, folders=AllowedFolders((shards,)))
         lines = list(dataset.scan(tmp_path, "default", never))
-        came = dataset.bring(work, [line for line in lines if "error" not in line], never)
+        came = dataset.fetch(work, [line for line in lines if "error" not in line], never)
         dataset.close()
         for line in came:
             known = CacheEntry(line["tag"], add(library, (tmp_path / line["file"]).read_bytes()).image.sha256)
@@ -69,31 +69,31 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
 def test_a_tar_that_changed_or_went_meanwhile_is_told(
     library: Library, pool: DecodePool, shards: Path, tmp_path: Path
 ) -> None:
-    dataset = source(library, pool, f"{shards}/{{00000..00000}}.tar", {}, roots=AllowedFolders((shards,)))
+    dataset = source(library, pool, f"{shards}/{{00000..00000}}.tar", {}, folders=AllowedFolders((shards,)))
     lines = list(dataset.scan(tmp_path, "default", never))
     with open(shards / "00000.tar", "ab") as file:
         file.write(bytes(512))
-    assert [line["error"]["code"] for line in dataset.bring(tmp_path, lines, never)] == ["url_unreachable"] * 2
+    assert [line["error"]["code"] for line in dataset.fetch(tmp_path, lines, never)] == ["url_unreachable"] * 2
     dataset.close()
     (shards / "00000.tar").rename(tmp_path / "00000.tar")
     (shards / "00000.tar").symlink_to(tmp_path / "00000.tar")
-    assert [line["error"]["code"] for line in dataset.bring(tmp_path, lines, never)] == ["validation"] * 2
+    assert [line["error"]["code"] for line in dataset.fetch(tmp_path, lines, never)] == ["validation"] * 2
     assert [line["error"]["code"] for line in dataset.scan(tmp_path, "default", never)] == ["validation"]
 
 
 def test_pictures_and_datasets_past_the_bounds_are_refused(
     library: Library, pool: DecodePool, shards: Path, tmp_path: Path
 ) -> None:
-    dataset = source(library, pool, str(shards), {}, roots=AllowedFolders((shards,)), most_bytes=len(RED), most_items=3)
+    dataset = source(library, pool, str(shards), {}, folders=AllowedFolders((shards,)), max_bytes=len(RED), max_items=3)
     with pytest.raises(ArchiveLimit, match="more than 3 items"):
         list(dataset.scan(tmp_path, "default", never))
     with pytest.raises(Overloaded):
         list(dataset.scan(tmp_path, "default", lambda: True))
     line = {"name": "x", "tar": str(shards / "00000.tar"), "at": "", "offset": 0, "size": len(RED) + 1}
-    (came,) = dataset.bring(tmp_path, [line], never)
+    (came,) = dataset.fetch(tmp_path, [line], never)
     assert came["error"]["code"] == "image_too_large"
     with pytest.raises(Validation):
-        WebdatasetSource.checked(SourceSpec("webdataset", "/etc"), SourcePolicy(AllowedFolders((shards,))))
-    assert WebdatasetSource.checked(
+        WebdatasetSource.resolve(SourceSpec("webdataset", "/etc"), SourcePolicy(AllowedFolders((shards,))))
+    assert WebdatasetSource.resolve(
         SourceSpec("webdataset", f"{shards}/../shards/*.tar"), SourcePolicy(AllowedFolders((shards,)))
     ) == SourceSpec("webdataset", f"{shards}/*.tar")

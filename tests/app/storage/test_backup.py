@@ -29,7 +29,7 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import images, jobs
+from app.storage.tables import images, jobs, work_queue
 from tests.support.makers import add, add_bulk, claim, finish, job_of
 from tests.support.pictures import picture
 
@@ -237,6 +237,6 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
 def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path: Path) -> None:
     database = library.database
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
-    database.write(lambda c: jobs.add_upload(c, id, 1, "archive", "a.zip", 0))
+    database.write(lambda c: work_queue.add_upload(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
         create_backup(tmp_path, tmp_path.with_name("kept"), quiet())

@@ -6,7 +6,7 @@ from app.core.errors import NotFound
 from app.core.types import ItemStatus, JobState, Priority, SourceSpec
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import Library
-from app.storage.tables import images, jobs
+from app.storage.tables import images, jobs, work_queue
 from tests.support.makers import add, add_bulk, claim, finish
 from tests.support.pictures import picture
 
@@ -17,7 +17,7 @@ def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library
     bulks = JobService(library)
     job = add_bulk(library, [("a.png", RED), ("b.png", BLUE)], [("c.zip", b"PK not read here")])
     assert (job.state, job.total, job.kind) == (JobState.QUEUED, 2, "bulk")
-    assert library.database.read(jobs.sources) == {(job.id, 0), (job.id, 1)}
+    assert library.database.read(work_queue.list_uploads) == {(job.id, 0), (job.id, 1)}
     assert library.blobs.upload(job.id, 1).read_bytes() == b"PK not read here"
     folder = library.blobs.upload(job.id, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "manifest.jsonl"]
@@ -62,10 +62,10 @@ def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: L
     assert bulks.pause(job.id).state is JobState.PAUSED
 
     def taken() -> str | None:
-        source = library.database.write(lambda c: jobs.claim_upload(c, "a", 1e12))
+        source = library.database.write(lambda c: work_queue.claim_upload(c, "a", 1e12))
         if source is None:
             return None
-        library.database.write(lambda c: jobs.finish_upload(c, source))
+        library.database.write(lambda c: work_queue.finish_upload(c, source))
         return source.job_id
 
     assert [taken(), taken()] == [other.id, None]
@@ -81,16 +81,16 @@ def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: L
 
 
 def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_is_far_behind(library: Library) -> None:
-    def claimed(owner: str) -> jobs.Upload:
-        source = library.database.write(lambda c: jobs.claim_upload(c, owner, 1e12))
+    def claimed(owner: str) -> work_queue.Upload:
+        source = library.database.write(lambda c: work_queue.claim_upload(c, owner, 1e12))
         assert source is not None
         return source
 
-    def gives_way(source: jobs.Upload) -> bool:
-        return library.database.read(lambda c: jobs.must_yield(c, source))
+    def gives_way(source: work_queue.Upload) -> bool:
+        return library.database.read(lambda c: work_queue.must_yield(c, source))
 
-    def after(source: jobs.Upload, members: int) -> None:
-        library.database.write(lambda c: jobs.record_progress(c, source, members, 99, 0))
+    def after(source: work_queue.Upload, members: int) -> None:
+        library.database.write(lambda c: work_queue.record_progress(c, source, members, 99, 0))
 
     add_bulk(library, [("a.png", RED)])
     big = claimed("a")
@@ -99,12 +99,12 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
     add_bulk(library, [("b.png", BLUE)])
     after(big, 128)
     assert gives_way(big)
-    library.database.write(lambda c: jobs.release_upload(c, "a", big))
+    library.database.write(lambda c: work_queue.release_upload(c, big))
     small = claimed("a")
     assert small.job_id != big.job_id
-    after(small, 64 + jobs.MAX_LEAD)
+    after(small, 64 + work_queue.MAX_LEAD)
     assert not gives_way(small)
-    after(small, 64 + jobs.MAX_LEAD + 1)
+    after(small, 64 + work_queue.MAX_LEAD + 1)
     assert gives_way(small)
 
 

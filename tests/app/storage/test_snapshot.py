@@ -5,9 +5,8 @@ from pathlib import Path
 from app.core.types import JobState
 from app.storage import snapshot
 from app.storage.database import Database
-from app.storage.tables import embeddings
-from tests.app.storage.tables.test_jobs import source
-from tests.support.makers import FINGERPRINT, claim, finish, insert, job_of, new_job, sha256
+from app.storage.tables import embeddings, work_queue
+from tests.support.makers import FINGERPRINT, add_upload, claim, finish, insert, job_of, new_job, sha256
 
 
 def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp_path: Path) -> None:
@@ -42,9 +41,7 @@ def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Data
 
 def test_uploads_that_wait_are_told_with_whether_they_have_files(database: Database) -> None:
     id = new_job(database)
-    source(database, id, 1)
-    from app.storage.tables import jobs
-
-    database.write(lambda c: jobs.add_upload(c, id, 2, "named", "/photos", 0, "folder"))
-    database.write(lambda c: jobs.add_upload(c, id, 3, "folder", "", 5, "urls"))
+    add_upload(database, id)
+    database.write(lambda c: work_queue.add_upload(c, id, 2, "named", "/photos", 0, "folder"))
+    database.write(lambda c: work_queue.add_upload(c, id, 3, "folder", "", 5, "urls"))
     assert snapshot.list_pending_uploads(database) == [(id, 1, True), (id, 2, False), (id, 3, True)]

@@ -64,7 +64,7 @@ def prepare(data: Path) -> Embeddings:
         until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
         more = indexed.vectors(TAIL, D, 3)
         seq = filled.add(database, indexed.space(D), BASE + 1, more)
-        assert indexes.settle("default", "images", seq, 60)
+        assert indexes.wait_until_applied("default", "images", seq, 60)
     return indexed.search_exactly(np.concatenate([rows, more]))[0]
 
 

@@ -36,6 +36,14 @@ def listed(server: RunningServer, filter: Any, **params: Any) -> list[str]:
             return ids
 
 
+def test_the_openapi_document_describes_filters(server: RunningServer) -> None:
+    schemas = server.http.get("/openapi.json").json()["components"]["schemas"]
+    node = {"$ref": "#/components/schemas/FilterNode"}
+    for body in ("SearchIn", "DeleteIn"):
+        assert schemas[body]["properties"]["filter"]["anyOf"] == [node, {"type": "null"}]
+    assert schemas["NumberCondition"]["properties"]["key"]["enum"] == ["width", "height", "bytes"]
+
+
 def test_every_search_knows_the_filter(server: RunningServer) -> None:
     tag, ids = four(server)
     filter = {"must": [tagged(tag)], "must_not": [{"key": "metadata.n", "range": {"gte": 2}}]}

@@ -202,7 +202,7 @@ def test_many_come_in_order_and_few_at_a_time_from_one_host(
     wanted = [FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)]
     wanted.insert(5, FetchRequest("http://10.0.0.1/", tmp_path / "never"))
     came = fetcher.fetch_all(wanted)
-    assert [got.wanted for got in came] == wanted
+    assert [got.request for got in came] == wanted
     assert [code(got) for got in came] == [None] * 5 + ["url_not_allowed"] + [None] * 19
     assert [(tmp_path / str(n)).read_bytes() for n in range(24)] == [b"%d" % n for n in range(24)]
     assert web.most <= MAX_PER_HOST

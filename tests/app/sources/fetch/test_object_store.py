@@ -23,7 +23,7 @@ from tests.support.object_stores import Store
 from tests.support.web_servers import Answer, WebServer, content, slowly, status
 
 DATE = "Mon, 23 Nov 2026 07:00:00 GMT"
-PHOTOS = BucketPrefix.of("s3://photos")
+PHOTOS = BucketPrefix.parse("s3://photos")
 
 
 @pytest.fixture
@@ -62,23 +62,23 @@ def test_objects_below_a_prefix_are_listed_and_fetched(store: Store, scheme: str
         store.put("photos", f"list/{key}", key.encode())
     objects = ObjectStoreClient(s3=store.url, gcs=store.url)
     names = ["a/1.png", "a/b/2.png", "a/dir", "a/ü %41+#?\u00a0.png"]
-    below = BucketPrefix.of(f"{scheme}://photos/list/a")
-    (page,) = objects.listed(below)
+    below = BucketPrefix.parse(f"{scheme}://photos/list/a")
+    (page,) = objects.list_pages(below)
     assert urls([page]) == [f"{scheme}://photos/list/{name}" for name in names]
     assert {one.bytes for one in page} == {len(name.encode()) + (name == "a/dir") for name in names}
-    assert urls(objects.listed(BucketPrefix.of(f"{scheme}://photos/list/nothing"))) == []
+    assert urls(objects.list_pages(BucketPrefix.parse(f"{scheme}://photos/list/nothing"))) == []
     files = [one for one in page if one.url.endswith(".png")]
-    came = objects.fetch_all([FetchRequest(one.url, tmp_path / str(n)) for n, one in enumerate(files)])
+    came = objects.download_all([FetchRequest(one.url, tmp_path / str(n)) for n, one in enumerate(files)])
     assert [got.etag for got in came] == [one.tag for one in files]
     for one, got in zip(files, came, strict=True):
-        assert got.wanted.path.read_text() == one.url.removeprefix(f"{scheme}://photos/list/")
+        assert got.request.path.read_text() == one.url.removeprefix(f"{scheme}://photos/list/")
 
 
 def test_a_listing_comes_page_by_page(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "2")
     for n in range(5):
         store.put("photos", f"pages/{n}.png", b"x")
-    pages = list(ObjectStoreClient(s3=store.url).listed(BucketPrefix.of("s3://photos/pages")))
+    pages = list(ObjectStoreClient(s3=store.url).list_pages(BucketPrefix.parse("s3://photos/pages")))
     assert sum(len(page) for page in pages) == 5
     tags = {one.tag for page in pages for one in page}
     assert tags == {'"9dd4e461268c8034f5c8564e155c67a6"'}
@@ -87,7 +87,7 @@ def test_a_listing_comes_page_by_page(store: Store, monkeypatch: pytest.MonkeyPa
         len(
             {
                 one.tag
-                for page in ObjectStoreClient(s3=store.url).listed(BucketPrefix.of("s3://photos/pages"))
+                for page in ObjectStoreClient(s3=store.url).list_pages(BucketPrefix.parse("s3://photos/pages"))
                 for one in page
             }
         )
@@ -97,39 +97,39 @@ def test_a_listing_comes_page_by_page(store: Store, monkeypatch: pytest.MonkeyPa
 
 def test_a_bucket_that_is_not_there_and_keys_that_cannot_be_read_are_told(store: Store) -> None:
     objects = ObjectStoreClient(s3=store.url)
-    with pytest.raises(UrlUnreachable, match="the store says NoSuchBucket"):
-        list(objects.listed(BucketPrefix.of("s3://no-such-bucket")))
+    with pytest.raises(UrlUnreachable, match="the store answers NoSuchBucket"):
+        list(objects.list_pages(BucketPrefix.parse("s3://no-such-bucket")))
     store.put("photos", "odd//1.png", b"x")
-    with pytest.raises(UrlUnreachable, match="holds a key with an empty step"):
-        list(objects.listed(BucketPrefix.of("s3://photos/odd")))
+    with pytest.raises(UrlUnreachable, match="has a key with an empty step"):
+        list(objects.list_pages(BucketPrefix.parse("s3://photos/odd")))
 
 
 def test_an_object_that_went_or_is_too_large_fails_alone(store: Store, tmp_path: Path) -> None:
     for key, body in (("1.png", b"fits"), ("2.png", b"too large")):
         store.put("photos", f"some/{key}", body)
-    came = ObjectStoreClient(FetchLimits(bytes=4), s3=store.url).fetch_all(
+    came = ObjectStoreClient(FetchLimits(bytes=4), s3=store.url).download_all(
         wanted(tmp_path, "some/1.png", "some/2.png", "some/gone.png")
     )
     assert codes(came) == [None, "image_too_large", "url_unreachable"]
-    assert not came[1].wanted.path.exists()
+    assert not came[1].request.path.exists()
     assert came[2].error
     assert not isinstance(came[2].error, NoAnswer)
 
 
 def test_a_refusal_is_told_without_what_the_store_says(web: WebServer, tmp_path: Path) -> None:
     web.pages["/photos/a.png"] = web.pages["/photos"] = status(403)
-    (got,) = ObjectStoreClient(s3=web.url).fetch_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, "a.png"))
     assert got.error
-    assert "may not be read with what this server's operator has given it" in got.error.detail
+    assert "the credentials of this server do not allow it to read" in got.error.detail
     assert web.asked["/photos/a.png"] == 1
-    with pytest.raises(UrlUnreachable, match="the store says 403") as told:
-        list(ObjectStoreClient(s3=web.url).listed(PHOTOS))
+    with pytest.raises(UrlUnreachable, match="the store answers 403") as told:
+        list(ObjectStoreClient(s3=web.url).list_pages(PHOTOS))
     assert web.url not in told.value.detail
 
 
 def test_what_the_store_says_of_the_size_is_not_believed(web: WebServer, tmp_path: Path) -> None:
     web.pages["/photos/a.png"] = an_object(b"12345")
-    (got,) = ObjectStoreClient(FetchLimits(bytes=4), s3=web.url).fetch_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(FetchLimits(bytes=4), s3=web.url).download_all(wanted(tmp_path, "a.png"))
     assert isinstance(got.error, ImageTooLarge)
 
     def cut(handler: BaseHTTPRequestHandler) -> None:
@@ -139,7 +139,7 @@ def test_what_the_store_says_of_the_size_is_not_believed(web: WebServer, tmp_pat
         handler.close_connection = True
 
     web.pages["/photos/a.png"] = cut
-    (got,) = ObjectStoreClient(s3=web.url).fetch_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, "a.png"))
     assert isinstance(got.error, NoAnswer)
 
 
@@ -151,9 +151,9 @@ def test_a_fault_of_the_store_is_tried_again_and_then_told(web: WebServer, tmp_p
 
     web.pages["/photos/a.png"] = failing
     web.pages["/photos/b.png"] = status(503)
-    good_one, bad = ObjectStoreClient(s3=web.url).fetch_all(wanted(tmp_path, "a.png", "b.png"))
+    good_one, bad = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, "a.png", "b.png"))
     assert good_one.error is None
-    assert good_one.wanted.path.read_bytes() == b"12345"
+    assert good_one.request.path.read_bytes() == b"12345"
     assert isinstance(bad.error, NoAnswer)
     assert (web.asked["/photos/a.png"], web.asked["/photos/b.png"]) == (3, RETRIES + 1)
 
@@ -161,7 +161,7 @@ def test_a_fault_of_the_store_is_tried_again_and_then_told(web: WebServer, tmp_p
 def test_a_slow_store_does_not_hold_up_its_neighbours(web: WebServer, tmp_path: Path) -> None:
     web.pages["/photos/a.png"] = slowly(b"x" * 1_000, 0.1)
     web.pages["/photos/b.png"] = an_object(b"12345")
-    slow, quick = ObjectStoreClient(FetchLimits(seconds=1), s3=web.url).fetch_all(wanted(tmp_path, "a.png", "b.png"))
+    slow, quick = ObjectStoreClient(FetchLimits(seconds=1), s3=web.url).download_all(wanted(tmp_path, "a.png", "b.png"))
     assert isinstance(slow.error, NoAnswer)
     assert quick.error is None
 
@@ -171,13 +171,13 @@ def test_where_nothing_answers_the_rest_is_left(web: WebServer, tmp_path: Path) 
     keys = [f"{n}.png" for n in range(10 * MAX_UNANSWERED)]
     web.pages |= {f"/photos/{key}": status(500) for key in keys}
     with pytest.raises(UrlUnreachable, match="the store does not answer"):
-        objects.fetch_all(wanted(tmp_path, *keys))
+        objects.download_all(wanted(tmp_path, *keys))
     assert MAX_UNANSWERED <= len(web.asked) <= MAX_UNANSWERED + MAX_CONCURRENT
     web.close()
     with pytest.raises(UrlUnreachable, match="the store does not answer"):
-        objects.fetch_all(wanted(tmp_path, *keys))
+        objects.download_all(wanted(tmp_path, *keys))
     with pytest.raises(UrlUnreachable, match="the store cannot be reached"):
-        list(objects.listed(PHOTOS))
+        list(objects.list_pages(PHOTOS))
 
 
 def test_no_more_than_a_few_are_fetched_at_once(web: WebServer, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_no_more_than_a_few_are_fetched_at_once(web: WebServer, tmp_path: Path) 
 
     keys = [f"{n}.png" for n in range(3 * MAX_CONCURRENT)]
     web.pages |= {f"/photos/{key}": together for key in keys}
-    came = ObjectStoreClient(s3=web.url).fetch_all(wanted(tmp_path, *keys))
+    came = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, *keys))
     assert codes(came) == [None] * len(keys)
     assert web.most == MAX_CONCURRENT
 
@@ -203,8 +203,8 @@ def test_a_stopping_worker_waits_for_no_object_and_no_listing(web: WebServer, tm
     web.pages["/photos"] = web.pages["/photos/a.png"] = hang
     objects = ObjectStoreClient(FetchLimits(seconds=60), s3=web.url)
     for call in (
-        lambda: objects.fetch_all(wanted(tmp_path, "a.png"), lambda: True),
-        lambda: list(objects.listed(PHOTOS, lambda: True)),
+        lambda: objects.download_all(wanted(tmp_path, "a.png"), lambda: True),
+        lambda: list(objects.list_pages(PHOTOS, lambda: True)),
     ):
         with pytest.raises(Overloaded):
             call()
@@ -219,9 +219,9 @@ def test_a_full_disk_ends_everything(store: Store, tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(StorageFull):
-        ObjectStoreClient(s3=store.url).fetch_all(wanted(tmp_path, "full/1.png"))
+        ObjectStoreClient(s3=store.url).download_all(wanted(tmp_path, "full/1.png"))
 
 
 def test_an_environment_that_makes_no_sense_is_told(tmp_path: Path) -> None:
-    (got,) = ObjectStoreClient(s3="no endpoint").fetch_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(s3="no endpoint").download_all(wanted(tmp_path, "a.png"))
     assert isinstance(got.error, NoAnswer)

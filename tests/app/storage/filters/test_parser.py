@@ -4,22 +4,31 @@ import json
 import math
 from typing import Any
 
+import jsonschema_rs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import Validation
 from app.core.types import Target
-from app.storage.filters.model import Exists, Field, FieldKind, Group, HasWords, IsNull, Match, Range
-from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, MAX_VALUES, parse_filter, parse_filter_json
+from app.storage.filters.model import Exists, Field, Group, HasWords, IsNull, Match, Range
+from app.storage.filters.parser import (
+    FILTER_ADAPTER,
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_VALUES,
+    parse_filter,
+    parse_filter_json,
+)
+from tests.app.storage.filters.test_sql import nested, of_images
 
-TAGS = Field("tags", FieldKind.TAGS)
-WIDTH = Field("width", FieldKind.NUMBER)
+TAGS = Field("tags")
+WIDTH = Field("width")
 RED = {"key": "tags", "match": {"value": "red"}}
 
 
 def metadata(*path: str) -> Field:
-    return Field("metadata", FieldKind.JSON, path)
+    return Field("metadata", path)
 
 
 @pytest.mark.parametrize(
@@ -33,12 +42,12 @@ def metadata(*path: str) -> Field:
             Group((Match(TAGS, ("red",)),), (), (Group(should=(Match(TAGS, ("red",)),)),)),
         ),
         ({"key": "tags", "match": {"any": ["a", "b"]}}, Match(TAGS, ("a", "b"))),
-        ({"key": "tags", "match": {"except": ["a"]}}, Match(TAGS, ("a",), outside=True)),
-        ({"key": "caption", "match": {"text": "a b"}}, HasWords(Field("caption", FieldKind.TEXT), "a b")),
+        ({"key": "tags", "match": {"except": ["a"]}}, Match(TAGS, ("a",), negated=True)),
+        ({"key": "caption", "match": {"text": "a b"}}, HasWords(Field("caption"), "a b")),
         ({"key": "width", "range": {"gte": 1, "lt": 2.5, "gt": None}}, Range(WIDTH, (("gte", 1), ("lt", 2.5)))),
         (
             {"key": "created_at", "range": {"lt": "2026-01-31"}},
-            Range(Field("created_at", FieldKind.TIME), (("lt", "2026-01-31T00:00:00.000Z"),)),
+            Range(Field("created_at"), (("lt", "2026-01-31T00:00:00.000Z"),)),
         ),
         ({"key": "metadata.a.b", "match": {"value": True}}, Match(metadata("a", "b"), (True,))),
         ({"key": 'metadata."a.b".c', "exists": True}, Exists(metadata("a.b", "c"))),
@@ -48,8 +57,8 @@ def metadata(*path: str) -> Field:
         ({"exists": {"key": "tags"}}, Exists(TAGS)),
         ({"is_null": {"key": "metadata.a"}}, IsNull(metadata("a"))),
         ({"key": "metadata.a", "is_null": False}, Group(must_not=(IsNull(metadata("a")),))),
-        ({"has_id": ["x", "y"]}, Match(Field("id", FieldKind.TEXT), ("x", "y"))),
-        ({"key": "animated", "match": {"value": True}}, Match(Field("animated", FieldKind.FLAG), (True,))),
+        ({"has_id": ["x", "y"]}, Match(Field("id"), ("x", "y"))),
+        ({"key": "animated", "match": {"value": True}}, Match(Field("animated"), (True,))),
     ],
 )
 def test_a_filter_is_read(written: Any, tree: Any) -> None:
@@ -68,8 +77,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({"must": [RED, {"key": "Width", "range": {}}]}, r"filter\.must\[1\]\.key: .*'Width'; did you mean width\?"),
     ({"key": "camera", "match": {"value": "x"}}, r"no field 'camera'; .*metadata\.NAME"),
     ({"key": "text", "match": {"value": "x"}}, "no field 'text'"),  # of texts, not of pictures
-    ({"key": "metadata", "match": {"value": "x"}}, r"which entry of metadata"),
-    ({"key": "tags.a", "match": {"value": "x"}}, "tags is a list of texts"),
+    ({"key": "metadata", "match": {"value": "x"}}, r"name an entry of metadata"),
+    ({"key": "tags.a", "match": {"value": "x"}}, "tags has no parts"),
     ({"key": "metadata..a", "exists": True}, "no path"),
     ({"key": "metadata.a.", "exists": True}, "no path"),
     ({"key": "metadata.a[0]", "exists": True}, "no path"),
@@ -77,55 +86,73 @@ REFUSED: list[tuple[Any, str]] = [
     ({"key": "metadata." + ".".join("a" * 9), "exists": True}, "no path"),
     ({"key": "metadata.a\\b", "exists": True}, "backslash"),
     ({"key": 5, "exists": True}, "name of a field, got 5"),
-    ({"key": "width", "match": {"value": "640"}}, r"filter\.match\.value: width is compared with a number, got '640'"),
-    ({"key": "width", "match": {"value": True}}, "width is compared with a number, got True"),
-    ({"key": "width", "match": {"value": 2**63}}, "width is compared with a finite number"),
-    ({"key": "width", "range": {"gte": math.nan}}, "width is compared with a finite number"),
-    ({"key": "width", "range": {"gte": "5"}}, "width is compared with a number, got '5'"),
+    ({"key": "width", "match": {"value": "640"}}, r"^filter\.match\.value \(width\): expected a number, got '640'"),
+    ({"key": "width", "match": {"value": True}}, "expected a number, got True"),
+    ({"key": "width", "match": {"value": 2**63}}, r"match\.value \(.*\): .* less than or equal to 9223372036854775807"),
+    ({"key": "width", "range": {"gte": math.nan}}, r"filter\.range\.gte \(.*\): .* finite number"),
+    ({"key": "width", "range": {"gte": "5"}}, r"filter\.range\.gte \(.*\): expected a number, got '5'"),
     ({"key": "metadata.a", "match": {"value": math.inf}}, "finite number"),
-    ({"key": "metadata.a", "match": {"value": None}}, r"metadata\.a is compared with a text, a number, true or false"),
+    (
+        {"key": "metadata.a", "match": {"value": None}},
+        r"match\.value \(.*\): expected a text, a number, true or false, got None",
+    ),
     ({"key": "metadata.a", "match": {"value": [1]}}, "got a list of 1"),
-    ({"key": "metadata.a", "range": {"gte": "2026-01-01", "lt": 5}}, r"metadata\.a: a time is written"),
-    ({"key": "format", "match": {"value": "jpg"}}, "format is one of avif, gif, jpeg, png and webp, got 'jpg'"),
-    ({"key": "format", "match": {"value": []}}, "format is one of"),
-    ({"key": "animated", "match": {"value": 1}}, "animated is true or false, got 1"),
-    ({"key": "created_at", "match": {"value": "2026-01-01"}}, "created_at is a time; compare it by range"),
-    ({"key": "created_at", "range": {"gte": "yesterday"}}, "created_at: a time is written 2026-01-31 or"),
-    ({"key": "created_at", "range": {"gte": 1700000000}}, "created_at: a time is written"),
-    ({"key": "caption", "range": {"gte": 1}}, "caption is text; ranges are for numbers and times"),
-    ({"key": "width", "match": {"text": "x"}}, "words are looked for in texts"),
+    ({"key": "metadata.a", "range": {"gte": "2026-01-01", "lt": 5}}, r"filter\.range\.lt \(.*\): a time is written"),
+    ({"key": "format", "match": {"value": "jpg"}}, "should be 'avif', 'gif', 'jpeg', 'png' or 'webp', got 'jpg'"),
+    ({"key": "format", "match": {"value": []}}, "should be 'avif', .* got a list of 0"),
+    ({"key": "animated", "match": {"value": 1}}, "valid boolean, got 1"),
+    (
+        {"key": "created_at", "match": {"value": "2026-01-01"}},
+        r"^filter \(created_at\): there is no 'match'; there are .* and range",
+    ),
+    (
+        {"key": "created_at", "range": {"gte": "yesterday"}},
+        r"filter\.range\.gte \(.*\): a time is written 2026-01-31 or",
+    ),
+    ({"key": "created_at", "range": {"gte": 1700000000}}, r"filter\.range\.gte \(.*\): a time is written"),
+    ({"key": "caption", "range": {"gte": 1}}, r"^filter \(caption\): there is no 'range'; there are"),
+    ({"key": "width", "match": {"text": "x"}}, "no 'text'; there are value, any and except"),
     ({"key": "caption", "match": {"text": " .,- "}}, "there is no word in"),
-    ({"key": "caption", "match": {"value": 5}}, "caption is compared with a text, got 5"),
-    ({"key": "caption", "match": {"value": "\ud800"}}, "not valid Unicode"),
+    ({"key": "caption", "match": {"value": 5}}, "valid string, got 5"),
+    ({"key": "caption", "match": {"value": "\ud800"}}, "unable to parse raw data as a unicode string"),
     ({"key": "caption", "match": {"value": "a\0"}}, "NUL"),
-    ({"key": "caption", "match": {"value": "x" * 20_000}}, "may have 16384 characters, this has 20000"),
-    ({"key": "tags", "match": {"vlaue": "x"}}, "no match 'vlaue'; did you mean value"),
-    ({"key": "tags", "match": {}}, "expected one of value, any, except and text"),
-    ({"key": "tags", "match": {"value": "x", "any": ["x"]}}, "expected one of"),
-    ({"key": "tags", "match": {"any": "x"}}, "expected a list, got 'x'"),
-    ({"key": "tags", "macth": {"value": "x"}}, "no operator 'macth'; did you mean match"),
-    ({"key": "tags"}, "a condition on tags has one of"),
-    ({"key": "width", "match": {"value": 1}, "range": {"gte": 1}}, "a condition on width has one of"),
-    ({"key": "width", "range": {"ge": 1}}, "no comparison 'ge'; did you mean gte"),
-    ({"key": "width", "range": {}}, "a range needs one of"),
-    ({"key": "width", "range": {"gte": None}}, "a range needs one of"),
-    ({"key": "width", "range": 5}, "expected an object like"),
-    ({"key": "tags", "exists": 1}, "expected true or false, got 1"),
-    ({"is_empty": "tags"}, "expected {'key': ...}, got 'tags'"),
+    ({"key": "caption", "match": {"value": "x" * 20_000}}, "at most 16384 characters"),
+    ({"key": "tags", "match": {"vlaue": "x"}}, r"filter\.match \(tags\): there is no 'vlaue'; did you mean value"),
+    ({"key": "tags", "match": {}}, "expected one of value, any, except or text, got nothing"),
+    ({"key": "tags", "match": {"value": "x", "any": ["x"]}}, "expected one of .*, got value and any"),
+    ({"key": "tags", "match": {"any": "x"}}, r"match\.any \(tags\): .* valid list, got 'x'"),
+    ({"key": "tags", "macth": {"value": "x"}}, r"^filter \(tags\): there is no 'macth'; did you mean match"),
+    ({"key": "tags"}, "expected key and one of .*, got key$"),
+    (
+        {"key": "width", "match": {"value": 1}, "range": {"gte": 1}},
+        "expected key and one of .*, got key, match and range",
+    ),
+    ({"key": "width", "range": {"ge": 1}}, "no 'ge'; did you mean gte"),
+    ({"key": "width", "range": {}}, r"filter\.range \(width\): expected one of gt, gte, lt or lte, got nothing"),
+    ({"key": "width", "range": {"gte": None}}, "a bound that is not null"),
+    ({"key": "width", "range": 5}, "expected an object with gt, gte, lt or lte, got 5"),
+    ({"key": "tags", "exists": 1}, r"filter\.exists \(tags\): .* valid boolean, got 1"),
+    ({"is_empty": "tags"}, r"filter\.is_empty: expected an object with key, got 'tags'"),
     ({"is_empty": {"key": "tga"}}, "did you mean tags"),
-    ({"match": {"value": "x"}}, "no condition 'match'"),
-    ({"match": {"value": "x"}, "range": {}}, "a condition needs a key"),
-    ({"has_id": "x"}, "expected a list"),
-    ({"has_id": [5]}, "id is compared with a text, got 5"),
-    ({"must": "x"}, r"filter\.must: expected a list of conditions, got 'x'"),
+    ({"match": {"value": "x"}}, "expected key and one of .*, got match"),
+    ({"match": {"value": "x"}, "range": {}}, r"filter\.key: field required"),
+    ({"has_id": "x"}, r"filter\.has_id: .* valid list"),
+    ({"has_id": [5]}, r"filter\.has_id\[0\]: .* valid string, got 5"),
+    ({"must": "x"}, r"filter\.must: .* valid list, got 'x'"),
     ({"must": [5]}, r"filter\.must\[0\]: expected an object"),
-    ({"must": [], "shuold": []}, "no clause 'shuold'; did you mean should"),
+    ({"must": [], "shuold": []}, "no 'shuold'; did you mean should"),
     ([RED], "filter: expected an object, .* got a list of 1"),
     ("x", "expected an object"),
     (None, "expected an object"),
     (deep(100), f"may be nested {MAX_DEPTH} deep"),
-    ({"should": [RED] * 10_000}, rf"filter\.should\[{MAX_CONDITIONS}\]: a filter may have {MAX_CONDITIONS} conditions"),
-    ({"key": "tags", "match": {"any": ["x"] * 10_000}}, rf"any\[{MAX_VALUES}\]: a filter may list {MAX_VALUES} values"),
+    (
+        {"should": [RED] * 10_000},
+        rf"filter\.should\[{MAX_CONDITIONS}\] \(tags\): a filter may have {MAX_CONDITIONS} conditions",
+    ),
+    (
+        {"key": "tags", "match": {"any": ["x"] * 10_000}},
+        rf"filter\.match\.any \(tags\): a filter may list {MAX_VALUES} values",
+    ),
 ]
 
 
@@ -191,3 +218,30 @@ def test_whatever_is_sent_is_read_or_refused(written: Any) -> None:
     except Validation as error:
         refusal = error.detail
     assert refusal.startswith("filter")
+
+
+SCHEMA = jsonschema_rs.validator_for(FILTER_ADAPTER.json_schema())
+
+
+@given(nested(of_images))
+def test_the_schema_of_the_openapi_document_accepts_what_the_parser_accepts(written: Any) -> None:
+    parse_filter(written, "images")
+    assert SCHEMA.is_valid(written)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"key": "tag", "match": {"value": "x"}},
+        {"key": "width", "match": {"value": "640"}},
+        {"key": "tags", "match": {"value": "x", "any": ["x"]}},
+        {"key": "caption", "range": {"gte": 1}},
+        {"must": [{"key": "tags"}]},
+        {"must": [], "shuold": []},
+        {"is_empty": "tags"},
+    ],
+)
+def test_the_schema_refuses_what_the_parser_refuses(written: Any) -> None:
+    assert not SCHEMA.is_valid(written)
+    with pytest.raises(Validation):
+        parse_filter(written, "images")

@@ -15,7 +15,7 @@ from app.core.errors import StartupError
 from app.core.files import sha256_file
 from app.encoder.catalogue import resolve_alias, suggest_names
 from app.encoder.dummy import DummyEncoder
-from app.encoder.hub import damaged_file_error, expected_digest, ensure_downloaded, find_cached, matches_digest
+from app.encoder.hub import damaged_file_error, ensure_downloaded, expected_digest, find_cached, matches_digest
 from app.encoder.memory_check import (
     CONVERTING,
     NO_PROCESSES,

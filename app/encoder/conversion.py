@@ -174,11 +174,11 @@ def convert(spec: ConversionSpec, folder: Path) -> None:
         ).write(draft)
         pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         converted = OpenVinoEncoder(draft, "fp32")
-        for ours, theirs in (
+        for converted_vectors, torch_vectors in (
             (converted.encode_images(pixels), torch_encoder.encode_images(pixels)),
             (converted.encode_texts(PROBES), torch_encoder.encode_texts(PROBES)),
         ):
-            cosine = float((ours * theirs).sum(axis=1).min())
+            cosine = float((converted_vectors * torch_vectors).sum(axis=1).min())
             if not cosine >= MIN_COSINE:
                 raise ValueError(f"the converted model differs from the original (cosine {cosine:.4f})")
 

@@ -81,8 +81,8 @@ def main() -> None:
     import open_clip
 
     architecture, tag = sys.argv[1:]
-    found = open_clip.get_pretrained_cfg(architecture, tag)
-    config = {key: found[key] for key in CONFIG_KEYS if found.get(key) is not None} if found else None
+    published = open_clip.get_pretrained_cfg(architecture, tag)
+    config = {key: published[key] for key in CONFIG_KEYS if published.get(key) is not None} if published else None
     print(json.dumps(asdict(PretrainedConfig(config, open_clip.list_pretrained_tags_by_model(architecture)))))
 
 

@@ -53,7 +53,7 @@ def main() -> None:
 def load(client: Client, folder: Path, table: Table) -> None:
     """POST /v1/images/bulk of the gallery until every picture is ready."""
     began = time.perf_counter()
-    job = client.bulk([("gallery.zip", folder / "gallery.zip")])
+    job = client.upload_bulk([("gallery.zip", folder / "gallery.zip")])
     while (job := client.job(job["id"]))["state"] in ("queued", "running"):
         time.sleep(0.05)
     seconds = time.perf_counter() - began

@@ -73,7 +73,7 @@ def port_of(client: Client) -> int:
 def upload(client: Client, paths: Sequence[Path]) -> list[str]:
     """Send the pictures as bulks; the ids of their jobs."""
     parts = [paths[start : start + A_REQUEST] for start in range(0, len(paths), A_REQUEST)]
-    return [str(client.bulk([(path.name, path) for path in part])["id"]) for part in parts]
+    return [str(client.upload_bulk([(path.name, path) for path in part])["id"]) for part in parts]
 
 
 def running(client: Client, jobs: Sequence[str]) -> bool:

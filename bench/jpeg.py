@@ -20,8 +20,8 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from app.core.types import Preprocessing
-from app.decode.picture import DecodedPicture
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import DecodedPicture, decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.worker.embed import BATCHES_AHEAD
@@ -67,7 +67,9 @@ def from_children(
     while True:
         for path in islice(paths, BATCHES_AHEAD * batch - len(waiting)):
             thumbnail = source.folder / f"{path.stem}.webp" if thumbnails else None
-            waiting.append(source.pool.submit(DecodeTask(path, preprocessing, thumbnail)))
+            waiting.append(
+                source.pool.submit(decode_picture, path, preprocessing, source.pool.picture_limits, thumbnail)
+            )
         if not waiting:
             return
         ready = [waiting.popleft().result().pixels for _ in range(min(batch, len(waiting)))]
@@ -94,7 +96,7 @@ def on_device(files: list[Path], encoder: OpenClipEncoder, pool: DecodePool) -> 
     rows = []
     for file, picture in zip(files, _read(files, encoder.device), strict=True):
         if picture is None:
-            pixels = pool.submit(DecodeTask(file, seen)).result().pixels
+            pixels = pool.submit(decode_picture, file, seen, pool.picture_limits).result().pixels
             rows.append(torch.tensor(pixels, device=encoder.device))
         else:
             rows.append(_fitted(picture, seen))

@@ -75,7 +75,7 @@ def main() -> None:
             typing(browser, url, table)
             scrolling(browser, url, table)
         browser.close()
-    ours = [path for path in WEB.iterdir() if path.suffix in (".js", ".css", ".html", ".svg") and path.stem != "docs"]
+    ours = [path for path in WEB.rglob("*.*") if path.is_file() and "docs" not in (path.stem, path.parent.name)]
     size = sum(len(gzip.compress(path.read_bytes())) for path in ours)
     table.add_row("our script, style and page, compressed", f"{size / 1000:.0f} kB in {len(ours)} files")
     Console().print(table)

@@ -45,9 +45,9 @@ def space() -> EmbeddingSpace:
 
 def compiled() -> Path:
     """The folder with both towers for OpenVINO, converted once."""
+    from app.core.files import sha256_file
     from app.encoder.conversion import ConversionSpec, ensure_converted
     from app.encoder.loader import locate_model
-    from app.encoder.weights import sha256_file
 
     located = locate_model(model(), WORK)
     digest = sha256_file(weights())

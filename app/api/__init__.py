@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, Security
-from fastapi.responses import FileResponse
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
@@ -74,13 +75,25 @@ def create_app(service: Service, *, alone: bool = True) -> FastAPI:
 
 def add_page(app: FastAPI) -> None:
     """The page at `/` and the interactive docs at `/docs`: files of ours, nothing from elsewhere."""
+    html = render_page().encode()
+    compressed = gzip.compress(html)
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(WEB / "index.html", headers={"Cache-Control": "no-cache"})
+    async def page(request: Request) -> HTMLResponse:
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return HTMLResponse(compressed, headers={**headers, "Content-Encoding": "gzip"})
+        return HTMLResponse(html, headers=headers)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:
         return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
 
     app.mount("/web", GZipMiddleware(StaticFiles(directory=WEB), minimum_size=1024), name="web")
+
+
+def render_page() -> str:
+    """Return index.html with a preload line for every module, so that a browser fetches all modules at once."""
+    modules = [path.relative_to(WEB).as_posix() for path in sorted(WEB.glob("*/*.js")) if path.parent.name != "docs"]
+    lines = "\n".join(f'<link rel="modulepreload" href="web/{module}">' for module in modules)
+    return (WEB / "index.html").read_text("utf-8").replace("<!-- modulepreload -->", lines)

@@ -118,7 +118,7 @@ class _ServiceNumbers(Collector):
         yield make_gauge(
             "encoder_queue",
             "Queries that wait for the encoder",
-            [((), 0 if engine is None else engine.batcher.waiting)],
+            [((), 0 if engine is None else engine.batcher.queue_length)],
         )
 
     def _workers(self) -> Iterator[Metric]:

@@ -176,4 +176,4 @@ async def _pulse(service: Service) -> None:
             due = loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
             service.metrics.observe_loop_lag(max(0.0, loop.time() - due))
-        await asyncio.to_thread(service.reports.forget)
+        await asyncio.to_thread(service.reports.absorb_dead_workers)

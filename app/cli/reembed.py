@@ -8,7 +8,7 @@ import apsw
 from rich.console import Console
 
 from app.core.errors import StartupError
-from app.core.locks import DataDirLock, has_live_owner
+from app.core.locks import DataDirLock, count_live_owners
 from app.core.settings import Settings
 from app.encoder.loader import load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
@@ -29,7 +29,7 @@ def reembed(settings: Settings, console: Console) -> None:
     lock = DataDirLock(settings.data_dir)
     library = open_library(settings)
     try:
-        if has_live_owner(settings.data_dir / "workers"):
+        if count_live_owners(settings.data_dir / "workers"):
             raise StartupError(
                 "a worker runs on the data directory; end it first, because it would add vectors of its model"
             )
@@ -39,7 +39,7 @@ def reembed(settings: Settings, console: Console) -> None:
             device=settings.device,
             precision=settings.precision,
             runtime=settings.runtime,
-            crew=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
+            processes=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
         )
         space = encoder.space
         known = library.database.read(texts.list_all)

@@ -1,4 +1,4 @@
-"""A supervised thread: it repeats one piece of work, outlives what the work raises, and says what fails."""
+"""A supervised thread: it repeats one step, survives its errors, and keeps the last one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ log = logging.getLogger(__name__)
 class BackgroundLoop:
     """A thread that calls `step` until it is closed.
 
-    `step()` returns how many seconds to wait before the next call: 0 for at once, None until `wake`. What it raises
-    is logged and kept in `fault`, behind the words of `failing` ("old jobs are not forgotten"), and the step is
-    repeated after a pause of `backoff`. A step that takes long looks at `is_closing` and returns early.
+    `step()` returns the seconds to wait before the next call; None waits for `wake`. If it raises, the error is logged
+    and kept in `fault`, behind the text `failing` ("old jobs are not removed"), until the step succeeds; the next call
+    follows after a pause of `backoff`. A step that takes long must look at `is_closing` and return early.
     """
 
     def __init__(
@@ -32,15 +32,14 @@ class BackgroundLoop:
         self.fault: str | None = None
 
     def start(self) -> None:
-        """Begin. Once only."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Call `step` again now, or once more when it is running."""
+        """Call `step` now, or once more if it is running."""
         self._woken.set()
 
     def close(self) -> None:
-        """End after the step that is running. May be called again, and without `start`."""
+        """End after the running step. May be called twice, and without `start`."""
         self._closing.set()
         self._woken.set()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
@@ -53,7 +52,7 @@ class BackgroundLoop:
         return self._closing.is_set()
 
     def pause(self, seconds: float) -> bool:
-        """Wait within a step; True when the loop was closed meanwhile."""
+        """Wait within a step; True if the loop was closed meanwhile."""
         return self._closing.wait(seconds)
 
     def _run(self) -> None:
@@ -61,11 +60,12 @@ class BackgroundLoop:
             self._woken.clear()
             try:
                 pause = self._step()
-            except Exception as error:  # nothing may end this thread
+            except Exception as error:  # no error may end this thread
                 self.fault = f"{self._failing}: {describe_error(error)}"
                 log.warning("%s", self.fault, exc_info=True)
                 self._closing.wait(self._backoff.next())
                 continue
             self.fault = None
             self._backoff.reset()
-            self._woken.wait(pause)
+            if not self._closing.is_set():  # close() may have come before clear(), which undid its set()
+                self._woken.wait(pause)

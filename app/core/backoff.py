@@ -1,4 +1,4 @@
-"""Back-off: how long to wait before the next try, longer after each failure."""
+"""Back-off: pauses between tries, longer after each failure."""
 
 from __future__ import annotations
 

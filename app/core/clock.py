@@ -1,4 +1,4 @@
-"""Wall-clock time for people; every timeout and lease uses `time.monotonic` instead."""
+"""Wall-clock time as text for people and rows. Timeouts and leases use `time.monotonic` instead."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def now_rfc3339() -> str:
 
 
 def format_rfc3339(moment: datetime) -> str:
-    """A moment in UTC as it is written here, so that text compares as time does."""
+    """A time in UTC as RFC 3339 with milliseconds; such texts sort as the times do."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

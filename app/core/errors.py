@@ -1,4 +1,4 @@
-"""Everything that can go wrong in a way a caller can act on.
+"""The errors that a caller can act on.
 
     SightlineError                 code, status, retryable, retry_after
     ├── BadRequest                 400 bad_request
@@ -7,7 +7,7 @@
     │   └── BlobMissing            410 blob_missing
     ├── IdConflict                 409 id_conflict
     ├── IdempotencyKeyReused       409 idempotency_key_reused
-    ├── Rejected                   a picture or an archive that cannot be taken
+    ├── Rejected                   a picture or an archive that is not accepted
     │   ├── ImageTooLarge          422 image_too_large
     │   ├── ImageCorrupt           422 image_corrupt
     │   ├── UnsupportedMediaType   415 unsupported_media_type
@@ -16,7 +16,7 @@
     │   ├── UrlNotAllowed          422 url_not_allowed
     │   └── UrlUnreachable         422 url_unreachable
     ├── PayloadTooLarge            413 payload_too_large
-    ├── Busy                       try again later
+    ├── Busy                       the request may succeed later
     │   ├── InProgress             409 in_progress
     │   ├── QueueFull              429 queue_full
     │   ├── Overloaded             503 overloaded
@@ -24,10 +24,10 @@
     │   └── ModelUnavailable       503 model_unavailable
     ├── StorageFull                507 storage_full
     ├── Timeout                    504 timeout
-    └── StartupError               the service cannot start; one line, no traceback
+    └── StartupError               the service cannot start; the command prints one line, no traceback
 
-`detail` is written for a person and holds no path, SQL or stack. The api package turns these into
-problem+json; the worker stores `code` and `detail` with the item.
+`detail` is a sentence for a person, without a path of the server, SQL or a stack trace. The api package turns errors
+into problem+json; the worker stores `code` and `detail` with the item.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import ClassVar
 
 
 class SightlineError(Exception):
-    """Base of the tree: `code` is stable, `status` is the HTTP status it becomes."""
+    """Base of all errors. `code` is stable, `status` is the HTTP status of the answer."""
 
     code: ClassVar[str] = "bad_request"
     status: ClassVar[int] = 400
@@ -56,57 +56,57 @@ class SightlineError(Exception):
 
 
 class BadRequest(SightlineError):
-    """The request cannot be read at all."""
+    """The server cannot parse the request."""
 
 
 class Validation(SightlineError):
-    """The request was read, but a value in it is out of bounds."""
+    """A value in the request is out of bounds."""
 
     code, status, title = "validation", 422, "Invalid value"
 
 
 class NotFound(SightlineError):
-    """No such picture, text, job or collection."""
+    """The picture, text, job or collection does not exist."""
 
     code, status, title = "not_found", 404, "Not found"
 
 
 class BlobMissing(NotFound):
-    """The row is there but its file is gone or altered; `sightline verify` lists such pictures."""
+    """The row exists, but its file is missing or altered; `sightline verify` lists such pictures."""
 
     code, status, title = "blob_missing", 410, "File missing"
 
 
 class IdConflict(SightlineError):
-    """The id is taken by other bytes."""
+    """Another picture or text has this id."""
 
     code, status, title = "id_conflict", 409, "Id already used"
 
 
 class IdempotencyKeyReused(SightlineError):
-    """An Idempotency-Key came with another request before."""
+    """An earlier, different request used this Idempotency-Key."""
 
     code, status, title = "idempotency_key_reused", 409, "Idempotency-Key already used"
 
 
 class Rejected(SightlineError):
-    """A picture or an archive that can never be taken as it is."""
+    """A picture or an archive that is never accepted as it is."""
 
 
 class ImageTooLarge(Rejected):
-    """More bytes, pixels or pixels a side than the limits allow."""
+    """The picture has more bytes, pixels or pixels a side than the limits allow."""
 
     code, status, title = "image_too_large", 422, "Picture too large"
 
 
 class ImageCorrupt(Rejected):
-    """The bytes claim to be a picture but cannot be decoded."""
+    """The bytes begin like a picture, but cannot be decoded."""
 
     code, status, title = "image_corrupt", 422, "Picture cannot be decoded"
 
 
 class UnsupportedMediaType(Rejected):
-    """Not one of JPEG, PNG, WebP, GIF and AVIF (or an archive, where one is expected)."""
+    """The file is not JPEG, PNG, WebP, GIF or AVIF (or not an archive, where one is expected)."""
 
     code, status, title = "unsupported_media_type", 415, "Unsupported media type"
 
@@ -124,13 +124,13 @@ class ArchiveCorrupt(Rejected):
 
 
 class UrlNotAllowed(Rejected):
-    """The URL leads where this server does not go."""
+    """The URL leads to an address from which this server does not fetch."""
 
     code, status, title = "url_not_allowed", 422, "URL not allowed"
 
 
 class UrlUnreachable(Rejected):
-    """The URL gives no picture: its server is away, slow, or says no."""
+    """The server of the URL cannot be reached, is slow, or refuses."""
 
     code, status, title = "url_unreachable", 422, "URL cannot be fetched"
 
@@ -142,20 +142,20 @@ class PayloadTooLarge(SightlineError):
 
 
 class Busy(SightlineError):
-    """Nothing is wrong with the request; the service cannot take it now."""
+    """The request is right, but the service cannot take it now."""
 
     retryable = True
     retry_after = 1
 
 
 class InProgress(Busy):
-    """The first request of an Idempotency-Key has no answer yet."""
+    """The first request with this Idempotency-Key is not finished."""
 
     code, status, title = "in_progress", 409, "Still under way"
 
 
 class QueueFull(Busy):
-    """The backlog of unprocessed pictures is at its bound."""
+    """As many pictures wait as the limit allows."""
 
     code, status, title, retry_after = "queue_full", 429, "Queue full", 5
 
@@ -167,7 +167,7 @@ class Overloaded(Busy):
 
 
 class ReadOnly(Busy):
-    """The data directory cannot be written at present."""
+    """The data directory cannot be written now."""
 
     code, status, title, retry_after = "read_only", 503, "Read only", 30
 
@@ -179,7 +179,7 @@ class ModelUnavailable(Busy):
 
 
 class StorageFull(SightlineError):
-    """The disk is full; nothing of the request was kept."""
+    """The disk is full; no part of the request was kept."""
 
     code, status, title, retryable = "storage_full", 507, "Storage full", True
 
@@ -210,7 +210,7 @@ def map_os_errors() -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """What may be shown of any error: the words of ours, and no more than the kind of another's."""
+    """A text that may be shown: the detail of our errors; of others the type alone, as their text may hold secrets."""
     return error.detail if isinstance(error, SightlineError) else type(error).__name__
 
 

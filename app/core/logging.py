@@ -1,8 +1,8 @@
-"""Logging: lines for people on a terminal, JSON for machines; no secrets and no control characters in either.
+"""Logging: lines for people on a terminal, JSON elsewhere; neither holds secrets or control characters.
 
-Records carry ids as fields: `request_id` of the request that is answered, `job` and `picture` of what is worked on
-(`logging`'s `extra`, or `about` for everything inside a `with`). Whatever a caller may have put into a name, a path or
-an error is escaped, so that it can neither begin a line nor move a cursor.
+Records carry ids as fields: `request_id` of the request, `job` and `picture` of the work (`extra` of a logging call,
+or `bind_log_fields` for all calls inside a `with`). Names, paths and errors may hold what a caller has sent; they are
+escaped, so that they can neither start a new line nor control a terminal.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 import structlog
 
-MAX_VALUE_CHARS = 4_096  # characters of a value; a traceback may have more
+MAX_VALUE_CHARS = 4_096
 MAX_TRACEBACK_CHARS = 65_536
 
-# What is left out of every line, whoever wrote it. The first group of each stays.
+# These are removed from every line, whichever module wrote it. The first group of each pattern stays.
 SECRETS = tuple(
-    (re.compile(pattern, re.IGNORECASE), told)
-    for pattern, told in (
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
         (r"\b(sl_)[0-9a-f]{12}_[\w-]+", r"\1…"),
         (r"\b(sightline_\d+=)[^\s;,\"'\\]+", r"\1…"),  # the cookie of a session
         (r"\b((?:Bearer|Basic)\s+)[\w.~+/=-]{6,}", r"\1…"),
@@ -31,25 +31,25 @@ SECRETS = tuple(
             r"\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!Bearer|Basic)[^\s;,&\"'\\]+",
             r"\1…",
         ),
-        (r"\b([a-z][a-z0-9+.-]{0,15}://)[^\s/?#\"'<>\\]+@", r"\1…@"),  # name and password of a URL
-        (r"\b([a-z][a-z0-9+.-]{0,15}://[^\s?\"'<>\\]*\?)[^\s\"'<>\\]+", r"\1…"),  # a signed URL is a key, too
+        (r"\b([a-z][a-z0-9+.-]{0,15}://)[^\s/?#\"'<>\\]+@", r"\1…@"),  # user and password of a URL
+        (r"\b([a-z][a-z0-9+.-]{0,15}://[^\s?\"'<>\\]*\?)[^\s\"'<>\\]+", r"\1…"),  # a signed URL grants access
         (r"\b(AKIA|ASIA)[0-9A-Z]{16}\b", r"\1…"),
     )
 )
 
 
 class RedactingFormatter(structlog.stdlib.ProcessorFormatter):
-    """Leaves secrets out of whatever is written: none should get here, but a caller may put one into an address."""
+    """Removes secrets from every line. Our code logs none, but a caller may put one into an address."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record).replace("\x7f", "\\u007f")  # the one control character that JSON leaves
-        for pattern, told in SECRETS:
-            line = pattern.sub(told, line)
+        for pattern, replacement in SECRETS:
+            line = pattern.sub(replacement, line)
         return line
 
 
 def configure(level: str, *, json: bool) -> None:
-    """Send every log record of the process to stderr, each on one line but for tracebacks for people."""
+    """Send all log records of the process to stderr, each on one line; only tracebacks for people take more."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
@@ -60,30 +60,29 @@ def configure(level: str, *, json: bool) -> None:
     final: list[structlog.typing.Processor] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         truncate_values,
+        structlog.processors.format_exc_info,
     ]
-    # plain: the rich one prints every local variable, and a request may be 48 MiB of them
-    final += [structlog.processors.format_exc_info]
     if json:
         final += [structlog.processors.JSONRenderer()]
     else:
+        # Not rich's traceback, which prints all local variables: a request may hold 48 MiB of them.
         plain = structlog.dev.plain_traceback
         final += [escape_values, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.WARNING)  # libraries speak only when something is wrong
+    root.setLevel(logging.WARNING)  # of libraries
     for name in ("app", "index", "sightline"):
         logging.getLogger(name).setLevel(level.upper())
 
 
 def bind_log_fields(**ids: str) -> AbstractContextManager[None]:
-    """Give every record inside the `with` these fields, also in threads that take over the context."""
+    """Add these fields to every record inside the `with`, also in threads that take over the context."""
     return structlog.contextvars.bound_contextvars(**ids)
 
 
 def truncate_values(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Cut what is too long for a line."""
     for name, value in fields.items():
         if isinstance(value, str) and len(value) > MAX_VALUE_CHARS:
             fields[name] = value[:MAX_VALUE_CHARS] + "…"
@@ -91,19 +90,18 @@ def truncate_values(_: Any, __: str, fields: structlog.typing.EventDict) -> stru
 
 
 def escape_values(_: Any, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Write control characters as escapes; a traceback keeps its lines, each marked as one of it."""
+    """Escape control characters. A traceback keeps its lines, each behind a mark."""
     for name, value in fields.items():
         if name in ("exception", "stack") and isinstance(value, str):
-            fields[name] = "\n".join(
-                f"  | {escape_unprintable(line)}" for line in value[:MAX_TRACEBACK_CHARS].split("\n")
-            )
+            lines = value[:MAX_TRACEBACK_CHARS].split("\n")
+            fields[name] = "\n".join(f"  | {escape_unprintable(line)}" for line in lines)
         elif isinstance(value, str):
             fields[name] = escape_unprintable(value)
     return fields
 
 
 def escape_unprintable(text: str) -> str:
-    """The text with everything escaped that a terminal or a reader of lines would act on."""
+    """Escape whatever a terminal or a reader of lines would act on."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

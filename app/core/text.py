@@ -1,6 +1,6 @@
-"""The words of a caption, as a filter compares them: whole words, whatever their case or width.
+"""The words of a caption, as filters compare them: whole words, in any case and width.
 
-Unicode says where a word begins and ends (UAX #29), so a Chinese or Japanese sign is a word of its own.
+UAX #29 says where a word begins and ends, so each Chinese or Japanese character is a word of its own.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from apsw import unicode
 
 
 def split_words(text: str) -> frozenset[str]:
-    """The distinct words of `text`; signs that belong to no word are none."""
-    spaced = unicodedata.normalize("NFKC", text).replace("_", " ")  # as in names of files
+    """The distinct words of `text`, without punctuation."""
+    spaced = unicodedata.normalize("NFKC", text).replace("_", " ")  # "_" joins words in file names
     return frozenset(unicode.word_iter(unicode.casefold(spaced)))
 
 
-_wanted = lru_cache(maxsize=256)(split_words)
+_split_wanted = lru_cache(maxsize=256)(split_words)
 
 
 def has_words(text: str, wanted: str) -> bool:
-    """Whether every word of `wanted` is one of `text`."""
-    return _wanted(wanted) <= split_words(text)
+    """Whether `text` has every word of `wanted`."""
+    return _split_wanted(wanted) <= split_words(text)

@@ -1,4 +1,4 @@
-"""The nouns of the service, as plain frozen data. A leaf: it imports nothing of ours."""
+"""The data types of the service: frozen dataclasses and enums that import no other module of ours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_COLLECTION = "default"
 
 
 class Status(StrEnum):
-    """Where a picture stands between its upload and being findable."""
+    """How far a picture is on its way from upload to search results."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job stands. A job with some failed items has still succeeded."""
+    """A job whose items failed in part has still succeeded."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,7 +36,7 @@ class JobState(StrEnum):
 
 
 class Priority(StrEnum):
-    """Whose pictures come first while several jobs wait; every one of them gets its share."""
+    """The share of the workers that a job gets while several jobs wait; none gets nothing."""
 
     HIGH = "high"
     NORMAL = "normal"
@@ -44,8 +44,6 @@ class Priority(StrEnum):
 
 
 class ItemStatus(StrEnum):
-    """What became of one item of a job."""
-
     QUEUED = "queued"
     DONE = "done"
     FAILED = "failed"
@@ -54,9 +52,9 @@ class ItemStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingSpace:
-    """Everything that decides what a vector means; vectors of two spaces are never compared.
+    """What makes vectors comparable; vectors of two spaces are never compared.
 
-    `weights` and `preprocessing` are SHA-256 digests in hex; `d` is the width of a vector.
+    `weights` and `preprocessing` are SHA-256 digests in hex; `d` is the dimension of a vector.
     """
 
     model: str
@@ -66,16 +64,16 @@ class EmbeddingSpace:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that name the space; the model's name is not part of its meaning."""
+        """16 hex digits that identify the space. The model's name has no part in it."""
         return hashlib.sha256(f"{self.weights}|{self.d}|{self.preprocessing}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a picture becomes the model's input: uint8 pixels of `size` × `size`.
+    """How a picture becomes the model's input, uint8 pixels of `size` × `size`.
 
-    `resize` says how the sides are fitted: `shortest` covers the square and crops the middle,
-    `longest` fits inside and pads with `fill`, `squash` ignores the aspect ratio.
+    `resize`: `shortest` covers the square and crops the middle, `longest` fits inside and pads with `fill`, `squash`
+    ignores the aspect ratio.
     """
 
     size: int
@@ -94,7 +92,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class ItemError:
-    """Why one item failed: a stable code of the contract and a sentence a person can read."""
+    """Why one item failed: a stable error code, and a sentence for a person."""
 
     code: str
     detail: str
@@ -102,7 +100,7 @@ class ItemError:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture of a collection. `key` is its number in the index, `embedded_seq` its log entry."""
+    """One picture of a collection. `key` is the id of its vector in the index, `embedded_seq` its entry in the log."""
 
     key: int
     collection: str
@@ -126,7 +124,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """A picture whose bytes lie in a temporary file, not yet acknowledged."""
+    """A picture that was received, but has no row yet; its bytes are in a temporary file."""
 
     sha256: str
     format: str
@@ -142,7 +140,7 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text of a collection that pictures can be asked about."""
+    """One text of a collection. `key` is the id of its vector in the index."""
 
     key: int
     collection: str
@@ -154,7 +152,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A bulk of pictures: how many there are, and what became of them so far. Times are RFC 3339."""
+    """An import of many pictures, with the counts of its items by outcome. Times are RFC 3339."""
 
     id: str
     collection: str
@@ -175,7 +173,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class JobItem:
-    """One item of a job, by the name its sender gave it."""
+    """One item of a job; `name` is the one that its sender gave."""
 
     name: str
     status: ItemStatus
@@ -185,7 +183,7 @@ class JobItem:
 
 @dataclass(frozen=True, slots=True)
 class CollectionInfo:
-    """A collection with its counts and the space that it is filled in (None before its first vector)."""
+    """A collection with its counts and its embedding space (None before its first vector)."""
 
     name: str
     description: str
@@ -197,7 +195,7 @@ class CollectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A picture that a worker has claimed: nobody else works on it until the lease ends."""
+    """A worker's claim on a picture: no other worker takes the picture until the lease ends."""
 
     image: Image
     owner: str
@@ -206,7 +204,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One answer of a search: the cosine (higher is nearer) and what was found."""
+    """One result of a search. `score` is the cosine; a higher one is nearer."""
 
     id: str
     score: float
@@ -215,7 +213,7 @@ class Hit:
 
 
 class KeyScope(IntEnum):
-    """What a caller may do; each includes those before it."""
+    """What an API key allows; each scope includes those before it."""
 
     OPEN = 0
     SEARCH = 1
@@ -225,7 +223,7 @@ class KeyScope(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as it is kept: the hash of its secret, and what it allows. `collections` is None for all of them."""
+    """A stored API key. `hash` is that of its secret; `collections` limits it to these, None is no limit."""
 
     id: str
     name: str
@@ -240,7 +238,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """A source as a request names it: `kind:place`, and the options that its kind takes."""
+    """A source as a request names it: `kind:place`, and the options of its kind."""
 
     kind: str
     place: str = ""

@@ -1,4 +1,4 @@
-"""The columns of a table by their usual names: where the picture is, and what is said of it."""
+"""Map the columns of a table to their roles by their usual names: picture, URL, caption, id, tags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from app.core.errors import Validation
 
-# In order of preference; letters of either case are the same.
+# In order of preference, in any case.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "webp", "image_base64"),
     "url": ("url", "image_url", "image_link"),
@@ -23,13 +23,13 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "tags": ("tags", "keywords"),
 }
 ROLES = frozenset(USUAL_NAMES)
-IGNORED_COLUMNS = frozenset({"exif", "status", "error_message"})  # of img2dataset
+IGNORED_COLUMNS = frozenset({"exif", "status", "error_message"})  # notes of img2dataset
 Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
-    """The column of each role, None where there is none; `rest` become metadata."""
+    """The column of each role, or None. The columns in `rest` become metadata."""
 
     image: str | None
     url: str | None
@@ -40,14 +40,14 @@ class ColumnMapping:
 
     @property
     def picture(self) -> str:
-        """The column of the picture, bytes or URL."""
+        """The column with the bytes or the URL of the picture."""
         return self.image or self.url or ""
 
 
 def map_columns(names: Iterable[str], given: Mapping[str, str]) -> ColumnMapping:
-    """The columns among `names`: those that are `given` by role, the others by their usual names.
+    """Map the columns `names`: `given` names some by role, the others are found by their usual names.
 
-    Raises Validation for a column that is not there, and when there is neither picture nor URL.
+    Raises Validation if a given column does not exist, and if no column holds pictures or URLs.
     """
     names = list(names)
     by_name: dict[str, str] = {}
@@ -55,10 +55,10 @@ def map_columns(names: Iterable[str], given: Mapping[str, str]) -> ColumnMapping
         by_name.setdefault(name.casefold(), name)
     roles: dict[str, str | None] = {}
     for role, usual in USUAL_NAMES.items():
-        if (asked := given.get(role)) is not None and asked not in names:
-            raise Validation(f"there is no column {asked!r} for the {role}; there are {format_column_names(names)}")
+        if (wanted := given.get(role)) is not None and wanted not in names:
+            raise Validation(f"there is no column {wanted!r} for the {role}; there are {format_column_names(names)}")
         free = (by_name[name] for name in usual if name in by_name and by_name[name] not in given.values())
-        roles[role] = asked or next(free, None)
+        roles[role] = wanted or next(free, None)
     if given.get("url") and not given.get("image"):
         roles["image"] = None
     if roles["image"] is None and roles["url"] is None:
@@ -69,42 +69,42 @@ def map_columns(names: Iterable[str], given: Mapping[str, str]) -> ColumnMapping
 
 
 def format_column_names(names: list[str]) -> str:
-    """Names of columns for a person, not without end."""
+    """Names of columns for a message, at most 20 of them."""
     listed = ", ".join(name[:50] for name in names[:20])
     return listed + (", …" if len(names) > 20 else "") if names else "no columns"
 
 
 def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
-    """What a row says of its picture; what is empty is left out."""
-    said: Line = {}
+    """The caption, id, tags and metadata of a row, without empty values."""
+    fields: Line = {}
     caption = to_json_value(row.get(columns.caption)) if columns.caption else None
     if isinstance(caption, list):
         caption = next((one for one in caption if isinstance(one, str)), None)
     if isinstance(caption, str) and caption.strip():
-        said["caption"] = caption.strip()
+        fields["caption"] = caption.strip()
     if columns.id and (id := to_json_value(row.get(columns.id))) not in (None, ""):
-        said["id"] = str(id)
+        fields["id"] = str(id)
     tags = to_json_value(row.get(columns.tags)) if columns.tags else None
     if isinstance(tags, str):
         tags = tags.split(",")
     if isinstance(tags, list) and (kept := [str(tag).strip() for tag in tags if tag and str(tag).strip()]):
-        said["tags"] = kept
+        fields["tags"] = kept
     metadata = {name: value for name in columns.rest if (value := to_json_value(row.get(name))) not in (None, "")}
     if metadata:
-        said["metadata"] = metadata
-    return said
+        fields["metadata"] = metadata
+    return fields
 
 
 def to_json_value(value: Any) -> Any:
-    """A value as JSON can say it; None for what it cannot: bytes, NaN, what is nested deeply."""
+    """A value as JSON has it; None for a value that JSON cannot hold: bytes, NaN, very deep nesting."""
     try:
-        json.dumps(made := _plain(value), ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(made := _to_plain(value), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError, TypeError):
         return None
     return made
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, datetime | date | time):
@@ -112,19 +112,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_to_plain(one) for one in value]
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _to_plain(one) for name, one in value.items()}
     return value if isinstance(value, str | int | bool) else None
 
 
 def is_url(value: Any) -> bool:
-    """Whether a cell holds a URL."""
     return isinstance(value, str) and value.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
 def read_picture_cell(value: Any) -> bytes:
-    """The bytes of a picture in a cell: as they are, as Hugging Face nests them, or in base64. Raises Validation."""
+    """The bytes of the picture in a cell: plain, nested as Hugging Face does, or in base64. Raises Validation."""
     if isinstance(value, Mapping):
         value = value.get("bytes")
     if isinstance(value, bytes | bytearray | memoryview):

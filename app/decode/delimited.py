@@ -1,6 +1,6 @@
-"""Tables of text, row by row: CSV and TSV with a header, JSONL. Runs in a decode child.
+"""Read tables of text row by row: CSV and TSV with a header, JSONL. Runs in a decode child.
 
-Each row is found by where it lies in the file, so that its picture can be read later; one that is bad fails alone.
+Each row comes with its offset in the file, so that its picture can be read later. A bad row fails alone.
 """
 
 from __future__ import annotations
@@ -14,49 +14,51 @@ from typing import Any, BinaryIO
 from app.core.errors import ArchiveCorrupt, Validation
 from app.core.files import open_nofollow
 
-MAX_ROW_BYTES = 48 << 20  # the largest picture in base64, and words
+MAX_ROW_BYTES = 48 << 20  # the largest picture in base64, and some text
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 
-# Where a row lies (offset, size), and what is in it or what is wrong with it.
+# Offset and size of a row, and its values or what is wrong with it.
 Row = tuple[int, int, dict[str, Any] | Validation]
 
 
 class RowTooLong(Exception):
-    """A row past MAX_ROW_BYTES: where it would end is not to be found out."""
+    """A row has more than MAX_ROW_BYTES; nobody looks for its end."""
 
 
 def iter_rows(path: Path, suffix: str) -> Iterator[Row]:
-    """Every row of a table. Raises Validation for a header that cannot be, ArchiveCorrupt for a row without end."""
+    """Every row of a table. Raises Validation for a bad header, ArchiveCorrupt for a row that is too long."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         try:
             yield from (
-                _objects(file)
+                _iter_json_rows(file)
                 if suffix in JSON_LINES
-                else _records(file, read_column_names(path, suffix), DELIMITERS[suffix])
+                else _iter_delimited_rows(file, read_column_names(path, suffix), DELIMITERS[suffix])
             )
         except RowTooLong:
-            raise ArchiveCorrupt(f"a row has more than {MAX_ROW_BYTES:,} bytes; what comes after is not read") from None
+            raise ArchiveCorrupt(f"a row has more than {MAX_ROW_BYTES:,} bytes; the rest is not read") from None
 
 
 def read_row(path: Path, suffix: str, offset: int, size: int, names: list[str]) -> Mapping[str, Any]:
-    """The row that lies there. Raises Validation when it has changed."""
+    """The row at this place. Raises Validation if it has changed."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         file.seek(offset)
         text = file.read(min(size, MAX_ROW_BYTES))
     if suffix in JSON_LINES:
-        found = _object(text)
+        found = _parse_object(text)
     else:
-        found = _record(next(csv.reader(_text(text), delimiter=DELIMITERS[suffix], strict=True), []), names)
+        found = _parse_cells(
+            next(csv.reader(_decode_lines(text), delimiter=DELIMITERS[suffix], strict=True), []), names
+        )
     if isinstance(found, Validation):
         raise found
     return found
 
 
 def read_column_names(path: Path, suffix: str) -> list[str]:
-    """The names of the columns. Raises Validation for none, and for names that are empty or come twice."""
+    """The header of a table. Raises Validation for none, and for names that are empty or occur twice."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         lines = _Lines(file)
@@ -64,18 +66,18 @@ def read_column_names(path: Path, suffix: str) -> list[str]:
             names = next(csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True), [])
         except (csv.Error, RowTooLong):
             raise Validation("its first line is no header") from None
-    if not any(names) or "" in names or len(set(names)) < len(names) or any(map(_odd, names)):
+    if not any(names) or "" in names or len(set(names)) < len(names) or not all(map(_is_utf8, names)):
         raise Validation("its first line is no header: names of columns, in UTF-8, each once")
     return names
 
 
 class _Lines:
-    """The lines of a file as text, and how many bytes they took."""
+    """The lines of a file as text; `at` is the offset after the last one."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.at = 0
-        self.row = 0  # where the row began
+        self.row = 0  # offset of the current row
 
     def __iter__(self) -> _Lines:
         return self
@@ -92,7 +94,7 @@ class _Lines:
         return line.decode("utf-8", "surrogateescape")
 
 
-def _records(file: BinaryIO, names: list[str], delimiter: str) -> Iterator[Row]:
+def _iter_delimited_rows(file: BinaryIO, names: list[str], delimiter: str) -> Iterator[Row]:
     lines = _Lines(file)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     next(reader, None)
@@ -106,28 +108,28 @@ def _records(file: BinaryIO, names: list[str], delimiter: str) -> Iterator[Row]:
             yield lines.row, lines.at - lines.row, Validation(f"the row cannot be read: {error}")
             continue
         if cells:
-            yield lines.row, lines.at - lines.row, _record(cells, names)
+            yield lines.row, lines.at - lines.row, _parse_cells(cells, names)
 
 
-def _record(cells: list[str], names: list[str]) -> dict[str, Any] | Validation:
+def _parse_cells(cells: list[str], names: list[str]) -> dict[str, Any] | Validation:
     if len(cells) != len(names):
         return Validation(f"the row has {len(cells)} cells, the header {len(names)}")
-    if any(map(_odd, cells)):
+    if not all(map(_is_utf8, cells)):
         return Validation("the row is not UTF-8")
     return dict(zip(names, cells, strict=True))
 
 
-def _objects(file: BinaryIO) -> Iterator[Row]:
+def _iter_json_rows(file: BinaryIO) -> Iterator[Row]:
     at = 0
     while line := file.readline(MAX_ROW_BYTES + 1):
         if len(line) > MAX_ROW_BYTES:
             raise RowTooLong
         if line.strip(b" \t\r\n\xef\xbb\xbf"):
-            yield at, len(line), _object(line)
+            yield at, len(line), _parse_object(line)
         at += len(line)
 
 
-def _object(line: bytes) -> dict[str, Any] | Validation:
+def _parse_object(line: bytes) -> dict[str, Any] | Validation:
     try:
         found = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
@@ -135,13 +137,13 @@ def _object(line: bytes) -> dict[str, Any] | Validation:
     return found if isinstance(found, dict) else Validation("the row is not a JSON object")
 
 
-def _text(data: bytes) -> list[str]:
+def _decode_lines(data: bytes) -> list[str]:
     return [line.decode("utf-8", "surrogateescape") for line in data.splitlines(keepends=True)]
 
 
-def _odd(text: str) -> bool:
+def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return True
-    return False
+        return False
+    return True

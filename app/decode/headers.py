@@ -1,6 +1,6 @@
-"""What a file is, told from its first bytes by our own code before any decoder sees it.
+"""Parsers of picture headers: the format and size of a file, read before any decoder sees it.
 
-Only sizes and types are read; segments are seeked over, and every walk is bounded by `MAX_STEPS`.
+They read sizes and types only, skip over segments, and take at most `MAX_STEPS` steps.
 Sources: ITU T.81 (JPEG), W3C PNG 3rd edition, RFC 9649 (WebP), GIF89a, ISO 23008-12 and AV1-ISOBMFF (AVIF).
 """
 
@@ -23,11 +23,11 @@ Size = tuple[int, int]
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
 MAX_STEPS = 20_000
 ARCHIVE_HEAD = 512
-_TAKEN = "JPEG, PNG, WebP, GIF and AVIF"
-_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
+_ACCEPTED = "JPEG, PNG, WebP, GIF and AVIF"
+_SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
-_STRANGERS: tuple[tuple[bytes, str], ...] = (
+_OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "PDF"),
     (b"%!PS", "PostScript"),
     (b"II*\0", "TIFF"),
@@ -44,7 +44,7 @@ _STRANGERS: tuple[tuple[bytes, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class PictureHeader:
-    """What a picture says of itself: pixels as stored (before EXIF), `animated` None if unknown."""
+    """What a header says; width and height before EXIF turns the picture, `animated` None if unknown."""
 
     format: Format
     width: int
@@ -53,7 +53,7 @@ class PictureHeader:
 
 
 def detect_archive(head: bytes) -> ArchiveKind | None:
-    """The kind of archive that begins with `head` (give `ARCHIVE_HEAD` bytes), or None."""
+    """The kind of archive that begins with `head` (of `ARCHIVE_HEAD` bytes), or None."""
     if head[:4] in (b"PK\3\4", b"PK\5\6", b"PK\7\x08"):
         return "zip"
     if head[:3] == b"\x1f\x8b\x08":
@@ -62,29 +62,29 @@ def detect_archive(head: bytes) -> ArchiveKind | None:
 
 
 def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
-    """Read the header of a picture from a seekable file; the position afterwards is undefined.
+    """Read the header of a picture from a seekable file; its position afterwards is undefined.
 
-    Raises UnsupportedMediaType for anything but the five formats, ImageCorrupt for a header that
-    is cut off or makes no sense, ImageTooLarge past the limits.
+    Raises UnsupportedMediaType for anything but the five formats, ImageCorrupt for a header that is cut off or
+    impossible, ImageTooLarge above the limits.
     """
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     if length > limits.max_bytes:
-        raise ImageTooLarge(f"The file has {length:,} bytes; the limit is {limits.max_bytes:,}.")
+        raise ImageTooLarge(f"the file has {length:,} bytes; the limit is {limits.max_bytes:,}")
     head = file.read(64)
     kind = detect_format(head)
     file.seek(0)
-    walk = {"jpeg": _jpeg, "png": _png, "webp": _webp, "gif": _gif, "avif": _avif}[kind]
+    parse = {"jpeg": _parse_jpeg, "png": _parse_png, "webp": _parse_webp, "gif": _parse_gif, "avif": _parse_avif}[kind]
     try:
-        (width, height), animated = walk(file)
+        (width, height), animated = parse(file)
     except (struct.error, IndexError) as error:
-        raise ImageCorrupt("The file ends inside its header.") from error
+        raise ImageCorrupt("the file ends inside its header") from error
     check_size(width, height, limits)
     return PictureHeader(kind, width, height, animated)
 
 
 def detect_format(head: bytes) -> Format:
-    """The format whose magic `head` (64 bytes are enough) begins with; raises UnsupportedMediaType."""
+    """The picture format of a file that begins with `head` (64 bytes are enough). Raises UnsupportedMediaType."""
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -98,67 +98,67 @@ def detect_format(head: bytes) -> Format:
         brands = {head[8:12], *(head[i : i + 4] for i in range(16, size - 3, 4))}
         if brands & _AVIF_BRANDS:
             return "avif"
-        raise UnsupportedMediaType(f"HEIC and video files are not taken; only {_TAKEN} are.")
+        raise UnsupportedMediaType(f"HEIC and video files are not accepted, only {_ACCEPTED}")
     if not head:
-        raise UnsupportedMediaType("The file is empty.")
+        raise UnsupportedMediaType("the file is empty")
     start = head.lstrip().lower()
-    for magic, name in _STRANGERS:
+    for magic, name in _OTHER_FORMATS:
         if start.startswith(magic.lower()):
-            raise UnsupportedMediaType(f"This is a {name} file; only {_TAKEN} are taken.")
-    raise UnsupportedMediaType(f"This is not a picture of a known format; only {_TAKEN} are taken.")
+            raise UnsupportedMediaType(f"this is a {name} file; only {_ACCEPTED} are accepted")
+    raise UnsupportedMediaType(f"this is not a picture of a known format; only {_ACCEPTED} are accepted")
 
 
 def check_size(width: int, height: int, limits: PictureLimits) -> None:
-    """Raise ImageCorrupt for a side of 0 pixels, ImageTooLarge past the limits."""
+    """Raise ImageCorrupt for a side of 0 pixels, ImageTooLarge above the limits."""
     if width <= 0 or height <= 0:
-        raise ImageCorrupt(f"The header says {width} × {height} pixels.")
+        raise ImageCorrupt(f"the header says {width} × {height} pixels")
     if max(width, height) > limits.max_side:
-        raise ImageTooLarge(f"{width} × {height} pixels; the limit is {limits.max_side:,} a side.")
+        raise ImageTooLarge(f"the picture has {width} × {height} pixels; the limit is {limits.max_side:,} a side")
     if width * height > limits.max_pixels:
-        raise ImageTooLarge(f"{width} × {height} pixels; the limit is {limits.max_pixels:,} in all.")
+        raise ImageTooLarge(f"the picture has {width} × {height} pixels; the limit is {limits.max_pixels:,} in all")
 
 
-def _steps(what: str) -> Iterator[None]:
+def _count_steps(what: str) -> Iterator[None]:
     for _ in range(MAX_STEPS):
         yield None
-    raise ImageCorrupt(f"The file has too many {what} before its picture.")
+    raise ImageCorrupt(f"the file has too many {what} before its picture")
 
 
-def _jpeg(file: BinaryIO) -> tuple[Size, bool]:
+def _parse_jpeg(file: BinaryIO) -> tuple[Size, bool]:
     file.seek(2)
-    for _ in _steps("segments"):
+    for _ in _count_steps("segments"):
         lead = file.read(1)[0]
-        if lead != 0xFF:  # libjpeg skips stray bytes between segments, and so do we
+        if lead != 0xFF:  # a stray byte between segments, which libjpeg skips as well
             continue
         marker = file.read(1)[0]
-        if marker == 0xFF:  # fill byte: the next one may be the marker
+        if marker == 0xFF:  # a fill byte; the next one may be the marker
             file.seek(-1, os.SEEK_CUR)
             continue
-        if marker == 0 or marker in _BARE:
+        if marker == 0 or marker in _BARE_MARKERS:
             continue
         if marker in (0xD9, 0xDA):
-            raise ImageCorrupt("The picture begins before its size is given.")
+            raise ImageCorrupt("the picture data begins before its size")
         (length,) = struct.unpack(">H", file.read(2))
         if length < 2:
-            raise ImageCorrupt("A segment has an impossible length.")
-        if marker in _SOF:
+            raise ImageCorrupt("a segment has an impossible length")
+        if marker in _SOF_MARKERS:
             _, height, width = struct.unpack(">BHH", file.read(5))
             return (width, height), False
         file.seek(length - 2, os.SEEK_CUR)
     raise AssertionError("unreachable")
 
 
-def _png(file: BinaryIO) -> tuple[Size, bool]:
+def _parse_png(file: BinaryIO) -> tuple[Size, bool]:
     length, name, width, height = struct.unpack(">8xI4sII", file.read(24))
     if name != b"IHDR" or length != 13:
-        raise ImageCorrupt("The first chunk is not a PNG header.")
+        raise ImageCorrupt("the first chunk is not a PNG header")
     if not 0 < width < 1 << 31 or not 0 < height < 1 << 31 or width * height > 1 << 40:
-        return (width, height), False  # over every limit: no need to walk on
+        return (width, height), False  # above every limit: the rest does not matter
     file.seek(8 + 12 + 13)
-    for _ in _steps("chunks"):
+    for _ in _count_steps("chunks"):
         length, name = struct.unpack(">I4s", file.read(8))
         if length > 0x7FFFFFFF:
-            raise ImageCorrupt("A chunk has an impossible length.")
+            raise ImageCorrupt("a chunk has an impossible length")
         if name == b"acTL":
             (frames,) = struct.unpack(">I", file.read(4))
             return (width, height), frames > 1
@@ -168,7 +168,7 @@ def _png(file: BinaryIO) -> tuple[Size, bool]:
     raise AssertionError("unreachable")
 
 
-def _webp(file: BinaryIO) -> tuple[Size, bool]:
+def _parse_webp(file: BinaryIO) -> tuple[Size, bool]:
     head = file.read(30)
     kind, body = head[12:16], head[20:]
     if kind == b"VP8X":
@@ -178,31 +178,31 @@ def _webp(file: BinaryIO) -> tuple[Size, bool]:
     if kind == b"VP8L":
         signature, bits = struct.unpack("<BI", body[:5])
         if signature != 0x2F:
-            raise ImageCorrupt("The WebP data has no signature.")
+            raise ImageCorrupt("the WebP data has no signature")
         return ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), False
     if kind == b"VP8 ":
         signature, across, down = struct.unpack("<3x3sHH", body[:10])
         if signature != b"\x9d\x01\x2a":
-            raise ImageCorrupt("The WebP data has no signature.")
+            raise ImageCorrupt("the WebP data has no signature")
         return (across & 0x3FFF, down & 0x3FFF), False
-    raise ImageCorrupt("The WebP file holds no picture.")
+    raise ImageCorrupt("the WebP file holds no picture")
 
 
-def _gif(file: BinaryIO) -> tuple[Size, None]:
+def _parse_gif(file: BinaryIO) -> tuple[Size, None]:
     width, height, flags = struct.unpack("<6xHHB2x", file.read(13))
     if width == 0 or height == 0:
         return (width, height), None
     if flags & 0x80:
         file.seek(3 * (2 << (flags & 7)), os.SEEK_CUR)
-    steps = _steps("blocks")
+    steps = _count_steps("blocks")
     for _ in steps:
         kind = file.read(1)[0]
         if kind == 0x2C:
-            # The first frame may reach past the screen; decoders then enlarge the screen.
+            # The first frame may be larger than the screen; decoders enlarge the screen then.
             left, top, across, down = struct.unpack("<HHHH", file.read(8))
             return (max(width, left + across), max(height, top + down)), None
         if kind == 0x3B:
-            raise ImageCorrupt("The GIF file holds no picture.")
+            raise ImageCorrupt("the GIF file holds no picture")
         if kind == 0x21:
             file.seek(1, os.SEEK_CUR)
             while length := file.read(1)[0]:
@@ -211,41 +211,41 @@ def _gif(file: BinaryIO) -> tuple[Size, None]:
     raise AssertionError("unreachable")
 
 
-def _avif(file: BinaryIO) -> tuple[Size, bool | None]:
+def _parse_avif(file: BinaryIO) -> tuple[Size, bool | None]:
     """The largest `ispe` (image spatial extent) anywhere in meta/iprp/ipco."""
     end = file.seek(0, os.SEEK_END)
-    brand = _at(file, 8, 4)
+    brand = _read_at(file, 8, 4)
     sizes: list[Size] = []
-    todo, steps = [(0, end)], _steps("boxes")
+    todo, steps = [(0, end)], _count_steps("boxes")
     while todo:
         position, stop = todo.pop()
         while position + 8 <= stop:
             next(steps)
-            length, name = struct.unpack(">I4s", _at(file, position, 8))
+            length, name = struct.unpack(">I4s", _read_at(file, position, 8))
             body = position + 8
             if length == 1:
-                (length,) = struct.unpack(">Q", _at(file, body, 8))
+                (length,) = struct.unpack(">Q", _read_at(file, body, 8))
                 body += 8
             length = length or stop - position
             if length < body - position or position + length > stop:
-                raise ImageCorrupt("A box of the AVIF file has an impossible length.")
+                raise ImageCorrupt("a box of the AVIF file has an impossible length")
             if name == b"ispe":
-                sizes.append(struct.unpack(">4xII", _at(file, body, 12)))
+                sizes.append(struct.unpack(">4xII", _read_at(file, body, 12)))
             elif name in (b"meta", b"iprp", b"ipco"):
                 todo.append((body + 4 if name == b"meta" else body, position + length))
             if name == b"meta" and stop == end:
-                break  # what follows is pixel data, which may be cut off: the decoder's business
+                break  # pixel data follows, which may be cut off; that is for the decoder to see
             position += length
     if not sizes:
-        raise ImageCorrupt("The AVIF file does not say its size.")
+        raise ImageCorrupt("the AVIF file does not say its size")
     return max(sizes, key=lambda size: (min(size) > 0, size[0] * size[1])), None if brand == b"avis" else False
 
 
-def _at(file: BinaryIO, position: int, length: int) -> bytes:
+def _read_at(file: BinaryIO, position: int, length: int) -> bytes:
     file.seek(position)
     return file.read(length)
 
 
 def has_picture_suffix(name: str) -> bool:
-    """Whether a file is called like a picture that can be taken."""
+    """Whether the name of a file ends like that of an accepted picture."""
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES

@@ -1,4 +1,4 @@
-"""The bounds within which pictures and archives are read. A leaf: plain frozen data."""
+"""The limits of pictures, archives and decode children."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """The largest picture taken: bytes of the file, pixels in all, pixels a side."""
+    """The largest picture that is accepted: bytes of the file, pixels in all, pixels a side."""
 
     max_bytes: int = 32 * MIB
     max_pixels: int = 50_000_000
@@ -18,7 +18,7 @@ class PictureLimits:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """The largest archive taken: bytes it expands to, members, bytes of one member."""
+    """The largest archive that is accepted: bytes it expands to, members, bytes of one member."""
 
     max_bytes: int = 2048 * MIB
     max_members: int = 10_000
@@ -27,7 +27,7 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class ChildLimits:
-    """What one task of a child may use: wall seconds, bytes of address space, processor seconds."""
+    """What one task may use: wall seconds, bytes of address space of the child, processor seconds."""
 
     seconds: float = 15.0
     memory: int = 1536 * MIB

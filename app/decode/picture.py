@@ -1,9 +1,8 @@
-"""One picture: from an untrusted file to the model's pixels and a thumbnail. Runs in a decode child."""
+"""Decode one picture: from an untrusted file to the pixels of the model and a thumbnail. Runs in a decode child."""
 
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
+from app.core.files import atomic_write
 from app.core.types import Preprocessing
 from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
@@ -21,22 +21,22 @@ from app.decode.limits import PictureLimits
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
 
-# How many times larger than needed a JPEG is still decoded when its DCT is scaled down. Measured on
-# 0.3 to 12 megapixels: at 2 the normalised pixels of the model keep a cosine of >= 0.9997 with a full
-# decode (0.998 to 0.95 at 1); JPEG quality 95 on the model's own input costs more (0.995 to 0.987).
+# libjpeg may decode a JPEG at a smaller scale, but no smaller than this many times the size that is needed. Measured on
+# 0.3 to 12 megapixels: at 2 the normalised pixels of the model keep a cosine of >= 0.9997 with a full decode (0.998 to
+# 0.95 at 1). JPEG quality 95 on the model's own input costs more (0.995 to 0.987).
 DRAFT_MARGIN = 2.0
-# By the suffix of its file. A WebP of a photograph takes three times as long as decoding 640 x 480 for a fifth fewer
-# bytes; one of a drawing is half as large as a JPEG. Method 4 takes twice the time of 2 for 2 % fewer bytes.
+# By the suffix of the file. For a photograph WebP takes three times as long as to decode 640 x 480, and saves a fifth
+# of the bytes; for a drawing it halves them. Method 4 takes twice the time of method 2 for 2 % fewer bytes.
 THUMBNAIL_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": {"format": "JPEG", "quality": 85},
     ".webp": {"format": "WEBP", "quality": 80, "method": 2},
 }
-THUMBNAIL_GAP = 1.0  # whole factors by averaging, the rest bicubic: a seventh of the time of bicubic alone
-_WHOLE = 16  # squares: how long a strip is still resized whole before the crop
+THUMBNAIL_GAP = 1.0  # averaging for whole factors, bicubic for the rest: a seventh of the time of bicubic alone
+_MAX_WHOLE_SQUARES = 16  # a strip of more squares than this is cropped before the resize
 WHITE = (255, 255, 255)
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_TURNS = {
+_ROTATIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,7 +49,7 @@ _TURNS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedPicture:
-    """`pixels` is uint8 [size, size, 3] in sRGB; `width` × `height` are those of the upright picture."""
+    """`pixels` is uint8 [size, size, 3] in sRGB; `width` and `height` are those of the upright picture."""
 
     pixels: Pixels
     width: int
@@ -65,11 +65,11 @@ def decode_picture(
     thumbnail: Path | None = None,
     thumbnail_size: int = 320,
 ) -> DecodedPicture:
-    """Decode the first frame of the picture at `path`, upright, over white, in sRGB.
+    """Decode the first frame of the picture at `path`: upright, over white, in sRGB.
 
-    Writes a picture of at most `thumbnail_size` pixels a side to `thumbnail` (.jpg or .webp), atomically, if given.
-    Raises ImageCorrupt, ImageTooLarge or UnsupportedMediaType for the picture; BlobMissing,
-    StorageFull, ReadOnly or Overloaded for the disk.
+    Also writes a picture of at most `thumbnail_size` pixels a side to `thumbnail` (.jpg or .webp), if given.
+    Raises ImageCorrupt, ImageTooLarge or UnsupportedMediaType for the picture; BlobMissing, StorageFull, ReadOnly or
+    Overloaded for the disk.
     """
     try:
         with path.open("rb") as file:
@@ -82,22 +82,22 @@ def decode_picture(
     except SightlineError:
         raise
     except MemoryError as error:
-        raise ImageCorrupt("The picture needs more memory than allowed.") from error
+        raise ImageCorrupt("the picture needs more memory than allowed") from error
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"The picture has more than {limits.max_pixels:,} pixels.") from error
+        raise ImageTooLarge(f"the picture has more than {limits.max_pixels:,} pixels") from error
     except OSError as error:
-        if error.errno is None:  # Pillow's own; the system's carry a number
-            raise ImageCorrupt("The picture is cut off or damaged.") from error
+        if error.errno is None:  # raised by Pillow; errors of the system carry a number
+            raise ImageCorrupt("the picture is cut off or damaged") from error
         raise from_os_error(error) from error
-    except Exception as error:  # decoders raise what they like on hostile bytes
-        raise ImageCorrupt("The picture is damaged.") from error
+    except Exception as error:  # on hostile bytes decoders raise errors of any kind
+        raise ImageCorrupt("the picture is damaged") from error
     return DecodedPicture(pixels, *size, header.format, animated)
 
 
 def harden_pillow(limits: PictureLimits) -> None:
-    """Set Pillow's process-wide switches. Refuses above `limits.max_pixels`, whatever the header said."""
-    # Pillow warns above MAX_IMAGE_PIXELS and raises above twice that, and its early WebP check only
-    # ever raises: at half our cap the error falls exactly on the cap, and the warning says nothing.
+    """Set the options of Pillow for this process, so that it refuses more than `limits.max_pixels` by itself."""
+    # Pillow warns above MAX_IMAGE_PIXELS and raises above twice that; its early check of WebP only raises. At half our
+    # limit the error comes exactly at the limit.
     Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
@@ -110,7 +110,7 @@ def _decode(
     limits: PictureLimits,
     thumbnail_size: int | None,
 ) -> tuple[Image.Image, bool, Size]:
-    """The upright RGB picture (perhaps scaled down), whether it moves, and its full upright size."""
+    """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size."""
     harden_pillow(limits)
     file.seek(0)
     with warnings.catch_warnings():
@@ -119,39 +119,39 @@ def _decode(
             width, height = image.size
             check_size(width, height, limits)
             if header.format != "avif" and (width, height) != (header.width, header.height):
-                raise ImageCorrupt("The picture is not of the size that its header says.")
+                raise ImageCorrupt("the picture is not of the size that its header says")
             animated = header.animated
             if animated is None:
-                animated = bool(getattr(image, "is_animated", False))  # never n_frames: it reads them all
-            turn = _orientation(image) if header.format == "jpeg" else 1
+                animated = bool(getattr(image, "is_animated", False))  # not n_frames, which reads all frames
+            turn = _read_orientation(image) if header.format == "jpeg" else 1
             if header.format == "jpeg":
                 image.draft(None, _draft_size((width, height), turn, preprocessing, thumbnail_size))
             image.load()
-            if header.format != "jpeg":  # PNG keeps its EXIF after the pixels
-                turn = _orientation(image)
+            if header.format != "jpeg":  # PNG may store EXIF after the pixels
+                turn = _read_orientation(image)
             upright = flatten_to_srgb(image)
-    if turn in _TURNS:
-        upright = upright.transpose(_TURNS[turn])
+    if turn in _ROTATIONS:
+        upright = upright.transpose(_ROTATIONS[turn])
     return upright, animated, (height, width) if turn >= 5 else (width, height)
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
     try:
         turn = image.getexif().get(0x0112, 1)
     except Exception:
         return 1
-    return turn if isinstance(turn, int) and turn in _TURNS else 1
+    return turn if isinstance(turn, int) and turn in _ROTATIONS else 1
 
 
 def _draft_size(size: Size, turn: int, preprocessing: Preprocessing, thumbnail_size: int | None) -> Size:
-    """The least size, as stored, that serves both the model and the thumbnail."""
+    """The smallest size, before EXIF turns it, that is large enough for the model and the thumbnail."""
     width, height = size
-    needs = [_resized((width, height), preprocessing)]
+    needs = [_resized_size((width, height), preprocessing)]
     if turn >= 5:
-        across, down = _resized((height, width), preprocessing)
+        across, down = _resized_size((height, width), preprocessing)
         needs = [(down, across)]
     if thumbnail_size is not None:
-        needs.append(_inside((width, height), thumbnail_size))
+        needs.append(_thumbnail_size((width, height), thumbnail_size))
     return (
         max(1, round(DRAFT_MARGIN * max(need[0] for need in needs))),
         max(1, round(DRAFT_MARGIN * max(need[1] for need in needs))),
@@ -159,10 +159,10 @@ def _draft_size(size: Size, turn: int, preprocessing: Preprocessing, thumbnail_s
 
 
 def flatten_to_srgb(image: Image.Image) -> Image.Image:
-    """Any loaded picture as RGB in sRGB, with what is transparent over white."""
-    profile = _profile(image)
+    """Convert any loaded picture to RGB in sRGB, with white behind transparent pixels."""
+    profile = _read_profile(image)
     if image.mode.startswith("I"):
-        return _from_16_bit(image)
+        return _convert_16_bit(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         rgb = _to_srgb(rgba.convert("RGB"), profile)
@@ -170,13 +170,13 @@ def flatten_to_srgb(image: Image.Image) -> Image.Image:
         white.paste(rgb, mask=rgba.getchannel("A"))
         return white
     if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
-        image = ImageChops.invert(image)  # Pillow takes every CMYK JPEG for Adobe's inverted kind
+        image = ImageChops.invert(image)  # Pillow inverts every CMYK JPEG, as if all were Adobe's
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     return _to_srgb(image, profile)
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
+def _convert_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     grey = Image.fromarray((np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8))
     clear = image.info.get("transparency")
@@ -185,8 +185,8 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
     return grey.convert("RGB")
 
 
-def _profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """The colour profile, unless it is missing, broken or sRGB already."""
+def _read_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
+    """The colour profile; None if it is missing, broken, or sRGB."""
     data = image.info.get("icc_profile")
     if not isinstance(data, bytes) or len(data) < 128:
         return None
@@ -204,12 +204,12 @@ def _to_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> Im
             if out is not None:
                 return out
         except (ImageCms.PyCMSError, ValueError, OSError):
-            pass  # a profile that does not fit the pixels is ignored
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would be a copy
+            pass  # the profile does not fit the pixels: ignore it
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() copies
 
 
-def _resized(size: Size, preprocessing: Preprocessing) -> Size:
-    """Width and height after the resize, before crop or pad, rounded as torchvision and open_clip do."""
+def _resized_size(size: Size, preprocessing: Preprocessing) -> Size:
+    """Width and height after the resize and before crop or pad, rounded as torchvision and open_clip do."""
     (width, height), side = size, preprocessing.size
     if preprocessing.resize == "squash":
         return side, side
@@ -222,19 +222,19 @@ def _resized(size: Size, preprocessing: Preprocessing) -> Size:
 
 
 def resize_for_model(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """An RGB picture as `size` × `size`, with the pixels of open_clip's `image_transform`.
+    """Resize an RGB picture to `size` × `size`, with the same pixels as open_clip's `image_transform`.
 
-    Of a long strip only what the crop keeps is computed (the same to within a few levels of 255: the
-    corners of Pillow's box are single floats), so that a 1 × 16,384 picture costs no more than a square one.
+    Of a long strip only the part that the crop keeps is computed, so that a picture of 1 × 16,384 costs no more than a
+    square one. Its pixels differ by a few levels of 255: the corners of Pillow's box are single floats.
     """
     side, filter_ = preprocessing.size, _FILTERS[preprocessing.interpolation]
-    width, height = _resized(image.size, preprocessing)
+    width, height = _resized_size(image.size, preprocessing)
     if preprocessing.resize == "longest":
         canvas = Image.new("RGB", (side, side), (preprocessing.fill,) * 3)
         canvas.paste(image.resize((width, height), filter_), ((side - width) // 2, (side - height) // 2))
         return canvas
     left, top = round((width - side) / 2.0), round((height - side) / 2.0)
-    if width * height <= _WHOLE * side * side:
+    if width * height <= _MAX_WHOLE_SQUARES * side * side:
         return image.resize((width, height), filter_).crop((left, top, left + side, top + side))
     across, down = image.width / width, image.height / height
     box = (left * across, top * down, (left + side) * across, (top + side) * down)
@@ -242,19 +242,14 @@ def resize_for_model(image: Image.Image, preprocessing: Preprocessing) -> Image.
     return image.resize((side, side), filter_, box=box)
 
 
-def _inside(size: Size, longest: int) -> Size:
+def _thumbnail_size(size: Size, longest: int) -> Size:
     scale = min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _write_thumbnail(image: Image.Image, path: Path, longest: int) -> None:
-    small = image.resize(_inside(image.size, longest), Image.Resampling.BICUBIC, reducing_gap=THUMBNAIL_GAP)
-    small.info.clear()  # the profile is applied already, and EXIF may tell where somebody lives
+    small = image.resize(_thumbnail_size(image.size, longest), Image.Resampling.BICUBIC, reducing_gap=THUMBNAIL_GAP)
+    small.info.clear()  # the profile is applied already, and EXIF may hold a place
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        small.save(temporary, **THUMBNAIL_OPTIONS[path.suffix])
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_write(path, "wb", durable=False) as file:
+        small.save(file, **THUMBNAIL_OPTIONS[path.suffix])

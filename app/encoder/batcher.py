@@ -1,7 +1,7 @@
-"""Queries share forward passes: one thread owns the encoder, callers wait at its door.
+"""Queries share forward passes: one thread owns the encoder and runs the waiting requests in batches.
 
-The way text-embeddings-inference does it: a permit or an immediate refusal, no timer (what has arrived
-while one batch ran is the next batch), cancelled callers dropped, a failure told to everyone it concerns.
+As in text-embeddings-inference: above a limit a request is refused at once; no timer (the requests that arrive during
+one batch are the next); cancelled requests are dropped; all requests of a batch get its error.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ MAX_BATCH_ROWS = 64  # texts or pictures in one forward pass
 
 @dataclass(slots=True)
 class EncodeRequest:
-    """What one caller wants encoded."""
+    """The texts or the pictures of one caller, and the future of their vectors."""
 
     texts: Sequence[str] = ()
     pixels: Pixels | None = None
     answer: Future[Embeddings] = field(default_factory=Future)
-    came: float = field(default_factory=perf_counter)
+    arrived: float = field(default_factory=perf_counter)
 
     @property
     def kind(self) -> str:
-        """Of what it is, as it is counted."""
         return "texts" if self.pixels is None else "images"
 
     def __len__(self) -> int:
@@ -42,16 +41,16 @@ class EncodeRequest:
 
 
 class Batcher:
-    """The encoder of the queries. `permits` bounds how many callers may wait, `remembered` how many bytes of recent
-    texts are kept."""
+    """The encoder of the queries. At most `max_waiting` requests wait; the vectors of recent texts are kept in
+    `cache_bytes` of memory."""
 
     def __init__(
-        self, encoder: Encoder, permits: int, remembered: int = 0, metrics: ProcessMetrics | None = None
+        self, encoder: Encoder, max_waiting: int, cache_bytes: int = 0, metrics: ProcessMetrics | None = None
     ) -> None:
         self._encoder = encoder
         self._metrics = metrics or ProcessMetrics()
-        self._recent = QueryCache(remembered)
-        self._permits = permits
+        self._cache = QueryCache(cache_bytes)
+        self._max_waiting = max_waiting
         self._waiting: deque[EncodeRequest] = deque()
         self._running = 0
         self._condition = threading.Condition()
@@ -59,30 +58,30 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
-    def texts(self, texts: Sequence[str]) -> Future[Embeddings]:
-        """float32 [n, d] for n texts. Raises Overloaded at once when too many wait."""
-        known = [vector for text in texts if (vector := self._recent.get(text)) is not None]
-        if known and len(known) == len(texts):
+    def submit_texts(self, texts: Sequence[str]) -> Future[Embeddings]:
+        """float32 [n, d] for n texts. Raises Overloaded if too many requests wait."""
+        cached = [vector for text in texts if (vector := self._cache.get(text)) is not None]
+        if cached and len(cached) == len(texts):
             answer: Future[Embeddings] = Future()
-            answer.set_result(np.stack(known))
+            answer.set_result(np.stack(cached))
             return answer
         return self._submit(EncodeRequest(texts=texts))
 
-    def images(self, pixels: Pixels) -> Future[Embeddings]:
-        """float32 [n, d] for uint8 [n, size, size, 3]. Raises Overloaded at once when too many wait."""
+    def submit_images(self, pixels: Pixels) -> Future[Embeddings]:
+        """float32 [n, d] for uint8 [n, size, size, 3]. Raises Overloaded if too many requests wait."""
         return self._submit(EncodeRequest(pixels=pixels))
 
     @property
-    def waiting(self) -> int:
-        """How many callers wait for their pass, or for its end."""
+    def queue_length(self) -> int:
+        """How many requests wait for their pass, or for its end."""
         return len(self._waiting) + self._running
 
-    def alive(self) -> bool:
-        """False when its thread has died: nothing will ever be answered."""
+    def is_alive(self) -> bool:
+        """False if the thread has died; no request gets an answer then."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Answer those who wait, then stop."""
+        """Answer the waiting requests, then stop."""
         with self._condition:
             self._closed = True
             self._condition.notify()
@@ -92,7 +91,7 @@ class Batcher:
         with self._condition:
             if self._closed or not self._thread.is_alive():
                 raise ModelUnavailable("the encoder has stopped")
-            if len(self._waiting) + self._running >= self._permits:
+            if len(self._waiting) + self._running >= self._max_waiting:
                 raise Overloaded("too many queries are waiting; try again in a moment")
             self._waiting.append(request)
             self._condition.notify()
@@ -101,24 +100,24 @@ class Batcher:
     def _run(self) -> None:
         batch: list[EncodeRequest] = []
         try:
-            while batch := self._next():
-                self._answer(batch)
+            while batch := self._next_batch():
+                self._encode(batch)
         finally:
             with self._condition:
                 self._closed = True
-                stranded = [*batch, *self._waiting]
+                unanswered = [*batch, *self._waiting]
                 self._waiting.clear()
-            for request in stranded:
+            for request in unanswered:
                 if not request.answer.done():
                     request.answer.set_exception(ModelUnavailable("the encoder has stopped"))
 
-    def _next(self) -> list[EncodeRequest]:
-        """The next batch: of one kind, in order of arrival; empty when closed and done."""
+    def _next_batch(self) -> list[EncodeRequest]:
+        """Requests of one kind in order of arrival; empty when the batcher is closed and all are answered."""
         with self._condition:
             self._running = 0
             while True:
                 while self._waiting:
-                    batch = self._take()
+                    batch = self._take_batch()
                     if batch:
                         self._running = len(batch)
                         return batch
@@ -126,11 +125,11 @@ class Batcher:
                     return []
                 self._condition.wait()
 
-    def _take(self) -> list[EncodeRequest]:
-        kind = self._waiting[0].pixels is None
+    def _take_batch(self) -> list[EncodeRequest]:
+        is_text = self._waiting[0].pixels is None
         batch: list[EncodeRequest] = []
         rows = 0
-        while self._waiting and (self._waiting[0].pixels is None) == kind:
+        while self._waiting and (self._waiting[0].pixels is None) == is_text:
             if batch and rows + len(self._waiting[0]) > MAX_BATCH_ROWS:
                 break
             request = self._waiting.popleft()
@@ -139,10 +138,10 @@ class Batcher:
                 rows += len(request)
         return batch
 
-    def _answer(self, batch: list[EncodeRequest]) -> None:
-        began = perf_counter()
+    def _encode(self, batch: list[EncodeRequest]) -> None:
+        started = perf_counter()
         for request in batch:
-            self._metrics.observe_encoder_wait(request.kind, began - request.came)
+            self._metrics.observe_encoder_wait(request.kind, started - request.arrived)
         try:
             if batch[0].pixels is None:
                 vectors = self._encoder.encode_texts([text for request in batch for text in request.texts])
@@ -154,11 +153,11 @@ class Batcher:
             for request in batch:
                 request.answer.set_exception(error)
             return
-        self._metrics.observe_encoder_pass(batch[0].kind, len(vectors), perf_counter() - began)
+        self._metrics.observe_encoder_pass(batch[0].kind, len(vectors), perf_counter() - started)
         start = 0
         for request in batch:
-            mine = vectors[start : start + len(request)]
-            for text, vector in zip(request.texts, mine, strict=False):
-                self._recent.put(text, vector)
-            request.answer.set_result(mine)
+            rows = vectors[start : start + len(request)]
+            for text, vector in zip(request.texts, rows, strict=False):
+                self._cache.put(text, vector)
+            request.answer.set_result(rows)
             start += len(request)

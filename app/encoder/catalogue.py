@@ -1,4 +1,4 @@
-"""The models that are recommended, with what one chooses by. Any other of open_clip's works as well."""
+"""The recommended models, with the facts to choose by. All other models of open_clip work as well."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 class CatalogueEntry:
     """A line of `sightline models`.
 
-    `parameters` in millions, both towers; `d` the width of a vector; `recall` the published share of MS COCO
-    captions whose picture is among the first five (image retrieval R@5, as open_clip's own table has it, 0 when it
-    has none); `memory` the MiB that the weights take in bf16, half of what they take in fp32.
+    `parameters` in millions, of both towers; `d` the dimension of a vector; `recall` the published share of MS COCO
+    captions whose picture is among the first five (image retrieval R@5 in open_clip's own table; 0 if it has none);
+    `memory` the MiB of the weights in bf16, half of those in fp32.
     """
 
     name: str
@@ -26,11 +26,10 @@ class CatalogueEntry:
 
     @property
     def memory(self) -> int:
-        """MiB."""
         return round(self.parameters * 2e6 / (1 << 20))
 
-    def described(self) -> dict[str, object]:
-        """As JSON; what is not published is null."""
+    def to_json(self) -> dict[str, object]:
+        """Values that are not published are null."""
         return {**asdict(self), "alias": self.alias or None, "recall": self.recall or None, "memory_mib": self.memory}
 
 
@@ -109,12 +108,12 @@ _ALIASES = {model.alias: model.name for model in CATALOGUE if model.alias}
 
 
 def resolve_alias(name: str) -> str:
-    """The name that an alias stands for; any other name as it is."""
+    """The full name of an alias; any other name as it is."""
     return _ALIASES.get(name.lower(), name)
 
 
 def suggest_names(name: str, known: list[str]) -> str:
-    """ "; did you mean …?" with what is most alike among our names and `known`, or nothing."""
+    """ "; did you mean …?" with the most similar names of the catalogue and of `known`, or an empty text."""
     ours = [word for model in CATALOGUE for word in (model.name, model.alias) if word]
     lowered = {word.lower(): word for word in [*known, *ours]}
     found = difflib.get_close_matches(name.lower(), lowered, n=3, cutoff=0.6)

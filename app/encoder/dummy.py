@@ -1,7 +1,6 @@
-"""An encoder without weights that sees colours and knows their names.
+"""The model `colours`: an encoder without weights that sees colours and knows their names.
 
-It loads in no time and needs no torch: for trying out an installation, and for tests that restart
-the service a hundred times.
+It loads at once and without torch, for a first try and for tests that restart the service a hundred times.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ PALETTE: dict[tuple[str, ...], tuple[int, int, int]] = {
     ("grey", "gray", "灰", "灰色"): (128, 128, 128),
     ("white", "白", "白色"): (250, 250, 250),
 }
-CELLS = 4  # the picture is seen as CELLS × CELLS places, so that pictures differ
+CELLS = 4  # the vector holds the mean colour of CELLS × CELLS cells, so that pictures of the same colours differ
 SIZE = 32
 
 
 class DummyEncoder:
-    """d = 12 shares of the named colours, and 48 weak numbers for where the light is."""
+    """d = 60: the shares of 12 named colours, and 48 weak values for the colours of the cells."""
 
     device = "cpu"
     runtime = "numpy"
@@ -57,11 +56,11 @@ class DummyEncoder:
         nearest = distance.argmin(axis=-1).reshape(n, -1)
         shares = np.stack([np.bincount(row, minlength=len(PALETTE)) for row in nearest]) / nearest.shape[1]
         cell = SIZE // CELLS
-        places = seen.reshape(n, CELLS, cell, CELLS, cell, 3).mean(axis=(2, 4)).reshape(n, -1) / 255 - 0.5
-        return normalise(np.concatenate([shares, 0.05 * places], axis=1))
+        cells = seen.reshape(n, CELLS, cell, CELLS, cell, 3).mean(axis=(2, 4)).reshape(n, -1) / 255 - 0.5
+        return normalise(np.concatenate([shares, 0.05 * cells], axis=1))
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """n texts to float32 [n, 60]: one share for each colour named; a text without any is a faint grey."""
+        """n texts to float32 [n, 60]: a share for each colour that a text names; without one, a faint grey."""
         vectors = np.zeros((len(texts), self.space.d), dtype=np.float32)
         for row, text in zip(vectors, texts, strict=True):
             named = [self._names[word] for word in self._words.findall(text.lower())]

@@ -1,7 +1,7 @@
-"""Golden vectors: what a model makes of a few fixed inputs, to notice when it is no longer itself.
+"""Golden vectors: the vectors of a few fixed inputs, which show whether a model still computes the same.
 
-A changed weights file has another digest and is another space. What a digest cannot see is a library that
-tokenizes, scales or computes otherwise after an upgrade; these vectors do.
+A changed weights file has another digest, and is another space. A digest cannot show that a library tokenizes, resizes
+or computes differently after an upgrade; these vectors can.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ import numpy as np
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 
 GOLDEN_TEXTS = ("a red car", "  Two CATS next to a cake; it's 7 o'clock.  ", "笑脸 и кот", "x")
-GOLDEN_COUNT = 2 + len(GOLDEN_TEXTS)  # vectors: the pictures' first
-MIN_COSINE = (
-    0.99  # least cosine: bf16 on one processor and fp16 on another keep well above it, another tokenizer does not
-)
+GOLDEN_COUNT = 2 + len(GOLDEN_TEXTS)  # vectors, those of the pictures first
+MIN_COSINE = 0.99  # bf16 on one processor and fp16 on another stay well above it, another tokenizer does not
 
 
 def make_golden_pictures(size: int) -> Pixels:
-    """uint8 [2, size, size, 3]: a smooth one and one with edges, the same on every machine."""
+    """uint8 [2, size, size, 3]: a gradient and a chessboard, the same on every machine."""
     line = np.arange(size, dtype=np.int64)
     across, down = np.meshgrid(line * 255 // max(size - 1, 1), line * 255 // max(size - 1, 1))
     smooth = np.stack([across, down, 255 - across], axis=-1)
@@ -38,5 +36,5 @@ def encode_golden_texts(encoder: Encoder) -> Embeddings:
 
 
 def is_same_model(now: Embeddings, before: Embeddings) -> bool:
-    """Whether both were made by one model."""
+    """Whether one model made both."""
     return now.shape == before.shape and bool(((now * before).sum(axis=1) >= MIN_COSINE).all())

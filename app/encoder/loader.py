@@ -1,6 +1,6 @@
-"""Which models there are, where their files come from, and how one is loaded.
+"""Find the files of a model by its name, and load it.
 
-Weights are only ever read from safetensors files: a pickle can run code.
+Weights are read from safetensors files only; a pickle can run code.
 """
 
 from __future__ import annotations
@@ -12,19 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import StartupError
-from app.encoder import memory_check
+from app.core.files import sha256_file
 from app.encoder.catalogue import resolve_alias, suggest_names
 from app.encoder.dummy import DummyEncoder
 from app.encoder.hub import damaged_file_error, expected_digest, fetch_file, find_cached, matches_digest
-from app.encoder.memory_check import CONVERTING, NO_PROCESSES, ModelProcesses
+from app.encoder.memory_check import (
+    CONVERTING,
+    NO_PROCESSES,
+    ModelProcesses,
+    check_memory,
+    estimate_conversion,
+    estimate_gpu_loading,
+    estimate_openvino,
+    estimate_torch,
+)
 from app.encoder.pretrained import find_pretrained, list_architectures
 from app.encoder.protocol import Encoder
-from app.encoder.weights import ParameterCount, count_parameters, sha256_file
+from app.encoder.weights import ParameterCount, count_parameters
 
 log = logging.getLogger(__name__)
 
-GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # Linux's own, and that of Windows below it
-FOR_GPU = "for a GPU"
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))  # of Linux, and of WSL
+ON_GPU = "for a GPU"
 STARTER = Path(__file__).parent / "starter"
 WEIGHTS = "open_clip_model.safetensors"
 HUB_NAMES = (WEIGHTS, "open_clip_pytorch_model.safetensors", "model.safetensors")
@@ -35,7 +44,7 @@ PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size
 
 @dataclass(frozen=True, slots=True)
 class LocatedModel:
-    """A model whose files are all on this machine. `digest` is the hub's for the weights, where they came from it."""
+    """A model whose files are on this machine. `digest` is that of the hub for the weights, empty without one."""
 
     name: str
     architecture: str
@@ -47,27 +56,26 @@ class LocatedModel:
 
 @dataclass(frozen=True, slots=True)
 class EncoderOptions:
-    """Where and how an encoder is to run; see Settings for the meaning of each. The memory of the whole crew is
-    checked before it is loaded; an empty one is not."""
+    """Where and how to run an encoder; see Settings. Before it is loaded, the memory for all `processes` is checked."""
 
     device: str = "auto"
     precision: str = "auto"
     runtime: str = "auto"
     threads: int = 0
-    crew: ModelProcesses = NO_PROCESSES
-    bulk: bool = False  # many pictures at once matter, not the wait for one
+    processes: ModelProcesses = NO_PROCESSES
+    bulk: bool = False  # optimise for many pictures, not for one query
 
-    def needs_torch(self) -> str:
-        """Why torch must run the model; empty when OpenVINO can."""
+    def reason_for_torch(self) -> str:
+        """Why torch must run the model; empty if OpenVINO can."""
         if self.runtime == "torch":
-            return "as asked"
+            return "as set"
         if self.device.startswith("cuda") or (self.device == "auto" and has_gpu()):
-            return FOR_GPU
+            return ON_GPU
         return "" if self.precision in ("auto", "fp32", "bf16") else f"for {self.precision}"
 
 
 def has_gpu() -> bool:
-    """Whether torch can use a GPU; torch is loaded only where the system has a device of that kind."""
+    """Whether torch can use a GPU. Imports torch only if the system has such a device."""
     if not any(path.exists() for path in GPU_DEVICES):
         return False
     import torch
@@ -76,25 +84,25 @@ def has_gpu() -> bool:
 
 
 def locate_model(name: str, cache: Path) -> LocatedModel:
-    """Find the model's files, downloading them into `cache` if they must come from the hub.
+    """Find the files of a model; downloads them into `cache` if needed.
 
-    Raises StartupError, with one line that says what to do, when they cannot be had.
+    Raises StartupError, which says what to do, if there is no such model or a file is missing.
     """
     name = resolve_alias(name)
     if name == "colours":
         return LocatedModel(name, name, None)
     if name == "starter":
-        return _folder(name, STARTER)
+        return _locate_folder(name, STARTER)
     if name.startswith("local-dir:"):
-        return _folder(name, Path(name.removeprefix("local-dir:")))
+        return _locate_folder(name, Path(name.removeprefix("local-dir:")))
     if name.startswith("hf-hub:"):
-        return _hub(name, cache)
+        return _locate_on_hub(name, cache)
     if ":" in name:
-        return _file(name)
+        return _locate_file(name)
     if "/" in name:
-        return _tag(name, cache)
+        return _locate_tag(name, cache)
     hint = suggest_names(name, []) or ";"
-    raise StartupError(f"unknown model {name!r}{hint} `sightline models` lists what there is")
+    raise StartupError(f"unknown model {name!r}{hint} `sightline models` lists the models")
 
 
 def load_encoder(
@@ -105,60 +113,57 @@ def load_encoder(
     precision: str = "auto",
     runtime: str = "auto",
     threads: int = 0,
-    crew: ModelProcesses = NO_PROCESSES,
+    processes: ModelProcesses = NO_PROCESSES,
     bulk: bool = False,
 ) -> Encoder:
-    """Locate and load a model, ready to encode. Raises StartupError when that is impossible."""
+    """Locate and load a model. Raises StartupError if that is impossible."""
     return load_located(
-        locate_model(name, cache), cache, EncoderOptions(device, precision, runtime, threads, crew, bulk)
+        locate_model(name, cache), cache, EncoderOptions(device, precision, runtime, threads, processes, bulk)
     )
 
 
 def load_located(
-    located: LocatedModel, cache: Path, placement: EncoderOptions, stop: threading.Event | None = None
+    located: LocatedModel, cache: Path, options: EncoderOptions, stop: threading.Event | None = None
 ) -> Encoder:
-    """Load a located model, ready to encode: with OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot.
+    """Load a located model: in OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot run it.
 
-    `cache` keeps what OpenVINO compiled. Raises StartupError when the model's files do not fit together, are damaged
-    or not what was downloaded; Stopped when `stop` is set while it is being converted.
+    `cache` keeps the converted model. Raises StartupError if the files do not fit together, are damaged or altered;
+    StopRequested if `stop` is set during a conversion.
     """
     if located.weights is None:
         return DummyEncoder()
     digest = sha256_file(located.weights)
     if located.digest != digest and not matches_digest(located.weights, located.digest):
         raise damaged_file_error(located.name, located.weights)
-    holds = count_parameters(located.name, located.weights)
-    reason = placement.needs_torch()
+    size = count_parameters(located.name, located.weights)
+    reason = options.reason_for_torch()
     if not reason:
         try:
-            return _on_openvino(located, located.weights, digest, holds, cache, placement, stop)
+            return _load_in_openvino(located, located.weights, digest, size, cache, options, stop)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = f"OpenVINO cannot run it: {error}"
             log.warning("model %s: %s", located.name, reason)
-    if placement.runtime == "openvino":
+    if options.runtime == "openvino":
         raise StartupError(f"model {located.name} cannot run with OpenVINO: {reason}")
-    needed = (
-        memory_check.estimate_gpu_loading(holds)
-        if reason == FOR_GPU
-        else memory_check.estimate_torch(holds, placement.crew)
-    )
-    memory_check.check_memory(located.name, needed, placement.crew, "in torch")
-    return _in_torch(located, located.weights, digest, cache, placement, reason)
+    processes = options.processes
+    need = estimate_gpu_loading(size) if reason == ON_GPU else estimate_torch(size, processes)
+    check_memory(located.name, need, processes, "in torch")
+    return _load_in_torch(located, located.weights, digest, cache, options, reason)
 
 
-def _on_openvino(
+def _load_in_openvino(
     located: LocatedModel,
     weights: Path,
     digest: str,
-    holds: ParameterCount,
+    size: ParameterCount,
     cache: Path,
-    placement: EncoderOptions,
+    options: EncoderOptions,
     stop: threading.Event | None,
 ) -> Encoder:
     from app.encoder.conversion import ConversionSpec, is_converted, open_encoder
     from app.encoder.openvino import detect_precision
 
-    precision = detect_precision() if placement.precision == "auto" else placement.precision
+    precision = detect_precision() if options.precision == "auto" else options.precision
     recipe = ConversionSpec(
         located.name,
         located.architecture,
@@ -170,26 +175,22 @@ def _on_openvino(
         cache=str(cache),
     )
     if not is_converted(recipe, cache):
-        memory_check.check_memory(
-            located.name, memory_check.estimate_conversion(holds, placement.crew), placement.crew, CONVERTING
-        )
-    memory_check.check_memory(
-        located.name, memory_check.estimate_openvino(holds, placement.crew, precision), placement.crew, "to run"
-    )
-    return open_encoder(recipe, cache, precision, placement.threads, stop, bulk=placement.bulk)
+        check_memory(located.name, estimate_conversion(size, options.processes), options.processes, CONVERTING)
+    check_memory(located.name, estimate_openvino(size, options.processes, precision), options.processes, "to run")
+    return open_encoder(recipe, cache, precision, options.threads, stop, bulk=options.bulk)
 
 
-def _in_torch(
-    located: LocatedModel, weights: Path, digest: str, cache: Path, placement: EncoderOptions, reason: str
+def _load_in_torch(
+    located: LocatedModel, weights: Path, digest: str, cache: Path, options: EncoderOptions, reason: str
 ) -> Encoder:
-    import torch  # here, not above: `colours`, OpenVINO and the client commands do without it
+    import torch  # here, because `colours`, OpenVINO and the client commands work without it
 
     from app.encoder import open_clip
 
-    if placement.threads:
-        torch.set_num_threads(placement.threads)
-    device = open_clip.choose_device(placement.device)
-    precision = open_clip.choose_precision(placement.precision, device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = open_clip.choose_device(options.device)
+    precision = open_clip.choose_precision(options.precision, device)
     model = open_clip.build_model(
         located.name,
         located.architecture,
@@ -202,7 +203,7 @@ def _in_torch(
     return open_clip.OpenClipEncoder(model, device, precision, reason)
 
 
-def _folder(name: str, folder: Path, file: str = WEIGHTS) -> LocatedModel:
+def _locate_folder(name: str, folder: Path, file: str = WEIGHTS) -> LocatedModel:
     weights = folder / file
     for path in (folder / CONFIG, weights):
         if not path.is_file():
@@ -210,61 +211,62 @@ def _folder(name: str, folder: Path, file: str = WEIGHTS) -> LocatedModel:
     return LocatedModel(name, f"local-dir:{folder}", weights)
 
 
-def _file(name: str) -> LocatedModel:
+def _locate_file(name: str) -> LocatedModel:
     architecture, _, path = name.partition(":")
     weights = Path(path)
     if weights.suffix != ".safetensors":
-        raise StartupError(f"model {name}: weights must be a .safetensors file (other formats can run code)")
+        raise StartupError(f"model {name}: weights must be a .safetensors file; other formats can run code")
     if not weights.is_file():
         raise StartupError(f"model {name}: there is no file {weights}")
-    _known(f"model {name}", architecture)
+    _require_architecture(f"model {name}", architecture)
     return LocatedModel(name, architecture, weights)
 
 
-def _known(name: str, architecture: str) -> None:
+def _require_architecture(name: str, architecture: str) -> None:
     if architecture not in list_architectures():
         hint = suggest_names(architecture, list_architectures())
         raise StartupError(f"{name}: open_clip knows no architecture {architecture!r}{hint}")
 
 
-def _tag(name: str, cache: Path) -> LocatedModel:
+def _locate_tag(name: str, cache: Path) -> LocatedModel:
     architecture, _, tag = name.partition("/")
-    _known(f"unknown model {name!r}", architecture)
-    said = find_pretrained(architecture, tag, cache)
-    if (config := said.config) is None:
-        tags = ", ".join(said.tags) or "none"
+    _require_architecture(f"unknown model {name!r}", architecture)
+    pretrained = find_pretrained(architecture, tag, cache)
+    if (config := pretrained.config) is None:
+        tags = ", ".join(pretrained.tags) or "none"
         raise StartupError(f"unknown model {name!r}: the tags of {architecture} are {tags}")
     repository = str(config.get("hf_hub") or "").rstrip("/")
     if not repository:
-        raise StartupError(f"model {name} has no safetensors on the hub; take one of `sightline models`")
+        raise StartupError(f"model {name} has no safetensors on the hub; choose one of `sightline models`")
     if len(repository.split("/")) > 2:  # org/repo/file: the tag names one file of its repository
         repository, _, file = repository.rpartition("/")
         names: tuple[str, ...] = (str(Path(file).with_suffix(".safetensors")),)
     else:
         names = HUB_NAMES
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
-    weights = _weights(name, repository, names, cache)
+    weights = _fetch_weights(name, repository, names, cache)
     return LocatedModel(
         name, architecture, weights, preprocess, bool(config.get("quick_gelu")), expected_digest(weights)
     )
 
 
-def _hub(name: str, cache: Path) -> LocatedModel:
+def _locate_on_hub(name: str, cache: Path) -> LocatedModel:
     repository = name.removeprefix("hf-hub:")
     if fetch_file(name, repository, (CONFIG,), cache) is None:
-        raise StartupError(f"model {name}: {repository} has no {CONFIG}; it is no model of open_clip")
-    known = find_cached(repository, HUB_NAMES, cache)
-    for extra in TOKENIZER:  # the weights come last: where they are, the hub has been asked for these, and a link says
-        if known is None or (known.parent / extra).is_symlink():
+        raise StartupError(f"model {name}: {repository} has no {CONFIG}; it is no open_clip model")
+    downloaded = find_cached(repository, HUB_NAMES, cache)
+    # The weights come last: if they are in the cache, the hub was asked for the tokenizer, and its files are links.
+    for extra in TOKENIZER:
+        if downloaded is None or (downloaded.parent / extra).is_symlink():
             fetch_file(name, repository, (extra,), cache)
-    weights = _weights(name, repository, HUB_NAMES, cache)
+    weights = _fetch_weights(name, repository, HUB_NAMES, cache)
     for file in (CONFIG, *TOKENIZER):
         if (path := weights.parent / file).is_file() and not matches_digest(path, expected_digest(path)):
             raise damaged_file_error(name, path)
-    return replace(_folder(name, weights.parent, weights.name), digest=expected_digest(weights))
+    return replace(_locate_folder(name, weights.parent, weights.name), digest=expected_digest(weights))
 
 
-def _weights(name: str, repository: str, names: tuple[str, ...], cache: Path) -> Path:
+def _fetch_weights(name: str, repository: str, names: tuple[str, ...], cache: Path) -> Path:
     weights = fetch_file(name, repository, names, cache)
     if weights is None:
         raise StartupError(f"model {name}: {repository} has no safetensors weights; other formats are not read")

@@ -1,4 +1,4 @@
-"""Models of open_clip: built from their files, and an encoder that runs them in torch, on CUDA when there is one."""
+"""Build models of open_clip from their files, and run them in torch, on CUDA if there is a GPU."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from app.encoder.tokenizer import Tokenization
 from app.encoder.towers import ImageTower, make_text_tower
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CLIP_WORDS, CLIP_LENGTH = 49_408, 77  # vocabulary and length that open_clip's own tokenizer has
+CLIP_VOCABULARY, CLIP_LENGTH = 49_408, 77  # of open_clip's own tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class OpenClipModel:
-    """An open_clip model with all that is needed to run it: how it reads, how it sees, what its vectors mean."""
+    """An open_clip model with its tokenizer, embedding space and preprocessing."""
 
     clip: Any
     tokenization: Tokenization
@@ -45,23 +45,23 @@ class OpenClipEncoder:
         self.device = device
         self.runtime = f"torch {precision}" + (f" ({reason})" if reason else "")
         self._dtype = PRECISIONS[precision]
-        model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as pictures come
+        model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as the pixels
         self._images = ImageTower(model.clip)
         self._texts, _, _ = make_text_tower(model.clip)
         self._tokenize = model.tokenization.tokenizer()
-        self._lock = threading.Lock()  # one forward pass at a time: more would only share the same cores
+        self._lock = threading.Lock()  # one forward pass at a time; more would share the same cores
         self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(model.preprocessing.std, device=device).view(1, 3, 1, 1) * 255
         size = model.preprocessing.size
         on_gpu = device.startswith("cuda")
-        self._batches = CudaGraphRunner(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
+        self._graphs = CudaGraphRunner(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""
         with self._lock:
-            if self._batches is not None:
-                return normalise(self._batches(pixels))
+            if self._graphs is not None:
+                return normalise(self._graphs(pixels))
             return normalise(self.forward(torch.from_numpy(np.ascontiguousarray(pixels))).numpy())
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class OpenClipEncoder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """n texts to float32 [n, d], rows of length 1. Texts past the model's length are cut."""
+        """n texts to float32 [n, d], rows of length 1. Longer texts are cut to the length of the model."""
         with self._lock:
             tokens = torch.from_numpy(self._tokenize(texts)).to(self.device)
             return normalise(self._texts(tokens).float().cpu().numpy())
@@ -90,9 +90,8 @@ def build_model(
 ) -> OpenClipModel:
     """Build the model `architecture` (open_clip's name, or `local-dir:PATH`) with these weights, on the CPU.
 
-    `digest` is the SHA-256 of the weights file, `preprocess` overrides what the architecture says,
-    `cache` keeps what its tokenizer brings from the hub.
-    Raises StartupError when weights and architecture do not fit.
+    `digest` is the SHA-256 of the weights, `preprocess` overrides the configuration of the architecture, `cache` keeps
+    tokenizer files from the hub. Raises StartupError if weights and architecture do not fit.
     """
     local = Path(architecture.removeprefix("local-dir:")) if architecture.startswith("local-dir:") else None
     try:
@@ -106,38 +105,39 @@ def build_model(
             require_pretrained=True,
         )
     except Exception as error:
-        why = _first_line(error)
-        raise StartupError(f"model {name}: {weights.name} does not fit {architecture} ({why})") from error
+        reason = _first_line(error)
+        raise StartupError(f"model {name}: {weights.name} does not fit {architecture} ({reason})") from error
     clip.eval().requires_grad_(False)
-    settings = map_preprocessing(open_clip.get_model_preprocess_cfg(clip))
+    preprocessing = map_preprocessing(open_clip.get_model_preprocess_cfg(clip))
     tokenization = find_tokenization(clip, architecture, local, cache)
     with torch.inference_mode():
         d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
-    space = EmbeddingSpace(name, digest, d, settings.digest)
-    return OpenClipModel(clip, tokenization, space, settings, float(clip.logit_scale.float().exp()))
+    space = EmbeddingSpace(name, digest, d, preprocessing.digest)
+    return OpenClipModel(clip, tokenization, space, preprocessing, float(clip.logit_scale.float().exp()))
 
 
 def find_tokenization(clip: Any, architecture: str, folder: Path | None, cache: str = "") -> Tokenization:
-    """How the model reads. A folder's own `tokenizer.json` counts where open_clip has no tokenizer for the model:
-    its configuration names none of the hub, and its vocabulary is not CLIP's."""
+    """The tokenizer of a model. The `tokenizer.json` of a folder is used if open_clip has no tokenizer for the model:
+    its configuration names none of the hub, and its vocabulary is not that of CLIP."""
     _, pool, eos = make_text_tower(clip)
-    reads = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
+    text_config = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {})
     source = architecture
     if folder is not None and (folder / "tokenizer.json").is_file():
-        words = getattr(getattr(clip, "text", clip), "vocab_size", 0)
-        if not reads.get("hf_tokenizer_name") and words != CLIP_WORDS:
+        vocabulary = getattr(getattr(clip, "text", clip), "vocab_size", 0)
+        if not text_config.get("hf_tokenizer_name") and vocabulary != CLIP_VOCABULARY:
             source = str(folder / "tokenizer.json")
-    return Tokenization(source, int(reads.get("context_length", CLIP_LENGTH)), pool, eos, cache)
+    return Tokenization(source, int(text_config.get("context_length", CLIP_LENGTH)), pool, eos, cache)
 
 
 def map_preprocessing(config: dict[str, Any]) -> Preprocessing:
-    """open_clip's preprocess configuration in our words."""
-    known = open_clip.transform.PreprocessCfg(**config)
-    settings = asdict(known)
+    """open_clip's preprocess configuration as our type."""
+    settings = asdict(open_clip.transform.PreprocessCfg(**config))
     size = settings["size"]
     if isinstance(size, Sequence):
         if size[0] != size[1]:
-            raise StartupError(f"models that see {size[0]} × {size[1]} pixels are not supported, only square ones")
+            raise StartupError(
+                f"models with an input of {size[0]} × {size[1]} pixels are not supported; only square ones are"
+            )
         size = size[0]
     return Preprocessing(
         size=int(size),
@@ -159,12 +159,12 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, device: str) -> str:
-    """`auto` is bf16 on a GPU (fp16 on those without it) and fp32 on a CPU."""
+    """`auto` is bf16 on a GPU (fp16 if it has no bf16) and fp32 on a CPU."""
     if precision != "auto":
         return precision
     if not device.startswith("cuda"):
         return "fp32"
-    if torch.cuda.is_bf16_supported(including_emulation=False):  # older GPUs compute with it, but slowly
+    if torch.cuda.is_bf16_supported(including_emulation=False):  # older GPUs emulate it slowly
         return "bf16"
     return "fp16"
 

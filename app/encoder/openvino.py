@@ -1,6 +1,6 @@
 """An encoder on OpenVINO: both towers compiled for this processor, from files that `conversion` wrote.
 
-It runs without torch. Pictures go in as uint8; scaling and normalising are part of the compiled tower.
+It runs without torch. It takes pictures as uint8; the compiled tower scales and normalises them.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from app.encoder.tokenizer import TOKENIZER, Tokenization, Tokenize
 
 INFO_FILE, IMAGE_FILE, TEXT_FILE = "card.json", "image.xml", "text.xml"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-STREAMS = 4  # forward passes at once; more cores than that share them
-ROWS_PER_PASS = 8  # rows of one of them: as fast as more, and all end nearly together
+STREAMS = 4  # forward passes at once; further cores share them
+ROWS_PER_PASS = 8  # as fast as more, and all passes end at nearly the same time
 
 
 def load_openvino() -> Any:
-    """The `openvino` module, with its reports of usage to its maker switched off: they are on unless it is told no."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: it cannot be imported
+    """Import `openvino` with its usage reports to the vendor switched off; by default they are on."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None forbids the import
     import openvino
 
     return openvino
 
 
 def detect_precision() -> str:
-    """`bf16` where the processor multiplies in it, else `fp32`."""
-    able = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "bf16" if "BF16" in able else "fp32"
+    """`bf16` if the processor multiplies in it, else `fp32`."""
+    capabilities = load_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if "BF16" in capabilities else "fp32"
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledModelInfo:
-    """What stands beside the compiled towers: all that the encoder must know and cannot read from them."""
+    """What an encoder needs besides the compiled towers; stored beside them."""
 
     space: EmbeddingSpace
     preprocessing: Preprocessing
@@ -56,24 +56,24 @@ class CompiledModelInfo:
 
     @classmethod
     def read(cls, folder: Path) -> CompiledModelInfo:
-        """Raises OSError, ValueError, KeyError or TypeError when it is not one."""
-        said = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        seen, reads = said["preprocessing"], said["tokenization"]
-        seen |= {"mean": tuple(seen["mean"]), "std": tuple(seen["std"])}
-        if reads["source"] == TOKENIZER:  # its own, beside it
-            reads["source"] = str(folder / TOKENIZER)
+        """Raises OSError, ValueError, KeyError or TypeError if the file is damaged."""
+        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
+        preprocessing, tokenization = info["preprocessing"], info["tokenization"]
+        preprocessing |= {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
+        if tokenization["source"] == TOKENIZER:  # a file beside it
+            tokenization["source"] = str(folder / TOKENIZER)
         return cls(
-            EmbeddingSpace(**said["space"]),
-            Preprocessing(**seen),
-            Tokenization(**reads),
-            float(said["temperature"]),
+            EmbeddingSpace(**info["space"]),
+            Preprocessing(**preprocessing),
+            Tokenization(**tokenization),
+            float(info["temperature"]),
         )
 
 
 class CompiledTower:
-    """A tower compiled for `streams` forward passes at once, each on cores of its own.
+    """A tower compiled for `streams` forward passes at once, each on its own cores.
 
-    None of them waits for another that lost its core to somebody else for a moment, as the threads of one pass do.
+    The threads of one pass all wait when another process takes the core of one of them; separate passes do not.
     """
 
     def __init__(self, core: Any, model: Any, settings: dict[str, Any], streams: int = 1) -> None:
@@ -81,37 +81,36 @@ class CompiledTower:
         self._compiled = core.compile_model(model, "CPU", {**settings, "NUM_STREAMS": streams})
         self._requests = [self._compiled.create_infer_request() for _ in range(streams)]
 
-    def parts(self, rows: int) -> list[slice]:
-        """How that many rows are shared among the passes."""
+    def split_rows(self, rows: int) -> list[slice]:
+        """Share `rows` rows among the passes."""
         size = max(1, rows if self._streams == 1 else min(ROWS_PER_PASS, -(-rows // self._streams)))
         return [slice(start, start + size) for start in range(0, max(1, rows), size)]
 
     def encode(self, parts: Sequence[npt.NDArray[Any]]) -> Embeddings:
-        """The tower's answers for all parts, in their order, rows of length 1."""
+        """The vectors of all parts in their order, rows of length 1."""
         done: list[Embeddings] = []
         for number, part in enumerate(parts):
             request = self._requests[number % self._streams]
             if number >= self._streams:
                 done.append(wait_for_result(request))
-            # The part is copied: a stream goes on writing to what one request shared with it when it serves another,
-            # and by then the part is gone. Workers died of that (2026.4.1).
+            # share_inputs=False copies the part. A stream keeps the buffer that one request shared with it and writes
+            # to it for the next request, when the part is already freed. Workers crashed of that (OpenVINO 2026.4.1).
             request.start_async({0: part}, share_inputs=False)
         done += [wait_for_result(self._requests[n % self._streams]) for n in range(len(parts))[-self._streams :]]
         return normalise(np.concatenate(done))
 
 
 def wait_for_result(request: Any) -> Embeddings:
-    """What a request that was begun comes to."""
     request.wait()
     rows: Embeddings = request.get_output_tensor(0).data.copy()
     return rows
 
 
 class OpenVinoEncoder:
-    """The towers of one folder, at a precision. The text tower is compiled when the first text comes.
+    """The towers of one folder at one precision. The text tower is compiled for the first text.
 
-    One pass takes all cores, so that a query waits least. In `bulk` pictures go in several passes at once, which is
-    faster beside other work. The vectors are the same.
+    One pass uses all cores, so that a query waits least. With `bulk`, pictures are encoded in several passes at once,
+    which is faster while other processes run. The vectors are the same.
     """
 
     device = "cpu"
@@ -123,7 +122,7 @@ class OpenVinoEncoder:
         self.temperature = card.temperature
         self.runtime = f"OpenVINO {precision}"
         self._tokenization = card.tokenization
-        self._lock = threading.Lock()  # one batch at a time: more would only share the same cores
+        self._lock = threading.Lock()  # one batch at a time; more would share the same cores
         self._core = load_openvino().Core()
         self._settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -133,7 +132,7 @@ class OpenVinoEncoder:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         streams = min(STREAMS, threads or len(os.sched_getaffinity(0))) if bulk else 1
         self._images = CompiledTower(self._core, folder / IMAGE_FILE, self._settings, streams)
-        self._text_tower = self._core.read_model(folder / TEXT_FILE)  # mapped now, so that the folder may go away
+        self._text_tower = self._core.read_model(folder / TEXT_FILE)  # mapped now, so that the folder may be removed
 
     @cached_property
     def _texts(self) -> CompiledTower:
@@ -147,9 +146,9 @@ class OpenVinoEncoder:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""
         pixels = np.ascontiguousarray(pixels)
         with self._lock:
-            return self._images.encode([pixels[part] for part in self._images.parts(len(pixels))])
+            return self._images.encode([pixels[part] for part in self._images.split_rows(len(pixels))])
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """n texts to float32 [n, d], rows of length 1. Texts past the model's length are cut."""
+        """n texts to float32 [n, d], rows of length 1. Longer texts are cut to the length of the model."""
         with self._lock:
             return self._texts.encode([self._tokenize(texts)])

@@ -1,5 +1,7 @@
-"""What open_clip publishes: its architectures and the weights of each. open_clip itself brings torch, which would
-stay in a server for good, so it is asked in a process of its own, and its answer is kept.
+"""The pretrained weights that open_clip lists for its architectures.
+
+To import open_clip imports torch, which would stay in the server for good. So a child process asks open_clip, and a
+file keeps the answer.
 """
 
 from __future__ import annotations
@@ -11,75 +13,75 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache as once
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import StartupError
+from app.core.files import atomic_write
 from app.core.process import child_env
 
-SECONDS = 300.0  # a cold disk and a busy machine
-KEPT = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "quick_gelu", "hf_hub")
+CHILD_SECONDS = 300.0  # enough for a cold disk and a busy machine
+CONFIG_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "quick_gelu", "hf_hub")
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainedConfig:
-    """What open_clip says of one tag of an architecture: `config` is None when it has no such tag."""
+    """The configuration of one tag of an architecture (None if it has no such tag), and all tags."""
 
     config: dict[str, Any] | None
     tags: list[str]
 
 
-@once
+@cache
 def list_architectures() -> list[str]:
-    """The names of all architectures, read from open_clip's files."""
+    """The names of all architectures, from the files of open_clip."""
     spec = find_spec("open_clip")
     folders = (spec and spec.submodule_search_locations) or []
     return sorted(path.stem for folder in folders for path in Path(folder, "model_configs").glob("*.json"))
 
 
 def find_pretrained(architecture: str, tag: str, cache: Path) -> PretrainedConfig:
-    """What open_clip says of this tag, from `cache` when this version was asked before. Raises StartupError."""
+    """Ask open_clip about a tag, or take its earlier answer from the folder `cache`. Raises StartupError."""
     path = cache_path(architecture, tag, cache)
     with suppress(OSError, ValueError, TypeError):
         return PretrainedConfig(**json.loads(path.read_text("utf-8")))
-    answer = _ask(architecture, tag)
+    answer = _ask_open_clip(architecture, tag)
     if answer.config is not None:
-        with suppress(OSError):  # then it is asked again the next time
+        with suppress(OSError):  # the next start asks again
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_suffix(f".{os.getpid()}")
-            draft.write_text(json.dumps(asdict(answer)), "utf-8")
-            draft.replace(path)
+            with atomic_write(path, durable=False) as file:
+                json.dump(asdict(answer), file)
     return answer
 
 
 def cache_path(architecture: str, tag: str, cache: Path) -> Path:
-    """The file of the answer; another version of open_clip is asked anew."""
-    asked = json.dumps([version("open_clip_torch"), architecture, tag])
-    return cache / "published" / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
+    """The file of the answer; each version of open_clip has its own."""
+    question = json.dumps([version("open_clip_torch"), architecture, tag])
+    return cache / "published" / f"{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
 
 
-def _ask(architecture: str, tag: str) -> PretrainedConfig:
+def _ask_open_clip(architecture: str, tag: str) -> PretrainedConfig:
     command = [sys.executable, "-m", "app.encoder.pretrained", architecture, tag]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=SECONDS, env=child_env(os.environ)
+    child = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=CHILD_SECONDS, env=child_env(os.environ)
     )
     try:
-        return PretrainedConfig(**json.loads(ended.stdout))
+        return PretrainedConfig(**json.loads(child.stdout))
     except (ValueError, TypeError):
-        why = (ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"])[-1]
-        raise StartupError(f"open_clip cannot be asked about {architecture}/{tag}: {why}") from None
+        reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        raise StartupError(f"open_clip cannot be asked about {architecture}/{tag}: {reason}") from None
 
 
 def main() -> None:
-    """The child: an architecture and a tag; prints the answer as JSON."""
+    """The child. Its arguments: an architecture and a tag. Prints the answer as JSON."""
     import open_clip
 
     architecture, tag = sys.argv[1:]
     found = open_clip.get_pretrained_cfg(architecture, tag)
-    config = {key: found[key] for key in KEPT if found.get(key) is not None} if found else None
+    config = {key: found[key] for key in CONFIG_KEYS if found.get(key) is not None} if found else None
     print(json.dumps(asdict(PretrainedConfig(config, open_clip.list_pretrained_tags_by_model(architecture)))))
 
 

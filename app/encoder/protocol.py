@@ -1,4 +1,4 @@
-"""What an encoder is."""
+"""The protocol of an encoder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Embeddings = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """Maps pictures and texts into one space, in which the cosine says how well they fit.
+    """Maps pictures and texts into one space, in which the cosine tells how well they match.
 
-    `temperature` is the factor on the cosines before the softmax of zero-shot classification (the model's
-    own learnt `exp(logit_scale)`); `device` says where it runs and `runtime` what runs it and why, for people.
+    `temperature` is the factor on the cosines before the softmax of zero-shot classification, the learnt
+    `exp(logit_scale)` of the model. `device` and `runtime` tell people where it runs, by which library, and why.
     """
 
     @property
@@ -46,7 +46,7 @@ class Encoder(Protocol):
 
 
 def check_vectors(vectors: Embeddings) -> Embeddings:
-    """The vectors, if every row is finite and of length 1; else ValueError."""
+    """Return the vectors. Raises ValueError unless every row is finite and of length 1."""
     lengths = np.linalg.norm(vectors, axis=1)
     if not np.all(np.isfinite(lengths)) or np.any(np.abs(lengths - 1) > 1e-2):
         raise ValueError("the encoder returned a vector that is not finite or has no length")
@@ -54,6 +54,6 @@ def check_vectors(vectors: Embeddings) -> Embeddings:
 
 
 def normalise(vectors: npt.NDArray[np.floating]) -> Embeddings:
-    """Rows of length 1, as float32 [n, d]."""
+    """Scale rows to length 1; returns float32 [n, d]."""
     rows = np.ascontiguousarray(vectors, dtype=np.float32)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Vectors of texts that were asked for lately: people page, reload and share searches."""
+"""A cache of the vectors of recent text queries: people page through, reload and share searches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float32]
-OVERHEAD = 300  # bytes that an entry takes besides its vector and its text, measured with tracemalloc
+OVERHEAD = 300  # bytes of an entry besides its vector and its text, measured with tracemalloc
 
 
 class QueryCache:
-    """The least recently used are dropped once `limit` bytes are reached; 0 remembers nothing."""
+    """Drops the least recently used entries above `limit` bytes; 0 caches nothing. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -22,7 +22,7 @@ class QueryCache:
         self._lock = threading.Lock()
 
     def get(self, text: str) -> Vector | None:
-        """float32 [d], or None when the text is not remembered."""
+        """float32 [d], or None."""
         with self._lock:
             vector = self._vectors.get(text)
             if vector is not None:
@@ -30,7 +30,7 @@ class QueryCache:
             return vector
 
     def put(self, text: str, vector: Vector) -> None:
-        """Remember float32 [d]; it is copied, so that no larger array is kept alive."""
+        """Keep a copy of float32 [d]; the array that it is part of may be freed."""
         with self._lock:
             if text in self._vectors:
                 return

@@ -1,4 +1,4 @@
-"""An encoder that several threads of a worker use, one at a time: what runs it is not made for two."""
+"""An encoder for several threads of a worker, which use it one at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.encoder.protocol import Embeddings, Encoder, Pixels
 
 
 class SharedEncoder:
-    """Who comes while another encodes waits."""
+    """A thread waits while another one encodes."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -22,11 +22,9 @@ class SharedEncoder:
         self.runtime: str = encoder.runtime
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
-        """As the encoder does."""
         with self._lock:
             return self._encoder.encode_images(pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
-        """As the encoder does."""
         with self._lock:
             return self._encoder.encode_texts(texts)

@@ -1,4 +1,4 @@
-"""Words to token ids, int64 [n, length], the way each model wants them."""
+"""Texts to token ids, int64 [n, length], by the tokenizer of each model."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """How a model reads: enough to make its tokenizer in another process.
+    """The tokenizer of a model, described well enough to make it in another process.
 
-    `source` is a `tokenizer.json`, or open_clip's name of the architecture; `length` its number of tokens.
-    `pool` says where the text tower looks for its answer, if what follows there cannot change it (a causal
-    tower): at the largest id (`argmax`), at the first `eos`, or `whole` when every text needs the full length.
-    `cache` is where files of the hub are kept, `clean` what is done to a text before a `tokenizer.json` sees it.
+    `source` is a `tokenizer.json`, or open_clip's name of the architecture; `length` its number of tokens. `pool` tells
+    at which token a causal text tower reads its vector, as later tokens cannot change it: at the largest id (`argmax`)
+    or at the first `eos`; `whole` if every text needs the full length. `cache` keeps files of the hub; `clean` is
+    applied to a text before a `tokenizer.json` sees it.
     """
 
     source: str
@@ -43,17 +43,17 @@ class Tokenization:
     clean: Clean = ""
 
     def tokenizer(self) -> Tokenize:
-        """The tokenizer, cutting each batch to its longest text where that changes nothing."""
+        """The tokenizer; it cuts each batch to its longest text if that does not change the vectors."""
         path = Path(self.source)
-        whole = (
+        tokenize = (
             load_tokenizer_file(path, self.length, self.clean)
             if path.name == TOKENIZER
             else load_named_tokenizer(self.source, self.cache)
         )
-        return lambda texts: self.cut(whole(texts))
+        return lambda texts: self.cut(tokenize(texts))
 
     def cut(self, tokens: Tokens) -> Tokens:
-        """Without the columns that no text of the batch needs."""
+        """Remove the columns that no text of the batch needs."""
         if self.pool == "whole":
             return tokens
         ends = (tokens == self.eos).argmax(axis=1) if self.pool == "eos" else tokens.argmax(axis=1)
@@ -63,7 +63,7 @@ class Tokenization:
 
 
 def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> Tokenize:
-    """A tokenizer from a `tokenizer.json`: ids padded as it says or with 0, the end kept when cut."""
+    """A tokenizer from a `tokenizer.json`: pads as the file says or with 0, and keeps the end token of a cut text."""
     tokenizer = Tokenizer.from_file(str(path))
     padding = tokenizer.padding or {"pad_id": 0}
     tokenizer.enable_padding(**{**padding, "length": length})
@@ -77,7 +77,7 @@ def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> Tokenize:
 
 
 def clean_text(text: str, how: Clean) -> str:
-    """A text as the model was trained to see it: what open_clip's cleaning of that name makes of it."""
+    """Clean a text as open_clip does for this model."""
     if not how:
         return text
     text = " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
@@ -93,15 +93,12 @@ def load_named_tokenizer(architecture: str, cache: str = "") -> Tokenize:
 
 
 def load_open_clip_tokenizer(architecture: str, cache: str = "") -> Any:
-    """The object itself. Some come from the model hub and are kept in `cache`.
-
-    Raises StartupError when it cannot be had.
-    """
-    import open_clip  # here, not above: it brings torch, which models with a tokenizer.json do without
+    """The tokenizer object of open_clip. Some come from the model hub and are kept in `cache`. Raises StartupError."""
+    import open_clip  # here, because it imports torch, which models with a tokenizer.json do not need
 
     disable_hf_telemetry()
     try:
         return open_clip.get_tokenizer(architecture, cache_dir=cache or None)
-    except Exception as error:  # whatever the hub's client raises, the person needs the same advice
-        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise StartupError(f"the tokenizer of {architecture} cannot be had ({why})") from error
+    except Exception as error:  # the client of the hub raises many kinds
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise StartupError(f"the tokenizer of {architecture} cannot be loaded ({reason})") from error

@@ -1,6 +1,6 @@
-"""open_clip's tokenizers as files, so that words can be read without open_clip, and so without torch.
+"""Export open_clip's tokenizers to files, so that the server needs neither open_clip nor torch.
 
-What cannot be written so that it reads the probes alike stays with open_clip.
+A tokenizer whose export gives other tokens for the probes stays with open_clip.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from open_clip import tokenizer as theirs
+from open_clip import tokenizer as open_clip_tokenizer
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 
 from app.encoder.tokenizer import TOKENIZER, Clean, Tokenization, load_open_clip_tokenizer, load_tokenizer_file
 
-# CLIP's own pattern. U+0345 is no letter, but folds to one, so that the library which CLIP uses leaves it out.
+# The pattern of CLIP. U+0345 is no letter, but folds to one; the regex library of CLIP leaves it out.
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}\u0345]+"
 CLEANING: dict[Any, Clean] = {
-    theirs._clean_lower: "lower",
-    theirs._clean_whitespace: "whitespace",
-    theirs._clean_canonicalize: "canonicalize",
+    open_clip_tokenizer._clean_lower: "lower",
+    open_clip_tokenizer._clean_whitespace: "whitespace",
+    open_clip_tokenizer._clean_canonicalize: "canonicalize",
 }
 PROBES = (
     "",
@@ -35,28 +35,28 @@ PROBES = (
 )
 
 
-def export_tokenizer(reads: Tokenization, folder: Path) -> Tokenization:
-    """The same reading from a `tokenizer.json` that is written into `folder`; as it was where that cannot be."""
-    if Path(reads.source).name == TOKENIZER:
-        return reads
-    original = load_open_clip_tokenizer(reads.source, reads.cache)
+def export_tokenizer(tokenization: Tokenization, folder: Path) -> Tokenization:
+    """Write a `tokenizer.json` into `folder`; returns a tokenization that uses it, or the given one if that fails."""
+    if Path(tokenization.source).name == TOKENIZER:
+        return tokenization
+    original = load_open_clip_tokenizer(tokenization.source, tokenization.cache)
     clean = CLEANING.get(getattr(original, "clean_fn", None))
-    made = _simple(original) or _transformers(original)
+    made = _export_simple(original) or _export_transformers(original)
     if clean is None or made is None:
-        return reads
+        return tokenization
     path = folder / TOKENIZER
-    made.enable_truncation(reads.length)
+    made.enable_truncation(tokenization.length)
     made.save(str(path))
     expected = np.asarray(original(list(PROBES)).numpy())
-    if np.array_equal(load_tokenizer_file(path, reads.length, clean)(PROBES), expected):
-        return replace(reads, source=TOKENIZER, clean=clean)
+    if np.array_equal(load_tokenizer_file(path, tokenization.length, clean)(PROBES), expected):
+        return replace(tokenization, source=TOKENIZER, clean=clean)
     path.unlink()
-    return reads
+    return tokenization
 
 
-def _simple(original: Any) -> Tokenizer | None:
-    """CLIP's byte pairs, when it is that tokenizer."""
-    if type(original) is not theirs.SimpleTokenizer or original.reduction_fn is not None:
+def _export_simple(original: Any) -> Tokenizer | None:
+    """CLIP's byte-pair tokenizer; None for any other."""
+    if type(original) is not open_clip_tokenizer.SimpleTokenizer or original.reduction_fn is not None:
         return None
     start, end = "<start_of_text>", "<end_of_text>"
     made = Tokenizer(
@@ -76,9 +76,9 @@ def _simple(original: Any) -> Tokenizer | None:
     return made
 
 
-def _transformers(original: Any) -> Tokenizer | None:
-    """What the transformers library runs, when it is nothing more than that."""
-    if type(original) is not theirs.HFTokenizer or original.tokenizer_mode or original.strip_sep_token:
+def _export_transformers(original: Any) -> Tokenizer | None:
+    """A tokenizer of the transformers library; None if open_clip adds steps of its own to it."""
+    if type(original) is not open_clip_tokenizer.HFTokenizer or original.tokenizer_mode or original.strip_sep_token:
         return None
     wrapper = original.tokenizer
     backend = getattr(wrapper, "backend_tokenizer", None)

@@ -1,4 +1,4 @@
-"""The two towers of an open_clip model as plain modules, the way they are run and converted."""
+"""The two towers of an open_clip model as torch modules, which are run and converted."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class TextTower(torch.nn.Module):
 
 
 class CausalTextTower(torch.nn.Module):
-    """The text tower of an open_clip model for any length up to the context.
+    """The text tower of an open_clip model for texts of any length up to the context.
 
-    open_clip's own takes full rows only. Its mask is causal and its answer is read at the end of the text, so the
-    padding that follows has no part in it: leaving it out is exact.
+    That of open_clip takes full rows only. Its mask is causal and its vector is read at the end of the text, so the
+    padding behind the end cannot change the vector, and may be left out.
     """
 
     def __init__(self, tower: Any, pool: Pool, eos: int) -> None:
@@ -62,22 +62,22 @@ class CausalTextTower(torch.nn.Module):
 
 
 def make_text_tower(clip: Any) -> tuple[torch.nn.Module, Pool, int]:
-    """The text tower, where it reads its answer, and the id of that end (0 when it does not matter)."""
+    """The text tower, the token at which it reads its vector, and the id of the end token (0 if it has no part)."""
     if type(clip) is open_clip.model.CLIP:
-        tower, pool, eos = clip, _pool(clip.text_pool_type), getattr(clip, "text_eos_id", None)
+        tower, pool, eos = clip, _map_pool(clip.text_pool_type), getattr(clip, "text_eos_id", None)
     elif (text := getattr(clip, "text", None)) is not None and type(text) is TextTransformer:
-        tower, pool, eos = text, _pool(text.pool_type), text.eos_id
+        tower, pool, eos = text, _map_pool(text.pool_type), text.eos_id
     else:
         return TextTower(clip), "whole", 0
-    if pool == "whole" or tower.attn_mask is None or not _plain(tower):
+    if pool == "whole" or tower.attn_mask is None or not _has_no_extras(tower):
         return TextTower(clip), "whole", 0
     return CausalTextTower(tower, pool, int(eos or 0)), pool, int(eos or 0)
 
 
-def _pool(name: str) -> Pool:
+def _map_pool(name: str) -> Pool:
     return "argmax" if name == "argmax" else "eos" if name == "eos" else "whole"
 
 
-def _plain(tower: Any) -> bool:
-    """Whether the tower has no further token or mask that padding could reach."""
+def _has_no_extras(tower: Any) -> bool:
+    """Whether the tower has no further token and no padding mask, which padding could change."""
     return getattr(tower, "cls_emb", None) is None and not getattr(tower, "use_pad_mask", False)

@@ -1,8 +1,7 @@
-"""What a weights file is, told from its own header before anything is loaded."""
+"""Check a weights file by its header, before the model is loaded."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,21 +10,21 @@ from safetensors import SafetensorError, safe_open
 
 from app.core.errors import StartupError
 
-PICKLES = (b"\x80", b"PK\x03\x04")  # how a pickle begins, and the zip that torch packs it in
+PICKLES = (b"\x80", b"PK\x03\x04")  # the first bytes of a pickle, and of the zip in which torch packs one
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """How many numbers a model has, and how many of them are its image tower's."""
+    """The number of parameters of a model, and of its image tower."""
 
     whole: int
     image: int
 
 
 def count_parameters(name: str, path: Path) -> ParameterCount:
-    """What the file holds. Reads the header alone.
+    """Count the parameters in a file; reads the header only.
 
-    Raises StartupError when it is no safetensors file, or does not hold all that its header says.
+    Raises StartupError for no safetensors file, and for one that is shorter than its header says.
     """
     whole = image = 0
     try:
@@ -35,22 +34,18 @@ def count_parameters(name: str, path: Path) -> ParameterCount:
                 whole += count
                 image += count if key.startswith("visual.") else 0
     except (SafetensorError, OSError) as error:
-        raise StartupError(f"model {name}: {path} {_fault(path, error)}") from error
+        raise StartupError(f"model {name}: {path} {_describe_fault(path, error)}") from error
     return ParameterCount(whole, image)
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fault(path: Path, error: Exception) -> str:
-    """What is wrong with the file and what to do."""
+def _describe_fault(path: Path, error: Exception) -> str:
+    """What is wrong with the file, and what to do."""
     if isinstance(error, OSError):
         return f"cannot be read ({error.strerror or error}); check its owner and mode"
     with open(path, "rb") as file:
-        begins = file.read(4)
-    if begins.startswith(PICKLES):
-        return "is a pickle, whatever its name says: it could run code and is not read; take the model's safetensors"
+        head = file.read(4)
+    if head.startswith(PICKLES):
+        return (
+            "is a pickle in spite of its name; pickles can run code and are not read; use the safetensors of the model"
+        )
     return f"is cut short or is no safetensors file ({str(error).splitlines()[0][:100]}); download or copy it again"

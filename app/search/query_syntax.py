@@ -1,6 +1,6 @@
 """A query as people type it: words, and words to turn away from ("beach -people", "a car -\"red car\"").
 
-The page shows the same as chips (`app/web/query.js`); both are held to tests/support/typed_queries.py.
+The page parses the same way (`app/web/state/query.js`); tests/support/typed_queries.py holds both to the same cases.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ from app.core.errors import Busy, NotFound, SightlineError, Validation
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.search.filter_cache import FilterCache
@@ -275,7 +276,7 @@ class Searcher:
         """A vector for each text. Many go a few at a time, so that other queries get their turn between."""
         vectors: list[Embeddings] = []
         for start in range(0, len(words), TEXTS_PER_PASS):
-            vectors.extend(self._batcher.texts(words[start : start + TEXTS_PER_PASS]).result())
+            vectors.extend(self._batcher.submit_texts(words[start : start + TEXTS_PER_PASS]).result())
         return vectors
 
     def _encoded(self, parts: Sequence[QueryPart]) -> _Encoded:
@@ -288,10 +289,11 @@ class Searcher:
         vectors: dict[Path, Embeddings | SightlineError] = {}
         for start in range(0, len(paths), PICTURES_AT_ONCE):
             some = paths[start : start + PICTURES_AT_ONCE]
-            tasks = [self._pool.submit(DecodeTask(path, self._encoder.preprocessing)) for path in some]
+            limits, preprocessing = self._pool.picture_limits, self._encoder.preprocessing
+            tasks = [self._pool.submit(decode_picture, path, preprocessing, limits) for path in some]
             decoded = [result_or_error(task.result) for task in tasks]
             pixels = [one.pixels for one in decoded if not isinstance(one, SightlineError)]
-            seen = iter(self._batcher.images(np.stack(pixels)).result() if pixels else ())
+            seen = iter(self._batcher.submit_images(np.stack(pixels)).result() if pixels else ())
             for path, one in zip(some, decoded, strict=True):
                 vectors[path] = one if isinstance(one, SightlineError) else np.asarray(next(seen))
         return vectors

@@ -243,7 +243,7 @@ class Service:
             found = [HealthCheck("model", False, self._stopped()[0], vital=True)]
         else:
             faults = engine.indexes.faults() + engine.indexes.away()
-            found = check_model(engine.encoder, engine.batcher.alive(), faults)
+            found = check_model(engine.encoder, engine.batcher.is_alive(), faults)
         return [*found, *check_ingest(self.database, self.settings, self.faults())]
 
     def require_space(self, fingerprint: str) -> None:
@@ -267,7 +267,7 @@ class Service:
             loading = self._waiting or f"the model {self.settings.model} is still loading"
             return [self.fatal.detail if self.fatal else loading]
         reasons = [] if self.database.alive() else ["the database takes no changes any more"]
-        if not self._engine.batcher.alive():
+        if not self._engine.batcher.is_alive():
             reasons.append("the encoder has stopped")
         return reasons + self._engine.indexes.faults()
 
@@ -365,9 +365,11 @@ class Service:
     def _load(self) -> None:
         try:
             settings = self.settings
-            self.pool.run(time.monotonic)  # beside the model a child starts, so that the first picture need not wait
-            crew = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
-            placement = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, crew)
+            self.pool.submit(time.monotonic)  # beside the model a child starts, so that the first picture need not wait
+            processes = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
+            placement = EncoderOptions(
+                settings.device, settings.precision, settings.runtime, settings.threads, processes
+            )
             encoder = load_located(self._located, settings.models, placement, self._closing)
             self.prepared = True
             space = encoder.space

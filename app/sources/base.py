@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
 from app.core.types import ItemError, SourceSpec
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # time, unless its tag has changed. With `given`, a space and a vector (float32, little endian), no model embeds it.
 SourceItem = dict[str, Any]
 
-P = ParamSpec("P")
+Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 STOP_POLL_SECONDS = 0.2
@@ -60,13 +60,13 @@ class SourceContext:
     object_store: ObjectStoreClient = field(default_factory=ObjectStoreClient)
     encoder: Encoder | None = None
 
-    def run_in_child(self, should_stop: ShouldStop, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def run_in_child(self, should_stop: ShouldStop, function: Callable[[*Args], T], *args: *Args) -> T:
         """Call a function that reads a large file in a decode child, for at most `read_seconds`.
 
         Raises ArchiveCorrupt when the child dies of it, Overloaded when the worker stops.
         """
         assert self.pool is not None
-        future = self.pool.read(self.read_seconds, function, *args, **kwargs)
+        future = self.pool.submit(function, *args, seconds=self.read_seconds)
         while True:
             try:
                 return future.result(STOP_POLL_SECONDS)

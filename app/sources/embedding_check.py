@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.core.errors import Rejected, Validation
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.protocol import Encoder, Pixels
 from app.sources.base import SourceItem
 
@@ -44,7 +45,7 @@ class ItemSample:
 
 def embed_files(encoder: Encoder, pool: DecodePool, paths: Sequence[Path]) -> list[npt.NDArray[np.float32] | None]:
     """The vector of each picture; None for one that cannot be decoded."""
-    tasks = [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]
+    tasks = [pool.submit(decode_picture, path, encoder.preprocessing, pool.picture_limits) for path in paths]
     pixels: list[Pixels | None] = []
     for task in tasks:
         try:

@@ -1,399 +1,448 @@
-// Puts the page together: the address says what is shown, every action changes the address, and `show` draws it.
-// One search is under way at a time; the answer of an older one is dropped.
+// Connects the parts of the page: every action changes the state and so the address, and `show` draws the state.
+// One search runs at a time; the page drops the answer of an earlier one.
 
-import { keyOf, MOST_LIKE, queryOf, readState, remember, writeState } from "./address.js";
-import { showQuery, watchBox } from "./box.js";
-import { chooseAll, chosenHits, isChoosing, toggle, unchoose, watchChoice } from "./choice.js";
-import { lookAround, showPlace, watchCollections } from "./collections.js";
-import { watchDrops } from "./drop.js";
-import { byId, make } from "./element.js";
-import { found, newest } from "./feed.js";
-import { watchFilter } from "./filter.js";
-import { showFrame, speak } from "./frame.js";
-import { closeJobs, openJobs, redrawJobs } from "./jobs.js";
-import { watchKeys } from "./keys.js";
-import { changeEverywhere, forgetAll, keep, keptOf, Listing } from "./listing.js";
-import { drawNothing, inviteTexts } from "./nothing.js";
-import * as notice from "./notice.js";
-import { goTo, here, settle } from "./place.js";
-import { remove, watchRemoval } from "./remove.js";
-import { clear, currentGrid, drawHits, drawMessage, mark, redraw } from "./results.js";
-import { getImage } from "./server.js";
-import { boundTo, letIn, watchSession } from "./session.js";
-import { watchSources } from "./sources.js";
-import { beginTagging } from "./tagging.js";
-import { showTally } from "./tally.js";
-import { finish, takeBack, watchToast } from "./toast.js";
-import { upload } from "./upload.js";
-import { closeView, openView, watchView } from "./view.js";
-import { switchLanguage, words } from "./words.js";
+import { getImage } from "./api/client.js";
+import { allowedCollections, requireSession, watchSession } from "./api/session.js";
+import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
+import { byId, watchDialogs } from "./components/dom.js";
+import { watchDrops } from "./components/drop_zone.js";
+import { watchFilter } from "./components/filter_dialog.js";
+import { watchKeyboard } from "./components/keyboard.js";
+import { showResultCount } from "./components/result_count.js";
+import { showQuery, watchSearchBox } from "./components/search_box.js";
+import { openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
+import { endToast, pressToastButton, watchToast } from "./components/toast.js";
+import { switchLanguage, translate } from "./i18n/i18n.js";
+import { currentCollection, setCurrentCollection, setHomeCollection } from "./state/collection_context.js";
+import { deleteWithUndo, watchDeletions } from "./state/deletions.js";
+import { pageNewest, pageSearch } from "./state/pager.js";
+import { cacheResults, clearCache, findCached, replaceImageInCache, ResultList } from "./state/result_list.js";
+import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, toggleSelected } from "./state/selection.js";
+import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
+import { loadCollections, showCollectionName, watchCollections } from "./views/collections.js";
+import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
+import { showEmptyState, showTextsIntro } from "./views/empty_state.js";
+import { showHeader, translatePage } from "./views/header.js";
+import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
+import { clearResults, currentGrid, redrawTile, showHits, showMessage, showSelected } from "./views/results.js";
+import { watchSources } from "./views/sources.js";
+import { uploadFiles } from "./views/upload.js";
 
-const REST = 2000; // ms without typing after which the next words make a step in the history
-const NEAR = 1200; // px above the end of the page at which more is asked for
-const SETTLED = 150; // ms after which a place on the page is remembered
-const results = byId("results");
+const TYPING_PAUSE_MS = 2000; // words typed after it make a new history entry
+const LOAD_AHEAD = 1200; // px above the end of the page at which the next results load
+const SCROLL_PAUSE_MS = 150; // after which the page remembers its scroll position
 
-let state = readState();
-let drawn = null; // the key of the search whose results stand on the page
-let listing = new Listing(null, null, false);
-let running = null;
-let typing = 0; // when the words last changed, 0 once they rest
-let scrolling = 0;
-let returning = null; // the picture that was large when it was closed
+const store = {
+  state: readState(), // what the address and the history entry say
+  results: new ResultList(null), // of the search that is shown
+  shownKey: null, // the search key of these results, null to search again
+  request: null, // the AbortController of the search that runs
+  typedAt: 0, // when the user last changed the words or the weight, 0 once the change is settled
+  scrollTimer: 0,
+  pictureToFocus: null, // after Back has closed its detail
+};
 
-function go(change, { push = true } = {}) {
-  if (push) keepPlace();
-  const moved = push ? { scroll: 0, count: 0 } : {};
-  state = { ...state, ...moved, lost: false, opened: false, ...change };
-  if (change.show) Object.assign(state, { scroll: scrollY, count: listing.hits.length });
-  writeState(state, push);
+// State, address and history
+
+function changeState(change, { isNewEntry = true } = {}) {
+  if (isNewEntry) rememberScroll();
+  const position = isNewEntry ? { scroll: 0, count: 0 } : {};
+  const state = { ...store.state, ...position, isPictureLost: false, isOpenedHere: false, ...change };
+  if (change.show) Object.assign(state, { scroll: scrollY, count: store.results.hits.length });
+  store.state = state;
+  writeState(state, isNewEntry);
   show();
 }
 
-function show({ restored = false } = {}) {
-  const query = queryOf(state);
-  const jobs = state.view === "jobs";
-  if (state.collection !== here()) enter(state.collection);
-  showQuery(query, state.q);
-  showFrame(state);
-  if (jobs) openJobs();
+function show({ isRestored = false } = {}) {
+  const { state } = store;
+  const isJobs = state.view === "jobs";
+  if (state.collection !== currentCollection()) enterCollection(state.collection);
+  showQuery(getQuery(state), state.q);
+  showHeader(state);
+  if (isJobs) openJobs();
   else closeJobs();
-  if (!jobs && keyOf(state) !== drawn) begin(restored);
-  else if (!jobs && restored && !state.show) window.scrollTo(0, state.scroll);
-  if (state.show && !jobs) openShown();
-  else closeView();
+  if (!isJobs && makeSearchKey(state) !== store.shownKey) startSearch(isRestored);
+  else if (!isJobs && isRestored && !state.show) window.scrollTo(0, state.scroll);
+  if (state.show && !isJobs) showDetail();
+  else closeDetail();
 }
 
-/** Another collection: what was deleted or chosen in the one before is over. */
-function enter(collection) {
-  finish();
-  unchoose();
-  closeJobs(); // their list is of one collection
-  goTo(collection);
-  showPlace();
+/** Commit the deletions and drop the selection of the previous collection. */
+function enterCollection(collection) {
+  endToast();
+  deselect();
+  closeJobs(); // the list of jobs belongs to one collection
+  setCurrentCollection(collection);
+  showCollectionName();
 }
 
-function begin(restored) {
-  drawn = keyOf(state);
-  const query = queryOf(state);
-  const asked = Boolean(query.q || query.like.length || query.file);
-  running?.abort();
-  running = null;
-  notice.clear();
-  if (state.lost) notice.tell(words("gone"));
-  state.lost = false; // told once
-  byId("select").hidden = query.target === "texts";
-  if (!asked && query.target === "texts") {
-    listing = new Listing(drawn, null, false);
-    byId("count").textContent = "";
-    inviteTexts(again);
-    return;
-  }
-  const known = restored ? keptOf(drawn) : null;
-  listing = known ?? new Listing(drawn, asked ? found(query) : newest(query.filter), asked);
-  keep(listing);
-  if (!known) return advance(true, restored ? state : { count: 0, scroll: 0 });
-  draw(true);
-  window.scrollTo(0, state.scroll);
-  reach();
+function openCollection(collection) {
+  stopTyping();
+  changeState({ collection, like: [], show: null });
+  window.scrollTo(0, 0);
 }
 
-function again() {
-  drawn = null;
-  if (state.view === "jobs") redrawJobs();
-  else show();
+/** Store the scroll position in the history entry, so that Back returns to it. */
+function rememberScroll() {
+  clearTimeout(store.scrollTimer);
+  if (store.state.view === "jobs" || store.request) return;
+  Object.assign(store.state, { scroll: scrollY, count: store.results.hits.length });
+  writeState(store.state, false);
 }
 
-async function advance(fresh, { count, scroll } = { count: 0 }) {
-  const mine = (running = new AbortController());
-  results.ariaBusy = "true";
-  try {
-    do await listing.more(mine.signal, count);
-    while (mine === running && listing.hits.length < count && !listing.done);
-    if (mine !== running) return;
-    if (fresh) window.scrollTo(0, 0);
-    draw(fresh);
-    if (scroll) window.scrollTo(0, scroll);
-  } catch (problem) {
-    if (mine === running && problem.name !== "AbortError") refused(problem, fresh);
-  } finally {
-    if (mine === running) {
-      running = null;
-      results.ariaBusy = "false";
-      reach();
-    }
-  }
+function handleScroll() {
+  clearTimeout(store.scrollTimer);
+  store.scrollTimer = setTimeout(rememberScroll, SCROLL_PAUSE_MS);
+  loadMoreIfNear();
 }
 
-function draw(fresh) {
-  const { hits, done } = listing;
-  if (hits.length) drawHits(hits, state, { done, kept: !fresh });
-  else if (done && queryOf(state).filter) drawMessage(words("no_hits_title"), words("no_hits_filter"));
-  else if (done) drawNothing(listing.last?.answer, state.target, { again, refresh });
-  showTally(listing, state);
-  if (state.show) openShown();
+function handleHistory() {
+  store.state = readState();
+  stopTyping();
+  show({ isRestored: true });
+  if (store.pictureToFocus && !store.state.show) focusPicture(store.pictureToFocus);
+  store.pictureToFocus = null;
 }
 
-function refused(problem, fresh) {
-  const final = problem.status && problem.status < 500 && problem.status !== 429;
-  if (final && !fresh) {
-    listing.done = true; // the server gives no more; what is shown stays
-    draw(false);
-    return;
-  }
-  listing.feed = null;
-  notice.tellProblem(problem, again);
-  if (final) {
-    listing = new Listing(drawn, null, false);
-    clear();
-    byId("count").textContent = "";
-  }
-}
-
-async function openShown() {
-  const wanted = state.show;
-  const { hits } = listing;
-  const at = hits.findIndex((hit) => hit.id === wanted);
-  if (at >= 0) {
-    openView(hits[at], { previous: at > 0, next: at + 1 < hits.length });
-    return;
-  }
-  try {
-    const image = await getImage(wanted);
-    if (state.show === wanted) openView({ id: wanted, image }, { previous: false, next: false });
-  } catch (problem) {
-    if (state.show !== wanted) return;
-    go({ show: null }, { push: false });
-    notice.tellProblem(problem, again);
-  }
-}
-
-/** There are new pictures. Until `all` have come, what is shown stays, unless that is nothing. */
-function refresh(all) {
-  forgetAll();
-  if (!listing.hits.length || (all && !listing.asked && scrollY < 400 && state.view !== "jobs")) again();
-  else keep(listing);
-}
-
-function focusOn(id) {
-  const grid = currentGrid();
-  grid?.focus(listing.hits.findIndex((hit) => hit.id === id));
-}
-
-function closed() {
-  if (!state.show || byId("view").open) return;
-  const { show: id, opened } = state;
-  if (opened) {
-    returning = id;
-    history.back();
-  } else {
-    go({ show: null }, { push: false });
-    focusOn(id);
-  }
-}
-
-function step(by) {
-  const { hits } = listing;
-  const at = hits.findIndex((hit) => hit.id === state.show);
-  const next = at < 0 ? null : hits[at + by];
-  if (next) go({ show: next.id, opened: state.opened }, { push: false });
-  if (at + by > hits.length - 10) reach(true);
-}
-
-function removed(ids) {
-  const { hits } = listing;
-  const shown = hits.findIndex((hit) => hit.id === state.show);
-  const at = ids.includes(state.show) ? (hits[shown + 1] ?? hits[shown - 1]) : null;
-  const focused = currentGrid()?.focused ?? -1;
-  if (at) go({ show: at.id, opened: state.opened }, { push: false });
-  else if (ids.includes(state.show)) byId("view").close();
-  unchoose(ids);
-  remove(ids);
-  if (!state.show && focused >= 0) currentGrid()?.focus(Math.min(focused, listing.hits.length - 1));
-}
-
-function like(ids) {
-  if (!ids.length) return;
-  unchoose();
-  typing = 0;
-  const target = "images";
-  go({ like: ids.slice(0, MOST_LIKE), q: "", picture: null, show: null, view: "results", target });
-}
-
-function changed(image) {
-  changeEverywhere(image);
-  redraw([image.id]);
-}
-
-function typed(q) {
-  if (q.trim() === state.q.trim() && state.view === "results") return;
-  const push = !typing || Date.now() - typing > REST || state.view === "jobs";
-  typing = Date.now();
-  go({ q, show: null, view: "results" }, { push });
-}
-
-function weighed(weight) {
-  if (weight === state.weight) return;
-  const push = !typing || Date.now() - typing > REST;
-  typing = Date.now();
-  go({ weight, show: null }, { push });
-}
-
-function searchBy(change) {
-  typing = 0;
-  box.cancel();
-  go({ q: "", like: [], picture: null, show: null, view: "results", ...change });
-}
-
-function follow(event) {
+function handleClick(event) {
   if (event.ctrlKey || event.metaKey || event.button) return;
-  const cell = event.target.closest(".cell");
-  const { hits } = listing;
-  const at = cell ? hits.findIndex((hit) => hit.id === cell.querySelector("a").dataset.id) : -1;
-  if (at >= 0 && (event.shiftKey || isChoosing() || event.target.closest(".pick"))) {
+  const id = event.target.closest(".cell")?.querySelector("a").dataset.id;
+  const index = id ? findHit(id) : -1;
+  if (index >= 0 && (event.shiftKey || isSelecting() || event.target.closest(".pick"))) {
     event.preventDefault();
-    toggle(hits, at, event.shiftKey);
+    toggleSelected(store.results.hits, index, event.shiftKey);
     return;
   }
   const link = event.target.closest("a.tile, .list a, #home, #jobs-link");
   if (!link || event.shiftKey) return;
   event.preventDefault();
-  typing = 0;
-  if (link.dataset.id) go({ show: link.dataset.id, opened: true });
-  else {
-    keepPlace();
-    history.pushState({}, "", link.href);
-    state = readState();
-    show();
-    window.scrollTo(0, 0);
-  }
-}
-
-/** Remember in the history entry how far down the page is, so that Back comes to the same place. */
-function keepPlace() {
-  clearTimeout(scrolling);
-  if (state.view === "jobs" || running) return;
-  Object.assign(state, { scroll: scrollY, count: listing.hits.length });
-  writeState(state, false);
-}
-
-function reach(near = byId("end").getBoundingClientRect().top < innerHeight + NEAR) {
-  if (near && state.view !== "jobs" && listing.feed && listing.begun && !running && !listing.done) advance(false);
-}
-
-function moveTo(collection) {
-  typing = 0;
-  box.cancel();
-  go({ collection, like: [], show: null });
+  store.typedAt = 0;
+  if (link.dataset.id) return changeState({ show: link.dataset.id, isOpenedHere: true });
+  rememberScroll();
+  history.pushState({}, "", link.href);
+  store.state = readState();
+  show();
   window.scrollTo(0, 0);
 }
 
-const keys = {
-  search: () => (byId("box").focus(), byId("box").select(), true),
-  help: () => (byId("help").showModal(), true),
-  undo: () => (takeBack(), true),
-  escape: (at) => {
-    if (isChoosing()) unchoose();
-    else if (at.id === "box") at.blur();
+// Search and results
+
+function startSearch(isRestored) {
+  const { state } = store;
+  const query = getQuery(state);
+  const key = (store.shownKey = makeSearchKey(state));
+  const isSearch = Boolean(query.q || query.like.length || query.file);
+  store.request?.abort();
+  store.request = null;
+  clearBanner();
+  if (state.isPictureLost) showBanner(translate("picture_lost"));
+  state.isPictureLost = false; // the banner appears once
+  byId("select").hidden = query.target === "texts";
+  if (!isSearch && query.target === "texts") {
+    store.results = new ResultList(key);
+    byId("count").textContent = "";
+    showTextsIntro(searchAgain);
+    return;
+  }
+  const cached = isRestored ? findCached(key) : null;
+  store.results = cached ?? new ResultList(key, isSearch ? pageSearch(query) : pageNewest(query.filter), isSearch);
+  cacheResults(store.results);
+  if (!cached) return loadResults(true, isRestored ? state : { count: 0, scroll: 0 });
+  showResults(true);
+  window.scrollTo(0, state.scroll);
+  loadMoreIfNear();
+}
+
+function searchAgain() {
+  store.shownKey = null;
+  if (store.state.view === "jobs") redrawJobs();
+  else show();
+}
+
+/** Load the next results, at least `count` in total, and scroll to where the page was. */
+async function loadResults(isFirst, { count, scroll } = { count: 0 }) {
+  const { results } = store;
+  const request = (store.request = new AbortController());
+  byId("results").ariaBusy = "true";
+  try {
+    do await results.loadMore(request.signal, count);
+    while (request === store.request && results.hits.length < count && !results.isDone);
+    if (request !== store.request) return;
+    if (isFirst) window.scrollTo(0, 0);
+    showResults(isFirst);
+    if (scroll) window.scrollTo(0, scroll);
+  } catch (problem) {
+    if (request === store.request && problem.name !== "AbortError") handleRefusal(problem, isFirst);
+  } finally {
+    if (request === store.request) {
+      store.request = null;
+      byId("results").ariaBusy = "false";
+      loadMoreIfNear();
+    }
+  }
+}
+
+function loadMoreIfNear(isNear = byId("end").getBoundingClientRect().top < innerHeight + LOAD_AHEAD) {
+  const { results, state, request } = store;
+  const canLoad = results.loadPage && results.isStarted && !results.isDone;
+  if (isNear && canLoad && state.view !== "jobs" && !request) loadResults(false);
+}
+
+function showResults(isFirst) {
+  const { results, state } = store;
+  const { hits, isDone } = results;
+  if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst });
+  else if (isDone && getQuery(state).filter) showMessage(translate("no_hits_title"), translate("no_hits_filter"));
+  else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
+  showResultCount(results, state);
+  if (state.show) showDetail();
+}
+
+function handleRefusal(problem, isFirst) {
+  const isFinal = problem.status && problem.status < 500 && problem.status !== 429;
+  if (isFinal && !isFirst) {
+    store.results.isDone = true; // the server gives no more results; the page keeps those it has
+    showResults(false);
+    return;
+  }
+  store.results.loadPage = null;
+  showProblem(problem, searchAgain);
+  if (isFinal) {
+    store.results = new ResultList(store.shownKey);
+    clearResults();
+    byId("count").textContent = "";
+  }
+}
+
+/** New pictures have arrived. Search again if the page is empty, or if it is at the top of the newest and all are in. */
+function refresh(isComplete) {
+  const { results, state } = store;
+  const isAtNewest = !results.isSearch && scrollY < 400 && state.view !== "jobs";
+  clearCache();
+  if (!results.hits.length || (isComplete && isAtNewest)) searchAgain();
+  else cacheResults(results);
+}
+
+function findHit(id) {
+  return store.results.hits.findIndex((hit) => hit.id === id);
+}
+
+function focusPicture(id) {
+  currentGrid()?.focus(findHit(id));
+}
+
+// The picture that is shown large
+
+async function showDetail() {
+  const id = store.state.show;
+  const { hits } = store.results;
+  const index = findHit(id);
+  if (index >= 0) {
+    openDetail(hits[index], { previous: index > 0, next: index + 1 < hits.length });
+    return;
+  }
+  try {
+    const image = await getImage(id);
+    if (store.state.show === id) openDetail({ id, image }, { previous: false, next: false });
+  } catch (problem) {
+    if (store.state.show !== id) return;
+    changeState({ show: null }, { isNewEntry: false });
+    showProblem(problem, searchAgain);
+  }
+}
+
+function handleDetailClose() {
+  const { show: id, isOpenedHere } = store.state;
+  if (!id || byId("detail").open) return;
+  if (isOpenedHere) {
+    store.pictureToFocus = id;
+    history.back();
+  } else {
+    changeState({ show: null }, { isNewEntry: false });
+    focusPicture(id);
+  }
+}
+
+function replaceDetail(id) {
+  changeState({ show: id, isOpenedHere: store.state.isOpenedHere }, { isNewEntry: false });
+}
+
+function stepDetail(by) {
+  const { hits } = store.results;
+  const index = findHit(store.state.show);
+  const next = index < 0 ? null : hits[index + by];
+  if (next) replaceDetail(next.id);
+  if (index + by > hits.length - 10) loadMoreIfNear(true);
+}
+
+// Actions of the user
+
+function deletePictures(ids) {
+  const { hits } = store.results;
+  const isShown = ids.includes(store.state.show);
+  const index = findHit(store.state.show);
+  const neighbour = isShown ? (hits[index + 1] ?? hits[index - 1]) : null;
+  const focused = currentGrid()?.focusedIndex ?? -1;
+  if (neighbour) replaceDetail(neighbour.id);
+  else if (isShown) byId("detail").close();
+  deselect(ids);
+  deleteWithUndo(ids);
+  if (!store.state.show && focused >= 0) currentGrid()?.focus(Math.min(focused, store.results.hits.length - 1));
+}
+
+function handleDeletion() {
+  if (!store.results.isStarted) return;
+  showResults(true);
+  loadMoreIfNear();
+}
+
+function handleUndo(ids) {
+  const id = ids.at(-1); // the picture that the user deleted last
+  if (store.state.show) replaceDetail(id);
+  else focusPicture(id);
+}
+
+function searchLike(ids) {
+  if (!ids.length) return;
+  deselect();
+  store.typedAt = 0;
+  const like = ids.slice(0, MAX_LIKE);
+  changeState({ like, q: "", picture: null, show: null, view: "results", target: "images" });
+}
+
+/** Search by a picture alone. `change`: {picture} or {like, collection}. */
+function searchByPicture(change) {
+  stopTyping();
+  changeState({ q: "", like: [], picture: null, show: null, view: "results", ...change });
+}
+
+function handleImageChange(image) {
+  replaceImageInCache(image);
+  redrawTile(image.id);
+}
+
+function handleTyping(q) {
+  const { state } = store;
+  if (q.trim() !== state.q.trim() || state.view !== "results") changeWhileTyping({ q, show: null, view: "results" });
+}
+
+function handleWeight(weight) {
+  if (weight !== store.state.weight) changeWhileTyping({ weight, show: null });
+}
+
+/** Make a new history entry only after a pause, not for every letter. */
+function changeWhileTyping(change) {
+  const isNewEntry = Date.now() - store.typedAt > TYPING_PAUSE_MS || store.state.view === "jobs";
+  store.typedAt = Date.now();
+  changeState(change, { isNewEntry });
+}
+
+/** Forget words that the search box has not reported yet. */
+function stopTyping() {
+  store.typedAt = 0;
+  cancelTyping();
+}
+
+/** Whether there is nothing to search: the collection has no pictures. */
+function isCollectionEmpty() {
+  const { state, results } = store;
+  const isEmptyList = results.isDone && !results.hits.length && !results.lastPage?.answer?.searched;
+  return state.target === "images" && isEmptyList && !state.conditions.length;
+}
+
+function runSelectionAction(action) {
+  const ids = selectedHits().map(({ id }) => id);
+  if (action === "like") searchLike(ids);
+  else if (action === "remove") deletePictures(ids);
+  else if (action === "tag") openTagDialog(handleImageChange);
+}
+
+const keyActions = {
+  focusSearch: () => (byId("box").focus(), byId("box").select(), true),
+  showHelp: () => (byId("help").showModal(), true),
+  undo: () => (pressToastButton(), true),
+  escape(target) {
+    if (isSelecting()) deselect();
+    else if (target.id === "box") target.blur();
     else return false;
     return true;
   },
-  enterGrid: () => (currentGrid()?.focus(0, { preventScroll: true }), true),
-  move(key, range) {
+  focusGrid: () => (currentGrid()?.focus(0, { preventScroll: true }), true),
+  move(key, isRange) {
     const grid = currentGrid();
-    const from = grid.focused;
-    const to = grid.beside(from, key);
-    if (range && !isChoosing()) toggle(listing.hits, from);
-    if (range) toggle(listing.hits, to, true);
+    const { hits } = store.results;
+    const from = grid.focusedIndex;
+    const to = grid.findNeighbour(from, key);
+    if (isRange && !isSelecting()) toggleSelected(hits, from);
+    if (isRange) toggleSelected(hits, to, true);
     if (to === from && key === "ArrowUp") window.scrollTo(0, 0);
     grid.focus(to);
     return true;
   },
-  choose: (id, range) => (toggle(listing.hits, listing.hits.findIndex((hit) => hit.id === id), range), true),
-  chooseAll: () => (chooseAll(listing.hits), true),
-  like: (id) => (like([id]), true),
+  select: (id, isRange) => (toggleSelected(store.results.hits, findHit(id), isRange), true),
+  selectAll: () => (selectAll(store.results.hits), true),
+  searchLike: (id) => (searchLike([id]), true),
   remove(id) {
-    const ids = chosenHits().map((hit) => hit.id);
+    const ids = selectedHits().map((hit) => hit.id);
     if (!ids.length && id) ids.push(id);
-    removed(ids);
+    deletePictures(ids);
     return ids.length > 0;
   },
 };
 
+// Start
+
 history.scrollRestoration = "manual";
-speak(state);
-const box = watchBox({
-  typed,
-  settled: () => (typing = 0),
-  pictured: ({ id, collection }) => searchBy({ like: [id], collection }),
-  unpictured: () => go({ like: [], picture: null }),
-  weighed,
+translatePage(store.state);
+const cancelTyping = watchSearchBox({
+  onType: handleTyping,
+  onSettle: () => (store.typedAt = 0),
+  onPicture: ({ id, collection }) => searchByPicture({ like: [id], collection }),
+  onRemovePictures: () => changeState({ like: [], picture: null }),
+  onWeigh: handleWeight,
 });
 watchDrops({
-  searched: (file) => searchBy({ picture: remember(file) }),
-  pictured: ({ id, collection }) => go({ like: [id], collection, picture: null, show: null, view: "results" }),
-  added: (gathered) => upload(gathered, refresh),
-  adds: () => state.target === "images" && listing.done && !listing.hits.length && !listing.last?.answer?.searched && !state.only.length,
+  onSearch: (file) => searchByPicture({ picture: rememberFile(file) }),
+  onPicture: ({ id, collection }) => changeState({ like: [id], collection, picture: null, show: null, view: "results" }),
+  onAdd: (files) => uploadFiles(files, refresh),
+  addsOnly: isCollectionEmpty,
 });
-watchFilter({ current: () => state, changed: (only) => go({ only, show: null, view: "results" }) });
-watchView({ closed, stepped: step, alike: (id) => like([id]), removed: (id) => removed([id]), undone: takeBack, changed });
-watchChoice({
-  changed: mark,
-  act: (action) => {
-    const hits = chosenHits();
-    if (action === "like") like(hits.map(({ id }) => id));
-    else if (action === "remove") removed(hits.map(({ id }) => id));
-    else if (action === "tag") beginTagging(hits, changed);
-  },
+const changeFilter = (conditions) => changeState({ conditions, show: null, view: "results" });
+watchFilter({ getState: () => store.state, onChange: changeFilter });
+watchDetail({
+  onClose: handleDetailClose,
+  onLike: (id) => searchLike([id]),
+  onStep: stepDetail,
+  onRemove: (id) => deletePictures([id]),
+  onUndo: pressToastButton,
+  onChange: handleImageChange,
 });
-watchRemoval({
-  changed() {
-    if (!listing.begun) return;
-    draw(true);
-    reach();
-  },
-  returned(ids) {
-    const id = ids.at(-1); // what went last is looked for first
-    if (state.show) go({ show: id, opened: state.opened }, { push: false });
-    else focusOn(id);
-  },
-});
+watchSelectionBar({ onAction: runSelectionAction });
+onSelectionChange(showSelected);
+watchDeletions({ onChange: handleDeletion, onUndo: handleUndo });
 watchToast();
 watchSources(refresh);
-watchCollections({ went: moveTo, dropped: forgetAll });
+watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSession();
-watchKeys(keys);
-byId("target").addEventListener("change", (event) => go({ target: event.target.value }));
+watchKeyboard(keyActions);
+watchDialogs();
+byId("target").addEventListener("change", (event) => changeState({ target: event.target.value }));
 byId("language").addEventListener("click", () => {
   switchLanguage();
-  speak(state);
-  again();
+  translatePage(store.state);
+  searchAgain();
 });
-document.addEventListener("click", follow);
-window.addEventListener("popstate", () => {
-  state = readState();
-  typing = 0;
-  box.cancel();
-  show({ restored: true });
-  if (returning && !state.show) focusOn(returning);
-  returning = null;
-});
-window.addEventListener(
-  "scroll",
-  () => {
-    clearTimeout(scrolling);
-    scrolling = setTimeout(keepPlace, SETTLED);
-    reach();
-  },
-  { passive: true },
-);
-showQuery(queryOf(state), state.q);
-document.documentElement.dataset.drawn = ""; // until now what words and pictures widen was not shown, so nothing moves
-await letIn(); // who it is says which collections there are
-settle(boundTo());
-state = readState();
-writeState(state, false);
-show({ restored: true });
-if (matchMedia("(pointer: fine)").matches && !state.show && state.view !== "jobs") byId("box").focus();
-notice.checkReady(again);
-lookAround();
+document.addEventListener("click", handleClick);
+window.addEventListener("popstate", handleHistory);
+window.addEventListener("scroll", handleScroll, { passive: true });
+showQuery(getQuery(store.state), store.state.q);
+document.documentElement.dataset.ready = ""; // now that the header has its final width, the style makes it visible
+await requireSession(); // the key decides which collection is the home
+setHomeCollection(allowedCollections());
+store.state = readState();
+writeState(store.state, false);
+show({ isRestored: true });
+if (matchMedia("(pointer: fine)").matches && !store.state.show && store.state.view !== "jobs") byId("box").focus();
+waitUntilReady(searchAgain);
+loadCollections();

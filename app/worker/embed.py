@@ -24,8 +24,8 @@ from app.core.locks import LeaseOwner, find_dead_owners, remove_dead_locks
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import ItemError, Lease
-from app.decode.picture import DecodedPicture
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import DecodedPicture, decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.protocol import Encoder, check_vectors
 from app.storage.library import Library
 from app.storage.tables import embeddings, leases, precomputed_vectors
@@ -220,12 +220,15 @@ class EmbeddingWorker:
                 thumbnail.parent.mkdir(parents=True, exist_ok=True)
                 if not path.exists():
                     raise BlobMissing("the file of this picture is missing")
-            size = self._options.thumbnail_size
-            return self._pool.submit(DecodeTask(path, self._encoder.preprocessing, thumbnail, size))
+            return self._submit_decode(path, thumbnail)
         except (SightlineError, OSError) as error:
             failed: Future[DecodedPicture] = Future()
             failed.set_exception(error)
             return failed
+
+    def _submit_decode(self, path: Path, thumbnail: Path) -> Future[DecodedPicture]:
+        limits, size = self._pool.picture_limits, self._options.thumbnail_size
+        return self._pool.submit(decode_picture, path, self._encoder.preprocessing, limits, thumbnail, size)
 
     def _next_size(self) -> int:
         """A full batch, or what there is when the first picture is decoded and nothing else waits."""
@@ -284,8 +287,7 @@ class EmbeddingWorker:
         thumbnail = self._media.thumbnails / f".{self._owner.id}.webp"
         try:
             (folder / "probe").write_bytes(PROBE_PNG)
-            size = self._options.thumbnail_size
-            self._pool.submit(DecodeTask(folder / "probe", self._encoder.preprocessing, thumbnail, size)).result()
+            self._submit_decode(folder / "probe", thumbnail).result()
         except (SightlineError, OSError):
             return False
         finally:

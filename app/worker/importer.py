@@ -24,6 +24,7 @@ import apsw
 from app.core.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, map_os_errors
 from app.core.logging import bind_log_fields
 from app.core.types import ItemError, ItemStatus, NewImage, SourceSpec
+from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.sources.base import Source, SourceContext, SourcePolicy
@@ -176,7 +177,14 @@ class Importer:
             raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
 
     def _expand(self, upload: Path, members: Path, stopping: threading.Event) -> None:
-        expanding = self._pool.expand(upload, members, self._limits, self._seconds)
+        expanding = self._pool.submit(
+            expand_archive,
+            upload,
+            members,
+            self._limits,
+            self._pool.picture_limits,
+            seconds=self._seconds,
+        )
         while not wait([expanding], POLL_SECONDS).done:
             if stopping.is_set():
                 expanding.cancel()

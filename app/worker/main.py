@@ -39,7 +39,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
         raise SystemExit(2) from None
 
 
-def _work(settings: Settings, crew: ModelProcesses) -> None:
+def _work(settings: Settings, processes: ModelProcesses) -> None:
     metrics = ProcessMetrics("worker")
     library = open_library(settings, metrics)
     try:
@@ -50,7 +50,7 @@ def _work(settings: Settings, crew: ModelProcesses) -> None:
             precision=settings.precision,
             runtime=settings.runtime,
             threads=settings.threads,
-            crew=crew,
+            processes=processes,
             bulk=True,
         )
         check_space(library.database, encoder.space)

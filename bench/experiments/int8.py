@@ -22,7 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.loader import load_encoder
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 from app.encoder.protocol import Pixels
@@ -56,7 +57,12 @@ def decoded(paths: Sequence[Path], encoder: Any) -> Pixels:
     """uint8 [n, size, size, 3], decoded the way the service does it."""
     with DecodePool(2) as pool:
         return np.stack(
-            [one.result().pixels for one in [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]]
+            [
+                one.result().pixels
+                for one in [
+                    pool.submit(decode_picture, path, encoder.preprocessing, pool.picture_limits) for path in paths
+                ]
+            ]
         )
 
 

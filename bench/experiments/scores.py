@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.core.settings import Settings
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.picture import decode_picture
+from app.decode.pool import DecodePool
 from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder
 
@@ -66,7 +67,7 @@ def chosen(folder: Path, wanted: int | None) -> tuple[list[Path], list[str]]:
 def encoded(encoder: Encoder, paths: list[Path]) -> Embeddings:
     """float32 [n, d], decoded the way the service does it."""
     with DecodePool(2) as pool:
-        decoding = [pool.submit(DecodeTask(path, encoder.preprocessing)) for path in paths]
+        decoding = [pool.submit(decode_picture, path, encoder.preprocessing, pool.picture_limits) for path in paths]
         pixels = np.stack([one.result().pixels for one in decoding])
     return np.concatenate([encoder.encode_images(pixels[n : n + BATCH]) for n in range(0, len(pixels), BATCH)])
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from app.core.files import sha256_file
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture
 from app.encoder.conversion import ConversionSpec, convert
@@ -19,7 +20,6 @@ from app.encoder.loader import WEIGHTS
 from app.encoder.open_clip import OpenClipEncoder, build_model
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings
-from app.encoder.weights import sha256_file
 from tests.acceptance.families import FAMILIES, make_folder
 
 TEXTS = (

@@ -35,7 +35,7 @@ from app.api.multipart import Form, receive_form
 from app.api.schemas import DeleteIn, DeleteOut, ImageOut, ImagePage, ImagePatch
 from app.core.errors import BlobMissing, Validation, map_os_errors
 from app.core.types import Image, Preprocessing, Status
-from app.decode.pool import DecodeTask
+from app.decode.picture import decode_picture
 from app.service.service import Service
 from app.storage.attributes import ImageAttributes
 from app.storage.filters.parser import parse_filter
@@ -234,7 +234,8 @@ def ensure_thumbnail(service: Service, collection: str, id: str, size: int | Non
     if not path.exists():
         with map_os_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-        service.pool.submit(DecodeTask(source, Preprocessing(size=16), path, wanted)).result()
+        limits = service.pool.picture_limits
+        service.pool.submit(decode_picture, source, Preprocessing(size=16), limits, path, wanted).result()
     return path
 
 

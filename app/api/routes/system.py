@@ -21,7 +21,7 @@ async def stats(service: ServiceDep, lanes: ThreadPoolsDep, collection: Collecti
 @router.get("/v1/models")
 async def models(service: ServiceDep) -> dict[str, Any]:
     """The models known, and which one is loaded."""
-    return {"models": [model.described() for model in CATALOGUE], "loaded": service.model()}
+    return {"models": [model.to_json() for model in CATALOGUE], "loaded": service.model()}
 
 
 @router.get("/livez")

@@ -48,7 +48,7 @@ def test_what_is_not_given_is_none_so_that_the_environment_counts(
 
 def test_help_tells_description_default_and_variable(command: click.Command) -> None:
     told = " ".join(CliRunner().invoke(command, ["--help"], terminal_width=400).output.split())
-    assert "Port to listen on; 0 takes any free one. [default: 8000; environment: SIGHTLINE_PORT]" in told
+    assert "Port to listen on; 0 takes any free port. [default: 8000; environment: SIGHTLINE_PORT]" in told
 
 
 def test_every_setting_can_be_an_option() -> None:

@@ -71,3 +71,17 @@ def test_close_interrupts_a_pause_within_a_step() -> None:
     assert paused.wait(30)
     loop.close()
     assert interrupted == [True]
+
+
+def test_a_close_just_before_a_step_is_not_forgotten() -> None:
+    class ClosedMeanwhile(threading.Event):
+        def clear(self) -> None:
+            loop._closing.set()
+            self.set()
+            super().clear()
+
+    loop = BackgroundLoop("test", lambda: None, "nothing")
+    loop._woken = ClosedMeanwhile()
+    loop.start()
+    loop._thread.join(30)
+    assert not loop.is_alive()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StartupError
-from app.core.locks import DataDirLock, LeaseOwner, find_dead_owners, has_live_owner, remove_dead_locks
+from app.core.locks import DataDirLock, LeaseOwner, count_live_owners, find_dead_owners, remove_dead_locks
 
 HOLD = """
 import sys
@@ -112,10 +112,12 @@ def test_asking_often_never_makes_a_living_owner_look_dead(tmp_path: Path) -> No
         owner.close()
 
 
-def test_a_folder_is_living_as_long_as_one_of_its_workers_is(tmp_path: Path) -> None:
+def test_live_owners_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "workers"
-    assert not has_live_owner(folder)
+    assert count_live_owners(folder) == 0
     owner = LeaseOwner(folder)
-    assert has_live_owner(folder)
+    Holder("owner", folder).kill()
+    (folder / f".{owner.id}.prom").touch()  # the metrics of a worker lie there as well
+    assert count_live_owners(folder) == 1
     owner.close()
-    assert not has_live_owner(folder)
+    assert count_live_owners(folder) == 0

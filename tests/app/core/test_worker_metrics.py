@@ -88,7 +88,7 @@ def test_memory_is_that_of_the_living_alone(tmp_path: Path, begin: Callable[[], 
     worker.reporter.close()
     assert told(reports)["sightline_worker_memory_bytes"] > 1 << 20
     worker.owner.close()
-    reports.forget()
+    reports.absorb_dead_workers()
     assert told(reports)["sightline_worker_memory_bytes"] == 0
 
 

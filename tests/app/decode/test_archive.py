@@ -294,7 +294,17 @@ def test_an_archive_that_hangs_the_reader_is_stopped(tmp_path: Path) -> None:
     good = tmp_path / "good.zip"
     good.write_bytes(zipped(MEMBERS))
     with DecodePool(2, ChildLimits(seconds=5)) as pool:
-        bad = pool.expand(path, tmp_path / "bad", LIMITS, seconds=1.0)
-        assert pool.expand(good, tmp_path / "out", LIMITS).result(60).name == "manifest.jsonl"
+        bad = pool.submit(
+            expand_archive,
+            path,
+            tmp_path / "bad",
+            LIMITS,
+            PictureLimits(),
+            seconds=1.0,
+        )
+        assert (
+            pool.submit(expand_archive, good, tmp_path / "out", LIMITS, PictureLimits()).result(60).name
+            == "manifest.jsonl"
+        )
         with pytest.raises(ArchiveCorrupt, match="longer than 1 s"):
             bad.result(60)

@@ -46,7 +46,7 @@ BAD_LINES: list[Any] = [
 def test_a_bad_metadata_line_fails_its_member_alone(line: Any, tmp_path: Path) -> None:
     found = Unpacked(zipped({"a.png": PNG, "b.png": PNG, "metadata.jsonl": captions(line)}), tmp_path)
     assert found.codes() == {"a.png": "validation", "b.png": None}
-    assert "Line 1" in found.items[0]["error"]["detail"]
+    assert "line 1" in found.items[0]["error"]["detail"]
 
 
 @pytest.mark.parametrize(

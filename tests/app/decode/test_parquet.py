@@ -28,22 +28,22 @@ def test_rows_come_group_by_group_without_bytes_and_vectors(tmp_path: Path) -> N
         "words": [["a", "b"]] * 10,
     }
     file = ParquetTable(written(tmp_path, columns))
-    found = file.columns({})
+    found = file.map_columns({})
     assert (found.image, found.caption) == ("image", "text")
-    rows = list(file.said(found))
+    rows = list(file.iter_attributes(found))
     assert [(group, n) for group, n, _ in rows] == [(n // 4, n % 4) for n in range(10)]
     assert rows[9][2] == {"text": "text 9", "n": 9, "words": ["a", "b"]}
-    assert [n for n, _ in file.pictures("image", 1, 2)] == [2, 3]
-    assert [value for _, value in file.pictures("image", 2, 0)] == [PNG, PNG]
+    assert [n for n, _ in file.iter_pictures("image", 1, 2)] == [2, 3]
+    assert [value for _, value in file.iter_pictures("image", 2, 0)] == [PNG, PNG]
     assert not file.holds_text("image")
-    assert file.size(0) > len(PNG)
+    assert file.group_bytes(0) > len(PNG)
     file.close()
 
 
 def test_a_table_of_pictures_alone_has_as_many_rows(tmp_path: Path) -> None:
     file = ParquetTable(written(tmp_path, {"jpg": [PNG, None, b"", PNG, PNG]}))
-    assert [row for _, _, row in file.said(file.columns({}))] == [{}] * 5
-    values = [value for _, value in file.pictures("jpg", 0, 0)]
+    assert [row for _, _, row in file.iter_attributes(file.map_columns({}))] == [{}] * 5
+    values = [value for _, value in file.iter_pictures("jpg", 0, 0)]
     assert [isinstance(value, Validation) for value in values] == [False, True, False, False]
     file.close()
 

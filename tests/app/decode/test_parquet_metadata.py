@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from app.core.errors import ArchiveCorrupt, UrlUnreachable
-from app.decode.parquet_metadata import BATCH, list_metadata
+from app.decode.parquet_metadata import BATCH_ROWS, list_metadata
 from app.decode.pool import DecodePool
 
 
@@ -44,20 +44,41 @@ def test_rows_say_what_json_can(tmp_path: Path) -> None:
 
 
 def test_rows_come_to_their_end_or_to_the_most(tmp_path: Path) -> None:
-    parquet.write_table(pyarrow.table({"n": range(2 * BATCH + 1)}), tmp_path / "a.parquet", row_group_size=700)
-    assert [row["n"] for row in listed(tmp_path / "a.parquet")] == list(range(2 * BATCH + 1))
+    parquet.write_table(pyarrow.table({"n": range(2 * BATCH_ROWS + 1)}), tmp_path / "a.parquet", row_group_size=700)
+    assert [row["n"] for row in listed(tmp_path / "a.parquet")] == list(range(2 * BATCH_ROWS + 1))
     assert len(listed(tmp_path / "a.parquet", most=5)) == 5
 
 
 def test_a_child_reads_a_table_and_tells_what_is_none(tmp_path: Path, pool: DecodePool) -> None:
     parquet.write_table(pyarrow.table({"n": [1]}), tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
-    assert pool.read(60, list_metadata, tmp_path / "a.parquet", tmp_path / "out", 9).result() == 1
+    assert (
+        pool.submit(
+            list_metadata,
+            tmp_path / "a.parquet",
+            tmp_path / "out",
+            9,
+            seconds=60,
+        ).result()
+        == 1
+    )
     for name, data in (("empty", b""), ("words", b"no table"), ("cut", whole[:-9]), ("odd", b"PAR1" * 9 + whole[-8:])):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ArchiveCorrupt, match=f"{name} is no Parquet table"):
-            pool.read(60, list_metadata, tmp_path / name, tmp_path / "out", 9).result()
+            pool.submit(
+                list_metadata,
+                tmp_path / name,
+                tmp_path / "out",
+                9,
+                seconds=60,
+            ).result()
     (tmp_path / "link").symlink_to("a.parquet")
     for name in ("gone", "link"):
         with pytest.raises(UrlUnreachable, match=f"{name} cannot be read"):
-            pool.read(60, list_metadata, tmp_path / name, tmp_path / "out", 9).result()
+            pool.submit(
+                list_metadata,
+                tmp_path / name,
+                tmp_path / "out",
+                9,
+                seconds=60,
+            ).result()

@@ -28,7 +28,7 @@ def listed(path: Path, given: dict[str, str] | None = None, most: int = 1_000) -
 def taken(path: Path, lines: list[dict[str, Any]], **more: int) -> dict[int, tuple[str, str] | None]:
     folder = path.with_name("taken")
     folder.mkdir(exist_ok=True)
-    limits = {"most_bytes": 10_000, "window": 1 << 20} | more
+    limits = {"max_bytes": 10_000, "window": 1 << 20} | more
     return extract_pictures(path, path.suffix, lines[0]["column"], [line["place"] for line in lines], folder, **limits)
 
 
@@ -107,12 +107,30 @@ def test_damage_anywhere_gives_rows_or_an_error_of_ours(pool: DecodePool, tmp_pa
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         path.write_bytes(damaged if chance.random() < 0.8 else damaged[: chance.randrange(len(damaged))])
         try:
-            count = pool.read(60.0, list_table, path, ".parquet", tmp_path / "out", {}, 1_000).result()
+            count = pool.submit(
+                list_table,
+                path,
+                ".parquet",
+                tmp_path / "out",
+                {},
+                1_000,
+                seconds=60,
+            ).result()
             lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
             assert len(lines) >= count
             places = [line["place"] for line in lines if "place" in line][-1:]
             if places:
-                pool.read(60.0, extract_pictures, path, ".parquet", "image", places, tmp_path, 10_000, 1 << 20).result()
+                pool.submit(
+                    extract_pictures,
+                    path,
+                    ".parquet",
+                    "image",
+                    places,
+                    tmp_path,
+                    10_000,
+                    1 << 20,
+                    seconds=60,
+                ).result()
             seen.add("rows")
         except SightlineError as error:
             seen.add(error.code)

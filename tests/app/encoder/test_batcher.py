@@ -49,17 +49,17 @@ def encoder() -> GatedEncoder:
 
 @pytest.fixture
 def batcher(encoder: GatedEncoder) -> Iterator[Batcher]:
-    batcher = Batcher(encoder, permits=8)
+    batcher = Batcher(encoder, max_waiting=8)
     yield batcher
     encoder.gate.set()
     batcher.close()
 
 
 def test_each_caller_gets_the_vectors_of_what_it_sent(encoder: GatedEncoder, batcher: Batcher) -> None:
-    first = batcher.texts(["red"])
+    first = batcher.submit_texts(["red"])
     encoder.began.wait(WAIT)
     sent = [["blue"], ["green", "red", "yellow"], ["a cat"], []]
-    rest = [batcher.texts(words) for words in sent]
+    rest = [batcher.submit_texts(words) for words in sent]
     encoder.gate.set()
     expected = DummyEncoder()
     np.testing.assert_array_equal(first.result(WAIT), expected.encode_texts(["red"]))
@@ -68,9 +68,9 @@ def test_each_caller_gets_the_vectors_of_what_it_sent(encoder: GatedEncoder, bat
 
 
 def test_what_arrives_during_a_pass_shares_the_next_one(encoder: GatedEncoder, batcher: Batcher) -> None:
-    first = batcher.texts(["red"])
+    first = batcher.submit_texts(["red"])
     encoder.began.wait(WAIT)
-    rest = [batcher.texts(["blue"]) for _ in range(5)]
+    rest = [batcher.submit_texts(["blue"]) for _ in range(5)]
     encoder.gate.set()
     for future in [first, *rest]:
         future.result(WAIT)
@@ -81,41 +81,46 @@ def test_words_and_pictures_are_encoded_in_passes_of_their_own_in_order(
     encoder: GatedEncoder, batcher: Batcher
 ) -> None:
     picture = np.zeros((1, 32, 32, 3), np.uint8)
-    futures = [batcher.texts(["red"])]
+    futures = [batcher.submit_texts(["red"])]
     encoder.began.wait(WAIT)
-    futures += [batcher.images(picture), batcher.images(picture), batcher.texts(["blue"]), batcher.images(picture)]
+    futures += [
+        batcher.submit_images(picture),
+        batcher.submit_images(picture),
+        batcher.submit_texts(["blue"]),
+        batcher.submit_images(picture),
+    ]
     encoder.gate.set()
     assert [len(future.result(WAIT)) for future in futures] == [1] * 5
     assert encoder.passes == [("texts", 1), ("images", 2), ("texts", 1), ("images", 1)]
 
 
 def test_a_pass_has_a_bound_and_what_is_larger_by_itself_still_goes(encoder: GatedEncoder, batcher: Batcher) -> None:
-    futures = [batcher.texts(["red"])]
+    futures = [batcher.submit_texts(["red"])]
     encoder.began.wait(WAIT)
-    futures += [batcher.texts(["red"] * n) for n in (MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3)]
+    futures += [batcher.submit_texts(["red"] * n) for n in (MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3)]
     encoder.gate.set()
     assert [len(future.result(WAIT)) for future in futures] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
     assert [rows for _, rows in encoder.passes] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
 
 
 def test_who_finds_all_permits_taken_is_refused_at_once(encoder: GatedEncoder, batcher: Batcher) -> None:
-    futures = [batcher.texts(["red"])]
+    futures = [batcher.submit_texts(["red"])]
     encoder.began.wait(WAIT)
-    futures += [batcher.texts(["blue"]) for _ in range(7)]
+    futures += [batcher.submit_texts(["blue"]) for _ in range(7)]
     with pytest.raises(Overloaded):
-        batcher.texts(["one too many"])
+        batcher.submit_texts(["one too many"])
     encoder.gate.set()
     for future in futures:
         future.result(WAIT)
     until(lambda: encoder.passes[-1] == ("texts", 7), WAIT)
     for _ in range(20):  # and the permits come back
-        batcher.texts(["red"]).result(WAIT)
+        batcher.submit_texts(["red"]).result(WAIT)
 
 
 def test_a_caller_that_went_away_is_dropped(encoder: GatedEncoder, batcher: Batcher) -> None:
-    first = batcher.texts(["red"])
+    first = batcher.submit_texts(["red"])
     encoder.began.wait(WAIT)
-    gone, stays = batcher.texts(["blue", "blue"]), batcher.texts(["green"])
+    gone, stays = batcher.submit_texts(["blue", "blue"]), batcher.submit_texts(["green"])
     assert gone.cancel()
     encoder.gate.set()
     first.result(WAIT)
@@ -124,73 +129,73 @@ def test_a_caller_that_went_away_is_dropped(encoder: GatedEncoder, batcher: Batc
 
 
 def test_a_batch_of_which_all_went_away_is_no_batch(encoder: GatedEncoder, batcher: Batcher) -> None:
-    first = batcher.texts(["red"])
+    first = batcher.submit_texts(["red"])
     encoder.began.wait(WAIT)
-    gone = [batcher.texts(["blue"]) for _ in range(3)]
+    gone = [batcher.submit_texts(["blue"]) for _ in range(3)]
     assert all(future.cancel() for future in gone)
     encoder.gate.set()
     first.result(WAIT)
-    assert len(batcher.texts(["green"]).result(WAIT)) == 1
+    assert len(batcher.submit_texts(["green"]).result(WAIT)) == 1
 
 
 def test_a_failure_is_told_to_everyone_of_the_batch_and_the_next_one_works(
     encoder: GatedEncoder, batcher: Batcher
 ) -> None:
-    first = batcher.texts(["red"])
+    first = batcher.submit_texts(["red"])
     encoder.began.wait(WAIT)
-    struck = [batcher.texts(["blue"]), batcher.texts(["error"]), batcher.texts(["green"])]
+    struck = [batcher.submit_texts(["blue"]), batcher.submit_texts(["error"]), batcher.submit_texts(["green"])]
     encoder.gate.set()
     first.result(WAIT)
     for future in struck:
         with pytest.raises(RuntimeError, match="out of memory"):
             future.result(WAIT)
-    assert batcher.alive()
-    assert len(batcher.texts(["red"]).result(WAIT)) == 1
+    assert batcher.is_alive()
+    assert len(batcher.submit_texts(["red"]).result(WAIT)) == 1
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_when_its_thread_dies_every_waiter_fails_at_once_and_it_is_not_alive(
     encoder: GatedEncoder, batcher: Batcher
 ) -> None:
-    assert batcher.alive()
-    dying = batcher.texts(["death"])
+    assert batcher.is_alive()
+    dying = batcher.submit_texts(["death"])
     encoder.began.wait(WAIT)
-    waiting = [batcher.texts(["red"]), batcher.images(np.zeros((1, 32, 32, 3), np.uint8))]
+    waiting = [batcher.submit_texts(["red"]), batcher.submit_images(np.zeros((1, 32, 32, 3), np.uint8))]
     encoder.gate.set()
     for future in [dying, *waiting]:
         with pytest.raises(ModelUnavailable):
             future.result(WAIT)
-    until(lambda: not batcher.alive(), WAIT)
+    until(lambda: not batcher.is_alive(), WAIT)
     with pytest.raises(ModelUnavailable):
-        batcher.texts(["red"])
+        batcher.submit_texts(["red"])
 
 
 def test_close_answers_those_who_wait_and_refuses_those_who_come_after(encoder: GatedEncoder) -> None:
-    batcher = Batcher(encoder, permits=8)
-    futures = [batcher.texts(["red"])]
+    batcher = Batcher(encoder, max_waiting=8)
+    futures = [batcher.submit_texts(["red"])]
     encoder.began.wait(WAIT)
-    futures += [batcher.texts(["blue"]) for _ in range(3)]
+    futures += [batcher.submit_texts(["blue"]) for _ in range(3)]
     closing = threading.Thread(target=batcher.close)
     closing.start()
     encoder.gate.set()
     closing.join(WAIT)
     assert all(future.done() for future in futures)
     assert [len(future.result(0)) for future in futures] == [1] * 4
-    assert not batcher.alive()
+    assert not batcher.is_alive()
     with pytest.raises(ModelUnavailable):
-        batcher.texts(["red"])
+        batcher.submit_texts(["red"])
 
 
 def test_many_threads_at_once_each_get_their_own_answer(encoder: GatedEncoder) -> None:
     encoder.gate.set()
-    batcher = Batcher(encoder, permits=64)
+    batcher = Batcher(encoder, max_waiting=64)
     words = ["red", "blue", "green", "yellow", "a cat", "笑脸"]
     expected = dict(zip(words, DummyEncoder().encode_texts(words), strict=True))
     wrong: list[str] = []
 
     def ask(word: str) -> None:
         for _ in range(50):
-            if not np.allclose(batcher.texts([word]).result(WAIT)[0], expected[word]):
+            if not np.allclose(batcher.submit_texts([word]).result(WAIT)[0], expected[word]):
                 wrong.append(word)
 
     threads = [threading.Thread(target=ask, args=(word,)) for word in words]
@@ -205,14 +210,14 @@ def test_many_threads_at_once_each_get_their_own_answer(encoder: GatedEncoder) -
 
 def test_a_text_that_was_asked_before_needs_no_pass(encoder: GatedEncoder) -> None:
     encoder.gate.set()
-    batcher = Batcher(encoder, permits=8, remembered=1 << 20)
+    batcher = Batcher(encoder, max_waiting=8, cache_bytes=1 << 20)
     try:
-        first = batcher.texts(["red", "blue"]).result(WAIT)
+        first = batcher.submit_texts(["red", "blue"]).result(WAIT)
         passes = len(encoder.passes)
-        again = batcher.texts(["blue", "red"]).result(WAIT)
+        again = batcher.submit_texts(["blue", "red"]).result(WAIT)
         np.testing.assert_array_equal(again, first[::-1])
         assert len(encoder.passes) == passes
-        batcher.texts(["blue", "green"]).result(WAIT)
+        batcher.submit_texts(["blue", "green"]).result(WAIT)
         assert len(encoder.passes) == passes + 1
     finally:
         batcher.close()

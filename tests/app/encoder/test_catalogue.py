@@ -52,7 +52,7 @@ def test_what_resembles_nothing_gets_no_offer() -> None:
 
 
 def test_what_is_not_published_is_null() -> None:
-    said = CATALOGUE[0].described()
+    said = CATALOGUE[0].to_json()
     assert said["recall"] is None
     assert said["memory_mib"] == 11
-    assert CATALOGUE[4].described()["recall"] == 0.654
+    assert CATALOGUE[4].to_json()["recall"] == 0.654

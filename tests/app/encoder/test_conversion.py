@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from app.core.errors import StartupError
+from app.core.files import sha256_file
 from app.core.locks import StopRequested
 from app.encoder.conversion import DAMAGE_ERRORS, ConversionSpec, convert, ensure_converted, open_encoder
 from app.encoder.loader import WEIGHTS, load_encoder
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.openvino import OpenVinoEncoder
-from app.encoder.weights import sha256_file
 from tests.app.encoder.small import make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

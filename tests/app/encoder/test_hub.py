@@ -147,7 +147,7 @@ def refused(name: str, cache: Path) -> str:
 def test_files_come_from_the_hub_once_and_are_whole(
     tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(hub_module, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(hub_module, "LOG_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
     located = locate_model(NAME, tmp_path)
     assert located.weights is not None
@@ -162,7 +162,7 @@ def test_files_come_from_the_hub_once_and_are_whole(
     said = [record.getMessage() for record in caplog.records if record.name.startswith("app")]
     assert f"downloading {WEIGHTS} of org/repo, 11.4 MB, into {tmp_path}" in said
     assert f"downloading {WEIGHTS}: 11.4 MB of 11.4 MB" in said
-    assert f"downloaded {WEIGHTS}; its digest is the hub's" in said
+    assert f"downloaded {WEIGHTS} and verified its digest" in said
 
     hub.asked.clear()
     assert locate_model(NAME, tmp_path) == located
@@ -178,7 +178,7 @@ def test_a_terminal_shows_a_bar_and_no_lines_in_between(
 
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setattr(hub_module, "TELL_SECONDS", 0.0)
+    monkeypatch.setattr(hub_module, "LOG_SECONDS", 0.0)
     caplog.set_level(logging.INFO)
     locate_model(NAME, tmp_path)
     assert "100%" in screen.getvalue()
@@ -205,7 +205,7 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path, hub:
 def test_bytes_with_another_digest_are_deleted_and_refused(tmp_path: Path, hub: Hub) -> None:
     hub.digest = "b" * 64
     told = refused(NAME, tmp_path)
-    assert "tokenizer.json is not what the hub promised" in told
+    assert "the download of tokenizer.json has another digest than the hub says" in told
     assert "try again" in told
     hub.digest = ""
     assert locate_model(NAME, tmp_path).digest == hub.digest_of(WEIGHTS)
@@ -214,7 +214,7 @@ def test_bytes_with_another_digest_are_deleted_and_refused(tmp_path: Path, hub: 
 def test_a_hub_without_digests_is_said_to_be_one(tmp_path: Path, hub: Hub, caplog: pytest.LogCaptureFixture) -> None:
     hub.digest = "weak-1"
     locate_model(NAME, tmp_path)
-    assert "the hub gives no digest for it, only its size was checked" in caplog.text
+    assert "the hub has no digest of it, so only its size was checked" in caplog.text
 
 
 def test_fewer_bytes_than_announced_are_refused(tmp_path: Path, hub: Hub) -> None:
@@ -235,7 +235,7 @@ def test_a_disk_too_small_is_told_before_the_download(tmp_path: Path, hub: Hub) 
     ("gone", "says"),
     [
         (WEIGHTS, "org/repo has no safetensors weights; other formats are not read"),
-        (CONFIG, f"org/repo has no {CONFIG}; it is no model of open_clip"),
+        (CONFIG, f"org/repo has no {CONFIG}; it is no open_clip model"),
     ],
 )
 def test_a_repository_without_what_is_needed_is_refused(gone: str, says: str, tmp_path: Path, hub: Hub) -> None:
@@ -247,8 +247,8 @@ def test_a_repository_without_what_is_needed_is_refused(gone: str, says: str, tm
 @pytest.mark.parametrize(
     ("status", "code", "says"),
     [
-        (404, "RepoNotFound", "the hub has no repository org/repo, or shows it only to its members"),
-        (403, "GatedRepo", "org/repo is given only to who accepted its terms on the hub; do so, and set HF_TOKEN"),
+        (404, "RepoNotFound", "the hub has no repository org/repo, or it is private; for a private one set HF_TOKEN"),
+        (403, "GatedRepo", "org/repo requires that you accept its terms on the hub; do so, and set HF_TOKEN"),
         (503, "", "connect to the model hub once, or use a local file with --model NAME:FILE.safetensors"),
     ],
 )
@@ -259,7 +259,7 @@ def test_a_hub_that_refuses_is_understood(status: int, code: str, says: str, tmp
 
 
 def test_a_hub_that_does_not_answer_is_given_up(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(hub_module, "RESPONSE_SECONDS", 0.2)
     hub.silent = True
     told = refused(NAME, tmp_path)
     assert "connect to the model hub once" in told

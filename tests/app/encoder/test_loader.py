@@ -56,7 +56,7 @@ def test_a_folder_with_its_files_is_found(tmp_path: Path) -> None:
 def test_weights_that_could_run_code_are_refused_unread(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights.{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
-    assert "must be a .safetensors file (other formats can run code)" in refused(f"ViT-B-32:{path}", tmp_path)
+    assert "must be a .safetensors file; other formats can run code" in refused(f"ViT-B-32:{path}", tmp_path)
 
 
 def test_a_weights_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_gpu_is_looked_for_in_torch_only_where_there_is_a_device(
         (EncoderOptions(device="cpu", precision="bf16"), ""),
         (EncoderOptions(device="cpu", precision="fp16"), "for fp16"),
         (EncoderOptions(device="cuda:1"), "for a GPU"),
-        (EncoderOptions(device="cpu", runtime="torch"), "as asked"),
+        (EncoderOptions(device="cpu", runtime="torch"), "as set"),
     ],
     ids=str,
 )
 def test_torch_runs_what_is_meant_for_it(placement: EncoderOptions, reason: str) -> None:
-    assert placement.needs_torch() == reason
+    assert placement.reason_for_torch() == reason

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from app.core.files import sha256_file
 from app.encoder.conversion import ConversionSpec, convert
 from app.encoder.loader import WEIGHTS, load_encoder
 from app.encoder.openvino import CompiledModelInfo, OpenVinoEncoder, detect_precision, load_openvino
 from app.encoder.protocol import Encoder, check_vectors
-from app.encoder.weights import sha256_file
 from tests.app.encoder.small import make_model
 
 TEXTS = ["red car", "two blue cats", "", "the green cake " * 20]

@@ -56,6 +56,6 @@ def test_clips_own_tokenizer_is_open_clips() -> None:
 
 
 def test_a_tokenizer_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match=r"the tokenizer of local-dir:.* cannot be had") as refused:
+    with pytest.raises(StartupError, match=r"the tokenizer of local-dir:.* cannot be loaded") as refused:
         load_named_tokenizer(f"local-dir:{tmp_path / 'nowhere'}")
     assert "\n" not in refused.value.detail

@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from app.core.errors import StartupError
+from app.core.files import sha256_file
 from app.encoder.loader import EncoderOptions, LocatedModel, load_located
-from app.encoder.weights import ParameterCount, count_parameters, sha256_file
+from app.encoder.weights import ParameterCount, count_parameters
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_a_pickle_under_another_name_is_refused_and_not_run(begins: bytes, tmp_p
     path, mark = tmp_path / "w.safetensors", tmp_path / "mark"
     path.write_bytes(begins + pickle.dumps(Evil(mark)))
     for runtime in ("openvino", "torch"):
-        with pytest.raises(StartupError, match=r"w\.safetensors is a pickle, whatever its name says") as refused:
+        with pytest.raises(StartupError, match=r"w\.safetensors is a pickle in spite of its name") as refused:
             load_located(LocatedModel("m", "ViT-B-32", path), tmp_path, EncoderOptions("cpu", runtime=runtime))
         assert "\n" not in refused.value.detail
     assert not mark.exists()

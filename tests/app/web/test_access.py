@@ -60,14 +60,14 @@ def test_nothing_serious_in_the_results(page: Page, filled: RunningServer) -> No
     page.locator("#select").click()
     page.locator(".tile").first.click()
     page.locator(".tile").nth(1).click()
-    expect(page.locator("#chosen")).to_be_visible()
+    expect(page.locator("#selection")).to_be_visible()
     assert faults(page) == []
     page.goto(filled.url + "/?q=red&target=texts")
     expect(page.locator(".list li").first).to_be_visible()
     assert faults(page) == []
     page.goto(filled.url + "/?target=texts")
     page.get_by_text("Add texts").first.click()
-    expect(page.get_by_role("textbox", name="One text a line")).to_be_visible()
+    expect(page.get_by_role("textbox", name="One text per line")).to_be_visible()
     assert faults(page) == []
 
 
@@ -92,7 +92,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
 def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: RunningServer) -> None:
     page.goto(filled.url)
     expect(page.locator(".tile").first).to_be_visible()
-    page.get_by_role("button", name="Keys and scores").click()
+    page.get_by_role("button", name="Shortcuts and scores").click()
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Add pictures").click()
@@ -100,7 +100,7 @@ def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: Runni
     page.keyboard.press("Escape")
     page.locator("#box").fill("x" * 1001)
     page.goto(filled.url + "/?q=" + "x" * 1001)
-    expect(page.locator("#notice")).to_be_visible()
+    expect(page.locator("#banner")).to_be_visible()
     assert faults(page) == []
 
 

@@ -34,7 +34,7 @@ def planted(browser: Browser, garden: RunningServer) -> Iterator[Watched]:
 
 
 def chosen(page: Page) -> list[str]:
-    found: list[str] = page.locator(".cell.chosen a").evaluate_all("all => all.map(one => one.dataset.id)")
+    found: list[str] = page.locator(".cell.selected a").evaluate_all("all => all.map(one => one.dataset.id)")
     return found
 
 
@@ -53,14 +53,14 @@ def test_pictures_are_chosen_by_box_by_shift_click_and_by_keys(planted: Watched)
     order = ids(page)
     page.locator(".cell").nth(1).hover()
     page.locator(".pick").nth(1).click()
-    expect(page.locator("#chosen")).to_contain_text("1 selected")
+    expect(page.locator("#selection")).to_contain_text("1 selected")
     page.locator(".tile").nth(4).click(modifiers=["Shift"])
     assert chosen(page) == order[1:5]
     page.locator(".tile").nth(2).click()  # while choosing a click chooses, or lets go
     assert chosen(page) == [order[1], *order[3:5]]
     expect(page).to_have_url(planted.url + "/")
     page.keyboard.press("Escape")
-    expect(page.locator("#chosen")).to_be_hidden()
+    expect(page.locator("#selection")).to_be_hidden()
     assert chosen(page) == []
     page.locator("#box").focus()
     page.keyboard.press("ArrowDown")
@@ -70,7 +70,7 @@ def test_pictures_are_chosen_by_box_by_shift_click_and_by_keys(planted: Watched)
     assert chosen(page) == order[:3]
     assert page.locator(".pick").first.get_attribute("aria-pressed") == "true"
     page.keyboard.press("Control+a")
-    expect(page.locator("#chosen")).to_contain_text(re.compile(r"\d{2,} selected"))
+    expect(page.locator("#selection")).to_contain_text(re.compile(r"\d{2,} selected"))
     page.get_by_role("button", name="Clear the selection").click()
     page.locator("#select").click()  # where there is neither hover nor shift
     page.locator(".tile").nth(3).click()
@@ -177,8 +177,8 @@ def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(pl
     page = planted.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text("broken.png")
-    expect(dialog).to_contain_text("could not be read: The picture is cut off or damaged.")
-    expect(dialog).to_contain_text("Delete it, or add a sound copy of the file.")
+    expect(dialog).to_contain_text("could not read this picture: the picture is cut off or damaged")
+    expect(dialog).to_contain_text("Delete it, or add an undamaged copy of the file.")
     expect(dialog.locator(".stage.broken")).to_be_visible()
     expect(dialog.locator(".stage img")).to_be_hidden()
     assert garden.delete(f"{planted.url}/v1/images/{id}").ok
@@ -190,7 +190,7 @@ def test_texts_are_added_where_they_are_missed(planted: Watched) -> None:
     dialog = page.get_by_role("dialog")
     dialog.get_by_role("button", name="Name it").click()
     names = dialog.locator(".names")
-    expect(names).to_contain_text("There are none yet.")
+    expect(names).to_contain_text("There are no texts in this collection yet.")
     assert names.get_by_role("link").evaluate("one => one.href") == planted.url + "/docs"
     names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n" + "x" * 1001)
     names.get_by_role("button", name="Add texts").click()
@@ -252,7 +252,7 @@ def test_what_cannot_be_deleted_comes_back_with_the_reason(browser: Browser, gar
     page.keyboard.press("Delete")
     expect(page.locator(f"[data-id='{id}']")).to_have_count(0)
     page.clock.run_for(9_000)
-    expect(page.locator("#toast")).to_contain_text("could not be deleted. the data directory cannot be written")
+    expect(page.locator("#toast")).to_contain_text("could not delete 1 picture. the data directory cannot be written")
     expect(page.locator(f"[data-id='{id}']")).to_be_visible()
     watched.context.close()
 

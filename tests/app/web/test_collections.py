@@ -53,7 +53,7 @@ def test_one_collection_alone_needs_no_button_and_can_be_asked_for(watched: Watc
     with page.expect_response("**/v1/collections"):
         page.reload()
     expect(page.locator(".tile").first).to_be_visible()
-    expect(page.locator("#place")).to_be_hidden()
+    expect(page.locator("#collection-button")).to_be_hidden()
     page.get_by_role("button", name="Add pictures").click()
     page.get_by_role("dialog").get_by_role("button", name="default").click()
     shown = page.get_by_role("dialog", name="Collections")
@@ -94,14 +94,14 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
 
 def test_an_address_opens_the_collection_that_it_names_and_back_leaves_it(there: Watched) -> None:
     page = there.open("/")
-    expect(page.locator("#place")).to_have_text("default")
+    expect(page.locator("#collection-button")).to_have_text("default")
     page = there.open("/?collection=trips&show=same-0")
     expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("of trips")
     page.keyboard.press("Escape")
-    expect(page.locator("#place")).to_have_text("trips")
+    expect(page.locator("#collection-button")).to_have_text("trips")
     assert "red-0" in ids(page)
     page.go_back()
-    expect(page.locator("#place")).to_have_text("default")
+    expect(page.locator("#collection-button")).to_have_text("default")
     expect(page.locator(".tile[data-id=blue-0]")).to_be_visible()
     page.locator("#box").fill(f"{there.url}/?collection=trips&show=red-1")  # an address that was pasted
     expect(page).to_have_url(re.compile(r"\?collection=trips&like=red-1$"))
@@ -134,7 +134,7 @@ def test_one_is_made_filled_described_and_dropped(there: Watched, parted: Runnin
     made.get_by_label("Description").fill("海边 · by the sea")
     refused = page.expect_response(lambda response: response.status == 409)
     with refused:
-        made.get_by_role("button", name="Make it").click()
+        made.get_by_role("button", name="Create").click()
     expect(made.get_by_role("alert")).to_contain_text("there is a collection 'trips' already")
     there.faults.clear()  # the browser's own line about the 409
     made.get_by_label("Name").fill("new-one")
@@ -149,12 +149,12 @@ def test_one_is_made_filled_described_and_dropped(there: Watched, parted: Runnin
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("button", name="new-one 1 picture what is new")).to_be_visible()
     page.get_by_role("button", name="Delete new-one").click()
-    expect(made).to_contain_text("Delete “new-one” with everything in it: 1 picture? This cannot be undone.")
+    expect(made).to_contain_text("Delete “new-one” and everything in it (1 picture)? You cannot undo this.")
     expect(made.get_by_role("button", name="Cancel")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Delete new-one")).to_be_focused()
     page.keyboard.press("Enter")
-    made.get_by_role("button", name="Delete it for good").click()
+    made.get_by_role("button", name="Delete permanently").click()
     expect(page).to_have_url(f"{there.url}/")
     expect(page.locator("#toast")).to_have_text("The collection “new-one” is deleted.")
     assert [one["name"] for one in parted.http.get("/v1/collections").json()["collections"]] == ["default", "trips"]
@@ -173,7 +173,7 @@ def test_nothing_serious_in_the_dialog(browser: Browser, parted: RunningServer, 
     dialog(page)
     page.get_by_role("button", name="New collection").click()
     page.get_by_role("button", name="Delete trips").click()
-    expect(page.get_by_role("button", name="Delete it for good")).to_be_visible()
+    expect(page.get_by_role("button", name="Delete permanently")).to_be_visible()
     assert faults(page) == []
     watched.context.close()
     assert watched.faults == []

@@ -13,7 +13,7 @@ from tests.app.web.watched import Watched, ids
 
 def asked(page: Page, name: str) -> Locator:
     """A field of the dialog."""
-    return page.locator("#filtering").get_by_label(name)
+    return page.locator("#filter-dialog").get_by_label(name)
 
 
 def chips(page: Page) -> list[str]:
@@ -29,7 +29,7 @@ def test_a_tag_filters_what_is_listed_and_what_is_found(watched: Watched) -> Non
     page.keyboard.press("Enter")
     expect(page.locator(".tile")).to_have_count(4)
     assert chips(page) == ["tag: blue"]
-    expect(page.locator("#count")).to_have_text("4 pass the filter, newest first")
+    expect(page.locator("#count")).to_have_text("4 pictures pass the filter, newest first")
     assert page.url.endswith("?tag=blue")
     page.locator("#box").fill("red")
     expect(page.locator("#count")).to_contain_text("4 nearest of 4 pictures")
@@ -84,8 +84,8 @@ def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(watched: W
     def filter(address: str, target: str = "images") -> Any:
         return page.evaluate(
             """async ([address, target]) => {
-                const { readFilter, filterOf } = await import("/web/filter.js");
-                return filterOf(readFilter(new URLSearchParams(address)), target)?.must ?? null;
+                const { readFilter, buildFilter } = await import("/web/state/filter.js");
+                return buildFilter(readFilter(new URLSearchParams(address)), target)?.must ?? null;
             }""",
             [address, target],
         )

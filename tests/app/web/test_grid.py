@@ -160,7 +160,7 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(crowded: Watched) -
     expect(page.locator(".tile").first).to_be_visible()
     page.locator("#language").focus()
     page.keyboard.press("?")
-    help = page.get_by_role("dialog", name="Keys and scores")
+    help = page.get_by_role("dialog", name="Shortcuts and scores")
     expect(help).to_contain_text("A score is the cosine")
     assert help.get_by_role("link").evaluate("one => one.href") == crowded.url + "/docs"
     assert help.locator("code").evaluate_all("all => all.map(one => one.getClientRects().length)") == [1, 1]

@@ -101,8 +101,10 @@ def test_nothing_runs_in_the_grid_the_large_view_and_the_form(page: Page) -> Non
 def test_nothing_runs_in_texts_failures_and_toasts(page: Page, poisoned: tuple[RunningServer, str]) -> None:
     server, job = poisoned
     page.goto(server.url + "/?q=purple&target=texts")
-    expect(page.locator(".list .words")).to_have_count(50)
-    expect(page.locator("#cut")).to_contain_text("These are the 50 nearest")  # the page took the limit from the refusal
+    expect(page.locator(".list .text")).to_have_count(50)
+    expect(page.locator("#result-limit")).to_contain_text(
+        "These are the 50 nearest"
+    )  # the page took the limit from the refusal
     page.goto(server.url + "/?view=jobs")
     row = page.locator(".job", has_text=job[:8])
     row.get_by_role("button", name="Show why").click()
@@ -124,6 +126,6 @@ def test_nothing_runs_out_of_an_address(page: Page, poisoned: tuple[RunningServe
     for payload in PAYLOADS[::7]:
         said = quote(payload, safe="")
         page.goto(f"{url}/?q={said}&target={said}&like={said}&weight={said}&view={said}")
-        expect(page.locator(".tile, .message, #notice:not([hidden])").first).to_be_visible()
+        expect(page.locator(".tile, .message, #banner:not([hidden])").first).to_be_visible()
         assert page.evaluate("window.hacked") is None
         assert page.evaluate(INTRUDERS) == 0

@@ -48,7 +48,7 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
     expect(page.locator(".job .name").first).to_have_text("good.png")
     page.go_back()
     expect(page.locator("#jobs")).to_be_hidden()
-    expect(page.locator("#found")).to_be_visible()
+    expect(page.locator("#search-view")).to_be_visible()
     page.go_forward()
     expect(page.locator(".job").first).to_be_visible()
     watched.context.close()
@@ -64,7 +64,7 @@ def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: 
         page.evaluate(
             """() => {
                 window.seen = [];
-                new MutationObserver(() => seen.push(document.querySelector(".job .said")?.textContent)).observe(
+                new MutationObserver(() => seen.push(document.querySelector(".job .status")?.textContent)).observe(
                     document.getElementById("job-list"), { subtree: true, childList: true, characterData: true });
             }"""
         )
@@ -83,7 +83,7 @@ def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: 
             worker.terminate()
             worker.wait(30)
         expect(row.get_by_role("progressbar")).to_be_hidden()
-        said = [re.match(r"(\d+) of \d+ taken in", text or "") for text in page.evaluate("seen")]
+        said = [re.match(r"(\d+) of \d+ processed", text or "") for text in page.evaluate("seen")]
         counts = [int(found[1]) for found in said if found]
         assert counts == sorted(counts)
         watched.context.close()
@@ -106,7 +106,7 @@ def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser
         watched.open("/?view=jobs")
         job = page.locator(".job", has_text=failed["id"][:8])
         expect(job).to_contain_text("1 added · 1 failed")
-        retry = job.get_by_role("button", name="Retry what failed")
+        retry = job.get_by_role("button", name="Retry failed items")
         expect(retry).to_be_visible(visible=offered)
         report = job.get_by_role("link", name="Download the report")
         expect(report).to_be_visible(visible=offered)
@@ -138,14 +138,14 @@ def test_a_job_is_paused_and_goes_on(browser: Browser, empty: RunningServer) -> 
     page.route(re.compile("/v1/jobs/[0-9a-f]+/(pause|resume)$"), steer)
     watched.open("/?view=jobs")
     row = page.locator(".job")
-    expect(row).to_contain_text("1 of 2 taken in · 2/s · 2 h left")
+    expect(row).to_contain_text("1 of 2 processed · 2/s · 2 h left")
     row.get_by_role("button", name="Pause").click()
     expect(row).to_have_attribute("data-state", "paused")
     expect(row.locator(".state")).to_have_text("Paused")
-    expect(row.locator(".said")).to_have_text("1 of 2 taken in")
+    expect(row.locator(".status")).to_have_text("1 of 2 processed")
     expect(row.get_by_role("progressbar")).to_be_visible()
     expect(row.get_by_role("button", name="Cancel")).to_be_visible()
-    row.get_by_role("button", name="Go on").click()
+    row.get_by_role("button", name="Resume").click()
     expect(row.locator(".state")).to_have_text("Running")
     watched.context.close()
     assert watched.faults == []

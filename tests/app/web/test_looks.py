@@ -18,7 +18,8 @@ def test_nothing_is_wider_than_the_window(browser: Browser, filled: RunningServe
         expect(page.locator(".tile, .list, .message").first).to_be_visible()
         wide = page.evaluate(
             """() => [...document.querySelectorAll('body *')].filter(one => one.checkVisibility()
-            && !one.closest('.unseen, .skip, .caption, .files') && one.getBoundingClientRect().right > innerWidth + 1)
+            && !one.closest('.visually-hidden, .skip, .caption, .files')
+            && one.getBoundingClientRect().right > innerWidth + 1)
             .map(one => one.outerHTML.slice(0, 80))"""
         )
         assert wide == []
@@ -40,14 +41,14 @@ def test_the_cross_of_the_large_view_stands_in_its_corner_and_stays(
     page.wait_for_timeout(200)
     box = """name => { const { left, right, top, bottom } = document.querySelector(name).getBoundingClientRect();
     return { left, right, top, bottom } }"""
-    dialog, cross, title = (page.evaluate(box, name) for name in ("#view", "#view [data-act=close]", ".side h2"))
+    dialog, cross, title = (page.evaluate(box, name) for name in ("#detail", "#detail [data-action=close]", ".side h2"))
     assert 0 < dialog["right"] - cross["right"] < 30
     assert 0 < cross["top"] - dialog["top"] < 30
     beside = cross["left"] >= title["right"] - 44 and abs(cross["top"] + cross["bottom"] - title["top"] * 2 - 26) < 4
     assert beside if width > 760 else cross["bottom"] < page.evaluate(box, ".stage")["bottom"]
     page.locator(".side").evaluate("one => one.scrollTo(0, 400)")
     assert page.locator(".side").evaluate("one => one.scrollTop") > 0
-    assert page.evaluate(box, "#view [data-act=close]") == cross
+    assert page.evaluate(box, "#detail [data-action=close]") == cross
     watched.context.close()
 
 
@@ -55,7 +56,7 @@ def test_the_bar_of_the_selection_is_one_line_where_there_is_room(watched: Watch
     page = watched.open()
     page.locator("#select").click()
     page.locator(".tile").first.click()
-    tops = page.locator("#chosen button").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
+    tops = page.locator("#selection button").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
     assert len({round(one["top"] + one["bottom"]) for one in tops}) == 1
 
 
@@ -69,11 +70,11 @@ def test_a_finger_is_told_of_no_keys_and_of_nothing_to_drop(browser: Browser, fi
         assert page.locator("#box").evaluate(fits), language
         page.locator("#box").evaluate("box => box.value = ''")
         page.locator("#add").tap()
-        page.locator("#adding [data-close]").tap()
+        page.locator("#add-dialog [data-close]").tap()
         page.locator("#help-button").tap()
         expect(page.locator("#help a")).to_be_visible()
         expect(page.locator("#help kbd").first).to_be_hidden()
-        said = page.evaluate("document.body.innerText + document.getElementById('adding').textContent")
+        said = page.evaluate("document.body.innerText + document.getElementById('add-dialog').textContent")
         assert not any(word in said for word in ("drop", "Drop", "拖")), said
         assert "paste" in said or "粘贴" in said
         page.locator("#help [data-close]").tap()
@@ -87,13 +88,13 @@ def test_text_stands_out_from_its_ground(browser: Browser, filled: RunningServer
     watched = Watched(browser, filled.url, color_scheme=scheme)
     page = watched.open("/?q=red&show=red-1")
     expect(page.get_by_role("dialog")).to_be_visible()
-    pairs = [("text", "ground"), ("text", "raised"), ("text", "sunken"), ("text", "chosen"), ("soft", "ground")]
-    pairs += [("soft", "raised"), ("soft", "sunken"), ("on-accent", "accent"), ("bad", "bad-ground"), ("bad", "raised")]
-    pairs += [("text", "warn-ground")]
+    pairs = [("text", back) for back in ("background", "raised", "sunken", "selected", "warning-background")]
+    pairs += [("muted", "background"), ("muted", "raised"), ("muted", "sunken"), ("on-accent", "accent")]
+    pairs += [("error", "error-background"), ("error", "raised")]
     for front, back in pairs:
         assert contrast(colour_of(page, front), colour_of(page, back)) >= 4.5, (scheme, front, back)
     for edge in ("edge", "accent"):
-        assert contrast(colour_of(page, edge), colour_of(page, "ground")) >= 3, (scheme, edge)
+        assert contrast(colour_of(page, edge), colour_of(page, "background")) >= 3, (scheme, edge)
     watched.context.close()
 
 
@@ -122,7 +123,7 @@ def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, 
     expect(page.locator("#add")).to_contain_text("添加")
     assert page.evaluate("document.documentElement.lang") == "zh"
     page.locator("#box").fill("红色 -蓝色")
-    expect(page.locator("#minus")).to_have_text("搜索“红色”，避开“蓝色”")
+    expect(page.locator("#avoided")).to_have_text("搜索“红色”，避开“蓝色”")
     page.get_by_role("button", name="English").click()
     expect(page.locator("#add")).to_have_attribute("title", "Add pictures")
     expect(page.locator("#add")).to_contain_text("Add")
@@ -172,6 +173,6 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
         assert outline != "none", seen
         page.keyboard.press("Tab")
     head = ["skip", "home", "box", "by-picture", "add", "jobs-link", "language", "help-button"]
-    assert seen[:12] == [*head, "target", "filter", "scores", "select"]
+    assert seen[:12] == [*head, "target", "filter", "score-help", "select"]
     assert seen[12] == "tile"  # all pictures are one stop, arrows move between them
     assert page.evaluate("document.activeElement.className") != "tile"

@@ -85,16 +85,16 @@ def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watche
 
 def test_texts_without_a_query_say_what_to_do(watched: Watched) -> None:
     page = watched.open("/?target=texts")
-    expect(page.locator(".message")).to_contain_text("drop a picture to have it named")
+    expect(page.locator(".message")).to_contain_text("drop a picture to name it")
     page.get_by_text("Add texts").first.click()
-    expect(page.get_by_role("textbox", name="One text a line")).to_be_visible()
+    expect(page.get_by_role("textbox", name="One text per line")).to_be_visible()
 
 
 def test_texts_are_listed_and_deleted_with_a_way_back(watched: Watched, filled: RunningServer) -> None:
     mine = {"id": "brown", "text": "a brown thing"}
     assert filled.http.post("/v1/texts", json={"texts": [mine]}).status_code == 200
     page = watched.open("/?target=texts")
-    lines = page.locator(".kept li")
+    lines = page.locator(".all-texts li")
     expect(lines).to_have_text(["a brown thing×", "a green thing×", "a blue thing×", "a red thing×"])
     page.get_by_role("button", name="Delete “a brown thing”").click()
     expect(lines.filter(visible=True)).to_have_count(3)
@@ -115,7 +115,7 @@ def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
     first_is(page, "blue")
     assert page.evaluate("[window.covered, window.only]") == [True, ""]
     expect(page.locator("#chip img")).to_be_visible()
-    expect(page.locator("#drop")).to_be_hidden()
+    expect(page.locator("#drop-zones")).to_be_hidden()
     page.get_by_label("Texts", exact=True).check()
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     page.get_by_role("button", name="Remove the picture").click()
@@ -152,7 +152,7 @@ def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(w
     expect(page).to_have_url(re.compile("weight=0.9"))
     first_is(page, "blue")
     page.locator("#box").fill("")
-    expect(page.locator("#mix")).to_be_hidden()
+    expect(page.locator("#weight-control")).to_be_hidden()
     watched.open("/?q=red&like=blue-6&weight=0.1")
     first_is(page, "red")
     assert page.locator("#weight").input_value() == "0.1"
@@ -165,13 +165,13 @@ def test_a_minus_turns_away_and_is_said_in_words(watched: Watched) -> None:
         page.locator("#box").fill("red -blue")
     assert (asked.value.post_data_json or {})["query"] == [{"text": "red"}, {"text": "blue", "weight": -0.7}]
     first_is(page, "red")
-    expect(page.locator("#minus")).to_have_text("Searching for “red”, away from “blue”")
+    expect(page.locator("#avoided")).to_have_text("Searching for “red”, avoiding “blue”")
     expect(page).to_have_url(re.compile(r"\?q=red\+-blue$"))
     page.locator("#box").fill("-red")
-    expect(page.locator("#minus")).to_have_text("Searching for what is least like “red”")
+    expect(page.locator("#avoided")).to_have_text("Searching for what is least like “red”")
     expect(page.locator(".tile").last).to_have_attribute("data-id", re.compile("^red-"))
     page.locator("#box").fill("red -blue -green")
-    expect(page.locator("#minus")).to_have_text("Searching for “red”, away from “blue” and “green”")
+    expect(page.locator("#avoided")).to_have_text("Searching for “red”, avoiding “blue” and “green”")
 
 
 def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(watched: Watched) -> None:
@@ -192,7 +192,7 @@ def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(watche
 def test_a_picture_can_be_chosen_by_the_file_button(watched: Watched) -> None:
     page = watched.open()
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Search by a picture file").click()
+        page.get_by_role("button", name="Search with a picture file").click()
     chooser.value.set_files({"name": "g.png", "mimeType": "image/png", "buffer": picture("green", seed=5)})
     first_is(page, "green")
 
@@ -217,7 +217,7 @@ def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched
     tile.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(caption)
-    expect(dialog).to_contain_text(re.compile(r"Nearness [01]\.\d{3}"))
+    expect(dialog).to_contain_text(re.compile(r"Score [01]\.\d{3}"))
     expect(dialog.locator(".tags li")).to_have_text(["red"])
     expect(dialog).to_contain_text('{"by":"test"}')
     expect(dialog).to_contain_text("× 48")
@@ -288,6 +288,15 @@ def test_back_returns_to_the_search_before(watched: Watched) -> None:
     first_is(page, "red")
 
 
+def test_back_loads_a_list_that_had_not_arrived_before(watched: Watched) -> None:
+    watched.page.route("**/v1/images?*", lambda route: None, times=1)  # the page aborts this request
+    page = watched.open()
+    page.locator("#box").fill("red")
+    first_is(page, "red")
+    page.go_back()
+    expect(page.locator(".tile").first).to_have_attribute("data-id", "green-9")
+
+
 def test_back_returns_to_a_search_by_a_dropped_picture(watched: Watched) -> None:
     page = watched.open()
     drop(page, ["mine.png"], picture("blue", seed=77))
@@ -309,10 +318,10 @@ def test_that_a_dropped_picture_is_lost_is_told_once_and_only_of_a_reload(watche
         else:
             watched.open()  # the same address, asked for anew
         expect(page.locator("#count")).to_have_text("10 pictures, newest first")
-        expect(page.locator("#notice")).to_be_visible(visible=told)
+        expect(page.locator("#banner")).to_be_visible(visible=told)
         page.get_by_role("button", name="中文").click()
         page.get_by_role("button", name="English").click()
-        expect(page.locator("#notice")).to_be_hidden()
+        expect(page.locator("#banner")).to_be_hidden()
 
 
 def test_an_address_opens_the_search_that_it_holds(watched: Watched) -> None:

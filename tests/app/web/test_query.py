@@ -19,7 +19,7 @@ def page(watched: Watched) -> Page:
 
 def test_words_and_what_to_turn_away_from(page: Page) -> None:
     def taken(q: str) -> tuple[str, list[str]]:
-        found: dict[str, Any] = page.evaluate('async q => (await import("/web/query.js")).taken(q)', q)
+        found: dict[str, Any] = page.evaluate('async q => (await import("/web/state/query.js")).parseQuery(q)', q)
         return found["words"], found["without"]
 
     for typed, words, without in TYPED:
@@ -30,7 +30,7 @@ def test_weights_of_the_parts(page: Page) -> None:
     def parts(**query: Any) -> list[dict[str, Any]]:
         asked = {"q": "", "like": [], "weight": 0.5, **query}
         found: list[dict[str, Any]] = page.evaluate(
-            'async ([q, image]) => (await import("/web/query.js")).parts({ ...q, file: image }, image)',
+            'async ([q, image]) => (await import("/web/state/query.js")).buildParts({ ...q, file: image }, image)',
             [asked, query.get("file")],
         )
         return found
@@ -48,7 +48,7 @@ def test_addresses_are_read_strictly(watched: Watched) -> None:
 
     def state(path: str) -> dict[str, Any]:
         watched.open(path)
-        found: dict[str, Any] = page.evaluate('async () => (await import("/web/address.js")).readState()')
+        found: dict[str, Any] = page.evaluate('async () => (await import("/web/state/url_state.js")).readState()')
         return found
 
     assert state("/?like=red-0,red-0,../x,<b>,blue-5")["like"] == ["red-0", "blue-5"]
@@ -59,7 +59,7 @@ def test_addresses_are_read_strictly(watched: Watched) -> None:
 
 
 ROWS = """async ([ratios, done]) => {
-    const { addRows } = await import("/web/layout.js");
+    const { addRows } = await import("/web/components/grid_layout.js");
     const rows = [], steps = [];
     for (let n = 0; n <= ratios.length; n += 7) {
         addRows(rows, ratios.slice(0, n), { width: 1000, height: 190, gap: 14, below: 44, done: false });

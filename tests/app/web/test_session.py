@@ -45,7 +45,7 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
     watched.open("/?q=red")
-    dialog = page.get_by_role("dialog", name="A key is needed")
+    dialog = page.get_by_role("dialog", name="This server needs a key")
     expect(dialog).to_be_visible()
     expect(page.get_by_label("API key")).to_be_focused()
     assert watched.faults == []  # it looked before it asked
@@ -70,8 +70,8 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     page.reload()
     expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
     expect(dialog).to_be_hidden()
-    page.get_by_role("button", name="Keys and scores").click()
-    expect(page.get_by_text("Signed in by the key “reader” (search).")).to_be_visible()
+    page.get_by_role("button", name="Shortcuts and scores").click()
+    expect(page.get_by_text("Signed in with the key “reader” (search).")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(dialog).to_be_visible()
     assert watched.context.cookies() == []
@@ -89,7 +89,7 @@ def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: 
     expect(page.locator(".tile")).to_have_count(2)
     locked.access.revoke(short.id)
     page.locator("#files").set_input_files(FilePayload(name="a.png", mimeType="image/png", buffer=picture("green")))
-    dialog = page.get_by_role("dialog", name="A key is needed")
+    dialog = page.get_by_role("dialog", name="This server needs a key")
     expect(dialog).to_be_visible()
     page.get_by_label("API key").fill(other)
     page.keyboard.press("Enter")
@@ -104,7 +104,7 @@ def test_what_the_key_does_not_allow_is_said(browser: Browser, locked: Locked) -
     page = watched.open("/?target=texts")
     page.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")
-    page.get_by_label("One text a line").fill("a red thing")
+    page.get_by_label("One text per line").fill("a red thing")
     page.get_by_role("button", name="Add texts").click()
     expect(page.get_by_role("alert").filter(has_text="this call needs a key of scope write")).to_be_visible()
     watched.context.close()

@@ -41,13 +41,13 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
     web.pages["/a.png"] = content(picture("blue", seed=801))
     web.pages["/b.png"] = content(picture("blue", seed=802))
     adding(page, "Web addresses")
-    field = page.get_by_label("Addresses of pictures, one a line")
+    field = page.get_by_label("Web addresses of pictures, one per line")
     expect(field).to_be_focused()
     assert faults(page) == []
     field.fill(
         f'{web.url}/a.png\n\n{{"url": "{web.url}/b.png", "id": "by-line", "caption": "said"}}\n{web.url}/none.png'
     )
-    page.get_by_role("button", name="Fetch them").click()
+    page.get_by_role("button", name="Fetch").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
     card = page.locator(".upload")
     expect(card.locator("strong")).to_have_text("3 web addresses")
@@ -61,24 +61,24 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
 
 def test_what_is_no_address_is_refused_with_its_line(page: Page) -> None:
     adding(page, "Web addresses")
-    page.get_by_label("Addresses of pictures, one a line").fill("{not json")
-    page.get_by_role("button", name="Fetch them").click()
+    page.get_by_label("Web addresses of pictures, one per line").fill("{not json")
+    page.get_by_role("button", name="Fetch").click()
     alert = page.get_by_role("dialog").get_by_role("alert")
     expect(alert).to_have_text("line 1 is not JSON")
-    expect(page.get_by_label("Addresses of pictures, one a line")).to_have_value("{not json")
+    expect(page.get_by_label("Web addresses of pictures, one per line")).to_have_value("{not json")
 
 
 def test_a_folder_of_the_server_is_taken_in(page: Page, empty: RunningServer) -> None:
     album = empty.data_dir / "albums" / "sea"
     album.mkdir()
     (album / "wave.png").write_bytes(picture("blue", seed=803))
-    adding(page, "A folder of the server")
+    adding(page, "A folder on the server")
     field = page.get_by_label("Folder on the server's machine")
     expect(field).to_have_value(str(empty.data_dir / "albums"))
     field.fill("/etc")
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("the server may not read this folder")
     field.fill(str(album))
-    page.get_by_role("button", name="Take it in").click()
+    page.get_by_role("button", name="Add folder").click()
     expect(page.locator(".upload > p")).to_contain_text("1 added", timeout=30_000)
     expect(page.locator(".tile img").first).to_have_attribute("alt", re.compile("wave"))

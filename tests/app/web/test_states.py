@@ -31,17 +31,17 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
         page.get_by_label("Texts", exact=True).check()
         expect(page.locator(".message")).to_contain_text("No texts yet")
         expect(page.locator(".message")).not_to_contain_text("drop")
-        page.get_by_label("One text a line").fill("a red thing")
+        page.get_by_label("One text per line").fill("a red thing")
         page.get_by_role("button", name="Add texts").click()
-        expect(page.locator(".message")).to_contain_text("drop a picture to have it named")
+        expect(page.locator(".message")).to_contain_text("drop a picture to name it")
         page.get_by_label("Pictures", exact=True).check()
         missing = {"code": "not_found", "detail": "is not installed"}
         page.route("**/v1/demo", lambda route: route.fulfill(status=404, json=missing), times=1)
         page.get_by_role("button", name="Load the demo gallery").click()
-        expect(page.locator("#notice")).to_contain_text("That did not work: is not installed")
+        expect(page.locator("#banner")).to_contain_text("That did not work: is not installed")
         page.get_by_role("button", name="Load the demo gallery").click()
         expect(page.locator(".upload")).to_contain_text("Demo gallery")
-        under_way = re.compile(r"[1-9]\d* of 1,9\d\d taken in|1,9\d\d added")
+        under_way = re.compile(r"[1-9]\d* of 1,9\d\d processed|1,9\d\d added")
         expect(page.locator(".upload")).to_contain_text(under_way, timeout=60_000)
         expect(page.locator(".tile").first).to_be_visible(timeout=60_000)
         watched.context.close()
@@ -55,11 +55,11 @@ def test_a_server_that_is_away_is_told_and_the_search_goes_on_when_it_is_back(
     expect(page.locator(".tile")).to_have_count(10)
     watched.context.set_offline(True)
     page.locator("#box").fill("blue")
-    expect(page.locator("#notice")).to_contain_text("The server does not answer")
+    expect(page.locator("#banner")).to_contain_text("The server does not answer")
     expect(page.locator(".tile")).to_have_count(10)
     watched.context.set_offline(False)
     first_is(page, "blue")
-    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#banner")).to_be_hidden()
     watched.context.close()
 
 
@@ -72,15 +72,17 @@ def test_a_model_that_is_loading_is_told_and_the_search_begins_by_itself(
     page.route("**/v1/search*", lambda route: route.fulfill(status=503, json=problem))
     page.route("**/v1/models", lambda route: route.fulfill(json={"models": [], "loaded": None}))
     watched.open("/?q=red")
-    expect(page.locator("#notice")).to_have_text("The model is still loading; searching begins by itself.")
+    expect(page.locator("#banner")).to_have_text("The model is still loading. The search starts when it is ready.")
     with page.expect_response("**/v1/models"), page.expect_response("**/v1/models"):
         pass
     assert len(watched.faults) == 1  # of the search: the waiting itself leaves none in the console
     page.unroute("**/v1/models")
-    expect(page.locator("#notice")).to_have_text(f"The search was refused: {problem['detail']}")  # it is there, and yet
+    expect(page.locator("#banner")).to_have_text(
+        f"The server refused the request: {problem['detail']}"
+    )  # it is there, and yet
     page.unroute_all()
     first_is(page, "red")
-    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#banner")).to_be_hidden()
     watched.context.close()
 
 
@@ -91,7 +93,7 @@ def test_a_busy_server_is_asked_again(browser: Browser, filled: RunningServer) -
     answer: dict[str, Any] = {"status": 503, "headers": {"Retry-After": "1"}, "json": busy}
     page.route("**/v1/search*", lambda route: route.fulfill(**answer), times=1)
     watched.open("/?q=red")
-    expect(page.locator("#notice")).to_contain_text("busy")
+    expect(page.locator("#banner")).to_contain_text("busy")
     first_is(page, "red")
     watched.context.close()
 
@@ -100,7 +102,7 @@ def test_a_file_that_is_no_picture_is_refused_in_the_servers_words(browser: Brow
     watched = Watched(browser, filled.url)
     page = watched.open()
     drop(page, ["mine.jpg"], b"no picture at all", "image/jpeg")
-    expect(page.locator("#notice")).to_contain_text("not a picture of a known format")
+    expect(page.locator("#banner")).to_contain_text("not a picture of a known format")
     expect(page.locator(".tile")).to_have_count(0)
     watched.context.close()
 
@@ -108,14 +110,14 @@ def test_a_file_that_is_no_picture_is_refused_in_the_servers_words(browser: Brow
 def test_a_query_too_long_is_refused_in_the_servers_words(browser: Browser, filled: RunningServer) -> None:
     watched = Watched(browser, filled.url)
     page = watched.open("/?q=" + "a" * 1001)
-    expect(page.locator("#notice")).to_contain_text("1000 characters")
+    expect(page.locator("#banner")).to_contain_text("1000 characters")
     watched.context.close()
 
 
 def test_an_unknown_picture_in_the_address_is_told(browser: Browser, filled: RunningServer) -> None:
     watched = Watched(browser, filled.url)
     page = watched.open("/?show=nobody")
-    expect(page.locator("#notice")).to_contain_text("nobody")
+    expect(page.locator("#banner")).to_contain_text("nobody")
     expect(page.locator(".tile")).to_have_count(10)
     expect(page).to_have_url(filled.url + "/")
     watched.context.close()

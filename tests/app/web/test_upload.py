@@ -141,7 +141,7 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
         page.get_by_role("button", name="A folder", exact=True).click()
     chooser.value.set_files(make_folder(tmp_path))
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files left out", timeout=60_000)
+    expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files skipped", timeout=60_000)
     sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
     assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
     page.get_by_role("link", name="Jobs").click()
@@ -158,7 +158,7 @@ def test_a_dropped_folder_is_walked_to_its_end(browser: Browser, empty: RunningS
     page = watched.open()
     dragged(page, folder, "dragEnter", "dragOver", "drop")
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_contain_text("122 other files left out", timeout=60_000)
+    expect(page.locator(".upload > p")).to_contain_text("122 other files skipped", timeout=60_000)
     watched.context.close()
     assert watched.faults == []
 
@@ -172,7 +172,7 @@ def test_a_refused_upload_is_told_in_the_servers_words_and_can_be_sent_again(
     full = {"status": 507, "content_type": "application/problem+json", "body": body}
     page.route("**/v1/images/bulk", lambda route: route.fulfill(**full), times=1)
     choose(page, [png("c.png", 31)])
-    card = page.locator(".upload.bad")
+    card = page.locator(".upload.error")
     expect(card.locator("> p")).to_have_text("1 not sent · the disk is full")
     expect(card.locator(".files li")).to_contain_text("the disk is full")
     card.get_by_role("button", name="Send again").click()

@@ -12,8 +12,8 @@ DROP = """([name, kind, bytes]) => {
     for (const one of name) carried.items.add(new File([new Uint8Array(bytes)], one, { type: kind }));
     const said = { dataTransfer: carried, bubbles: true, cancelable: true };
     document.body.dispatchEvent(new DragEvent("dragenter", said));
-    window.covered = !document.getElementById("drop").hidden;
-    window.only = document.getElementById("drop").dataset.only;
+    window.covered = !document.getElementById("drop-zones").hidden;
+    window.only = document.getElementById("drop-zones").dataset.only;
     document.body.dispatchEvent(new DragEvent("drop", said));
 }"""
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,7 @@ from app.core.errors import Overloaded
 from app.core.locks import LeaseOwner
 from app.core.types import Image, ItemStatus, JobState, Status
 from app.decode.limits import ArchiveLimits
-from app.decode.picture import DecodedPicture
-from app.decode.pool import DecodePool, DecodeTask
+from app.decode.pool import DecodePool
 from app.encoder.dummy import PALETTE, DummyEncoder
 from app.encoder.protocol import Embeddings, Encoder, Pixels, normalise
 from app.storage.jobs import JobService
@@ -247,11 +247,13 @@ class RefusingPool(DecodePool):
         super().__init__(1)
         self.path, self.healthy = path, threading.Event()
 
-    def submit(self, task: DecodeTask) -> Future[DecodedPicture]:
-        if self.healthy.is_set() or (self.path is not None and task.path != self.path):
-            return super().submit(task)
-        refused: Future[DecodedPicture] = Future()
-        refused.set_exception(Overloaded("No decoder could be started; try again."))
+    def submit(  # type: ignore[override]  # it cannot be as generic as the pool is
+        self, function: Callable[..., Any], *args: Any, seconds: float | None = None
+    ) -> Future[Any]:
+        if self.healthy.is_set() or (self.path is not None and args[0] != self.path):
+            return super().submit(function, *args, seconds=seconds)
+        refused: Future[Any] = Future()
+        refused.set_exception(Overloaded("no decoder could be started; try again"))
         return refused
 
 

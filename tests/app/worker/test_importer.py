@@ -175,7 +175,7 @@ class Unstarted(DecodePool):
 
     def expand(self, *_: Any) -> Future[Path]:
         refused: Future[Path] = Future()
-        refused.set_exception(Overloaded("No decoder could be started; try again."))
+        refused.set_exception(Overloaded("no decoder could be started; try again"))
         return refused
 
 

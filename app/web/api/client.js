@@ -1,0 +1,291 @@
+// Sends every request to the server, and throws its refusals as `Problem` with the server's own `detail`.
+// Paths are relative to the page, so that the page also works below a path prefix of a proxy.
+
+import { currentCollection, withCollection } from "../state/collection_context.js";
+import { buildParts, parseQuery } from "../state/query.js";
+import { requireSession, signIn } from "./session.js";
+
+export const ID = /^[A-Za-z0-9_-]{1,64}$/;
+const GATEWAY_ERRORS = [502, 504];
+const RECONNECT_MS = 2000;
+const TEXTS_PER_REQUEST = 100; // well below the server's limits of number and bytes
+const PARALLEL_REQUESTS = 6; // a browser opens six connections to a server
+const JSON_HEADERS = { "Content-Type": "application/json" };
+
+class Problem extends Error {
+  /** `code` is "no_answer" if no server answered. `seconds`: how long to wait before the next attempt. */
+  constructor({ status = 0, code = "no_answer", detail = "", seconds = 1 } = {}) {
+    super(detail || code);
+    Object.assign(this, { status, code, detail, seconds });
+  }
+}
+
+async function request(path, options = {}) {
+  try {
+    await requireSession();
+    const response = await fetch(path, options);
+    if (response.status === 401) {
+      await signIn(); // the key has been revoked or has expired
+      return await request(path, options);
+    }
+    if (!response.ok) throw await readProblem(response);
+    return response.status === 204 ? null : await response.json();
+  } catch (error) {
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+    throw new Problem();
+  }
+}
+
+/** Add parameters to a path; leaves out those without a value. */
+function makePath(path, parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value);
+  return `${path}?${new URLSearchParams(given)}`;
+}
+
+function send(method, path, body, options = {}) {
+  return request(path, { method, body: JSON.stringify(body), headers: JSON_HEADERS, ...options });
+}
+
+/** A picture or text that does not exist counts as deleted. The request goes on while the user leaves the page. */
+async function requestDeletion(path) {
+  try {
+    await request(path, { method: "DELETE", keepalive: true });
+  } catch (problem) {
+    if (problem.status !== 404) throw problem;
+  }
+}
+
+/** Call `work(item)` for each item, six at a time; gives the items that failed and the last problem. */
+export async function runConcurrently(items, work) {
+  const waiting = [...items];
+  const failed = [];
+  let problem = null;
+  const runNext = async () => {
+    while (waiting.length) {
+      const item = waiting.pop();
+      try {
+        await work(item);
+      } catch (error) {
+        failed.push(item);
+        problem = error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: PARALLEL_REQUESTS }, runNext));
+  return { failed, problem };
+}
+
+// Images
+
+export function listImages(cursor, limit, filter, signal) {
+  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor });
+  return request(withCollection(path), { signal });
+}
+
+export function getImage(id, collection) {
+  return request(withCollection(imagePath(id), collection));
+}
+
+export function updateImage(id, change, collection) {
+  return send("PATCH", withCollection(imagePath(id), collection), change);
+}
+
+export function deleteImage(id, collection) {
+  return requestDeletion(withCollection(imagePath(id), collection));
+}
+
+export function thumbnailUrl(id, size) {
+  return withCollection(`${imagePath(id)}/thumbnail${size ? `?size=${size}` : ""}`);
+}
+
+export function fileUrl(id) {
+  return withCollection(`${imagePath(id)}/file`);
+}
+
+function imagePath(id) {
+  return `v1/images/${encodeURIComponent(id)}`;
+}
+
+// Search
+
+let maxHits = 1000; // of one search; an operator may set a lower limit, which the server's refusal names
+
+export function hitLimit() {
+  return maxHits;
+}
+
+/** Search for the `k` nearest, but at most for `hitLimit()`, which a refusal of the server may lower. */
+export async function search(query, k, signal) {
+  const wanted = Math.min(k, maxHits);
+  try {
+    return await requestSearch(query, wanted, signal);
+  } catch (problem) {
+    const limit = Number(problem.detail?.match(/\bk must be from 1 to (\d+)/)?.[1]);
+    if (!(limit < wanted)) throw problem;
+    maxHits = limit;
+    return requestSearch(query, limit, signal);
+  }
+}
+
+async function requestSearch(query, k, signal) {
+  const { q, like, file, target, filter } = query;
+  const { words, without } = parseQuery(q);
+  const options = { k, target, filter: filter && JSON.stringify(filter) };
+  if (!like.length && !file && !without.length) {
+    return request(withCollection(makePath("v1/search", { q: words || q, ...options })), { signal });
+  }
+  if (file && !like.length && !q) {
+    const body = new FormData();
+    body.append("file", file);
+    return request(withCollection(makePath("v1/search/image", options)), { method: "POST", body, signal });
+  }
+  const parts = buildParts(query, file ? await encodeBase64(file) : null);
+  return send("POST", withCollection("v1/search"), { query: parts, target, k, filter }, { signal });
+}
+
+function encodeBase64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
+}
+
+// Texts
+
+export async function countTexts() {
+  return (await request(withCollection("v1/stats"))).texts;
+}
+
+export function listTexts(cursor) {
+  return request(withCollection(makePath("v1/texts", { limit: 100, cursor })));
+}
+
+export function deleteText(id, collection) {
+  return requestDeletion(withCollection(`v1/texts/${encodeURIComponent(id)}`, collection));
+}
+
+export async function addTexts(lines) {
+  const path = withCollection("v1/texts"); // the user may open another collection meanwhile
+  for (let from = 0; from < lines.length; from += TEXTS_PER_REQUEST) {
+    await send("POST", path, { texts: lines.slice(from, from + TEXTS_PER_REQUEST).map((text) => ({ text })) });
+  }
+}
+
+// Collections
+
+export async function listCollections() {
+  return (await request("v1/collections")).collections;
+}
+
+export function getCollection(name) {
+  return request(`v1/collections/${name}`);
+}
+
+export function createCollection(name, description) {
+  return send("POST", "v1/collections", { name, description });
+}
+
+export function updateCollection(name, description) {
+  return send("PATCH", `v1/collections/${name}`, { description });
+}
+
+export function deleteCollection(name) {
+  return request(`v1/collections/${name}`, { method: "DELETE" });
+}
+
+// Imports and jobs
+
+/** The sources that this server can import from: {urls, folders, max_urls}. */
+export function listSources() {
+  return request("v1/sources");
+}
+
+export function startImport(body, type) {
+  return request(withCollection("v1/images/ingest"), { method: "POST", body, headers: { "Content-Type": type } });
+}
+
+export function startDemo() {
+  return request(withCollection("v1/demo"), { method: "POST" });
+}
+
+export function listJobs(signal) {
+  return request(`v1/jobs?limit=50&collection=${currentCollection()}`, { signal });
+}
+
+export function listJobItems(job) {
+  return request(`v1/jobs/${job}/items?limit=1000`);
+}
+
+export function listFailedItems(job, cursor) {
+  return request(makePath(`v1/jobs/${job}/items`, { status: "failed", limit: 50, cursor }));
+}
+
+/** The name of a job's first item, or null while the job has none. */
+export async function getFirstItemName(job) {
+  const { items } = await request(`v1/jobs/${job}/items?limit=1`);
+  return items[0]?.name ?? null;
+}
+
+/** `action`: "retry", "cancel", "pause" or "resume". */
+export function controlJob(job, action) {
+  return request(`v1/jobs/${job}/${action}`, { method: "POST" });
+}
+
+/** Call `onUpdate(job)` for every change of a job until it ends. Returns a function that stops this. */
+export function followJob(id, onUpdate) {
+  let events = null;
+  let timer = 0;
+  const connect = () => {
+    events = new EventSource(`v1/jobs/${id}/events`);
+    events.addEventListener("job", (event) => {
+      const job = JSON.parse(event.data);
+      if (!isUnfinished(job)) events.close(); // otherwise the browser would connect again
+      onUpdate(job);
+    });
+    events.addEventListener("error", () => {
+      if (events.readyState === EventSource.CLOSED) timer = setTimeout(connect, RECONNECT_MS); // the browser gave up
+    });
+  };
+  connect();
+  return () => {
+    clearTimeout(timer);
+    events.close();
+  };
+}
+
+export function isUnfinished({ state }) {
+  return state === "queued" || state === "running" || state === "paused";
+}
+
+// The server itself
+
+/** Whether the model is in memory, so that the server can search. */
+export async function isModelLoaded() {
+  return (await request("v1/models", { cache: "no-store" })).loaded !== null;
+}
+
+export async function isAlive() {
+  return (await fetch("livez", { cache: "no-store" })).ok || null;
+}
+
+let routes = null;
+
+/** Whether this server has a route. A cached page may meet an older server. */
+export async function hasRoute(path) {
+  routes ??= request("openapi.json").then((spec) => Object.keys(spec.paths), () => (routes = null) ?? []);
+  return (await routes).includes(path);
+}
+
+export function makeProblem(status, body, seconds) {
+  if (GATEWAY_ERRORS.includes(status) || !body?.detail) {
+    return new Problem({ status, code: status >= 500 ? "no_answer" : "unknown" });
+  }
+  return new Problem({ status, code: body.code, detail: body.detail, seconds });
+}
+
+async function readProblem(response) {
+  const body = await response.json().catch(() => null);
+  return makeProblem(response.status, body, Number(response.headers.get("Retry-After")) || 1);
+}

@@ -1,0 +1,63 @@
+// The dialog that edits the filter, and the chips that show its conditions above the results.
+// A press on a chip removes its condition.
+
+import { translate } from "../i18n/i18n.js";
+import { readFilter, selectApplicable, SINGLE_KINDS } from "../state/filter.js";
+import { byId, make } from "./dom.js";
+
+const CHIP_TEXTS = {
+  tag: "filtered_tag",
+  format: "filtered_format",
+  from: "filtered_from",
+  to: "filtered_to",
+  meta: "filtered_meta",
+};
+
+/** `getState()` gives the state of the page, `onChange(conditions)` takes the new conditions. */
+export function watchFilter({ getState, onChange }) {
+  const dialog = byId("filter-dialog");
+  const form = dialog.querySelector("form");
+  const { name, value } = form.elements;
+  const requireBoth = () => {
+    value.required = Boolean(name.value.trim());
+    name.required = Boolean(value.value.trim());
+  };
+  form.addEventListener("input", requireBoth);
+  byId("filter").addEventListener("click", () => {
+    const { conditions, target } = getState();
+    form.reset();
+    for (const kind of SINGLE_KINDS) form.elements[kind].value = conditions.find(([one]) => one === kind)?.[1] ?? "";
+    for (const label of form.querySelectorAll("[data-pictures]")) label.hidden = target !== "images";
+    requireBoth();
+    dialog.showModal();
+  });
+  form.addEventListener("submit", () => {
+    const parameters = new URLSearchParams(getState().conditions.filter(([kind]) => !SINGLE_KINDS.includes(kind)));
+    for (const kind of [...SINGLE_KINDS, "tag"]) {
+      if (form.elements[kind].value) parameters.append(kind, form.elements[kind].value);
+    }
+    if (name.value.trim()) parameters.append("meta", `${name.value.trim()}=${value.value.trim()}`);
+    onChange(readFilter(parameters));
+  });
+  byId("filters").addEventListener("click", (event) => {
+    const chip = event.target.closest("button");
+    if (!chip) return;
+    onChange(getState().conditions.filter((condition) => condition.join(" ") !== chip.dataset.condition));
+    (byId("filters").querySelector("button") ?? byId("filter")).focus();
+  });
+}
+
+export function showFilter(conditions, target) {
+  const chips = selectApplicable(conditions, target);
+  byId("filters").hidden = !chips.length;
+  byId("filters").replaceChildren(...chips.map((condition) => make("li", {}, makeChip(condition))));
+}
+
+function makeChip(condition) {
+  const [kind, value] = condition;
+  const text = translate(CHIP_TEXTS[kind], { value });
+  const label = translate("filter_remove", { filter: text });
+  const chip = make("button", { type: "button", title: label, ariaLabel: label }, make("bdi", {}, text), " ×");
+  chip.dataset.condition = condition.join(" ");
+  return chip;
+}

@@ -1,0 +1,66 @@
+// Keyboard shortcuts: of the whole page, and of the grid while one of its pictures has the focus.
+// The user can switch off single-character shortcuts in the help dialog, because speech input may trigger them.
+
+import { byId } from "./dom.js";
+
+const STORAGE_KEY = "sightline.keys";
+const MOVE_KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
+
+/** Each action returns whether it handled the key. */
+export function watchKeyboard(actions) {
+  document.addEventListener("keydown", (event) => {
+    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+    const isInGrid = event.target.closest?.(".tile");
+    if ((isInGrid && handleGridKey(event, actions)) || handlePageKey(event, actions)) event.preventDefault();
+  });
+  watchCheckbox();
+}
+
+function handlePageKey(event, actions) {
+  const { key } = event;
+  const isControl = event.ctrlKey || event.metaKey;
+  const isTyping = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea");
+  if (key === "Escape") return actions.escape(event.target);
+  if (key === "ArrowDown" && event.target.id === "box") return actions.focusGrid();
+  if (isTyping) return false;
+  if (isControl && key.toLowerCase() === "z") return actions.undo();
+  if (isControl || event.altKey) return false;
+  if (key === "Delete") return actions.remove(null);
+  if (!hasSingleKeys()) return false;
+  if (key === "/") return actions.focusSearch();
+  if (key === "?") return actions.showHelp();
+  return false;
+}
+
+function handleGridKey(event, actions) {
+  const { key } = event;
+  const { id } = event.target.dataset;
+  const isControl = event.ctrlKey || event.metaKey;
+  if (MOVE_KEYS.includes(key) && !isControl && !event.altKey) return actions.move(key, event.shiftKey);
+  if (isControl && key.toLowerCase() === "a") return actions.selectAll();
+  if (isControl || event.altKey) return false;
+  if (key === " ") return actions.select(id, event.shiftKey);
+  if (key === "Delete") return actions.remove(id);
+  if (hasSingleKeys() && key.toLowerCase() === "l") return actions.searchLike(id);
+  return false;
+}
+
+function hasSingleKeys() {
+  try {
+    return localStorage.getItem(STORAGE_KEY) !== "off";
+  } catch {
+    return true;
+  }
+}
+
+function watchCheckbox() {
+  const checkbox = byId("single-keys");
+  checkbox.checked = hasSingleKeys();
+  checkbox.addEventListener("change", () => {
+    try {
+      localStorage.setItem(STORAGE_KEY, checkbox.checked ? "on" : "off");
+    } catch {
+      // a browser without storage cannot remember the choice
+    }
+  });
+}

@@ -1,0 +1,84 @@
+// Translates the texts of the page, and writes numbers, dates, sizes and lists in the chosen language.
+// The texts themselves are in english.js and chinese.js.
+
+import { CHINESE } from "./chinese.js";
+import { ENGLISH } from "./english.js";
+
+const STORAGE_KEY = "sightline.language";
+const LANGUAGES = { en: ENGLISH, zh: CHINESE };
+const TOUCH = matchMedia("(hover: none)"); // such a device cannot drop files
+const NARROW = matchMedia("(hover: none), (max-width: 480px)");
+let language = readStoredLanguage() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+
+export function translate(key, values = {}) {
+  const texts = LANGUAGES[language];
+  const text = (TOUCH.matches && texts[`${key}_touch`]) || texts[key];
+  return text.replace(/\{(\w+)\}/g, (placeholder, name) => {
+    const value = values[name];
+    return typeof value === "number" ? value.toLocaleString(language) : String(value ?? placeholder);
+  });
+}
+
+/** Translate a text about `n` things, in the singular if `n` is 1. */
+export function translateCount(key, n, values = {}) {
+  return translate(n === 1 ? `${key}_one` : key, { n, ...values });
+}
+
+/** The reason that the server gave, or that it gave none. */
+export function describeError(problem) {
+  return problem.detail || translate("no_answer");
+}
+
+export function formatList(items) {
+  return new Intl.ListFormat(language).format(items);
+}
+
+export function formatDate(text) {
+  return new Date(text).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
+}
+
+export function formatTimeLeft(seconds) {
+  if (seconds < 100) return translate("seconds_left", { n: Math.round(seconds) });
+  if (seconds < 5400) return translate("minutes_left", { n: Math.round(seconds / 60) });
+  return translate("hours_left", { n: Math.round(seconds / 3600) });
+}
+
+export function formatBytes(n) {
+  const [value, unit] = n < 1e6 ? [n / 1e3, "kB"] : n < 1e9 ? [n / 1e6, "MB"] : [n / 1e9, "GB"];
+  return `${value.toLocaleString(language, { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;
+}
+
+export function switchLanguage() {
+  language = language === "en" ? "zh" : "en";
+  try {
+    localStorage.setItem(STORAGE_KEY, language);
+  } catch {
+    // a browser without storage changes the language of this page only
+  }
+}
+
+/** Write the translated texts into the elements that name them in `data-text`, `data-label` or `data-placeholder`. */
+export function translateElements(root = document) {
+  document.documentElement.lang = language;
+  for (const element of root.querySelectorAll("[data-text]")) element.textContent = translate(element.dataset.text);
+  for (const element of root.querySelectorAll("[data-placeholder]")) {
+    const key = element.dataset.placeholder;
+    const short = `${key}_short`;
+    element.placeholder = translate(NARROW.matches && short in LANGUAGES[language] ? short : key);
+  }
+  for (const element of root.querySelectorAll("[data-label]")) {
+    element.ariaLabel = translate(element.dataset.label);
+    if (element.localName === "button") element.title = element.ariaLabel;
+  }
+}
+
+NARROW.addEventListener("change", () => translateElements(document.getElementById("search")));
+
+function readStoredLanguage() {
+  try {
+    const stored = localStorage.getItem(STORAGE_KEY);
+    return stored in LANGUAGES ? stored : null;
+  } catch {
+    return null;
+  }
+}

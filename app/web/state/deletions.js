@@ -1,0 +1,57 @@
+// Deletes pictures with a way back. They leave the page at once; the server deletes them when the time to undo is over
+// or the user leaves the page. A second deletion joins those that wait, so all of them can still be undone.
+
+import { deleteImage, runConcurrently } from "../api/client.js";
+import { toast } from "../components/toast.js";
+import { describeError, translateCount } from "../i18n/i18n.js";
+import { currentCollection } from "./collection_context.js";
+
+const MAX_KEEPALIVE = 100; // requests that a browser still sends while the user leaves the page
+const deleted = new Set(); // keys of `makeKey`, whether the server knows yet or not
+let pending = []; // [id, collection] each
+let onChange = () => {};
+let onUndo = () => {};
+
+/** `onChange()` after pictures left or came back, `onUndo(ids)` after the user took a deletion back. */
+export function watchDeletions(listeners) {
+  ({ onChange, onUndo } = listeners);
+  window.addEventListener("pagehide", () => pending.splice(0).forEach((one) => deleteImage(...one).catch(() => {})));
+  window.addEventListener("beforeunload", (event) => pending.length > MAX_KEEPALIVE && event.preventDefault());
+}
+
+export function isDeleted(id) {
+  return deleted.has(makeKey([id, currentCollection()]));
+}
+
+export function deleteWithUndo(ids) {
+  if (!ids.length) return;
+  const added = ids.map((id) => [id, currentCollection()]);
+  const all = pending.length + added.length > MAX_KEEPALIVE ? added : [...pending.splice(0), ...added];
+  const text = translateCount("deleted", all.length);
+  toast(text, { action: "undo", onAction: () => undo(all), onEnd: commit }); // first commits what is still pending
+  pending = [...all];
+  added.forEach((one) => deleted.add(makeKey(one)));
+  onChange();
+}
+
+function makeKey([id, collection]) {
+  return `${collection}/${id}`;
+}
+
+function undo(all) {
+  pending = [];
+  restore(all);
+  onUndo(all.map(([id]) => id));
+}
+
+async function commit() {
+  const { failed, problem } = await runConcurrently(pending.splice(0), (one) => deleteImage(...one));
+  if (!failed.length) return;
+  restore(failed);
+  toast(`${translateCount("not_deleted", failed.length)} ${describeError(problem)}`);
+}
+
+function restore(all) {
+  all.forEach((one) => deleted.delete(makeKey(one)));
+  onChange();
+}

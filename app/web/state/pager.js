@@ -1,0 +1,35 @@
+// Loads results page by page: the newest pictures by cursor, or a search with a growing k.
+// `loadPage(signal, wanted)` gives {items, isLast, isCut, answer}; an item without a score does not come from a search.
+
+import { hitLimit, listImages, search } from "../api/client.js";
+
+const PAGE = 60;
+const MAX_PAGE = 1000; // of the newest pictures
+
+export function pageNewest(filter = null) {
+  let cursor = null;
+  const seen = new Set(); // a picture that the server replaced meanwhile appears a second time
+  return async (signal, wanted = PAGE) => {
+    const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MAX_PAGE), filter, signal);
+    cursor = page.next_cursor;
+    const items = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
+    items.forEach((item) => seen.add(item.id));
+    return { items, isLast: !cursor, isCut: false, answer: null };
+  };
+}
+
+export function pageSearch(query) {
+  const seen = new Set(query.target === "images" ? query.like : []); // a search by a picture also finds that picture
+  const excluded = seen.size;
+  let k = 0;
+  return async (signal, wanted = PAGE) => {
+    const nextK = k ? k * 2 : Math.max(wanted, PAGE) + excluded;
+    const answer = await search(query, nextK, signal);
+    k = Math.min(nextK, hitLimit());
+    const items = answer.hits.filter((hit) => !seen.has(hit.id));
+    items.forEach((hit) => seen.add(hit.id));
+    const isComplete = answer.hits.length < k;
+    const isCut = !isComplete && k === hitLimit();
+    return { items, isLast: isComplete || isCut, isCut, answer };
+  };
+}

@@ -1,0 +1,56 @@
+// The results of one search: what its pager has loaded so far, without deleted pictures.
+// A small cache keeps the latest lists, so that Back shows the earlier results at once and at the same place.
+
+import { isDeleted } from "./deletions.js";
+
+const CACHED = 8;
+const cache = new Map(); // key -> ResultList, the latest last
+
+export class ResultList {
+  #items = [];
+  lastPage = null;
+  isDone = false;
+
+  /** `loadPage` comes from pager.js, or is null for a list that stays empty. */
+  constructor(key, loadPage = null, isSearch = false) {
+    Object.assign(this, { key, loadPage, isSearch });
+  }
+
+  get hits() {
+    return this.#items.filter((hit) => !isDeleted(hit.id));
+  }
+
+  get isStarted() {
+    return this.lastPage !== null;
+  }
+
+  async loadMore(signal, wanted) {
+    this.lastPage = await this.loadPage(signal, wanted - this.#items.length);
+    this.isDone = this.lastPage.isLast;
+    this.#items.push(...this.lastPage.items);
+  }
+
+  replaceImage(image) {
+    for (const hit of this.#items) if (hit.id === image.id && hit.image?.collection === image.collection) hit.image = image;
+  }
+}
+
+export function cacheResults(results) {
+  cache.delete(results.key);
+  cache.set(results.key, results);
+  if (cache.size > CACHED) cache.delete(cache.keys().next().value);
+}
+
+/** The cached results of a search, or null; an aborted search has none to show. */
+export function findCached(key) {
+  const results = cache.get(key);
+  return results?.isStarted ? results : null;
+}
+
+export function clearCache() {
+  cache.clear();
+}
+
+export function replaceImageInCache(image) {
+  cache.forEach((results) => results.replaceImage(image));
+}

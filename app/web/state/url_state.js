@@ -1,0 +1,92 @@
+// The state of the page and its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`.
+// A dropped picture has no address: this module keeps the file under a number, which the history entry stores.
+
+import { ID } from "../api/client.js";
+import { COLLECTION_NAME, currentCollection, DEFAULT, homeCollection } from "./collection_context.js";
+import { buildFilter, readFilter, selectApplicable } from "./filter.js";
+
+export const EQUAL_WEIGHT = 0.5; // the weight of the pictures in a search that also has words
+export const MAX_LIKE = 16;
+const droppedFiles = new Map(); // number -> File
+const isNewVisit = performance.getEntriesByType("navigation")[0]?.type === "navigate"; // cannot miss an earlier picture
+
+export function rememberFile(file) {
+  const number = performance.timeOrigin + droppedFiles.size; // unique across reloads of the page
+  droppedFiles.set(number, file);
+  return number;
+}
+
+export function readState() {
+  const parameters = new URLSearchParams(location.search);
+  const entry = history.state ?? {};
+  const number = entry.picture ?? null;
+  const like = (parameters.get("like") ?? "").split(",").filter((id) => ID.test(id));
+  const collection = parameters.get("collection") ?? "";
+  return {
+    collection: COLLECTION_NAME.test(collection) ? collection : homeCollection(),
+    q: parameters.get("q") ?? "",
+    target: parameters.get("target") === "texts" ? "texts" : "images",
+    like: [...new Set(like)].slice(0, MAX_LIKE),
+    weight: parseWeight(parameters.get("weight")),
+    conditions: readFilter(parameters),
+    show: parameters.get("show") || null,
+    view: parameters.get("view") === "jobs" ? "jobs" : "results",
+    picture: droppedFiles.has(number) ? number : null,
+    isPictureLost: number !== null && !droppedFiles.has(number) && !isNewVisit,
+    isOpenedHere: entry.isOpenedHere ?? false, // a click on this page opened the detail, so Back closes it
+    scroll: entry.scroll ?? 0,
+    count: entry.count ?? 0,
+  };
+}
+
+export function getQuery(state) {
+  const { q, like, target, weight, conditions, picture } = state;
+  const file = picture ? droppedFiles.get(picture) : null;
+  return { q: q.trim(), like, file, target, weight, filter: buildFilter(conditions, target) };
+}
+
+/** A text that is equal for two states if they have the same results. */
+export function makeSearchKey({ collection, q, target, like, picture, weight, conditions }) {
+  const isMixed = q.trim() && (like.length || picture);
+  const applicable = selectApplicable(conditions, target);
+  return JSON.stringify([collection, q.trim(), target, like, picture, isMixed ? weight : EQUAL_WEIGHT, applicable]);
+}
+
+export function makeHref(state) {
+  const parameters = new URLSearchParams();
+  const collection = state.collection ?? currentCollection();
+  if (collection !== DEFAULT) parameters.set("collection", collection);
+  if (state.q?.trim()) parameters.set("q", state.q);
+  if (state.target === "texts") parameters.set("target", state.target);
+  if (state.like?.length) parameters.set("like", state.like.join(","));
+  if ((state.weight ?? EQUAL_WEIGHT) !== EQUAL_WEIGHT) parameters.set("weight", state.weight);
+  for (const [kind, value] of state.conditions ?? []) parameters.append(kind, value);
+  if (state.view === "jobs") parameters.set("view", "jobs");
+  if (state.show) parameters.set("show", state.show);
+  return parameters.size ? `?${parameters.toString().replaceAll("%2C", ",")}` : "./";
+}
+
+export function writeState(state, isNewEntry) {
+  const { picture, isOpenedHere, scroll, count } = state;
+  history[isNewEntry ? "pushState" : "replaceState"]({ picture, isOpenedHere, scroll, count }, "", makeHref(state));
+}
+
+/** Parse the address of a picture of this server (`?show=`, `/v1/images/{id}/file`, …) into {id, collection} or null. */
+export function parsePictureUrl(text) {
+  let url;
+  try {
+    url = new URL(text.trim());
+  } catch {
+    return null;
+  }
+  const root = new URL(".", document.baseURI);
+  if (url.origin !== root.origin || !url.pathname.startsWith(root.pathname)) return null;
+  const id = url.searchParams.get("show") ?? url.pathname.match(/\/v1\/images\/([^/]+)(\/(file|thumbnail))?$/)?.[1];
+  const collection = url.searchParams.get("collection") ?? homeCollection();
+  return id && ID.test(id) && COLLECTION_NAME.test(collection) ? { id, collection } : null;
+}
+
+function parseWeight(text) {
+  const value = Number(text);
+  return text && value >= 0.1 && value <= 0.9 ? Math.round(value * 20) / 20 : EQUAL_WEIGHT;
+}

@@ -1,0 +1,48 @@
+// What the page shows instead of results: how to start, what the user can search for, and how to add texts.
+// The last answer and the number of texts decide which of these it is.
+
+import { countTexts, startDemo } from "../api/client.js";
+import { hasScope } from "../api/session.js";
+import { showProblem } from "../components/banner.js";
+import { make, makeButton } from "../components/dom.js";
+import { translate } from "../i18n/i18n.js";
+import { showMessage } from "./results.js";
+import { makeTextForm, makeTextList } from "./texts.js";
+import { watchJob } from "./upload.js";
+
+/** `searchAgain()` repeats the search, `refresh(isComplete)` also forgets the results of other searches. */
+export function showEmptyState(answer, target, { searchAgain, refresh }) {
+  if (answer?.hits.length) showMessage(translate("no_hits_title"), translate("only_itself"));
+  else if (answer && target === "texts") showNoTexts(searchAgain);
+  else {
+    const button = makeButton("button", translate("demo"));
+    button.addEventListener("click", () => loadDemo(button, searchAgain, refresh));
+    const [title, text] = answer ? ["no_hits_title", "no_hits_images"] : ["nothing_title", "nothing"];
+    const offer = make("p", { className: "offer" }, button, make("small", {}, translate("demo_note")));
+    showMessage(translate(title), translate(text), offer, translate("nothing_command"));
+  }
+}
+
+/** The user has chosen texts as the target, and has not searched yet. */
+export async function showTextsIntro(searchAgain) {
+  const message = showMessage(translate("ask_texts_title"));
+  const n = await countTexts().catch(() => null);
+  if (!message.isConnected) return;
+  if (n === 0) return showNoTexts(searchAgain);
+  const form = make("details", {}, make("summary", {}, translate("add_texts")), makeTextForm(searchAgain));
+  showMessage(translate("ask_texts_title"), translate("ask_texts"), hasScope("write") ? form : null).after(makeTextList());
+}
+
+function showNoTexts(searchAgain) {
+  showMessage(translate("no_texts_title"), translate("no_texts"), makeTextForm(searchAgain));
+}
+
+async function loadDemo(button, searchAgain, refresh) {
+  button.disabled = true;
+  try {
+    watchJob(await startDemo(), translate("demo_title"), refresh);
+  } catch (problem) {
+    button.disabled = false;
+    showProblem(problem, searchAgain, "not_done");
+  }
+}

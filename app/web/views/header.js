@@ -1,0 +1,31 @@
+// Everything around the results: the title of the window, the links of the header, which view and target are on.
+// `translatePage` writes all of it in the chosen language.
+
+import { byId } from "../components/dom.js";
+import { showFilter } from "../components/filter_dialog.js";
+import { showSelectionBar } from "../components/selection_bar.js";
+import { translate, translateElements } from "../i18n/i18n.js";
+import { DEFAULT } from "../state/collection_context.js";
+import { makeHref } from "../state/url_state.js";
+import { showCollectionName } from "./collections.js";
+
+export function showHeader({ collection, conditions, target, view, q }) {
+  const isJobs = view === "jobs";
+  const name = collection === DEFAULT ? "" : collection;
+  document.title = [isJobs ? translate("jobs") : q.trim(), name, "Sightline"].filter(Boolean).join(" · ");
+  showFilter(conditions, target);
+  document.querySelector(`#target [value=${target}]`).checked = true;
+  byId("home").href = makeHref({ collection });
+  byId("jobs-link").href = makeHref({ collection, view: "jobs" });
+  byId("jobs-link").ariaCurrent = isJobs ? "page" : null;
+  byId("search-view").hidden = isJobs;
+}
+
+export function translatePage({ conditions, target }) {
+  translateElements();
+  byId("language").textContent = translate("other_language");
+  byId("language").lang = translate("other_language") === "English" ? "en" : "zh";
+  showCollectionName();
+  showFilter(conditions, target);
+  showSelectionBar();
+}

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.search.query_syntax import parse_weighted_query
 
 MAX_SEARCHES = 100  # the server's bounds on one call

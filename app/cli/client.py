@@ -14,14 +14,11 @@ from urllib.parse import quote
 
 import httpx
 
+from app.cli import ServerError
 from app.core.types import DEFAULT_COLLECTION
 
 TIMEOUT_SECONDS = 60.0
 UPLOAD_SECONDS = 600.0
-
-
-class ServerError(Exception):
-    """The server does not answer, or refuses; the text says why."""
 
 
 class QueueIsFull(ServerError):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.cli.output import show_hits
 from app.cli.upload import show_report, upload_all
 from app.core.errors import StartupError

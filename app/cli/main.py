@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from app import __version__
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
 from app.cli.options import load_settings, parse_json, parse_pairs, setting_options
 from app.core.errors import SightlineError
 from app.core.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from app.cli.client import Client
 
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
@@ -94,10 +98,10 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
     with open_client(given) as client:
         if urls is None:
-            sys.exit(ingest_paths(client, paths, Console(), options))
+            sys.exit(ingest_paths(client, paths, new_console(), options))
         try:
             with click.open_file(urls, encoding="utf-8") as lines:
-                sys.exit(ingest_urls(client, lines, Console()))
+                sys.exit(ingest_urls(client, lines, new_console()))
         except OSError as error:
             raise ServerError(f"{urls} cannot be read: {error.strerror}") from None
 
@@ -145,7 +149,7 @@ def search(
     if as_json:
         print_json(answer)
     else:
-        show_hits(answer, Console())
+        show_hits(answer, new_console())
 
 
 @main.command()
@@ -164,7 +168,7 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
 
     with open_client(given) as client:
         matches = client.delete(filter, dry_run=True)
-        show_matches(matches, Console())
+        show_matches(matches, new_console())
         if dry_run or not matches["matched"]:
             return
         if not yes and not sys.stdin.isatty():
@@ -186,7 +190,7 @@ def status(as_json: bool, **given: Any) -> None:
     if as_json:
         print_json({**ready, **stats})
     else:
-        show_status(ready, stats, Console())
+        show_status(ready, stats, new_console())
     sys.exit(1 if ready["reasons"] else 0)
 
 
@@ -202,7 +206,7 @@ def jobs(as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(newest)
     else:
-        show_jobs(newest, Console())
+        show_jobs(newest, new_console())
 
 
 @main.command()
@@ -231,9 +235,9 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
         elif as_json:
             print_json(shown)
         else:
-            show_jobs([shown], Console())
+            show_jobs([shown], new_console())
             if failed:
-                show_failed(client.failed_items(id), shown["failed"], Console())
+                show_failed(client.failed_items(id), shown["failed"], new_console())
 
 
 @main.group(invoke_without_command=True)
@@ -246,7 +250,7 @@ def collections(ctx: click.Context, /, **given: Any) -> None:
     ctx.obj = given
     if ctx.invoked_subcommand is None:
         with open_client(given) as client:
-            show_collections(client.collections(), Console())
+            show_collections(client.collections(), new_console())
 
 
 @collections.command("make")
@@ -276,7 +280,7 @@ def models() -> None:
     """List the models that have a name here."""
     from app.cli.output import show_models
 
-    show_models(Console())
+    show_models(new_console())
 
 
 @main.command()
@@ -285,7 +289,7 @@ def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
     from app.storage.verify import verify as run
 
-    sys.exit(run(load_settings(given).data_dir, Console()))
+    sys.exit(run(load_settings(given).data_dir, new_console()))
 
 
 @main.command()
@@ -295,7 +299,7 @@ def backup(folder: Path, **given: Any) -> None:
     """Copy all acknowledged data into FOLDER, while a server runs or not; a second backup copies what is new."""
     from app.storage.backup import create_backup as run
 
-    run(load_settings(given).data_dir, folder, Console())
+    run(load_settings(given).data_dir, folder, new_console())
 
 
 @main.command()
@@ -305,7 +309,7 @@ def restore(folder: Path, **given: Any) -> None:
     """Restore the backup in FOLDER into an empty data directory; a damaged backup changes nothing."""
     from app.storage.backup import restore_backup as run
 
-    run(load_settings(given).data_dir, folder, Console())
+    run(load_settings(given).data_dir, folder, new_console())
 
 
 @main.command()
@@ -314,7 +318,7 @@ def reembed(**given: Any) -> None:
     """Move a data directory to another model: the next server embeds its pictures again."""
     from app.cli.reembed import reembed as run
 
-    run(start_logging(given), Console())
+    run(start_logging(given), new_console())
 
 
 @main.group()
@@ -350,7 +354,7 @@ def list_keys(as_json: bool, **given: Any) -> None:
     """List the keys, and when a call last used each (to ten minutes)."""
     from app.cli.keys import show_keys
 
-    show_keys(load_settings(given), Console(), as_json=as_json)
+    show_keys(load_settings(given), new_console(), as_json=as_json)
 
 
 @keys.command("revoke")
@@ -383,13 +387,21 @@ def demo(once: bool, **given: Any) -> None:
     """Serve the demo gallery from a temporary directory, and show example searches."""
     from app.cli.demo import demo as run
 
-    run(load_settings(given), Console(), once=once)
+    run(load_settings(given), new_console(), once=once)
 
 
 def open_client(given: dict[str, Any]) -> Client:
     """Make the client of the server, collection and key that the options name."""
+    from app.cli.client import Client
+
     settings = load_settings(given)
     return Client(settings.server, settings.read_client_key(), settings.collection)
+
+
+def new_console() -> Console:
+    from rich.console import Console
+
+    return Console()
 
 
 def print_json(value: Any) -> None:

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
 from app.core.files import sha256_file
 from app.decode.headers import has_picture_suffix

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 

@@ -1,7 +1,7 @@
-"""Breaker: after failures in a row, calls fail at once for a while instead of waiting for a deadline each.
+"""CircuitBreaker: after failures in a row, calls fail at once for a while instead of waiting for a deadline each.
 
-Closed, every call goes through. Open, none does. When the pause is over one call goes through to try; its
-failure doubles the pause, its success closes the breaker. (M. Nygard, Release It!, "Circuit Breaker".)
+While it is closed, every call goes through; while it is open, none does. After a pause one call goes through as a
+trial: its failure doubles the pause, its success closes the breaker. (M. Nygard, Release It!, "Circuit Breaker".)
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._failures = 0
         self._pause = PAUSE_FIRST
-        self._next = 0.0  # when the next call may try, if open
+        self._next = 0.0  # when an open breaker lets the next trial through
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether calls fail at once."""
         return self._failures >= FAILURES
 
-    def enter(self) -> None:
-        """Ask to make a call. Raises EngineUnavailable while the breaker is open and it is no time to try."""
+    def allow_call(self) -> None:
+        """Raise RemoteUnavailable while the breaker is open and no trial is due."""
         with self._lock:
-            if not self.open:
+            if not self.is_open:
                 return
             now = self._clock()
             if now < self._next:
-                raise RemoteUnavailable(f"{self._name} does not answer; it is tried again in {self._next - now:.1f} s")
-            self._next = now + self._pause  # this caller tries, the others wait for what becomes of it
+                raise RemoteUnavailable(f"{self._name} does not answer; the next try is in {self._next - now:.1f} s")
+            self._next = now + self._pause  # this call is the trial; the others wait for its outcome
 
-    def succeeded(self) -> None:
-        """The call was answered."""
+    def record_success(self) -> None:
         with self._lock:
             self._failures = 0
             self._pause = PAUSE_FIRST
 
-    def failed(self) -> bool:
-        """The call was not answered; whether the breaker is open now."""
+    def record_failure(self) -> bool:
+        """The call had no answer; returns whether the breaker is open now."""
         with self._lock:
-            if self.open:
+            if self.is_open:
                 self._pause = min(2 * self._pause, PAUSE_LAST)
             self._failures += 1
-            if self.open:
+            if self.is_open:
                 self._next = self._clock() + self._pause
-            return self.open
+            return self.is_open

@@ -1,14 +1,14 @@
-"""Everything the package raises on purpose.
+"""Every error that this package raises on purpose.
 
     VectorIndexError
     ├── InvalidVector     (ValueError)  wrong shape or dtype, not finite, zero, or not of unit length
     ├── InvalidId         (ValueError)  wrong shape or dtype, or negative: -1 is the padding of an answer
     ├── IndexClosed                     the index was used after close()
-    ├── EngineUnavailable               the engine that holds the index is away, silent or refuses: try again later
-    │   └── EngineEmptied               it answers, but what the index put into it is no longer there
-    ├── LogInvalid                      `read` handed over entries that are not in rising order of seq
-    ├── BaseDamaged                     a vector on disk is not what was written: open the index anew
-    └── SnapshotInvalid                 a snapshot is damaged, foreign or of another version: rebuild
+    ├── RemoteUnavailable               the remote server does not answer, or refuses: try again later
+    │   └── RemoteEmptied               it answers, but no longer has what the index put there
+    ├── InvalidLog                      the log's entries are not in rising order of seq
+    ├── SegmentDamaged                  a vector on disk is not what was written: open the index anew
+    └── InvalidSnapshot                 a snapshot is damaged, foreign or of another version: rebuild
         └── SnapshotMissing             there is no snapshot: the normal case of a first start
 
 Failing disks are plain OSError. A leaf: it imports nothing.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class VectorIndexError(Exception):
-    """The root: catch this to catch all of ours."""
+    """The root: catch this to catch every error of the package."""
 
 
 class InvalidVector(VectorIndexError, ValueError):
@@ -34,19 +34,19 @@ class IndexClosed(VectorIndexError):
 
 
 class RemoteUnavailable(VectorIndexError):
-    """The engine beyond this machine cannot be asked now. Nothing is known of what a mutation under way did."""
+    """The remote server does not answer now. A mutation under way may or may not have happened."""
 
 
 class RemoteEmptied(RemoteUnavailable):
-    """The engine was restored or emptied behind our back: no answer until the log has been applied to it anew."""
+    """Someone restored or emptied the remote server: no answer until the log has been applied to it anew."""
 
 
 class InvalidLog(VectorIndexError):
-    """The log's reader broke its word: sequence numbers must rise and lie past the one asked for."""
+    """The log's reader broke its contract: sequence numbers must rise, and be greater than the one asked for."""
 
 
 class SegmentDamaged(VectorIndexError):
-    """A base that was opened has changed on its disk. Whoever keeps the log drops the base and opens the index anew."""
+    """A sealed segment has changed on its disk since it was opened. Drop it and open the index anew."""
 
 
 class InvalidSnapshot(VectorIndexError):

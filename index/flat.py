@@ -1,20 +1,20 @@
-"""ExactIndex: every query is compared with every vector.
+"""FlatIndex: compares every query with every vector.
 
-The rows are only ever appended to. A mutation writes rows past the end, then publishes a new `View`: the
-arrays, how many rows count, and which of those are dead. A search takes the view once and needs no lock: what
-it reads is never written again. So searches wait for nobody, a mutation is seen whole or not at all, and a
-snapshot of a moment costs nothing. Dead rows (removed or replaced) are swept out when there are many.
+A mutation only appends rows: it writes them past the end, then publishes a new `FlatView` of the arrays, the number of
+rows that count, and which of those are dead. A search takes the view once and needs no lock: nothing writes again what
+it reads. So searches never wait, see a mutation whole or not at all, and freezing a view copies nothing. The index
+sweeps out dead rows (removed or replaced) when there are many.
 
-Scores are the same to the last bit wherever a row lies and however many queries come at once: equal vectors
-tie and the lower id wins. BLAS matrix products do not give that (their last rows go through another kernel),
-so they only nominate candidates, with room for their rounding error, and `numpy.vecdot` decides.
+Scores are the same to the last bit wherever a row is and however many queries come at once: equal vectors tie and the
+lower id wins. BLAS matrix products do not give that (their last rows go through another kernel), so they only choose
+candidates, with room for their rounding error, and `numpy.vecdot` decides.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -22,22 +22,23 @@ from index.errors import IndexClosed
 from index.idset import IdSet
 from index.npy_io import read_array, write_array
 from index.protocol import FrozenIndex, SearchParams, Sink
+from index.topk import make_padding
 from index.types import Embeddings, Ids, Scores, SnapshotManifest
-from index.validation import check_ids, check_queries, check_vectors
+from index.validation import check_batch, check_ids, check_search, check_vectors, keep_last
 
 SCORE_BLOCK = 64
-"""Scores whose maximum stands for all of them in the first look for the best."""
+"""Scores of which the first search for the best compares only the maximum."""
 BATCH = 8
 """From so many queries on, one matrix product beats dot products row by row (measured at 256 dimensions)."""
 BATCH_SCORES = 16 << 20
-"""Bound on scores held at once, 64 MiB: a big batch on a big index is searched in parts."""
+"""Bound on scores held at once, 64 MiB: a large batch on a large index is searched in parts."""
 MAX_DEAD_SHARE, MIN_DEAD_ROWS = 0.25, 1024
 """Rows are swept when more than a quarter, and more than these, are dead: constant cost per mutation."""
 GROWTH = 1.5
 BYTES_PER_ID = 100
-"""What the dictionary keeps for an id: an entry and two numbers."""
+"""Memory of an id in the dictionary: an entry and two numbers."""
 SELECTIVE_FILTER = 8
-"""A selection of at most one row in so many is copied before it is compared."""
+"""Where a filter allows at most one row in so many, these are copied before they are compared."""
 WRITE_ROWS = 4096
 
 
@@ -53,20 +54,19 @@ class FlatView(NamedTuple):
     def ntotal(self) -> int:
         return self.n - len(self.dead)
 
-    def live(self) -> Ids:
+    def live_rows(self) -> Ids:
         alive = np.ones(self.n, np.bool_)
         alive[self.dead] = False
         return np.flatnonzero(alive)
 
     def items(self) -> Iterator[tuple[Ids, Embeddings]]:
         """All ids and their vectors, some thousands at a time."""
-        yield from ((self.ids[rows], self.vectors[rows]) for rows in _parts(self))
+        yield from ((self.ids[rows], self.vectors[rows]) for rows in _live_parts(self))
 
-    def search(self, queries: Embeddings, k: int, among: IdSet | None = None) -> tuple[Scores, Ids]:
-        """The answer of `ExactIndex.search` at this moment. The queries are checked already."""
-        view = self if among is None else self.only(among)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
-        ids = np.full((len(queries), k), -1, np.int64)
+    def search(self, queries: Embeddings, k: int, allowed_ids: IdSet | None = None) -> tuple[Scores, Ids]:
+        """The answer of `FlatIndex.search` at this moment, to queries that the caller has checked."""
+        view = self if allowed_ids is None else self.restrict_to(allowed_ids)
+        scores, ids = make_padding(len(queries), k)
         found = min(k, view.ntotal)
         if not found:
             return scores, ids
@@ -76,12 +76,12 @@ class FlatView(NamedTuple):
             rough, margins = _rough_scores(view, part)
             for i, query in enumerate(part):
                 row = slice(start + i, start + i + 1), slice(0, found)
-                scores[row], ids[row] = _best(view, query, rough[i], found, float(margins[i]))
+                scores[row], ids[row] = _select_best(view, query, rough[i], found, float(margins[i]))
         return scores, ids
 
-    def only(self, among: IdSet) -> FlatView:
-        """The view in which no other ids live. Few rows are copied together; else the others count as dead."""
-        inside = among.contains(self.ids[: self.n])
+    def restrict_to(self, allowed_ids: IdSet) -> FlatView:
+        """The view of these ids alone. Few rows are copied together; else the others count as dead."""
+        inside = allowed_ids.contains(self.ids[: self.n])
         inside[self.dead] = False
         rows = np.flatnonzero(inside)
         if len(rows) <= self.n // SELECTIVE_FILTER:
@@ -90,9 +90,10 @@ class FlatView(NamedTuple):
 
 
 class FlatIndex:
-    """Exact inner-product search over vectors of width `d`, in memory. Implements `Freezable`."""
+    """Exact inner-product search over vectors of width `d`, in memory."""
 
     kind = "exact"
+    lazily_checked: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, d: int) -> None:
         if d < 1:
@@ -100,21 +101,19 @@ class FlatIndex:
         self._d = d
         self._lock = threading.Lock()  # held by mutations only
         self._rows: dict[int, int] = {}
-        self._view: FlatView | None = _empty(d)
+        self._view: FlatView | None = _make_empty_view(d)
 
     @property
     def d(self) -> int:
-        """The width of a vector."""
         return self._d
 
     @property
     def ntotal(self) -> int:
-        """How many ids are inside."""
         return self._current().ntotal
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory: rows, dead ones too, and a little for each id. Room to grow takes none until it is used."""
+        """Bytes of memory: rows, dead ones too, and a little for each id. Unused room takes no memory yet."""
         view = self._current()
         return view.n * (4 * self._d + 8) + view.dead.nbytes + BYTES_PER_ID * view.ntotal
 
@@ -123,22 +122,19 @@ class FlatIndex:
 
         Raises InvalidVector or InvalidId, and then stores nothing.
         """
-        check_ids(ids)
-        check_vectors(vectors, self._d)
-        if len(ids) != len(vectors):
-            raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
-        last = dict(zip(ids.tolist(), range(len(ids)), strict=True))
+        check_batch(ids, vectors, self._d)
+        last = keep_last(ids)
         if len(last) < len(ids):
-            pick = np.fromiter(last.values(), np.int64, len(last))
-            ids, vectors = ids[pick], vectors[pick]
+            ids, vectors = ids[last], vectors[last]
+        names = ids.tolist()
         with self._lock:
-            view = self._with_room(len(ids))
-            replaced = [self._rows[id] for id in last if id in self._rows]
+            view = self._make_room(len(ids))
+            replaced = [self._rows[id] for id in names if id in self._rows]
             end = view.n + len(ids)
             view.vectors[view.n : end] = vectors
             view.ids[view.n : end] = ids
-            self._rows.update(zip(last, range(view.n, end), strict=True))
-            self._view = view._replace(n=end, dead=_extended(view.dead, replaced))
+            self._rows.update(zip(names, range(view.n, end), strict=True))
+            self._view = view._replace(n=end, dead=_extend(view.dead, replaced))
 
     def remove(self, ids: Ids) -> None:
         """Forget `ids` [n]; unknown ones are ignored. No search begun after this returns finds them."""
@@ -146,19 +142,17 @@ class FlatIndex:
         with self._lock:
             view = self._current()
             removed = [self._rows.pop(id) for id in ids.tolist() if id in self._rows]
-            self._view = view = view._replace(dead=_extended(view.dead, removed))
+            self._view = view = view._replace(dead=_extend(view.dead, removed))
             if len(view.dead) > max(MIN_DEAD_ROWS, MAX_DEAD_SHARE * view.n):
-                self._move(view, view.ntotal)
+                self._move_rows(view, view.ntotal)
 
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The `k` best of all vectors for each of `queries` [n, d]: scores [n, k] and ids [n, k].
 
-        Best first, equal scores by lower id, padded with -inf and -1. Of `params` only `among` counts here.
+        Best first, equal scores by lower id, padded with -inf and -1. Of `params` only `allowed_ids` counts here.
         """
-        check_queries(queries, self._d)
-        if k < 0:
-            raise ValueError(f"k is {k}, expected 0 or more")
-        return self._current().search(queries, k, None if params is None else params.among)
+        check_search(queries, k, self._d)
+        return self._current().search(queries, k, None if params is None else params.allowed_ids)
 
     def view(self) -> FlatView:
         """The contents now: mutations that come later do not reach it."""
@@ -170,10 +164,10 @@ class FlatIndex:
         shape = (view.ntotal, self._d)
 
         def write_ids(sink: Sink) -> None:
-            write_array(sink, np.int64, shape[:1], (view.ids[rows] for rows in _parts(view)))
+            write_array(sink, np.int64, shape[:1], (view.ids[rows] for rows in _live_parts(view)))
 
         def write_vectors(sink: Sink) -> None:
-            write_array(sink, np.float32, shape, (view.vectors[rows] for rows in _parts(view)))
+            write_array(sink, np.float32, shape, (view.vectors[rows] for rows in _live_parts(view)))
 
         files = {"ids.npy": write_ids, "vectors.npy": write_vectors}
         return FrozenIndex(self.kind, self._d, view.ntotal, files)
@@ -206,18 +200,18 @@ class FlatIndex:
             raise IndexClosed("the index is closed")
         return view
 
-    def _with_room(self, count: int) -> FlatView:
+    def _make_room(self, count: int) -> FlatView:
         view = self._current()
         if view.n + count <= len(view.vectors):
             return view
-        return self._move(view, max(view.ntotal + count, int(view.ntotal * GROWTH), MIN_DEAD_ROWS))
+        return self._move_rows(view, max(view.ntotal + count, int(view.ntotal * GROWTH), MIN_DEAD_ROWS))
 
-    def _move(self, view: FlatView, capacity: int) -> FlatView:
+    def _move_rows(self, view: FlatView, capacity: int) -> FlatView:
         """Copy the live rows into new arrays; searches keep the old ones as long as they need them."""
         vectors = np.empty((capacity, self._d), np.float32)
         ids = np.empty(capacity, np.int64)
         n = 0
-        for rows in _parts(view):
+        for rows in _live_parts(view):
             block = view.ids[rows]
             vectors[n : n + len(block)] = view.vectors[rows]
             ids[n : n + len(block)] = block
@@ -227,20 +221,20 @@ class FlatIndex:
         return view
 
 
-def _empty(d: int) -> FlatView:
+def _make_empty_view(d: int) -> FlatView:
     return FlatView(np.empty((0, d), np.float32), np.empty(0, np.int64), 0, np.empty(0, np.int64))
 
 
-def _extended(dead: Ids, rows: list[int]) -> Ids:
+def _extend(dead: Ids, rows: list[int]) -> Ids:
     return np.concatenate([dead, np.array(rows, np.int64)]) if rows else dead
 
 
-def _parts(view: FlatView) -> Iterator[Ids | slice]:
-    """The live rows, a few thousand at a time, so that no copy of everything is ever made."""
+def _live_parts(view: FlatView) -> Iterator[Ids | slice]:
+    """The live rows, a few thousand at a time, so that nothing copies all of them at once."""
     if not len(view.dead):
         yield from (slice(i, min(i + WRITE_ROWS, view.n)) for i in range(0, view.n, WRITE_ROWS))
         return
-    live = view.live()
+    live = view.live_rows()
     yield from (live[i : i + WRITE_ROWS] for i in range(0, len(live), WRITE_ROWS))
 
 
@@ -265,7 +259,7 @@ def _rough_scores(view: FlatView, queries: Embeddings) -> tuple[Scores, Scores]:
     return rough, margins
 
 
-def _best(view: FlatView, query: Embeddings, rough: Scores, k: int, margin: float) -> tuple[Scores, Ids]:
+def _select_best(view: FlatView, query: Embeddings, rough: Scores, k: int, margin: float) -> tuple[Scores, Ids]:
     """The `k` best live rows for `query` [d], k at most ntotal: scores [k] and ids [k]."""
     # k blocks whose maxima reach a bound hold k scores that reach it, so no answer lies below the bound.
     maxima = rough.reshape(-1, SCORE_BLOCK).max(axis=1)

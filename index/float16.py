@@ -1,4 +1,4 @@
-"""Vectors in half precision, as a base keeps them: narrowed once, widened whenever they are compared.
+"""Vectors in half precision, as a sealed segment stores them: narrowed once, widened whenever they are compared.
 
 Numpy widens float16 element by element (2.3 ns each, measured); moving the bits takes a tenth of that, which
 decides what a search costs.
@@ -15,7 +15,7 @@ Float16Vectors = npt.NDArray[np.float16]
 """Shape [n, d]: unit vectors rounded to half precision."""
 
 ROWS_AT_ONCE = 1024
-"""Rows widened at once: what is held between two steps then stays in the processor's cache."""
+"""Rows widened at once: the intermediate arrays then stay in the processor's cache."""
 _SCALE = np.float32(2.0**112)  # between the exponents' biases, 127 and 15
 
 
@@ -35,5 +35,5 @@ def to_float32(halves: Float16Vectors) -> Embeddings:
 
 
 def round_to_float16(vectors: Embeddings) -> Embeddings:
-    """`vectors` [n, d] as a base would give them back."""
+    """`vectors` [n, d] as a sealed segment would give them back."""
     return to_float32(to_float16(vectors))

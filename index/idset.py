@@ -19,8 +19,8 @@ Bitmap = npt.NDArray[np.uint8]
 class IdSet:
     """A set of ids that never changes: one bit for each id up to the largest, lowest bit first.
 
-    So it takes largest / 8 bytes, however many there are: meant for ids that are numbered through, as a
-    database numbers its rows. FAISS reads the same bits (`IDSelectorBitmap`).
+    So it takes largest / 8 bytes, however many ids there are: meant for consecutive ids, as a database numbers its
+    rows. FAISS reads the same bits (`IDSelectorBitmap`).
     """
 
     __slots__ = ("_count", "bitmap")
@@ -33,10 +33,10 @@ class IdSet:
     @classmethod
     def of(cls, ids: Ids) -> IdSet:
         """The set of `ids` [n], in any order. Raises InvalidId, and ValueError for one past MAX_ID."""
-        return cls(np.zeros(0, np.uint8)).changed(ids, np.empty(0, np.int64))
+        return cls(np.zeros(0, np.uint8)).with_changes(ids, np.empty(0, np.int64))
 
-    def changed(self, added: Ids, removed: Ids) -> IdSet:
-        """This set with the ids of `added` [n] and without those of `removed` [m]; an id in both is out.
+    def with_changes(self, added: Ids, removed: Ids) -> IdSet:
+        """This set with the ids of `added` [n] and without those of `removed` [m]; an id in both is not in it.
 
         Raises InvalidId, and ValueError for an added id past MAX_ID.
         """
@@ -48,8 +48,8 @@ class IdSet:
         bits = np.zeros(max(len(self.bitmap), (largest >> 3) + 1), np.uint8)
         bits[: len(self.bitmap)] = self.bitmap
         np.bitwise_or.at(bits, added >> 3, _bit(added))
-        gone = removed[removed >> 3 < len(bits)]
-        np.bitwise_and.at(bits, gone >> 3, ~_bit(gone))
+        inside = removed[removed >> 3 < len(bits)]
+        np.bitwise_and.at(bits, inside >> 3, ~_bit(inside))
         return IdSet(bits)
 
     def contains(self, ids: Ids) -> npt.NDArray[np.bool_]:
@@ -82,7 +82,6 @@ class IdSet:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the bitmap in bytes."""
         return int(self.bitmap.nbytes)
 
 

@@ -1,7 +1,7 @@
-"""Engine: the connection to a Milvus server, or to Milvus Lite, with a deadline for each call and a breaker.
+"""MilvusClient: the connection to a Milvus server or to Milvus Lite, with deadlines and a circuit breaker.
 
-pymilvus is an optional dependency and slow to import: it is imported when an engine is opened. Whatever it
-raises becomes EngineUnavailable here, so that no caller needs to know it.
+pymilvus is an optional dependency and slow to import: the first connection imports it. Whatever it raises becomes
+RemoteUnavailable here, so that no caller needs to know it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ CONNECT_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class MilvusAddress:
-    """Where the engine is. `layout` is the kind of index that is made there: FLAT or IVF_FLAT.
+    """Where the server is. `index_type` is the type of the index there: FLAT or IVF_FLAT.
 
-    `uri` is in pymilvus's words: http(s)://host:port, or the path of a Milvus Lite file.
+    `uri` has the form that pymilvus takes: http(s)://host:port, or the path of a Milvus Lite file.
     """
 
     uri: str
     database: str = ""
-    layout: str = "IVF_FLAT"
+    index_type: str = "IVF_FLAT"
     token: str = field(default="", repr=False)
 
     @property
-    def lite(self) -> bool:
+    def is_lite(self) -> bool:
         """Whether it is a file of Milvus Lite, which runs inside this process."""
         return self.uri.endswith(".db")
 
@@ -47,14 +47,14 @@ class MilvusAddress:
     def parse(cls, text: str, token: str = "") -> Self:
         """The address in `text`, one of FORMS, each with `?index=FLAT` or `?index=IVF_FLAT` if wanted.
 
-        Raises ValueError, which names what is wrong with it.
+        Raises ValueError, which says what is wrong with it.
         """
         scheme, _, rest = text.partition(":")
         if scheme == "milvus" and not rest.startswith("//"):
             path, _, query = rest.partition("?")
             if not path.endswith(".db"):
                 raise ValueError(f"{text!r}: a Milvus Lite file ends with .db")
-            return cls(str(Path(path).absolute()), "", _layout(query, "FLAT"), token)
+            return cls(str(Path(path).absolute()), "", _parse_index_type(query, "FLAT"), token)
         if scheme not in ("milvus", "milvus+tls"):
             raise ValueError(f"{text!r} is neither local nor {ADDRESS_FORMS}")
         try:
@@ -69,31 +69,31 @@ class MilvusAddress:
             raise ValueError(f"{text!r} is not of the form {ADDRESS_FORMS}")
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         http = "https" if scheme == "milvus+tls" else "http"
-        return cls(f"{http}://{host}:{port}", database, _layout(parts.query, "IVF_FLAT"), token)
+        return cls(f"{http}://{host}:{port}", database, _parse_index_type(parts.query, "IVF_FLAT"), token)
 
 
-def _layout(query: str, default: str) -> str:
+def _parse_index_type(query: str, default: str) -> str:
     options = parse_qs(query, keep_blank_values=True)
-    layout = options.pop("index", [default])[-1]
-    if options or layout not in INDEX_TYPES:
+    index_type = options.pop("index", [default])[-1]
+    if options or index_type not in INDEX_TYPES:
         raise ValueError(f"?{query}: expected ?index= and one of {', '.join(INDEX_TYPES)}")
-    return layout
+    return index_type
 
 
 class MilvusClient:
-    """One engine, shared by all indexes of a process. Any thread may call any method.
+    """One connection, shared by all indexes of a process. Any thread may call any method.
 
-    It connects when first called, and anew after the breaker opened. `epoch` counts the connections: whoever
-    sees it move does not know what happened to the engine meanwhile.
+    The first call connects, and so does one after the breaker opened. `epoch` counts the connections: when it has
+    moved, anything may have happened to the server meanwhile.
     """
 
     def __init__(self, address: MilvusAddress) -> None:
-        needed = ("pymilvus", "milvus_lite") if address.lite else ("pymilvus",)
+        needed = ("pymilvus", "milvus_lite") if address.is_lite else ("pymilvus",)
         for package in needed:
             if importlib.util.find_spec(package) is None:
                 raise ValueError(f"{package.replace('_', '-')} is not installed: pip install 'sightline[milvus]'")
         self.address = address
-        self.name = f"Milvus at {address.uri.rpartition('/')[2]}"  # of a file its name: paths are not told
+        self.name = f"Milvus at {address.uri.rpartition('/')[2]}"  # a file by its name alone: errors show no paths
         self.epoch = 0
         self._breaker = CircuitBreaker(self.name)
         self._lock = threading.Lock()
@@ -102,79 +102,79 @@ class MilvusClient:
         self._closed = False
 
     @property
-    def away(self) -> bool:
+    def is_away(self) -> bool:
         """Whether calls fail at once at present."""
-        return self._breaker.open
+        return self._breaker.is_open
 
     def call(self, method: str, seconds: float, **arguments: Any) -> Any:
         """Call `method` of pymilvus's MilvusClient; about twice `seconds` may pass, since pymilvus tries again.
 
-        Raises EngineEmptied where the collection is not there, else EngineUnavailable.
+        Raises RemoteEmptied where the collection is not there, else RemoteUnavailable.
         """
-        self._breaker.enter()
+        self._breaker.allow_call()
         try:
-            client = self._connected(seconds)
+            client = self._connect(seconds)
             answer = getattr(client, method)(timeout=seconds, **arguments)
         except IndexClosed:
             raise
         except Exception as error:  # grpc's, pymilvus's, and what it lets through from below
-            raise self._told(error, method) from error
-        self._breaker.succeeded()
+            raise self._map_error(error, method) from error
+        self._breaker.record_success()
         return answer
 
     def close(self) -> None:
-        """Hang up; a Milvus Lite in this process stops. May be called again."""
+        """Close the connection; a Milvus Lite in this process stops. May be called again."""
         with self._lock:
             self._closed = True
             if self._client is not None:
                 self._retired.append(self._client)
                 self._client = None
-            self._hang_up()
-        if self.address.lite and self.epoch:
+            self._close_retired()
+        if self.address.is_lite and self.epoch:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(self.address.uri)
 
-    def _hang_up(self) -> None:
+    def _close_retired(self) -> None:
         while self._retired:
             self._retired.pop().close()
 
-    def _connected(self, seconds: float) -> Any:
+    def _connect(self, seconds: float) -> Any:
         client = self._client
         if client is not None:
             return client
-        if not self._lock.acquire(timeout=seconds):  # somebody else is trying to connect
-            raise RemoteUnavailable("connecting takes long")
+        if not self._lock.acquire(timeout=seconds):  # another thread is connecting
+            raise RemoteUnavailable(f"connecting to {self.name} takes too long")
         try:
             if self._closed:
-                raise IndexClosed("the engine is closed")
+                raise IndexClosed("the client is closed")
             if self._client is None:
-                self._client = _connect(self.address)
+                self._client = _open_connection(self.address)
                 self.epoch += 1
-                self._hang_up()
+                self._close_retired()
                 log.info("connected to %s", self.name)
             return self._client
         finally:
             self._lock.release()
 
-    def _told(self, error: Exception, method: str) -> RemoteUnavailable:
-        """The error in our words; a silence counts against the engine, an answer does not."""
+    def _map_error(self, error: Exception, method: str) -> RemoteUnavailable:
+        """The error as one of ours. No answer counts for the breaker as a failure, any answer as a success."""
         code = getattr(error, "code", None)
         if code == COLLECTION_NOT_FOUND:
-            self._breaker.succeeded()
+            self._breaker.record_success()
             return RemoteEmptied(f"{self.name} does not have the collection any more")
         if isinstance(code, int) and code not in CONNECTION_CODES:
-            self._breaker.succeeded()
+            self._breaker.record_success()
             return RemoteUnavailable(f"{self.name} refuses ({method}, code {code})")
-        if self._breaker.failed() and (client := self._client) is not None:
-            # The channel may hang on a dead address. It is closed after the next connection: others may use it yet.
+        if self._breaker.record_failure() and (client := self._client) is not None:
+            # The channel may hang on a dead address. Other threads may still use it: the next connection closes it.
             self._client = None
             self._retired.append(client)
-        return RemoteUnavailable(f"{self.name} does not answer ({_word(error)})")
+        return RemoteUnavailable(f"{self.name} does not answer ({_error_word(error)})")
 
 
-def _word(error: BaseException) -> str:
-    """What grpc says of it, in a word: UNAVAILABLE, DEADLINE_EXCEEDED, UNAUTHENTICATED."""
+def _error_word(error: BaseException) -> str:
+    """The word of grpc for it: UNAVAILABLE, DEADLINE_EXCEEDED, UNAUTHENTICATED."""
     for cause in (error, error.__cause__):
         code = getattr(cause, "code", None)
         word = getattr(code() if callable(code) else code, "name", None)
@@ -183,11 +183,11 @@ def _word(error: BaseException) -> str:
     return type(error).__name__
 
 
-def _connect(address: MilvusAddress) -> Any:
-    from pymilvus import MilvusClient
+def _open_connection(address: MilvusAddress) -> Any:
+    import pymilvus
 
     for name in ("pymilvus", "pymilvus.decorators"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs each failure with its stack; ours are told once
-    return MilvusClient(
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # it logs each failure with its stack; we log it once
+    return pymilvus.MilvusClient(
         uri=address.uri, token=address.token, db_name=address.database, timeout=CONNECT_SECONDS, dedicated=True
     )

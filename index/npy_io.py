@@ -1,7 +1,7 @@
 """Numpy arrays to a stream and back, in numpy's .npy format, version 1.0, without ever unpickling.
 
-`numpy.save` wants the whole array at once and `numpy.load` believes the header; here an array is written
-block by block, and read only if it is exactly the one that was expected.
+`numpy.save` needs the whole array at once and `numpy.load` trusts the header; these functions write an array block by
+block, and read it only if it has exactly the expected dtype and shape.
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
@@ -22,7 +22,7 @@ def write_array(sink: Sink, dtype: npt.DTypeLike, shape: tuple[int, ...], blocks
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(sink, header)
     for block in blocks:
-        sink.write(_raw(np.ascontiguousarray(block)))
+        sink.write(_as_bytes(np.ascontiguousarray(block)))
 
 
 def read_array(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> npt.NDArray[Any]:
@@ -33,16 +33,16 @@ def read_array(file: BinaryIO, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> 
     if (found, fortran_order, descr) != (shape, False, np.dtype(dtype)):
         raise ValueError(f"holds {descr} {list(found)}, expected {np.dtype(dtype)} {list(shape)}")
     array = np.empty(shape, dtype)
-    rest = _raw(array)
+    rest = _as_bytes(array)
     while rest.nbytes:
         count = file.readinto(rest)  # type: ignore[attr-defined]  # every real file has it
         if not count:
-            raise ValueError("ends too early")
+            raise ValueError("the file ends too early")
         rest = rest[count:]
     if file.read(1):
-        raise ValueError("goes on past its end")
+        raise ValueError("the file goes on past the array")
     return array
 
 
-def _raw(array: npt.NDArray[Any]) -> memoryview:
+def _as_bytes(array: npt.NDArray[Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data

@@ -1,36 +1,37 @@
-"""What every vector index can do, and what one that keeps snapshots can do besides."""
+"""The interfaces of a vector index, of the log it follows, and of its snapshots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from index.idset import IdSet
-from index.types import Embeddings, Ids, Scores, SnapshotManifest
+from index.types import Embeddings, Ids, LogEntry, Scores
 
 
 @dataclass(frozen=True, slots=True)
 class SearchParams:
-    """How one search is done. It travels with the call, so no caller changes another one's search.
+    """How to do one search. It travels with the call, so no caller changes another one's search.
 
-    `exact`: compare with every vector, whatever the index could save. Exact indexes always do.
-    `among`: only these ids may be found; None: all. The answer holds k hits wherever k of them are inside.
-    `probes`, `rerank`: how many lists of a partitioned index are looked into, and how many candidates are compared
-    again with their whole vectors; None: what the index holds for enough. An index without such parts ignores them.
+    `exact`: compare the query with every vector. Flat indexes always do.
+    `allowed_ids`: find only these ids; None allows all. The answer holds k hits wherever k of the ids are inside.
+    `nprobe`, `refine_k`: how many lists of a partitioned index to search, and how many candidates to compare
+    again with their whole vectors. None: what the index was calibrated to. An index without lists ignores both.
     """
 
     exact: bool = False
-    among: IdSet | None = None
-    probes: int | None = None
-    rerank: int | None = None
+    allowed_ids: IdSet | None = None
+    nprobe: int | None = None
+    refine_k: int | None = None
 
 
 class VectorIndex(Protocol):
     """Vectors by id, searched by inner product. Any thread may call any method at any time.
 
-    A mutation is seen whole or not at all, and by every search that begins after it returned.
-    `d` is the width of a vector, `ntotal` the count of ids now inside, `kind` names what searches them.
+    A search sees a mutation whole or not at all, and every search that begins after a mutation returned sees it.
+    `d` is the width of a vector, `ntotal` the number of ids inside, `kind` names the implementation, `nbytes` is the
+    memory that it takes in this process, without files that are mapped.
     """
 
     @property
@@ -41,6 +42,9 @@ class VectorIndex(Protocol):
 
     @property
     def ntotal(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
         """Store `vectors` [n, d] under `ids` [n]. A known id is replaced; of one id twice the last counts.
@@ -56,9 +60,9 @@ class VectorIndex(Protocol):
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The `k` best for each of `queries` [n, d]: scores [n, k], best first, and ids [n, k].
 
-        Equal scores are ordered by the lower id. Where there are fewer than k vectors, the rest is padded
-        with score -inf and id -1. Raises InvalidVector for a query that is not finite, zero, or of wrong
-        shape, and ValueError for a negative k.
+        The lower id comes first among equal scores. Where there are fewer than k vectors, score -inf and id -1 pad
+        the answer. Raises InvalidVector for a query that is not finite, zero, or of wrong shape, and ValueError for
+        a negative k.
         """
         ...
 
@@ -68,35 +72,27 @@ class VectorIndex(Protocol):
 
 
 @runtime_checkable
-class SizedIndex(Protocol):
-    """An index that knows how many bytes of memory it holds, those mapped from files left out."""
-
-    @property
-    def nbytes(self) -> int: ...
-
-
-@runtime_checkable
 class ApproximateIndex(Protocol):
-    """What an approximate index can do besides: look harder.
+    """An index that can search harder.
 
-    `effort` 0 is what was measured as enough when it was built; each step doubles the probes and the depth of the
-    second comparison, up to all there are. `exact`: whether it finds everything now, whatever the effort.
+    `search_effort` 0 is what calibration found to be enough when the index was built; each step doubles nprobe and
+    refine_k, up to all there are. `exact`: whether the index finds everything now, whatever the effort.
     """
 
     @property
-    def effort(self) -> int: ...
+    def search_effort(self) -> int: ...
 
     @property
     def exact(self) -> bool: ...
 
-    def set_effort(self, effort: int) -> None:
-        """Search with this effort from now on; what is out of bounds becomes the nearest bound."""
+    def set_search_effort(self, effort: int) -> None:
+        """Search with this effort from now on, or with the nearest that is possible."""
         ...
 
 
 @runtime_checkable
 class RemoteIndex(Protocol):
-    """An index that is searched elsewhere, and may be out of reach."""
+    """An index that another program searches, which may be out of reach."""
 
     @property
     def fault(self) -> str | None:
@@ -104,13 +100,25 @@ class RemoteIndex(Protocol):
         ...
 
     @property
-    def ghosts(self) -> int:
-        """How many vectors were found there that nobody had put there, and removed."""
+    def orphans(self) -> int:
+        """How many vectors the remote side had that we never put there, and that we removed."""
+        ...
+
+
+class LogReader(Protocol):
+    """The log that an index follows."""
+
+    def read(self, after_seq: int, limit: int, /) -> Sequence[LogEntry]:
+        """Up to `limit` entries with seq > `after_seq`, rising. The numbers may have gaps."""
+        ...
+
+    def last_seq(self) -> int:
+        """The seq of the last entry, 0 for an empty log."""
         ...
 
 
 class Sink(Protocol):
-    """Where the bytes of one file go."""
+    """A file being written."""
 
     def write(self, data: memoryview | bytes, /) -> int: ...
 
@@ -128,18 +136,23 @@ class FrozenIndex:
     files: Mapping[str, Callable[[Sink], None]]
 
 
-class FreezableIndex(VectorIndex, Protocol):
-    """An index that can be kept in a snapshot."""
+Freeze = Callable[[int], Callable[[], None] | None]
+"""Captures an index as it stands after this log entry; returns the function that saves the capture, or None where
+nothing need be saved."""
+Maintain = Callable[[LogReader, int], bool]
+"""Does a short piece of an index's own maintenance, given the log and the last applied seq; whether more is to be done
+at once."""
 
-    def freeze(self) -> FrozenIndex:
-        """The contents now, in time that does not grow with them."""
-        ...
 
-    @classmethod
-    def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self:
-        """The index that `files` hold: as many vectors, of the width, that the manifest says.
+@dataclass(frozen=True, slots=True)
+class OpenedIndex:
+    """An index ready for its follower: it holds the log up to `applied_seq`.
 
-        The files are unbuffered, open at their start, and their hashes have been checked.
-        Raises ValueError where their contents are not what the manifest says.
-        """
-        ...
+    `refused` says why a snapshot was not used; None where it was used, or where there was none.
+    """
+
+    index: VectorIndex
+    applied_seq: int = 0
+    refused: str | None = None
+    freeze: Freeze | None = None
+    maintain: Maintain | None = None

@@ -1,16 +1,17 @@
-"""LiveIndex: a sealed base, what came since, and what is gone.
+"""SegmentedIndex: a sealed segment, a growing segment, and which rows of the sealed one are dead.
 
-Vectors that came since the base was built lie in the tail, an exact index in memory. What was removed or
-replaced is dead in the base: one bit a row. A search takes one moment of all three, asks base and tail, and
-merges. As in `exact`, a mutation publishes a new moment and a search needs no lock.
+Vectors that came after the sealed segment was built are in the growing one, a flat index in memory. What was removed or
+replaced since is dead in the sealed segment: one bit a row. A search takes one view of all three, asks both segments
+and merges the answers. As in `flat`, a mutation publishes a new view, and a search needs no lock.
 
-While there is no base everything is in the tail: an exact index of whole vectors, right to the last bit. With a
-base, vectors are rounded to half precision, in the tail as in the base, so that no score moves when a vector
-goes from one into the other: a score is the inner product of the query with the rounded vector (off by at most
-2^-11 of the query's length), and equal scores are ordered by the lower id.
+Without a sealed segment everything is in the growing one: a flat index of whole vectors, right to the last bit. With
+one, vectors are rounded to half precision in both, so that no score moves when a vector goes from one into the other:
+a score is the inner product of the query with the rounded vector (off by at most 2^-11 of the query's length), and the
+lower id comes first among equal scores.
 
-A new base is built elsewhere, from the log. `mark` begins to remember which ids change; a base that holds the log
-up to any entry written after that replaces the old one by `rebase`: the tail keeps what was remembered.
+Another process builds a new sealed segment, from the log. `begin_rebuild` starts to record which ids change; a segment
+that holds the log up to any entry written after that replaces the old one by `replace_segment`: the growing segment
+keeps what was recorded.
 """
 
 from __future__ import annotations
@@ -30,266 +31,247 @@ from index.protocol import FrozenIndex, SearchParams
 from index.sealed_segment import AllowedRows, SealedSegment
 from index.topk import merge_top_k
 from index.types import Embeddings, Ids, Scores
-from index.validation import check_ids, check_queries, check_vectors
+from index.validation import check_batch, check_ids, check_search
 
 MAX_SEARCH_EFFORT = 16
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentedStats:
-    """What a live index consists of now. Without a base everything is tail."""
+    """What a segmented index consists of now: vectors in each segment, dead rows, and how it is searched."""
 
     kind: str
     ntotal: int
-    base: int
-    tail: int
+    sealed: int
+    growing: int
     tombstones: int
-    probes: int | None
-    rerank: int | None
-    effort: int
-    recall: float | None
-    """What was found when the base was built; see `base.Facts`."""
+    nprobe: int | None
+    refine_k: int | None
+    search_effort: int
 
 
 @dataclass(frozen=True, slots=True)
 class RebuildPolicy:
-    """When a new base is worth its building.
+    """When a new sealed segment is worth building.
 
-    Up to `least` vectors none is: comparing them all is as quick. Else when the tail is longer than `tail` or
-    `tail_share` of all, whichever is more; after `quiet` seconds without a change these are `calm` and
-    `calm_share`. Dead rows count from `dead_share` of the base on. Each new base is larger than the one before by
-    a share, so the work of growing to n is a multiple of building n once, about 1 / `tail_share`.
+    Never up to `least` vectors: comparing them all is as quick. Else when the growing segment is longer than `growing`
+    or `growing_share` of all, whichever is more; after `quiet` seconds without a change these are `quiet_growing` and
+    `quiet_share`. Dead rows count from `dead_share` of the sealed segment on. Each new segment is larger than the one
+    before by a share, so the work of growing to n is a multiple of building n once, about 1 / `growing_share`.
     """
 
     least: int = 50_000
-    tail: int = 20_000
-    tail_share: float = 1 / 16
-    calm: int = 2_000
-    calm_share: float = 1 / 128
+    growing: int = 20_000
+    growing_share: float = 1 / 16
+    quiet_growing: int = 2_000
+    quiet_share: float = 1 / 128
     dead_share: float = 0.2
     quiet: float = 60.0
 
-    def due(self, facts: SegmentedStats, still: float) -> bool:
-        """Whether to build, `still` seconds after the last change."""
-        if not facts.base:
-            return facts.ntotal > self.least
-        few, share = (self.calm, self.calm_share) if still >= self.quiet else (self.tail, self.tail_share)
-        if facts.ntotal and facts.tail > max(few, share * facts.ntotal):
+    def is_due(self, stats: SegmentedStats, unchanged: float) -> bool:
+        """Whether to build, `unchanged` seconds after the last change."""
+        if not stats.sealed:
+            return stats.ntotal > self.least
+        few, share = (
+            (self.quiet_growing, self.quiet_share) if unchanged >= self.quiet else (self.growing, self.growing_share)
+        )
+        if stats.ntotal and stats.growing > max(few, share * stats.ntotal):
             return True
-        return facts.ntotal > 0 and facts.tombstones > max(few, self.dead_share * facts.base)
+        return stats.ntotal > 0 and stats.tombstones > max(few, self.dead_share * stats.sealed)
 
 
-class _Moment(NamedTuple):
-    """The index at one moment. `alive` has a bit for each row of the base."""
+class _View(NamedTuple):
+    """The index at one moment. `alive` has a bit for each row of the sealed segment."""
 
-    base: SealedSegment | None
+    sealed: SealedSegment | None
     alive: Bitmap
     dead: int
-    tail: FlatView
+    growing: FlatView
 
     @property
     def ntotal(self) -> int:
-        return (self.base.n - self.dead if self.base else 0) + self.tail.ntotal
+        return (self.sealed.n - self.dead if self.sealed else 0) + self.growing.ntotal
 
 
 class SegmentedIndex:
-    """A base with a tail; implements `VectorIndex`. Closing it gives the base's files back with the last search."""
+    """A sealed and a growing segment; implements `VectorIndex`. Its files close with the last search."""
 
-    def __init__(self, d: int, base: SealedSegment | None = None, tail: FlatIndex | None = None) -> None:
+    def __init__(self, d: int, sealed: SealedSegment | None = None, growing: FlatIndex | None = None) -> None:
         self._d = d
         self._lock = threading.Lock()  # held by mutations only
-        self._tail = tail or FlatIndex(d)
-        self._marked: set[int] | None = None
-        self._effort = 0
-        self._changed = time.monotonic()
-        self._moment: _Moment | None = _begin(base, self._tail)
+        self._growing = growing or FlatIndex(d)
+        self._recorded: set[int] | None = None
+        self._search_effort = 0
+        self._changed_at = time.monotonic()
+        self._view: _View | None = _make_view(sealed, self._growing)
 
     @property
     def d(self) -> int:
-        """The width of a vector."""
         return self._d
 
     @property
     def ntotal(self) -> int:
-        """How many ids are inside."""
         return self._current().ntotal
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory: the tail, and of the base what is not mapped."""
-        moment = self._current()
-        return self._tail.nbytes + moment.alive.nbytes + (moment.base.nbytes if moment.base else 0)
+        """Bytes of memory: the growing segment, and of the sealed one what is not mapped."""
+        view = self._current()
+        return self._growing.nbytes + view.alive.nbytes + (view.sealed.nbytes if view.sealed else 0)
 
     @property
-    def effort(self) -> int:
-        """How often the probes and the depth that a search is done with were doubled; 0: as calibrated."""
-        return self._effort
+    def search_effort(self) -> int:
+        """How often nprobe and refine_k of a search are doubled; 0: as calibrated."""
+        return self._search_effort
 
-    def set_effort(self, effort: int) -> None:
-        """Search with 2^`effort` times the calibrated probes and depth, up to all there are."""
-        self._effort = min(max(effort, 0), MAX_SEARCH_EFFORT)
+    def set_search_effort(self, effort: int) -> None:
+        """Search with 2^`effort` times the calibrated nprobe and refine_k, up to all there are."""
+        self._search_effort = min(max(effort, 0), MAX_SEARCH_EFFORT)
 
     @property
     def exact(self) -> bool:
-        """Whether every vector is compared now, because there is no base. Can be asked of a closed one, too."""
-        moment = self._moment
-        return moment is None or moment.base is None
+        """Whether every vector is compared now, because there is no sealed segment. A closed index answers, too."""
+        view = self._view
+        return view is None or view.sealed is None
 
     @property
-    def base(self) -> SealedSegment | None:
-        """The base that answers now."""
-        return self._current().base
+    def sealed(self) -> SealedSegment | None:
+        """The sealed segment that answers now."""
+        return self._current().sealed
 
     @property
     def kind(self) -> str:
-        """What searches it now: "exact", or "base+tail"."""
-        return self.facts().kind
+        """What searches it now: "exact", or "base+tail" for a sealed and a growing segment."""
+        return self.stats().kind
 
-    def facts(self) -> SegmentedStats:
-        """What it consists of."""
-        moment, effort = self._current(), self._effort
-        base = moment.base
-        if base is None:
-            return SegmentedStats("exact", moment.ntotal, 0, moment.tail.ntotal, 0, None, None, effort, None)
-        return SegmentedStats(
-            "base+tail",
-            moment.ntotal,
-            base.n,
-            moment.tail.ntotal,
-            moment.dead,
-            min(base.facts.lists, base.facts.probes << effort),
-            min(base.n, base.facts.rerank << effort),
-            effort,
-            base.facts.recall,
-        )
+    def stats(self) -> SegmentedStats:
+        view, effort = self._current(), self._search_effort
+        sealed, growing = view.sealed, view.growing.ntotal
+        if sealed is None:
+            return SegmentedStats("exact", view.ntotal, 0, growing, 0, None, None, effort)
+        nprobe = min(sealed.params.nlist, sealed.params.nprobe << effort)
+        refine_k = min(sealed.n, sealed.params.refine_k << effort)
+        return SegmentedStats("base+tail", view.ntotal, sealed.n, growing, view.dead, nprobe, refine_k, effort)
 
-    def still(self) -> float:
+    def seconds_unchanged(self) -> float:
         """Seconds since the last change."""
-        return time.monotonic() - self._changed
+        return time.monotonic() - self._changed_at
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
         """Store `vectors` [n, d] under `ids` [n]; a known id is replaced, of one id twice the last counts.
 
         Raises InvalidVector or InvalidId, and then stores nothing.
         """
-        check_ids(ids)
-        check_vectors(vectors, self._d)
-        if len(ids) != len(vectors):
-            raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
+        check_batch(ids, vectors, self._d)
         with self._lock:
-            moment = self._current()
-            self._tail.add(ids, vectors if moment.base is None else round_to_float16(vectors))
-            self._publish(moment, ids)
+            view = self._current()
+            self._growing.add(ids, vectors if view.sealed is None else round_to_float16(vectors))
+            self._publish(view, ids)
 
     def remove(self, ids: Ids) -> None:
         """Forget `ids` [n]; unknown ones are ignored. No search begun after this returns finds them."""
         check_ids(ids)
         with self._lock:
-            moment = self._current()
-            self._tail.remove(ids)
-            self._publish(moment, ids)
+            view = self._current()
+            self._growing.remove(ids)
+            self._publish(view, ids)
 
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The `k` best for each of `queries` [n, d]: scores [n, k] and ids [n, k]; see `VectorIndex.search`.
 
-        With a base these are the best as far as the effort of the search shows, all of them with `exact`.
-        Raises BaseDamaged when the disk gives other vectors than were written.
+        With a sealed segment these are the best as far as the search effort shows, all of them with `exact`.
+        Raises SegmentDamaged when the disk gives other vectors than were written.
         """
-        check_queries(queries, self._d)
-        if k < 0:
-            raise ValueError(f"k is {k}, expected 0 or more")
-        moment, params = self._current(), params or SearchParams()
-        recent = moment.tail.search(queries, k, params.among)
-        base = moment.base
-        if base is None or not k or not len(queries):
+        check_search(queries, k, self._d)
+        view, params = self._current(), params or SearchParams()
+        recent = view.growing.search(queries, k, params.allowed_ids)
+        sealed = view.sealed
+        if sealed is None or not k or not len(queries):
             return recent
-        allowed = _allowed(moment, params.among)
+        allowed = _allowed_rows(view, sealed, params.allowed_ids)
         if params.exact:
-            return merge_top_k(base.exact(queries, k, allowed), recent)
-        probes = params.probes or base.facts.probes << self._effort
-        rerank = params.rerank or base.facts.rerank << self._effort
-        found = base.search(queries, k, min(probes, base.facts.lists), min(rerank, base.n), allowed)
-        return merge_top_k(found, recent)
+            return merge_top_k(sealed.search_exact(queries, k, allowed), recent)
+        nprobe = params.nprobe or sealed.params.nprobe << self._search_effort
+        refine_k = params.refine_k or sealed.params.refine_k << self._search_effort
+        older = sealed.search(queries, k, min(nprobe, sealed.params.nlist), min(refine_k, sealed.n), allowed)
+        return merge_top_k(older, recent)
 
     def freeze(self) -> FrozenIndex | None:
-        """The contents now, while there is no base; the base is kept already, and the log has the rest."""
-        moment = self._current()
-        return self._tail.freeze() if moment.base is None else None
+        """The contents now, while there is no sealed segment; that is on the disk already, and the log has the rest."""
+        return self._growing.freeze() if self._current().sealed is None else None
 
-    def mark(self) -> None:
-        """Begin to remember which ids change."""
+    def begin_rebuild(self) -> None:
+        """Start to record which ids change."""
         with self._lock:
             self._current()
-            self._marked = set()
+            self._recorded = set()
 
-    def unmark(self) -> None:
-        """Remember no longer: no new base comes."""
+    def end_rebuild(self) -> None:
+        """Record no more: no new segment comes."""
         with self._lock:
-            self._marked = None
+            self._recorded = None
 
-    def rebase(self, base: SealedSegment) -> None:
-        """Go on with `base`, which holds what the log held at some moment since `mark`, and what changed since then.
+    def replace_segment(self, sealed: SealedSegment) -> None:
+        """Go on with `sealed`, which holds the log up to some moment since `begin_rebuild`, and what changed since.
 
-        No search sees a mixture. Raises RuntimeError without `mark`.
+        No search sees a mixture. Raises RuntimeError without `begin_rebuild`.
         """
         with self._lock:
-            moment = self._current()
-            if self._marked is None:
-                raise RuntimeError("rebase without mark")
-            marked = np.fromiter(self._marked, np.int64, len(self._marked))
-            tail = FlatIndex(self._d)
-            for ids, vectors in moment.tail.items():
-                # An id that the new base lacks stays here, whatever the reason.
-                kept = np.isin(ids, marked) | ~np.isin(ids, base.known(ids))
-                tail.add(ids[kept], round_to_float16(vectors[kept]))
-            self._tail, self._marked = tail, None
-            self._moment = _without(_begin(base, tail), marked, tail.view())
+            view = self._current()
+            if self._recorded is None:
+                raise RuntimeError("replace_segment without begin_rebuild")
+            changed = np.fromiter(self._recorded, np.int64, len(self._recorded))
+            growing = FlatIndex(self._d)
+            for ids, vectors in view.growing.items():
+                # An id that the new segment lacks stays here, whatever the reason.
+                kept = np.isin(ids, changed) | ~np.isin(ids, sealed.find_known(ids))
+                growing.add(ids[kept], round_to_float16(vectors[kept]))
+            self._growing, self._recorded = growing, None
+            self._view = _kill_rows(_make_view(sealed, growing), changed, growing.view())
 
     def close(self) -> None:
         """Let go of memory and files. Searches under way finish."""
         with self._lock:
-            self._moment = None
-            self._marked = None
-            self._tail.close()
+            self._view = None
+            self._recorded = None
+            self._growing.close()
 
-    def _current(self) -> _Moment:
-        moment = self._moment
-        if moment is None:
+    def _current(self) -> _View:
+        view = self._view
+        if view is None:
             raise IndexClosed("the index is closed")
-        return moment
+        return view
 
-    def _publish(self, moment: _Moment, changed: Ids) -> None:
-        if self._marked is not None:
-            self._marked.update(changed.tolist())
-        self._changed = time.monotonic()
-        self._moment = _without(moment, changed, self._tail.view())
-
-
-def _begin(base: SealedSegment | None, tail: FlatIndex) -> _Moment:
-    """All rows of `base` alive."""
-    alive = np.packbits(np.ones(base.n if base else 0, np.bool_), bitorder="little")
-    return _Moment(base, alive, 0, tail.view())
+    def _publish(self, view: _View, changed: Ids) -> None:
+        if self._recorded is not None:
+            self._recorded.update(changed.tolist())
+        self._changed_at = time.monotonic()
+        self._view = _kill_rows(view, changed, self._growing.view())
 
 
-def _without(moment: _Moment, changed: Ids, tail: FlatView) -> _Moment:
-    """The moment in which the rows of `changed` are dead and the tail is another."""
-    if moment.base is None:
-        return moment._replace(tail=tail)
-    rows = np.unique(moment.base.rows(changed))
+def _make_view(sealed: SealedSegment | None, growing: FlatIndex) -> _View:
+    """All rows of `sealed` alive."""
+    alive = np.packbits(np.ones(sealed.n if sealed else 0, np.bool_), bitorder="little")
+    return _View(sealed, alive, 0, growing.view())
+
+
+def _kill_rows(view: _View, changed: Ids, growing: FlatView) -> _View:
+    """The view in which the sealed rows of `changed` are dead and the growing segment is another."""
+    if view.sealed is None:
+        return view._replace(growing=growing)
+    rows = np.unique(view.sealed.find_rows(changed))
     bits = np.left_shift(1, rows & 7).astype(np.uint8)
-    dying = (moment.alive[rows >> 3] & bits) != 0
+    dying = (view.alive[rows >> 3] & bits) != 0
     if not dying.any():
-        return moment._replace(tail=tail)
-    alive = moment.alive.copy()
+        return view._replace(growing=growing)
+    alive = view.alive.copy()
     np.bitwise_and.at(alive, rows[dying] >> 3, ~bits[dying])
-    return moment._replace(alive=alive, dead=moment.dead + int(dying.sum()), tail=tail)
+    return view._replace(alive=alive, dead=view.dead + int(dying.sum()), growing=growing)
 
 
-def _allowed(moment: _Moment, among: IdSet | None) -> AllowedRows | None:
-    """The rows of the base that a search may find; None: all of them."""
-    if moment.base is None or (among is None and not moment.dead):
-        return None
-    if among is None:
-        return AllowedRows(moment.alive, moment.base.n - moment.dead)
-    bits = moment.base.among(among) & moment.alive
+def _allowed_rows(view: _View, sealed: SealedSegment, allowed_ids: IdSet | None) -> AllowedRows | None:
+    """The rows of the sealed segment that a search may find; None: all of them."""
+    if allowed_ids is None:
+        return AllowedRows(view.alive, sealed.n - view.dead) if view.dead else None
+    bits = sealed.map_to_rows(allowed_ids) & view.alive
     return AllowedRows(bits, int(np.bitwise_count(bits).sum(dtype=np.int64)))

@@ -1,14 +1,14 @@
-"""A frozen index on disk: written whole or not at all, checked byte for byte before it is believed.
+"""A frozen index on disk: written whole or not at all, and every byte is checked before it is used.
 
     folder/CURRENT                    "<directory> <SHA-256 of its manifest.json>": the commit point
     folder/snapshot-<hex>/            manifest.json with size and SHA-256 of every other file, and those files
 
-A save writes a new directory beside the old one, fsyncs files, directory and folder, and only then replaces
-CURRENT by an atomic rename (the way LevelDB does it). The old snapshot is deleted last. CURRENT vouches for
-the manifest and the manifest for the files, so no byte is outside a hash. One process may save into a folder.
+A save writes a new directory beside the old one, fsyncs files, directory and folder, and only then replaces CURRENT by
+an atomic rename (as LevelDB does). It deletes the old snapshot last. CURRENT holds the hash of the manifest, and the
+manifest the hashes of the files, so a hash covers every byte. Only one process may save into a folder.
 
-A snapshot is disposable: whatever is wrong with it, the log rebuilds the index. It is not protected against
-someone who can write to the folder and computes new hashes.
+A snapshot is disposable: whatever is wrong with it, the log rebuilds the index. It is not protected against a writer to
+the folder that computes new hashes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol, Self, TypeVar
+from typing import BinaryIO, ClassVar, Protocol, Self, TypeVar
 
 from index.errors import InvalidSnapshot, SnapshotMissing
 from index.protocol import FrozenIndex, Sink
@@ -35,9 +35,13 @@ BLOCK = 1 << 20
 
 
 class Restorable(Protocol):
-    """What can be read back from the files of a snapshot."""
+    """A class that the files of a snapshot can restore.
+
+    `load` checks only the size of the files in `lazily_checked`: the class checks their bytes before it uses them.
+    """
 
     kind: str
+    lazily_checked: ClassVar[frozenset[str]]
 
     @classmethod
     def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self: ...
@@ -47,7 +51,7 @@ F = TypeVar("F", bound=Restorable)
 
 
 class SnapshotDraft:
-    """A snapshot being written: a directory that nobody points at yet."""
+    """A snapshot being written: a directory that CURRENT does not name yet."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -55,11 +59,11 @@ class SnapshotDraft:
         self.manifest: SnapshotManifest | None = None
 
     def write(self, file: str, write: Callable[[Sink], object]) -> None:
-        """Write one file, and bring it to the disk."""
+        """Write one file, and fsync it."""
         self._files.append(_write_file(self.directory / file, write))
 
     def seal(self, *, name: str, space: str, kind: str, d: int, ntotal: int, applied_seq: int) -> SnapshotManifest:
-        """Say what the files written so far are. Afterwards nothing more is written."""
+        """Write the manifest of the files written so far. Write nothing after it."""
         self.manifest = SnapshotManifest(
             name=name,
             space=space,
@@ -71,22 +75,21 @@ class SnapshotDraft:
             files=tuple(self._files),
         )
         text = self.manifest.to_json()
-        if (
-            SnapshotManifest.from_json(text) != self.manifest
-        ):  # also raises where a name has a form that load would refuse
-            raise ValueError(f"a manifest that cannot be read back: {self.manifest}")
+        # Also raises where a name has a form that `load` would refuse.
+        if SnapshotManifest.from_json(text) != self.manifest:
+            raise ValueError(f"the manifest cannot be read back: {self.manifest}")
         _write_file(self.directory / MANIFEST, lambda file: file.write(text))
         return self.manifest
 
 
 @contextmanager
 def draft_snapshot(folder: Path) -> Iterator[SnapshotDraft]:
-    """A draft that becomes the snapshot in `folder` when the `with` ends, if it was sealed; else nothing is left of it.
+    """A draft that becomes the snapshot in `folder` when the `with` ends, if it was sealed; else it is deleted.
 
     Raises OSError (a full or failing disk); the previous snapshot is then still there and whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder, keep=_pointed_at(folder))
+    _delete_others(folder, keep=_current_name(folder))
     directory = folder / f"snapshot-{secrets.token_hex(8)}"
     draft = SnapshotDraft(directory)
     try:
@@ -94,8 +97,8 @@ def draft_snapshot(folder: Path) -> Iterator[SnapshotDraft]:
         yield draft
         if draft.manifest is None:
             raise ValueError("the draft was not sealed")
-        _sync_directory(directory)
-        _sync_directory(folder)
+        _fsync_dir(directory)
+        _fsync_dir(folder)
         pointer = f"{directory.name} {hashlib.sha256(draft.manifest.to_json()).hexdigest()}\n"
         _write_file(folder / f"{CURRENT}.new", lambda file: file.write(pointer.encode()))
         (folder / f"{CURRENT}.new").replace(folder / CURRENT)
@@ -104,9 +107,9 @@ def draft_snapshot(folder: Path) -> Iterator[SnapshotDraft]:
         with suppress(OSError):
             (folder / f"{CURRENT}.new").unlink()
         raise
-    _sync_directory(folder)
-    # From here on the new one survives a power cut, and the old one is no longer needed.
-    _sweep(folder, keep=directory.name)
+    _fsync_dir(folder)
+    # Now the new snapshot survives a power cut; the old one is no longer needed.
+    _delete_others(folder, keep=directory.name)
 
 
 def save(folder: Path, frozen: FrozenIndex, *, name: str, space: str, applied_seq: int) -> SnapshotManifest:
@@ -123,20 +126,16 @@ def save(folder: Path, frozen: FrozenIndex, *, name: str, space: str, applied_se
 
 
 def discard(folder: Path) -> None:
-    """Delete the snapshot in `folder`, if there is one, and what interrupted saves left. Failing to is no failure."""
+    """Delete the snapshot in `folder`, if there is one, and what interrupted saves left. Ignores OSError."""
     with suppress(OSError):
         (folder / CURRENT).unlink(missing_ok=True)
-    _sweep(folder, keep=None)
+    _delete_others(folder, keep=None)
 
 
-def load(
-    folder: Path, cls: type[F], *, name: str, space: str, d: int, later: frozenset[str] = frozenset()
-) -> tuple[F, SnapshotManifest]:
-    """The index saved in `folder` and its manifest, whose `applied_seq` says where to go on in the log.
+def load(folder: Path, cls: type[F], *, name: str, space: str, d: int) -> tuple[F, SnapshotManifest]:
+    """The index saved in `folder` and its manifest, whose `applied_seq` says where to continue in the log.
 
-    Of the files in `later` only the size is checked here: the class checks their bytes before it uses them.
-
-    Raises SnapshotMissing where there is none, and SnapshotInvalid where it is not whole, not of this index,
+    Raises SnapshotMissing where there is none, and InvalidSnapshot where it is incomplete, belongs to another index,
     space, width or class, or cannot be read: then rebuild from the log.
     """
     try:
@@ -160,7 +159,7 @@ def load(
             try:
                 # Checked and read through one descriptor: a file swapped in between is not seen.
                 files[stamp.name] = stack.enter_context(open(directory / stamp.name, "rb", buffering=0))
-                _check_file(files[stamp.name], stamp, whole=stamp.name not in later)
+                _check_file(files[stamp.name], stamp, whole=stamp.name not in cls.lazily_checked)
             except OSError as error:
                 raise InvalidSnapshot(f"{stamp.name}: {error}") from error
         try:
@@ -172,8 +171,8 @@ def load(
 _POINTER = re.compile(rb"(snapshot-[0-9a-f]{16}) ([0-9a-f]{64})\n")
 
 
-def _pointed_at(folder: Path) -> str | None:
-    """The directory CURRENT names, if any. Another failure to read it must not cost a good snapshot."""
+def _current_name(folder: Path) -> str | None:
+    """The directory that CURRENT names, if any. Raises OSError: a failing read must not cost a good snapshot."""
     try:
         match = _POINTER.fullmatch(_read_small(folder / CURRENT))
     except (FileNotFoundError, ValueError):
@@ -181,15 +180,15 @@ def _pointed_at(folder: Path) -> str | None:
     return match[1].decode() if match else None
 
 
-def _sweep(folder: Path, keep: str | None) -> None:
-    """Delete what interrupted saves left, and snapshots nobody points at. Failing to is no failure."""
+def _delete_others(folder: Path, keep: str | None) -> None:
+    """Delete all snapshots but `keep`, and what interrupted saves left. Ignores OSError."""
     for path in folder.glob("snapshot-*"):
         if path.name != keep:
             shutil.rmtree(path, ignore_errors=True)
 
 
 class _HashedFile:
-    """A file being written: every byte is counted and hashed, and a short write is carried on with."""
+    """A file being written: it counts and hashes every byte, and continues after a short write."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -208,7 +207,7 @@ class _HashedFile:
         return len(data)
 
     def finish(self, name: str) -> SnapshotFile:
-        """Bring it to the disk and say what was written."""
+        """fsync the file and describe it."""
         os.fsync(self._raw.fileno())
         size = os.fstat(self._raw.fileno()).st_size
         if size != self._size:
@@ -223,7 +222,7 @@ def _write_file(path: Path, write: Callable[[_HashedFile], object]) -> SnapshotF
         return file.finish(path.name)
 
 
-def _sync_directory(path: Path) -> None:
+def _fsync_dir(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Saver: decides when a follower's index is saved, and does it beside the follower's thread."""
+"""SnapshotScheduler: decides when to save a follower's index, and saves it on a thread beside the follower's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from index.protocol import Freeze
+
 log = logging.getLogger(__name__)
 
 
@@ -15,8 +17,8 @@ log = logging.getLogger(__name__)
 class SnapshotPolicy:
     """When to save: after `entries` (or a fifth of the index, if more), or when nothing came for `idle`.
 
-    Never for more than `share` of the time, so a big index that changes often does not wear out its disk.
-    Never for fewer than `least` entries, which are replayed sooner than a snapshot is written.
+    Never for more than `share` of the time, so a large index that changes often does not wear out its disk.
+    Never for fewer than `least` entries: replaying them is quicker than writing a snapshot.
     After a failure `retry` seconds pass, then twice as many, up to `retry_last`. Times are seconds.
     """
 
@@ -31,9 +33,7 @@ class SnapshotPolicy:
 class SnapshotScheduler:
     """Saves what `freeze(applied_seq)` captures. All methods belong to the follower's thread."""
 
-    def __init__(
-        self, freeze: Callable[[int], Callable[[], None] | None], policy: SnapshotPolicy, name: str, saved_seq: int
-    ) -> None:
+    def __init__(self, freeze: Freeze, policy: SnapshotPolicy, name: str, saved_seq: int) -> None:
         self._freeze = freeze
         self._policy = policy
         self._name = name
@@ -41,20 +41,20 @@ class SnapshotScheduler:
         self._seen_seq = saved_seq
         self._seen_at = self._not_before = time.monotonic()
         self._retry = policy.retry
-        self._applied = self._covered = 0  # entries applied so far, and those of them that are in a snapshot
+        self._applied = self._saved = 0  # entries applied so far, and how many of them are in a snapshot
         self.saved_seq = saved_seq
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
     def count(self, entries: int) -> None:
-        """So many more entries have been applied."""
+        """Count entries that were applied."""
         self._applied += entries
 
     def wants(self, applied_seq: int) -> bool:
         """Whether there is something unsaved that is worth a snapshot."""
-        return applied_seq != self.saved_seq and self._applied - self._covered >= self._policy.least
+        return applied_seq != self.saved_seq and self._applied - self._saved >= self._policy.least
 
     def offer(self, applied_seq: int, ntotal: int) -> None:
-        """Save if it is time. Returns at once: the writing goes on in a thread of its own, one at a time."""
+        """Save if it is time. Returns at once: a thread of its own writes, one at a time."""
         now = time.monotonic()
         if applied_seq != self._seen_seq:
             self._seen_seq, self._seen_at = applied_seq, now
@@ -65,18 +65,18 @@ class SnapshotScheduler:
             return
         try:
             write = self._freeze(applied_seq)
-            if write is None:  # what is here is kept otherwise
+            if write is None:  # the index is on the disk already
                 return
             self._thread = threading.Thread(
-                target=self._save, args=(write, applied_seq, self._applied), name=f"saver-{self._name}", daemon=True
+                target=self._save, args=(write, applied_seq, self._applied), name=f"snapshot-{self._name}", daemon=True
             )
             self._thread.start()
         except Exception as error:
             self._thread = None
-            self._failed(error)
+            self._record_failure(error)
 
     def abandon(self) -> None:
-        """Wait for the save under way; what is unsaved stays so."""
+        """Wait for the save under way, and save nothing more."""
         if self._thread:
             self._thread.join()
 
@@ -88,7 +88,7 @@ class SnapshotScheduler:
             try:
                 write = self._freeze(applied_seq)
             except Exception as error:
-                self._failed(error)
+                self._record_failure(error)
                 return
             if write is not None:
                 self._save(write, applied_seq, self._applied)
@@ -98,15 +98,15 @@ class SnapshotScheduler:
         try:
             write()
         except Exception as error:
-            self._failed(error)
+            self._record_failure(error)
             return
         took = time.monotonic() - began
         self.error, self._retry = None, self._policy.retry
         self._not_before = time.monotonic() + took * (1 / self._policy.share - 1)
-        self._covered, self.saved_seq = applied, applied_seq
+        self._saved, self.saved_seq = applied, applied_seq
         log.info("snapshot of %s saved at seq %d in %.2f s", self._name, applied_seq, took)
 
-    def _failed(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         self.error = error
         self._not_before = time.monotonic() + self._retry
         log.warning("snapshot of %s not saved, retry in %.2g s: %s", self._name, self._retry, error)

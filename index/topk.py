@@ -1,4 +1,4 @@
-"""The best of many scores: equal ones by the lower id."""
+"""The best of many scores; the lower id comes first among equal ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from index.types import Ids, Scores
 
 PARTITION_FACTOR = 4
-"""From so many scores for one wanted on, the low ones are left out before the rest is sorted."""
+"""From so many scores for each wanted one on, a partition leaves out the low ones before the rest is sorted."""
 
 
 def select_top_k(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:

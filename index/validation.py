@@ -1,4 +1,4 @@
-"""What a valid id, vector or query is: the one place that decides."""
+"""What a valid id, vector or query is: only this module decides."""
 
 from __future__ import annotations
 
@@ -28,11 +28,27 @@ def check_vectors(vectors: Embeddings, d: int) -> None:
         raise InvalidVector(f"{bad.size} of {len(vectors)} vectors are not of unit length, first: {bad[0]}")
 
 
-def check_queries(queries: Embeddings, d: int) -> None:
-    """Raise InvalidVector unless `queries` is float32 [n, d] of finite rows that are not zero.
+def check_batch(ids: Ids, vectors: Embeddings, d: int) -> None:
+    """Raise InvalidId or InvalidVector unless these can be added, and ValueError unless they are as many."""
+    check_ids(ids)
+    check_vectors(vectors, d)
+    if len(ids) != len(vectors):
+        raise ValueError(f"{len(ids)} ids for {len(vectors)} vectors")
 
-    Their length is free: it scales the scores and leaves the order alone.
+
+def keep_last(ids: Ids) -> Ids:
+    """The positions [m] of `ids` [n] at which an id occurs for the last time, in order of its first occurrence."""
+    last = dict(zip(ids.tolist(), range(len(ids)), strict=True))
+    return np.fromiter(last.values(), np.int64, len(last))
+
+
+def check_search(queries: Embeddings, k: int, d: int) -> None:
+    """Raise InvalidVector unless `queries` is float32 [n, d] of finite rows that are not zero, ValueError if k < 0.
+
+    The length of a query is free: it scales the scores and leaves the order alone.
     """
+    if k < 0:
+        raise ValueError(f"k is {k}, expected 0 or more")
     _check_shape(queries, d)
     squares = _squares(queries)
     bad = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))

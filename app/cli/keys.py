@@ -14,7 +14,7 @@ from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import ApiKey, KeyScope
 from app.service.auth import ApiKeyService, is_active
-from app.service.service import open_library
+from app.service.data_dir import open_database
 
 
 @contextmanager
@@ -22,11 +22,11 @@ def open_keys(settings: Settings, *, create: bool = False) -> Iterator[ApiKeySer
     """Open the keys of a data directory; `create` makes it where there is none. Raises StartupError."""
     if not create and not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
-    library = open_library(settings)
+    database = open_database(settings)
     try:
-        yield ApiKeyService(library.database)
+        yield ApiKeyService(database)
     finally:
-        library.database.close()
+        database.close()
 
 
 def create_key(settings: Settings, name: str, scope: str, collections: Sequence[str], days: float | None) -> None:
@@ -42,7 +42,7 @@ def create_key(settings: Settings, name: str, scope: str, collections: Sequence[
 def show_keys(settings: Settings, console: Console, *, as_json: bool) -> None:
     """Print the keys, without their secrets, which nobody keeps."""
     with open_keys(settings) as api_keys:
-        described = [describe_key(key) for key in api_keys.every()]
+        described = [describe_key(key) for key in api_keys.list_keys()]
     if as_json:
         click.echo(json.dumps(described, ensure_ascii=False, indent=2))
         return
@@ -60,7 +60,7 @@ def revoke_key(settings: Settings, key_id: str) -> None:
 
 def clear_keys(settings: Settings) -> None:
     with open_keys(settings) as api_keys:
-        count = api_keys.clear()
+        count = api_keys.delete_all()
     click.echo(f"{count} keys are removed", err=True)
 
 

@@ -287,9 +287,13 @@ def models() -> None:
 @setting_options("data_dir")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
-    from app.storage.verify import verify as run
+    from app.cli.output import show_faults, show_progress
+    from app.storage.verify import find_faults
 
-    sys.exit(run(load_settings(given).data_dir, new_console()))
+    console = new_console()
+    faults = find_faults(load_settings(given).data_dir, show_progress(console))
+    show_faults(faults, console)
+    sys.exit(1 if faults else 0)
 
 
 @main.command()
@@ -297,9 +301,12 @@ def verify(**given: Any) -> None:
 @setting_options("data_dir")
 def backup(folder: Path, **given: Any) -> None:
     """Copy all acknowledged data into FOLDER, while a server runs or not; a second backup copies what is new."""
-    from app.storage.backup import create_backup as run
+    from app.cli.output import show_progress
+    from app.storage.backup import create_backup
 
-    run(load_settings(given).data_dir, folder, new_console())
+    console = new_console()
+    made = create_backup(load_settings(given).data_dir, folder, show_progress(console))
+    console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
 @main.command()
@@ -307,9 +314,12 @@ def backup(folder: Path, **given: Any) -> None:
 @setting_options("data_dir")
 def restore(folder: Path, **given: Any) -> None:
     """Restore the backup in FOLDER into an empty data directory; a damaged backup changes nothing."""
-    from app.storage.backup import restore_backup as run
+    from app.cli.output import show_progress
+    from app.storage.backup import restore_backup
 
-    run(load_settings(given).data_dir, folder, new_console())
+    console, data_dir = new_console(), load_settings(given).data_dir
+    held = restore_backup(data_dir, folder, show_progress(console))
+    console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
 
 
 @main.command()

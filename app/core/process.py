@@ -1,4 +1,4 @@
-"""Child processes that run this program once more."""
+"""Child processes that run code of this installation."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import ctypes
 import os
 import signal
 import site
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 SOURCE_ROOT = str(Path(__file__).parents[2])
 PR_SET_PDEATHSIG = 1
 
 
 def sightline_command(*words: str) -> list[str]:
-    """The arguments that run `sightline` with these words; run them with `child_env` as the environment."""
+    """The command line of `sightline WORDS`; its environment is `child_env`."""
     return [sys.executable, "-m", "app", *words]
 
 
@@ -26,6 +28,28 @@ def child_env(environment: Mapping[str, str]) -> dict[str, str]:
         paths.insert(0, SOURCE_ROOT)
     safe = {**environment, "PYTHONSAFEPATH": "1"}
     return {**safe, "PYTHONPATH": os.pathsep.join(paths)} if paths else safe
+
+
+def spawn(
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    stdout: int | IO[bytes] | None = None,
+    stderr: int | IO[bytes] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start `python -m MODULE ARGUMENTS`; `env` is added to the environment of this process.
+
+    The child has no standard input, and a session of its own: Ctrl-C reaches this process alone, which ends its
+    children.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env={**child_env(os.environ), **(env or {})},
+        start_new_session=True,
+    )
 
 
 def die_with_parent(parent: int) -> None:

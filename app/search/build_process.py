@@ -1,8 +1,7 @@
-"""`python -m app.search.build_process ORDER`: builds the base of one index from the log, in a process of its own.
+"""`python -m app.search.build_process ORDER`: builds the sealed segment of an index from the log.
 
-The order is JSON (see `Order`). The log is read a few thousand entries at a time, so that SQLite can tidy up
-its WAL meanwhile: what changes after `upto` is not looked for, since it comes again when the log is
-replayed from there.
+The order is JSON (see `BuildOrder`). The process reads the log a few thousand entries at a time, so that SQLite can
+checkpoint its WAL meanwhile. It ignores changes after `upto`: they come again when the log is replayed from there.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from index.validation import has_unit_length
 
 BATCH = 4096
 NICE = 10
-"""Searches go first. Not the least of all: while pictures come in the processors are never idle, and a base that
+"""Searches go first. Not the lowest priority: while pictures come in the processors are never idle, and a segment that
 is never finished would leave every vector in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOrder:
-    """Which base to build: of which part of the log, and into which folder."""
+    """Which segment to build: of which part of the log, and into which folder."""
 
     database: str
     collection: str
@@ -44,12 +43,12 @@ class BuildOrder:
     name: str
 
     def to_json(self) -> str:
-        """As the argument of the process."""
+        """The argument of the process."""
         return json.dumps(asdict(self))
 
 
 def run_build(order: BuildOrder) -> None:
-    """Build it. Raises OSError, apsw.Error and what `seal` raises."""
+    """Build the segment. Raises OSError, apsw.Error and what `build_segment` raises."""
     connection = connect_readonly(Path(order.database))
     try:
         build_segment(
@@ -65,10 +64,12 @@ def run_build(order: BuildOrder) -> None:
 
 
 def read_vector_blocks(connection: apsw.Connection, order: BuildOrder) -> Iterator[VectorBlock]:
-    """The vectors of the log up to `upto`. What a follower would skip is left out here too."""
+    """The vectors of the log up to `upto`, without those that a follower would skip."""
     seq = 0
     while entries := embeddings.list_after(connection, order.collection, order.space, order.target, seq, BATCH):
-        kept = [(row[2], row[3]) for row in entries if row[0] <= order.upto and _sound(row[2], row[3], order.d)]
+        kept = [
+            (row[2], row[3]) for row in entries if row[0] <= order.upto and _is_well_formed(row[2], row[3], order.d)
+        ]
         if kept:
             ids = np.array([key for key, _ in kept], np.int64)
             vectors = np.frombuffer(b"".join(vector for _, vector in kept), "<f4").reshape(-1, order.d)
@@ -79,12 +80,12 @@ def read_vector_blocks(connection: apsw.Connection, order: BuildOrder) -> Iterat
             return
 
 
-def _sound(key: int, vector: bytes | None, d: int) -> bool:
+def _is_well_formed(key: int, vector: bytes | None, d: int) -> bool:
     return key >= 0 and vector is not None and len(vector) == 4 * d
 
 
 def main(argument: str, parent: int) -> int:
-    """Build what `argument` orders; the exit code. What went wrong is one line on stderr."""
+    """Build what `argument` orders; the exit code. An error is one line on stderr."""
     die_with_parent(parent)
     os.nice(NICE)
     try:

@@ -1,9 +1,8 @@
-"""Builder: gives live indexes a new base when that is worth it, one after the other, in the background.
+"""IndexBuilder: gives large indexes a new sealed segment when it is worth it, one after the other, in the background.
 
-The base is built by a process of its own (`app.search.build_process`) and checked whole before the index goes on with
-it. A
-build that fails or is killed changes nothing: the old base answers, and another try follows, more and more
-rarely.
+A process of its own builds the segment (`app.search.build_process`); the builder checks it whole before the index goes
+on with it. A build that fails or is killed changes nothing: the old segment answers, and another try follows, more and
+more rarely.
 """
 
 from __future__ import annotations
@@ -18,11 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.core.background import BackgroundLoop
+from app.core.backoff import Backoff
 from app.core.errors import describe_error
 from app.core.metrics import ProcessMetrics
 from app.core.process import child_env
-from app.core.types import Target
 from app.search.build_process import BuildOrder
+from app.search.index_handle import IndexHandle, IndexKey
 from index import snapshot
 from index.errors import IndexClosed, InvalidSnapshot, SegmentDamaged
 from index.factory import IndexConfig, load_sealed_segment
@@ -30,33 +31,39 @@ from index.segmented import RebuildPolicy, SegmentedIndex
 
 log = logging.getLogger(__name__)
 
-POLL = 1.0
-STEP = 0.05
+POLL_SECONDS = 1.0
+PROCESS_POLL_SECONDS = 0.05
 RETRY_FIRST, RETRY_LAST = 10.0, 600.0
 ERROR_BYTES = 2000
 
 
-@dataclass(eq=False, slots=True)
-class SegmentBuild:
-    """One live index and where its base comes from. `head` tells the log's last entry."""
+class BuildFailed(Exception):
+    """A build did not succeed; the message says why."""
 
-    collection: str
-    target: Target
-    config: IndexConfig
-    index: SegmentedIndex
-    head: Callable[[], int]
-    building: bool = False
-    error: str | None = None
-    released: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
-    retry: float = RETRY_FIRST
+
+class BuildCancelled(Exception):
+    """Nobody waits for this build any more."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The builder's state of one index. `idle` is set unless a build runs."""
+
+    backoff: Backoff
     not_before: float = 0.0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    idle: threading.Event = field(default_factory=threading.Event)
+    fault: str | None = None
+
+    def __post_init__(self) -> None:
+        self.idle.set()
 
 
 class IndexBuilder:
-    """A thread that looks after sites from `take` to `release`. Any thread may call any method.
+    """A thread that checks and rebuilds the sealed segments of indexes from `watch` to `release`.
 
-    `retry` is the first pause after a failure, in seconds.
+    It calls `on_damaged` for an index whose segment is damaged on the disk. `poll` is the pause between two checks,
+    `retry` the first pause after a failed build, in seconds. Any thread may call any method.
     """
 
     def __init__(
@@ -64,146 +71,59 @@ class IndexBuilder:
         database: Path,
         policy: RebuildPolicy | None = None,
         *,
-        damaged: Callable[[SegmentBuild], None] | None = None,
+        on_damaged: Callable[[IndexHandle], None] | None = None,
         metrics: ProcessMetrics | None = None,
-        poll: float = POLL,
+        poll: float = POLL_SECONDS,
         retry: float = RETRY_FIRST,
     ) -> None:
         self._database = database
         self._policy = policy or RebuildPolicy()
-        self._damaged = damaged
+        self._on_damaged = on_damaged
         self._metrics = metrics or ProcessMetrics()
         self._poll = poll
         self._retry = retry
-        self._sites: list[SegmentBuild] = []
-        self._faults: dict[str, str] = {}  # by the name of what is not looked after
+        self._watched: dict[IndexHandle, _Watch] = {}
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="builder", daemon=True)
-        self._thread.start()
+        self._loop = BackgroundLoop("index-builder", self._check_all, "indexes get no new sealed segments")
+        self._loop.start()
 
-    def take(self, site: SegmentBuild) -> None:
-        """Look after it from now on."""
-        site.retry = self._retry
+    def watch(self, handle: IndexHandle) -> None:
+        """Check this index from now on."""
         with self._lock:
-            self._sites.append(site)
+            self._watched[handle] = _Watch(Backoff(self._retry, RETRY_LAST))
 
-    def release(self, site: SegmentBuild) -> None:
-        """Look after it no longer; a build that runs is given up, and is over when this returns."""
-        site.released.set()
+    def release(self, handle: IndexHandle) -> None:
+        """Check this index no more. Cancels its build, which has ended when this returns."""
         with self._lock:
-            if site in self._sites:
-                self._sites.remove(site)
-            busy = site.building
-        if busy and threading.current_thread() is not self._thread:
-            site.over.wait()
+            watch = self._watched.pop(handle, None)
+            if watch is None:
+                return
+            watch.cancelled.set()
+        watch.idle.wait()
 
-    def alive(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+    def is_alive(self) -> bool:
+        return self._loop.is_alive()
 
     def faults(self) -> list[str]:
-        """What it tries in vain at present, other than to build."""
+        """What keeps it from checking indexes at present. Failed builds are in their handles."""
         with self._lock:
-            looked_after = {site.config.name for site in self._sites}
-        return [fault for name, fault in list(self._faults.items()) if name in looked_after]
+            watches = list(self._watched.values())
+        return [watch.fault for watch in watches if watch.fault is not None]
 
     def close(self) -> None:
-        """Give up what is being built and end. May be called again."""
-        self._closing.set()
-        self._thread.join()
+        """Cancel the build that runs, and end. May be called again."""
+        self._loop.close()
 
-    def build(self, site: SegmentBuild) -> None:
-        """Build a base of all that the log holds now, before anybody follows: the index of `site` is not used."""
-        self._process(site, site.head())
+    def build(
+        self, key: IndexKey, config: IndexConfig, upto: int, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Build a sealed segment of the log up to entry `upto`, in a process of its own, and wait for its end.
 
-    def _run(self) -> None:
-        while not self._closing.wait(self._poll):
-            with self._lock:
-                sites = list(self._sites)
-            for site in sites:
-                if self._closing.is_set():
-                    return
-                try:
-                    self._look_after(site)
-                    self._faults.pop(site.config.name, None)
-                except IndexClosed:
-                    continue
-                except Exception as error:  # nothing may end this thread
-                    log.exception("the base of %s is not looked after", site.config.name)
-                    self._faults[site.config.name] = (
-                        f"the base of {site.config.name} is not looked after: {describe_error(error)}"
-                    )
-
-    def _look_after(self, site: SegmentBuild) -> None:
-        base = site.index.base
-        if base is not None and not base.verified:
-            try:
-                base.verify(lambda: self._stopped(site))
-            except SegmentDamaged as error:
-                log.error("the base of %s is damaged (%s); it is built again", site.config.name, error)
-        if base is not None and base.damage is not None:
-            if self._damaged is not None and not site.released.is_set():
-                self._damaged(site)
-            return
-        if time.monotonic() < site.not_before or not self._policy.due(site.index.facts(), site.index.still()):
-            return
-        with self._lock:
-            if site.released.is_set():
-                return
-            site.building = True
-            site.over.clear()
-        try:
-            self._renew(site)
-        finally:
-            with self._lock:
-                site.building = False
-                site.over.set()
-
-    def _renew(self, site: SegmentBuild) -> None:
-        began = time.monotonic()
-        site.index.mark()
-        try:
-            self._process(site, site.head())
-            base, _ = load_sealed_segment(site.config)
-            base.verify(lambda: self._stopped(site))
-            if self._stopped(site):
-                return
-            site.index.rebase(base)
-        except (BuildFailed, SegmentDamaged, InvalidSnapshot, OSError) as error:
-            site.error = str(error)
-            self._metrics.observe_build(time.monotonic() - began, ok=False)
-            site.not_before = time.monotonic() + site.retry
-            log.warning("no new base of %s, retry in %.0f s: %s", site.config.name, site.retry, error)
-            site.retry = min(site.retry * 2, RETRY_LAST)
-            return
-        except BuildStopped:
-            return
-        finally:
-            site.index.unmark()
-        took = time.monotonic() - began
-        self._metrics.observe_build(took, ok=True)
-        site.error, site.retry = None, self._retry
-        site.not_before = time.monotonic() + took  # half of the time at most goes into building
-        if site.config.folder is not None:
-            snapshot.discard(site.config.folder)  # of the time when there was no base
-        log.info("new base of %s: %d vectors in %.1f s", site.config.name, base.n, took)
-
-    def _stopped(self, site: SegmentBuild) -> bool:
-        return self._closing.is_set() or site.released.is_set()
-
-    def _process(self, site: SegmentBuild, upto: int) -> None:
-        """Run the process to its end. Raises Failed with its reason, and Stopped when nobody waits for it any more."""
-        config = site.config
+        Raises BuildFailed with the reason, and BuildCancelled when `is_cancelled()` or the builder was closed.
+        """
+        label, target = key
         order = BuildOrder(
-            str(self._database),
-            site.collection,
-            site.target,
-            config.space,
-            config.d,
-            upto,
-            str(config.bases),
-            config.name,
+            str(self._database), label, target, config.space, config.d, upto, str(config.segment_folder), config.name
         )
         process = subprocess.Popen(
             [sys.executable, "-m", "app.search.build_process", order.to_json(), str(os.getpid())],
@@ -214,21 +134,90 @@ class IndexBuilder:
         )
         try:
             while process.poll() is None:
-                if self._stopped(site):
-                    raise BuildStopped
-                time.sleep(STEP)
-            said = process.stderr.read(ERROR_BYTES).decode(errors="replace") if process.stderr else ""
+                if self._loop.is_closing() or is_cancelled():
+                    raise BuildCancelled
+                time.sleep(PROCESS_POLL_SECONDS)
+            stderr = process.stderr.read(ERROR_BYTES).decode(errors="replace") if process.stderr else ""
         finally:
             process.kill()
             process.communicate()
         if process.returncode:
-            last = said.strip().splitlines()[-1:] or ["it said nothing"]
+            last = stderr.strip().splitlines()[-1:] or ["it printed nothing"]
             raise BuildFailed(f"the build ended with code {process.returncode}: {last[0]}")
 
+    def _check_all(self) -> float:
+        with self._lock:
+            watched = list(self._watched.items())
+        for handle, watch in watched:
+            if self._loop.is_closing():
+                break
+            try:
+                self._check(handle, watch)
+                watch.fault = None
+            except IndexClosed:
+                continue
+            except Exception as error:  # the others are checked all the same
+                watch.fault = f"the sealed segment of {handle.config.name} is not checked: {describe_error(error)}"
+                log.exception("%s", watch.fault)
+        return self._poll
 
-class BuildFailed(Exception):
-    """A build that did not succeed; the message says why."""
+    def _check(self, handle: IndexHandle, watch: _Watch) -> None:
+        index = handle.index
+        if not isinstance(index, SegmentedIndex):
+            return
+        sealed = index.sealed
+        if sealed is not None and not sealed.verified:
+            try:
+                sealed.verify(lambda: self._is_cancelled(watch))
+            except SegmentDamaged as error:
+                log.error("the sealed segment of %s is damaged (%s); it is built again", handle.config.name, error)
+        if sealed is not None and sealed.damage is not None:
+            if self._on_damaged is not None and not watch.cancelled.is_set():
+                self._on_damaged(handle)
+            return
+        if time.monotonic() < watch.not_before or not self._policy.is_due(index.stats(), index.seconds_unchanged()):
+            return
+        with self._lock:
+            if watch.cancelled.is_set():
+                return
+            watch.idle.clear()
+        handle.building = True
+        try:
+            self._rebuild(handle, index, watch)
+        finally:
+            handle.building = False
+            watch.idle.set()
 
+    def _rebuild(self, handle: IndexHandle, index: SegmentedIndex, watch: _Watch) -> None:
+        config = handle.config
+        began = time.monotonic()
+        index.begin_rebuild()
+        try:
+            self.build(handle.key, config, handle.log.last_seq(), watch.cancelled.is_set)
+            sealed = load_sealed_segment(config)
+            sealed.verify(lambda: self._is_cancelled(watch))
+            if self._is_cancelled(watch):
+                return
+            index.replace_segment(sealed)
+        except (BuildFailed, SegmentDamaged, InvalidSnapshot, OSError) as error:
+            handle.build_error = str(error)
+            self._metrics.observe_build(time.monotonic() - began, ok=False)
+            pause = watch.backoff.next()
+            watch.not_before = time.monotonic() + pause
+            log.warning("no new sealed segment of %s, retry in %.0f s: %s", config.name, pause, error)
+            return
+        except BuildCancelled:
+            return
+        finally:
+            index.end_rebuild()
+        took = time.monotonic() - began
+        self._metrics.observe_build(took, ok=True)
+        handle.build_error = None
+        watch.backoff.reset()
+        watch.not_before = time.monotonic() + took  # half of the time at most goes into building
+        if config.folder is not None:
+            snapshot.discard(config.folder)  # of the time before the first sealed segment
+        log.info("new sealed segment of %s: %d vectors in %.1f s", config.name, sealed.n, took)
 
-class BuildStopped(Exception):
-    """A build that nobody waits for."""
+    def _is_cancelled(self, watch: _Watch) -> bool:
+        return self._loop.is_closing() or watch.cancelled.is_set()

@@ -1,7 +1,7 @@
-"""From questions to hits: encode their parts, add them up, ask the index, look up the rows.
+"""From queries to hits: encode their parts, add them up, search the index, read the rows.
 
-The questions of one call share each step: one pass of the encoder for all their words, one search of an index for all
-that ask it in the same way, one look at the rows.
+The queries of one call share each step: one pass of the encoder for all their texts, one search of an index for all
+that search it in the same way, one read of the rows.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ MIN_LENGTH = 1e-6  # a sum of parts shorter than this has no direction
 
 @dataclass(frozen=True, slots=True)
 class QueryPart:
-    """One part of a question: exactly one of the fields says what, `weight` how much (it may be negative)."""
+    """One part of a query: exactly one field besides `weight` is set. The weight may be negative."""
 
     text: str | None = None
     image_id: str | None = None
@@ -60,9 +60,9 @@ class QueryPart:
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """One search: the parts it is made of, what is searched, which of it `filter` lets through, and how.
+    """One search: its parts, what it searches, which rows `filter` allows, and how.
 
-    `exact` compares with every vector; `probes` and `rerank` replace what an approximate index takes for enough.
+    `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
     """
 
     parts: Sequence[QueryPart]
@@ -71,8 +71,8 @@ class SearchQuery:
     collection: str = DEFAULT_COLLECTION
     filter: Filter | None = None
     exact: bool = False
-    probes: int | None = None
-    rerank: int | None = None
+    nprobe: int | None = None
+    refine_k: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """The vectors of words and pictures; where a picture has none, why."""
+    """The vectors of texts and pictures; for a picture without one, the error."""
 
     texts: Mapping[str, Embeddings]
     pictures: Mapping[Path, Embeddings | SightlineError]
@@ -94,31 +94,31 @@ class _Encoded:
 
 @dataclass(slots=True, eq=False)
 class _Search:
-    """A question on its way: how many hits the index is asked for, and what came back."""
+    """The state of a query: how many hits it takes from the index, and what came back."""
 
-    question: SearchQuery
+    query: SearchQuery
     params: SearchParams
     vector: Embeddings
-    asked: int
+    limit: int
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     hits: list[Hit] = field(default_factory=list)
-    ghosts: int = 0
+    orphans: int = 0
     searched: int = 0
-    refusal: SightlineError | None = None
+    error: SightlineError | None = None
 
-    def kind(self) -> tuple[object, ...]:
-        """Equal for those that one search of their index can answer; up to twice as many hits go along."""
+    def group_key(self) -> tuple[object, ...]:
+        """Equal for those that one search of their index can answer; some then take up to twice as many hits."""
         params = self.params
-        return params.exact, params.probes, params.rerank, id(params.among), self.asked.bit_length()
+        return params.exact, params.nprobe, params.refine_k, id(params.allowed_ids), self.limit.bit_length()
 
-    def short(self) -> bool:
-        """Whether more must be asked for: rows were deleted or changed, and the index has others."""
-        return len(self.hits) < self.question.k and bool(self.keys[-1] >= 0)
+    def needs_more(self) -> bool:
+        """Whether to take more from the index: rows were deleted or changed, and the index has others."""
+        return len(self.hits) < self.query.k and bool(self.keys[-1] >= 0)
 
 
 class Searcher:
-    """Answers questions. Its methods block; callers run them in threads."""
+    """Answers queries. Its methods block; callers run them in threads."""
 
     def __init__(
         self,
@@ -128,17 +128,17 @@ class Searcher:
         pool: DecodePool,
         use: Callable[[str, Target], AbstractContextManager[VectorIndex]],
         metrics: ProcessMetrics | None = None,
-        note: RecordQuery | None = None,
+        record_query: RecordQuery | None = None,
     ) -> None:
-        """`note` is told what an index was asked, once it has answered (see `Sampler.note`)."""
+        """`record_query` gets each search of an index, after its answer (see `RecallSampler.record_query`)."""
         self._database = database
         self._encoder = encoder
         self._batcher = batcher
         self._pool = pool
         self._use = use
         self._metrics = metrics or ProcessMetrics()
-        self._note = note
-        self._selections = FilterCache(database)
+        self._record_query = record_query
+        self._filter_cache = FilterCache(database)
         self._running = 0
         self._lock = threading.Lock()  # of `_running`
 
@@ -147,23 +147,23 @@ class Searcher:
         """How many calls are being answered right now."""
         return self._running
 
-    def search(self, question: SearchQuery) -> SearchResult:
+    def search(self, query: SearchQuery) -> SearchResult:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Timeout, Busy."""
-        (found,) = self.search_all([question])
+        (found,) = self.search_all([query])
         if isinstance(found, SightlineError):
             raise found
         return found
 
-    def search_all(self, questions: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
-        """The answers, in order; for a question that has none, why. The times are those of all together.
+    def search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
+        """The answers, in order; for a query without one, its error. The times are those of all together.
 
-        Raises Busy, and then none is answered.
+        Raises Busy, and then answers none.
         """
-        with self._counted():
-            return self._search_all(questions)
+        with self._count_running():
+            return self._search_all(queries)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _count_running(self) -> Iterator[None]:
         with self._lock:
             self._running += 1
         try:
@@ -172,80 +172,82 @@ class Searcher:
             with self._lock:
                 self._running -= 1
 
-    def _search_all(self, questions: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
+    def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
-        with span("encode", {"questions": len(questions)}):
-            encoded = self._encoded([part for question in questions for part in question.parts])
-        begun = [result_or_error(partial(self._begin, question, encoded)) for question in questions]
+        with span("encode", {"questions": len(queries)}):
+            encoded = self._encode_parts([part for query in queries for part in query.parts])
+        begun = [result_or_error(partial(self._begin, query, encoded)) for query in queries]
         took = {"encode": time.perf_counter() - began, "search": 0.0, "fetch": 0.0}
         together: dict[tuple[str, Target], list[_Search]] = {}
-        for one in begun:
-            if isinstance(one, _Search):
-                one.refusal = result_or_error(partial(self._select, one, took))
-                if one.refusal is None:
-                    together.setdefault((one.question.collection, one.question.target), []).append(one)
+        for search in begun:
+            if isinstance(search, _Search):
+                search.error = result_or_error(partial(self._apply_filter, search, took))
+                if search.error is None:
+                    together.setdefault((search.query.collection, search.query.target), []).append(search)
         for searches in together.values():
-            refusal = result_or_error(partial(self._run, searches, took))
+            error = result_or_error(partial(self._run, searches, took))
             for search in searches:
-                search.refusal = refusal
+                search.error = error
         took["total"] = time.perf_counter() - began
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [
-            one.refusal or SearchResult(one.hits, took_ms, one.searched) if isinstance(one, _Search) else one
-            for one in begun
+            search.error or SearchResult(search.hits, took_ms, search.searched)
+            if isinstance(search, _Search)
+            else search
+            for search in begun
         ]
 
-    def _begin(self, question: SearchQuery, encoded: _Encoded) -> _Search:
-        """The question with its vector. Raises Validation, NotFound, Rejected."""
-        params = SearchParams(exact=question.exact, probes=question.probes, rerank=question.rerank)
-        vector = self._sum(question.collection, question.parts, encoded)
-        return _Search(question, params, vector, question.k + EXTRA_HITS)
+    def _begin(self, query: SearchQuery, encoded: _Encoded) -> _Search:
+        """The query with its vector. Raises Validation, NotFound, Rejected."""
+        params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
+        vector = self._sum_parts(query.collection, query.parts, encoded)
+        return _Search(query, params, vector, query.k + EXTRA_HITS)
 
-    def _select(self, search: _Search, took: dict[str, float]) -> None:
-        """Find out which rows the filter lets through. Raises Timeout."""
+    def _apply_filter(self, search: _Search, took: dict[str, float]) -> None:
+        """Find out which rows the filter allows. Raises Timeout."""
         start = time.perf_counter()
-        if (question := search.question).filter is not None:
-            among = self._selections.among(question.collection, question.filter)
-            search.params = replace(search.params, among=among)
+        if (query := search.query).filter is not None:
+            allowed_ids = self._filter_cache.allowed_ids(query.collection, query.filter)
+            search.params = replace(search.params, allowed_ids=allowed_ids)
         took["search"] += time.perf_counter() - start
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
-        """Search one index, one at a time of those that a call asks, and add to the seconds. Raises NotFound."""
-        question = searches[0].question
-        with self._use(question.collection, question.target) as index:
+        """Do the searches of one index, and add to the seconds. Raises NotFound."""
+        query = searches[0].query
+        with self._use(query.collection, query.target) as index:
             waiting = searches
             while waiting:
                 start = time.perf_counter()
-                with span("search", {"target": question.target, "questions": len(waiting)}):
+                with span("search", {"target": query.target, "questions": len(waiting)}):
                     search_index(index, waiting)
                 middle = time.perf_counter()
-                with span("fetch", {"target": question.target}):
-                    self._fetch(question.target, waiting)
+                with span("fetch", {"target": query.target}):
+                    self._fetch(query.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
-                waiting = [search for search in waiting if search.short()]
+                waiting = [search for search in waiting if search.needs_more()]
                 for search in waiting:
-                    search.asked *= 4
+                    search.limit *= 4
             for search in searches:
-                self._metrics.count_orphans(question.target, search.ghosts)
-                if self._note is not None:
-                    key = (question.collection, question.target)
-                    self._note(key, index, search.vector, search.params, search.question.k + EXTRA_HITS)
+                self._metrics.count_orphans(query.target, search.orphans)
+                if self._record_query is not None:
+                    key = (query.collection, query.target)
+                    self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
 
     def embed(self, collection: str, parts: Sequence[QueryPart]) -> Embeddings:
         """The weighted sum of the parts' unit vectors, float32 [d], of length 1.
 
-        The words of all parts go through the encoder together. Raises Validation when nothing is left.
+        One pass of the encoder takes the texts of all parts. Raises Validation when the sum is nearly zero.
         """
-        return self._sum(collection, parts, self._encoded(parts))
+        return self._sum_parts(collection, parts, self._encode_parts(parts))
 
-    def _sum(self, collection: str, parts: Sequence[QueryPart], encoded: _Encoded) -> Embeddings:
+    def _sum_parts(self, collection: str, parts: Sequence[QueryPart], encoded: _Encoded) -> Embeddings:
         if not parts:
             raise Validation("the query is empty")
         total = np.zeros(self._encoder.space.d, dtype=np.float32)
         for part in parts:
-            total += np.float32(part.weight) * self._vector(collection, part, encoded)
+            total += np.float32(part.weight) * self._part_vector(collection, part, encoded)
         length = float(np.linalg.norm(total))
         if not np.isfinite(length) or length < MIN_LENGTH:
             raise Validation("the parts of the query cancel each other out")
@@ -254,38 +256,38 @@ class Searcher:
     def classify(
         self, collection: str, part: QueryPart, labels: Sequence[str], template: str
     ) -> list[tuple[str, float]]:
-        """Labels with their probabilities, likeliest first: a softmax by the model's own temperature."""
-        with self._use(collection, "images"):  # which is there, or NotFound
+        """Labels with their probabilities, likeliest first: a softmax with the model's own temperature."""
+        with self._use(collection, "images"):  # raises NotFound
             pass
         sentences = [label.join(LABEL_PLACEHOLDER.split(template)) for label in labels]
         image = self.embed(collection, [part])
-        vectors = np.stack(self._encode(sentences))
+        vectors = np.stack(self._encode_texts(sentences))
         logits = self._encoder.temperature * (vectors @ image)
         odds = np.exp(logits - logits.max())
         shares = odds / odds.sum()
         order = np.argsort(-shares, kind="stable")
         return [(labels[n], float(shares[n])) for n in order]
 
-    def encode_texts(self, words: Sequence[str]) -> list[bytes]:
-        """The vectors of texts as they stand in the log."""
-        if not words:
+    def encode_texts(self, sentences: Sequence[str]) -> list[bytes]:
+        """The vectors of texts as the log stores them."""
+        if not sentences:
             return []
-        return [vector.astype("<f4").tobytes() for vector in check_vectors(np.stack(self._encode(words)))]
+        return [vector.astype("<f4").tobytes() for vector in check_vectors(np.stack(self._encode_texts(sentences)))]
 
-    def _encode(self, words: Sequence[str]) -> list[Embeddings]:
-        """A vector for each text. Many go a few at a time, so that other queries get their turn between."""
+    def _encode_texts(self, words: Sequence[str]) -> list[Embeddings]:
+        """A vector for each text. Many are encoded a few at a time, so that other queries get their turn in between."""
         vectors: list[Embeddings] = []
         for start in range(0, len(words), TEXTS_PER_PASS):
             vectors.extend(self._batcher.submit_texts(words[start : start + TEXTS_PER_PASS]).result())
         return vectors
 
-    def _encoded(self, parts: Sequence[QueryPart]) -> _Encoded:
+    def _encode_parts(self, parts: Sequence[QueryPart]) -> _Encoded:
         """Everything in `parts` that must go through the encoder. Raises Busy."""
         words = list(dict.fromkeys(part.text for part in parts if part.text is not None))
         paths = [part.picture for part in parts if part.picture is not None]
-        return _Encoded(dict(zip(words, self._encode(words), strict=True)), self._pictures(paths))
+        return _Encoded(dict(zip(words, self._encode_texts(words), strict=True)), self._encode_pictures(paths))
 
-    def _pictures(self, paths: Sequence[Path]) -> dict[Path, Embeddings | SightlineError]:
+    def _encode_pictures(self, paths: Sequence[Path]) -> dict[Path, Embeddings | SightlineError]:
         vectors: dict[Path, Embeddings | SightlineError] = {}
         for start in range(0, len(paths), PICTURES_AT_ONCE):
             some = paths[start : start + PICTURES_AT_ONCE]
@@ -298,7 +300,7 @@ class Searcher:
                 vectors[path] = one if isinstance(one, SightlineError) else np.asarray(next(seen))
         return vectors
 
-    def _vector(self, collection: str, part: QueryPart, encoded: _Encoded) -> Embeddings:
+    def _part_vector(self, collection: str, part: QueryPart, encoded: _Encoded) -> Embeddings:
         if part.text is not None:
             return encoded.texts[part.text]
         if part.picture is not None:
@@ -307,10 +309,10 @@ class Searcher:
                 raise vector
             return vector
         if part.vector is not None:
-            return self._given(part.vector)
-        return self._stored(collection, part)
+            return self._normalize(part.vector)
+        return self._read_vector(collection, part)
 
-    def _given(self, values: Sequence[float]) -> Embeddings:
+    def _normalize(self, values: Sequence[float]) -> Embeddings:
         d = self._encoder.space.d
         if len(values) != d:
             raise Validation(f"a vector of this model has {d} numbers, not {len(values)}")
@@ -320,8 +322,8 @@ class Searcher:
             raise Validation("the vector must be finite and not zero")
         return np.asarray(vector / length, dtype=np.float32)
 
-    def _stored(self, collection: str, part: QueryPart) -> Embeddings:
-        """The vector of a picture or text that is here already."""
+    def _read_vector(self, collection: str, part: QueryPart) -> Embeddings:
+        """The vector of a stored picture or text."""
         target: Target = "images" if part.image_id is not None else "texts"
         id = part.image_id or part.text_id or ""
 
@@ -337,7 +339,7 @@ class Searcher:
         return np.frombuffer(vector, dtype="<f4")
 
     def _fetch(self, target: Target, searches: Sequence[_Search]) -> None:
-        """Give them their hits: the rows that are still there, ready and let through, in the order of the scores.
+        """Give them their hits: the rows that still exist, are ready and match the filter, in the order of the scores.
 
         Raises Timeout.
         """
@@ -346,16 +348,16 @@ class Searcher:
         def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]]]:
             rows: Mapping[int, Image | Text]
             rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
-            return rows, [apply_filter(c, search, rows) for search in searches]
+            return rows, [filter_rows(c, search, rows) for search in searches]
 
         rows, passed = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
-            search.hits = list(islice(make_hits(search, rows, keys), search.question.k))
-            search.ghosts = sum(key >= 0 and key not in rows for key in search.keys.tolist())
+            search.hits = list(islice(make_hits(search, rows, keys), search.query.k))
+            search.orphans = sum(key >= 0 and key not in rows for key in search.keys.tolist())
 
 
 def result_or_error(work: Callable[[], T]) -> T | SightlineError:
-    """What `work` gives, or why it gives nothing. Busy is raised: it concerns every question, not this one."""
+    """What `work` returns, or the error that it raises. Raises Busy: that concerns every query, not only this one."""
     try:
         return work()
     except Busy:
@@ -365,33 +367,33 @@ def result_or_error(work: Callable[[], T]) -> T | SightlineError:
 
 
 def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
-    """Give them their scores and keys: one search of the index for all that may share it."""
+    """Give them their scores and keys: one search of the index for all that can share it."""
     groups: dict[tuple[object, ...], list[_Search]] = {}
     for search in searches:
-        groups.setdefault(search.kind(), []).append(search)
+        groups.setdefault(search.group_key(), []).append(search)
     for group in groups.values():
-        most = max(search.asked for search in group)
+        most = max(search.limit for search in group)
         scores, keys = index.search(np.stack([search.vector for search in group]), most, group[0].params)
         for n, search in enumerate(group):
-            search.asked, search.scores, search.keys = most, scores[n], keys[n]
-            among = search.params.among
-            search.searched = index.ntotal if among is None else min(len(among), index.ntotal)
+            search.limit, search.scores, search.keys = most, scores[n], keys[n]
+            allowed = search.params.allowed_ids
+            search.searched = index.ntotal if allowed is None else min(len(allowed), index.ntotal)
 
 
-def apply_filter(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
-    """The keys that its filter lets through as the rows are now."""
-    question = search.question
-    if question.filter is None:
+def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
+    """The keys whose rows match its filter now."""
+    query = search.query
+    if query.filter is None:
         return rows.keys()
     keys = (key for key in search.keys.tolist() if key in rows)
-    return set(sql.select_passing(c, question.collection, question.filter, keys))
+    return set(sql.select_passing(c, query.collection, query.filter, keys))
 
 
 def make_hits(search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int]) -> Iterator[Hit]:
-    """The hits of a search whose rows are there, best first."""
+    """The hits of a search whose rows exist, best first."""
     for key, score in zip(search.keys.tolist(), search.scores.tolist(), strict=True):
         row = rows.get(key)
-        if row is None or key not in passed or row.collection != search.question.collection:
+        if row is None or key not in passed or row.collection != search.query.collection:
             continue
         if isinstance(row, Text):
             yield Hit(row.id, score, text=row)

@@ -1,7 +1,7 @@
-"""The worker: claim, decode ahead, encode, commit; renew leases; stop without losing anything.
+"""The embedding worker: claims pictures, decodes ahead, encodes batches, commits vectors.
 
-A worker may be killed at any moment: what it had claimed is taken back as soon as somebody sees that its
-lock file is free, and a commit holds vectors and states together, so work is repeated, never lost or doubled.
+A worker may be killed at any moment. Other workers see that its lock file is free and claim its pictures again, and one
+commit holds vectors and states together; so work is repeated, never lost or doubled.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 import apsw
 import numpy as np
 
+from app.core.background import BackgroundLoop
+from app.core.backoff import Backoff
 from app.core.errors import BlobMissing, Rejected, SightlineError, StorageFull, map_os_errors
 from app.core.locks import LeaseOwner, find_dead_owners, remove_dead_locks
 from app.core.metrics import ProcessMetrics
@@ -28,19 +30,20 @@ from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool
 from app.encoder.protocol import Encoder, check_vectors
 from app.storage.library import Library
-from app.storage.tables import embeddings, leases, precomputed_vectors
+from app.storage.tables import embeddings, precomputed_vectors, work_queue
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 3  # batches that are claimed and being decoded while one is encoded
 POLL_SECONDS = 0.02
-RECLAIM_SECONDS = 1.0
-PAUSE_SECONDS = 1.0
-RETRY_WAIT_SECONDS = 5.0  # how long pictures that were tried before wait for those that were not
-UNREAD = "this picture could not be read, again and again, while others could"
-RETRIES_IN_A_ROW = 16  # pictures that were tried before, one after the other, while others wait
-# 16 grey pixels as a PNG. If a decoder can read these, a picture that it cannot read is to blame itself.
+RECLAIM_SECONDS = 1.0  # between two looks for dead workers
+FIRST_PAUSE, LAST_PAUSE = 1.0, 8.0  # seconds to wait while the disk or the database is at fault
+RETRY_WAIT_SECONDS = 5.0  # how long pictures that were tried before wait for new ones
+RETRIES_IN_A_ROW = 16  # pictures that were tried before, one after the other, while new ones wait
+UNREADABLE = "this picture could not be read, again and again, while others could"
+UNENCODABLE = "the model could not encode this picture"
+# 16 grey pixels as a PNG. If a decoder reads these but not a picture, the picture is at fault.
 PROBE_PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000040000000408000000008c9ac1a20000000e494441"
     "5478da6368000206540200501408016d4de0490000000049454e44ae426082"
@@ -49,7 +52,7 @@ PROBE_PNG = bytes.fromhex(
 
 @dataclass(slots=True)
 class ClaimedImage:
-    """A leased picture, the decoding that was begun for it, and the vector that it came with, if any."""
+    """A leased picture, its decoding, which has begun, and the precomputed vector that came with it, if any."""
 
     lease: Lease
     decoding: Future[DecodedPicture]
@@ -58,7 +61,7 @@ class ClaimedImage:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A picture with its vector, to be committed."""
+    """A picture with its vector (float32, little endian), ready for the commit."""
 
     lease: Lease
     decoded: DecodedPicture
@@ -67,7 +70,7 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker works; see Settings for the meaning of each."""
+    """The settings of these names."""
 
     batch_size: int
     lease_seconds: float
@@ -76,7 +79,10 @@ class WorkerOptions:
 
 
 class DecoderFault(Exception):
-    """The decoder fails at a picture for a reason that is not the picture's, but not at others."""
+    """A fault of the machine that decoders meet at this picture and at no other."""
+
+
+Failures = list[tuple[Lease, Exception]]
 
 
 class EmbeddingWorker:
@@ -92,9 +98,10 @@ class EmbeddingWorker:
         options: WorkerOptions,
         metrics: ProcessMetrics | None = None,
     ) -> None:
+        """`owners` is the folder of the workers' lock files."""
         self._library = library
         self._database = library.database
-        self._media = library.blobs
+        self._blobs = library.blobs
         self._encoder = encoder
         self._pool = pool
         self._importer = importer
@@ -104,117 +111,122 @@ class EmbeddingWorker:
         self._owner = LeaseOwner(owners)
         self._claimed: deque[ClaimedImage] = deque()
         self._stopping = threading.Event()
-        self._changed = self._database.watch_commits()
-        self._unsure = False  # whether pictures may be leased to us that we do not know of
-        self._seen = -1
+        self._count_commits = self._database.watch_commits()
+        self._claimed_at = -1  # the number of the last commit before the last claim
+        self._must_release = False  # whether this worker may hold leases that are not in `_claimed`
+        self._backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         self._reclaimed_at = float("-inf")
-        self._tried_at = time.monotonic() + RETRY_WAIT_SECONDS
-        self._tried = 0
+        self._retry_at = time.monotonic() + RETRY_WAIT_SECONDS
+        self._retries = 0
 
-    def run(self, ending: Callable[[], None] = lambda: None) -> None:
-        """Work until `stop`; what was claimed but not begun is given back. `ending` is called while we still live."""
+    def run(self, before_exit: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop`, then release what is claimed but not begun. Calls `before_exit` while the lock is held."""
         remove_dead_locks(self._owners)
         space = self._encoder.space
         self._database.write(lambda c: embeddings.save_space(c, space))
-        threads = [
-            threading.Thread(target=self._renew, name="leases", daemon=True),
-            threading.Thread(target=self._importer.run, args=(self._owner.id, self._stopping), name="importer"),
-        ]
-        for thread in threads:
-            thread.start()
+        import_next = partial(self._importer.import_next, self._owner.id, self._stopping.is_set)
+        loops = (
+            BackgroundLoop("leases", self._renew_leases, "the leases are not renewed", Backoff(1.0, 8.0)),
+            BackgroundLoop("importer", import_next, "uploads are not imported", Backoff(1.0, 8.0)),
+        )
+        for loop in loops:
+            loop.start()
         try:
             while not self._stopping.is_set():
-                if not all(thread.is_alive() for thread in threads) and not self._stopping.is_set():
+                if not all(loop.is_alive() for loop in loops):
                     raise RuntimeError("a thread of the worker has died")
                 self._step()
         finally:
             self._stopping.set()
             try:
-                self._release()
-            except SightlineError as error:  # others take them back once our lock file is free
-                log.warning("leases not released: %s", error.detail)
-            for thread in threads:
-                thread.join()
-            ending()
+                self._release_all()
+            except SightlineError as error:  # others claim the pictures again once our lock file is free
+                log.warning("the leases are not released: %s", error.detail)
+            for loop in loops:
+                loop.close()
+            before_exit()
             self._owner.close()
 
     @property
     def owner(self) -> str:
-        """Its name, which is that of its lock file."""
+        """The owner of its leases: the name of its lock file."""
         return self._owner.id
 
     def stop(self) -> None:
-        """Ask `run` to return after the batch it is at. Safe in a signal handler."""
+        """Let `run` return after the present batch. Safe in a signal handler."""
         self._stopping.set()
 
     def _step(self) -> None:
-        """One round. A fault of the disk or the database is waited out, never fatal."""
+        """Claim and process one batch, or wait for work. A fault of the disk or the database is waited out."""
         try:
-            if self._unsure:
-                self._release()
-            self._reclaim()
+            if self._must_release:
+                self._release_all()
+            self._reclaim_leases()
             self._claim()
             if self._claimed:
-                self._commit_batch([self._claimed.popleft() for _ in range(self._next_size())])
+                size = min(self._options.batch_size, len(self._claimed))
+                with span("batch", {"pictures": size}):
+                    self._process_batch([self._claimed.popleft() for _ in range(size)])
             else:
-                self._wait()
+                self._wait_for_commit()
+                self._backoff.reset()
         except SightlineError as error:
             log.warning("waiting: %s", error.detail)
-            self._unsure = True
-            self._stopping.wait(PAUSE_SECONDS)
+            self._must_release = True
+            self._stopping.wait(self._backoff.next())
 
-    def _reclaim(self) -> None:
-        """Take back what dead workers hold, now and then."""
+    def _reclaim_leases(self) -> None:
+        """End the leases of dead workers, now and then."""
         if time.monotonic() - self._reclaimed_at < RECLAIM_SECONDS:
             return
         self._reclaimed_at = time.monotonic()
-        others = self._database.read(leases.list_owners) - {self._owner.id}
+        others = self._database.read(work_queue.list_owners) - {self._owner.id}
         if others:
-            gone = find_dead_owners(self._owners, others)
-            most = self._options.max_attempts
-            lost, given_up = self._database.write(lambda c: leases.expire_leases(c, gone, time.monotonic(), most))
+            dead = find_dead_owners(self._owners, others)
+            limit = self._options.max_attempts
+            lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, time.monotonic(), limit))
             if lost:
                 self._metrics.count_reclaimed(lost)
-                self._metrics.count_quarantined(given_up)
-                log.info("took back %d pictures of workers that are gone", lost)
+                self._metrics.count_quarantined(failed)
+                log.info("took back %d pictures of dead workers", lost)
 
     def _claim(self) -> None:
-        """Keep AHEAD batches leased and decoding. What came one by one goes before what came in bulks."""
+        """Keep BATCHES_AHEAD batches claimed and decoding. Pictures of no job go before those of jobs."""
         room = BATCHES_AHEAD * self._options.batch_size - len(self._claimed)
         if room < self._options.batch_size or self._stopping.is_set():
             return
-        tried = self._turn_of_tried()
-        if tried and self._claimed:  # they are at work alone: what was claimed comes first
+        retries_first = self._is_retry_due()
+        if retries_first and self._claimed:  # a retry is processed alone: finish what is claimed before
             return
         until = time.monotonic() + self._options.lease_seconds
-        self._seen = self._changed()
+        self._claimed_at = self._count_commits()
         alone = not self._claimed
         space = self._encoder.space.fingerprint
 
         def work(c: apsw.Connection) -> tuple[list[Lease], dict[int, bytes]]:
-            claimed = leases.claim_images(c, self._owner.id, until, room, alone=alone, tried=tried)
-            return claimed, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in claimed))
+            leases = work_queue.claim_images(c, self._owner.id, until, room, alone=alone, retries_first=retries_first)
+            return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
-        got, vectors = self._database.write(work)
-        self._metrics.count_claimed(len(got))
-        claimed = [ClaimedImage(lease, self._decode(lease), vectors.get(lease.image.key)) for lease in got]
+        leases, vectors = self._database.write(work)
+        self._metrics.count_claimed(len(leases))
+        claimed = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
         self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
         self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
 
-    def _turn_of_tried(self) -> bool:
-        """Whether pictures that were tried before have waited long enough, though there may be others."""
-        if time.monotonic() < self._tried_at:
+    def _is_retry_due(self) -> bool:
+        """Whether pictures that were tried before have waited long enough, even if new ones wait."""
+        if time.monotonic() < self._retry_at:
             return False
-        if self._tried < RETRIES_IN_A_ROW and self._database.read(leases.has_retries):
-            self._tried += not self._claimed
+        if self._retries < RETRIES_IN_A_ROW and self._database.read(work_queue.has_retries):
+            self._retries += not self._claimed
             return True
-        self._tried, self._tried_at = 0, time.monotonic() + RETRY_WAIT_SECONDS
+        self._retries, self._retry_at = 0, time.monotonic() + RETRY_WAIT_SECONDS
         return False
 
-    def _decode(self, lease: Lease) -> Future[DecodedPicture]:
+    def _start_decoding(self, lease: Lease) -> Future[DecodedPicture]:
         sha256 = lease.image.sha256
-        thumbnail = self._media.thumbnail(sha256, lease.image.format)
-        path = self._media.path(sha256)
+        thumbnail = self._blobs.thumbnail_path(sha256, lease.image.format)
+        path = self._blobs.path(sha256)
         try:
             with map_os_errors():
                 thumbnail.parent.mkdir(parents=True, exist_ok=True)
@@ -230,17 +242,9 @@ class EmbeddingWorker:
         limits, size = self._pool.picture_limits, self._options.thumbnail_size
         return self._pool.submit(decode_picture, path, self._encoder.preprocessing, limits, thumbnail, size)
 
-    def _next_size(self) -> int:
-        """A full batch, or what there is when the first picture is decoded and nothing else waits."""
-        return min(self._options.batch_size, len(self._claimed))
-
-    def _commit_batch(self, batch: list[ClaimedImage]) -> None:
-        with span("batch", {"pictures": len(batch)}):
-            self._work_off(batch)
-
-    def _work_off(self, batch: list[ClaimedImage]) -> None:
+    def _process_batch(self, batch: list[ClaimedImage]) -> None:
         decoded: list[tuple[Lease, DecodedPicture]] = []
-        failed: list[tuple[Lease, Exception]] = []
+        failed: Failures = []
         done: list[EncodedImage] = []
         with span("decode"), self._metrics.time_step("decode"):
             for claimed in batch:
@@ -253,52 +257,52 @@ class EmbeddingWorker:
                     decoded.append((claimed.lease, picture))
                 else:
                     done.append(EncodedImage(claimed.lease, picture, claimed.vector))
-        failed = self._judged(failed)
+        failed = self._find_decoder_faults(failed)
         with span("encode"), self._metrics.time_step("encode"):
             encoded = self._encode(decoded, failed)
         if decoded and not encoded:
-            self._prove()
+            self._check_encoder()
         done += encoded
         with span("commit"), self._metrics.time_step("commit"):
             self._database.write(lambda c: self._record(c, done, failed))
-        self._count(done, failed)
-        self._library.delete_unused_files(
-            claimed.lease.image.sha256 for claimed in batch
-        )  # a thumbnail of what was deleted
-        if any(isinstance(error, SightlineError) and error.retryable for _, error in failed):
-            self._stopping.wait(PAUSE_SECONDS)
+        self._count_outcomes(done, failed)
+        # The thumbnails of pictures that a request deleted meanwhile.
+        self._library.delete_unused_files(claimed.lease.image.sha256 for claimed in batch)
+        if any(is_retryable(error) for _, error in failed):
+            self._stopping.wait(self._backoff.next())
+        else:
+            self._backoff.reset()
 
-    def _judged(self, failed: list[tuple[Lease, Exception]]) -> list[tuple[Lease, Exception]]:
-        """What failed, with Unreadable for a fault of the machine that other pictures do not meet.
+    def _find_decoder_faults(self, failed: Failures) -> Failures:
+        """The failures, each fault of the machine replaced by DecoderFault when decoders do read another picture.
 
-        Otherwise such a picture would be tried for ever. A full disk is nobody's fault, however small what still fits.
+        A fault of the machine counts no attempt: without this, a picture that ends every decoder would be tried for
+        ever. A full disk is not replaced, as a small picture may still fit.
         """
 
-        def doubtful(error: Exception) -> bool:
-            return isinstance(error, SightlineError) and error.retryable and not isinstance(error, StorageFull)
+        def is_doubtful(error: Exception) -> bool:
+            return is_retryable(error) and not isinstance(error, StorageFull)
 
-        if not any(doubtful(error) for _, error in failed) or self._stopping.is_set() or not self._decodes():
+        if not any(is_doubtful(error) for _, error in failed) or self._stopping.is_set() or not self._can_decode():
             return failed
-        return [(lease, DecoderFault(str(error)) if doubtful(error) else error) for lease, error in failed]
+        return [(lease, DecoderFault(str(error)) if is_doubtful(error) else error) for lease, error in failed]
 
-    def _decodes(self) -> bool:
-        """Whether a picture can be decoded, and its thumbnail written."""
-        folder = self._library.incoming()
-        thumbnail = self._media.thumbnails / f".{self._owner.id}.webp"
+    def _can_decode(self) -> bool:
+        """Whether a decoder reads PROBE_PNG and writes its thumbnail."""
+        folder = self._library.create_upload_dir()
+        thumbnail = self._blobs.thumbnails / f".{self._owner.id}.webp"
         try:
             (folder / "probe").write_bytes(PROBE_PNG)
             self._submit_decode(folder / "probe", thumbnail).result()
         except (SightlineError, OSError):
             return False
         finally:
-            self._library.discard(folder)
-            self._library.discard(thumbnail)
+            self._library.delete_upload_dir(folder)
+            self._library.delete_upload_dir(thumbnail)
         return True
 
-    def _encode(
-        self, decoded: list[tuple[Lease, DecodedPicture]], failed: list[tuple[Lease, Exception]]
-    ) -> list[EncodedImage]:
-        """One forward pass; if it fails, one for each, so that one bad picture never takes its neighbours."""
+    def _encode(self, decoded: list[tuple[Lease, DecodedPicture]], failed: Failures) -> list[EncodedImage]:
+        """Encode in one forward pass; if that fails, one by one, so that a bad picture fails alone (into `failed`)."""
         if not decoded:
             return []
         try:
@@ -308,85 +312,89 @@ class EmbeddingWorker:
             if len(decoded) == 1:
                 failed.append((decoded[0][0], error))
                 return []
-            log.warning("a batch of %d failed (%s); trying one by one", len(decoded), error)
+            log.warning("a batch of %d failed (%s); encoding its pictures one by one", len(decoded), error)
             return [one for pair in decoded for one in self._encode([pair], failed)]
         return [
             EncodedImage(lease, picture, vector.astype("<f4").tobytes())
             for (lease, picture), vector in zip(decoded, vectors, strict=True)
         ]
 
-    def _prove(self) -> None:
-        """Raise RuntimeError when the encoder fails at plain grey, too: after a fault of its GPU, say, it is of no use
-        any more, and no picture's attempt may count. A new worker begins anew."""
+    def _check_encoder(self) -> None:
+        """Raise RuntimeError when the encoder cannot encode plain grey either, after a fault of its GPU for example.
+
+        Only a new worker helps then, and no picture's attempt may count.
+        """
         size = self._encoder.preprocessing.size
         try:
             check_vectors(self._encoder.encode_images(np.full((1, size, size, 3), 128, dtype=np.uint8)))
         except Exception as error:
             raise RuntimeError("the encoder can encode nothing any more") from error
 
-    def _count(self, encoded: list[EncodedImage], failed: list[tuple[Lease, Exception]]) -> None:
-        """For the metrics, once it is committed."""
-        self._metrics.count_outcome("ready", len(encoded))
-        for one in encoded:
-            log.debug("ready", extra=log_fields(one.lease))
-        for lease, error in failed:
-            fate = self._fate(lease, error)
-            self._metrics.count_outcome(fate)
-            log.log(logging.INFO if fate == "failed" else logging.DEBUG, "%s: %s", fate, error, extra=log_fields(lease))
-            if fate == "failed" and not isinstance(error, Rejected | BlobMissing):
-                self._metrics.count_quarantined()
-
-    def _fate(self, lease: Lease, error: Exception) -> str:
-        """What becomes of a picture that could not be encoded."""
-        if isinstance(error, SightlineError) and error.retryable:  # a full disk, a stopping pool: not its fault
+    def _outcome_of(self, lease: Lease, error: Exception) -> str:
+        """What becomes of a picture that failed: `released`, `retried` or `failed` (the metric's labels)."""
+        if is_retryable(error):
             return "released"
         if isinstance(error, Rejected | BlobMissing) or lease.attempts >= self._options.max_attempts:
             return "failed"
         return "retried"
 
-    def _record(self, c: apsw.Connection, encoded: list[EncodedImage], failed: list[tuple[Lease, Exception]]) -> None:
+    def _record(self, c: apsw.Connection, encoded: list[EncodedImage], failed: Failures) -> None:
         space = self._encoder.space.fingerprint
         for one in encoded:
             picture = one.decoded
-            leases.finish_image(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
+            work_queue.finish_image(c, one.lease, space, one.vector, picture.width, picture.height, picture.animated)
         for lease, error in failed:
-            fate = self._fate(lease, error)
-            if fate == "released":
-                leases.release_images(c, self._owner.id, [lease.image.key])
-            elif fate == "retried":
-                leases.requeue_image(c, lease)
+            outcome = self._outcome_of(lease, error)
+            if outcome == "released":
+                work_queue.release_images(c, self._owner.id, [lease.image.key])
+            elif outcome == "retried":
+                work_queue.requeue_image(c, lease)
             elif isinstance(error, Rejected | BlobMissing):
-                leases.fail_image(c, lease, ItemError(error.code, error.detail))
+                work_queue.fail_image(c, lease, ItemError(error.code, error.detail))
             else:
-                log.error("failed %d times: %r", lease.attempts, error, extra=log_fields(lease))
-                unread = isinstance(error, DecoderFault)
-                reason = UNREAD if unread else "the model could not encode this picture"
-                leases.fail_image(c, lease, ItemError("image_corrupt", reason))
+                reason = UNREADABLE if isinstance(error, DecoderFault) else UNENCODABLE
+                work_queue.fail_image(c, lease, ItemError("image_corrupt", reason))
 
-    def _wait(self) -> None:
-        """Until somebody commits, or it is time to look for dead workers."""
+    def _count_outcomes(self, encoded: list[EncodedImage], failed: Failures) -> None:
+        """Count and log what is committed."""
+        self._metrics.count_outcome("ready", len(encoded))
+        for one in encoded:
+            log.debug("ready", extra=log_fields(one.lease))
+        for lease, error in failed:
+            outcome = self._outcome_of(lease, error)
+            self._metrics.count_outcome(outcome)
+            if outcome == "failed" and not isinstance(error, Rejected | BlobMissing):
+                self._metrics.count_quarantined()
+                log.error("failed %d times: %r", lease.attempts, error, extra=log_fields(lease))
+            else:
+                level = logging.INFO if outcome == "failed" else logging.DEBUG
+                log.log(level, "%s: %s", outcome, error, extra=log_fields(lease))
+
+    def _wait_for_commit(self) -> None:
+        """Wait until a process commits something, or it is time to look for dead workers."""
         deadline = time.monotonic() + RECLAIM_SECONDS
         while time.monotonic() < deadline and not self._stopping.wait(POLL_SECONDS):
-            if self._changed() != self._seen:
+            if self._count_commits() != self._claimed_at:
                 return
 
-    def _renew(self) -> None:
-        while not self._stopping.wait(self._options.lease_seconds / 3):
-            until = time.monotonic() + self._options.lease_seconds
-            try:
-                self._database.write(partial(leases.renew_leases, owner=self._owner.id, until=until))
-            except SightlineError as error:
-                log.warning("leases not renewed: %s", error.detail)
+    def _renew_leases(self) -> float:
+        until = time.monotonic() + self._options.lease_seconds
+        self._database.write(partial(work_queue.renew_leases, owner=self._owner.id, until=until))
+        return self._options.lease_seconds / 3
 
-    def _release(self) -> None:
-        """Give back every picture that is leased to us, those of a failed commit or claim too."""
+    def _release_all(self) -> None:
+        """Release every picture that is leased to this worker, also those of a failed commit or claim."""
         for claimed in self._claimed:
             claimed.decoding.cancel()
         self._claimed.clear()
-        self._database.write(lambda c: leases.release_all_images(c, self._owner.id))
-        self._unsure = False
+        self._database.write(lambda c: work_queue.release_images(c, self._owner.id))
+        self._must_release = False
+
+
+def is_retryable(error: Exception) -> bool:
+    """Whether the machine is at fault, not the picture: a full disk, a pool that stops."""
+    return isinstance(error, SightlineError) and error.retryable
 
 
 def log_fields(lease: Lease) -> dict[str, str | None]:
-    """What a record says of the picture that it is about."""
     return {"picture": lease.image.id, "collection": lease.image.collection, "job": lease.image.job_id}

@@ -1,23 +1,22 @@
-"""Takes uploaded archives and folders of pictures into the library, a few members at a time.
+"""Imports uploads into the library: archives, folders of pictures, lists of URLs and named sources.
 
-An upload waits as `media/.incoming/<job>-<n>` (an archive or a folder). An archive is expanded into
-`<job>-<n>.members` by a decode child, and what a named source holds is listed in such a folder; then all are folders
-with a manifest, whose members are moved in chunks. Each chunk is one commit that also says how far we are, so a
-restart goes on where it was.
+An upload waits as `media/.incoming/<job>-<n>` (an archive or a folder). A decode child expands an archive into
+`<job>-<n>.members`; for a named source the importer writes a list into such a folder. After that every upload is a
+folder with a manifest, and the importer moves its members in chunks. One commit holds a chunk and the position in the
+manifest behind it, so that a restart goes on there.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import CancelledError, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import apsw
 
@@ -27,15 +26,16 @@ from app.core.types import ItemError, ItemStatus, NewImage, SourceSpec
 from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
-from app.sources.base import Source, SourceContext, SourcePolicy
+from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.registry import SourceReader
+from app.sources.stop_signal import ShouldStop
 from app.storage.attributes import ImageAttributes
 from app.storage.blobs import StagedFile, remove_path
 from app.storage.library import Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
-from app.storage.tables import jobs, precomputed_vectors, source_cache
-from app.storage.tables.jobs import Upload
+from app.storage.tables import jobs, precomputed_vectors, source_cache, work_queue
 from app.storage.tables.source_cache import CacheEntry
+from app.storage.tables.work_queue import Upload
 
 log = logging.getLogger(__name__)
 
@@ -45,148 +45,148 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One line of a manifest, checked: either a picture to take in or the reason why not."""
+    """One line of a manifest, checked: either a picture to import or the reason why not."""
 
     name: str
     saved: StagedFile | None = None
     new: NewImage | None = None
     error: ItemError | None = None
-    origin: tuple[str, CacheEntry] | None = None  # where it came from, and what to remember of that
-    precomputed: tuple[str, bytes] | None = None  # the space and the vector that it came with
+    origin: tuple[str, CacheEntry] | None = None  # its URL or path, and what the source cache keeps of it
+    precomputed: tuple[str, bytes] | None = None  # the space and the vector that came with it
 
 
 class ExpansionFailed(Exception):
-    """An upload brought its decoder down, and others do not."""
+    """An archive ended its decode child, while other children start."""
 
 
 class Importer:
-    """Runs in a thread of its own beside the worker's batches."""
+    """Imports one upload after another, in the fair order of the work queue. Used by one thread of a worker."""
 
     def __init__(
         self,
         library: Library,
         pool: DecodePool,
         limits: ArchiveLimits,
-        seconds: float,
-        lease: float,
-        attempts: int,
-        gathering: SourceReader | None = None,
+        archive_seconds: float,
+        lease_seconds: float,
+        max_attempts: int,
+        sources: SourceReader | None = None,
     ) -> None:
         self._library = library
         self._database = library.database
-        self._media = library.blobs
+        self._blobs = library.blobs
         self._pool = pool
         self._limits = limits
-        self._seconds = seconds
-        self._lease = lease
-        self._attempts = attempts
-        self._gathering = gathering or SourceReader(SourceContext(self._database, self._media, SourcePolicy()))
-        self._changed = self._database.watch_commits()
+        self._archive_seconds = archive_seconds
+        self._lease_seconds = lease_seconds
+        self._max_attempts = max_attempts
+        self._sources = sources or SourceReader(SourceContext(self._database, self._blobs, SourcePolicy()))
+        self._count_commits = self._database.watch_commits()
+        self._idle_at = -1  # the number of the commit after which no upload waited
 
-    def run(self, owner: str, stopping: threading.Event) -> None:
-        """Take in uploads, those of each job in fair turns, until `stopping`."""
-        while not stopping.is_set():
-            try:
-                seen = self._changed()
-                until = time.monotonic() + self._lease
-                source = self._database.write(partial(jobs.claim_upload, owner=owner, until=until))
-                if source is not None:
-                    with bind_log_fields(job=source.job_id):
-                        log.info("taking in upload %d: %s", source.n, source.name)
-                        self._take_in(owner, source, stopping)
-                    continue
-                while self._changed() == seen and not stopping.wait(POLL_SECONDS):
-                    pass
-            except SightlineError as error:
-                log.warning("waiting: %s", error.detail)
-                stopping.wait(1.0)
+    def import_next(self, owner: str, should_stop: ShouldStop) -> float:
+        """Import the next upload, until another job's turn; returns after how many seconds to call again.
 
-    def _take_in(self, owner: str, source: Upload, stopping: threading.Event) -> None:
+        Raises a SightlineError when the machine is at fault, a full disk for example; the upload waits again then.
+        """
+        commit = self._count_commits()
+        if commit == self._idle_at:
+            return POLL_SECONDS
+        until = time.monotonic() + self._lease_seconds
+        upload = self._database.write(partial(work_queue.claim_upload, owner=owner, until=until))
+        if upload is None:
+            self._idle_at = commit
+            return POLL_SECONDS
+        with bind_log_fields(job=upload.job_id):
+            log.info("importing upload %d: %s", upload.n, upload.name)
+            self._import(upload, should_stop)
+        return 0.0
+
+    def _import(self, upload: Upload, should_stop: ShouldStop) -> None:
         try:
             with ExitStack() as stack:
-                kind = self._gathering.open(spec_of_upload(source)) if source.origin else None
-                if kind is not None:
-                    stack.callback(kind.close)
-                if self._take_all(owner, source, kind, stopping):
-                    self._finish(owner, source, None)
+                source = self._sources.open(spec_of_upload(upload)) if upload.source_kind else None
+                if source is not None:
+                    stack.callback(source.close)
+                if self._import_members(upload, source, should_stop):
+                    self._finish(upload, None)
         except ExpansionFailed as error:
-            log.warning("upload %s-%d cannot be expanded: %s", source.job_id, source.n, error)
-            self._database.write(lambda c: jobs.release_upload(c, owner, source, counted=True))
+            log.warning("upload %s-%d cannot be expanded: %s", upload.job_id, upload.n, error)
+            self._database.write(lambda c: work_queue.release_upload(c, upload, count_attempt=True))
         except SightlineError as error:
-            if error.retryable:  # a full disk, say: the upload stays, and is tried again
-                self._give_back(owner, source)
-                raise
-            self._finish(owner, source, error)
-        except Exception:
-            if self._forget(source):  # its files went away under our hands
+            if not error.retryable:
+                self._finish(upload, error)
                 return
-            log.exception("upload %s-%d cannot be taken in", source.job_id, source.n)
-            self._finish(owner, source, ArchiveCorrupt("the upload cannot be read"))
+            self._release(upload)
+            if not should_stop():
+                raise
+        except Exception:
+            if self._discard_if_cancelled(upload):  # which removed the files while they were read
+                return
+            log.exception("upload %s-%d cannot be imported", upload.job_id, upload.n)
+            self._finish(upload, ArchiveCorrupt("the upload cannot be read"))
 
-    def _take_all(self, owner: str, source: Upload, kind: Source | None, stopping: threading.Event) -> bool:
-        """Take in what is left of a source, chunk by chunk; False when it is given back or no longer ours.
+    def _import_members(self, upload: Upload, source: Source | None, should_stop: ShouldStop) -> bool:
+        """Import the rest of an upload, chunk by chunk; False when the lease was given back or lost.
 
-        After an attempt that failed, the members of a chunk are taken in one by one: the one that kills us is given up.
+        After an attempt that failed, the members of one chunk are imported one by one, to find the one that ends the
+        worker.
         """
-        folder = self._folder(source, kind, stopping)
-        done, position = source.imported, source.position
-        rest = read_manifest(folder, position)
-        if done and not position:  # begun before there were positions
-            position = next(islice(rest, done - 1, None), ({}, 0))[1]
+        folder = self._prepare_folder(upload, source, should_stop)
+        done, position = upload.imported, upload.position
+        lines = read_manifest(folder, position)
+        if done and not position:  # an older version began it and kept no position
+            position = next(islice(lines, done - 1, None), ({}, 0))[1]
         pending = count_lines(folder, position)
-        suspect = done + CHUNK if source.attempts > 1 else done
-        while part := list(islice(rest, 1 if done < suspect else CHUNK)):
+        suspect = done + CHUNK if upload.attempts > 1 else done
+        while part := list(islice(lines, 1 if done < suspect else CHUNK)):
             position = part[-1][1]
-            if done == source.imported and source.attempts > self._attempts:
-                chunk = [self._given_up(part[0][0])]
+            if done == upload.imported and upload.attempts > self._max_attempts:
+                chunk = [self._give_up_member(part[0][0])]
             else:
-                chunk = self._members(folder, kind, [line for line, _ in part], stopping)
+                chunk = self._stage_members(folder, source, [line for line, _ in part], should_stop)
             done, pending = done + len(chunk), pending - len(chunk)
-            if not self._commit(owner, source, chunk, (done, pending, position), careful=done < suspect):
-                self._forget(source)
+            if not self._commit(upload, chunk, (done, pending, position), careful=done < suspect):
+                self._discard_if_cancelled(upload)
                 return False
-            if pending > 0 and (stopping.is_set() or self._gives_way(source)):
-                self._give_back(owner, source)
+            if pending > 0 and (should_stop() or self._database.read(lambda c: work_queue.must_yield(c, upload))):
+                self._release(upload)
                 return False
-            self._gathering.clear(folder)
+            self._sources.clear(folder)
         return True
 
-    def _folder(self, source: Upload, kind: Source | None, stopping: threading.Event) -> Path:
-        """The folder with the manifest: first an archive is expanded, and a named source looked at, if need be."""
-        upload = self._media.upload(source.job_id, source.n)
-        if source.kind == "named" and kind is not None:
+    def _prepare_folder(self, upload: Upload, source: Source | None, should_stop: ShouldStop) -> Path:
+        """The folder with the manifest. Expands an archive, or lists a named source, if no attempt has done so."""
+        path = self._blobs.upload_path(upload.job_id, upload.n)
+        if upload.kind == "named" and source is not None:
             with map_os_errors():
-                upload.mkdir(exist_ok=True)
-            if not has_manifest(upload):
-                self._bounded(source)
-                self._gathering.write_manifest(kind, upload, source.collection, stopping.is_set)
-            return upload
-        if source.kind == "folder":
-            return upload
-        members = upload.with_name(upload.name + ".members")
+                path.mkdir(exist_ok=True)
+            if not has_manifest(path):
+                self._check_attempts(upload)
+                self._sources.write_manifest(source, path, upload.collection, should_stop)
+            return path
+        if upload.kind == "folder":
+            return path
+        members = path.with_name(path.name + ".members")
         if not has_manifest(members):
             remove_path(members)
-            self._bounded(source)
+            self._check_attempts(upload)
             with map_os_errors():
                 members.mkdir()
-            self._expand(upload, members, stopping)
+            self._expand(path, members, should_stop)
         return members
 
-    def _bounded(self, source: Upload) -> None:
-        if source.attempts > self._attempts:
-            raise ArchiveCorrupt(f"taking it in failed {self._attempts} times")
+    def _check_attempts(self, upload: Upload) -> None:
+        if upload.attempts > self._max_attempts:
+            raise ArchiveCorrupt(f"importing it failed {self._max_attempts} times")
 
-    def _expand(self, upload: Path, members: Path, stopping: threading.Event) -> None:
+    def _expand(self, archive: Path, members: Path, should_stop: ShouldStop) -> None:
+        limits = self._pool.picture_limits
         expanding = self._pool.submit(
-            expand_archive,
-            upload,
-            members,
-            self._limits,
-            self._pool.picture_limits,
-            seconds=self._seconds,
+            expand_archive, archive, members, self._limits, limits, seconds=self._archive_seconds
         )
         while not wait([expanding], POLL_SECONDS).done:
-            if stopping.is_set():
+            if should_stop():
                 expanding.cancel()
                 raise Overloaded("the worker is stopping")
         try:
@@ -194,25 +194,26 @@ class Importer:
         except CancelledError:
             raise ArchiveCorrupt("the archive was not read to its end") from None
         except Overloaded as error:
-            if stopping.is_set():
+            if should_stop():
                 raise
-            self._pool.prewarm()  # raises if it is the children that cannot be started
+            self._pool.prewarm()  # raises when no child can be started: then the archive is not at fault
             raise ExpansionFailed(error.detail) from None
 
-    def _members(
-        self, folder: Path, kind: Source | None, part: list[dict[str, Any]], stopping: threading.Event
+    def _stage_members(
+        self, folder: Path, source: Source | None, lines: Sequence[SourceItem], should_stop: ShouldStop
     ) -> list[Member]:
-        if kind is not None:
-            part = self._gathering.fetch(kind, folder, part, stopping.is_set)
-        return [self._check(folder, line) for line in part]
+        if source is not None:
+            lines = self._sources.fetch(source, folder, lines, should_stop)
+        return [self._stage_member(folder, line) for line in lines]
 
-    def _check(self, folder: Path, line: dict[str, Any]) -> Member:
+    def _stage_member(self, folder: Path, line: SourceItem) -> Member:
+        """Check a line of the manifest and its file, and write the file to the disk for good (fsync)."""
         name = str(line["name"])
         if line.get("error"):
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
-            saved = self._media.save(folder / line["file"])
-            said = ImageAttributes(
+            saved = self._blobs.stage(folder / line["file"])
+            attributes = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),
                 tags=tuple(line.get("tags") or ()),
@@ -220,42 +221,35 @@ class Importer:
                 source=name,
             )
             origin = (line["origin"], CacheEntry(line["tag"], saved.sha256)) if line.get("tag") else None
-            return Member(
-                name, saved, self._library.describe(saved, said), origin=origin, precomputed=line.get("given")
-            )
+            new = self._library.prepare_image(saved, attributes)
+            return Member(name, saved, new, origin=origin, precomputed=line.get("given"))
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
-    def _given_up(self, line: dict[str, Any]) -> Member:
-        """A member that is not looked at any more."""
-        reason = f"the worker died {self._attempts} times while it took this in"
+    def _give_up_member(self, line: SourceItem) -> Member:
+        reason = f"the worker died {self._max_attempts} times while it imported this"
         return Member(str(line["name"]), error=ItemError("image_corrupt", reason))
 
-    def _gives_way(self, source: Upload) -> bool:
-        return self._database.read(lambda c: jobs.must_yield(c, source))
-
-    def _commit(
-        self, owner: str, source: Upload, chunk: list[Member], far: tuple[int, int, int], *, careful: bool
-    ) -> bool:
-        """Take the members in, and note how far that is; False when the source is no longer ours."""
+    def _commit(self, upload: Upload, chunk: list[Member], progress: tuple[int, int, int], *, careful: bool) -> bool:
+        """Insert a chunk and record the progress (imported, pending, position); False when the lease was lost."""
 
         def work(c: apsw.Connection) -> bool:
-            if not jobs.holds_upload(c, owner, source):
+            if not work_queue.holds_upload(c, upload):
                 return False
             for member in chunk:
-                self._insert(c, source, member)
-            jobs.record_progress(c, source, *far, careful=careful)
+                self._insert(c, upload, member)
+            work_queue.record_progress(c, upload, *progress, careful=careful)
             return True
 
         return self._database.write(work)
 
-    def _insert(self, c: apsw.Connection, source: Upload, member: Member) -> None:
-        job, name = source.job_id, member.name
+    def _insert(self, c: apsw.Connection, upload: Upload, member: Member) -> None:
+        job, name = upload.job_id, member.name
         if member.saved is None or member.new is None:
             jobs.add_item(c, job, name, ItemStatus.FAILED, error=member.error)
             return
         try:
-            added = self._library.insert(c, source.collection, member.saved, member.new, job, replace=False)
+            added = self._library.insert(c, upload.collection, member.saved, member.new, job, replace=False)
         except SightlineError as error:
             if error.retryable:
                 raise
@@ -268,34 +262,34 @@ class Importer:
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
         jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
 
-    def _finish(self, owner: str, source: Upload, error: SightlineError | None) -> None:
-        """The upload is in, or can never be: say so and remove its files."""
+    def _finish(self, upload: Upload, error: SightlineError | None) -> None:
+        """End an upload that is imported, or for which `error` tells why it never will be, and remove its files."""
 
         def work(c: apsw.Connection) -> bool:
-            if not jobs.holds_upload(c, owner, source):
+            if not work_queue.holds_upload(c, upload):
                 return False
             if error is not None:
                 reason = ItemError(error.code, error.detail)
-                jobs.add_item(c, source.job_id, source.name or "upload", ItemStatus.FAILED, error=reason)
-            jobs.finish_upload(c, source)
+                jobs.add_item(c, upload.job_id, upload.name or "upload", ItemStatus.FAILED, error=reason)
+            work_queue.finish_upload(c, upload)
             return True
 
         if self._database.write(work):
-            self._media.discard_upload(source.job_id, source.n)
+            self._blobs.delete_upload(upload.job_id, upload.n)
         else:
-            self._forget(source)
+            self._discard_if_cancelled(upload)
 
-    def _forget(self, source: Upload) -> bool:
-        """Remove the files of an upload whose job was cancelled meanwhile; another's, who has the lease now, stay."""
-        cancelled = not self._database.read(lambda c: jobs.upload_exists(c, source))
+    def _discard_if_cancelled(self, upload: Upload) -> bool:
+        """Remove the files of an upload whose job was cancelled; another worker that has the lease needs them."""
+        cancelled = not self._database.read(lambda c: work_queue.upload_exists(c, upload))
         if cancelled:
-            self._media.discard_upload(source.job_id, source.n)
+            self._blobs.delete_upload(upload.job_id, upload.n)
         return cancelled
 
-    def _give_back(self, owner: str, source: Upload) -> None:
-        self._database.write(lambda c: jobs.release_upload(c, owner, source))
+    def _release(self, upload: Upload) -> None:
+        self._database.write(lambda c: work_queue.release_upload(c, upload))
 
 
-def spec_of_upload(source: Upload) -> SourceSpec:
-    """What was asked for, as its kind knows it."""
-    return SourceSpec(source.origin or "", source.name, source.options)
+def spec_of_upload(upload: Upload) -> SourceSpec:
+    """The source as the request named it."""
+    return SourceSpec(upload.source_kind or "", upload.name, upload.options)

@@ -14,32 +14,32 @@ from app.core.worker_metrics import WorkerMetricsWriter
 from app.encoder.loader import load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.encoder.shared import SharedEncoder
-from app.service.service import archive_limits, open_library, open_pool, open_sources
+from app.service.data_dir import open_library
+from app.service.factory import archive_limits, open_pool, open_sources
 from app.storage.model_check import check_golden, check_space
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
 
-
-NICENESS = 10  # niceness: searches are answered by another process and come first
+NICENESS = 10  # of a worker: the searches of the server come first
 
 
 def run_worker(settings: Settings, parent: int | None = None) -> None:
-    """Work until SIGTERM or SIGINT; with `parent` (a process id), never longer than that lives."""
+    """Work until SIGTERM or SIGINT; with `parent` (a process id), no longer than the parent lives."""
     os.nice(NICENESS)
     if parent is None:
-        _work(settings, NO_PROCESSES if settings.ignore_memory else ModelProcesses(workers=1))
+        _run(settings, NO_PROCESSES if settings.ignore_memory else ModelProcesses(workers=1))
         return
     die_with_parent(parent)
     try:
-        _work(settings, NO_PROCESSES)  # its server has counted it
-    except StartupError as error:  # the server, which has the same reason, is who tells it
+        _run(settings, NO_PROCESSES)  # the server has counted the memory of its workers
+    except StartupError as error:  # the server cannot start for the same reason, and reports it
         log.info("the worker cannot start: %s", error.detail)
         raise SystemExit(2) from None
 
 
-def _work(settings: Settings, processes: ModelProcesses) -> None:
+def _run(settings: Settings, processes: ModelProcesses) -> None:
     metrics = ProcessMetrics("worker")
     library = open_library(settings, metrics)
     try:
@@ -55,7 +55,7 @@ def _work(settings: Settings, processes: ModelProcesses) -> None:
         )
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
-        shared = SharedEncoder(encoder)  # by the worker and what tries given vectors
+        shared = SharedEncoder(encoder)  # between the worker and the check of precomputed vectors
         with open_pool(settings, encoder.device, metrics) as pool:
             importer = Importer(
                 library,
@@ -73,9 +73,9 @@ def _work(settings: Settings, processes: ModelProcesses) -> None:
                 settings.thumbnail_size,
             )
             worker = EmbeddingWorker(library, shared, pool, importer, settings.data_dir / "workers", options, metrics)
-            reporter = WorkerMetricsWriter(settings.data_dir / "workers", worker.owner, metrics)
+            writer = WorkerMetricsWriter(settings.data_dir / "workers", worker.owner, metrics)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())
-            worker.run(reporter.close)
+            worker.run(writer.close)
     finally:
-        library.database.close()
+        library.close()

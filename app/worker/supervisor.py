@@ -1,4 +1,4 @@
-"""Keeps the worker processes of a server alive, and takes them with it when it goes."""
+"""Keeps the worker processes of a server running, and ends them with the server."""
 
 from __future__ import annotations
 
@@ -10,67 +10,66 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from app.core.process import child_env, sightline_command
+from app.core.backoff import Backoff
+from app.core.process import spawn
 from app.core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LONG_ENOUGH = 30.0  # a worker that lived this long did not fail at its start
-LAST_PAUSE = 30.0
-LOOK_SECONDS = 0.1  # between two looks whether a worker has ended
+STABLE_SECONDS = 30.0  # a worker that lived this long did not fail at its start
+FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0  # seconds between the end of a worker and the start of the next
+POLL_SECONDS = 0.1  # between two looks whether a worker has ended
 
 
 class WorkerSupervisor:
-    """Starts `settings.workers` workers and restarts them, more and more rarely while they keep failing."""
+    """Runs `settings.workers` workers and restarts those that end, after longer pauses while they keep failing."""
 
-    def __init__(self, settings: Settings, ended: Callable[[], None] = lambda: None) -> None:
-        """`ended` is called whenever a worker has ended by itself."""
+    def __init__(self, settings: Settings, on_exit: Callable[[], None] = lambda: None) -> None:
+        """The supervisor calls `on_exit` whenever a worker has ended by itself."""
         self._settings = settings
-        self._ended = ended
+        self._on_exit = on_exit
 
     async def run(self) -> None:
-        """Until cancelled; then the workers are asked to finish, and killed when they take too long."""
-        await asyncio.gather(*(self._keep(n) for n in range(self._settings.workers)))
+        """Run until cancelled; then ask the workers to finish, and kill those that take longer than
+        `settings.drain_seconds`."""
+        await asyncio.gather(*(self._keep_running(n) for n in range(self._settings.workers)))
 
-    async def _keep(self, n: int) -> None:
-        pause = 0.5
+    async def _keep_running(self, n: int) -> None:
+        backoff = Backoff(FIRST_PAUSE, LAST_PAUSE)
         while True:
-            began = time.monotonic()
-            process = self._start()
+            started = time.monotonic()
+            process = self._start_worker()
             try:
                 code = await wait_for_exit(process)
             except asyncio.CancelledError:
-                await self._end(process)
+                await self._stop_worker(process)
                 raise
-            self._ended()
-            pause = 0.5 if time.monotonic() - began > LONG_ENOUGH else min(LAST_PAUSE, pause * 2)
-            log.warning("worker %d ended with code %d; the next one starts in %.0f s", n, code, pause)
+            self._on_exit()
+            if time.monotonic() - started > STABLE_SECONDS:
+                backoff.reset()
+            pause = backoff.next()
+            log.warning("worker %d ended with code %d; the next one starts in %g s", n, code, pause)
             await asyncio.sleep(pause)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # Not by the loop: uvloop would run Python in the child before it becomes a worker. That closes connections of
-        # other threads to the database, may wait for ever on a lock that one of these held, and the loop waits for it.
-        return subprocess.Popen(
-            sightline_command("worker", "--parent", str(os.getpid())),
-            stdin=subprocess.DEVNULL,
-            env={**child_env(os.environ), **self._settings.environment()},
-            start_new_session=True,  # Ctrl-C is for the server, which tells its workers
-        )
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        # Not with asyncio: uvloop would run Python in the child before it becomes a worker. That closes connections of
+        # other threads to the database and may wait for ever on a lock that one of them held, while the loop waits.
+        return spawn("app", "worker", "--parent", str(os.getpid()), env=self._settings.environment())
 
-    async def _end(self, process: subprocess.Popen[bytes]) -> None:
+    async def _stop_worker(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             return
         process.send_signal(signal.SIGTERM)
         try:
             await asyncio.wait_for(wait_for_exit(process), self._settings.drain_seconds)
         except TimeoutError:
-            log.warning("a worker did not finish in time and is killed; its pictures are not lost")
+            log.warning("a worker did not finish in time; killing it (its pictures are not lost)")
             process.kill()
             await wait_for_exit(process)
 
 
 async def wait_for_exit(process: subprocess.Popen[bytes]) -> int:
-    """The exit code of a process, once it has ended."""
-    while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody tells)
-        await asyncio.sleep(LOOK_SECONDS)
+    """Wait until the process has ended; returns its exit code."""
+    while (code := process.poll()) is None:  # noqa: ASYNC110 (nothing signals it)
+        await asyncio.sleep(POLL_SECONDS)
     return code

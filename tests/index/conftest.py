@@ -12,8 +12,10 @@ import pytest
 
 from index.flat import FlatIndex
 from index.follower import Follower
+from index.follower_loop import FollowerLoop
 from index.milvus import MilvusIndex
 from index.milvus_client import MilvusClient
+from index.protocol import LogReader, OpenedIndex
 from tests.index.memory_log import Log, Open
 
 
@@ -43,16 +45,33 @@ def index() -> FlatIndex:
     return FlatIndex(8)
 
 
+class LoopedFollower(Follower):
+    """A follower on a loop of its own, which ends with it."""
+
+    loop: FollowerLoop[str]
+
+    def close(self, *, save: bool = True) -> None:
+        self.loop.close()
+        super().close(save=save)
+
+
 @pytest.fixture
 def follow(log: Log, index: FlatIndex) -> Iterator[Open]:
-    """Starts followers of `log` and closes them."""
-    opened: list[Follower] = []
+    """Follows logs, each on a loop of its own, and closes followers and loops."""
+    opened: list[LoopedFollower] = []
 
-    def start(**options: Any) -> Follower:
-        options = {"head": log.head, "changed": log.changed, **options}
-        follower = Follower(options.pop("index", index), options.pop("read", log.read), **options)
+    def start(
+        opening: OpenedIndex | None = None,
+        entries: LogReader = log,
+        data_version: Callable[[], int] = log.data_version,
+        poll: dict[str, float] | None = None,
+        **options: Any,
+    ) -> Follower:
+        follower = LoopedFollower(opening or OpenedIndex(index), entries, "test", **options)
+        follower.loop = FollowerLoop(data_version, lambda: ["test"], **(poll or {}))
+        follower.loop.attach("test", follower)
+        follower.loop.start()
         opened.append(follower)
-        follower.start()
         return follower
 
     yield start
@@ -62,7 +81,7 @@ def follow(log: Log, index: FlatIndex) -> Iterator[Open]:
 
 @pytest.fixture
 def milvus(lite: MilvusClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], MilvusIndex]]:
-    """Opens the index of an empty collection, and removes it after the test. A busy machine is waited for."""
+    """Opens the index of an empty collection, and removes it after the test. Deadlines are long, for a busy machine."""
     for name in ("READ_SECONDS", "WRITE_SECONDS", "COUNT_SECONDS"):
         monkeypatch.setattr(f"index.milvus_collection.{name}", 60.0)
     made: list[MilvusIndex] = []

@@ -14,14 +14,14 @@ LISTS = 64
 
 
 class IvfIndex:
-    """Whole vectors in LISTS lists; implements `VectorIndex` and `Adjustable`. Exact when it looks into all of them."""
+    """Whole vectors in LISTS lists; implements `ApproximateIndex`. Exact when it looks into all of them."""
 
     kind = "ivf"
     exact = False
 
     def __init__(self, training: Embeddings) -> None:
         self.d = training.shape[1]
-        self.effort = 0
+        self.search_effort = 0
         self._lock = threading.Lock()
         self._quantizer = faiss.IndexFlatIP(self.d)
         self._index = faiss.IndexIVFFlat(self._quantizer, self.d, LISTS, faiss.METRIC_INNER_PRODUCT)
@@ -32,6 +32,10 @@ class IvfIndex:
     def ntotal(self) -> int:
         """How many ids are inside."""
         return int(self._index.ntotal)
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * int(self.ntotal * self.d)
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
         """Store vectors; a known id is replaced."""
@@ -44,25 +48,25 @@ class IvfIndex:
         with self._lock:
             self._index.remove_ids(ids)  # type: ignore[arg-type]
 
-    def set_effort(self, effort: int) -> None:
+    def set_search_effort(self, effort: int) -> None:
         """Look into 2^effort lists."""
-        self.effort = min(max(effort, 0), LISTS.bit_length() - 1)
+        self.search_effort = min(max(effort, 0), LISTS.bit_length() - 1)
 
     def search(self, queries: Embeddings, k: int, params: SearchParams | None = None) -> tuple[Scores, Ids]:
         """The best of some lists, or of all."""
         params = params or SearchParams()
-        probes = LISTS if params.exact else params.probes or 1 << self.effort
+        probes = LISTS if params.exact else params.nprobe or 1 << self.search_effort
         how = faiss.SearchParametersIVF(nprobe=min(probes, LISTS))  # type: ignore[call-arg]
-        if params.among is not None:
-            bits = np.zeros(params.among.nbytes + 8, np.uint8)
-            bits[: params.among.nbytes] = params.among.bitmap
+        if params.allowed_ids is not None:
+            bits = np.zeros(params.allowed_ids.nbytes + 8, np.uint8)
+            bits[: params.allowed_ids.nbytes] = params.allowed_ids.bitmap
             how.sel = chosen = faiss.IDSelectorBitmap(len(bits) * 8, faiss.swig_ptr(bits))
         threads = faiss.omp_get_max_threads()
         with self._lock:
             faiss.omp_set_num_threads(1)  # more would wait for each other longer than they search
             scores, ids = self._index.search(queries, k, params=how)
             faiss.omp_set_num_threads(threads)
-        if params.among is not None:
+        if params.allowed_ids is not None:
             del chosen
         scores[ids < 0] = -np.inf
         return scores, ids

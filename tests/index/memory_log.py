@@ -8,11 +8,11 @@ from index.follower import Follower
 from index.types import Embeddings, LogEntry, Op
 
 Open = Callable[..., Follower]
-"""What the fixture `follow` is: starts a follower with these options and closes it after the test."""
+"""What the fixture `follow` is: follows the log with these options until the end of the test."""
 
 
 class Log:
-    """A log in memory, with the two questions a database answers; it can be made to fail."""
+    """A log in memory, with the questions that a database answers; it can be made to fail."""
 
     def __init__(self) -> None:
         self.entries: list[LogEntry] = []
@@ -24,24 +24,22 @@ class Log:
     def append(self, *entries: LogEntry) -> int:
         self.entries.extend(entries)
         self.version += 1
-        return self.head()
+        return self.last_seq()
 
     def add(self, id: int, vector: Embeddings | None) -> int:
-        return self.append(LogEntry(self.head() + 1, Op.ADD, id, vector))
+        return self.append(LogEntry(self.last_seq() + 1, Op.ADD, id, vector))
 
     def remove(self, id: int) -> int:
-        return self.append(LogEntry(self.head() + 1, Op.REMOVE, id))
+        return self.append(LogEntry(self.last_seq() + 1, Op.REMOVE, id))
 
-    def head(self) -> int:
+    def last_seq(self) -> int:
         return self.entries[-1].seq if self.entries else 0
 
-    def changed(self) -> int:
+    def data_version(self) -> int:
         self.looks += 1
-        if self.fault:
-            raise self.fault
         return self.version
 
-    def read(self, after_seq: int, limit: int) -> Sequence[LogEntry]:
+    def read(self, after_seq: int, limit: int, /) -> Sequence[LogEntry]:
         self.reads += 1
         if self.fault:
             raise self.fault

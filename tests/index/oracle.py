@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from index.flat import FlatIndex
+from index.protocol import VectorIndex
 from index.types import Embeddings, Ids, Scores
 
 
@@ -30,7 +30,7 @@ def nearest(stored: dict[int, Embeddings], queries: Embeddings, k: int) -> tuple
     return scores, ids
 
 
-def assert_holds(index: FlatIndex, stored: dict[int, Embeddings]) -> None:
+def assert_holds(index: VectorIndex, stored: dict[int, Embeddings]) -> None:
     """Fail unless `index` is exactly `stored`."""
     expected = nearest(stored, unit(3, index.d, 77), len(stored) + 1)
     np.testing.assert_array_equal(index.search(unit(3, index.d, 77), len(stored) + 1)[1], expected[1])

@@ -28,28 +28,28 @@ def breaker(clock: Clock) -> CircuitBreaker:
 
 def trip(breaker: CircuitBreaker) -> None:
     for _ in range(FAILURES):
-        breaker.enter()
-        breaker.failed()
+        breaker.allow_call()
+        breaker.record_failure()
 
 
-def test_a_single_failure_stops_nobody(breaker: CircuitBreaker) -> None:
-    assert not breaker.failed()
-    breaker.enter()
-    assert not breaker.open
+def test_a_single_failure_stops_no_one(breaker: CircuitBreaker) -> None:
+    assert not breaker.record_failure()
+    breaker.allow_call()
+    assert not breaker.is_open
 
 
 def test_successes_between_failures_keep_it_closed(breaker: CircuitBreaker) -> None:
     for _ in range(10):
-        breaker.failed()
-        breaker.succeeded()
-    breaker.enter()
+        breaker.record_failure()
+        breaker.record_success()
+    breaker.allow_call()
 
 
 def test_failures_in_a_row_make_calls_fail_at_once(breaker: CircuitBreaker) -> None:
     trip(breaker)
-    assert breaker.open
-    with pytest.raises(RemoteUnavailable, match=r"the engine does not answer; it is tried again in 0\.5 s"):
-        breaker.enter()
+    assert breaker.is_open
+    with pytest.raises(RemoteUnavailable, match=r"the engine does not answer; the next try is in 0\.5 s"):
+        breaker.allow_call()
 
 
 def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(
@@ -57,18 +57,18 @@ def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(
 ) -> None:
     trip(breaker)
     clock.now += PAUSE_FIRST
-    breaker.enter()
+    breaker.allow_call()
     with pytest.raises(RemoteUnavailable):
-        breaker.enter()
+        breaker.allow_call()
 
 
 def test_a_success_closes_it(breaker: CircuitBreaker, clock: Clock) -> None:
     trip(breaker)
     clock.now += PAUSE_FIRST
-    breaker.enter()
-    breaker.succeeded()
+    breaker.allow_call()
+    breaker.record_success()
     for _ in range(3):
-        breaker.enter()
+        breaker.allow_call()
 
 
 def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: CircuitBreaker, clock: Clock) -> None:
@@ -78,19 +78,19 @@ def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: CircuitBreaker, 
         waited = 0.0
         while True:
             try:
-                breaker.enter()
+                breaker.allow_call()
                 break
             except RemoteUnavailable:
                 clock.now += 0.25
                 waited += 0.25
         pauses.append(waited)
-        breaker.failed()
+        breaker.record_failure()
     assert pauses == [0.5, 1, 2, 4, 8, PAUSE_LAST, PAUSE_LAST, PAUSE_LAST]
 
 
 def test_one_that_tried_and_never_came_back_is_not_waited_for(breaker: CircuitBreaker, clock: Clock) -> None:
     trip(breaker)
     clock.now += PAUSE_FIRST
-    breaker.enter()
+    breaker.allow_call()
     clock.now += PAUSE_FIRST
-    breaker.enter()
+    breaker.allow_call()

@@ -37,7 +37,7 @@ def unit(n: int, d: int, seed: int = 0) -> Embeddings:
 
 @pytest.fixture(params=[*sorted(IMPLEMENTATIONS), REMOTE])
 def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
-    if request.param == REMOTE:  # an engine for all tests, an empty collection for each
+    if request.param == REMOTE:  # a Milvus for all tests, an empty collection for each
         index: VectorIndex = request.getfixturevalue("milvus")(D)
     else:
         index = IMPLEMENTATIONS[request.param](D)
@@ -111,7 +111,7 @@ def test_search_among_some_finds_the_best_of_these(index: VectorIndex, queries: 
     wanted = np.arange(0, 1500, share, dtype=np.int64)
     few = {id: vector for id, vector in stored.items() if id % share == 0}
     asked = unit(queries, D, seed=1)
-    scores, ids = index.search(asked, 10, SearchParams(among=IdSet.of(wanted)))
+    scores, ids = index.search(asked, 10, SearchParams(allowed_ids=IdSet.of(wanted)))
     expected = nearest(few, asked, 10)
     np.testing.assert_array_equal(ids, expected[1])
     np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
@@ -120,7 +120,7 @@ def test_search_among_some_finds_the_best_of_these(index: VectorIndex, queries: 
 def test_search_among_ids_that_are_not_there_is_all_padding(index: VectorIndex) -> None:
     index.add(numbers(1, 2), unit(2, D))
     for among in (numbers(), numbers(7, 9_000_000)):
-        assert index.search(unit(1, D), 3, SearchParams(among=IdSet.of(among)))[1].tolist() == [[-1] * 3]
+        assert index.search(unit(1, D), 3, SearchParams(allowed_ids=IdSet.of(among)))[1].tolist() == [[-1] * 3]
 
 
 def test_search_params_are_frozen() -> None:

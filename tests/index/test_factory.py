@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from index.errors import RemoteEmptied
-from index.factory import IndexConfig, OpenedIndex, create_milvus_client, open_index
+from index.factory import IndexConfig, create_milvus_client, open_index
 from index.milvus import MilvusIndex
 from index.milvus_client import MilvusClient
-from index.protocol import VectorIndex
+from index.protocol import OpenedIndex
 from tests.index.oracle import numbers, unit
 
 D = 8
@@ -23,7 +23,7 @@ def config(tmp_path: Path) -> IndexConfig:
     return IndexConfig("default/images", "space-a", D, tmp_path / "images")
 
 
-def save(opened: OpenedIndex[VectorIndex], seq: int) -> None:
+def save(opened: OpenedIndex, seq: int) -> None:
     assert opened.freeze is not None
     write = opened.freeze(seq)
     assert write is not None
@@ -43,7 +43,7 @@ def test_first_start_is_empty_and_nothing_was_refused(config: IndexConfig) -> No
 
 def test_snapshot_is_loaded_with_its_place_in_the_log(config: IndexConfig) -> None:
     keep(config)
-    opened = open_index(config, head=5)
+    opened = open_index(config, last_seq=5)
     assert (opened.index.ntotal, opened.applied_seq, opened.refused) == (3, 5, None)
     assert opened.index.search(unit(3, D), 1)[1].ravel().tolist() == [1, 2, 3]
 
@@ -70,7 +70,7 @@ def test_snapshot_of_another_index_is_refused_with_the_reason(config: IndexConfi
 
 def test_snapshot_ahead_of_the_log_is_refused(config: IndexConfig) -> None:
     keep(config, seq=5)
-    opened = open_index(config, head=4)
+    opened = open_index(config, last_seq=4)
     assert (opened.index.ntotal, opened.applied_seq) == (0, 0)
     assert opened.refused == "applied_seq is 5, but the log ends at 4"
 
@@ -95,17 +95,17 @@ def test_without_a_folder_nothing_is_kept() -> None:
     assert opened.index.ntotal == 2
 
 
-def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
+def test_a_milvus_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
     lite: MilvusClient, config: IndexConfig
 ) -> None:
-    there = replace(config, engine=lite, owner="2026-11-23T04:00:00.000Z")
-    opened = open_index(there, head=0)
+    there = replace(config, milvus=lite, owner="2026-11-23T04:00:00.000Z")
+    opened = open_index(there, last_seq=0)
     assert isinstance(opened.index, MilvusIndex)
     assert (opened.index.kind, opened.applied_seq, opened.refused) == ("milvus", 0, None)
     opened.index.add(numbers(1, 2, 3), unit(3, D))
     save(opened, 5)
     for owner, held in (("2026-11-23T04:00:00.000Z", 3), ("another", 0)):
-        again = open_index(replace(there, owner=owner), head=5)
+        again = open_index(replace(there, owner=owner), last_seq=5)
         assert (again.index.ntotal, again.applied_seq, again.refused) == (held, 5 if held else 0, None)
         assert isinstance(again.index, MilvusIndex)
         again.index.drop()
@@ -113,31 +113,26 @@ def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
     assert not there.folder.exists()
 
 
-def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(
+def test_a_milvus_that_holds_other_counts_than_it_kept_is_compared_first(
     lite: MilvusClient, config: IndexConfig
 ) -> None:
-    there = replace(config, engine=lite)
+    there = replace(config, milvus=lite)
     opened = open_index(there)
     assert isinstance(opened.index, MilvusIndex)
     opened.index.add(numbers(1, 2, 3), unit(3, D))
     save(opened, 5)
     opened.index.remove(numbers(1))
-    assert open_index(there, head=6).refused is None  # the one entry after 5 may have done it
-    lost = open_index(there, head=5)
-    assert lost.refused == "the engine has 2 vectors, of 3 at 5"
+    assert open_index(there, last_seq=6).refused is None  # the one entry after 5 may have done it
+    lost = open_index(there, last_seq=5)
+    assert lost.refused == "Milvus has 2 vectors, of 3 at 5"
     with pytest.raises(RemoteEmptied):
         lost.index.search(unit(1, D), 1)
-    ahead = open_index(there, head=4)
+    ahead = open_index(there, last_seq=4)
     assert (ahead.applied_seq, ahead.refused) == (0, "applied_seq is 5, but the log ends at 4")
     opened.index.drop()
 
 
-def test_local_is_no_engine_and_an_unknown_place_an_error() -> None:
+def test_local_is_no_milvus_and_an_unknown_place_an_error() -> None:
     assert create_milvus_client("local") is None
     with pytest.raises(ValueError, match="'elsewhere' is neither local nor milvus"):
         create_milvus_client("elsewhere")
-
-
-def test_unknown_kind_is_an_error_that_lists_the_known(config: IndexConfig) -> None:
-    with pytest.raises(ValueError, match=r"'magic' is unknown, expected one of \['exact', 'live'\]"):
-        open_index(replace(config, kind="magic"))

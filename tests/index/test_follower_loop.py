@@ -1,18 +1,22 @@
-"""One thread that steps many followers: who is stepped, when, and what a fault of one does to the others."""
+"""One thread that steps many followers: which, when, and what a fault of one does to the others."""
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from index.flat import FlatIndex
-from index.follower import Follower
-from index.follower_loop import BATCHES_PER_STEP, FollowerLoop
-from index.types import Embeddings
+from index.follower import BATCHES_PER_STEP, Follower
+from index.follower_loop import FollowerLoop
+from index.protocol import OpenedIndex
+from index.types import Embeddings, LogEntry, Op
 from tests.index.deadline import DEADLINE, until
-from tests.index.memory_log import Log
+from tests.index.memory_log import Log, Open
 from tests.index.oracle import assert_holds, unit
 
 D = 8
@@ -20,7 +24,7 @@ SLOW = 3600.0
 
 
 class Many:
-    """Logs under numbers, and a driver that follows those that are attached."""
+    """Logs under numbers, and a loop that follows those that are attached."""
 
     def __init__(self, count: int) -> None:
         self.logs = [Log() for _ in range(count)]
@@ -28,17 +32,15 @@ class Many:
         self.grown: set[int] = set()
         self.version = 0
         self.fault: Exception | None = None
-        self.driver: FollowerLoop[int] = FollowerLoop(lambda: self.version, self.news)
+        self.loop: FollowerLoop[int] = FollowerLoop(lambda: self.version, self.find_grown)
         self.followers = [self.follower(n) for n in range(count)]
-        self.driver.start()
+        self.loop.start()
 
     def follower(self, n: int) -> Follower:
         log = self.logs[n]
-        return Follower(
-            self.indexes[n], log.read, head=log.head, name=str(n), batch=4, wake=lambda: self.driver.wake(n)
-        )
+        return Follower(OpenedIndex(self.indexes[n]), log, str(n), batch=4)
 
-    def news(self) -> list[int]:
+    def find_grown(self) -> list[int]:
         if self.fault:
             raise self.fault
         grown, self.grown = self.grown, set()
@@ -46,10 +48,10 @@ class Many:
 
     def attach(self, *numbers: int) -> None:
         for n in numbers:
-            self.driver.attach(n, self.followers[n])
+            self.loop.attach(n, self.followers[n])
 
     def add(self, n: int, id: int, vector: Embeddings) -> int:
-        """One more entry, told by the version of the database alone."""
+        """Append an entry; only the version of the database tells."""
         seq = self.logs[n].add(id, vector)
         self.grown.add(n)
         self.version += 1
@@ -60,7 +62,7 @@ class Many:
 def many() -> Iterator[Many]:
     many = Many(50)
     yield many
-    many.driver.close()
+    many.loop.close()
     for follower in many.followers:
         follower.close()
 
@@ -74,13 +76,13 @@ def test_one_thread_follows_all_logs(many: Many) -> None:
     for n in range(50):
         assert_holds(many.indexes[n], {n: unit(1, D)[0]})
     assert threading.active_count() == before
-    assert many.driver.alive()
+    assert many.loop.is_alive()
 
 
 def test_what_was_there_before_it_was_attached_is_applied(many: Many) -> None:
     seq = many.logs[3].add(1, unit(1, D)[0])
     many.attach(3)
-    assert many.followers[3].wait_for(seq, DEADLINE)
+    assert many.followers[3].wait_until_applied(seq, DEADLINE)
 
 
 def test_only_logs_that_have_grown_are_read(many: Many) -> None:
@@ -92,44 +94,43 @@ def test_only_logs_that_have_grown_are_read(many: Many) -> None:
     assert many.logs[1].reads == reads
 
 
-def test_waiting_for_an_entry_wakes_it_before_the_news_come(many: Many) -> None:
+def test_waiting_for_an_entry_steps_its_follower_at_once(many: Many) -> None:
     many.attach(0)
     until(lambda: many.logs[0].reads > 0)
-    seq = many.logs[0].add(1, unit(1, D)[0])  # the version does not tell
-    assert many.followers[0].wait_for(seq, DEADLINE)
+    seq = many.logs[0].add(1, unit(1, D)[0])  # the version does not move
+    assert many.followers[0].wait_until_applied(seq, DEADLINE)
 
 
-def test_a_detached_one_is_not_stepped_any_more(many: Many) -> None:
+def test_a_detached_follower_is_not_stepped_any_more(many: Many) -> None:
     many.attach(0)
     until(lambda: many.logs[0].reads > 0)
-    many.driver.detach(0)
-    many.driver.detach(0)
+    many.loop.detach(0)
+    many.loop.detach(0)
     reads = many.logs[0].reads
     many.add(0, 1, unit(1, D)[0])
-    many.driver.wake(0)
+    many.followers[0].notify()
     many.attach(1)
     seq = many.add(1, 1, unit(1, D)[0])
-    assert many.followers[1].wait_for(seq, DEADLINE)
+    assert many.followers[1].wait_until_applied(seq, DEADLINE)
     assert many.logs[0].reads == reads
 
 
-def test_a_log_that_fails_is_tried_again_and_holds_up_nobody(many: Many) -> None:
+def test_a_failing_log_is_retried_and_delays_no_other(many: Many) -> None:
     many.logs[0].fault = RuntimeError("the disk is away")
     many.attach(0, 1)
     until(lambda: many.followers[0].error is not None)
-    assert many.followers[1].wait_for(many.add(1, 1, unit(1, D)[0]), DEADLINE)
-    assert many.followers[0].alive()
+    assert many.followers[1].wait_until_applied(many.add(1, 1, unit(1, D)[0]), DEADLINE)
     many.logs[0].fault = None
-    assert many.followers[0].wait_for(many.add(0, 1, unit(1, D)[0]), DEADLINE)
+    assert many.followers[0].wait_until_applied(many.add(0, 1, unit(1, D)[0]), DEADLINE)
     assert many.followers[0].error is None
 
 
-def test_news_that_fail_are_asked_for_again(many: Many) -> None:
+def test_a_failing_question_for_grown_logs_is_repeated(many: Many) -> None:
     many.attach(0)
     until(lambda: many.logs[0].reads > 0)
     many.fault = RuntimeError("the disk is away")
     many.add(0, 1, unit(1, D)[0])
-    many.driver.attach(1, many.followers[1])  # is stepped all the same
+    many.loop.attach(1, many.followers[1])  # is stepped all the same
     until(lambda: many.logs[1].reads > 0)
     many.fault = None
     until(lambda: many.followers[0].applied_seq == 1)
@@ -139,23 +140,64 @@ def test_a_long_log_is_applied_in_turns_to_its_end(many: Many) -> None:
     for id in range(BATCHES_PER_STEP * 4 * 5):
         many.logs[0].add(id, unit(1, D)[0])
     many.attach(0, 1)
-    assert many.followers[0].wait_for(many.logs[0].head(), DEADLINE)
+    assert many.followers[0].wait_until_applied(many.logs[0].last_seq(), DEADLINE)
     assert many.indexes[0].ntotal == BATCHES_PER_STEP * 4 * 5
 
 
-def test_a_driven_follower_that_is_closed_has_ended(many: Many) -> None:
+def test_no_one_waits_for_a_closed_follower(many: Many) -> None:
     many.attach(0)
-    many.driver.detach(0)
+    many.loop.detach(0)
     many.followers[0].close()
-    assert not many.followers[0].alive()
-    assert not many.followers[0].wait_for(1, SLOW)
+    assert not many.followers[0].wait_until_applied(1, SLOW)
 
 
-def test_a_step_dies_of_what_is_no_exception_and_the_driver_says_so(
-    many: Many, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loop_that_died_says_so(many: Many, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     many.logs[0].fault = SystemExit()
     many.attach(0)
-    until(lambda: not many.driver.alive())
-    many.driver.detach(0)  # nobody waits for it for ever
+    until(lambda: not many.loop.is_alive())
+    many.loop.detach(0)  # does not wait for the dead thread
+
+
+def test_a_quiet_database_is_not_read(log: Log, follow: Open) -> None:
+    follower = follow()
+    until(lambda: log.looks > 3)
+    reads, looks = log.reads, log.looks
+    until(lambda: log.looks > looks + 3)
+    assert log.reads == reads
+    seq = log.add(1, unit(1, D)[0])
+    until(lambda: follower.applied_seq == seq)  # the version alone tells
+
+
+def test_notify_steps_at_once_between_two_looks(log: Log, follow: Open) -> None:
+    follower = follow(poll={"poll": SLOW, "poll_idle": SLOW})
+    until(lambda: log.reads > 0)
+    assert follower.wait_until_applied(log.add(1, unit(1, D)[0]), DEADLINE)
+
+
+def test_a_log_in_sqlite_that_another_connection_writes_is_followed(
+    tmp_path: Path, index: FlatIndex, follow: Open
+) -> None:
+    path = tmp_path / "log.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("CREATE TABLE log (seq INTEGER PRIMARY KEY AUTOINCREMENT, op TEXT, id INT, vector BLOB)")
+    reader = sqlite3.connect(path, check_same_thread=False)
+
+    class SqliteLog(Log):
+        def read(self, after_seq: int, limit: int, /) -> list[LogEntry]:
+            rows = reader.execute("SELECT * FROM log WHERE seq > ? ORDER BY seq LIMIT ?", (after_seq, limit))
+            return [
+                LogEntry(seq, Op(op), id, None if blob is None else np.frombuffer(blob, np.float32))
+                for seq, op, id, blob in rows
+            ]
+
+    def data_version() -> int:
+        return int(reader.execute("PRAGMA data_version").fetchone()[0])
+
+    follower = follow(entries=SqliteLog(), data_version=data_version)
+    for i in range(50):
+        writer.execute("INSERT INTO log (op, id, vector) VALUES ('add', ?, ?)", (i, unit(50, D)[i].tobytes()))
+    writer.execute("INSERT INTO log (op, id) VALUES ('remove', 7)")
+    until(lambda: follower.applied_seq == 51)  # by polling alone
+    assert_holds(index, {i: v for i, v in enumerate(unit(50, D)) if i != 7})

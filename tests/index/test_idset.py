@@ -21,7 +21,7 @@ def array(ids: set[int]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 @given(ids=some, added=some, removed=st.sets(st.integers(0, 5000)))
 def test_it_holds_what_a_set_holds(ids: set[int], added: set[int], removed: set[int]) -> None:
     kept = IdSet.of(array(ids))
-    after = kept.changed(array(added), array(removed))
+    after = kept.with_changes(array(added), array(removed))
     assert set(kept) == ids  # what it was made from has not changed
     assert set(after) == (ids | added) - removed
     assert len(after) == len((ids | added) - removed)
@@ -31,7 +31,7 @@ def test_it_holds_what_a_set_holds(ids: set[int], added: set[int], removed: set[
 
 @given(ids=some, more=some)
 def test_equal_sets_are_equal_whatever_their_length(ids: set[int], more: set[int]) -> None:
-    longer = IdSet.of(array(ids | {900})).changed(numbers(), numbers(900))
+    longer = IdSet.of(array(ids | {900})).with_changes(numbers(), numbers(900))
     assert longer == IdSet.of(array(ids))
     assert hash(longer) == hash(IdSet.of(array(ids)))
     assert (longer == IdSet.of(array(more))) == (ids == more)

@@ -1,4 +1,4 @@
-"""MilvusIndex beyond the contract: filters of every size, layouts, and an engine that goes and comes back changed."""
+"""MilvusIndex beyond the contract: filters of every size, layouts, and a Milvus that goes and comes back changed."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def expect(index: MilvusIndex, stored: dict[int, Embeddings], k: int, params: Se
 def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite: MilvusClient) -> None:
     index = milvus(D)
     stored = fill(index, 20)
-    index.keep(77)
+    index.write_checkpoint(77)
     index.close()
-    again = MilvusIndex(lite, index.table.name, D)
+    again = MilvusIndex(lite, index.collection.name, D)
     assert again.open() == Checkpoint(77, 20)
     assert again.ntotal == 20
     expect(again, stored, 25)
 
 
-def test_two_indexes_of_one_engine_do_not_see_each_other(milvus: Open) -> None:
+def test_two_indexes_of_one_milvus_do_not_see_each_other(milvus: Open) -> None:
     images, texts = milvus(D), milvus(D)
     fill(images, 5)
     assert (images.ntotal, texts.ntotal) == (5, 0)
@@ -71,7 +71,7 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
     wanted = np.arange(0, 900, share, dtype=np.int64)
     inside = {id: vector for id, vector in stored.items() if id % share == 0}
     for k in (1, 12, 50):
-        expect(index, inside, k, SearchParams(among=IdSet.of(wanted)))
+        expect(index, inside, k, SearchParams(allowed_ids=IdSet.of(wanted)))
 
 
 def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, mon
     stored = fill(index, 400)
     query = unit(1, D, seed=1)
     far = nearest(stored, query, 400)[1][0, 200:]
-    _, ids = index.search(query, 20, SearchParams(among=IdSet.of(far)))
+    _, ids = index.search(query, 20, SearchParams(allowed_ids=IdSet.of(far)))
     np.testing.assert_array_equal(ids, nearest({id: stored[id] for id in far.tolist()}, query, 20)[1])
 
 
@@ -93,17 +93,17 @@ def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: 
 
 
 def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: Open, lite: MilvusClient) -> None:
-    engine = MilvusClient(MilvusAddress(lite._client._config.uri, layout="IVF_FLAT"))
-    index = MilvusIndex(engine, "test_partitioned", D)
+    client = MilvusClient(MilvusAddress(lite._client._config.uri, index_type="IVF_FLAT"))
+    index = MilvusIndex(client, "test_partitioned", D)
     try:
         index.open()
         stored = fill(index, 300)
         expect(index, stored, 20, SearchParams(exact=True))
-        expect(index, stored, 300, SearchParams(probes=1))
-        expect(index, {id: stored[id] for id in range(9)}, 12, SearchParams(among=IdSet.of(np.arange(9))))
+        expect(index, stored, 300, SearchParams(nprobe=1))
+        expect(index, {id: stored[id] for id in range(9)}, 12, SearchParams(allowed_ids=IdSet.of(np.arange(9))))
     finally:
         index.drop()
-        engine.close()
+        client.close()
 
 
 def test_a_batch_larger_than_one_message_goes_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,12 +122,12 @@ def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator
         monkeypatch.setattr(milvus_collection, name, seconds)
     monkeypatch.setattr("index.milvus_client.CONNECT_SECONDS", 1.0)
     fill(near := milvus(D), 30)
-    near.keep(30)
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    index = MilvusIndex(engine, near.table.name, D)
+    near.write_checkpoint(30)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    index = MilvusIndex(client, near.collection.name, D)
     soon(lambda: tried(index.open))
     yield index
-    engine.close()
+    client.close()
 
 
 def tried(call: Callable[[], object]) -> bool:
@@ -139,13 +139,13 @@ def tried(call: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
-def test_an_engine_that_is_away_gives_an_error_and_never_another_answer(
+def test_a_milvus_that_is_away_gives_an_error_and_never_another_answer(
     far: MilvusIndex, proxy: Proxy, mode: str
 ) -> None:
     proxy.mode = mode
     calls: list[Callable[[], object]] = [
         lambda: far.search(unit(1, D), 3),
-        lambda: far.search(unit(1, D), 3, SearchParams(among=IdSet.of(numbers(1, 2)))),
+        lambda: far.search(unit(1, D), 3, SearchParams(allowed_ids=IdSet.of(numbers(1, 2)))),
         lambda: far.add(numbers(99), unit(1, D)),
         lambda: far.remove(numbers(1)),
     ]
@@ -167,21 +167,21 @@ def test_over_a_new_connection_nothing_is_answered_before_the_contents_were_coun
     assert far.epoch > epoch
     with pytest.raises(RemoteEmptied, match="is being counted"):
         far.search(unit(1, D), 3)
-    assert far.intact()
+    assert far.check_contents()
     expect(far, dict(enumerate(unit(30, D))), 5)
 
 
 def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: MilvusClient) -> None:
     index = milvus(D)
     fill(index, 10)
-    index.keep(10)
-    assert index.intact()
-    lite.call("delete", 5, collection_name=index.table.name, ids=[3])
-    assert not index.intact()
+    index.write_checkpoint(10)
+    assert index.check_contents()
+    lite.call("delete", 5, collection_name=index.collection.name, ids=[3])
+    assert not index.check_contents()
     index.recount()
-    assert index.intact()
-    lite.call("delete", 5, collection_name=index.table.name, ids=[-1])
-    assert not index.intact()
+    assert index.check_contents()
+    lite.call("delete", 5, collection_name=index.collection.name, ids=[-1])
+    assert not index.check_contents()
 
 
 def test_a_collection_dropped_behind_our_back_is_made_anew_and_known_to_be_empty(
@@ -189,7 +189,7 @@ def test_a_collection_dropped_behind_our_back_is_made_anew_and_known_to_be_empty
 ) -> None:
     index = milvus(D)
     fill(index, 10)
-    lite.call("drop_collection", 5, collection_name=index.table.name)
+    lite.call("drop_collection", 5, collection_name=index.collection.name)
     with pytest.raises(RemoteEmptied):
         index.search(unit(1, D), 1)
     index.add(numbers(77), unit(1, D))
@@ -235,5 +235,5 @@ def test_after_a_write_whose_answer_was_lost_the_row_is_there_once_and_counted_o
     proxy.mode = "pass"
     soon(lambda: tried(lambda: far.add(numbers(99), unit(1, D, 3))))
     assert far.ntotal == 31
-    soon(lambda: tried(far.intact))
+    soon(lambda: tried(far.check_contents))
     expect(far, dict(enumerate(unit(30, D))) | {99: unit(1, D, 3)[0]}, 40)

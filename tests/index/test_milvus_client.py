@@ -1,4 +1,4 @@
-"""The engine: what an address may be, and what becomes of every fault of a network."""
+"""Milvus: what an address may be, and what becomes of every fault of a network."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from tests.index.proxy import Proxy
 )
 def test_an_address_says_where_and_how(text: str, uri: str, database: str, layout: str) -> None:
     address = MilvusAddress.parse(text)
-    assert (address.uri, address.database, address.layout) == (uri, database, layout)
-    assert address.lite == uri.endswith(".db")
+    assert (address.uri, address.database, address.index_type) == (uri, database, layout)
+    assert address.is_lite == uri.endswith(".db")
 
 
 @pytest.mark.parametrize(
@@ -76,35 +76,35 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def far(proxy: Proxy, short: None) -> Iterator[MilvusClient]:
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    yield engine
-    engine.close()
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    yield client
+    client.close()
 
 
-def ask(engine: MilvusClient, seconds: float = 0.4) -> object:
-    return engine.call("list_collections", seconds)
+def ask(client: MilvusClient, seconds: float = 0.4) -> object:
+    return client.call("list_collections", seconds)
 
 
 def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far: MilvusClient) -> None:
     for _ in range(5):
         with pytest.raises(RemoteEmptied):
             far.call("search", 5, collection_name="nothing", data=[[1.0]], limit=1)
-    assert not far.away
+    assert not far.is_away
 
 
 def test_a_refusal_is_an_answer_and_no_outage(far: MilvusClient, milvus: Callable[[int], MilvusIndex]) -> None:
-    name = milvus(4).table.name
+    name = milvus(4).collection.name
     for _ in range(5):
         with pytest.raises(RemoteUnavailable, match="refuses"):
             far.call("query", 5, collection_name=name, filter="id in {")
-    assert not far.away
+    assert not far.is_away
 
 
-def test_a_slow_engine_is_waited_for(far: MilvusClient, proxy: Proxy) -> None:
+def test_a_slow_milvus_is_waited_for(far: MilvusClient, proxy: Proxy) -> None:
     ask(far, 5)
     proxy.mode, proxy.delay = "delay", 0.05
     ask(far, 5)
-    assert not far.away
+    assert not far.is_away
     assert proxy.connections == 1
 
 
@@ -115,16 +115,16 @@ def test_one_that_does_not_answer_is_given_up_at_the_deadline_then_at_once(
     ask(far, 5)
     proxy.mode = mode
     began = time.monotonic()
-    while not far.away:
+    while not far.is_away:
         with pytest.raises(RemoteUnavailable, match="does not answer"):
             ask(far)
     assert time.monotonic() - began < 20  # hung for ever is what is meant, not slow
-    with pytest.raises(RemoteUnavailable, match="tried again"):
+    with pytest.raises(RemoteUnavailable, match="next try"):
         ask(far)
     epoch = far.epoch
     proxy.mode = "pass"
     soon(lambda: answers(far))
-    assert not far.away
+    assert not far.is_away
     assert far.epoch > epoch
 
 
@@ -134,7 +134,7 @@ def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: MilvusClien
     for _ in range(2):
         with pytest.raises(RemoteUnavailable):
             ask(far)
-    assert (far.away, far.epoch) == (True, 0)
+    assert (far.is_away, far.epoch) == (True, 0)
     proxy.mode = "pass"
     soon(lambda: answers(far))
     assert far.epoch == 1
@@ -150,7 +150,7 @@ def test_many_callers_at_once_do_not_wait_one_after_the_other(far: MilvusClient,
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_closed_engine_is_not_opened_again(far: MilvusClient) -> None:
+def test_a_closed_milvus_is_not_opened_again(far: MilvusClient) -> None:
     ask(far, 5)
     far.close()
     far.close()
@@ -158,9 +158,9 @@ def test_a_closed_engine_is_not_opened_again(far: MilvusClient) -> None:
         ask(far)
 
 
-def answers(engine: MilvusClient) -> bool:
+def answers(client: MilvusClient) -> bool:
     try:
-        ask(engine)
+        ask(client)
     except RemoteUnavailable:
         return False
     return True

@@ -1,4 +1,4 @@
-"""The table: names, digests, and what it keeps beside the vectors."""
+"""The collection: names, digests, and what it keeps beside the vectors."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ def test_a_digest_tells_vectors_apart_to_the_last_bit() -> None:
     assert digests[0] == digests[2] != digests[1]
 
 
-def test_what_is_kept_is_neither_counted_nor_found(milvus: Open) -> None:
-    table = milvus(D).table
-    assert (table.kept(), table.count()) == (Checkpoint(0, 0), 0)
-    table.keep(Checkpoint(2**62, 7))
-    assert (table.kept(), table.count()) == (Checkpoint(2**62, 7), 0)
-    first = np.eye(1, D, dtype=np.float32)  # what the rows that keep it are nearest to
-    assert [ids.tolist() for _, ids in table.ask(first, 3, None, exact=True)] == [[]]
-    table.put([5], hash_vectors(first).tolist(), [first[0]])
-    assert [ids.tolist() for _, ids in table.ask(first, 1, None, exact=True)] == [[5]]
+def test_the_checkpoint_is_neither_counted_nor_found(milvus: Open) -> None:
+    collection = milvus(D).collection
+    assert (collection.read_checkpoint(), collection.count()) == (Checkpoint(0, 0), 0)
+    collection.write_checkpoint(Checkpoint(2**62, 7))
+    assert (collection.read_checkpoint(), collection.count()) == (Checkpoint(2**62, 7), 0)
+    first = np.eye(1, D, dtype=np.float32)  # nearest to the rows of the checkpoint
+    assert [ids.tolist() for _, ids in collection.search(first, 3, None, exact=True)] == [[]]
+    collection.upsert([5], hash_vectors(first).tolist(), [first[0]])
+    assert [ids.tolist() for _, ids in collection.search(first, 1, None, exact=True)] == [[5]]
 
 
-def test_rows_are_told_by_their_digests_and_by_ranges(milvus: Open) -> None:
-    table = milvus(D).table
+def test_rows_are_read_by_digests_and_by_ranges(milvus: Open) -> None:
+    collection = milvus(D).collection
     vectors = unit(4, D)
-    table.put([3, 8, 9, 2**63 - 1], hash_vectors(vectors).tolist(), list(vectors))
-    assert table.digests(numbers(3, 4, 9)) == {3: hash_vectors(vectors)[0], 9: hash_vectors(vectors)[2]}
-    assert table.between(3, 9).tolist() == [3, 8]
-    assert table.outside(9).tolist() == [9, 2**63 - 1]
-    table.delete([3, 4])
-    assert table.between(0, 9).tolist() == [8]
+    collection.upsert([3, 8, 9, 2**63 - 1], hash_vectors(vectors).tolist(), list(vectors))
+    assert collection.read_digests(numbers(3, 4, 9)) == {3: hash_vectors(vectors)[0], 9: hash_vectors(vectors)[2]}
+    assert collection.list_ids(3, 9).tolist() == [3, 8]
+    assert collection.list_ids_outside(9).tolist() == [9, 2**63 - 1]
+    collection.delete([3, 4])
+    assert collection.list_ids(0, 9).tolist() == [8]
 
 
 def test_hits_may_be_of_given_ids_alone(milvus: Open) -> None:
-    table = milvus(D).table
+    collection = milvus(D).collection
     vectors = unit(6, D)
-    table.put(range(6), hash_vectors(vectors).tolist(), list(vectors))
-    ((scores, ids),) = table.ask(vectors[:1], 2, None, exact=False, among=numbers(0, 4, 99))
+    collection.upsert(range(6), hash_vectors(vectors).tolist(), list(vectors))
+    ((scores, ids),) = collection.search(vectors[:1], 2, None, exact=False, allowed_ids=numbers(0, 4, 99))
     assert ids.tolist() == [0, 4]
     assert scores.dtype == np.float32

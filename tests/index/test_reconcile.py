@@ -1,22 +1,21 @@
-"""After whatever happened to the engine a follower makes it equal to the log, and no answer is wrong meanwhile."""
+"""After whatever happened to Milvus a follower makes it equal to the log, and no answer is wrong meanwhile."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from index import milvus, milvus_collection, reconcile
 from index.errors import RemoteUnavailable
-from index.factory import IndexConfig, OpenedIndex, open_index
+from index.factory import IndexConfig, open_index
 from index.follower import Follower
+from index.follower_loop import FollowerLoop
 from index.milvus import MilvusIndex
 from index.milvus_client import MilvusAddress, MilvusClient
-from index.protocol import VectorIndex
 from index.types import Embeddings, LogEntry, Op
 from tests.index.deadline import soon
 from tests.index.memory_log import Log
@@ -45,12 +44,12 @@ class OneEach(Log):
     """A log as the store keeps it: one entry for an id at most."""
 
     def append(self, *entries: LogEntry) -> int:
-        head = self.head()
+        last = self.last_seq()
         fresh = {entry.id for entry in entries}
         self.entries = [entry for entry in self.entries if entry.id not in fresh]
         self.entries.extend(entries)
         self.version += 1
-        return max(head, self.head())
+        return max(last, self.last_seq())
 
     def put(self, id: int, vector: Embeddings) -> None:
         self.append(LogEntry(self.next(), Op.ADD, id, vector))
@@ -77,23 +76,26 @@ def log() -> OneEach:
 
 
 class Served:
-    """An index that follows `log` on `engine`, as a server has it open."""
+    """An index that follows `log` in Milvus, as a server has it open."""
 
-    def __init__(self, engine: MilvusClient, name: str, log: OneEach) -> None:
-        config = IndexConfig(name, "space", D, engine=engine, owner="test")
+    def __init__(self, client: MilvusClient, name: str, log: OneEach) -> None:
+        config = IndexConfig(name, "space", D, milvus=client, owner="test")
         self.log = log
-        self.opened: OpenedIndex[VectorIndex] = open_index(config, head=log.head())
+        self.opened = open_index(config, last_seq=log.last_seq())
         assert isinstance(self.opened.index, MilvusIndex)
         self.index: MilvusIndex = self.opened.index
-        options: dict[str, Any] = {"freeze": self.opened.freeze, "tend": self.opened.tend, "poll_idle": 0.01}
-        self.follower = Follower(
-            self.index, log.read, head=log.head, changed=log.changed, applied_seq=self.opened.applied_seq, **options
-        )
-        self.follower.start()
+        self.follower = Follower(self.opened, log, name)
+        self.loop = FollowerLoop(log.data_version, lambda: [name], poll_idle=0.01)
+        self.loop.attach(name, self.follower)
+        self.loop.start()
+
+    def close(self, *, save: bool = True) -> None:
+        self.loop.close()
+        self.follower.close(save=save)
 
     def right(self) -> bool:
         """Whether all of the log is applied and found; an answer that is not right fails."""
-        if not self.follower.wait_for(self.log.head(), 0):
+        if not self.follower.wait_until_applied(self.log.last_seq(), 0):
             return False
         stored = self.log.stored()
         try:
@@ -107,44 +109,44 @@ class Served:
         return self.right() and self.passes() is None
 
     def passes(self) -> object:
-        assert self.opened.tend is not None
-        return self.opened.tend.__self__._pass  # type: ignore[attr-defined]
+        assert self.opened.maintain is not None
+        return self.opened.maintain.__self__._pass  # type: ignore[attr-defined]
 
 
 @pytest.fixture
 def serve(lite: MilvusClient, request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
-    """Serves the log from an engine, unless another is given one that others can reach; stopped after the test."""
+    """Serves the log from a Milvus, unless another is given one that others can reach; stopped after the test."""
     running: list[Served] = []
     lite.call("list_collections", 60)
-    usual = MilvusClient(MilvusAddress(lite._client._config.uri, layout="FLAT"))
+    usual = MilvusClient(MilvusAddress(lite._client._config.uri, index_type="FLAT"))
 
-    def start(log: OneEach, engine: MilvusClient | None = None) -> Served:
-        running.append(served := Served(engine or usual, request.node.name, log))
+    def start(log: OneEach, client: MilvusClient | None = None) -> Served:
+        running.append(served := Served(client or usual, request.node.name, log))
         return served
 
     yield start
     for served in running:
-        served.follower.close()
-    if running and running[-1].index._engine is usual:
+        served.close()
+    if running and running[-1].index._client is usual:
         running[-1].index.drop()
     usual.close()
 
 
 def stop(served: Served) -> None:
-    served.follower.close()
+    served.close()
     served.index.close()
 
 
-def test_a_start_takes_up_where_the_engine_is(serve: Callable[..., Served], log: OneEach) -> None:
+def test_a_start_takes_up_where_milvus_is(serve: Callable[..., Served], log: OneEach) -> None:
     first = serve(log)
     soon(first.settled)
     stop(first)
     log.put(100, unit(1, D, 5)[0])
     again = serve(log)
-    assert again.opened.applied_seq == log.head() - 1
+    assert again.opened.applied_seq == log.last_seq() - 1
     assert again.opened.refused is None
     soon(again.settled)
-    assert again.index.ghosts == 0
+    assert again.index.orphans == 0
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -155,7 +157,7 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     soon(served.settled)
     if not running:
         stop(served)
-    name = served.index.table.name
+    name = served.index.collection.name
     lite.call("delete", 5, collection_name=name, ids=[1, 2, 40])
     wrong = unit(3, D, 9)
     foreign = [9, 61, 10**6, 2**40, -77]  # deleted by us, next to ours, far from them, no id at all
@@ -165,8 +167,8 @@ def test_lost_wrong_and_foreign_rows_are_mended(
         served = serve(log)
     soon(served.settled)
     assert served.index.recount() == len(log.stored())
-    assert served.index.ghosts + (9 in foreign) == len(foreign)
-    held = served.index.table.digests(np.array(sorted(log.stored()), np.int64))
+    assert served.index.orphans + (9 in foreign) == len(foreign)
+    held = served.index.collection.read_digests(np.array(sorted(log.stored()), np.int64))
     wanted = milvus_collection.hash_vectors(np.stack([log.stored()[id] for id in sorted(log.stored())]))
     assert [held[id] for id in sorted(held)] == wanted.tolist()
 
@@ -178,7 +180,7 @@ def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
     soon(served.settled)
     stop(served)
     row = {"id": 5, "digest": 1, "vector": unit(1, D, 9)[0]}  # the counts agree
-    lite.call("upsert", 5, collection_name=served.index.table.name, data=[row])
+    lite.call("upsert", 5, collection_name=served.index.collection.name, data=[row])
     soon(serve(log).settled)
 
 
@@ -187,14 +189,14 @@ def test_a_dropped_collection_is_filled_again_while_serving(
 ) -> None:
     served = serve(log)
     soon(served.settled)
-    lite.call("drop_collection", 5, collection_name=served.index.table.name)
+    lite.call("drop_collection", 5, collection_name=served.index.collection.name)
     log.put(200, unit(1, D, 6)[0])
     soon(served.settled)
     assert served.index.recount() == len(log.stored())
 
 
-def test_a_log_older_than_the_engine_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
-    """The database was restored from a backup: what was added since is gone from the engine too."""
+def test_a_log_older_than_milvus_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
+    """The database was restored from a backup: what was added since is gone from Milvus too."""
     served = serve(log)
     soon(served.settled)
     stop(served)
@@ -206,52 +208,52 @@ def test_a_log_older_than_the_engine_is_what_counts(serve: Callable[..., Served]
     assert again.index.recount() == len(log.stored())
 
 
-def test_an_engine_restored_from_an_old_copy_catches_up(
+def test_a_milvus_restored_from_an_old_copy_catches_up(
     serve: Callable[..., Served], log: OneEach, tmp_path: Path
 ) -> None:
     file, copy = tmp_path / "engine.db", tmp_path / "copy.db"
 
     def opened() -> MilvusClient:
-        return MilvusClient(MilvusAddress(str(file), layout="FLAT"))
+        return MilvusClient(MilvusAddress(str(file), index_type="FLAT"))
 
-    engine = opened()
-    served = serve(log, engine)
+    client = opened()
+    served = serve(log, client)
     soon(served.settled)
     stop(served)
-    engine.close()
+    client.close()
     shutil.copytree(file, copy)
-    engine = opened()
-    served = serve(log, engine)
+    client = opened()
+    served = serve(log, client)
     for id in range(5, 25):
         log.put(id, unit(1, D, id)[0])
     log.delete(50)
     soon(served.settled)
     stop(served)
-    engine.close()
+    client.close()
     shutil.rmtree(file)
     copy.rename(file)
-    engine = opened()
-    served = serve(log, engine)
+    client = opened()
+    served = serve(log, client)
     soon(served.settled)
     assert served.index.recount() == len(log.stored())
     stop(served)
-    engine.close()
+    client.close()
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
-def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
+def test_what_is_committed_while_milvus_is_away_is_found_when_it_is_back(
     serve: Callable[..., Served], log: OneEach, proxy: Proxy, mode: str
 ) -> None:
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    served = serve(log, engine)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    served = serve(log, client)
     soon(served.settled)
     proxy.mode = mode
     for id in range(100, 140):
         log.put(id, unit(1, D, id)[0])
     log.delete(100)
-    soon(lambda: served.follower.error is not None and engine.away)
+    soon(lambda: served.follower.error is not None and client.is_away)
     assert isinstance(served.follower.error, RemoteUnavailable)
-    assert served.follower.alive()
+    assert served.loop.is_alive()
     with pytest.raises(RemoteUnavailable):
         served.index.search(unit(1, D), 1)
     proxy.mode = "pass"
@@ -259,14 +261,14 @@ def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
     assert served.follower.error is None
     stop(served)
     served.index.drop()
-    engine.close()
+    client.close()
 
 
 def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double_nothing(
     serve: Callable[..., Served], log: OneEach, proxy: Proxy
 ) -> None:
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    served = serve(log, engine)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    served = serve(log, client)
     for id in range(100, 400):
         log.put(id, unit(1, D, id)[0])
         if id % 40 == 0:
@@ -274,7 +276,7 @@ def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double
             proxy.mode = "pass"
     soon(served.settled)
     assert served.index.recount() == len(log.stored())
-    assert served.index.ghosts == 0
+    assert served.index.orphans == 0
     stop(served)
     served.index.drop()
-    engine.close()
+    client.close()

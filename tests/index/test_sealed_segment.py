@@ -1,4 +1,4 @@
-"""A base on disk: what it finds, and that no byte of it is believed before it was checked."""
+"""A sealed segment on disk: what it finds, and that no byte of it is believed before it was checked."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ def stored(rows: range | list[int] = range(N)) -> dict[int, np.ndarray]:
 
 def test_it_knows_what_it_is(base: SealedSegment) -> None:
     assert (base.n, base.d, base.manifest.applied_seq, base.manifest.kind) == (N, D, 77, "base")
-    assert base.facts.probes <= base.facts.lists
+    assert base.params.nprobe <= base.params.nlist
 
 
 def test_rows_are_found_by_id(base: SealedSegment) -> None:
-    np.testing.assert_array_equal(base.rows(IDS[[4, 250, 0]]), [4, 250, 0])
-    assert base.rows(numbers(0, 1, 3, 2**62)).tolist() == []
-    assert base.known(numbers(int(IDS[7]), 1)).tolist() == [int(IDS[7])]
+    np.testing.assert_array_equal(base.find_rows(IDS[[4, 250, 0]]), [4, 250, 0])
+    assert base.find_rows(numbers(0, 1, 3, 2**62)).tolist() == []
+    assert base.find_known(numbers(int(IDS[7]), 1)).tolist() == [int(IDS[7])]
 
 
 @pytest.mark.parametrize("few", [0, 10**6])
 @pytest.mark.parametrize("k", [1, 10, N, N + 5])
 def test_codes_and_plain_comparison_give_the_same_answer(base: SealedSegment, few: int, k: int) -> None:
-    base.few = few
+    base.brute_force_rows = few
     queries = unit(4, D, 3)
-    scores, ids = base.search(queries, k, base.facts.lists, N)
+    scores, ids = base.search(queries, k, base.params.nlist, N)
     expected = nearest(stored(), queries, k)
     np.testing.assert_array_equal(ids, expected[1])
     np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
@@ -79,7 +79,7 @@ def test_k_hits_come_back_wherever_k_are_allowed(base: SealedSegment, probes: in
 
 def test_an_exact_search_among_some_is_the_oracles(base: SealedSegment) -> None:
     rows = list(range(0, N, 3))
-    _, ids = base.exact(unit(3, D, 3), 20, allowed(rows))
+    _, ids = base.search_exact(unit(3, D, 3), 20, allowed(rows))
     np.testing.assert_array_equal(ids, nearest(stored(rows), unit(3, D, 3), 20)[1])
 
 
@@ -87,7 +87,7 @@ def test_an_exact_search_among_some_is_the_oracles(base: SealedSegment) -> None:
 def test_a_selection_of_ids_becomes_one_of_rows(base: SealedSegment, wanted: list[int]) -> None:
     among = IdSet.of(np.array(wanted, np.int64))
     for _ in range(2):  # the second time from what was kept
-        bits = np.unpackbits(base.among(among), count=N, bitorder="little")
+        bits = np.unpackbits(base.map_to_rows(among), count=N, bitorder="little")
         np.testing.assert_array_equal(np.flatnonzero(bits), np.flatnonzero(np.isin(IDS, wanted)))
 
 
@@ -161,35 +161,35 @@ def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path,
         with pytest.raises(SegmentDamaged, match=f"block {broken} differs"):
             verified.verify()
         with pytest.raises(SegmentDamaged):  # and from then on nothing is answered
-            verified.halves(np.array([0]))
+            verified.read_vectors(np.array([0]))
         sound = [row for row in range(N) if row // BLOCK_ROWS != broken]
         np.testing.assert_array_equal(
-            damaged.exact(unit(1, D, 3), 5, allowed(sound))[1], nearest(stored(sound), unit(1, D, 3), 5)[1]
+            damaged.search_exact(unit(1, D, 3), 5, allowed(sound))[1], nearest(stored(sound), unit(1, D, 3), 5)[1]
         )
         with pytest.raises(SegmentDamaged):
-            damaged.search(unit(1, D, 3), 5, damaged.facts.lists, N)
+            damaged.search(unit(1, D, 3), 5, damaged.params.nlist, N)
         path.write_bytes(whole)
-    np.testing.assert_array_equal(load(copied, D).exact(unit(1, D, 3), 5)[1], expected)
+    np.testing.assert_array_equal(load(copied, D).search_exact(unit(1, D, 3), 5)[1], expected)
 
 
 @pytest.mark.parametrize("change", [{"name": "m"}, {"space": "t"}, {"d": D + 1}])
-def test_a_base_of_another_index_is_refused(written: Path, change: dict[str, object]) -> None:
+def test_a_segment_of_another_index_is_refused(written: Path, change: dict[str, object]) -> None:
     asked = {"name": "n", "space": "s", "d": D, **change}
     with pytest.raises(InvalidSnapshot, match=f"{next(iter(change))} is "):
-        snapshot.load(written, SealedSegment, later=SealedSegment.later, **asked)  # type: ignore[arg-type]
+        snapshot.load(written, SealedSegment, **asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b"{}", b'{"format": 2, "lists": 1, "probes": 1, "rerank": 1, "recall": 1}', b'{"format": 1}']
 )
-def test_facts_of_another_form_are_refused(text: bytes) -> None:
+def test_parameters_of_another_format_are_refused(text: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
         SegmentParams.from_json(text)
 
 
-def test_facts_come_back_as_they_went() -> None:
-    facts = SegmentParams(lists=9, probes=3, rerank=100, recall=0.99)
-    assert SegmentParams.from_json(facts.to_json()) == facts
+def test_parameters_are_read_as_they_were_written() -> None:
+    params = SegmentParams(nlist=9, nprobe=3, refine_k=100, recall=0.99)
+    assert SegmentParams.from_json(params.to_json()) == params
 
 
 def test_searches_go_on_when_the_files_are_deleted(written: Path, tmp_path: Path) -> None:
@@ -200,17 +200,15 @@ def test_searches_go_on_when_the_files_are_deleted(written: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", sorted(FIXTURES.glob("base-*")), ids=lambda folder: folder.name)
-def test_bases_of_every_format_so_far_are_opened(folder: Path) -> None:
+def test_segments_of_every_format_so_far_are_opened(folder: Path) -> None:
     """See fixtures/README.md."""
-    base, manifest = snapshot.load(
-        folder, SealedSegment, name="fixture/images", space="fixture", d=8, later=SealedSegment.later
-    )
+    base, manifest = snapshot.load(folder, SealedSegment, name="fixture/images", space="fixture", d=8)
     base.verify()
-    base.few = 0
+    base.brute_force_rows = 0
     vectors = round_to_float16(unit(130, 8, 42))
     ids = np.arange(130, dtype=np.int64) * 3
     expected = nearest(dict(zip(ids.tolist(), vectors, strict=True)), unit(5, 8, 43), 10)
-    _, found = base.search(unit(5, 8, 43), 10, base.facts.lists, 130)
+    _, found = base.search(unit(5, 8, 43), 10, base.params.nlist, 130)
     np.testing.assert_array_equal(found, expected[1])
     assert manifest.applied_seq == 131
 

@@ -1,4 +1,4 @@
-"""A live index: base and tail as one, the dead stay dead, and a new base changes no answer."""
+"""A segmented index: both segments as one, the dead stay dead, and a new segment changes no answer."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def put(index: SegmentedIndex, stored: dict[int, Embeddings]) -> None:
 
 
 def based(folder: Path, stored: dict[int, Embeddings]) -> SegmentedIndex:
-    """A live index whose base holds `stored`, searched with all effort."""
+    """A segmented index whose segment holds `stored`, searched with all effort."""
     live = SegmentedIndex(D, sealed(folder, np.array(list(stored), np.int64), np.stack(list(stored.values()))))
-    live.set_effort(MAX_SEARCH_EFFORT)
+    live.set_search_effort(MAX_SEARCH_EFFORT)
     return live
 
 
@@ -49,17 +49,17 @@ def expect(index: SegmentedIndex, stored: dict[int, Embeddings], k: int = 20) ->
     assert index.ntotal == len(stored)
 
 
-def test_without_a_base_it_is_an_exact_index_of_whole_vectors() -> None:
+def test_without_a_sealed_segment_it_is_a_flat_index_of_whole_vectors() -> None:
     live, exact = SegmentedIndex(D), FlatIndex(D)
     for index in (live, exact):
         index.add(np.arange(100, dtype=np.int64), unit(100, D))
     for answer, same in zip(live.search(unit(4, D, 5), 9), exact.search(unit(4, D, 5), 9), strict=True):
         np.testing.assert_array_equal(answer, same)
-    assert live.facts() == SegmentedStats("exact", 100, 0, 100, 0, None, None, 0, None)
+    assert live.stats() == SegmentedStats("exact", 100, 0, 100, 0, None, None, 0)
     assert live.freeze() is not None
 
 
-def test_scores_with_a_base_are_those_of_vectors_in_half_precision(tmp_path: Path) -> None:
+def test_scores_with_a_segment_are_those_of_vectors_in_half_precision(tmp_path: Path) -> None:
     live = SegmentedIndex(D, sealed(tmp_path, np.arange(50, dtype=np.int64), unit(50, D)))
     live.add(numbers(50), unit(51, D)[50:])
     query = unit(1, D, 5)
@@ -79,111 +79,111 @@ def test_what_is_replaced_or_removed_never_comes_back(tmp_path: Path) -> None:
     for id in (*range(50), *range(110, 130)):
         del stored[id]
     expect(live, stored, 250)
-    facts = live.facts()
-    assert (facts.base, facts.tail, facts.tombstones, facts.ntotal) == (200, 10, 80, 130)
+    stats = live.stats()
+    assert (stats.sealed, stats.growing, stats.tombstones, stats.ntotal) == (200, 10, 80, 130)
     live.remove(np.arange(200, dtype=np.int64))
     expect(live, {}, 5)
 
 
-@pytest.mark.parametrize("among", [[], [3], list(range(0, 300, 7)), list(range(150, 250))])
-def test_a_filter_looks_into_base_and_tail(tmp_path: Path, among: list[int]) -> None:
+@pytest.mark.parametrize("allowed", [[], [3], list(range(0, 300, 7)), list(range(150, 250))])
+def test_a_filter_applies_to_both_segments(tmp_path: Path, allowed: list[int]) -> None:
     stored = held(range(300))
     live = based(tmp_path, {id: stored[id] for id in range(200)})
     put(live, {id: stored[id] for id in range(200, 300)})
     live.remove(numbers(3, 7, 210))
-    few = {id: vector for id, vector in stored.items() if id in among and id not in (3, 7, 210)}
-    params = SearchParams(among=IdSet.of(np.array(among, np.int64)))
+    few = {id: vector for id, vector in stored.items() if id in allowed and id not in (3, 7, 210)}
+    params = SearchParams(allowed_ids=IdSet.of(np.array(allowed, np.int64)))
     expected = nearest(few, unit(2, D, 5), 12)
     np.testing.assert_array_equal(live.search(unit(2, D, 5), 12, params)[1], expected[1])
-    exact = SearchParams(exact=True, among=params.among)
+    exact = SearchParams(exact=True, allowed_ids=params.allowed_ids)
     np.testing.assert_array_equal(live.search(unit(2, D, 5), 12, exact)[1], expected[1])
 
 
-def test_effort_of_the_call_goes_before_that_of_the_index(tmp_path: Path) -> None:
+def test_parameters_of_the_search_replace_those_of_the_index(tmp_path: Path) -> None:
     stored = held(range(2000))
     live = based(tmp_path, stored)
-    live.set_effort(0)
+    live.set_search_effort(0)
     query = unit(30, D, 5)
     expected = nearest(stored, query, 10)[1]
     np.testing.assert_array_equal(live.search(query, 10, SearchParams(exact=True))[1], expected)
-    np.testing.assert_array_equal(live.search(query, 10, SearchParams(probes=10**6, rerank=10**6))[1], expected)
-    least = live.search(query, 10, SearchParams(probes=1, rerank=1))[1]
+    np.testing.assert_array_equal(live.search(query, 10, SearchParams(nprobe=10**6, refine_k=10**6))[1], expected)
+    least = live.search(query, 10, SearchParams(nprobe=1, refine_k=1))[1]
     assert 0.1 < np.isin(least, expected).mean() < 0.98
 
 
-def test_effort_doubles_what_is_done_up_to_all_there_is(tmp_path: Path) -> None:
+def test_each_step_of_effort_doubles_nprobe_and_refine_k(tmp_path: Path) -> None:
     live = based(tmp_path, held(range(2000)))
-    live.set_effort(0)
-    first = live.facts()
-    live.set_effort(1)
-    second = live.facts()
-    assert first.probes is not None
-    assert first.rerank is not None
-    assert live.base is not None
-    assert second.probes == min(2 * first.probes, live.base.facts.lists)
-    assert second.rerank == min(2 * first.rerank, 2000)
+    live.set_search_effort(0)
+    first = live.stats()
+    live.set_search_effort(1)
+    second = live.stats()
+    assert first.nprobe is not None
+    assert first.refine_k is not None
+    assert live.sealed is not None
+    assert second.nprobe == min(2 * first.nprobe, live.sealed.params.nlist)
+    assert second.refine_k == min(2 * first.refine_k, 2000)
     for given, kept in ((99, MAX_SEARCH_EFFORT), (-3, 0)):
-        live.set_effort(given)
-        assert live.effort == kept
-    live.set_effort(MAX_SEARCH_EFFORT)
-    assert (live.facts().probes, live.facts().rerank) == (live.base.facts.lists, 2000)
+        live.set_search_effort(given)
+        assert live.search_effort == kept
+    live.set_search_effort(MAX_SEARCH_EFFORT)
+    assert (live.stats().nprobe, live.stats().refine_k) == (live.sealed.params.nlist, 2000)
 
 
-def test_a_new_base_takes_over_and_keeps_what_came_while_it_was_built(tmp_path: Path) -> None:
+def test_a_new_segment_takes_over_and_loses_no_change_during_its_build(tmp_path: Path) -> None:
     stored = held(range(100))
     live = SegmentedIndex(D)
-    live.set_effort(MAX_SEARCH_EFFORT)
+    live.set_search_effort(MAX_SEARCH_EFFORT)
     put(live, stored)
-    live.mark()
+    live.begin_rebuild()
     base = sealed(tmp_path, np.arange(100, dtype=np.int64), np.stack(list(stored.values())))
     live.add(numbers(5, 200), round_to_float16(unit(2, D, 8)))
     live.remove(numbers(6))
     stored |= dict(zip((5, 200), round_to_float16(unit(2, D, 8)), strict=True))
     del stored[6]
     expect(live, stored)
-    live.rebase(base)
+    live.replace_segment(base)
     expect(live, stored, 120)
-    facts = live.facts()
-    assert (facts.kind, facts.base, facts.tail, facts.tombstones) == ("base+tail", 100, 2, 2)
+    stats = live.stats()
+    assert (stats.kind, stats.sealed, stats.growing, stats.tombstones) == ("base+tail", 100, 2, 2)
     assert live.freeze() is None
 
 
-def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
-    """The log is read while it grows: a base may hold what the index has yet to apply, or lack what changed since."""
+def test_a_segment_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
+    """A build reads a growing log: it may get entries that the index has yet to apply, or miss what changed since."""
     stored = held(range(100))
     live = SegmentedIndex(D)
-    live.set_effort(MAX_SEARCH_EFFORT)
+    live.set_search_effort(MAX_SEARCH_EFFORT)
     put(live, {id: stored[id] for id in range(50)})
-    live.mark()
+    live.begin_rebuild()
     base = sealed(tmp_path, np.arange(10, 60, dtype=np.int64), np.stack([stored[id] for id in range(10, 60)]))
-    live.rebase(base)
+    live.replace_segment(base)
     expect(live, {id: stored[id] for id in range(60)}, 70)
-    put(live, {id: stored[id] for id in range(50, 60)})  # the follower applies what the base held already
+    put(live, {id: stored[id] for id in range(50, 60)})  # the follower applies what the segment held already
     expect(live, {id: stored[id] for id in range(60)}, 70)
 
 
-def test_memory_counts_the_tail_whole_and_the_base_without_its_mapped_vectors(tmp_path: Path) -> None:
+def test_memory_counts_the_growing_segment_whole_and_the_segment_without_its_mapped_vectors(tmp_path: Path) -> None:
     d = 256
     live = SegmentedIndex(d)
     live.add(np.arange(1000, dtype=np.int64), unit(1000, d))
     whole = live.nbytes
     assert 1000 * 4 * d <= whole <= 1000 * (4 * d + 200)
-    live.mark()
-    live.rebase(sealed(tmp_path, np.arange(1000, dtype=np.int64), unit(1000, d)))
+    live.begin_rebuild()
+    live.replace_segment(sealed(tmp_path, np.arange(1000, dtype=np.int64), unit(1000, d)))
     assert 1000 * d / 8 < live.nbytes < whole / 2
 
 
-def test_a_mark_that_is_given_up_leaves_all_as_it_was(tmp_path: Path) -> None:
+def test_a_rebuild_that_ends_in_vain_changes_nothing(tmp_path: Path) -> None:
     live = based(tmp_path, held(range(10)))
-    live.mark()
-    live.unmark()
-    with pytest.raises(RuntimeError, match="without mark"):
-        live.rebase(sealed(tmp_path / "other", numbers(1), unit(1, D)))
+    live.begin_rebuild()
+    live.end_rebuild()
+    with pytest.raises(RuntimeError, match="without begin_rebuild"):
+        live.replace_segment(sealed(tmp_path / "other", numbers(1), unit(1, D)))
     expect(live, held(range(10)))
 
 
-def test_no_answer_is_a_mixture_while_bases_are_swapped(tmp_path: Path) -> None:
-    """Three threads search while contents alternate between two and bases come and go: always one of the two."""
+def test_no_answer_is_a_mixture_while_segments_are_swapped(tmp_path: Path) -> None:
+    """Three threads search while contents alternate between two and segments come and go: always one of the two."""
     contents = [held(range(60), seed) for seed in (0, 1)]
     queries = unit(2, D, 5)
     answers = [nearest(stored, queries, 30) for stored in contents]
@@ -209,8 +209,8 @@ def test_no_answer_is_a_mixture_while_bases_are_swapped(tmp_path: Path) -> None:
     while time.monotonic() < deadline and not wrong:
         for n in (1, 0):
             put(live, contents[n])
-            live.mark()
-            live.rebase(bases[n])
+            live.begin_rebuild()
+            live.replace_segment(bases[n])
     stop.set()
     for thread in threads:
         thread.join()
@@ -240,14 +240,14 @@ def test_eight_threads_of_mixed_work_are_right_at_every_moment() -> None:
                 SegmentedIndex.add(index, numbers(id), vectors[row : row + 1])
                 inside[id] = row
             mine = IdSet.of(np.arange(owner * 100, owner * 100 + 100, dtype=np.int64))
-            found = index.search(vectors[row : row + 1], 25, SearchParams(among=mine))[1][0]
+            found = index.search(vectors[row : row + 1], 25, SearchParams(allowed_ids=mine))[1][0]
             expected = nearest({id: vectors[at] for id, at in inside.items()}, vectors[row : row + 1], 25)[1][0]
             if found.tolist() != expected.tolist():
                 wrong.append((owner, found.tolist(), expected.tolist()))
 
     def build() -> None:
         while not stop.is_set() and not wrong:
-            index.mark()
+            index.begin_rebuild()
             index.rebuild(dict(index._stored))  # taken after the mark, as a builder reads the log
 
     threads = [threading.Thread(target=work, args=(owner,)) for owner in range(7)] + [threading.Thread(target=build)]
@@ -262,36 +262,38 @@ def test_eight_threads_of_mixed_work_are_right_at_every_moment() -> None:
 
 def test_a_search_under_way_outlives_the_closing(tmp_path: Path) -> None:
     live = based(tmp_path, held(range(300)))
-    moment = live._current()
+    view = live._current()
     live.close()
     with pytest.raises(IndexClosed):
         live.search(unit(1, D), 1)
     with pytest.raises(IndexClosed):
-        live.facts()
-    assert moment.base is not None
-    assert moment.base.exact(unit(1, D), 1)[1].shape == (1, 1)
+        live.stats()
+    assert view.sealed is not None
+    assert view.sealed.search_exact(unit(1, D), 1)[1].shape == (1, 1)
 
 
-FACTS = SegmentedStats("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0, 0.995)
+STATS = SegmentedStats("base+tail", 1_000_000, 1_000_000, 0, 0, 64, 400, 0)
 
 
 @pytest.mark.parametrize(
-    ("change", "still", "due"),
+    ("change", "unchanged", "due"),
     [
         ({}, 0.0, False),
-        ({"tail": 62_501}, 0.0, True),
-        ({"tail": 62_000}, 0.0, False),
-        ({"tail": 8_000}, 61.0, True),
-        ({"tail": 8_000}, 59.0, False),
-        ({"tail": 7_000}, 10_000.0, False),
+        ({"growing": 62_501}, 0.0, True),
+        ({"growing": 62_000}, 0.0, False),
+        ({"growing": 8_000}, 61.0, True),
+        ({"growing": 8_000}, 59.0, False),
+        ({"growing": 7_000}, 10_000.0, False),
         ({"tombstones": 200_001}, 0.0, True),
         ({"tombstones": 200_000}, 10_000.0, False),
-        ({"base": 1000, "ntotal": 15_000, "tail": 14_000}, 0.0, False),
-        ({"base": 1000, "ntotal": 15_000, "tail": 14_000}, 61.0, True),
-        ({"base": 0, "ntotal": 50_000, "tail": 50_000}, 10_000.0, False),
-        ({"base": 0, "ntotal": 50_001, "tail": 50_001}, 0.0, True),
+        ({"sealed": 1000, "ntotal": 15_000, "growing": 14_000}, 0.0, False),
+        ({"sealed": 1000, "ntotal": 15_000, "growing": 14_000}, 61.0, True),
+        ({"sealed": 0, "ntotal": 50_000, "growing": 50_000}, 10_000.0, False),
+        ({"sealed": 0, "ntotal": 50_001, "growing": 50_001}, 0.0, True),
         ({"ntotal": 0, "tombstones": 1_000_000}, 10_000.0, False),
     ],
 )
-def test_a_new_base_is_due_when_the_tail_or_the_dead_are_many(change: dict[str, int], still: float, due: bool) -> None:
-    assert RebuildPolicy().due(replace(FACTS, **change), still) is due  # type: ignore[arg-type]
+def test_a_new_segment_is_due_when_many_rows_are_growing_or_dead(
+    change: dict[str, int], unchanged: float, due: bool
+) -> None:
+    assert RebuildPolicy().is_due(replace(STATS, **change), unchanged) is due  # type: ignore[arg-type]

@@ -11,14 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from index.factory import IndexConfig, load_sealed_segment, open_index, open_segmented
+from index.errors import SnapshotMissing
+from index.factory import IndexConfig, load_sealed_segment, open_index
 from index.flat import FlatIndex
 from index.float16 import round_to_float16
 from index.idset import IdSet
 from index.protocol import SearchParams
 from index.segment_builder import build_segment
-from index.segmented import MAX_SEARCH_EFFORT
-from index.snapshot import save
+from index.segmented import MAX_SEARCH_EFFORT, SegmentedIndex
+from index.snapshot import load, save
 from index.types import Embeddings
 from tests.index.oracle import nearest, unit
 
@@ -35,7 +36,6 @@ class IndexMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
-        self.config = IndexConfig("machine", "space", D, self.folder)
         self.index: FlatIndex = FlatIndex(D)
         self.stored: dict[int, Embeddings] = {}
         self.seq = 0
@@ -70,7 +70,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         with self.index._lock:
-            self.index._move(self.index._current(), self.index.ntotal)
+            self.index._move_rows(self.index._current(), self.index.ntotal)
 
     @rule()
     def snapshot(self) -> None:
@@ -80,34 +80,41 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.index.close()
-        opened = open_index(self.config, head=self.seq)
-        assert isinstance(opened.index, FlatIndex)
-        assert opened.refused is None
-        self.index = opened.index
         self.seq, self.stored = self.saved[0], dict(self.saved[1])
-        assert opened.applied_seq == self.seq
+        try:
+            self.index, manifest = load(self.folder, FlatIndex, name="machine", space="space", d=D)
+        except SnapshotMissing:
+            self.index = FlatIndex(D)
+        else:
+            assert manifest.applied_seq == self.seq
 
     @invariant()
     def counts_what_is_stored(self) -> None:
         assert self.index.ntotal == len(self.stored)
 
 
-class LiveMachine(RuleBasedStateMachine):
-    """A live index beside the log that it follows; a base may be built from the log while both go on."""
+class SegmentedMachine(RuleBasedStateMachine):
+    """A segmented index beside its log; a sealed segment may be built from the log while both go on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
-        self.config = IndexConfig("machine", "space", D, self.folder, kind="live")
-        self.index = open_segmented(self.config).index
-        self.index.set_effort(MAX_SEARCH_EFFORT)
-        self.log: dict[int, tuple[int, Embeddings | None]] = {}  # by id: its last entry, as the database keeps it
+        self.config = IndexConfig("machine", "space", D, self.folder)
         self.seq = 0
+        self.index, _ = self.open()
+        self.index.set_search_effort(MAX_SEARCH_EFFORT)
+        self.log: dict[int, tuple[int, Embeddings | None]] = {}  # by id: its last entry, as the database keeps it
         self.upto: int | None = None  # of a build under way
 
     def teardown(self) -> None:
         self.index.close()
         shutil.rmtree(self.folder)
+
+    def open(self) -> tuple[SegmentedIndex, int]:
+        opened = open_index(self.config, last_seq=self.seq)
+        assert opened.refused is None
+        assert isinstance(opened.index, SegmentedIndex)
+        return opened.index, opened.applied_seq
 
     @property
     def stored(self) -> dict[int, Embeddings]:
@@ -133,15 +140,15 @@ class LiveMachine(RuleBasedStateMachine):
     def search(self, query: int, queries: int, k: int, exact: bool) -> None:
         self.compare(self.stored, query, queries, k, SearchParams(exact=exact))
 
-    @rule(query=st.integers(0, 39), k=st.integers(0, 40), among=ids, exact=st.booleans())
-    def search_among_some(self, query: int, k: int, among: list[int], exact: bool) -> None:
-        some = {id: vector for id, vector in self.stored.items() if id in among}
-        wanted = IdSet.of(np.array(among, np.int64))
-        self.compare(some, query, 2, k, SearchParams(exact=exact, among=wanted))
+    @rule(query=st.integers(0, 39), k=st.integers(0, 40), allowed_ids=ids, exact=st.booleans())
+    def search_some(self, query: int, k: int, allowed_ids: list[int], exact: bool) -> None:
+        some = {id: vector for id, vector in self.stored.items() if id in allowed_ids}
+        wanted = IdSet.of(np.array(allowed_ids, np.int64))
+        self.compare(some, query, 2, k, SearchParams(exact=exact, allowed_ids=wanted))
 
     @rule()
     def begin_a_build(self) -> None:
-        self.index.mark()
+        self.index.begin_rebuild()
         self.upto = self.seq
 
     @precondition(lambda self: self.upto is not None and self.stored)
@@ -151,17 +158,17 @@ class LiveMachine(RuleBasedStateMachine):
         found = {id: vector for id, (seq, vector) in self.log.items() if vector is not None and seq <= (self.upto or 0)}
         upto, self.upto = self.upto, None
         if not found:
-            self.index.unmark()
+            self.index.end_rebuild()
             return
-        assert self.config.bases is not None
+        assert self.config.segment_folder is not None
         block = np.array(list(found), np.int64), np.stack(list(found.values()))
-        build_segment(self.config.bases, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
+        build_segment(self.config.segment_folder, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
         if crash:
             self.restart()
             return
-        base, _ = load_sealed_segment(self.config)
-        base.few = 0
-        self.index.rebase(base)
+        segment = load_sealed_segment(self.config)
+        segment.brute_force_rows = 0
+        self.index.replace_segment(segment)
 
     @rule()
     def snapshot(self) -> None:
@@ -172,13 +179,11 @@ class LiveMachine(RuleBasedStateMachine):
     def restart(self) -> None:
         """Nothing in memory is left: the index is what lies on the disk, and what the log says after it."""
         self.index.close()
-        opened = open_segmented(self.config, head=self.seq)
-        assert opened.refused is None
-        self.index, self.upto = opened.index, None
-        if self.index.base is not None:
-            self.index.base.few = 0
-        self.index.set_effort(MAX_SEARCH_EFFORT)
-        rest = {id: vector for id, (seq, vector) in self.log.items() if seq > opened.applied_seq}
+        (self.index, applied_seq), self.upto = self.open(), None
+        if self.index.sealed is not None:
+            self.index.sealed.brute_force_rows = 0
+        self.index.set_search_effort(MAX_SEARCH_EFFORT)
+        rest = {id: vector for id, (seq, vector) in self.log.items() if seq > applied_seq}
         self.index.remove(np.array([id for id, vector in rest.items() if vector is None], np.int64))
         new = {id: vector for id, vector in rest.items() if vector is not None}
         if new:
@@ -204,6 +209,6 @@ def machine_settings(examples: int) -> settings:
 
 # 10,000 steps together.
 IndexMachine.TestCase.settings = machine_settings(140)
-LiveMachine.TestCase.settings = machine_settings(60)
+SegmentedMachine.TestCase.settings = machine_settings(60)
 test_any_order_of_steps_agrees_with_brute_force = IndexMachine.TestCase
-test_any_order_of_steps_with_bases_and_crashes_agrees_too = LiveMachine.TestCase
+test_any_order_of_steps_with_builds_and_crashes_agrees_too = SegmentedMachine.TestCase

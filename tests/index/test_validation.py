@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from index.errors import InvalidId, InvalidVector, VectorIndexError
-from index.validation import check_ids, check_queries, check_vectors, has_unit_length
+from index.validation import check_batch, check_ids, check_search, check_vectors, has_unit_length, keep_last
 from tests.index.oracle import numbers, unit
 
 
@@ -39,10 +39,27 @@ def test_error_names_the_shape() -> None:
 
 def test_query_may_be_long_or_short_but_not_zero_or_endless() -> None:
     for factor in (1e-15, 1, 1e15):
-        check_queries(unit(3, 8) * np.float32(factor), 8)
+        check_search(unit(3, 8) * np.float32(factor), 1, 8)
     for factor in (0, 1e-30, 1e30):
         with pytest.raises(InvalidVector, match="zero or not finite"):
-            check_queries(unit(1, 8) * np.float32(factor), 8)
+            check_search(unit(1, 8) * np.float32(factor), 1, 8)
+
+
+def test_k_is_not_negative() -> None:
+    check_search(unit(1, 8), 0, 8)
+    with pytest.raises(ValueError, match="k is -1"):
+        check_search(unit(1, 8), -1, 8)
+
+
+def test_as_many_ids_as_vectors_make_a_batch() -> None:
+    check_batch(numbers(1, 1), unit(2, 8), 8)
+    with pytest.raises(ValueError, match="1 ids for 2 vectors"):
+        check_batch(numbers(1), unit(2, 8), 8)
+
+
+def test_of_one_id_twice_the_last_counts() -> None:
+    assert keep_last(numbers(7, 3, 7, 5, 3)).tolist() == [2, 4, 3]
+    assert keep_last(numbers()).tolist() == []
 
 
 def test_ids_are_zero_or_more() -> None:

@@ -1,4 +1,4 @@
-"""What a person may do to a job: cancel it, and retry what failed. Both go in steps, so that no commit is long."""
+"""Operations on a whole job: pause, resume, cancel, retry, delete. Long ones go in steps, so that no commit is long."""
 
 from __future__ import annotations
 
@@ -7,48 +7,41 @@ import apsw
 from app.core.clock import now_rfc3339
 from app.core.types import ItemError, ItemStatus
 from app.storage.sql import fetch_all, fetch_one
-from app.storage.tables import fair_queue, images, jobs
-from app.storage.tables.jobs import LEAST_TURN
+from app.storage.tables import images, jobs, work_queue
 
 OPEN = " AND state IN ('queued', 'running')"
 CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
 
 
 def pause(c: apsw.Connection, id: str) -> None:
-    """Give a job that has not ended no turn any more; what is leased of it is finished."""
-    c.execute("UPDATE jobs SET paused = 1 WHERE id = ?" + OPEN, (id,))
-    if c.changes():
-        fair_queue.hold(c, id)
+    """Pause a job that has not ended. Workers finish what they hold of it."""
+    if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ?" + OPEN, (id,)) is not None:
+        work_queue.pause_job(c, id)
 
 
 def resume(c: apsw.Connection, id: str) -> None:
-    """Let a paused job go on, beginning where the others are."""
-    c.execute("UPDATE jobs SET paused = 0, turn = " + LEAST_TURN + " WHERE id = ? AND paused = 1", (id,))
-    if c.changes():
-        fair_queue.free(c, id)
+    """Let a paused job go on; another stays as it is."""
+    if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ? AND paused = 1", (id,)) is not None:
+        work_queue.resume_job(c, id)
 
 
 def cancel(c: apsw.Connection, id: str) -> list[int]:
-    """End a job that has not ended, and forget its uploads that are not taken in; returns their numbers.
+    """End a job that has not ended, and forget its uploads that are not imported; returns their numbers.
 
-    Its waiting pictures are next, see `drop`.
+    `fail_waiting_items` does the rest.
     """
-    c.execute(
-        "UPDATE jobs SET state = 'cancelled', paused = 0, finished_at = ? WHERE id = ?" + OPEN,
-        (now_rfc3339(), id),
-    )
+    c.execute("UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ?" + OPEN, (now_rfc3339(), id))
     if not c.changes():
         return []
-    fair_queue.free(c, id)
-    numbers = [n for (n,) in fetch_all(c, "SELECT n FROM sources WHERE job_id = ? ORDER BY n", (id,))]
-    c.execute("DELETE FROM sources WHERE job_id = ?", (id,))
-    return numbers
+    work_queue.resume_job(c, id)
+    return work_queue.drop_uploads(c, id)
 
 
 def fail_waiting_items(c: apsw.Connection, id: str, limit: int) -> int:
     """Fail up to `limit` waiting items of a cancelled job, and their pictures; returns how many there were.
 
-    The pictures stay, with their bytes: somebody else may have been told that they are here already.
+    The pictures stay, with their bytes: another request may have been answered that they are duplicates. A picture that
+    an item of another job waits for stays queued.
     """
     rows = fetch_all(
         c,
@@ -68,7 +61,7 @@ def fail_waiting_items(c: apsw.Connection, id: str, limit: int) -> int:
 
 
 def list_unfinished_cancellations(c: apsw.Connection) -> list[str]:
-    """The cancelled jobs that still have waiting items: a server was killed while it dropped them."""
+    """The cancelled jobs that still have waiting items: a server was killed while it failed these."""
     rows = fetch_all(
         c,
         "SELECT id FROM jobs WHERE state = 'cancelled'"
@@ -80,7 +73,7 @@ def list_unfinished_cancellations(c: apsw.Connection) -> list[str]:
 def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
     """Queue up to `limit` failed items numbered past `after` again; returns the last number, None when there is none.
 
-    Only pictures whose bytes are here can be retried: what was refused at the door is not.
+    Only pictures whose bytes are stored can be retried, not those that the importer refused.
     """
     rows = fetch_all(
         c,
@@ -115,9 +108,9 @@ def list_ended(c: apsw.Connection, before: str, limit: int) -> list[str]:
 
 
 def delete_ended(c: apsw.Connection, id: str, before: str, limit: int) -> bool:
-    """Remove up to `limit` items of such a job, then the job; False when there is nothing left to remove.
+    """Remove up to `limit` items of a job that ended before a moment, then the job; False when nothing is left of it.
 
-    One that was taken up again meanwhile stays.
+    A job that was retried meanwhile stays.
     """
     if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ? AND " + ENDED, (id, before)) is None:
         return False

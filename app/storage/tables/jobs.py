@@ -1,14 +1,9 @@
-"""Jobs, their items and the uploads (sources) that still have to be taken in.
-
-The counters of a job change in the transaction that changes the item, so they always add up.
-"""
+"""Jobs and their items. The counters of a job change in the transaction that changes the item, so they add up."""
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -24,81 +19,49 @@ COLUMNS = (
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step FROM jobs "
 )
 RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
-LEAST_TURN = "coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), 0)"  # where those at it are
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items "
-ALL = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
-# Without being told SQLite goes through all items of the job for those of a status.
-SOME = ITEMS + "INDEXED BY job_items_listed WHERE job_id = ? AND status = ? AND n > ? ORDER BY n LIMIT ?"
-# What a picture of a job costs its turn: of high priority there are four for one of normal, and sixteen for one of low.
+ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
+# Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
+ITEMS_OF_STATUS = ITEMS + "INDEXED BY job_items_listed WHERE job_id = ? AND status = ? AND n > ? ORDER BY n LIMIT ?"
+# What a picture costs the turn of its job: four pictures of high priority are as much as one of normal priority.
 COST_OF_PRIORITY = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
 PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items()}
 
-SOURCE = (
-    "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
-    " FROM jobs j JOIN sources s ON s.job_id = j.id "
-)
-HELD = SOURCE + "WHERE s.lease_owner = ? LIMIT 1"
-FREE = SOURCE + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1"
-MAX_LEAD = 1024  # members that a job may have taken in more than another that has begun, too
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """A source of a job under its number `n`: an upload, archive or folder, or one that is named.
-
-    Its first `imported` members are in, and `position` bytes of its manifest.
-    """
-
-    job_id: str
-    n: int
-    kind: str
-    name: str
-    collection: str
-    imported: int
-    attempts: int
-    origin: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    position: int = 0
-
 
 def job_from_row(row: Sequence[Any]) -> Job:
-    """The record of one row of `COLUMNS`, with its rate (items a second) and time left."""
+    """The job of one row of `COLUMNS`, with its rate (items a second) and time left (seconds)."""
     (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row
-    gone = done + failed + duplicates
+    ended = done + failed + duplicates
     rate = eta = None
-    if started is not None and gone:
+    if started is not None and ended:
         spent = seconds_between(started, finished) if finished else seconds_since(started)
-        rate = round(gone / spent, 2) if spent > 0 else None
+        rate = round(ended / spent, 2) if spent > 0 else None
         if rate and finished is None and state != JobState.PAUSED:
-            eta = round((total - gone) / rate, 1)
-    counts = (total, done, failed, duplicates)
-    priority = PRIORITY_OF_COST[step]
+            eta = round((total - ended) / rate, 1)
     named = (id, name_from_label(collection), kind, JobState(state))
-    return Job(*named, *counts, created, started, finished, rate, eta, seq, priority)
+    counts = (total, done, failed, duplicates)
+    return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step])
 
 
 def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL) -> str:
     """A new job with nothing in it; returns its id."""
     id = uuid.uuid4().hex
     c.execute(
-        "INSERT INTO jobs (id, collection, kind, state, created_at, step, turn) VALUES (?, "
+        "INSERT INTO jobs (id, collection, kind, state, created_at, step) VALUES (?, "
         + LABEL_OF_NAME
-        + ", ?, 'queued', ?, ?, "
-        + LEAST_TURN
-        + ")",
+        + ", ?, 'queued', ?, ?)",
         (id, collection, kind, now_rfc3339(), COST_OF_PRIORITY[priority]),
     )
     return id
 
 
 def get(c: apsw.Connection, id: str) -> Job | None:
-    """The job of this id, or None."""
     row = fetch_one(c, COLUMNS + "WHERE id = ?", (id,))
     return job_from_row(row) if row else None
 
 
 def list_recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
-    """The newest jobs first, of all collections or `among` these."""
+    """The newest jobs first, of all collections or of those in `among`."""
     if among is None:
         return [job_from_row(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
     rows = [row for name in among for row in fetch_all(c, COLUMNS + "WHERE " + IN_COLLECTION + RECENT, (name, limit))]
@@ -111,9 +74,9 @@ def list_items(
 ) -> list[tuple[int, JobItem]]:
     """Up to `limit` items numbered past `after`, with their numbers."""
     if status is None:
-        rows = fetch_all(c, ALL, (job_id, after, limit))
+        rows = fetch_all(c, ALL_ITEMS, (job_id, after, limit))
     else:
-        rows = fetch_all(c, SOME, (job_id, status, after, limit))
+        rows = fetch_all(c, ITEMS_OF_STATUS, (job_id, status, after, limit))
     return [
         (n, JobItem(name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None))
         for n, name, state, image_id, code, detail in rows
@@ -145,23 +108,23 @@ def add_item(
 
 
 def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
-    """The picture is ready: so is every item that waits for it."""
-    for job_id, n in _waiting(c, image_key):
+    """Mark every item that waits for a picture `done`: its vector has the number `seq` in the log."""
+    for job_id, n in _list_waiting(c, image_key):
         set_item_status(c, job_id, n, ItemStatus.DONE, None)
         c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
         finish_if_complete(c, job_id)
 
 
 def fail_items(c: apsw.Connection, image_key: int, error: ItemError) -> None:
-    """The picture has failed: so has every item that waits for it."""
-    for job_id, n in _waiting(c, image_key):
+    """Mark every item that waits for a picture `failed`."""
+    for job_id, n in _list_waiting(c, image_key):
         set_item_status(c, job_id, n, ItemStatus.FAILED, error)
         c.execute("UPDATE jobs SET failed = failed + 1 WHERE id = ?", (job_id,))
         finish_if_complete(c, job_id)
 
 
 def set_item_status(c: apsw.Connection, id: str, n: int, status: ItemStatus, error: ItemError | None) -> None:
-    """Say what became of one item. The caller counts."""
+    """Set the status of one item; the caller changes the counters of the job."""
     code, detail = (error.code, error.detail) if error else (None, None)
     c.execute(
         "UPDATE job_items SET status = ?, error_code = ?, error_detail = ? WHERE job_id = ? AND n = ?",
@@ -170,7 +133,7 @@ def set_item_status(c: apsw.Connection, id: str, n: int, status: ItemStatus, err
 
 
 def delete_items(c: apsw.Connection, id: str, limit: int) -> int:
-    """Remove up to `limit` items; the counts of the job stay. Returns how many there were."""
+    """Remove up to `limit` items that do not wait; the counters of the job stay. Returns how many there were."""
     c.execute(
         "DELETE FROM job_items WHERE job_id = ?1 AND n IN"
         " (SELECT n FROM job_items WHERE job_id = ?1 AND status <> 'queued' LIMIT ?2)",
@@ -180,7 +143,7 @@ def delete_items(c: apsw.Connection, id: str, limit: int) -> int:
 
 
 def mark_running(c: apsw.Connection, ids: Iterable[str]) -> None:
-    """The first work on these jobs has begun."""
+    """A worker has begun with these jobs: those that were `queued` are `running` from now on."""
     for id in ids:
         c.execute(
             "UPDATE jobs SET state = 'running', started_at = coalesce(started_at, ?) WHERE id = ? AND state = 'queued'",
@@ -189,7 +152,7 @@ def mark_running(c: apsw.Connection, ids: Iterable[str]) -> None:
 
 
 def finish_if_complete(c: apsw.Connection, id: str) -> None:
-    """End the job if nothing of it is left to do."""
+    """End the job if no item waits and no upload is left."""
     c.execute(
         "UPDATE jobs SET state = 'succeeded', started_at = coalesce(started_at, ?), finished_at = ?"
         " WHERE id = ? AND state IN ('queued', 'running') AND done + failed + duplicates = total"
@@ -198,110 +161,6 @@ def finish_if_complete(c: apsw.Connection, id: str) -> None:
     )
 
 
-def add_upload(
-    c: apsw.Connection,
-    job_id: str,
-    n: int,
-    kind: str,
-    name: str,
-    pending: int,
-    origin: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    size: int = 0,
-) -> None:
-    """A source to be taken in, of `size` bytes; the job does not end before it is. `origin` is the kind of source that
-    brings it."""
-    c.execute(
-        "INSERT INTO sources (job_id, n, kind, name, pending, origin, options, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (job_id, n, kind, name, pending, origin, json.dumps(dict(options or {})), size),
-    )
-
-
-def claim_upload(c: apsw.Connection, owner: str, until: float) -> Upload | None:
-    """Lease an upload, counting an attempt: of the job that had least taken in, the oldest of them.
-
-    An owner takes in one at a time: one that it holds already is one that it could not give back.
-    """
-    row = fetch_one(c, HELD, (owner,)) or fetch_one(c, FREE)
-    if row is None:
-        return None
-    c.execute(
-        "UPDATE sources SET lease_owner = ?, lease_until = ?, attempts = attempts + 1 WHERE job_id = ? AND n = ?",
-        (owner, until, row[0], row[1]),
-    )
-    mark_running(c, [row[0]])
-    (job_id, n, kind, name, collection, imported, attempts, origin, options, position) = row
-    said = json.loads(options)
-    return Upload(job_id, n, kind, name, name_from_label(collection), imported, attempts + 1, origin, said, position)
-
-
-def holds_upload(c: apsw.Connection, owner: str, source: Upload) -> bool:
-    """Whether the owner still has the lease."""
-    sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
-    return fetch_one(c, sql, (source.job_id, source.n, owner)) is not None
-
-
-def upload_exists(c: apsw.Connection, source: Upload) -> bool:
-    """Whether the upload still waits, for whomever: it does not once its job was cancelled."""
-    return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n)) is not None
-
-
-def record_progress(
-    c: apsw.Connection, source: Upload, imported: int, pending: int, position: int, *, careful: bool = False
-) -> None:
-    """Remember how far the manifest is taken in, so that a restart goes on from there; the attempt succeeded.
-
-    Who is `careful` goes on as if it had failed once: should it fail again, it was at the very next member.
-    """
-    c.execute(
-        "UPDATE jobs SET turn = turn + step * (?3 - (SELECT imported FROM sources WHERE job_id = ?1 AND n = ?2))"
-        " WHERE id = ?1",
-        (source.job_id, source.n, imported),
-    )
-    c.execute(
-        "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2,"
-        " position = ?3, attempts = ?4 WHERE job_id = ?5 AND n = ?6",
-        (imported, pending, position, 2 if careful else 1, source.job_id, source.n),
-    )
-
-
-def must_yield(c: apsw.Connection, source: Upload) -> bool:
-    """Whether another job is to have its uploads taken in first: one that is new, or has had much less. Or this is
-    paused."""
-    row = fetch_one(c, "SELECT paused, turn, step FROM jobs WHERE id = ?", (source.job_id,))
-    if row is None or row[0]:
-        return row is not None
-    return (
-        fetch_one(
-            c,
-            "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn < ?1 AND id <> ?2"
-            " AND (state = 'queued' OR turn < ?1 - ?3)"
-            " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1",
-            (row[1], source.job_id, row[2] * MAX_LEAD),
-        )
-        is not None
-    )
-
-
-def release_upload(c: apsw.Connection, owner: str, source: Upload, *, counted: bool = False) -> None:
-    """Give the upload back untouched; the attempt does not count, unless it is to be `counted`."""
-    c.execute(
-        "UPDATE sources SET lease_owner = NULL, attempts = attempts - ? WHERE job_id = ? AND n = ? AND lease_owner = ?",
-        (not counted, source.job_id, source.n, owner),
-    )
-
-
-def finish_upload(c: apsw.Connection, source: Upload) -> None:
-    """The upload is in; the job may end."""
-    c.execute("DELETE FROM sources WHERE job_id = ? AND n = ?", (source.job_id, source.n))
-    finish_if_complete(c, source.job_id)
-
-
-def sources(c: apsw.Connection) -> set[tuple[str, int]]:
-    """Every upload that still has to be taken in, as (job, number)."""
-    return {(row[0], row[1]) for row in fetch_all(c, "SELECT job_id, n FROM sources")}
-
-
-def _waiting(c: apsw.Connection, image_key: int) -> list[tuple[str, int]]:
+def _list_waiting(c: apsw.Connection, image_key: int) -> list[tuple[str, int]]:
     rows = fetch_all(c, "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'", (image_key,))
     return [(job_id, n) for job_id, n in rows]

@@ -1,4 +1,4 @@
-"""How much is not done yet. Triggers of the schema count it, so that asking costs one row."""
+"""How much waits: the depth of the queue, for its limits and checks, and the backlog, for the metrics."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from app.core.types import JobState, Status
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 
 
-def read_depth(c: apsw.Connection) -> tuple[int, int]:
-    """How many pictures wait, with the members of uploads that are not taken in yet, and how many bytes these are."""
-    row = fetch_one(c, "SELECT items, bytes FROM waiting")
-    assert row is not None
-    return int(row[0]), int(row[1])
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """The pictures that are not done and their bytes, with the members of uploads that are not imported yet."""
+
+    items: int
+    bytes: int
+
+    def why_full(self, max_items: int, max_bytes: int) -> str | None:
+        """Why the server accepts nothing more; None when there is room."""
+        if self.items >= max_items:
+            return f"{self.items} pictures are waiting already (SIGHTLINE_MAX_QUEUE)"
+        if self.bytes >= max_bytes:
+            return f"{self.bytes >> 20} MiB of pictures are waiting already (SIGHTLINE_MAX_QUEUE_BYTES)"
+        return None
 
 
-STATES = (
+JOBS_BY_STATE = (
     "SELECT iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state) AS shown, count(*), min(created_at)"
     " FROM jobs GROUP BY shown"
 )
@@ -27,19 +36,26 @@ ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Of all collections together. `jobs_oldest` holds the seconds since the oldest job of a state was made."""
+    """Of all collections together."""
 
-    images: dict[str, int]
+    depth: QueueDepth
+    images: dict[str, int]  # by status
     texts: int
     retrying: int  # pictures that wait for another attempt
-    oldest: float  # seconds since the upload of the picture that has waited longest; 0 without one
-    sources: int  # uploads, lists and folders that are still to be taken in
-    jobs: dict[str, int]
-    jobs_oldest: dict[str, float]
+    oldest_seconds: float  # since the upload of the picture that has waited longest; 0 when none waits
+    uploads: int  # that are not imported yet
+    jobs: dict[str, int]  # by state
+    oldest_job_seconds: dict[str, float]  # since the oldest job of a state that has not ended was made
+
+
+def read_depth(c: apsw.Connection) -> QueueDepth:
+    """Costs one row: triggers of the schema count."""
+    row = fetch_one(c, "SELECT items, bytes FROM waiting")
+    assert row is not None
+    return QueueDepth(int(row[0]), int(row[1]))
 
 
 def read_backlog(c: apsw.Connection) -> Backlog:
-    """Everything at one moment."""
     images = dict.fromkeys((status.value for status in Status), 0)
     for _, status, n in fetch_all(c, "SELECT collection, status, count(*) FROM images GROUP BY collection, status"):
         images[status] += n
@@ -50,11 +66,12 @@ def read_backlog(c: apsw.Connection) -> Backlog:
     )
     jobs: dict[str, int] = dict.fromkeys((state.value for state in JobState), 0)
     ages: dict[str, float] = {state.value: 0.0 for state in JobState if state not in ENDED}
-    for state, n, oldest in fetch_all(c, STATES):
+    for state, n, oldest in fetch_all(c, JOBS_BY_STATE):
         jobs[state] = n
         if state in ages:
             ages[state] = seconds_since(oldest)
     return Backlog(
+        read_depth(c),
         images,
         fetch_number(c, "SELECT count(*) FROM texts"),
         fetch_number(c, "SELECT count(*) FROM images WHERE status = 'queued' AND attempts > 0"),

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app import __version__
-from app.core.process import child_env, sightline_command
+from app.core.process import child_env, sightline_command, spawn
 from tests.support.servers import until
 
 PARENT = """
@@ -67,3 +69,15 @@ def test_a_child_runs_our_code_whatever_lies_in_its_working_directory(tmp_path: 
 
 def test_a_child_keeps_the_import_path_that_was_given() -> None:
     assert "/given/by/hand" in child_env({"PYTHONPATH": "/given/by/hand"})["PYTHONPATH"].split(os.pathsep)
+
+
+REPORT = "import os, sys; print(os.getsid(0) == os.getpid(), sys.stdin.read() == '', sys.argv[1:], os.environ['ADDED'])"
+
+
+def test_a_spawned_module_gets_its_arguments_no_input_and_a_session_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reporting.py").write_text(REPORT)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with spawn("reporting", "a", "b c", env={"ADDED": "1"}, stdout=subprocess.PIPE) as child:
+        assert child.communicate(timeout=30)[0].decode().strip() == "True True ['a', 'b c'] 1"

@@ -1,4 +1,4 @@
-"""The process that builds a base from the log: what it takes, what it leaves out, and how it fails."""
+"""The process that builds a sealed segment from the log: what it takes, what it leaves out, and how it fails."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def put(database: Database, vectors: dict[int, Embeddings | bytes]) -> int:
 
 def order(database: Database, folder: Path, upto: int) -> BuildOrder:
     config = configured(folder)
-    return BuildOrder(str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.bases), config.name)
+    return BuildOrder(
+        str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.segment_folder), config.name
+    )
 
 
 def configured(folder: Path) -> IndexConfig:
@@ -47,20 +49,20 @@ def configured(folder: Path) -> IndexConfig:
 
 def held(base: SealedSegment) -> dict[int, list[float]]:
     rows = np.arange(base.n)
-    return dict(zip(base._ids.tolist(), base.halves(rows).tolist(), strict=True))
+    return dict(zip(base._ids.tolist(), base.read_vectors(rows).tolist(), strict=True))
 
 
-def test_a_base_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:
+def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:
     vectors = dict(enumerate(unit(20, D)))
     put(database, vectors)
     database.write(lambda c: embeddings.remove(c, "images", 3))
     upto = put(database, {4: unit(1, D, 9)[0]})
     put(database, {30: unit(1, D, 8)[0]})  # too late
     run_build(order(database, tmp_path, upto))
-    base, manifest = load_sealed_segment(configured(tmp_path))
+    base = load_sealed_segment(configured(tmp_path))
     expected = {key: vector for key, vector in vectors.items() if key != 3} | {4: unit(1, D, 9)[0]}
     assert held(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
-    assert manifest.applied_seq == upto
+    assert base.manifest.applied_seq == upto
 
 
 def test_what_a_follower_would_skip_is_left_out(database: Database, tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_other_parts_of_the_log_are_left_alone(database: Database, tmp_path: Pat
 
     database.write(work)
     run_build(order(database, tmp_path, upto + 1))
-    assert load_sealed_segment(configured(tmp_path))[0].n == 1
+    assert load_sealed_segment(configured(tmp_path)).n == 1
 
 
 def run(argument: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:

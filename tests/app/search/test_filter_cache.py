@@ -21,7 +21,7 @@ from app.storage.filters.parser import parse_filter
 from app.storage.tables import images, texts
 from index.idset import IdSet
 from tests.support.makers import insert, new
-from tests.support.oracle import lets_through
+from tests.support.oracle import matches_filter
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of commits: a disk's fsync would be the test
 ASKED: tuple[tuple[Target, dict[str, Any]], ...] = (
@@ -68,8 +68,8 @@ def test_a_kept_set_is_that_of_the_rows_as_they_are(folder: Path, steps: list[An
                 theirs.write(partial(change, n, *step))
                 continue
             for target, asked in (ASKED[step[1] % len(ASKED)], ASKED[step[4]]):
-                held = selections.among("default", parse_filter(asked, target))
-                expected = {row.key for row in rows_of(ours, target) if lets_through(asked, row)}
+                held = selections.allowed_ids("default", parse_filter(asked, target))
+                expected = {row.key for row in rows_of(ours, target) if matches_filter(asked, row)}
                 assert set(held) == expected, asked
     finally:
         theirs.close()
@@ -125,16 +125,16 @@ def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database
     quiet = insert(database, 0, tags=("red",)).key
     key = insert(database, 1, tags=("red",)).key
     selections = FilterCache(database)
-    first = selections.among("default", asking(RED))
+    first = selections.allowed_ids("default", asking(RED))
     assert list(first) == [quiet, key]
-    assert selections.among("default", asking(dict(RED))) is first
+    assert selections.allowed_ids("default", asking(dict(RED))) is first
     unseen(database, quiet)
     added = insert(database, 2, tags=("red",)).key
-    assert list(selections.among("default", asking(RED))) == [quiet, key, added]
+    assert list(selections.allowed_ids("default", asking(RED))) == [quiet, key, added]
     database.write(lambda c: images.update(c, key, None, [], {}))
-    assert list(selections.among("default", asking(RED))) == [quiet, added]
+    assert list(selections.allowed_ids("default", asking(RED))) == [quiet, added]
     assert list(first) == [quiet, key]  # who searches with it meanwhile is not disturbed
-    assert list(FilterCache(database).among("default", asking(RED))) == [added]
+    assert list(FilterCache(database).allowed_ids("default", asking(RED))) == [added]
 
 
 def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
@@ -143,28 +143,28 @@ def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
     monkeypatch.setattr("app.search.filter_cache.MAX_CHANGES", 2)
     keys = [insert(database, n, tags=("red",)).key for n in range(6)]
     selections = FilterCache(database)
-    assert list(selections.among("default", asking(RED))) == keys
+    assert list(selections.allowed_ids("default", asking(RED))) == keys
     unseen(database, keys[0])
     for key in keys[1:4]:
         database.write(partial(untag, key))
-    assert list(selections.among("default", asking(RED))) == keys[4:]
+    assert list(selections.allowed_ids("default", asking(RED))) == keys[4:]
     unseen(database, keys[4])
     database.write(lambda c: c.execute("INSERT INTO changes VALUES (200000, 'images', 0)").fetchall())
-    assert list(selections.among("default", asking(RED))) == keys[5:]
+    assert list(selections.allowed_ids("default", asking(RED))) == keys[5:]
 
 
 def test_what_was_not_used_for_longest_is_let_go(database: Database) -> None:
     insert(database, 0, tags=("red",))
     selections = FilterCache(database, max_bytes=5_000)
     for n in range(50):
-        selections.among("default", asking({"has_id": [f"id-{n}"]}))
-        selections.among("default", asking({"has_id": ["kept"]}))
+        selections.allowed_ids("default", asking({"has_id": [f"id-{n}"]}))
+        selections.allowed_ids("default", asking({"has_id": ["kept"]}))
         assert selections.nbytes <= 5_000
     assert 2 <= len(selections) <= 4
-    before = selections.among("default", asking({"has_id": ["kept"]}))
-    assert selections.among("default", asking({"has_id": ["kept"]})) is before
+    before = selections.allowed_ids("default", asking({"has_id": ["kept"]}))
+    assert selections.allowed_ids("default", asking({"has_id": ["kept"]})) is before
     tiny = FilterCache(database, max_bytes=0)
-    assert len(tiny.among("default", asking({"key": "tags", "match": {"value": "red"}}))) == 1
+    assert len(tiny.allowed_ids("default", asking({"key": "tags", "match": {"value": "red"}}))) == 1
     assert (len(tiny), tiny.nbytes) == (0, 0)
 
 
@@ -175,7 +175,7 @@ def test_many_at_once_share_one_look_at_the_rows(database: Database) -> None:
 
     def ask(_: int) -> IdSet:
         go.wait(60)
-        return selections.among("default", asking(RED))
+        return selections.allowed_ids("default", asking(RED))
 
     with ThreadPoolExecutor(8) as threads:
         first, *others = threads.map(ask, range(8))

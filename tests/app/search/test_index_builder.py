@@ -1,4 +1,4 @@
-"""The builder: large indexes get a base in the background, and no failure of it is felt by a search."""
+"""The builder: large indexes get sealed segments in the background, and no search notices a failure of it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,40 @@ import numpy as np
 import pytest
 
 from app.core.errors import Overloaded
-from app.search.index_builder import IndexBuilder, SegmentBuild
+from app.search.index_builder import IndexBuilder
+from app.search.index_handle import EmbeddingLog, IndexHandle
 from app.search.index_manager import IndexManager
 from app.storage.database import Database
 from app.storage.tables import embeddings
+from index.follower import Follower
+from index.protocol import OpenedIndex
 from index.segmented import RebuildPolicy, SegmentedIndex
 from index.types import Embeddings
 from tests.app.conftest import SmallDisk
 from tests.app.search.test_build_process import D, configured, put
 from tests.index.oracle import nearest, unit
-from tests.support.makers import FINGERPRINT, SPACE
+from tests.support.makers import SPACE
 from tests.support.servers import until
 
 WAIT = 80.0
-SOON = RebuildPolicy(least=100, tail=50, calm=10, quiet=0.2)
+SOON = RebuildPolicy(least=100, growing=50, quiet_growing=10, quiet=0.2)
 
 
 class Setup:
-    """A live index, its log, and a builder that looks after both."""
+    """A segmented index, its log, and a builder."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.stored: dict[int, Embeddings] = {}
         self.index = SegmentedIndex(D)
-        self.site = SegmentBuild("default", "images", configured(folder), self.index, self.head)
+        self.folder = folder
+        self.handle = self.make_handle(self.index)
         self.builder = IndexBuilder(database.path, SOON, poll=0.02, retry=0.05)
 
-    def head(self) -> int:
-        return self.database.read(lambda c: embeddings.get_last_seq(c, "default", FINGERPRINT, "images"))
+    def make_handle(self, index: SegmentedIndex) -> IndexHandle:
+        log = EmbeddingLog(self.database, SPACE, ("default", "images"))
+        follower = Follower(OpenedIndex(index), log, "images")
+        return IndexHandle(("default", "images"), configured(self.folder), log, index, follower)
 
     def put(self, first: int, count: int, seed: int = 0) -> None:
         vectors = dict(zip(range(first, first + count), unit(count, D, seed), strict=True))
@@ -57,7 +63,7 @@ class Setup:
         assert self.index.ntotal == len(self.stored)
 
     def based(self, vectors: int) -> bool:
-        return self.index.facts().base == vectors and not self.site.building
+        return self.index.stats().sealed == vectors and not self.handle.building
 
 
 @pytest.fixture
@@ -79,74 +85,74 @@ def children() -> list[int]:
     return found
 
 
-def test_an_index_gets_a_base_when_it_is_large_and_another_when_it_has_grown(setup: Setup) -> None:
-    setup.builder.take(setup.site)
+def test_a_large_index_gets_a_sealed_segment_and_another_when_it_has_grown(setup: Setup) -> None:
+    setup.builder.watch(setup.handle)
     setup.put(0, 90)
     time.sleep(0.2)
-    assert (setup.index.facts().kind, setup.site.building) == ("exact", False)
+    assert (setup.index.stats().kind, setup.handle.building) == ("exact", False)
     setup.put(90, 40)
     until(lambda: setup.based(130), WAIT)
     setup.holds_everything()
     setup.put(100, 60, seed=1)
     until(lambda: setup.based(160), WAIT)
-    assert setup.index.facts().tombstones == 0
+    assert setup.index.stats().tombstones == 0
     setup.holds_everything()
-    assert setup.site.error is None
+    assert setup.handle.build_error is None
     assert children() == []
 
 
 def test_a_killed_build_leaves_the_index_as_it_was_and_is_tried_again(setup: Setup) -> None:
     setup.put(0, 200)
-    setup.builder.take(setup.site)
+    setup.builder.watch(setup.handle)
     killed = 0
     until(lambda: bool(children()), WAIT)
     for pid in children():
         os.kill(pid, signal.SIGKILL)
         killed += 1
-    until(lambda: setup.site.error is not None, WAIT)
+    until(lambda: setup.handle.build_error is not None, WAIT)
     assert killed == 1
-    assert "code -9" in (setup.site.error or "")
+    assert "code -9" in (setup.handle.build_error or "")
     setup.holds_everything()
     until(lambda: setup.based(200), WAIT)
-    assert setup.site.error is None
+    assert setup.handle.build_error is None
 
 
-def test_a_full_disk_leaves_the_old_base_and_space_mends_it(database: Database, small_disk: SmallDisk) -> None:
+def test_a_full_disk_leaves_the_old_segment_and_space_mends_it(database: Database, small_disk: SmallDisk) -> None:
     setup = Setup(database, small_disk.folder / "images")
     try:
         setup.put(0, 200)
-        setup.builder.take(setup.site)
+        setup.builder.watch(setup.handle)
         until(lambda: setup.based(200), WAIT)
         small_disk.fill()
         setup.put(200, 300)
-        until(lambda: setup.site.error is not None, WAIT)
-        assert "No space" in (setup.site.error or "")
-        assert setup.index.facts().base == 200
+        until(lambda: setup.handle.build_error is not None, WAIT)
+        assert "No space" in (setup.handle.build_error or "")
+        assert setup.index.stats().sealed == 200
         setup.holds_everything()
         small_disk.free()
         until(lambda: setup.based(500), WAIT)
         setup.holds_everything()
-        assert setup.site.error is None
+        assert setup.handle.build_error is None
     finally:
         setup.builder.close()
 
 
-def test_a_site_that_is_released_is_left_alone_at_once(setup: Setup) -> None:
+def test_the_build_of_a_released_index_is_cancelled_at_once(setup: Setup) -> None:
     setup.put(0, 200)
-    setup.builder.take(setup.site)
+    setup.builder.watch(setup.handle)
     until(lambda: bool(children()), WAIT)
-    setup.builder.release(setup.site)
+    setup.builder.release(setup.handle)
     assert children() == []
-    assert not setup.site.building
+    assert not setup.handle.building
     time.sleep(0.2)
-    assert setup.index.facts().kind == "exact"
+    assert setup.index.stats().kind == "exact"
 
 
 def test_closing_ends_a_build_under_way_and_every_thread(database: Database, tmp_path: Path) -> None:
     before = threading.active_count()
     setup = Setup(database, tmp_path / "images")
     setup.put(0, 200)
-    setup.builder.take(setup.site)
+    setup.builder.watch(setup.handle)
     until(lambda: bool(children()), WAIT)
     setup.builder.close()
     setup.builder.close()
@@ -154,37 +160,38 @@ def test_closing_ends_a_build_under_way_and_every_thread(database: Database, tmp
     assert threading.active_count() == before
 
 
-def test_an_index_that_is_closed_meanwhile_is_no_matter(setup: Setup) -> None:
+def test_an_index_that_is_closed_meanwhile_does_no_harm(setup: Setup) -> None:
     setup.put(0, 200)
-    setup.builder.take(setup.site)
+    setup.builder.watch(setup.handle)
     until(lambda: bool(children()), WAIT)
     setup.index.close()
-    until(lambda: not setup.site.building, WAIT)
-    other = SegmentBuild("default", "images", setup.site.config, SegmentedIndex(D), setup.head)
-    setup.builder.release(setup.site)
-    setup.builder.take(other)
-    other.index.add(np.arange(200, dtype=np.int64), unit(200, D))
-    until(lambda: other.index.facts().base == 200, WAIT)
+    until(lambda: not setup.handle.building, WAIT)
+    index = SegmentedIndex(D)
+    other = setup.make_handle(index)
+    setup.builder.release(setup.handle)
+    setup.builder.watch(other)
+    index.add(np.arange(200, dtype=np.int64), unit(200, D))
+    until(lambda: index.stats().sealed == 200, WAIT)
 
 
-def test_what_it_cannot_do_is_told_and_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = setup.index.facts
+def test_a_failing_check_is_a_fault_until_one_succeeds(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = setup.index.stats
 
     def fail() -> None:
         raise RuntimeError("at /secret/place")
 
-    monkeypatch.setattr(setup.index, "facts", fail)
-    setup.builder.take(setup.site)
+    monkeypatch.setattr(setup.index, "stats", fail)
+    setup.builder.watch(setup.handle)
     until(setup.builder.faults, WAIT)
-    assert setup.builder.faults() == [f"the base of {setup.site.config.name} is not looked after: RuntimeError"]
-    assert setup.builder.alive()
-    monkeypatch.setattr(setup.index, "facts", facts)
+    assert setup.builder.faults() == [f"the sealed segment of {setup.handle.config.name} is not checked: RuntimeError"]
+    assert setup.builder.is_alive()
+    monkeypatch.setattr(setup.index, "stats", stats)
     until(lambda: not setup.builder.faults(), WAIT)
 
 
 @pytest.fixture
 def large(database: Database, tmp_path: Path) -> Iterator[IndexManager]:
-    """Open indexes with a base of 150 vectors."""
+    """Open indexes with a sealed segment of 150 vectors."""
     put(database, dict(enumerate(unit(150, D))))
     indexes = IndexManager(database, SPACE, tmp_path / "snapshots", policy=SOON)
     indexes.open("default")
@@ -204,7 +211,7 @@ def nearest_of(indexes: IndexManager, query: Embeddings) -> int:
         return int(index.search(query[None, :], 1)[1][0, 0])
 
 
-def test_a_restart_opens_the_base_and_reads_only_the_rest_of_the_log(
+def test_a_restart_opens_the_segment_and_reads_only_the_rest_of_the_log(
     database: Database, tmp_path: Path, large: IndexManager
 ) -> None:
     large.close()
@@ -221,7 +228,7 @@ def test_a_restart_opens_the_base_and_reads_only_the_rest_of_the_log(
     again.close()
 
 
-def test_a_base_that_is_damaged_on_the_disk_is_built_again(
+def test_a_segment_that_is_damaged_on_the_disk_is_built_again(
     database: Database, tmp_path: Path, large: IndexManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     large.close()

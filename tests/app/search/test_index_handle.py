@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import NotFound, Overloaded
-from app.search.index_builder import IndexBuilder
-from app.search.index_manager import OVERHEAD, EmbeddingLog, GrownLogs, IndexKey, IndexOpener
+from app.search.index_handle import OVERHEAD, EmbeddingLog, IndexKey
+from app.search.index_manager import GrownLogs, IndexManager
 from app.storage.database import Database
 from app.storage.tables import embeddings
 from index.types import LogEntry
@@ -17,15 +17,10 @@ KEY: IndexKey = ("default", "texts")
 
 
 @pytest.fixture
-def opener(database: Database, tmp_path: Path) -> Iterator[IndexOpener]:
-    """Of a directory of its own; what it wakes is noted."""
-    builder = IndexBuilder(database.path)
-    yield IndexOpener(database, SPACE, tmp_path, builder, woken.append)
-    builder.close()
-    woken.clear()
-
-
-woken: list[IndexKey] = []
+def indexes(database: Database, tmp_path: Path) -> Iterator[IndexManager]:
+    indexes = IndexManager(database, SPACE, tmp_path)
+    yield indexes
+    indexes.close()
 
 
 def append(database: Database, key: int = 1, label: str = "default") -> int:
@@ -33,48 +28,44 @@ def append(database: Database, key: int = 1, label: str = "default") -> int:
     return database.write(lambda c: embeddings.add(c, label, FINGERPRINT, "texts", key, VECTOR))
 
 
-def test_an_index_is_brought_up_to_its_log_and_costs_its_vectors(database: Database, opener: IndexOpener) -> None:
+def test_an_opened_index_holds_its_log_and_costs_its_vectors(database: Database, indexes: IndexManager) -> None:
     seq = append(database)
-    one = opener(KEY, lambda: None)
-    assert (one.index.ntotal, one.follower.applied_seq) == (1, seq)
-    assert one.bytes() > OVERHEAD
-    one.follower.notify()
-    assert woken == [KEY]
-    one.follower.close()
+    handle = indexes._open_handle(KEY)
+    assert (handle.index.ntotal, handle.follower.applied_seq) == (1, seq)
+    assert handle.nbytes > OVERHEAD
+    assert handle.describe()["ntotal"] == 1
+    handle.follower.close()
 
 
-def test_an_opening_that_is_wanted_no_more_ends_and_saves_nothing(
-    database: Database, opener: IndexOpener, tmp_path: Path
+def test_an_opening_that_no_one_wants_any_more_ends_and_saves_nothing(
+    database: Database, indexes: IndexManager, tmp_path: Path
 ) -> None:
     append(database)
-
-    def check() -> None:
-        raise NotFound("gone")
-
+    indexes._dropped.add("default")
     with pytest.raises(NotFound):
-        opener(KEY, check)
+        indexes._open_handle(KEY)
     assert list(tmp_path.glob("default/*/*")) == []
 
 
 def test_a_log_that_cannot_be_read_ends_the_opening(
-    database: Database, opener: IndexOpener, monkeypatch: pytest.MonkeyPatch
+    database: Database, indexes: IndexManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: EmbeddingLog, after: int, limit: int) -> list[LogEntry]:
+    def fail(self: EmbeddingLog, after_seq: int, limit: int, /) -> list[LogEntry]:
         raise OSError("the disk is away")
 
     append(database)
     monkeypatch.setattr("app.search.index_manager.FAULT_SECONDS", 0.05)
-    monkeypatch.setattr(EmbeddingLog, "read", broken)
-    with pytest.raises(Overloaded, match="'default/texts' cannot be opened"):
-        opener(KEY, lambda: None)
+    monkeypatch.setattr(EmbeddingLog, "read", fail)
+    with pytest.raises(Overloaded, match="'default' cannot be opened"):
+        indexes._open_handle(KEY)
 
 
-def test_news_tell_each_log_that_has_grown_once(database: Database) -> None:
+def test_each_log_that_has_grown_is_named_once(database: Database) -> None:
     append(database)
-    news = GrownLogs(database)
-    assert news() == []
+    find_grown = GrownLogs(database)
+    assert find_grown() == []
     for key in (2, 3):
         append(database, key)
     append(database, 4, label="other")
-    assert sorted(news()) == [("default", "texts"), ("other", "texts")]
-    assert news() == []
+    assert sorted(find_grown()) == [("default", "texts"), ("other", "texts")]
+    assert find_grown() == []

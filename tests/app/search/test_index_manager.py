@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from app.core.errors import NotFound, Overloaded, StartupError
-from app.search.index_manager import MAX_WAITERS, MIN_SNAPSHOT_ENTRIES, OVERHEAD, IndexManager, open_milvus_client
+from app.search.index_handle import OVERHEAD
+from app.search.index_manager import MAX_WAITERS, MIN_SNAPSHOT_ENTRIES, IndexManager, open_milvus_client
 from app.storage.database import Database
 from app.storage.tables import collection_deletion, collections, embeddings, texts
 from index.milvus_client import MilvusAddress, MilvusClient
@@ -91,16 +92,16 @@ def test_an_index_is_opened_when_it_is_asked_for_and_holds_what_the_log_holds(da
     assert opened(indexes) == 1
 
 
-def test_what_is_settled_is_found_whether_the_index_is_open_or_not(database: Database, make: Make) -> None:
+def test_what_is_applied_is_found_whether_the_index_is_open_or_not(database: Database, make: Make) -> None:
     indexes = make()
     keys = set()
     for n in range(20):
         key, seq = put(database, str(n), NORTH if n % 2 else EAST)
         keys.add(key)
-        assert indexes.settle("default", "texts", seq, WAIT)
+        assert indexes.wait_until_applied("default", "texts", seq, WAIT)
         if n >= 10:  # the first ten while it is closed
             assert set(found(indexes)) == keys
-    assert not indexes.settle("default", "texts", seq + 1, 0.01)
+    assert not indexes.wait_until_applied("default", "texts", seq + 1, 0.01)
 
 
 def test_collections_have_indexes_of_their_own(database: Database, make: Make) -> None:
@@ -111,7 +112,7 @@ def test_collections_have_indexes_of_their_own(database: Database, make: Make) -
     indexes = make()
     assert (found(indexes, "a"), found(indexes, "b"), found(indexes)) == ([one], [other], [])
     later, seq = put(database, "u", EAST, "b")
-    assert indexes.settle("b", "texts", seq, WAIT)
+    assert indexes.wait_until_applied("b", "texts", seq, WAIT)
     assert (found(indexes, "a"), found(indexes, "b")) == ([one], [later, other])
 
 
@@ -120,7 +121,7 @@ def test_what_is_not_there_is_not_found(make: Make) -> None:
     with pytest.raises(NotFound), indexes.use("other", "images"):
         pass
     with pytest.raises(NotFound):
-        indexes.settle("other", "images", 1, 0)
+        indexes.wait_until_applied("other", "images", 1, 0)
     with pytest.raises(NotFound):
         indexes.stats("other")
 
@@ -169,14 +170,14 @@ def test_a_damaged_snapshot_is_rebuilt_from_the_log(
     assert "snapshot of default/texts not used" in caplog.text
 
 
-def test_an_engine_is_named_by_the_settings_and_a_wrong_name_told_in_one_line() -> None:
+def test_the_settings_name_a_milvus_and_a_wrong_name_is_one_line() -> None:
     assert open_milvus_client("local", "") is None
     with pytest.raises(StartupError, match=r"--index \(SIGHTLINE_INDEX\): 'faiss' is neither local") as raised:
         open_milvus_client("faiss", "")
     assert "\n" not in raised.value.detail
 
 
-def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
+def test_indexes_in_a_milvus_hold_what_the_log_holds_and_are_found_there_again(
     database: Database, tmp_path: Path, lite: MilvusClient
 ) -> None:
     east, seq = put(database, "east", EAST)
@@ -191,49 +192,49 @@ def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
     assert not (tmp_path / "snapshots").exists()
 
 
-def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
+def test_a_collection_moves_to_a_milvus_and_back_by_its_log_alone(
     database: Database, tmp_path: Path, lite: MilvusClient
 ) -> None:
     east, _ = put(database, "east", EAST)
     north = 0
-    for n, engine in enumerate((None, lite, None, lite)):
-        indexes = IndexManager(database, SPACE, tmp_path / "snapshots", engine)
+    for n, client in enumerate((None, lite, None, lite)):
+        indexes = IndexManager(database, SPACE, tmp_path / "snapshots", client)
         indexes.open("default")
         assert found(indexes)[0] == east
         north, seq = put(database, f"north{n}", NORTH)
-        assert indexes.settle("default", "texts", seq, WAIT)
+        assert indexes.wait_until_applied("default", "texts", seq, WAIT)
         with indexes.use("default", "texts") as index:
             assert index.ntotal == n + 2
             assert north in index.search(np.array([NORTH], np.float32), 10)[1][0]
         indexes.close()
 
 
-def test_while_the_engine_is_away_every_question_says_so_and_nothing_is_called_settled(
+def test_while_milvus_is_away_every_search_says_so_and_nothing_counts_as_applied(
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", layout="FLAT"))
-    indexes = IndexManager(database, SPACE, tmp_path / "snapshots", engine)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    indexes = IndexManager(database, SPACE, tmp_path / "snapshots", client)
     proxy.mode = "silence"
     with pytest.raises(Overloaded, match="does not answer"):
         indexes.open("default")
     proxy.mode = "pass"
     soon(lambda: can_be_opened(indexes))
     east, seq = put(database, "east", EAST)
-    assert indexes.settle("default", "texts", seq, WAIT)
+    assert indexes.wait_until_applied("default", "texts", seq, WAIT)
     proxy.mode = "reset"
     _, seq = put(database, "north", NORTH)
-    soon(lambda: len(indexes.away()) == 2)
-    assert indexes.away()[0].startswith("the index of images: Milvus at 127.0.0.1")
+    soon(lambda: len(indexes.remote_faults()) == 2)
+    assert indexes.remote_faults()[0].startswith("the index of images: Milvus at 127.0.0.1")
     assert indexes.faults() == []
     with pytest.raises(Overloaded):
         found(indexes)
-    assert not indexes.settle("default", "texts", seq, 1000.0)  # which is not waited for
+    assert not indexes.wait_until_applied("default", "texts", seq, 1000.0)  # which is not waited for
     proxy.mode = "pass"
-    soon(lambda: not indexes.away() and indexes.settle("default", "texts", seq, WAIT))
+    soon(lambda: not indexes.remote_faults() and indexes.wait_until_applied("default", "texts", seq, WAIT))
     assert found(indexes)[0] == east
     indexes.close()
-    engine.close()
+    client.close()
 
 
 def can_be_opened(indexes: IndexManager) -> bool:
@@ -244,7 +245,7 @@ def can_be_opened(indexes: IndexManager) -> bool:
     return True
 
 
-def test_past_the_bound_those_asked_for_longest_ago_are_closed(database: Database, make: Make) -> None:
+def test_past_the_memory_bound_the_least_recently_used_are_closed(database: Database, make: Make) -> None:
     names = [f"c{n}" for n in range(6)]
     for name in names:
         made(database, name)
@@ -305,7 +306,7 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
             before = set(kept[name])
             if seed == 0:  # one writes
                 key, seq = put(database, str(rounds), EAST, name)
-                assert indexes.settle(name, "texts", seq, WAIT)
+                assert indexes.wait_until_applied(name, "texts", seq, WAIT)
                 before.add(key)
                 kept[name] = before
             with indexes.use(name, "texts") as index:
@@ -320,20 +321,20 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
     assert indexes.faults() == []
 
 
-def test_a_slow_opening_holds_up_nobody_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_opening_holds_up_no_one_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made(database, "slow")
     key, _ = put(database, "east", EAST, "slow")
     indexes = make()
     found(indexes)
     going_on, begun = threading.Event(), threading.Event()
-    opener = indexes._opener
+    open_handle = indexes._open_handle
 
-    def slowly(key: Any, check: Callable[[], None]) -> Any:
+    def slowly(key: Any) -> Any:
         begun.set()
         assert going_on.wait(WAIT)
-        return opener(key, check)
+        return open_handle(key)
 
-    monkeypatch.setattr(indexes, "_opener", slowly)
+    monkeypatch.setattr(indexes, "_open_handle", slowly)
     with ThreadPoolExecutor(MAX_WAITERS + 2) as pool:
         first = pool.submit(found, indexes, "slow")
         assert begun.wait(WAIT)
@@ -342,7 +343,7 @@ def test_a_slow_opening_holds_up_nobody_else(database: Database, make: Make, mon
         with pytest.raises(Overloaded, match="is being opened"):
             found(indexes, "slow")
         assert found(indexes) == []
-        assert not indexes.settle("slow", "texts", 1, 0.01)
+        assert not indexes.wait_until_applied("slow", "texts", 1, 0.01)
         going_on.set()
         assert [one.result(WAIT) for one in (first, *others)] == [[key]] * (MAX_WAITERS + 1)
 
@@ -356,7 +357,7 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     with ThreadPoolExecutor(1) as pool:
         with indexes.use("a", "texts") as index:
             database.write(lambda c: collection_deletion.begin(c, "a"))
-            forgetting = pool.submit(indexes.forget, label)
+            forgetting = pool.submit(indexes.drop, label)
             with pytest.raises(NotFound):
                 found(indexes, "a")
             assert index.ntotal == 1  # whoever has it may go on
@@ -365,7 +366,7 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     assert opened(indexes) == 0
     assert not (tmp_path / "snapshots" / label).exists()
     with pytest.raises(NotFound):
-        indexes._take((label, "texts"))
+        indexes._acquire((label, "texts"))
     again = made(database, "a")
     assert again != label
     assert found(indexes, "a") == []

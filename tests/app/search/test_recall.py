@@ -73,7 +73,7 @@ def queries() -> Iterator[Embeddings]:
 def ask(sampler: RecallSampler, index: VectorIndex, queries: Any, n: int = 1, params: SearchParams = PLAIN) -> None:
     """`n` searches as the searcher does them."""
     for _ in range(n):
-        sampler.note(KEY, index, next(queries), params, K + 16)
+        sampler.record_query(KEY, index, next(queries), params, K + 16)
 
 
 def measure(sampler: RecallSampler, index: VectorIndex, queries: Any, n: int) -> None:
@@ -99,7 +99,7 @@ def test_an_ivf_can_be_adjusted_and_an_exact_index_cannot(index: IvfIndex) -> No
 @pytest.mark.parametrize("effort", [0, 2, 4, 6])
 def test_what_is_measured_is_the_recall(index: IvfIndex, effort: int) -> None:
     sampler = RecallSampler(target=0.0)
-    index.set_effort(effort)
+    index.set_search_effort(effort)
     asked = unit(np.random.default_rng(3), 96)
     measure(sampler, index, iter(asked), 96)
     recall = sampler.recall(KEY)
@@ -116,30 +116,30 @@ def test_below_the_target_the_effort_is_raised_until_it_is_reached(index: IvfInd
     efforts = []
     for _ in range(40):
         measure(sampler, index, queries, MIN_RESULTS)
-        efforts.append(index.effort)
+        efforts.append(index.search_effort)
     recall = sampler.recall(KEY)
     assert recall is not None
     assert recall.at_10 is not None
     assert recall.at_10 >= 0.95
     assert recall_of(index, unit(np.random.default_rng(4), 500)) >= 0.94
     assert efforts[0] > 0
-    assert index.effort < LISTS.bit_length() - 1  # and no further than it must
-    assert efforts[-1] == recall.effort == index.effort
-    index.set_effort(index.effort - 1)
+    assert index.search_effort < LISTS.bit_length() - 1  # and no further than it must
+    assert efforts[-1] == recall.effort == index.search_effort
+    index.set_search_effort(index.search_effort - 1)
     assert recall_of(index, unit(np.random.default_rng(4), 500)) < 0.95
 
 
 def test_with_room_to_spare_the_effort_is_lowered_but_not_again_and_again(index: IvfIndex, queries: Any) -> None:
     sampler = RecallSampler(target=0.9)
     measure(sampler, index, queries, 10 * WINDOW)
-    needed = index.effort
-    index.set_effort(6)
-    sampler._tracks[KEY].changed(6)
+    needed = index.search_effort
+    index.set_search_effort(6)
+    sampler._trackers[KEY].set_effort(6)
     efforts = [6]
     for _ in range(200):
         measure(sampler, index, queries, 40)
-        if index.effort != efforts[-1]:
-            efforts.append(index.effort)
+        if index.search_effort != efforts[-1]:
+            efforts.append(index.search_effort)
     assert min(efforts) <= needed
     assert efforts[:2] == [6, 5]
     assert needed in efforts[-2:]
@@ -149,15 +149,15 @@ def test_with_room_to_spare_the_effort_is_lowered_but_not_again_and_again(index:
 
 def test_one_bad_query_among_good_ones_raises_nothing(index: IvfIndex, queries: Any) -> None:
     sampler = RecallSampler(target=0.99)
-    index.set_effort(6)
+    index.set_search_effort(6)
     measure(sampler, index, queries, 2 * MIN_RESULTS)
-    track = sampler._tracks[KEY]
-    track.effort = 5
-    track.window[0] = (track.window[0][0], 0.5)
-    at_10 = track.at_10()
+    tracker = sampler._trackers[KEY]
+    tracker.effort = 5
+    tracker.window[0] = (tracker.window[0][0], 0.5)
+    at_10 = tracker.at_10()
     assert at_10 is not None
     assert at_10 < 0.99
-    assert track.verdict(0.99) == 0
+    assert tracker.choose_change(0.99) == 0
 
 
 def test_an_exact_index_is_not_measured(vectors: Embeddings, index: IvfIndex, queries: Any) -> None:
@@ -171,7 +171,9 @@ def test_an_exact_index_is_not_measured(vectors: Embeddings, index: IvfIndex, qu
     assert not sampler.step()
 
 
-@pytest.mark.parametrize("params", [SearchParams(exact=True), SearchParams(probes=1), SearchParams(rerank=10)], ids=str)
+@pytest.mark.parametrize(
+    "params", [SearchParams(exact=True), SearchParams(nprobe=1), SearchParams(refine_k=10)], ids=str
+)
 def test_a_search_with_parameters_of_its_own_is_not_measured(
     index: IvfIndex, queries: Any, params: SearchParams
 ) -> None:
@@ -192,14 +194,14 @@ def test_a_filtered_search_is_measured_within_its_ids(index: IvfIndex, queries: 
     index.search = search  # type: ignore[method-assign]
     sampler = RecallSampler(target=0.0)
     ask(sampler, index, queries, 4)
-    ask(sampler, index, queries, 4, SearchParams(among=some))
+    ask(sampler, index, queries, 4, SearchParams(allowed_ids=some))
     while sampler.step():
         pass
-    assert [params.among for params in asked if params] == [some, some, some, None, None, None]
+    assert [params.allowed_ids for params in asked if params] == [some, some, some, None, None, None]
     recall = sampler.recall(KEY)
     assert recall is not None
     assert recall.queries == 8
-    ask(sampler, index, queries, 1, SearchParams(among=IdSet(np.zeros(module.MAX_FILTER_BYTES + 1, np.uint8))))
+    ask(sampler, index, queries, 1, SearchParams(allowed_ids=IdSet(np.zeros(module.MAX_FILTER_BYTES + 1, np.uint8))))
     assert not sampler.step()
 
 
@@ -218,7 +220,7 @@ class Changing(IvfIndex):
 def test_what_changes_while_it_is_measured_is_not_missed(vectors: Embeddings, what: str) -> None:
     index = Changing(vectors)
     index.add(np.arange(N), vectors)
-    index.set_effort(6)
+    index.set_search_effort(6)
     query = unit(np.random.default_rng(5), 1)
     _, nearest = index.search(query, 40)
     ids, new = iter(nearest[0]), iter(range(N, 2 * N))
@@ -285,11 +287,11 @@ def test_an_index_built_anew_begins_with_the_effort_of_the_old_one(
 ) -> None:
     sampler = RecallSampler(target=0.95)
     measure(sampler, index, queries, 10 * WINDOW)
-    assert index.effort > 0
+    assert index.search_effort > 0
     new = IvfIndex(vectors)
     new.add(np.arange(N), vectors)
     measure(sampler, new, queries, BATCH)
-    assert new.effort == index.effort
+    assert new.search_effort == index.search_effort
     recall = sampler.recall(KEY)
     assert recall is not None
     assert 0 < recall.queries <= MAX_WAITING + BATCH  # those of the old one that were asked again, and the new ones
@@ -299,18 +301,18 @@ def test_a_restart_begins_with_the_effort_that_was_found(
     vectors: Embeddings, index: IvfIndex, queries: Any, tmp_path: Path
 ) -> None:
     before = RecallSampler(target=0.95)
-    before.resume(SearchEffortStore(tmp_path, "space"))
+    before.use_store(SearchEffortStore(tmp_path, "space"))
     measure(before, index, queries, 10 * WINDOW)
-    assert index.effort > 0
-    for space, effort in (("space", index.effort), ("another", 0)):
+    assert index.search_effort > 0
+    for space, effort in (("space", index.search_effort), ("another", 0)):
         after = RecallSampler(target=0.95)
-        after.resume(SearchEffortStore(tmp_path, space))
+        after.use_store(SearchEffortStore(tmp_path, space))
         new = IvfIndex(vectors)
         ask(after, new, queries)
-        assert new.effort == effort
+        assert new.search_effort == effort
         assert (recall := after.recall(KEY)) is not None
         assert recall.effort == effort
-    before.forget("default")
+    before.forget_collection("default")
     assert (before.recall(KEY), SearchEffortStore(tmp_path, "space").get(*KEY)) == (None, None)
 
 
@@ -334,17 +336,17 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
     broken.exact, broken.effort, broken.set_effort = False, 0, lambda effort: None  # type: ignore[attr-defined]
     busy = threading.Event()
     busy.set()
-    sampler = RecallSampler(target=0.95, busy=busy.is_set)
+    sampler = RecallSampler(target=0.95, is_busy=busy.is_set)
     sampler.start()
-    sampler.note(("broken", "texts"), broken, next(queries), PLAIN, 26)
+    sampler.record_query(("broken", "texts"), broken, next(queries), PLAIN, 26)
     ask(sampler, index, queries, MAX_WAITING)
     nice = [
         os.getpriority(os.PRIO_PROCESS, thread.native_id or 0)
         for thread in threading.enumerate()
-        if thread.name == "sampler"
+        if thread.name == "recall-sampler"
     ]
     busy.clear()
-    until(lambda: index.effort > 0, 20)
+    until(lambda: index.search_effort > 0, 20)
     recall = sampler.recall(KEY)
     assert recall is not None
     sampler.close()
@@ -352,22 +354,26 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
 
 
-def test_what_keeps_it_from_measuring_is_told_until_it_is_over(
+def test_a_failing_measurement_is_a_fault_until_one_succeeds(
     index: IvfIndex, queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "MIN_PAUSE", 0.3)
+    monkeypatch.setattr(module, "MAX_TIME_SHARE", 0.9)
     sampler = RecallSampler(target=0.95)
-    ask(sampler, index, queries, 3 * module.BATCH)
     search = index.search
 
     def fail(*_: Any) -> Any:
         raise RuntimeError("at /secret/place")
 
     monkeypatch.setattr(index, "search", fail)
-    assert sampler.try_step()
+    ask(sampler, index, queries, 3 * BATCH)
+    sampler.start()
+    until(lambda: sampler.fault is not None, 20)
     assert sampler.fault == "recall is not measured: RuntimeError"
     monkeypatch.setattr(index, "search", search)
-    assert sampler.try_step()
-    assert sampler.fault is None
+    ask(sampler, index, queries)
+    until(lambda: sampler.fault is None, 20)
+    sampler.close()
 
 
 def test_while_somebody_waits_nothing_is_measured(
@@ -380,7 +386,7 @@ def test_while_somebody_waits_nothing_is_measured(
         asked.set()
         return True
 
-    sampler = RecallSampler(target=0.95, busy=busy)
+    sampler = RecallSampler(target=0.95, is_busy=busy)
     sampler.start()
     ask(sampler, index, queries, 5)
     assert asked.wait(20)
@@ -397,7 +403,7 @@ def test_measuring_takes_a_hundredth_of_the_time_at_most() -> None:
     assert rest_seconds(0.0) == module.MIN_PAUSE
 
 
-def test_the_index_of_the_service_is_measured_once_it_has_a_base(tmp_path: Path, queries: Any) -> None:
+def test_the_index_of_the_service_is_measured_once_it_has_a_segment(tmp_path: Path, queries: Any) -> None:
     live, sampler = SegmentedIndex(D), RecallSampler(target=0.9)
     stored = unit(np.random.default_rng(7), 2_000)
     live.add(np.arange(2_000), stored)
@@ -405,16 +411,16 @@ def test_the_index_of_the_service_is_measured_once_it_has_a_base(tmp_path: Path,
     assert live.exact
     ask(sampler, live, queries)
     assert sampler.recall(KEY) is None
-    live.mark()
+    live.begin_rebuild()
     base = sealed(tmp_path, np.arange(2_000), stored)
-    base.facts = replace(base.facts, probes=1, rerank=10)  # as if calibrated on other queries than are asked
-    live.rebase(base)
+    base.params = replace(base.params, nprobe=1, refine_k=10)  # as if calibrated on other queries than are asked
+    live.replace_segment(base)
     assert not live.exact
     measure(sampler, live, queries, 6 * WINDOW)
     recall = sampler.recall(KEY)
     assert recall is not None
     assert recall.at_10 is not None
     assert recall.at_10 >= 0.9
-    assert recall.effort == live.effort > 0
+    assert recall.effort == live.search_effort > 0
     live.close()
     ask(sampler, live, queries)  # nobody is hurt

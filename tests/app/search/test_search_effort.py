@@ -24,7 +24,7 @@ def test_a_dropped_collection_leaves_nothing(tmp_path: Path) -> None:
     efforts = SearchEffortStore(tmp_path, "space")
     for collection in ("birds", "birds-of-prey"):
         efforts.put(collection, "images", 2)
-    efforts.forget("birds")
+    efforts.forget_collection("birds")
     again = SearchEffortStore(tmp_path, "space")
     assert (again.get("birds", "images"), again.get("birds-of-prey", "images")) == (None, 2)
 

@@ -18,7 +18,7 @@ from app.search.searcher import EXTRA_HITS, QueryPart, Searcher, SearchQuery, Se
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
-from app.storage.tables import collections, embeddings, images, leases, texts
+from app.storage.tables import collections, embeddings, images, texts, work_queue
 from index.flat import FlatIndex
 from index.protocol import SearchParams
 from index.types import Ids, Scores
@@ -35,7 +35,7 @@ class World:
     def __init__(self, database: Database, pool: DecodePool) -> None:
         self.database = database
         self.indexes: dict[Target, FlatIndex] = {"images": FlatIndex(60), "texts": FlatIndex(60)}
-        self.batcher = Batcher(ENCODER, 64)
+        self.batcher = Batcher(ENCODER)
         self.searcher = Searcher(
             database, ENCODER, self.batcher, pool, lambda _, target: nullcontext(self.indexes[target])
         )
@@ -46,7 +46,7 @@ class World:
         (lease,) = claim(self.database)
         vector = ENCODER.encode_texts([words])
         packed = vector[0].tobytes()
-        self.database.write(lambda c: leases.finish_image(c, lease, ENCODER.space.fingerprint, packed, 4, 3, False))
+        self.database.write(lambda c: work_queue.finish_image(c, lease, ENCODER.space.fingerprint, packed, 4, 3, False))
         self.indexes["images"].add(np.array([key]), vector)
         return key
 
@@ -248,11 +248,11 @@ def test_questions_of_one_kind_share_one_search_of_the_index(world: World) -> No
     assert sorted((n, k) for n, k, _ in counting.searches) == [(1, 1000 + EXTRA_HITS), (3, 15 + EXTRA_HITS)]
     counting.searches.clear()
     red = [QueryPart(text="red")]
-    world.searcher.search_all([SearchQuery(red), SearchQuery(red, exact=True), SearchQuery(red, probes=4, rerank=50)])
+    world.searcher.search_all([SearchQuery(red), SearchQuery(red, exact=True), SearchQuery(red, nprobe=4, refine_k=50)])
     assert [params for _, _, params in counting.searches] == [
         SearchParams(),
         SearchParams(exact=True),
-        SearchParams(probes=4, rerank=50),
+        SearchParams(nprobe=4, refine_k=50),
     ]
 
 
@@ -300,7 +300,7 @@ def test_what_an_index_was_asked_is_noted_once_it_has_answered(world: World, poo
         world.batcher,
         pool,
         lambda _, target: nullcontext(world.indexes[target]),
-        note=lambda *told: noted.append((told, searcher.running)),
+        record_query=lambda *told: noted.append((told, searcher.running)),
     )
     searcher.search_all(
         [SearchQuery([QueryPart(text="red")], k=3), SearchQuery([QueryPart(text="blue")], "texts", 4, exact=True)]
@@ -352,7 +352,7 @@ def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, 
     world = World(database, pool)
     world.picture(1, "red", "red")
     encoder = Listening()
-    batcher = Batcher(encoder, 4)
+    batcher = Batcher(encoder)
     searcher = Searcher(database, encoder, batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
     searcher.classify("default", QueryPart(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
     assert asked == ["red, red: red", "{}, {}: {}", r"\1, \1: \1"]
@@ -370,7 +370,7 @@ def test_a_vector_that_is_not_finite_never_leaves_for_the_log(database: Database
         def encode_texts(self, texts: Sequence[str]) -> Embeddings:
             return np.full((len(texts), 60), np.nan, np.float32)
 
-    batcher = Batcher(Broken(), 4)
+    batcher = Batcher(Broken())
     searcher = Searcher(database, Broken(), batcher, pool, lambda *_: nullcontext(FlatIndex(60)))
     with pytest.raises(ValueError, match="not finite"):
         searcher.encode_texts(["a"])

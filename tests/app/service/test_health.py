@@ -6,22 +6,49 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.core.errors import StorageFull
+from app.core.errors import QueueFull, StorageFull
 from app.core.locks import LeaseOwner
 from app.encoder.dummy import DummyEncoder
-from app.service.health import check_database, check_disk, check_model, check_workers
+from app.service.health import HealthCheck, check_database, check_disk, check_model, check_workers
 from app.storage.library import Library
-from tests.support.makers import add
+from app.storage.tables import jobs, work_queue
+from tests.support.makers import add, add_bulk
 from tests.support.pictures import picture
 
 
-def test_a_database_with_room_is_well_and_a_full_queue_says_so(library: Library) -> None:
+def checks(library: Library) -> list[HealthCheck]:
+    return list(check_database(library.database, library.max_queue, library.max_queue_bytes))
+
+
+def test_the_queue_check_fails_when_uploads_are_refused_and_only_then(library: Library) -> None:
     add(library, picture("red"), id="a")
-    for most, ok in ((2, True), (1, False)):
-        database, queue = check_database(library.database, most)
-        assert database.ok
-        assert (queue.name, queue.ok) == ("queue", ok)
-        assert queue.detail.startswith("1 pictures wait")
+    library.max_queue = 2
+    library.require_queue_capacity()
+    database, queue = checks(library)
+    assert (database.ok, queue.name, queue.ok, queue.detail) == (True, "queue", True, "1 pictures wait")
+    library.max_queue = 1
+    with pytest.raises(QueueFull, match="1 pictures are waiting already"):
+        library.require_queue_capacity()
+    assert not checks(library)[1].ok
+
+
+def test_an_archive_that_waits_fills_the_queue_of_the_check_and_of_the_refusal_alike(library: Library) -> None:
+    add_bulk(library, [], [("a.zip", b"z" * (3 << 20))])
+    library.max_queue_bytes = 2 << 20
+    with pytest.raises(QueueFull, match="3 MiB"):
+        library.require_queue_capacity()
+    assert [(check.name, check.ok) for check in checks(library)] == [("database", True), ("queue", False)]
+
+
+def test_the_members_of_a_list_that_waits_fill_the_queue_of_the_check_and_of_the_refusal_alike(
+    library: Library,
+) -> None:
+    database = library.database
+    database.write(lambda c: work_queue.add_upload(c, jobs.create(c, "default", "urls"), 0, "folder", "", 50, "urls"))
+    library.max_queue = 50
+    with pytest.raises(QueueFull, match="50 pictures"):
+        library.require_queue_capacity()
+    assert [(check.name, check.ok) for check in checks(library)] == [("database", True), ("queue", False)]
 
 
 def test_a_change_that_was_not_written_is_a_fault_until_one_is(library: Library) -> None:
@@ -32,11 +59,11 @@ def test_a_change_that_was_not_written_is_a_fault_until_one_is(library: Library)
         library.database.write(fail)
     assert library.database.fault is None  # a refusal of one change, not of the disk
     library.database.fault = "the disk is full"
-    database, _ = check_database(library.database, 10)
+    database, _ = checks(library)
     assert not database.ok
     assert "the disk is full" in database.detail
     library.database.write(lambda c: None)
-    database, _ = check_database(library.database, 10)
+    database, _ = checks(library)
     assert database.ok
 
 

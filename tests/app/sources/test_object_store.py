@@ -3,7 +3,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from app.sources.object_store import BucketSource, open_object_store, parse_allo
 from app.sources.registry import SourceReader
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import jobs, leases, source_cache
+from app.storage.tables import source_cache, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.worker.importer import Importer
+from tests.support.imports import importing
 from tests.support.makers import add, never
 from tests.support.object_stores import Store
 from tests.support.pictures import picture
@@ -77,7 +77,7 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     source = bucket(library, store, "here")
     store.put("photos", "here/red.png", RED)
     assert take(library, source, tmp_path) == ["red.png"]
-    library.make_collection("other", "")
+    library.create_collection("other", "")
     (line,) = source.scan(tmp_path, "other", never)
     store.delete("photos", "here/red.png")
     (came,) = source.fetch(tmp_path, [line], never)
@@ -131,7 +131,7 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
 
 
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys
 from pathlib import Path
 from app.worker import importer
 from app.sources.bucket_prefix import AllowedBuckets
@@ -167,8 +167,10 @@ def download_and_die(requests, should_stop):
 
 objects.download_all = download_and_die
 importer.CHUNK = 2
-gathering = SourceReader(context)
-importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, gathering).run("me", threading.Event())
+reader = SourceReader(context)
+importing = importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3, reader)
+while True:
+    importing.import_next("me", lambda: False)
 """
 
 
@@ -181,18 +183,13 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     run = [sys.executable, "-c", KILLED, str(tmp_path), "2", store.url]
     assert subprocess.run(run, check=False, timeout=120).returncode == -signal.SIGKILL
     store.put("photos", "killed/9.png", picture("red", 9))  # it was listed before
-    library.database.write(lambda c: leases.expire_leases(c, {"me"}, 0.0, 3))
-    gathering = SourceReader(bucket(library, store, "killed").context)
-    stopping = threading.Event()
-    importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, gathering)
-    thread = threading.Thread(target=importer.run, args=("next", stopping))
-    thread.start()
-    until(lambda: not library.database.read(jobs.sources), 60)
-    stopping.set()
-    thread.join()
-    names = [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 100)]
+    library.database.write(lambda c: work_queue.expire_leases(c, {"me"}, 0.0, 3))
+    reader = SourceReader(bucket(library, store, "killed").context)
+    with importing(Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, reader)):
+        until(lambda: not library.database.read(work_queue.list_uploads), 60)
+    names = [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
-    assert len(library.page("default", 100, None)) == 5
+    assert len(library.list_images("default", 100, None)) == 5
 
 
 def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:

@@ -14,7 +14,7 @@ from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, Stor
 from app.storage import database as migrations
 from app.storage.database import MIN_SQLITE_VERSION, Database, map_sqlite_errors, migrate
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables import collections, jobs
+from app.storage.tables import collections, jobs, work_queue
 from tests.app.conftest import SmallDisk
 
 
@@ -407,8 +407,8 @@ def test_sources_from_before_they_had_kinds_are_taken_up(tmp_path: Path) -> None
     )
     connection.close()
     database = Database(path)
-    taken = [database.write(lambda c, n=n: jobs.claim_upload(c, str(n), 1e12)) for n in range(3)]  # type: ignore[misc]
-    assert [(one.kind, one.name, one.imported, one.origin, one.options, one.position) for one in taken if one] == [
+    taken = [database.write(lambda c, n=n: work_queue.claim_upload(c, str(n), 1e12)) for n in range(3)]  # type: ignore[misc]
+    assert [(one.kind, one.name, one.imported, one.source_kind, one.options, one.position) for one in taken if one] == [
         ("folder", "", 64, "urls", {}, 0),
         ("named", "/photos", 0, "folder", {}, 0),
         ("archive", "a.zip", 0, None, {}, 0),

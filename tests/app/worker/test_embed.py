@@ -19,10 +19,11 @@ from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.encoder.dummy import PALETTE, DummyEncoder
 from app.encoder.protocol import Embeddings, Encoder, Pixels, normalise
+from app.sources.stop_signal import ShouldStop
 from app.storage.jobs import JobService
 from app.storage.library import Library
 from app.storage.sql import fetch_all
-from app.storage.tables import embeddings, images, leases, precomputed_vectors
+from app.storage.tables import embeddings, images, precomputed_vectors, work_queue
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.support.makers import FaultyEncoder, add, add_bulk, image_of, job_of
@@ -70,7 +71,7 @@ def running(worker: EmbeddingWorker) -> Iterator[EmbeddingWorker]:
 
 
 def every(library: Library) -> list[Image]:
-    return library.page("default", 1000, None)
+    return library.list_images("default", 1000, None)
 
 
 def settled(library: Library) -> list[Image]:
@@ -96,8 +97,8 @@ def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library,
         found = vector(library, image)
         assert found is not None
         assert float(found @ word) > 0.9
-        assert library.blobs.thumbnail(image.sha256, image.format).is_file()
-    assert library.collection("default").space == encoder.space
+        assert library.blobs.thumbnail_path(image.sha256, image.format).is_file()
+    assert library.get_collection("default").space == encoder.space
 
 
 def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library: Library, made: Made) -> None:
@@ -118,8 +119,8 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
         assert stored is not None
         assert np.array_equal(stored, vectors[n])
         assert found[str(n)].width is not None
-        assert library.blobs.thumbnail(found[str(n)].sha256, "png").is_file()
-    assert library.collection("default").space == encoder.space
+        assert library.blobs.thumbnail_path(found[str(n)].sha256, "png").is_file()
+    assert library.get_collection("default").space == encoder.space
 
 
 def test_what_comes_while_it_waits_is_taken_in_too(library: Library, made: Made) -> None:
@@ -263,7 +264,7 @@ def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours
     bad = add(library, picture("red"), id="bad").image
     for n in range(5):
         add(library, picture("blue", n), id=f"good{n}")
-    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
     worker = made()
     with RefusingPool(library.blobs.path(bad.sha256)) as pool:
         worker._pool = pool
@@ -279,13 +280,13 @@ def test_decoders_that_cannot_be_started_at_all_are_waited_for(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, picture("red"), id="one")
-    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
     worker = made(attempts=1)
     rounds: list[int] = []
     with RefusingPool(None) as pool:
         worker._pool = pool
-        decodes = worker._decodes
-        worker._decodes = lambda: rounds.append(1) or decodes()  # type: ignore[method-assign, func-returns-value]
+        can_decode = worker._can_decode
+        worker._can_decode = lambda: rounds.append(1) or can_decode()  # type: ignore[method-assign, func-returns-value]
         with running(worker):
             until(lambda: len(rounds) > 5, WAIT)
             assert image_of(library.database, "one").status is not Status.FAILED
@@ -301,8 +302,8 @@ def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
 ) -> None:
     bad = add(library, picture("red"), id="bad").image
     add(library, picture("blue"), id="good")
-    monkeypatch.setattr("app.worker.embed.PAUSE_SECONDS", 0.01)
-    library.blobs.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
+    monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
+    library.blobs.thumbnail_path(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
     with running(made()):
         status = {image.id: image.status for image in settled(library)}
     assert status == {"bad": Status.FAILED, "good": Status.READY}
@@ -315,7 +316,7 @@ class Killed(BaseException):
 class Doomed(EmbeddingWorker):
     """Gives nothing back when it ends."""
 
-    def _release(self) -> None:
+    def _release_all(self) -> None:
         pass
 
 
@@ -349,7 +350,7 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
     assert deaths == 3
     after = job_of(library.database, job.id)
     assert (after.total, after.done, after.failed) == (100, 99, 1)
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.detail) == ("40.png", "the worker died 3 times over this picture")
 
@@ -379,14 +380,14 @@ def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attem
         encoder.gate.set()
     status = [image.status for image in every(library)]
     assert (status.count(Status.READY), status.count(Status.QUEUED)) == (2, 8)
-    claimed = library.database.write(lambda c: leases.claim_images(c, "next", 1e12, 100))
+    claimed = library.database.write(lambda c: work_queue.claim_images(c, "next", 1e12, 100))
     assert {lease.attempts for lease in claimed} == {1}
 
 
 def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Made, tmp_path: Path) -> None:
     add(library, picture("red"), id="one")
     gone = LeaseOwner(tmp_path / "workers")
-    library.database.write(lambda c: leases.claim_images(c, gone.id, time.monotonic() + 1e6, 10))
+    library.database.write(lambda c: work_queue.claim_images(c, gone.id, time.monotonic() + 1e6, 10))
     gone.close()
     with running(made()):
         (image,) = settled(library)
@@ -396,7 +397,7 @@ def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Ma
 def test_the_pictures_of_a_living_worker_are_left_alone(library: Library, made: Made, tmp_path: Path) -> None:
     add(library, picture("red"), id="theirs")
     other = LeaseOwner(tmp_path / "workers")
-    library.database.write(lambda c: leases.claim_images(c, other.id, time.monotonic() + 1e6, 10))
+    library.database.write(lambda c: work_queue.claim_images(c, other.id, time.monotonic() + 1e6, 10))
     with running(made()):
         add(library, picture("blue"), id="ours")
         until(lambda: image_of(library.database, "ours").status is Status.READY, WAIT)
@@ -477,8 +478,12 @@ def test_a_full_disk_is_waited_out_and_no_picture_is_stuck_or_blamed(
     assert attempts == [(1,)]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, made: Made) -> None:
+    def die(owner: str, should_stop: ShouldStop) -> float:
+        raise SystemExit
+
     worker = made()
-    worker._importer.run = lambda *_: None  # type: ignore[method-assign]
+    worker._importer.import_next = die  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
         until(lambda: worker._stopping.is_set(), WAIT)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,13 +16,16 @@ import pytest
 
 from app.core.errors import Overloaded, StorageFull
 from app.core.types import ItemError, ItemStatus, Job, JobState
+from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
+from app.sources.base import SourceItem
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import images, jobs, leases
+from app.storage.tables import images, work_queue
 from app.worker.importer import CHUNK, Importer, Member
-from tests.support.makers import add, add_bulk, image_of, job_of
+from tests.support.imports import importing
+from tests.support.makers import add, add_bulk, image_of, job_of, never
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -42,21 +44,14 @@ def importer(library: Library, pool: DecodePool, attempts: int = 3) -> Importer:
     return Importer(library, pool, ArchiveLimits(), 60.0, 60.0, attempts)
 
 
-def take_in(library: Library, pool: DecodePool, done: Callable[[], bool] | None = None) -> None:
-    """Run an importer until nothing is left to be taken in."""
-    stopping = threading.Event()
-    thread = threading.Thread(target=importer(library, pool).run, args=("me", stopping))
-    thread.start()
-    try:
-        until(done or (lambda: not library.database.read(jobs.sources)), WAIT)
-    finally:
-        stopping.set()
-        thread.join(WAIT)
-    assert not thread.is_alive()
+def import_all(library: Library, pool: DecodePool) -> None:
+    """Run an importer until no upload is left."""
+    with importing(importer(library, pool)):
+        until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
 
 
 def items(library: Library, job: Job) -> list[tuple[str, str]]:
-    return [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 10_000)]
+    return [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 10_000)]
 
 
 def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
@@ -65,7 +60,7 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
         library,
         [("a.png", picture("red")), ("b.jpg", b"words"), ("c.png", picture("green")), ("d.png", picture("red"))],
     )
-    take_in(library, pool)
+    import_all(library, pool)
     assert items(library, job) == [
         ("a.png", "queued"),
         ("b.jpg", "failed"),
@@ -75,7 +70,7 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
     assert list(library.blobs.incoming.iterdir()) == []
-    ((_, failed),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, failed),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert failed.error is not None
     assert failed.error.code == "unsupported_media_type"
 
@@ -95,7 +90,7 @@ def test_an_archive_brings_its_captions_and_fails_its_bad_members_alone(library:
         }
     )
     job = add_bulk(library, [], [("all.zip", content)])
-    take_in(library, pool)
+    import_all(library, pool)
     status = dict(items(library, job))
     assert (status["in/a.png"], status["c.png"]) == ("queued", "failed")
     image = image_of(library.database, "first")
@@ -113,10 +108,10 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
     library: Library, pool: DecodePool, content: bytes, code: str
 ) -> None:
     job = add_bulk(library, [], [("broken.zip", content)])
-    take_in(library, pool)
+    import_all(library, pool)
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.code) == ("broken.zip", code)
     assert list(library.blobs.incoming.iterdir()) == []
@@ -124,8 +119,8 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
 
 def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, pool: DecodePool) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    library.blobs.upload(job.id, 1).unlink()
-    take_in(library, pool)
+    library.blobs.upload_path(job.id, 1).unlink()
+    import_all(library, pool)
     assert items(library, job) == [("a.zip", "failed")]
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
 
@@ -137,10 +132,10 @@ class Dies(BaseException):
 class Mortal(Importer):
     """Dies at the member `poison.png`."""
 
-    def _check(self, folder: Path, line: dict[str, Any]) -> Member:
+    def _stage_member(self, folder: Path, line: SourceItem) -> Member:
         if line["name"] == "poison.png":
             raise Dies
-        return super()._check(folder, line)
+        return super()._stage_member(folder, line)
 
 
 @pytest.mark.parametrize("place", [0, 2, 4, 5])
@@ -152,54 +147,54 @@ def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_a
     names[place] = "poison.png"
     job = add_bulk(library, [(name, picture("red", n)) for n, name in enumerate(names)])
     deaths = 0
-    while library.database.read(jobs.sources):
+    while library.database.read(work_queue.list_uploads):
         mortal = Mortal(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
-        source = library.database.write(lambda c: jobs.claim_upload(c, "mortal", 1e12))
+        source = library.database.write(lambda c: work_queue.claim_upload(c, "mortal", 1e12))
         assert source is not None
         try:
-            mortal._take_in("mortal", source, threading.Event())
+            mortal._import(source, never)
         except Dies:
             deaths += 1
-            library.database.write(lambda c: leases.expire_leases(c, {"mortal"}, 0.0, 3))
+            library.database.write(lambda c: work_queue.expire_leases(c, {"mortal"}, 0.0, 3))
     assert deaths == 3
     assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
-    assert item.error.detail == "the worker died 3 times while it took this in"
+    assert item.error.detail == "the worker died 3 times while it imported this"
     after = job_of(library.database, job.id)
     assert (after.total, after.failed) == (len(names), 1)
 
 
-class Unstarted(DecodePool):
-    """Expands nothing, for want of a decoder."""
+class RefusingPool(DecodePool):
+    """Cannot start a decoder for an archive; others it can."""
 
-    def expand(self, *_: Any) -> Future[Path]:
-        refused: Future[Path] = Future()
+    def submit(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Future[Any]:  # type: ignore[override]
+        if function is not expand_archive:
+            return super().submit(function, *args, seconds=seconds)
+        refused: Future[Any] = Future()
         refused.set_exception(Overloaded("no decoder could be started; try again"))
         return refused
 
 
 def test_an_archive_that_brings_every_decoder_down_is_given_up(library: Library) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    with Unstarted(1) as pool:
-        take_in(library, pool)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    with RefusingPool(1) as pool:
+        import_all(library, pool)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
-    assert item.error == ItemError("archive_corrupt", "taking it in failed 3 times")
+    assert item.error == ItemError("archive_corrupt", "importing it failed 3 times")
 
 
 def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(library: Library) -> None:
     add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    stopping = threading.Event()
 
     class Endless(DecodePool):
-        def expand(self, *_: Any) -> Future[Path]:
-            stopping.set()
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:  # type: ignore[override]
             return Future()
 
     with Endless(1) as pool:
-        importer(library, pool).run("me", stopping)
-    source = library.database.write(lambda c: jobs.claim_upload(c, "next", 1e12))
+        importer(library, pool).import_next("me", lambda: True)
+    source = library.database.write(lambda c: work_queue.claim_upload(c, "next", 1e12))
     assert source is not None
     assert source.attempts == 1
 
@@ -207,8 +202,8 @@ def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(lib
 def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library, pool: DecodePool) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
-    take_in(library, pool)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    import_all(library, pool)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert "failed 3 times" in item.error.detail
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -219,9 +214,9 @@ def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library,
     lines = json.dumps({"file": "a.png", "id": "taken"})
     content = archive({"a.png": picture("red"), "b.png": picture("blue"), "metadata.jsonl": lines.encode()})
     job = add_bulk(library, [], [("all.zip", content)])
-    take_in(library, pool)
+    import_all(library, pool)
     assert dict(items(library, job)) == {"a.png": "failed", "b.png": "queued"}
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.code == "id_conflict"
 
@@ -256,21 +251,15 @@ def test_a_write_that_fails_at_any_point_is_taken_up_again_exactly_once(
     """Writes: 1 claim, 2 and 3 a chunk each, 4 the end; after a failure comes one that gives the upload back."""
     names = [f"{n:03}.png" for n in range(CHUNK + 6)]
     job = add_bulk(library, [(name, picture("red", n)) for n, name in enumerate(names)])
-    stopping = threading.Event()
-    stopping.wait = lambda timeout=None: stopping.is_set()  # type: ignore[method-assign]
-    refusing = Refusing(library, pool, fails)
-    thread = threading.Thread(target=refusing.run, args=("me", stopping))
-    thread.start()
-    until(lambda: not library.database.read(jobs.sources), WAIT)
-    stopping.set()
-    thread.join(WAIT)
+    with importing(Refusing(library, pool, fails)):
+        until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
     assert [name for name, _ in items(library, job)] == names
-    assert len(library.page("default", 1000, None)) == len(names)
+    assert len(library.list_images("default", 1000, None)) == len(names)
     assert list(library.blobs.incoming.iterdir()) == []
 
 
 KILLED = """
-import os, signal, sys, threading
+import os, signal, sys
 from pathlib import Path
 from app.storage.jobs import JobService
 from app.decode.limits import ArchiveLimits, PictureLimits
@@ -289,16 +278,18 @@ def die(*_, **__):
 
 importer.CHUNK = 2
 if moment == "cleanup":
-    library.media.discard_upload = die
+    library.blobs.delete_upload = die
 else:
-    place, placed = library.media.place, []
+    place, placed = library.blobs.place, []
     def placing(saved):
         place(saved)
         placed.append(saved)
         if len(placed) == int(moment):
             die()
-    library.media.place = placing
-importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3).run("killed", threading.Event())
+    library.blobs.place = placing
+importing = importer.Importer(library, DecodePool(1), ArchiveLimits(), 60.0, 60.0, 3)
+while True:
+    importing.import_next("killed", lambda: False)
 """
 
 
@@ -309,38 +300,36 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     job = add_bulk(library, [(f"{n}.png", picture("red", n)) for n in range(5)])
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), moment], check=False, timeout=60)
     assert killed.returncode == -signal.SIGKILL
-    library.database.write(lambda c: leases.expire_leases(c, {"killed"}, 0.0, 3))
-    take_in(library, pool)
+    library.database.write(lambda c: work_queue.expire_leases(c, {"killed"}, 0.0, 3))
+    import_all(library, pool)
     assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
-    assert {sha256 for sha256, _ in library.blobs.iter_files()} == {
-        image.sha256 for image in library.page("default", 100, None)
+    assert {path.name for path in library.blobs.iter_files()} == {
+        image.sha256 for image in library.list_images("default", 100, None)
     }
     assert job_of(library.database, job.id).total == 5
     left = {path.name for path in library.blobs.incoming.iterdir()}
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
         os.utime(library.blobs.incoming / name, (0, 0))
-    library.blobs.sweep(set(), 1.0)
+    assert library.collect_garbage(1.0, lambda: False) == len(left)
     assert list(library.blobs.incoming.iterdir()) == []
 
 
 @pytest.mark.parametrize("positions", [True, False])
-def test_stop_gives_a_long_upload_back_where_it_is(library: Library, pool: DecodePool, positions: bool) -> None:
-    """One that was begun before positions were kept goes on, too."""
+def test_an_upload_goes_on_where_a_stop_interrupted_it(library: Library, pool: DecodePool, positions: bool) -> None:
+    """Also one that a version began which kept no positions."""
     names = [f"{n:03}.png" for n in range(CHUNK * 2 + 5)]
     job = add_bulk(library, [(name, picture("blue", n)) for n, name in enumerate(names)])
-    stopping = threading.Event()
-    stopping.is_set = iter([False, True, True]).__next__  # type: ignore[method-assign]
-    importer(library, pool).run("me", stopping)
+    importer(library, pool).import_next("me", lambda: True)
     assert len(items(library, job)) == CHUNK
-    source = library.database.write(lambda c: jobs.claim_upload(c, "next", 1e12))
+    source = library.database.write(lambda c: work_queue.claim_upload(c, "next", 1e12))
     assert source is not None
     assert (source.imported, source.attempts) == (CHUNK, 1)
     assert job_of(library.database, job.id).total == len(names)
     assert source.position > 0
-    library.database.write(lambda c: jobs.release_upload(c, "next", source))
+    library.database.write(lambda c: work_queue.release_upload(c, source))
     if not positions:
         library.database.write(lambda c: c.execute("UPDATE sources SET position = 0") and None)
-    take_in(library, pool)
+    import_all(library, pool)
     assert [name for name, _ in items(library, job)] == names
     assert library.database.read(images.count_waiting) == len(names)

@@ -8,7 +8,16 @@ from app.core.errors import IdConflict, NotFound
 from app.core.types import ItemStatus
 from app.storage.database import Database
 from app.storage.sql import fetch_number
-from app.storage.tables import collection_deletion, collections, embeddings, images, job_control, jobs, leases, texts
+from app.storage.tables import (
+    collection_deletion,
+    collections,
+    embeddings,
+    images,
+    job_control,
+    jobs,
+    texts,
+    work_queue,
+)
 from tests.support.makers import FINGERPRINT, SPACE, VECTOR, claim, finish, new, sha256
 
 TABLES = {
@@ -33,7 +42,7 @@ def filled(database: Database, name: str = "birds", pictures: int = 3) -> tuple[
         embeddings.save_space(c, SPACE)
         label = collections.create(c, name, "").label
         job = jobs.create(c, name, "bulk")
-        jobs.add_upload(c, job, 1, "archive", "a.zip", 0)
+        work_queue.add_upload(c, job, 1, "archive", "a.zip", 0)
         for n in range(pictures):
             image = images.add(c, name, new(n), job, False).image
             jobs.add_item(c, job, f"{n}.png", ItemStatus.QUEUED, image=(image.key, image.id))
@@ -94,10 +103,10 @@ def test_a_worker_loses_what_it_has_of_it_and_gets_nothing_more(database: Databa
     filled(database)
     (lease, *_) = claim(database, limit=1)
     database.write(lambda c: collection_deletion.begin(c, "birds"))
-    assert not database.read(lambda c: leases.holds_image(c, lease))
+    assert not database.read(lambda c: work_queue.holds_image(c, lease))
     assert finish(database, lease) is None
     assert claim(database) == []
-    database.write(lambda c: leases.requeue_image(c, lease))
+    database.write(lambda c: work_queue.requeue_image(c, lease))
     assert claim(database, owner="b") == []
 
 

@@ -5,19 +5,19 @@ import pytest
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, Status
 from app.storage.database import Database
-from app.storage.tables import images, leases
+from app.storage.tables import images, work_queue
 from tests.support.makers import claim, finish, image_of, insert, new, sha256
 
 
 def add(
     database: Database, n: int, id: str | None = None, *, replace: bool = False, job: str | None = None
-) -> images.Added:
+) -> images.AddResult:
     return database.write(lambda c: images.add(c, "default", new(n, id), job, replace))
 
 
 def fail(database: Database) -> Image:
     (lease,) = claim(database)
-    database.write(lambda c: leases.fail_image(c, lease, ItemError("image_corrupt", "cut off")))
+    database.write(lambda c: work_queue.fail_image(c, lease, ItemError("image_corrupt", "cut off")))
     return image_of(database, lease.image.id)
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from app.core.types import ItemError, ItemStatus, JobState
 from app.storage.database import Database
-from app.storage.tables import images, jobs, leases
-from tests.support.makers import claim, finish, insert, job_of, new, new_job
+from app.storage.tables import images, jobs, work_queue
+from tests.support.makers import add_upload, claim, claim_upload, finish, insert, job_of, new, new_job
 
 ERROR = ItemError("image_corrupt", "cut off")
 
@@ -14,14 +14,6 @@ ERROR = ItemError("image_corrupt", "cut off")
 def item(database: Database, job: str, status: ItemStatus, image: Any = None, error: ItemError | None = None) -> None:
     pair = (image.key, image.id) if image else None
     database.write(lambda c: jobs.add_item(c, job, f"{status}.png", status, image=pair, error=error))
-
-
-def source(database: Database, job: str, n: int = 1, kind: str = "archive", pending: int = 0) -> None:
-    database.write(lambda c: jobs.add_upload(c, job, n, kind, f"{n}.zip", pending))
-
-
-def take(database: Database, owner: str = "a") -> jobs.Upload | None:
-    return database.write(lambda c: jobs.claim_upload(c, owner, 1e12))
 
 
 def test_a_new_job_is_empty_and_queued(database: Database) -> None:
@@ -63,12 +55,12 @@ def test_a_job_ends_when_its_last_picture_does_and_remembers_the_last_log_number
 
 def test_a_job_does_not_end_before_its_uploads_are_taken_in(database: Database) -> None:
     id = new_job(database, [1])
-    source(database, id)
+    add_upload(database, id)
     finish(database, claim(database)[0])
     assert job_of(database, id).state is JobState.RUNNING
-    taken = take(database)
+    taken = claim_upload(database)
     assert taken is not None
-    database.write(lambda c: jobs.finish_upload(c, taken))
+    database.write(lambda c: work_queue.finish_upload(c, taken))
     assert job_of(database, id).state is JobState.SUCCEEDED
 
 
@@ -82,76 +74,23 @@ def test_an_item_is_counted_in_every_job_that_waits_for_its_picture(database: Da
 
 def test_the_total_of_a_folder_is_known_at_once_and_that_of_an_archive_when_it_is_expanded(database: Database) -> None:
     id = new_job(database)
-    source(database, id, 0, "folder", pending=5)
-    source(database, id, 1, "archive")
+    add_upload(database, id, 0, "folder", pending=5)
+    add_upload(database, id, 1, "archive")
     assert job_of(database, id).total == 5
-    take(database, "a")
-    taken = take(database, "b")
+    claim_upload(database, "a")
+    taken = claim_upload(database, "b")
     assert taken is not None
     assert taken.kind == "archive"
 
     def chunk(c: Any) -> None:
         for _ in range(2):
             jobs.add_item(c, id, "x", ItemStatus.FAILED, error=ERROR)
-        jobs.record_progress(c, taken, 2, 8, 0)
+        work_queue.record_progress(c, taken, 2, 8, 0)
 
     database.write(chunk)
     assert job_of(database, id).total == 5 + 2 + 8
-    database.write(lambda c: jobs.record_progress(c, taken, 10, 0, 0))
+    database.write(lambda c: work_queue.record_progress(c, taken, 10, 0, 0))
     assert job_of(database, id).total == 5 + 2
-
-
-def test_uploads_are_claimed_oldest_first_each_by_one_owner(database: Database) -> None:
-    first, second = new_job(database), new_job(database)
-    source(database, second, 1)
-    source(database, first, 2)
-    source(database, first, 1)
-    taken = [take(database, owner) for owner in "abcd"]
-    got = [(one.job_id, one.n) for one in taken if one is not None]
-    assert set(got[:2]) | set(got[2:]) == {(first, 1), (first, 2), (second, 1)}
-    assert got.index((first, 1)) < got.index((first, 2))
-    assert taken[3] is None
-    assert database.read(jobs.sources) == {(first, 1), (first, 2), (second, 1)}
-    assert job_of(database, first).state is JobState.RUNNING
-
-
-def test_an_upload_remembers_how_far_it_is_and_progress_clears_its_attempts(database: Database) -> None:
-    id = new_job(database)
-    source(database, id)
-    for death in (1, 2):
-        taken = take(database)
-        assert taken is not None
-        assert taken.attempts == death
-        database.write(lambda c: leases.expire_leases(c, {"a"}, 0.0, 3))
-    taken = take(database)
-    assert taken is not None
-    database.write(lambda c: jobs.record_progress(c, taken, 64, 36, 0))
-    database.write(lambda c: leases.expire_leases(c, {"a"}, 0.0, 3))
-    again = take(database)
-    assert again is not None
-    assert (again.imported, again.attempts) == (64, 2)
-
-
-def test_giving_an_upload_back_gives_back_the_attempt(database: Database) -> None:
-    id = new_job(database)
-    source(database, id)
-    taken = take(database)
-    assert taken is not None
-    database.write(lambda c: jobs.release_upload(c, "b", taken))
-    assert database.read(lambda c: jobs.holds_upload(c, "a", taken))
-    database.write(lambda c: jobs.release_upload(c, "a", taken))
-    assert not database.read(lambda c: jobs.holds_upload(c, "a", taken))
-    again = take(database, "b")
-    assert again is not None
-    assert again.attempts == 1
-
-
-def test_an_owner_gets_back_the_upload_that_it_could_not_give_back(database: Database) -> None:
-    id = new_job(database)
-    source(database, id)
-    assert take(database, "a") is not None
-    assert take(database, "b") is None
-    assert take(database, "a") is not None
 
 
 def test_recent_jobs_come_newest_first(database: Database) -> None:
@@ -218,9 +157,9 @@ def test_the_counters_always_add_up(database: Database) -> None:
             for lease in claim(database, "w", limit=2):
                 outcome = dice.randrange(4)
                 if outcome == 0:
-                    database.write(lambda c, lease=lease: leases.fail_image(c, lease, ERROR))  # type: ignore[misc]
+                    database.write(lambda c, lease=lease: work_queue.fail_image(c, lease, ERROR))  # type: ignore[misc]
                 elif outcome == 1:
-                    database.write(lambda c: leases.expire_leases(c, {"w"}, 0.0, 2))
+                    database.write(lambda c: work_queue.expire_leases(c, {"w"}, 0.0, 2))
                 else:
                     finish(database, lease)
         check()

@@ -1,0 +1,409 @@
+"""The work queue: pictures to embed and uploads to import, the fair order of the jobs, and the leases of the workers.
+
+A picture waits as a row of `images`, an upload as a row of `sources`. The lease is a part of that row, so that a claim
+and its result are one commit. A lease names its owner (a worker that holds a lock file, see `app.core.locks`) and a
+deadline on the monotonic clock, which all processes of one machine share; no wall clock decides anything.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import apsw
+
+from app.core.types import ItemError, Lease
+from app.storage.sql import Row, fetch_all, fetch_one
+from app.storage.tables import collections, embeddings, images, jobs, precomputed_vectors
+from app.storage.tables.collections import name_from_label
+
+MIN_SHARE = 8  # pictures of one turn, at least
+UNLIMITED = 1 << 30
+MAX_LEAD = 1024  # members that a running job may have imported more than another running job whose uploads wait
+FIRST_ALONE = 2  # the attempt from which a worker holds a picture by itself; at the first it holds others, too
+
+# Where a lease is. SQLite finds the pictures by the index `images_waiting`, which needs the first of the two terms.
+LEASED = {
+    "images": "status IN ('queued', 'processing') AND status = 'processing'",
+    "sources": "lease_owner IS NOT NULL",
+}
+OWNED_BY_ANY = "lease_owner IN (SELECT value FROM json_each(?))"
+EXPIRED = f"({OWNED_BY_ANY} OR lease_until IS NULL OR lease_until < ?)"
+IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
+
+NEXT_TURNS = (
+    "SELECT job_id, turn, step FROM turns"
+    " WHERE held = 0 AND job_id NOT IN (SELECT value FROM json_each(?)) ORDER BY turn, n LIMIT 2"
+)
+CLAIM = "UPDATE images SET status = 'processing', lease_owner = ?, lease_until = ?, attempts = attempts + 1"
+CLAIM_NEW = (
+    CLAIM + " WHERE key IN (SELECT key FROM images WHERE status = 'queued' AND attempts = 0 AND job_id IS ?"
+    " AND " + IN_KEPT_COLLECTION + " ORDER BY key LIMIT ?) RETURNING key, attempts"
+)
+RETRY_WAITS = (
+    "status = 'queued' AND attempts > 0 AND NOT EXISTS (SELECT 1 FROM jobs WHERE id = images.job_id AND paused = 1)"
+    " AND " + IN_KEPT_COLLECTION
+)
+CLAIM_RETRY = (
+    CLAIM + " WHERE key = (SELECT key FROM images WHERE " + RETRY_WAITS + " ORDER BY deaths, key LIMIT 1)"
+    " RETURNING key, attempts"
+)
+UPLOADS = (
+    "SELECT s.job_id, s.n, s.kind, s.name, j.collection, s.imported, s.attempts, s.origin, s.options, s.position"
+    " FROM jobs j JOIN sources s ON s.job_id = j.id "
+)
+HELD_UPLOAD = UPLOADS + "WHERE s.lease_owner = ? LIMIT 1"
+NEXT_UPLOAD = (
+    UPLOADS + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FairOrder:
+    """The turns of the jobs for one kind of work: fair queueing by start times.
+
+    The job with the least `turn` is next. Work adds `step` to it for each picture: 1 for a job of high priority, 16 for
+    one of low. A job that joins starts at the least turn of the others. So a small job waits for its share, not for the
+    million pictures before it, and the million proceeds beside any number of small jobs.
+    """
+
+    table: str
+    job: str  # the column of the job's id
+    waits: str  # SQL: the rows that have turns
+
+    def charge(self, c: apsw.Connection, job_id: str, pictures: int) -> None:
+        """Count work on so many pictures of the job."""
+        c.execute(f"UPDATE {self.table} SET turn = turn + ? * step WHERE {self.job} = ?", (pictures, job_id))
+
+    def join(self, c: apsw.Connection, job_id: str) -> None:
+        """Let the job start where the others are."""
+        least = f"SELECT min(turn) FROM {self.table} WHERE {self.waits}"
+        c.execute(f"UPDATE {self.table} SET turn = coalesce(({least}), turn) WHERE {self.job} = ?", (job_id,))
+
+
+# Triggers of the schema keep a row of `turns` for each job with new pictures ('' for those that came one by one).
+IMAGE_ORDER = FairOrder("turns", "job_id", "held = 0")
+UPLOAD_ORDER = FairOrder("jobs", "id", "uploads > 0 AND paused = 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a worker imports for a job: a received archive or folder, a list of URLs, or a source that a request named.
+
+    `n` is its number in the job, `kind` is `archive`, `folder` or `named`, `source_kind` is the kind of source that
+    brings the members (None when they are here). The first `imported` members and `position` bytes of its manifest are
+    imported.
+    """
+
+    job_id: str
+    n: int
+    kind: str
+    name: str
+    collection: str
+    imported: int
+    attempts: int
+    owner: str
+    source_kind: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    position: int = 0
+
+
+# Of both kinds of work
+
+
+def pause_job(c: apsw.Connection, job_id: str) -> None:
+    """Give the job no more turns; its leases go on."""
+    c.execute("UPDATE jobs SET paused = 1 WHERE id = ?", (job_id,))
+    c.execute("UPDATE turns SET held = 1 WHERE job_id = ?", (job_id,))
+
+
+def resume_job(c: apsw.Connection, job_id: str) -> None:
+    """Give a paused job turns again, from where the others are."""
+    for order in (IMAGE_ORDER, UPLOAD_ORDER):
+        order.join(c, job_id)
+    c.execute("UPDATE jobs SET paused = 0 WHERE id = ?", (job_id,))
+    c.execute("UPDATE turns SET held = 0 WHERE job_id = ?", (job_id,))
+
+
+def hold_collection(c: apsw.Connection, label: str) -> None:
+    """Give the jobs of a collection that is being deleted no more turns."""
+    c.execute("UPDATE turns SET held = 1 WHERE job_id IN (SELECT id FROM jobs WHERE collection = ?)", (label,))
+
+
+def list_owners(c: apsw.Connection) -> set[str]:
+    """The owners of all leases."""
+    owners = (f"SELECT lease_owner FROM {t} WHERE {leased} AND lease_owner IS NOT NULL" for t, leased in LEASED.items())
+    return {owner for (owner,) in fetch_all(c, " UNION ".join(owners))}
+
+
+def renew_leases(c: apsw.Connection, owner: str, until: float) -> None:
+    """Move the deadline of all leases of the owner."""
+    for table, leased in LEASED.items():
+        c.execute(f"UPDATE {table} SET lease_until = ? WHERE {leased} AND lease_owner = ?", (until, owner))
+
+
+def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, max_attempts: int) -> tuple[int, int]:
+    """End the leases of dead owners and those past their deadline.
+
+    Returns how many pictures came back, and how many of these failed because no attempt is left. The attempt stays
+    counted: a picture over which workers died `max_attempts` times has killed them, the last time held alone.
+    """
+    lost = (json.dumps(list(dead)), clock)
+    rows = fetch_all(c, f"SELECT key, attempts FROM images WHERE {LEASED['images']} AND {EXPIRED}", lost)
+    failed = 0
+    for key, attempts in rows:
+        if attempts >= max(max_attempts, FIRST_ALONE):
+            failed += 1
+            _fail(c, key, ItemError("image_corrupt", f"the worker died {attempts} times over this picture"))
+        else:
+            _queue(c, key)
+    c.execute(f"UPDATE sources SET lease_owner = NULL WHERE {LEASED['sources']} AND {EXPIRED}", lost)
+    return len(rows), failed
+
+
+def recover_leases(c: apsw.Connection, dead: Collection[str], max_attempts: int) -> None:
+    """End, when a server starts, the leases of the `dead` workers of the server before it.
+
+    A kill of the whole server is mostly no fault of a picture that was at work: it is tried again, by itself, with no
+    attempt counted. But a picture that was alone at work each of `max_attempts` times that the server died has killed
+    it. An upload that was being imported keeps its attempts, unless it was being expanded: a child process does that.
+    """
+    owners = (json.dumps(list(dead)),)
+    rows = fetch_all(
+        c,
+        f"SELECT key, attempts >= {FIRST_ALONE}, deaths FROM images WHERE {LEASED['images']} AND {OWNED_BY_ANY}",
+        owners,
+    )
+    for key, alone, deaths in rows:
+        if alone and deaths + 1 >= max_attempts:
+            reason = f"the server died {deaths + 1} times while this picture alone was at work"
+            _fail(c, key, ItemError("image_corrupt", reason))
+        else:
+            _queue(c, key)
+            c.execute("UPDATE images SET attempts = 1, deaths = deaths + ? WHERE key = ?", (alone, key))
+    c.execute(
+        "UPDATE sources SET lease_owner = NULL, attempts = iif(imported + pending = 0, 0, attempts) WHERE "
+        + OWNED_BY_ANY,
+        owners,
+    )
+
+
+# Pictures
+
+
+def claim_images(
+    c: apsw.Connection, owner: str, until: float, limit: int, *, alone: bool = True, retries_first: bool = False
+) -> list[Lease]:
+    """Lease up to `limit` waiting pictures, counting an attempt for each: those of every job in fair turns.
+
+    A picture that was tried before comes last (first, with `retries_first`) and by itself, and only where the owner is
+    `alone` with it (holds nothing else): if the worker dies again, it is known which picture it was.
+    """
+    rows = fetch_all(c, CLAIM_RETRY, (owner, until)) if retries_first and alone else []
+    rows = rows or _claim_new(c, owner, until, limit)
+    if not rows and alone:
+        rows = fetch_all(c, CLAIM_RETRY, (owner, until))
+    claimed = images.get_by_keys(c, (key for key, _ in rows))
+    leases = [Lease(claimed[key], owner, attempts) for key, attempts in rows]
+    jobs.mark_running(c, {lease.image.job_id for lease in leases if lease.image.job_id})
+    return leases
+
+
+def _claim_new(c: apsw.Connection, owner: str, until: float, limit: int) -> list[Row]:
+    """Lease pictures that were never tried: turn by turn, until there are `limit` or none is left."""
+    rows: list[Row] = []
+    empty: list[str] = []  # jobs all of whose waiting pictures belong to a collection that is being deleted
+    while len(rows) < limit and (turns := fetch_all(c, NEXT_TURNS, (json.dumps(empty),))):
+        job_id, turn, step = turns[0]
+        share = UNLIMITED if len(turns) == 1 else max(MIN_SHARE, (turns[1][1] - turn) // step)
+        wanted = min(share, limit - len(rows))
+        claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, until, job_id or None, wanted)))
+        IMAGE_ORDER.charge(c, job_id, len(claimed))
+        rows += claimed
+        if not claimed:
+            empty.append(job_id)
+    return rows
+
+
+def has_retries(c: apsw.Connection) -> bool:
+    """Whether a picture waits for another attempt."""
+    return fetch_one(c, "SELECT 1 FROM images WHERE " + RETRY_WAITS + " LIMIT 1") is not None
+
+
+def holds_image(c: apsw.Connection, lease: Lease) -> bool:
+    """Whether the owner still has the lease on this picture, with the bytes of the claim, in a collection that stays.
+
+    The bytes count: the same owner may have claimed a picture again after another request replaced it.
+    """
+    sql = "SELECT 1 FROM images WHERE key = ? AND lease_owner = ? AND sha256 = ? AND status = 'processing' AND "
+    return fetch_one(c, sql + IN_KEPT_COLLECTION, (lease.image.key, lease.owner, lease.image.sha256)) is not None
+
+
+def release_images(c: apsw.Connection, owner: str, keys: Sequence[int] | None = None) -> None:
+    """Give these pictures of the owner back untouched, or all; the attempt is not counted."""
+    which = "" if keys is None else " AND key IN (SELECT value FROM json_each(?))"
+    c.execute(
+        "UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL, attempts = attempts - 1"
+        f" WHERE {LEASED['images']} AND lease_owner = ?" + which,
+        (owner,) if keys is None else (owner, json.dumps(keys)),
+    )
+
+
+def requeue_image(c: apsw.Connection, lease: Lease) -> None:
+    """Put a picture back after a failed attempt, which stays counted."""
+    if holds_image(c, lease):
+        _queue(c, lease.image.key)
+
+
+def finish_image(
+    c: apsw.Connection, lease: Lease, space: str, vector: bytes, width: int, height: int, animated: bool
+) -> int | None:
+    """Append the vector to the log and mark the picture `ready`; returns the number of the log entry.
+
+    Returns None and changes nothing when the owner no longer has the lease: the picture was deleted or replaced, its
+    collection deleted, or the lease has expired. Raises ModelUnavailable when the collection belongs to another space.
+    """
+    if not holds_image(c, lease):
+        return None
+    key = lease.image.key
+    label = images.get_label(c, key)
+    collections.assign_space(c, label, space)
+    seq = embeddings.add(c, label, space, "images", key, vector)
+    c.execute(
+        "UPDATE images SET status = 'ready', embedded_seq = ?, width = ?, height = ?, animated = ?,"
+        " error_code = NULL, error_detail = NULL, lease_owner = NULL, lease_until = NULL WHERE key = ?",
+        (seq, width, height, int(animated), key),
+    )
+    precomputed_vectors.delete(c, key)
+    jobs.complete_items(c, key, seq)
+    return seq
+
+
+def fail_image(c: apsw.Connection, lease: Lease, error: ItemError) -> None:
+    """Mark a picture `failed` for good, with its reason."""
+    if holds_image(c, lease):
+        _fail(c, lease.image.key, error)
+
+
+def _queue(c: apsw.Connection, key: int) -> None:
+    c.execute("UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL WHERE key = ?", (key,))
+
+
+def _fail(c: apsw.Connection, key: int, error: ItemError) -> None:
+    images.fail(c, key, error)
+    jobs.fail_items(c, key, error)
+
+
+# Uploads
+
+
+def add_upload(
+    c: apsw.Connection,
+    job_id: str,
+    n: int,
+    kind: str,
+    name: str,
+    pending: int,
+    source_kind: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    size: int = 0,
+) -> None:
+    """Queue an upload of `pending` members (0 if unknown) and `size` bytes; the job does not end before it is imported.
+
+    `kind` and `source_kind` as in `Upload`.
+    """
+    UPLOAD_ORDER.join(c, job_id)
+    c.execute(
+        "INSERT INTO sources (job_id, n, kind, name, pending, origin, options, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (job_id, n, kind, name, pending, source_kind, json.dumps(dict(options or {})), size),
+    )
+
+
+def list_uploads(c: apsw.Connection) -> set[tuple[str, int]]:
+    """Every upload that is still to be imported, as (job, number)."""
+    return {(job_id, n) for job_id, n in fetch_all(c, "SELECT job_id, n FROM sources")}
+
+
+def claim_upload(c: apsw.Connection, owner: str, until: float) -> Upload | None:
+    """Lease the oldest upload of the job whose turn it is, counting an attempt.
+
+    An owner imports one at a time: if it holds one already, it could not give that back, and gets it again.
+    """
+    row = fetch_one(c, HELD_UPLOAD, (owner,)) or fetch_one(c, NEXT_UPLOAD)
+    if row is None:
+        return None
+    (job_id, n, kind, name, label, imported, attempts, source_kind, options, position) = row
+    c.execute(
+        "UPDATE sources SET lease_owner = ?, lease_until = ?, attempts = attempts + 1 WHERE job_id = ? AND n = ?",
+        (owner, until, job_id, n),
+    )
+    jobs.mark_running(c, [job_id])
+    collection = name_from_label(label)
+    said = json.loads(options)
+    return Upload(job_id, n, kind, name, collection, imported, attempts + 1, owner, source_kind, said, position)
+
+
+def holds_upload(c: apsw.Connection, upload: Upload) -> bool:
+    """Whether the owner still has the lease."""
+    sql = "SELECT 1 FROM sources WHERE job_id = ? AND n = ? AND lease_owner = ?"
+    return fetch_one(c, sql, (upload.job_id, upload.n, upload.owner)) is not None
+
+
+def upload_exists(c: apsw.Connection, upload: Upload) -> bool:
+    """Whether the upload is still to be imported, by any owner. It is not once its job was cancelled."""
+    return fetch_one(c, "SELECT 1 FROM sources WHERE job_id = ? AND n = ?", (upload.job_id, upload.n)) is not None
+
+
+def record_progress(
+    c: apsw.Connection, upload: Upload, imported: int, pending: int, position: int, *, careful: bool = False
+) -> None:
+    """Remember how far the manifest is imported, so that a restart goes on from there; the attempt succeeded.
+
+    `careful`: the upload goes on as if one attempt had failed. If the next one fails, its first member is at fault.
+    """
+    job_id, n = upload.job_id, upload.n
+    row = fetch_one(c, "SELECT imported FROM sources WHERE job_id = ? AND n = ?", (job_id, n))
+    UPLOAD_ORDER.charge(c, job_id, imported - row[0] if row else 0)
+    c.execute(
+        "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2,"
+        " position = ?3, attempts = ?4 WHERE job_id = ?5 AND n = ?6",
+        (imported, pending, position, 2 if careful else 1, job_id, n),
+    )
+
+
+def must_yield(c: apsw.Connection, upload: Upload) -> bool:
+    """Whether the worker must give the upload back to import another job's first: one that has not begun, or has
+    MAX_LEAD fewer members imported. Also when this job is paused."""
+    row = fetch_one(c, "SELECT paused, turn, step FROM jobs WHERE id = ?", (upload.job_id,))
+    if row is None:
+        return False
+    paused, turn, step = row
+    behind = (
+        "SELECT 1 FROM jobs j WHERE uploads > 0 AND paused = 0 AND turn < ?1 AND id <> ?2"
+        " AND (state = 'queued' OR turn < ?1 - ?3)"
+        " AND EXISTS (SELECT 1 FROM sources WHERE job_id = j.id AND lease_owner IS NULL) LIMIT 1"
+    )
+    return bool(paused) or fetch_one(c, behind, (turn, upload.job_id, step * MAX_LEAD)) is not None
+
+
+def release_upload(c: apsw.Connection, upload: Upload, *, count_attempt: bool = False) -> None:
+    """Give the upload back untouched; without `count_attempt` the attempt is not counted."""
+    c.execute(
+        "UPDATE sources SET lease_owner = NULL, attempts = attempts - ? WHERE job_id = ? AND n = ? AND lease_owner = ?",
+        (not count_attempt, upload.job_id, upload.n, upload.owner),
+    )
+
+
+def finish_upload(c: apsw.Connection, upload: Upload) -> None:
+    """The upload is imported, or never will be: forget it; the job may end."""
+    c.execute("DELETE FROM sources WHERE job_id = ? AND n = ?", (upload.job_id, upload.n))
+    jobs.finish_if_complete(c, upload.job_id)
+
+
+def drop_uploads(c: apsw.Connection, job_id: str) -> list[int]:
+    """Forget the uploads of a job that are not imported; returns their numbers."""
+    numbers = [n for (n,) in fetch_all(c, "SELECT n FROM sources WHERE job_id = ? ORDER BY n", (job_id,))]
+    c.execute("DELETE FROM sources WHERE job_id = ?", (job_id,))
+    return numbers

@@ -23,6 +23,7 @@ from app.service.demo_gallery import find_gallery
 
 HOST = "127.0.0.1"
 ROUNDS = 10
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WEB = Path(__file__).parent.parent / "app" / "web"
 QUERIES = ("red car", "a cat next to a cake", "blue house", "yellow flower", "smiling face", "green tree", "笑脸", "狗")
@@ -62,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         port = free_port(HOST, 0)
         url = f"http://{HOST}:{port}"
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         with run_server(Path(scratch), HOST, port) as process, Client(url) as client:
             wait_until_ready(client, process)
             job = client.bulk([("gallery.zip", folder / "gallery.zip")])

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from app.core.backoff import Backoff
-from app.core.errors import describe_error
+from app.core.errors import SightlineError, describe_error
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class BackgroundLoop:
                 pause = self._step()
             except Exception as error:  # no error may end this thread
                 self.fault = f"{self._failing}: {describe_error(error)}"
-                log.warning("%s", self.fault, exc_info=True)
+                log.warning("%s", self.fault, exc_info=not isinstance(error, SightlineError))
                 self._closing.wait(self._backoff.next())
                 continue
             self.fault = None

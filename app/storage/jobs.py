@@ -1,4 +1,4 @@
-"""Bulks: many pictures at once, taken in by a job, and what a person may do to it."""
+"""The jobs of a library: how they begin, and the operations on them. Workers do the work."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from pathlib import Path
 import apsw
 
 from app.core.clock import format_rfc3339
-from app.core.errors import NotFound, SightlineError, map_os_errors
+from app.core.errors import NotFound, map_os_errors
+from app.core.files import fsync_dir
 from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
-from app.storage.blobs import sync_folder
+from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
 from app.storage.tables import job_control, jobs, work_queue
@@ -24,12 +25,12 @@ from app.storage.tables import job_control, jobs, work_queue
 log = logging.getLogger(__name__)
 
 STEP = 500  # items of a job that one commit changes
-PAUSE_SECONDS = 0.002  # between two commits that forget, so that others get the write lock
+PAUSE_SECONDS = 0.002  # between two commits that delete, so that other processes get the write lock
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """One received file: the sender's name for it and where it lies."""
+    """A file of a request, in an incoming folder. `name` is the sender's name for it."""
 
     name: str
     path: Path
@@ -38,81 +39,79 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a job begins: its priority, and what is to be kept in the transaction that makes it."""
+    """The priority of a new job, and the slot in which the transaction that creates the job records it."""
 
     priority: Priority = Priority.NORMAL
-    note: Callable[[apsw.Connection, Job], None] | None = None
+    slot: ResponseSlot | None = None
 
 
 DEFAULT_OPTIONS = JobOptions()
 
 
 class JobService:
-    """The jobs of one library."""
-
     def __init__(self, library: Library) -> None:
         self._library = library
 
-    def add(self, collection: str, uploads: Sequence[ReceivedFile], begun: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Take a bulk of received files; a worker takes them in from where they lie."""
-        loose = [upload for upload in uploads if not upload.archive]
-        archives = [upload for upload in uploads if upload.archive]
+    def add_files(self, collection: str, files: Sequence[ReceivedFile], options: JobOptions = DEFAULT_OPTIONS) -> Job:
+        """Make a job of received files, which are moved to where a worker imports them. Raises NotFound, QueueFull."""
+        loose = [file for file in files if not file.archive]
+        archives = [file for file in files if file.archive]
         sizes = {}
-        for upload in uploads:
-            with map_os_errors(), open(upload.path, "rb") as file:
+        for received in files:
+            with map_os_errors(), open(received.path, "rb") as file:
                 os.fsync(file.fileno())
-                sizes[upload.path] = os.fstat(file.fileno()).st_size
+                sizes[received.path] = os.fstat(file.fileno()).st_size
 
         def fill(c: apsw.Connection, id: str) -> None:
             for n, archive in enumerate(archives, start=1):
                 work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
-                    archive.path.replace(self._library.blobs.upload(id, n))
+                    archive.path.replace(self._library.blobs.upload_path(id, n))
             if loose:
-                size = sum(sizes[upload.path] for upload in loose)
+                size = sum(sizes[file.path] for file in loose)
                 work_queue.add_upload(c, id, 0, "folder", "", len(loose), size=size)
                 folder = loose[0].path.parent
                 items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
                 write_manifest(folder, items)
                 with map_os_errors():
-                    folder.replace(self._library.blobs.upload(id, 0))
-            sync_folder(self._library.blobs.incoming)
+                    folder.replace(self._library.blobs.upload_path(id, 0))
+            fsync_dir(self._library.blobs.incoming)
 
-        return self._begin(collection, "bulk", fill, begun)
+        return self._begin(collection, "bulk", fill, options)
 
-    def add_urls(self, collection: str, folder: Path, count: int, begun: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Take a list of `count` URLs, the manifest in `folder`; a worker fetches them."""
+    def add_urls(self, collection: str, folder: Path, count: int, options: JobOptions = DEFAULT_OPTIONS) -> Job:
+        """Make a job of `count` URLs, the manifest in `folder`; a worker fetches them. Raises NotFound, QueueFull."""
 
         def fill(c: apsw.Connection, id: str) -> None:
             work_queue.add_upload(c, id, 0, "folder", "", count, "urls")
             with map_os_errors():
-                folder.replace(self._library.blobs.upload(id, 0))
-            sync_folder(self._library.blobs.incoming)
+                folder.replace(self._library.blobs.upload_path(id, 0))
+            fsync_dir(self._library.blobs.incoming)
 
-        return self._begin(collection, "urls", fill, begun)
+        return self._begin(collection, "urls", fill, options)
 
-    def add_source(self, collection: str, asked: SourceSpec, begun: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Take what a source holds; a worker finds out what that is."""
+    def add_source(self, collection: str, spec: SourceSpec, options: JobOptions = DEFAULT_OPTIONS) -> Job:
+        """Make a job of a source; a worker finds out what the source holds. Raises NotFound, QueueFull."""
 
         def fill(c: apsw.Connection, id: str) -> None:
-            work_queue.add_upload(c, id, 0, "named", asked.place, 0, asked.kind, asked.options)
+            work_queue.add_upload(c, id, 0, "named", spec.place, 0, spec.kind, spec.options)
 
-        return self._begin(collection, asked.kind, fill, begun)
+        return self._begin(collection, spec.kind, fill, options)
 
     def _begin(
-        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None], begun: JobOptions
+        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None], options: JobOptions
     ) -> Job:
-        """A new job with the sources that `fill` gives it, in one transaction. Raises NotFound, QueueFull."""
+        """Create a job and add the uploads of `fill` to it, in one transaction."""
         self._library.require_queue_capacity()
 
         def work(c: apsw.Connection) -> Job:
             require_collection(c, collection)
-            id = jobs.create(c, collection, kind, begun.priority)
+            id = jobs.create(c, collection, kind, options.priority)
             fill(c, id)
             job = jobs.get(c, id)
             assert job is not None
-            if begun.note is not None:
-                begun.note(c, job)
+            if options.slot is not None:
+                options.slot.record(c, job)
             return job
 
         job = self._library.database.write(work)
@@ -120,20 +119,20 @@ class JobService:
         return job
 
     def get(self, id: str) -> Job:
-        """The job of this id."""
+        """Raises NotFound."""
         job = self._library.database.read(lambda c: jobs.get(c, id))
         if job is None:
             raise NotFound(f"there is no job {id!r}")
         return job
 
     def pause(self, id: str) -> Job:
-        """Begin nothing more of a job, over restarts too; what is at work is finished. One that has ended stays so."""
+        """Begin nothing more of a job, also after restarts; workers finish what they hold. An ended job stays so."""
         self.get(id)
         self._library.database.write(lambda c: job_control.pause(c, id))
         return self.get(id)
 
     def resume(self, id: str) -> Job:
-        """Go on with a paused job; another stays as it is."""
+        """Let a paused job go on; another stays as it is."""
         self.get(id)
         self._library.database.write(lambda c: job_control.resume(c, id))
         return self.get(id)
@@ -141,20 +140,17 @@ class JobService:
     def cancel(self, id: str) -> Job:
         """End a job; one that has ended stays as it is.
 
-        What is ready stays. Uploads that are not taken in are gone; pictures that still wait are `failed`, and
-        `retry` takes them up again.
+        Pictures that are ready stay. Uploads that are not imported are deleted; pictures that wait become `failed`, and
+        `retry` queues them again.
         """
         self.get(id)
         for n in self._library.database.write(lambda c: job_control.cancel(c, id)):
-            self._library.blobs.discard_upload(id, n)
-        self.drop_items(id)
+            self._library.blobs.delete_upload(id, n)
+        self.fail_waiting_items(id)
         return self.get(id)
 
     def retry(self, id: str) -> Job:
-        """Queue the failed pictures of a job once more; those whose bytes were refused are not here.
-
-        Raises QueueFull.
-        """
+        """Queue the failed pictures of a job again, save those whose bytes were refused. Raises NotFound, QueueFull."""
         self.get(id)
         self._library.require_queue_capacity()
         after: int | None = 0
@@ -162,37 +158,39 @@ class JobService:
             after = self._library.database.write(partial(job_control.retry, id=id, after=after, limit=STEP))
         return self.get(id)
 
-    def drop_items(self, id: str) -> None:
-        """Fail everything of a cancelled job that still waits."""
+    def fail_waiting_items(self, id: str) -> None:
+        """Fail the items of a cancelled job that still wait."""
         while self.get(id).state is JobState.CANCELLED and self._library.database.write(
             lambda c: job_control.fail_waiting_items(c, id, STEP)
         ):
             pass
 
-    def forget(self, days: float, stopping: Callable[[], bool]) -> None:
-        """Forget the jobs that ended so many days ago; 0 keeps them all. A disk that is full now is not later."""
-        try:
-            gone = self.prune(format_rfc3339(datetime.now(UTC) - timedelta(days=days)), stopping) if days else 0
-            if gone:
-                log.info("forgot %d jobs that ended more than %g days ago", gone, days)
-        except SightlineError as error:
-            log.warning("old jobs are not forgotten yet: %s", error.detail)
+    def finish_cancellations(self) -> None:
+        """Fail the waiting items of jobs whose cancellation a kill interrupted."""
+        for id in self._library.database.read(job_control.list_unfinished_cancellations):
+            self.fail_waiting_items(id)
 
-    def prune(self, before: str, stopping: Callable[[], bool]) -> int:
-        """Forget the jobs that ended before a moment (RFC 3339), a few items in a commit; returns how many."""
-        gone = 0
-        while not stopping() and (
-            ended := self._library.database.read(lambda c: job_control.list_ended(c, before, STEP))
-        ):
+    def delete_old(self, days: float, should_stop: Callable[[], bool]) -> None:
+        """Delete the jobs that ended so many days ago; 0 keeps all."""
+        if days:
+            count = self.delete_ended(format_rfc3339(datetime.now(UTC) - timedelta(days=days)), should_stop)
+            if count:
+                log.info("deleted %d jobs that ended more than %g days ago", count, days)
+
+    def delete_ended(self, before: str, should_stop: Callable[[], bool]) -> int:
+        """Delete the jobs that ended before a moment (RFC 3339), a few items in a commit; returns how many."""
+        count = 0
+        read, write = self._library.database.read, self._library.database.write
+        while not should_stop() and (ended := read(lambda c: job_control.list_ended(c, before, STEP))):
             for id in ended:
                 step = partial(job_control.delete_ended, id=id, before=before, limit=STEP)
-                while not stopping() and self._library.database.write(step):
+                while not should_stop() and write(step):
                     time.sleep(PAUSE_SECONDS)
-            gone += len(ended)
-        return gone
+            count += len(ended)
+        return count
 
-    def recent(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
-        """The newest jobs first: of one collection, of all, those of dropped ones too, or `among` these."""
+    def list_recent(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
+        """The newest jobs first: of one collection, of those in `among`, or of all, also of deleted ones."""
 
         def work(c: apsw.Connection) -> list[Job]:
             if collection is not None:
@@ -201,6 +199,6 @@ class JobService:
 
         return self._library.database.read(work)
 
-    def items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
+    def list_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers."""
         return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit))

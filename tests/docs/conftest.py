@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from tests.docs.terminal import GALLERY, START_SECONDS, Terminal, missing_programs
+from tests.support.browser import open_browser
 from tests.support.servers import RunningServer, until
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LOADED = 40  # pictures of the gallery that the shared server holds
 
 
@@ -56,12 +53,4 @@ def terminal(tmp_path: Path, starter: RunningServer) -> Iterator[Terminal]:
             starter.http.delete(f"/v1/images/{image['id']}")
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium, for the whole package: Playwright keeps an event loop in this thread until it ends."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
+browser = pytest.fixture(open_browser, scope="package", name="browser")

@@ -21,13 +21,14 @@ ALL = [block for page in PAGES for block in blocks(page)]
 NOT_RUN = [block for block in ALL if block.mark == "not run"]
 WIDTH = 88  # characters that a reader sees without scrolling
 REQUEST = re.compile(r"(GET|POST|PATCH|DELETE) (/\S+)")
-TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
 def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_sample_of_the_page_runs(page: Path, terminal: Terminal, request: pytest.FixtureRequest) -> None:

@@ -72,6 +72,7 @@ def test_the_navigation_names_every_page_and_no_other() -> None:
     assert len(named) == len(set(named))
 
 
+@pytest.mark.slow
 def test_every_page_is_built_with_its_title(site: Path) -> None:
     for name in list_pages(CONFIG["nav"]):
         built = (site / name).with_suffix(".html").read_text("utf-8")
@@ -80,6 +81,7 @@ def test_every_page_is_built_with_its_title(site: Path) -> None:
         assert "<h1" in built, name
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Browser) -> None:
     """No third party learns of a visit, and the site works without the internet."""
     foreign: set[str] = set()

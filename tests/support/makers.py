@@ -13,10 +13,11 @@ from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
+from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.tables import embeddings, images, jobs, work_queue
-from app.storage.tables.images import Added
+from app.storage.tables.images import AddResult
 
 SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
 FINGERPRINT = SPACE.fingerprint
@@ -93,15 +94,23 @@ def job_of(database: Database, id: str) -> Job:
     return job
 
 
-def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
+def add(
+    library: Library,
+    content: bytes,
+    *,
+    replace: bool = False,
+    collection: str = COLLECTION,
+    slot: ResponseSlot | None = None,
+    **said: Any,
+) -> AddResult:
     """Upload one picture."""
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     try:
         path = folder / "picture"
         path.write_bytes(content)
-        return library.add(collection, path, ImageAttributes(**said), replace)
+        return library.add(collection, path, ImageAttributes(**said), replace, slot)
     finally:
-        library.discard(folder)
+        library.delete_upload_dir(folder)
 
 
 def add_bulk(
@@ -111,16 +120,16 @@ def add_bulk(
     collection: str = COLLECTION,
 ) -> Job:
     """Upload a bulk of loose files and archives."""
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     try:
         uploads = []
         for n, (name, content) in enumerate([*files, *archives]):
             path = folder / f"{n:06d}"
             path.write_bytes(content)
             uploads.append(ReceivedFile(name, path, archive=n >= len(files)))
-        return JobService(library).add(collection, uploads)
+        return JobService(library).add_files(collection, uploads)
     finally:
-        library.discard(folder)
+        library.delete_upload_dir(folder)
 
 
 class FaultyEncoder(DummyEncoder):

@@ -1,4 +1,4 @@
-"""Vectors that came with pictures, kept until these are ready."""
+"""Vectors that came with pictures, kept until the pictures are ready."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from app.storage.sql import fetch_all
 
 
 def store(c: apsw.Connection, key: int, space: str, vector: bytes) -> None:
-    """Keep the vector (float32, little endian) of a picture that waits."""
+    """`vector` is float32, little endian."""
     c.execute("INSERT OR REPLACE INTO given (image_key, space, vector) VALUES (?, ?, ?)", (key, space, vector))
 
 
 def find_vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:
-    """The vectors of this space that came with these pictures; the others are absent."""
+    """The precomputed vectors of these pictures in this space, by key; pictures without one are absent."""
     rows = fetch_all(
         c,
         "SELECT image_key, vector FROM given WHERE space = ? AND image_key IN (SELECT value FROM json_each(?))",
@@ -26,5 +26,4 @@ def find_vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[in
 
 
 def delete(c: apsw.Connection, key: int) -> None:
-    """The picture has its vector, and needs no other."""
     c.execute("DELETE FROM given WHERE image_key = ?", (key,))

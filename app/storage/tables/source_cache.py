@@ -1,4 +1,7 @@
-"""What URLs and files of this machine gave when they were read last, so that the same bytes need not come again."""
+"""What each origin (a URL, or `file:` and a path) contained when it was last read, to skip those that did not change.
+
+If an entry is lost, that origin is read again.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from app.storage.tables.collections import IN_COLLECTION
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """The tag of an origin (an ETag, or the time and size of a file) and the digest of the bytes that it had then."""
+    """The tag of an origin (an ETag, or the time and size of a file) and the SHA-256 of its bytes at that time."""
 
     tag: str
     sha256: str
 
 
 def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheEntry]:
-    """What these gave last; those that were never read, or had no tag, are absent."""
+    """The entries of these origins; those that were never read, or had no tag, are absent."""
     rows = fetch_all(
         c,
         "SELECT origin, tag, sha256 FROM origins WHERE origin IN (SELECT value FROM json_each(?))",
@@ -31,7 +34,7 @@ def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheE
 
 
 def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) -> dict[str, str]:
-    """The tags of those among these whose bytes are still a picture of the collection."""
+    """The tags of those of these origins whose bytes are still a picture of the collection."""
     rows = fetch_all(
         c,
         "SELECT o.origin, o.tag FROM origins o WHERE o.origin IN (SELECT value FROM json_each(?))"
@@ -41,8 +44,6 @@ def find_held_tags(c: apsw.Connection, collection: str, origins: Iterable[str]) 
     return dict(rows)
 
 
-def store(c: apsw.Connection, origin: str, known: CacheEntry) -> None:
-    """Remember what an origin gave."""
-    c.execute(
-        "INSERT OR REPLACE INTO origins (origin, tag, sha256) VALUES (?, ?, ?)", (origin, known.tag, known.sha256)
-    )
+def store(c: apsw.Connection, origin: str, entry: CacheEntry) -> None:
+    sql = "INSERT OR REPLACE INTO origins (origin, tag, sha256) VALUES (?, ?, ?)"
+    c.execute(sql, (origin, entry.tag, entry.sha256))

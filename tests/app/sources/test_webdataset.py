@@ -58,7 +58,7 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
         ("00001.tar", None, None, True),
         ("00002.tar/0003.png", "0003", None, False),
     ]
-    assert {image.sha256 for image in library.page("default", 9, None)} == {
+    assert {image.sha256 for image in library.list_images("default", 9, None)} == {
         add(library, content).image.sha256 for content in (RED, BLUE, GREEN)
     }
     assert [line["name"] for line in taken()] == ["00001.tar"]

@@ -4,6 +4,7 @@ import pytest
 
 from app.core.errors import NotFound
 from app.core.types import ItemStatus, JobState, Priority, SourceSpec
+from app.storage.idempotency import ResponseSlot, find_response
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs, work_queue
@@ -14,52 +15,52 @@ RED, BLUE = picture("red"), picture("blue")
 
 
 def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library: Library) -> None:
-    bulks = JobService(library)
+    job_service = JobService(library)
     job = add_bulk(library, [("a.png", RED), ("b.png", BLUE)], [("c.zip", b"PK not read here")])
     assert (job.state, job.total, job.kind) == (JobState.QUEUED, 2, "bulk")
     assert library.database.read(work_queue.list_uploads) == {(job.id, 0), (job.id, 1)}
-    assert library.blobs.upload(job.id, 1).read_bytes() == b"PK not read here"
-    folder = library.blobs.upload(job.id, 0)
+    assert library.blobs.upload_path(job.id, 1).read_bytes() == b"PK not read here"
+    folder = library.blobs.upload_path(job.id, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "manifest.jsonl"]
-    assert bulks.get(job.id) == job
-    assert [one.id for one in bulks.recent(5)] == [job.id]
+    assert job_service.get(job.id) == job
+    assert [one.id for one in job_service.list_recent(5)] == [job.id]
     with pytest.raises(NotFound):
-        bulks.get("unknown")
+        job_service.get("unknown")
 
 
 def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(library: Library) -> None:
-    bulks = JobService(library)
+    job_service = JobService(library)
     job = add_bulk(library, [("a.png", RED)], [("b.zip", b"an archive, to be")])
     added = add(library, BLUE)
     library.database.write(lambda c: images.requeue(c, added.image.key, job.id))
     pair = (added.image.key, added.image.id)
     library.database.write(lambda c: jobs.add_item(c, job.id, "x.png", ItemStatus.QUEUED, image=pair))
-    cancelled = bulks.cancel(job.id)
+    cancelled = job_service.cancel(job.id)
     assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
     assert list(library.blobs.incoming.iterdir()) == []
-    assert bulks.cancel(job.id) == cancelled
-    assert library.file("default", added.image.id)[1].read_bytes() == BLUE
-    assert bulks.retry(job.id).state is JobState.QUEUED
+    assert job_service.cancel(job.id) == cancelled
+    assert library.get_file("default", added.image.id)[1].read_bytes() == BLUE
+    assert job_service.retry(job.id).state is JobState.QUEUED
     for lease in claim(library.database):
         finish(library.database, lease)
-    assert bulks.get(job.id).state is JobState.SUCCEEDED
-    for change in (bulks.cancel, bulks.retry):
+    assert job_service.get(job.id).state is JobState.SUCCEEDED
+    for change in (job_service.cancel, job_service.retry):
         with pytest.raises(NotFound):
             change("unknown")
 
 
 def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
-    bulks = JobService(library)
+    job_service = JobService(library)
     job = add_bulk(library, [("a.png", RED)])
-    bulks.drop_items(job.id)
-    assert bulks.get(job.id).state is JobState.QUEUED
+    job_service.fail_waiting_items(job.id)
+    assert job_service.get(job.id).state is JobState.QUEUED
 
 
 def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: Library) -> None:
-    bulks = JobService(library)
+    job_service = JobService(library)
     job = add_bulk(library, [("a.png", RED)])
     other = add_bulk(library, [("b.png", BLUE)])
-    assert bulks.pause(job.id).state is JobState.PAUSED
+    assert job_service.pause(job.id).state is JobState.PAUSED
 
     def taken() -> str | None:
         source = library.database.write(lambda c: work_queue.claim_upload(c, "a", 1e12))
@@ -69,13 +70,13 @@ def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: L
         return source.job_id
 
     assert [taken(), taken()] == [other.id, None]
-    assert bulks.resume(job.id).state is JobState.QUEUED
+    assert job_service.resume(job.id).state is JobState.QUEUED
     assert taken() == job.id
-    assert bulks.pause(job.id).state is JobState.SUCCEEDED
+    assert job_service.pause(job.id).state is JobState.SUCCEEDED
     again = add_bulk(library, [("a.png", RED)])
-    bulks.pause(again.id)
-    assert bulks.cancel(again.id).state is JobState.CANCELLED
-    for change in (bulks.pause, bulks.resume):
+    job_service.pause(again.id)
+    assert job_service.cancel(again.id).state is JobState.CANCELLED
+    for change in (job_service.pause, job_service.resume):
         with pytest.raises(NotFound):
             change("unknown")
 
@@ -109,19 +110,19 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
 
 
 def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
-    bulks = JobService(library)
+    job_service = JobService(library)
     old, running = add_bulk(library, [("a.png", RED)]), add_bulk(library, [("b.png", BLUE)])
-    bulks.cancel(old.id)
-    assert bulks.prune("2000-01-01", lambda: False) == 0
-    assert bulks.prune("2999-01-01", lambda: True) == 0
-    assert bulks.prune("2999-01-01", lambda: False) == 1
-    assert [job.id for job in bulks.recent(10)] == [running.id]
+    job_service.cancel(old.id)
+    assert job_service.delete_ended("2000-01-01", lambda: False) == 0
+    assert job_service.delete_ended("2999-01-01", lambda: True) == 0
+    assert job_service.delete_ended("2999-01-01", lambda: False) == 1
+    assert [job.id for job in job_service.list_recent(10)] == [running.id]
 
 
-def test_what_is_noted_with_a_job_is_there_if_the_job_is(library: Library) -> None:
-    noted: list[str] = []
-    asked = SourceSpec("folder", "/photos")
-    job = JobService(library).add_source(
-        "default", asked, JobOptions(Priority.LOW, lambda _, job: noted.append(job.id))
-    )
-    assert (noted, job.priority) == ([job.id], Priority.LOW)
+def test_a_job_has_its_priority_and_is_recorded_with_it(library: Library) -> None:
+    slot = ResponseSlot(library.database, "", "key", "digest")
+    job = JobService(library).add_source("default", SourceSpec("folder", "/photos"), JobOptions(Priority.LOW, slot))
+    assert job.priority is Priority.LOW
+    recorded = library.database.read(lambda c: find_response(c, "", "key", "2000-01-01"))
+    assert recorded is not None
+    assert job.id in recorded.body

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from app.core.errors import Overloaded, StorageFull
 from app.core.types import ItemError, ItemStatus, Job, JobState
+from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.sources.base import SourceItem
@@ -49,7 +51,7 @@ def import_all(library: Library, pool: DecodePool) -> None:
 
 
 def items(library: Library, job: Job) -> list[tuple[str, str]]:
-    return [(item.name, item.status.value) for _, item in JobService(library).items(job.id, None, 0, 10_000)]
+    return [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 10_000)]
 
 
 def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
@@ -68,7 +70,7 @@ def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: 
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed, after.duplicates) == (JobState.RUNNING, 4, 1, 2)
     assert list(library.blobs.incoming.iterdir()) == []
-    ((_, failed),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, failed),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert failed.error is not None
     assert failed.error.code == "unsupported_media_type"
 
@@ -109,7 +111,7 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
     import_all(library, pool)
     after = job_of(library.database, job.id)
     assert (after.state, after.total, after.failed) == (JobState.SUCCEEDED, 1, 1)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert (item.name, item.error.code) == ("broken.zip", code)
     assert list(library.blobs.incoming.iterdir()) == []
@@ -117,7 +119,7 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
 
 def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, pool: DecodePool) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    library.blobs.upload(job.id, 1).unlink()
+    library.blobs.upload_path(job.id, 1).unlink()
     import_all(library, pool)
     assert items(library, job) == [("a.zip", "failed")]
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -156,27 +158,29 @@ def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_a
             library.database.write(lambda c: work_queue.expire_leases(c, {"mortal"}, 0.0, 3))
     assert deaths == 3
     assert items(library, job) == [(name, "failed" if name == "poison.png" else "queued") for name in names]
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.detail == "the worker died 3 times while it imported this"
     after = job_of(library.database, job.id)
     assert (after.total, after.failed) == (len(names), 1)
 
 
-class Unstarted(DecodePool):
-    """Expands nothing, for want of a decoder."""
+class RefusingPool(DecodePool):
+    """Cannot start a decoder for an archive; others it can."""
 
-    def expand(self, *_: Any) -> Future[Path]:
-        refused: Future[Path] = Future()
+    def submit(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Future[Any]:  # type: ignore[override]
+        if function is not expand_archive:
+            return super().submit(function, *args, seconds=seconds)
+        refused: Future[Any] = Future()
         refused.set_exception(Overloaded("no decoder could be started; try again"))
         return refused
 
 
 def test_an_archive_that_brings_every_decoder_down_is_given_up(library: Library) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    with Unstarted(1) as pool:
+    with RefusingPool(1) as pool:
         import_all(library, pool)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert item.error == ItemError("archive_corrupt", "importing it failed 3 times")
 
@@ -185,7 +189,7 @@ def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(lib
     add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
 
     class Endless(DecodePool):
-        def expand(self, *_: Any) -> Future[Path]:
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:  # type: ignore[override]
             return Future()
 
     with Endless(1) as pool:
@@ -199,7 +203,7 @@ def test_an_upload_that_killed_its_worker_too_often_is_given_up(library: Library
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
     library.database.write(lambda c: c.execute("UPDATE sources SET attempts = 3") and None)
     import_all(library, pool)
-    ((_, item),) = JobService(library).items(job.id, None, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, None, 0, 10)
     assert item.error is not None
     assert "failed 3 times" in item.error.detail
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -212,7 +216,7 @@ def test_an_id_that_is_taken_fails_its_item_and_not_the_others(library: Library,
     job = add_bulk(library, [], [("all.zip", content)])
     import_all(library, pool)
     assert dict(items(library, job)) == {"a.png": "failed", "b.png": "queued"}
-    ((_, item),) = JobService(library).items(job.id, ItemStatus.FAILED, 0, 10)
+    ((_, item),) = JobService(library).list_items(job.id, ItemStatus.FAILED, 0, 10)
     assert item.error is not None
     assert item.error.code == "id_conflict"
 
@@ -250,7 +254,7 @@ def test_a_write_that_fails_at_any_point_is_taken_up_again_exactly_once(
     with importing(Refusing(library, pool, fails)):
         until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
     assert [name for name, _ in items(library, job)] == names
-    assert len(library.page("default", 1000, None)) == len(names)
+    assert len(library.list_images("default", 1000, None)) == len(names)
     assert list(library.blobs.incoming.iterdir()) == []
 
 
@@ -274,7 +278,7 @@ def die(*_, **__):
 
 importer.CHUNK = 2
 if moment == "cleanup":
-    library.blobs.discard_upload = die
+    library.blobs.delete_upload = die
 else:
     place, placed = library.blobs.place, []
     def placing(saved):
@@ -299,15 +303,15 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     library.database.write(lambda c: work_queue.expire_leases(c, {"killed"}, 0.0, 3))
     import_all(library, pool)
     assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
-    assert {sha256 for sha256, _ in library.blobs.iter_files()} == {
-        image.sha256 for image in library.page("default", 100, None)
+    assert {path.name for path in library.blobs.iter_files()} == {
+        image.sha256 for image in library.list_images("default", 100, None)
     }
     assert job_of(library.database, job.id).total == 5
     left = {path.name for path in library.blobs.incoming.iterdir()}
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
         os.utime(library.blobs.incoming / name, (0, 0))
-    library.blobs.sweep(set(), 1.0)
+    assert library.collect_garbage(1.0, lambda: False) == len(left)
     assert list(library.blobs.incoming.iterdir()) == []
 
 

@@ -13,7 +13,6 @@ changes the target.
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 import shutil
 import tempfile
@@ -23,10 +22,9 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx2 as httpx
-from rich.console import Console
 
 from app.core.errors import StartupError
-from app.storage import snapshot
+from app.storage import database_copy
 from app.storage.backup import create_backup, restore_backup
 from app.storage.database import Database
 from tests.reliability.client import digest
@@ -83,9 +81,9 @@ def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
     """Make a backup (in turn into two folders) and restore it; returns the faults."""
     target, again = folder / f"kept-{n % 2}", folder / "again"
     before, gone = set(ledger.there), set(ledger.gone)
-    create_backup(folder / "data", target, open_silent_console())
+    create_backup(folder / "data", target)
     needed = before & set(ledger.there)
-    restore_backup(again, target, open_silent_console())
+    restore_backup(again, target)
     with closing(Database(again / "sightline.db")) as database:
         wrong = [f"database: {fault}" for fault in database.check()]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
@@ -103,9 +101,9 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
     """Count the damaged copies that are refused without a change of the target."""
     dice = random.Random(18)
     database = next(path.name for path in whole.glob("sightline-*.db"))
-    _, held = snapshot.check_copy(whole / database)
+    _, held = database_copy.check_copy(whole / database)
     used = folder / "used"
-    restore_backup(used, whole, open_silent_console())
+    restore_backup(used, whole)
     state = read_tree(used)
     count = 0
     for n in range(damages):
@@ -113,7 +111,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
         shutil.copytree(whole, copy)
         damage(copy, database, held, dice)
         try:
-            restore_backup(target, copy, open_silent_console())
+            restore_backup(target, copy)
         except StartupError:
             count += read_tree(used) == state and not (folder / "fresh").exists()
         shutil.rmtree(copy)
@@ -140,7 +138,3 @@ def damage(copy: Path, database: str, held: Sequence[str], dice: random.Random) 
 def read_tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def open_silent_console() -> Console:
-    return Console(file=io.StringIO())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_RIGHTS
+from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_SCOPES
 from app.core.types import KeyScope
 from tests.app.api.guarded import Guarded, guarded_server
 from tests.reliability.promise import Outcome, Promise, Scale
@@ -26,11 +26,11 @@ def run(scale: Scale) -> Outcome:
     """The whole matrix, in both forms."""
     with tempfile.TemporaryDirectory() as folder, guarded_server(Path(folder) / "data") as guarded:
         calls = list_operations(guarded)
-        unlisted = sorted(calls - set(ROUTE_RIGHTS))
-        wrong = [f"{call}: {fault}" for call in ROUTE_RIGHTS for fault in list_faults(call, guarded)]
-    pairs = len(ROUTE_RIGHTS) * (len(KINDS) + len(STRANGERS))
+        unlisted = sorted(calls - set(ROUTE_SCOPES))
+        wrong = [f"{call}: {fault}" for call in ROUTE_SCOPES for fault in list_faults(call, guarded)]
+    pairs = len(ROUTE_SCOPES) * (len(KINDS) + len(STRANGERS))
     figure = (
-        f"{len(ROUTE_RIGHTS)} calls × {len(KINDS)} kinds of keys and {len(STRANGERS)} of none: {pairs - len(wrong)} of"
+        f"{len(ROUTE_SCOPES)} calls × {len(KINDS)} kinds of keys and {len(STRANGERS)} of none: {pairs - len(wrong)} of"
         f" {pairs} answers as they should, {len(unlisted)} in no table{'; ' + '; '.join(wrong[:3]) if wrong else ''}"
     )
     return Outcome(figure, not wrong and not unlisted and len(calls) > 30)
@@ -51,14 +51,14 @@ def list_faults(call: str, guarded: Guarded) -> list[str]:
     found = []
     for kind in STRANGERS:
         answer = guarded.ask(kind, method, where)
-        may = ROUTE_RIGHTS[call] is KeyScope.OPEN and kind == "none"
+        may = ROUTE_SCOPES[call] is KeyScope.OPEN and kind == "none"
         challenged = answer.headers.get("www-authenticate", "").startswith("Bearer")
         if (answer.status_code not in (401, 403)) if may else (answer.status_code == 401 and challenged):
             continue
         found.append(f"{kind} gets {answer.status_code}")
     for kind, has in KINDS.items():
         answer = guarded.ask(kind, method, where)
-        may = has >= ROUTE_RIGHTS[call] and not (kind == "bound" and call in ALL_COLLECTIONS_ROUTES)
+        may = has >= ROUTE_SCOPES[call] and not (kind == "bound" and call in ALL_COLLECTIONS_ROUTES)
         if (answer.status_code not in (401, 403)) != may:
             found.append(f"{kind} gets {answer.status_code}")
         elif not may and method != "HEAD" and answer.json()["code"] != "forbidden":

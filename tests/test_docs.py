@@ -53,7 +53,7 @@ def raised() -> dict[str, set[int]]:
                 values = [one.value if isinstance(one, ast.Constant) else None for one in node.args]
                 if node.func.id == "ItemError" and isinstance(values[0], str):
                     codes.setdefault(values[0], set())
-                if node.func.id == "problem" and isinstance(values[2], str):
+                if node.func.id == "problem_response" and isinstance(values[2], str):
                     codes.setdefault(values[2], set()).update(one for one in values[1:2] if isinstance(one, int))
     return codes
 

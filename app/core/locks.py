@@ -1,6 +1,6 @@
 """Locks by `flock`: the kernel frees a lock when its holder dies, whatever the clock says.
 
-Decision "Locks of our own" says why this is not the library filelock.
+Decision 38 says why the library filelock does not serve here.
 """
 
 from __future__ import annotations

@@ -209,11 +209,11 @@ class Settings(BaseSettings):
         }
 
 
-def count_cores(mine: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
+def count_cores(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:
     """Processors that this process may use: its affinity, or less if its control group (a container) has a quota."""
     allowed = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):  # without a limit the file says "max", which is no number
-        group = mine.read_text().rpartition("0::")[2].strip().lstrip("/")
+        group = own.read_text().rpartition("0::")[2].strip().lstrip("/")
         quota, period = (groups / group / "cpu.max").read_text().split()
         return max(1, min(allowed, int(quota) // int(period)))
     return allowed

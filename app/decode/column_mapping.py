@@ -44,10 +44,10 @@ class ColumnMapping:
         return self.image or self.url or ""
 
 
-def map_columns(names: Iterable[str], given: Mapping[str, str]) -> ColumnMapping:
-    """Map the columns `names`: `given` names some by role, the others are found by their usual names.
+def map_columns(names: Iterable[str], requested: Mapping[str, str]) -> ColumnMapping:
+    """Map the columns `names`: `requested` names some by role, the others are found by their usual names.
 
-    Raises Validation if a given column does not exist, and if no column holds pictures or URLs.
+    Raises Validation if a requested column does not exist, and if no column holds pictures or URLs.
     """
     names = list(names)
     by_name: dict[str, str] = {}
@@ -55,11 +55,11 @@ def map_columns(names: Iterable[str], given: Mapping[str, str]) -> ColumnMapping
         by_name.setdefault(name.casefold(), name)
     roles: dict[str, str | None] = {}
     for role, usual in USUAL_NAMES.items():
-        if (wanted := given.get(role)) is not None and wanted not in names:
+        if (wanted := requested.get(role)) is not None and wanted not in names:
             raise Validation(f"there is no column {wanted!r} for the {role}; there are {format_column_names(names)}")
-        free = (by_name[name] for name in usual if name in by_name and by_name[name] not in given.values())
+        free = (by_name[name] for name in usual if name in by_name and by_name[name] not in requested.values())
         roles[role] = wanted or next(free, None)
-    if given.get("url") and not given.get("image"):
+    if requested.get("url") and not requested.get("image"):
         roles["image"] = None
     if roles["image"] is None and roles["url"] is None:
         raise Validation(f"no column holds pictures or URLs, among {format_column_names(names)}; name one with columns")
@@ -87,8 +87,8 @@ def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
     tags = to_json_value(row.get(columns.tags)) if columns.tags else None
     if isinstance(tags, str):
         tags = tags.split(",")
-    if isinstance(tags, list) and (kept := [str(tag).strip() for tag in tags if tag and str(tag).strip()]):
-        fields["tags"] = kept
+    if isinstance(tags, list) and (names := [str(tag).strip() for tag in tags if tag and str(tag).strip()]):
+        fields["tags"] = names
     metadata = {name: value for name in columns.rest if (value := to_json_value(row.get(name))) not in (None, "")}
     if metadata:
         fields["metadata"] = metadata
@@ -98,10 +98,10 @@ def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
 def to_json_value(value: Any) -> Any:
     """A value as JSON has it; None for a value that JSON cannot hold: bytes, NaN, very deep nesting."""
     try:
-        json.dumps(made := _to_plain(value), ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(plain := _to_plain(value), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError, TypeError):
         return None
-    return made
+    return plain
 
 
 def _to_plain(value: Any) -> Any:

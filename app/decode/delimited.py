@@ -47,14 +47,12 @@ def read_row(path: Path, suffix: str, offset: int, size: int, names: list[str]) 
         file.seek(offset)
         text = file.read(min(size, MAX_ROW_BYTES))
     if suffix in JSON_LINES:
-        found = _parse_object(text)
+        row = _parse_object(text)
     else:
-        found = _parse_cells(
-            next(csv.reader(_decode_lines(text), delimiter=DELIMITERS[suffix], strict=True), []), names
-        )
-    if isinstance(found, Validation):
-        raise found
-    return found
+        row = _parse_cells(next(csv.reader(_decode_lines(text), delimiter=DELIMITERS[suffix], strict=True), []), names)
+    if isinstance(row, Validation):
+        raise row
+    return row
 
 
 def read_column_names(path: Path, suffix: str) -> list[str]:
@@ -131,10 +129,10 @@ def _iter_json_rows(file: BinaryIO) -> Iterator[Row]:
 
 def _parse_object(line: bytes) -> dict[str, Any] | Validation:
     try:
-        found = json.loads(line.decode("utf-8-sig"))
+        row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         return Validation("the row is not JSON in UTF-8")
-    return found if isinstance(found, dict) else Validation("the row is not a JSON object")
+    return row if isinstance(row, dict) else Validation("the row is not a JSON object")
 
 
 def _decode_lines(data: bytes) -> list[str]:

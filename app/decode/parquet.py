@@ -46,12 +46,12 @@ class ParquetTable:
         self._file.close(force=True)
         self._raw.close()
 
-    def map_columns(self, given: Mapping[str, str]) -> ColumnMapping:
+    def map_columns(self, requested: Mapping[str, str]) -> ColumnMapping:
         """Raises Validation."""
         names = self._file.schema_arrow.names
         if len(names) > MAX_COLUMNS:
             raise Validation(f"it has {len(names)} columns; {MAX_COLUMNS} can be read")
-        return map_columns((name for name in names if name), given)
+        return map_columns((name for name in names if name), requested)
 
     def holds_text(self, name: str) -> bool:
         """Whether a column is text, which may be URLs or base64."""

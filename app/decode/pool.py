@@ -1,4 +1,4 @@
-"""A pool of decode children: pictures or errors of ours come out, whatever happens to a child."""
+"""A pool of decode children. Each task ends with a result or one of our errors, whatever happens to its child."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PASSES = 16  # at most, over a large row group, which can be read from its first
 MAX_GROUP_BYTES = 16 << 30  # a larger size in the footer is not believed
 
 
-def list_table(path: Path, suffix: str, out: Path, given: Mapping[str, str], max_lines: int) -> int:
+def list_table(path: Path, suffix: str, out: Path, requested: Mapping[str, str], max_lines: int) -> int:
     """Write a line for each row of a table to `out`, at most `max_lines`; returns their number.
 
     A line has the number of the `row`, its caption, id, tags and metadata, and the `url` of its picture or the `place`
@@ -29,7 +29,7 @@ def list_table(path: Path, suffix: str, out: Path, given: Mapping[str, str], max
     count = 0
     with out.open("w", encoding="ascii") as lines:
         try:
-            for line in islice(_iter_lines(path, suffix.lower(), given), max_lines):
+            for line in islice(_iter_lines(path, suffix.lower(), requested), max_lines):
                 lines.write(json.dumps(line) + "\n")
                 count += 1
         except ArchiveCorrupt as error:
@@ -60,32 +60,34 @@ def extract_pictures(
     return done
 
 
-def _iter_lines(path: Path, suffix: str, given: Mapping[str, str]) -> Iterator[Line]:
-    lines = _parquet_lines(path, given) if suffix in PARQUET_SUFFIXES else _text_lines(path, suffix, given)
+def _iter_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterator[Line]:
+    lines = _parquet_lines(path, requested) if suffix in PARQUET_SUFFIXES else _text_lines(path, suffix, requested)
     for n, line in enumerate(lines, start=1):
         yield {"row": n, **line}
 
 
-def _text_lines(path: Path, suffix: str, given: Mapping[str, str]) -> Iterator[Line]:
+def _text_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterator[Line]:
     is_json = suffix in delimited.JSON_LINES  # where each row has its own columns
-    columns = None if is_json else column_mapping.map_columns(delimited.read_column_names(path, suffix), given)
+    columns = None if is_json else column_mapping.map_columns(delimited.read_column_names(path, suffix), requested)
     for offset, size, row in delimited.iter_rows(path, suffix):
         try:
             if isinstance(row, Validation):
                 raise row
             if columns is None or is_json:
-                columns = column_mapping.map_columns(row, {role: name for role, name in given.items() if name in row})
+                columns = column_mapping.map_columns(
+                    row, {role: name for role, name in requested.items() if name in row}
+                )
             yield _line(row, columns, [offset, size])
         except Validation as error:
             yield _error_line(error)
 
 
-def _parquet_lines(path: Path, given: Mapping[str, str]) -> Iterator[Line]:
+def _parquet_lines(path: Path, requested: Mapping[str, str]) -> Iterator[Line]:
     from app.decode.parquet import ParquetTable  # here, because it imports pyarrow, which only children need
 
     file = ParquetTable(path)
     try:
-        columns = file.map_columns(given)
+        columns = file.map_columns(requested)
         unread = not file.holds_text(columns.picture)
         for group, n, row in file.iter_attributes(columns):
             yield _error_line(row) if isinstance(row, Validation) else _line(row, columns, [group, n], unread)

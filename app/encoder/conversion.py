@@ -28,7 +28,7 @@ import numpy as np
 
 from app.core.errors import StartupError
 from app.core.locks import hold_lock, pause_unless_stopped
-from app.core.process import child_env, die_with_parent
+from app.core.process import die_with_parent, spawn
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 
 log = logging.getLogger(__name__)
@@ -123,16 +123,9 @@ def _lock_path(folder: Path) -> Path:
 def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event | None) -> None:
     """Convert in a child process, and kill it if `stop` is set."""
     job = json.dumps([asdict(spec), str(folder)])
-    command = [sys.executable, "-m", "app.encoder.conversion", job, str(os.getpid())]
     with (
-        TemporaryFile("w+") as output,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=output,
-            env=child_env(os.environ),
-            start_new_session=True,  # Ctrl-C is for this process; the child would report it as a fault
-        ) as child,
+        TemporaryFile() as output,
+        spawn("app.encoder.conversion", job, str(os.getpid()), stdout=subprocess.DEVNULL, stderr=output) as child,
     ):
         try:
             while child.poll() is None:
@@ -145,7 +138,7 @@ def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event 
         if child.returncode == 0:
             return
         output.seek(0)
-        lines = output.read().strip().splitlines()
+        lines = output.read().decode(errors="replace").strip().splitlines()
     if child.returncode == -signal.SIGKILL:
         raise ValueError("the conversion was killed, most likely because the memory ran out")
     reason = lines[-1] if lines else f"the conversion ended with exit status {child.returncode}"
@@ -181,11 +174,11 @@ def convert(spec: ConversionSpec, folder: Path) -> None:
         ).write(draft)
         pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, 3)).astype(np.uint8)
         converted = OpenVinoEncoder(draft, "fp32")
-        for ours, theirs in (
+        for converted_vectors, torch_vectors in (
             (converted.encode_images(pixels), torch_encoder.encode_images(pixels)),
             (converted.encode_texts(PROBES), torch_encoder.encode_texts(PROBES)),
         ):
-            cosine = float((ours * theirs).sum(axis=1).min())
+            cosine = float((converted_vectors * torch_vectors).sum(axis=1).min())
             if not cosine >= MIN_COSINE:
                 raise ValueError(f"the converted model differs from the original (cosine {cosine:.4f})")
 

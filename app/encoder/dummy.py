@@ -51,12 +51,12 @@ class DummyEncoder:
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, 32, 32, 3] to float32 [n, 60], rows of length 1."""
         n = len(pixels)
-        seen = pixels.astype(np.float32)
-        distance = ((seen[:, :, :, None, :] - self._palette) ** 2).sum(axis=-1)
+        values = pixels.astype(np.float32)
+        distance = ((values[:, :, :, None, :] - self._palette) ** 2).sum(axis=-1)
         nearest = distance.argmin(axis=-1).reshape(n, -1)
         shares = np.stack([np.bincount(row, minlength=len(PALETTE)) for row in nearest]) / nearest.shape[1]
         cell = SIZE // CELLS
-        cells = seen.reshape(n, CELLS, cell, CELLS, cell, 3).mean(axis=(2, 4)).reshape(n, -1) / 255 - 0.5
+        cells = values.reshape(n, CELLS, cell, CELLS, cell, 3).mean(axis=(2, 4)).reshape(n, -1) / 255 - 0.5
         return normalise(np.concatenate([shares, 0.05 * cells], axis=1))
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:

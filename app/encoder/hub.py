@@ -43,7 +43,7 @@ def find_cached(repository: str, files: tuple[str, ...], cache: Path) -> Path | 
     return None
 
 
-def fetch_file(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
+def ensure_downloaded(name: str, repository: str, files: tuple[str, ...], cache: Path) -> Path | None:
     """The first of `files` that the repository has, from `cache` or the hub; None if it has none of them.
 
     Raises StartupError if the download fails or has another digest than the hub says.

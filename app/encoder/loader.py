@@ -15,7 +15,7 @@ from app.core.errors import StartupError
 from app.core.files import sha256_file
 from app.encoder.catalogue import resolve_alias, suggest_names
 from app.encoder.dummy import DummyEncoder
-from app.encoder.hub import damaged_file_error, expected_digest, fetch_file, find_cached, matches_digest
+from app.encoder.hub import damaged_file_error, ensure_downloaded, expected_digest, find_cached, matches_digest
 from app.encoder.memory_check import (
     CONVERTING,
     NO_PROCESSES,
@@ -252,13 +252,13 @@ def _locate_tag(name: str, cache: Path) -> LocatedModel:
 
 def _locate_on_hub(name: str, cache: Path) -> LocatedModel:
     repository = name.removeprefix("hf-hub:")
-    if fetch_file(name, repository, (CONFIG,), cache) is None:
+    if ensure_downloaded(name, repository, (CONFIG,), cache) is None:
         raise StartupError(f"model {name}: {repository} has no {CONFIG}; it is no open_clip model")
     downloaded = find_cached(repository, HUB_NAMES, cache)
     # The weights come last: if they are in the cache, the hub was asked for the tokenizer, and its files are links.
     for extra in TOKENIZER:
         if downloaded is None or (downloaded.parent / extra).is_symlink():
-            fetch_file(name, repository, (extra,), cache)
+            ensure_downloaded(name, repository, (extra,), cache)
     weights = _fetch_weights(name, repository, HUB_NAMES, cache)
     for file in (CONFIG, *TOKENIZER):
         if (path := weights.parent / file).is_file() and not matches_digest(path, expected_digest(path)):
@@ -267,7 +267,7 @@ def _locate_on_hub(name: str, cache: Path) -> LocatedModel:
 
 
 def _fetch_weights(name: str, repository: str, names: tuple[str, ...], cache: Path) -> Path:
-    weights = fetch_file(name, repository, names, cache)
+    weights = ensure_downloaded(name, repository, names, cache)
     if weights is None:
         raise StartupError(f"model {name}: {repository} has no safetensors weights; other formats are not read")
     return weights

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from contextlib import suppress
@@ -21,7 +20,7 @@ from typing import Any
 
 from app.core.errors import StartupError
 from app.core.files import atomic_write
-from app.core.process import child_env
+from app.core.process import spawn
 
 CHILD_SECONDS = 300.0  # enough for a cold disk and a busy machine
 CONFIG_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size", "quick_gelu", "hf_hub")
@@ -64,14 +63,16 @@ def cache_path(architecture: str, tag: str, cache: Path) -> Path:
 
 
 def _ask_open_clip(architecture: str, tag: str) -> PretrainedConfig:
-    command = [sys.executable, "-m", "app.encoder.pretrained", architecture, tag]
-    child = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=CHILD_SECONDS, env=child_env(os.environ)
-    )
+    with spawn("app.encoder.pretrained", architecture, tag, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            answer, errors = child.communicate(timeout=CHILD_SECONDS)
+        except BaseException:  # it takes too long, or Ctrl-C
+            child.kill()
+            raise
     try:
-        return PretrainedConfig(**json.loads(child.stdout))
+        return PretrainedConfig(**json.loads(answer))
     except (ValueError, TypeError):
-        reason = (child.stderr.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
+        reason = (errors.decode(errors="replace").strip().splitlines() or [f"exit status {child.returncode}"])[-1]
         raise StartupError(f"open_clip cannot be asked about {architecture}/{tag}: {reason}") from None
 
 
@@ -80,8 +81,8 @@ def main() -> None:
     import open_clip
 
     architecture, tag = sys.argv[1:]
-    found = open_clip.get_pretrained_cfg(architecture, tag)
-    config = {key: found[key] for key in CONFIG_KEYS if found.get(key) is not None} if found else None
+    published = open_clip.get_pretrained_cfg(architecture, tag)
+    config = {key: published[key] for key in CONFIG_KEYS if published.get(key) is not None} if published else None
     print(json.dumps(asdict(PretrainedConfig(config, open_clip.list_pretrained_tags_by_model(architecture)))))
 
 

@@ -5,12 +5,24 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import StartupError
-from app.core.locks import DataDirLock, LeaseOwner, count_live_owners, find_dead_owners, remove_dead_locks
+from app.core.locks import (
+    DataDirLock,
+    LeaseOwner,
+    StopRequested,
+    count_live_owners,
+    find_dead_owners,
+    hold_lock,
+    pause_unless_stopped,
+    remove_dead_locks,
+)
+
+WAIT = 20.0
 
 HOLD = """
 import sys
@@ -121,3 +133,30 @@ def test_live_owners_are_counted(tmp_path: Path) -> None:
     assert count_live_owners(folder) == 1
     owner.close()
     assert count_live_owners(folder) == 0
+
+
+def test_a_second_holder_waits_for_the_first(tmp_path: Path) -> None:
+    waiting, order = threading.Event(), []
+
+    def second() -> None:
+        waiting.set()
+        with hold_lock(tmp_path / "lock"):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with hold_lock(tmp_path / "lock"):
+        thread.start()
+        assert waiting.wait(WAIT)
+        pause_unless_stopped(None)
+        order.append("first")
+    thread.join(WAIT)
+    assert order == ["first", "second"]
+
+
+def test_a_wait_for_a_lock_ends_when_a_stop_is_requested(tmp_path: Path) -> None:
+    stop = threading.Event()
+    stop.set()
+    with hold_lock(tmp_path / "lock", stop), pytest.raises(StopRequested), hold_lock(tmp_path / "lock", stop):
+        pass
+    with hold_lock(tmp_path / "lock", stop):
+        pass  # free again

@@ -86,7 +86,9 @@ def test_two_that_find_it_damaged_at_once_both_get_it_and_it_is_made_once(
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: open_encoder(recipe, tmp_path, "fp32", 1), range(2)))
     assert [encoder.encode_texts(["red"]).shape for encoder in both] == [(1, 24), (1, 24)]
-    assert [record.levelname for record in caplog.records if "making it anew" in record.getMessage()] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if "converting it again" in record.getMessage()] == [
+        "WARNING"
+    ]
 
 
 def test_a_stop_ends_the_conversion_and_leaves_nothing_half(model: Path, tmp_path: Path) -> None:

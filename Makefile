@@ -1,11 +1,14 @@
-.PHONY: demo test check install lock bench prove
+.PHONY: demo test test-all check install lock bench prove
 
 demo:  ## install, serve the demo gallery, show three searches; ARGS=--once ends after them
 	scripts/install
 	.venv/bin/sightline demo $(ARGS)
 
-test:  ## install what the tests need and run them all; ARGS go to pytest
+test:  ## install what the tests need; check style and types, run the fast tests; ARGS go to pytest
 	scripts/test $(ARGS)
+
+test-all:  ## the same, then the slow tests: short proofs, samples of the documentation, models, wheel, image
+	scripts/test all
 
 check:  ## style and types
 	scripts/check

@@ -1,1 +1,1 @@
-"""Measurements of the whole service over HTTP; `scripts/bench` prints them all."""
+"""Measurements of the service and its parts. `scripts/bench` runs the main ones; docs/benchmarks.md lists all."""

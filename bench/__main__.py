@@ -1,7 +1,4 @@
-"""Load the gallery and search it over HTTP, with the starter model; print the figures of docs/benchmarks.md.
-
-Ratios travel between machines, absolute times do not: each figure stands beside what it is compared with.
-"""
+"""Load the gallery and search it over HTTP with the starter model; print the first table of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from app.cli.client import Client
 from app.cli.demo import free_port, load_texts, run_server, wait_until_ready
 from app.core.settings import Settings
 from app.service.demo_gallery import find_gallery
-from bench.needs import resident
+from bench.needs import resident_bytes
 
 QUERIES = 1_000
 CALLERS = 16
@@ -31,7 +28,6 @@ HOST = "127.0.0.1"
 
 
 def main() -> None:
-    """Print a table of figures."""
     table = Table("work", "figure")
     folder = find_gallery()
     with tempfile.TemporaryDirectory() as scratch:
@@ -40,18 +36,18 @@ def main() -> None:
         with run_server(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
             wait_until_ready(client, process)
             table.add_row("start to ready", f"{time.perf_counter() - began:.1f} s")
-            load(client, folder, table)
-            captions = words(folder)
-            search(client.server, captions, 1, table)
-            search(client.server, captions, CALLERS, table)
-            table.add_row("memory of the server (resident)", f"{resident(process.pid) / 2**20:.0f} MiB")
+            load_gallery(client, folder, table)
+            captions = read_captions(folder)
+            measure_search(client.server, captions, 1, table)
+            measure_search(client.server, captions, CALLERS, table)
+            table.add_row("memory of the server (resident)", f"{resident_bytes(process.pid) / 2**20:.0f} MiB")
     console = Console()
     console.print(f"{os.cpu_count()} cores; {Settings().batch_size_for('cpu')} pictures a batch; model starter")
     console.print(table)
 
 
-def load(client: Client, folder: Path, table: Table) -> None:
-    """POST /v1/images/bulk of the gallery until every picture is ready."""
+def load_gallery(client: Client, folder: Path, table: Table) -> None:
+    """Upload the gallery as one bulk and wait until every picture is ready."""
     began = time.perf_counter()
     job = client.bulk([("gallery.zip", folder / "gallery.zip")])
     while (job := client.job(job["id"]))["state"] in ("queued", "running"):
@@ -63,15 +59,15 @@ def load(client: Client, folder: Path, table: Table) -> None:
     load_texts(client, folder / "texts.jsonl")
 
 
-def words(folder: Path) -> list[str]:
-    """Distinct queries: the captions of the gallery."""
+def read_captions(folder: Path) -> list[str]:
+    """Distinct queries: captions of the gallery."""
     with zipfile.ZipFile(folder / "gallery.zip") as archive, archive.open("metadata.jsonl") as file:
         captions = {json.loads(line)["caption"] for line in io.TextIOWrapper(file, "utf-8")}
     return sorted(captions)[:QUERIES]
 
 
-def search(server: str, queries: list[str], callers: int, table: Table) -> None:
-    """GET /v1/search with each query once, from so many callers at a time."""
+def measure_search(server: str, queries: list[str], callers: int, table: Table) -> None:
+    """GET /v1/search once with each query, with `callers` requests at a time."""
     with httpx.Client(base_url=server, trust_env=False) as http:
 
         def one(query: str) -> float:

@@ -1,4 +1,7 @@
-"""The same weights as a transformers checkpoint, for peers that read no open_clip files: renamed, not changed."""
+"""Write the open_clip weights as a transformers checkpoint, for peers that read no open_clip files.
+
+Only the names of the tensors change.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import open_clip
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.weights import SIDE, WORK, weights
+from bench.weights import SIDE, WORK, ensure_weights
 
 MERGES = 49152 - 256 - 2
 ENDS = ("<|startoftext|>", "<|endoftext|>")
@@ -41,24 +44,26 @@ INSIDE = {
 }
 
 
-def checkpoint(folder: Path = WORK / "transformers") -> Path:
-    """The folder, made once."""
+def make_checkpoint(folder: Path = WORK / "transformers") -> Path:
+    """The folder of the checkpoint; made once."""
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        state = dict(pair for name, value in load_file(str(weights())).items() for pair in renamed(name, value))
+        state = dict(
+            pair for name, value in load_file(str(ensure_weights())).items() for pair in rename_tensor(name, value)
+        )
         contiguous = {name: value.clone().contiguous() for name, value in state.items()}
         save_file(contiguous, str(folder / "model.safetensors"), metadata={"format": "pt"})
-        for name, said in {
-            **words(),
-            "preprocessor_config.json": preprocessing(),
-            "config.json": configuration(),
+        for name, content in {
+            **build_tokenizer_files(),
+            "preprocessor_config.json": build_preprocessor_config(),
+            "config.json": build_model_config(),
         }.items():
-            (folder / name).write_text(said if isinstance(said, str) else json.dumps(said), encoding="utf-8")
+            (folder / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return folder
 
 
-def renamed(name: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """A tensor under the names that transformers gives to it or to its thirds. Nothing for what it does not keep."""
+def rename_tensor(name: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensor by its names in transformers, which splits what open_clip joins: query, key and value."""
     if name in NAMES:
         yield NAMES[name], value.T if name in ("visual.proj", "text_projection") else value
         return
@@ -80,8 +85,8 @@ def renamed(name: str, value: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]
     raise KeyError(name)
 
 
-def words() -> dict[str, Any]:
-    """The files of the tokenizer, from the list of merges that open_clip carries."""
+def build_tokenizer_files() -> dict[str, Any]:
+    """The tokenizer's files by name, from the list of merges that open_clip carries."""
     listed = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     merges = gzip.decompress(listed.read_bytes()).decode().split("\n")[1 : MERGES + 1]
     letters = list(open_clip.tokenizer.bytes_to_unicode().values())
@@ -101,8 +106,8 @@ def words() -> dict[str, Any]:
     }
 
 
-def preprocessing() -> dict[str, Any]:
-    """CLIP's, as transformers writes it."""
+def build_preprocessor_config() -> dict[str, Any]:
+    """CLIP's preprocessing, as transformers writes it."""
     return {
         "image_processor_type": "CLIPImageProcessor",
         "processor_class": "CLIPProcessor",
@@ -115,8 +120,8 @@ def preprocessing() -> dict[str, Any]:
     }
 
 
-def configuration() -> dict[str, Any]:
-    """ViT-B/32 in transformers' words, with open_clip's plain GELU."""
+def build_model_config() -> dict[str, Any]:
+    """ViT-B/32 in the terms of transformers, with open_clip's plain GELU."""
     shared = {"hidden_act": "gelu", "num_hidden_layers": 12, "projection_dim": 512}
     return {
         "model_type": "clip",

@@ -1,7 +1,7 @@
-"""How fast ViT-B/32 encodes, by batch and precision, beside plain open_clip and beside what the processor can multiply.
+"""Compare ViT-B/32's speed, by batch and precision, with plain open_clip and with the processor's matrix product.
 
-`python -m bench.encode`, two minutes. All take turns, so that what else the machine does meets each of them. open_clip
-is given tensors that are ready; ours takes bytes and normalises them itself.
+`python -m bench.encode`, two minutes. The candidates run in turns, so that other load on the machine affects all of
+them alike. open_clip gets prepared tensors; ours takes bytes and normalises them itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from app.encoder.openvino import OpenVinoEncoder, detect_precision
-from bench.results import Figures, busy, keep
-from bench.weights import ARCHITECTURE, GFLOP, SIDE, compiled, weights
+from bench.results import Figures, load_average, save_figures
+from bench.weights import ARCHITECTURE, GFLOP, SIDE, ensure_compiled, ensure_weights
 
 BATCHES = (1, 8, 32, 64)
 TEXT_BATCHES = (1, 8, 32)
@@ -28,10 +28,9 @@ Work = Callable[[], object]
 
 
 def main() -> None:
-    """Print and keep the figures."""
-    began = busy()
-    work, amounts = tasks()
-    seconds = in_turns(work)
+    began = load_average()
+    work, amounts = list_tasks()
+    seconds = time_in_turns(work)
     rates = {name: amounts[name] / seconds[name] for name in work}
     figures: Figures = {name: rate for name, rate in rates.items() if not name.startswith("text ") or " 32" in name}
     figures |= {f"{name}, ms": seconds[name] * 1000 for name in work if name.startswith("text ") or name.endswith(" 1")}
@@ -42,23 +41,23 @@ def main() -> None:
         rate for name, rate in rates.items() if name.startswith("pictures open_clip")
     )
     figures["of the floor, best batch"] = best / floor
-    figures["load before, after"] = max(began, busy())
-    keep("encode", figures)
+    figures["load before, after"] = max(began, load_average())
+    save_figures("encode", figures)
 
 
-def tasks() -> tuple[dict[str, Work], dict[str, float]]:
-    """What is timed, and how much of it one call does: pictures, texts, or GFLOP."""
+def list_tasks() -> tuple[dict[str, Work], dict[str, float]]:
+    """The calls to time, and how much work one call does: pictures, texts, or GFLOP."""
     work: dict[str, Work] = {}
     amounts: dict[str, float] = {}
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), SIDE, SIDE, 3), dtype=np.uint8)
-    folder = compiled()
+    folder = ensure_compiled()
     for precision in dict.fromkeys((detect_precision(), "fp32")):
         encoder, bulk = OpenVinoEncoder(folder, precision), OpenVinoEncoder(folder, precision, bulk=True)
         for n in BATCHES if precision != "fp32" else (1, 32):
             work[f"pictures {precision} {n}"] = partial((bulk if n > 1 else encoder).encode_images, pixels[:n])
         for n in TEXT_BATCHES:
             work[f"text {precision} {n}"] = partial(encoder.encode_texts, [TEXT] * n)
-    plain(work)
+    add_open_clip(work)
     for dtype, name in ((torch.float32, "fp32"), (torch.bfloat16, "bf16")):
         one = torch.randn(MATRIX, MATRIX).to(dtype)
         work[f"matrix {name}"] = partial(torch.matmul, one, one)
@@ -68,11 +67,11 @@ def tasks() -> tuple[dict[str, Work], dict[str, float]]:
     return work, amounts
 
 
-def plain(work: dict[str, Work]) -> None:
-    """open_clip as its README runs it: torch in fp32, texts at their full length, tensors made beforehand."""
+def add_open_clip(work: dict[str, Work]) -> None:
+    """Add open_clip as its README runs it: torch in fp32, texts at full length, tensors prepared beforehand."""
     import open_clip
 
-    clip = open_clip.create_model(ARCHITECTURE, pretrained=str(weights())).eval()
+    clip = open_clip.create_model(ARCHITECTURE, pretrained=str(ensure_weights())).eval()
     tensors = torch.randn(max(BATCHES), 3, SIDE, SIDE)
     tokens = open_clip.get_tokenizer(ARCHITECTURE)([TEXT] * max(TEXT_BATCHES))
 
@@ -90,17 +89,17 @@ def plain(work: dict[str, Work]) -> None:
         work[f"text open_clip {n}"] = partial(texts, n)
 
 
-def in_turns(work: dict[str, Work]) -> dict[str, float]:
-    """Median seconds of each. Rounds of all of them, until the time is over."""
+def time_in_turns(work: dict[str, Work]) -> dict[str, float]:
+    """Median seconds of each call. Run all calls in turns, round after round, until the time is over."""
     taken: dict[str, list[float]] = {name: [] for name in work}
     until = time.perf_counter() + SECONDS
     for turn in range(MOST + 1):
         for name, one in work.items():
             if name.startswith("matrix"):
-                one()  # its threads sleep since the one before
+                one()  # wake its threads, which have slept since the last turn
             began = time.perf_counter()
             one()
-            if turn:  # the first warms up
+            if turn:  # the first turn is a warm-up
                 taken[name].append(time.perf_counter() - began)
         if turn >= LEAST and time.perf_counter() > until:
             break

@@ -1,4 +1,4 @@
-"""Environments of others' packages: each of its own, below bench/work, and never among ours."""
+"""Virtual environments for other projects' packages, each below bench/work, apart from our own packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def install(place: Path, packages: Sequence[str]) -> Path:
-    """The environment at `place` with these packages, made once."""
+    """Make the environment at `place` with these packages, once."""
     if not (place / ".installed").exists():
         uv = Path(sys.executable).parent / "uv"
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, place], check=True)

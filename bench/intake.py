@@ -1,9 +1,10 @@
-"""Pictures in, by every door, with the starter model; what an acknowledgement costs beside the disk's own fsync.
+"""Measure every way to add pictures, with the starter model.
 
-python -m bench.intake [acknowledged|folder|urls]...   (all of them without arguments; takes a quarter of an hour)
+python -m bench.intake [acknowledged|folder|urls]...   (without arguments all three, a quarter of an hour)
 
-`folder` loads 20,000 small files by the command line, once more with nothing new, and searches meanwhile. `urls` has
-the server fetch 100,000 pictures from a web server of this machine, every fiftieth bad, and starts it again.
+`acknowledged` uploads one picture after the other, and times the same fsyncs without the service. `folder` ingests
+20,000 small files by the command line, once more with nothing new, and searches meanwhile. `urls` lets the server fetch
+100,000 pictures from a web server on this machine, every fiftieth of them bad, and then starts the server again.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from PIL import Image
 from app.cli.client import Client
 from app.cli.demo import free_port, run_server, wait_until_ready
 from app.core.process import child_env, sightline_command
-from bench import site
-from bench.needs import MIB, family, proportional
-from bench.results import Figures, keep
+from bench import picture_server
+from bench.needs import MIB, list_processes, proportional_bytes
+from bench.results import Figures, save_figures
 from bench.weights import WORK
 
 HOST = "127.0.0.1"
@@ -44,16 +45,19 @@ PAUSE_SECONDS = 0.02  # between two searches beside a load
 
 
 def main() -> None:
-    """Measure what is asked for, or all of it."""
     WORK.mkdir(parents=True, exist_ok=True)
-    parts: dict[str, Callable[[], Figures]] = {"acknowledged": acknowledged, "folder": folder, "urls": urls}
+    parts: dict[str, Callable[[], Figures]] = {
+        "acknowledged": measure_acknowledgement,
+        "folder": measure_folder,
+        "urls": measure_urls,
+    }
     for name in sys.argv[1:] or parts:
-        keep(f"intake-{name}", parts[name]())
+        save_figures(f"intake-{name}", parts[name]())
 
 
 @contextmanager
-def server(data: Path) -> Iterator[tuple[int, Client, float]]:
-    """A server on `data`: its process, a client, and the seconds until it was ready."""
+def start_server(data: Path) -> Iterator[tuple[int, Client, float]]:
+    """Run a server on `data`; yield its process id, a client, and the seconds until it was ready."""
     port = free_port(HOST, 0)
     began = time.perf_counter()
     with run_server(data, HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
@@ -61,39 +65,39 @@ def server(data: Path) -> Iterator[tuple[int, Client, float]]:
         yield process.pid, client, time.perf_counter() - began
 
 
-def small(n: int, side: int = SIDE) -> bytes:
-    """A JPEG like no other, of a few kilobytes."""
+def draw_jpeg(n: int, side: int = SIDE) -> bytes:
+    """A distinct JPEG of a few kilobytes for each `n`."""
     squares = np.random.default_rng(n).integers(0, 256, (6, 6, 3)).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(squares).resize((side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
     return out.getvalue()
 
 
-def acknowledged() -> Figures:
-    """One caller uploads one picture after the other; in turns with them, what SQLite and a file need of the disk."""
-    told, synced = [], []
-    with tempfile.TemporaryDirectory(dir=WORK) as scratch, server(Path(scratch) / "data") as (_, client, _):
+def measure_acknowledgement() -> Figures:
+    """One caller uploads picture after picture. In turns with it, time the same syncs done without the service."""
+    acknowledged, synced = [], []
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch, start_server(Path(scratch) / "data") as (_, client, _):
         disk = Path(scratch) / "disk"
         disk.mkdir()
         with httpx.Client(base_url=client.server, trust_env=False) as http:
             for n in range(UPLOADS):
-                content = small(n)
+                content = draw_jpeg(n)
                 began = time.perf_counter()
                 http.post("/v1/images", files={"file": ("a.jpg", content)}).raise_for_status()
-                told.append(time.perf_counter() - began)
+                acknowledged.append(time.perf_counter() - began)
                 began = time.perf_counter()
-                durable(disk, n, content)
+                write_durably(disk, n, content)
                 synced.append(time.perf_counter() - began)
     return {
-        "acknowledgement, p50, ms": statistics.median(told) * 1e3,
-        "acknowledgement, p95, ms": p95(told) * 1e3,
+        "acknowledgement, p50, ms": statistics.median(acknowledged) * 1e3,
+        "acknowledgement, p95, ms": p95(acknowledged) * 1e3,
         "the same syncs without us, p50, ms": statistics.median(synced) * 1e3,
         "the same syncs without us, p95, ms": p95(synced) * 1e3,
     }
 
 
-def durable(folder: Path, n: int, content: bytes) -> None:
-    """What an acknowledged picture needs: its bytes, its name and a commit on the disk."""
+def write_durably(folder: Path, n: int, content: bytes) -> None:
+    """Make the syncs that an acknowledged picture needs: its bytes, its name and a commit."""
     path = folder / f"{n}.new"
     with open(path, "wb") as file:
         file.write(content)
@@ -109,24 +113,24 @@ def durable(folder: Path, n: int, content: bytes) -> None:
         os.fdatasync(file.fileno())
 
 
-def folder() -> Figures:
-    """A folder by the command line, twice; searches before and beside it."""
-    with tempfile.TemporaryDirectory(dir=WORK) as scratch, server(Path(scratch) / "data") as (pid, client, _):
+def measure_folder() -> Figures:
+    """Ingest a folder twice by the command line, and search before and during the first run."""
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch, start_server(Path(scratch) / "data") as (pid, client, _):
         source = Path(scratch) / "pictures"
         for n in range(FILES):
             place = source / f"{n // 1_000}"
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"{n}.jpg").write_bytes(small(n))
-        before = list(itertools.islice(searches(client.server), 200))
+            (place / f"{n}.jpg").write_bytes(draw_jpeg(n))
+        before = list(itertools.islice(time_searches(client.server), 200))
         done = threading.Event()
         beside: list[float] = []
-        watching = threading.Thread(target=watch, args=(client.server, done, beside))
+        watching = threading.Thread(target=search_until, args=(client.server, done, beside))
         watching.start()
-        first = ingested(client.server, source)
+        first = time_ingest(client.server, source)
         done.set()
         watching.join()
-        most = memory(pid)
-        second = ingested(client.server, source)
+        most = measure_memory(pid)
+        second = time_ingest(client.server, source)
     return {
         "pictures of the folder, by the command line, a second": FILES / first,
         "the folder once more, nothing new, s": second,
@@ -136,7 +140,7 @@ def folder() -> Figures:
     }
 
 
-def ingested(server: str, source: Path) -> float:
+def time_ingest(server: str, source: Path) -> float:
     """Seconds of `sightline ingest FOLDER`."""
     began = time.perf_counter()
     words = sightline_command("ingest", str(source), "--server", server)
@@ -144,8 +148,8 @@ def ingested(server: str, source: Path) -> float:
     return time.perf_counter() - began
 
 
-def searches(server: str) -> Iterator[float]:
-    """Seconds of one search after the other, none with words that were searched before."""
+def time_searches(server: str) -> Iterator[float]:
+    """Yield the seconds of one search after another, each with new words."""
     with httpx.Client(base_url=server, trust_env=False, timeout=60) as http:
         for n in itertools.count():
             words = f"{WORDS[n % len(WORDS)]} {WORDS[n // len(WORDS) % len(WORDS)]} {n}"
@@ -155,42 +159,42 @@ def searches(server: str) -> Iterator[float]:
             time.sleep(PAUSE_SECONDS)
 
 
-def watch(server: str, done: threading.Event, taken: list[float]) -> None:
-    """Searches until it is done."""
-    for seconds in searches(server):
+def search_until(server: str, done: threading.Event, taken: list[float]) -> None:
+    """Search until `done` is set."""
+    for seconds in time_searches(server):
         taken.append(seconds)
         if done.is_set():
             return
 
 
 def p95(taken: list[float]) -> float:
-    """The time that nineteen of twenty kept within."""
+    """The 95th percentile."""
     return float(np.quantile(taken, 0.95))
 
 
-def memory(pid: int) -> float:
-    """MiB of the server, its workers and the children of both."""
-    return sum(proportional(member) for member, _ in family(pid)) / MIB
+def measure_memory(pid: int) -> float:
+    """MiB of the server, its workers and the children of both (proportional)."""
+    return sum(proportional_bytes(member) for member, _ in list_processes(pid)) / MIB
 
 
-def urls() -> Figures:
-    """Many pictures by URL, some of them bad; then a start with all of them there."""
+def measure_urls() -> Figures:
+    """Import many pictures by URL, some of them bad; then start the server again with all of them."""
     os.environ |= {"SIGHTLINE_FETCH": "true", "SIGHTLINE_FETCH_ALSO": "127.0.0.1"}
-    with tempfile.TemporaryDirectory(dir=WORK) as scratch, site.running() as address:
+    with tempfile.TemporaryDirectory(dir=WORK) as scratch, picture_server.run_picture_server() as address:
         data = Path(scratch) / "data"
-        with server(data) as (pid, client, _):
+        with start_server(data) as (pid, client, _):
             began = time.perf_counter()
             job = client.urls([{"url": f"{address}/{n}.png", "id": f"{n}"} for n in range(URLS)])
             used = []
             while job["state"] in ("queued", "running"):
                 time.sleep(5)
                 job = client.job(job["id"])
-                used.append(memory(pid))
+                used.append(measure_memory(pid))
             seconds = time.perf_counter() - began
             failures = Counter(item["error"]["code"] for item in client.failed_items(job["id"]))
-        if failures != site.expected(URLS) or job["done"] != URLS - job["failed"]:
+        if failures != picture_server.count_faults(URLS) or job["done"] != URLS - job["failed"]:
             raise SystemExit(f"{job}: {failures}")
-        with server(data) as (_, client, ready):
+        with start_server(data) as (_, client, ready):
             there = client.stats()["images"]["ready"]
     fifth = max(1, len(used) // 5)
     return {

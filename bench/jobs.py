@@ -1,7 +1,7 @@
-"""What a job of a million items costs (`python -m bench.jobs [items]`): the time of each listing and step, and memory.
+"""Measure the cost of a job of a million items: the time of each listing and step, and memory.
 
-The rows are made straight in SQLite, in a folder that is removed. Each call is timed at a job of 1,000 items and at the
-large one, in turns, so that the ratio means something on a busy machine too.
+`python -m bench.jobs [ITEMS]` inserts the rows directly into SQLite, in a folder that it removes at the end. It times
+each call for a job of 1,000 items and for the large job in turns, so that the ratio holds on a busy machine too.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from app.core.settings import Settings
 from app.core.types import ItemStatus
 from app.storage.database import Database
 from app.storage.tables import job_control, jobs, queue_depth, work_queue
-from bench.needs import resident
+from bench.needs import resident_bytes
 
 ROUNDS = 30
 SMALL = 1_000
-STEP = 20_000  # rows of a commit
+STEP = 20_000  # rows in a commit
 IMAGES = (
     "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, created_at, job_id)"
     " WITH RECURSIVE t(n) AS (SELECT :start UNION ALL SELECT n + 1 FROM t WHERE n + 1 < :stop)"
@@ -45,7 +45,7 @@ ITEMS = (
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledDatabase:
     """A database with a job of `size` items: half of them wait, one in a thousand failed."""
 
     database: Database
@@ -53,8 +53,8 @@ class Filled:
     size: int
 
 
-def fill(path: Path, size: int) -> Filled:
-    """The rows, by plain inserts, as a load would leave them."""
+def fill(path: Path, size: int) -> FilledDatabase:
+    """Insert the rows that an upload of this size leaves half-way through."""
     path.mkdir()
     database = Database(path / "sightline.db")
     for n in range(100):
@@ -72,11 +72,11 @@ def fill(path: Path, size: int) -> Filled:
     done = size // 2 - size // 2 // 1000
     sql = "UPDATE jobs SET total = ?, done = ?, failed = ?, state = 'running', started_at = created_at WHERE id = ?"
     database.write(lambda c: c.execute(sql, (size, done, failed, id)) and None)
-    return Filled(database, id, size)
+    return FilledDatabase(database, id, size)
 
 
-def undone(work: Callable[[apsw.Connection], Any]) -> Callable[[apsw.Connection], None]:
-    """The work, and then as if it had not been."""
+def roll_back_after(work: Callable[[apsw.Connection], Any]) -> Callable[[apsw.Connection], None]:
+    """Wrap `work` so that its changes are undone."""
 
     def both(c: apsw.Connection) -> None:
         c.execute("SAVEPOINT bench")
@@ -86,15 +86,15 @@ def undone(work: Callable[[apsw.Connection], Any]) -> Callable[[apsw.Connection]
     return both
 
 
-def calls(filled: Filled) -> dict[str, Callable[[], object]]:
-    """What is timed, by its name."""
+def list_calls(filled: FilledDatabase) -> dict[str, Callable[[], object]]:
+    """The calls to time, by name."""
     database, id, deep = filled.database, filled.job, filled.size - 101
 
     def read(work: Callable[[apsw.Connection], object]) -> Callable[[], object]:
         return lambda: database.read(work)
 
     def write(work: Callable[[apsw.Connection], object]) -> Callable[[], object]:
-        return lambda: database.write(undone(work))
+        return lambda: database.write(roll_back_after(work))
 
     return {
         "list jobs": read(lambda c: jobs.list_recent(c, 50)),
@@ -113,25 +113,25 @@ def calls(filled: Filled) -> dict[str, Callable[[], object]]:
     }
 
 
-def timed(call: Callable[[], object]) -> float:
+def time_call(call: Callable[[], object]) -> float:
     """Milliseconds."""
     began = time.perf_counter()
     call()
     return (time.perf_counter() - began) * 1e3
 
 
-def compare(small: Filled, large: Filled) -> None:
-    """Print the medians of each call, and their ratio."""
-    others = calls(large)
+def compare(small: FilledDatabase, large: FilledDatabase) -> None:
+    """Print the medians of each call for both jobs, and their ratio."""
+    others = list_calls(large)
     print(f"{'':24} {small.size:>12,} {large.size:>12,}   ratio")
-    for name, call in calls(small).items():
-        pairs = [(timed(call), timed(others[name])) for _ in range(ROUNDS)][2:]
+    for name, call in list_calls(small).items():
+        pairs = [(time_call(call), time_call(others[name])) for _ in range(ROUNDS)][2:]
         few, many = (statistics.median(side) for side in zip(*pairs, strict=True))
         print(f"{name:24} {few:9.2f} ms {many:9.2f} ms {many / few:7.1f}", flush=True)
 
 
 def serve(folder: Path, job: str) -> None:
-    """Print what a server holds before and after it has told of every item, and how long its listings take."""
+    """Print how much a server grows while it reports every item, and how long its listings take."""
     port = free_port("127.0.0.1", 0)
     settings = Settings(data_dir=folder, model="colours", port=port, workers=0)
     server = subprocess.Popen(
@@ -147,7 +147,7 @@ def serve(folder: Path, job: str) -> None:
                 except httpx.TransportError:
                     pass
                 time.sleep(0.2)
-            before = resident(server.pid)
+            before = resident_bytes(server.pid)
             began = time.perf_counter()
             count = 0
             with http.stream("GET", f"/v1/jobs/{job}/items", headers={"Accept": "application/x-ndjson"}) as answer:
@@ -158,9 +158,9 @@ def serve(folder: Path, job: str) -> None:
             json.loads(last.splitlines()[-1])
             seconds = time.perf_counter() - began
             for path in ("/v1/jobs", f"/v1/jobs/{job}", f"/v1/jobs/{job}/items?status=failed"):
-                spent = statistics.median(timed(lambda path=path: http.get(path)) for _ in range(ROUNDS))  # type: ignore[misc]
+                spent = statistics.median(time_call(lambda path=path: http.get(path)) for _ in range(ROUNDS))  # type: ignore[misc]
                 print(f"GET {path.replace(job, 'ID'):32} {spent:6.2f} ms")
-            grown = (resident(server.pid) - before) / (1 << 20)
+            grown = (resident_bytes(server.pid) - before) / (1 << 20)
             print(f"report of {count:,} items: {seconds:.1f} s; the server grew by {grown:.0f} MiB in all")
     finally:
         server.terminate()
@@ -168,7 +168,6 @@ def serve(folder: Path, job: str) -> None:
 
 
 def main() -> None:
-    """Make the rows, time, and clean up."""
     size = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory(prefix="sightline-jobs-") as name:
         small, large = fill(Path(name) / "small", SMALL), fill(Path(name) / "large", size)

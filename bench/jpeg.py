@@ -1,6 +1,6 @@
-"""From JPEG files to vectors: by the decode children, as a worker does it, and by the GPU, to see what it would bring.
+"""Turn JPEG files into vectors in two ways: decoded by children, as a worker does, and decoded by the GPU.
 
-The service does not decode on the GPU, see docs/decisions/0016-jpegs-are-not-decoded-on-the-gpu.md.
+The service does not decode on the GPU; docs/decisions/0016-jpegs-are-not-decoded-on-the-gpu.md says why.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.worker.embed import BATCHES_AHEAD
 
 SIZE = (640, 480)
-GRAIN = 6  # levels of noise, so that a file has a photograph's bytes (some 80 kB) and takes its time to read
+GRAIN = 6  # levels of noise: a file is then as large (some 80 kB) and as slow to read as a photograph
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`count` pictures from `files`, one after the other and again, read by `pool`; thumbnails go to `folder`."""
+    """`count` pictures from `files`, repeated as needed and decoded by `pool`; thumbnails go to `folder`."""
 
     files: list[Path]
     count: int
@@ -40,12 +40,11 @@ class Source:
     folder: Path
 
     def paths(self) -> Iterator[Path]:
-        """`count` of them."""
         return (self.files[n % len(self.files)] for n in range(self.count))
 
 
 def write_jpegs(folder: Path, n: int) -> list[Path]:
-    """Rendered pictures of 640 × 480, seeded."""
+    """Draw seeded pictures of 640 × 480."""
     dice = np.random.default_rng(7)
     files = []
     for number in range(n):
@@ -58,10 +57,10 @@ def write_jpegs(folder: Path, n: int) -> list[Path]:
     return files
 
 
-def from_children(
+def encode_from_children(
     source: Source, encoder: OpenClipEncoder | None, preprocessing: Preprocessing, batch: int, thumbnails: bool
 ) -> Iterator[Embeddings | Pixels]:
-    """Vectors in batches, decoded ahead as a worker does; without an encoder the pixels, as fast as they come."""
+    """Yield vectors in batches, decoded ahead as a worker does. Without an encoder, yield the pixels."""
     waiting: deque[Future[DecodedPicture]] = deque()
     paths = source.paths()
     while True:
@@ -77,45 +76,45 @@ def from_children(
         yield pixels if encoder is None else encoder.encode_images(pixels)
 
 
-def from_gpu(source: Source, encoder: OpenClipEncoder, batch: int) -> tuple[int, Iterator[Embeddings]]:
-    """How many of the files the device refuses, and vectors in batches, read and scaled by the device."""
-    fallen = sum(one is None for one in _read(source.files, encoder.device))
+def encode_from_gpu(source: Source, encoder: OpenClipEncoder, batch: int) -> tuple[int, Iterator[Embeddings]]:
+    """Return how many of the files the device refuses, and the vectors in batches, decoded and scaled by the device."""
+    fallen = sum(one is None for one in _decode(source.files, encoder.device))
 
     def vectors() -> Iterator[Embeddings]:
         paths = source.paths()
         while files := list(islice(paths, batch)):
             with torch.inference_mode():
-                yield normalise(encoder.forward(on_device(files, encoder, source.pool)).cpu().numpy())
+                yield normalise(encoder.forward(decode_on_device(files, encoder, source.pool)).cpu().numpy())
 
     return fallen, vectors()
 
 
-def on_device(files: list[Path], encoder: OpenClipEncoder, pool: DecodePool) -> Tensor:
-    """uint8 [n, size, size, 3] on the encoder's device; what it cannot read, a decode child does."""
+def decode_on_device(files: list[Path], encoder: OpenClipEncoder, pool: DecodePool) -> Tensor:
+    """uint8 [n, size, size, 3] on the encoder's device. A decode child reads the files that the device refuses."""
     seen = encoder.preprocessing
     rows = []
-    for file, picture in zip(files, _read(files, encoder.device), strict=True):
+    for file, picture in zip(files, _decode(files, encoder.device), strict=True):
         if picture is None:
             pixels = pool.submit(decode_picture, file, seen, pool.picture_limits).result().pixels
             rows.append(torch.tensor(pixels, device=encoder.device))
         else:
-            rows.append(_fitted(picture, seen))
+            rows.append(_fit(picture, seen))
     return torch.stack(rows)
 
 
-def _read(files: list[Path], device: str) -> list[Tensor | None]:
-    """uint8 [3, h, w] of each; None for those that the device refuses. It takes a list in whole or not at all."""
+def _decode(files: list[Path], device: str) -> list[Tensor | None]:
+    """uint8 [3, h, w] of each; None for a file that the device refuses. torchvision decodes all of a list or none."""
     contents = [torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8) for file in files]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             return list(decode_jpeg(contents, mode=ImageReadMode.RGB, device=device))
         except RuntimeError:
-            return [None] if len(files) == 1 else [one for file in files for one in _read([file], device)]
+            return [None] if len(files) == 1 else [one for file in files for one in _decode([file], device)]
 
 
-def _fitted(picture: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 [size, size, 3]: the shorter side scaled to `size`, the middle kept."""
+def _fit(picture: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 [size, size, 3]: scale the shorter side to `size`, crop the middle."""
     side, (height, width) = preprocessing.size, picture.shape[1:]
     high, wide = (int(side * height / width), side) if width <= height else (side, int(side * width / height))
     scaled = torch.nn.functional.interpolate(

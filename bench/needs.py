@@ -1,6 +1,6 @@
-"""What an installation needs: memory at rest and under load, processor time, disk, and the least memory it works in.
+"""Measure the needs of an installation: memory at rest and under load, processor time, disk, and the least memory.
 
-python -m bench.needs [MIB...]  (each MIB is a limit that `sightline demo --once` is tried in, which takes root)
+python -m bench.needs [MIB...]  (runs `sightline demo --once` within each limit of MIB, which takes root)
 """
 
 from __future__ import annotations
@@ -29,41 +29,40 @@ MIB = 1 << 20
 SETTLE_SECONDS = 5.0
 SAMPLE_SECONDS = 0.1
 DEMO_SECONDS = 600
-CGROUPS = (  # (where, the limit, what was used at most, where kills are counted) of version 1 and 2
+CGROUPS = (  # (folder, limit, peak, count of kills) of control groups, version 1 and 2
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
     ("/sys/fs/cgroup", "memory.max", "memory.peak", "memory.events"),
 )
 
 
 def main() -> None:
-    """Print a table of needs."""
     table = Table("need", "figure")
-    packages = size(Path(sys.prefix))
+    packages = disk_bytes(Path(sys.prefix))
     table.add_row("disk of the environment that runs this", f"{packages / MIB:.0f} MiB")
     with tempfile.TemporaryDirectory() as scratch:
         port = free_port(HOST, 0)
         with run_server(Path(scratch), HOST, port) as process, Client(f"http://{HOST}:{port}") as client:
             wait_until_ready(client, process)
-            until_worker(process.pid)
-            at_rest(process.pid, table)
-            under_load(process.pid, client, table)
-            on_disk(Path(scratch), client, table)
+            wait_for_worker(process.pid)
+            measure_at_rest(process.pid, table)
+            measure_under_load(process.pid, client, table)
+            measure_disk(Path(scratch), client, table)
     for limit in sorted(map(int, sys.argv[1:]), reverse=True):
-        table.add_row(f"the demo within {limit} MiB", within(limit))
+        table.add_row(f"the demo within {limit} MiB", try_limit(limit))
     console = Console(width=140)
     console.print(f"{os.cpu_count()} cores; starter model, one worker, two decoders in each process")
     console.print(table)
 
 
-def family(pid: int, part: str = "server") -> Iterator[tuple[int, str]]:
-    """(id, part) of the server, its worker and the children of both."""
+def list_processes(pid: int, part: str = "server") -> Iterator[tuple[int, str]]:
+    """Yield (id, part) of the server, its worker and the children of both."""
     yield pid, part
-    for child in children(pid):
-        yield from family(child, "worker" if is_worker(child) else f"children of the {part.split()[-1]}")
+    for child in list_children(pid):
+        yield from list_processes(child, "worker" if is_worker(child) else f"children of the {part.split()[-1]}")
 
 
-def children(pid: int) -> list[int]:
-    """The ids of those that the process started and that still run."""
+def list_children(pid: int) -> list[int]:
+    """The ids of the process's running children."""
     try:
         tasks = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
@@ -72,20 +71,18 @@ def children(pid: int) -> list[int]:
 
 
 def is_worker(pid: int) -> bool:
-    """Whether it is a process of `sightline worker`."""
     try:
         return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
 
 
-def resident(pid: int) -> int:
-    """Bytes of a process in memory."""
+def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def proportional(pid: int) -> int:
-    """Bytes of a process in memory, pages that n processes share counted as an n-th."""
+def proportional_bytes(pid: int) -> int:
+    """Memory of a process; a page that n processes share counts as an n-th (PSS)."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -94,9 +91,9 @@ def proportional(pid: int) -> int:
 
 
 def processor_seconds(pid: int) -> float:
-    """Of the family, with the children that ended."""
+    """Processor time of the server's processes, including children that ended."""
     ticks = 0
-    for member, _ in family(pid):
+    for member, _ in list_processes(pid):
         try:
             stat = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
         except OSError:
@@ -105,34 +102,34 @@ def processor_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def until_worker(pid: int) -> None:
-    """Until the worker has its model, too."""
-    while sum(proportional(member) for member, part in family(pid) if part == "worker") < 90 * MIB:
+def wait_for_worker(pid: int) -> None:
+    """Wait until the worker has loaded its model."""
+    while sum(proportional_bytes(member) for member, part in list_processes(pid) if part == "worker") < 90 * MIB:
         time.sleep(0.2)
     time.sleep(SETTLE_SECONDS)
 
 
-def at_rest(pid: int, table: Table) -> None:
+def measure_at_rest(pid: int, table: Table) -> None:
     parts: dict[str, int] = {}
-    for member, part in family(pid):
-        parts[part] = parts.get(part, 0) + proportional(member)
-    told = ", ".join(f"{part} {used / MIB:.0f}" for part, used in parts.items())
-    table.add_row("memory at rest (proportional)", f"{sum(parts.values()) / MIB:.0f} MiB: {told}")
+    for member, part in list_processes(pid):
+        parts[part] = parts.get(part, 0) + proportional_bytes(member)
+    detail = ", ".join(f"{part} {used / MIB:.0f}" for part, used in parts.items())
+    table.add_row("memory at rest (proportional)", f"{sum(parts.values()) / MIB:.0f} MiB: {detail}")
     before, began = processor_seconds(pid), time.monotonic()
     time.sleep(SETTLE_SECONDS)
     spent = (processor_seconds(pid) - before) / (time.monotonic() - began)
     table.add_row("processor at rest", f"{spent:.1%} of one core")
 
 
-def under_load(pid: int, client: Client, table: Table) -> None:
-    """The gallery as one bulk."""
+def measure_under_load(pid: int, client: Client, table: Table) -> None:
+    """Upload the gallery as one bulk; record peak memory and processor time."""
     most = 0
     done = threading.Event()
 
     def watch() -> None:
         nonlocal most
         while not done.wait(SAMPLE_SECONDS):
-            most = max(most, sum(proportional(member) for member, _ in family(pid)))
+            most = max(most, sum(proportional_bytes(member) for member, _ in list_processes(pid)))
 
     watcher = threading.Thread(target=watch)
     before = processor_seconds(pid)
@@ -147,16 +144,16 @@ def under_load(pid: int, client: Client, table: Table) -> None:
     table.add_row("processor of that bulk", f"{spent:.0f} s, {1000 * spent / job['total']:.0f} ms a picture")
 
 
-def on_disk(data: Path, client: Client, table: Table) -> None:
-    """What the data directory takes, put on a thousand pictures."""
+def measure_disk(data: Path, client: Client, table: Table) -> None:
+    """Record what the data directory takes for a thousand pictures."""
     pictures = client.stats()["images"]["total"]
-    parts = {path.name: size(path) * 1000 / pictures / MIB for path in sorted(data.iterdir())}
-    told = ", ".join(f"{name} {used:.1f}" for name, used in parts.items() if used >= 0.05)
-    table.add_row("disk of 1,000 pictures of the gallery", f"{sum(parts.values()):.1f} MiB: {told}")
+    parts = {path.name: disk_bytes(path) * 1000 / pictures / MIB for path in sorted(data.iterdir())}
+    detail = ", ".join(f"{name} {used:.1f}" for name, used in parts.items() if used >= 0.05)
+    table.add_row("disk of 1,000 pictures of the gallery", f"{sum(parts.values()):.1f} MiB: {detail}")
 
 
-def size(path: Path) -> int:
-    """Bytes that a file or folder takes on its disk; a file with several names is counted once."""
+def disk_bytes(path: Path) -> int:
+    """Bytes that a file or folder takes on its disk; a file with several names counts once."""
     seen: dict[tuple[int, int], int] = {}
     for file in [path, *path.rglob("*")]:
         stat = file.lstat()
@@ -166,7 +163,7 @@ def size(path: Path) -> int:
 
 @contextmanager
 def cgroup(mib: int) -> Iterator[tuple[Path, str, str]]:
-    """A control group with a limit: its folder, and the files of its peak and its kills."""
+    """Make a control group with a limit; yield its folder and the names of its peak and kill-count files."""
     for where, limit, peak, kills in CGROUPS:
         folder = Path(where) / f"sightline-needs-{os.getpid()}"
         if (Path(where) / limit).exists() or (where.endswith("cgroup") and (Path(where) / "cgroup.procs").exists()):
@@ -180,8 +177,8 @@ def cgroup(mib: int) -> Iterator[tuple[Path, str, str]]:
     raise SystemExit("this machine has no control groups for memory")
 
 
-def within(mib: int) -> str:
-    """How the demo ends under a limit."""
+def try_limit(mib: int) -> str:
+    """Run the demo within `mib` MiB; say how it ended."""
     with cgroup(mib) as (folder, peak, kills):
         began = time.monotonic()
         ended = subprocess.run(
@@ -201,8 +198,8 @@ def within(mib: int) -> str:
         seconds = time.monotonic() - began
         most = int((folder / peak).read_text()) / MIB
         killed = next(line.split()[1] for line in (folder / kills).read_text().splitlines() if "oom_kill " in line)
-    said = "works" if ended.returncode == 0 else json.dumps(ended.stderr.strip()[-100:])
-    return f"{said}, {killed} processes killed, {seconds:.0f} s, {most:.0f} MiB used at most with its files"
+    result = "works" if ended.returncode == 0 else json.dumps(ended.stderr.strip()[-100:])
+    return f"{result}, {killed} processes killed, {seconds:.0f} s, {most:.0f} MiB used at most with its files"
 
 
 if __name__ == "__main__":

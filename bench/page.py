@@ -1,6 +1,6 @@
-"""How fast the page is: first paint, a typed query, no layout shift, on this machine and as on a slow phone.
+"""Measure the page: first paint, a typed query, layout shift, on this machine and as on a slow phone.
 
-`python -m bench.page` prints the figures of docs/benchmarks.md. Needs Debian's chromium and the starter model.
+`python -m bench.page` prints the figures of docs/benchmarks.md. It needs Debian's chromium and the starter model.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from app.service.demo_gallery import find_gallery
 
 HOST = "127.0.0.1"
 ROUNDS = 10
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-headless-shell")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WEB = Path(__file__).parent.parent / "app" / "web"
 QUERIES = ("red car", "a cat next to a cake", "blue house", "yellow flower", "smiling face", "green tree", "笑脸", "狗")
-# What Lighthouse calls a slow 4G phone: 1.6 Mbit/s, 150 ms there and back, a processor of a quarter of the speed.
+# Lighthouse's slow 4G phone: 1.6 Mbit/s, 150 ms round trip, a quarter of the processor's speed.
 SLOW = {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 93_750}
 
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
@@ -43,7 +44,7 @@ SHIFTS = """() => new Promise(resolve => {
         .observe({ type: 'layout-shift', buffered: true });
     setTimeout(() => resolve(sum), 200);
 })"""
-# From the last key to the frame that shows the new results: all but the words' own search is the page's.
+# From the last key to the frame that shows the new results, the pause before the search included.
 TYPED = """words => {
     const box = document.getElementById('box'), at = document.getElementById('results');
     let key = 0;
@@ -57,23 +58,22 @@ TYPED = """words => {
 
 
 def main() -> None:
-    """Print a table of figures."""
     table = Table("what", "figure")
     folder = find_gallery()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
         port = free_port(HOST, 0)
         url = f"http://{HOST}:{port}"
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         with run_server(Path(scratch), HOST, port) as process, Client(url) as client:
             wait_until_ready(client, process)
             job = client.bulk([("gallery.zip", folder / "gallery.zip")])
             while (job := client.job(job["id"]))["state"] in ("queued", "running"):
                 time.sleep(0.1)
             load_texts(client, folder / "texts.jsonl")
-            first_paint(browser, url, job["total"], table, slow=False)
-            first_paint(browser, url, job["total"], table, slow=True)
-            typing(browser, url, table)
-            scrolling(browser, url, table)
+            measure_first_paint(browser, url, job["total"], table, slow=False)
+            measure_first_paint(browser, url, job["total"], table, slow=True)
+            measure_typing(browser, url, table)
+            measure_scrolling(browser, url, table)
         browser.close()
     ours = [path for path in WEB.rglob("*.*") if path.is_file() and "docs" not in (path.stem, path.parent.name)]
     size = sum(len(gzip.compress(path.read_bytes())) for path in ours)
@@ -81,8 +81,8 @@ def main() -> None:
     Console().print(table)
 
 
-def first_paint(browser: Browser, url: str, total: int, table: Table, *, slow: bool) -> None:
-    """Of the page and of its pictures' places, each time in a browser that has nothing kept."""
+def measure_first_paint(browser: Browser, url: str, total: int, table: Table, *, slow: bool) -> None:
+    """Time the first paint and the first grid places, each time in a browser with an empty cache."""
     painted, shown = [], []
     for _ in range(ROUNDS):
         page = browser.new_page(viewport={"width": 360, "height": 740} if slow else {"width": 1280, "height": 800})
@@ -97,12 +97,12 @@ def first_paint(browser: Browser, url: str, total: int, table: Table, *, slow: b
         painted.append(page.evaluate(PAINTED))
         page.context.close()
     where = "as on a slow phone" if slow else "here"
-    table.add_row(f"first paint, {total} pictures, {where}", figure(painted))
-    table.add_row(f"places of the first pictures painted, {where}", figure(shown))
+    table.add_row(f"first paint, {total} pictures, {where}", format_times(painted))
+    table.add_row(f"places of the first pictures painted, {where}", format_times(shown))
 
 
-def typing(browser: Browser, url: str, table: Table) -> None:
-    """From the last key of a query to its results."""
+def measure_typing(browser: Browser, url: str, table: Table) -> None:
+    """Time from the last key of a query to its results."""
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.goto(url)
     page.locator(".tile").first.wait_for()
@@ -114,18 +114,18 @@ def typing(browser: Browser, url: str, table: Table) -> None:
         page.locator("#box").press_sequentially(words, delay=30)
         taken.append(page.evaluate("window.typed"))
     page.context.close()
-    table.add_row("typed query, last key to results (60 ms of it a pause)", figure(taken))
+    table.add_row("typed query, last key to results (60 ms of it a pause)", format_times(taken))
 
 
-def scrolling(browser: Browser, url: str, table: Table) -> None:
-    """Layout shift and frames over the whole list, and how much of it is in the document at once."""
+def measure_scrolling(browser: Browser, url: str, table: Table) -> None:
+    """Measure layout shift and frame times over the whole list, and how many tiles the document holds at most."""
     for width in (360, 1280):
         page = browser.new_page(viewport={"width": width, "height": 800})
         page.goto(url)
         page.locator(".tile").first.wait_for()
         most = 0
         page.evaluate(FRAMES)
-        while not ended(page):
+        while not is_at_end(page):
             page.mouse.wheel(0, 1500)
             page.wait_for_timeout(30)
             most = max(most, page.locator(".tile").count())
@@ -145,8 +145,8 @@ FRAMES = """() => {
 }"""
 
 
-def ended(page: Page) -> bool:
-    """Whether everything was listed and the window is at its end."""
+def is_at_end(page: Page) -> bool:
+    """Whether the page has listed every picture and the window is at the end."""
     return bool(
         page.evaluate(
             """/newest first/.test(document.getElementById('count').textContent)
@@ -155,7 +155,7 @@ def ended(page: Page) -> bool:
     )
 
 
-def figure(values: list[Any]) -> str:
+def format_times(values: list[Any]) -> str:
     """Median and worst in milliseconds."""
     known = [float(value) for value in values if value is not None]
     return f"p50 {statistics.median(known):.0f} ms, worst {max(known):.0f} ms"

@@ -1,4 +1,4 @@
-"""The table of ratios and aims of docs/benchmarks.md, and its plot, from what was measured last.
+"""Print the table of ratios and aims of docs/benchmarks.md from the latest figures, and draw its plot.
 
 `python -m bench.report` prints the table in Markdown and writes docs/images/ratios.svg.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from bench.results import kept
+from bench.results import load_figures
 
 PLOT = Path(__file__).parent.parent / "docs/images/ratios.svg"
 WIDTH, ROW, LEFT, RIGHT, TOP = 760, 30, 330, 70, 34
@@ -31,7 +31,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """A figure of a module, and what it ought to be: at least, or at most where `most`."""
+    """A figure that a benchmark saved, and its aim: a lower bound, or an upper bound if `most`."""
 
     work: str
     module: str
@@ -42,7 +42,7 @@ class Aim:
 
     @property
     def value(self) -> float | None:
-        return kept(self.module).get(self.figure)
+        return load_figures(self.module).get(self.figure)
 
     def met(self, value: float) -> bool:
         return value <= self.aim if self.most else value >= self.aim
@@ -65,10 +65,9 @@ AIMS = (
 
 
 def main() -> None:
-    """Print the table, write the plot."""
     measured = [(aim, value) for aim in AIMS if (value := aim.value) is not None]
     if not measured:
-        raise SystemExit("nothing was measured yet: run bench.encode, bench.serve and bench.peers")
+        raise SystemExit("there are no figures yet; run bench.encode, bench.serve and bench.peers")
     print("| ours beside | times | aim | |\n|---|---|---|---|")
     for aim, value in measured:
         bound = f"{'≤' if aim.most else '≥'} {aim.aim:g}"
@@ -77,7 +76,7 @@ def main() -> None:
 
 
 def plot(rows: Sequence[tuple[Aim, float]]) -> str:
-    """Bars on a logarithmic axis from 1, each with a mark where its aim is; readable on light and on dark."""
+    """Bars on a logarithmic axis from 1, each with a mark at its aim; readable on a light and on a dark background."""
     most = max([2.0, *(max(value, aim.aim) for aim, value in rows)])
     scale = (WIDTH - LEFT - RIGHT) / math.log2(most)
     height = TOP + ROW * len(rows) + 30

@@ -1,4 +1,4 @@
-"""What was measured last, kept for the table and the plot of docs/benchmarks.md."""
+"""Save the latest figures of each benchmark; bench.report reads them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ FOLDER = WORK / "results"
 Figures = dict[str, float]
 
 
-def busy() -> float:
-    """How many processes want a core, over the last minute."""
+def load_average() -> float:
+    """Average number of processes that wanted a core during the last minute."""
     return os.getloadavg()[0]
 
 
-def keep(name: str, figures: Figures, folder: Path = FOLDER) -> None:
-    """Print the figures and keep them under the module's name."""
+def save_figures(name: str, figures: Figures, folder: Path = FOLDER) -> None:
+    """Print the figures and save them under `name`."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = {"at": datetime.now(UTC).isoformat(timespec="minutes"), "figures": figures}
-    (folder / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    saved = {"at": datetime.now(UTC).isoformat(timespec="minutes"), "figures": figures}
+    (folder / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     table = Table("figure", "value")
     for what, value in figures.items():
         table.add_row(what, f"{value:,.3g}" if value < 100 else f"{value:,.0f}")
     Console(width=140).print(table)
 
 
-def kept(name: str, folder: Path = FOLDER) -> Figures:
-    """The figures of a module; empty when it was not run."""
+def load_figures(name: str, folder: Path = FOLDER) -> Figures:
+    """The saved figures of a benchmark; empty if it has not run."""
     path = folder / f"{name}.json"
     if not path.exists():
         return {}

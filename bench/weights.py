@@ -1,4 +1,4 @@
-"""ViT-B/32 with seeded random weights, which every measurement of speed takes: speed does not depend on the weights."""
+"""ViT-B/32 with seeded random weights, for all measurements of speed: speed does not depend on the weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SIDE = 224
 GFLOP = 8.8  # of one picture through its image tower
 
 
-def weights(folder: Path = WORK) -> Path:
-    """The weights file, in fp32 as published ones are, made once (600 MB)."""
+def ensure_weights(folder: Path = WORK) -> Path:
+    """The weights file in fp32, like published ones; made once (600 MB)."""
     path = folder / f"{ARCHITECTURE}.safetensors"
     if not path.exists():
         import open_clip
@@ -30,27 +30,26 @@ def weights(folder: Path = WORK) -> Path:
     return path
 
 
-def model() -> str:
-    """What `--model` takes for it."""
-    return f"{ARCHITECTURE}:{weights()}"
+def model_name() -> str:
+    """The model's name for `--model`."""
+    return f"{ARCHITECTURE}:{ensure_weights()}"
 
 
 @cache
-def space() -> EmbeddingSpace:
-    """Its embedding space, of 512 dimensions."""
+def load_space() -> EmbeddingSpace:
     from app.encoder.openvino import CompiledModelInfo
 
-    return CompiledModelInfo.read(compiled()).space
+    return CompiledModelInfo.read(ensure_compiled()).space
 
 
-def compiled() -> Path:
-    """The folder with both towers for OpenVINO, converted once."""
+def ensure_compiled() -> Path:
+    """The folder with both towers for OpenVINO; converted once."""
     from app.core.files import sha256_file
     from app.encoder.conversion import ConversionSpec, ensure_converted
     from app.encoder.loader import locate_model
 
-    located = locate_model(model(), WORK)
-    digest = sha256_file(weights())
+    located = locate_model(model_name(), WORK)
+    digest = sha256_file(ensure_weights())
     recipe = ConversionSpec(
         located.name, located.architecture, str(located.weights), digest, half=True, cache=str(WORK)
     )

@@ -10,8 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 from index.follower import Follower
@@ -49,7 +48,6 @@ class FollowerLoop(Generic[K]):
         self._followers: dict[K, Follower] = {}
         self._due: dict[K, float] = {}
         self._stepping: K | None = None
-        self._listeners: list[Callable[[], None]] = []
         self._closing = False
         self._version: int | None = None
         self._thread = threading.Thread(target=self._run, name="follower-loop", daemon=True)
@@ -76,20 +74,6 @@ class FollowerLoop(Generic[K]):
             self._due.pop(key, None)
             self._lock.wait_for(lambda: self._stepping != key)
 
-    @contextmanager
-    def listen(self, on_change: Callable[[], None]) -> Iterator[None]:
-        """Call `on_change` inside the `with` each time the database changed and the followers were stepped.
-
-        The loop's thread calls it: it must return at once, and raise nothing.
-        """
-        with self._lock:
-            self._listeners.append(on_change)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._listeners.remove(on_change)
-
     def close(self) -> None:
         """Stop and join the thread. The followers stay as they are."""
         with self._lock:
@@ -110,11 +94,6 @@ class FollowerLoop(Generic[K]):
             delay = self._poll if changed else min(delay * POLL_GROWTH, self._poll_idle)
             for key in self._find_due():
                 self._step(key)
-            if changed:
-                with self._lock:
-                    listeners = list(self._listeners)
-                for on_change in listeners:
-                    on_change()
             self._pause(delay)
 
     def _check_database(self) -> bool:

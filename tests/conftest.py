@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import coverage
 import pytest
 
 from app.decode.limits import PictureLimits
@@ -20,11 +21,17 @@ from index.milvus_client import MilvusAddress, MilvusClient
 from tests.index.proxy import Proxy
 from tests.support.servers import RunningServer
 
+HERE = Path(__file__).parent
 MODELS = pytest.StashKey[str]()
+# Files and folders that `make test` leaves out and `make test-all` runs, beside single tests marked `slow`.
+SLOW = {
+    *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
+    *(HERE / "reliability" / f"test_{name}.py" for name in ("disks", "hostile", "kills")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "parity")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel")),
+}
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
-UNMEASURED = [
-    Path(__file__).parent / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")
-]
+UNMEASURED = [HERE / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,9 +48,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def pytest_sessionfinish() -> None:
+    """Save what coverage measured: xdist kills a worker that takes 10 s to exit, as saving may on a busy machine."""
+    if measuring := coverage.Coverage.current():
+        measuring.save()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where the slow tests do not run, their files are not imported: some of them take seconds."""
+    return True if collection_path in SLOW and config.option.markexpr == "not slow" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The proofs come first: they take longest, and wait most."""
-    items.sort(key=lambda item: "reliability" not in item.path.parent.name)
+    """Mark the slow tests. Those that wait most come first, so that the last worker ends soon after the others."""
+    for item in items:
+        if not SLOW.isdisjoint((item.path, *item.path.parents)):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.path.parent.name not in ("reliability", "web"))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,17 @@ LINE = {package: n for n, packages in enumerate(PACKAGES) for package in package
 MAX_FUNCTION = 50  # lines: what fits on a screen
 
 
+@cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def module_of(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(file) for file in FILES}
 
 
 def within(module: str, package: str) -> bool:
@@ -43,29 +52,28 @@ def package_of(module: str) -> str:
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:
     """(line, module) of every import of ours, those inside functions too."""
-    modules = {module_of(file) for file in FILES}
     if module_of(path) == "app":
         return  # the script's entry, which imports `app.cli.main` when it is called
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} imports relatively"
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in modules else str(node.module) for name in whole]
+            names = [name if name in MODULES else str(node.module) for name in whole]
         else:
             continue
         yield from ((node.lineno, name) for name in names if name.split(".")[0] in ("app", "index"))
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
 
 def calls(path: Path) -> Iterator[ast.Call]:
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Call):
             yield node
 
@@ -160,7 +168,7 @@ def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None
 def test_libraries_stay_in_their_package(library: str, home: str) -> None:
     users = set()
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parse(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
@@ -173,7 +181,7 @@ def test_only_settings_read_the_environment() -> None:
     users = {
         module_of(path)
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(parse(path))
         if (isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv"))
         or (isinstance(node, ast.ImportFrom) and any(alias.name in ("environ", "getenv") for alias in node.names))
     }
@@ -241,7 +249,7 @@ def test_statements_put_together_are_made_of_constants() -> None:
     touched = [
         where(path, node.lineno)
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Attribute) and node.attr == "sql" and path != own
     ]
     assert touched == []
@@ -282,7 +290,7 @@ def test_the_product_knows_nothing_of_what_measures_and_tests_it() -> None:
     wrong = [
         where(path, node.lineno)
         for path in FILES
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for node in ast.walk(parse(path))
         if (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in around)
         or (isinstance(node, ast.Import) and {alias.name.split(".")[0] for alias in node.names} & around)
     ]

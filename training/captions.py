@@ -1,7 +1,7 @@
 """Captions of a scene in English and Chinese, each with the facts it claims.
 
-A caption is true of a scene when the scene has all its facts; training uses this to leave out false
-negatives, evaluation to make sure that a query has exactly one right answer.
+A caption is true of a scene if the scene has all facts of the caption. Training uses this to leave out false
+negatives, and evaluation to make sure that a query has exactly one right answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Noun:
-    """One object as spoken of: word, and its colour (English name) if said."""
+    """One object in a caption: its word, and its colour (English name) if the caption names it."""
 
     word: str
     colour: str | None
@@ -54,7 +54,7 @@ class Captioner:
         }
 
     def facts(self, scene: Scene) -> frozenset[Fact]:
-        """Everything a caption could truly claim of `scene`."""
+        """All facts that a true caption of `scene` can claim."""
         out: set[Fact] = set()
         for thing in scene.objects:
             glyph = self.glyphs[thing.glyph]
@@ -73,7 +73,7 @@ class Captioner:
         return frozenset(out)
 
     def full(self, scene: Scene, language: str, rng: np.random.Generator, *, plain: bool = False) -> Caption:
-        """A caption with every object in it. With `plain` only by their names, as evaluation asks."""
+        """A caption with every object in it. With `plain`, objects have only their names, as evaluation asks."""
         nouns = [self._noun(scene, i, language, rng, plain=plain) for i in range(len(scene.objects))]
         relation = _relation(scene.objects[0], scene.objects[1]) if len(nouns) == 2 else None
         said = relation if relation is not None and rng.random() < 0.55 else None
@@ -103,7 +103,7 @@ class Captioner:
         return Caption(spoken, self._claims(scene, [noun], language, None, None), (scene.objects[which].glyph,))
 
     def sample(self, scene: Scene, language: str, rng: np.random.Generator) -> Caption:
-        """A caption as training sees them: mostly full, sometimes a part."""
+        """A caption as training uses it: mostly full, sometimes a part."""
         if rng.random() < 0.18:
             return self.part(scene, language, rng)
         return self.full(scene, language, rng)
@@ -159,7 +159,7 @@ def _colours(scene: Scene, thing: Object, glyph: Glyph) -> tuple[str, ...]:
 
 
 def _relation(first: Object, second: Object) -> str | None:
-    """Where `first` is, seen from `second`, when that is plain to see."""
+    """Where `first` is, seen from `second`; None where the picture does not make it clear."""
     dx, dy = first.x - second.x, first.y - second.y
     if abs(dx) > 1.4 * abs(dy):
         return "left" if dx < 0 else "right"

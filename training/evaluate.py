@@ -1,8 +1,7 @@
-"""Measures a model on scenes it never saw: `python -m training.evaluate [folder]` prints a table.
+"""Measure a model on scenes that training did not use: `python -m training.evaluate [folder]` prints a table.
 
-Each query describes just one of the candidates: a scene is taken only if no caption so far is true of
-it and its captions are true of no scene so far. Recall at k is the share of queries with their own
-scene among the first k.
+Each query describes exactly one of the candidates: a scene is taken only if no caption so far is true of it and its
+captions are true of no scene so far. Recall at k is the share of queries with their own scene among the first k.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from training.vocabulary import tokenize
 
 FIRST_SEED = 1_000_000
 _FIGURES = """## Figures
-Recall among the candidates of the same row, by `python -m training.evaluate --card`; t2i is text to image.
+Recall among the candidates of the same row, from `python -m training.evaluate --card`; t2i is text to image.
 """
 _LARGE = 224  # drawn at this size and shrunk as an upload would be
 
@@ -74,7 +73,7 @@ def shrink(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 class _Chooser:
-    """Takes scenes as long as every caption stays true of its own scene only."""
+    """Takes scenes as long as every caption is true of its own scene only."""
 
     def __init__(self) -> None:
         self._holders: dict[Fact, set[int]] = {}
@@ -131,7 +130,7 @@ def style_trial(atlas: Atlas, style: str, count: int = 1000) -> Trial:
 
 
 def symbol_trial(atlas: Atlas) -> Trial:
-    """Every glyph that the monochrome Symbola font draws, in another hand altogether, with its name."""
+    """Every glyph of the monochrome Symbola font, whose shapes differ from the training font's, with its name."""
     images, texts = [], {language: list[str]() for language in LANGUAGES}
     for glyph in atlas.glyphs:
         picture = draw_symbol(glyph.text)
@@ -183,7 +182,6 @@ def report(folder: Path = STARTER) -> str:
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=STARTER)
     parser.add_argument("--card", action="store_true", help="also write the table into the folder's README.md")

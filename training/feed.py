@@ -1,4 +1,4 @@
-"""Training batches, drawn in processes of their own: pictures, captions in two languages, what to ignore."""
+"""Training batches, drawn in separate processes: pictures, captions in two languages, and pairs to ignore."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.vocabulary import load_tokenizer, tokenize
 
 FIRST_SEED = 1 << 32  # seeds below belong to evaluation, gallery and vocabulary
 _SIBLING_EVERY = 4  # every fourth scene differs from the one before it in a single thing
-_DRAINED = 0.35  # of the scenes in the font's own style: given one without colour
+_DRAINED = 0.35  # of the scenes in the font's own style get a style without colour
 _DRAINED_STYLES = (*(style for style in STYLES if style in COLOURLESS), *INKS)
 _WORN = 0.3  # of those: worn by a second style on top
 _WORN_STYLES = ("blur", "coarse", "jpeg", "faded", "grainy", "shadow", "bright")
@@ -86,7 +86,7 @@ def also_true(captions: Sequence[Caption], facts: Sequence[frozenset[Fact]]) -> 
 
 
 class Maker:
-    """Makes batches from seeds; one in each drawing process."""
+    """Makes batches from seeds. Each drawing process has one."""
 
     def __init__(self, size: int, side: int) -> None:
         atlas = load_atlas()
@@ -95,7 +95,7 @@ class Maker:
         self._tokenizer: Tokenizer = load_tokenizer(atlas.glyphs)
 
     def make(self, number: int) -> Batch:
-        """Batch `number`, counted from 0; always the same for the same number."""
+        """Batch `number`, counted from 0; the same number always gives the same batch."""
         first = FIRST_SEED + number * self._size
         scenes: list[Scene] = []
         for seed in range(first, first + self._size):
@@ -118,7 +118,7 @@ class Maker:
         return Batch(images, tuple(tokens), np.stack(also), np.stack(objects), cells)
 
     def _drain(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """Takes the colour out of some scenes: else colour alone would often do, and shapes stay unlearnt."""
+        """Remove the colour from some scenes. Otherwise the model often needs colour alone, and learns no shapes."""
         if scene.style != "none" or rng.random() >= _DRAINED:
             return scene
         style = str(rng.choice(_DRAINED_STYLES))
@@ -140,7 +140,7 @@ def _serve(queue: multiprocessing.queues.Queue[Batch], size: int, side: int, num
     parent = os.getppid()
     for number in numbers:
         batch = maker.make(number)
-        while os.getppid() == parent:  # a trainer that was killed leaves nobody behind
+        while os.getppid() == parent:  # ends when the trainer was killed
             try:
                 queue.put(batch, timeout=5)
                 break
@@ -151,7 +151,7 @@ def _serve(queue: multiprocessing.queues.Queue[Batch], size: int, side: int, num
 
 
 def stream(size: int, side: int, first: int = 0, processes: int = 1) -> Iterator[Batch]:
-    """Batches `first`, first + 1, … without end, drawn ahead by other processes."""
+    """Batches `first`, first + 1, … without end. Other processes draw them ahead."""
     context = multiprocessing.get_context("spawn")
     queues = [context.Queue(maxsize=3) for _ in range(processes)]
     for k, queue in enumerate(queues):

@@ -1,6 +1,6 @@
-"""Makes the demo: `python -m training.gallery` writes demo/gallery.zip, demo/texts.jsonl, demo/evaluation.zip.
+"""Make the demo: `python -m training.gallery` writes demo/gallery.zip, demo/texts.jsonl, demo/evaluation.zip.
 
-The gallery shows every glyph at least once; its seeds are of neither training nor evaluation.
+The gallery shows every glyph at least once. Training and evaluation use other seeds.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Entry:
 
 
 def _tidy(scene: Scene, rng: np.random.Generator, *, styled: bool) -> Scene:
-    """The scene with a background and a style that look well in a grid."""
+    """The scene with a background and a style that look good in a grid."""
     background, colour = scene.background, scene.colour
     if colour is None and rng.random() < 0.75:
         colour = str(rng.choice(COLOURS))
@@ -60,7 +60,7 @@ def _tidy(scene: Scene, rng: np.random.Generator, *, styled: bool) -> Scene:
     return replace(scene, objects=things, background=background, colour=colour, style=style)
 
 
-def _wished(wish: Wish, number: int, atlas: Atlas) -> Scene:
+def _build_wish(wish: Wish, number: int, atlas: Atlas) -> Scene:
     where = {glyph.text.replace("\ufe0f", ""): i for i, glyph in enumerate(atlas.glyphs)}
     places = {
         1: ((0.5, 0.5, 0.78),),
@@ -80,7 +80,7 @@ def choose(atlas: Atlas, pairs: int = 420, triples: int = 160) -> Iterator[Entry
     """Wishes first, then every glyph alone, then pairs and triples."""
     captioner = Captioner(atlas.glyphs)
     for number, wish in enumerate(WISHES):
-        yield Entry(_wished(wish, number, atlas), wish.caption, "wish")
+        yield Entry(_build_wish(wish, number, atlas), wish.caption, "wish")
     order = [int(i) for i in np.random.default_rng(FIRST_SEED - 1).permutation(len(atlas))]
     plan = [(1, [index]) for index in order] + [(2, None)] * pairs + [(3, None)] * triples
     for number, (count, choices) in enumerate(plan):
@@ -126,7 +126,7 @@ def _lines(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def write_gallery(atlas: Atlas, path: Path) -> int:
-    """Draws the gallery into one zip; the number of its pictures."""
+    """Draw the gallery into one zip; returns the number of its pictures."""
     captioner, renderer, rows = Captioner(atlas.glyphs), Renderer(atlas), []
     with zipfile.ZipFile(path, "w") as archive:
         for number, entry in enumerate(choose(atlas)):
@@ -158,7 +158,7 @@ def texts(atlas: Atlas, scenes: int = 200) -> list[dict[str, Any]]:
 
 
 def write_evaluation(atlas: Atlas, path: Path, count: int = 300) -> None:
-    """Scenes for the test suite, as the evaluation sees them, so that tests need no font."""
+    """Draw scenes of the evaluation for the test suite, so that tests need no font."""
     trial = make_trial(atlas, count, _EVALUATION_SEED, larger=True)
     rows = []
     with zipfile.ZipFile(path, "w") as archive:
@@ -170,7 +170,6 @@ def write_evaluation(atlas: Atlas, path: Path, count: int = 300) -> None:
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=DEMO)
     folder: Path = parser.parse_args().folder

@@ -1,8 +1,8 @@
 """A guide for the first part of training: labels that the renderer knows and a caption only implies.
 
-Learning from captions alone, a model must find out by itself which word means which spot of which picture.
-The guide tells it: pictures and captions are drawn to the prototype of each glyph they hold, the same for both
-towers, and each patch names the glyph it shows. It fades out before the end and is not part of the model.
+From captions alone, a model must find out by itself which word belongs to which place in a picture. The guide says so:
+its losses pull pictures and captions to the prototype of each glyph they contain, the same for both towers, and make
+each patch name its glyph. The guide's weight falls to zero before the end; the model does not contain the guide.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SHARPNESS = 20.0
 
 
 class Guide(nn.Module):
-    """Prototypes [classes, d] and a classifier of patches; used in training only."""
+    """Prototypes [classes, d] and a classifier of patches; only training uses them."""
 
     def __init__(self, classes: int, d: int, width: int) -> None:
         super().__init__()
@@ -23,13 +23,13 @@ class Guide(nn.Module):
         self.patches = nn.Linear(width, classes)
 
     def name_objects(self, vectors: Tensor, objects: Tensor) -> Tensor:
-        """Loss of unit vectors [n, d] that should be near the prototypes of `objects` [n, 3], -1 for none."""
+        """Loss of unit vectors [n, d] against the prototypes of their `objects` [n, 3], -1 for none."""
         chances = (_SHARPNESS * vectors @ F.normalize(self.prototypes, dim=-1).T).float().log_softmax(-1)
         present = objects >= 0
         picked = chances.gather(1, objects.clamp(min=0)) * present
         return -(picked.sum(dim=1) / present.sum(dim=1).clamp(min=1)).mean()
 
     def name_patches(self, tokens: Tensor, cells: Tensor) -> Tensor:
-        """Loss of patches [n, patches, width] that show the glyphs `cells` [n, patches], -1 for none."""
+        """Loss of patches [n, patches, width] against the glyphs `cells` [n, patches] that they show, -1 for none."""
         shown = cells >= 0
         return F.cross_entropy(self.patches(tokens[shown]).float(), cells[shown])

@@ -66,7 +66,7 @@ def export(state: dict[str, torch.Tensor], tokenizer: Tokenizer, folder: Path = 
 
 
 def load(folder: Path = STARTER) -> tuple[open_clip.model.CLIP, Tokenizer]:
-    """The exported model, in float32 and evaluation mode, and its tokenizer."""
+    """The exported model in float32 and evaluation mode, and its tokenizer."""
     parts = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
     model = open_clip.model.CLIP(parts["embed_dim"], parts["vision_cfg"], parts["text_cfg"])
     model.load_state_dict(load_file(str(folder / "open_clip_model.safetensors")))

@@ -30,7 +30,7 @@ PAINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
 
 def draw_colour(name: str, rng: np.random.Generator) -> Rgb:
-    """A shade that deserves `name`, as RGB 0..255."""
+    """A random shade of the colour `name`, as RGB 0..255."""
     _, hue, saturation, value = _RANGES[name]
     parts = (rng.uniform(*hue) % 360 / 360, rng.uniform(*saturation), rng.uniform(*value))
     red, green, blue = colorsys.hsv_to_rgb(*parts)

@@ -17,7 +17,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Renderer:
-    """Draws scenes of one atlas; keeps the glyphs at three sizes so that shrinking stays smooth."""
+    """Draws scenes of one atlas. It keeps the glyphs at three sizes, so that shrinking stays smooth."""
 
     def __init__(self, atlas: Atlas) -> None:
         self._levels = {SIZE: atlas.images}

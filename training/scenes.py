@@ -1,4 +1,4 @@
-"""What is in a picture, before anyone draws or describes it: objects, their places, background, style."""
+"""What a picture contains, before it is drawn or described: objects, their places, background, style."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STYLES = (
     "bright",
     "silhouette",
 )
-# More hands without colour, drawn in training alone.
+# More styles without colour, for training only.
 INKS = ("stippled", "hatched", "chalk")
 # Styles kept for evaluation: never drawn in training.
 HELD_OUT_STYLES = ("halftone", "mosaic", "pencil")
@@ -94,7 +94,7 @@ def sample_scene(
 
 
 def vary_scene(scene: Scene, seed: int, glyphs: Sequence[Glyph]) -> Scene:
-    """A sibling that differs in just one thing a caption can say: order, background or one object."""
+    """A sibling that differs in one thing that a caption can say: order, background or one object."""
     rng = np.random.default_rng(seed)
     objects, background, colour = list(scene.objects), scene.background, scene.colour
     kind = rng.random()
@@ -127,7 +127,7 @@ def _background(rng: np.random.Generator) -> tuple[str, str | None]:
 
 
 def _places(rng: np.random.Generator, count: int) -> list[tuple[float, float, float]]:
-    """(x, y, size) for each object: they may touch, but none hides another."""
+    """(x, y, size) for each object. Objects may touch, but none hides another."""
     if count == 1:
         size = float(rng.uniform(0.4, 0.98))
         room = max(0.0, 0.5 - size / 2) + 0.05
@@ -176,7 +176,7 @@ def _object(rng: np.random.Generator, index: int, glyph: Glyph, place: tuple[flo
 def _readable(
     objects: tuple[Object, ...], glyphs: Sequence[Glyph], colour: str | None, rng: np.random.Generator
 ) -> tuple[Object, ...]:
-    """Objects painted so that none has just the colour of the background."""
+    """Repaint objects so that none has the colour of the background."""
     out = []
     for thing in objects:
         own = thing.paint or (glyphs[thing.glyph].colours or (None,))[0]

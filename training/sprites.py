@@ -29,7 +29,7 @@ SIZE = 128
 FONT_PIXELS = 109  # the only size of the font's bitmaps
 LANGUAGES = ("en", "zh")
 
-# Classes whose pictures differ by a detail that 112 pixels do not show; one of each family stays.
+# Classes whose pictures differ in a detail that 112 pixels do not show; the atlas keeps one of each family.
 _THINNED = set(
     "🕑🕒🕓🕔🕕🕖🕗🕘🕙🕚🕛🕜🕝🕞🕟🕠🕡🕢🕣🕤🕥🕦🕧🌒🌔🌖🌗🌘🌜🈁🈂🈷🈶🈯🉐🈹🈚🈲🉑🈸🈴🈳㊗㊙🈺🈵🔈🔉📪📫📬🔄📥📤⏮⏪⏬⏫🔼🔽🔂🔁"
 )
@@ -40,7 +40,7 @@ _COLOUR_WORDS = re.compile(r"\b(" + "|".join(COLOURS) + r"|gold|golden|silver|da
 
 @dataclass(frozen=True)
 class Glyph:
-    """One emoji: what it is called and how it may be altered without its name becoming untrue."""
+    """One emoji: its names, and the changes that keep its name true."""
 
     text: str
     names: dict[str, str]
@@ -63,7 +63,7 @@ class Atlas:
         return len(self.glyphs)
 
 
-def _listed() -> Iterator[tuple[str, str, str]]:
+def _list_emoji() -> Iterator[tuple[str, str, str]]:
     """Fully qualified emoji of emoji-test.txt as (text, group, subgroup), in its order."""
     group = subgroup = ""
     for line in EMOJI_TEST.read_text(encoding="utf-8").splitlines():
@@ -75,7 +75,7 @@ def _listed() -> Iterator[tuple[str, str, str]]:
             yield "".join(chr(int(c, 16)) for c in line.split(";")[0].split()), group, subgroup
 
 
-def _kept(text: str, group: str, subgroup: str) -> bool:
+def _is_included(text: str, group: str, subgroup: str) -> bool:
     bare = text.replace("\ufe0f", "")
     if group == "Component" or subgroup in ("country-flag", "subdivision-flag", "keycap"):
         return False
@@ -114,10 +114,10 @@ def draw_glyph(text: str) -> Pixels | None:
     box = canvas.getbbox()
     if box is None or box[2] - box[0] > 150:  # a sequence drawn as several glyphs
         return None
-    return _centred(np.asarray(canvas.crop(box)))
+    return _centre(np.asarray(canvas.crop(box)))
 
 
-def _centred(pixels: npt.NDArray[np.uint8]) -> Pixels:
+def _centre(pixels: npt.NDArray[np.uint8]) -> Pixels:
     scale = (SIZE - 6) / max(pixels.shape[:2])
     picture = pixels.astype(np.float32)
     picture[..., :3] *= picture[..., 3:] / 255
@@ -144,7 +144,7 @@ def draw_symbol(text: str) -> Pixels | None:
         masks.append(np.asarray(canvas.crop(box)) if box else np.zeros((1, 1, 4), np.uint8))
     if masks[0].shape == masks[1].shape and np.array_equal(masks[0], masks[1]):
         return None  # the font's box for characters it does not have
-    return None if masks[0].shape[0] < 4 else _centred(masks[0])
+    return None if masks[0].shape[0] < 4 else _centre(masks[0])
 
 
 def _glyph(
@@ -177,14 +177,14 @@ def _glyph(
 
 
 def build_atlas() -> Atlas:
-    """Reads the font and CLDR; about 20 seconds."""
+    """Read the font and CLDR; takes about 20 seconds."""
     notes, notes_zh = read_annotations("en"), read_annotations("zh")
     glyphs: list[Glyph] = []
     images: list[Pixels] = []
     seen: set[bytes] = set()
-    for text, group, subgroup in _listed():
+    for text, group, subgroup in _list_emoji():
         bare = text.replace("\ufe0f", "")
-        if not _kept(text, group, subgroup) or bare not in notes or bare not in notes_zh:
+        if not _is_included(text, group, subgroup) or bare not in notes or bare not in notes_zh:
             continue
         picture = draw_glyph(text)
         if picture is None or picture.tobytes() in seen:
@@ -196,7 +196,7 @@ def build_atlas() -> Atlas:
 
 
 def load_atlas(folder: Path = WORK) -> Atlas:
-    """The atlas, built once and kept in `folder` (sprites.npy, sprites.json)."""
+    """The atlas; built once and saved in `folder` (sprites.npy, sprites.json)."""
     pictures, table = folder / "sprites.npy", folder / "sprites.json"
     if not (pictures.exists() and table.exists()):
         folder.mkdir(parents=True, exist_ok=True)

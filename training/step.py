@@ -68,7 +68,7 @@ class Stepper:
         return lambda: (encode_texts(self._model, tokens), None)
 
     def _chunks(self, batch: Batch) -> list[_Chunk]:
-        """All of a batch; texts in order of their length, so that padding costs little."""
+        """The chunks of a batch. Texts are sorted by length, so that padding costs little."""
         pictures, cells, out = torch.from_numpy(batch.images), torch.from_numpy(batch.cells), list[_Chunk]()
         for rows in torch.split(torch.arange(len(pictures)), _IMAGES):
             out.append(_Chunk(0, rows, self._image_work(pictures[rows], cells[rows], len(rows) / len(pictures))))
@@ -84,7 +84,7 @@ class Stepper:
             return chunk.encode()
 
     def gradients(self, batch: Batch) -> tuple[float, ...]:
-        """Sets `.grad` of every parameter; the contrastive loss of each language."""
+        """Set `.grad` of every parameter; returns the contrastive loss of each language."""
         chunks = self._chunks(batch)
         outputs = list(self.team.map(self._forward, chunks))
         joined = [torch.empty(len(batch.images), outputs[0][0].shape[1]) for _ in range(1 + len(batch.tokens))]
@@ -106,7 +106,7 @@ class Stepper:
         return losses
 
     def _losses(self, joined: list[Tensor], batch: Batch) -> tuple[float, ...]:
-        """The losses over whole vectors, pulled back to them and to what they alone need."""
+        """The losses from whole vectors, propagated back to the vectors and to the parameters of the losses alone."""
         images, *texts = joined
         scale = self._model.logit_scale.exp()
         losses = [

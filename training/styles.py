@@ -1,4 +1,4 @@
-"""Ways to draw: each turns a finished RGB picture into another hand's. `HELD_OUT_STYLES` are for evaluation."""
+"""Styles: each redraws a finished RGB picture. `HELD_OUT_STYLES` are for evaluation only."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _hatched(image: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _chalk(image: Pixels, rng: np.random.Generator) -> Pixels:
-    """Broken strokes along the edges and a breath of shading, on a rough ground, light or dark."""
+    """Broken strokes along the edges and faint shading, on a rough ground, light or dark."""
     grain = rng.uniform(0.3, 1.0, image.shape[:2]).astype(np.float32)
     strokes = _edges(image, rng) / 255 * float(rng.uniform(0.4, 1.0)) * grain
     shade = (1 - _grey(image) / 255) * float(rng.uniform(0.0, 0.35))

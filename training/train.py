@@ -49,7 +49,7 @@ class State:
     step: int = 0
 
     def save(self, path: Path = CHECKPOINT) -> None:
-        """Writes to a temporary file first: an interrupted save leaves the old one."""
+        """Write to a temporary file first: an interrupted save leaves the old checkpoint."""
         values = {
             "model": self.model.state_dict(),
             "guide": self.guide.state_dict(),
@@ -71,7 +71,7 @@ class State:
 
 
 def start(words: int, classes: int, rate: float, threads: int) -> State:
-    """A fresh model; Muon for the square weights of the blocks, AdamW for all else."""
+    """A fresh model. Muon trains the square weights of the blocks, AdamW all others."""
     torch.manual_seed(0)
     model = create_model(words)
     guide = Guide(classes, model.text_projection.shape[1], model.visual.class_embedding.shape[0])
@@ -98,7 +98,7 @@ def rate_at(step: int, done: float) -> float:
 
 
 def advance(state: State, batch: Batch, share: float, rate: float) -> tuple[float, ...]:
-    """One step; the losses."""
+    """Run one step; returns the losses."""
     losses = state.stepper.gradients(batch)
     for optimizer in state.optimizers:
         full = rate if isinstance(optimizer, torch.optim.Muon) else rate / 2
@@ -116,7 +116,7 @@ def advance(state: State, batch: Batch, share: float, rate: float) -> tuple[floa
 
 
 def run(state: State, seconds: float, size: int, rate: float, check_every: float, stop: threading.Event) -> None:
-    """Trains for `seconds` or until `stop` is set, logging, saving and checking as it goes."""
+    """Train for `seconds` or until `stop` is set; log, save and check meanwhile."""
     atlas = load_atlas()
     tokenizer = load_tokenizer(atlas.glyphs)
     trial = evaluate.make_trial(atlas, count=500)
@@ -166,7 +166,6 @@ def _seconds(arguments: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--until", help="HH:MM, UTC")
     parser.add_argument("--minutes", type=float, default=120)
@@ -188,7 +187,7 @@ def main() -> None:
     run(state, _seconds(arguments), arguments.batch, arguments.rate, arguments.check_every * 60, stop)
     state.save()
     if stop.is_set():
-        return  # to be gone on with, by --resume
+        return  # --resume continues from here
     if not arguments.no_export:
         export(state.average, tokenizer)
         (WORK / "final.txt").write_text(evaluate.report(), encoding="utf-8")

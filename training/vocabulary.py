@@ -1,4 +1,4 @@
-"""Our own small vocabulary: byte-pair encoding of lower-cased words, every Chinese character by itself."""
+"""The starter's vocabulary: byte-pair encoding of lower-cased words, and each Chinese character as one token."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def train_tokenizer(glyphs: Sequence[Glyph]) -> Tokenizer:
 
 
 def load_tokenizer(glyphs: Sequence[Glyph], folder: Path = WORK) -> Tokenizer:
-    """The tokenizer, made once and kept in `folder`/tokenizer.json."""
+    """The tokenizer; made once and saved in `folder`/tokenizer.json."""
     path = folder / "tokenizer.json"
     if not path.exists():
         train_tokenizer(glyphs).save(str(path))

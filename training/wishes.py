@@ -1,4 +1,4 @@
-"""What the demo must not lack: scenes for the searches a visitor tries first, and everyday labels."""
+"""Scenes and labels that the demo must have: answers to a visitor's first searches, and everyday labels."""
 
 from __future__ import annotations
 

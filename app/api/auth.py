@@ -1,12 +1,14 @@
-"""The way in: what every request is asked before anything else of it is looked at.
+"""Access control: what every request must pass before the application sees it.
 
-Which call it is, the table of `app.api.permissions` says by the router's own patterns; who asks, a key (`Authorization:
-Bearer` or `X-API-Key`) or the cookie of a session. Without keys, the name in `Host` must be ours.
+The table of `app.api.permissions` says what a call needs. A key (`Authorization: Bearer` or `X-API-Key`) or the cookie
+of a session says who calls. Where no keys are needed, the header `Host` must name this server.
 """
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
@@ -21,88 +23,93 @@ from app.core.types import KeyScope
 from app.service.auth import ApiKeyService, Principal
 
 KEY_REQUIRED = "this call needs an API key: send it as `Authorization: Bearer sl_...` or `X-API-Key: sl_...`"
-UNLIMITED_PATHS = ("/livez", "/readyz", "/web/{path:path}")  # what watches the service, and the files of the page
+UNLIMITED_PATHS = ("/livez", "/readyz", "/web/{path:path}")  # health checks, and the files of the page
 
 
 class AccessControl:
-    """Lets requests in, or says why not. `alone` says that nobody but this machine reaches the server."""
+    """Refuses requests. `loopback_only` says that no other machine reaches the server."""
 
-    def __init__(self, access: ApiKeyService, settings: Settings, *, alone: bool) -> None:
-        self.access = access
-        self._rates = RateLimiter(settings.rate_limit)
-        self._free = alone or settings.insecure
+    def __init__(self, keys: ApiKeyService, settings: Settings, *, loopback_only: bool) -> None:
+        self.keys = keys
+        self._limiter = RateLimiter(settings.rate_limit)
+        self._may_go_without_keys = loopback_only or settings.insecure
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",")} - {""}
-        self._named = alone or bool(names)
+        self._checks_host = loopback_only or bool(names)
         self._hosts = frozenset(names | {settings.host.lower()})
 
-    @property
-    def keyed(self) -> bool:
-        """Whether a key is needed: where there are any, and wherever others than this machine reach us."""
-        return not self._free or self.access.needed()
+    def needs_key(self) -> bool:
+        """Whether a key is needed: where keys were made, and wherever other machines reach the server."""
+        return not self._may_go_without_keys or self.keys.has_keys()
 
-    def refusal(self, scope: Scope) -> Response | None:
-        """Why this request is not let in; None when it is. What it may do stands in `scope["grant"]` then."""
+    def find_refusal(self, scope: Scope) -> Response | None:
+        """The answer to a request that is refused; None for one that may pass.
+
+        Sets `scope["principal"]` (the caller, None without a key) and `scope["permission"]` (the line of the table).
+        """
         ALLOWED_COLLECTIONS.set(None)
-        scope["grant"] = None
-        keyed = self.keyed
-        if not keyed and self._named and not is_trusted_host(read_host(scope), self._hosts):
+        scope["principal"] = None
+        needs_key = self.needs_key()
+        if not needs_key and self._checks_host and not is_trusted_host(read_host(scope), self._hosts):
             detail = "this server does not go by the name that the request gives it; see SIGHTLINE_ALLOWED_HOSTS"
             return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
-        call = scope["call"] = find_permission(scope["method"], scope["path"])
-        needs = KeyScope.OPEN if call is None and not keyed else KeyScope.SEARCH if call is None else call.right
-        if keyed and (refused := self._identify(scope, needs)):
-            return refused
-        if call is None or call.path not in UNLIMITED_PATHS:
-            wait = self._rates.asked(self._caller(scope))
+        permission = scope["permission"] = find_permission(scope["method"], scope["path"])
+        # An address that is not there needs a key, too: who has none learns nothing of what is there.
+        needed = permission.scope if permission else KeyScope.SEARCH
+        if needs_key and (refusal := self._authenticate(scope, needed)):
+            return refusal
+        if permission is None or permission.path not in UNLIMITED_PATHS:
+            wait = self._limiter.count_request(self._rate_limit_key(scope))
             if wait is not None:
                 return self._too_often(scope, wait, "too many requests; try again later")
-        if call is None:
+        if permission is None:
             return not_found_response(scope)
-        return check_permission(scope, call) if keyed else None
+        return check_permission(scope, permission) if needs_key else None
 
-    def wrong(self, scope: Scope) -> Response:
+    def reject_wrong_key(self, scope: Scope) -> Response:
         """The answer to a wrong key, which is counted."""
-        wait = self._rates.wrong(rate_limit_key(scope["client"]), WRONG_KEYS)
+        wait = self._limiter.count_wrong_key(rate_limit_key(scope["client"]), WRONG_KEYS)
         if wait is not None:
             return self._too_often(scope, wait, "too many wrong keys came from this address; try again later")
-        return unauthorized(scope, "the API key is unknown, revoked or expired", "invalid_token")
+        return unauthorized_response(scope, "the API key is unknown, revoked or expired", "invalid_token")
 
-    def cookie(self, scope: Scope) -> str:
-        """The name of the cookie: servers on other ports of the same name would get and overwrite ours."""
+    def cookie_name(self, scope: Scope) -> str:
+        """It holds the port: servers on other ports of the same host would get and overwrite this one's cookie."""
         return f"sightline_{read_port(scope)}"
 
-    def session(self, scope: Scope) -> str | None:
-        """The token of the session that the request's cookie holds."""
-        return Request(scope).cookies.get(self.cookie(scope))
+    def session_token(self, scope: Scope) -> str | None:
+        return Request(scope).cookies.get(self.cookie_name(scope))
 
-    def _identify(self, scope: Scope, needs: KeyScope) -> Response | None:
-        """Find out who asks. Nobody at all is refused unless the call is open, a wrong key always is."""
+    def _authenticate(self, scope: Scope, needed: KeyScope) -> Response | None:
+        """Find out who calls. A call without a key is refused unless it is open; a wrong key always is."""
         presented = read_presented_keys(scope)
         if len(presented) > 1:
-            return unauthorized(scope, "the request brings two different keys", "invalid_request")
-        grant: Principal | None = None
+            return unauthorized_response(scope, "the request brings two different keys", "invalid_request")
+        principal: Principal | None = None
         if presented:
-            grant = self.access.grant(presented.pop())
-            if grant is None:
-                return self.wrong(scope)
-        elif token := self.session(scope):
-            grant = self.access.grant_session(token)
-            if grant is None and needs is not KeyScope.OPEN:
-                wait = self._rates.wrong(rate_limit_key(scope["client"]), WRONG_COOKIES)
-                if wait is not None:
-                    return self._too_often(scope, wait, "too many ended sessions came from this address")
-                answer = unauthorized(scope, "the session has ended; give the key again", "invalid_token")
-                answer.delete_cookie(self.cookie(scope), path="/")
-                return answer
-        if grant is None and needs is not KeyScope.OPEN:
-            return unauthorized(scope, KEY_REQUIRED)
-        scope["grant"] = grant
-        ALLOWED_COLLECTIONS.set(grant.collections if grant else None)
+            principal = self.keys.authenticate(presented.pop())
+            if principal is None:
+                return self.reject_wrong_key(scope)
+        elif token := self.session_token(scope):
+            principal = self.keys.authenticate_session(token)
+            if principal is None and needed is not KeyScope.OPEN:
+                return self._reject_ended_session(scope)
+        if principal is None and needed is not KeyScope.OPEN:
+            return unauthorized_response(scope, KEY_REQUIRED)
+        scope["principal"] = principal
+        ALLOWED_COLLECTIONS.set(principal.collections if principal else None)
         return None
 
-    def _caller(self, scope: Scope) -> str:
-        grant: Principal | None = scope["grant"]
-        return grant.key_id if grant else rate_limit_key(scope["client"])
+    def _reject_ended_session(self, scope: Scope) -> Response:
+        wait = self._limiter.count_wrong_key(rate_limit_key(scope["client"]), WRONG_COOKIES)
+        if wait is not None:
+            return self._too_often(scope, wait, "too many ended sessions came from this address")
+        answer = unauthorized_response(scope, "the session has ended; give the key again", "invalid_token")
+        answer.delete_cookie(self.cookie_name(scope), path="/")
+        return answer
+
+    def _rate_limit_key(self, scope: Scope) -> str:
+        principal: Principal | None = scope["principal"]
+        return principal.key_id if principal else rate_limit_key(scope["client"])
 
     def _too_often(self, scope: Scope, wait: int, detail: str) -> Response:
         return problem_response(
@@ -110,15 +117,24 @@ class AccessControl:
         )
 
 
+async def get_access(request: Request) -> AccessControl:
+    access = request.app.state.access
+    assert isinstance(access, AccessControl)
+    return access
+
+
+AccessDep = Annotated[AccessControl, Depends(get_access)]
+
+
 async def verify_route(request: Request) -> None:
-    """Every route depends on this: the router has chosen the very line of the table by which the request was let in."""
-    call: RoutePermission | None = request.scope.get("call")
-    if call is None or call.path != getattr(request.scope.get("route"), "path", None):
+    """Every route depends on this: the router has chosen the same line of the table as access control did."""
+    permission: RoutePermission | None = request.scope.get("permission")
+    if permission is None or permission.path != getattr(request.scope.get("route"), "path", None):
         raise HTTPException(403, "this call is in no table of rights")
 
 
 def read_presented_keys(scope: Scope) -> set[str]:
-    """The different keys that the headers of a request bring. Names and passwords for a proxy are none of ours."""
+    """The different keys in the headers of a request. Names and passwords (`Basic`) are for a proxy."""
     found = set()
     for name, value in scope["headers"]:
         text = value.decode("latin-1").strip()
@@ -129,33 +145,32 @@ def read_presented_keys(scope: Scope) -> set[str]:
     return found
 
 
-def unauthorized(scope: Scope, detail: str, error: str = "") -> JSONResponse:
-    """401 with the challenge that belongs to it."""
+def unauthorized_response(scope: Scope, detail: str, error: str = "") -> JSONResponse:
+    """401 with the challenge that HTTP demands."""
     answer = problem_response(Request(scope), 401, "unauthorized", "Key needed", detail)
     answer.headers["WWW-Authenticate"] = 'Bearer realm="sightline"' + (f', error="{error}"' if error else "")
     return answer
 
 
-def check_permission(scope: Scope, call: RoutePermission) -> JSONResponse | None:
-    """403 when the key is good, but not for this call."""
-    grant: Principal | None = scope["grant"]
-    if call.right is KeyScope.OPEN:
+def check_permission(scope: Scope, permission: RoutePermission) -> JSONResponse | None:
+    """403 when the key is good, but not for this call; None when it is good for it."""
+    principal: Principal | None = scope["principal"]
+    if permission.scope is KeyScope.OPEN:
         return None
-    if grant is None or grant.right < call.right:
-        needed = call.right.name.lower()
-        answer = problem_response(
-            Request(scope), 403, "forbidden", "Forbidden", f"this call needs a key of scope {needed}"
-        )
+    if principal is None or principal.scope < permission.scope:
+        needed = permission.scope.name.lower()
+        detail = f"this call needs a key of scope {needed}"
+        answer = problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
         answer.headers["WWW-Authenticate"] = f'Bearer realm="sightline", error="insufficient_scope", scope="{needed}"'
         return answer
-    if call.whole and grant.collections is not None:
+    if permission.all_collections and principal.collections is not None:
         detail = "this call concerns all collections; the key is bound to some"
         return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
     return None
 
 
 def not_found_response(scope: Scope) -> JSONResponse:
-    """404, or 405 with what is offered at the address."""
+    """404, or 405 with the methods of the address."""
     if methods := list_methods(scope["path"]):
         answer = problem_response(Request(scope), 405, "bad_request", "Method Not Allowed", "Method Not Allowed")
         answer.headers["Allow"] = ", ".join(methods)

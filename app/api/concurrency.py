@@ -1,4 +1,4 @@
-"""Bounded lanes of threads, so that no kind of work can take the threads of another."""
+"""How much may be under way at once: requests, counted before the application sees them, and calls in threads."""
 
 from __future__ import annotations
 
@@ -9,80 +9,80 @@ from typing import ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
-from starlette.types import Scope
 
 from app.core.errors import Overloaded
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+SEARCHES = b"/v1/search"
+READS = b"/v1/"
+ENDLESS = b"/events"  # an event stream lasts as long as its job, and waits nearly all of the time
+
+
+def too_many(what: str, limit: int) -> str:
+    """The one sentence of every refusal for overload."""
+    return f"too many {what} at once: the limit is {limit}; try again in a moment"
+
 
 class ThreadPool:
     """At most `width` calls at once and `depth` waiting; more are refused with Overloaded."""
 
-    def __init__(self, width: int, depth: int) -> None:
+    def __init__(self, name: str, width: int, depth: int) -> None:
+        self.name = name
+        self.capacity = width + depth
         self._limiter = anyio.CapacityLimiter(width)
-        self.most = width + depth
-        self._inside = 0  # not the limiter's own count, which a burst has passed before it changes
+        self._running = 0  # not the limiter's own count: a burst would pass the limit before that changes
 
     @property
-    def inside(self) -> int:
+    def running(self) -> int:
         """How many calls run or wait."""
-        return self._inside
+        return self._running
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a blocking function in a thread of this lane."""
-        if self._inside >= self.most:
-            raise Overloaded("too many requests are waiting; try again in a moment")
-        self._inside += 1
+        """Call a blocking function in a thread of this pool."""
+        if self._running >= self.capacity:
+            raise Overloaded(too_many(self.name, self.capacity))
+        self._running += 1
         try:
             return await anyio.to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
         finally:
-            self._inside -= 1
+            self._running -= 1
 
 
 class ThreadPools:
-    """The lanes of one application: queries, reads of rows and files, writes, and checks."""
+    """The pools of one application, so that no kind of work can take the threads of another."""
 
     def __init__(self, queries: int) -> None:
-        self.queries = ThreadPool(min(queries, 64), queries)
-        self.reads = ThreadPool(8, 1024)
-        self.writes = ThreadPool(32, 1024)
-        self.checks = ThreadPool(2, 256)  # whoever watches the service is answered while all others wait
+        self.queries = ThreadPool("queries", min(queries, 64), queries)
+        self.reads = ThreadPool("reads", 8, 1024)
+        self.writes = ThreadPool("writes", 32, 1024)
+        self.checks = ThreadPool("checks", 2, 256)  # health checks are answered while everything else waits
 
 
-ENDLESS = ("/v1/jobs/{id}/events",)  # it lasts as long as its job, and waits nearly all of the time
+@dataclass(slots=True, eq=False)
+class RequestLimit:
+    """How many requests of one kind may be read and not yet answered."""
+
+    name: str
+    capacity: int
+    running: int = 0
+
+    def is_full(self) -> bool:
+        return self.running >= self.capacity
 
 
-@dataclass(slots=True)
-class Door:
-    """At most `most` inside."""
+class RequestLimits:
+    """What the protocol counts. Each limit is as many requests as the pool takes that does their work."""
 
-    most: int
-    inside: int = 0
+    def __init__(self, searches: int, reads: int) -> None:
+        self._searches = RequestLimit("searches", searches)
+        self._reads = RequestLimit("reads", reads)
 
-    @property
-    def full(self) -> bool:
-        """Whether another one must be refused."""
-        return self.inside >= self.most
-
-    def __enter__(self) -> None:
-        self.inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.inside -= 1
-
-
-class Doors:
-    """One for searches, one for everything else that is read."""
-
-    def __init__(self, lanes: ThreadPools) -> None:
-        self._searches = Door(lanes.queries.most)
-        self._reads = Door(lanes.reads.most)
-
-    def of(self, scope: Scope) -> Door | None:
-        """The door of this request, which the gate has let in; None when it is not counted here."""
-        path = scope["call"].path
-        if scope["method"] != "GET" or not path.startswith("/v1/") or path in ENDLESS:
-            return None
-        return self._searches if path == "/v1/search" else self._reads
+    def find(self, method: bytes, url: bytes) -> RequestLimit | None:
+        """The limit that counts this request; None for checks, uploads and event streams."""
+        if url.startswith(SEARCHES):
+            return self._searches
+        if method == b"GET" and url.startswith(READS) and not url.partition(b"?")[0].endswith(ENDLESS):
+            return self._reads
+        return None

@@ -1,4 +1,4 @@
-"""What routes are given: the service, the lanes, a collection, a bounded k.
+"""What routes depend on: the parts of the service, the thread pools, and the checked values that several routes share.
 
 Dependencies are coroutines: FastAPI would send each plain function to a thread, at every request.
 """
@@ -6,61 +6,118 @@ Dependencies are coroutines: FastAPI would send each plain function to a thread,
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Query, Request
+from pydantic import BaseModel, ValidationError
 
 from app.api.concurrency import ThreadPools
+from app.api.errors import format_validation_errors
 from app.core.errors import BadRequest, NotFound, Validation
+from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Target
+from app.decode.pool import DecodePool
+from app.service.image_waiter import ImageWaiter
+from app.service.maintenance import CollectionDeleter
+from app.service.search_service import SearchService
 from app.service.service import Service
+from app.sources.base import SourcePolicy
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter_json
+from app.storage.jobs import JobService
+from app.storage.library import Library
+
+M = TypeVar("M", bound=BaseModel)
 
 COLLECTION_NAME = re.compile(r"[a-z0-9_-]{1,64}")
-# The collections that this request's key is bound to; None for all. The gate sets it anew for every request.
-ALLOWED_COLLECTIONS: ContextVar[frozenset[str] | None] = ContextVar("granted", default=None)
+# The collections that this request's key is bound to; None for all. AccessControl sets it anew for every request.
+ALLOWED_COLLECTIONS: ContextVar[frozenset[str] | None] = ContextVar("allowed_collections", default=None)
 
 
-async def _service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
 
 
-async def _lanes(request: Request) -> ThreadPools:
-    lanes = request.app.state.lanes
-    assert isinstance(lanes, ThreadPools)
-    return lanes
+async def get_settings(request: Request) -> Settings:
+    return (await get_service(request)).settings
 
 
-async def _collection(
+async def get_library(request: Request) -> Library:
+    return (await get_service(request)).library
+
+
+async def get_jobs(request: Request) -> JobService:
+    return (await get_service(request)).jobs
+
+
+async def get_search(request: Request) -> SearchService:
+    return (await get_service(request)).search
+
+
+async def get_source_policy(request: Request) -> SourcePolicy:
+    return (await get_service(request)).source_policy
+
+
+async def get_deleter(request: Request) -> CollectionDeleter:
+    return (await get_service(request)).deleter
+
+
+async def get_image_waiter(request: Request) -> ImageWaiter:
+    return (await get_service(request)).image_waiter
+
+
+async def get_decode_pool(request: Request) -> DecodePool:
+    return (await get_service(request)).pool
+
+
+async def get_threads(request: Request) -> ThreadPools:
+    threads = request.app.state.threads
+    assert isinstance(threads, ThreadPools)
+    return threads
+
+
+async def get_collection(
     collection: Annotated[str, Query(description="Which collection.")] = DEFAULT_COLLECTION,
 ) -> str:
     return validate_collection(collection)
 
 
-async def _named(collection: Annotated[str | None, Query(description="Which collection.")] = None) -> str | None:
+async def get_optional_collection(
+    collection: Annotated[str | None, Query(description="Which collection.")] = None,
+) -> str | None:
     return None if collection is None else validate_collection(collection)
 
 
-ServiceDep = Annotated[Service, Depends(_service)]
-ThreadPoolsDep = Annotated[ThreadPools, Depends(_lanes)]
-CollectionDep = Annotated[str, Depends(_collection)]
-# Where the body may name it, too: it is `default` only if neither does, and is checked then.
-OptionalCollectionDep = Annotated[str | None, Depends(_named)]
-FilterQuery = Annotated[str | None, Query(description="Only what this lets through, as JSON: docs/reference/filters.")]
+ServiceDep = Annotated[Service, Depends(get_service)]
+SettingsDep = Annotated[Settings, Depends(get_settings)]
+LibraryDep = Annotated[Library, Depends(get_library)]
+JobsDep = Annotated[JobService, Depends(get_jobs)]
+SearchDep = Annotated[SearchService, Depends(get_search)]
+SourcePolicyDep = Annotated[SourcePolicy, Depends(get_source_policy)]
+DeleterDep = Annotated[CollectionDeleter, Depends(get_deleter)]
+ImageWaiterDep = Annotated[ImageWaiter, Depends(get_image_waiter)]
+DecodePoolDep = Annotated[DecodePool, Depends(get_decode_pool)]
+ThreadsDep = Annotated[ThreadPools, Depends(get_threads)]
+CollectionDep = Annotated[str, Depends(get_collection)]
+# Where the body may name the collection, too: it is `default` only if neither does, and is checked then.
+OptionalCollectionDep = Annotated[str | None, Depends(get_optional_collection)]
+FilterQuery = Annotated[
+    str | None, Query(description="Only what matches this filter, as JSON: docs/reference/filters.")
+]
 
 
 def validate_collection(name: str | None) -> str:
     """A collection's name, `default` for None; every name that a request brings passes here.
 
-    Raises Validation for what cannot be one, and NotFound for what this request's key is not bound to.
+    Raises Validation for what is no name, and NotFound for a collection that this request's key is not bound to.
     """
     if name is None:
         name = DEFAULT_COLLECTION
@@ -82,22 +139,30 @@ def parse_filter_parameter(text: str | None, target: Target) -> Filter | None:
     return None if text is None else parse_filter_json(text, target)
 
 
-def validate_k(k: int, service: Service) -> int:
+def validate_k(k: int, settings: Settings) -> int:
     """How many hits. Raises Validation when it is out of bounds."""
-    most = service.settings.max_k
-    if not 1 <= k <= most:
-        raise Validation(f"k must be from 1 to {most}, got {k}")
+    if not 1 <= k <= settings.max_k:
+        raise Validation(f"k must be from 1 to {settings.max_k}, got {k}")
     return k
 
 
-def validate_query(text: str, service: Service) -> str:
-    """The words of a query. Raises Validation when there are none, or too many."""
-    most = service.settings.max_text_chars
+def validate_query(text: str, settings: Settings) -> str:
+    """The words of a query, or a text. Raises Validation when it is empty or too long."""
     if not text.strip():
         raise Validation("the query is empty")
-    if len(text) > most:
-        raise Validation(f"a text may have {most} characters, this has {len(text)}")
+    if len(text) > settings.max_text_chars:
+        raise Validation(f"a text may have {settings.max_text_chars} characters, this has {len(text)}")
     return text
+
+
+def parse_json(model: type[M], data: bytes) -> M:
+    """A JSON body as a model. Raises BadRequest, Validation."""
+    try:
+        return model.model_validate(json.loads(data))
+    except ValidationError as error:
+        raise Validation(format_validation_errors(error.errors())) from None
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not JSON") from None
 
 
 def encode_cursor(key: int) -> str:
@@ -106,24 +171,23 @@ def encode_cursor(key: int) -> str:
 
 
 def decode_cursor(cursor: str | None) -> int | None:
-    """The position that a cursor stands for. Raises BadRequest for one that we did not give."""
+    """Raises BadRequest for a cursor that no listing has given."""
     if cursor is None:
         return None
     try:
         key = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except ValueError:
         key = -1
-    if not 0 <= key < 1 << 63:  # what SQLite can count to
-        raise BadRequest("the cursor is not one of ours")
+    if not 0 <= key < 1 << 63:  # the largest integer of SQLite
+        raise BadRequest("the cursor is not one that a listing has given")
     return key
 
 
 @asynccontextmanager
-async def open_incoming_folder(service: Service, lanes: ThreadPools) -> AsyncIterator[Path]:
-    """A folder for what one request brings, gone when it has been answered."""
-    library = service.library
-    folder = await lanes.writes.run(library.incoming)
+async def open_incoming_folder(library: Library, threads: ThreadPools) -> AsyncIterator[Path]:
+    """A folder for the files of one request; it is removed when the request is answered."""
+    folder = await threads.writes.run(library.create_upload_dir)
     try:
         yield folder
     finally:
-        await lanes.writes.run(library.discard, folder)
+        await threads.writes.run(library.delete_upload_dir, folder)

@@ -1,4 +1,4 @@
-"""Our errors as problem+json (RFC 9457), and everything else in the same shape."""
+"""Every error as problem+json (RFC 9457): those of Sightline, of FastAPI, of Starlette, and unexpected ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from app.core.errors import SightlineError
 log = logging.getLogger(__name__)
 
 CODES_BY_STATUS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
-REQUEST_PLACES = ("body", "query", "path")  # of a request; callers know where they put what
-MAX_SHOWN_ERRORS = 5  # faults of one request that are told
+REQUEST_PLACES = ("body", "query", "path")  # left out of messages: clients know where they put a field
+MAX_SHOWN_ERRORS = 5  # of one request
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457). `code` is stable; `retryable` says whether the same request may succeed later."""
+    """An error (RFC 9457). `code` is stable; `retryable` says whether the same request may succeed later."""
 
     type: str = "about:blank"
     title: str
@@ -39,12 +39,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {"default": {"description": "Error"
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Give the application these answers for every error."""
-    app.add_exception_handler(SightlineError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(SightlineError, _handle_sightline_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    app.add_exception_handler(ClientDisconnect, _handle_disconnect)
+    app.add_exception_handler(Exception, _handle_unexpected_error)
 
 
 def problem_response(
@@ -57,7 +56,6 @@ def problem_response(
     retryable: bool = False,
     retry_after: int | None = None,
 ) -> JSONResponse:
-    """One problem+json answer."""
     request.scope["refused"] = code  # for the metrics
     body = Problem(
         title=title,
@@ -71,13 +69,12 @@ def problem_response(
     return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
 
 
-async def _ours(request: Request, error: Exception) -> JSONResponse:
+async def _handle_sightline_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SightlineError)
     return error_response(request, error)
 
 
 def error_response(request: Request, error: SightlineError) -> JSONResponse:
-    """One of our errors as an answer."""
     return problem_response(
         request,
         error.status,
@@ -89,12 +86,12 @@ def error_response(request: Request, error: SightlineError) -> JSONResponse:
     )
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     return problem_response(request, 422, "validation", "Invalid value", format_validation_errors(error.errors()))
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = CODES_BY_STATUS.get(error.status_code, "bad_request")
     answer = problem_response(request, error.status_code, code, str(error.detail), str(error.detail))
@@ -103,23 +100,23 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-async def _gone(request: Request, error: Exception) -> JSONResponse:
-    """Nobody reads this answer; it keeps a caller that hung up from being logged as a fault of ours."""
+async def _handle_disconnect(request: Request, error: Exception) -> JSONResponse:
+    """Nobody reads this answer. Without it a client that hangs up would be logged as an unexpected error."""
     return problem_response(request, 400, "bad_request", "Bad request", "the connection ended before the request did")
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+async def _handle_unexpected_error(request: Request, error: Exception) -> JSONResponse:
     log.error("unexpected error", exc_info=error)
     return problem_response(request, 500, "internal", "Internal error", "something went wrong; the log has the details")
 
 
 def format_validation_errors(errors: Sequence[Any]) -> str:
-    """Pydantic's list of faults as one sentence, without the values that were sent."""
+    """Pydantic's list of errors as one sentence, without the values that were sent."""
     parts = []
-    for fault in errors[:MAX_SHOWN_ERRORS]:
-        steps = fault.get("loc", ())
+    for error in errors[:MAX_SHOWN_ERRORS]:
+        steps = error.get("loc", ())
         where = ".".join(str(step) for step in (steps[1:] if steps and steps[0] in REQUEST_PLACES else steps))
-        message = str(fault.get("msg", "invalid"))
+        message = str(error.get("msg", "invalid"))
         parts.append(f"{where}: {message}" if where else message)
     if len(errors) > MAX_SHOWN_ERRORS:
         parts.append(f"and {len(errors) - MAX_SHOWN_ERRORS} more")

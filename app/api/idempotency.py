@@ -6,16 +6,18 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from fastapi import Header, Request, Response
-from pydantic import BaseModel
+from fastapi import Depends, Header, Request, Response
+from pydantic import BaseModel, TypeAdapter
 
-from app.api.dependencies import ServiceDep, ThreadPoolsDep
+from app.api.concurrency import ThreadPools
+from app.api.dependencies import ServiceDep, ThreadsDep
 from app.api.multipart import Form
 from app.core.errors import BadRequest
+from app.core.files import sha256_file
 from app.service.auth import Principal
-from app.storage.idempotency import Note, ResponseSlot
+from app.storage.idempotency import RESULT, IdempotencyStore, ResponseSlot
 
 T = TypeVar("T")
 
@@ -27,56 +29,79 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-class IdempotentCall:
-    """One request that may be a repeat. `replay` is the answer it got before, None if it is to be worked on."""
+class IdempotentCall(Generic[T]):
+    """One request that may be a repeat. Its work stores a result of type T in `slot`, which is None without a key."""
 
-    def __init__(self, slot: ResponseSlot | None, lanes: ThreadPoolsDep) -> None:
-        self._slot = slot
-        self._lanes = lanes
+    def __init__(
+        self,
+        slot: ResponseSlot | None,
+        result_type: type[T],
+        render: Callable[[T], tuple[int, BaseModel]],
+        threads: ThreadPools,
+    ) -> None:
+        self.slot = slot
+        self._result_type = result_type
+        self._render = render
+        self._threads = threads
 
     @property
     def replay(self) -> Response | None:
-        """The answer from before."""
-        if self._slot is None or (answer := self._slot.answer) is None:
+        """The answer that the request got before, None the first time."""
+        if self.slot is None or (stored := self.slot.stored) is None:
             return None
-        return Response(answer.body, answer.status, REPLAYED, media_type="application/json")
+        status, body = stored.status, stored.body
+        if status == RESULT:
+            status, model = self._render(TypeAdapter(self._result_type).validate_json(body))
+            body = model.model_dump_json()
+        return Response(body, status, REPLAYED, media_type="application/json")
 
-    def noting(self, render: Callable[[T], tuple[int, BaseModel]]) -> Note[T] | None:
-        """What keeps the answer in the transaction of the work; None without a key."""
-        if self._slot is None:
-            return None
-
-        def rendered(result: T) -> tuple[int, str]:
-            status, model = render(result)
-            return status, model.model_dump_json()
-
-        return self._slot.noting(rendered)
-
-    async def final(self, status: int, model: BaseModel) -> None:
-        """The answer as it is sent."""
-        if self._slot is not None:
-            await self._lanes.writes.run(self._slot.final, status, model.model_dump_json())
+    async def finish(self, result: T, status: int, model: BaseModel) -> None:
+        """Store the answer as it is sent, if it is not the one that `result` renders to."""
+        if self.slot is not None and (status, model) != self._render(result):
+            await self._threads.writes.run(self.slot.replace, status, model.model_dump_json())
 
 
-@asynccontextmanager
-async def begin_idempotent(
-    request: Request, service: ServiceDep, lanes: ThreadPoolsDep, content: Callable[[], bytes]
-) -> AsyncIterator[IdempotentCall]:
-    """This request, told apart from others by its address and `content`. Raises KeyReused, InProgress, BadRequest."""
-    key = read_idempotency_key(request)
-    if key is None:
-        yield IdempotentCall(None, lanes)
-        return
-    digest = hashlib.sha256(await lanes.writes.run(content))
-    for part in (request.method, request.url.path, *sorted(map(str, request.query_params.multi_items()))):
-        digest.update(b"\0" + part.encode())
-    grant: Principal | None = request.scope["grant"]
-    with service.repeats.slot(grant.key_id if grant else "", key, digest.hexdigest()) as slot:
-        yield IdempotentCall(slot, lanes)
+class Idempotency:
+    """A dependency of routes that take the header."""
+
+    def __init__(self, request: Request, store: IdempotencyStore, threads: ThreadPools) -> None:
+        self._request = request
+        self._store = store
+        self._threads = threads
+
+    @asynccontextmanager
+    async def begin(
+        self, content: Callable[[], bytes], result_type: type[T], render: Callable[[T], tuple[int, BaseModel]]
+    ) -> AsyncIterator[IdempotentCall[T]]:
+        """Compare this request with the earlier ones of its key, by its address and `content`.
+
+        `render` makes the answer (status and body) of the result of the work, now and when the request comes again.
+        Raises IdempotencyKeyReused, InProgress, BadRequest.
+        """
+        request = self._request
+        key = read_idempotency_key(request)
+        if key is None:
+            yield IdempotentCall(None, result_type, render, self._threads)
+            return
+        digest = hashlib.sha256(await self._threads.writes.run(content))
+        for part in (request.method, request.url.path, *sorted(map(str, request.query_params.multi_items()))):
+            digest.update(b"\0" + part.encode())
+        principal: Principal | None = request.scope["principal"]
+        with self._store.slot(principal.key_id if principal else "", key, digest.hexdigest()) as slot:
+            yield IdempotentCall(slot, result_type, render, self._threads)
+
+
+async def get_idempotency(
+    request: Request, service: ServiceDep, threads: ThreadsDep, key: IdempotencyKeyHeader = None
+) -> Idempotency:
+    return Idempotency(request, service.idempotency, threads)
+
+
+IdempotencyDep = Annotated[Idempotency, Depends(get_idempotency)]
 
 
 def read_idempotency_key(request: Request) -> str | None:
-    """The key, with or without the quotes that the draft of the IETF gives it. Raises BadRequest for what is none."""
+    """The key, with or without the quotes of the IETF's draft; None when there is none. Raises BadRequest."""
     sent = request.headers.getlist("idempotency-key")
     if not sent:
         return None
@@ -89,12 +114,10 @@ def read_idempotency_key(request: Request) -> str | None:
 
 
 def hash_form(form: Form) -> bytes:
-    """A digest of what a form says and brings; its boundary is another each time."""
+    """A digest of the fields and files of a form; its bytes differ each time, by the boundary."""
     digest = hashlib.sha256()
     for name, value in form.fields:
         digest.update(repr((name, value)).encode())
     for file in form.files:
-        with open(file.path, "rb") as opened:
-            held = hashlib.file_digest(opened, "sha256").hexdigest()
-        digest.update(repr((file.field, file.filename, held)).encode())
+        digest.update(repr((file.field, file.filename, sha256_file(file.path))).encode())
     return digest.digest()

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from app import __version__
 from app.api.concurrency import ThreadPools
 from app.core.errors import SightlineError
-from app.service.health import measure_backlog, measure_disk, workers
+from app.service.health import count_workers, measure_backlog, measure_disk
 from app.service.service import Service
 from app.storage.backup import read_last_backup
 
@@ -23,16 +23,16 @@ INDEX_GAUGES = {
     "vectors": "Vectors in the open indexes",
     "lag": "Log entries not yet in the index that is furthest behind",
     "bytes": "Memory of the open indexes",
-    "tail": "Vectors that no base holds yet",
-    "tombstones": "Vectors of a base that are deleted",
+    "tail": "Vectors in growing segments",
+    "tombstones": "Deleted vectors that sealed segments still hold",
     "building": "Bases being built now",
 }
 
 
 class ServerMetrics:
-    """Requests by route, and the service's own numbers, read when they are asked for."""
+    """Requests by route, and the numbers of the service, which are read at each scrape."""
 
-    def __init__(self, service: Service, lanes: ThreadPools) -> None:
+    def __init__(self, service: Service, threads: ThreadPools) -> None:
         self.registry = CollectorRegistry()
         self._requests = Counter(
             "sightline_requests", "Answered requests", ["route", "method", "status"], registry=self.registry
@@ -44,37 +44,34 @@ class ServerMetrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self._inside = Gauge("sightline_requests_in_flight", "Requests being answered", registry=self.registry)
+        self._in_flight = Gauge("sightline_requests_in_flight", "Requests being answered", registry=self.registry)
         self._refused = Counter("sightline_refusals", "Refused requests", ["code"], registry=self.registry)
         self._open = Gauge("sightline_connections", "Open connections", registry=self.registry)
-        busy = Gauge("sightline_lane_calls", "Calls that run or wait in a lane", ["lane"], registry=self.registry)
-        for name, lane in (("queries", lanes.queries), ("reads", lanes.reads), ("writes", lanes.writes)):
-            busy.labels(name).set_function(partial(getattr, lane, "inside"))
+        busy = Gauge("sightline_lane_calls", "Calls that run or wait for a thread", ["lane"], registry=self.registry)
+        for pool in (threads.queries, threads.reads, threads.writes):
+            busy.labels(pool.name).set_function(partial(getattr, pool, "running"))
         ProcessCollector(registry=self.registry)
-        self.registry.register(service.reports)
+        self.registry.register(service.worker_metrics)
         self.registry.register(_ServiceNumbers(service))
 
-    def connections(self, count: Callable[[], int]) -> None:
-        """Say how many connections there are."""
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """`count` is called at each scrape."""
         self._open.set_function(count)
 
-    def began(self) -> None:
-        """A request is being answered from now on, until `request`."""
-        self._inside.inc()
+    def request_started(self) -> None:
+        self._in_flight.inc()
 
-    def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """Count one answered request."""
+    def request_finished(self, route: str, method: str, status: int, seconds: float) -> None:
         labels = (route, method if method in METHODS else "other", str(status))
-        self._inside.dec()
+        self._in_flight.dec()
         self._requests.labels(*labels).inc()
         self._seconds.labels(*labels).observe(seconds)
 
-    def refused(self, code: str) -> None:
-        """Count one refusal by the code that it gave."""
+    def count_refusal(self, code: str) -> None:
         self._refused.labels(code).inc()
 
-    def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+    def render(self) -> bytes:
+        """Every metric, in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
@@ -85,7 +82,8 @@ class _ServiceNumbers(Collector):
     def collect(self) -> Iterator[Metric]:
         service = self._service
         yield make_gauge("info", "1; the version is a label", [((__version__,), 1)], "version")
-        yield make_gauge("ready", "1 when searches can be answered", [((), float(not service.ready()))])
+        is_ready = not service.search.reasons_not_ready()
+        yield make_gauge("ready", "1 when searches can be answered", [((), float(is_ready))])
         checks = [((check.name,), float(check.ok)) for check in service.checks()]
         yield make_gauge("check", "1 when this check of /readyz is passed", checks, "check")
         yield from self._recall()
@@ -94,12 +92,12 @@ class _ServiceNumbers(Collector):
         yield from self._disk()
         try:
             yield from self._backlog()
-        except SightlineError:  # the database cannot be read: what is known without it is told all the same
+        except SightlineError:  # the database cannot be read: the other metrics are complete
             return
 
     def _backlog(self) -> Iterator[Metric]:
         service = self._service
-        now = measure_backlog(service.database)
+        now = measure_backlog(service.library.database)
         limits = service.settings.max_queue, service.settings.max_queue_bytes
         yield make_gauge("queue_items", "Pictures in the queue, members of uploads included", [((), now.depth.items)])
         yield make_gauge("queue_bytes", "Bytes of the pictures in the queue", [((), now.depth.bytes)])
@@ -118,46 +116,46 @@ class _ServiceNumbers(Collector):
         )
 
     def _indexes(self) -> Iterator[Metric]:
-        engine = self._service.loaded
-        totals = {} if engine is None else engine.indexes.totals()
-        for name, told in INDEX_GAUGES.items():
+        loaded = self._service.search.loaded
+        totals = {} if loaded is None else loaded.indexes.totals()
+        for name, help in INDEX_GAUGES.items():
             values = [((target,), numbers[name]) for target, numbers in totals.items()]
-            yield make_gauge(f"index_{name}", told, values, "target")
+            yield make_gauge(f"index_{name}", help, values, "target")
         yield make_gauge(
             "encoder_queue",
             "Queries that wait for the encoder",
-            [((), 0 if engine is None else engine.batcher.queue_length)],
+            [((), 0 if loaded is None else loaded.batcher.queue_length)],
         )
 
     def _workers(self) -> Iterator[Metric]:
         settings = self._service.settings
         yield make_gauge(
-            "workers", "Living worker processes of this data directory", [((), workers(settings.data_dir))]
+            "workers", "Living worker processes of this data directory", [((), count_workers(settings.data_dir))]
         )
         yield make_gauge("workers_wanted", "Worker processes that the server keeps", [((), settings.workers)])
 
     def _disk(self) -> Iterator[Metric]:
         data_dir = self._service.settings.data_dir
-        for name, told, value in measure_disk(data_dir):
-            yield make_gauge(name, told, [((), value)])
+        for name, help, value in measure_disk(data_dir):
+            yield make_gauge(name, help, [((), value)])
         backup = read_last_backup(data_dir)
-        told = "When the last backup succeeded; 0 without one"
-        yield make_gauge("backup_last_success_timestamp_seconds", told, [((), backup.at)])
+        help = "When the last backup succeeded; 0 without one"
+        yield make_gauge("backup_last_success_timestamp_seconds", help, [((), backup.at)])
         yield make_gauge("backup_seconds", "Time the last backup took", [((), backup.seconds)])
         yield make_gauge("backup_images", "Pictures of the last backup", [((), backup.pictures)])
 
     def _recall(self) -> Iterator[Metric]:
         """Of the approximate indexes that were searched, in any collection."""
-        found = self._service.sampler.recalls()
+        found = self._service.search.sampler.recalls()
         measured = [(key, one.at_10) for key, one in found.items() if one.at_10 is not None]
         yield make_gauge("recall_at_10", "Measured recall of recent searches", measured, "collection", "target")
         effort = [(key, one.effort) for key, one in found.items()]
         yield make_gauge("search_effort", "Doublings of what an index looks into", effort, "collection", "target")
 
 
-def make_gauge(name: str, told: str, values: Iterable[tuple[Iterable[str], float]], *labels: str) -> Metric:
+def make_gauge(name: str, help: str, values: Iterable[tuple[Iterable[str], float]], *labels: str) -> Metric:
     """A family of samples (values of the labels, value)."""
-    family = GaugeMetricFamily(f"sightline_{name}", told, labels=labels)
+    family = GaugeMetricFamily(f"sightline_{name}", help, labels=labels)
     for key, value in values:
         family.add_metric(list(key), value)
     return family

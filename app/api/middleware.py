@@ -1,4 +1,4 @@
-"""What happens to every request: an id, safe headers, strict text, a line in the log, a measurement."""
+"""What happens to every request: an id, access control, safe headers, a line in the log, a measurement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import re
 import time
 import uuid
-from contextlib import nullcontext
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
@@ -16,23 +15,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from app.api.auth import AccessControl
-from app.api.concurrency import Doors
 from app.api.errors import error_response, problem_response
 from app.api.metrics import ServerMetrics
 from app.api.request_origin import is_cross_site
 from app.core import tracing
-from app.core.errors import Overloaded, SightlineError
+from app.core.errors import SightlineError
 
 log = logging.getLogger("sightline.access")
 
 REQUEST_ID_PATTERN = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
-WARNED_STATUSES = (500, 504)  # statuses that are told whatever the level
+WARNED_STATUSES = (500, 504)  # logged as warnings; all others only at the level debug
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self';"
     " manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-# Swagger UI sets styles from script; everything it loads is still ours.
+# Swagger UI sets styles from script; everything that it loads is still from this server.
 DOCS_POLICY = PAGE_POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -44,106 +42,100 @@ SECURITY_HEADERS = {
 
 
 class RequestMiddleware:
-    """Wraps the application: nothing reaches it, or leaves it, unseen."""
+    """Wraps the whole application."""
 
-    def __init__(self, app: ASGIApp, metrics: ServerMetrics, gate: AccessControl, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics, access: AccessControl) -> None:
         self._app = app
         self._metrics = metrics
-        self._gate = gate
-        self._doors = doors
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return  # nothing else is offered
-        scope["request_id"] = request_id(scope)
+        scope["request_id"] = choose_request_id(scope)
         bind_contextvars(request_id=scope["request_id"])  # of this request's own task
         began = time.perf_counter()
         status = 500
-        begun = replaced = False
-        self._metrics.began()
+        is_started = is_replaced = False
+        self._metrics.request_started()
 
-        async def sending(message: Message) -> None:
-            nonlocal status, begun, replaced
-            if replaced:
+        async def send_checked(message: Message) -> None:
+            nonlocal status, is_started, is_replaced
+            if is_replaced:
                 return
-            begun = True
+            is_started = True
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 if status == 413 and headers.get("content-type", "").startswith("text/plain"):  # Starlette's own
                     detail = "the body of the request is larger than this call takes"
                     refusal = problem_response(Request(scope), 413, "payload_too_large", "Request too large", detail)
-                    await refusal(scope, receive, sending)
-                    replaced = True
+                    await refusal(scope, receive, send_checked)
+                    is_replaced = True
                     return
-                if scope["path"].startswith("/web/"):
-                    headers.setdefault("Cache-Control", "no-cache")  # old and new modules never mix after an upgrade
-                headers["X-Request-Id"] = scope["request_id"]
-                if scope["path"].startswith("/v1/"):
-                    headers.setdefault("Cache-Control", "private, no-store")  # no cache between us may keep it
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                policy = DOCS_POLICY if scope["path"] == "/docs" else PAGE_POLICY
-                headers.setdefault("Content-Security-Policy", policy)
+                set_headers(scope, headers)
             await send(message)
 
         try:
             with tracing.span("request", {"http.request.method": scope["method"], "request_id": scope["request_id"]}):
-                await self._answer(scope, receive, sending)
-                route = getattr(scope.get("route"), "path", "(none)")
-                tracing.set_span_attributes({"http.route": route, "http.response.status_code": status})
-        except asyncio.CancelledError:  # a stopping server waits no longer for this one
-            if begun:
+                await (self._find_refusal(scope) or self._app)(scope, receive, send_checked)
+                tracing.set_span_attributes({"http.route": route_of(scope), "http.response.status_code": status})
+        except asyncio.CancelledError:  # a stopping server waits no longer for this request
+            if is_started:
                 raise
             detail = "the service is stopping"
             refusal = problem_response(
                 Request(scope), 503, "overloaded", "Overloaded", detail, retryable=True, retry_after=5
             )
-            await refusal(scope, receive, sending)
+            await refusal(scope, receive, send_checked)
         finally:
-            self._account(scope, status, time.perf_counter() - began)
+            self._record(scope, status, time.perf_counter() - began)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or let the application answer."""
-        if refusal := self._refusal(scope):
-            await refusal(scope, receive, send)
-            return
-        door = self._doors.of(scope)
-        if door is not None and door.full:
-            await error_response(Request(scope), Overloaded("too many requests are waiting; try again in a moment"))(
-                scope, receive, send
-            )
-            return
-        with door or nullcontext():
-            await self._app(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
-        """Why the application never sees this request; None when it does."""
+    def _find_refusal(self, scope: Scope) -> ASGIApp | None:
+        """The answer to a request that the application must not see; None when it may."""
         if is_cross_site(scope):
             detail = "this was sent by a page of another site, which may not change anything here"
             return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
         if not is_valid_utf8(scope):
             return problem_response(Request(scope), 400, "bad_request", "Bad request", "the address is not valid UTF-8")
         try:
-            return self._gate.refusal(scope)
-        except SightlineError as error:  # the keys cannot be read, so nobody comes in
+            return self._access.find_refusal(scope)
+        except SightlineError as error:  # the keys cannot be read, so every request is refused
             return error_response(Request(scope), error)
 
-    def _account(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "(none)")
-        self._metrics.request(route, scope["method"], status, seconds)
-        if refused := scope.get("refused"):
-            self._metrics.refused(refused)
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count the request, and log it."""
+        route = route_of(scope)
+        self._metrics.request_finished(route, scope["method"], status, seconds)
+        if code := scope.get("refused"):
+            self._metrics.count_refusal(code)
         level = logging.WARNING if status in WARNED_STATUSES else logging.DEBUG
         if log.isEnabledFor(level):
             fields = {"method": scope["method"], "path": scope["path"], "route": route, "status": status}
-            log.log(
-                level, "answered", extra={**fields, "ms": round(seconds * 1000, 1), "client": client_address(scope)}
-            )
+            fields |= {"ms": round(seconds * 1000, 1), "client": client_address(scope)}
+            log.log(level, "answered", extra=fields)
 
 
-def request_id(scope: Scope) -> str:
-    """The id that a proxy or a caller gave the request, if it is fit for a log, else one of ours."""
+def set_headers(scope: Scope, headers: MutableHeaders) -> None:
+    """The headers of every answer; what a route has set stays."""
+    path = scope["path"]
+    headers["X-Request-Id"] = scope["request_id"]
+    if path.startswith("/web/"):
+        headers.setdefault("Cache-Control", "no-cache")  # old and new modules never mix after an upgrade
+    elif path.startswith("/v1/"):
+        headers.setdefault("Cache-Control", "private, no-store")  # no cache on the way may keep it
+    for name, value in SECURITY_HEADERS.items():
+        headers.setdefault(name, value)
+    headers.setdefault("Content-Security-Policy", DOCS_POLICY if path == "/docs" else PAGE_POLICY)
+
+
+def route_of(scope: Scope) -> str:
+    """The path pattern of the route that answered, as a label of metrics."""
+    return getattr(scope.get("route"), "path", "(none)")
+
+
+def choose_request_id(scope: Scope) -> str:
+    """The id that a proxy or a caller gave the request if it is fit for a log, else a new one."""
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     if len(given) == 1 and REQUEST_ID_PATTERN.fullmatch(given[0]):
         return str(given[0].decode("ascii"))
@@ -151,7 +143,6 @@ def request_id(scope: Scope) -> str:
 
 
 def client_address(scope: Scope) -> str:
-    """The address that a request came from."""
     return str(scope["client"][0]) if scope.get("client") else ""
 
 

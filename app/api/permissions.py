@@ -1,4 +1,4 @@
-"""The one table of what each call needs. A call that is not in it is not answered, whoever asks."""
+"""The table of the key scope that each call needs. A call that is not in it is refused, with any key."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from app.core.types import KeyScope
 
 OPEN, SEARCH, WRITE, ADMIN = KeyScope.OPEN, KeyScope.SEARCH, KeyScope.WRITE, KeyScope.ADMIN
 
-ROUTE_RIGHTS = {
-    # The page itself holds no data; it asks for a key. The others of these tell nothing to who has none.
+ROUTE_SCOPES = {
+    # The page itself holds no data; it asks for a key. The other open calls tell nothing to a caller without one.
     "GET /": OPEN,
     "GET /web/{path:path}": OPEN,
     "HEAD /web/{path:path}": OPEN,
@@ -63,7 +63,7 @@ ROUTE_RIGHTS = {
     "PATCH /v1/collections/{name}": ADMIN,
     "DELETE /v1/collections/{name}": ADMIN,
 }
-# What concerns all collections: not for a key that is bound to some.
+# They concern all collections: not for a key that is bound to some.
 ALL_COLLECTIONS_ROUTES = {"GET /metrics", "POST /v1/collections"}
 
 
@@ -73,29 +73,29 @@ class RoutePermission:
 
     method: str
     path: str
-    right: KeyScope
-    whole: bool
+    scope: KeyScope
+    all_collections: bool
 
 
-_CALLS = [
-    RoutePermission(method, path, right, name in ALL_COLLECTIONS_ROUTES)
-    for name, right in ROUTE_RIGHTS.items()
+_PERMISSIONS = [
+    RoutePermission(method, path, scope, name in ALL_COLLECTIONS_ROUTES)
+    for name, scope in ROUTE_SCOPES.items()
     for method, path in [name.split(" ")]
 ]
-_PLAIN = {(call.method, call.path): call for call in _CALLS if "{" not in call.path}
-_SHAPED: list[tuple[re.Pattern[str], RoutePermission]] = [
-    (compile_path(one.path)[0], one) for one in _CALLS if "{" in one.path
+_BY_PATH = {(one.method, one.path): one for one in _PERMISSIONS if "{" not in one.path}
+_BY_PATTERN: list[tuple[re.Pattern[str], RoutePermission]] = [
+    (compile_path(one.path)[0], one) for one in _PERMISSIONS if "{" in one.path
 ]
 
 
 def find_permission(method: str, path: str) -> RoutePermission | None:
     """The line for this request, by the patterns that the router itself compiles; None when there is none."""
-    if plain := _PLAIN.get((method, path)):
-        return plain
-    return next((call for pattern, call in _SHAPED if call.method == method and pattern.match(path)), None)
+    if found := _BY_PATH.get((method, path)):
+        return found
+    return next((one for pattern, one in _BY_PATTERN if one.method == method and pattern.match(path)), None)
 
 
 def list_methods(path: str) -> list[str]:
-    """What else can be done at this address; empty when it is none of ours."""
-    plain = {call.method for call in _CALLS if call.path == path}
-    return sorted(plain | {call.method for pattern, call in _SHAPED if pattern.match(path)})
+    """The methods of an address; empty when there is no such address."""
+    plain = {one.method for one in _PERMISSIONS if one.path == path}
+    return sorted(plain | {one.method for pattern, one in _BY_PATTERN if pattern.match(path)})

@@ -1,4 +1,4 @@
-"""How often one caller may ask, and how often send a wrong key, counted by the library `limits` in memory."""
+"""How many requests, and how many wrong keys, one caller may send; the library `limits` counts them in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from limits.strategies import FixedWindowRateLimiter
 
 from app.core.errors import StartupError
 
-MOST = 10_000  # callers that are counted apart; all further ones share one count
+MAX_CALLERS = 10_000  # with a count of their own; all further callers share one
 WRONG_KEYS = parse("10/minute")  # of one address
 WRONG_COOKIES = parse("300/minute")  # a page whose key was revoked sends its old one with every picture
 OTHER_CALLERS = "all others"
 
 
 class RateLimiter:
-    """Counts of callers, each for as long as its window lasts. `rule` is `600/minute`, say; empty is no limit."""
+    """Counts callers, each for one window of time. `rule` is `600/minute`, say; empty is no limit."""
 
     def __init__(self, rule: str = "") -> None:
         try:
@@ -31,17 +31,17 @@ class RateLimiter:
         self._storage = MemoryStorage()
         self._counter = FixedWindowRateLimiter(self._storage)
 
-    def asked(self, caller: str) -> int | None:
-        """Count a request; the seconds to wait when the caller has asked too often."""
+    def count_request(self, caller: str) -> int | None:
+        """Count a request; the seconds to wait when the caller has sent too many, else None."""
         return None if self._rule is None else self._count(self._rule, caller)
 
-    def wrong(self, address: str, rule: RateLimitItem = WRONG_KEYS) -> int | None:
-        """Count a wrong key; the seconds to wait when there were too many."""
+    def count_wrong_key(self, address: str, rule: RateLimitItem = WRONG_KEYS) -> int | None:
+        """Count a wrong key; the seconds to wait when the address has sent too many, else None."""
         return self._count(rule, address)
 
     def _count(self, rule: RateLimitItem, caller: str) -> int | None:
         known = self._storage.storage
-        if len(known) >= MOST and rule.key_for(caller) not in known:
+        if len(known) >= MAX_CALLERS and rule.key_for(caller) not in known:
             caller = OTHER_CALLERS
         if self._counter.hit(rule, caller):
             return None
@@ -49,7 +49,7 @@ class RateLimiter:
 
 
 def rate_limit_key(client: tuple[str, int] | None) -> str:
-    """Who is counted: an IPv4 address, or the 64 bits of an IPv6 address that one subscriber has."""
+    """An IPv4 address, or the first 64 bits of an IPv6 address: one subscriber has all addresses that begin so."""
     if client is None:
         return "unknown"
     try:

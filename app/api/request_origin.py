@@ -1,5 +1,7 @@
-"""Whom a request takes us for. A page elsewhere can give its own name our address (DNS rebinding); its requests then
-count as ours in the browser's eyes, but still carry its name as their Host.
+"""Which host a request names, and whether another site's page sent it.
+
+A page of another site can give its own name the address of this server (DNS rebinding). The browser then treats its
+requests as same-origin, but they still carry the name of the other site as their Host.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from starlette.types import Scope
 
 
 def read_host(scope: Scope) -> str | None:
-    """The name that the request gives us, in lower case, without the port; None unless there is exactly one."""
+    """The name in the header Host, in lower case, without the port; None unless there is exactly one."""
     named = [value for name, value in scope["headers"] if name == b"host"]
     if len(named) != 1:
         return None
@@ -24,7 +26,7 @@ def read_host(scope: Scope) -> str | None:
 
 
 def read_port(scope: Scope) -> int:
-    """The port that the request was sent to, as far as its Host tells; 0 for the scheme's own."""
+    """The port in the header Host; 0 when there is none."""
     named = next((value for name, value in scope["headers"] if name == b"host"), b"")
     try:
         return urlsplit("//" + named.decode("ascii")).port or 0
@@ -33,7 +35,7 @@ def read_port(scope: Scope) -> int:
 
 
 def is_trusted_host(host: str | None, allowed: frozenset[str]) -> bool:
-    """Whether the name is the machine's own, an address (which no page can take), or one of those allowed."""
+    """Whether the host is localhost, an address (which no page can take as its name), or one of those allowed."""
     if host is None:
         return False
     if host in allowed or host == "localhost" or host.endswith(".localhost"):
@@ -49,7 +51,7 @@ SAFE = ("GET", "HEAD", "OPTIONS")  # they change nothing, and no other site can 
 
 
 def is_cross_site(scope: Scope) -> bool:
-    """Whether a page of another site sent this request, and it would change something."""
+    """Whether a page of another site sent this request, and the request may change something."""
     if scope["method"] in SAFE:
         return False
     headers = Headers(scope=scope)

@@ -1,10 +1,19 @@
-"""The records of the contract as pydantic models; names and meanings are fixed by docs/reference/api.md."""
+"""The JSON bodies of requests and answers; docs/reference/http.md describes them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, SkipValidation, StrictBool
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SkipValidation,
+    StrictBool,
+    model_validator,
+)
 
 from app.core.errors import Validation
 from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
@@ -12,7 +21,7 @@ from app.storage.filters.parser import FilterNode
 
 
 def validate_unicode(value: str) -> str:
-    """Text that can be stored and sent: no lone surrogates."""
+    """Refuse lone surrogates: SQLite and JSON cannot hold them."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -58,13 +67,12 @@ class ImageOut(BaseModel):
     duplicate: bool = False
 
     @classmethod
-    def of(cls, image: Image, *, duplicate: bool = False, settled: bool = True) -> ImageOut:
-        """`settled` False shows a picture that is ready, but not yet in the index, as processing."""
+    def of(cls, image: Image, *, duplicate: bool = False) -> ImageOut:
         return cls(
             id=image.id,
             collection=image.collection,
             sha256=image.sha256,
-            status=image.status.value if settled or image.status != "ready" else "processing",
+            status=image.status.value,
             error=ErrorOut.of(image.error),
             width=image.width,
             height=image.height,
@@ -89,30 +97,30 @@ class ImagePage(BaseModel):
 
 
 class DeleteIn(BaseModel):
-    """Which pictures to delete: what `filter` lets through, those of `ids`, or `all` of the collection."""
+    """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
     model_config = ConfigDict(extra="forbid")  # so that a misspelt dry_run deletes nothing
 
     filter: SkipValidation[FilterNode | None] = Field(
-        None, description="Delete what matches; a filter without any condition is refused."
+        None, description="Pictures that match are deleted; a filter without any condition is refused."
     )
     ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
-    all: StrictBool = Field(False, description="Every picture of the collection; stands alone.")
-    dry_run: StrictBool = Field(False, description="Delete nothing, and say what would be.")
+    all: StrictBool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
+    dry_run: StrictBool = Field(False, description="Delete nothing, and count what would be deleted.")
     collection: str | None = None
 
-    def chosen(self) -> Any:
-        """What was said as a filter. Raises Validation unless it is exactly one of the three."""
-        said = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
-        if len(said) != 1:
-            raise Validation(f"send one of filter, ids and all, got {said}")
+    def selected_filter(self) -> Any:
+        """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
+        sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
+        if len(sent) != 1:
+            raise Validation(f"send one of filter, ids and all, got {sent}")
         if self.all:
             return {}
         return self.filter if self.ids is None else {"has_id": self.ids}
 
 
 class DeleteOut(BaseModel):
-    """How many pictures were meant when it began, and how many of them were deleted; `examples` in a dry run only."""
+    """How many pictures matched at the start, and how many of them were deleted; `examples` in a dry run only."""
 
     matched: int
     deleted: int
@@ -120,7 +128,7 @@ class DeleteOut(BaseModel):
 
 
 class ImagePatch(BaseModel):
-    """What may be changed; what is not sent stays."""
+    """The fields to change; what is not sent stays."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -130,7 +138,7 @@ class ImagePatch(BaseModel):
 
 
 class TextOut(BaseModel):
-    """A text that pictures can be asked about."""
+    """A text that searches find, like pictures."""
 
     id: str
     text: str
@@ -143,7 +151,7 @@ class TextOut(BaseModel):
 
 
 class TextIn(BaseModel):
-    """A text to store; without an id, the same words always get the same one."""
+    """A text to store; without an id, the same words always get the same id."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -168,7 +176,7 @@ class TextsOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """A bulk of pictures. At its end `done + failed + duplicates == total`."""
+    """An import of many pictures. At its end `done + failed + duplicates == total`."""
 
     id: str
     collection: str
@@ -186,13 +194,12 @@ class JobOut(BaseModel):
     eta_s: float | None = Field(description="Seconds to the end at this rate.")
 
     @classmethod
-    def of(cls, job: Job, *, settled: bool = True) -> JobOut:
-        """`settled` False shows a finished job, not yet wholly in the index, as running."""
+    def of(cls, job: Job) -> JobOut:
         return cls(
             id=job.id,
             collection=job.collection,
             kind=job.kind,
-            state=job.state.value if settled else "running",
+            state=job.state.value,
             priority=job.priority.value,
             total=job.total,
             done=job.done,
@@ -200,7 +207,7 @@ class JobOut(BaseModel):
             duplicates=job.duplicates,
             created_at=job.created_at,
             started_at=job.started_at,
-            finished_at=job.finished_at if settled else None,
+            finished_at=job.finished_at,
             rate=job.rate,
             eta_s=job.eta_s,
         )
@@ -213,7 +220,7 @@ class JobsOut(BaseModel):
 
 
 class ItemOut(BaseModel):
-    """What became of one item of a job."""
+    """The result of one item of a job."""
 
     name: str
     status: Literal["queued", "done", "failed", "duplicate"]
@@ -233,7 +240,7 @@ class ItemPage(BaseModel):
 
 
 class HitOut(BaseModel):
-    """An answer: `score` is the cosine, higher is nearer; `image` or `text` says what it is."""
+    """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
 
     id: str
     score: float
@@ -271,7 +278,7 @@ class SearchOut(BaseModel):
 
 FILTER_FIELD = Field(
     None,
-    description="Only what this lets through, in Qdrant's words: `must`, `should`, `must_not` of conditions.",
+    description="Only what matches, in Qdrant's form: `must`, `should`, `must_not` of conditions.",
     examples=[{"must": [{"key": "tags", "match": {"value": "beach"}}, {"key": "width", "range": {"gte": 1000}}]}],
 )
 
@@ -286,10 +293,10 @@ class PartIn(BaseModel):
     text_id: Id | None = None
     image: str | None = Field(None, description="A picture, as base64 or a data URI.")
     vector: list[FiniteFloat] | None = None
-    weight: FiniteFloat = Field(1.0, description="How much it counts; negative turns away from it.")
+    weight: FiniteFloat = Field(1.0, description="How much the part counts; negative: away from it.")
 
     def kind(self) -> str:
-        """Which of the fields was sent. Raises Validation unless it is exactly one."""
+        """The name of the field that was sent. Raises Validation unless it is exactly one."""
         sent = [name for name in ("text", "image_id", "text_id", "image", "vector") if getattr(self, name) is not None]
         if len(sent) != 1:
             raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {sent}")
@@ -297,12 +304,23 @@ class PartIn(BaseModel):
 
 
 class ParamsIn(BaseModel):
-    """How hard an approximate index looks; an exact one ignores it."""
+    """How much an approximate index compares; an exact index ignores it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    probes: int | None = Field(None, ge=1, le=65_536, description="Lists of the index that are looked into.")
-    rerank: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their whole vectors.")
+    nprobe: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
+    refine_k: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their full vectors.")
+    probes: int | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
+    rerank: int | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
+
+    @model_validator(mode="after")
+    def _merge_names(self) -> Self:
+        for name, old in (("nprobe", "probes"), ("refine_k", "rerank")):
+            if getattr(self, name) is not None and getattr(self, old) is not None:
+                raise ValueError(f"{name} and {old} are the same parameter: give one of them")
+        self.nprobe = self.nprobe or self.probes
+        self.refine_k = self.refine_k or self.rerank
+        return self
 
 
 class SearchIn(BaseModel):
@@ -328,7 +346,7 @@ class BatchIn(BaseModel):
 
 
 class RefusedOut(BaseModel):
-    """In the place of an answer: why there is none."""
+    """The error of a search that has no answer."""
 
     error: ErrorOut
 
@@ -340,7 +358,7 @@ class BatchOut(BaseModel):
 
 
 class ClassifyIn(BaseModel):
-    """Which of the labels fits a picture that is here already."""
+    """Which of the labels fits a stored picture."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -351,7 +369,7 @@ class ClassifyIn(BaseModel):
 
 
 class LabelOut(BaseModel):
-    """A label and its probability among those asked for."""
+    """A label and its probability among the labels that were sent."""
 
     label: str
     probability: float
@@ -364,7 +382,7 @@ class ClassifyOut(BaseModel):
 
 
 class SpaceOut(BaseModel):
-    """The embedding space that a collection was filled in."""
+    """The embedding space of the vectors of a collection."""
 
     fingerprint: str
     model: str
@@ -389,7 +407,7 @@ class CollectionsOut(BaseModel):
 
 
 class CollectionIn(BaseModel):
-    """A collection to make."""
+    """A collection to create."""
 
     model_config = ConfigDict(extra="forbid")
 

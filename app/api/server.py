@@ -14,12 +14,13 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from app.api import create_app
+from app.api.app import create_app
 from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.encoder.loader import locate_model
+from app.service.factory import open_service
 from app.service.service import Service
 from app.worker.supervisor import WorkerSupervisor
 
@@ -27,21 +28,21 @@ log = logging.getLogger(__name__)
 
 BACKLOG = 16_384  # connections not yet accepted; the system's own bound (net.core.somaxconn, 4096) is the lower one
 ACCEPTED = 512  # connections accepted in a turn of the loop, between which those before are read and answered
-WATCH_SECONDS = 0.2
+FATAL_SECONDS = 0.2
 PREPARED_SECONDS = 0.05
 PULSE_SECONDS = 0.1
-FORGET_PULSES = 600  # between two looks for what workers that are gone have left
-SPARE_FILES = 512  # for everything that is no connection
+PULSES_PER_CLEANUP = 600  # until the metrics of ended workers are removed again
+SPARE_FILES = 512  # beside connections
 # Python lets a thread go on for 5 ms before another may. With dozens of searches under way the event loop would wait
 # that long dozens of times at each of its steps.
 SWITCH_SECONDS = 0.0005
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handling: after SIGTERM we end with code 0, not by the signal."""
+    """uvicorn without its signal handling: after SIGTERM the process ends with code 0, not by the signal."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen with the whole backlog: what uvicorn is given as one is how many asyncio accepts in a turn, too."""
+        """Listen with the whole backlog: uvicorn's setting is also how many asyncio accepts in a turn."""
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(BACKLOG)
@@ -54,7 +55,7 @@ class Server(uvicorn.Server):
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
     located = locate_model(settings.model, settings.models)
-    service = Service(settings, located)
+    service = open_service(settings, located)
     try:
         with (
             open_listener(settings.host, settings.port) as listener,
@@ -63,15 +64,17 @@ def serve(settings: Settings) -> None:
             require_keys(service, listener)
             raise_file_limit(settings.max_connections)
             sys.setswitchinterval(SWITCH_SECONDS)
+            # Its warnings are about what clients send (no HTTP, other protocols): any client could fill the log.
+            logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
             runner.run(_serve(service, listener))
     finally:
         service.close()
-    if service.fatal is not None:
-        raise service.fatal
+    if service.search.fatal is not None:
+        raise service.search.fatal
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises StartupError when the address cannot be had."""
+    """A listening socket. Raises StartupError when the address is not free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -87,22 +90,22 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def is_on_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine reaches it."""
+    """Whether no other machine reaches it."""
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def require_keys(service: Service, listener: socket.socket) -> None:
-    """Raise StartupError when others than this machine would come in without a key."""
+    """Raise StartupError when other machines could send requests without a key."""
     settings = service.settings
-    if not (is_on_loopback(listener) or settings.insecure or service.access.needed()):
+    if not (is_on_loopback(listener) or settings.insecure or service.api_keys.has_keys()):
         raise StartupError(
-            f"others could reach {settings.host} and there is no API key: make one with `sightline keys create NAME"
-            f" --scope admin --data-dir {settings.data_dir}`, or serve with --insecure"
+            f"other machines can reach {settings.host} and there is no API key: make one with"
+            f" `sightline keys create NAME --scope admin --data-dir {settings.data_dir}`, or serve with --insecure"
         )
 
 
 def raise_file_limit(connections: int) -> None:
-    """Let this process have a file for every connection that it may hold, as far as the system allows it."""
+    """Raise the limit of open files to one for each connection, as far as the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = connections + SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -111,12 +114,12 @@ def raise_file_limit(connections: int) -> None:
 
 async def _serve(service: Service, listener: socket.socket) -> None:
     settings = service.settings
-    app = create_app(service, alone=is_on_loopback(listener))
+    app = create_app(service, loopback_only=is_on_loopback(listener))
     metrics: ServerMetrics = app.state.metrics
     server = Server(
         uvicorn.Config(
             app,
-            http=make_protocol(settings, metrics.refused),
+            http=make_protocol(settings, app.state.threads, metrics.count_refusal),
             backlog=ACCEPTED,
             ws="none",
             lifespan="off",
@@ -127,16 +130,16 @@ async def _serve(service: Service, listener: socket.socket) -> None:
             timeout_graceful_shutdown=round(settings.drain_seconds),
         )
     )
-    metrics.connections(lambda: len(server.server_state.connections))
+    metrics.watch_connections(lambda: len(server.server_state.connections))
     loop = asyncio.get_running_loop()
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    if not (is_on_loopback(listener) or service.access.needed()):
-        log.warning("no key is asked for: whoever reaches %s can read, add and delete everything", address)
-    watching = asyncio.create_task(_watch(service, server))
-    pulse = asyncio.create_task(_pulse(service))
-    working = asyncio.create_task(_work(service))
+    if not (is_on_loopback(listener) or service.api_keys.has_keys()):
+        log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
+    watching = asyncio.create_task(_stop_when_fatal(service, server))
+    pulse = asyncio.create_task(_measure_loop_lag(service))
+    working = asyncio.create_task(_run_workers(service))
 
     def stop(number: int) -> None:
         server.handle_exit(number, None)
@@ -154,26 +157,26 @@ async def _serve(service: Service, listener: socket.socket) -> None:
         await asyncio.gather(watching, pulse, working, return_exceptions=True)
 
 
-async def _watch(service: Service, server: uvicorn.Server) -> None:
-    """End the server when the model turns out to be impossible."""
-    while service.fatal is None:  # noqa: ASYNC110 (it is set in another thread)
-        await asyncio.sleep(WATCH_SECONDS)
+async def _stop_when_fatal(service: Service, server: uvicorn.Server) -> None:
+    """End the server when the model can never be loaded."""
+    while service.search.fatal is None:  # noqa: ASYNC110 (another thread sets it)
+        await asyncio.sleep(FATAL_SECONDS)
     server.should_exit = True
 
 
-async def _work(service: Service) -> None:
-    """Keep workers, once the model is there: beside a start they would only make it last longer."""
-    while not service.prepared:  # noqa: ASYNC110 (it is set in another thread)
+async def _run_workers(service: Service) -> None:
+    """Start the workers when the model is loaded: earlier they would only slow its loading down."""
+    while not service.search.is_prepared:  # noqa: ASYNC110 (another thread sets it)
         await asyncio.sleep(PREPARED_SECONDS)
     await WorkerSupervisor(service.settings, service.metrics.count_restart).run()
 
 
-async def _pulse(service: Service) -> None:
-    """Measure how late the event loop is: whatever blocks it, everyone waits for."""
+async def _measure_loop_lag(service: Service) -> None:
+    """Measure how late the event loop is: every request waits for what blocks it."""
     loop = asyncio.get_running_loop()
     while True:
-        for _ in range(FORGET_PULSES):
+        for _ in range(PULSES_PER_CLEANUP):
             due = loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
             service.metrics.observe_loop_lag(max(0.0, loop.time() - due))
-        await asyncio.to_thread(service.reports.absorb_dead_workers)
+        await asyncio.to_thread(service.worker_metrics.absorb_dead_workers)

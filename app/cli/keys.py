@@ -14,7 +14,7 @@ from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import ApiKey, KeyScope
 from app.service.auth import ApiKeyService, is_active
-from app.service.service import open_library
+from app.service.data_dir import open_database
 
 
 @contextmanager
@@ -22,11 +22,11 @@ def open_keys(settings: Settings, *, made: bool = False) -> Iterator[ApiKeyServi
     """The keys of the data directory, which is `made` where there is none. Raises StartupError."""
     if not made and not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
-    library = open_library(settings)
+    database = open_database(settings)
     try:
-        yield ApiKeyService(library.database)
+        yield ApiKeyService(database)
     finally:
-        library.database.close()
+        database.close()
 
 
 def create_key(settings: Settings, name: str, scope: str, collections: Sequence[str], days: float | None) -> None:
@@ -42,7 +42,7 @@ def create_key(settings: Settings, name: str, scope: str, collections: Sequence[
 def show_keys(settings: Settings, console: Console, *, as_json: bool) -> None:
     """Print the keys; nothing of their secrets is known."""
     with open_keys(settings) as kept:
-        found = [describe_key(key) for key in kept.every()]
+        found = [describe_key(key) for key in kept.list_keys()]
     if as_json:
         click.echo(json.dumps(found, ensure_ascii=False, indent=2))
         return
@@ -62,7 +62,7 @@ def revoke_key(settings: Settings, named: str) -> None:
 def clear_keys(settings: Settings) -> None:
     """Remove every key."""
     with open_keys(settings) as kept:
-        count = kept.clear()
+        count = kept.delete_all()
     click.echo(f"{count} keys are removed", err=True)
 
 

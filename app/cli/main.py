@@ -276,9 +276,13 @@ def models() -> None:
 @setting_options("data_dir")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; exits with 1 and a table of faults when they do not."""
-    from app.storage.verify import verify as run
+    from app.cli.output import show_faults, show_progress
+    from app.storage.verify import find_faults
 
-    sys.exit(run(load_settings(given).data_dir, Console()))
+    console = Console()
+    faults = find_faults(load_settings(given).data_dir, show_progress(console))
+    show_faults(faults, console)
+    sys.exit(1 if faults else 0)
 
 
 @main.command()
@@ -286,9 +290,12 @@ def verify(**given: Any) -> None:
 @setting_options("data_dir")
 def backup(folder: Path, **given: Any) -> None:
     """Copy everything that was acknowledged into FOLDER, beside a server or without one; again, what is new."""
-    from app.storage.backup import create_backup as run
+    from app.cli.output import show_progress
+    from app.storage.backup import create_backup
 
-    run(load_settings(given).data_dir, folder, Console())
+    console = Console()
+    made = create_backup(load_settings(given).data_dir, folder, show_progress(console))
+    console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
 @main.command()
@@ -296,9 +303,12 @@ def backup(folder: Path, **given: Any) -> None:
 @setting_options("data_dir")
 def restore(folder: Path, **given: Any) -> None:
     """Make an empty data directory what the backup in FOLDER holds; a damaged one is refused before that."""
-    from app.storage.backup import restore_backup as run
+    from app.cli.output import show_progress
+    from app.storage.backup import restore_backup
 
-    run(load_settings(given).data_dir, folder, Console())
+    console, data_dir = Console(), load_settings(given).data_dir
+    held = restore_backup(data_dir, folder, show_progress(console))
+    console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
 
 
 @main.command()

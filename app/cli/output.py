@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import track
 from rich.table import Column, Table
 
 from app.cli.upload import MAX_SHOWN, escape, failures
@@ -116,3 +118,24 @@ def show_models(console: Console) -> None:
     )
     for form, meaning in NAME_FORMS:
         console.print(f"{form:24}{meaning}", markup=False)
+
+
+def show_progress(console: Console) -> Callable[[Sequence[Any], str], Iterable[Any]]:
+    """A bar that shows how much of some work is done."""
+    return partial(track, console=console, transient=True)
+
+
+def show_faults(faults: list[tuple[str, str, str]], console: Console) -> None:
+    """What `sightline verify` found, and what to do about each kind of it."""
+    from app.storage.verify import REMEDIES
+
+    if not faults:
+        console.print("everything agrees: each picture has its bytes, each ready picture and text its vector")
+        return
+    table = Table("what", "which", "why")
+    for fault in faults:
+        table.add_row(*fault)
+    console.print(table)
+    console.print(f"{len(faults)} faults")
+    for what in dict.fromkeys(what for what, _, _ in faults):
+        console.print(f"[bold]{what}[/bold]: {REMEDIES[what]}", highlight=False)

@@ -13,7 +13,7 @@ from app.core.settings import Settings
 from app.encoder.loader import load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.encoder.protocol import check_vectors
-from app.service.service import open_library
+from app.service.data_dir import open_database
 from app.storage.tables import collections, embeddings, images, texts
 
 BATCH = 64
@@ -27,7 +27,7 @@ def reembed(settings: Settings, console: Console) -> None:
     if not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     lock = DataDirLock(settings.data_dir)
-    library = open_library(settings)
+    database = open_database(settings)
     try:
         if count_live_owners(settings.data_dir / "workers"):
             raise StartupError(
@@ -42,7 +42,7 @@ def reembed(settings: Settings, console: Console) -> None:
             processes=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
         )
         space = encoder.space
-        known = library.database.read(texts.list_all)
+        known = database.read(texts.list_all)
         vectors = [
             vector.astype("<f4").tobytes()
             for start in range(0, len(known), BATCH)
@@ -58,10 +58,10 @@ def reembed(settings: Settings, console: Console) -> None:
                 embeddings.add(c, label, space.fingerprint, "texts", text.key, vector)
             return images.requeue_all(c)
 
-        queued = library.database.write(work)
+        queued = database.write(work)
         shutil.rmtree(settings.data_dir / "snapshots", ignore_errors=True)
     finally:
-        library.database.close()
+        database.close()
         lock.close()
     console.print(
         f"{queued} pictures are queued and {len(known)} texts encoded for {space.model};"

@@ -194,32 +194,37 @@ class StartupError(SightlineError):
     """The service cannot start; `detail` says in one line what to do."""
 
 
+OS_ERRORS: dict[int, tuple[type[SightlineError], str]] = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), (StorageFull, "the disk is full; free some space and try again")),
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.EPERM), (ReadOnly, "the data directory cannot be written at present")
+    ),
+    errno.EIO: (ReadOnly, "the disk reports an error; the data directory cannot be written at present"),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE, errno.ENOMEM), (Overloaded, "out of file handles or memory; try again")
+    ),
+}
+
+
 @contextmanager
 def map_os_errors() -> Iterator[None]:
-    """Turn the operating system's errors into ours."""
+    """Raise our error for one of `OS_ERRORS`; others, FileNotFoundError among them, pass as they are."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("the disk is full; free some space and try again") from error
-        if error.errno in (errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM):
-            raise ReadOnly("the data directory cannot be written at present") from error
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise Overloaded("out of file handles or memory; try again") from error
-        raise
+        if error.errno not in OS_ERRORS:
+            raise
+        raise from_os_error(error) from error
+
+
+def from_os_error(error: OSError) -> SightlineError:
+    """Our error for any error of the system (one with an errno) about the file of a picture or an archive."""
+    if error.errno == errno.ENOENT:
+        return BlobMissing("the file is gone")
+    kind, detail = OS_ERRORS.get(error.errno or 0, (Overloaded, "a file could not be read or written; try again"))
+    return kind(detail)
 
 
 def describe_error(error: BaseException) -> str:
     """A text that may be shown: the detail of our errors; of others the type alone, as their text may hold secrets."""
     return error.detail if isinstance(error, SightlineError) else type(error).__name__
-
-
-def from_os_error(error: OSError) -> SightlineError:
-    """Our error for an OSError that the system raised (one with an errno)."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull("The disk is full.")
-    if error.errno == errno.EROFS:
-        return ReadOnly("The data directory cannot be written at present.")
-    if error.errno == errno.ENOENT:
-        return BlobMissing("The file is gone.")
-    return Overloaded("A file could not be read or written; try again.")

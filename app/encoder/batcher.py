@@ -1,7 +1,7 @@
 """Queries share forward passes: one thread owns the encoder and runs the waiting requests in batches.
 
-As in text-embeddings-inference: above a limit a request is refused at once; no timer (the requests that arrive during
-one batch are the next); cancelled requests are dropped; all requests of a batch get its error.
+As in text-embeddings-inference: no timer (the requests that arrive during one batch are the next); cancelled requests
+are dropped; all requests of a batch get its error. No limit of its own: each thread of queries has one request here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from time import perf_counter
 
 import numpy as np
 
-from app.core.errors import ModelUnavailable, Overloaded
+from app.core.errors import ModelUnavailable
 from app.core.metrics import ProcessMetrics
 from app.encoder.protocol import Embeddings, Encoder, Pixels
 from app.encoder.query_cache import QueryCache
@@ -41,16 +41,12 @@ class EncodeRequest:
 
 
 class Batcher:
-    """The encoder of the queries. At most `max_waiting` requests wait; the vectors of recent texts are kept in
-    `cache_bytes` of memory."""
+    """The encoder of the queries. The vectors of recent texts are kept in `cache_bytes` of memory."""
 
-    def __init__(
-        self, encoder: Encoder, max_waiting: int, cache_bytes: int = 0, metrics: ProcessMetrics | None = None
-    ) -> None:
+    def __init__(self, encoder: Encoder, cache_bytes: int = 0, metrics: ProcessMetrics | None = None) -> None:
         self._encoder = encoder
         self._metrics = metrics or ProcessMetrics()
         self._cache = QueryCache(cache_bytes)
-        self._max_waiting = max_waiting
         self._waiting: deque[EncodeRequest] = deque()
         self._running = 0
         self._condition = threading.Condition()
@@ -59,7 +55,7 @@ class Batcher:
         self._thread.start()
 
     def submit_texts(self, texts: Sequence[str]) -> Future[Embeddings]:
-        """float32 [n, d] for n texts. Raises Overloaded if too many requests wait."""
+        """float32 [n, d] for n texts."""
         cached = [vector for text in texts if (vector := self._cache.get(text)) is not None]
         if cached and len(cached) == len(texts):
             answer: Future[Embeddings] = Future()
@@ -68,7 +64,7 @@ class Batcher:
         return self._submit(EncodeRequest(texts=texts))
 
     def submit_images(self, pixels: Pixels) -> Future[Embeddings]:
-        """float32 [n, d] for uint8 [n, size, size, 3]. Raises Overloaded if too many requests wait."""
+        """float32 [n, d] for uint8 [n, size, size, 3]."""
         return self._submit(EncodeRequest(pixels=pixels))
 
     @property
@@ -91,8 +87,6 @@ class Batcher:
         with self._condition:
             if self._closed or not self._thread.is_alive():
                 raise ModelUnavailable("the encoder has stopped")
-            if len(self._waiting) + self._running >= self._max_waiting:
-                raise Overloaded("too many queries are waiting; try again in a moment")
             self._waiting.append(request)
             self._condition.notify()
         return request.answer

@@ -15,8 +15,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.core.background import BackgroundLoop
@@ -174,13 +174,6 @@ class IndexManager:
             return True
         with self._changed:  # closed meanwhile: the next search opens it anew
             return self._open.get(key) is not handle
-
-    def listen(self, on_change: Callable[[], None]) -> AbstractContextManager[None]:
-        """Call `on_change` inside the `with` each time the database changed and the open indexes have followed.
-
-        Another thread calls it: it must return at once, and raise nothing (`loop.call_soon_threadsafe(event.set)`).
-        """
-        return self._loop.listen(on_change)
 
     def drop(self, label: str) -> None:
         """Close the indexes of a collection that is being deleted, and open them no more. Waits for their searches."""

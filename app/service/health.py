@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """One thing that must be right. Without a `vital` one no search is answered; `detail` says how it stands."""
+    """One thing that must be right; searches need the `vital` ones. `detail` says how it is, and what to do."""
 
     name: str
     ok: bool
@@ -30,7 +30,7 @@ class HealthCheck:
 
 
 def check_model(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[HealthCheck]:
-    """Whether searches are answered: the model, the thread that owns it (`alive`), what is wrong with the indexes."""
+    """Whether searches are answered: the model, the encoder's thread (`alive`), the indexes and their `faults`."""
     return [
         HealthCheck("model", True, f"{encoder.space.model} on {encoder.device}", vital=True),
         HealthCheck("encoder", alive, "" if alive else "it has stopped: restart the server", vital=True),
@@ -39,7 +39,7 @@ def check_model(encoder: Encoder, alive: bool, faults: Sequence[str]) -> list[He
 
 
 def check_ingest(database: Database, settings: Settings, faults: Sequence[str]) -> list[HealthCheck]:
-    """Whether pictures are taken in: what fails in the background, the database, the queue, the disk, the workers."""
+    """Whether uploads are accepted and embedded: background work, database, queue, disk, workers."""
     data_dir = settings.data_dir
     found = check_database(database, settings.max_queue, settings.max_queue_bytes)
     background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
@@ -62,7 +62,7 @@ def check_database(database: Database, max_queue: int, max_queue_bytes: int) -> 
 
 
 def check_disk(data_dir: Path) -> HealthCheck:
-    """Whether the disk takes more."""
+    """Whether the disk has room."""
     try:
         held = os.statvfs(data_dir)
     except OSError as error:
@@ -78,8 +78,8 @@ def check_disk(data_dir: Path) -> HealthCheck:
 
 
 def check_workers(data_dir: Path, wanted: int) -> HealthCheck:
-    """Whether somebody takes pictures in."""
-    living = workers(data_dir)
+    """Whether as many workers live as the settings want."""
+    living = count_workers(data_dir)
     if not wanted and not living:
         return HealthCheck("workers", True, "none are wanted here: pictures wait for a `sightline worker`")
     if living < wanted:
@@ -92,24 +92,23 @@ def measure_backlog(database: Database) -> Backlog:
     return database.read(read_backlog)
 
 
-def workers(data_dir: Path) -> int:
-    """How many worker processes live."""
+def count_workers(data_dir: Path) -> int:
     return count_live_owners(data_dir / "workers")
 
 
 def measure_disk(data_dir: Path) -> Iterator[tuple[str, str, float]]:
-    """(name, meaning, value) of what is known of the disk; nothing where the system does not say."""
+    """(name, help text, value) of each metric of the disk; nothing where the system does not say."""
     with suppress(OSError):
         held = os.statvfs(data_dir)
         yield "disk_free_bytes", "Free bytes on the disk of the data directory", held.f_bavail * held.f_frsize
         yield "disk_bytes", "Size of that disk", held.f_blocks * held.f_frsize
         yield "disk_free_files", "Files that may still be made there", held.f_favail
         yield "disk_writable", "0 when that disk is mounted read-only", float(not held.f_flag & os.ST_RDONLY)
-    for name, told, suffix in (
+    for name, help, suffix in (
         ("database_bytes", "Size of sightline.db", ""),
         ("database_wal_bytes", "Size of its write-ahead log", "-wal"),
     ):
         size = 0
         with suppress(OSError):
             size = (data_dir / f"sightline.db{suffix}").stat().st_size
-        yield name, told, size
+        yield name, help, size

@@ -3,41 +3,50 @@
     DIR/manifest.json           what belongs to it; written last, so that a backup is whole or none
     DIR/sightline-<n>.db        a copy of the database as of one moment
     DIR/media/ab/cd/<sha256>    the pictures; a later backup into DIR copies those that are new
-    DIR/uploads-<n>/            what was accepted but not taken in
+    DIR/uploads-<n>/            the uploads that no worker had taken in
 
 The server goes on meanwhile. Pictures are copied before the database and after it: a row's file is in place before the
-row is, and never changes, so that only a picture which was deleted during the copy can be missing; its row goes, too.
+row is, and never changes, so that only a picture that was deleted during the copy can be missing; its row goes, too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, time
-
-from rich.console import Console
-from rich.progress import track
+from typing import Any
 
 from app import __version__
 from app.core.clock import now_rfc3339
 from app.core.errors import StartupError, map_os_errors
+from app.core.files import atomic_write, make_dirs, sha256_file
 from app.core.locks import DataDirLock
-from app.storage import snapshot
-from app.storage.blobs import BlobStore, make_folder, remove_path, sync_folder
+from app.storage import database_copy
+from app.storage.blobs import BlobStore, remove_path
 from app.storage.database import Database
 from app.storage.manifest import SCRATCH_DIRS
+
+log = logging.getLogger(__name__)
 
 LAST_BACKUP_NAME = "last-backup.json"  # in the data directory
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 MAX_TRIES = 20
 ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
+
+Track = Callable[
+    [Sequence[Any], str], Iterable[Any]
+]  # gives the items back one by one, and shows a person how far it is
+
+
+def track_nothing(items: Sequence[Any], description: str) -> Iterable[Any]:
+    return items
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,112 +75,107 @@ class BackupManifest:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def create_backup(data_dir: Path, target: Path, console: Console) -> None:
+def create_backup(data_dir: Path, target: Path, track: Track = track_nothing) -> BackupManifest:
     """Bring `target` up to what `data_dir` holds now. Raises StartupError; the backup before is then still whole."""
     began = monotonic()
-    source = data_dir / "sightline.db"
-    if not source.is_file():
+    if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
     before = read_manifest(target) if (target / MANIFEST_NAME).exists() else None
     if before is None and target.exists() and any(target.iterdir()):
         raise StartupError(f"{target} is neither empty nor a backup")
     number = 1 + (before.number if before else 0)
     with map_os_errors():
-        make_folder(target)
-    copy_pictures(data_dir, target, list_digests(data_dir), console)
-    held = copy_database(data_dir, target, number, console)
-    name = database_name(number)
-    uploads = {
-        str(path.relative_to(target)): sha256_or_empty(path) for path in iter_plain_files(target / uploads_name(number))
-    }
-    manifest = BackupManifest(
-        FORMAT, __version__, now_rfc3339(), number, len(held), {name: sha256_or_empty(target / name), **uploads}
-    )
+        make_dirs(target)
+    copy_pictures(data_dir, target, list_digests(data_dir), track)
+    held = copy_database(data_dir, target, number, track)
+    files = [target / database_name(number), *iter_plain_files(target / uploads_name(number))]
+    digests = {str(path.relative_to(target)): sha256_or_empty(path) for path in files}
+    manifest = BackupManifest(FORMAT, __version__, now_rfc3339(), number, len(held), digests)
     write_manifest(target, manifest)
     remove_outdated(target, number, held)
     try:
         record_backup(data_dir, monotonic() - began, len(held))
     except OSError as error:
-        console.print(f"{data_dir} cannot be told of this backup ({error.strerror}); its metrics stay as they were")
-    console.print(f"{len(held)} pictures are in {target}, as of {manifest.created_at}")
+        log.warning("the metrics do not show this backup: %s cannot be written (%s)", data_dir, error.strerror)
+    return manifest
 
 
-def copy_database(data_dir: Path, target: Path, number: int, console: Console) -> set[str]:
+def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> set[str]:
     """Copy the database, and what it needs beside it; returns the digests of its pictures."""
     for _ in range(MAX_TRIES):
         copy, uploads = target / database_name(number), target / uploads_name(number)
         remove_path(copy)
         remove_path(uploads)
-        snapshot.copy_database(data_dir / "sightline.db", copy)
+        database_copy.copy_database(data_dir / "sightline.db", copy)
         database = Database(copy)
         try:
-            wanted = snapshot.pictures(database)
-            missing = copy_pictures(data_dir, target, wanted, console)
-            snapshot.delete_missing(database, missing)
-            if copy_uploads(BlobStore(data_dir), uploads, snapshot.list_pending_uploads(database)):
+            wanted = database_copy.list_digests(database)
+            missing = copy_pictures(data_dir, target, wanted, track)
+            database_copy.delete_missing(database, missing)
+            if copy_uploads(BlobStore(data_dir), uploads, database_copy.list_pending_uploads(database)):
                 return set(wanted) - set(missing)
         finally:
             database.close()
     raise StartupError("uploads are taken in faster than they are copied; try again when fewer are under way")
 
 
-def restore_backup(target: Path, source: Path, console: Console) -> None:
+def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> BackupManifest:
     """Make the data directory `target` what the backup `source` holds; it must not hold one already.
 
     Every byte of the backup is checked first. Raises StartupError, and then nothing was changed.
     """
-    manifest, held = check_backup(source, console)
+    manifest, held = check_backup(source, track)
     if target.exists() and any(each.name not in ALLOWED_IN_TARGET for each in target.iterdir()):
         raise StartupError(f"{target} is not empty; move it away, or restore into another with --data-dir")
     with map_os_errors():
-        make_folder(target)
+        make_dirs(target)
     lock = DataDirLock(target)
     try:
-        copy_pictures(source, target, held, console)
-        media, name = BlobStore(target), database_name(manifest.number)
+        copy_pictures(source, target, held, track)
+        blobs, name = BlobStore(target), database_name(manifest.number)
         for path in manifest.files:
             if path != name:
-                copy_file(source / path, media.incoming / Path(path).relative_to(uploads_name(manifest.number)))
+                copy_file(source / path, blobs.incoming / Path(path).relative_to(uploads_name(manifest.number)))
         copy_file(source / name, target / "sightline.db")  # last: until then there is no data directory
     finally:
         lock.close()
-    console.print(f"{target} is what {source} held at {manifest.created_at}: {manifest.pictures} pictures")
+    return manifest
 
 
-def check_backup(source: Path, console: Console) -> tuple[BackupManifest, list[str]]:
+def check_backup(source: Path, track: Track = track_nothing) -> tuple[BackupManifest, list[str]]:
     """The manifest of a backup whose every byte is right, and its pictures. Raises StartupError saying what is not."""
     manifest = read_manifest(source)
     for path, sha256 in manifest.files.items():
         if sha256_or_empty(source / path) != sha256:
             raise StartupError(f"the backup is damaged: {path} is missing or altered; nothing was changed")
     name = database_name(manifest.number)
-    faults, held = snapshot.check_copy(source / name)
+    faults, held = database_copy.check_copy(source / name)
     if faults:
         raise StartupError(f"the backup is damaged: {name}: {faults[0]}; nothing was changed")
-    for sha256 in track(held, "checking", console=console, transient=True):
+    for sha256 in track(held, "checking"):
         if sha256_or_empty(blob_path(source, sha256)) != sha256:
             raise StartupError(f"the backup is damaged: picture {sha256} is missing or altered; nothing was changed")
     return manifest, held
 
 
-def copy_pictures(source: Path, target: Path, wanted: Iterable[str], console: Console) -> list[str]:
+def copy_pictures(source: Path, target: Path, wanted: Sequence[str], track: Track) -> list[str]:
     """Copy what `target` does not have; returns what `source` does not have either."""
     missing = []
-    for sha256 in track(list(wanted), "copying", console=console, transient=True):
-        here = blob_path(target, sha256)
-        if here.exists():
+    for sha256 in track(wanted, "copying"):
+        copied = blob_path(target, sha256)
+        if copied.exists():
             continue
         try:
-            copy_file(blob_path(source, sha256), here)
+            copy_file(blob_path(source, sha256), copied)
         except FileNotFoundError:
             missing.append(sha256)
     return missing
 
 
-def copy_uploads(media: BlobStore, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
-    """Copy the uploads that wait; False when one was taken in meanwhile."""
+def copy_uploads(blobs: BlobStore, target: Path, uploads: Iterable[tuple[str, int, bool]]) -> bool:
+    """Copy the uploads that wait; False when a worker took one in meanwhile."""
     for job, n, needed in uploads:
-        path = media.upload(job, n)
+        path = blobs.upload_path(job, n)
         try:
             for each in iter_plain_files(path) if path.is_dir() else [path]:
                 if not SCRATCH_DIRS & set(each.relative_to(path.parent).parts):  # what is fetched is fetched again
@@ -186,16 +190,10 @@ def copy_uploads(media: BlobStore, target: Path, uploads: Iterable[tuple[str, in
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file so that `target` is there whole, after a power cut too, or not at all."""
-    with map_os_errors():
-        with open(source, "rb") as original:
-            make_folder(target.parent)
-            new = target.with_name(f"{target.name}.new")
-            with open(new, "wb") as copied:
-                shutil.copyfileobj(original, copied, 1 << 20)
-                copied.flush()
-                os.fsync(copied.fileno())
-        new.replace(target)
-        sync_folder(target.parent)
+    with map_os_errors(), open(source, "rb") as original:
+        make_dirs(target.parent)
+        with atomic_write(target, "wb") as copied:
+            shutil.copyfileobj(original, copied, 1 << 20)
 
 
 def read_manifest(folder: Path) -> BackupManifest:
@@ -217,26 +215,19 @@ def read_manifest(folder: Path) -> BackupManifest:
 
 
 def write_manifest(folder: Path, manifest: BackupManifest) -> None:
-    """Make `manifest` the one of the folder, all at once."""
-    new = folder / f"{MANIFEST_NAME}.new"
-    with map_os_errors():
-        with open(new, "w", encoding="utf-8") as file:
-            json.dump({**asdict(manifest), "sha256": manifest.digest}, file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / MANIFEST_NAME)
-        sync_folder(folder)
+    with map_os_errors(), atomic_write(folder / MANIFEST_NAME) as file:
+        json.dump({**asdict(manifest), "sha256": manifest.digest}, file, indent=1, sort_keys=True)
 
 
 def remove_outdated(folder: Path, number: int, held: set[str]) -> None:
-    """Remove what the newest backup does not need."""
+    """Remove what the newest backup does not need, and what a killed one was writing."""
+    current = (MANIFEST_NAME, "media", database_name(number), uploads_name(number))
     for path in folder.iterdir():
-        old = path.name.startswith(("sightline-", "uploads-"))
-        if old and path.name not in (database_name(number), uploads_name(number)):
+        if path.name not in current and path.name.startswith(("sightline-", "uploads-", f".{MANIFEST_NAME}.")):
             remove_path(path)
-    for sha256 in list_digests(folder):
-        if sha256 not in held:
-            remove_path(blob_path(folder, sha256))
+    for path in (folder / "media").glob("*/*/*"):
+        if path.name not in held:
+            remove_path(path)
 
 
 def database_name(number: int) -> str:
@@ -265,10 +256,9 @@ def iter_plain_files(folder: Path) -> Iterator[Path]:
 
 
 def sha256_or_empty(path: Path) -> str:
-    """The SHA-256 of a file in hex; nothing for one that cannot be read."""
+    """The SHA-256 of a file in hex; an empty string for one that cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_file(path)
     except OSError:
         return ""
 
@@ -282,7 +272,6 @@ def read_last_backup(data_dir: Path) -> LastBackup:
 
 
 def record_backup(data_dir: Path, seconds: float, pictures: int) -> None:
-    """Leave word of a backup that has just succeeded. Raises OSError where that cannot be written."""
-    new = data_dir / f"{LAST_BACKUP_NAME}.new"
-    new.write_text(json.dumps(asdict(LastBackup(time(), seconds, pictures))), "utf-8")
-    new.replace(data_dir / LAST_BACKUP_NAME)
+    """Write down a backup that has just succeeded, for the metrics. Raises OSError."""
+    with atomic_write(data_dir / LAST_BACKUP_NAME, durable=False) as file:
+        json.dump(asdict(LastBackup(time(), seconds, pictures)), file)

@@ -1,11 +1,12 @@
-"""SQLite with one write thread: callers' changes share a transaction, and so an fsync.
+"""SQLite with one write thread: the changes of several callers share a transaction, and so an fsync.
 
-SQLite before 3.51.3 can lose commits when two connections reset the WAL at once, so the version that
-apsw brings is checked at every open (the distribution's may be older).
+SQLite before 3.51.3 can lose commits when two connections reset the WAL at once, so every open checks the version
+that apsw brings (that of the distribution may be older).
 """
 
 from __future__ import annotations
 
+import errno
 import queue
 import re
 import threading
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 import apsw
 
-from app.core.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull
+from app.core.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull, from_os_error
 from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
 from app.storage.sql import fetch_number
@@ -30,10 +31,8 @@ Work = Callable[[apsw.Connection], T]
 MIN_SQLITE_VERSION = 3_051_003
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
 BUSY_TIMEOUT_MS = 10_000
-MAX_GROUP = 64  # most changes that share one commit
-MAX_CHECKED_BYTES = (
-    64 << 20
-)  # databases up to this size (0.1 s) are checked whole at start; `sightline verify` does any
+MAX_GROUP = 64  # changes that share one commit
+MAX_CHECKED_BYTES = 64 << 20  # a start checks databases up to this size (0.1 s); `sightline verify` checks larger ones
 
 
 class Database:
@@ -43,11 +42,11 @@ class Database:
         if apsw.SQLITE_VERSION_NUMBER < MIN_SQLITE_VERSION:
             raise StartupError(f"SQLite {apsw.sqlite_lib_version()} is too old; apsw must bring 3.51.3 or newer")
         self.path = path
-        self.fault: str | None = None  # why the last commit failed, when that was the disk's doing
+        self.fault: str | None = None  # why the last commit failed, if the disk was the reason
         self._metrics = metrics or ProcessMetrics()
         self._queue: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
         self._readers = threading.local()
-        # weak, so that the connection of a reader thread goes when its thread does
+        # weak, so that the connection of a reader thread ends with its thread
         self._opened: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._closed = False
@@ -60,7 +59,7 @@ class Database:
         return self.submit(work).result()
 
     def submit(self, work: Work[T]) -> Future[T]:
-        """Like `write`, but returns at once. Changes are applied in the order of submission."""
+        """Like `write`, but returns at once. The write thread applies changes in the order of submission."""
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -69,7 +68,7 @@ class Database:
         return future
 
     def read(self, work: Work[T]) -> T:
-        """Run `work(connection)` against one consistent snapshot of what is committed."""
+        """Run `work(connection)` on one consistent snapshot of what is committed."""
         connection = self._reader()
         with map_sqlite_errors():
             connection.execute("BEGIN")
@@ -79,7 +78,7 @@ class Database:
                 connection.execute("ROLLBACK")
 
     def watch_commits(self) -> Callable[[], int]:
-        """A function that gives another number whenever somebody has committed since its last call."""
+        """A function whose number changes when any process has committed since its last call."""
         connection = self._connect(read_only=True)
 
         def data_version() -> int:
@@ -88,16 +87,16 @@ class Database:
         return data_version
 
     def check(self) -> list[str]:
-        """Every fault that SQLite's own integrity check finds; empty when there is none."""
+        """Every fault that SQLite's own integrity check finds."""
         rows = self.read(lambda c: [str(row[0]) for row in c.execute("PRAGMA integrity_check")])
         return [] if rows == ["ok"] else rows
 
     def alive(self) -> bool:
-        """Whether changes are made: False once its thread has ended."""
+        """Whether the write thread runs."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Finish what was submitted, then close every connection."""
+        """Finish the writes that were submitted, then close every connection."""
         with self._lock:
             if self._closed:
                 return
@@ -108,7 +107,7 @@ class Database:
             readers = [connection for connection in self._opened if connection is not self._writer]
         for connection in readers:
             connection.close()
-        self._writer.close()  # last: a read-only connection could not bring the WAL back into the file
+        self._writer.close()  # last: a read-only connection cannot copy the WAL into the file
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -125,11 +124,11 @@ class Database:
                 return
 
     def _commit(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
-        """One transaction for the batch; a change that fails is undone alone."""
+        """Commit the batch in one transaction; a change that fails is undone alone."""
         outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         try:
             with map_sqlite_errors():
-                if self._writer.in_transaction:  # it could not be undone when it failed
+                if self._writer.in_transaction:  # the rollback of the last batch failed
                     self._writer.execute("ROLLBACK")
                 self._writer.execute("BEGIN IMMEDIATE")
                 for work, future in batch:
@@ -145,7 +144,7 @@ class Database:
                     self._writer.execute("COMMIT")
         except Exception as error:
             self.fault = error.detail if isinstance(error, StorageFull | ReadOnly) else None
-            with suppress(apsw.Error):  # nothing may end this thread; the next batch tries it again
+            with suppress(apsw.Error):  # nothing may end this thread; the next batch tries again
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
             for _, future in batch:
@@ -160,7 +159,7 @@ class Database:
                 future.set_exception(_map_sqlite_error(failure))
 
     def _change(self, work: Work[T]) -> T:
-        """One change in a savepoint of its own. (apsw's `with` would hide the error of a full disk.)"""
+        """Run one change in a savepoint of its own. (apsw's `with` hides the error of a full disk.)"""
         self._writer.execute("SAVEPOINT change")
         try:
             result = work(self._writer)
@@ -189,8 +188,11 @@ class Database:
     def _open_writer(self) -> apsw.Connection:
         try:
             connection = self._connect(read_only=False)
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that is refused stays as it is
-            for name, value in PRAGMAS.items():  # one by one: the rest of a statement that gives rows is not run
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that we refuse stays as it is
+            for (
+                name,
+                value,
+            ) in PRAGMAS.items():  # one by one: SQLite stops after a row
                 connection.pragma(name, value)
             if self.path.stat().st_size <= MAX_CHECKED_BYTES:
                 faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
@@ -208,14 +210,14 @@ class Database:
 
 
 def connect_readonly(path: Path) -> apsw.Connection:
-    """A connection of its own to a database that another process keeps: it only reads."""
+    """A read-only connection to a database that another process has open."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
 
 
 def migrate(connection: apsw.Connection) -> None:
-    """Bring the schema up to date, one transaction a step. A newer schema than ours is refused."""
+    """Bring the schema up to date, each step in a transaction. Raises StartupError for a newer schema than ours."""
     steps = sorted(
         (int(re.split("_", file.name)[0]), file.read_text("utf-8"))
         for file in resources.files("app.storage").joinpath("migrations").iterdir()
@@ -236,7 +238,7 @@ def migrate(connection: apsw.Connection) -> None:
 
 @contextmanager
 def map_sqlite_errors() -> Iterator[None]:
-    """Turn SQLite's errors into ours."""
+    """Raise our error for one of SQLite; those of bugs pass as they are."""
     try:
         yield
     except apsw.Error as error:
@@ -251,9 +253,11 @@ def _map_sqlite_error(error: BaseException) -> BaseException:
     if isinstance(error, SightlineError) or not isinstance(error, apsw.Error):
         return error
     if isinstance(error, apsw.FullError):
-        return StorageFull("the disk is full; free some space and try again")
-    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError | apsw.IOError):
-        return ReadOnly("the data directory cannot be written at present")
+        return from_os_error(OSError(errno.ENOSPC, str(error)))
+    if isinstance(error, apsw.IOError):
+        return from_os_error(OSError(errno.EIO, str(error)))
+    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError):
+        return from_os_error(OSError(errno.EROFS, str(error)))
     if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return Overloaded("the database is busy")
+        return Overloaded("the database is busy; try again")
     return error

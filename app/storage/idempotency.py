@@ -1,103 +1,99 @@
-"""Requests that say by a key of theirs that they are the same: the work is done once, the answer given again."""
+"""Requests with an Idempotency-Key: the work is done once, and a request that comes again gets the same answer.
+
+The transaction of the work also stores its result, so that a kill leaves both or neither. The result is data of
+ours: the api package renders answers, and it renders the same one from a stored result.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
 
 import apsw
+from pydantic_core import to_json
 
 from app.core.clock import format_rfc3339, now_rfc3339
 from app.core.errors import IdempotencyKeyReused, InProgress
 from app.storage.database import Database
 from app.storage.sql import fetch_one
 
-T = TypeVar("T")
-Note = Callable[[apsw.Connection, T], None]
-
-RETENTION_HOURS = 24.0  # how long an answer is kept
-
-
-class ResponseSlot:
-    """The place of one answer. `answer` is what was answered before, None the first time."""
-
-    def __init__(self, database: Database, owner: str, key: str, request: str, answer: StoredResponse | None) -> None:
-        self._database = database
-        self._owner = owner
-        self._key = key
-        self._request = request
-        self._kept: tuple[int, str] | None = None
-        self.answer = answer
-
-    def noting(self, render: Callable[[T], tuple[int, str]]) -> Note[T]:
-        """What keeps the answer that `render` makes of the work's result, as part of the work's transaction."""
-
-        def note(c: apsw.Connection, result: T) -> None:
-            self._kept = status, body = render(result)
-            save_response(c, self._owner, self._key, StoredResponse(self._request, status, body), _since())
-
-        return note
-
-    def final(self, status: int, body: str) -> None:
-        """The answer that is sent, if it is not the one that was kept with the work."""
-        if self._kept is not None and self._kept != (status, body):
-            self._database.write(lambda c: update_response(c, self._owner, self._key, status, body))
-
-
-class IdempotencyStore:
-    """The answers of one data directory, and the keys whose requests are under way."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._open: set[tuple[str, str]] = set()
-
-    @contextmanager
-    def slot(self, owner: str, key: str, request: str) -> Iterator[ResponseSlot]:
-        """The place for the answer to `request` (a digest) under a key of `owner`.
-
-        Raises KeyReused when the key came with another request, InProgress while that has no answer yet.
-        """
-        with self._lock:
-            if (owner, key) in self._open:
-                raise InProgress("a request with this Idempotency-Key is under way; ask again in a moment")
-            self._open.add((owner, key))
-        try:
-            answer = self._database.read(lambda c: find_response(c, owner, key, _since()))
-            if answer is not None and answer.request != request:
-                raise IdempotencyKeyReused(
-                    "this Idempotency-Key came with another request; a new request needs a new key"
-                )
-            yield ResponseSlot(self._database, owner, key, request, answer)
-        finally:
-            with self._lock:
-                self._open.discard((owner, key))
-
-
-def _since() -> str:
-    return format_rfc3339(datetime.now(UTC) - timedelta(hours=RETENTION_HOURS))
-
-
-PRUNE_BATCH = 100  # old answers that one change removes
-LARGE_BODY_BYTES = 4096  # bytes of a body from where on all bodies together are counted
+RETENTION_HOURS = 24.0
+RESULT = 0  # the status of a row whose body is the result of the work; other rows hold an answer
+PRUNE_BATCH = 100  # old answers that one change deletes
+LARGE_BODY_BYTES = 4096  # a body of this size makes a change count all bodies
 MAX_TOTAL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """The digest of what was asked, and the HTTP status and body of the answer."""
+    """The digest of a request, and its answer: HTTP status and body, or `RESULT` and the result as JSON."""
 
     request: str
     status: int
     body: str
 
 
+class ResponseSlot:
+    """The place for the answer to one request. `stored` is what is there already, None the first time."""
+
+    def __init__(
+        self, database: Database, owner: str, key: str, request: str, stored: StoredResponse | None = None
+    ) -> None:
+        self._database = database
+        self._owner = owner
+        self._key = key
+        self._request = request
+        self.stored = stored
+
+    def record(self, c: apsw.Connection, result: object) -> None:
+        """Store the result of the work (a dataclass, or a list of them), in the transaction of the work."""
+        response = StoredResponse(self._request, RESULT, to_json(result).decode())
+        save_response(c, self._owner, self._key, response, _oldest())
+
+    def replace(self, status: int, body: str) -> None:
+        """Store the answer that was sent, which is another than the recorded result renders to."""
+        self._database.write(lambda c: update_response(c, self._owner, self._key, status, body))
+
+
+class IdempotencyStore:
+    """The answers of one data directory, and the keys whose requests are running."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._running: set[tuple[str, str]] = set()
+
+    @contextmanager
+    def slot(self, owner: str, key: str, request: str) -> Iterator[ResponseSlot]:
+        """The place for the answer to `request` (a digest) under a key of `owner`.
+
+        Raises IdempotencyKeyReused when the key came with another request, InProgress while that is running.
+        """
+        with self._lock:
+            if (owner, key) in self._running:
+                raise InProgress("a request with this Idempotency-Key is running; try again in a moment")
+            self._running.add((owner, key))
+        try:
+            stored = self._database.read(lambda c: find_response(c, owner, key, _oldest()))
+            if stored is not None and stored.request != request:
+                raise IdempotencyKeyReused(
+                    "this Idempotency-Key came with another request; a new request needs a new key"
+                )
+            yield ResponseSlot(self._database, owner, key, request, stored)
+        finally:
+            with self._lock:
+                self._running.discard((owner, key))
+
+
+def _oldest() -> str:
+    return format_rfc3339(datetime.now(UTC) - timedelta(hours=RETENTION_HOURS))
+
+
 def find_response(c: apsw.Connection, owner: str, key: str, since: str) -> StoredResponse | None:
-    """What this owner's key was answered after `since`, or None."""
+    """What is stored under a key of `owner`, if it is not older than `since`."""
     row = fetch_one(
         c,
         "SELECT request, status, body FROM answers WHERE owner = ? AND key = ? AND created_at >= ?",
@@ -106,17 +102,17 @@ def find_response(c: apsw.Connection, owner: str, key: str, since: str) -> Store
     return StoredResponse(*row) if row else None
 
 
-def save_response(c: apsw.Connection, owner: str, key: str, answer: StoredResponse, since: str) -> None:
-    """Remember an answer, and forget some of those from before `since`."""
+def save_response(c: apsw.Connection, owner: str, key: str, response: StoredResponse, since: str) -> None:
+    """Store a response, and delete some of those from before `since`."""
     c.execute(
         "DELETE FROM answers WHERE n IN (SELECT n FROM answers WHERE created_at < ? ORDER BY created_at LIMIT ?)",
         (since, PRUNE_BATCH),
     )
-    size = len(answer.body.encode())
+    size = len(response.body.encode())
     c.execute(
         "INSERT OR REPLACE INTO answers (owner, key, request, status, body, bytes, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (owner, key, answer.request, answer.status, answer.body, size, now_rfc3339()),
+        (owner, key, response.request, response.status, response.body, size, now_rfc3339()),
     )
     if size > LARGE_BODY_BYTES:
         c.execute(
@@ -127,7 +123,6 @@ def save_response(c: apsw.Connection, owner: str, key: str, answer: StoredRespon
 
 
 def update_response(c: apsw.Connection, owner: str, key: str, status: int, body: str) -> None:
-    """The answer became another before it was sent: the work was waited for."""
     c.execute(
         "UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?",
         (status, body, len(body.encode()), owner, key),

@@ -17,6 +17,7 @@ from app.core.clock import format_rfc3339
 from app.core.errors import NotFound, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
+from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
 from app.storage.tables import job_control, jobs, work_queue
@@ -38,10 +39,10 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """The priority of a new job, and `note`, which is called in the transaction that creates the job."""
+    """The priority of a new job, and the slot in which the transaction that creates the job records it."""
 
     priority: Priority = Priority.NORMAL
-    note: Callable[[apsw.Connection, Job], None] | None = None
+    slot: ResponseSlot | None = None
 
 
 DEFAULT_OPTIONS = JobOptions()
@@ -65,7 +66,7 @@ class JobService:
             for n, archive in enumerate(archives, start=1):
                 work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
-                    archive.path.replace(self._library.blobs.upload(id, n))
+                    archive.path.replace(self._library.blobs.upload_path(id, n))
             if loose:
                 size = sum(sizes[file.path] for file in loose)
                 work_queue.add_upload(c, id, 0, "folder", "", len(loose), size=size)
@@ -73,7 +74,7 @@ class JobService:
                 items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
                 write_manifest(folder, items)
                 with map_os_errors():
-                    folder.replace(self._library.blobs.upload(id, 0))
+                    folder.replace(self._library.blobs.upload_path(id, 0))
             fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "bulk", fill, options)
@@ -84,7 +85,7 @@ class JobService:
         def fill(c: apsw.Connection, id: str) -> None:
             work_queue.add_upload(c, id, 0, "folder", "", count, "urls")
             with map_os_errors():
-                folder.replace(self._library.blobs.upload(id, 0))
+                folder.replace(self._library.blobs.upload_path(id, 0))
             fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "urls", fill, options)
@@ -109,8 +110,8 @@ class JobService:
             fill(c, id)
             job = jobs.get(c, id)
             assert job is not None
-            if options.note is not None:
-                options.note(c, job)
+            if options.slot is not None:
+                options.slot.record(c, job)
             return job
 
         job = self._library.database.write(work)
@@ -144,7 +145,7 @@ class JobService:
         """
         self.get(id)
         for n in self._library.database.write(lambda c: job_control.cancel(c, id)):
-            self._library.blobs.discard_upload(id, n)
+            self._library.blobs.delete_upload(id, n)
         self.fail_waiting_items(id)
         return self.get(id)
 
@@ -163,6 +164,11 @@ class JobService:
             lambda c: job_control.fail_waiting_items(c, id, STEP)
         ):
             pass
+
+    def finish_cancellations(self) -> None:
+        """Fail the waiting items of jobs whose cancellation a kill interrupted."""
+        for id in self._library.database.read(job_control.list_unfinished_cancellations):
+            self.fail_waiting_items(id)
 
     def delete_old(self, days: float, should_stop: Callable[[], bool]) -> None:
         """Delete the jobs that ended so many days ago; 0 keeps all."""

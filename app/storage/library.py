@@ -1,8 +1,8 @@
 """The library: the one place where a picture's file and its row change together.
 
-Moving a file into place and inserting its row happen in one write transaction, and so do the last look
-for other uses and the removal of a file: SQLite's write lock, held across processes, is what keeps a
-delete from taking the file of an upload that comes at the same moment.
+One write transaction moves a file into place and inserts its row; another looks for rows with the bytes of a file
+and removes the file. SQLite's write lock holds across processes, so a delete never takes the file of an upload that
+arrives at the same moment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 import apsw
@@ -19,6 +18,7 @@ from app.core.errors import BlobMissing, NotFound, QueueFull
 from app.core.types import CollectionInfo, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
+from app.storage import gc
 from app.storage.attributes import (
     ImageAttributes,
     MetadataLimits,
@@ -27,18 +27,19 @@ from app.storage.attributes import (
     check_metadata,
     check_text,
 )
-from app.storage.blobs import BlobStore, StagedFile, is_older, remove_path
+from app.storage.blobs import BlobStore, StagedFile, remove_path
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
-from app.storage.tables import collections, embeddings, images, jobs, queue_depth, texts
+from app.storage.idempotency import ResponseSlot
+from app.storage.tables import collection_deletion, collections, embeddings, images, jobs, queue_depth, texts
 from app.storage.tables.collections import Collection
-from app.storage.tables.images import Added as Added
+from app.storage.tables.images import AddResult as AddResult
 
 log = logging.getLogger(__name__)
 
-DELETE_BATCH = 100  # pictures deleted in one transaction: others' changes wait no longer than for that
-MAX_EXAMPLES = 5  # pictures shown of those that would be deleted
+DELETE_BATCH = 100  # pictures deleted in one transaction: other writes wait no longer than for that
+MAX_EXAMPLES = 5  # pictures that `find_matching` returns, of those that match
 
 
 class Library:
@@ -47,88 +48,92 @@ class Library:
     def __init__(
         self,
         database: Database,
-        media: BlobStore,
+        blobs: BlobStore,
         limits: PictureLimits,
         max_queue: int,
-        bounds: MetadataLimits | None = None,
+        metadata_limits: MetadataLimits | None = None,
         max_queue_bytes: int = 1 << 62,
     ) -> None:
         self.database = database
-        self.blobs = media
+        self.blobs = blobs
         self.limits = limits
         self.max_queue = max_queue
-        self.bounds = bounds or MetadataLimits()
+        self.metadata_limits = metadata_limits or MetadataLimits()
         self.max_queue_bytes = max_queue_bytes
 
-    def incoming(self) -> Path:
-        """A new, empty folder for the files of one request; `discard` it when that is answered."""
-        return self.blobs.folder()
+    def close(self) -> None:
+        """Finish the writes that were submitted, then close the database."""
+        self.database.close()
 
-    def discard(self, folder: Path) -> None:
-        """Remove a folder of `incoming`, and what was not taken in."""
+    def create_upload_dir(self) -> Path:
+        """A new, empty folder for the files of one request. The caller removes it with `delete_upload_dir`."""
+        return self.blobs.create_upload_dir()
+
+    def delete_upload_dir(self, folder: Path) -> None:
+        """Remove a folder of `create_upload_dir` with the files that are still in it."""
         remove_path(folder)
 
     def add(
         self,
         collection: str,
         path: Path,
-        said: ImageAttributes,
+        attributes: ImageAttributes,
         replace: bool = False,
-        note: Callable[[apsw.Connection, Added], None] | None = None,
-    ) -> Added:
-        """Take the picture at `path` (a file of an incoming folder). Returns once it cannot be lost.
+        slot: ResponseSlot | None = None,
+    ) -> AddResult:
+        """Add the picture at `path`, a file of an upload folder. When this returns, the picture survives a power cut.
 
-        `note` is called in the same transaction. Raises Rejected when its header is not a picture's we take,
+        `slot` gets the result in the same transaction. Raises Rejected when the header is not that of a picture,
         IdConflict, QueueFull, StorageFull.
         """
         self.require_queue_capacity()
-        saved = self.blobs.save(path)
-        new = self.describe(saved, said)
+        staged = self.blobs.stage(path)
+        new = self.prepare_image(staged, attributes)
 
-        def work(c: apsw.Connection) -> Added:
-            added = self.insert(c, collection, saved, new, None, replace)
-            if note is not None:
-                note(c, added)
+        def work(c: apsw.Connection) -> AddResult:
+            added = self.insert(c, collection, staged, new, None, replace)
+            if slot is not None:
+                slot.record(c, added)
             return added
 
         added = self.database.write(work)
         if added.replaced_sha256:
-            self._drop_file(added.replaced_sha256)
+            self._delete_files([added.replaced_sha256])
         log.debug("accepted", extra={"picture": added.image.id, "collection": collection})
         return added
 
-    def describe(self, saved: StagedFile, said: ImageAttributes) -> NewImage:
-        """Check what is said and the header (never decodes), and put together what the row will say."""
-        check_attributes(said, self.bounds)
-        with open(saved.path, "rb") as file:
+    def prepare_image(self, staged: StagedFile, attributes: ImageAttributes) -> NewImage:
+        """Check what is attributes and the header (never decodes), and put together what the row will say."""
+        check_attributes(attributes, self.metadata_limits)
+        with open(staged.path, "rb") as file:
             header = read_header(file, self.limits)
         return NewImage(
-            sha256=saved.sha256,
+            sha256=staged.sha256,
             format=header.format,
-            bytes=saved.bytes,
+            bytes=staged.bytes,
             width=header.width,
             height=header.height,
-            id=said.id,
-            caption=said.caption,
-            tags=said.tags,
-            metadata=said.metadata,
-            source=said.source,
+            id=attributes.id,
+            caption=attributes.caption,
+            tags=attributes.tags,
+            metadata=attributes.metadata,
+            source=attributes.source,
         )
 
     def insert(
-        self, c: apsw.Connection, collection: str, saved: StagedFile, new: NewImage, job_id: str | None, replace: bool
-    ) -> Added:
-        """Row and file in one transaction. A duplicate whose file was lost or altered gets it back."""
+        self, c: apsw.Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
+    ) -> AddResult:
+        """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
         require_collection(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
-        if not added.duplicate or not self.blobs.whole(saved.sha256):
-            self.blobs.place(saved)
+        if not added.duplicate or not self.blobs.is_intact(staged.sha256):
+            self.blobs.place(staged)
         return added
 
-    def known(self, collection: str, digests: Sequence[str]) -> list[str]:
-        """Those of the SHA-256 whose bytes are here, in their order: they need not be sent."""
+    def find_known(self, collection: str, digests: Sequence[str]) -> list[str]:
+        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them."""
 
         def work(c: apsw.Connection) -> set[str]:
             require_collection(c, collection)
@@ -138,13 +143,9 @@ class Library:
         return [digest for digest in digests if digest in held and self.blobs.path(digest).exists()]
 
     def get(self, collection: str, id: str) -> Image:
-        """The picture of this id."""
-        image = self.database.read(lambda c: images.get(c, collection, id))
-        if image is None:
-            raise NotFound(f"there is no picture {id!r} in {collection!r}")
-        return image
+        return self.database.read(lambda c: require_image(c, collection, id))
 
-    def page(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
+    def list_images(self, collection: str, limit: int, before: int | None, filter: Filter | None = None) -> list[Image]:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 
         def work(c: apsw.Connection) -> list[Image]:
@@ -160,31 +161,25 @@ class Library:
         """Change caption, tags and metadata to what `change` makes of the present row."""
 
         def work(c: apsw.Connection) -> Image:
-            image = images.get(c, collection, id)
-            if image is None:
-                raise NotFound(f"there is no picture {id!r} in {collection!r}")
-            said = change(image)
-            check_attributes(said, self.bounds)
-            images.update(c, image.key, said.caption, said.tags, said.metadata)
-            changed = images.get(c, collection, id)
-            assert changed is not None
-            return changed
+            image = require_image(c, collection, id)
+            attributes = change(image)
+            check_attributes(attributes, self.metadata_limits)
+            images.update(c, image.key, attributes.caption, attributes.tags, attributes.metadata)
+            return require_image(c, collection, id)
 
         return self.database.write(work)
 
     def delete(self, collection: str, id: str) -> None:
-        """Remove a picture: no search that begins after this returns finds it."""
+        """Delete a picture: no search that begins after this returns finds it."""
 
         def work(c: apsw.Connection) -> str:
-            image = images.get(c, collection, id)
-            if image is None:
-                raise NotFound(f"there is no picture {id!r} in {collection!r}")
-            delete_row(c, image)
+            image = require_image(c, collection, id)
+            delete_row(c, image.key)
             return image.sha256
 
-        self._drop_file(self.database.write(work))
+        self._delete_files([self.database.write(work)])
 
-    def matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
+    def find_matching(self, collection: str, filter: Filter) -> tuple[list[int], list[Image]]:
         """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
 
         def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
@@ -196,9 +191,9 @@ class Library:
         return self.database.read(work)
 
     def delete_matching(self, collection: str, filter: Filter, keys: Sequence[int]) -> int:
-        """Remove the pictures of `keys` that `filter` lets through to this moment, a few in a transaction.
+        """Delete those of the pictures `keys` that `filter` still lets through, a few in each transaction.
 
-        Returns how many; each of them is found no more as soon as its transaction is through.
+        Returns how many. No search that begins after the transaction of a picture finds it.
         """
         deleted = 0
         for start in range(0, len(keys), DELETE_BATCH):
@@ -207,43 +202,43 @@ class Library:
             def work(c: apsw.Connection, some: Sequence[int] = some) -> list[str]:
                 gone = images.get_by_keys(c, sql.select_passing(c, collection, filter, some))
                 for image in gone.values():
-                    delete_row(c, image)
+                    delete_row(c, image.key)
                 return [image.sha256 for image in gone.values()]
 
             digests = self.database.write(work)
             deleted += len(digests)
-            self._drop_files(digests)
+            self._delete_files(digests)
         return deleted
 
-    def file(self, collection: str, id: str) -> tuple[Image, Path]:
-        """A picture and the path of its bytes. Raises BlobMissing when it is gone or has other bytes."""
+    def get_file(self, collection: str, id: str) -> tuple[Image, Path]:
+        """A picture and the path of its file. Raises BlobMissing when the file is gone or has other bytes."""
         image = self.get(collection, id)
         path = self.blobs.path(image.sha256)
         if not path.exists():
             raise BlobMissing("the file of this picture is missing; run `sightline verify`")
-        if not self.blobs.whole(image.sha256):
+        if not self.blobs.is_intact(image.sha256):
             log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
         return image, path
 
-    def collections(self) -> list[CollectionInfo]:
-        """Every collection and what it holds, by name."""
+    def thumbnail_path(self, image: Image) -> Path:
+        """Where the thumbnail of the usual size lies, or would lie."""
+        return self.blobs.thumbnail_path(image.sha256, image.format)
+
+    def list_collections(self) -> list[CollectionInfo]:
+        """Every collection with its counts, by name."""
         return self.database.read(lambda c: [load_contents(c, collection) for collection in collections.list_all(c)])
 
-    def collection(self, name: str) -> CollectionInfo:
-        """One collection and what it holds."""
+    def get_collection(self, name: str) -> CollectionInfo:
 
-        def work(c: apsw.Connection) -> CollectionInfo:
-            return load_contents(c, require_collection(c, name))
+        return self.database.read(lambda c: load_contents(c, require_collection(c, name)))
 
-        return self.database.read(work)
-
-    def make_collection(self, name: str, description: str) -> CollectionInfo:
+    def create_collection(self, name: str, description: str) -> CollectionInfo:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
         return self.database.write(lambda c: load_contents(c, collections.create(c, name, description)))
 
     def update_collection(self, name: str, description: str) -> CollectionInfo:
-        """Change what is said of a collection."""
+        """Change the description of a collection."""
 
         def work(c: apsw.Connection) -> CollectionInfo:
             changed = collections.set_description(c, name, description)
@@ -253,18 +248,49 @@ class Library:
 
         return self.database.write(work)
 
+    def count(self, name: str) -> tuple[dict[str, int], int]:
+        """How many pictures of a collection have each status, and how many texts it has. Raises NotFound."""
+
+        def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
+            require_collection(c, name)
+            return images.count_by_status(c, name), texts.count(c, name)
+
+        return self.database.read(work)
+
+    def begin_deletion(self, name: str) -> str:
+        """Take the name of a collection away, so that no request finds it; returns its label. Raises NotFound."""
+        label, uploads = self.database.write(lambda c: collection_deletion.begin(c, name))
+        for job_id, n in uploads:
+            self.blobs.delete_upload(job_id, n)
+        return label
+
+    def list_deletions(self) -> list[str]:
+        """The labels of the collections whose rows are still to be deleted."""
+        return self.database.read(collection_deletion.list_pending)
+
+    def delete_batch(self, label: str, limit: int) -> bool:
+        """Delete up to `limit` rows of each kind, and the files that no row uses then; False when none are left."""
+        return self.database.write(lambda c: collection_deletion.delete_batch(c, label, limit, self.blobs.delete))
+
+    def finish_deletion(self, label: str) -> None:
+        self.database.write(lambda c: collection_deletion.finish(c, label))
+
+    def list_labels(self) -> set[str]:
+        """The labels of all collections that have a name."""
+        return {one.label for one in self.database.read(collections.list_all)}
+
     def put_texts(
         self,
         collection: str,
         space: str,
         items: Sequence[tuple[str | None, str, Metadata]],
         vectors: Sequence[bytes],
-        note: Callable[[apsw.Connection, list[Text]], None] | None = None,
+        slot: ResponseSlot | None = None,
     ) -> tuple[list[Text], int]:
-        """Store texts with their vectors; returns them and the last log number. `note` shares the transaction."""
+        """Store texts with their vectors; returns them and the last log number. `slot` gets the texts."""
         for id, text, metadata in items:
             check_text("text", text, len(text))
-            check_metadata(metadata, self.bounds)
+            check_metadata(metadata, self.metadata_limits)
             if id is not None:
                 check_id(id)
 
@@ -274,21 +300,17 @@ class Library:
             stored = []
             seq = 0
             for (id, text, metadata), vector in zip(items, vectors, strict=True):
-                row = texts.put(c, collection, id or text_id(text), text, metadata)
+                row = texts.put(c, collection, id or default_text_id(text), text, metadata)
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
-            if note is not None:
-                note(c, stored)
+            if slot is not None:
+                slot.record(c, stored)
             return stored, seq
 
         return self.database.write(work)
 
     def get_text(self, collection: str, id: str) -> Text:
-        """The text of this id."""
-        text = self.database.read(lambda c: texts.get(c, collection, id))
-        if text is None:
-            raise NotFound(f"there is no text {id!r} in {collection!r}")
-        return text
+        return self.database.read(lambda c: require_text(c, collection, id))
 
     def list_texts(self, collection: str, limit: int, before: int | None) -> list[Text]:
         """Up to `limit` texts, newest first, with keys below `before`."""
@@ -300,12 +322,10 @@ class Library:
         return self.database.read(work)
 
     def delete_text(self, collection: str, id: str) -> None:
-        """Remove a text: no search that begins after this returns finds it."""
+        """Delete a text: no search that begins after this returns finds it."""
 
         def work(c: apsw.Connection) -> None:
-            text = texts.get(c, collection, id)
-            if text is None:
-                raise NotFound(f"there is no text {id!r} in {collection!r}")
+            text = require_text(c, collection, id)
             embeddings.remove(c, "texts", text.key)
             texts.delete(c, text.key)
 
@@ -317,33 +337,20 @@ class Library:
         if why_full is not None:
             raise QueueFull(f"{why_full}; try again later")
 
-    def sweep(self, grace: float, stopping: Callable[[], bool]) -> int:
-        """Remove files that no row uses, and thumbnails of none: a kill before a commit leaves them.
-
-        Files younger than `grace` seconds are kept; returns how many were removed. Ends early when `stopping`.
-        """
-        removed = 0
-        for sha256, path in self.blobs.iter_files():
-            if stopping():
-                break
-            if is_older(path, grace) and self.database.read(partial(images.count_uses, sha256=sha256)) == 0:
-                self._drop_file(sha256)
-                removed += 1
-        for sha256 in set(self.blobs.iter_stray_thumbnails()) if not stopping() else ():
-            self._drop_file(sha256)
-        return removed
+    def collect_garbage(self, grace: float, is_closing: Callable[[], bool]) -> int:
+        """Remove files that no row uses and that have not changed for `grace` seconds; returns how many."""
+        return gc.collect_garbage(self.database, self.blobs, grace, is_closing)
 
     def delete_unused_files(self, digests: Iterable[str]) -> None:
-        """Remove those of these files, and thumbnails, that no row uses: what was encoded while it was deleted."""
-        known = set(digests)
-        for digest in self.database.read(lambda c: {one for one in known if images.count_uses(c, one) == 0}):
-            self._drop_file(digest)
+        """Remove those of these files and their thumbnails that no row uses: the thumbnail of a picture that somebody
+        deleted while a worker decoded it."""
+        candidates = set(digests)
+        unused = self.database.read(lambda c: [one for one in candidates if images.count_uses(c, one) == 0])
+        if unused:
+            self._delete_files(unused)
 
-    def _drop_file(self, sha256: str) -> None:
-        self._drop_files([sha256])
-
-    def _drop_files(self, digests: Sequence[str]) -> None:
-        """Remove the files that no row uses any more."""
+    def _delete_files(self, digests: Sequence[str]) -> None:
+        """Remove those of these files and their thumbnails that no row uses any more."""
 
         def work(c: apsw.Connection) -> None:
             for sha256 in digests:
@@ -354,28 +361,44 @@ class Library:
 
 
 def require_collection(c: apsw.Connection, name: str) -> Collection:
-    """The collection. Raises NotFound unless it exists."""
+    """The collection of this name. Raises NotFound."""
     collection = collections.get(c, name)
     if collection is None:
         raise NotFound(f"there is no collection {name!r}")
     return collection
 
 
-def delete_row(c: apsw.Connection, image: Image) -> None:
-    """Remove a picture's row, its vector, and its place in a job."""
-    embeddings.remove(c, "images", image.key)
-    jobs.fail_items(c, image.key, ItemError("not_found", "deleted before it was processed"))
-    images.delete(c, image.key)
+def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
+    """The picture of this id. Raises NotFound."""
+    image = images.get(c, collection, id)
+    if image is None:
+        raise NotFound(f"there is no picture {id!r} in {collection!r}")
+    return image
+
+
+def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
+    """The text of this id. Raises NotFound."""
+    text = texts.get(c, collection, id)
+    if text is None:
+        raise NotFound(f"there is no text {id!r} in {collection!r}")
+    return text
+
+
+def delete_row(c: apsw.Connection, key: int) -> None:
+    """Remove a picture's row and its vector; an item of a job that waits for it fails."""
+    embeddings.remove(c, "images", key)
+    jobs.fail_items(c, key, ItemError("not_found", "deleted before it was processed"))
+    images.delete(c, key)
 
 
 def load_contents(c: apsw.Connection, collection: Collection) -> CollectionInfo:
-    """What a collection holds."""
+    """A collection with its counts and its space."""
     space = embeddings.get_space(c, collection.space) if collection.space else None
     pictures = sum(images.count_by_status(c, collection.name).values())
     name = collection.name
     return CollectionInfo(name, collection.description, pictures, texts.count(c, name), space, collection.created_at)
 
 
-def text_id(text: str) -> str:
-    """The id of a text whose sender gave none: the same words get the same id."""
+def default_text_id(text: str) -> str:
+    """The id of a text that came without one: the same words get the same id."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

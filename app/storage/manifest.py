@@ -1,4 +1,4 @@
-"""The list of what an upload or a source holds: `manifest.jsonl` in the folder of a job, one line for each item."""
+"""`manifest.jsonl` in the folder of an upload: one line for each item of the upload or the source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import map_os_errors
-from app.storage.blobs import sync_folder
+from app.core.files import fsync_dir
 
 MANIFEST_NAME = "manifest.jsonl"
 FETCHED_DIR = "fetched"  # the folder of a job into which a source brings files
@@ -18,13 +18,13 @@ BLOCK_BYTES = 1 << 20
 
 
 def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
-    """Write the manifest of `folder`, durably and whole; returns how many lines it has."""
+    """Write the manifest of `folder` durably; returns how many lines it has. Errors of `lines` pass as they are."""
     count = 0
     path = folder / f"{MANIFEST_NAME}.new"
     with map_os_errors():
         file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (entered below)
     with file:
-        for line in lines:  # whose errors are their own
+        for line in lines:
             count += 1
             text = json.dumps(line) + "\n"
             with map_os_errors():
@@ -34,12 +34,12 @@ def write_manifest(folder: Path, lines: Iterable[Mapping[str, Any]]) -> int:
             os.fsync(file.fileno())
     with map_os_errors():
         path.replace(folder / MANIFEST_NAME)
-        sync_folder(folder)
+        fsync_dir(folder)
     return count
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether it is known what the source holds."""
+    """Whether the items of the source are listed already."""
     return (folder / MANIFEST_NAME).exists()
 
 

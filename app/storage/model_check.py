@@ -1,4 +1,4 @@
-"""Whether a model fits a data directory: the same space, and the same vectors as when it was first filled."""
+"""Whether a model fits a data directory: it has the same space, and gives the same vectors as at the beginning."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from app.storage.tables import collections, embeddings
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:
-    """Raise StartupError if the data directory was filled by another model than `space`, or is served by another."""
+    """Raise StartupError if the data directory has vectors of another space than `space`, or a server of another."""
 
     def work(c: apsw.Connection) -> EmbeddingSpace | None:
         for collection in collections.list_all(c):
             if collection.space not in (None, space.fingerprint):
                 return embeddings.get_space(c, collection.space)
-        stamped = any(collection.space for collection in collections.list_all(c))
-        return None if stamped else embeddings.get_other_served(c, space.fingerprint)
+        has_space = any(collection.space for collection in collections.list_all(c))
+        return None if has_space else embeddings.get_other_served(c, space.fingerprint)
 
     other = database.read(work)
     if other is not None:
-        again = f"serve it with --model {other.model}, or " if other.model != space.model else ""
+        serve = f"serve it with --model {other.model}, or " if other.model != space.model else ""
         raise StartupError(
             f"the data directory belongs to model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
-            f" {space.model} (d {space.d}, weights {space.weights[:12]}); {again}run `sightline reembed"
+            f" {space.model} (d {space.d}, weights {space.weights[:12]}); {serve}run `sightline reembed"
             f" --model {space.model}` to encode its pictures anew"
         )
 
 
 def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) -> None:
-    """Raise StartupError if the model gives other vectors than when the data directory was first filled with it.
+    """Raise StartupError if the model gives other vectors than when the data directory got its first vectors.
 
-    Neither weights nor preprocessing have changed then, but a library that reads, scales or multiplies. Without
-    `texts` only pictures are compared, for who never loads the text tower.
+    Its weights and preprocessing are the same then; a library that decodes, scales or multiplies has changed. Without
+    `texts` only pictures are compared: a worker has no text tower.
     """
     space = encoder.space
     kept = database.read(lambda c: embeddings.get_golden(c, space.fingerprint))
     before = None if kept is None else np.frombuffer(kept, dtype="<f4").reshape(-1, space.d)
-    if before is not None and len(before) != golden.GOLDEN_COUNT:  # of other inputs
+    if before is not None and len(before) != golden.GOLDEN_COUNT:  # made from other inputs by an older version
         before = None
     if before is None and not texts:
         return

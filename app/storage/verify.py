@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from app.core.errors import StartupError
+from app.storage.backup import Track, track_nothing
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
+from app.storage.gc import GRACE_SECONDS, find_leftovers, is_older
 from app.storage.sql import fetch_all
 
 Fault = tuple[str, str, str]  # what, where, why
@@ -21,59 +20,49 @@ REMEDIES = {
     " (`sightline restore BACKUP --data-dir NEW`) and serve that",
     "blob_missing": "upload the same file again, or copy it to its place from a backup, where it has the same path;"
     " delete the picture if neither can be done. Searches find it meanwhile",
-    "blob_altered": "as for one that is missing; the file is never served as it is, an upload of its bytes replaces it",
-    "orphan": "harmless; a server removes it when it starts, if it is older than an hour",
+    "blob_altered": "as for one that is missing; the server never serves the altered file, and an upload of the"
+    " original bytes replaces it",
+    "orphan": "harmless; a server removes it when it starts, and once a day, if it is older than an hour",
     "no vector": "`sightline reembed` encodes everything anew; until then it is not found",
     "no row": "harmless, the answers leave it out; `sightline reembed` removes it",
 }
 
 
-def verify(data_dir: Path, console: Console) -> int:
-    """Print every fault; returns the exit status: 0 without any, else 1."""
+def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
+    """Every fault of a data directory. Raises StartupError where there is none."""
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
     database = Database(data_dir / "sightline.db")
     try:
-        found = [("database", "sightline.db", why) for why in database.check()]
-        found += find_file_faults(database, BlobStore(data_dir), console)
-        found += database.read(lambda c: list(find_log_faults(c)))
+        faults = [("database", "sightline.db", why) for why in database.check()]
+        blobs = BlobStore(data_dir)
+        faults += find_file_faults(database, blobs, track)
+        faults += find_orphans(database, blobs)
+        return faults + database.read(lambda c: list(find_log_faults(c)))
     finally:
         database.close()
-    if not found:
-        console.print("everything agrees: each picture has its bytes, each ready picture and text its vector")
-        return 0
-    table = Table("what", "which", "why")
-    for fault in found:
-        table.add_row(*fault)
-    console.print(table)
-    console.print(f"{len(found)} faults")
-    for what in dict.fromkeys(what for what, _, _ in found):
-        console.print(f"[bold]{what}[/bold]: {REMEDIES[what]}", highlight=False)
-    return 1
 
 
-def find_file_faults(database: Database, media: BlobStore, console: Console) -> list[Fault]:
-    """Pictures whose bytes are gone or altered, and files that no row knows."""
+def find_file_faults(database: Database, blobs: BlobStore, track: Track) -> Iterator[Fault]:
+    """Pictures whose bytes are gone or altered."""
     sql = (
-        "SELECT sha256, o.name || '/' || id FROM images JOIN collections o ON o.label = images.collection ORDER BY key"
+        "SELECT sha256, name || '/' || id FROM images JOIN collections o ON o.label = images.collection"
+        " WHERE name IS NOT NULL ORDER BY key"  # without a name: of a collection that is being deleted
     )
-    rows = database.read(lambda c: fetch_all(c, sql))
-    faults: list[Fault] = []
-    for sha256, name in track(rows, "checking files", console=console, transient=True):
-        if name is None:  # of a collection that is being dropped
-            continue
-        if not media.path(sha256).exists():
-            faults.append(("blob_missing", name, f"{blob_location(sha256)} is gone"))
-        elif not media.intact(sha256):
-            faults.append(("blob_altered", name, f"{blob_location(sha256)} has other bytes"))
-    known = {sha256 for sha256, _ in rows}
-    orphans = (sha256 for sha256, _ in media.iter_files() if sha256 not in known)
-    return faults + [("orphan", sha256, "no picture uses this file") for sha256 in orphans]
+    for sha256, name in track(database.read(lambda c: fetch_all(c, sql)), "checking files"):
+        path = blobs.path(sha256)
+        place = path.relative_to(blobs.root.parent)
+        if not path.exists():
+            yield "blob_missing", name, f"{place} is gone"
+        elif not blobs.has_digest(sha256):
+            yield "blob_altered", name, f"{place} has other bytes"
 
 
-def blob_location(sha256: str) -> str:
-    """Where the file of a picture lies, in a data directory as in a backup."""
-    return f"media/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+def find_orphans(database: Database, blobs: BlobStore) -> Iterator[Fault]:
+    """The files that the garbage collector removes; those that a server may still be writing are not among them."""
+    for leftover in find_leftovers(database, blobs):
+        if leftover.sha256 or is_older(leftover.path, GRACE_SECONDS):
+            yield "orphan", str(leftover.path.relative_to(blobs.root.parent)), "no picture or job uses this file"
 
 
 def find_log_faults(c: apsw.Connection) -> Iterator[Fault]:

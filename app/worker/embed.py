@@ -225,7 +225,7 @@ class EmbeddingWorker:
 
     def _start_decoding(self, lease: Lease) -> Future[DecodedPicture]:
         sha256 = lease.image.sha256
-        thumbnail = self._blobs.thumbnail(sha256, lease.image.format)
+        thumbnail = self._blobs.thumbnail_path(sha256, lease.image.format)
         path = self._blobs.path(sha256)
         try:
             with map_os_errors():
@@ -289,7 +289,7 @@ class EmbeddingWorker:
 
     def _can_decode(self) -> bool:
         """Whether a decoder reads PROBE_PNG and writes its thumbnail."""
-        folder = self._library.incoming()
+        folder = self._library.create_upload_dir()
         thumbnail = self._blobs.thumbnails / f".{self._owner.id}.webp"
         try:
             (folder / "probe").write_bytes(PROBE_PNG)
@@ -297,8 +297,8 @@ class EmbeddingWorker:
         except (SightlineError, OSError):
             return False
         finally:
-            self._library.discard(folder)
-            self._library.discard(thumbnail)
+            self._library.delete_upload_dir(folder)
+            self._library.delete_upload_dir(thumbnail)
         return True
 
     def _encode(self, decoded: list[tuple[Lease, DecodedPicture]], failed: Failures) -> list[EncodedImage]:

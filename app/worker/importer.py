@@ -157,7 +157,7 @@ class Importer:
 
     def _prepare_folder(self, upload: Upload, source: Source | None, should_stop: ShouldStop) -> Path:
         """The folder with the manifest. Expands an archive, or lists a named source, if no attempt has done so."""
-        path = self._blobs.upload(upload.job_id, upload.n)
+        path = self._blobs.upload_path(upload.job_id, upload.n)
         if upload.kind == "named" and source is not None:
             with map_os_errors():
                 path.mkdir(exist_ok=True)
@@ -212,7 +212,7 @@ class Importer:
         if line.get("error"):
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
-            saved = self._blobs.save(folder / line["file"])
+            saved = self._blobs.stage(folder / line["file"])
             attributes = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),
@@ -221,7 +221,7 @@ class Importer:
                 source=name,
             )
             origin = (line["origin"], CacheEntry(line["tag"], saved.sha256)) if line.get("tag") else None
-            new = self._library.describe(saved, attributes)
+            new = self._library.prepare_image(saved, attributes)
             return Member(name, saved, new, origin=origin, precomputed=line.get("given"))
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
@@ -275,7 +275,7 @@ class Importer:
             return True
 
         if self._database.write(work):
-            self._blobs.discard_upload(upload.job_id, upload.n)
+            self._blobs.delete_upload(upload.job_id, upload.n)
         else:
             self._discard_if_cancelled(upload)
 
@@ -283,7 +283,7 @@ class Importer:
         """Remove the files of an upload whose job was cancelled; another worker that has the lease needs them."""
         cancelled = not self._database.read(lambda c: work_queue.upload_exists(c, upload))
         if cancelled:
-            self._blobs.discard_upload(upload.job_id, upload.n)
+            self._blobs.delete_upload(upload.job_id, upload.n)
         return cancelled
 
     def _release(self, upload: Upload) -> None:

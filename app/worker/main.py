@@ -14,7 +14,8 @@ from app.core.worker_metrics import WorkerMetricsWriter
 from app.encoder.loader import load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.encoder.shared import SharedEncoder
-from app.service.service import archive_limits, open_library, open_pool, open_sources
+from app.service.data_dir import open_library
+from app.service.factory import archive_limits, open_pool, open_sources
 from app.storage.model_check import check_golden, check_space
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
@@ -77,4 +78,4 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 signal.signal(number, lambda *_: worker.stop())
             worker.run(writer.close)
     finally:
-        library.database.close()
+        library.close()

@@ -1,1 +1,1 @@
-"""Figures behind decisions: run once, kept so that they can be run again."""
+"""Experiments behind decisions. Nothing runs them regularly; the pages that cite their figures name the command."""

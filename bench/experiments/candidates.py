@@ -1,7 +1,7 @@
-"""What the base of the live index was chosen from: partitioned indexes with short codes, and the two HNSWs.
+"""The candidates for the sealed segment: partitioned indexes with short codes, and two HNSWs.
 
-Each is built from the same vectors into a folder, and opened from it. The partitioned ones may compare candidates
-again with half-precision vectors in a mapped file, which lies in the order of the lists.
+Each candidate is built from the same vectors into a folder, and opened from there. The partitioned ones may compare
+their best rows again with half-precision vectors, in a mapped file ordered by list.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from index.float16 import to_float32
 
 Found = npt.NDArray[np.int64]
 Search = Callable[[Embeddings], Found]
-TRAINED = 64  # vectors a list is trained with
+TRAINED = 64  # training vectors for each list
 LINKS, CONSTRUCTION = 32, 100  # of both HNSWs
 PROBES = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
-KEPT = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # by an HNSW while it searches
+EF_SEARCH = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)  # of both HNSWs
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """Lists looked into (or candidates kept by an HNSW), and how many are compared again."""
+    """Lists to search (for HNSW, candidates to keep), and how many candidates to compare again."""
 
     probes: int
     rerank: int = 0
@@ -46,7 +46,7 @@ class Effort:
 
 
 class Candidate(Protocol):
-    """An index by its name, and the efforts it may take, least first for each depth of re-ranking."""
+    """An index with its name and the efforts it may use, lowest first for each depth of re-ranking."""
 
     name: str
     efforts: list[Effort]
@@ -61,33 +61,33 @@ class Candidate(Protocol):
         """The search [q, d] to [q, K] at this effort."""
 
 
-def lists(count: int) -> int:
-    """The power of two nearest to the root: a quarter of FAISS's advice was faster at the same recall."""
+def choose_nlist(count: int) -> int:
+    """The power of two nearest to the root of `count`. A quarter of FAISS's advice, and faster at the same recall."""
     return int(2 ** max(4, round(math.log2(math.sqrt(count)))))
 
 
-def sample(count: int) -> Found:
-    """Which of the vectors lists are trained with."""
-    wanted = min(count, TRAINED * lists(count))
+def sample_rows(count: int) -> Found:
+    """The rows that train the lists."""
+    wanted = min(count, TRAINED * choose_nlist(count))
     return np.sort(np.random.default_rng(3).choice(count, wanted, replace=False))
 
 
-def centroids(rows: Embeddings, folder: Path) -> Embeddings:
-    """Where the lists are, found once for all that divide so many vectors into them; seconds beside it."""
+def load_centroids(rows: Embeddings, folder: Path) -> Embeddings:
+    """The centroids of the lists, computed once for each count; a file beside them holds the seconds."""
     path = folder / f"centroids-{len(rows)}.npy"
     if not path.exists():
         began = time.perf_counter()
         kmeans: Any = faiss.Kmeans(
-            rows.shape[1], lists(len(rows)), niter=10, spherical=True, max_points_per_centroid=TRAINED
+            rows.shape[1], choose_nlist(len(rows)), niter=10, spherical=True, max_points_per_centroid=TRAINED
         )
-        kmeans.train(np.ascontiguousarray(rows[sample(len(rows))]))
+        kmeans.train(np.ascontiguousarray(rows[sample_rows(len(rows))]))
         path.with_suffix(".seconds").write_text(str(time.perf_counter() - began), encoding="ascii")
         np.save(path, kmeans.centroids)
     return np.load(path)  # type: ignore[no-any-return]
 
 
 class Partitioned:
-    """Lists of codes: `code` is FAISS's word for them."""
+    """IVF lists of codes; `code` is FAISS's name for the code."""
 
     def __init__(self, name: str, code: str, reranks: Sequence[int]) -> None:
         self.name, self._code = name, code
@@ -95,9 +95,9 @@ class Partitioned:
 
     def build(self, rows: Embeddings, folder: Path) -> None:
         n, d = rows.shape
-        index: Any = faiss.index_factory(d, f"IVF{lists(n)},{self._code}", faiss.METRIC_INNER_PRODUCT)
-        chosen = sample(n)
-        index.quantizer.add(centroids(rows, folder.parent))
+        index: Any = faiss.index_factory(d, f"IVF{choose_nlist(n)},{self._code}", faiss.METRIC_INNER_PRODUCT)
+        chosen = sample_rows(n)
+        index.quantizer.add(load_centroids(rows, folder.parent))
         index.train(np.ascontiguousarray(rows[chosen]))
         blocks = [slice(start, min(n, start + BLOCK)) for start in range(0, n, BLOCK)]
         home = np.concatenate([index.quantizer.search(np.ascontiguousarray(rows[b]), 1)[1][:, 0] for b in blocks])
@@ -117,7 +117,7 @@ class Partitioned:
         self._half = np.load(folder / "half.npy", mmap_mode="r")
 
     def at(self, effort: Effort) -> Search:
-        words: Any = faiss  # which tells its types of no keyword
+        words: Any = faiss  # its type stubs lack keyword arguments
         kind = words.IVFRaBitQSearchParameters if self._code.startswith("RaBitQ") else words.SearchParametersIVF
         params = kind(nprobe=effort.probes)
 
@@ -144,7 +144,7 @@ class FaissGraph:
     name = "FAISS HNSW32"
 
     def __init__(self) -> None:
-        self.efforts = [Effort(e) for e in KEPT]
+        self.efforts = [Effort(e) for e in EF_SEARCH]
 
     def build(self, rows: Embeddings, folder: Path) -> None:
         index = faiss.IndexHNSWFlat(rows.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
@@ -168,12 +168,12 @@ class FaissGraph:
 
 
 class Hnswlib:
-    """hnswlib, in an environment of its own whose packages are read from here."""
+    """hnswlib, installed into its own environment and imported from there."""
 
     name = "hnswlib"
 
     def __init__(self) -> None:
-        self.efforts = [Effort(e) for e in KEPT]
+        self.efforts = [Effort(e) for e in EF_SEARCH]
 
     def build(self, rows: Embeddings, folder: Path) -> None:
         index = self._library().Index("ip", rows.shape[1])
@@ -191,7 +191,7 @@ class Hnswlib:
     def at(self, effort: Effort) -> Search:
         def search(queries: Embeddings) -> Found:
             if self._index.ef != effort.probes:
-                self._index.set_ef(effort.probes)  # shared by all calls, so one effort at a time
+                self._index.set_ef(effort.probes)  # all calls share it, so use one effort at a time
             found: Found = self._index.knn_query(queries, K, num_threads=1)[0].astype(np.int64)
             return found
 
@@ -201,7 +201,7 @@ class Hnswlib:
     def _library() -> Any:
         place = install(WORK / "peers/hnswlib", ("hnswlib==0.8.0", "numpy>=2"))
         packages = next(place.glob("lib/python3*/site-packages"))
-        sys.path.append(str(packages))  # the last: numpy and all else stay ours
+        sys.path.append(str(packages))  # at the end, so that numpy and all others stay ours
         try:
             return importlib.import_module("hnswlib")
         finally:

@@ -1,7 +1,7 @@
-"""How memory, time to build and latency grow: fitted to what was measured, and carried on.
+"""Fit how memory, build time and latency grow with the number of vectors, and extrapolate.
 
-`python -m bench.experiments.growth` prints the fits to what `python -m bench.experiments.index live` kept for several
-counts.
+`python -m bench.experiments.growth` prints the fits to the figures that `python -m bench.experiments.index live` saved
+for several counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.results import kept
+from bench.results import load_figures
 
 COUNTS = (100_000, 300_000, 1_000_000, 3_000_000)
 CARRIED = (10_000_000, 100_000_000)
@@ -31,7 +31,7 @@ WHAT = (
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """y = factor × n ^ exponent; `off` is the worst factor by which a measured point misses it."""
+    """y = factor × n ^ exponent; `off` is the largest factor by which a measured point deviates."""
 
     factor: float
     exponent: float
@@ -41,8 +41,8 @@ class Power:
         return float(self.factor * n**self.exponent)
 
 
-def fitted(points: Mapping[int, float]) -> Power:
-    """The power law nearest to the points, least squares of the logarithms. ValueError for fewer than two."""
+def fit_power_law(points: Mapping[int, float]) -> Power:
+    """The power law nearest to the points, by least squares of the logarithms. ValueError for fewer than two."""
     if len(points) < 2:
         raise ValueError("a fit takes two points or more")
     x, y = (np.log(np.array(list(values), np.float64)) for values in (points.keys(), points.values()))
@@ -51,19 +51,19 @@ def fitted(points: Mapping[int, float]) -> Power:
     return Power(math.exp(constant), float(exponent), off)
 
 
-def measured(counts: Sequence[int] = COUNTS) -> dict[str, dict[int, float]]:
-    """What was kept: figure, count, value."""
-    figures = {count: kept(f"index-live-{count}") for count in counts}
+def load_measured(counts: Sequence[int] = COUNTS) -> dict[str, dict[int, float]]:
+    """The saved values by figure and count."""
+    figures = {count: load_figures(f"index-live-{count}") for count in counts}
     return {what: {count: said[what] for count, said in figures.items() if said.get(what, 0) > 0} for what in WHAT}
 
 
 def main() -> None:
-    """Print points, fits and where they lead."""
+    """Print points, fits and extrapolated values."""
     table = Table("figure", *(f"{n:,}" for n in COUNTS), "fit", "off by", *(f"{n:,}" for n in CARRIED))
-    for what, points in measured().items():
+    for what, points in load_measured().items():
         if len(points) < 2:
             continue
-        law = fitted(points)
+        law = fit_power_law(points)
         values = [f"{points[n]:.3g}" if n in points else "" for n in COUNTS]
         table.add_row(
             what, *values, f"n^{law.exponent:.2f}", f"×{law.off:.2f}", *(f"{law.at(n):,.3g}" for n in CARRIED)

@@ -1,10 +1,9 @@
-"""Whether int8 would pay: both towers quantised after training by NNCF, against bf16, in one run.
+"""Compare int8 with bf16: NNCF quantises both towers after training; both precisions run in turns.
 
-`.venv/bin/uv run --no-project --with nncf==3.4.0 python -m bench.experiments.int8` (NNCF is needed for this alone).
-Recall is that
-of the starter model over the demo gallery, each caption asked for its picture; speed also that of ViT-B/32. The towers
-are calibrated on pictures and captions of the gallery itself, which favours int8. ADR 17 has the figures and what
-followed from them.
+`.venv/bin/uv run --no-project --with nncf==3.4.0 python -m bench.experiments.int8` (nothing else needs NNCF). Recall
+is that of the starter model on the demo gallery, where each caption must find its picture; speed is also that of
+ViT-B/32. The calibration uses pictures and captions of the gallery itself, which favours int8. Decision 17 has the
+figures.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from app.decode.pool import DecodePool
 from app.encoder.loader import load_encoder
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 from app.encoder.protocol import Pixels
-from bench.experiments.scores import chosen
-from bench.weights import WORK, model
+from bench.experiments.scores import choose_pictures
+from bench.weights import WORK, model_name
 
 CALIBRATED_ON = 128
 BATCH = 32
@@ -40,21 +39,21 @@ def main() -> None:
     """Print a table for each model."""
     console = Console(width=140)
     with tempfile.TemporaryDirectory() as scratch:
-        paths, captions = chosen(Path(scratch), None)
-        for name in ("starter", model()):
+        paths, captions = choose_pictures(Path(scratch), None)
+        for name in ("starter", model_name()):
             first = load_encoder(name, WORK, precision="bf16")
-            pixels = decoded(paths, first)
+            pixels = decode_pictures(paths, first)
             folder = next(
                 one.parent
                 for one in (WORK / "compiled").glob(f"*/{INFO_FILE}")
                 if CompiledModelInfo.read(one.parent).space == first.space
             )
-            encoders = {"bf16": first, **quantised(folder, WORK / "int8" / first.space.weights[:16], pixels, captions)}
+            encoders = {"bf16": first, **quantise(folder, WORK / "int8" / first.space.weights[:16], pixels, captions)}
             console.print(measure(name.partition(":")[0], encoders, pixels, captions))
 
 
-def decoded(paths: Sequence[Path], encoder: Any) -> Pixels:
-    """uint8 [n, size, size, 3], decoded the way the service does it."""
+def decode_pictures(paths: Sequence[Path], encoder: Any) -> Pixels:
+    """uint8 [n, size, size, 3], decoded as the service does."""
     with DecodePool(2) as pool:
         return np.stack(
             [
@@ -66,8 +65,8 @@ def decoded(paths: Sequence[Path], encoder: Any) -> Pixels:
         )
 
 
-def quantised(folder: Path, target: Path, pixels: Pixels, captions: Sequence[str]) -> dict[str, OpenVinoEncoder]:
-    """Encoders with both towers in int8, and with one each."""
+def quantise(folder: Path, target: Path, pixels: Pixels, captions: Sequence[str]) -> dict[str, OpenVinoEncoder]:
+    """Encoders with both towers in int8, and with one of them."""
     core, card = load_openvino().Core(), CompiledModelInfo.read(folder)
     tokenize = card.tokenization.tokenizer()
     every = max(1, len(pixels) // CALIBRATED_ON)
@@ -100,7 +99,7 @@ def quantised(folder: Path, target: Path, pixels: Pixels, captions: Sequence[str
 
 
 def measure(name: str, encoders: dict[str, Any], pixels: Pixels, captions: Sequence[str]) -> Table:
-    """Recall of each, and its processor time beside that of bf16, in turns: what others do counts little."""
+    """Recall of each, and its processor time relative to bf16, in turns, so that other load counts little."""
     table = Table(
         name, "recall@1", "recall@10", f"pictures, batch {BATCH}", "one picture", f"texts, batch {BATCH}", "one text"
     )
@@ -110,7 +109,7 @@ def measure(name: str, encoders: dict[str, Any], pixels: Pixels, captions: Seque
         lambda encoder: encoder.encode_texts(captions[:BATCH]),
         lambda encoder: encoder.encode_texts(captions[:1]),
     )
-    taken = [in_turns(encoders, one) for one in work]
+    taken = [time_in_turns(encoders, one) for one in work]
     for which, encoder in encoders.items():
         speeds = [f"{seconds[which] * 1000:.1f} ms, {seconds['bf16'] / seconds[which]:.2f}x" for seconds in taken]
         found = [f"{recall(encoder, pixels, captions, k):.4f}" if name == "starter" else "" for k in (1, 10)]
@@ -118,7 +117,7 @@ def measure(name: str, encoders: dict[str, Any], pixels: Pixels, captions: Seque
     return table
 
 
-def in_turns(encoders: dict[str, Any], work: Callable[[Any], object]) -> dict[str, float]:
+def time_in_turns(encoders: dict[str, Any], work: Callable[[Any], object]) -> dict[str, float]:
     """Median processor seconds of each."""
     taken: dict[str, list[float]] = {name: [] for name in encoders}
     for turn in range(ROUNDS + 2):
@@ -131,7 +130,7 @@ def in_turns(encoders: dict[str, Any], work: Callable[[Any], object]) -> dict[st
 
 
 def recall(encoder: Any, pixels: Pixels, captions: Sequence[str], k: int) -> float:
-    """Share of captions whose own picture is among the first k."""
+    """The share of captions whose own picture is among the first k."""
     pictures = np.concatenate([encoder.encode_images(pixels[n : n + BATCH]) for n in range(0, len(pixels), BATCH)])
     texts = np.concatenate([encoder.encode_texts(captions[n : n + BATCH]) for n in range(0, len(captions), BATCH)])
     scores = texts @ pictures.T

@@ -1,8 +1,8 @@
-"""Embeddings with the gap between words and pictures that real ones have: rendered scenes through the starter model.
+"""Embed rendered scenes with the starter model. Texts and pictures lie apart, as in any CLIP space.
 
 `python -m bench.experiments.scenes [COUNT]` writes them below bench/work/index, shard by shard, in two processes
-(about 250
-pictures a second on two idle cores); stopped and started again, it goes on where it was.
+(about 250 pictures a second on two idle cores). After an interruption, start it again: it continues with the next
+missing shard.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ PROCESSES = 2
 
 
 def main() -> None:
-    """Make what is missing."""
+    """Make the missing shards."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
-    tools(FOLDER)  # the atlas and the compiled towers are made once, before two processes want them
-    texts(FOLDER)
+    open_tools(FOLDER)  # makes the atlas and the compiled towers, before two processes need them at once
+    load_texts(FOLDER)
     missing = [n for n in range(-(-count // SHARD)) if not shard_path(FOLDER, n).exists()]
     with ProcessPoolExecutor(PROCESSES, initializer=os.nice, initargs=(19,)) as pool:
         for n in pool.map(make_shard, [FOLDER] * len(missing), missing):
@@ -47,8 +47,8 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 @cache
-def tools(folder: Path) -> tuple[Atlas, Renderer, Encoder]:
-    """What a process draws and encodes with, on one thread."""
+def open_tools(folder: Path) -> tuple[Atlas, Renderer, Encoder]:
+    """The glyphs, the renderer and the encoder of a process, on one thread."""
     from app.encoder.loader import load_encoder
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,45 +57,49 @@ def tools(folder: Path) -> tuple[Atlas, Renderer, Encoder]:
 
 
 def make_shard(folder: Path, number: int) -> int:
-    """Draw and encode the scenes of one shard; gives back its number."""
-    atlas, renderer, encoder = tools(folder)
+    """Draw and encode the scenes of one shard; returns its number."""
+    atlas, renderer, encoder = open_tools(folder)
     vectors = []
     for start in range(FIRST_SEED + number * SHARD, FIRST_SEED + (number + 1) * SHARD, BATCH):
         scenes = (sample_scene(seed, atlas.glyphs) for seed in range(start, start + BATCH))
         vectors.append(encoder.encode_images(np.stack([renderer.draw(scene) for scene in scenes])))
-    write(shard_path(folder, number), np.concatenate(vectors))
+    save_array(shard_path(folder, number), np.concatenate(vectors))
     return number
 
 
-def texts(folder: Path) -> Embeddings:
-    """Captions, as people write and as they type, of scenes that are not among the pictures: [QUERIES, d]."""
+def load_texts(folder: Path) -> Embeddings:
+    """Captions and short queries for scenes that are not among the pictures: [QUERIES, d]."""
     path = folder / "texts.npy"
     if not path.exists():
-        atlas, _, encoder = tools(folder)
+        atlas, _, encoder = open_tools(folder)
         captioner = Captioner(atlas.glyphs)
-        said: dict[str, None] = {}
+        captions: dict[str, None] = {}
         seed = QUERY_SEED
-        while len(said) < QUERIES:
+        while len(captions) < QUERIES:
             language = LANGUAGES[seed % len(LANGUAGES)]
-            said[captioner.sample(sample_scene(seed, atlas.glyphs), language, np.random.default_rng(seed)).text] = None
+            captions[captioner.sample(sample_scene(seed, atlas.glyphs), language, np.random.default_rng(seed)).text] = (
+                None
+            )
             seed += 1
-        words = list(said)
-        write(path, np.concatenate([encoder.encode_texts(words[i : i + BATCH]) for i in range(0, len(words), BATCH)]))
+        words = list(captions)
+        save_array(
+            path, np.concatenate([encoder.encode_texts(words[i : i + BATCH]) for i in range(0, len(words), BATCH)])
+        )
     return np.load(path)  # type: ignore[no-any-return]
 
 
-def pictures(folder: Path) -> Embeddings:
-    """All there are so far, each once: [n, d]."""
+def load_pictures(folder: Path) -> Embeddings:
+    """All vectors so far, without repeats: [n, d]."""
     shards = sorted(folder.glob("pictures-*.npy"))
     if not shards:
-        raise SystemExit("no pictures yet: python -m bench.experiments.scenes")
+        raise SystemExit("there are no pictures yet; run python -m bench.experiments.scenes")
     vectors = np.concatenate([np.load(path) for path in shards])
     _, first = np.unique(vectors, axis=0, return_index=True)
     return vectors[np.sort(first)]
 
 
-def write(path: Path, vectors: npt.NDArray[Any]) -> None:
-    """Whole or not at all."""
+def save_array(path: Path, vectors: npt.NDArray[Any]) -> None:
+    """Write the file in whole or not at all."""
     draft = path.with_suffix(".draft")
     with open(draft, "wb") as file:
         np.save(file, vectors)

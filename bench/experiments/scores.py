@@ -1,7 +1,7 @@
-"""How cosines of the starter model are spread on the demo gallery: the figures of docs/explanation/score.md.
+"""Print the distribution of the starter model's cosines on the demo gallery, for docs/explanation/score.md.
 
-`python -m bench.experiments.scores [N]` takes N pictures, evenly from the whole gallery, or every one with a caption
-of its own.
+`python -m bench.experiments.scores [N]` takes N pictures evenly from the gallery; without N, every picture with a
+distinct caption.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ QUANTILES = (0.01, 0.05, 0.5, 0.95, 0.99)
 
 
 def main() -> None:
-    """Print quantiles of the cosine for pairs that belong together and pairs that do not."""
+    """Print quantiles of the cosine, for pairs that belong together and for pairs that do not."""
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else None
     console = Console()
     with tempfile.TemporaryDirectory() as scratch:
         encoder = load_encoder("starter", Settings().models)
-        paths, captions = chosen(Path(scratch), wanted)
-        pictures = encoded(encoder, paths)
+        paths, captions = choose_pictures(Path(scratch), wanted)
+        pictures = encode_pictures(encoder, paths)
     texts = np.concatenate([encoder.encode_texts(captions[n : n + BATCH]) for n in range(0, len(captions), BATCH)])
     table = Table("cosine of", "pairs", *(f"{q:.0%}" for q in QUANTILES))
     across = texts @ pictures.T
@@ -55,7 +55,7 @@ def main() -> None:
     console.print(f"own picture first for {first:.0%} of {len(texts)} captions; temperature {encoder.temperature:.1f}")
 
 
-def chosen(folder: Path, wanted: int | None) -> tuple[list[Path], list[str]]:
+def choose_pictures(folder: Path, wanted: int | None) -> tuple[list[Path], list[str]]:
     """Pictures of the gallery with distinct captions, and these captions."""
     with zipfile.ZipFile(GALLERY) as archive:
         said = [json.loads(line) for line in archive.read("metadata.jsonl").splitlines()]
@@ -64,8 +64,8 @@ def chosen(folder: Path, wanted: int | None) -> tuple[list[Path], list[str]]:
         return [Path(archive.extract(file, folder)) for _, file in picked], [caption for caption, _ in picked]
 
 
-def encoded(encoder: Encoder, paths: list[Path]) -> Embeddings:
-    """float32 [n, d], decoded the way the service does it."""
+def encode_pictures(encoder: Encoder, paths: list[Path]) -> Embeddings:
+    """float32 [n, d]; the pictures are decoded as the service does."""
     with DecodePool(2) as pool:
         decoding = [pool.submit(decode_picture, path, encoder.preprocessing, pool.picture_limits) for path in paths]
         pixels = np.stack([one.result().pixels for one in decoding])

@@ -1,4 +1,4 @@
-"""Runs the `sightline` command as a person would."""
+"""Run the `sightline` command as a user does."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def sightline(*arguments: str | Path, typed: str = "", **environment: Any) -> su
     )
 
 
-def refused(ended: subprocess.CompletedProcess[str], *words: str) -> str:
-    """The one line on standard error with which a command refused; it has these words."""
+def check_refused(ended: subprocess.CompletedProcess[str], *words: str) -> str:
+    """Check for exit code 2 and one line of error on stderr, which contains `words`; returns the line."""
     assert ended.returncode == 2, (ended.returncode, ended.stdout, ended.stderr)
     lines = ended.stderr.strip().splitlines()
     told = [line for line in lines if line.startswith("sightline: ")]

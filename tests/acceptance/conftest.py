@@ -1,4 +1,4 @@
-"""What the acceptance tests share."""
+"""Fixtures of the acceptance tests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.support.servers import RunningServer
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server with the colours model that read-mostly tests share; each uses pictures of its own."""
+    """A server with the colours model, shared by tests that mostly read; each uses its own pictures."""
     with RunningServer(tmp_path_factory.mktemp("server")) as running:
         yield running

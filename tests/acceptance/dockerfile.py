@@ -1,4 +1,4 @@
-"""Reads docker/Dockerfile and .dockerignore: as much of their languages as these two use, and no more."""
+"""Read docker/Dockerfile and .dockerignore: only the parts of their syntax that these two files use."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One instruction: its word, its --flags, and the rest of its line."""
+    """One instruction: its name, its --flags, and the rest of its line."""
 
     word: str
     flags: dict[str, str]
     rest: str
 
     def words(self) -> list[str]:
-        """The rest as a list: JSON if it is that, else as a shell would split it."""
+        """The rest as a list: parsed as JSON if it is JSON, else split like a shell line."""
         if self.rest.startswith("["):
             words: list[str] = json.loads(self.rest)
             return words
         return shlex.split(self.rest)
 
 
-def read(path: Path) -> list[Step]:
+def read_steps(path: Path) -> list[Step]:
     """The instructions in order."""
     lines = [line for line in path.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
     steps = []
@@ -46,22 +46,22 @@ def read(path: Path) -> list[Step]:
     return steps
 
 
-def filled(text: str, variables: dict[str, str]) -> str:
-    """The text with $NAME and ${NAME} replaced."""
+def substitute(text: str, variables: dict[str, str]) -> str:
+    """Replace $NAME and ${NAME} in the text."""
     return re.sub(r"\$\{?([A-Za-z_]+)\}?", lambda match: variables.get(match[1], ""), text)
 
 
-def context(root: Path, ignore: Path) -> list[Path]:
-    """The files below `root` that a build is sent, relative to it: of the patterns that fit, the last decides."""
+def list_context(root: Path, ignore: Path) -> list[Path]:
+    """The files of the build context, relative to `root`. The last pattern that matches a file decides."""
     patterns = [line for line in ignore.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     assert patterns[0] == "*", "what is sent is listed, not what is kept back"
     roots = {pattern.removeprefix("!").split("/")[0] for pattern in patterns if pattern.startswith("!")}
     files = (file for top in sorted(roots) for file in [root / top, *(root / top).rglob("*")] if file.is_file())
-    return [name for file in files if sent(name := file.relative_to(root), patterns)]
+    return [name for file in files if is_sent(name := file.relative_to(root), patterns)]
 
 
-def sent(name: Path, patterns: list[str]) -> bool:
-    """Whether a file of this name is sent."""
+def is_sent(name: Path, patterns: list[str]) -> bool:
+    """Whether a file of this name belongs to the build context."""
     kept = True
     whole = [str(part) for part in (name, *name.parents)]
     for pattern in patterns:

@@ -1,4 +1,4 @@
-"""One small member of each family of models that `sightline models` names, with seeded random weights."""
+"""Make one small model of each family that `sightline models` names, with seeded random weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREPROCESS: dict[str, dict[str, Any]] = {
 
 
 def make_folder(family: str, folder: Path) -> str:
-    """A folder as the hub would hold it; returns the model's name."""
+    """Write a folder like one of the hub; returns the model's name."""
     architecture, smaller = FAMILIES[family]
     config = dict(open_clip.get_model_config(architecture) or {})
     for part, changes in smaller.items():
@@ -51,13 +51,13 @@ def make_folder(family: str, folder: Path) -> str:
 
 
 def _lively(name: str, value: torch.Tensor) -> torch.Tensor:
-    """Random weights map everything to nearly one vector; larger embeddings keep inputs apart."""
+    """Enlarge the embeddings. With plain random weights, all inputs map to nearly the same vector."""
     louder = name.endswith(("token_embedding.weight", "word_embeddings.weight", "positional_embedding"))
     return (value * 20 if louder else value).contiguous().clone()
 
 
 def write_tokenizer(folder: Path, siglip: bool) -> None:
-    """A small tokenizer in the hub's form: bytes as tokens, padded and ended the way the family does it."""
+    """Write a small tokenizer in the hub's form: bytes as tokens, padded and ended as the family does."""
     special = ["<pad>", "</s>", "<unk>"] if siglip else ["<s>", "<pad>", "</s>", "<unk>"]
     letters = [f"<0x{byte:02X}>" for byte in range(256)] + [chr(code) for code in range(33, 127)] + ["▁"]
     words = {token: n for n, token in enumerate([*special, *letters])}

@@ -1,10 +1,10 @@
-"""Builds docker/Dockerfile without an engine, into plain folders, and runs what came of it as a container is run.
+"""Build docker/Dockerfile into plain folders, without an engine, and run the result as a container runs.
 
-Its steps are carried out in a chroot, with three things replaced: the base image is this machine's /usr and this
-interpreter; `scripts/install packages` is not run, the packages of the environment that runs the tests are shown
-instead; and there are no layers. So it cannot show that the lock installs, nor that the base image's own libraries
-are enough. Everything else is the image's own: what is sent and copied, how the project is installed, the user, the
-variables, the health check and the start.
+The steps run in a chroot, with three differences. The base image is this machine's /usr and this interpreter. The
+packages of the environment that runs the tests are mounted instead of running `scripts/install packages`. There are no
+layers. So this cannot show that the lock installs, or that the base image's own libraries are enough. Everything else
+is the image's own: the build context, the copied files, the installed project, the user, the variables, the health
+check and the start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
 
-from tests.acceptance.dockerfile import Step, context, filled, read
+from tests.acceptance.dockerfile import Step, list_context, read_steps, substitute
 from tests.support.processes import descendants
 from tests.support.servers import until
 
@@ -36,7 +36,7 @@ FLAGS = ("--mount", "--pid", "--fork", "--kill-child", "--ipc", "--propagation",
 
 @dataclass
 class Stage:
-    """One FROM of the file: a root file system and what the image says about it."""
+    """One FROM of the file: a root file system, and the image's configuration."""
 
     root: Path
     env: dict[str, str] = field(default_factory=lambda: {"PATH": FIRST_PATH, "HOME": "/root"})
@@ -49,8 +49,10 @@ class Stage:
         return self.root / os.path.normpath(Path(self.workdir) / path).lstrip("/")
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """A RUN, or a look inside: to its end, as root, writing where it likes."""
-        script = "\n".join([*mounts(self.root), entering(self.root, ["env", "-i", *self.variables(), *command])])
+        """Run a command as root in the root file system, with write access, to its end."""
+        script = "\n".join(
+            [*mount_commands(self.root), enter_command(self.root, ["env", "-i", *self.variables(), *command])]
+        )
         return subprocess.run(
             ["unshare", *FLAGS, "sh", "-ec", script], capture_output=True, text=True, timeout=120, check=False
         )
@@ -59,8 +61,8 @@ class Stage:
         return [f"{name}={value}" for name, value in {**self.args, **self.env, **given}.items()]
 
 
-def base(root: Path) -> Stage:
-    """The base image, as far as this machine can show it."""
+def make_base(root: Path) -> Stage:
+    """Imitate the base image with parts of this machine."""
     for name in ("usr", "etc", "tmp", "proc", "sys", "dev", "var", "run", "root", "packages"):
         (root / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -73,12 +75,12 @@ def base(root: Path) -> Stage:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     stage = Stage(root)
-    done(stage.run(["ldconfig"]))
+    check_success(stage.run(["ldconfig"]))
     return stage
 
 
-def mounts(root: Path) -> list[str]:
-    """Shell commands that put the borrowed parts in place; they go with the mount namespace."""
+def mount_commands(root: Path) -> list[str]:
+    """Shell commands that mount the borrowed parts; the mounts end with the mount namespace."""
     lines = [f"mount --bind {root} {root}"]
     prefix = Path(sys.base_prefix)
     shown = [(Path("/usr"), "usr"), (PACKAGES, "packages"), (Path("/sys"), "sys")]
@@ -91,8 +93,8 @@ def mounts(root: Path) -> list[str]:
     return lines
 
 
-def entering(root: Path, command: list[str], user: str = "0:0") -> str:
-    """The line that becomes the command, in the root; whoever is not root leaves every privilege behind."""
+def enter_command(root: Path, command: list[str], user: str = "0:0") -> str:
+    """The shell line that runs the command in the root. A user other than root drops all privileges."""
     uid, gid = user.split(":")
     if user != "0:0":
         ids = [f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
@@ -100,21 +102,21 @@ def entering(root: Path, command: list[str], user: str = "0:0") -> str:
     return "exec " + shlex.join(["chroot", str(root), *command])
 
 
-def done(ended: subprocess.CompletedProcess[str]) -> str:
-    """What a command that had to succeed printed."""
+def check_success(ended: subprocess.CompletedProcess[str]) -> str:
+    """Check that a command ended with 0; returns its output."""
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout
 
 
 def build(folder: Path) -> Stage:
-    """Carry the steps out; returns the last stage."""
+    """Execute the steps; returns the last stage."""
     first: dict[str, str] = {}
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
-    for step in read(ROOT / "docker/Dockerfile"):
+    for step in read_steps(ROOT / "docker/Dockerfile"):
         if step.word == "FROM":
             name = step.rest.partition(" AS ")[2] or str(len(stages))
-            stage = stages[name] = base(folder / name)
+            stage = stages[name] = make_base(folder / name)
         elif stage is None:
             name, _, value = step.rest.partition("=")
             first[name] = value
@@ -132,16 +134,16 @@ def carry_out(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
             name, _, value = step.rest.partition("=")
             stage.args[name] = value
         case "ENV":
-            stage.env |= dict(word.split("=", 1) for word in shlex.split(filled(step.rest, variables)))
+            stage.env |= dict(word.split("=", 1) for word in shlex.split(substitute(step.rest, variables)))
         case "WORKDIR":
-            stage.workdir = filled(step.rest, variables)
+            stage.workdir = substitute(step.rest, variables)
             stage.inside(".").mkdir(parents=True, exist_ok=True)
         case "COPY":
             copy(step, stage, stages)
         case "RUN" if step.rest == "scripts/install packages":
             lend_packages(stage)
         case "RUN":
-            done(stage.run(["sh", "-c", f"cd {shlex.quote(stage.workdir)} && {step.rest}"]))
+            check_success(stage.run(["sh", "-c", f"cd {shlex.quote(stage.workdir)} && {step.rest}"]))
         case "USER":
             stage.user = step.rest
         case _:
@@ -155,7 +157,7 @@ def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
         (source,) = sources
         shutil.copytree(stages[origin].inside(source), stage.inside(target), symlinks=True)
         return
-    for name in context(ROOT, ROOT / ".dockerignore"):
+    for name in list_context(ROOT, ROOT / ".dockerignore"):
         for source in sources:
             if source == "." or name == Path(source) or Path(source) in name.parents:
                 below = name if source == "." else name.relative_to(source)
@@ -165,10 +167,10 @@ def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
 
 
 def lend_packages(stage: Stage) -> None:
-    """In place of `scripts/install packages`: the folder it makes, with the packages of the tests in view."""
+    """Replace `scripts/install packages`: make its folder, and let it import the packages of the tests."""
     assert stage.inside("scripts/install").is_file()
     venv = stage.env["VENV"]
-    done(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
+    check_success(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
     (site,) = stage.inside(venv).glob("lib/python3*/site-packages")
     (site / "packages.pth").write_text("/packages\n")
     for file in distribution("uv").files or ():  # as it would be installed, so that it can be uninstalled
@@ -178,7 +180,7 @@ def lend_packages(stage: Stage) -> None:
 
 
 def starting(image: Stage, volume: Path, pictures: Path, arguments: list[str]) -> list[str]:
-    """What starts a container with these arguments to its entry point: `docker run`, with all that compose says."""
+    """The command that starts a container with these arguments, like `docker run` with the options of compose."""
     where = image.said["VOLUME"].rest.lstrip("/")
     if not volume.exists():
         kept = (image.root / where).stat()
@@ -187,19 +189,19 @@ def starting(image: Stage, volume: Path, pictures: Path, arguments: list[str]) -
     (image.root / "pictures").mkdir(exist_ok=True)
     command = ["env", "-i", *image.variables(), *image.said["ENTRYPOINT"].words(), *arguments]
     script = [
-        *mounts(image.root),
+        *mount_commands(image.root),
         f"mount --bind {volume} {image.root}/{where}",
         f"mount --bind {pictures} {image.root}/pictures",
         f"mount -t tmpfs -o size=64m,mode=1777 tmpfs {image.root}/tmp",
         f"mount -o remount,bind,ro {image.root}",
         shlex.join([sys.executable, "-c", LOOPBACK_UP]),
-        entering(image.root, command, image.user),
+        enter_command(image.root, command, image.user),
     ]
     return ["unshare", *FLAGS, "--net", "sh", "-ec", "\n".join(script)]
 
 
 class Container:
-    """The image's own command as process 1: read-only root, no capability, no network but a loopback of its own."""
+    """Runs the image's command as process 1: read-only root, no capability, no network except a loopback of its own."""
 
     def __init__(self, image: Stage, volume: Path, pictures: Path, log: Path, key: str) -> None:
         self.key = key
@@ -211,23 +213,23 @@ class Container:
         self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 30)
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        """A further command inside, as the same user."""
+        """Run a further command inside, as the same user."""
         enter = ["nsenter", f"--target={self.first}", "--mount", "--pid", "--net", "--ipc", "--root", "--wd"]
-        line = entering(Path("/"), self._command(command), self.image.user)
+        line = enter_command(Path("/"), self._command(command), self.image.user)
         return subprocess.run([*enter, "sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command of ours inside, with the key in its environment."""
+        """Run `sightline` inside, with the key in its environment."""
         return self.execute(["env", f"SIGHTLINE_KEY={self.key}", "sightline", *arguments])
 
     def healthy(self) -> bool:
-        """What the image's own health check says."""
+        """Run the image's own health check."""
         word, *command = self.image.said["HEALTHCHECK"].rest.split(maxsplit=1)
         assert word == "CMD"
         return self.execute(Step("CMD", {}, command[0]).words()).returncode == 0
 
     def stop(self) -> int:
-        """SIGTERM to process 1; the code it ended with."""
+        """Send SIGTERM to process 1; returns its exit code."""
         os.kill(self.first, 15)
         return self.process.wait(40)
 

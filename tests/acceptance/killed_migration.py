@@ -1,6 +1,7 @@
-"""Migrates copies of a database, each killed at another statement: `python -m tests.acceptance.killed_migration DB`.
+"""Migrate copies of a database, and kill each at another statement: `python -m tests.acceptance.killed_migration DB`.
 
-A process of its own, because it forks. Prints one JSON object a kill: what was there after it, and after the next try.
+It runs in its own process, because it forks. For each kill it prints one JSON object: the state of the database after
+the kill, and after the next attempt.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from app.storage.database import migrate
 
 
 def main(database: Path) -> None:
-    """Kill at the first statement, then at the second, until a migration gets to its end."""
+    """Kill at the first statement, then at the second, until a migration reaches its end."""
     copy = database.with_name("killed.db")
     n = 0
     while True:
@@ -60,7 +61,7 @@ def killed(copy: Path, n: int) -> bool:
 
 
 def look(copy: Path) -> dict[str, Any]:
-    """The schema and the pictures of a database, and what SQLite finds wrong with it."""
+    """The schema and the pictures of a database, and the result of SQLite's check."""
     connection = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         return {

@@ -6,8 +6,6 @@ The corpus of hostile files is in `tests/reliability/hostile.py`, and goes throu
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.app.api.asking import fresh, refused
+from tests.support.archives import make_zip
 from tests.support.sample_pictures import long_gif, sample
 from tests.support.servers import RunningServer
 
@@ -24,14 +23,14 @@ Check = Any
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for all of it: what is bad for one must not be bad for the next."""
+    """One server for all tests of the module: a bad file in one must not harm the next."""
     with RunningServer(tmp_path_factory.mktemp("bad")) as running:
         yield running
 
 
 @pytest.fixture
 def server(served: RunningServer) -> Iterator[RunningServer]:
-    """The server, and after each test a look at whether the neighbours still load and are found."""
+    """The server. After each test, check that good pictures still load and are found."""
     yield served
     image = served.upload(fresh("purple")).json()
     assert image["status"] == "ready"
@@ -40,17 +39,10 @@ def server(served: RunningServer) -> Iterator[RunningServer]:
     assert "Traceback" not in served.output()
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
-    """A zip of these members."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
-def loaded(server: RunningServer, content: bytes, name: str = "x.zip") -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The job of an archive at its end, and its failed items."""
+def load_archive(
+    server: RunningServer, content: bytes, name: str = "x.zip"
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Upload an archive; returns its ended job and the failed items."""
     job = server.wait_job(server.bulk([(name, content)])["id"], 60)
     assert job["state"] == "succeeded"
     assert job["done"] + job["failed"] + job["duplicates"] == job["total"]
@@ -75,7 +67,7 @@ def test_a_gif_of_ten_thousand_frames_is_its_first(server: RunningServer) -> Non
 
 def test_one_bad_of_a_hundred_is_named_with_its_reason(server: RunningServer) -> None:
     members = {f"{n:03}.png": fresh() for n in range(99)}
-    job, (bad,) = loaded(server, zipped({**members, "broken.jpg": b"not a picture"}))
+    job, (bad,) = load_archive(server, make_zip({**members, "broken.jpg": b"not a picture"}))
     assert (job["total"], job["done"], job["failed"]) == (100, 99, 1)
     assert (bad["name"], bad["error"]["code"]) == ("broken.jpg", "unsupported_media_type")
     assert bad["error"]["detail"]
@@ -83,20 +75,22 @@ def test_one_bad_of_a_hundred_is_named_with_its_reason(server: RunningServer) ->
 
 def test_one_picture_that_cannot_be_decoded_is_named_too(server: RunningServer) -> None:
     whole = sample("png", 200, 150, seed=41)
-    job, (bad,) = loaded(server, zipped({"a.png": fresh(), "cut.png": whole[: len(whole) // 2], "b.png": fresh()}))
+    job, (bad,) = load_archive(
+        server, make_zip({"a.png": fresh(), "cut.png": whole[: len(whole) // 2], "b.png": fresh()})
+    )
     assert (job["done"], job["failed"]) == (2, 1)
     assert (bad["name"], bad["error"]["code"]) == ("cut.png", "image_corrupt")
 
 
 def test_an_archive_inside_an_archive_is_not_opened(server: RunningServer) -> None:
-    job, (bad,) = loaded(server, zipped({"a.png": fresh(), "inner.zip": zipped({"b.png": fresh()})}))
+    job, (bad,) = load_archive(server, make_zip({"a.png": fresh(), "inner.zip": make_zip({"b.png": fresh()})}))
     assert (job["done"], job["failed"]) == (1, 1)
     assert (bad["name"], bad["error"]["code"]) == ("inner.zip", "unsupported_media_type")
 
 
 def test_names_that_would_leave_the_folder_are_only_names(server: RunningServer) -> None:
     names = ["../../../evil.png", "/etc/evil.png", "C:\\evil.png", "a/../../evil.png", "evil\r\n.png"]
-    job, bad = loaded(server, zipped({name: fresh() for name in names}))
+    job, bad = load_archive(server, make_zip({name: fresh() for name in names}))
     assert (job["done"], bad) == (5, [])
     root = server.data_dir
     assert not list(root.parent.rglob("*evil*"))
@@ -105,9 +99,9 @@ def test_names_that_would_leave_the_folder_are_only_names(server: RunningServer)
 
 def test_a_bomb_is_refused_whole(tmp_path: Path) -> None:
     with RunningServer(tmp_path / "data", max_archive_bytes=5_000_000) as server:
-        bomb = zipped({"good.png": fresh(), "a.png": fresh() + bytes(4_000_000), "b.png": fresh() + bytes(4_000_000)})
+        bomb = make_zip({"good.png": fresh(), "a.png": fresh() + bytes(4_000_000), "b.png": fresh() + bytes(4_000_000)})
         assert len(bomb) < 50_000
-        job, (bad,) = loaded(server, bomb, "bomb.zip")
+        job, (bad,) = load_archive(server, bomb, "bomb.zip")
         assert (job["done"], job["failed"]) == (0, 1)
         assert (bad["name"], bad["error"]["code"]) == ("bomb.zip", "archive_limit")
         assert server.upload(fresh()).json()["status"] == "ready"
@@ -116,8 +110,8 @@ def test_a_bomb_is_refused_whole(tmp_path: Path) -> None:
 
 
 def test_archives_without_pictures_or_cut_off_say_so(server: RunningServer) -> None:
-    for content in (zipped({}), zipped({"readme/": b""}), zipped({"a.png": fresh()})[:-30]):
-        job, (bad,) = loaded(server, content, "odd.zip")
+    for content in (make_zip({}), make_zip({"readme/": b""}), make_zip({"a.png": fresh()})[:-30]):
+        job, (bad,) = load_archive(server, content, "odd.zip")
         assert (job["done"], job["failed"]) == (0, 1)
         assert (bad["name"], bad["error"]["code"]) == ("odd.zip", "archive_corrupt")
 

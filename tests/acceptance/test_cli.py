@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.commands import refused, sightline
+from tests.acceptance.commands import check_refused, sightline
 from tests.app.api.asking import fresh
 from tests.support.servers import RunningServer
 
@@ -19,13 +19,12 @@ AWAY = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """One server for the commands."""
     with RunningServer(tmp_path_factory.mktemp("cli") / "data") as running:
         yield running
 
 
-def folder_of(path: Path, *colours: str) -> Path:
-    """A folder with a picture of each colour, in folders of their own."""
+def make_folder(path: Path, *colours: str) -> Path:
+    """Make a folder with a picture of each colour, each in its own subfolder."""
     for n, colour in enumerate(colours):
         at = path / f"sub{n % 2}" / f"{n}-{colour}.png"
         at.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +33,7 @@ def folder_of(path: Path, *colours: str) -> Path:
 
 
 def test_a_folder_is_loaded_and_found_and_again_is_duplicates(server: RunningServer, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "album", "red", "blue", "green")
+    folder = make_folder(tmp_path / "album", "red", "blue", "green")
     (folder / "notes.txt").write_text("not sent")
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "x.png").write_bytes(fresh())
@@ -69,7 +68,7 @@ def test_pictures_are_deleted_by_a_filter_after_a_look_at_them(server: RunningSe
     assert (done.returncode, "2 deleted" in done.stdout) == (0, True), done.stderr
     again = sightline("delete", "--filter", doomed, "--yes", "--server", server.url)
     assert (again.returncode, "0 pictures match" in again.stdout) == (0, True)
-    refused(sightline("delete", "--filter", "{}", "--yes", "--server", server.url), "no condition")
+    check_refused(sightline("delete", "--filter", "{}", "--yes", "--server", server.url), "no condition")
     assert sightline("delete", "--filter", "{", "--yes", "--server", server.url).returncode == 2
 
 
@@ -80,14 +79,14 @@ def test_an_archive_and_a_list_of_paths_are_loaded(server: RunningServer, tmp_pa
             archive.writestr(f"{n}.png", fresh("yellow"))
     loaded = sightline("ingest", packed, "--server", server.url)
     assert (loaded.returncode, "3 loaded" in loaded.stdout) == (0, True), loaded.stdout + loaded.stderr
-    folder = folder_of(tmp_path / "listed", "red", "black")
+    folder = make_folder(tmp_path / "listed", "red", "black")
     paths = "".join(f"{path}\n" for path in sorted(folder.rglob("*.png")))
     listed = sightline("ingest", "-", "--server", server.url, typed=paths)
     assert (listed.returncode, "2 loaded" in listed.stdout) == (0, True), listed.stdout + listed.stderr
 
 
 def test_failures_are_a_table_and_exit_1(server: RunningServer, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "mixed", "red")
+    folder = make_folder(tmp_path / "mixed", "red")
     (folder / "broken[bold].jpg").write_bytes(b"text")
     loaded = sightline("ingest", folder, "--server", server.url)
     assert loaded.returncode == 1
@@ -154,19 +153,19 @@ def test_verify_names_what_is_gone_or_altered(tmp_path: Path) -> None:
     ids=lambda arguments: " ".join(arguments),
 )
 def test_what_cannot_be_done_is_one_line(arguments: tuple[str, ...]) -> None:
-    refused(sightline(*arguments))
+    check_refused(sightline(*arguments))
 
 
 def test_what_a_server_refuses_is_one_line(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("text")
-    refused(sightline("search", "red", "-k", "0", "--server", server.url), "validation")
-    refused(sightline("search", " ", "--server", server.url), "validation")
-    refused(sightline("search", "--image", tmp_path / "x.png", "--server", server.url), "unsupported_media_type")
-    refused(sightline("ingest", tmp_path / "nothing", "--server", server.url), "nothing")
-    refused(sightline("ingest", "-", "--server", server.url, typed="/no/such/file.png\n"), "/no/such/file.png")
+    check_refused(sightline("search", "red", "-k", "0", "--server", server.url), "validation")
+    check_refused(sightline("search", " ", "--server", server.url), "validation")
+    check_refused(sightline("search", "--image", tmp_path / "x.png", "--server", server.url), "unsupported_media_type")
+    check_refused(sightline("ingest", tmp_path / "nothing", "--server", server.url), "nothing")
+    check_refused(sightline("ingest", "-", "--server", server.url, typed="/no/such/file.png\n"), "/no/such/file.png")
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(sightline("ingest", empty, "--server", server.url))
+    check_refused(sightline("ingest", empty, "--server", server.url))
 
 
 @pytest.mark.parametrize("arguments", [(), ("search",), ("nonsense",), ("ingest",), ("search", "--nonsense")], ids=str)
@@ -179,19 +178,19 @@ def test_a_wrong_use_is_told_without_a_traceback(arguments: tuple[str, ...]) -> 
 
 def test_keys_are_made_used_and_revoked_while_the_server_runs(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    folder = folder_of(tmp_path / "album", "red")
+    folder = make_folder(tmp_path / "album", "red")
     with RunningServer(data, workers=1) as server:
         made = sightline("keys", "create", "nightly", "--scope", "write", "--data-dir", data)
         assert made.returncode == 0, made.stderr
         key = made.stdout.strip()
         kept = tmp_path / "key"
         kept.write_text(key + "\n")
-        refused(sightline("status", "--server", server.url), "unauthorized", "--key-file")
+        check_refused(sightline("status", "--server", server.url), "unauthorized", "--key-file")
         told = sightline("status", "--server", server.url, SIGHTLINE_KEY=key)
         assert told.returncode == 0, told.stderr
         assert key not in told.stdout + told.stderr
         loaded = sightline("ingest", folder, "--server", server.url, "--key-file", kept)
         assert "1 loaded" in loaded.stdout, loaded.stderr
         assert sightline("keys", "revoke", key, "--data-dir", data).returncode == 0
-        refused(sightline("search", "red", "--server", server.url, "--key-file", kept), "unauthorized")
+        check_refused(sightline("search", "red", "--server", server.url, "--key-file", kept), "unauthorized")
         assert key.split("_", 2)[2] not in server.output()

@@ -1,4 +1,4 @@
-"""`sightline demo` as a visitor runs it: install-free from here on, real server, worker and gallery."""
+"""`sightline demo` as a visitor runs it after installation: real server, worker and gallery."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_the_demo_loads_its_gallery_answers_three_searches_and_serves_on() -> No
     try:
         until(lambda: ADDRESS.search("".join(said)) or process.poll() is not None, SECONDS, lambda: "".join(said))
         assert process.poll() is None, "".join(said)
-        answered("".join(said))
-        nothing_doubles(ADDRESS.findall("".join(said))[0])
+        check_searches("".join(said))
+        check_no_duplicates(ADDRESS.findall("".join(said))[0])
     finally:
         process.send_signal(signal.SIGINT)
         code = process.wait(40)
@@ -38,7 +38,7 @@ def test_the_demo_loads_its_gallery_answers_three_searches_and_serves_on() -> No
     assert code == 0
 
 
-def answered(said: str) -> None:
+def check_searches(said: str) -> None:
     """The gallery is there, and the first hits of each search are right."""
     assert re.search(r"\d{4} loaded, 0 already there, 0 failed", said)
     first, *answers = re.split(r"sightline search", said)
@@ -54,8 +54,8 @@ def answered(said: str) -> None:
     assert any("cat" in caption and "cake" in caption for _, _, caption in HIT.findall(answers[1]))
 
 
-def nothing_doubles(url: str) -> None:
-    """Asking the server for its own demo gallery finds every picture there."""
+def check_no_duplicates(url: str) -> None:
+    """A second load of the demo gallery, by the API, finds every picture there."""
     with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
         before = http.get("/v1/stats").json()["images"]
         assert before["ready"] == before["total"] > 1_000

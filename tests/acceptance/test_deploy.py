@@ -1,4 +1,4 @@
-"""The files an operator starts the service by: they are valid, they agree, and they bound what it may do."""
+"""The files in deploy/ and compose are valid, agree with each other, and limit what the service may do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from app.core.settings import Settings
-from tests.acceptance.dockerfile import read
+from tests.acceptance.dockerfile import read_steps
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -24,7 +24,7 @@ EXPOSED = 15  # of 100, by systemd's own count
 
 
 def compose(*arguments: str) -> str:
-    """Runs docker compose, which needs no engine to read a file."""
+    """Run docker compose, which needs no engine to read a file."""
     found: tuple[str, ...] | None = None
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0]):
@@ -42,7 +42,7 @@ def compose(*arguments: str) -> str:
 
 @functools.cache
 def services(profile: str) -> dict[str, Any]:
-    """The services of a profile, as compose understands them."""
+    """The services of a profile, as compose reads them."""
     read: dict[str, Any] = yaml.safe_load(compose("--profile", profile, "config"))["services"]
     return {name: service for name, service in read.items() if profile in service.get("profiles", [profile])}
 
@@ -96,7 +96,7 @@ def test_a_server_has_time_to_drain_before_it_is_killed() -> None:
 
 
 def test_every_setting_that_is_given_is_one() -> None:
-    dockerfile = "\n".join(step.rest for step in read(ROOT / "docker/Dockerfile") if step.word == "ENV")
+    dockerfile = "\n".join(step.rest for step in read_steps(ROOT / "docker/Dockerfile") if step.word == "ENV")
     given = [
         *re.findall(r"\b(SIGHTLINE_[A-Z_]+)=", dockerfile),
         *re.findall(r"\b(SIGHTLINE_[A-Z_]+)=", UNIT.read_text()),

@@ -1,4 +1,4 @@
-"""The image: docker/Dockerfile carried out without an engine (see image.py for what that cannot show), and run."""
+"""The image: docker/Dockerfile executed without an engine (image.py says what that cannot show), and run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.dockerfile import context, read, sent
-from tests.acceptance.image import ROOT, Container, Stage, build, done, starting
+from tests.acceptance.dockerfile import is_sent, list_context, read_steps
+from tests.acceptance.image import ROOT, Container, Stage, build, check_success, starting
 from tests.support.pictures import picture
 
 SITE = "/opt/sightline/lib/python3*/site-packages"
 
 
 def why_not() -> str:
-    """Why no root file system can be made here; empty when it can."""
+    """Why this machine cannot make a root file system; empty if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "making a root file system takes root on Linux"
     for tool in ("unshare", "nsenter", "chroot", "setpriv", "useradd"):
@@ -40,7 +40,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture(scope="module")
 def container(image: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    """The image as it is run, once a key was made, with two pictures in a folder beside its volume."""
+    """The image running, with a key, and with two pictures in a folder beside its volume."""
     folder = tmp_path_factory.mktemp("container")
     pictures = folder / "pictures"
     pictures.mkdir()
@@ -54,7 +54,7 @@ def container(image: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     assert "no API key" in refused.stderr
     first = ["keys", "create", "me", "--scope", "admin"]
     made = subprocess.run(starting(image, volume, pictures, first), capture_output=True, text=True, check=False)
-    running = Container(image, volume, pictures, folder / "log", done(made).strip())
+    running = Container(image, volume, pictures, folder / "log", check_success(made).strip())
     try:
         yield running
     finally:
@@ -62,7 +62,7 @@ def container(image: Stage, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def test_the_build_is_sent_what_it_needs_and_nothing_else() -> None:
-    names = {str(name) for name in context(ROOT, ROOT / ".dockerignore")}
+    names = {str(name) for name in list_context(ROOT, ROOT / ".dockerignore")}
     assert {"pyproject.toml", "LICENSE", "app/cli/main.py", "index/flat.py", "demo/gallery.zip"} <= names
     assert {Path(name).parts[0] for name in names} == {
         *("LICENSE", "NOTICE", "README.md", "app", "demo", "index", "pyproject.toml", "requirements", "scripts"),
@@ -83,11 +83,11 @@ def test_the_build_is_sent_what_it_needs_and_nothing_else() -> None:
     ],
 )
 def test_the_reading_of_patterns_is_that_of_the_engines(name: str, patterns: list[str], expected: bool) -> None:
-    assert sent(Path(name), patterns) == expected
+    assert is_sent(Path(name), patterns) == expected
 
 
 def test_the_image_is_made_by_the_scripts_that_a_checkout_is_made_by() -> None:
-    steps = read(ROOT / "docker/Dockerfile")
+    steps = read_steps(ROOT / "docker/Dockerfile")
     last = max(n for n, step in enumerate(steps) if step.word == "FROM")
     assert [step.rest for step in steps[:last] if step.word == "RUN"] == [
         "scripts/install packages",
@@ -131,7 +131,7 @@ def test_nothing_in_the_image_belongs_to_the_user_it_runs_as_but_the_volume(imag
 
 
 def test_a_container_that_does_not_serve_is_not_healthy(image: Stage) -> None:
-    check = read(ROOT / "docker/Dockerfile")
+    check = read_steps(ROOT / "docker/Dockerfile")
     (command,) = [step.rest.removeprefix("CMD ") for step in check if step.word == "HEALTHCHECK"]
     asked = image.run(json.loads(command))
     assert asked.returncode == 1
@@ -144,27 +144,27 @@ def test_a_container_takes_pictures_in_and_finds_them(container: Container) -> N
         assert container.process.poll() is None, container.log.read_text()
         time.sleep(0.5)
     assert "unauthorized" in container.execute(["sightline", "ingest", "/pictures"]).stderr
-    loaded = done(container.command("ingest", "/pictures"))
+    loaded = check_success(container.command("ingest", "/pictures"))
     assert "2 loaded, 0 already there, 0 failed" in loaded
-    found = json.loads(done(container.command("search", "--json", "--image", "/pictures/red.png")))
+    found = json.loads(check_success(container.command("search", "--json", "--image", "/pictures/red.png")))
     assert found["model"] == "starter"
     assert found["hits"][0]["image"]["source"].endswith("red.png")
-    assert done(container.command("status")).startswith("ready")
+    assert check_success(container.command("status")).startswith("ready")
 
 
 def test_a_container_writes_to_its_volume_alone(container: Container) -> None:
     for place in ("/", "/opt/sightline", "/etc", "/usr/local", "/var", "/root"):
         tried = container.execute(["touch", f"{place}/written"])
         assert tried.returncode == 1, place
-    assert done(container.execute(["ls", "/data/sightline.db"]))
+    assert check_success(container.execute(["ls", "/data/sightline.db"]))
     assert (
-        done(container.execute(["sh", "-c", "touch /tmp/written && id -u"]))
+        check_success(container.execute(["sh", "-c", "touch /tmp/written && id -u"]))
         == container.image.user.split(":")[0] + "\n"
     )
 
 
 def test_a_container_has_no_privilege(container: Container) -> None:
-    status = done(container.execute(["cat", "/proc/1/status"]))
+    status = check_success(container.execute(["cat", "/proc/1/status"]))
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
         assert line in status
 

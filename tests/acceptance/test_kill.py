@@ -1,4 +1,4 @@
-"""Deaths of workers are no fault of the pictures that they held. (That none is lost: `scripts/prove kills`.)"""
+"""A worker's death does not count against the pictures that it held. `scripts/prove kills` shows that none is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts of deploy/: every expression parses and asks for metrics that there are."""
+"""The dashboard and the alerts of deploy/: every expression parses and uses existing metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """(where, PromQL) of everything that is asked; what Grafana fills in has a value."""
+    """Yield (place, PromQL) of every expression, with values in place of Grafana's variables."""
     for alert in alerts():
         yield alert["alert"], alert["expr"]
     for panel in dashboard()["panels"]:
@@ -55,7 +55,7 @@ def selectors(node: Any) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def offered(server: RunningServer) -> dict[str, set[str]]:
-    """Every name that a server offers, with its labels as they are documented (tests/test_docs.py)."""
+    """Every metric name of a server, with its documented labels (tests/test_docs.py)."""
     server.http.get("/v1/stats")
     text = server.http.get("/metrics").text
     known: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""Every family of models is itself: our whole path against open_clip's, from bytes and words to unit vectors."""
+"""For every family of models, our path from bytes and words to unit vectors equals open_clip's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TEXTS = (
 
 
 def photo(width: int, height: int, seed: int = 0, kind: str = "JPEG") -> bytes:
-    """Soft shapes in many colours, as photographs have."""
+    """Soft shapes in many colours, like a photograph."""
     dice = np.random.default_rng(seed)
     cells = dice.integers(0, 256, (height // 60 + 2, width // 60 + 2, 3)).astype(np.uint8)
     out = io.BytesIO()
@@ -76,7 +76,7 @@ def test_a_model_gives_the_vectors_that_open_clip_gives(family: str, tmp_path: P
 
 
 def by_picture(encoder: Any, model: Any, transform: Any, contents: list[bytes], folder: Path) -> list[float]:
-    """Cosines of our vectors to open_clip's, from the same bytes."""
+    """Cosines between our vectors and open_clip's, from the same bytes."""
     file, ours, theirs = folder / "picture", [], []
     for content in contents:
         file.write_bytes(content)

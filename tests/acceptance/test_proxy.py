@@ -1,4 +1,4 @@
-"""The example of a reverse proxy: deploy/Caddyfile in a real Caddy, with TLS, before a real server."""
+"""The reverse proxy of deploy/Caddyfile: a real Caddy, with TLS, in front of a real server."""
 
 from __future__ import annotations
 
@@ -47,14 +47,13 @@ def caddy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server for the proxy."""
     with RunningServer(tmp_path_factory.mktemp("proxy") / "data") as running:
         yield running
 
 
 @pytest.fixture
 def held(server: RunningServer) -> Iterator[Callable[[], None]]:
-    """A worker that stands still, so that jobs wait, until this is called."""
+    """Stop the worker, so that jobs wait; the value lets it continue."""
 
     def workers() -> list[int]:
         return [pid for pid in server.pids() if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -67,7 +66,7 @@ def held(server: RunningServer) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture(scope="module")
 def proxied(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client that reaches the server by way of Caddy, trusts nothing but its authority, and knows the password."""
+    """A client that reaches the server through Caddy, trusts only Caddy's authority, and has the password."""
     folder = tmp_path_factory.mktemp("caddy")
     (folder / "Caddyfile").write_text(WRAPPED.format(folder=folder, example=EXAMPLE))
     with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""The main job on real input: the starter model, through upload, worker, index and search over HTTP."""
+"""The starter model on unseen scenes: upload, worker, index and search over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEPT = (("en", 0.92, 0.98), ("zh", 0.92, 0.98))
 
 @pytest.fixture(scope="module")
 def scenes() -> list[dict[str, Any]]:
-    """Each unseen scene: `file`, its `picture`, and captions `en` and `zh` that are true of no other."""
+    """Unseen scenes: `file`, `picture`, and captions `en` and `zh` that are true of no other scene."""
     with zipfile.ZipFile(find_gallery() / "evaluation.zip") as archive:
         rows = [json.loads(line) for line in archive.read("captions.jsonl").splitlines()]
         return [{**row, "picture": archive.read(row["file"])} for row in rows]
@@ -29,7 +29,7 @@ def scenes() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def loaded(scenes: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server with the starter model that has taken in every scene, and every caption as a text."""
+    """A server with the starter model that has loaded every scene, and every caption as a text."""
     with RunningServer(tmp_path_factory.mktemp("starter"), model="starter") as server:
         job = server.bulk([(Path(scene["file"]).name, scene["picture"]) for scene in scenes])
         ended = server.wait_job(job["id"])

@@ -1,4 +1,4 @@
-"""A server and its worker with OpenTelemetry's variables set, and what arrives at a collector."""
+"""A server and its worker send spans to a collector when OpenTelemetry's variables are set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.servers import RunningServer, until
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes spans by OTLP over HTTP, as (process, span)."""
+    """Receives spans by OTLP over HTTP, as (process, span)."""
 
     daemon_threads = True
 

@@ -1,9 +1,8 @@
-"""Data directories of former versions, opened by this one; and a migration that is killed half-way."""
+"""Open data directories of former versions; kill a migration half-way."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -16,7 +15,6 @@ from typing import Any
 
 import apsw
 import pytest
-from rich.console import Console
 
 from app.core.types import ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
@@ -24,7 +22,7 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.tables import embeddings, jobs, texts
-from app.storage.verify import verify
+from app.storage.verify import find_faults
 from tests.support.servers import RunningServer
 
 FOLDER = Path(__file__).parent / "schemas"
@@ -34,8 +32,8 @@ STEPS = {int(path.name[:4]): path.read_text("utf-8") for path in sorted(SQL.glob
 NEWEST = max(STEPS)
 
 
-def unpacked(version: int, data: Path) -> Path:
-    """A data directory as the code of this schema left it; of one that was never the newest, made from one before."""
+def unpack(version: int, data: Path) -> Path:
+    """A data directory as the code of this schema left it; for a schema without one, a former one migrated."""
     kept = max(one for one in KEPT if one <= version)
     with zipfile.ZipFile(FOLDER / f"schema-{kept}.zip") as archive:
         archive.extractall(data)
@@ -50,7 +48,7 @@ def unpacked(version: int, data: Path) -> Path:
 
 @cache
 def log_of(database: Path) -> list[Any]:
-    """The vectors of a log, whatever the schema."""
+    """The vectors of a log, for any schema."""
     connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         return list(connection.execute("SELECT seq, op, target, key, vector FROM embeddings ORDER BY seq"))
@@ -64,14 +62,14 @@ def test_the_schemas_that_were_served_are_kept() -> None:
 
 @pytest.mark.parametrize("version", sorted(STEPS))
 def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version: int, tmp_path: Path) -> None:
-    data = unpacked(version, tmp_path)
+    data = unpack(version, tmp_path)
     before = log_of(data / "sightline.db")
     assert before
     database = Database(data / "sightline.db")
     try:
         assert database.read(lambda c: c.pragma("user_version")) == NEWEST
         library = Library(database, BlobStore(data), PictureLimits(), 1_000)
-        pictures = {image.id: image for image in library.page("default", 100, None)}
+        pictures = {image.id: image for image in library.list_images("default", 100, None)}
         ready = {id: image for id, image in pictures.items() if image.status is Status.READY}
         assert len(ready) == 4
         for n, id in enumerate(("red", "green", "blue")):
@@ -79,7 +77,7 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
             assert (image.caption, image.tags) == (f"a {id} thing é 图", (f'["{id}", "old"]',))
             assert image.metadata == {"n": n, "shelf": {"row": id}}
         for image in ready.values():
-            _, path = library.file("default", image.id)
+            _, path = library.get_file("default", image.id)
             assert hashlib.sha256(path.read_bytes()).hexdigest() == image.sha256
         keys = [image.key for image in ready.values()]
         assert {len(one) for one in database.read(lambda c: embeddings.get_vectors(c, "images", keys)).values()} == {
@@ -97,12 +95,11 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
     finally:
         database.close()
     assert log_of(data / "sightline.db") == before
-    out = io.StringIO()
-    assert verify(data, Console(file=out, width=200)) == 0, out.getvalue()
+    assert find_faults(data) == []
 
 
 def test_a_server_of_today_answers_from_the_oldest_directory(tmp_path: Path) -> None:
-    with RunningServer(unpacked(1, tmp_path / "data")) as server:
+    with RunningServer(unpack(1, tmp_path / "data")) as server:
         for word in ("red", "green", "blue"):
             assert server.http.get("/v1/search", params={"q": word, "k": 1}).json()["hits"][0]["id"] == word
         hits = server.http.get("/v1/search", params={"q": "blue", "target": "texts", "k": 1}).json()["hits"]
@@ -110,7 +107,7 @@ def test_a_server_of_today_answers_from_the_oldest_directory(tmp_path: Path) -> 
 
 
 def test_a_migration_killed_at_any_statement_leaves_a_whole_schema_and_goes_on(tmp_path: Path) -> None:
-    data = unpacked(1, tmp_path / "data")
+    data = unpack(1, tmp_path / "data")
     whole: dict[int, list[str]] = {}
     step = apsw.Connection(str(shutil.copyfile(data / "sightline.db", tmp_path / "step.db")))
     for version in STEPS:

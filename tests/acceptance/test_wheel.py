@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and that the command works from it alone, wherever it is called."""
+"""The wheel: its contents, and that the command works from it alone, in any folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FEW = 40
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree, made as pip makes it, with the build tools of the lock and no network."""
+    """Build the wheel of this tree as pip does, with the locked build tools and no network."""
     folder = tmp_path_factory.mktemp("wheel")
     uv("build", "--wheel", "--no-build-isolation", "--offline", "--python", sys.executable, "--out-dir", folder, ROOT)
     (made,) = folder.glob("*.whl")
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel, where the packages it needs are in view, but not this checkout."""
+    """An environment with the wheel. It sees the packages that the wheel needs, but not this checkout."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "venv", symlinks=True)
     python = folder / "venv/bin/python"
@@ -88,7 +88,7 @@ def test_the_command_works_in_a_folder_with_an_app_of_its_own(installed: Path, t
 
 
 def shorten(installed: Path) -> None:
-    """Leave a few pictures in the installed gallery: that the whole one loads is tests/acceptance/test_demo.py's."""
+    """Leave a few pictures in the installed gallery; tests/acceptance/test_demo.py loads the whole one."""
     (gallery,) = (installed.parent.parent / "lib").glob("python3*/site-packages/app/gallery")
     whole = (gallery / "gallery.zip").read_bytes()
     assert whole == (ROOT / "demo/gallery.zip").read_bytes()

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
-from bench.gpu import main, opened, random_weights
-from bench.jpeg import Source, from_gpu, on_device, write_jpegs
+from bench.gpu import main, open_encoder, write_random_weights
+from bench.jpeg import Source, decode_on_device, encode_from_gpu, write_jpegs
 from tests.app.encoder.small import CONFIG
 from tests.support.pictures import picture
 
@@ -74,11 +74,11 @@ def test_a_picture_that_the_device_refuses_is_read_by_a_child_and_its_neighbours
     refused = tmp_path / "no-jpeg.jpg"
     refused.write_bytes(picture("red", size=(300, 200)))
     files.insert(1, refused)
-    encoder = opened(NAME, random_weights(NAME, tmp_path / "weights.safetensors"), "cpu", "fp32")
+    encoder = open_encoder(NAME, write_random_weights(NAME, tmp_path / "weights.safetensors"), "cpu", "fp32")
     with DecodePool(1) as pool:
         source = Source(files, 5, pool, tmp_path)
-        rows = on_device(files, encoder, pool).numpy()
-        fallen, vectors = from_gpu(source, encoder, 2)
+        rows = decode_on_device(files, encoder, pool).numpy()
+        fallen, vectors = encode_from_gpu(source, encoder, 2)
         found = np.concatenate(list(vectors))
     ours = np.stack([decode_picture(file, encoder.preprocessing, PictureLimits()).pixels for file in files])
     np.testing.assert_array_equal(rows[1], ours[1])

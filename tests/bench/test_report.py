@@ -9,15 +9,15 @@ import pytest
 
 from bench import report, results
 from bench.report import Aim, plot
-from bench.servers import queries
+from bench.servers import make_queries
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_figures_are_kept_by_module(tmp_path: Path) -> None:
-    assert results.kept("encode", tmp_path) == {}
-    results.keep("encode", {"pictures": 79.5}, tmp_path)
-    assert results.kept("encode", tmp_path) == {"pictures": 79.5}
+    assert results.load_figures("encode", tmp_path) == {}
+    results.save_figures("encode", {"pictures": 79.5}, tmp_path)
+    assert results.load_figures("encode", tmp_path) == {"pictures": 79.5}
 
 
 def test_table_says_what_is_met_and_what_is_missed(
@@ -44,7 +44,7 @@ def test_bars_grow_with_the_ratio_and_tell_a_miss() -> None:
 
 
 def test_queries_are_distinct_and_none_is_asked_twice() -> None:
-    every = queries(300) + queries(400, 300)
+    every = make_queries(300) + make_queries(400, 300)
     assert len(set(every)) == 700
     with pytest.raises(ValueError, match="700"):
-        queries(2, 699)
+        make_queries(2, 699)

@@ -1,22 +1,19 @@
-"""The server, the terminal and the browser that the samples of the documentation are run with."""
+"""Fixtures for the samples of the documentation: a server, a terminal and a browser."""
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from tests.docs.terminal import GALLERY, START_SECONDS, Terminal, missing_programs
+from tests.support.browser import open_browser
 from tests.support.servers import RunningServer, until
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 LOADED = 40  # pictures of the gallery that the shared server holds
 
 
@@ -31,7 +28,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]
 
 
 def part_of_gallery() -> bytes:
-    """The gallery's archive with its first pictures alone, and their captions."""
+    """The gallery's archive, cut to its first pictures and their captions."""
     out = io.BytesIO()
     with zipfile.ZipFile(GALLERY) as whole, zipfile.ZipFile(out, "w") as part:
         lines = whole.read("metadata.jsonl").decode().splitlines()[:LOADED]
@@ -44,7 +41,7 @@ def part_of_gallery() -> bytes:
 
 @pytest.fixture
 def terminal(tmp_path: Path, starter: RunningServer) -> Iterator[Terminal]:
-    """A terminal in a folder of its own, at the shared server, which afterwards holds what it held before."""
+    """A terminal in its own folder, connected to the shared server. Afterwards the server's pictures are as before."""
     if missing := missing_programs():
         pytest.skip(f"the samples need {', '.join(missing)}")
     loaded = {f"{n:04d}" for n in range(LOADED)}  # the ids of the gallery
@@ -56,12 +53,4 @@ def terminal(tmp_path: Path, starter: RunningServer) -> Iterator[Terminal]:
             starter.http.delete(f"/v1/images/{image['id']}")
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium; the package ends it, because Playwright keeps an event loop in this thread until then."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
+browser = pytest.fixture(open_browser, scope="package", name="browser")

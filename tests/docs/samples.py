@@ -1,10 +1,10 @@
-"""The fenced blocks of README.md and docs/: what is in them, and what a test can do with each.
+"""Read the fenced blocks of README.md and docs/, and how a test must treat each.
 
-`python -m tests.docs.samples` lists them. A block is run unless a comment before it says otherwise:
+`python -m tests.docs.samples` lists them. A test runs a block unless a comment before it says otherwise:
 
     <!-- sample: serve -->                  runs in the background until the page ends or the next such block
-    <!-- sample: stopped -->                runs after the page's own server has been stopped, as by Ctrl-C
-    <!-- sample: not run: model hub -->     is not run, for one of the REASONS; its commands are still checked
+    <!-- sample: stopped -->                runs after the page's own server has stopped, as by Ctrl-C
+    <!-- sample: not run: model hub -->     does not run, for one of the REASONS; a test still checks its commands
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TITLE = re.compile(r'title="([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One fenced block: where it stands, its language and title, and what the comment before it says."""
+    """One fenced block: its place, language and title, and the mark in the comment before it."""
 
     page: str
     line: int
@@ -54,7 +54,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """The lines that a reader would type, joined where they go on; of any language but a shell's, none."""
+        """The lines that a reader types, with continued lines joined; empty for languages other than a shell's."""
         if self.language not in SHELLS:
             return []
         typed = self.text.replace("\\\n", " ").splitlines()
@@ -69,12 +69,12 @@ def pages() -> list[Path]:
 
 
 def tokens(page: Path) -> list[Token]:
-    """A page as CommonMark (with tables) reads it."""
+    """Parse a page as CommonMark with tables."""
     return MarkdownIt().enable("table").parse(page.read_text("utf-8"))
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page in their order. Indented code has the language `indented`, which nothing runs."""
+    """The blocks of a page in their order. Indented code has the language `indented`, which no test runs."""
     return list(_blocks(page))
 
 
@@ -96,7 +96,7 @@ def _blocks(page: Path) -> Iterator[Block]:
 
 
 def main() -> None:
-    """Print every block and what becomes of it."""
+    """Print every block and whether it runs."""
     for page in pages():
         for block in blocks(page):
             fate = "run" if block.language in RUN else "data"

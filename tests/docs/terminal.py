@@ -1,4 +1,4 @@
-"""A terminal in which the samples of one page are typed, one after the other."""
+"""A terminal that runs the samples of one page, one after the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CURLRC = "fail-with-body\nsilent\nshow-error\n"  # an answer of 4xx is a failure
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder what a reader has: pictures, an installed `sightline`, python and curl."""
+    """Give the folder what a reader has: pictures, an installed `sightline`, python and curl."""
     scripts = folder / ".venv/bin"
     scripts.mkdir(parents=True)
     for name, module in (("sightline", "-m app "), ("python", "")):
@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
 
 
 def lay_out_pictures(folder: Path) -> None:
-    """The pictures that the samples name, cut from the demo gallery."""
+    """Make the pictures that the samples name, from the demo gallery."""
     below = folder / "Pictures/2026"
     below.mkdir(parents=True)
     with zipfile.ZipFile(GALLERY) as archive:
@@ -84,20 +84,20 @@ class Terminal:
         assert code == 0, f"the server of the page ended with {code}"
 
     def run(self, block: Block) -> str:
-        """Run a block of a shell or of Python to its end; returns what it printed. Fails unless it ends with 0."""
+        """Run a shell or Python block to its end; returns its output. Fails on an exit code other than 0."""
         if block.mark == "stopped":
             self.close()
         if block.language == "python":
             return self._ended(block, [sys.executable, "-"], block.text)
         printed = ""
-        for command, expected in typed(block):
-            said = self._ended(block, ["bash", "-euo", "pipefail", "-c", self.addressed(command)], "")
+        for command, expected in split_commands(block):
+            said = self._ended(block, ["bash", "-euo", "pipefail", "-c", self.insert_address(command)], "")
             assert expected.search(said), f"{block.where} prints\n{said}"
             printed += said
         return printed
 
     def serve(self, block: Block) -> None:
-        """Run a block in the background until its server answers searches."""
+        """Run a block in the background, and wait until its server answers searches."""
         self.close()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -127,8 +127,8 @@ class Terminal:
 
         until(ready, START_SECONDS, lambda: log.read_text("utf-8"))
 
-    def addressed(self, text: str) -> str:
-        """A sample with the server's true address."""
+    def insert_address(self, text: str) -> str:
+        """Replace the address in a sample by the server's."""
         for shown in SHOWN:
             text = text.replace(f"http://{shown}", self.server).replace(shown, self.server.removeprefix("http://"))
         return text
@@ -136,7 +136,7 @@ class Terminal:
     def _ended(self, block: Block, command: list[str], typed: str) -> str:
         ended = subprocess.run(
             command,
-            input=self.addressed(typed),
+            input=self.insert_address(typed),
             cwd=self.folder,
             env=self._environment(),
             capture_output=True,
@@ -160,8 +160,8 @@ class Terminal:
         return {**os.environ, **ours}
 
 
-def typed(block: Block) -> list[tuple[str, re.Pattern[str]]]:
-    """The commands of a block, each with the output shown for it, in which `…` stands for anything."""
+def split_commands(block: Block) -> list[tuple[str, re.Pattern[str]]]:
+    """The commands of a block, each with a pattern for its output; `…` in the shown output matches anything."""
     if block.language != "console":
         return [(block.text, re.compile(""))]
     parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
@@ -175,5 +175,5 @@ def typed(block: Block) -> list[tuple[str, re.Pattern[str]]]:
 
 
 def missing_programs() -> list[str]:
-    """Programs of the samples that this machine does not have."""
+    """Programs that the samples need and this machine lacks."""
     return [name for name in ("curl", "bash") if shutil.which(name) is None]

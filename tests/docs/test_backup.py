@@ -1,4 +1,4 @@
-"""The backup of a running server, as docs/howto/back-up.md tells it, while pictures come and go."""
+"""Back up a running server as docs/howto/back-up.md says, while pictures are added and deleted."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BEFORE = 120
 
 @dataclass(slots=True)
 class Traffic:
-    """What was acknowledged and what was deleted while the backup ran."""
+    """Ids that the server acknowledged, and ids that it deleted, during the backup."""
 
     added: set[str] = field(default_factory=set)
     deleted: set[str] = field(default_factory=set)
 
 
 @contextmanager
-def traffic(server: RunningServer) -> Iterator[Traffic]:
-    """Uploads without pause; deletes every second new picture, and the older ones from the first on."""
+def run_traffic(server: RunningServer) -> Iterator[Traffic]:
+    """Upload without a pause; delete every second new picture, and the old ones from the first on."""
     seen = Traffic()
     ending = threading.Event()
 
@@ -67,8 +67,8 @@ def archive(contents: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def samples(word: str) -> Block:
-    """The block of the page that has this word in it."""
+def find_block(word: str) -> Block:
+    """The block of the page that contains this word."""
     found = [block for block in blocks(ROOT / "docs/howto/back-up.md") if word in block.text]
     assert len(found) == 1
     return found[0]
@@ -83,11 +83,11 @@ def test_a_backup_under_load_has_every_picture_that_was_there_and_stays(tmp_path
         contents = {f"old-{n}": picture("red", seed=n) for n in range(BEFORE)}
         kept = {id: hashlib.sha256(content).hexdigest() for id, content in contents.items()}
         assert server.wait_job(server.bulk([("old.zip", archive(contents))])["id"])["done"] == BEFORE
-        with traffic(server) as seen:
-            terminal.run(samples("sightline backup backup"))
+        with run_traffic(server) as seen:
+            terminal.run(find_block("sightline backup backup"))
     assert seen.added, "nothing came while the backup ran"
     assert seen.deleted, "nothing went while the backup ran"
-    terminal.run(samples("sightline restore backup"))
+    terminal.run(find_block("sightline restore backup"))
     checked = sightline("verify", "--data-dir", tmp_path / "restored")
     assert checked.returncode == 0, checked.stdout
     with RunningServer(tmp_path / "restored") as restored:

@@ -1,4 +1,4 @@
-"""Every command and code sample of README.md and docs/ is typed as it stands, against a real server."""
+"""Every command and code sample of README.md and docs/ runs as it stands, against a real server."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ ALL = [block for page in PAGES for block in blocks(page)]
 NOT_RUN = [block for block in ALL if block.mark == "not run"]
 WIDTH = 88  # characters that a reader sees without scrolling
 REQUEST = re.compile(r"(GET|POST|PATCH|DELETE) (/\S+)")
-TARGETS = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
 
 
-def named(page: Path) -> str:
+def page_name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_every_sample_of_the_page_runs(page: Path, terminal: Terminal, request: pytest.FixtureRequest) -> None:
     for block in blocks(page):
         if block.mark == "not run":
@@ -45,7 +46,7 @@ def test_every_sample_of_the_page_runs(page: Path, terminal: Terminal, request: 
 
 
 def run_script(block: Block, terminal: Terminal, request: pytest.FixtureRequest) -> None:
-    """Run JavaScript in a page of the server's own origin; what it throws or fails to fetch fails the test."""
+    """Run JavaScript in a page of the server's origin; an error or a failed request fails the test."""
     context = request.getfixturevalue("browser").new_context()
     try:
         page = context.new_page()
@@ -53,14 +54,14 @@ def run_script(block: Block, terminal: Terminal, request: pytest.FixtureRequest)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
         page.goto(terminal.server + "/docs")
-        page.evaluate(f"async () => {{ {terminal.addressed(block.text)}\n }}")
+        page.evaluate(f"async () => {{ {terminal.insert_address(block.text)}\n }}")
         assert faults == [], block.where
     finally:
         context.close()
 
 
 def send(block: Block, server: str, method: str, path: str) -> None:
-    """Send a JSON body as the title of its block says."""
+    """Send a JSON body to the route in the title of its block."""
     headers = {"Content-Type": "application/json"}
     answer = httpx.request(method, server + path, content=block.text, headers=headers, timeout=60, trust_env=False)
     assert answer.status_code < 300, f"{block.where}: {answer.text}"
@@ -87,12 +88,12 @@ def test_json_is_json(block: Block) -> None:
 def test_what_cannot_be_run_here_is_at_least_there(block: Block) -> None:
     """Commands, options, targets and scripts that are named exist."""
     for line in block.commands:
-        for command in simple(line):
+        for command in split_simple_commands(line):
             check(block, command)
 
 
-def simple(line: str) -> list[list[str]]:
-    """The words of each command of a line, without what is assigned before it and where its output goes."""
+def split_simple_commands(line: str) -> list[list[str]]:
+    """The words of each command of a line, without assignments before it and redirections after it."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     commands: list[list[str]] = [[]]
@@ -128,7 +129,7 @@ def test_a_block_is_no_wider_than_the_page(block: Block) -> None:
 
 
 def test_the_blocks_that_are_not_run_are_few() -> None:
-    """So that nobody takes the mark for a way around a failing sample."""
+    """Keeps the mark from hiding samples that fail."""
     shown: dict[str, Any] = {block.where: block.reason for block in NOT_RUN}
     run = [block for block in ALL if block.language in RUN]
     assert len(shown) <= len(run) / 2, shown

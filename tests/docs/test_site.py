@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds strictly, its navigation is whole, and nothing is loaded from elsewhere."""
+"""The documentation site builds in strict mode, its navigation is complete, no page loads anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AT_ONCE = 6  # pages that are read side by side: each is waited for until it has
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Serves files and says nothing about it."""
+    """Serves files without logging."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -35,7 +35,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as `scripts/site` makes it, in a folder of the test's own."""
+    """Build the site as `scripts/site` does, in a temporary folder."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "docs", folder / "docs")
     shutil.copy(ROOT / "zensical.toml", folder)
@@ -56,40 +56,42 @@ def address(site: Path) -> Iterator[str]:
     thread.join()
 
 
-def listed(entry: Any) -> Iterator[str]:
+def list_pages(entry: Any) -> Iterator[str]:
     """The pages below an entry of the navigation."""
     if isinstance(entry, str):
         yield entry
     else:
         for below in entry.values() if isinstance(entry, dict) else entry:
-            yield from listed(below)
+            yield from list_pages(below)
 
 
 def test_the_navigation_names_every_page_and_no_other() -> None:
     there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
-    named = list(listed(CONFIG["nav"]))
+    named = list(list_pages(CONFIG["nav"]))
     assert set(named) == there, "mend `nav` in zensical.toml"
     assert len(named) == len(set(named))
 
 
+@pytest.mark.slow
 def test_every_page_is_built_with_its_title(site: Path) -> None:
-    for name in listed(CONFIG["nav"]):
+    for name in list_pages(CONFIG["nav"]):
         built = (site / name).with_suffix(".html").read_text("utf-8")
         title = re.search(r"^# (.+)$", (ROOT / "docs" / name).read_text("utf-8"), re.MULTILINE)
         assert title, f"{name} has no title"
         assert "<h1" in built, name
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Browser) -> None:
-    """A reader's visit is told to nobody, and the site can be read without the internet."""
+    """No third party learns of a visit, and the site works without the internet."""
     foreign: set[str] = set()
     missing: set[str] = set()
     context = browser.new_context()
     try:
-        context.on("request", lambda request: foreign.add(request.url) if not local(request.url, address) else None)
+        context.on("request", lambda request: foreign.add(request.url) if not is_local(request.url, address) else None)
         context.on("response", lambda answer: missing.add(answer.url) if answer.status >= 400 else None)
         open_pages = [context.new_page() for _ in range(AT_ONCE)]
-        names = list(listed(CONFIG["nav"]))
+        names = list(list_pages(CONFIG["nav"]))
         for start in range(0, len(names), AT_ONCE):
             shown = list(zip(open_pages, names[start : start + AT_ONCE], strict=False))
             for page, name in shown:
@@ -102,12 +104,12 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, address: str, browser: Bro
     assert missing == set()
 
 
-def local(url: str, address: str) -> bool:
+def is_local(url: str, address: str) -> bool:
     return url.startswith((address, "data:", "blob:"))
 
 
 def links(token: Token) -> Iterator[str]:
-    """Where the links and pictures of a token point to."""
+    """Targets of the links and pictures in a token."""
     for one in [token, *(token.children or [])]:
         target = one.attrs.get("href") or one.attrs.get("src")
         if isinstance(target, str):
@@ -116,7 +118,7 @@ def links(token: Token) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_to_a_file(page: Path) -> None:
-    """On the site the builder checks them; README and pictures are checked here."""
+    """The site's builder checks its links; this test adds README and pictures."""
     for token in tokens(page):
         for target in links(token):
             parts = urlsplit(target)

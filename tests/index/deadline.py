@@ -24,7 +24,7 @@ def soon(true: Callable[[], bool]) -> None:
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.5) -> None:
-    """Give an engine that is silent no longer than this."""
+    """Wait no longer than this for a Milvus that is silent."""
     for name in (
         "index.milvus_collection.READ_SECONDS",
         "index.milvus_collection.WRITE_SECONDS",

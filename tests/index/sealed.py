@@ -1,4 +1,4 @@
-"""Bases made on the spot, and live indexes that lie in one wholly or in part."""
+"""Sealed segments made on the spot, and segmented indexes that lie in one wholly or in part."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def sealed(folder: Path, ids: Ids, vectors: Embeddings, seq: int = 1) -> SealedSegment:
-    """A base of these vectors whose codes are always asked."""
+    """A sealed segment of these vectors whose codes always give the candidates."""
     build_segment(folder, [(ids, vectors)], name="n", space="s", d=vectors.shape[1], applied_seq=seq)
     return load(folder, vectors.shape[1])
 
 
 def load(folder: Path, d: int) -> SealedSegment:
-    """The base in `folder`."""
+    """The segment in `folder`."""
     base, _ = snapshot.load(folder, SealedSegment, name="n", space="s", d=d)
     base.brute_force_rows = 0
     return base
 
 
 def seal_again(folder: Path, n: int, d: int) -> None:
-    """Build the same base over and over, until the process is killed."""
+    """Build the same segment over and over, until the process is killed."""
     vectors = unit(n, d)
     while True:
         sealed(folder, np.arange(n, dtype=np.int64), vectors)
 
 
 class SealedIndex(SegmentedIndex):
-    """After every addition a new base holds those of its ids that are multiples of `step`; the rest is tail.
+    """After every addition a new sealed segment holds those ids that are multiples of `step`; the growing one the rest.
 
     Searches look into every list and compare everything there.
     """
@@ -62,12 +62,12 @@ class SealedIndex(SegmentedIndex):
             self._stored.pop(id, None)
 
     def reseal(self) -> None:
-        """Build a base of what is stored and go on with it."""
+        """Build a sealed segment of what is stored and go on with it."""
         self.begin_rebuild()
         self.rebuild(self._stored)
 
     def rebuild(self, stored: dict[int, Embeddings]) -> None:
-        """Go on with a base of `stored`, which was taken after `mark`."""
+        """Go on with a sealed segment of `stored`, which was taken after `begin_rebuild`."""
         kept = [id for id in stored if id % self._step == 0]
         if not kept:
             return

@@ -32,7 +32,7 @@ def trip(breaker: CircuitBreaker) -> None:
         breaker.record_failure()
 
 
-def test_a_single_failure_stops_nobody(breaker: CircuitBreaker) -> None:
+def test_a_single_failure_stops_no_one(breaker: CircuitBreaker) -> None:
     assert not breaker.record_failure()
     breaker.allow_call()
     assert not breaker.is_open

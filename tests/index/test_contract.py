@@ -37,7 +37,7 @@ def unit(n: int, d: int, seed: int = 0) -> Embeddings:
 
 @pytest.fixture(params=[*sorted(IMPLEMENTATIONS), REMOTE])
 def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
-    if request.param == REMOTE:  # an engine for all tests, an empty collection for each
+    if request.param == REMOTE:  # a Milvus for all tests, an empty collection for each
         index: VectorIndex = request.getfixturevalue("milvus")(D)
     else:
         index = IMPLEMENTATIONS[request.param](D)

@@ -95,7 +95,7 @@ def test_without_a_folder_nothing_is_kept() -> None:
     assert opened.index.ntotal == 2
 
 
-def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
+def test_a_milvus_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
     lite: MilvusClient, config: IndexConfig
 ) -> None:
     there = replace(config, milvus=lite, owner="2026-11-23T04:00:00.000Z")
@@ -113,7 +113,7 @@ def test_an_engine_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
     assert not there.folder.exists()
 
 
-def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(
+def test_a_milvus_that_holds_other_counts_than_it_kept_is_compared_first(
     lite: MilvusClient, config: IndexConfig
 ) -> None:
     there = replace(config, milvus=lite)
@@ -132,7 +132,7 @@ def test_an_engine_that_holds_other_counts_than_it_kept_is_compared_first(
     opened.index.drop()
 
 
-def test_local_is_no_engine_and_an_unknown_place_an_error() -> None:
+def test_local_is_no_milvus_and_an_unknown_place_an_error() -> None:
     assert create_milvus_client("local") is None
     with pytest.raises(ValueError, match="'elsewhere' is neither local nor milvus"):
         create_milvus_client("elsewhere")

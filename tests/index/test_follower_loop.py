@@ -144,7 +144,7 @@ def test_a_long_log_is_applied_in_turns_to_its_end(many: Many) -> None:
     assert many.indexes[0].ntotal == BATCHES_PER_STEP * 4 * 5
 
 
-def test_nobody_waits_for_a_closed_follower(many: Many) -> None:
+def test_no_one_waits_for_a_closed_follower(many: Many) -> None:
     many.attach(0)
     many.loop.detach(0)
     many.followers[0].close()
@@ -173,23 +173,6 @@ def test_notify_steps_at_once_between_two_looks(log: Log, follow: Open) -> None:
     follower = follow(poll={"poll": SLOW, "poll_idle": SLOW})
     until(lambda: log.reads > 0)
     assert follower.wait_until_applied(log.add(1, unit(1, D)[0]), DEADLINE)
-
-
-def test_a_listener_is_called_after_the_followers_have_applied_the_change(many: Many) -> None:
-    many.attach(0)
-    until(lambda: many.logs[0].reads > 0)
-    seen: list[int] = []
-    with many.loop.listen(lambda: seen.append(many.followers[0].applied_seq)):
-        for n in range(3):
-            seq = many.add(0, n, unit(1, D)[0])
-            until(lambda seq=seq: seq in seen)  # type: ignore[misc]
-        assert sorted(seen) == seen
-    calls = len(seen)
-    many.add(0, 9, unit(1, D)[0])
-    until(lambda: many.followers[0].applied_seq == 4)
-    many.attach(1)
-    until(lambda: many.logs[1].reads > 0)
-    assert len(seen) == calls
 
 
 def test_a_log_in_sqlite_that_another_connection_writes_is_followed(

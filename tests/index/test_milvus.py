@@ -1,4 +1,4 @@
-"""MilvusIndex beyond the contract: filters of every size, layouts, and an engine that goes and comes back changed."""
+"""MilvusIndex beyond the contract: filters of every size, layouts, and a Milvus that goes and comes back changed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite
     expect(again, stored, 25)
 
 
-def test_two_indexes_of_one_engine_do_not_see_each_other(milvus: Open) -> None:
+def test_two_indexes_of_one_milvus_do_not_see_each_other(milvus: Open) -> None:
     images, texts = milvus(D), milvus(D)
     fill(images, 5)
     assert (images.ntotal, texts.ntotal) == (5, 0)
@@ -93,8 +93,8 @@ def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: 
 
 
 def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: Open, lite: MilvusClient) -> None:
-    engine = MilvusClient(MilvusAddress(lite._client._config.uri, index_type="IVF_FLAT"))
-    index = MilvusIndex(engine, "test_partitioned", D)
+    client = MilvusClient(MilvusAddress(lite._client._config.uri, index_type="IVF_FLAT"))
+    index = MilvusIndex(client, "test_partitioned", D)
     try:
         index.open()
         stored = fill(index, 300)
@@ -103,7 +103,7 @@ def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: O
         expect(index, {id: stored[id] for id in range(9)}, 12, SearchParams(allowed_ids=IdSet.of(np.arange(9))))
     finally:
         index.drop()
-        engine.close()
+        client.close()
 
 
 def test_a_batch_larger_than_one_message_goes_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,11 +123,11 @@ def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator
     monkeypatch.setattr("index.milvus_client.CONNECT_SECONDS", 1.0)
     fill(near := milvus(D), 30)
     near.write_checkpoint(30)
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
-    index = MilvusIndex(engine, near.collection.name, D)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    index = MilvusIndex(client, near.collection.name, D)
     soon(lambda: tried(index.open))
     yield index
-    engine.close()
+    client.close()
 
 
 def tried(call: Callable[[], object]) -> bool:
@@ -139,7 +139,7 @@ def tried(call: Callable[[], object]) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
-def test_an_engine_that_is_away_gives_an_error_and_never_another_answer(
+def test_a_milvus_that_is_away_gives_an_error_and_never_another_answer(
     far: MilvusIndex, proxy: Proxy, mode: str
 ) -> None:
     proxy.mode = mode

@@ -1,4 +1,4 @@
-"""The engine: what an address may be, and what becomes of every fault of a network."""
+"""Milvus: what an address may be, and what becomes of every fault of a network."""
 
 from __future__ import annotations
 
@@ -76,13 +76,13 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def far(proxy: Proxy, short: None) -> Iterator[MilvusClient]:
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
-    yield engine
-    engine.close()
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    yield client
+    client.close()
 
 
-def ask(engine: MilvusClient, seconds: float = 0.4) -> object:
-    return engine.call("list_collections", seconds)
+def ask(client: MilvusClient, seconds: float = 0.4) -> object:
+    return client.call("list_collections", seconds)
 
 
 def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far: MilvusClient) -> None:
@@ -100,7 +100,7 @@ def test_a_refusal_is_an_answer_and_no_outage(far: MilvusClient, milvus: Callabl
     assert not far.is_away
 
 
-def test_a_slow_engine_is_waited_for(far: MilvusClient, proxy: Proxy) -> None:
+def test_a_slow_milvus_is_waited_for(far: MilvusClient, proxy: Proxy) -> None:
     ask(far, 5)
     proxy.mode, proxy.delay = "delay", 0.05
     ask(far, 5)
@@ -150,7 +150,7 @@ def test_many_callers_at_once_do_not_wait_one_after_the_other(far: MilvusClient,
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_closed_engine_is_not_opened_again(far: MilvusClient) -> None:
+def test_a_closed_milvus_is_not_opened_again(far: MilvusClient) -> None:
     ask(far, 5)
     far.close()
     far.close()
@@ -158,9 +158,9 @@ def test_a_closed_engine_is_not_opened_again(far: MilvusClient) -> None:
         ask(far)
 
 
-def answers(engine: MilvusClient) -> bool:
+def answers(client: MilvusClient) -> bool:
     try:
-        ask(engine)
+        ask(client)
     except RemoteUnavailable:
         return False
     return True

@@ -33,7 +33,7 @@ def test_likely_rows_come_first(codes: RaBitQCodes) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 1.0])
-def test_nobody_outside_the_selection_is_nominated(codes: RaBitQCodes, share: float) -> None:
+def test_no_one_outside_the_selection_is_nominated(codes: RaBitQCodes, share: float) -> None:
     allowed = np.random.default_rng(2).random(N) < share
     rows = codes.find_candidates(unit(3, 32, 5), N, 16, np.packbits(allowed, bitorder="little"))
     for some in rows:

@@ -1,4 +1,4 @@
-"""After whatever happened to the engine a follower makes it equal to the log, and no answer is wrong meanwhile."""
+"""After whatever happened to Milvus a follower makes it equal to the log, and no answer is wrong meanwhile."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Served:
 
 @pytest.fixture
 def serve(lite: MilvusClient, request: pytest.FixtureRequest) -> Iterator[Callable[..., Served]]:
-    """Serves the log from an engine, unless another is given one that others can reach; stopped after the test."""
+    """Serves the log from a Milvus, unless another is given one that others can reach; stopped after the test."""
     running: list[Served] = []
     lite.call("list_collections", 60)
     usual = MilvusClient(MilvusAddress(lite._client._config.uri, index_type="FLAT"))
@@ -137,7 +137,7 @@ def stop(served: Served) -> None:
     served.index.close()
 
 
-def test_a_start_takes_up_where_the_engine_is(serve: Callable[..., Served], log: OneEach) -> None:
+def test_a_start_takes_up_where_milvus_is(serve: Callable[..., Served], log: OneEach) -> None:
     first = serve(log)
     soon(first.settled)
     stop(first)
@@ -195,8 +195,8 @@ def test_a_dropped_collection_is_filled_again_while_serving(
     assert served.index.recount() == len(log.stored())
 
 
-def test_a_log_older_than_the_engine_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
-    """The database was restored from a backup: what was added since is gone from the engine too."""
+def test_a_log_older_than_milvus_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
+    """The database was restored from a backup: what was added since is gone from Milvus too."""
     served = serve(log)
     soon(served.settled)
     stop(served)
@@ -208,7 +208,7 @@ def test_a_log_older_than_the_engine_is_what_counts(serve: Callable[..., Served]
     assert again.index.recount() == len(log.stored())
 
 
-def test_an_engine_restored_from_an_old_copy_catches_up(
+def test_a_milvus_restored_from_an_old_copy_catches_up(
     serve: Callable[..., Served], log: OneEach, tmp_path: Path
 ) -> None:
     file, copy = tmp_path / "engine.db", tmp_path / "copy.db"
@@ -216,42 +216,42 @@ def test_an_engine_restored_from_an_old_copy_catches_up(
     def opened() -> MilvusClient:
         return MilvusClient(MilvusAddress(str(file), index_type="FLAT"))
 
-    engine = opened()
-    served = serve(log, engine)
+    client = opened()
+    served = serve(log, client)
     soon(served.settled)
     stop(served)
-    engine.close()
+    client.close()
     shutil.copytree(file, copy)
-    engine = opened()
-    served = serve(log, engine)
+    client = opened()
+    served = serve(log, client)
     for id in range(5, 25):
         log.put(id, unit(1, D, id)[0])
     log.delete(50)
     soon(served.settled)
     stop(served)
-    engine.close()
+    client.close()
     shutil.rmtree(file)
     copy.rename(file)
-    engine = opened()
-    served = serve(log, engine)
+    client = opened()
+    served = serve(log, client)
     soon(served.settled)
     assert served.index.recount() == len(log.stored())
     stop(served)
-    engine.close()
+    client.close()
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
-def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
+def test_what_is_committed_while_milvus_is_away_is_found_when_it_is_back(
     serve: Callable[..., Served], log: OneEach, proxy: Proxy, mode: str
 ) -> None:
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
-    served = serve(log, engine)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    served = serve(log, client)
     soon(served.settled)
     proxy.mode = mode
     for id in range(100, 140):
         log.put(id, unit(1, D, id)[0])
     log.delete(100)
-    soon(lambda: served.follower.error is not None and engine.is_away)
+    soon(lambda: served.follower.error is not None and client.is_away)
     assert isinstance(served.follower.error, RemoteUnavailable)
     assert served.loop.is_alive()
     with pytest.raises(RemoteUnavailable):
@@ -261,14 +261,14 @@ def test_what_is_committed_while_the_engine_is_away_is_found_when_it_is_back(
     assert served.follower.error is None
     stop(served)
     served.index.drop()
-    engine.close()
+    client.close()
 
 
 def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double_nothing(
     serve: Callable[..., Served], log: OneEach, proxy: Proxy
 ) -> None:
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
-    served = serve(log, engine)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    served = serve(log, client)
     for id in range(100, 400):
         log.put(id, unit(1, D, id)[0])
         if id % 40 == 0:
@@ -279,4 +279,4 @@ def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double
     assert served.index.orphans == 0
     stop(served)
     served.index.drop()
-    engine.close()
+    client.close()

@@ -1,4 +1,4 @@
-"""A base on disk: what it finds, and that no byte of it is believed before it was checked."""
+"""A sealed segment on disk: what it finds, and that no byte of it is believed before it was checked."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path,
 
 
 @pytest.mark.parametrize("change", [{"name": "m"}, {"space": "t"}, {"d": D + 1}])
-def test_a_base_of_another_index_is_refused(written: Path, change: dict[str, object]) -> None:
+def test_a_segment_of_another_index_is_refused(written: Path, change: dict[str, object]) -> None:
     asked = {"name": "n", "space": "s", "d": D, **change}
     with pytest.raises(InvalidSnapshot, match=f"{next(iter(change))} is "):
         snapshot.load(written, SealedSegment, **asked)  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ def test_searches_go_on_when_the_files_are_deleted(written: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("folder", sorted(FIXTURES.glob("base-*")), ids=lambda folder: folder.name)
-def test_bases_of_every_format_so_far_are_opened(folder: Path) -> None:
+def test_segments_of_every_format_so_far_are_opened(folder: Path) -> None:
     """See fixtures/README.md."""
     base, manifest = snapshot.load(folder, SealedSegment, name="fixture/images", space="fixture", d=8)
     base.verify()

@@ -1,4 +1,4 @@
-"""How a base is made: what goes in, what is refused, what a failure leaves, and how well searches find."""
+"""How a sealed segment is made: what goes in, what is refused, what a failure leaves, and how well searches find."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_stream_may_be_cut_anywhere(tmp_path: Path, size: int) -> None:
     np.testing.assert_array_equal(base.read_vectors(np.arange(200)), vectors.astype(np.float16))
 
 
-def test_one_vector_is_enough_for_a_base(tmp_path: Path) -> None:
+def test_one_vector_is_enough_for_a_segment(tmp_path: Path) -> None:
     base = sealed(tmp_path, numbers(7), unit(1, D))
     _, ids = base.search(unit(1, D), 3, 1, 1)
     assert ids.tolist() == [[7, -1, -1]]
@@ -72,7 +72,7 @@ def test_one_vector_is_enough_for_a_base(tmp_path: Path) -> None:
         ([(numbers(1), unit(1, D + 1))], InvalidVector),
     ],
 )
-def test_what_cannot_be_a_base_is_refused_and_leaves_nothing(
+def test_what_cannot_be_a_segment_is_refused_and_leaves_nothing(
     tmp_path: Path, stream: list[VectorBlock], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
@@ -82,7 +82,7 @@ def test_what_cannot_be_a_base_is_refused_and_leaves_nothing(
         load(tmp_path, D)
 
 
-def test_a_stream_that_fails_leaves_the_old_base(tmp_path: Path) -> None:
+def test_a_stream_that_fails_leaves_the_old_segment(tmp_path: Path) -> None:
     made(tmp_path, blocks(unit(100, D), 10))
 
     def failing() -> Iterator[VectorBlock]:
@@ -95,7 +95,7 @@ def test_a_stream_that_fails_leaves_the_old_base(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_full_disk_leaves_the_old_base(small_disk: Path) -> None:
+def test_a_full_disk_leaves_the_old_segment(small_disk: Path) -> None:
     made(small_disk, blocks(unit(100, D), 100))
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_old_base(small_disk: Path) -> None:
     assert load(small_disk, D).n == 200
 
 
-def test_killed_twenty_times_half_way_there_is_always_a_whole_base(tmp_path: Path) -> None:
+def test_killed_twenty_times_half_way_there_is_always_a_whole_segment(tmp_path: Path) -> None:
     made(tmp_path, blocks(unit(400, D), 50))
     context = multiprocessing.get_context("forkserver")  # a fork of this process would have its threads' locks
     context.set_forkserver_preload(["tests.index.sealed"])
@@ -131,7 +131,7 @@ def test_killed_twenty_times_half_way_there_is_always_a_whole_base(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 2  # what the killed ones left is swept
 
 
-def test_the_same_stream_gives_the_same_base(tmp_path: Path) -> None:
+def test_the_same_stream_gives_the_same_segment(tmp_path: Path) -> None:
     for name in ("a", "b"):
         made(tmp_path / name, blocks(clustered(2000, D), 100))
     hashes = [

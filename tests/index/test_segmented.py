@@ -1,4 +1,4 @@
-"""A live index: base and tail as one, the dead stay dead, and a new base changes no answer."""
+"""A segmented index: both segments as one, the dead stay dead, and a new segment changes no answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def put(index: SegmentedIndex, stored: dict[int, Embeddings]) -> None:
 
 
 def based(folder: Path, stored: dict[int, Embeddings]) -> SegmentedIndex:
-    """A live index whose base holds `stored`, searched with all effort."""
+    """A segmented index whose segment holds `stored`, searched with all effort."""
     live = SegmentedIndex(D, sealed(folder, np.array(list(stored), np.int64), np.stack(list(stored.values()))))
     live.set_search_effort(MAX_SEARCH_EFFORT)
     return live
@@ -59,7 +59,7 @@ def test_without_a_sealed_segment_it_is_a_flat_index_of_whole_vectors() -> None:
     assert live.freeze() is not None
 
 
-def test_scores_with_a_base_are_those_of_vectors_in_half_precision(tmp_path: Path) -> None:
+def test_scores_with_a_segment_are_those_of_vectors_in_half_precision(tmp_path: Path) -> None:
     live = SegmentedIndex(D, sealed(tmp_path, np.arange(50, dtype=np.int64), unit(50, D)))
     live.add(numbers(50), unit(51, D)[50:])
     query = unit(1, D, 5)
@@ -148,8 +148,8 @@ def test_a_new_segment_takes_over_and_loses_no_change_during_its_build(tmp_path:
     assert live.freeze() is None
 
 
-def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
-    """The log is read while it grows: a base may hold what the index has yet to apply, or lack what changed since."""
+def test_a_segment_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
+    """A build reads a growing log: it may get entries that the index has yet to apply, or miss what changed since."""
     stored = held(range(100))
     live = SegmentedIndex(D)
     live.set_search_effort(MAX_SEARCH_EFFORT)
@@ -158,11 +158,11 @@ def test_a_base_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path
     base = sealed(tmp_path, np.arange(10, 60, dtype=np.int64), np.stack([stored[id] for id in range(10, 60)]))
     live.replace_segment(base)
     expect(live, {id: stored[id] for id in range(60)}, 70)
-    put(live, {id: stored[id] for id in range(50, 60)})  # the follower applies what the base held already
+    put(live, {id: stored[id] for id in range(50, 60)})  # the follower applies what the segment held already
     expect(live, {id: stored[id] for id in range(60)}, 70)
 
 
-def test_memory_counts_the_tail_whole_and_the_base_without_its_mapped_vectors(tmp_path: Path) -> None:
+def test_memory_counts_the_growing_segment_whole_and_the_segment_without_its_mapped_vectors(tmp_path: Path) -> None:
     d = 256
     live = SegmentedIndex(d)
     live.add(np.arange(1000, dtype=np.int64), unit(1000, d))
@@ -182,8 +182,8 @@ def test_a_rebuild_that_ends_in_vain_changes_nothing(tmp_path: Path) -> None:
     expect(live, held(range(10)))
 
 
-def test_no_answer_is_a_mixture_while_bases_are_swapped(tmp_path: Path) -> None:
-    """Three threads search while contents alternate between two and bases come and go: always one of the two."""
+def test_no_answer_is_a_mixture_while_segments_are_swapped(tmp_path: Path) -> None:
+    """Three threads search while contents alternate between two and segments come and go: always one of the two."""
     contents = [held(range(60), seed) for seed in (0, 1)]
     queries = unit(2, D, 5)
     answers = [nearest(stored, queries, 30) for stored in contents]

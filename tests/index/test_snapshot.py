@@ -92,7 +92,7 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_new_snapshot_nobody_points_at_yet_is_not_loaded(tmp_path: Path) -> None:
+def test_new_snapshot_no_one_points_at_yet_is_not_loaded(tmp_path: Path) -> None:
     """Killed between the new directory and CURRENT: the old one counts."""
     old, new = tmp_path / "old", tmp_path / "new"
     keep(old)

@@ -17,9 +17,9 @@ from PIL import Image
 from tests.support.sample_pictures import (
     FORMATS,
     chunk,
-    claiming,
-    deflated_zeros,
-    encoded,
+    claim_size,
+    deflate_zeros,
+    encode_image,
     long_gif,
     png,
     scene,
@@ -61,24 +61,24 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     """Small files that want to be large."""
     yield "bomb-20000.png", solid_png(20_000)
     for kind in ("webp", "gif", "jpeg"):
-        yield f"bomb-8200.{kind}", encoded(Image.new("L", (8_200, 8_200)), kind)
-    yield "short-idat.png", png(4_000, 4_000, deflated_zeros(1_000))
-    yield "long-idat.png", png(4, 4, deflated_zeros(64 << 20))
+        yield f"bomb-8200.{kind}", encode_image(Image.new("L", (8_200, 8_200)), kind)
+    yield "short-idat.png", png(4_000, 4_000, deflate_zeros(1_000))
+    yield "long-idat.png", png(4, 4, deflate_zeros(64 << 20))
     text = zlib.compress(bytes(64 << 20), 9)
-    yield "ztxt.png", png(8, 8, deflated_zeros(72), between=[chunk(b"zTXt", b"Comment\0\0" + text)])
-    yield "iccp.png", png(8, 8, deflated_zeros(72), between=[chunk(b"iCCP", b"icc\0\0" + text)])
-    yield "itxt.png", png(8, 8, deflated_zeros(72), between=[chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + text)])
-    yield "chunks.png", png(8, 8, deflated_zeros(72), between=[chunk(b"tEXt", b"k\0v")] * 10_000)
+    yield "ztxt.png", png(8, 8, deflate_zeros(72), between=[chunk(b"zTXt", b"Comment\0\0" + text)])
+    yield "iccp.png", png(8, 8, deflate_zeros(72), between=[chunk(b"iCCP", b"icc\0\0" + text)])
+    yield "itxt.png", png(8, 8, deflate_zeros(72), between=[chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + text)])
+    yield "chunks.png", png(8, 8, deflate_zeros(72), between=[chunk(b"tEXt", b"k\0v")] * 10_000)
     yield "frames.gif", long_gif(10_000)
-    yield "exif.jpeg", encoded(scene(), "jpeg", exif=b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\xff" * 60_000)
+    yield "exif.jpeg", encode_image(scene(), "jpeg", exif=b"Exif\0\0" + b"II*\0\x08\0\0\0" + b"\xff" * 60_000)
     loop = b"II*\0" + struct.pack("<IH", 8, 1) + struct.pack("<HHII", 0x8769, 4, 1, 8) + struct.pack("<I", 8)
-    yield "exif-loop.jpeg", encoded(scene(), "jpeg", exif=b"Exif\0\0" + loop)
-    whole = encoded(scene(), "jpeg")
+    yield "exif-loop.jpeg", encode_image(scene(), "jpeg", exif=b"Exif\0\0" + loop)
+    whole = encode_image(scene(), "jpeg")
     yield "segments.jpeg", whole[:2] + b"\xff\xfe\xff\xff" * 1 + bytes(65_533) + whole[2:]
     yield "comments.jpeg", whole[:2] + (b"\xff\xfe\0\x04xx" * 50_000) + whole[2:]
     frames = [Image.new("RGB", (32, 32), (n, 0, 0)) for n in range(60)]
     for kind in ("webp", "avif"):
-        yield f"frames.{kind}", encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=1)
+        yield f"frames.{kind}", encode_image(frames[0], kind, save_all=True, append_images=frames[1:], duration=1)
 
 
 def claims() -> Iterator[tuple[str, bytes]]:
@@ -87,13 +87,13 @@ def claims() -> Iterator[tuple[str, bytes]]:
         for width, height in SIZES + (WIDE if kind in ("png", "avif") else []):
             if kind == "webp" and 0 in (width, height):
                 continue  # its header cannot say 0
-            yield f"claims-{width}x{height}.{kind}", claiming(kind, width, height)
+            yield f"claims-{width}x{height}.{kind}", claim_size(kind, width, height)
 
 
 def foreign() -> Iterator[tuple[str, bytes]]:
     """What is no picture of ours, under names that are."""
     tiffs = {
-        "tiff": encoded(scene(), "tiff"),
+        "tiff": encode_image(scene(), "tiff"),
         "bigtiff": b"II+\0\x08\0\0\0" + bytes(60),
         "tiff-be": b"MM\0*" + bytes(60),
     }
@@ -101,45 +101,45 @@ def foreign() -> Iterator[tuple[str, bytes]]:
         for disguise in ("jpg", "png"):
             yield f"foreign-{name}.{disguise}", content
     for kind in FORMATS:
-        yield f"magic-only.{kind}", encoded(scene(), kind)[:12]
-        yield f"magic-and-noise.{kind}", encoded(scene(), kind)[:32] + random.Random(kind).randbytes(5_000)
+        yield f"magic-only.{kind}", encode_image(scene(), kind)[:12]
+        yield f"magic-and-noise.{kind}", encode_image(scene(), kind)[:32] + random.Random(kind).randbytes(5_000)
 
 
 def oddities() -> Iterator[tuple[str, bytes]]:
     """Good pictures of rare shapes and kinds, which must be taken."""
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
-        yield f"good-mode-{mode}.png", encoded(scene().convert(mode), "png")
-    yield "good-mode-I16.png", encoded(scene().convert("L").convert("I;16"), "png")
-    yield "good-transparent.png", encoded(scene().convert("P"), "png", transparency=bytes(range(256)))
-    yield "good-nothing.png", encoded(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "png")
-    yield "good-cmyk.jpeg", encoded(scene().convert("CMYK"), "jpeg")
-    yield "good-grey.jpeg", encoded(scene().convert("L"), "jpeg")
-    yield "good-progressive.jpeg", encoded(scene(), "jpeg", progressive=True)
+        yield f"good-mode-{mode}.png", encode_image(scene().convert(mode), "png")
+    yield "good-mode-I16.png", encode_image(scene().convert("L").convert("I;16"), "png")
+    yield "good-transparent.png", encode_image(scene().convert("P"), "png", transparency=bytes(range(256)))
+    yield "good-nothing.png", encode_image(Image.new("RGBA", (40, 40), (0, 0, 0, 0)), "png")
+    yield "good-cmyk.jpeg", encode_image(scene().convert("CMYK"), "jpeg")
+    yield "good-grey.jpeg", encode_image(scene().convert("L"), "jpeg")
+    yield "good-progressive.jpeg", encode_image(scene(), "jpeg", progressive=True)
     for turn in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = turn
-        yield f"good-turned-{turn}.jpeg", encoded(scene(seed=turn), "jpeg", exif=exif.tobytes())
+        yield f"good-turned-{turn}.jpeg", encode_image(scene(seed=turn), "jpeg", exif=exif.tobytes())
     for width, height in ((1, 1), (1, 16_384), (16_384, 1), (2, 3)):
-        yield f"good-{width}x{height}.png", encoded(Image.new("RGB", (width, height), (9, width % 255, 7)), "png")
+        yield f"good-{width}x{height}.png", encode_image(Image.new("RGB", (width, height), (9, width % 255, 7)), "png")
 
 
 def polyglots() -> Iterator[tuple[str, bytes]]:
     """Pictures that are something else as well."""
     script = b"=1;/*<script>alert(1)</script>*/"
-    yield "js.gif", encoded(scene(), "gif") + script
-    yield "html.jpeg", encoded(scene(), "jpeg", comment=b"<html><script>alert(1)</script>")
+    yield "js.gif", encode_image(scene(), "gif") + script
+    yield "html.jpeg", encode_image(scene(), "jpeg", comment=b"<html><script>alert(1)</script>")
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.html", "<script>alert(1)</script>")
-    yield "zip.png", encoded(scene(), "png") + file.getvalue()
-    yield "two.png", encoded(scene(seed=5), "png") + encoded(scene(seed=6), "jpeg")
-    yield "pdf.jpeg", encoded(scene(seed=7), "jpeg") + FOREIGN["pdf"]
+    yield "zip.png", encode_image(scene(), "png") + file.getvalue()
+    yield "two.png", encode_image(scene(seed=5), "png") + encode_image(scene(seed=6), "jpeg")
+    yield "pdf.jpeg", encode_image(scene(seed=7), "jpeg") + FOREIGN["pdf"]
 
 
 def cuts(share: int) -> Iterator[tuple[str, bytes]]:
     """Files that end early, at each hundredth."""
     for n, kind in enumerate(FORMATS):
-        whole = encoded(scene(96, 72, seed=n), kind)
+        whole = encode_image(scene(96, 72, seed=n), kind)
         for percent in range(1, 100, share):
             yield f"cut-{percent}.{kind}", whole[: len(whole) * percent // 100]
 
@@ -147,7 +147,7 @@ def cuts(share: int) -> Iterator[tuple[str, bytes]]:
 def flips(dice: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
     """Files with bytes changed."""
     for n, kind in enumerate(FORMATS):
-        whole = encoded(scene(96, 72, seed=100 + n), kind)
+        whole = encode_image(scene(96, 72, seed=100 + n), kind)
         for turn in range(count):
             broken = bytearray(whole)
             for _ in range(dice.choice((1, 1, 2, 8, 64))):

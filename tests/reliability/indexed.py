@@ -18,7 +18,7 @@ from app.core.errors import Overloaded
 from app.core.types import EmbeddingSpace
 from app.search.index_manager import IndexManager
 from app.storage.database import Database
-from bench import filled
+from bench import data_directory
 from index.segmented import RebuildPolicy
 from index.types import Embeddings
 from tests.support.servers import until
@@ -48,7 +48,7 @@ def vectors(count: int, d: int, seed: int) -> Embeddings:
 def fill(data: Path, count: int, d: int) -> Embeddings:
     """The database of `count` pictures; picture n has key n + 1."""
     rows = vectors(count, d, 1)
-    filled.filled(data, space(d), rows)
+    data_directory.fill_data_directory(data, space(d), rows)
     return rows
 
 

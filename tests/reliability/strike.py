@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.support.processes import descendants, running, unlocked
+from tests.support.processes import descendants, is_running, is_unlocked
 from tests.support.servers import RunningServer, until
 
 SECONDS = 30.0
@@ -30,6 +30,6 @@ def strike(server: RunningServer, kind: str) -> None:
             os.kill(pid, signal.SIGKILL)
     if kind != "worker":
         server.kill()
-    until(lambda: not [pid for pid in gone if running(pid)], SECONDS, lambda: f"still there: {gone}")
+    until(lambda: not [pid for pid in gone if is_running(pid)], SECONDS, lambda: f"still there: {gone}")
     if kind != "worker":
-        assert unlocked(server.data_dir)
+        assert is_unlocked(server.data_dir)

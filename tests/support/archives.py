@@ -1,4 +1,4 @@
-"""Archives made on the spot, and what `expand` makes of them."""
+"""Build archives, and expand them as the service does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LIMITS = ArchiveLimits()
 PNG = sample("png")
 
 
-def zipped(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def make_zip(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, data in members.items():
@@ -29,7 +29,7 @@ def zipped(members: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> 
     return file.getvalue()
 
 
-def tarred(members: Mapping[str, bytes | tarfile.TarInfo], format_: int = tarfile.PAX_FORMAT) -> bytes:
+def make_tar(members: Mapping[str, bytes | tarfile.TarInfo], format_: int = tarfile.PAX_FORMAT) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=format_) as archive:
         for name, data in members.items():
@@ -42,8 +42,8 @@ def tarred(members: Mapping[str, bytes | tarfile.TarInfo], format_: int = tarfil
     return file.getvalue()
 
 
-class Unpacked:
-    """What `expand` made of an archive."""
+class ExpandedArchive:
+    """The result of `expand_archive`: the items of its manifest, and the files in its folder."""
 
     def __init__(self, data: bytes, folder: Path, limits: ArchiveLimits = LIMITS) -> None:
         path = folder / "upload"
@@ -60,9 +60,9 @@ class Unpacked:
         return {item["name"]: item["error"] and item["error"]["code"] for item in self.items}
 
 
-def refused(data: bytes, folder: Path, limits: ArchiveLimits = LIMITS) -> SightlineError:
-    """The error of an archive of which nothing may be taken."""
+def expand_refused(data: bytes, folder: Path, limits: ArchiveLimits = LIMITS) -> SightlineError:
+    """The error of an archive that must be refused as a whole."""
     with pytest.raises(SightlineError) as caught:
-        Unpacked(data, folder, limits)
+        ExpandedArchive(data, folder, limits)
     assert list((folder / "expanded").iterdir()) == []
     return caught.value

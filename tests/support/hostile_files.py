@@ -1,4 +1,4 @@
-"""Functions that misbehave in a child. Light to import: each child that runs one imports this module."""
+"""Functions that misbehave in a decode child. Keep the imports light: each child that runs one imports this module."""
 
 from __future__ import annotations
 
@@ -12,29 +12,25 @@ from pathlib import Path
 from typing import NoReturn
 
 
-def whoami() -> int:
-    """The child's process id."""
+def read_pid() -> int:
     return os.getpid()
 
 
-def modules() -> list[str]:
-    """Names of everything imported in the child."""
+def list_modules() -> list[str]:
     return sorted(sys.modules)
 
 
-def limits() -> dict[str, tuple[int, int]]:
-    """The child's resource limits by name."""
+def read_limits() -> dict[str, tuple[int, int]]:
     names = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_NOFILE", "RLIMIT_CORE")
     return {name: resource.getrlimit(getattr(resource, name)) for name in names}
 
 
-def threads() -> int:
-    """How many threads the child has."""
+def count_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
 def peak_rss() -> int:
-    """The child's peak resident memory in bytes, its own since it was forked."""
+    """Peak resident memory of the child in bytes, since its fork."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -51,8 +47,8 @@ def abort() -> NoReturn:
     os.abort()
 
 
-def killed() -> None:
-    """Die as of the OOM killer."""
+def kill_self() -> None:
+    """Die as if killed by the OOM killer."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

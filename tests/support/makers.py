@@ -1,4 +1,4 @@
-"""What the unit tests of the service are made of: rows, stored pictures, encoders with faults of their own."""
+"""Build what unit tests of the service need: rows, stored pictures, encoders with faults."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
+from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.tables import embeddings, images, jobs, work_queue
-from app.storage.tables.images import Added
+from app.storage.tables.images import AddResult
 
 SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
 FINGERPRINT = SPACE.fingerprint
@@ -25,34 +26,32 @@ COLLECTION = "default"
 
 
 def never() -> bool:
-    """For who is not to be stopped."""
+    """For calls that take a stop condition."""
     return False
 
 
 def new(n: int = 0, id: str | None = None, **said: Any) -> NewImage:
-    """A picture to insert; other numbers have other bytes."""
+    """A picture to insert; each number has its own bytes."""
     return NewImage(sha256=sha256(n), format="png", bytes=10 + n, width=4, height=3, id=id, **said)
 
 
 def sha256(n: int) -> str:
-    """The digest of picture number `n`."""
     return hashlib.sha256(str(n).encode()).hexdigest()
 
 
 def insert(database: Database, n: int = 0, id: str | None = None, job: str | None = None, **said: Any) -> Image:
-    """A row of the table of pictures, without a file."""
+    """Insert a row into `images`, without a file."""
     return database.write(lambda c: images.add(c, COLLECTION, new(n, id, **said), job, False)).image
 
 
 def image_of(database: Database, id: str) -> Image:
-    """The row as it is now."""
     found = database.read(lambda c: images.get(c, COLLECTION, id))
     assert found is not None
     return found
 
 
 def claim(database: Database, owner: str = "a", limit: int = 10, until: float = 1e12) -> list[Lease]:
-    """What a worker called `owner` gets."""
+    """Claim pictures as the worker `owner`."""
     return database.write(lambda c: work_queue.claim_images(c, owner, until, limit))
 
 
@@ -67,7 +66,7 @@ def claim_upload(database: Database, owner: str = "a") -> work_queue.Upload | No
 
 
 def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | None:
-    """The end of a worker's work on a picture."""
+    """Finish a picture as a worker does."""
 
     def work(c: Any) -> int | None:
         embeddings.save_space(c, SPACE)
@@ -77,7 +76,7 @@ def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | No
 
 
 def new_job(database: Database, pictures: Sequence[int] = ()) -> str:
-    """A job with these pictures queued as its items; returns its id."""
+    """Create a job with these pictures queued as its items; returns its id."""
 
     def work(c: Any) -> str:
         id = jobs.create(c, COLLECTION, "bulk")
@@ -90,21 +89,28 @@ def new_job(database: Database, pictures: Sequence[int] = ()) -> str:
 
 
 def job_of(database: Database, id: str) -> Job:
-    """The job as it is now."""
     job = database.read(lambda c: jobs.get(c, id))
     assert job is not None
     return job
 
 
-def add(library: Library, content: bytes, *, replace: bool = False, collection: str = COLLECTION, **said: Any) -> Added:
+def add(
+    library: Library,
+    content: bytes,
+    *,
+    replace: bool = False,
+    collection: str = COLLECTION,
+    slot: ResponseSlot | None = None,
+    **said: Any,
+) -> AddResult:
     """Upload one picture."""
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     try:
         path = folder / "picture"
         path.write_bytes(content)
-        return library.add(collection, path, ImageAttributes(**said), replace)
+        return library.add(collection, path, ImageAttributes(**said), replace, slot)
     finally:
-        library.discard(folder)
+        library.delete_upload_dir(folder)
 
 
 def add_bulk(
@@ -114,7 +120,7 @@ def add_bulk(
     collection: str = COLLECTION,
 ) -> Job:
     """Upload a bulk of loose files and archives."""
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     try:
         uploads = []
         for n, (name, content) in enumerate([*files, *archives]):
@@ -123,11 +129,11 @@ def add_bulk(
             uploads.append(ReceivedFile(name, path, archive=n >= len(files)))
         return JobService(library).add_files(collection, uploads)
     finally:
-        library.discard(folder)
+        library.delete_upload_dir(folder)
 
 
 class FaultyEncoder(DummyEncoder):
-    """Sees colours, but `bad` pictures (mostly of that palette colour) make it raise, or return vectors of `gives`."""
+    """Sees colours. Pictures that are mostly of palette colour `bad` make it raise, or return vectors of `gives`."""
 
     def __init__(self, bad: int, *, gives: float | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An object store on the loopback: moto's S3, whose answers Google's XML API shares."""
+"""Run an object store on the loopback: moto's S3. Google's XML API answers alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHO = {
 
 
 class Store:
-    """Buckets that anybody may read."""
+    """Buckets with public read access."""
 
     def __init__(self, *buckets: str) -> None:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -36,14 +36,11 @@ class Store:
             self._client.create_bucket(Bucket=bucket)
 
     def put(self, bucket: str, key: str, body: bytes) -> None:
-        """Put an object, or replace it."""
         self._client.put_object(Bucket=bucket, Key=key, Body=body, ACL="public-read")
 
     def delete(self, bucket: str, key: str) -> None:
-        """Delete an object."""
         self._client.delete_object(Bucket=bucket, Key=key)
 
     def close(self) -> None:
-        """Stop; nothing answers any more."""
         self._client.close()
         self._server.stop()

@@ -1,4 +1,4 @@
-"""What a filter means, said once more in plain Python over records: what SQL is held to."""
+"""Evaluate filters in plain Python. Tests compare the SQL of a filter with this."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ COMPARED = {
 }
 
 
-def lets_through(filter: Mapping[str, Any], row: Image | Text) -> bool:
-    """Whether the row passes, by the JSON of the filter."""
+def matches_filter(filter: Mapping[str, Any], row: Image | Text) -> bool:
+    """Whether the row passes the filter, given as JSON."""
     if "has_id" in filter:
         return row.id in filter["has_id"]
     for name in ("is_empty", "is_null", "exists"):
         if isinstance(filter.get(name), Mapping):
-            return _holds({"key": filter[name]["key"], name: True}, row)
+            return _matches_condition({"key": filter[name]["key"], name: True}, row)
     if "key" in filter:
-        return _holds(filter, row)
-    must, should, must_not = (_listed(filter.get(clause, [])) for clause in ("must", "should", "must_not"))
+        return _matches_condition(filter, row)
+    must, should, must_not = (_as_list(filter.get(clause, [])) for clause in ("must", "should", "must_not"))
     return (
-        all(lets_through(each, row) for each in must)
-        and (not should or any(lets_through(each, row) for each in should))
-        and not any(lets_through(each, row) for each in must_not)
+        all(matches_filter(each, row) for each in must)
+        and (not should or any(matches_filter(each, row) for each in should))
+        and not any(matches_filter(each, row) for each in must_not)
     )
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return [value] if isinstance(value, Mapping) else list(value)
 
 
-def _holds(condition: Mapping[str, Any], row: Image | Text) -> bool:
-    there, value = _value(condition["key"], row)
+def _matches_condition(condition: Mapping[str, Any], row: Image | Text) -> bool:
+    there, value = _read_value(condition["key"], row)
     values = value if isinstance(value, list) else [value]
     scalars = [each for each in values if there and not isinstance(each, dict | list) and each is not None]
     empty = not there or all(each is None for each in values)
@@ -52,17 +52,17 @@ def _holds(condition: Mapping[str, Any], row: Image | Text) -> bool:
     if "is_null" in condition:
         return condition["is_null"] is null
     if "range" in condition:
-        return any(_within(each, condition["range"]) for each in scalars)
+        return any(_is_in_range(each, condition["range"]) for each in scalars)
     ((how, asked),) = condition["match"].items()
     if how == "text":
         wanted = set(WORD.findall(asked.lower()))
         return any(wanted <= set(WORD.findall(each.lower())) for each in scalars if isinstance(each, str))
     if how == "except":
-        return any(not any(_same(each, one) for one in asked) for each in scalars)
-    return any(_same(each, one) for each in scalars for one in (asked if how == "any" else [asked]))
+        return any(not any(_is_equal(each, one) for one in asked) for each in scalars)
+    return any(_is_equal(each, one) for each in scalars for one in (asked if how == "any" else [asked]))
 
 
-def _value(key: str, row: Image | Text) -> tuple[bool, Any]:
+def _read_value(key: str, row: Image | Text) -> tuple[bool, Any]:
     name, _, rest = key.partition(".")
     value = getattr(row, name)
     if name != "metadata":
@@ -75,20 +75,20 @@ def _value(key: str, row: Image | Text) -> tuple[bool, Any]:
     return True, value
 
 
-def _same(stored: Any, asked: Any) -> bool:
+def _is_equal(stored: Any, asked: Any) -> bool:
     return isinstance(stored, bool) is isinstance(asked, bool) and bool(stored == asked)
 
 
-def _within(stored: Any, bounds: Mapping[str, Any]) -> bool:
+def _is_in_range(stored: Any, bounds: Mapping[str, Any]) -> bool:
     given = {name: bound for name, bound in bounds.items() if bound is not None}
     if any(isinstance(bound, str) for bound in given.values()):
-        moment = _moment(stored)
-        return moment is not None and all(COMPARED[name](moment, _moment(bound)) for name, bound in given.items())
+        moment = _parse_time(stored)
+        return moment is not None and all(COMPARED[name](moment, _parse_time(bound)) for name, bound in given.items())
     numeric = isinstance(stored, int | float) and not isinstance(stored, bool)
     return numeric and all(COMPARED[name](stored, bound) for name, bound in given.items())
 
 
-def _moment(value: Any) -> datetime | None:
+def _parse_time(value: Any) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Small pictures made on the spot."""
+"""Draw small pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLOURS = {
 
 
 def picture(colour: str = "red", seed: int = 0, size: tuple[int, int] = (64, 48), format: str = "PNG") -> bytes:
-    """A picture of one colour with a few dots of its own: other seeds give other bytes."""
+    """A picture of one colour with a few dots; each seed gives other bytes."""
     image = Image.new("RGB", size, COLOURS[colour])
     draw = ImageDraw.Draw(image)
     dice = random.Random(seed)

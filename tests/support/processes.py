@@ -1,4 +1,4 @@
-"""Looks at running processes by way of /proc."""
+"""Inspect running processes through /proc."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def descendants(pid: int) -> list[int]:
-    """Every process below this one: workers, fork servers, decode children."""
+    """Ids of all processes below this one: workers, fork servers, decode children."""
     parents: dict[int, list[int]] = {}
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
@@ -25,8 +25,8 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def running(pid: int) -> bool:
-    """Whether the process is there, and not just waiting to be buried."""
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -34,8 +34,8 @@ def running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-def unlocked(data_dir: Path) -> bool:
-    """Whether nobody holds the data directory."""
+def is_unlocked(data_dir: Path) -> bool:
+    """Whether no process holds the data directory."""
     with open(data_dir / "lock", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Pictures and broken pictures, made on the spot."""
+"""Make valid and broken picture files."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ FORMATS = ("jpeg", "png", "webp", "gif", "avif")
 
 
 def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
-    """An RGB picture with gradients and noise, other for each seed."""
+    """An RGB picture with gradients and noise; each seed gives another."""
     rng = np.random.default_rng(seed)
     across, down = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
     planes = np.stack([across, down, (across + down) / 2], axis=-1)
     return Image.fromarray(np.clip(planes + rng.integers(0, 55, planes.shape), 0, 255).astype(np.uint8))
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The picture as a file of the format."""
+def encode_image(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind.upper(), **options)
     return file.getvalue()
@@ -31,14 +30,14 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 def sample(kind: str, width: int = 64, height: int = 48, seed: int = 0) -> bytes:
     """A small valid file of the format."""
-    return encoded(scene(width, height, seed), kind)
+    return encode_image(scene(width, height, seed), kind)
 
 
 def animation(kind: str, frames: int = 3) -> bytes:
     """A small animation; the first frame is red."""
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     images = [Image.new("RGB", (32, 32), colours[i % 3]) for i in range(frames)]
-    return encoded(images[0], kind, save_all=True, append_images=images[1:], duration=50)
+    return encode_image(images[0], kind, save_all=True, append_images=images[1:], duration=50)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -53,8 +52,8 @@ def png(width: int, height: int, data: bytes = b"", *, between: Iterable[bytes] 
     return b"\x89PNG\r\n\x1a\n" + b"".join(pieces)
 
 
-def deflated_zeros(count: int) -> bytes:
-    """`count` zero bytes, compressed without ever holding them."""
+def deflate_zeros(count: int) -> bytes:
+    """Compress `count` zero bytes without holding them in memory."""
     packer = zlib.compressobj(9)
     block = bytes(1 << 20)
     pieces = [packer.compress(block) for _ in range(count >> 20)]
@@ -62,12 +61,12 @@ def deflated_zeros(count: int) -> bytes:
 
 
 def solid_png(side: int) -> bytes:
-    """A valid black greyscale PNG of side × side pixels in little space."""
-    return png(side, side, deflated_zeros(side * (side + 1)))
+    """A small file that is a valid black greyscale PNG of side × side pixels."""
+    return png(side, side, deflate_zeros(side * (side + 1)))
 
 
-def claiming(kind: str, width: int, height: int) -> bytes:
-    """A valid small file whose header was patched to claim another size."""
+def claim_size(kind: str, width: int, height: int) -> bytes:
+    """A small valid file whose header is patched to claim another size."""
     if kind == "webp":  # VP8X holds the largest sizes
         size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
         body = b"VP8X" + struct.pack("<I4x", 10) + size + sample(kind)[12:]
@@ -89,6 +88,6 @@ def claiming(kind: str, width: int, height: int) -> bytes:
 
 def long_gif(frames: int) -> bytes:
     """A GIF with many frames, each 1 × 1 pixel on a 16 × 16 screen, the first full and red."""
-    first = encoded(Image.new("RGB", (16, 16), (255, 0, 0)), "gif")[:-1]
+    first = encode_image(Image.new("RGB", (16, 16), (255, 0, 0)), "gif")[:-1]
     frame = b"\x2c" + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
     return first + frame * (frames - 1) + b"\x3b"

@@ -1,4 +1,4 @@
-"""Real servers for tests: `sightline serve` in a process of its own, on a free port of the loopback."""
+"""Run real servers: `sightline serve` in its own process, on a free port of the loopback."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 
 import httpx2 as httpx
 
-START_SECONDS = 180.0  # a machine may be busy with others
+START_SECONDS = 180.0  # the machine may be busy
 ADDRESS = re.compile(r"at (http://\S+)")
 
 
 class RunningServer:
-    """A server on `data_dir`. Settings are given as keywords (`workers=2`, `max_k=5`).
+    """A server on `data_dir`. Keywords are settings (`workers=2`, `max_k=5`).
 
-    `under` is a command that it is run by, as (`strace`, `-D`, …); the server itself must stay our child.
+    `under` is a command that runs the server, such as (`strace`, `-D`, …); the server must stay our child.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RunningServer:
             self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
             if ready:
                 self.wait_ready()
-        except BaseException:  # nobody else could end it
+        except BaseException:  # nothing else would end the process
             self.process.kill()
             self.process.wait()
             raise
@@ -65,11 +65,11 @@ class RunningServer:
         self.stop()
 
     def wait_ready(self) -> None:
-        """Until searches are answered."""
+        """Wait until /readyz answers 200."""
         until(lambda: self.http.get("/readyz").status_code == 200, START_SECONDS, self.output)
 
     def wait_job(self, id: str, seconds: float = 120.0) -> dict[str, Any]:
-        """The job once it has ended."""
+        """Wait until the job has ended; returns it."""
 
         def ended() -> dict[str, Any] | None:
             job: dict[str, Any] = self.http.get(f"/v1/jobs/{id}").json()
@@ -90,12 +90,12 @@ class RunningServer:
         return job
 
     def pids(self) -> list[int]:
-        """The processes of the server's workers."""
+        """Process ids of the server's workers."""
         found = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(pid) for pid in found.stdout.split()]
 
     def kill(self) -> None:
-        """kill -9 of the server process alone."""
+        """Kill the server process alone with SIGKILL."""
         self.process.kill()
         self.process.wait()
         self.http.close()
@@ -104,7 +104,7 @@ class RunningServer:
             self.process.stderr.close()
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
+        """Send SIGTERM; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -119,7 +119,7 @@ class RunningServer:
         return code
 
     def output(self) -> str:
-        """What the server and its workers have written to stderr."""
+        """Everything that the server and its workers have written to stderr."""
         return "".join(self.lines)
 
     def _read(self) -> None:
@@ -138,7 +138,7 @@ class RunningServer:
 
 
 def until(condition: Any, seconds: float, why: Any = lambda: "") -> Any:
-    """The first true value of `condition()`; fails with `why()` when it takes longer than `seconds`."""
+    """Call `condition` until it is true; returns its value. Fails with `why()` after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()

@@ -1,4 +1,4 @@
-"""Typed queries and what they mean, for the server and for the page alike: (typed, words, turned away from)."""
+"""Typed queries and their meaning, for the server and for the page: (typed, words, words to turn away from)."""
 
 TYPED: list[tuple[str, str, list[str]]] = [
     ("beach -people", "beach", ["people"]),

@@ -1,4 +1,4 @@
-"""A web server of the tests' own on the loopback, and networks that record instead of dialling."""
+"""Run a web server on the loopback, and record connections instead of making them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class Recorder(httpcore.NetworkBackend):
-    """Writes down who was to be dialled, and dials nobody."""
+    """Records the addresses to dial, and refuses every connection."""
 
     def __init__(self) -> None:
         self.dialled: list[tuple[str, int]] = []
@@ -33,7 +33,7 @@ class Recorder(httpcore.NetworkBackend):
 
 
 class WebServer:
-    """Answers each path of `pages` by its function; counts requests, and how many were under way at once."""
+    """Answers each path of `pages` by its function; counts requests, and the most that ran at once."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.pages: dict[str, Answer] = {}
@@ -60,7 +60,7 @@ class WebServer:
                         outer._now -= 1
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Nothing: tests say what went wrong."""
+                """Keep quiet: tests report what goes wrong."""
 
         self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
@@ -82,7 +82,7 @@ class WebServer:
 
 
 def content(body: bytes, **headers: str) -> Answer:
-    """A body of known length; underscores in names of headers stand for hyphens."""
+    """Answer with a body of known length; an underscore in a header's name stands for a hyphen."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         etag = headers.get("ETag")
@@ -101,7 +101,7 @@ def content(body: bytes, **headers: str) -> Answer:
 
 
 def status(code: int, **headers: str) -> Answer:
-    """A status without a body."""
+    """Answer with a status and no body."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(code)
@@ -113,8 +113,8 @@ def status(code: int, **headers: str) -> Answer:
     return answer
 
 
-def slowly(body: bytes, pause: float, step: int = 1, head: bool = False) -> Answer:
-    """A few bytes at a time, headers too if `head`; of no declared length."""
+def trickle(body: bytes, pause: float, step: int = 1, head: bool = False) -> Answer:
+    """Send a few bytes at a time, also the headers if `head`, without a declared length."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         first = b"HTTP/1.0 200 OK\r\nContent-Type: image/png\r\n\r\n"

@@ -1,11 +1,11 @@
-"""Collections: made, listed and dropped."""
+"""Collections: create, list, describe and delete them."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from app.api.dependencies import ServiceDep, ThreadPoolsDep, is_collection_allowed, validate_collection
+from app.api.dependencies import DeleterDep, LibraryDep, ThreadsDep, is_collection_allowed, validate_collection
 from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut, UnicodeText
 from app.core.types import CollectionInfo
 
@@ -21,45 +21,44 @@ class CollectionPatch(BaseModel):
 
 
 @router.get("")
-async def list_collections(service: ServiceDep, lanes: ThreadPoolsDep) -> CollectionsOut:
+async def list_collections(library: LibraryDep, threads: ThreadsDep) -> CollectionsOut:
     """Every collection with its counts and space."""
-    found = await lanes.reads.run(service.library.collections)
+    found = await threads.reads.run(library.list_collections)
     return CollectionsOut(
         collections=[collection_response(contents) for contents in found if is_collection_allowed(contents.name)]
     )
 
 
 @router.post("", status_code=201)
-async def make_collection(service: ServiceDep, lanes: ThreadPoolsDep, body: CollectionIn) -> CollectionOut:
+async def make_collection(library: LibraryDep, threads: ThreadsDep, body: CollectionIn) -> CollectionOut:
     """Make an empty collection. 409 `id_conflict` when there is one of this name."""
     return collection_response(
-        await lanes.writes.run(service.library.make_collection, validate_collection(body.name), body.description)
+        await threads.writes.run(library.create_collection, validate_collection(body.name), body.description)
     )
 
 
 @router.get("/{name}")
-async def get_collection(service: ServiceDep, lanes: ThreadPoolsDep, name: str) -> CollectionOut:
+async def get_collection(library: LibraryDep, threads: ThreadsDep, name: str) -> CollectionOut:
     """One collection with its counts and space."""
-    return collection_response(await lanes.reads.run(service.library.collection, validate_collection(name)))
+    return collection_response(await threads.reads.run(library.get_collection, validate_collection(name)))
 
 
 @router.patch("/{name}")
 async def describe_collection(
-    service: ServiceDep, lanes: ThreadPoolsDep, name: str, body: CollectionPatch
+    library: LibraryDep, threads: ThreadsDep, name: str, body: CollectionPatch
 ) -> CollectionOut:
     """Change a collection's description."""
     name = validate_collection(name)
-    return collection_response(await lanes.writes.run(service.library.update_collection, name, body.description))
+    return collection_response(await threads.writes.run(library.update_collection, name, body.description))
 
 
 @router.delete("/{name}", status_code=204)
-async def delete_collection(service: ServiceDep, lanes: ThreadPoolsDep, name: str) -> None:
-    """Drop a collection with all that is in it; its running jobs end as `cancelled`. Not `default`."""
-    await lanes.writes.run(service.drop, validate_collection(name))
+async def delete_collection(deleter: DeleterDep, threads: ThreadsDep, name: str) -> None:
+    """Delete a collection with all that is in it; its running jobs end as `cancelled`. Not `default`."""
+    await threads.writes.run(deleter.delete, validate_collection(name))
 
 
 def collection_response(contents: CollectionInfo) -> CollectionOut:
-    """A collection as the contract words it."""
     space = contents.space
     return CollectionOut(
         name=contents.name,

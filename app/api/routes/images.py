@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
-import anyio
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,33 +19,38 @@ from starlette.types import Message, Receive, Scope, Send
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     CollectionDep,
+    DecodePoolDep,
     FilterQuery,
+    ImageWaiterDep,
+    LibraryDep,
     OptionalCollectionDep,
-    ServiceDep,
-    ThreadPoolsDep,
+    SearchDep,
+    SettingsDep,
+    ThreadsDep,
     decode_cursor,
     encode_cursor,
     open_incoming_folder,
     parse_filter_parameter,
     validate_collection,
 )
-from app.api.idempotency import IdempotencyKeyHeader, begin_idempotent, hash_form
+from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import Form, receive_form
 from app.api.schemas import DeleteIn, DeleteOut, ImageOut, ImagePage, ImagePatch
 from app.core.errors import BlobMissing, Validation, map_os_errors
 from app.core.types import Image, Preprocessing, Status
 from app.decode.picture import decode_picture
-from app.service.service import Service
+from app.decode.pool import DecodePool
+from app.service.image_waiter import UNFINISHED, ImageWaiter
+from app.service.search_service import as_unconfirmed
 from app.storage.attributes import ImageAttributes
 from app.storage.filters.parser import parse_filter
-from app.storage.library import Added
+from app.storage.library import AddResult, Library
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 uploads = APIRouter(prefix="/v1/images", tags=["images"])
 
 MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
-THUMBNAILS = (64, 128, 256, 320, 512, 1024)  # sizes that are made; others are rounded up
-WAIT_STEP = 0.02
+THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024)  # others are rounded up
 MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
 FORM = {
     "requestBody": {
@@ -72,7 +76,7 @@ FORM = {
 
 
 class KnownIn(BaseModel):
-    """Bytes that somebody has, by their SHA-256."""
+    """The SHA-256 digests of files that a client has."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -81,7 +85,7 @@ class KnownIn(BaseModel):
 
 
 class KnownOut(BaseModel):
-    """Those of them that are here already."""
+    """Those of them that are stored already."""
 
     sha256: list[str]
 
@@ -90,92 +94,94 @@ class KnownOut(BaseModel):
 async def add_image(
     request: Request,
     response: Response,
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    library: LibraryDep,
+    search: SearchDep,
+    waiter: ImageWaiterDep,
+    threads: ThreadsDep,
     collection: OptionalCollectionDep,
+    idempotency: IdempotencyDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait until it is ready.")] = 0.0,
     replace: Annotated[bool, Query(description="Replace the bytes that this id has.")] = False,
-    key: IdempotencyKeyHeader = None,
 ) -> Any:
-    """Add one picture. 202 when it is safely stored, 200 when it is ready, or was here already."""
-    async with open_incoming_folder(service, lanes) as folder:
+    """Add one picture. 202 when it is safely stored, 200 when it is ready, or was stored already."""
+    async with open_incoming_folder(library, threads) as folder:
         form = await receive_form(request, folder, max_files=1)
         file = form.file()
         collection = validate_collection(form.one("collection") or collection)
-        said = parse_attributes(form, file.filename)
-        async with begin_idempotent(request, service, lanes, partial(hash_form, form)) as repeat:
-            if (replay := repeat.replay) is not None:
+        attributes = parse_attributes(form, file.filename)
+        async with idempotency.begin(partial(hash_form, form), AddResult, upload_response) as call:
+            if (replay := call.replay) is not None:
                 return replay
-            note = repeat.noting(upload_response)
-            added = await lanes.writes.run(service.library.add, collection, file.path, said, replace, note)
-            image = added.image if added.duplicate else await wait_until_ready(service, lanes, added.image, wait)
-            settled = await lanes.reads.run(service.settled, [image])
-            if added.duplicate or (image.status is Status.READY and settled):
+            added = await threads.writes.run(library.add, collection, file.path, attributes, replace, call.slot)
+            image = added.image
+            if not added.duplicate:
+                image = await wait_until_ready(waiter, library, threads, image, wait)
+            image = await threads.reads.run(search.confirm_image, image)
+            if added.duplicate or image.status is Status.READY:
                 response.status_code = 200
-            answer = ImageOut.of(image, duplicate=added.duplicate, settled=settled)
-            await repeat.final(response.status_code or 202, answer)
+            answer = ImageOut.of(image, duplicate=added.duplicate)
+            await call.finish(added, response.status_code or 202, answer)
     return answer
 
 
 @router.get("")
 async def list_images(
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    library: LibraryDep,
+    search: SearchDep,
+    threads: ThreadsDep,
     collection: CollectionDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
     filter: FilterQuery = None,
 ) -> ImagePage:
     """Pictures, newest first."""
-    before, only = decode_cursor(cursor), parse_filter_parameter(filter, "images")
-    lane = lanes.reads if only is None else lanes.queries  # it may have to look at every row
-    found = await lane.run(service.library.page, collection, limit + 1, before, only)
-    page = found[:limit]
-    settled = await lanes.reads.run(service.settled, page)
+    before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
+    pool = threads.reads if parsed is None else threads.queries  # a filter may have to look at every row
+    found = await pool.run(library.list_images, collection, limit + 1, before, parsed)
+    page = await threads.reads.run(search.confirm_images, found[:limit])
     return ImagePage(
-        images=[ImageOut.of(image, settled=settled) for image in page],
+        images=[ImageOut.of(image) for image in page],
         next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
     )
 
 
 @router.post("/known")
 async def known_images(
-    service: ServiceDep, lanes: ThreadPoolsDep, collection: OptionalCollectionDep, body: KnownIn
+    library: LibraryDep, threads: ThreadsDep, collection: OptionalCollectionDep, body: KnownIn
 ) -> KnownOut:
-    """Which bytes are pictures of the collection already, so that they need not be sent."""
+    """Which files are pictures of the collection already, so that a client need not send them."""
     collection = validate_collection(body.collection or collection)
-    return KnownOut(sha256=await lanes.reads.run(service.library.known, collection, body.sha256))
+    return KnownOut(sha256=await threads.reads.run(library.find_known, collection, body.sha256))
 
 
 @router.post("/delete")
 async def delete_images(
-    service: ServiceDep, lanes: ThreadPoolsDep, collection: OptionalCollectionDep, body: DeleteIn
+    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: OptionalCollectionDep, body: DeleteIn
 ) -> DeleteOut:
-    """Delete the pictures that a filter lets through; those that come meanwhile stay."""
+    """Delete the pictures that match a filter; pictures that are added meanwhile stay."""
     collection = validate_collection(body.collection or collection)
-    filter = parse_filter(body.chosen(), "images")
+    filter = parse_filter(body.selected_filter(), "images")
     if filter.matches_everything and not body.all:
         raise Validation('filter: this one has no condition; to delete every picture, send {"all": true}')
-    library = service.library
-    keys, examples = await lanes.queries.run(library.matching, collection, filter)
+    keys, examples = await threads.queries.run(library.find_matching, collection, filter)
     if body.dry_run:
-        settled = await lanes.reads.run(service.settled, examples)
-        shown = [ImageOut.of(image, settled=settled) for image in examples]
+        shown = [ImageOut.of(image) for image in await threads.reads.run(search.confirm_images, examples)]
         return DeleteOut(matched=len(keys), deleted=0, examples=shown)
-    deleted = await lanes.writes.run(library.delete_matching, collection, filter, keys)
+    deleted = await threads.writes.run(library.delete_matching, collection, filter, keys)
     return DeleteOut(matched=len(keys), deleted=deleted, examples=[])
 
 
 @router.get("/{id}")
-async def get_image(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str) -> ImageOut:
+async def get_image(
+    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str
+) -> ImageOut:
     """One picture."""
-    image = await lanes.reads.run(service.library.get, collection, id)
-    return ImageOut.of(image, settled=await lanes.reads.run(service.settled, [image]))
+    return ImageOut.of(await threads.reads.run(lambda: search.confirm_image(library.get(collection, id))))
 
 
 @router.patch("/{id}")
 async def update_image(
-    service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str, patch: ImagePatch
+    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str, patch: ImagePatch
 ) -> ImageOut:
     """Change caption, tags or metadata; what is not sent stays."""
     sent = patch.model_fields_set
@@ -187,83 +193,89 @@ async def update_image(
             metadata=(patch.metadata or {}) if "metadata" in sent else image.metadata,
         )
 
-    image = await lanes.writes.run(service.library.update, collection, id, change)
-    return ImageOut.of(image, settled=await lanes.reads.run(service.settled, [image]))
+    image = await threads.writes.run(library.update, collection, id, change)
+    return ImageOut.of(await threads.reads.run(search.confirm_image, image))
 
 
 @router.delete("/{id}", status_code=204)
-async def delete_image(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str) -> None:
+async def delete_image(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> None:
     """Delete a picture: no search sent after this answer finds it."""
-    await lanes.writes.run(service.library.delete, collection, id)
+    await threads.writes.run(library.delete, collection, id)
 
 
 @router.get("/{id}/file", response_class=FileResponse)
-async def get_file(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep, id: str) -> FileResponse:
+async def get_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
     """The bytes as they were sent."""
-    image, path = await lanes.reads.run(service.library.file, collection, id)
+    image, path = await threads.reads.run(library.get_file, collection, id)
     return file_response(path, MEDIA_TYPES[image.format], f"{image.id}.{image.format}", attachment=True)
 
 
 @router.get("/{id}/thumbnail", response_class=FileResponse)
 async def get_thumbnail(
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    library: LibraryDep,
+    pool: DecodePoolDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
     collection: CollectionDep,
     id: str,
     size: Annotated[int | None, Query(ge=16, le=1024, description="Longest side, in pixels.")] = None,
 ) -> FileResponse:
     """A small JPEG of a JPEG, a small WebP of all others, without their metadata."""
-    path = await lanes.queries.run(ensure_thumbnail, service, collection, id, size)
+    usual = settings.thumbnail_size
+    path = await threads.queries.run(ensure_thumbnail, library, pool, collection, id, size or usual, usual)
     kind = "jpeg" if path.suffix == ".jpg" else "webp"
     return file_response(path, MEDIA_TYPES[kind], f"{id}{path.suffix}", attachment=False)
 
 
-def upload_response(added: Added) -> tuple[int, ImageOut]:
+def upload_response(added: AddResult) -> tuple[int, ImageOut]:
     """The answer of an upload at the moment when it is stored."""
-    return (200 if added.duplicate else 202), ImageOut.of(added.image, duplicate=added.duplicate, settled=False)
+    answer = ImageOut.of(as_unconfirmed(added.image), duplicate=added.duplicate)
+    return (200 if added.duplicate else 202), answer
 
 
-def ensure_thumbnail(service: Service, collection: str, id: str, size: int | None) -> Path:
-    """The path of a thumbnail, made now if it is not there. Raises BlobMissing, Rejected, NotFound."""
-    image, source = service.library.file(collection, id)
-    usual = service.settings.thumbnail_size
-    wanted = usual if size is None else min((s for s in (*THUMBNAILS, usual) if s >= size), default=THUMBNAILS[-1])
-    path = service.library.blobs.thumbnail(image.sha256, image.format)
-    if wanted != usual:
-        path = path.with_stem(f"{image.sha256}-{wanted}")
+def ensure_thumbnail(library: Library, pool: DecodePool, collection: str, id: str, size: int, usual: int) -> Path:
+    """The path of a thumbnail, made now if it is not there; `usual` is the size that every picture gets.
+
+    Raises BlobMissing, Rejected, NotFound.
+    """
+    image, source = library.get_file(collection, id)
+    made = min((one for one in (*THUMBNAIL_SIZES, usual) if one >= size), default=THUMBNAIL_SIZES[-1])
+    path = library.thumbnail_path(image)
+    if made != usual:
+        path = path.with_stem(f"{image.sha256}-{made}")
     if not path.exists():
         with map_os_errors():
             path.parent.mkdir(parents=True, exist_ok=True)
-        limits = service.pool.picture_limits
-        service.pool.submit(decode_picture, source, Preprocessing(size=16), limits, path, wanted).result()
+        task = pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, path, made)
+        task.result()
     return path
 
 
 class ImageFileResponse(FileResponse):
-    """A file whose refusals (of a range, or because it has just gone) have the shape of all others."""
+    """A file whose refusals (of a range, or of a file that has just been deleted) are problem+json, too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        is_started = False
 
-        async def sending(message: Message) -> None:
-            nonlocal begun
+        async def send_checked(message: Message) -> None:
+            nonlocal is_started
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 size = Headers(raw=message["headers"]).get("content-range")
                 headers = {"Content-Range": size} if size else None
                 raise HTTPException(message["status"], "this range of the file cannot be served", headers)
-            begun = True
+            is_started = True
             await send(message)
 
         try:
-            await super().__call__(scope, receive, sending)
-        except RuntimeError as error:  # Starlette's word for a file that is not there
-            if begun:
+            await super().__call__(scope, receive, send_checked)
+        except RuntimeError as error:  # Starlette raises it for a file that is not there
+            if is_started:
                 raise
             raise BlobMissing("the file of this picture is missing; run `sightline verify`") from error
 
 
 def file_response(path: Path, media_type: str, name: str, *, attachment: bool) -> FileResponse:
-    """A file with headers that keep a browser from doing anything but show it as a picture."""
+    """A file with headers that let a browser do nothing with it but show a picture."""
     kind = "attachment" if attachment else "inline"
     return ImageFileResponse(
         path,
@@ -277,7 +289,7 @@ def file_response(path: Path, media_type: str, name: str, *, attachment: bool) -
 
 
 def parse_attributes(form: Form, filename: str) -> ImageAttributes:
-    """What a form says about its picture; the library checks its bounds. Raises Validation."""
+    """The attributes of a picture in a form; the library checks their limits. Raises Validation."""
     try:
         metadata = json.loads(form.one("metadata") or "{}")
     except (ValueError, RecursionError):
@@ -293,10 +305,13 @@ def parse_attributes(form: Form, filename: str) -> ImageAttributes:
     )
 
 
-async def wait_until_ready(service: Service, lanes: ThreadPools, image: Image, seconds: float) -> Image:
-    """The picture once it is ready or failed, or as it is when the time is over."""
-    deadline = time.monotonic() + seconds
-    while image.status in (Status.QUEUED, Status.PROCESSING) and time.monotonic() < deadline:
-        await anyio.sleep(WAIT_STEP)
-        image = await lanes.reads.run(service.library.get, image.collection, image.id)
-    return image
+async def wait_until_ready(
+    waiter: ImageWaiter, library: Library, threads: ThreadPools, image: Image, seconds: float
+) -> Image:
+    """The picture once it is ready or failed, or as it is after `seconds`."""
+    if seconds == 0 or image.status not in UNFINISHED:
+        return image
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(waiter.watch(image)), seconds)
+    except TimeoutError:
+        return await threads.reads.run(library.get, image.collection, image.id)

@@ -1,32 +1,33 @@
-"""Pictures that the server gets by itself: from URLs, folders of its machine and the other kinds of source."""
+"""Pictures that the server reads itself: from URLs, folders of its machine and the other sources."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import anyio
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import (
+    JobsDep,
+    LibraryDep,
     OptionalCollectionDep,
-    ServiceDep,
-    ThreadPoolsDep,
+    SearchDep,
+    SettingsDep,
+    SourcePolicyDep,
+    ThreadsDep,
     open_incoming_folder,
+    parse_json,
     validate_collection,
 )
-from app.api.errors import format_validation_errors
-from app.api.idempotency import IdempotencyKeyHeader, begin_idempotent
+from app.api.idempotency import IdempotencyDep
 from app.api.routes.jobs import PriorityQuery, job_response
 from app.api.schemas import JobOut
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
+from app.core.files import sha256_file
 from app.core.types import Job, Priority, SourceSpec
-from app.service.service import Service
 from app.sources.base import SourcePolicy
 from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
 from app.storage.jobs import JobOptions
@@ -38,7 +39,7 @@ MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and met
 
 
 class UrlIn(BaseModel):
-    """A picture by its URL, and what is to be said about it."""
+    """A picture by its URL, and its attributes."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,7 +51,7 @@ class UrlIn(BaseModel):
 
 
 class IngestIn(BaseModel):
-    """What to get, and from where."""
+    """What to import, and from where."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -85,61 +86,53 @@ BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["item
 @router.post("/ingest", status_code=202, openapi_extra=BODY, response_model=JobOut)
 async def ingest(
     request: Request,
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    library: LibraryDep,
+    jobs: JobsDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    policy: SourcePolicyDep,
+    threads: ThreadsDep,
     collection: OptionalCollectionDep,
+    idempotency: IdempotencyDep,
     priority: PriorityQuery = Priority.NORMAL,
-    key: IdempotencyKeyHeader = None,
 ) -> Any:
-    """Take pictures by URL (JSON with `items`, or one item a line), or from a `source` that the server reads, by a job.
+    """Import pictures by a job: by URL (JSON with `items`, or one item a line), or from a `source` of the server.
 
     URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); places on the server are those below
-    `SIGHTLINE_FOLDERS`, buckets those of `SIGHTLINE_BUCKETS`. What has not changed since it was taken last is left out.
+    `SIGHTLINE_FOLDERS`, buckets those of `SIGHTLINE_BUCKETS`. A job leaves out what has not changed since the last one.
     """
-    settings = service.settings
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind not in ("application/json", *LINES):
+    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if content_type not in ("application/json", *LINES):
         raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
-    async with open_incoming_folder(service, lanes) as folder:
+    is_json = content_type == "application/json"
+    async with open_incoming_folder(library, threads) as folder:
         body = folder / "body"
-        if kind != "application/json":
-            parse_source("urls", {}, service.allowed)
-        most = settings.max_json_bytes if kind == "application/json" else settings.max_upload_bytes
-        await save_body(request, body, most)
-        async with begin_idempotent(request, service, lanes, partial(hash_file, body)) as repeat:
-            if (replay := repeat.replay) is not None:
+        if not is_json:
+            parse_source("urls", {}, policy)  # refuse before the body is read
+        await save_body(request, body, settings.max_json_bytes if is_json else settings.max_upload_bytes)
+        async with idempotency.begin(lambda: bytes.fromhex(sha256_file(body)), Job, job_response) as call:
+            if (replay := call.replay) is not None:
                 return replay
-            begun = JobOptions(priority, repeat.noting(job_response))
-            if kind == "application/json":
-                given = await lanes.writes.run(parse_body, body)
-                collection = validate_collection(given.collection or collection)
-                job = await lanes.writes.run(start_ingest, service, collection, folder, given, begun)
+            options = JobOptions(priority, call.slot)
+            if is_json:
+                asked = await threads.writes.run(lambda: parse_json(IngestIn, body.read_bytes()))
+                collection = validate_collection(asked.collection or collection)
+                spec = await threads.writes.run(parse_source_spec, asked, policy)
+                if (space := spec.options.get("embeddings_of")) is not None:
+                    search.require_space(space)
+                if spec.kind != "urls":
+                    job = await threads.writes.run(jobs.add_source, collection, spec, options)
+                    return JobOut.of(job)
+                count = await threads.writes.run(write_items, folder, asked.items, settings.max_urls)
             else:
                 collection = validate_collection(collection)
-                count = await lanes.writes.run(write_item_lines, folder, body, settings.max_urls)
-                job = await lanes.writes.run(service.bulks.add_urls, collection, folder, count, begun)
+                count = await threads.writes.run(write_item_lines, folder, body, settings.max_urls)
+            job = await threads.writes.run(jobs.add_urls, collection, folder, count, options)
     return JobOut.of(job)
 
 
-def start_ingest(service: Service, collection: str, folder: Path, given: IngestIn, begun: JobOptions) -> Job:
-    """Begin the job that is asked for; `folder` takes its list of URLs."""
-    asked = parse_source_spec(given, service.allowed)
-    if (space := asked.options.get("embeddings_of")) is not None:
-        service.require_space(space)
-    if asked.kind != "urls":
-        return service.bulks.add_source(collection, asked, begun)
-    count = write_items(folder, given.items, service.settings.max_urls)
-    return service.bulks.add_urls(collection, folder, count, begun)
-
-
-def hash_file(body: Path) -> bytes:
-    """The digest of a body."""
-    with open(body, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
 async def save_body(request: Request, path: Path, most: int) -> None:
-    """The body into a file. Raises PayloadTooLarge."""
+    """Write the body to a file. Raises PayloadTooLarge."""
     size = 0
     with map_os_errors():
         async with await anyio.open_file(path, "wb") as file:
@@ -150,34 +143,23 @@ async def save_body(request: Request, path: Path, most: int) -> None:
                 await file.write(part)
 
 
-def parse_source_spec(given: IngestIn, allowed: SourcePolicy) -> SourceSpec:
-    """The source that is asked for, with its options: the other fields. Raises Validation, UrlNotAllowed."""
-    options = given.model_dump(exclude={"source", "items", "collection"}, exclude_defaults=True)
-    asked = parse_source(given.source, options, allowed)
-    if given.items and asked.kind != "urls":
+def parse_source_spec(body: IngestIn, policy: SourcePolicy) -> SourceSpec:
+    """The source with its options, which are the other fields. Raises Validation, UrlNotAllowed."""
+    options = body.model_dump(exclude={"source", "items", "collection"}, exclude_defaults=True)
+    spec = parse_source(body.source, options, policy)
+    if body.items and spec.kind != "urls":
         raise Validation("items belong to the source urls")
-    return asked
-
-
-def parse_body(body: Path) -> IngestIn:
-    """The JSON of a body. Raises BadRequest, Validation."""
-    try:
-        return IngestIn.model_validate(json.loads(body.read_bytes()))
-    except ValidationError as error:
-        raise Validation(format_validation_errors(error.errors())) from None
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not JSON") from None
+    return spec
 
 
 def write_items(folder: Path, items: Iterable[UrlIn], most: int) -> int:
     """Write the items as the list of a job; returns how many there are. Raises Validation."""
-    return write_url_list(
-        folder, ({"name": item.url, **item.model_dump(exclude_defaults=True)} for item in items), most
-    )
+    lines = ({"name": item.url, **item.model_dump(exclude_defaults=True)} for item in items)
+    return write_url_list(folder, lines, most)
 
 
 def write_item_lines(folder: Path, body: Path, most: int) -> int:
-    """Like `listed`, for one item a line. Raises Validation that names the line."""
+    """Like `write_items`, for a body of one item a line. Raises Validation that names the line."""
     with open(body, "rb") as file:
         return write_items(folder, parse_lines(file), most)
 
@@ -191,11 +173,11 @@ def parse_lines(lines: BinaryIO) -> Iterator[UrlIn]:
             raise Validation(f"line {n} is longer than {MAX_LINE_BYTES} bytes")
         if line.strip():
             try:
-                yield UrlIn.model_validate(json.loads(line))
-            except ValidationError as error:
-                raise Validation(f"line {n}: {format_validation_errors(error.errors())}") from None
-            except (ValueError, RecursionError):
+                yield parse_json(UrlIn, line)
+            except BadRequest:
                 raise Validation(f"line {n} is not JSON") from None
+            except Validation as error:
+                raise Validation(f"line {n}: {error.detail}") from None
 
 
 sources = APIRouter(prefix="/v1/sources", tags=["jobs"])
@@ -210,8 +192,7 @@ class SourcesOut(BaseModel):
 
 
 @sources.get("")
-async def get_sources(service: ServiceDep) -> SourcesOut:
+async def get_sources(settings: SettingsDep) -> SourcesOut:
     """Whether pictures are fetched by URL, how many at once, and the folders of this machine that may be read."""
-    settings = service.settings
     folders = [folder for folder in settings.folders.split(":") if folder]
     return SourcesOut(urls=settings.fetch, folders=folders, max_urls=settings.max_urls)

@@ -1,4 +1,4 @@
-"""Bulk uploads and the jobs that take them in."""
+"""Bulk uploads, and the jobs that import them."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     ALLOWED_COLLECTIONS,
+    JobsDep,
+    LibraryDep,
     OptionalCollectionDep,
-    ServiceDep,
-    ThreadPoolsDep,
+    SearchDep,
+    SettingsDep,
+    ThreadsDep,
     decode_cursor,
     encode_cursor,
     is_collection_allowed,
     open_incoming_folder,
     validate_collection,
 )
-from app.api.idempotency import IdempotencyKeyHeader, begin_idempotent, hash_form
+from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import Form, receive_form
 from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
 from app.core.errors import NotFound, PayloadTooLarge, Validation
 from app.core.types import ItemStatus, Job, JobState, Priority
 from app.decode.headers import ARCHIVE_HEAD, detect_archive
-from app.service.service import Service
-from app.storage.jobs import JobOptions, ReceivedFile
+from app.storage.jobs import JobOptions, JobService, ReceivedFile
 
 bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -59,62 +62,64 @@ FORM = {
 }
 
 
-async def _job(service: ServiceDep, lanes: ThreadPoolsDep, id: str) -> Job:
-    job = await lanes.reads.run(service.bulks.get, id)
+async def find_job(jobs: JobsDep, threads: ThreadsDep, id: str) -> Job:
+    job = await threads.reads.run(jobs.get, id)
     if not is_collection_allowed(job.collection):
         raise NotFound(f"there is no job {id!r}")
     return job
 
 
-JobDep = Annotated[Job, Depends(_job)]
+JobDep = Annotated[Job, Depends(find_job)]
 
 
 @bulk.post("/bulk", status_code=202, openapi_extra=FORM, response_model=JobOut)
 async def add_bulk(
     request: Request,
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    library: LibraryDep,
+    jobs: JobsDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
     collection: OptionalCollectionDep,
+    idempotency: IdempotencyDep,
     priority: PriorityQuery = Priority.NORMAL,
-    key: IdempotencyKeyHeader = None,
 ) -> Any:
-    """Add any number of pictures and archives (zip, tar, tar.gz). They are taken in by a job."""
-    async with open_incoming_folder(service, lanes) as folder:
-        form = await receive_form(request, folder, service.settings.max_archive_members)
+    """Add any number of pictures and archives (zip, tar, tar.gz). A job imports them."""
+    async with open_incoming_folder(library, threads) as folder:
+        form = await receive_form(request, folder, settings.max_archive_members)
         collection = validate_collection(form.one("collection") or collection)
-        uploads = await lanes.writes.run(collect_uploads, service, form)
-        async with begin_idempotent(request, service, lanes, partial(hash_form, form)) as repeat:
-            if (replay := repeat.replay) is not None:
+        files = await threads.writes.run(collect_uploads, form, settings.max_archive_bytes)
+        async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
+            if (replay := call.replay) is not None:
                 return replay
-            begun = JobOptions(priority, repeat.noting(job_response))
-            job = await lanes.writes.run(service.bulks.add_files, collection, uploads, begun)
+            options = JobOptions(priority, call.slot)
+            job = await threads.writes.run(jobs.add_files, collection, files, options)
     return JobOut.of(job)
 
 
 @router.get("")
 async def list_jobs(
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    jobs: JobsDep,
+    threads: ThreadsDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
 ) -> JobsOut:
     """Jobs, newest first."""
     named = None if collection is None else validate_collection(collection)
-    found = await lanes.reads.run(service.bulks.list_recent, limit, ALLOWED_COLLECTIONS.get(), named)
+    found = await threads.reads.run(jobs.list_recent, limit, ALLOWED_COLLECTIONS.get(), named)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
 @router.get("/{id}")
-async def get_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
+async def get_job(search: SearchDep, threads: ThreadsDep, job: JobDep) -> JobOut:
     """One job: how far it is, how fast, and how long it will take."""
-    return JobOut.of(job, settled=await lanes.reads.run(service.settled_job, job))
+    return JobOut.of(await threads.reads.run(search.confirm_job, job))
 
 
 @router.get("/{id}/items", response_model=ItemPage, responses={200: {"content": {REPORT: {}}}})
 async def list_items(
     request: Request,
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    jobs: JobsDep,
+    threads: ThreadsDep,
     job: JobDep,
     status: ItemStatus | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -128,8 +133,8 @@ async def list_items(
     after = decode_cursor(cursor) or 0
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
-        return StreamingResponse(stream_items(service, lanes, job, status, after), media_type=REPORT, headers=name)
-    found = await lanes.reads.run(service.bulks.list_items, job.id, status, after, limit + 1)
+        return StreamingResponse(stream_items(jobs, threads, job, status, after), media_type=REPORT, headers=name)
+    found = await threads.reads.run(jobs.list_items, job.id, status, after, limit + 1)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
@@ -138,71 +143,70 @@ async def list_items(
 
 
 @router.post("/{id}/pause")
-async def pause_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
-    """Begin nothing more of a job until it is resumed; what is at work already is finished."""
-    return JobOut.of(await lanes.writes.run(service.bulks.pause, job.id))
+async def pause_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
+    """Begin nothing more of a job until it is resumed; workers finish what they have begun."""
+    return JobOut.of(await threads.writes.run(jobs.pause, job.id))
 
 
 @router.post("/{id}/resume")
-async def resume_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
+async def resume_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
     """Go on with a paused job."""
-    return JobOut.of(await lanes.writes.run(service.bulks.resume, job.id))
+    return JobOut.of(await threads.writes.run(jobs.resume, job.id))
 
 
 @router.post("/{id}/cancel")
-async def cancel_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
-    """End a job. What is ready stays; what still waits fails with `cancelled`, and a retry takes it up again."""
-    return JobOut.of(await lanes.writes.run(service.bulks.cancel, job.id))
+async def cancel_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
+    """End a job. What is ready stays; what still waits fails with `cancelled`, and can be retried."""
+    return JobOut.of(await threads.writes.run(jobs.cancel, job.id))
 
 
 @router.post("/{id}/retry")
-async def retry_job(service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep) -> JobOut:
-    """Take up the failed items once more, those whose bytes are here: what was refused at the door has none."""
-    return JobOut.of(await lanes.writes.run(service.bulks.retry, job.id))
+async def retry_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
+    """Try the failed items again whose bytes are stored; items that were refused have none."""
+    return JobOut.of(await threads.writes.run(jobs.retry, job.id))
 
 
 @router.get("/{id}/events", response_class=EventSourceResponse)
 async def follow_job(
-    request: Request, service: ServiceDep, lanes: ThreadPoolsDep, job: JobDep
+    request: Request, jobs: JobsDep, search: SearchDep, threads: ThreadsDep, job: JobDep
 ) -> AsyncIterator[ServerSentEvent]:
     """The job as server-sent events, at most two a second; the last one at its end."""
-    told: JobOut | None = None
+    sent: JobOut | None = None
     while True:
-        now = JobOut.of(job, settled=await lanes.reads.run(service.settled_job, job))
-        if now != told:
+        now = JobOut.of(await threads.reads.run(search.confirm_job, job))
+        if now != sent:
             yield ServerSentEvent(data=now, event="job")
-            told = now
+            sent = now
         if now.state not in RUNNING or await request.is_disconnected():
             return
         await asyncio.sleep(EVENT_SECONDS)
-        job = await lanes.reads.run(service.bulks.get, job.id)
+        job = await threads.reads.run(jobs.get, job.id)
 
 
 async def stream_items(
-    service: Service, lanes: ThreadPoolsDep, job: Job, status: ItemStatus | None, after: int
+    jobs: JobService, threads: ThreadPools, job: Job, status: ItemStatus | None, after: int
 ) -> AsyncIterator[bytes]:
     """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
-    while found := await lanes.reads.run(service.bulks.list_items, job.id, status, after, PAGE):
+    while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:
-    """The answer to who brought a job."""
+    """The answer to the request that began a job."""
     return 202, JobOut.of(job)
 
 
-def collect_uploads(service: Service, form: Form) -> list[ReceivedFile]:
-    """The files of a form as uploads. Raises Validation when there is none, PayloadTooLarge past the limits."""
+def collect_uploads(form: Form, max_archive_bytes: int) -> list[ReceivedFile]:
+    """The files of a form. Raises Validation when there is none, PayloadTooLarge past the limit."""
     files = [file for file in form.files if file.field in ("files", "file")]
     if not files:
         raise Validation("the request brings no files; send them in the field 'files'")
-    uploads = []
+    received = []
     for file in files:
         with open(file.path, "rb") as opened:
             archive = detect_archive(opened.read(ARCHIVE_HEAD)) is not None
-        most = service.settings.max_archive_bytes
-        if archive and file.bytes > most:
-            raise PayloadTooLarge(f"an archive may have {most} bytes")
-        uploads.append(ReceivedFile(file.filename or file.path.name, file.path, archive))
-    return uploads
+        if archive and file.bytes > max_archive_bytes:
+            raise PayloadTooLarge(f"an archive may have {max_archive_bytes} bytes")
+        received.append(ReceivedFile(file.filename or file.path.name, file.path, archive))
+    return received

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import ValidationError
 
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
+    LibraryDep,
     OptionalCollectionDep,
-    ServiceDep,
-    ThreadPoolsDep,
+    SearchDep,
+    SettingsDep,
+    ThreadsDep,
     open_incoming_folder,
     parse_filter_parameter,
+    parse_json,
     validate_collection,
     validate_k,
     validate_query,
 )
-from app.api.errors import format_validation_errors
 from app.api.multipart import receive_form
 from app.api.schemas import (
     BatchIn,
@@ -42,10 +42,11 @@ from app.api.schemas import (
     SearchOut,
     Target,
 )
-from app.core.errors import BadRequest, PayloadTooLarge, SightlineError, Validation
+from app.core.errors import PayloadTooLarge, SightlineError, Validation
+from app.core.settings import Settings
 from app.search.query_syntax import parse_weighted_query
 from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_error
-from app.service.service import Service
+from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
 router = APIRouter(prefix="/v1", tags=["search"])
@@ -73,8 +74,9 @@ CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": Classif
 
 @router.get("/search")
 async def search_words(
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
     collection: CollectionDep,
     q: Annotated[
         str, Query(description='What to look for; words after a minus are turned away from ("beach -people").')
@@ -85,58 +87,71 @@ async def search_words(
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
 ) -> SearchOut:
     """Find pictures, or texts, by words."""
-    only = parse_filter_parameter(filter, target)
-    parts = [QueryPart(text=text, weight=weight) for text, weight in parse_weighted_query(validate_query(q, service))]
-    question = SearchQuery(parts, target, validate_k(k, service), collection, only, exact)
-    found = await lanes.queries.run(service.searcher.search, question)
-    return search_response(service, found, target)
+    parsed = parse_filter_parameter(filter, target)
+    words = parse_weighted_query(validate_query(q, settings))
+    parts = [QueryPart(text=text, weight=weight) for text, weight in words]
+    query = SearchQuery(parts, target, validate_k(k, settings), collection, parsed, exact)
+    found = await threads.queries.run(search.searcher.search, query)
+    return search_response(search, found, target)
 
 
 @queries.post("/search")
 async def search_parts(
-    service: ServiceDep, lanes: ThreadPoolsDep, collection: OptionalCollectionDep, body: SearchIn
+    library: LibraryDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
+    collection: OptionalCollectionDep,
+    body: SearchIn,
 ) -> SearchOut:
     """Find by several parts at once: words, pictures, ids and vectors, each with its weight."""
-    searcher = service.searcher
-    sent = any(part.image is not None for part in body.query)
-    async with open_incoming_folder(service, lanes) if sent else nullcontext() as folder:
-        question = await lanes.writes.run(parse_search, service, body, collection, folder)
-        found = await lanes.queries.run(searcher.search, question)
-    return search_response(service, found, body.target)
+    searcher = search.searcher
+    has_pictures = any(part.image is not None for part in body.query)
+    async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
+        query = await threads.writes.run(parse_search, settings, body, collection, folder)
+        found = await threads.queries.run(searcher.search, query)
+    return search_response(search, found, body.target)
 
 
 @pictures.post("/search/image", openapi_extra=SEARCH_FORM)
 async def search_picture(
     request: Request,
-    service: ServiceDep,
-    lanes: ThreadPoolsDep,
+    library: LibraryDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
     collection: OptionalCollectionDep,
     k: int = 10,
     target: Target = "images",
     filter: FilterQuery = None,
 ) -> SearchOut:
     """Find pictures like the one sent, or the texts that fit it."""
-    searcher = service.searcher
-    async with open_incoming_folder(service, lanes) as folder:
+    searcher = search.searcher
+    async with open_incoming_folder(library, threads) as folder:
         form = await receive_form(request, folder, max_files=1)
-        k = validate_k(parse_int(form.one("k"), k), service)
+        k = validate_k(parse_int(form.one("k"), k), settings)
         target = parse_target(form.one("target"), target)
-        only = parse_filter_parameter(form.one("filter") or filter, target)
+        parsed = parse_filter_parameter(form.one("filter") or filter, target)
         collection = validate_collection(form.one("collection") or collection)
-        question = SearchQuery([QueryPart(picture=form.file().path)], target, k, collection, only)
-        found = await lanes.queries.run(searcher.search, question)
-    return search_response(service, found, target)
+        query = SearchQuery([QueryPart(picture=form.file().path)], target, k, collection, parsed)
+        found = await threads.queries.run(searcher.search, query)
+    return search_response(search, found, target)
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
 async def classify(
-    request: Request, service: ServiceDep, lanes: ThreadPoolsDep, collection: OptionalCollectionDep
+    request: Request,
+    library: LibraryDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
+    collection: OptionalCollectionDep,
 ) -> ClassifyOut:
-    """Say which of the labels fits a picture, sent along or here already (JSON with `image_id`)."""
-    searcher = service.searcher
-    async with open_incoming_folder(service, lanes) as folder:
+    """Say which of the labels fits a picture, sent along or stored already (JSON with `image_id`)."""
+    searcher = search.searcher
+    async with open_incoming_folder(library, threads) as folder:
         if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
-            body = await read_classify_body(request, service.settings.max_json_bytes)
+            body = await read_classify_body(request, settings.max_json_bytes)
             part = QueryPart(image_id=body.image_id)
             labels, template = body.labels, body.template
             collection = validate_collection(body.collection or collection)
@@ -145,41 +160,40 @@ async def classify(
             part = QueryPart(picture=form.file().path)
             labels, template = form.all("labels"), form.one("template") or "{}"
             collection = validate_collection(form.one("collection") or collection)
-        check_labels(labels, template, service)
-        found = await lanes.queries.run(searcher.classify, collection, part, labels, template)
+        check_labels(labels, template, settings)
+        found = await threads.queries.run(searcher.classify, collection, part, labels, template)
     return ClassifyOut(labels=[LabelOut(label=label, probability=share) for label, share in found])
 
 
-def search_response(service: Service, found: SearchResult, target: Target) -> SearchOut:
-    """The hits as the contract words them."""
+def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
     return SearchOut.model_validate(
         {
             "hits": [HitOut.of(hit) for hit in found.hits],
             "took_ms": found.took_ms,
-            "model": service.engine.encoder.space.model,
+            "model": search.model.encoder.space.model,
             "target": target,
             "searched": found.searched,
         }
     )
 
 
-def parse_search(service: Service, search: SearchIn, collection: str | None, folder: Path | None) -> SearchQuery:
-    """The question of a body, checked; without a collection of its own it is about `collection`. Raises Validation."""
-    only = None if search.filter is None else parse_filter(search.filter, search.target)
-    collection = validate_collection(search.collection or collection)
-    k = validate_k(search.k, service)
-    parts = parse_parts(service, search.query, folder)
-    hard = search.params or ParamsIn()
-    return SearchQuery(parts, search.target, k, collection, only, search.exact, hard.probes, hard.rerank)
+def parse_search(settings: Settings, body: SearchIn, collection: str | None, folder: Path | None) -> SearchQuery:
+    """The query of a body, checked; `collection` is searched when the body names none. Raises Validation."""
+    parsed = None if body.filter is None else parse_filter(body.filter, body.target)
+    collection = validate_collection(body.collection or collection)
+    k = validate_k(body.k, settings)
+    parts = parse_parts(settings, body.query, folder)
+    params = body.params or ParamsIn()
+    return SearchQuery(parts, body.target, k, collection, parsed, body.exact, params.nprobe, params.refine_k)
 
 
-def parse_parts(service: Service, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:
+def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:
     """The parts of a query, checked; pictures are written to `folder` (None when there are none). Raises Validation."""
     parts = []
     for n, part in enumerate(query):
         kind = part.kind()
         if kind == "text":
-            parts.append(QueryPart(text=validate_query(part.text or "", service), weight=part.weight))
+            parts.append(QueryPart(text=validate_query(part.text or "", settings), weight=part.weight))
         elif folder is not None and kind == "image":
             path = folder / str(n)
             path.write_bytes(decode_base64_image(part.image or ""))
@@ -224,51 +238,51 @@ def parse_target(text: str | None, default: Target) -> Target:
     raise Validation("target must be images or texts")
 
 
-def check_labels(labels: Sequence[str], template: str, service: Service) -> None:
-    """Raise Validation unless labels and template can be asked about."""
+def check_labels(labels: Sequence[str], template: str, settings: Settings) -> None:
+    """Raise Validation unless a classification is possible with these labels and this template."""
     if not 1 <= len(labels) <= MAX_LABELS:
         raise Validation(f"send 1 to {MAX_LABELS} labels, got {len(labels)}")
     if "{}" not in template and "{label}" not in template:
         raise Validation("template must hold {} where the label goes")
     for label in labels:
-        validate_query(label, service)
-        validate_query(template + label, service)
+        validate_query(label, settings)
+        validate_query(template + label, settings)
 
 
 async def read_classify_body(request: Request, most: int) -> ClassifyIn:
     """The JSON body of a classification. Raises BadRequest, Validation, PayloadTooLarge."""
     if len(body := await request.body()) > most:
         raise PayloadTooLarge(f"a JSON body may have {most} bytes")
-    try:
-        return ClassifyIn.model_validate(json.loads(body))
-    except ValidationError as error:
-        raise Validation(format_validation_errors(error.errors())) from None
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not JSON") from None
+    return parse_json(ClassifyIn, body)
 
 
 batches = APIRouter(prefix="/v1", tags=["search"])
 
-BATCH_FACTOR = 10  # one call may ask for as much as so many of the largest searches: hits and parts
+BATCH_FACTOR = 10  # a batch may ask for as many hits and parts as this many of the largest searches
 MAX_BATCH_PARTS = 32 * BATCH_FACTOR
 
 
 @batches.post("/search/batch", response_model=BatchOut)
 async def search_batch(
-    service: ServiceDep, lanes: ThreadPoolsDep, collection: OptionalCollectionDep, body: BatchIn
+    library: LibraryDep,
+    search: SearchDep,
+    settings: SettingsDep,
+    threads: ThreadsDep,
+    collection: OptionalCollectionDep,
+    body: BatchIn,
 ) -> Response:
     """Up to 100 searches; the answers come in their order, each like that of a search, or why there is none."""
-    check_batch_size(body, service)
-    sent = any(part.image is not None for search in body.searches for part in search.query)
-    async with open_incoming_folder(service, lanes) if sent else nullcontext() as folder:
-        questions = await lanes.writes.run(parse_batch, service, body, collection, folder)
-        content = await lanes.queries.run(run_batch, service, questions)
+    check_batch_size(body, settings)
+    has_pictures = any(part.image is not None for one in body.searches for part in one.query)
+    async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
+        batch = await threads.writes.run(parse_batch, settings, body, collection, folder)
+        content = await threads.queries.run(run_batch, search, batch)
     return Response(content, media_type="application/json")
 
 
-def check_batch_size(body: BatchIn, service: Service) -> None:
-    """Raise Validation for a call that asks for more than is reasonable in one."""
-    most = BATCH_FACTOR * service.settings.max_k
+def check_batch_size(body: BatchIn, settings: Settings) -> None:
+    """Raise Validation for a batch that asks for too much."""
+    most = BATCH_FACTOR * settings.max_k
     if (hits := sum(search.k for search in body.searches)) > most:
         raise Validation(f"the searches of one call may ask for {most} hits, these ask for {hits}")
     if (parts := sum(len(search.query) for search in body.searches)) > MAX_BATCH_PARTS:
@@ -276,26 +290,26 @@ def check_batch_size(body: BatchIn, service: Service) -> None:
 
 
 def parse_batch(
-    service: Service, body: BatchIn, collection: str | None, folder: Path | None
+    settings: Settings, body: BatchIn, collection: str | None, folder: Path | None
 ) -> list[SearchQuery | SightlineError]:
-    """The question of each search, or what is wrong with it."""
-    questions = []
-    for n, search in enumerate(body.searches):
+    """The query of each search, or what is wrong with it."""
+    batch = []
+    for n, one in enumerate(body.searches):
         below = folder / str(n) if folder else None
         if below:
             below.mkdir()
-        questions.append(result_or_error(lambda s=search, f=below: parse_search(service, s, collection, f)))  # type: ignore[misc]
-    return questions
+        batch.append(result_or_error(lambda s=one, f=below: parse_search(settings, s, collection, f)))  # type: ignore[misc]
+    return batch
 
 
-def run_batch(service: Service, questions: list[SearchQuery | SightlineError]) -> bytes:
-    """The body of the answer. Made here, in a thread: thousands of records would hold the event loop up."""
-    found = iter(service.searcher.search_all([one for one in questions if isinstance(one, SearchQuery)]))
+def run_batch(search: SearchService, batch: list[SearchQuery | SightlineError]) -> bytes:
+    """The body of the answer. Made here, in a thread: thousands of records would block the event loop."""
+    found = iter(search.searcher.search_all([one for one in batch if isinstance(one, SearchQuery)]))
     answers: list[SearchOut | RefusedOut] = []
-    for question in questions:
-        outcome = next(found) if isinstance(question, SearchQuery) else question
-        if isinstance(question, SearchQuery) and isinstance(outcome, SearchResult):
-            answers.append(search_response(service, outcome, question.target))
+    for query in batch:
+        outcome = next(found) if isinstance(query, SearchQuery) else query
+        if isinstance(query, SearchQuery) and isinstance(outcome, SearchResult):
+            answers.append(search_response(search, outcome, query.target))
         elif isinstance(outcome, SightlineError):
             answers.append(RefusedOut(error=ErrorOut(code=outcome.code, detail=outcome.detail)))
     return BatchOut(answers=answers).model_dump_json().encode()

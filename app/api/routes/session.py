@@ -7,21 +7,21 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from app.api.auth import AccessControl
-from app.api.dependencies import ThreadPoolsDep
+from app.api.auth import AccessControl, AccessDep
+from app.api.dependencies import ThreadsDep
 from app.service.auth import SESSION_DAYS, Principal
 
 router = APIRouter(prefix="/v1/session", tags=["system"])
 
 
 class SessionIn(BaseModel):
-    """The key of whoever begins a session."""
+    """The key of the person who begins a session."""
 
     key: Annotated[str, Field(max_length=200, repr=False)]
 
 
 class SessionOut(BaseModel):
-    """Whether keys are needed here, and what the one that came with the request allows."""
+    """Whether keys are needed here, and what the key of the request allows."""
 
     needed: bool
     name: str | None = None
@@ -31,25 +31,24 @@ class SessionOut(BaseModel):
 
 
 @router.get("")
-async def get_session(request: Request) -> SessionOut:
-    """Whether a key is needed, and what the request's own allows; `scope` is null without one."""
-    return session_response(get_access_control(request), request.scope["grant"])
+async def get_session(request: Request, access: AccessDep) -> SessionOut:
+    """Whether a key is needed, and what the request's own key allows; `scope` is null without one."""
+    return session_response(access, request.scope["principal"])
 
 
-@router.post("", response_model=SessionOut, responses={401: {"description": "The key is no good."}})
+@router.post("", response_model=SessionOut, responses={401: {"description": "The key is wrong."}})
 async def open_session(
-    request: Request, response: Response, lanes: ThreadPoolsDep, body: SessionIn
+    request: Request, response: Response, access: AccessDep, threads: ThreadsDep, body: SessionIn
 ) -> SessionOut | Response:
     """Begin a session with a key: the cookie of the answer stands for it until the key or 30 days have ended."""
-    gate = get_access_control(request)
-    if not gate.keyed:
-        return session_response(gate, None)
-    grant = gate.access.grant(body.key.strip())
-    if grant is None:
-        return gate.wrong(request.scope)
-    token = await lanes.writes.run(gate.access.open_session, grant)
+    if not access.needs_key():
+        return session_response(access, None)
+    principal = access.keys.authenticate(body.key.strip())
+    if principal is None:
+        return access.reject_wrong_key(request.scope)
+    token = await threads.writes.run(access.keys.open_session, principal)
     response.set_cookie(
-        gate.cookie(request.scope),
+        access.cookie_name(request.scope),
         token,
         max_age=SESSION_DAYS * 24 * 3600,
         path="/",
@@ -57,33 +56,24 @@ async def open_session(
         httponly=True,
         samesite="strict",
     )
-    return session_response(gate, grant)
+    return session_response(access, principal)
 
 
 @router.delete("", status_code=204)
-async def close_session(request: Request, response: Response, lanes: ThreadPoolsDep) -> None:
+async def close_session(request: Request, response: Response, access: AccessDep, threads: ThreadsDep) -> None:
     """End the session of the request's cookie."""
-    gate = get_access_control(request)
-    if token := gate.session(request.scope):
-        await lanes.writes.run(gate.access.close_session, token)
-    response.delete_cookie(gate.cookie(request.scope), path="/", httponly=True, samesite="strict")
+    if token := access.session_token(request.scope):
+        await threads.writes.run(access.keys.close_session, token)
+    response.delete_cookie(access.cookie_name(request.scope), path="/", httponly=True, samesite="strict")
 
 
-def get_access_control(request: Request) -> AccessControl:
-    """The gate that the request came in by."""
-    gate = request.app.state.gate
-    assert isinstance(gate, AccessControl)
-    return gate
-
-
-def session_response(gate: AccessControl, grant: Principal | None) -> SessionOut:
-    """What a caller is told of itself."""
-    if grant is None:
-        return SessionOut(needed=gate.keyed)
+def session_response(access: AccessControl, principal: Principal | None) -> SessionOut:
+    if principal is None:
+        return SessionOut(needed=access.needs_key())
     return SessionOut(
-        needed=gate.keyed,
-        name=grant.name,
-        scope=grant.right.name.lower(),
-        collections=None if grant.collections is None else sorted(grant.collections),
-        expires_at=grant.expires_at,
+        needed=access.needs_key(),
+        name=principal.name,
+        scope=principal.scope.name.lower(),
+        collections=None if principal.collections is None else sorted(principal.collections),
+        expires_at=principal.expires_at,
     )

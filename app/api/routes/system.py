@@ -6,22 +6,23 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.api.dependencies import CollectionDep, ServiceDep, ThreadPoolsDep
+from app.api.auth import AccessDep
+from app.api.dependencies import CollectionDep, SearchDep, ServiceDep, ThreadsDep
 from app.encoder.catalogue import CATALOGUE
 
 router = APIRouter(tags=["system"])
 
 
 @router.get("/v1/stats")
-async def stats(service: ServiceDep, lanes: ThreadPoolsDep, collection: CollectionDep) -> dict[str, Any]:
+async def stats(service: ServiceDep, threads: ThreadsDep, collection: CollectionDep) -> dict[str, Any]:
     """Counts, the index and how far it is behind the log, the model and its space."""
-    return await lanes.reads.run(service.stats, collection)
+    return await threads.reads.run(service.stats, collection)
 
 
 @router.get("/v1/models")
-async def models(service: ServiceDep) -> dict[str, Any]:
+async def models(search: SearchDep) -> dict[str, Any]:
     """The models known, and which one is loaded."""
-    return {"models": [model.to_json() for model in CATALOGUE], "loaded": service.model()}
+    return {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
 
 
 @router.get("/livez")
@@ -31,17 +32,19 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz")
-async def readyz(request: Request, service: ServiceDep, lanes: ThreadPoolsDep, response: Response) -> dict[str, Any]:
+async def readyz(
+    request: Request, service: ServiceDep, access: AccessDep, threads: ThreadsDep, response: Response
+) -> dict[str, Any]:
     """200 when searches can be answered, else 503 with the reasons, and what else was checked.
 
-    `faults` tell what fails in the background meanwhile, and is tried again by itself. Where keys are, all that is told
-    to those with one.
+    `faults` are failures in the background, which the server tries again by itself. Where keys are needed, a caller
+    without one gets neither reasons nor faults nor checks.
     """
-    reasons, faults = service.ready(), service.faults()
-    checks = await lanes.checks.run(service.checks)
+    reasons, faults = service.search.reasons_not_ready(), service.faults()
+    checks = await threads.checks.run(service.checks)
     status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
-    if request.scope["grant"] is None and request.app.state.gate.keyed:
-        hidden = ["the reasons are told to those with a key"]
+    if request.scope["principal"] is None and access.needs_key():
+        hidden = ["a caller with a key gets the reasons"]
         reasons, faults, checks = reasons and hidden, faults and hidden, []
     if reasons:
         response.status_code = 503
@@ -51,7 +54,7 @@ async def readyz(request: Request, service: ServiceDep, lanes: ThreadPoolsDep, r
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(request: Request, lanes: ThreadPoolsDep) -> Response:
+async def metrics(request: Request, threads: ThreadsDep) -> Response:
     """Prometheus' text format."""
-    text = await lanes.checks.run(request.app.state.metrics.text)
+    text = await threads.checks.run(request.app.state.metrics.render)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

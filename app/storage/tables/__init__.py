@@ -1,1 +1,1 @@
-"""One module for each table, or each set of operations on a few: functions that take a connection."""
+"""One module for each table, or for one set of operations on a few tables: functions that take a connection."""

@@ -1,7 +1,7 @@
-"""The end of a collection: it loses its name in one commit, and is swept away in many small ones.
+"""Deletes a collection: one commit takes its name away, many small ones delete its rows.
 
-After the first nobody can name it, so nothing comes to it any more; workers lose what they hold of it. What is
-left behind by a kill in the middle is found by `going`.
+After the first commit no request can name it, so nothing is added to it, and workers lose their leases on its
+pictures. `list_pending` finds what a kill left in between.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from app.storage.tables import collections, images, job_control, jobs, work_queu
 
 
 def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
-    """Take the name away and end the jobs. Returns the label and the uploads, (job, number), that nobody takes in now.
+    """Take the name away and cancel the jobs.
 
-    Raises NotFound.
+    Returns the label, and the uploads (job, number) whose files the caller removes. Raises NotFound.
     """
     collection = collections.get(c, name)
     if collection is None:
         raise NotFound(f"there is no collection {name!r}")
     c.execute("UPDATE collections SET name = NULL, space = NULL WHERE label = ?", (collection.label,))
-    # What its jobs have done is found by nobody any more, and never to be waited for.
+    # No search finds what its jobs added, so nobody may wait until an index has it.
     c.execute("UPDATE jobs SET last_seq = 0 WHERE collection = ?", (collection.label,))
     running = fetch_all(
         c, "SELECT id FROM jobs WHERE collection = ? AND state IN ('queued', 'running')", (collection.label,)
@@ -35,17 +35,17 @@ def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
 
 
 def list_pending(c: apsw.Connection) -> list[str]:
-    """The labels that still have to be swept away."""
+    """The labels whose rows are still to be deleted."""
     rows = fetch_all(c, "SELECT label FROM collections WHERE name IS NULL AND swept = 0 ORDER BY label")
     return [label for (label,) in rows]
 
 
 def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[str], None]) -> bool:
-    """Remove up to `limit` rows of each kind; False when there were none.
+    """Delete up to `limit` rows of each kind; False when there were none.
 
-    `unused` is called inside the transaction with the digest of each file that no collection needs any more.
+    Calls `unused` inside the transaction with the digest of each file that no row uses any more.
     """
-    removed = _items(c, label, limit)
+    removed = _delete_items(c, label, limit)
     rows = fetch_all(c, "SELECT key, sha256 FROM images WHERE collection = ? ORDER BY key LIMIT ?", (label, limit))
     for key, _ in rows:
         c.execute("DELETE FROM embeddings WHERE target = 'images' AND key = ?", (key,))
@@ -63,7 +63,7 @@ def delete_batch(c: apsw.Connection, label: str, limit: int, unused: Callable[[s
 
 
 def finish(c: apsw.Connection, label: str) -> None:
-    """Everything is swept away: forget the collection, or keep its label for the jobs that had it."""
+    """Delete the row of a collection whose rows are all deleted; it stays while there are jobs with its label."""
     c.execute(
         "DELETE FROM collections WHERE label = ?1 AND name IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM jobs WHERE collection = ?1)",
@@ -72,8 +72,8 @@ def finish(c: apsw.Connection, label: str) -> None:
     c.execute("UPDATE collections SET swept = 1 WHERE label = ? AND name IS NULL", (label,))
 
 
-def _items(c: apsw.Connection, label: str, limit: int) -> int:
-    """Remove items of its jobs; one that still waited counts as failed, so that each job's numbers add up."""
+def _delete_items(c: apsw.Connection, label: str, limit: int) -> int:
+    """Delete items of one of its jobs. Items that still wait fail first, so that the counts of the job add up."""
     job = fetch_one(
         c,
         "SELECT id FROM jobs WHERE collection = ? AND EXISTS (SELECT 1 FROM job_items WHERE job_id = jobs.id) LIMIT 1",

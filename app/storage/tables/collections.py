@@ -1,9 +1,8 @@
-"""The collections and the space that each was filled in.
+"""The collections, and the embedding space of each.
 
-People name a collection; rows hold its label. They differ so that a name can be made anew while the rows of what
-had it before are still being swept away (see `app.storage.tables.collection_deletion`). Callers of the store say
-names, save where a
-parameter is called `label`.
+Requests name a collection; rows hold its label. So a new collection may take a name while the server still deletes
+the rows of the old one (see `app.storage.tables.collection_deletion`). Functions take names, unless a parameter is
+called `label`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from app.core.errors import IdConflict, ModelUnavailable
 from app.storage.sql import fetch_all, fetch_one
 
 LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
-"""The label of a name, as part of a statement; NULL, which no row has, when there is no such collection."""
+"""SQL for the label of a name; NULL, which no row has, when there is no such collection."""
 IN_COLLECTION = "collection = " + LABEL_OF_NAME
 COLUMNS = "SELECT name, label, description, space, created_at FROM collections "
 LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
@@ -28,7 +27,7 @@ LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A named set of pictures and texts; `space` is None until its first vector."""
+    """A named set of pictures and texts. `space` is the fingerprint of its space, None until its first vector."""
 
     name: str
     label: str
@@ -38,7 +37,6 @@ class Collection:
 
 
 def collection_from_row(row: Sequence[Any]) -> Collection:
-    """The record of one row of `COLUMNS`."""
     return Collection(name=row[0], label=row[1], description=row[2], space=row[3], created_at=row[4])
 
 
@@ -48,13 +46,12 @@ def name_from_label(label: str) -> str:
 
 
 def get(c: apsw.Connection, name: str) -> Collection | None:
-    """The collection of this name, or None."""
     row = fetch_one(c, COLUMNS + "WHERE name = ?", (name,))
     return collection_from_row(row) if row else None
 
 
 def list_all(c: apsw.Connection) -> list[Collection]:
-    """All collections by name."""
+    """All collections, ordered by name; not those that are being deleted."""
     return [collection_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE name IS NOT NULL ORDER BY name")]
 
 
@@ -73,16 +70,16 @@ def create(c: apsw.Connection, name: str, description: str) -> Collection:
 
 
 def set_description(c: apsw.Connection, name: str, description: str) -> Collection | None:
-    """Change what is said of a collection; None when there is none of this name."""
+    """Change the description; None when there is no collection of this name."""
     c.execute("UPDATE collections SET description = ? WHERE name = ?", (description, name))
     return get(c, name)
 
 
 def assign_space(c: apsw.Connection, label: str, space: str) -> None:
-    """Say which space the collection is filled in, if nobody has yet.
+    """Set the space of a collection that has none.
 
-    Raises ModelUnavailable when it is another one, or a server has loaded another: vectors of two models are never
-    mixed, and no picture is ready that the server's searches would not find.
+    Raises ModelUnavailable when it has another one, or a server has loaded another model: a collection never mixes
+    vectors of two models, and every ready picture is in the space that the server searches.
     """
     c.execute(
         "UPDATE collections SET space = ?1 WHERE label = ?2 AND space IS NULL"

@@ -1,6 +1,6 @@
-"""The log of embeddings: what every index follows, in the order of `seq`.
+"""The log of embeddings, which every index follows in the order of `seq`, and the spaces of its vectors.
 
-A key has one `add` at most (adding again replaces it under a new number), so the log is as long as the
+A key has at most one `add` (adding again replaces it under a new number), so the log is as long as the
 collection plus its deletions, and replaying it from 0 always gives the same index.
 """
 
@@ -19,7 +19,7 @@ LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
 def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, vector: bytes) -> int:
-    """Append the vector (float32, little endian) of a key; returns its number."""
+    """Append the vector (float32, little endian) of a key; returns its `seq`."""
     c.execute("DELETE FROM embeddings WHERE target = ? AND key = ?", (target, key))
     c.execute(
         "INSERT INTO embeddings (collection, space, target, op, key, vector) VALUES (?, ?, ?, 'add', ?, ?)",
@@ -29,7 +29,7 @@ def add(c: apsw.Connection, label: str, space: str, target: Target, key: int, ve
 
 
 def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
-    """Replace a key's vector by a note that it is gone; None when it had no vector."""
+    """Replace the vector of a key by a `remove` entry; returns its `seq`, None when the key had no vector."""
     row = fetch_one(
         c, "SELECT collection, space FROM embeddings WHERE target = ? AND key = ? AND op = 'add'", (target, key)
     )
@@ -44,7 +44,7 @@ def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
 
 
 def list_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[LogEntry]:
-    """The next `limit` entries past `seq`, in order."""
+    """The first `limit` entries after `seq`, in order."""
     return fetch_all(
         c,
         "SELECT seq, op, key, vector FROM embeddings"
@@ -54,7 +54,7 @@ def list_after(c: apsw.Connection, label: str, space: str, target: Target, seq: 
 
 
 def count_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
-    """How many entries lie past `seq`."""
+    """How many entries there are after `seq`."""
     return fetch_number(
         c,
         "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND seq > ?",
@@ -63,7 +63,7 @@ def count_after(c: apsw.Connection, label: str, space: str, target: Target, seq:
 
 
 def get_last_seq(c: apsw.Connection, label: str, space: str, target: Target) -> int:
-    """The number of the last entry, 0 for an empty log."""
+    """The `seq` of the last entry, 0 for an empty log."""
     return fetch_number(
         c,
         "SELECT max(seq) FROM embeddings WHERE collection = ? AND space = ? AND target = ?",
@@ -72,12 +72,12 @@ def get_last_seq(c: apsw.Connection, label: str, space: str, target: Target) -> 
 
 
 def get_last_seq_of_all(c: apsw.Connection) -> int:
-    """The number of the last entry of all logs."""
+    """The `seq` of the last entry of any log, 0 without one."""
     return fetch_number(c, "SELECT max(seq) FROM embeddings")
 
 
 def list_grown_logs(c: apsw.Connection, seq: int) -> list[tuple[str, Target]]:
-    """The label and target of each log that has entries past `seq`."""
+    """(label, target) of each log that has entries after `seq`."""
     rows = fetch_all(c, "SELECT DISTINCT collection, target FROM embeddings WHERE seq > ?", (seq,))
     return [(label, target) for label, target in rows]
 
@@ -104,7 +104,7 @@ def count_vectors(c: apsw.Connection, label: str, space: str, target: Target) ->
 
 
 def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
-    """Write down a space, so that its fingerprint can be read back as a model's name."""
+    """Add a space, if it is new, so that `get_space` finds the model of its fingerprint."""
     c.execute(
         "INSERT OR IGNORE INTO spaces (fingerprint, model, weights, d, preprocessing, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?)",
@@ -113,24 +113,23 @@ def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
 
 
 def get_space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
-    """The space of a fingerprint, if it was ever used here."""
+    """The space of a fingerprint; None if this data directory never had it."""
     row = fetch_one(c, "SELECT model, weights, d, preprocessing FROM spaces WHERE fingerprint = ?", (fingerprint,))
     return EmbeddingSpace(*row) if row else None
 
 
 def get_golden(c: apsw.Connection, fingerprint: str) -> bytes | None:
-    """The golden vectors of a space, if any were kept: float32, little endian."""
+    """The golden vectors of a space, if there are any: float32, little endian."""
     row = fetch_one(c, "SELECT golden FROM spaces WHERE fingerprint = ?", (fingerprint,))
     return row[0] if row else None
 
 
 def save_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
-    """Keep the golden vectors of a space."""
     c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
 
 
 def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
-    """A server has loaded this space: in a directory that is still empty no other one counts as served any more."""
+    """Write down that a server has loaded this space. While no collection has vectors, it replaces the one before."""
     save_space(c, space)
     c.execute(
         "UPDATE spaces SET golden = NULL WHERE fingerprint <> ?"
@@ -140,7 +139,7 @@ def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
 
 
 def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
-    """Another space than `but` that a server has loaded here, which its golden vectors tell."""
+    """Another space than `but` that a server has loaded here: one with golden vectors."""
     row = fetch_one(
         c,
         "SELECT model, weights, d, preprocessing FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ? LIMIT 1",
@@ -150,7 +149,7 @@ def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
 
 
 def delete_all(c: apsw.Connection) -> None:
-    """Drop every vector and every stamp: the collections can then be filled by another model."""
+    """Delete every vector and the space of every collection, so that another model can fill them."""
     c.execute("DELETE FROM embeddings")
     c.execute("UPDATE spaces SET golden = NULL")
     c.execute("UPDATE collections SET space = NULL")

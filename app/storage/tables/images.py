@@ -23,8 +23,8 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """What `add` did: the row, whether the bytes were already there, and what they replaced."""
+class AddResult:
+    """The row that `add` made or found, whether it was there before, and the digest of the bytes that it replaced."""
 
     image: Image
     duplicate: bool = False
@@ -32,7 +32,6 @@ class Added:
 
 
 def image_from_row(row: Sequence[Any]) -> Image:
-    """The record of one row of `COLUMNS`."""
     return Image(
         key=row[0],
         collection=name_from_label(row[1]),
@@ -56,19 +55,17 @@ def image_from_row(row: Sequence[Any]) -> Image:
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
-    """The picture of this id, or None."""
     row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND id = ?", (collection, id))
     return image_from_row(row) if row else None
 
 
 def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | None:
-    """The picture with these bytes, or None."""
     row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND sha256 = ?", (collection, sha256))
     return image_from_row(row) if row else None
 
 
 def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
-    """Those of the digests whose bytes are a picture that has not failed: sent again, they would change nothing."""
+    """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing."""
     rows = fetch_all(
         c,
         "SELECT sha256 FROM images WHERE "
@@ -80,14 +77,14 @@ def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -
 
 
 def get_label(c: apsw.Connection, key: int) -> str:
-    """What the row says of its collection: the name may belong to another one by now."""
+    """The label of its collection, whose name may belong to another collection now."""
     row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))
     assert row is not None
     return str(row[0])
 
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
-    """The pictures of these keys; deleted ones are simply absent."""
+    """The pictures of these keys, without deleted ones."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
     return {row[0]: image_from_row(row) for row in rows}
@@ -102,23 +99,23 @@ def list_page(c: apsw.Connection, collection: str, limit: int, before: int | Non
     return [image_from_row(row) for row in rows]
 
 
-def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> Added:
+def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> AddResult:
     """Insert a row as `queued`, or find the one that has these bytes already.
 
-    A picture that failed is queued again when its bytes come again. Raises IdConflict when the id
-    belongs to other bytes, unless `replace`.
+    Queues a failed picture again when its bytes come again. Raises IdConflict when the id belongs to other bytes,
+    unless `replace`.
     """
     same = get_by_sha256(c, collection, new.sha256)
     if same is not None:
         if same.status is Status.FAILED:
             requeue(c, same.key, job_id)
-            return Added(_got(get(c, collection, same.id)))
-        return Added(same, duplicate=True)
+            return AddResult(_require(get(c, collection, same.id)))
+        return AddResult(same, duplicate=True)
     taken = get(c, collection, new.id) if new.id else None
     if taken is not None and not replace:
         raise IdConflict(f"id {taken.id} belongs to other bytes; send replace=true to replace them")
     if taken is not None:
-        return Added(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
+        return AddResult(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
     c.execute(
         "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
@@ -141,7 +138,7 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
             job_id,
         ),
     )
-    return Added(_got(get(c, collection, id)))
+    return AddResult(_require(get(c, collection, id)))
 
 
 def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None) -> Image:
@@ -164,11 +161,11 @@ def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None
             taken.key,
         ),
     )
-    return _got(get(c, taken.collection, taken.id))
+    return _require(get(c, taken.collection, taken.id))
 
 
 def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
-    """Put a picture back into the queue with all its attempts before it."""
+    """Queue a picture again, with no attempt counted."""
     c.execute(
         "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
         " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL, job_id = ? WHERE key = ?",
@@ -177,7 +174,7 @@ def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
 
 
 def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
-    """Mark a picture that waits `failed`, with its reason; whoever has leased it no longer has."""
+    """Mark a queued or processing picture `failed`, with its reason, and end its lease."""
     c.execute(
         "UPDATE images SET status = 'failed', error_code = ?, error_detail = ?, lease_owner = NULL,"
         " lease_until = NULL WHERE key = ? AND status IN ('queued', 'processing')",
@@ -186,7 +183,7 @@ def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
 
 
 def requeue_all(c: apsw.Connection) -> int:
-    """Put every picture back into the queue, whatever became of it; returns how many there are."""
+    """Queue every picture again, whatever its status; returns how many there are."""
     c.execute(
         "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
         " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL"
@@ -195,7 +192,7 @@ def requeue_all(c: apsw.Connection) -> int:
 
 
 def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str], metadata: Any) -> None:
-    """Set what a person may say about a picture."""
+    """Set the attributes that a person may change."""
     c.execute(
         "UPDATE images SET caption = ?, tags = ?, metadata = ? WHERE key = ?",
         (caption, _json(list(tags)), _json(metadata), key),
@@ -203,28 +200,27 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
 
 
 def delete(c: apsw.Connection, key: int) -> None:
-    """Remove the row."""
     c.execute("DELETE FROM images WHERE key = ?", (key,))
 
 
 def count_uses(c: apsw.Connection, sha256: str) -> int:
-    """How many rows, in all collections, stand on these bytes."""
+    """How many rows, in all collections, have these bytes."""
     return fetch_number(c, "SELECT count(*) FROM images WHERE sha256 = ?", (sha256,))
 
 
 def count_by_status(c: apsw.Connection, collection: str) -> dict[str, int]:
-    """Pictures by status."""
+    """How many pictures have each status."""
     sql = "SELECT status, count(*) FROM images WHERE " + IN_COLLECTION + " GROUP BY status"
     found = {row[0]: int(row[1]) for row in fetch_all(c, sql, (collection,))}
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
 def count_waiting(c: apsw.Connection) -> int:
-    """How many pictures, in all collections, are not yet done."""
+    """How many pictures, in all collections, are queued or processing."""
     return fetch_number(c, "SELECT count(*) FROM images WHERE status IN ('queued', 'processing')")
 
 
-def _got(image: Image | None) -> Image:
+def _require(image: Image | None) -> Image:
     assert image is not None
     return image
 

@@ -17,25 +17,23 @@ COLUMNS = "SELECT key, collection, id, text, metadata, created_at FROM texts "
 
 
 def text_from_row(row: Sequence[Any]) -> Text:
-    """The record of one row of `COLUMNS`."""
     return Text(row[0], name_from_label(row[1]), row[2], row[3], json.loads(row[4]), row[5])
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Text | None:
-    """The text of this id, or None."""
     row = fetch_one(c, COLUMNS + "WHERE " + IN_COLLECTION + " AND id = ?", (collection, id))
     return text_from_row(row) if row else None
 
 
 def get_label(c: apsw.Connection, key: int) -> str:
-    """What the row says of its collection."""
+    """The label of its collection."""
     row = fetch_one(c, "SELECT collection FROM texts WHERE key = ?", (key,))
     assert row is not None
     return str(row[0])
 
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
-    """The texts of these keys; deleted ones are simply absent."""
+    """The texts of these keys, without deleted ones."""
     wanted = json.dumps([int(key) for key in keys])
     rows = fetch_all(c, COLUMNS + "WHERE key IN (SELECT value FROM json_each(?))", (wanted,))
     return {row[0]: text_from_row(row) for row in rows}
@@ -64,16 +62,14 @@ def put(c: apsw.Connection, collection: str, id: str, text: str, metadata: Metad
 
 
 def delete(c: apsw.Connection, key: int) -> None:
-    """Remove the row."""
     c.execute("DELETE FROM texts WHERE key = ?", (key,))
 
 
 def count(c: apsw.Connection, collection: str) -> int:
-    """How many texts the collection has."""
     return fetch_number(c, "SELECT count(*) FROM texts WHERE " + IN_COLLECTION, (collection,))
 
 
 def list_all(c: apsw.Connection) -> list[Text]:
-    """Every text of every collection, in the order of their keys."""
+    """Every text of every collection, in the order of keys."""
     named = "WHERE collection IN (SELECT label FROM collections WHERE name IS NOT NULL) ORDER BY key"
     return [text_from_row(row) for row in fetch_all(c, COLUMNS + named)]

@@ -1,4 +1,4 @@
-"""Bounded lanes: a burst is answered or refused, and other kinds of calls go on."""
+"""Bounds on calls and requests: a burst is answered or refused, and other kinds of calls go on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from app.api.concurrency import ThreadPool
+from app.api.concurrency import RequestLimits, ThreadPool
 from app.core.errors import Overloaded
 from tests.app.api.asking import added, refused
 from tests.support.servers import RunningServer
@@ -27,7 +27,7 @@ def test_a_burst_of_searches_is_answered_or_refused_with_a_time_to_come_back(tmp
         assert server.http.get("/v1/search?q=red").status_code == 200
 
 
-def test_a_lane_runs_so_many_at_once_and_refuses_past_its_depth() -> None:
+def test_a_pool_runs_so_many_at_once_and_refuses_past_its_depth() -> None:
     running: list[int] = []
     most = 0
 
@@ -39,17 +39,16 @@ def test_a_lane_runs_so_many_at_once_and_refuses_past_its_depth() -> None:
         running.remove(n)
         return n
 
-    async def main() -> tuple[list[int], int]:
-        lane = ThreadPool(2, 3)
+    async def main() -> tuple[list[int], list[str]]:
+        pool = ThreadPool("writes", 2, 3)
         done: list[int] = []
-        refusals = 0
+        refusals: list[str] = []
 
         async def call(n: int) -> None:
-            nonlocal refusals
             try:
-                done.append(await lane.run(work, n))
-            except Overloaded:
-                refusals += 1
+                done.append(await pool.run(work, n))
+            except Overloaded as error:
+                refusals.append(error.detail)
 
         async with anyio.create_task_group() as group:
             for n in range(10):
@@ -57,7 +56,8 @@ def test_a_lane_runs_so_many_at_once_and_refuses_past_its_depth() -> None:
         return sorted(done), refusals
 
     done, refusals = anyio.run(main)
-    assert (len(done), refusals) == (5, 5)
+    assert len(done) == 5
+    assert refusals == ["too many writes at once: the limit is 5; try again in a moment"] * 5
     assert most == 2
 
 
@@ -67,6 +67,27 @@ def test_a_fault_reaches_the_caller() -> None:
 
     async def main() -> None:
         with pytest.raises(Overloaded, match="as it is"):
-            await ThreadPool(1, 1).run(fail)
+            await ThreadPool("writes", 1, 1).run(fail)
 
     anyio.run(main)
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "name"),
+    [
+        (b"GET", b"/v1/search?q=red", "searches"),
+        (b"POST", b"/v1/search", "searches"),
+        (b"POST", b"/v1/search/batch", "searches"),
+        (b"GET", b"/v1/images/a?x=/events", "reads"),
+        (b"GET", b"/v1/stats", "reads"),
+        (b"GET", b"/v1/jobs/a/events?x", None),
+        (b"GET", b"/livez", None),
+        (b"GET", b"/readyz", None),
+        (b"GET", b"/metrics", None),
+        (b"GET", b"/", None),
+        (b"POST", b"/v1/images", None),
+    ],
+)
+def test_health_checks_event_streams_and_uploads_are_not_counted(method: bytes, url: bytes, name: str | None) -> None:
+    limit = RequestLimits(2, 2).find(method, url)
+    assert (limit and limit.name) == name

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 import uuid
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
+from fastapi import Request
 
+from app.api.concurrency import ThreadPools
+from app.api.idempotency import Idempotency, IdempotentCall
+from app.api.schemas import ImageOut
+from app.storage.idempotency import IdempotencyStore
+from app.storage.library import AddResult, Library
 from tests.app.api.asking import fresh, refused
+from tests.support.makers import add
+from tests.support.pictures import picture
 from tests.support.servers import RunningServer, until
 
 
@@ -96,3 +108,44 @@ def test_a_socket_that_is_cut_after_the_last_byte_and_three_retries_make_one_row
     ids = {until(answered, 30).json()["id"] for _ in range(3)}
     assert len(ids) == 1
     assert total(server) == before + 1
+
+
+def test_answers_are_rendered_outside_the_write_transaction_and_again_after_a_kill(library: Library) -> None:
+    """What takes long to render, or fails, holds up nobody's commit."""
+    rendered: list[str] = []
+    threads = ThreadPools(2)
+
+    def render(added: AddResult) -> tuple[int, ImageOut]:
+        rendered.append(threading.current_thread().name)
+        return 202, ImageOut.of(added.image, duplicate=added.duplicate)
+
+    def call() -> AbstractAsyncContextManager[IdempotentCall[AddResult]]:
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/images",
+            "query_string": b"",
+            "headers": [(b"idempotency-key", b"k")],
+            "principal": None,
+        }
+        store = IdempotencyStore(library.database)  # a new one each time, as after a kill
+        return Idempotency(Request(scope), store, threads).begin(lambda: b"content", AddResult, render)
+
+    async def send_three_times() -> None:
+        async with call() as first:
+            assert first.replay is None
+            added = await threads.writes.run(partial(add, library, picture(), slot=first.slot, metadata={"a": 0.1}))
+            answer = render(added)[1].model_dump_json()
+        async with call() as again:  # nothing was sent: the process was killed after the commit
+            assert again.replay is not None
+            assert (again.replay.status_code, bytes(again.replay.body).decode()) == (202, answer)
+            await again.finish(added, *render(added))  # the same answer: nothing is written
+            assert again.slot is not None
+            await again.finish(added, 200, render(added)[1])  # another one: it was waited for
+        async with call() as last:
+            assert last.replay is not None
+            assert (last.replay.status_code, bytes(last.replay.body).decode()) == (200, answer)
+
+    asyncio.run(send_three_times())
+    assert rendered
+    assert "sqlite-write" not in rendered

@@ -10,10 +10,11 @@ import httpx2 as httpx
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from app.api import create_app
-from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_RIGHTS, find_permission, list_methods
+from app.api.app import create_app
+from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_SCOPES, find_permission, list_methods
 from app.core.settings import Settings
 from app.encoder.loader import locate_model
+from app.service.factory import open_service
 from app.service.service import Service
 from tests.app.api.asking import refused
 from tests.app.api.guarded import Guarded
@@ -31,12 +32,12 @@ def offered(service: Service) -> Iterator[str]:
 
 def test_the_table_holds_every_call_of_the_application_and_no_other(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, model="colours", workers=0)
-    service = Service(settings, locate_model(settings.model, settings.models))
+    service = open_service(settings, locate_model(settings.model, settings.models))
     try:
-        assert set(offered(service)) == set(ROUTE_RIGHTS)
+        assert set(offered(service)) == set(ROUTE_SCOPES)
     finally:
         service.close()
-    assert set(ROUTE_RIGHTS) >= ALL_COLLECTIONS_ROUTES
+    assert set(ROUTE_SCOPES) >= ALL_COLLECTIONS_ROUTES
 
 
 @pytest.mark.parametrize(
@@ -64,20 +65,20 @@ def test_what_else_is_offered_at_an_address() -> None:
     assert list_methods("/nothing") == []
 
 
-@pytest.mark.parametrize("call", ROUTE_RIGHTS)
+@pytest.mark.parametrize("call", ROUTE_SCOPES)
 def test_a_call_is_answered_for_those_alone_who_may(call: str, guarded: Guarded) -> None:
     assert list_faults(call, guarded) == []
 
 
 def test_every_call_that_is_described_is_in_the_table(guarded: Guarded) -> None:
-    assert list_operations(guarded) <= set(ROUTE_RIGHTS)
+    assert list_operations(guarded) <= set(ROUTE_SCOPES)
 
 
-@pytest.mark.parametrize("call", [call for call in ROUTE_RIGHTS if call.split(" ")[1].startswith("/v1/")])
+@pytest.mark.parametrize("call", [call for call in ROUTE_SCOPES if call.split(" ")[1].startswith("/v1/")])
 def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guarded) -> None:
     """Neither what is there nor that it is there: the answers are those for a collection that does not exist."""
     method, path = call.split(" ")
-    if call in ("GET /v1/models", "GET /v1/sources", *(one for one in ROUTE_RIGHTS if "/v1/session" in one)):
+    if call in ("GET /v1/models", "GET /v1/sources", *(one for one in ROUTE_SCOPES if "/v1/session" in one)):
         return  # they are about no collection
     here = guarded.ask("elsewhere", method, fill_path(guarded, path, "default"), **sent(call, "default"))
     nowhere = guarded.ask("elsewhere", method, fill_path(guarded, path, "nowhere"), **sent(call, "nowhere"))

@@ -11,29 +11,29 @@ from app.core.errors import StartupError
 
 def test_without_a_rule_nothing_is_counted() -> None:
     unbound = RateLimiter()
-    assert [unbound.asked("a") for _ in range(1000)] == [None] * 1000
+    assert [unbound.count_request("a") for _ in range(1000)] == [None] * 1000
 
 
 def test_a_caller_past_its_rate_is_told_how_long_to_wait_and_others_are_not() -> None:
     bound = RateLimiter("3/minute")
-    assert [bound.asked("a") for _ in range(3)] == [None] * 3
-    wait = bound.asked("a")
+    assert [bound.count_request("a") for _ in range(3)] == [None] * 3
+    wait = bound.count_request("a")
     assert wait is not None
     assert 1 <= wait <= 60
-    assert bound.asked("b") is None
+    assert bound.count_request("b") is None
 
 
 def test_wrong_keys_are_counted_by_address_and_apart_from_cookies() -> None:
     counted = RateLimiter()
-    assert [counted.wrong("a") is None for _ in range(12)] == [True] * 10 + [False] * 2
-    assert counted.wrong("a", WRONG_COOKIES) is None
-    assert counted.wrong("b") is None
+    assert [counted.count_wrong_key("a") is None for _ in range(12)] == [True] * 10 + [False] * 2
+    assert counted.count_wrong_key("a", WRONG_COOKIES) is None
+    assert counted.count_wrong_key("b") is None
 
 
 def test_memory_is_bounded_whoever_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limit, "MOST", 50)
+    monkeypatch.setattr(rate_limit, "MAX_CALLERS", 50)
     counted = RateLimiter()
-    refused = sum(counted.wrong(f"10.0.{n // 250}.{n % 250}") is not None for n in range(2000))
+    refused = sum(counted.count_wrong_key(f"10.0.{n // 250}.{n % 250}") is not None for n in range(2000))
     assert len(counted._storage.storage) <= 51
     assert refused == 2000 - 50 - 10  # those past the fiftieth share one count
 
@@ -60,5 +60,5 @@ def test_one_subscriber_is_one_address(client: tuple[str, int] | None, address: 
 
 
 def test_counting_leaves_no_thread_behind() -> None:
-    RateLimiter("3/minute").asked("a")
+    RateLimiter("3/minute").count_request("a")
     assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer) and one.interval > 1]

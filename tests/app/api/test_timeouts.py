@@ -20,8 +20,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.api import timeouts
+from app.api.concurrency import RequestLimits
 from app.api.server import Server
-from app.api.timeouts import ConnectionLimits, TimeoutProtocol
+from app.api.timeouts import ConnectionLimits, bind_protocol
 from tests.app.api.asking import checked, fresh
 from tests.support.servers import RunningServer, until
 
@@ -207,23 +208,23 @@ def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty: Running
 
 
 @contextlib.contextmanager
-def small_server(connections: int = 99, searches: int = 2) -> Iterator[tuple[str, int]]:
+def small_server(connections: int = 99, searches: int = 2, reads: int = 2) -> Iterator[tuple[str, int]]:
     """A small application behind our protocol, which holds so many connections and each of them for long.
 
-    It searches until it is asked for `/enough`.
+    Searches and reads last until it is asked for `/enough`.
     """
     enough = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/enough":
             enough.set()
-        if scope["path"].startswith("/v1/search"):
+        if scope["path"].startswith("/v1/") and scope["method"] == "GET":
             await enough.wait()
         await Response("here")(scope, receive, send)
 
-    limits = ConnectionLimits(connections=connections, searches=searches, idle=LONG, header=LONG)
-    kind = type("Protocol", (TimeoutProtocol,), {"limits": limits, "waiting": {}, "searching": set()})
-    server = Server(uvicorn.Config(app, http=kind, ws="none", lifespan="off", log_config=None))
+    limits = ConnectionLimits(connections=connections, idle=LONG, header=LONG)
+    protocol = bind_protocol(limits, RequestLimits(searches, reads))
+    server = Server(uvicorn.Config(app, http=protocol, ws="none", lifespan="off", log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     with ThreadPoolExecutor(1) as thread:
         serving = thread.submit(lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -244,7 +245,7 @@ def asking(address: tuple[str, int], sent: bytes = GET) -> socket.socket:
 
 
 def test_who_owes_a_request_for_longest_gives_way_to_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeouts, "PATIENCE", 0.0)
+    monkeypatch.setattr(timeouts, "MIN_IDLE_SECONDS", 0.0)
     with small_server(3) as address, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(asking(address, sent)) for sent in (b"", b"GET / HT", GET)]
         assert answer(opened[2])[0] == 200
@@ -257,7 +258,7 @@ def test_who_owes_a_request_for_longest_gives_way_to_a_newcomer(monkeypatch: pyt
 
 
 def test_nobody_gives_way_before_he_had_the_time_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeouts, "PATIENCE", LONG)
+    monkeypatch.setattr(timeouts, "MIN_IDLE_SECONDS", LONG)
     with small_server(3) as address, contextlib.ExitStack() as stack:
         opened = [stack.enter_context(asking(address, b"")) for _ in range(3)]
         assert answer(stack.enter_context(asking(address, b"")))[0] == 503
@@ -266,25 +267,30 @@ def test_nobody_gives_way_before_he_had_the_time_to_ask(monkeypatch: pytest.Monk
             assert answer(connection)[0] == 200
 
 
-def test_more_searches_than_can_be_answered_soon_are_refused_and_nothing_else_is() -> None:
-    search = b"GET /v1/search?q=red HTTP/1.1\r\n" + HOST + b"\r\n"
+@pytest.mark.parametrize(
+    ("path", "name"), [("/v1/search?q=red", "searches"), ("/v1/images", "reads")], ids=["searches", "reads"]
+)
+def test_requests_past_their_limit_are_refused_and_others_are_not(path: str, name: str) -> None:
+    request = f"GET {path} HTTP/1.1\r\n".encode() + HOST + b"\r\n"
     with small_server() as address, contextlib.ExitStack() as stack:
 
         def ask(sent: bytes) -> socket.socket:
             return stack.enter_context(asking(address, sent))
 
-        for _ in range(5):  # they send a body, slowly
+        for _ in range(5):  # clients that send a body slowly count for nothing yet
             ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n{")
         assert answer(ask(GET))[0] == 200
-        under_way = [ask(search) for _ in range(2)]
-        until(lambda: answer(ask(search))[0] == 503, LONG)
-        status, headers, body = answer(ask(search))
-        assert checked(json.loads(body), status, headers)["code"] == "overloaded"
-        assert headers["retry-after"] == "1"
-        assert answer(ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n"))[0] == 503
+        under_way = [ask(request) for _ in range(2)]
+        until(lambda: answer(ask(request))[0] == 503, LONG)
+        status, headers, body = answer(ask(request))
+        problem = checked(json.loads(body), status, headers)
+        assert (problem["code"], headers["retry-after"]) == ("overloaded", "1")
+        assert problem["detail"] == f"too many {name} at once: the limit is 2; try again in a moment"
+        if name == "searches":  # refused before its body is sent
+            assert answer(ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n"))[0] == 503
         assert answer(ask(b"GET /enough HTTP/1.1\r\n" + HOST + b"\r\n"))[0] == 200
         assert [answer(each)[0] for each in under_way] == [200, 200]
-        assert answer(ask(search))[0] == 200
+        assert answer(ask(request))[0] == 200
 
 
 @pytest.mark.parametrize(

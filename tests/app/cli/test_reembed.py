@@ -62,13 +62,13 @@ def test_it_is_refused_while_a_server_holds_the_directory(filled: Library, tmp_p
     with pytest.raises(StartupError, match="in use"):
         run(tmp_path)
     lock.close()
-    assert filled.collection("default").space == SPACE
+    assert filled.get_collection("default").space == SPACE
 
 
 def test_a_model_that_cannot_be_loaded_changes_nothing(filled: Library, tmp_path: Path) -> None:
     with pytest.raises(StartupError):
         run(tmp_path, f"local-dir:{tmp_path}/nothing")
-    assert filled.collection("default").space == SPACE
+    assert filled.get_collection("default").space == SPACE
     assert filled.get("default", "one").status is Status.READY
     run(tmp_path)
 

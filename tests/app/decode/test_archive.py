@@ -19,17 +19,17 @@ from app.core.errors import ArchiveCorrupt, ArchiveLimit, BlobMissing, Rejected,
 from app.decode.archive import expand_archive
 from app.decode.limits import ArchiveLimits, ChildLimits, PictureLimits
 from app.decode.pool import DecodePool
-from tests.support.archives import LIMITS, PNG, Unpacked, refused, tarred, zipped
-from tests.support.sample_pictures import claiming, sample
+from tests.support.archives import LIMITS, PNG, ExpandedArchive, expand_refused, make_tar, make_zip
+from tests.support.sample_pictures import claim_size, sample
 
 MEMBERS = {"a.png": PNG, "sub/b.jpg": sample("jpeg"), "c.webp": sample("webp"), "d.gif": sample("gif")}
 
 
 @pytest.mark.parametrize(
-    "pack", [zipped, tarred, lambda members: gzip.compress(tarred(members))], ids=["zip", "tar", "tgz"]
+    "pack", [make_zip, make_tar, lambda members: gzip.compress(make_tar(members))], ids=["zip", "tar", "tgz"]
 )
 def test_pictures_come_out_byte_for_byte_in_order(pack: Any, tmp_path: Path) -> None:
-    found = Unpacked(pack(MEMBERS), tmp_path)
+    found = ExpandedArchive(pack(MEMBERS), tmp_path)
     assert [item["name"] for item in found.items] == list(MEMBERS)
     assert [item["file"] for item in found.items] == ["000001", "000002", "000003", "000004"]
     for item, data in zip(found.items, MEMBERS.values(), strict=True):
@@ -38,10 +38,10 @@ def test_pictures_come_out_byte_for_byte_in_order(pack: Any, tmp_path: Path) -> 
         assert item["error"] is item["id"] is item["caption"] is item["tags"] is item["metadata"] is None
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+@pytest.mark.parametrize("pack", [make_zip, make_tar], ids=["zip", "tar"])
 def test_one_bad_of_100_is_named_and_99_are_taken(pack: Any, tmp_path: Path) -> None:
     members = {f"{n:03}.png": PNG for n in range(100)} | {"050.png": b"a text called png"}
-    found = Unpacked(pack(members), tmp_path)
+    found = ExpandedArchive(pack(members), tmp_path)
     assert found.codes() == dict.fromkeys(members) | {"050.png": "unsupported_media_type"}
 
 
@@ -50,11 +50,11 @@ def test_bad_members_are_refused_one_by_one(tmp_path: Path) -> None:
         "good.png": PNG,
         "text.jpg": b"hello",
         "empty.jpg": b"",
-        "huge.jpg": claiming("jpeg", 60_000, 60_000),
+        "huge.jpg": claim_size("jpeg", 60_000, 60_000),
         "cut.png": PNG[:20],
-        "inner.zip": zipped({"x.png": PNG}),
-        "inner.tar": tarred({"x.png": PNG}),
-        "inner.tar.gz": gzip.compress(tarred({"x.png": PNG})),
+        "inner.zip": make_zip({"x.png": PNG}),
+        "inner.tar": make_tar({"x.png": PNG}),
+        "inner.tar.gz": gzip.compress(make_tar({"x.png": PNG})),
         "big.png": PNG + bytes(70_000),
     }
     limits = ArchiveLimits(max_member_bytes=70_000)
@@ -64,9 +64,9 @@ def test_bad_members_are_refused_one_by_one(tmp_path: Path) -> None:
         "cut.png": "image_corrupt",
         "big.png": "image_too_large",
     }
-    for number, pack in enumerate((zipped, tarred)):
+    for number, pack in enumerate((make_zip, make_tar)):
         (tmp_path / str(number)).mkdir()
-        assert Unpacked(pack(members), tmp_path / str(number), limits).codes() == expected
+        assert ExpandedArchive(pack(members), tmp_path / str(number), limits).codes() == expected
 
 
 def test_folders_and_litter_are_no_items(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_folders_and_litter_are_no_items(tmp_path: Path) -> None:
         "./.git/x",
     ]
     members = {"./sub/a.png": PNG, "sub/": b""} | dict.fromkeys(litter, b"x")
-    assert list(Unpacked(zipped(members), tmp_path).codes()) == ["./sub/a.png"]
+    assert list(ExpandedArchive(make_zip(members), tmp_path).codes()) == ["./sub/a.png"]
 
 
 NAMES = [
@@ -94,9 +94,9 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar"])
+@pytest.mark.parametrize("pack", [make_zip, make_tar], ids=["zip", "tar"])
 def test_names_are_text_and_never_paths(pack: Any, tmp_path: Path) -> None:
-    found = Unpacked(pack(dict.fromkeys(NAMES, PNG)), tmp_path)  # which also looks for stray files
+    found = ExpandedArchive(pack(dict.fromkeys(NAMES, PNG)), tmp_path)  # which also looks for stray files
     assert all(item["error"] is None and len(item["name"]) <= 255 for item in found.items)
     assert all(item["name"].isprintable() for item in found.items)
     assert found.items[-1]["name"] == "笑.png"
@@ -111,10 +111,10 @@ def test_names_that_repeat_or_are_not_utf8_are_kept(tmp_path: Path) -> None:
         archive.writestr("cafXX.png", PNG)
     latin = file.getvalue().replace(b"cafXX", b"caf\xe9\xff")
     (tmp_path / "zip").mkdir()
-    assert [item["error"] for item in Unpacked(latin, tmp_path / "zip").items] == [None] * 3
+    assert [item["error"] for item in ExpandedArchive(latin, tmp_path / "zip").items] == [None] * 3
     (tmp_path / "tar").mkdir()
-    tar = tarred({"caf\udce9.png": PNG}, tarfile.GNU_FORMAT)
-    assert Unpacked(tar, tmp_path / "tar").codes() == {"caf?.png": None}
+    tar = make_tar({"caf\udce9.png": PNG}, tarfile.GNU_FORMAT)
+    assert ExpandedArchive(tar, tmp_path / "tar").codes() == {"caf?.png": None}
 
 
 def special(kind: bytes) -> tarfile.TarInfo:
@@ -125,7 +125,7 @@ def special(kind: bytes) -> tarfile.TarInfo:
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_not_taken(kind: bytes, tmp_path: Path) -> None:
-    found = Unpacked(tarred({"a.png": PNG, "s": special(kind), "b.png": PNG}), tmp_path)
+    found = ExpandedArchive(make_tar({"a.png": PNG, "s": special(kind), "b.png": PNG}), tmp_path)
     assert found.codes() == {"a.png": None, "special": "unsupported_media_type", "b.png": None}
 
 
@@ -136,7 +136,7 @@ def test_a_symlink_in_a_zip_is_not_taken(tmp_path: Path) -> None:
         info = zipfile.ZipInfo("link.png")
         info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         archive.writestr(info, "/etc/passwd")
-    assert Unpacked(file.getvalue(), tmp_path).codes() == {
+    assert ExpandedArchive(file.getvalue(), tmp_path).codes() == {
         "a.png": None,
         "link.png": "unsupported_media_type",
     }
@@ -150,65 +150,65 @@ def test_a_sparse_member_of_8_terabytes_is_not_taken(tmp_path: Path) -> None:
     head[483:495] = b"\x80\0\0\0" + struct.pack(">Q", 8 << 40)
     head[148:156] = b"%06o\0 " % (sum(head[:148]) + 256 + sum(head[156:]))
     start = time.process_time()
-    found = Unpacked(bytes(head) + tarred({"a.png": PNG}), tmp_path)
+    found = ExpandedArchive(bytes(head) + make_tar({"a.png": PNG}), tmp_path)
     assert found.codes() == {"sparse.png": "unsupported_media_type", "a.png": None}
     assert time.process_time() - start < 1.0
 
 
 def test_encrypted_and_oddly_compressed_members_are_refused(tmp_path: Path) -> None:
-    data = bytearray(zipped({"a.png": PNG, "secret.png": PNG}))
+    data = bytearray(make_zip({"a.png": PNG, "secret.png": PNG}))
     at = data.rindex(b"PK\1\2")
     data[at + 8] |= 1
     data[data.index(b"PK\3\4", 4) + 6] |= 1
     (tmp_path / "1").mkdir()
-    assert Unpacked(bytes(data), tmp_path / "1").codes() == {
+    assert ExpandedArchive(bytes(data), tmp_path / "1").codes() == {
         "a.png": None,
         "secret.png": "unsupported_media_type",
     }
-    file = io.BytesIO(zipped({"a.png": PNG}))
+    file = io.BytesIO(make_zip({"a.png": PNG}))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_BZIP2) as archive:
         archive.writestr("b.png", PNG)
     (tmp_path / "2").mkdir()
-    assert Unpacked(file.getvalue(), tmp_path / "2").codes() == {
+    assert ExpandedArchive(file.getvalue(), tmp_path / "2").codes() == {
         "a.png": None,
         "b.png": "unsupported_media_type",
     }
 
 
 def test_a_damaged_zip_member_is_refused_alone(tmp_path: Path) -> None:
-    data = bytearray(zipped({"a.png": PNG, "b.png": PNG, "c.png": PNG}, zipfile.ZIP_STORED))
+    data = bytearray(make_zip({"a.png": PNG, "b.png": PNG, "c.png": PNG}, zipfile.ZIP_STORED))
     data[data.index(b"b.png") + 3_000] ^= 255
-    assert Unpacked(bytes(data), tmp_path).codes() == {"a.png": None, "b.png": "image_corrupt", "c.png": None}
+    assert ExpandedArchive(bytes(data), tmp_path).codes() == {"a.png": None, "b.png": "image_corrupt", "c.png": None}
 
 
 @pytest.mark.parametrize(
-    "pack", [zipped, tarred, lambda members: gzip.compress(tarred(members))], ids=["zip", "tar", "tgz"]
+    "pack", [make_zip, make_tar, lambda members: gzip.compress(make_tar(members))], ids=["zip", "tar", "tgz"]
 )
 def test_a_truncated_archive_leaves_nothing(pack: Any, tmp_path: Path) -> None:
     data = pack(MEMBERS)
-    end = len(data) if pack is not tarred else data.rindex(b"GIF8")
+    end = len(data) if pack is not make_tar else data.rindex(b"GIF8")
     for percent in range(5, 100, 12):
         folder = tmp_path / str(percent)
         folder.mkdir()
-        error = refused(data[: end * percent // 100], folder)
+        error = expand_refused(data[: end * percent // 100], folder)
         assert isinstance(error, ArchiveCorrupt), (percent, error)
 
 
 def test_a_tar_damaged_in_the_middle_is_corrupt_and_not_short(tmp_path: Path) -> None:
-    data = bytearray(tarred({"a.png": PNG, "b.png": PNG}))
+    data = bytearray(make_tar({"a.png": PNG, "b.png": PNG}))
     data[data.index(b"b.png") + 20] ^= 255
-    assert isinstance(refused(bytes(data), tmp_path), ArchiveCorrupt)
+    assert isinstance(expand_refused(bytes(data), tmp_path), ArchiveCorrupt)
 
 
-@pytest.mark.parametrize("data", [zipped({}), tarred({}), zipped({"a.txt": b"x"}), tarred({".a": PNG})])
+@pytest.mark.parametrize("data", [make_zip({}), make_tar({}), make_zip({"a.txt": b"x"}), make_tar({".a": PNG})])
 def test_an_archive_without_pictures_is_corrupt(data: bytes, tmp_path: Path) -> None:
-    assert isinstance(refused(data, tmp_path), ArchiveCorrupt | UnsupportedMediaType)
+    assert isinstance(expand_refused(data, tmp_path), ArchiveCorrupt | UnsupportedMediaType)
 
 
 def test_what_is_no_archive_is_unsupported(tmp_path: Path) -> None:
     for number, data in enumerate((PNG, b"", b"Rar!\x1a\7\1\0", b"7z\xbc\xaf\x27\x1c")):
         (tmp_path / str(number)).mkdir()
-        assert isinstance(refused(data, tmp_path / str(number)), UnsupportedMediaType)
+        assert isinstance(expand_refused(data, tmp_path / str(number)), UnsupportedMediaType)
     with pytest.raises(BlobMissing):
         expand_archive(tmp_path / "gone", tmp_path / "folder", LIMITS, PictureLimits())
 
@@ -223,53 +223,53 @@ def zeros(count: int) -> bytes:
 @pytest.mark.parametrize(
     "data",
     [
-        zipped({f"{n}.png": zeros(1 << 20) for n in range(6)}),
-        gzip.compress(tarred({f"{n}.png": zeros(1 << 20) for n in range(6)})),
-        gzip.compress(tarred({"a.png": PNG, "skipped.bin": bytes(60 << 20)})),
-        gzip.compress(tarred({"a.png": PNG, ".hidden": bytes(60 << 20)})),
-        zipped({f"{n}.png": PNG for n in range(51)}),
-        tarred({f"{n}.png": PNG for n in range(51)}),
-        zipped({f"{n}/": b"" for n in range(1_000)} | {"a.png": PNG}),
+        make_zip({f"{n}.png": zeros(1 << 20) for n in range(6)}),
+        gzip.compress(make_tar({f"{n}.png": zeros(1 << 20) for n in range(6)})),
+        gzip.compress(make_tar({"a.png": PNG, "skipped.bin": bytes(60 << 20)})),
+        gzip.compress(make_tar({"a.png": PNG, ".hidden": bytes(60 << 20)})),
+        make_zip({f"{n}.png": PNG for n in range(51)}),
+        make_tar({f"{n}.png": PNG for n in range(51)}),
+        make_zip({f"{n}/": b"" for n in range(1_000)} | {"a.png": PNG}),
     ],
     ids=["zip bytes", "tgz bytes", "tgz skipped", "tgz hidden", "zip members", "tar members", "zip folders"],
 )
 def test_an_archive_past_a_limit_leaves_nothing(data: bytes, tmp_path: Path) -> None:
-    assert isinstance(refused(data, tmp_path, TIGHT), ArchiveLimit)
+    assert isinstance(expand_refused(data, tmp_path, TIGHT), ArchiveLimit)
 
 
 def test_overlapping_zip_members_are_counted_each_time(tmp_path: Path) -> None:
-    data = zipped({"000.png": zeros(1 << 20)})
+    data = make_zip({"000.png": zeros(1 << 20)})
     at = data.index(b"PK\1\2")
     entry, end = data[at : data.index(b"PK\5\6")], bytearray(data[data.index(b"PK\5\6") :])
     end[8:16] = struct.pack("<HHI", 40, 40, len(entry) * 40)
-    assert isinstance(refused(data[:at] + entry * 40 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
+    assert isinstance(expand_refused(data[:at] + entry * 40 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
 
 
 @pytest.mark.parametrize("claim", [10, 3_000_000_000])
 def test_a_zip_member_that_lies_about_its_size_is_refused(claim: int, tmp_path: Path) -> None:
-    data = bytearray(zipped({"a.png": PNG, "liar.png": zeros(1 << 20)}))
+    data = bytearray(make_zip({"a.png": PNG, "liar.png": zeros(1 << 20)}))
     for magic, offset in ((b"PK\1\2", 24), (b"PK\3\4", 22)):
         at = data.rindex(magic)
         data[at + offset : at + offset + 4] = struct.pack("<I", claim)
-    codes = Unpacked(bytes(data), tmp_path, TIGHT).codes()
+    codes = ExpandedArchive(bytes(data), tmp_path, TIGHT).codes()
     assert codes["a.png"] is None
     assert codes["liar.png"] in ("image_corrupt", "image_too_large")
 
 
 def test_a_zip_that_lists_millions_of_members_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    data = zipped({"a.png": PNG})
+    data = make_zip({"a.png": PNG})
     at = data.index(b"PK\1\2")
     entry, end = data[at : data.index(b"PK\5\6")], bytearray(data[data.index(b"PK\5\6") :])
     end[8:16] = struct.pack("<HHI", 1, 1, len(entry) * 300_000)  # the count lies as well
     start = time.process_time()
-    assert isinstance(refused(data[:at] + entry * 300_000 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
+    assert isinstance(expand_refused(data[:at] + entry * 300_000 + bytes(end), tmp_path, TIGHT), ArchiveLimit)
     assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_flipped_bits_never_raise_anything_of_others(kind: str, tmp_path: Path) -> None:
     chance = random.Random(kind)
-    data = zipped(MEMBERS) if kind == "zip" else tarred(MEMBERS)
+    data = make_zip(MEMBERS) if kind == "zip" else make_tar(MEMBERS)
     if kind == "tar.gz":
         data = gzip.compress(data)
     for number in range(60):
@@ -279,7 +279,7 @@ def test_flipped_bits_never_raise_anything_of_others(kind: str, tmp_path: Path) 
         folder = tmp_path / str(number)
         folder.mkdir()
         try:
-            Unpacked(bytes(broken), folder)
+            ExpandedArchive(bytes(broken), folder)
         except Rejected:
             continue
 
@@ -290,9 +290,9 @@ def test_an_archive_that_hangs_the_reader_is_stopped(tmp_path: Path) -> None:
     info = tarfile.TarInfo("pax")
     info.type, info.size = tarfile.XHDTYPE, len(digits)
     path = tmp_path / "hang.tar"
-    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + digits + bytes(-len(digits) % 512) + tarred({"a.png": PNG}))
+    path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + digits + bytes(-len(digits) % 512) + make_tar({"a.png": PNG}))
     good = tmp_path / "good.zip"
-    good.write_bytes(zipped(MEMBERS))
+    good.write_bytes(make_zip(MEMBERS))
     with DecodePool(2, ChildLimits(seconds=5)) as pool:
         bad = pool.submit(
             expand_archive,

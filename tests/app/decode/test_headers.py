@@ -12,7 +12,7 @@ from PIL import Image
 from app.core.errors import ImageCorrupt, ImageTooLarge, Rejected, UnsupportedMediaType
 from app.decode.headers import ARCHIVE_HEAD, PictureHeader, detect_archive, read_header
 from app.decode.limits import PictureLimits
-from tests.support.sample_pictures import FORMATS, animation, chunk, claiming, encoded, png, sample, scene
+from tests.support.sample_pictures import FORMATS, animation, chunk, claim_size, encode_image, png, sample, scene
 
 LIMITS = PictureLimits()
 
@@ -30,7 +30,7 @@ def test_header_gives_format_and_size(kind: str) -> None:
 
 @pytest.mark.parametrize("options", [{"lossless": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}, {"quality": 5}])
 def test_header_reads_each_kind_of_webp(options: dict[str, object]) -> None:
-    found = header(encoded(scene(33, 21), "webp", **options))
+    found = header(encode_image(scene(33, 21), "webp", **options))
     assert (found.width, found.height) == (33, 21)
 
 
@@ -70,7 +70,7 @@ def test_anything_else_is_unsupported_whatever_its_name(data: bytes) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("size", [(65_535, 65_535), (16_383, 16_383)])
 def test_a_huge_claim_is_refused_at_once(kind: str, size: tuple[int, int]) -> None:
-    data = claiming(kind, *size)
+    data = claim_size(kind, *size)
     start = time.process_time()
     with pytest.raises(ImageTooLarge):
         header(data)
@@ -81,7 +81,7 @@ def test_a_huge_claim_is_refused_at_once(kind: str, size: tuple[int, int]) -> No
 @pytest.mark.parametrize("size", [(0, 10), (10, 0), (0, 0)])
 def test_a_side_of_no_pixels_is_corrupt(kind: str, size: tuple[int, int]) -> None:
     with pytest.raises(ImageCorrupt):
-        header(claiming(kind, *size))
+        header(claim_size(kind, *size))
 
 
 @pytest.mark.parametrize("kind", ["png", "avif"])
@@ -89,7 +89,7 @@ def test_a_side_of_no_pixels_is_corrupt(kind: str, size: tuple[int, int]) -> Non
 def test_claims_of_32_bits_are_refused(kind: str, side: int) -> None:
     for size in ((side, side), (side, 1), (1, side)):
         with pytest.raises(ImageTooLarge):
-            header(claiming(kind, *size))
+            header(claim_size(kind, *size))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -168,7 +168,7 @@ def test_avif_boxes_of_impossible_length_are_corrupt() -> None:
 
 
 def test_a_gif_frame_past_the_screen_counts() -> None:
-    data = bytearray(encoded(Image.new("P", (4, 4)), "gif"))
+    data = bytearray(encode_image(Image.new("P", (4, 4)), "gif"))
     at = data.index(b"\x2c", 13 + 3 * (2 << (data[10] & 7)))
     data[at + 5 : at + 9] = struct.pack("<HH", 60_000, 60_000)
     with pytest.raises(ImageTooLarge):

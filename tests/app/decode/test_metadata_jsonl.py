@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.archives import PNG, Unpacked, tarred, zipped
+from tests.support.archives import PNG, ExpandedArchive, make_tar, make_zip
 
 
 def captions(*lines: Any) -> bytes:
@@ -19,12 +19,12 @@ def test_metadata_lines_join_their_members(tmp_path: Path) -> None:
     full = {"file": "b/2.png", "id": "two", "caption": "笑", "tags": ["x", "y"], "metadata": {"k": [1, None]}}
     members = {"b/2.png": PNG, "1.png": PNG, "3.png": PNG}
     lines = captions({"file": "./1.png", "caption": "old"}, full, {"file": "1.png", "caption": "new", "other": 1}, b"")
-    for number, pack in enumerate((zipped, tarred)):
+    for number, pack in enumerate((make_zip, make_tar)):
         for top in ("", "gallery/"):
             folder = tmp_path / f"{number}{bool(top)}"
             folder.mkdir()
             packed = {top + name: data for name, data in (members | {"metadata.jsonl": lines}).items()}
-            two, one, three = Unpacked(pack(packed), folder).items
+            two, one, three = ExpandedArchive(pack(packed), folder).items
             assert {name: two[name] for name in ("id", "caption", "tags", "metadata")} == {
                 name: full[name] for name in ("id", "caption", "tags", "metadata")
             }
@@ -44,7 +44,7 @@ BAD_LINES: list[Any] = [
 
 @pytest.mark.parametrize("line", BAD_LINES, ids=repr)
 def test_a_bad_metadata_line_fails_its_member_alone(line: Any, tmp_path: Path) -> None:
-    found = Unpacked(zipped({"a.png": PNG, "b.png": PNG, "metadata.jsonl": captions(line)}), tmp_path)
+    found = ExpandedArchive(make_zip({"a.png": PNG, "b.png": PNG, "metadata.jsonl": captions(line)}), tmp_path)
     assert found.codes() == {"a.png": "validation", "b.png": None}
     assert "line 1" in found.items[0]["error"]["detail"]
 
@@ -66,7 +66,9 @@ def test_a_bad_metadata_line_fails_its_member_alone(line: Any, tmp_path: Path) -
     ids=lambda line: repr(line[:16]),
 )
 def test_an_unreadable_metadata_line_is_an_item_of_its_own(line: bytes, tmp_path: Path) -> None:
-    found = Unpacked(zipped({"metadata.jsonl": captions(line, {"file": "a.png", "id": "x"}), "a.png": PNG}), tmp_path)
+    found = ExpandedArchive(
+        make_zip({"metadata.jsonl": captions(line, {"file": "a.png", "id": "x"}), "a.png": PNG}), tmp_path
+    )
     assert found.items[0]["id"] == "x"
     assert found.items[1]["name"] == "metadata.jsonl"
     assert found.items[1]["error"]["code"] in ("validation", "not_found")
@@ -74,6 +76,6 @@ def test_an_unreadable_metadata_line_is_an_item_of_its_own(line: bytes, tmp_path
 
 def test_thousands_of_bad_lines_become_a_few_items(tmp_path: Path) -> None:
     lines = captions(*[b"x"] * 3_000, *({"file": f"{n}.png"} for n in range(3_000)))
-    found = Unpacked(zipped({"a.png": PNG, "metadata.jsonl": lines}), tmp_path)
+    found = ExpandedArchive(make_zip({"a.png": PNG, "metadata.jsonl": lines}), tmp_path)
     assert len(found.items) < 30
     assert "5,980 more" in found.items[-1]["error"]["detail"]

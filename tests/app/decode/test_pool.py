@@ -89,7 +89,7 @@ def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) ->
     [
         (hostile_files.segfault, (), "crashed"),
         (hostile_files.abort, (), "crashed"),
-        (hostile_files.killed, (), "killed"),
+        (hostile_files.kill_self, (), "killed"),
         (hostile_files.leave, (), "longer than 1.5 s"),
         (hostile_files.spin, (), "longer than"),
         (hostile_files.sleep, (30,), "longer than 1.5 s"),
@@ -119,7 +119,7 @@ def test_processor_time_is_bounded_for_each_task_and_not_in_all() -> None:
 
 def test_children_are_small_and_confined(pool: DecodePool) -> None:
     pytest.importorskip("torch")  # the parent has it loaded, the children must not
-    names = {name.split(".")[0] for name in pool.submit(hostile_files.modules).result(60)}
+    names = {name.split(".")[0] for name in pool.submit(hostile_files.list_modules).result(60)}
     assert not names & {
         "torch",
         "open_clip",
@@ -130,9 +130,9 @@ def test_children_are_small_and_confined(pool: DecodePool) -> None:
         "pydantic_settings",
         "faiss",
     }
-    assert "app.core.settings" not in pool.submit(hostile_files.modules).result(60)
-    assert pool.submit(hostile_files.threads).result(60) == 1
-    limits = pool.submit(hostile_files.limits).result(60)
+    assert "app.core.settings" not in pool.submit(hostile_files.list_modules).result(60)
+    assert pool.submit(hostile_files.count_threads).result(60) == 1
+    limits = pool.submit(hostile_files.read_limits).result(60)
     assert limits["RLIMIT_AS"] == (512 << 20, 512 << 20)
     assert limits["RLIMIT_CORE"] == (0, 0)
     assert limits["RLIMIT_NOFILE"] == (64, 64)
@@ -160,7 +160,7 @@ def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -
 def test_the_pool_outlives_idle_children_that_are_killed() -> None:
     with DecodePool(2, STRICT) as pool:
         for _ in range(2):
-            pids = list({pool.submit(hostile_files.whoami).result(60) for _ in range(20)})
+            pids = list({pool.submit(hostile_files.read_pid).result(60) for _ in range(20)})
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
             assert until(lambda pids=pids: not living(pids))  # type: ignore[misc]
@@ -169,7 +169,7 @@ def test_the_pool_outlives_idle_children_that_are_killed() -> None:
 
 def test_the_pool_outlives_its_fork_server() -> None:
     with DecodePool(2, STRICT) as pool:
-        child = pool.submit(hostile_files.whoami).result(60)
+        child = pool.submit(hostile_files.read_pid).result(60)
         server = parent_of(child)
         os.kill(server, signal.SIGKILL)
         assert until(lambda: not living([child, server]))
@@ -178,7 +178,7 @@ def test_the_pool_outlives_its_fork_server() -> None:
 
 def test_tasks_that_wait_survive_the_loss_of_the_pool() -> None:
     with DecodePool(1, STRICT) as pool:
-        child = pool.submit(hostile_files.whoami).result(60)
+        child = pool.submit(hostile_files.read_pid).result(60)
         futures = [pool.submit(hostile_files.sleep, 0.01) for _ in range(60)]
         os.kill(child, signal.SIGKILL)
         results = [future.exception(30) for future in futures]
@@ -199,19 +199,19 @@ def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> None:
     with DecodePool(1) as pool:
-        child = pool.submit(hostile_files.whoami).result(60)
+        child = pool.submit(hostile_files.read_pid).result(60)
         future = pool.submit(hostile_files.sleep, 0.5)
         time.sleep(0.1)
         for pid in (child, parent_of(child)):
             os.kill(pid, signal.SIGTERM)
             os.kill(pid, signal.SIGINT)
         assert future.result(60) == 0.5
-        assert pool.submit(hostile_files.whoami).result(60) == child
+        assert pool.submit(hostile_files.read_pid).result(60) == child
 
 
 def test_cancelling_stops_the_child() -> None:
     with DecodePool(1, ChildLimits(seconds=60)) as pool:
-        child = pool.submit(hostile_files.whoami).result(60)
+        child = pool.submit(hostile_files.read_pid).result(60)
         future = pool.submit(hostile_files.sleep, 30)
         time.sleep(0.3)
         assert future.cancel()
@@ -223,7 +223,7 @@ def test_cancelling_stops_the_child() -> None:
 
 def test_close_kills_the_children_and_answers_every_caller() -> None:
     pool = DecodePool(2, ChildLimits(seconds=60))
-    child = pool.submit(hostile_files.whoami).result(60)
+    child = pool.submit(hostile_files.read_pid).result(60)
     futures = [pool.submit(hostile_files.sleep, 30) for _ in range(10)]
     time.sleep(0.2)
     pool.close()
@@ -231,7 +231,7 @@ def test_close_kills_the_children_and_answers_every_caller() -> None:
         assert isinstance(future.exception(1), Overloaded)
     assert not living([child])
     with pytest.raises(Overloaded):
-        pool.submit(hostile_files.whoami).result(1)
+        pool.submit(hostile_files.read_pid).result(1)
 
 
 SERVICE = """

@@ -12,7 +12,7 @@ import pytest
 
 from app.core.errors import UnsupportedMediaType, UrlUnreachable
 from app.decode.webdataset import list_shard
-from tests.support.archives import PNG, tarred, zipped
+from tests.support.archives import PNG, make_tar, make_zip
 
 
 def listed(tar: bytes, folder: Path, most: int = 1_000) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def test_members_of_one_key_are_one_sample(tmp_path: Path) -> None:
         "0/003.cls": b"7",
         "0/003.txt": b"two",
     }
-    tar = tarred(members)
+    tar = make_tar(members)
     lines = listed(tar, tmp_path)
     assert [(line["name"], line["key"], line.get("caption")) for line in lines] == [
         ("0/001.jpg", "0/001", "红"),
@@ -69,7 +69,7 @@ def test_bad_members_are_named_one_by_one(tmp_path: Path) -> None:
         "d.txt": b"x" * 70_000,
         "../e.png": PNG,
     }
-    lines = listed(tarred(members), tmp_path)
+    lines = listed(make_tar(members), tmp_path)
     assert [(line["name"], line.get("error", {}).get("code")) for line in lines] == [
         ("a.png", None),
         ("b.png", "validation"),
@@ -82,7 +82,7 @@ def test_bad_members_are_named_one_by_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut in a picture", "cut in a header", "a broken header"])
 def test_what_comes_before_the_damage_is_listed(damage: str, tmp_path: Path) -> None:
-    tar = bytearray(tarred({"a.png": PNG, "b.png": b"x" * 2_000}))
+    tar = bytearray(make_tar({"a.png": PNG, "b.png": b"x" * 2_000}))
     header = tar.index(b"b.png")
     if damage == "a broken header":
         tar[header + 120 : header + 140] = b"\xee" * 20
@@ -95,15 +95,15 @@ def test_what_comes_before_the_damage_is_listed(damage: str, tmp_path: Path) -> 
     assert all("error" in line for line in rest)
 
 
-@pytest.mark.parametrize("content", [b"", b"no tar", zipped({"a.png": PNG}), b"\xff" * 5_000])
+@pytest.mark.parametrize("content", [b"", b"no tar", make_zip({"a.png": PNG}), b"\xff" * 5_000])
 def test_what_is_no_tar_is_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedMediaType, match="not a tar"):
         listed(content, tmp_path)
 
 
 def test_an_empty_tar_gives_nothing(tmp_path: Path) -> None:
-    assert listed(tarred({}), tmp_path) == []
-    assert listed(tarred({"0/": folder("0")}), tmp_path) == []
+    assert listed(make_tar({}), tmp_path) == []
+    assert listed(make_tar({"0/": folder("0")}), tmp_path) == []
 
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from app.core.errors import ModelUnavailable, Overloaded
+from app.core.errors import ModelUnavailable
 from app.encoder.batcher import MAX_BATCH_ROWS, Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
@@ -49,7 +49,7 @@ def encoder() -> GatedEncoder:
 
 @pytest.fixture
 def batcher(encoder: GatedEncoder) -> Iterator[Batcher]:
-    batcher = Batcher(encoder, max_waiting=8)
+    batcher = Batcher(encoder)
     yield batcher
     encoder.gate.set()
     batcher.close()
@@ -101,20 +101,6 @@ def test_a_pass_has_a_bound_and_what_is_larger_by_itself_still_goes(encoder: Gat
     encoder.gate.set()
     assert [len(future.result(WAIT)) for future in futures] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
     assert [rows for _, rows in encoder.passes] == [1, MAX_BATCH_ROWS - 1, 2, MAX_BATCH_ROWS * 3]
-
-
-def test_who_finds_all_permits_taken_is_refused_at_once(encoder: GatedEncoder, batcher: Batcher) -> None:
-    futures = [batcher.submit_texts(["red"])]
-    encoder.began.wait(WAIT)
-    futures += [batcher.submit_texts(["blue"]) for _ in range(7)]
-    with pytest.raises(Overloaded):
-        batcher.submit_texts(["one too many"])
-    encoder.gate.set()
-    for future in futures:
-        future.result(WAIT)
-    until(lambda: encoder.passes[-1] == ("texts", 7), WAIT)
-    for _ in range(20):  # and the permits come back
-        batcher.submit_texts(["red"]).result(WAIT)
 
 
 def test_a_caller_that_went_away_is_dropped(encoder: GatedEncoder, batcher: Batcher) -> None:
@@ -171,7 +157,7 @@ def test_when_its_thread_dies_every_waiter_fails_at_once_and_it_is_not_alive(
 
 
 def test_close_answers_those_who_wait_and_refuses_those_who_come_after(encoder: GatedEncoder) -> None:
-    batcher = Batcher(encoder, max_waiting=8)
+    batcher = Batcher(encoder)
     futures = [batcher.submit_texts(["red"])]
     encoder.began.wait(WAIT)
     futures += [batcher.submit_texts(["blue"]) for _ in range(3)]
@@ -188,7 +174,7 @@ def test_close_answers_those_who_wait_and_refuses_those_who_come_after(encoder: 
 
 def test_many_threads_at_once_each_get_their_own_answer(encoder: GatedEncoder) -> None:
     encoder.gate.set()
-    batcher = Batcher(encoder, max_waiting=64)
+    batcher = Batcher(encoder)
     words = ["red", "blue", "green", "yellow", "a cat", "笑脸"]
     expected = dict(zip(words, DummyEncoder().encode_texts(words), strict=True))
     wrong: list[str] = []
@@ -210,7 +196,7 @@ def test_many_threads_at_once_each_get_their_own_answer(encoder: GatedEncoder) -
 
 def test_a_text_that_was_asked_before_needs_no_pass(encoder: GatedEncoder) -> None:
     encoder.gate.set()
-    batcher = Batcher(encoder, max_waiting=8, cache_bytes=1 << 20)
+    batcher = Batcher(encoder, cache_bytes=1 << 20)
     try:
         first = batcher.submit_texts(["red", "blue"]).result(WAIT)
         passes = len(encoder.passes)

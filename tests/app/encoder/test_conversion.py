@@ -43,6 +43,7 @@ def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_server_and_worker_that_start_together_convert_once(model: Path, tmp_path: Path) -> None:
     folders: list[Path] = []
     threads = [
@@ -75,6 +76,7 @@ def test_damage_is_noticed_when_it_is_opened(folder: Path, tmp_path: Path, damag
         OpenVinoEncoder(broken, "fp32", 1)
 
 
+@pytest.mark.slow
 def test_two_that_find_it_damaged_at_once_both_get_it_and_it_is_made_once(
     model: Path, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

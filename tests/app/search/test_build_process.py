@@ -1,4 +1,4 @@
-"""The process that builds a base from the log: what it takes, what it leaves out, and how it fails."""
+"""The process that builds a sealed segment from the log: what it takes, what it leaves out, and how it fails."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def held(base: SealedSegment) -> dict[int, list[float]]:
     return dict(zip(base._ids.tolist(), base.read_vectors(rows).tolist(), strict=True))
 
 
-def test_a_base_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:
+def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:
     vectors = dict(enumerate(unit(20, D)))
     put(database, vectors)
     database.write(lambda c: embeddings.remove(c, "images", 3))

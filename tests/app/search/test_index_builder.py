@@ -117,7 +117,7 @@ def test_a_killed_build_leaves_the_index_as_it_was_and_is_tried_again(setup: Set
     assert setup.handle.build_error is None
 
 
-def test_a_full_disk_leaves_the_old_base_and_space_mends_it(database: Database, small_disk: SmallDisk) -> None:
+def test_a_full_disk_leaves_the_old_segment_and_space_mends_it(database: Database, small_disk: SmallDisk) -> None:
     setup = Setup(database, small_disk.folder / "images")
     try:
         setup.put(0, 200)
@@ -191,7 +191,7 @@ def test_a_failing_check_is_a_fault_until_one_succeeds(setup: Setup, monkeypatch
 
 @pytest.fixture
 def large(database: Database, tmp_path: Path) -> Iterator[IndexManager]:
-    """Open indexes with a base of 150 vectors."""
+    """Open indexes with a sealed segment of 150 vectors."""
     put(database, dict(enumerate(unit(150, D))))
     indexes = IndexManager(database, SPACE, tmp_path / "snapshots", policy=SOON)
     indexes.open("default")
@@ -211,7 +211,7 @@ def nearest_of(indexes: IndexManager, query: Embeddings) -> int:
         return int(index.search(query[None, :], 1)[1][0, 0])
 
 
-def test_a_restart_opens_the_base_and_reads_only_the_rest_of_the_log(
+def test_a_restart_opens_the_segment_and_reads_only_the_rest_of_the_log(
     database: Database, tmp_path: Path, large: IndexManager
 ) -> None:
     large.close()
@@ -228,7 +228,7 @@ def test_a_restart_opens_the_base_and_reads_only_the_rest_of_the_log(
     again.close()
 
 
-def test_a_base_that_is_damaged_on_the_disk_is_built_again(
+def test_a_segment_that_is_damaged_on_the_disk_is_built_again(
     database: Database, tmp_path: Path, large: IndexManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     large.close()

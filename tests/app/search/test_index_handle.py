@@ -37,7 +37,7 @@ def test_an_opened_index_holds_its_log_and_costs_its_vectors(database: Database,
     handle.follower.close()
 
 
-def test_an_opening_that_nobody_wants_any_more_ends_and_saves_nothing(
+def test_an_opening_that_no_one_wants_any_more_ends_and_saves_nothing(
     database: Database, indexes: IndexManager, tmp_path: Path
 ) -> None:
     append(database)

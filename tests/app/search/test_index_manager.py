@@ -177,7 +177,7 @@ def test_the_settings_name_a_milvus_and_a_wrong_name_is_one_line() -> None:
     assert "\n" not in raised.value.detail
 
 
-def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
+def test_indexes_in_a_milvus_hold_what_the_log_holds_and_are_found_there_again(
     database: Database, tmp_path: Path, lite: MilvusClient
 ) -> None:
     east, seq = put(database, "east", EAST)
@@ -192,13 +192,13 @@ def test_indexes_in_an_engine_hold_what_the_log_holds_and_are_found_there_again(
     assert not (tmp_path / "snapshots").exists()
 
 
-def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
+def test_a_collection_moves_to_a_milvus_and_back_by_its_log_alone(
     database: Database, tmp_path: Path, lite: MilvusClient
 ) -> None:
     east, _ = put(database, "east", EAST)
     north = 0
-    for n, engine in enumerate((None, lite, None, lite)):
-        indexes = IndexManager(database, SPACE, tmp_path / "snapshots", engine)
+    for n, client in enumerate((None, lite, None, lite)):
+        indexes = IndexManager(database, SPACE, tmp_path / "snapshots", client)
         indexes.open("default")
         assert found(indexes)[0] == east
         north, seq = put(database, f"north{n}", NORTH)
@@ -209,12 +209,12 @@ def test_a_collection_moves_to_an_engine_and_back_by_its_log_alone(
         indexes.close()
 
 
-def test_while_the_engine_is_away_every_search_says_so_and_nothing_counts_as_applied(
+def test_while_milvus_is_away_every_search_says_so_and_nothing_counts_as_applied(
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    engine = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
-    indexes = IndexManager(database, SPACE, tmp_path / "snapshots", engine)
+    client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
+    indexes = IndexManager(database, SPACE, tmp_path / "snapshots", client)
     proxy.mode = "silence"
     with pytest.raises(Overloaded, match="does not answer"):
         indexes.open("default")
@@ -234,7 +234,7 @@ def test_while_the_engine_is_away_every_search_says_so_and_nothing_counts_as_app
     soon(lambda: not indexes.remote_faults() and indexes.wait_until_applied("default", "texts", seq, WAIT))
     assert found(indexes)[0] == east
     indexes.close()
-    engine.close()
+    client.close()
 
 
 def can_be_opened(indexes: IndexManager) -> bool:
@@ -321,7 +321,7 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
     assert indexes.faults() == []
 
 
-def test_a_slow_opening_holds_up_nobody_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_opening_holds_up_no_one_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made(database, "slow")
     key, _ = put(database, "east", EAST, "slow")
     indexes = make()
@@ -370,15 +370,3 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     again = made(database, "a")
     assert again != label
     assert found(indexes, "a") == []
-
-
-def test_a_listener_hears_of_a_change_once_searches_see_it(database: Database, make: Make) -> None:
-    indexes = make()
-    found(indexes)
-    follower = indexes._open["default", "texts"].follower
-    heard = [0]
-    with indexes.listen(lambda: heard.append(follower.applied_seq)):
-        for n in range(3):
-            _, seq = put(database, str(n), EAST)
-            until(lambda seq=seq: heard[-1] >= seq, WAIT)
-            assert len(found(indexes)) == n + 1

@@ -403,7 +403,7 @@ def test_measuring_takes_a_hundredth_of_the_time_at_most() -> None:
     assert rest_seconds(0.0) == module.MIN_PAUSE
 
 
-def test_the_index_of_the_service_is_measured_once_it_has_a_base(tmp_path: Path, queries: Any) -> None:
+def test_the_index_of_the_service_is_measured_once_it_has_a_segment(tmp_path: Path, queries: Any) -> None:
     live, sampler = SegmentedIndex(D), RecallSampler(target=0.9)
     stored = unit(np.random.default_rng(7), 2_000)
     live.add(np.arange(2_000), stored)

@@ -35,7 +35,7 @@ class World:
     def __init__(self, database: Database, pool: DecodePool) -> None:
         self.database = database
         self.indexes: dict[Target, FlatIndex] = {"images": FlatIndex(60), "texts": FlatIndex(60)}
-        self.batcher = Batcher(ENCODER, 64)
+        self.batcher = Batcher(ENCODER)
         self.searcher = Searcher(
             database, ENCODER, self.batcher, pool, lambda _, target: nullcontext(self.indexes[target])
         )
@@ -352,7 +352,7 @@ def test_a_label_fills_every_blank_of_the_template_as_it_is(database: Database, 
     world = World(database, pool)
     world.picture(1, "red", "red")
     encoder = Listening()
-    batcher = Batcher(encoder, 4)
+    batcher = Batcher(encoder)
     searcher = Searcher(database, encoder, batcher, pool, lambda _, target: nullcontext(world.indexes[target]))
     searcher.classify("default", QueryPart(image_id="red"), ["red", "{}", r"\1"], "{label}, {}: {label}")
     assert asked == ["red, red: red", "{}, {}: {}", r"\1, \1: \1"]
@@ -370,7 +370,7 @@ def test_a_vector_that_is_not_finite_never_leaves_for_the_log(database: Database
         def encode_texts(self, texts: Sequence[str]) -> Embeddings:
             return np.full((len(texts), 60), np.nan, np.float32)
 
-    batcher = Batcher(Broken(), 4)
+    batcher = Batcher(Broken())
     searcher = Searcher(database, Broken(), batcher, pool, lambda *_: nullcontext(FlatIndex(60)))
     with pytest.raises(ValueError, match="not finite"):
         searcher.encode_texts(["a"])

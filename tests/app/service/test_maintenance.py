@@ -13,30 +13,32 @@ from tests.support.servers import until
 WAIT = 20.0
 
 
-def test_what_it_cannot_do_is_told_and_ends_nothing(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_told_and_tried_again(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.service.maintenance.PRUNE_SECONDS", 0.01)
+    monkeypatch.setattr("app.service.maintenance.RETRY_SECONDS", 0.05)
     failing = threading.Event()
     failing.set()
 
     def fail(*_: Any) -> Any:
         if failing.is_set():
             raise RuntimeError("at /secret/place")
+        return 0
 
-    bulks = JobService(library)
-    monkeypatch.setattr(bulks, "delete_old", fail)
-    monkeypatch.setattr(library.blobs, "sweep", fail)
-    sweeper = MaintenanceLoop(library, bulks, 30.0)
-    sweeper.start()
-    left = "what killed processes left is not swept away: RuntimeError"
-    until(lambda: sweeper.faults() == [left, "old jobs are not forgotten: RuntimeError"], WAIT, sweeper.faults)
+    jobs = JobService(library)
+    monkeypatch.setattr(jobs, "delete_old", fail)
+    monkeypatch.setattr(library, "collect_garbage", fail)
+    maintenance = MaintenanceLoop(library, jobs, 30.0)
+    maintenance.start()
+    faults = ["files that nothing uses are not removed: RuntimeError", "old jobs are not forgotten: RuntimeError"]
+    until(lambda: maintenance.faults() == faults, WAIT, maintenance.faults)
     failing.clear()
-    until(lambda: sweeper.faults() == [left], WAIT)  # that is swept at the next start
-    sweeper.close()
+    until(lambda: maintenance.faults() == [], WAIT, maintenance.faults)
+    maintenance.close()
 
 
 def test_it_ends_at_once_and_need_not_have_begun(library: Library) -> None:
-    sweeper = MaintenanceLoop(library, JobService(library), 30.0)
-    sweeper.close()
+    maintenance = MaintenanceLoop(library, JobService(library), 30.0)
+    maintenance.close()
     other = MaintenanceLoop(library, JobService(library), 30.0)
     other.start()
     other.close()

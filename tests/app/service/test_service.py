@@ -13,11 +13,13 @@ import pytest
 
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.core.settings import Settings
-from app.core.types import Lease, Status
+from app.core.types import Image, Lease, Status
 from app.encoder.dummy import DummyEncoder
 from app.encoder.loader import LocatedModel
 from app.search.searcher import QueryPart, SearchQuery
-from app.service.service import Service, archive_limits, open_library, picture_limits
+from app.service.data_dir import open_library, picture_limits
+from app.service.factory import archive_limits, open_service
+from app.service.service import Service
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
@@ -43,56 +45,62 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def service(settings: Settings) -> Iterator[Service]:
-    service = Service(settings, COLOURS)
+    service = open_service(settings, COLOURS)
     yield service
     service.close()
 
 
 def start(service: Service) -> Service:
     service.start()
-    until(lambda: not service.ready() or service.fatal, WAIT, service.ready)
+    search = service.search
+    until(lambda: not search.reasons_not_ready() or search.fatal, WAIT, search.reasons_not_ready)
     return service
+
+
+def is_confirmed(service: Service, image: Image) -> bool:
+    """Whether the service says that a search finds this ready picture."""
+    return service.search.confirm_image(image) == image
 
 
 def held(service: Service) -> int:
     """How many texts the open index holds."""
-    with service.engine.indexes.use("default", "texts") as index:
+    with service.search.model.indexes.use("default", "texts") as index:
         return index.ntotal
 
 
 def test_a_worker_with_another_model_is_refused_while_the_directory_is_still_empty(service: Service) -> None:
-    check_space(service.database, SPACE)
+    check_space(service.library.database, SPACE)
     start(service)
-    check_space(service.database, DummyEncoder().space)
+    check_space(service.library.database, DummyEncoder().space)
     with pytest.raises(StartupError, match="belongs to model colours"):
-        check_space(service.database, SPACE)
+        check_space(service.library.database, SPACE)
 
 
 def test_before_the_model_is_there_ready_says_so_and_pictures_are_taken_in(service: Service) -> None:
-    assert service.ready() == ["the model colours is still loading"]
+    assert service.search.reasons_not_ready() == ["the model colours is still loading"]
     with pytest.raises(ModelUnavailable, match="still loading"):
-        _ = service.searcher
+        _ = service.search.searcher
     with pytest.raises(ModelUnavailable):
-        _ = service.engine
+        _ = service.search.model
     image = add(service.library, picture()).image
     assert image.status is Status.QUEUED
-    assert service.model() is None
-    assert service.settle("default", "images", 5)
+    assert service.search.describe_model() is None
+    assert service.search.wait_until_applied("default", "images", 5)
     assert service.stats("default")["index"] is None
 
 
 def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> None:
     start(service)
-    assert service.ready() == []
-    assert service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits == []
-    model = service.model()
+    assert service.search.reasons_not_ready() == []
+    assert service.search.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits == []
+    model = service.search.describe_model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
     assert service.stats("default")["model"] == model
     with pytest.raises(NotFound):
         service.stats("other")
     with pytest.raises(NotFound):
-        service.searcher.search(SearchQuery([QueryPart(text="red")], collection="other"))
+        service.search.searcher.search(SearchQuery([QueryPart(text="red")], collection="other"))
 
 
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
@@ -101,67 +109,66 @@ def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
     packed = encoder.encode_texts(["red"])[0].tobytes()
     for n in range(20):
         _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
-        assert service.settle("default", "texts", seq)
+        assert service.search.wait_until_applied("default", "texts", seq)
         assert held(service) == n + 1
-    assert service.settle("default", "images", None)
+    assert service.search.wait_until_applied("default", "images", None)
 
 
 def test_a_ready_picture_is_settled_when_a_search_finds_it(service: Service) -> None:
     start(service)
     image = add(service.library, picture("red"), id="one").image
-    assert service.settled([image])
+    assert is_confirmed(service, image)  # queued, and nothing else
     encoder = DummyEncoder()
     packed = encoder.encode_texts(["red"])[0].tobytes()
-    (lease,) = claim(service.database)
-    service.database.write(
-        lambda c: work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
-    )
+    (lease,) = claim(service.library.database)
+    fingerprint = encoder.space.fingerprint
+    service.library.database.write(lambda c: work_queue.finish_image(c, lease, fingerprint, packed, 64, 48, False))
     ready = service.library.get("default", "one")
-    assert service.settled([ready])
-    assert [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
+    assert is_confirmed(service, ready)
+    assert [hit.id for hit in service.search.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits] == ["one"]
 
 
 def test_a_dead_encoder_thread_turns_it_red(service: Service) -> None:
     start(service)
-    service.engine.batcher.close()
-    assert service.ready() == ["the encoder has stopped"]
+    service.search.model.batcher.close()
+    assert service.search.reasons_not_ready() == ["the encoder has stopped"]
     with pytest.raises(ModelUnavailable, match="the encoder has stopped"):
-        _ = service.searcher
+        _ = service.search.searcher
 
 
 def test_an_index_that_stopped_following_turns_it_red(service: Service) -> None:
     start(service)
-    service.engine.indexes.close()
-    assert service.ready() == ["the indexes have stopped following"]
+    service.search.model.indexes.close()
+    assert service.search.reasons_not_ready() == ["the indexes have stopped following"]
 
 
 def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, database: Database) -> None:
     stamp(database, SPACE)
-    service = Service(settings, COLOURS)
+    service = open_service(settings, COLOURS)
     service.start()
-    until(lambda: service.fatal, WAIT)
-    assert service.fatal is not None
-    assert service.ready() == [service.fatal.detail]
-    assert "sightline reembed" in service.fatal.detail
+    until(lambda: service.search.fatal, WAIT)
+    assert service.search.fatal is not None
+    assert service.search.reasons_not_ready() == [service.search.fatal.detail]
+    assert "sightline reembed" in service.search.fatal.detail
     service.close()
 
 
 def test_a_second_service_on_one_directory_is_refused(service: Service, settings: Settings) -> None:
     with pytest.raises(StartupError, match="is in use by process"):
-        Service(settings, COLOURS)
+        open_service(settings, COLOURS)
 
 
 def test_a_service_that_could_not_open_leaves_the_directory_free(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "sightline.db").write_bytes(b"no database" * 1000)
     for _ in range(2):
         with pytest.raises(StartupError, match="is damaged"):
-            Service(settings, COLOURS)
+            open_service(settings, COLOURS)
 
 
 def test_a_data_directory_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(StartupError, match="data cannot be used") as refused:
-        Service(Settings(data_dir=tmp_path / "data", model="colours"), COLOURS)
+        open_service(Settings(data_dir=tmp_path / "data", model="colours"), COLOURS)
     assert "\n" not in refused.value.detail
 
 
@@ -171,21 +178,21 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
     def fail(*_: Any) -> Any:
         raise RuntimeError("at /secret/place")
 
-    monkeypatch.setattr(service.library.blobs, "sweep", fail)
+    monkeypatch.setattr(service.library, "collect_garbage", fail)
     start(service)
     until(service.faults, WAIT)
-    assert service.faults() == ["what killed processes left is not swept away: RuntimeError"]
-    with service.engine.indexes.use("default", "images"):
+    assert service.faults() == ["files that nothing uses are not removed: RuntimeError"]
+    with service.search.model.indexes.use("default", "images"):
         pass
     monkeypatch.setattr("index.follower.Follower.error", property(lambda _: OSError("/secret/place")))
     assert "the index of images of default does not follow its log: OSError" in service.faults()
-    assert service.ready() == []
+    assert service.search.reasons_not_ready() == []
 
 
 def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
-    service = Service(settings, COLOURS)
+    service = open_service(settings, COLOURS)
     job = add_bulk(service.library, [("a.png", picture())])
-    abandoned = service.library.incoming()
+    abandoned = service.library.create_upload_dir()
     for path in service.library.blobs.incoming.iterdir():
         os.utime(path, (0, 0))
     start(service)
@@ -199,7 +206,7 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
     packed = encoder.encode_texts(["red"])[0].tobytes()
     others = set(threading.enumerate())
     for expected in (0, 1):
-        service = start(Service(settings, COLOURS))
+        service = start(open_service(settings, COLOURS))
         assert held(service) == expected
         service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
         service.close()
@@ -211,31 +218,31 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     settings: Settings, lite: MilvusClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impatient(monkeypatch)
-    monkeypatch.setattr("app.service.service.MILVUS_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("app.service.search_service.MILVUS_RETRY_SECONDS", 0.1)
     proxy.mode = "silence"
     there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
-    service = Service(there, COLOURS)
+    service = open_service(there, COLOURS)
     service.start()
-    until(lambda: "does not answer" in service.ready()[0], WAIT)
+    until(lambda: "does not answer" in service.search.reasons_not_ready()[0], WAIT)
     with pytest.raises(Overloaded, match="does not answer"):
-        _ = service.searcher
+        _ = service.search.searcher
     one = add(service.library, picture("red"), id="one").image
     assert one.status is Status.QUEUED
     proxy.mode = "pass"
-    until(lambda: not service.ready(), WAIT)
+    until(lambda: not service.search.reasons_not_ready(), WAIT)
     finish_as_worker(service)
-    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
+    until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)
     assert found(service) == ["one"]
     proxy.mode = "reset"
     add(service.library, picture("blue"), id="two")
     finish_as_worker(service)
     two = service.library.get("default", "two")
-    until(lambda: service.ready(), WAIT)
-    assert (two.status, service.settled([two])) == (Status.READY, False)  # so that the API says processing
+    until(lambda: service.search.reasons_not_ready(), WAIT)
+    assert (two.status, is_confirmed(service, two)) == (Status.READY, False)  # so that the API says processing
     with pytest.raises(Overloaded):
         found(service)
     proxy.mode = "pass"
-    until(lambda: not service.ready() and service.settled([two]), WAIT)
+    until(lambda: not service.search.reasons_not_ready() and is_confirmed(service, two), WAIT)
     assert sorted(found(service)) == ["one", "two"]
     service.close()
 
@@ -243,11 +250,11 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
 def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(
     settings: Settings, lite: MilvusClient, tmp_path: Path
 ) -> None:
-    service = start(Service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
+    service = start(open_service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
     add(service.library, picture("red"), id="one")
     finish_as_worker(service)
-    until(lambda: service.settled([service.library.get("default", "one")]), WAIT)
-    with service.engine.indexes.use("default", "images") as index:
+    until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)
+    with service.search.model.indexes.use("default", "images") as index:
         vectors = DummyEncoder().encode_texts(["red"])
         for n in range(40):
             index.add(np.array([1000 + n], np.int64), vectors)
@@ -263,12 +270,12 @@ def finish_as_worker(service: Service) -> None:
     def work(c: Any, lease: Lease) -> object:
         return work_queue.finish_image(c, lease, encoder.space.fingerprint, packed, 64, 48, False)
 
-    for lease in claim(service.database):
-        service.database.write(partial(work, lease=lease))
+    for lease in claim(service.library.database):
+        service.library.database.write(partial(work, lease=lease))
 
 
 def found(service: Service) -> list[str]:
-    return [hit.id for hit in service.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits]
+    return [hit.id for hit in service.search.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits]
 
 
 def test_limits_are_those_of_the_settings() -> None:
@@ -303,7 +310,7 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     base = sealed(tmp_path / "base", np.arange(len(rows)), rows)
     base.params = replace(base.params, nprobe=1, refine_k=10)  # as if calibrated on other queries than are asked
-    opened = service.engine.indexes._open
+    opened = service.search.model.indexes._open
     opened["default", "images"] = replace(opened["default", "images"], index=SegmentedIndex(60, base))
 
     def recall() -> dict[str, Any]:
@@ -313,7 +320,8 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
 
     assert recall() == {"queries": 0}
     for row in rows[:24]:
-        assert service.searcher.search(SearchQuery([QueryPart(vector=row.tolist())])).hits == []  # no id has a row
+        query = SearchQuery([QueryPart(vector=row.tolist())])
+        assert service.search.searcher.search(query).hits == []  # no id has a row
     until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
     assert set(recall()) == {"at_10", "queries", "target", "effort", "updated_at"}
     assert recall()["target"] == 0.99

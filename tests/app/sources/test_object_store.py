@@ -77,7 +77,7 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     source = bucket(library, store, "here")
     store.put("photos", "here/red.png", RED)
     assert take(library, source, tmp_path) == ["red.png"]
-    library.make_collection("other", "")
+    library.create_collection("other", "")
     (line,) = source.scan(tmp_path, "other", never)
     store.delete("photos", "here/red.png")
     (came,) = source.fetch(tmp_path, [line], never)
@@ -189,7 +189,7 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
         until(lambda: not library.database.read(work_queue.list_uploads), 60)
     names = [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
-    assert len(library.page("default", 100, None)) == 5
+    assert len(library.list_images("default", 100, None)) == 5
 
 
 def test_what_is_asked_is_checked_before_anything_is_asked_of_a_store() -> None:

@@ -77,7 +77,7 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
     good = [(f"a.parquet:{n + 1}", f"text {n}", None) for n in range(7) if n != 3]
     rest = [("c.jsonl:1", None, None), ("c.jsonl:2", None, "validation")]
     assert taken(tmp_path / "first") == [*good[:3], bad[0], *good[3:], bad[1], *rest]
-    kept = {image.sha256 for image in library.page("default", 20, None)}
+    kept = {image.sha256 for image in library.list_images("default", 20, None)}
     assert kept == {add(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
     assert taken(tmp_path / "second") == [*bad, rest[1]]
 

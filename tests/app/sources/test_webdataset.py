@@ -14,7 +14,7 @@ from app.sources.webdataset import WebdatasetSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.archives import tarred
+from tests.support.archives import make_tar
 from tests.support.makers import add, never
 from tests.support.pictures import picture
 
@@ -25,9 +25,9 @@ RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
 def shards(tmp_path: Path) -> Path:
     shards = tmp_path / "shards"
     shards.mkdir()
-    (shards / "00000.tar").write_bytes(tarred({"0001.png": RED, "0001.txt": b"red", "0002.png": BLUE}))
+    (shards / "00000.tar").write_bytes(make_tar({"0001.png": RED, "0001.txt": b"red", "0002.png": BLUE}))
     (shards / "00001.tar").write_bytes(b"no tar at all")
-    (shards / "00002.tar").write_bytes(tarred({"0003.png": GREEN, "0003.json": b'{"n": 1}'}))
+    (shards / "00002.tar").write_bytes(make_tar({"0003.png": GREEN, "0003.json": b'{"n": 1}'}))
     return shards
 
 
@@ -58,11 +58,11 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
         ("00001.tar", None, None, True),
         ("00002.tar/0003.png", "0003", None, False),
     ]
-    assert {image.sha256 for image in library.page("default", 9, None)} == {
+    assert {image.sha256 for image in library.list_images("default", 9, None)} == {
         add(library, content).image.sha256 for content in (RED, BLUE, GREEN)
     }
     assert [line["name"] for line in taken()] == ["00001.tar"]
-    (shards / "00002.tar").write_bytes(tarred({"0003.png": GREEN, "0004.png": RED}))
+    (shards / "00002.tar").write_bytes(make_tar({"0003.png": GREEN, "0004.png": RED}))
     assert [line["name"] for line in taken()] == ["00001.tar", "00002.tar/0003.png", "00002.tar/0004.png"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
@@ -10,12 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from app.core.errors import StartupError
 from app.decode.limits import PictureLimits
 from app.storage import backup as module
-from app.storage import snapshot
+from app.storage import database_copy
 from app.storage.backup import (
     MANIFEST_NAME,
     check_backup,
@@ -36,18 +34,14 @@ from tests.support.pictures import picture
 RED, BLUE, GREEN = (picture(colour) for colour in ("red", "blue", "green"))
 
 
-def quiet() -> Console:
-    return Console(file=io.StringIO())
-
-
 def held(data_dir: Path) -> dict[str, bytes]:
     """The pictures of a data directory by id, read through a library of its own."""
     database = Database(data_dir / "sightline.db")
     try:
         library = Library(database, BlobStore(data_dir), PictureLimits(), 1_000)
         return {
-            image.id: library.file("default", image.id)[1].read_bytes()
-            for image in library.page("default", 1_000, None)
+            image.id: library.get_file("default", image.id)[1].read_bytes()
+            for image in library.list_images("default", 1_000, None)
         }
     finally:
         database.close()
@@ -64,7 +58,7 @@ def kept(library: Library, tmp_path: Path) -> Path:
     finish(library.database, claim(library.database)[0])
     add(library, BLUE, id="blue")
     add_bulk(library, [("g.png", GREEN)], [("a.zip", b"an archive, to be")])
-    create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
+    create_backup(tmp_path, tmp_path.with_name("kept"))
     return tmp_path.with_name("kept")
 
 
@@ -78,7 +72,7 @@ def away(tmp_path: Path) -> object:
 
 def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Library, tmp_path: Path) -> None:
     again = tmp_path.with_name("again")
-    restore_backup(again, kept, quiet())
+    restore_backup(again, kept)
     assert held(again) == {"red": RED, "blue": BLUE}
     assert read_last_backup(tmp_path).pictures == 2
     assert read_last_backup(again).at == 0  # nothing was backed up from there
@@ -88,12 +82,12 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
         (job,) = JobService(library).list_recent(10)
         assert job_of(database, job.id) == job
         waiting = BlobStore(again)
-        assert {name: waiting.upload(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
+        assert {name: waiting.upload_path(job.id, n).exists() for name, n in (("folder", 0), ("archive", 1))} == {
             "folder": True,
             "archive": True,
         }
-        assert tree(waiting.upload(job.id, 0)) == tree(library.blobs.upload(job.id, 0))
-        assert waiting.upload(job.id, 1).read_bytes() == b"an archive, to be"
+        assert tree(waiting.upload_path(job.id, 0)) == tree(library.blobs.upload_path(job.id, 0))
+        assert waiting.upload_path(job.id, 1).read_bytes() == b"an archive, to be"
     finally:
         database.close()
 
@@ -104,13 +98,18 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
     before = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     library.delete("default", "blue")
     add(library, GREEN, id="green")
-    create_backup(tmp_path, kept, quiet())
+    killed = module.blob_path(kept, "ab" * 32).with_name(f".{'ab' * 32}.1.tmp")  # by a backup that was killed
+    killed.parent.mkdir(parents=True)
+    killed.write_bytes(BLUE)
+    (kept / ".manifest.json.1.tmp").touch()
+    create_backup(tmp_path, kept)
+    assert not killed.exists()
     assert read_manifest(kept).number == 2
     after = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
     assert len(after) == 2
     assert len(after.items() & before.items()) == 1
     assert sorted(path.name for path in kept.iterdir()) == [MANIFEST_NAME, "media", "sightline-2.db", "uploads-2"]
-    restore_backup(tmp_path.with_name("again"), kept, quiet())
+    restore_backup(tmp_path.with_name("again"), kept)
     assert held(tmp_path.with_name("again")) == {"red": RED, "green": GREEN}
 
 
@@ -124,13 +123,13 @@ def test_every_damage_is_refused_before_anything_is_touched(kept: Path, tmp_path
         for damaged in [*damages, b"", bytes[:-1], bytes + b"\0"]:
             path.write_bytes(damaged)
             with pytest.raises(StartupError, match=r"damaged|written by"):
-                restore_backup(again, kept, quiet())
+                restore_backup(again, kept)
         path.unlink()
         with pytest.raises(StartupError, match=r"damaged|no backup"):
-            restore_backup(again, kept, quiet())
+            restore_backup(again, kept)
         path.write_bytes(bytes)
     assert not again.exists()
-    assert check_backup(kept, quiet())[0].pictures == 2
+    assert check_backup(kept)[0].pictures == 2
     assert tree(kept) == whole
 
 
@@ -146,17 +145,17 @@ def test_a_database_that_is_wrong_though_its_digest_is_right_is_refused(kept: Pa
     fields = {**manifest.files, path.name: module.sha256_or_empty(path)}
     module.write_manifest(kept, module.BackupManifest(1, manifest.version, manifest.created_at, 1, 2, fields))
     with pytest.raises(StartupError, match="damaged"):
-        restore_backup(tmp_path.with_name("again"), kept, quiet())
+        restore_backup(tmp_path.with_name("again"), kept)
 
 
 def test_a_directory_that_holds_something_is_never_restored_into(kept: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     with pytest.raises(StartupError, match="is not empty"):
-        restore_backup(tmp_path, kept, quiet())
+        restore_backup(tmp_path, kept)
     assert tree(tmp_path) == before
     other = tmp_path.with_name("other")
     (other / "models").mkdir(parents=True)
-    restore_backup(other, kept, quiet())
+    restore_backup(other, kept)
     assert held(other) == {"red": RED, "blue": BLUE}
 
 
@@ -165,11 +164,11 @@ def test_a_folder_that_is_no_backup_is_neither_written_to_nor_restored(library: 
     other.mkdir()
     (other / "letters.txt").write_text("mine")
     with pytest.raises(StartupError, match="neither empty nor a backup"):
-        create_backup(tmp_path, other, quiet())
+        create_backup(tmp_path, other)
     with pytest.raises(StartupError, match="there is no backup"):
-        restore_backup(tmp_path.with_name("again"), other, quiet())
+        restore_backup(tmp_path.with_name("again"), other)
     with pytest.raises(StartupError, match="no data directory"):
-        create_backup(other, tmp_path.with_name("kept"), quiet())
+        create_backup(other, tmp_path.with_name("kept"))
     assert tree(other) == {"letters.txt": b"mine"}
 
 
@@ -191,10 +190,10 @@ def test_a_backup_that_fails_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(Exception, match="disk is full"):
-            create_backup(tmp_path, kept, quiet())
-    restore_backup(tmp_path.with_name("again"), kept, quiet())
+            create_backup(tmp_path, kept)
+    restore_backup(tmp_path.with_name("again"), kept)
     assert held(tmp_path.with_name("again")) == {"red": RED, "blue": BLUE}
-    create_backup(tmp_path, kept, quiet())
+    create_backup(tmp_path, kept)
     assert read_manifest(kept).number == 2
 
 
@@ -202,17 +201,17 @@ def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, RED, id="red")
-    plain = snapshot.copy_database
+    plain = database_copy.copy_database
 
     def copying(database: Path, target: Path) -> None:
         add(library, BLUE, id="late")  # after the first pass over the pictures
         plain(database, target)
         library.delete("default", "late")
 
-    monkeypatch.setattr(snapshot, "copy_database", copying)
+    monkeypatch.setattr(database_copy, "copy_database", copying)
     kept = tmp_path.with_name("kept")
-    create_backup(tmp_path, kept, quiet())
-    restore_backup(tmp_path.with_name("again"), kept, quiet())
+    create_backup(tmp_path, kept)
+    restore_backup(tmp_path.with_name("again"), kept)
     assert held(tmp_path.with_name("again")) == {"red": RED}
 
 
@@ -220,7 +219,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = add_bulk(library, [], [("a.zip", b"archive")])
-    plain, times = snapshot.copy_database, []
+    plain, times = database_copy.copy_database, []
 
     def copying(database: Path, target: Path) -> None:
         plain(database, target)
@@ -228,8 +227,8 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
         if len(times) == 1:
             JobService(library).cancel(job.id)
 
-    monkeypatch.setattr(snapshot, "copy_database", copying)
-    create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
+    monkeypatch.setattr(database_copy, "copy_database", copying)
+    create_backup(tmp_path, tmp_path.with_name("kept"))
     assert len(times) == 2
     assert list(read_manifest(tmp_path.with_name("kept")).files) == ["sightline-1.db"]
 
@@ -239,4 +238,4 @@ def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path
     id = database.write(lambda c: jobs.create(c, "default", "bulk"))
     database.write(lambda c: work_queue.add_upload(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
-        create_backup(tmp_path, tmp_path.with_name("kept"), quiet())
+        create_backup(tmp_path, tmp_path.with_name("kept"))

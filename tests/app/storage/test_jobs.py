@@ -4,6 +4,7 @@ import pytest
 
 from app.core.errors import NotFound
 from app.core.types import ItemStatus, JobState, Priority, SourceSpec
+from app.storage.idempotency import ResponseSlot, find_response
 from app.storage.jobs import JobOptions, JobService
 from app.storage.library import Library
 from app.storage.tables import images, jobs, work_queue
@@ -18,8 +19,8 @@ def test_a_bulk_waits_as_a_folder_with_a_manifest_and_archives_beside_it(library
     job = add_bulk(library, [("a.png", RED), ("b.png", BLUE)], [("c.zip", b"PK not read here")])
     assert (job.state, job.total, job.kind) == (JobState.QUEUED, 2, "bulk")
     assert library.database.read(work_queue.list_uploads) == {(job.id, 0), (job.id, 1)}
-    assert library.blobs.upload(job.id, 1).read_bytes() == b"PK not read here"
-    folder = library.blobs.upload(job.id, 0)
+    assert library.blobs.upload_path(job.id, 1).read_bytes() == b"PK not read here"
+    folder = library.blobs.upload_path(job.id, 0)
     assert sorted(path.name for path in folder.iterdir()) == ["000000", "000001", "manifest.jsonl"]
     assert job_service.get(job.id) == job
     assert [one.id for one in job_service.list_recent(5)] == [job.id]
@@ -38,7 +39,7 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
     assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
     assert list(library.blobs.incoming.iterdir()) == []
     assert job_service.cancel(job.id) == cancelled
-    assert library.file("default", added.image.id)[1].read_bytes() == BLUE
+    assert library.get_file("default", added.image.id)[1].read_bytes() == BLUE
     assert job_service.retry(job.id).state is JobState.QUEUED
     for lease in claim(library.database):
         finish(library.database, lease)
@@ -118,10 +119,10 @@ def test_jobs_that_ended_long_ago_are_deleted(library: Library) -> None:
     assert [job.id for job in job_service.list_recent(10)] == [running.id]
 
 
-def test_the_note_of_a_job_runs_in_its_transaction(library: Library) -> None:
-    noted: list[str] = []
-    asked = SourceSpec("folder", "/photos")
-    job = JobService(library).add_source(
-        "default", asked, JobOptions(Priority.LOW, lambda _, job: noted.append(job.id))
-    )
-    assert (noted, job.priority) == ([job.id], Priority.LOW)
+def test_a_job_has_its_priority_and_is_recorded_with_it(library: Library) -> None:
+    slot = ResponseSlot(library.database, "", "key", "digest")
+    job = JobService(library).add_source("default", SourceSpec("folder", "/photos"), JobOptions(Priority.LOW, slot))
+    assert job.priority is Priority.LOW
+    recorded = library.database.read(lambda c: find_response(c, "", "key", "2000-01-01"))
+    assert recorded is not None
+    assert job.id in recorded.body

@@ -22,7 +22,7 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
-from app.storage.library import DELETE_BATCH, Library, text_id
+from app.storage.library import DELETE_BATCH, Library, default_text_id
 from app.storage.tables import embeddings, images, jobs
 from tests.app.conftest import SmallDisk
 from tests.support.makers import COLLECTION, FINGERPRINT, SPACE, VECTOR, add, add_bulk, claim, finish, image_of, job_of
@@ -41,7 +41,7 @@ def make_ready(library: Library) -> None:
 
 
 def stored_files(library: Library) -> set[str]:
-    return {sha256 for sha256, _ in library.blobs.iter_files()}
+    return {path.name for path in library.blobs.iter_files()}
 
 
 def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> None:
@@ -50,7 +50,7 @@ def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> Non
     assert added.image == image
     assert (image.width, image.height, image.format, image.bytes) == (64, 48, "png", len(RED))
     assert (image.caption, image.tags, image.metadata, image.source) == ("a red thing", ("a",), {"n": 1}, "x.png")
-    assert library.file("default", "one")[1].read_bytes() == RED
+    assert library.get_file("default", "one")[1].read_bytes() == RED
     assert list(library.blobs.incoming.iterdir()) == []
 
 
@@ -58,7 +58,7 @@ def test_the_same_bytes_get_the_same_id(library: Library) -> None:
     first = add(library, RED)
     second = add(library, RED, id="another")
     assert (second.duplicate, second.image.id) == (True, first.image.id)
-    assert len(library.page("default", 10, None)) == 1
+    assert len(library.list_images("default", 10, None)) == 1
 
 
 def test_the_same_bytes_at_the_same_time_get_the_same_id(library: Library) -> None:
@@ -69,40 +69,40 @@ def test_the_same_bytes_at_the_same_time_get_the_same_id(library: Library) -> No
     for thread in threads:
         thread.join()
     assert len(ids) == 1
-    assert len(library.page("default", 10, None)) == 1
-    assert library.blobs.intact(image_of(library.database, ids.pop()).sha256)
+    assert len(library.list_images("default", 10, None)) == 1
+    assert library.blobs.has_digest(image_of(library.database, ids.pop()).sha256)
 
 
 def test_an_id_with_other_bytes_is_a_conflict_that_leaves_everything_as_it_was(library: Library) -> None:
     add(library, RED, id="one")
     with pytest.raises(IdConflict):
         add(library, BLUE, id="one")
-    assert library.file("default", "one")[1].read_bytes() == RED
+    assert library.get_file("default", "one")[1].read_bytes() == RED
     assert len(stored_files(library)) == 1
 
 
 def test_replace_drops_the_old_vector_and_the_old_file(library: Library) -> None:
     old = add(library, RED, id="one").image
     make_ready(library)
-    library.blobs.thumbnail(old.sha256, old.format).parent.mkdir(parents=True)
-    library.blobs.thumbnail(old.sha256, old.format).touch()
+    library.blobs.thumbnail_path(old.sha256, old.format).parent.mkdir(parents=True)
+    library.blobs.thumbnail_path(old.sha256, old.format).touch()
     added = add(library, BLUE, id="one", replace=True)
     assert added.image.status is Status.QUEUED
     assert [entry[1:3] for entry in vectors(library)] == [("remove", old.key)]
     assert stored_files(library) == {added.image.sha256}
-    assert not library.blobs.thumbnail(old.sha256, old.format).exists()
-    assert library.file("default", "one")[1].read_bytes() == BLUE
+    assert not library.blobs.thumbnail_path(old.sha256, old.format).exists()
+    assert library.get_file("default", "one")[1].read_bytes() == BLUE
 
 
 def test_what_is_no_picture_is_refused_and_not_kept(library: Library) -> None:
     with pytest.raises(UnsupportedMediaType):
         add(library, b"just some words, called .jpg")
-    assert library.page("default", 10, None) == []
+    assert library.list_images("default", 10, None) == []
     assert stored_files(library) == set()
 
 
 def test_an_unknown_collection_is_refused_before_anything_is_kept(library: Library, tmp_path: Path) -> None:
-    path = library.incoming() / "x"
+    path = library.create_upload_dir() / "x"
     path.write_bytes(RED)
     with pytest.raises(NotFound, match="no collection 'other'"):
         library.add("other", path, ImageAttributes())
@@ -122,9 +122,9 @@ def test_a_duplicate_heals_a_file_that_was_lost(library: Library) -> None:
     image = add(library, RED, id="one").image
     library.blobs.path(image.sha256).unlink()
     with pytest.raises(BlobMissing, match="sightline verify"):
-        library.file("default", "one")
+        library.get_file("default", "one")
     assert add(library, RED).duplicate
-    assert library.file("default", "one")[1].read_bytes() == RED
+    assert library.get_file("default", "one")[1].read_bytes() == RED
 
 
 def test_deleting_leaves_no_row_no_file_and_a_note_in_the_log(library: Library) -> None:
@@ -173,7 +173,7 @@ def test_a_delete_never_takes_the_file_of_an_upload_of_the_same_bytes(library: L
             thread.start()
         for thread in threads:
             thread.join()
-        rows = {image.sha256 for image in library.page("default", 10, None)}
+        rows = {image.sha256 for image in library.list_images("default", 10, None)}
         assert stored_files(library) == rows
 
 
@@ -194,7 +194,7 @@ def test_two_services_on_one_directory_keep_file_and_row_together(library: Libra
         thread.start()
     for thread in threads:
         thread.join()
-    assert stored_files(library) == {image.sha256 for image in library.page("default", 10, None)}
+    assert stored_files(library) == {image.sha256 for image in library.list_images("default", 10, None)}
     database.close()
 
 
@@ -206,7 +206,7 @@ def test_uploads_are_refused_while_too_many_pictures_wait(library: Library) -> N
         add(library, picture("green"))
     with pytest.raises(QueueFull):
         add_bulk(library, [("a.png", picture("green"))])
-    assert len(library.page("default", 10, None)) == 2
+    assert len(library.list_images("default", 10, None)) == 2
     make_ready(library)
     add(library, picture("green"))
 
@@ -243,10 +243,10 @@ def put(library: Library, *items: tuple[str | None, str]) -> list[str]:
 
 def test_texts_are_stored_with_their_vectors_and_the_same_words_get_the_same_id(library: Library) -> None:
     first = put(library, (None, "a red car"), ("mine", "a blue car"))
-    assert first == [text_id("a red car"), "mine"]
+    assert first == [default_text_id("a red car"), "mine"]
     assert put(library, (None, "a red car")) == first[:1]
     assert library.get_text("default", "mine").text == "a blue car"
-    held = library.collection("default")
+    held = library.get_collection("default")
     assert (held.texts, held.space) == (2, SPACE)
 
 
@@ -278,26 +278,26 @@ def test_a_deleted_text_is_gone_from_rows_and_log(library: Library) -> None:
 
 def test_collections_say_what_they_hold(library: Library) -> None:
     add(library, RED)
-    (held,) = library.collections()
+    (held,) = library.list_collections()
     assert (held.name, held.images, held.texts, held.space) == ("default", 1, 0, None)
     with pytest.raises(NotFound):
-        library.collection("other")
+        library.get_collection("other")
 
 
 def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself(small_disk: SmallDisk) -> None:
     database = Database(small_disk.folder / "sightline.db")
     library = Library(database, BlobStore(small_disk.folder), PictureLimits(), 1_000)
     add(library, RED, id="kept")
-    folder = library.incoming()
+    folder = library.create_upload_dir()
     (folder / "waiting").write_bytes(BLUE)
     small_disk.fill()
     with pytest.raises(StorageFull):
         library.add("default", folder / "waiting", ImageAttributes(id="refused"))
-    assert [image.id for image in library.page("default", 10, None)] == ["kept"]
+    assert [image.id for image in library.list_images("default", 10, None)] == ["kept"]
     small_disk.free()
     library.add("default", folder / "waiting", ImageAttributes(id="taken"))
-    assert library.file("default", "kept")[1].read_bytes() == RED
-    assert library.file("default", "taken")[1].read_bytes() == BLUE
+    assert library.get_file("default", "kept")[1].read_bytes() == RED
+    assert library.get_file("default", "taken")[1].read_bytes() == BLUE
     database.close()
 
 
@@ -307,54 +307,41 @@ def test_every_refusal_is_an_error_of_ours(library: Library) -> None:
     assert library.database.read(lambda c: images.count_waiting(c)) == 0
 
 
-def test_the_sweep_removes_old_files_that_no_row_uses(library: Library, tmp_path: Path) -> None:
-    kept = add(library, picture()).image
-    (tmp_path / "left").write_bytes(b"of a killed upload")
-    left = library.blobs.save(tmp_path / "left")
-    library.blobs.place(left)
-    assert library.sweep(3600, lambda: False) == 0
-    assert library.blobs.path(left.sha256).exists()
-    assert library.sweep(0, lambda: True) == 0
-    assert library.sweep(0, lambda: False) == 1
-    assert not library.blobs.path(left.sha256).exists()
-    assert library.blobs.intact(kept.sha256)
-
-
 def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Library) -> None:
     """More than one transaction's worth; what is changed or added meanwhile is judged by what it is then."""
     count = DELETE_BATCH + 20
     pictures = [add(library, picture("red", seed=n), tags=("x",), id=f"p{n}").image for n in range(count)]
     kept = add(library, picture("blue", seed=1), id="kept").image
     tagged = parse_filter({"key": "tags", "match": {"value": "x"}}, "images")
-    keys, examples = library.matching(COLLECTION, tagged)
+    keys, examples = library.find_matching(COLLECTION, tagged)
     assert keys == [image.key for image in pictures]
     assert [image.id for image in examples] == [f"p{n}" for n in range(count - 1, count - 6, -1)]
     library.update(COLLECTION, "p110", lambda image: ImageAttributes())
     add(library, picture("green", seed=1), tags=("x",), id="late")
     assert library.delete_matching(COLLECTION, tagged, keys) == count - 1
-    assert {image.id for image in library.page(COLLECTION, 1000, None)} == {"p110", "kept", "late"}
+    assert {image.id for image in library.list_images(COLLECTION, 1000, None)} == {"p110", "kept", "late"}
     assert stored_files(library) == {pictures[110].sha256, kept.sha256, library.get(COLLECTION, "late").sha256}
     everything = parse_filter({}, "images")
-    keys, _ = library.matching(COLLECTION, everything)
+    keys, _ = library.find_matching(COLLECTION, everything)
     assert library.delete_matching(COLLECTION, everything, keys) == 3
     assert stored_files(library) == set()
     with pytest.raises(NotFound):
-        library.matching("other", everything)
+        library.find_matching("other", everything)
 
 
 def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) -> None:
     for n in range(10):
         add(library, picture("red", seed=n), tags=("even",) if n % 2 == 0 else (), id=f"p{n}")
     even = parse_filter({"key": "tags", "match": {"value": "even"}}, "images")
-    first = library.page(COLLECTION, 3, None, even)
+    first = library.list_images(COLLECTION, 3, None, even)
     assert [image.id for image in first] == ["p8", "p6", "p4"]
-    assert [image.id for image in library.page(COLLECTION, 3, first[-1].key, even)] == ["p2", "p0"]
+    assert [image.id for image in library.list_images(COLLECTION, 3, first[-1].key, even)] == ["p2", "p0"]
 
 
 def test_bytes_are_known_where_their_file_is_here_too(library: Library) -> None:
     first, second = add(library, RED).image.sha256, add(library, BLUE).image.sha256
-    assert library.known("default", [second, "0" * 64, first]) == [second, first]
+    assert library.find_known("default", [second, "0" * 64, first]) == [second, first]
     library.blobs.path(first).unlink()
-    assert library.known("default", [first, second]) == [second]
+    assert library.find_known("default", [first, second]) == [second]
     with pytest.raises(NotFound):
-        library.known("nothing", [first])
+        library.find_known("nothing", [first])

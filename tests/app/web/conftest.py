@@ -4,32 +4,22 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched
+from tests.support.browser import open_browser
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, until
 
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
 
 
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """Debian's chromium. The package ends it, because Playwright keeps an event loop in this thread until then."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
+browser = pytest.fixture(open_browser, scope="package", name="browser")
 
 
 @pytest.fixture(scope="package")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests.app.web.watched import Watched
+from tests.app.web.watched import Watched, settle
 from tests.support.servers import RunningServer
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text("utf-8")
@@ -23,7 +23,7 @@ def faults(page: Page) -> list[str]:
     """What is serious or worse, as `rule: where`."""
     if not page.evaluate("window.axe !== undefined"):
         page.evaluate(AXE)
-    page.wait_for_timeout(200)  # until what fades in has its colours
+    settle(page)
     options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
     found: dict[str, Any] = page.evaluate("options => axe.run(document, options)", options)
     assert found["testEngine"]["name"] == "axe-core"
@@ -46,6 +46,7 @@ def page(request: pytest.FixtureRequest, browser: Browser, filled: RunningServer
     watched.context.close()
 
 
+@pytest.mark.parametrize("page", ["light"], indirect=True)
 def test_axe_finds_what_is_wrong(page: Page, filled: RunningServer) -> None:
     page.goto(filled.url)
     page.evaluate("document.body.append(document.createElement('img'))")

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.app.web.watched import Watched, first_is, ids
+from tests.app.web.watched import Watched, first_is, ids, settle
 from tests.support.servers import RunningServer
 
 SHIFTS = """() => new Promise(resolve => {
@@ -25,9 +25,9 @@ def focused(page: Page) -> str:
 
 
 def scroll_to_end(page: Page) -> None:
-    for _ in range(40):
+    for _ in range(1_000):
         page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
-        page.wait_for_timeout(100)
+        settle(page)
         if re.fullmatch(r"\d+ pictures, newest first", page.locator("#count").inner_text()):
             return
     raise AssertionError("the end was not reached")
@@ -38,7 +38,7 @@ def test_scrolling_shows_each_picture_once_in_order_while_few_are_in_the_documen
     expect(page.locator("#count")).to_contain_text("newest pictures")
     seen: list[str] = []
     most = 0
-    for _ in range(200):
+    for _ in range(1_000):
         now = page.evaluate(
             "[...document.querySelectorAll('.cell')].map(one => [one.ariaPosInSet, one.querySelector('a').dataset.id])"
         )
@@ -48,7 +48,7 @@ def test_scrolling_shows_each_picture_once_in_order_while_few_are_in_the_documen
         if page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 2") and len(seen) >= 400:
             break
         page.mouse.wheel(0, 450)
-        page.wait_for_timeout(60)
+        settle(page)
     assert sorted(seen) == sorted(set(seen))
     assert len(seen) == 400
     listed = crowded.page.request.get(crowded.url + "/v1/images?limit=1000").json()["images"]
@@ -60,9 +60,9 @@ def test_a_search_is_scrolled_to_its_end_too(crowded: Watched) -> None:
     page = crowded.open("/?q=red")
     first_is(page, "red")
     expect(page.locator("#count")).to_contain_text("nearest of 400")
-    for _ in range(30):
+    for _ in range(1_000):
         page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
-        page.wait_for_timeout(100)
+        settle(page)
         if "400 nearest of 400" in page.locator("#count").inner_text():
             break
     expect(page.locator("#count")).to_contain_text("400 nearest of 400")

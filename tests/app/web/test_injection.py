@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.app.web.payloads import PAYLOADS
-from tests.app.web.watched import Watched, ids
+from tests.app.web.watched import Watched, ids, settle
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -76,7 +76,9 @@ def test_nothing_runs_in_the_grid_the_large_view_and_the_form(page: Page) -> Non
     for _ in range(30):
         seen |= set(ids(page))
         page.mouse.wheel(0, 600)
-        page.wait_for_timeout(50)
+        settle(page)
+        if len(seen) == len(PAYLOADS):
+            break
     assert len(seen) == len(PAYLOADS)
     page.evaluate("window.scrollTo(0, 0)")
     page.locator(".tile").first.click()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.app.web.watched import Watched, first_is
+from tests.app.web.watched import Watched, first_is, settle
 from tests.support.servers import RunningServer
 
 
@@ -38,7 +38,7 @@ def test_the_cross_of_the_large_view_stands_in_its_corner_and_stays(
     watched = Watched(browser, filled.url, viewport={"width": width, "height": height})
     page = watched.open("/?q=red&show=red-1")
     expect(page.locator(".side h2")).to_be_visible()
-    page.wait_for_timeout(200)
+    settle(page)
     box = """name => { const { left, right, top, bottom } = document.querySelector(name).getBoundingClientRect();
     return { left, right, top, bottom } }"""
     dialog, cross, title = (page.evaluate(box, name) for name in ("#detail", "#detail [data-action=close]", ".side h2"))

@@ -32,13 +32,21 @@ def test_typing_searches_without_enter(watched: Watched) -> None:
 
 
 def test_typing_asks_once_it_pauses_not_at_every_key(watched: Watched) -> None:
-    page = watched.open()
+    page = watched.page
+    page.clock.install(time=0)
+    watched.open()
+    expect(page.locator(".tile")).to_have_count(10)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/v1/search" in request.url else None)
-    page.locator("#box").press_sequentially("red blue", delay=5)
+    page.clock.pause_at(3_600)
+    for part in ("red", " bl", "ue"):
+        page.locator("#box").press_sequentially(part)
+        page.clock.run_for(40)  # each key begins the pause of 60 ms anew
+    page.clock.resume()
     expect(page).to_have_url(re.compile("red[+]blue"))
     expect(page.locator(".tile .score").first).to_be_visible()
-    assert len(asked) <= 3, asked
+    assert len(asked) == 1, asked
+    assert "q=red+blue" in asked[0]
 
 
 def test_an_older_answer_that_comes_late_is_dropped(watched: Watched) -> None:

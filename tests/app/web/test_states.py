@@ -71,16 +71,19 @@ def test_a_model_that_is_loading_is_told_and_the_search_begins_by_itself(
     problem = {"code": "model_unavailable", "detail": "the model x is still loading"}
     page.route("**/v1/search*", lambda route: route.fulfill(status=503, json=problem))
     page.route("**/v1/models", lambda route: route.fulfill(json={"models": [], "loaded": None}))
+    page.clock.install()
     watched.open("/?q=red")
     expect(page.locator("#banner")).to_have_text("The model is still loading. The search starts when it is ready.")
-    with page.expect_response("**/v1/models"), page.expect_response("**/v1/models"):
-        pass
+    for _ in range(2):
+        with page.expect_response("**/v1/models"):
+            page.clock.run_for(3_000)
     assert len(watched.faults) == 1  # of the search: the waiting itself leaves none in the console
     page.unroute("**/v1/models")
     expect(page.locator("#banner")).to_have_text(
         f"The server refused the request: {problem['detail']}"
     )  # it is there, and yet
     page.unroute_all()
+    page.clock.run_for(3_000)
     first_is(page, "red")
     expect(page.locator("#banner")).to_be_hidden()
     watched.context.close()

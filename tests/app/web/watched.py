@@ -17,6 +17,12 @@ DROP = """([name, kind, bytes]) => {
     document.body.dispatchEvent(new DragEvent("drop", said));
 }"""
 
+SETTLED = """async () => {
+    for (let n = 0; n < 2; n++) await new Promise(requestAnimationFrame);
+    const finite = one => one.effect.getComputedTiming().endTime < Infinity;
+    await Promise.allSettled(document.getAnimations().filter(finite).map(one => one.finished));
+}"""
+
 
 class Watched:
     """A page whose console errors, exceptions and refusals by the policy are kept."""
@@ -48,6 +54,11 @@ def ids(page: Page) -> list[str]:
 def first_is(page: Page, colour: str) -> None:
     """Wait until the nearest picture has this colour."""
     expect(page.locator(".tile").first).to_have_attribute("data-id", re.compile(f"^{colour}-"))
+
+
+def settle(page: Page) -> None:
+    """Wait for two frames, and for what fades or moves to end."""
+    page.evaluate(SETTLED)
 
 
 def drop(page: Page, names: list[str], content: bytes, kind: str = "image/png") -> None:

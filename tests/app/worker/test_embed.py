@@ -71,7 +71,7 @@ def running(worker: EmbeddingWorker) -> Iterator[EmbeddingWorker]:
 
 
 def every(library: Library) -> list[Image]:
-    return library.page("default", 1000, None)
+    return library.list_images("default", 1000, None)
 
 
 def settled(library: Library) -> list[Image]:
@@ -97,8 +97,8 @@ def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library,
         found = vector(library, image)
         assert found is not None
         assert float(found @ word) > 0.9
-        assert library.blobs.thumbnail(image.sha256, image.format).is_file()
-    assert library.collection("default").space == encoder.space
+        assert library.blobs.thumbnail_path(image.sha256, image.format).is_file()
+    assert library.get_collection("default").space == encoder.space
 
 
 def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library: Library, made: Made) -> None:
@@ -119,8 +119,8 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
         assert stored is not None
         assert np.array_equal(stored, vectors[n])
         assert found[str(n)].width is not None
-        assert library.blobs.thumbnail(found[str(n)].sha256, "png").is_file()
-    assert library.collection("default").space == encoder.space
+        assert library.blobs.thumbnail_path(found[str(n)].sha256, "png").is_file()
+    assert library.get_collection("default").space == encoder.space
 
 
 def test_a_worker_that_waits_processes_new_uploads(library: Library, made: Made) -> None:
@@ -303,7 +303,7 @@ def test_a_file_in_place_of_a_thumbnail_folder_fails_its_picture_alone(
     bad = add(library, picture("red"), id="bad").image
     add(library, picture("blue"), id="good")
     monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
-    library.blobs.thumbnail(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
+    library.blobs.thumbnail_path(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
     with running(made()):
         status = {image.id: image.status for image in settled(library)}
     assert status == {"bad": Status.FAILED, "good": Status.READY}

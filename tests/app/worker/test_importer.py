@@ -119,7 +119,7 @@ def test_an_archive_that_cannot_be_read_is_one_failed_item_and_the_job_ends(
 
 def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, pool: DecodePool) -> None:
     job = add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
-    library.blobs.upload(job.id, 1).unlink()
+    library.blobs.upload_path(job.id, 1).unlink()
     import_all(library, pool)
     assert items(library, job) == [("a.zip", "failed")]
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
@@ -254,7 +254,7 @@ def test_a_write_that_fails_at_any_point_is_repeated_exactly_once(
     with importing(Refusing(library, pool, fails)):
         until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
     assert [name for name, _ in items(library, job)] == names
-    assert len(library.page("default", 1000, None)) == len(names)
+    assert len(library.list_images("default", 1000, None)) == len(names)
     assert list(library.blobs.incoming.iterdir()) == []
 
 
@@ -278,7 +278,7 @@ def die(*_, **__):
 
 importer.CHUNK = 2
 if moment == "cleanup":
-    library.blobs.discard_upload = die
+    library.blobs.delete_upload = die
 else:
     place, placed = library.blobs.place, []
     def placing(saved):
@@ -303,15 +303,15 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     library.database.write(lambda c: work_queue.expire_leases(c, {"killed"}, 0.0, 3))
     import_all(library, pool)
     assert items(library, job) == [(f"{n}.png", "queued") for n in range(5)]
-    assert {sha256 for sha256, _ in library.blobs.iter_files()} == {
-        image.sha256 for image in library.page("default", 100, None)
+    assert {path.name for path in library.blobs.iter_files()} == {
+        image.sha256 for image in library.list_images("default", 100, None)
     }
     assert job_of(library.database, job.id).total == 5
     left = {path.name for path in library.blobs.incoming.iterdir()}
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
         os.utime(library.blobs.incoming / name, (0, 0))
-    library.blobs.sweep(set(), 1.0)
+    assert library.collect_garbage(1.0, lambda: False) == len(left)
     assert list(library.blobs.incoming.iterdir()) == []
 
 

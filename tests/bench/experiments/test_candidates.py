@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.experiments.candidates import Effort, FaissGraph, Partitioned, lists
-from bench.experiments.index import build, cheapest
-from bench.experiments.vectors import K, best, normalised, recall
+from app.encoder.protocol import normalise
+from bench.experiments.candidates import Effort, FaissGraph, Partitioned, choose_nlist
+from bench.experiments.index import build, find_cheapest
+from bench.experiments.vectors import K, find_exact, recall
 
 D = 32
-ROWS = normalised(np.random.default_rng(8).standard_normal((2_000, D)))
-ASKED = normalised(np.random.default_rng(9).standard_normal((30, D)))
+ROWS = normalise(np.random.default_rng(8).standard_normal((2_000, D)))
+ASKED = normalise(np.random.default_rng(9).standard_normal((30, D)))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_a_candidate_finds_all_with_all_its_effort(
 ) -> None:
     build(candidate, ROWS, tmp_path / "it")
     candidate.open(tmp_path / "it")
-    assert recall(candidate.at(effort)(ASKED), best(ROWS, ASKED, K)) > 0.99
+    assert recall(candidate.at(effort)(ASKED), find_exact(ROWS, ASKED, K)) > 0.99
 
 
 def test_a_candidate_is_built_once(tmp_path: Path) -> None:
@@ -43,14 +44,14 @@ def test_the_cheapest_effort_reaches_the_target_or_is_the_best_there_is(tmp_path
     candidate = Partitioned("codes", "RaBitQ", (20, 2_000))
     build(candidate, ROWS, tmp_path / "it")
     candidate.open(tmp_path / "it")
-    truth = best(ROWS, ASKED, K)
-    effort, share = cheapest(candidate, ASKED, truth)
+    truth = find_exact(ROWS, ASKED, K)
+    effort, share = find_cheapest(candidate, ASKED, truth)
     assert (effort.rerank, share >= 0.99) == (2_000, True)
     candidate.efforts = [Effort(1, 20), Effort(2, 20)]
-    effort, share = cheapest(candidate, ASKED, truth)
+    effort, share = find_cheapest(candidate, ASKED, truth)
     assert effort == Effort(2, 20)
     assert share < 0.99
 
 
 def test_lists_grow_with_the_root() -> None:
-    assert (lists(100_000), lists(1_000_000)) == (256, 1024)
+    assert (choose_nlist(100_000), choose_nlist(1_000_000)) == (256, 1024)

@@ -1,10 +1,10 @@
-"""Archives are read within fixed bounds, and nothing of them is written elsewhere.
+"""Archives are read within fixed bounds, and none of their members is written outside the store.
 
-Some forty hostile archives (`tests/reliability/archives.py`: bombs, traversals, links and devices, lies about sizes,
-damage) are
-sent to a server that permits 24 MiB and 1,000 members. Failing is a file beside the data directory or where the names
-lead, a data directory that ever holds more than twice what is permitted, a bomb that is not refused whole, a job that
-does not end, or a server that does.
+The proof sends some forty hostile archives (`tests/reliability/archives.py`: bombs, traversals, links and devices,
+false sizes, damage) to a server that permits 24 MiB and 1,000 members.
+
+Failing: a file appears beside the data directory or where a member's name points; the data directory ever holds more
+than twice the permitted size; a bomb is not refused as a whole; a job does not end; the server ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REFUSED = {"archive_limit", "archive_corrupt", "unsupported_media_type", "image_
 
 
 class Disk:
-    """The most bytes that a folder ever held, as far as looking twenty times a second shows."""
+    """Samples the size of a folder twenty times a second; keeps the maximum."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Disk:
 
 
 def size(path: Path) -> int:
-    """Bytes on the disk; 0 when it is gone meanwhile."""
+    """Bytes on the disk; 0 if the file has disappeared meanwhile."""
     try:
         return path.stat().st_blocks * 512
     except OSError:
@@ -60,7 +60,7 @@ def entries(folder: Path) -> set[str]:
 
 
 def run(scale: Scale) -> Outcome:
-    """One archive after the other; in the short form every fourth."""
+    """Send one archive after the other; the short form sends every fourth."""
     wrong: list[str] = []
     count = 0
     with tempfile.TemporaryDirectory() as scratch:

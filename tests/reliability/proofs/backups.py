@@ -1,17 +1,18 @@
-"""A backup made under load holds what was acknowledged before it, and a damaged one is refused.
+"""A backup made under load holds every picture acknowledged before it; a damaged backup is refused.
 
-While clients upload and delete, backups are made beside the server, and each is restored into a new directory: every
-picture that was acknowledged before the backup began, and whose delete was not sent before it ended, must be there,
-byte for byte; none that was deleted before it began; the database must pass SQLite's check. Then copies of the last
-backup are damaged, one file each (a byte, the end, the whole), and restored into a new directory and into one that
-is in use. Failing is a picture missing, altered or back; or a damaged backup that is restored, or after whose refusal
-the target has changed.
+While clients upload and delete, the proof makes backups beside the server and restores each into a new directory. Every
+picture must be there, byte for byte, if it was acknowledged before the backup began and its delete was not sent before
+the backup ended. No picture that was deleted before the backup began may be there. SQLite's check of the database must
+pass. Then the proof damages copies of the last backup, one file each (a byte, the end, the whole file), and restores
+each into a new directory and into one that is in use.
+
+Failing: a picture is missing, altered or back after its delete; a damaged backup is restored; a refused restore
+changes the target.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import random
 import shutil
 import tempfile
@@ -21,10 +22,9 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx2 as httpx
-from rich.console import Console
 
 from app.core.errors import StartupError
-from app.storage import snapshot
+from app.storage import database_copy
 from app.storage.backup import create_backup, restore_backup
 from app.storage.database import Database
 from tests.reliability.client import digest
@@ -62,7 +62,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def change(url: str, ledger: Ledger, stop: threading.Event) -> None:
-    """Upload, and delete some, until it is enough."""
+    """Upload, and delete some, until `stop` is set."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
         ids: list[tuple[str, str]] = []
         while not stop.is_set():
@@ -78,12 +78,12 @@ def change(url: str, ledger: Ledger, stop: threading.Event) -> None:
 
 
 def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
-    """Make a backup (in turn into two folders), restore it, and say what is wrong with that."""
+    """Make a backup (in turn into two folders) and restore it; returns the faults."""
     target, again = folder / f"kept-{n % 2}", folder / "again"
     before, gone = set(ledger.there), set(ledger.gone)
-    create_backup(folder / "data", target, open_silent_console())
+    create_backup(folder / "data", target)
     needed = before & set(ledger.there)
-    restore_backup(again, target, open_silent_console())
+    restore_backup(again, target)
     with closing(Database(again / "sightline.db")) as database:
         wrong = [f"database: {fault}" for fault in database.check()]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
@@ -98,12 +98,12 @@ def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
 
 
 def count_refused(folder: Path, whole: Path, damages: int) -> int:
-    """How many damaged copies of a backup were refused without a change of the target."""
+    """Count the damaged copies that are refused without a change of the target."""
     dice = random.Random(18)
     database = next(path.name for path in whole.glob("sightline-*.db"))
-    _, held = snapshot.check_copy(whole / database)
+    _, held = database_copy.check_copy(whole / database)
     used = folder / "used"
-    restore_backup(used, whole, open_silent_console())
+    restore_backup(used, whole)
     state = read_tree(used)
     count = 0
     for n in range(damages):
@@ -111,7 +111,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
         shutil.copytree(whole, copy)
         damage(copy, database, held, dice)
         try:
-            restore_backup(target, copy, open_silent_console())
+            restore_backup(target, copy)
         except StartupError:
             count += read_tree(used) == state and not (folder / "fresh").exists()
         shutil.rmtree(copy)
@@ -120,7 +120,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
 
 
 def damage(copy: Path, database: str, held: Sequence[str], dice: random.Random) -> None:
-    """Harm one file of a backup."""
+    """Damage one file of a backup."""
     sha256 = dice.choice(held)
     path = copy / dice.choice(("manifest.json", database, f"media/{sha256[:2]}/{sha256[2:4]}/{sha256}"))
     content = bytearray(path.read_bytes())
@@ -138,8 +138,3 @@ def damage(copy: Path, database: str, held: Sequence[str], dice: random.Random) 
 def read_tree(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def open_silent_console() -> Console:
-    """Says nothing."""
-    return Console(file=io.StringIO())

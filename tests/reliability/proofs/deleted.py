@@ -1,9 +1,11 @@
-"""What was deleted stays away: from searches, lists and its address, after the delete's 204 and after kill -9.
+"""A deleted picture stays away from searches, lists and its address, after the 204 and after kill -9.
 
-A server is killed around a delete: on the way into a write of the log, its fsync or the removal of the file (by
-strace), or by the client with the 204 in hand. After each start every picture whose delete was ever acknowledged is
-looked for in a search of everything, in the list, and at its address. Between kills deletes and searches run side by
-side: a search that begins after a 204 must not find the picture. Failing is one picture that comes back.
+The proof kills a server around a delete: by strace on entry to a write of the log, its fsync, or the removal of the
+file; or by the client once it has the 204. After each start it looks for every picture whose delete was ever
+acknowledged: in a search of everything, in the list, and at its address. Between kills, deletes and searches run side
+by side; a search that begins after a 204 must not find the picture.
+
+Failing: one picture comes back.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def fill(server: RunningServer, ledger: Ledger, count: int) -> None:
-    """Pictures that searches find."""
+    """Upload pictures and wait until searches find them."""
     for n in range(count):
         content = ledger.new()
         server.upload(content, wait=60 if n == count - 1 else 0).raise_for_status()
@@ -62,7 +64,7 @@ def fill(server: RunningServer, ledger: Ledger, count: int) -> None:
 def strike(
     server: RunningServer, ledger: Ledger, image: dict[str, Any], deleted: list[str], call: str, when: int
 ) -> None:
-    """Delete a picture; the server is killed on its way into a call, or once it has answered."""
+    """Delete a picture; kill the server on entry to a call, or once it has answered."""
     if call == "204":
         delete(server, ledger, image)
         server.process.kill()
@@ -76,7 +78,7 @@ def strike(
 
 
 def side_by_side(server: RunningServer, ledger: Ledger, image: dict[str, Any], deleted: list[str]) -> None:
-    """Delete a picture while others search; whoever searches after the 204 must not find it."""
+    """Delete a picture while others search; a search that begins after the 204 must not find it."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         others = [pool.submit(search_ids, server) for _ in range(AT_ONCE - 1)]
         delete(server, ledger, image)
@@ -89,13 +91,13 @@ def side_by_side(server: RunningServer, ledger: Ledger, image: dict[str, Any], d
 
 
 def search_ids(server: RunningServer) -> set[str]:
-    """What a search of everything finds."""
+    """The ids that a search of everything finds."""
     hits = server.http.get("/v1/search", params={"q": "red", "k": 1000}).json()["hits"]
     return {hit["id"] for hit in hits}
 
 
 def check_absent(server: RunningServer, ledger: Ledger, deleted: list[str]) -> None:
-    """Nothing that was deleted is found or served."""
+    """Check that the server neither finds nor serves a deleted picture."""
     for id in search_ids(server) & set(deleted):
         ledger.faults.append(f"back again {id}: found")
     for id in deleted[-20:]:

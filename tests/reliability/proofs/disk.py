@@ -1,10 +1,12 @@
-"""A full disk refuses writes, loses nothing, and mends by itself when there is space again.
+"""A full disk refuses writes, loses nothing, and recovers by itself once there is space again.
 
-The database, the pictures and TMPDIR lie on three small file systems (tmpfs). In turn one of them, or all, are filled
-to the last byte; pictures are uploaded, searched and deleted meanwhile, then the space is given back and the next
-upload must be taken without a restart. Failing is: an answer but 2xx, 507 or 503 (a search must be 200); an upload
-that is not taken within 30 s of the space; a server or worker process that ended; an acknowledged picture that in the
-end, after a restart, is not there, ready and whole; no refusal at all.
+The database, the pictures and TMPDIR are on three small file systems (tmpfs). The proof fills one of them, or all, to
+the last byte, and meanwhile uploads, searches and deletes pictures. Then it frees the space; the next upload must
+succeed without a restart.
+
+Failing: an answer other than 2xx, 507 or 503 (a search must answer 200); no accepted upload within 30 s of the free
+space; a server or worker process ends; an acknowledged picture is not there, ready and whole, after a final restart;
+no write was refused at all.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def cycle(server: RunningServer, ledger: Ledger, places: Sequence[Path], n: int) -> int:
-    """Fill these places, see what is answered, free them, see that it is over; returns how many were refused."""
+    """Fill these file systems, check the answers, free them, and wait for recovery; returns the number of refusals."""
     refused = 0
     for place in places:
         fill(place / "filler")
@@ -91,7 +93,7 @@ def cycle(server: RunningServer, ledger: Ledger, places: Sequence[Path], n: int)
 
 
 def store(server: RunningServer, ledger: Ledger) -> None:
-    """Upload one until it is taken."""
+    """Upload one picture, again and again until the server takes it."""
     content = ledger.new((300, 200))
     taken = until(lambda: server.upload(content, wait=0).status_code in (200, 202), MEND, server.output)
     assert taken
@@ -100,7 +102,7 @@ def store(server: RunningServer, ledger: Ledger) -> None:
 
 @contextmanager
 def small_disk(at: Path, size: str) -> Iterator[Path]:
-    """A file system of so many bytes. Raises Impossible where none can be mounted."""
+    """Mount a file system of this size. Raises Impossible if this machine cannot."""
     at.mkdir(parents=True)
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", at], capture_output=True, text=True, check=False
@@ -114,7 +116,7 @@ def small_disk(at: Path, size: str) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Take every byte that is left on its file system."""
+    """Take all free bytes of the file system."""
     with open(path, "ab", buffering=0) as file:
         for size in (1 << 20, 4096, 1):
             try:

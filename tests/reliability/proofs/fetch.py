@@ -1,9 +1,11 @@
-"""Pictures by URL never come from inside.
+"""Fetching pictures by URL never reaches an inner network.
 
-The fetcher is given 60 addresses that are not public (loopback, private, link-local, metadata, IPv6 in all its
-disguises), 100 names whose answers change between one question and the next, and 20 chains of redirects from an
-address that is permitted to ones that are not; every connection is written down instead of made. Over HTTP, fetching
-is off. Failing is one connection to a refused address, or a server that fetches though nobody allowed it.
+The fetcher gets 60 addresses that are not public (loopback, private, link-local, metadata, IPv6 in every notation),
+100 names that resolve to another address the second time, and 20 chains of redirects from a permitted address to
+forbidden ones. A recorder takes the place of the network. A real server is asked over HTTP with its default settings,
+under which it must not fetch.
+
+Failing: one connection to a forbidden address; a server that fetches although no setting allows it.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def _always(address: str, host: str, port: int) -> list[str]:
 
 
 def try_addresses(folder: Path) -> int:
-    """How many of the addresses were dialled: by themselves in a URL, and behind a name."""
+    """Count the addresses that were dialled, given in a URL and behind a name."""
     count = 0
     for address in REFUSED:
         network = Recorder()
@@ -71,7 +73,7 @@ def try_addresses(folder: Path) -> int:
 
 
 def try_rebinding(folder: Path) -> int:
-    """How often a name led inside that answers with a public address now and an inner one then."""
+    """Count how often a name led inside that first resolves to a public address and then to an inner one."""
     network = Recorder()
     answers = itertools.cycle([["1.1.1.1"], ["127.0.0.1"], ["1.1.1.1", "169.254.169.254"], ["::1"]])
     fetcher = HttpFetcher(AddressPolicy(), network=network, resolve=lambda host, port: next(answers))
@@ -84,7 +86,7 @@ def try_rebinding(folder: Path) -> int:
 
 
 def try_redirects(folder: Path) -> tuple[int, int]:
-    """How many chains led inside, and how many were refused; each is begun at once, and after one honest hop."""
+    """Count the chains that led inside, and those refused. Each starts directly, and again after one honest hop."""
     inside, refused = 0, 0
     trap = WebServer("127.0.0.2")
     web = WebServer()

@@ -1,10 +1,11 @@
-"""An fsync that fails is never reported as success.
+"""A failed fsync is never reported as success.
 
-strace makes the nth fsync and the nth fdatasync of each thread of a server fail with EIO, for each n from 1 on, while
-pictures are uploaded one after another and some are sent again after a refusal. Failing is an upload answered with
-2xx for which the trace has not, before the answer, all the successful syncs in order (as for `order`); an answer that
-is neither 2xx nor 507 or 503; an answer that the trace lacks; no refusal at all; or an acknowledged picture that is
-not there, whole, after kill -9.
+strace makes the nth fsync and the nth fdatasync of each thread of a server fail with EIO, for each n from 1 on. Clients
+upload one picture after another, and send some again after a refusal.
+
+Failing: an upload answered with 2xx although the trace does not show all successful syncs in order before the answer
+(as for `order`); an answer other than 2xx, 507 or 503; an answer that the trace lacks; no refusal at all; an
+acknowledged picture that is not there, whole, after kill -9.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SYNCS = "fsync,fdatasync"
 
 @dataclass(slots=True)
 class Tally:
-    """What all runs found."""
+    """The results of all runs."""
 
     uploads: int = 0
     refused: int = 0
@@ -60,7 +61,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def send(server: RunningServer, tally: Tally, n: int) -> None:
-    """Upload, and send again what was refused."""
+    """Upload; send a refused picture again."""
     for number in range(UPLOADS + n):
         content = picture(seed=1000 * n + number, size=(29, 31))
         for _ in range(2):
@@ -75,7 +76,7 @@ def send(server: RunningServer, tally: Tally, n: int) -> None:
 
 
 def compare(server: RunningServer, tally: Tally) -> None:
-    """What was acknowledged is there, after a kill."""
+    """Kill the server and check that every acknowledged picture is there."""
     there = {image["sha256"]: image["id"] for image in pictures(server)}
     for sha256, content in tally.acknowledged.items():
         if sha256 not in there or server.http.get(f"/v1/images/{there[sha256]}/file").content != content:

@@ -1,9 +1,10 @@
-"""The index is disposable: damaged or deleted, it is built again from the log, and answers the same.
+"""The index is disposable: if it is damaged or deleted, the server rebuilds it from the log, with the same answers.
 
-An index with a base and a tail is saved. Each time one file of it, chosen at random, is flipped in a byte, cut short,
-emptied, removed, made longer or exchanged with another; then it is opened, and 50 queries are compared with the true
-answers. Then 100,000 vectors of 512 numbers are read back from the log without any file of the index. Failing is a
-score that is off by more than 1/1024, an index that does not open, or more than 60 seconds for the 100,000.
+The proof saves an index with a sealed and a growing segment. Each time it damages one random file of it (changes a
+byte, truncates, empties, removes, extends it, or swaps it with another), opens the index, and compares the answers to
+50 queries with the true ones. Then it builds an index of 100,000 vectors of 512 numbers from the log alone.
+
+Failing: a score is off by more than 1/1024; an index does not open; the 100,000 take more than 60 seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from app.storage.database import Database
-from bench import filled
+from bench import data_directory
 from index.types import Embeddings
 from tests.reliability import indexed
 from tests.reliability.promise import Outcome, Promise, Scale
@@ -55,7 +56,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def prepare(data: Path) -> Embeddings:
-    """Save an index with a base and a tail; returns the scores that it must give."""
+    """Save an index with both segments; returns the scores that it must give."""
     rows = indexed.fill(data, BASE, D)
     with (
         closing(Database(data / "sightline.db")) as database,
@@ -63,13 +64,13 @@ def prepare(data: Path) -> Embeddings:
     ):
         until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
         more = indexed.vectors(TAIL, D, 3)
-        seq = filled.add(database, indexed.space(D), BASE + 1, more)
+        seq = data_directory.add_pictures(database, indexed.space(D), BASE + 1, more)
         assert indexes.wait_until_applied("default", "images", seq, 60)
     return indexed.search_exactly(np.concatenate([rows, more]))[0]
 
 
 def damage(folder: Path, dice: random.Random) -> str:
-    """Harm one file; says how."""
+    """Damage one file; returns a description of the damage."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     path = dice.choice(files)
     content = bytearray(path.read_bytes())
@@ -89,7 +90,7 @@ def damage(folder: Path, dice: random.Random) -> str:
 
 
 def find_difference(database: Database, folder: Path, expected: Embeddings) -> str:
-    """What is wrong with the answers of the index in a folder; nothing if they are right."""
+    """The fault in the answers of the index in a folder; empty if they are right."""
     try:
         with closing(indexed.open_service_index(database, folder, D)) as indexes:
             scores, _ = indexed.ask(indexes, D)
@@ -100,7 +101,7 @@ def find_difference(database: Database, folder: Path, expected: Embeddings) -> s
 
 
 def time_rebuild(data: Path, count: int) -> tuple[float, str]:
-    """Seconds until an index without files answers rightly, and what was wrong."""
+    """Seconds until an index without files answers correctly, and its fault if it does not."""
     rows = indexed.fill(data, count, 512)
     expected = indexed.search_exactly(rows)[0]
     with closing(Database(data / "sightline.db")) as database:

@@ -1,9 +1,10 @@
-"""Background jobs run at least once, and their effects come about exactly once.
+"""Background jobs run at least once, and take effect exactly once.
 
-Workers are started beside a server that has none, and killed with -9 after 0 to 1.5 s of work, or stopped (SIGSTOP)
-until their lease is over and only then let go on, while bulks keep arriving. Failing is a job that has not ended
-`lease + 10 s` after a worker was left in peace and the queue was empty, a picture that was not done, a picture with two
-vectors in the log or two places in a job, or a count of a job that is off.
+The server has no workers of its own. The proof starts workers beside it and kills each with -9 after 0 to 1.5 s of
+work, or stops it (SIGSTOP) until its lease has expired and then lets it continue. Bulks keep arriving meanwhile.
+
+Failing: a job that has not ended `lease + 10 s` after the proof left a worker alone and the queue was empty; a picture
+that is not done; a picture with two vectors in the log or two places in a job; a wrong count in a job.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def strike(data: Path, server: RunningServer, dice: random.Random, asleep: bool) -> None:
-    """Start a worker, and kill it in the middle of its work; one that sleeps wakes up when its lease is over."""
+    """Start a worker and kill it at work; if `asleep`, stop it and let it continue once its lease has expired."""
     worker = start(data)
     try:
         until(lambda: is_busy(server) or worker.poll() is not None, SOONEST)
@@ -71,20 +72,20 @@ def strike(data: Path, server: RunningServer, dice: random.Random, asleep: bool)
 
 
 def start(data: Path) -> subprocess.Popen[bytes]:
-    """A worker that nobody supervises."""
+    """Start a worker without a supervisor."""
     settings = {"MODEL": "colours", "DATA_DIR": data, "LEASE_SECONDS": LEASE, "MAX_ATTEMPTS": 1000, "BATCH_SIZE": 8}
     environment = {**os.environ, **{f"SIGHTLINE_{name}": str(value) for name, value in settings.items()}}
     return subprocess.Popen([sys.executable, "-m", "app", "worker"], env=environment, stderr=subprocess.DEVNULL)
 
 
 def is_busy(server: RunningServer) -> bool:
-    """Whether a worker holds pictures, or has done all."""
+    """Whether a worker holds pictures, or has finished all."""
     images: dict[str, int] = server.http.get("/v1/stats").json()["images"]
     return images["processing"] > 0 or images["queued"] == 0
 
 
 def count_doubled(data: Path) -> int:
-    """How many pictures have more than one vector in the log, or a place more in a job than they should."""
+    """Count the pictures with more than one vector in the log, or with too many places in a job."""
     connection = apsw.Connection(str(data / "sightline.db"), flags=apsw.SQLITE_OPEN_READONLY)
     vectors = (
         "SELECT count(*) FROM (SELECT key FROM embeddings WHERE op = 'add' GROUP BY target, key HAVING count(*) > 1)"

@@ -1,14 +1,19 @@
-"""What was acknowledged survives kill -9 of server, worker or both, at random moments and at the worst ones.
+"""Acknowledged pictures survive kill -9 of server, worker or both, at random and at the worst moments.
 
-Random: clients upload single pictures, bulks and archives, each noting in a book of its own, fsynced, what it sent and
-what was acknowledged; server, worker or both are killed 0 to 0.9 s after a bulk was accepted, and started again.
-Windows: twelve moments (file written, synced, renamed; folder synced; row committed; answer sent; embedded; in the
-index; snapshot half written, renamed; delete half done; migration) at each of which strace kills the process on its
-way into the system call. After each start the list is held against the book; in the end every byte is compared, every
-job must have ended, every picture be ready (one that was alone at work at three kills, once it is sent again), and
-`sightline verify` must find nothing but files without a row.
-Failing is one picture lost, there twice, altered, back after its delete, or there though nobody sent it; a process
-that outlives its parent; a window that was not reached.
+Random: clients upload single pictures, bulks and archives. Each client writes what it sent, and what the server
+acknowledged, to its own fsynced ledger. The proof kills server, worker or both 0 to 0.9 s after the server accepted a
+bulk, and starts them again.
+
+Windows: there are twelve moments (file written, synced, renamed; folder synced; row committed; answer sent; embedded;
+in the index; snapshot half written, renamed; delete half done; migration). At each, strace kills the process on entry
+to a system call.
+
+After each start the proof compares the server's list with the ledger. At the end it compares every byte; every job must
+have ended; every picture must be ready (a picture that was alone at work at three kills, after it is sent again); and
+`sightline verify` may report only files without a row.
+
+Failing: one picture is lost, doubled, altered, back after its delete, or there although no client sent it; a process
+outlives its parent; the proof did not reach a window.
 """
 
 from __future__ import annotations
@@ -68,7 +73,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def kill_at_windows(folder: Path, windows: Sequence[Window], times: int) -> Ledger:
-    """Kill a server at each window, so many times; the next start shows what it left."""
+    """Kill a server at each window, so many times; the next start shows the state it left."""
     folder.mkdir()
     data = folder / "data"
     with Ledger(folder / "ledger") as ledger:
@@ -93,7 +98,7 @@ def kill_at_windows(folder: Path, windows: Sequence[Window], times: int) -> Ledg
 
 
 def kill_at_random(folder: Path, rounds: int, seed: int) -> Ledger:
-    """Kill at random moments of a load, and see what is there in the end."""
+    """Kill at random moments of a load, and compare at the end."""
     folder.mkdir()
     dice = random.Random(seed)
     data = folder / "data"
@@ -122,7 +127,7 @@ def kill_at_random(folder: Path, rounds: int, seed: int) -> Ledger:
 
 
 def trickle(url: str, ledger: Ledger, enough: threading.Event) -> None:
-    """Send pictures one by one until it is enough or the server is gone."""
+    """Send pictures one by one until `enough` is set or the server is gone."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as http, contextlib.suppress(httpx.TransportError):
         while not enough.is_set():
             content = ledger.new()
@@ -145,7 +150,7 @@ def bulk(server: RunningServer, ledger: Ledger, archive: bool) -> None:
 
 
 def wait_until_settled(data: Path, ledger: Ledger) -> None:
-    """Let everything end that was accepted, then compare every byte."""
+    """Wait for everything accepted to end, then compare every byte."""
     with RunningServer(data) as server:
         for id, digests in ledger.jobs.items():
             job = server.wait_job(id, 300)
@@ -179,5 +184,5 @@ def retry_quarantined(server: RunningServer, ledger: Ledger) -> None:
 
 
 def list_unready(server: RunningServer) -> list[dict[str, Any]]:
-    """The pictures that cannot be found."""
+    """The pictures that searches cannot find."""
     return [image for image in pictures(server) if image["status"] != "ready"]

@@ -1,9 +1,11 @@
-"""No code is ever loaded from a model's file.
+"""The service never loads code from a model's file.
 
-Pickles and TorchScript archives that would make a folder when they are loaded lie wherever a model may be looked for:
-as files that are named, in folders of models, in the caches of torch, CLIP and the hub. A server is started with
-each, under strace. Failing is a server that starts with one, a folder that was made, a file with the name of a pickle
-that was opened, or more than one line of explanation.
+The proof puts pickles and TorchScript archives, which would make a folder when loaded, wherever the service may look
+for a model: named files, folders of models, the caches of torch, CLIP and the hub. It starts a server with each, under
+strace.
+
+Failing: a server starts with one of them; the folder appears; the server opens a file with a pickle's name; it explains
+the refusal in more than one line.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ SECONDS = 120.0
 
 
 class Evil:
-    """Makes a folder where it is unpickled."""
+    """Makes a folder when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -36,7 +38,7 @@ class Evil:
 
 
 def run(scale: Scale) -> Outcome:
-    """One start for each place; the same in both forms but for the caches, which the short one leaves to the tests."""
+    """One start for each place. The short form skips the caches, which the tests cover."""
     strace = require()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -66,7 +68,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def write_evil_files(root: Path, mark: Path) -> list[Path]:
-    """Put evil files everywhere; those whose names say what they are, which nobody should open."""
+    """Put evil files everywhere; returns those with a pickle's name, which no process may open."""
     evil = pickle.dumps(Evil(mark))
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -96,7 +98,7 @@ def write_evil_files(root: Path, mark: Path) -> list[Path]:
 
 
 def start(strace: str, trace: Path, root: Path, model: str) -> tuple[str, int]:
-    """What a server says that is started with this model, and its exit code (0 when it had to be ended)."""
+    """Start a server with this model; returns its output and exit code (0 if the proof had to end it)."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "HF_", "XDG_"))},
         "HOME": str(root / "home"),

@@ -1,8 +1,10 @@
-"""Nothing leaves the machine unless it is configured to.
+"""Nothing leaves the machine unless a setting says so.
 
-In an empty network namespace, where there is the loopback and nothing else, a server starts with the built-in model,
-takes the demo gallery in, answers a search and serves its page, while strace writes down to whom it and its children
-connect or send. Failing is anything that does not work, or one address that is not the loopback's.
+A server starts with the built-in model in an empty network namespace, which has only the loopback. It loads the demo
+gallery, answers a search and serves its page, while strace records every address to which it and its children connect
+or send.
+
+Failing: any of this does not work; one address is not the loopback's.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ CALLS = "trace=connect,sendto,sendmsg,sendmmsg"
 
 
 def run(scale: Scale) -> Outcome:
-    """In the short form with the weight-free model and forty pictures."""
+    """The short form uses the weight-free model and forty pictures."""
     strace = require()
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-n", "true"], check=False).returncode:
         raise Impossible("there is no network namespace to be had")

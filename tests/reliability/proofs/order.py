@@ -1,9 +1,11 @@
-"""An upload is on the disk before it is acknowledged: file, name, folder, row, in this order.
+"""An upload is on the disk before its acknowledgement: file, name, folder, row, in this order.
 
-strace watches a server from its first call on, while four clients upload. For every 2xx the trace must show, before
-the answer is written: fsync of the file, then its link and rename, then fsync of its folder (and of each folder above
-since it got its last name), then frames written to the WAL, then fdatasync of the WAL. Failing is one answer for
-which one of these is missing, did not succeed, or came later; or fewer answers in the trace than the clients got.
+strace watches a server from its first call on, while four clients upload. For every 2xx the trace must show, before the
+server writes the answer: fsync of the file, then its link and rename, then fsync of its folder (and of each folder
+above it since that folder got its last name), then frames written to the WAL, then fdatasync of the WAL.
+
+Failing: for one answer, one of these calls is missing, did not succeed, or came later; the trace has fewer answers than
+the clients got.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Too many queries at once are refused, and not suffered.
+"""The server refuses excess queries at once.
 
-10,000 searches for different words are sent at the same moment, each on a connection of its own, from another process,
-while `/livez` is asked ten times a second. Failing is a query without an answer, an answer that is none of 200, 429 and
-503 with `Retry-After`, a `/livez` that is not answered, a search that is not answered again within 5 s of the last one,
-or 300 MiB more of memory.
+Another process sends 10,000 searches for different words at the same moment, each on its own connection, while a client
+asks `/livez` ten times a second.
+
+Failing: a query gets no answer, or one other than 200, 429, or 503 with `Retry-After`; a `/livez` gets no answer; a new
+search gets no answer within 5 s of the last query; the server needs 300 MiB more memory.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ BESIDE = 300  # MiB
 
 
 def run(scale: Scale) -> Outcome:
-    """A burst of queries, and what comes after."""
+    """A burst of queries, and the searches after it."""
     count = scale.pick(1_000, 10_000)
     # Where crowd and server share two processors, the crowd itself needs longer than 5 s to ask.
     patience: dict[str, Any] = {"idle_seconds": 60.0, "header_seconds": 60.0}

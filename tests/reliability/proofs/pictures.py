@@ -1,10 +1,11 @@
 """No picture takes the service down.
 
-Some hundreds of hostile files of JPEG, PNG, WebP, GIF, AVIF and of what only pretends to be one
-(`tests/reliability/hostile.py`,
-made from a seed) are uploaded one after the other, and each is waited for. Failing is an answer of 500 or above, a
-server that ended, a file that takes longer than 15 s beside its waiting, a failure whose code is not documented, a
-rare but good picture that is not taken, another process started for a file, or 300 MiB more of memory.
+The proof uploads some hundreds of hostile files, made from a seed (`tests/reliability/hostile.py`): JPEG, PNG, WebP,
+GIF, AVIF, and files that only pretend to be pictures. It waits for each before it sends the next.
+
+Failing: an answer of 500 or above; the server ends; a file takes longer than 15 s beyond its waiting; a failure has an
+undocumented code; a rare but valid picture is refused; a file makes the server start another process; the server needs
+300 MiB more memory.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BESIDE = 300  # MiB
 
 
 def run(scale: Scale) -> Outcome:
-    """Every file of the corpus; in the short form every tenth of the cuts and flips."""
+    """Every file of the corpus; the short form tries every tenth of the cuts and flips."""
     wrong: list[str] = []
     told: Counter[str] = Counter()
     slowest = 0.0
@@ -57,7 +58,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def expected(name: str) -> set[str]:
-    """What may come of a file: for some there is one right answer."""
+    """The permitted outcomes of a file; for some files only one is right."""
     only = {"good": "ready", "foreign": "unsupported_media_type", "bomb": "image_too_large"}
     if name.startswith("claims-65535x65535"):
         return {"image_too_large"}
@@ -65,7 +66,7 @@ def expected(name: str) -> set[str]:
 
 
 def outcome(server: RunningServer, name: str, content: bytes) -> str:
-    """`ready`, or the code with which a file was refused or failed, or what should not be."""
+    """`ready`, the code with which a file was refused or failed, or a description of a fault."""
     answer = server.upload(content, name, wait=30)
     if answer.status_code not in STATUSES:
         return f"status {answer.status_code}"

@@ -1,19 +1,20 @@
-"""A poisonous picture fails alone.
+"""A bad picture fails alone.
 
-A hundred pictures of one bulk, of which one cannot be decoded (in every place of the row in turn: the first, the
-middle, the last); and archives of a thousand with one bad member. Failing is any neighbour that is not found by its
-id as ready, a bad one without its reason, or more than the attempts that are allowed.
+The proof sends bulks of a hundred pictures of which one cannot be decoded (in turn the first, the middle, the last),
+and archives of a thousand with one bad member.
+
+Failing: a good neighbour is not ready under its id; the bad picture fails without a reason; it takes more than the
+allowed attempts.
 """
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 from tests.reliability.promise import Outcome, Promise, Scale
+from tests.support.archives import make_zip
 from tests.support.pictures import picture
 from tests.support.sample_pictures import sample
 from tests.support.servers import RunningServer
@@ -50,13 +51,13 @@ def run(scale: Scale) -> Outcome:
 
 
 def poison() -> dict[str, bytes]:
-    """Pictures whose headers are good and whose rest is not."""
+    """Pictures with a valid header and damaged data."""
     whole = {kind: sample(kind, 200, 150, seed=10) for kind in ("png", "jpeg", "webp", "avif")}
     return {f"bad.{kind}": content[: len(content) // 2] for kind, content in whole.items()}
 
 
 def list_faults(server: RunningServer, job: dict[str, Any], bad: str, good: int) -> list[str]:
-    """What a job should not have ended like."""
+    """How the end of a job differs from what it should be."""
     failed = server.http.get(f"/v1/jobs/{job['id']}/items", params={"status": "failed"}).json()["items"]
     found = []
     if (job["state"], job["done"], job["failed"]) != ("succeeded", good, 1):
@@ -64,12 +65,3 @@ def list_faults(server: RunningServer, job: dict[str, Any], bad: str, good: int)
     elif failed[0]["name"] != bad or not failed[0]["error"]["detail"]:
         found.append(f"{bad}: {failed[0]['name']} failed for {failed[0]['error']}")
     return found
-
-
-def make_zip(members: dict[str, bytes]) -> bytes:
-    """A zip of these members."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()

@@ -1,8 +1,10 @@
-"""Recall after a restart equals recall before.
+"""Recall after a restart equals recall before it.
 
-A process opens an index with a base (approximate codes) over 20,000 vectors and answers 50 queries; it is killed with
--9. A second process opens what is on the disk, is killed, too, and a third opens it after every file of the index was
-deleted. Each one's ten best are compared with the true ones. Failing is a recall@10 more than 0.001 lower than before.
+A process opens an index with a sealed segment (approximate codes) of 20,000 vectors, answers 50 queries, and is killed
+with -9. A second process opens the files on the disk and is killed too. A third opens the index after every file of it
+was deleted. The proof compares the ten best of each with the true ones.
+
+Failing: recall@10 is more than 0.001 lower than before.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ OFF = 0.001
 
 
 def run(scale: Scale) -> Outcome:
-    """Before a kill, after it, and after the files of the index were deleted."""
+    """Measure before a kill, after it, and after the files of the index were deleted."""
     count = scale.pick(5_000, 20_000)
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "data"
@@ -39,7 +41,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def recall(data: Path, best: indexed.Ids, name: str, least: int) -> float:
-    """The share of the true ten that a new process finds, before it is killed."""
+    """The share of the true ten that a new process finds before it is killed."""
     out = data / f"{name}.npy"
     process = subprocess.Popen([sys.executable, "-m", "tests.reliability.indexed", str(data), str(out), str(least)])
     try:

@@ -1,9 +1,9 @@
-"""Retrying an upload whose answer was lost never makes a second picture.
+"""Repeating an upload whose answer was lost never makes a second picture.
 
-Uploads are sent whole, and the connection is cut before the answer is read: at once, a little later, or after the
-first byte of the answer. Each is then sent again three times, and each third cut is made in the middle of the body
-instead. Failing is a picture that is there twice or not at all, another id for the same bytes, or any other status
-than 200 and 202.
+The proof sends uploads and cuts the connection before it reads the answer: in turn at once, up to 20 ms later, and in
+the middle of the body. Then it sends each upload again three times.
+
+Failing: a picture is there twice or not at all; the same bytes get another id; a status other than 200 and 202.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def cut(url: str, content: bytes, kind: int, dice: random.Random) -> None:
-    """Send an upload, and be gone: without waiting, after a moment, or in the middle of the body."""
+    """Send an upload and cut the connection: at once, after a moment, or in the middle of the body."""
     request = upload_request(url, content)
     with connect(url) as connection:
         if kind == 2:

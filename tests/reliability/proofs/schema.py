@@ -1,13 +1,15 @@
-"""Whatever is asked, the answer is what the description of the interface says, and every error has the one shape.
+"""Every answer is as the OpenAPI document says, and every error has the same shape.
 
-Schemathesis makes requests from `/openapi.json`, good and bad ones, by examples, by the bounds of every parameter, by
-chance, and in chains that use what earlier answers told (all four of its phases), and holds every answer to its
-status, content type, headers and schema; `tests/reliability/contract.py` adds that every refusal is problem+json with a
-documented code. Failing is an answer of 500 or above, or any answer that is not as described.
+Schemathesis makes requests from `/openapi.json`, valid and invalid: by examples, at the bounds of every parameter, at
+random, and in chains that use earlier answers (all four of its phases). It checks the status, content type, headers and
+schema of every answer. `tests/reliability/contract.py` also checks that every refusal is problem+json with a documented
+code.
 
-Three of its checks are off: that every request of the right form be accepted (a cursor, a filter and a file have more
-rules than a schema says), that unknown parameters be refused, and that `Allow` name nothing else (a picture may be
-called `bulk`). `POST /v1/demo` is left out: it loads 1,940 pictures at each call.
+Failing: an answer of 500 or above; any answer that differs from the document.
+
+Three of Schemathesis's checks are off: that the server accepts every request of the right form (a cursor, a filter and
+a file have more rules than a schema can say), that it refuses unknown parameters, and that `Allow` names nothing else
+(a picture may be called `bulk`). `POST /v1/demo` is left out, because each call loads 1,940 pictures.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ FOUND = re.compile(r"❌ (ST\d+ [^:\n]+): (\d+)")
 
 
 def run(scale: Scale) -> Outcome:
-    """Runs with other seeds until there were enough cases."""
+    """Run with new seeds until there were enough cases."""
     wanted, examples = scale.pick((1_500, 8), (20_000, 100))
     cases, seed = 0, 16
     kinds: dict[str, int] = {}
@@ -56,7 +58,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def run_schemathesis(server: RunningServer, folder: Path, examples: int, seed: int) -> str:
-    """What Schemathesis tells at its end."""
+    """Schemathesis's report."""
     command = [
         *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
         *(

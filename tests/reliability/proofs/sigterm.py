@@ -1,9 +1,10 @@
-"""SIGTERM ends a server within 20 s, with exit code 0, whatever is going on.
+"""SIGTERM ends a server within 20 s, with exit code 0, whatever it is doing.
 
-Each time four clients upload, a bulk is taken in, one client has sent half of its body and says no more, and another
-has sent nothing; then comes SIGTERM. Settings are the default ones. Failing is an exit code but 0, more than 20 s, an
-answer but 2xx and 503, a process that is left; or, after the last start, an acknowledged picture or a job's picture
-that is not there.
+Each time four clients upload, a bulk is imported, one client has sent half of its body and then stalls, and another has
+sent nothing; then comes SIGTERM. The settings are the defaults.
+
+Failing: an exit code other than 0; more than 20 s; an answer other than 2xx and 503; a process that remains; after the
+last start, an acknowledged picture or a picture of a job that is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.reliability.client import connect, digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.reliability.proofs.kills import bulk, wait_until_settled
-from tests.support.processes import descendants, running
+from tests.support.processes import descendants, is_running
 from tests.support.servers import RunningServer, until
 
 PROMISE = Promise(
@@ -52,7 +53,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def lane(folder: Path, times: int) -> tuple[list[float], list[str]]:
-    """Stop a server so many times; what each took, and what was wrong."""
+    """Stop a server so many times; returns the times and the faults."""
     folder.mkdir()
     with Ledger(folder / "ledger") as ledger:
         seconds = [stop_under_load(folder / "data", ledger) for _ in range(times)]
@@ -61,7 +62,7 @@ def lane(folder: Path, times: int) -> tuple[list[float], list[str]]:
 
 
 def stop_under_load(data: Path, ledger: Ledger) -> float:
-    """Seconds from SIGTERM to the end of a server that is busy."""
+    """Seconds from SIGTERM to the end of a busy server."""
     with ExitStack() as stack:
         server = RunningServer(data)
         stack.callback(server.process.kill)  # nothing, where it has ended as it should
@@ -69,7 +70,7 @@ def stop_under_load(data: Path, ledger: Ledger) -> float:
 
 
 def load_and_stop(server: RunningServer, ledger: Ledger) -> float:
-    """Load the server, stop it, and see how it ends."""
+    """Load the server, stop it, and check how it ends."""
     threads = [threading.Thread(target=upload, args=(server.url, ledger)) for _ in range(CLIENTS)]
     with connect(server.url) as hanging, connect(server.url):
         hanging.sendall(HEAD)
@@ -89,13 +90,13 @@ def load_and_stop(server: RunningServer, ledger: Ledger) -> float:
     if code != 0:
         ledger.faults.append(f"code {code}")
     with contextlib.suppress(AssertionError):
-        until(lambda: not any(running(pid) for pid in below), 10)
-    ledger.faults += [f"process {pid} is left" for pid in below if running(pid)]
+        until(lambda: not any(is_running(pid) for pid in below), 10)
+    ledger.faults += [f"process {pid} is left" for pid in below if is_running(pid)]
     return took
 
 
 def upload(url: str, ledger: Ledger) -> None:
-    """Upload until nobody answers."""
+    """Upload until the server no longer answers."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as http, contextlib.suppress(httpx.TransportError):
         while True:
             content = ledger.new()

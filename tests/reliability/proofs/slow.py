@@ -1,9 +1,11 @@
-"""Slow clients do not keep others waiting.
+"""Slow clients do not delay others.
 
-2,000 clients send a header byte by byte, 5,000 say nothing (half of them after one answer), 200 send a body byte by
-byte and 100 ask for a large file and do not read it; whoever is cut off comes again at once. Meanwhile a client in good
-faith asks for a search five times a second, each on a new connection. Failing is fewer than 99 of 100 of its searches
-answered within 10 s, slow clients that are not cut off, or 300 MiB more of memory.
+2,000 clients send a header byte by byte, 5,000 send nothing (half of them after one answer), 200 send a body byte by
+byte, and 100 ask for a large file and do not read it. When the server cuts a client off, the client connects again at
+once. Meanwhile a well-behaved client searches five times a second, each time on a new connection.
+
+Failing: the server answers fewer than 99 of 100 of these searches within 10 s; it does not cut slow clients off; it
+needs 300 MiB more memory.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ BESIDE = 300  # MiB that the server may take beside what it has
 
 
 def run(scale: Scale) -> Outcome:
-    """Slow clients of every kind at once, and a probe."""
+    """Slow clients of every kind at once, and a well-behaved one."""
     share = scale.pick(10, 1)
     kinds = {"header": 2000, "silent": 2500, "idle": 2500, "body": 200, "unread": 100}
     kinds = {kind: count // share for kind, count in kinds.items()}

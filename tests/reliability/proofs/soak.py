@@ -1,13 +1,14 @@
-"""Memory is flat under a mixed load.
+"""Memory stays flat under a mixed load.
 
-For 30 minutes uploads, bulks, searches of ever new words, lists, thumbnails and deletes go on, at a pace of some ten
-requests a second, so that the number of pictures stays about the same. Every few seconds the resident memory of the
-server, and that of its workers and decode children together, is read. 30,000 requests of the same kind without a pause
-come before (what is remembered of files and folders, up to a bound, fills by requests and not by hours), and the first
-third is warm-up, too; through the rest a line is laid (least squares). What is kept on purpose, the vectors of recent
-texts, has a bound so low that it is full by then (`SIGHTLINE_QUERY_CACHE`). Failing is a slope of more than 5 MB/h for
-the server, or 40 MB/h for all together; in the short form, which is too short for a slope, more than 30 MB from the
-first to the last third.
+For 30 minutes a client sends uploads, bulks, searches for new words, lists, thumbnails and deletes, some ten requests a
+second, so that the number of pictures stays about the same. Every few seconds the proof reads the resident memory of
+the server, and of its workers and decode children together. Before that, 30,000 requests of the same kind run without a
+pause, because bounded caches (files, folders) fill by requests and not by hours. The first third of the 30 minutes is
+warm-up too; the proof fits a line (least squares) to the rest. The cache of query vectors has so low a bound
+(`SIGHTLINE_QUERY_CACHE`) that it is full by then.
+
+Failing: a slope of more than 5 MB/h for the server, or 40 MB/h for all processes together. The short form is too short
+for a slope; there, more than 30 MB from the first to the last third.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(slots=True)
 class Load:
-    """What the client has done and keeps."""
+    """The client's counters, and the pictures it keeps."""
 
     server: RunningServer
     numbers: itertools.count[int] = field(default_factory=itertools.count)
@@ -73,7 +74,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def judge_samples(samples: list[Sample], load: Load, scale: Scale) -> Outcome:
-    """The slopes after the warm-up, and whether they are flat enough."""
+    """The slopes after the warm-up, and whether they are within the bounds."""
     rest = samples[len(samples) // 3 :]
     hours = np.array([each.at for each in rest]) / 3600
     one, all_ = (float(np.polyfit(hours, np.array(values), 1)[0]) for values in columns(rest))
@@ -95,7 +96,7 @@ def columns(samples: list[Sample]) -> tuple[list[float], list[float]]:
 
 
 def step(load: Load) -> None:
-    """One request of the mix."""
+    """Send one request of the mix."""
     n, http = next(load.numbers), load.server.http
     colour = list(COLOURS)[n % len(COLOURS)]
     if n % 50 == 49:
@@ -122,13 +123,13 @@ def step(load: Load) -> None:
 
 
 def sample(server: RunningServer, at: float) -> Sample:
-    """What the processes hold now."""
+    """Read the memory of the processes now."""
     own = resident(server.process.pid)
     return Sample(at, own, own + sum(resident(pid) for pid in descendants(server.process.pid)))
 
 
 def resident(pid: int) -> float:
-    """Resident memory of a process in MB; 0 once it is gone."""
+    """Resident memory of a process in MB; 0 if it has ended."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 1e6
     except (OSError, IndexError):

@@ -1,9 +1,11 @@
-"""Data of former versions is opened whole by this one; data of a newer one is refused and left as it is.
+"""This version opens data of former versions in whole; it refuses data of a newer version and leaves it unchanged.
 
-The tests keep a data directory of every schema that was ever served (`tests/acceptance/schemas`). A server of today is
-started on a copy of each; then every picture of its list must be served, and those that are ready found by a search,
-and `sightline verify` must agree. A database that says it is newer than this code is refused with exit code 2, and no
-byte of it changes. Failing is anything else. (Kills in the middle of a migration: `scripts/prove kills`.)
+The tests keep a data directory of every schema that was ever served (`tests/acceptance/schemas`). The proof starts a
+server on a copy of each: the server must serve every picture of its list, a search must find the ready ones, and
+`sightline verify` must find nothing wrong. A database that claims a newer version must be refused with exit code 2, and
+no byte of it may change. (`scripts/prove kills` kills a server in the middle of a migration.)
+
+Failing: anything else.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ FOLDER = ROOT / "tests" / "acceptance" / "schemas"
 
 
 def run(scale: Scale) -> Outcome:
-    """Every schema that was served."""
+    """Every schema that was ever served."""
     kept = sorted(FOLDER.glob("schema-*.zip"))
     if not kept:
         raise Impossible("no data directory of a former version is kept")
@@ -45,7 +47,7 @@ def run(scale: Scale) -> Outcome:
 
 
 def check_former_opens(data: Path) -> list[str]:
-    """What is wrong when a server of today opens this directory."""
+    """Faults of a server of this version on this directory."""
     connection = apsw.Connection(str(data / "sightline.db"))
     before = {row[0] for row in connection.execute("SELECT sha256 FROM images")}
     connection.close()
@@ -64,7 +66,7 @@ def check_former_opens(data: Path) -> list[str]:
 
 
 def check_newer_is_refused(data: Path) -> list[str]:
-    """What is wrong when the database is of a version yet to come."""
+    """Faults in the refusal of a database of a newer version."""
     path = data / "sightline.db"
     connection = apsw.Connection(str(path))
     connection.pragma("user_version", 999)

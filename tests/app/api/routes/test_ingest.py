@@ -19,7 +19,7 @@ from app.cli.client import Client
 from app.cli.upload import ingest, ingest_urls
 from tests.app.api.asking import found, fresh, refused
 from tests.app.sources.moved import clip_retrieval, paint, vectors
-from tests.support.archives import tarred
+from tests.support.archives import make_tar
 from tests.support.object_stores import WHO, Store
 from tests.support.servers import RunningServer
 from tests.support.web_servers import WebServer, content, status
@@ -188,7 +188,7 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
             members[f"{shard}{n:04}.png"] = fresh("green")
             members[f"{shard}{n:04}.txt"] = b"green"
         members |= {f"{shard}9999.png": b"no picture", f"{shard}9999.json": b"{"}
-        (shards / f"0000{shard}.tar").write_bytes(tarred(members))
+        (shards / f"0000{shard}.tar").write_bytes(make_tar(members))
 
     def take() -> dict[str, Any]:
         body = {"source": f"webdataset:{shards}/{{00000..00001}}.tar", "key_as_id": True}
@@ -206,7 +206,9 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
     assert (image["caption"], image["source"]) == ("green", "00001.tar/10069.png")
     assert take()["total"] == 2
     sent = tmp_path / "sent.tar"
-    sent.write_bytes(tarred({"a.png": fresh("red"), "a.txt": b"sent", "a.json": b'{"tags": ["x"]}', "b.txt": b"alone"}))
+    sent.write_bytes(
+        make_tar({"a.png": fresh("red"), "a.txt": b"sent", "a.json": b'{"tags": ["x"]}', "b.txt": b"alone"})
+    )
     out = io.StringIO()
     with Client(fetching.url) as client:
         assert ingest(client, [str(sent)], Console(file=out)) == 1

@@ -69,7 +69,15 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
     red = added(server, "red")["id"]
     plain = ask(server, {"image_id": red})
     more: dict[str, Any]
-    for more in ({"exact": True}, {"params": {"probes": 65_536, "rerank": 1}}, {"params": None}, {"params": {}}):
+    params: list[dict[str, int] | None] = [
+        {"nprobe": 65_536, "refine_k": 1},
+        {"probes": 65_536, "rerank": 1},
+        {"nprobe": 1, "rerank": 1},
+        {},
+        None,
+    ]
+    searches: list[dict[str, Any]] = [{"exact": True}, *[{"params": one} for one in params]]
+    for more in searches:
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
     words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
@@ -207,6 +215,9 @@ BAD: list[tuple[Any, int, str]] = [
     ({"query": [{"text": "x"}], "more": 1}, 422, "validation"),
     ({"query": [{"text": "x"}], "exact": "perhaps"}, 422, "validation"),
     ({"query": [{"text": "x"}], "params": {"probes": 0}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"nprobe": 0}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"nprobe": 8, "probes": 8}}, 422, "validation"),
+    ({"query": [{"text": "x"}], "params": {"refine_k": 8, "rerank": 9}}, 422, "validation"),
     ({"query": [{"text": "x"}], "params": {"probes": 65_537}}, 422, "validation"),
     ({"query": [{"text": "x"}], "params": {"rerank": -1}}, 422, "validation"),
     ({"query": [{"text": "x"}], "params": {"rerank": 1.5}}, 422, "validation"),

@@ -20,7 +20,7 @@ from app.sources.fetch.object_store import (
     ObjectStoreClient,
 )
 from tests.support.object_stores import Store
-from tests.support.web_servers import Answer, WebServer, content, slowly, status
+from tests.support.web_servers import Answer, WebServer, content, status, trickle
 
 DATE = "Mon, 23 Nov 2026 07:00:00 GMT"
 PHOTOS = BucketPrefix.parse("s3://photos")
@@ -159,7 +159,7 @@ def test_a_fault_of_the_store_is_tried_again_and_then_told(web: WebServer, tmp_p
 
 
 def test_a_slow_store_does_not_hold_up_its_neighbours(web: WebServer, tmp_path: Path) -> None:
-    web.pages["/photos/a.png"] = slowly(b"x" * 1_000, 0.1)
+    web.pages["/photos/a.png"] = trickle(b"x" * 1_000, 0.1)
     web.pages["/photos/b.png"] = an_object(b"12345")
     slow, quick = ObjectStoreClient(FetchLimits(seconds=1), s3=web.url).download_all(wanted(tmp_path, "a.png", "b.png"))
     assert isinstance(slow.error, NoAnswer)

@@ -17,7 +17,7 @@ from app.storage.filters import sql
 from app.storage.filters.parser import MAX_CONDITIONS, MAX_DEPTH, parse_filter
 from app.storage.tables import images, texts
 from tests.support.makers import claim, finish, insert, new
-from tests.support.oracle import lets_through
+from tests.support.oracle import matches_filter
 
 # Hundreds of small transactions: on a disk, fsync would take most of the time.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -132,7 +132,7 @@ SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=[Heal
 def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
     stored = refill(shared, rows, "images")
     filter = parse_filter(asked, "images")
-    expected = [row.key for row in stored if lets_through(asked, row)]
+    expected = [row.key for row in stored if matches_filter(asked, row)]
     assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
     assert sorted(shared.read(lambda c: sql.select_passing(c, "default", filter, [r.key for r in stored]))) == expected
 
@@ -142,7 +142,7 @@ def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any
 def test_texts_are_filtered_the_same_way(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
     stored = refill(shared, rows, "texts")
     filter = parse_filter(asked, "texts")
-    expected = [row.key for row in stored if lets_through(asked, row)]
+    expected = [row.key for row in stored if matches_filter(asked, row)]
     assert shared.read(lambda c: sql.select_keys(c, "default", filter)) == expected
 
 

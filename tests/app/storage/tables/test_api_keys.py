@@ -32,10 +32,10 @@ def test_keys_come_back_as_they_were_put(database: Database) -> None:
 
 
 def test_every_change_but_the_last_use_is_another_version(database: Database) -> None:
-    seen = [database.read(api_keys.version)]
+    seen = [database.read(api_keys.get_version)]
 
     def changed() -> bool:
-        seen.append(database.read(api_keys.version))
+        seen.append(database.read(api_keys.get_version))
         return seen[-1] != seen[-2]
 
     database.write(lambda c: api_keys.add(c, key("a")))

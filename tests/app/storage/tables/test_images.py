@@ -11,7 +11,7 @@ from tests.support.makers import claim, finish, image_of, insert, new, sha256
 
 def add(
     database: Database, n: int, id: str | None = None, *, replace: bool = False, job: str | None = None
-) -> images.Added:
+) -> images.AddResult:
     return database.write(lambda c: images.add(c, "default", new(n, id), job, replace))
 
 

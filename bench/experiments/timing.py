@@ -1,4 +1,4 @@
-"""How fast something answers, how much memory a process has of its own."""
+"""Time searches, and read how much memory of its own a process has."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from app.encoder.protocol import Embeddings
 ROUNDS = 5
 
 
-def anonymous(pid: int | str = "self") -> int:
-    """Bytes of a process's memory beyond mapped files, after what is free was given back (by this process)."""
+def anonymous_bytes(pid: int | str = "self") -> int:
+    """Memory of a process beyond mapped files. This process first returns its free memory to the system."""
     if pid == "self":
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
@@ -27,7 +27,7 @@ def anonymous(pid: int | str = "self") -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
-def one(search: Callable[[Embeddings], object], queries: Embeddings) -> list[float]:
+def time_queries(search: Callable[[Embeddings], object], queries: Embeddings) -> list[float]:
     """Seconds of each query, one after the other."""
     taken = []
     for query in queries:
@@ -37,8 +37,8 @@ def one(search: Callable[[Embeddings], object], queries: Embeddings) -> list[flo
     return taken
 
 
-def processor(search: Callable[[Embeddings], object], queries: Embeddings) -> float:
-    """Median milliseconds of this thread's processor time a query: what p50 is where nobody else runs."""
+def processor_ms(search: Callable[[Embeddings], object], queries: Embeddings) -> float:
+    """Median milliseconds of this thread's processor time for a query; equals p50 on an idle machine."""
     taken = []
     for query in queries:
         began = time.thread_time()
@@ -47,34 +47,36 @@ def processor(search: Callable[[Embeddings], object], queries: Embeddings) -> fl
     return statistics.median(taken) * 1000
 
 
-def many(search: Callable[[Embeddings], object], queries: Embeddings, threads: int) -> float:
-    """Queries a second of so many threads, each asking its share one by one."""
+def measure_rate(search: Callable[[Embeddings], object], queries: Embeddings, threads: int) -> float:
+    """Queries a second of `threads` threads; each sends its share one by one."""
     began = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, [search] * threads, [queries[n::threads] for n in range(threads)]))
+        list(pool.map(time_queries, [search] * threads, [queries[n::threads] for n in range(threads)]))
     return len(queries) / (time.perf_counter() - began)
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Milliseconds of one caller, queries a second of two threads."""
+    """Milliseconds of one caller; queries a second of two threads."""
 
     p50: float
     p95: float
     rate: float
 
 
-def together(
+def measure_in_turns(
     searches: Mapping[str, Callable[[Embeddings], object]], queries: Embeddings, rounds: int = ROUNDS
 ) -> dict[str, Pace]:
-    """The pace of each, in turns, so that what else the machine does falls on all alike. Medians over the rounds."""
+    """The pace of each search, medians over the rounds. They run in turns, so that other load affects all alike."""
     taken: dict[str, list[Pace]] = {name: [] for name in searches}
     parts = np.array_split(queries, rounds + 1)
     for turn, part in enumerate(parts):
         for name, search in searches.items():
-            alone = sorted(one(search, part))
+            alone = sorted(time_queries(search, part))
             p95 = alone[int(len(alone) * 0.95)]
-            pace = Pace(statistics.median(alone) * 1000, p95 * 1000, many(search, np.concatenate([part, part]), 2))
+            pace = Pace(
+                statistics.median(alone) * 1000, p95 * 1000, measure_rate(search, np.concatenate([part, part]), 2)
+            )
             if turn:  # the first warms up
                 taken[name].append(pace)
     return {name: _median(paces) for name, paces in taken.items()}

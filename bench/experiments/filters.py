@@ -1,8 +1,10 @@
-"""What a filter costs: its first use over many rows, its next uses, and its use after rows have changed.
+"""Measure the cost of a filter: its first use over many rows, later uses, and a use after rows have changed.
 
-python -m bench.filters [ROWS]   (300,000; a row has ten words of caption, up to four tags, five entries of metadata)
+python -m bench.experiments.filters [ROWS]   (300,000; each row has ten words of caption, up to four tags and five
+entries of metadata)
 
-Rows alone, without pictures and vectors. "as table" is the same question to a table of tags made for the comparison.
+There are rows only, no pictures and vectors. "as table" asks a table of tags, made for the comparison, the same
+question. Decision 22 rests on these figures.
 """
 
 from __future__ import annotations
@@ -56,7 +58,6 @@ FILTERS: dict[str, Any] = {
 
 
 def main() -> None:
-    """Print a table of costs."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else ROWS
     table = Table("filter", "passes", "first use, ms", "again, ms", f"after {CHANGED:,} changes, ms")
     console = Console(width=120)
@@ -64,8 +65,8 @@ def main() -> None:
         database = Database(Path(scratch) / "sightline.db")
         fill(database, rows)
         for name, asked in FILTERS.items():
-            table.add_row(name, *costs(database, asked))
-        told = beside_a_table_of_tags(Path(scratch) / "sightline.db")
+            table.add_row(name, *measure_costs(database, asked))
+        told = compare_with_tag_table(Path(scratch) / "sightline.db")
         database.close()
     console.print(f"{os.cpu_count()} cores; {rows:,} rows")
     console.print(table)
@@ -73,23 +74,22 @@ def main() -> None:
 
 
 def fill(database: Database, rows: int) -> None:
-    """Insert rows as uploads do, a few thousand in a transaction."""
+    """Insert rows as uploads do, BATCH in a transaction."""
     draw = random.Random(1)
-    made = (new(n, draw) for n in range(rows))
+    made = (make_image(n, draw) for n in range(rows))
     for start in range(0, rows, BATCH):
-        database.write(partial(add, [next(made) for _ in range(min(BATCH, rows - start))]))
+        database.write(partial(insert_rows, [next(made) for _ in range(min(BATCH, rows - start))]))
     spread = "UPDATE images SET created_at = printf('2025-%02d-01T00:00:00.000Z', 1 + key * 12 / ?) WHERE key < ?"
     database.write(lambda c: c.execute(spread, (rows, rows)).fetchall())
 
 
-def add(some: Sequence[NewImage], c: apsw.Connection) -> None:
-    """Insert a part of the rows."""
+def insert_rows(some: Sequence[NewImage], c: apsw.Connection) -> None:
     for one in some:
         images.add(c, "default", one, None, False)
 
 
-def new(n: int, draw: random.Random) -> NewImage:
-    """Picture number `n`."""
+def make_image(n: int, draw: random.Random) -> NewImage:
+    """The row of picture number `n`."""
     tags = [name for name, share in (("half", 0.5), ("tenth", 0.1), ("hundredth", 0.01)) if draw.random() < share]
     return NewImage(
         sha256=f"{n:064x}",
@@ -109,31 +109,31 @@ def new(n: int, draw: random.Random) -> NewImage:
     )
 
 
-def costs(database: Database, asked: Any) -> Iterator[str]:
-    """How many pass, and milliseconds: the first use, later ones, and one after changes."""
+def measure_costs(database: Database, asked: Any) -> Iterator[str]:
+    """Yield how many rows pass, and the milliseconds of the first use, of later uses, and of one after changes."""
     filter = parse_filter(asked, "images")
-    firsts = [milliseconds(lambda: FilterCache(database).allowed_ids("default", filter)) for _ in range(3)]
+    firsts = [time_ms(lambda: FilterCache(database).allowed_ids("default", filter)) for _ in range(3)]
     selections = FilterCache(database)
     yield f"{len(selections.allowed_ids('default', filter)):,}"
     yield f"{min(firsts):.0f}"
-    again = [milliseconds(lambda: selections.allowed_ids("default", filter)) for _ in range(REPEATS)]
+    again = [time_ms(lambda: selections.allowed_ids("default", filter)) for _ in range(REPEATS)]
     yield f"{statistics.median(again):.2f}"
     change = "UPDATE images SET caption = caption || 'x' WHERE key % (SELECT max(key) / ? FROM images) = 1"
     database.write(lambda c: c.execute(change, (CHANGED,)).fetchall())
-    yield f"{milliseconds(lambda: selections.allowed_ids('default', filter)):.1f}"
+    yield f"{time_ms(lambda: selections.allowed_ids('default', filter)):.1f}"
 
 
-def milliseconds(work: Callable[[], object]) -> float:
-    """How long a call takes."""
+def time_ms(work: Callable[[], object]) -> float:
+    """Milliseconds that a call takes."""
     began = time.perf_counter()
     work()
     return (time.perf_counter() - began) * 1000
 
 
-def beside_a_table_of_tags(path: Path) -> str:
-    """What a table of tags would cost and give: its making, and two of the questions."""
+def compare_with_tag_table(path: Path) -> str:
+    """Time how long a table of tags takes to make, and two of the questions asked of it."""
     c = apsw.Connection(str(path))
-    made = milliseconds(
+    made = time_ms(
         lambda: c.execute(
             "CREATE TABLE image_tags (tag TEXT, key INTEGER, PRIMARY KEY (tag, key)) WITHOUT ROWID;"
             "INSERT INTO image_tags SELECT value, key FROM (SELECT images.key AS key, each.value AS value"
@@ -141,8 +141,8 @@ def beside_a_table_of_tags(path: Path) -> str:
         ).fetchall()
     )
     asked = "SELECT key FROM image_tags WHERE tag = ?"
-    half = milliseconds(lambda: c.execute(asked, ("half",)).fetchall())
-    tenth = milliseconds(lambda: c.execute(asked, ("tenth",)).fetchall())
+    half = time_ms(lambda: c.execute(asked, ("half",)).fetchall())
+    tenth = time_ms(lambda: c.execute(asked, ("tenth",)).fetchall())
     c.close()
     return f"as table: made in {made / 1000:.1f} s; a tag of 50 % in {half:.0f} ms, of 10 % in {tenth:.0f} ms"
 

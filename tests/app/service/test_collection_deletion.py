@@ -29,11 +29,11 @@ RACES = 50
 
 
 @pytest.fixture
-def dropper(library: Library, tmp_path: Path) -> Iterator[CollectionDeleter]:
-    dropper = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
-    dropper.start()
-    yield dropper
-    dropper.close()
+def deleter(library: Library, tmp_path: Path) -> Iterator[CollectionDeleter]:
+    deleter = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
+    deleter.start()
+    yield deleter
+    deleter.close()
 
 
 def files(library: Library) -> list[str]:
@@ -47,39 +47,39 @@ def files(library: Library) -> list[str]:
     )
 
 
-def test_nothing_is_left_of_a_dropped_collection(library: Library, dropper: CollectionDeleter, tmp_path: Path) -> None:
-    library.make_collection("birds", "")
+def test_nothing_is_left_of_a_dropped_collection(library: Library, deleter: CollectionDeleter, tmp_path: Path) -> None:
+    library.create_collection("birds", "")
     add(library, picture(), collection="birds")
     job = add_bulk(library, [("a.png", picture("blue"))], collection="birds")
-    (label,) = [one for one in library.collections() if one.name == "birds"]
+    (label,) = [one for one in library.list_collections() if one.name == "birds"]
     assert label.images == 1
-    dropper.drop("birds", WAIT)
+    deleter.delete("birds", WAIT)
     assert (files(library), left(library.database)) == ([], {})
     assert job_of(library.database, job.id).state == "cancelled"
     with pytest.raises(NotFound):
-        library.collection("birds")
+        library.get_collection("birds")
     with pytest.raises(NotFound):
-        dropper.drop("birds", WAIT)
+        deleter.delete("birds", WAIT)
     with pytest.raises(Validation, match="always there"):
-        dropper.drop("default", WAIT)
+        deleter.delete("default", WAIT)
 
 
 def test_the_same_picture_in_two_collections_is_one_file_until_both_are_gone(
-    library: Library, dropper: CollectionDeleter
+    library: Library, deleter: CollectionDeleter
 ) -> None:
     for name in ("birds", "cats"):
-        library.make_collection(name, "")
+        library.create_collection(name, "")
         assert not add(library, picture(), collection=name, id="same").duplicate
     (file,) = files(library)
-    dropper.drop("birds", WAIT)
+    deleter.delete("birds", WAIT)
     assert files(library) == [file]
-    assert library.file("cats", "same")[1].read_bytes() == picture()
+    assert library.get_file("cats", "same")[1].read_bytes() == picture()
     library.delete("cats", "same")
     assert files(library) == []
 
 
 def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_path: Path) -> None:
-    library.make_collection("birds", "")
+    library.create_collection("birds", "")
     for n in range(5):
         add(library, picture(seed=n), collection="birds")
     label, _ = library.database.write(lambda c: collection_deletion.begin(c, "birds"))
@@ -87,14 +87,14 @@ def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_
     assert len(files(library)) == 3  # killed here
     for folder in (label, "gone~00000000", "default"):
         (tmp_path / "snapshots" / folder / "images").mkdir(parents=True)
-    library.make_collection("birds", "made anew meanwhile")
+    library.create_collection("birds", "made anew meanwhile")
     add(library, picture(seed=1), collection="birds")
-    dropper = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
-    dropper.start()
+    deleter = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
+    deleter.start()
     until(lambda: library.database.read(collection_deletion.list_pending) == [], WAIT)
-    dropper.close()
+    deleter.close()
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["default"]
-    assert [image.status for image in library.page("birds", 10, None)] == [Status.QUEUED]
+    assert [image.status for image in library.list_images("birds", 10, None)] == [Status.QUEUED]
     assert len(files(library)) == 1
 
 
@@ -103,31 +103,31 @@ def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_
     [(StorageFull("the disk is full"), "the disk is full"), (apsw.IOError("in /secret/place"), "IOError")],
 )
 def test_what_fails_is_told_and_waited_out(
-    library: Library, dropper: CollectionDeleter, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     monkeypatch.setattr("app.service.maintenance.RETRY_SECONDS", 0.05)
     failing = threading.Event()
     failing.set()
-    forget = dropper._forget
 
-    def fail(label: str) -> None:
+    def close_indexes(_: str) -> None:
         if failing.is_set():
             raise error
-        forget(label)
 
-    monkeypatch.setattr(dropper, "_forget", fail)
-    library.make_collection("birds", "")
+    deleter = CollectionDeleter(library, tmp_path / "snapshots", close_indexes)
+    deleter.start()
+    library.create_collection("birds", "")
     add(library, picture(), collection="birds")
-    dropper.drop("birds", 0.2)
+    deleter.delete("birds", 0.2)
     assert len(files(library)) == 1
-    until(lambda: dropper.fault, WAIT)
-    assert dropper.fault == f"dropped collections are not swept away yet: {told}"
+    until(lambda: deleter.fault, WAIT)
+    assert deleter.fault == f"rows and files of deleted collections are still there: {told}"
     failing.clear()
-    until(lambda: files(library) == [] and dropper.fault is None, WAIT)
+    until(lambda: files(library) == [] and deleter.fault is None, WAIT)
+    deleter.close()
 
 
 def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
-    library: Library, dropper: CollectionDeleter, pool: DecodePool, tmp_path: Path
+    library: Library, deleter: CollectionDeleter, pool: DecodePool, tmp_path: Path
 ) -> None:
     importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
     worker = EmbeddingWorker(
@@ -139,11 +139,11 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
     ended = []
     try:
         for race in range(RACES):
-            library.make_collection("race", "")
+            library.create_collection("race", "")
             pictures = [(f"{n}.png", picture("red", seed=10 * race + n)) for n in range(5)]
             job = add_bulk(library, pictures, collection="race")
             time.sleep(chance.random() * 0.15)
-            dropper.drop("race", WAIT)
+            deleter.delete("race", WAIT)
             assert left(library.database) == {}
             ended.append(job_of(library.database, job.id))
         add(library, picture("blue"), id="last")  # what the worker had claimed before this, it is done with after

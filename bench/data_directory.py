@@ -1,4 +1,4 @@
-"""A data directory with as many pictures as wanted, filled straight through the store: rows and vectors, no files."""
+"""Make a data directory with any number of pictures: rows and vectors written to the database, no files."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from app.core.types import DEFAULT_COLLECTION, EmbeddingSpace, Target
 from app.encoder.protocol import Embeddings
 from app.storage.database import Database
 from app.storage.tables import embeddings
-from bench.experiments.vectors import BLOCK
 
 TARGET: Target = "images"
 DAY = "2026-01-01T00:00:00.000Z"
+BLOCK = 20_000  # pictures in a commit
 
 
-def filled(folder: Path, space: EmbeddingSpace, rows: Embeddings) -> Path:
-    """The data directory, made once; picture n, from 0 on, has key n + 1 and the vector `rows[n]`."""
+def fill_data_directory(folder: Path, space: EmbeddingSpace, rows: Embeddings) -> Path:
+    """Make the data directory once. Picture n, from 0 on, has key n + 1 and the vector `rows[n]`."""
     done = folder / "filled"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
         database = Database(folder / "sightline.db")
         try:
-            database.write(lambda c: stamp(c, space))
+            database.write(lambda c: set_space(c, space))
             for start in range(0, len(rows), BLOCK):
-                add(database, space, start + 1, rows[start : start + BLOCK])
+                add_pictures(database, space, start + 1, rows[start : start + BLOCK])
         finally:
             database.close()
         done.touch()
     return folder
 
 
-def stamp(c: apsw.Connection, space: EmbeddingSpace) -> None:
-    """The default collection is of this space."""
+def set_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
+    """Set the embedding space of the default collection."""
     embeddings.save_space(c, space)
     c.execute("UPDATE collections SET space = ? WHERE name = ?", (space.fingerprint, DEFAULT_COLLECTION))
 
 
-def add(database: Database, space: EmbeddingSpace, first: int, rows: Embeddings) -> int:
-    """Commit pictures with keys from `first` on, as a worker does: row `ready`, entry in the log; the last seq."""
+def add_pictures(database: Database, space: EmbeddingSpace, first: int, rows: Embeddings) -> int:
+    """Commit `ready` rows and log entries with keys from `first` on, as a worker does. Returns the last seq."""
 
     def work(c: apsw.Connection) -> int:
         keys = range(first, first + len(rows))

@@ -1,0 +1,102 @@
+"""The application: one module of `routes` for each resource, put together by `create_app`."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, Request, Security
+from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from app import __version__
+from app.api import errors
+from app.api.auth import AccessControl, verify_route
+from app.api.concurrency import ThreadPools
+from app.api.metrics import ServerMetrics
+from app.api.middleware import RequestMiddleware
+from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
+from app.core.settings import Settings
+from app.service.service import Service
+
+WEB = Path(__file__).parent.parent / "web"
+FORM_OVERHEAD = 1 << 20  # bytes of a multipart body beside its file
+KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
+
+
+class Application(FastAPI):
+    """FastAPI inside RequestMiddleware, so that the answers of FastAPI itself (413, 500) have our shape, too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return RequestMiddleware(super().build_middleware_stack(), self.state.metrics, self.state.access)
+
+
+def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
+    """The application of one service, which the caller opens and closes; `loopback_only` when no other machine
+    reaches it."""
+    settings = service.settings
+    app = Application(
+        title="Sightline",
+        version=__version__,
+        summary="Find pictures by words or by a picture, and words for a picture.",
+        responses=errors.RESPONSES,
+        max_body_size=settings.max_json_bytes,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # AccessControl knows every address that there is
+        dependencies=[Depends(verify_route), Security(HTTPBearer(auto_error=False)), Security(KEY_HEADER)],
+        servers=[{"url": "."}],  # where the description itself lies, below a proxy's prefix too
+    )
+    app.state.service = service
+    app.state.threads = ThreadPools(settings.max_concurrent_queries)
+    app.state.metrics = ServerMetrics(service, app.state.threads)
+    app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)
+    add_routes(app, settings)
+    add_page(app)
+    errors.add_error_handlers(app)
+    return app
+
+
+def add_routes(app: FastAPI, settings: Settings) -> None:
+    """FastAPI tries them in this order at every request, so the most frequent come first."""
+    one_picture = settings.max_image_bytes + FORM_OVERHEAD
+    app.include_router(system.router)
+    app.include_router(search.router)
+    app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
+    app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)
+    app.include_router(images.uploads, max_body_size=one_picture)
+    app.include_router(search.pictures, max_body_size=one_picture)
+    app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
+    app.include_router(search.batches, max_body_size=settings.max_query_json_bytes)
+    app.include_router(ingest.sources)
+    for module in (images, jobs, demo, texts, collections, session):
+        app.include_router(module.router)
+
+
+def add_page(app: FastAPI) -> None:
+    """The page at `/` and the interactive docs at `/docs`; both load files of this server only."""
+    html = render_page().encode()
+    compressed = gzip.compress(html)
+
+    @app.get("/", include_in_schema=False)
+    async def page(request: Request) -> HTMLResponse:
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            return HTMLResponse(compressed, headers={**headers, "Content-Encoding": "gzip"})
+        return HTMLResponse(html, headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
+
+    app.mount("/web", GZipMiddleware(StaticFiles(directory=WEB), minimum_size=1024), name="web")
+
+
+def render_page() -> str:
+    """Return index.html with a preload line for every module, so that a browser fetches all modules at once."""
+    modules = [path.relative_to(WEB).as_posix() for path in sorted(WEB.glob("*/*.js")) if path.parent.name != "docs"]
+    lines = "\n".join(f'<link rel="modulepreload" href="web/{module}">' for module in modules)
+    return (WEB / "index.html").read_text("utf-8").replace("<!-- modulepreload -->", lines)

@@ -1,0 +1,55 @@
+"""Opens what lies in a data directory. Imports neither models nor indexes, so that commands start quickly."""
+
+from __future__ import annotations
+
+from app.core.errors import SightlineError, StartupError
+from app.core.files import make_dirs
+from app.core.locks import DataDirLock
+from app.core.metrics import ProcessMetrics
+from app.core.settings import Settings
+from app.decode.limits import PictureLimits
+from app.storage.attributes import MetadataLimits
+from app.storage.blobs import BlobStore
+from app.storage.database import Database
+from app.storage.library import Library
+
+DATABASE_NAME = "sightline.db"
+
+
+def lock_data_dir(settings: Settings) -> DataDirLock:
+    """Make the data directory if it is missing, and lock it for this server."""
+    try:
+        make_dirs(settings.data_dir)
+        return DataDirLock(settings.data_dir)
+    except OSError as error:
+        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error
+
+
+def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> Library:
+    blobs = open_blobs(settings, metrics)
+    metadata = MetadataLimits(settings.max_metadata_bytes, settings.max_metadata_depth)
+    limits = picture_limits(settings)
+    database = open_database(settings, metrics)
+    return Library(database, blobs, limits, settings.max_queue, metadata, settings.max_queue_bytes)
+
+
+def open_database(settings: Settings, metrics: ProcessMetrics | None = None) -> Database:
+    """Open the database, or make an empty one. Raises StartupError when there are pictures that it must know."""
+    file = settings.data_dir / DATABASE_NAME
+    if not file.exists() and (blobs := open_blobs(settings)).has_files():
+        raise StartupError(
+            f"{file} is missing, but {blobs.root} holds pictures; restore it from a backup, or move the pictures away"
+        )
+    return Database(file, metrics)
+
+
+def open_blobs(settings: Settings, metrics: ProcessMetrics | None = None) -> BlobStore:
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        return BlobStore(settings.data_dir, metrics)
+    except (OSError, SightlineError) as error:
+        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error}") from error
+
+
+def picture_limits(settings: Settings) -> PictureLimits:
+    return PictureLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side)

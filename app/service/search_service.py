@@ -1,0 +1,285 @@
+"""The model and the indexes of one server: loaded in the background, checked, and asked by every search."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from app.core.errors import ModelUnavailable, NotFound, Overloaded, SightlineError, StartupError, Validation
+from app.core.locks import StopRequested
+from app.core.metrics import ProcessMetrics
+from app.core.settings import Settings
+from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
+from app.decode.pool import DecodePool
+from app.encoder.batcher import Batcher
+from app.encoder.loader import EncoderOptions, LocatedModel, load_located
+from app.encoder.memory_check import NO_PROCESSES, ModelProcesses, available_memory
+from app.encoder.protocol import Encoder
+from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
+from app.search.recall import RecallSampler, SearchEffortStore
+from app.search.searcher import Searcher
+from app.service.health import HealthCheck, check_model
+from app.sources.clip_retrieval import wrong_space_detail
+from app.storage.database import Database
+from app.storage.model_check import check_golden, check_space
+from app.storage.tables import collections, embeddings
+
+log = logging.getLogger(__name__)
+
+APPLY_SECONDS = 5.0  # how long an answer may wait for the index to reach what the answer reports
+MILVUS_RETRY_SECONDS = 2.0  # between two tries to open indexes while Milvus does not answer
+ASSUMED_FREE_BYTES = 4 << 30  # where the system does not say how much memory is free
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """What exists once the model is loaded."""
+
+    encoder: Encoder
+    batcher: Batcher
+    searcher: Searcher
+    indexes: IndexManager
+
+
+class SearchService:
+    """Searches of one data directory. `start` returns at once; `reasons_not_ready` says what is still missing."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        located: LocatedModel,
+        database: Database,
+        pool: DecodePool,
+        metrics: ProcessMetrics,
+    ) -> None:
+        self.fatal: SightlineError | None = None  # why the model will never be loaded
+        self.is_prepared = False  # whether workers can open the model's files, too
+        self.sampler = RecallSampler(settings.recall_target, self._is_busy)
+        self._settings = settings
+        self._located = located
+        self._database = database
+        self._pool = pool
+        self._metrics = metrics
+        self._milvus = open_milvus_client(settings.index, settings.index_token)
+        self._milvus_fault: str | None = None  # while the indexes wait for it
+        self._indexes: IndexManager | None = None  # earlier than `_loaded`: opening them may take minutes
+        self._loaded: LoadedModel | None = None
+        self._closing = threading.Event()
+        self._loading = threading.Thread(target=self._load, name="load", daemon=True)
+
+    def start(self) -> None:
+        """Begin to load the model."""
+        self._loading.start()
+        self.sampler.start()
+
+    def stop_loading(self) -> None:
+        """End the thread that loads the model, which may take minutes: it may be building a large index."""
+        self._closing.set()
+        while self._loading.is_alive():
+            if self._indexes is not None:
+                self._indexes.close()
+            self._loading.join(0.2)
+
+    def close(self) -> None:
+        self.stop_loading()
+        self.sampler.close()
+        if self._loaded is not None:
+            self._loaded.batcher.close()
+            self._loaded = None
+        if self._indexes is not None:
+            self._indexes.close()
+        if self._milvus is not None:
+            self._milvus.close()
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """None while the model is loading."""
+        return self._loaded
+
+    @property
+    def model(self) -> LoadedModel:
+        """Raises ModelUnavailable while the model is loading."""
+        if self._loaded is None:
+            raise ModelUnavailable(f"the model {self._settings.model} is still loading")
+        return self._loaded
+
+    @property
+    def searcher(self) -> Searcher:
+        """Raises ModelUnavailable while no search can be tried, Overloaded while Milvus has never answered."""
+        if self._milvus_fault is not None:
+            raise Overloaded(self._milvus_fault)
+        if reasons := self._stopped():
+            raise ModelUnavailable("; ".join(reasons))
+        return self.model.searcher
+
+    def reasons_not_ready(self) -> list[str]:
+        """Why searches cannot be answered; empty when they can."""
+        return self._stopped() + (self._loaded.indexes.remote_faults() if self._loaded is not None else [])
+
+    def faults(self) -> list[str]:
+        """What fails in the background while searches are answered."""
+        found = [self.sampler.fault] if self.sampler.fault else []
+        return found + (self._loaded.indexes.background_faults() if self._loaded is not None else [])
+
+    def checks(self) -> list[HealthCheck]:
+        if (loaded := self._loaded) is None:
+            return [HealthCheck("model", False, self._stopped()[0], vital=True)]
+        faults = loaded.indexes.faults() + loaded.indexes.remote_faults()
+        return check_model(loaded.encoder, loaded.batcher.is_alive(), faults)
+
+    def require_space(self, fingerprint: str) -> None:
+        """Raise Validation unless this is the space of the loaded model, ModelUnavailable while it is loading."""
+        space = self.model.encoder.space
+        if fingerprint != space.fingerprint:
+            raise Validation(wrong_space_detail(fingerprint, space.model, space.fingerprint))
+
+    def wait_until_applied(self, collection: str, target: Target, seq: int | None) -> bool:
+        """Wait until a search sent now sees the log up to `seq`; False if that takes longer than APPLY_SECONDS."""
+        if self._loaded is None or seq is None:
+            return True
+        try:
+            return self._loaded.indexes.wait_until_applied(collection, target, seq, APPLY_SECONDS)
+        except NotFound:  # the collection was deleted meanwhile: there is nothing left to find
+            return True
+
+    def confirm_images(self, found: Sequence[Image]) -> list[Image]:
+        """Pictures of one collection with the status that searches confirm.
+
+        A row is `ready` as soon as a worker has stored its vector. It stays `processing` here as long as a search sent
+        now would not find it.
+        """
+        ready = [image for image in found if image.status is Status.READY]
+        newest = max((image.embedded_seq or 0 for image in ready), default=None)
+        if not ready or self.wait_until_applied(ready[0].collection, "images", newest):
+            return list(found)
+        return [as_unconfirmed(image) for image in found]
+
+    def confirm_image(self, image: Image) -> Image:
+        return self.confirm_images([image])[0]
+
+    def confirm_job(self, job: Job) -> Job:
+        """The job; a succeeded one is still `running` as long as a search would not find all of its pictures."""
+        if job.state is not JobState.SUCCEEDED or self.wait_until_applied(job.collection, "images", job.last_seq):
+            return job
+        return replace(job, state=JobState.RUNNING, finished_at=None)
+
+    def describe_model(self) -> dict[str, object] | None:
+        """What the loaded model is; None while it is loading."""
+        if self._loaded is None:
+            return None
+        encoder = self._loaded.encoder
+        space = encoder.space
+        return {
+            "name": space.model,
+            "d": space.d,
+            "space": space.fingerprint,
+            "weights": space.weights,
+            "image_size": encoder.preprocessing.size,
+            "device": encoder.device,
+            "runtime": encoder.runtime,
+        }
+
+    def describe_indexes(self, collection: str) -> dict[str, Any] | None:
+        """The indexes of a collection by target; None while the model is loading."""
+        if self._loaded is None:
+            return None
+        described: dict[Any, dict[str, Any]] = self._loaded.indexes.stats(collection)
+        for target in TARGETS:
+            if target in described:
+                recall = self.sampler.recall((collection, target))
+                described[target]["recall"] = asdict(recall) if recall else None
+        return described
+
+    def measure_memory(self) -> dict[str, int] | None:
+        """How many indexes are open, and their bytes; None while the model is loading."""
+        return None if self._loaded is None else self._loaded.indexes.memory()
+
+    def close_collection(self, label: str) -> None:
+        """Close the indexes of a deleted collection and delete their snapshots. Waits for searches in them."""
+        if (indexes := self._indexes) is not None:
+            indexes.drop(label)
+        self.sampler.forget_collection(collections.name_from_label(label))
+
+    def _is_busy(self) -> bool:
+        """Whether a search is under way."""
+        return self._loaded is not None and self._loaded.searcher.running > 0
+
+    def _stopped(self) -> list[str]:
+        """Why no search can even be tried."""
+        if self._loaded is None:
+            loading = self._milvus_fault or f"the model {self._settings.model} is still loading"
+            return [self.fatal.detail if self.fatal else loading]
+        reasons = [] if self._database.alive() else ["the database takes no changes any more"]
+        if not self._loaded.batcher.is_alive():
+            reasons.append("the encoder has stopped")
+        return reasons + self._loaded.indexes.faults()
+
+    def _load(self) -> None:
+        model = self._settings.model
+        try:
+            self._pool.submit(
+                time.monotonic
+            )  # start a child while the model loads, so that the first picture finds one
+            encoder = self._load_encoder()
+            self.is_prepared = True
+            self._check_model(encoder)
+            self._loaded = self._open_indexes(encoder)
+            space = encoder.space
+            log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
+        except StartupError as error:
+            self.fatal = error
+        except StopRequested:
+            log.info("stopped before the model %s was loaded", model)
+        except Exception as error:
+            log.exception("the model could not be loaded")
+            self.fatal = StartupError(f"the model {model} could not be loaded: {error}")
+
+    def _load_encoder(self) -> Encoder:
+        settings = self._settings
+        processes = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
+        options = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, processes)
+        return load_located(self._located, settings.models, options, self._closing)
+
+    def _check_model(self, encoder: Encoder) -> None:
+        """Raise StartupError unless the vectors of the data directory are this model's."""
+        space = encoder.space
+        self._database.write(lambda c: embeddings.mark_served(c, space))
+        check_space(self._database, space)
+        check_golden(self._database, encoder)
+        check_space(self._database, space)  # a worker with another model may have been quicker than check_golden
+
+    def _open_indexes(self, encoder: Encoder) -> LoadedModel:
+        settings, database, metrics = self._settings, self._database, self._metrics
+        batcher = Batcher(encoder, settings.query_cache, metrics)
+        memory = settings.index_memory or (available_memory() or ASSUMED_FREE_BYTES) // 2
+        snapshots = settings.data_dir / "snapshots"
+        self.sampler.use_store(SearchEffortStore(snapshots, encoder.space.fingerprint))
+        self._indexes = indexes = IndexManager(
+            database, encoder.space, snapshots, self._milvus, memory=memory, metrics=metrics
+        )
+        self._open_default_collection(indexes)
+        searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
+        return LoadedModel(encoder, batcher, searcher, indexes)
+
+    def _open_default_collection(self, indexes: IndexManager) -> None:
+        """Open its indexes; while Milvus does not answer, again and again."""
+        while True:
+            try:
+                indexes.open(DEFAULT_COLLECTION)
+                self._milvus_fault = None
+                return
+            except Overloaded as error:
+                if self._milvus_fault is None:
+                    log.warning("%s; searches wait for it, uploads are accepted", error.detail)
+                self._milvus_fault = error.detail
+            if self._closing.wait(MILVUS_RETRY_SECONDS):
+                raise StopRequested
+
+
+def as_unconfirmed(image: Image) -> Image:
+    """The picture, `processing` where its row is `ready`: whether a search finds it is not known."""
+    return replace(image, status=Status.PROCESSING) if image.status is Status.READY else image

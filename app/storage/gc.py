@@ -1,0 +1,113 @@
+"""The garbage collector: it finds what no row names below `media/` and `thumbnails/`, and removes what is old of it.
+
+A killed process leaves an upload that no job takes in, a picture whose row was never committed, a link that
+`BlobStore.place` did not rename, or a thumbnail that a decode child was writing. Each of them may hold the pixels of a
+deleted picture. So everything below the two folders is listed, whatever its name, and only what a row names is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice, takewhile
+from pathlib import Path
+
+import apsw
+
+from app.core.errors import map_os_errors
+from app.storage.blobs import BlobStore, remove_path
+from app.storage.database import Database, Work
+from app.storage.sql import fetch_all
+from app.storage.tables import work_queue
+
+GRACE_SECONDS = 3600.0  # what is younger may belong to a request, an upload or a decode child that is still at work
+BATCH = 200  # files that one transaction looks up, or removes
+FINISHED = re.compile(r"([0-9a-f]{64})((-[0-9]+)?\.(jpg|webp))?")  # a picture, or a thumbnail of some size
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """A file, or the folder of an upload, that no row names.
+
+    `sha256` is that of a finished picture or thumbnail. It is None for an upload and for every other name.
+    """
+
+    path: Path
+    sha256: str | None = None
+
+
+def find_leftovers(database: Database, blobs: BlobStore) -> Iterator[Leftover]:
+    """Everything that no row names, however young: a server that is running may be about to name or remove it."""
+    yield from _find_uploads(blobs, database.read)
+    yield from _find_files(database, blobs.iter_files())
+
+
+def collect_garbage(
+    database: Database, blobs: BlobStore, grace: float, is_closing: Callable[[], bool] = lambda: False
+) -> int:
+    """Remove the leftovers that have not changed for `grace` seconds; returns how many. Ends early when `is_closing`.
+
+    Safe beside requests and workers: the transaction that makes a row also moves its file to its place, so a write
+    transaction here sees both or neither.
+    """
+    removed = 0
+    for upload in _find_uploads(blobs, database.write):
+        if is_older(upload.path, grace):
+            remove_path(upload.path)
+            removed += 1
+    files = takewhile(lambda _: not is_closing(), blobs.iter_files())
+    old = (one for one in _find_files(database, files) if is_older(one.path, grace))
+    while batch := list(islice(old, BATCH)):
+        removed += database.write(partial(_remove_unused, batch=batch))
+    return removed
+
+
+def is_older(path: Path, seconds: float) -> bool:
+    """Whether a file, or a folder with all that it holds, has not changed for `seconds`; False when it is gone."""
+    try:
+        changed = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return False
+    return time.time() - changed >= seconds
+
+
+def _find_uploads(blobs: BlobStore, run: Callable[[Work[set[str]]], set[str]]) -> list[Leftover]:
+    """The uploads that no job waits for. With `run` a write, one whose job is being made is not among them."""
+    listed = list(blobs.incoming.iterdir())  # before the rows: a row that is made later names what is listed later
+    names = run(_select_upload_names)
+    return [Leftover(path) for path in listed if path.name not in names]
+
+
+def _select_upload_names(c: apsw.Connection) -> set[str]:
+    return {f"{job}-{n}{suffix}" for job, n in work_queue.list_uploads(c) for suffix in ("", ".members")}
+
+
+def _find_files(database: Database, files: Iterator[Path]) -> Iterator[Leftover]:
+    while batch := [_parse_name(path) for path in islice(files, BATCH)]:
+        yield from database.read(partial(_select_unused, batch=batch))
+
+
+def _parse_name(path: Path) -> Leftover:
+    match = FINISHED.fullmatch(path.name)
+    return Leftover(path, match[1] if match else None)
+
+
+def _select_unused(c: apsw.Connection, batch: list[Leftover]) -> list[Leftover]:
+    """Those of the batch that no row names."""
+    digests = json.dumps([one.sha256 for one in batch])
+    sql = "SELECT sha256 FROM images WHERE sha256 IN (SELECT value FROM json_each(?))"
+    used = {row[0] for row in fetch_all(c, sql, (digests,))}
+    return [one for one in batch if one.sha256 not in used]
+
+
+def _remove_unused(c: apsw.Connection, batch: list[Leftover]) -> int:
+    """Remove those of the batch that no row names by now; returns how many."""
+    unused = _select_unused(c, batch)
+    with map_os_errors():
+        for one in unused:
+            one.path.unlink(missing_ok=True)
+    return len(unused)

@@ -49,7 +49,7 @@ def main() -> None:
 def load_gallery(client: Client, folder: Path, table: Table) -> None:
     """Upload the gallery as one bulk and wait until every picture is ready."""
     began = time.perf_counter()
-    job = client.bulk([("gallery.zip", folder / "gallery.zip")])
+    job = client.upload_bulk([("gallery.zip", folder / "gallery.zip")])
     while (job := client.job(job["id"]))["state"] in ("queued", "running"):
         time.sleep(0.05)
     seconds = time.perf_counter() - began

@@ -184,7 +184,7 @@ def measure_urls() -> Figures:
         data = Path(scratch) / "data"
         with start_server(data) as (pid, client, _):
             began = time.perf_counter()
-            job = client.urls([{"url": f"{address}/{n}.png", "id": f"{n}"} for n in range(URLS)])
+            job = client.ingest_urls([{"url": f"{address}/{n}.png", "id": f"{n}"} for n in range(URLS)])
             used = []
             while job["state"] in ("queued", "running"):
                 time.sleep(5)

@@ -134,7 +134,7 @@ def measure_under_load(pid: int, client: Client, table: Table) -> None:
     watcher = threading.Thread(target=watch)
     before = processor_seconds(pid)
     watcher.start()
-    job = client.bulk([("gallery.zip", find_gallery() / "gallery.zip")])
+    job = client.upload_bulk([("gallery.zip", find_gallery() / "gallery.zip")])
     while (job := client.job(job["id"]))["state"] in ("queued", "running"):
         time.sleep(0.1)
     done.set()

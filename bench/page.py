@@ -66,7 +66,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         with run_server(Path(scratch), HOST, port) as process, Client(url) as client:
             wait_until_ready(client, process)
-            job = client.bulk([("gallery.zip", folder / "gallery.zip")])
+            job = client.upload_bulk([("gallery.zip", folder / "gallery.zip")])
             while (job := client.job(job["id"]))["state"] in ("queued", "running"):
                 time.sleep(0.1)
             load_texts(client, folder / "texts.jsonl")

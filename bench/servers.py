@@ -72,7 +72,7 @@ def port_of(client: Client) -> int:
 def upload(client: Client, paths: Sequence[Path]) -> list[str]:
     """Upload the pictures as bulks; returns the ids of the jobs."""
     parts = [paths[start : start + A_REQUEST] for start in range(0, len(paths), A_REQUEST)]
-    return [str(client.bulk([(path.name, path) for path in part])["id"]) for part in parts]
+    return [str(client.upload_bulk([(path.name, path) for path in part])["id"]) for part in parts]
 
 
 def is_running(client: Client, jobs: Sequence[str]) -> bool:

@@ -1,1 +1,5 @@
 """The command line."""
+
+
+class ServerError(Exception):
+    """The server does not answer, or refuses; the text says why in one line."""

@@ -1,4 +1,4 @@
-"""Many queries of a file: asked as many in one call as a server takes, answered with one line each."""
+"""Searches by each line of a file, many lines in one call, and prints one line of JSON for each."""
 
 from __future__ import annotations
 
@@ -8,41 +8,40 @@ from typing import Any
 
 import click
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.search.query_syntax import parse_weighted_query
 
-MAX_SEARCHES = 100  # of one call, as the server bounds it
+MAX_SEARCHES = 100  # the server's bounds on one call
 MAX_PARTS = 320
-MAX_HITS = 10_000  # ten of the largest searches, as `SIGHTLINE_MAX_K` is by default
-MIN_SEARCHES = 10  # searches of one call that every server takes, whatever its largest is
+MAX_HITS = 10_000  # ten of the largest searches that SIGHTLINE_MAX_K allows by default
+MIN_SEARCHES = 10  # a server takes this many at once, whatever their k
+
+Parts = list[dict[str, Any]]
 
 
 def search_lines(client: Client, lines: Iterable[str], k: int, target: str, filter: Any) -> Iterator[dict[str, Any]]:
-    """For each line that says something: the `query` with the server's answer, or with the `error` why there is none.
+    """For each line that is not empty, the `query` with the server's answer, or with an `error`.
 
-    A minus turns away, as everywhere. Raises ServerError when a whole call is refused.
+    Raises ServerError when the server refuses a whole call.
     """
+    options = {"k": k, "target": target, **({} if filter is None else {"filter": filter})}
     for group in group_lines(lines, k):
-        searches = [search_body(parts, k, target, filter) for _, parts in group]
-        for (line, _), answer in zip(group, client.search_batch(searches), strict=True):
+        answers = client.search_batch([{"query": parts, **options} for _, parts in group])
+        for (line, _), answer in zip(group, answers, strict=True):
             yield {"query": line, **answer}
 
 
-def search_body(parts: list[dict[str, Any]], k: int, target: str, filter: Any) -> dict[str, Any]:
-    """One search of a call."""
-    return {"query": parts, "k": k, "target": target, **({} if filter is None else {"filter": filter})}
-
-
-def group_lines(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, list[dict[str, Any]]]]]:
-    """The lines with their parts, as many together as one call may hold."""
-    most = min(MAX_SEARCHES, max(MIN_SEARCHES, MAX_HITS // max(k, 1)))
-    group: list[tuple[str, list[dict[str, Any]]]] = []
+def group_lines(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, Parts]]]:
+    """The lines with the parts of their queries, as many together as one call may hold."""
+    max_searches = min(MAX_SEARCHES, max(MIN_SEARCHES, MAX_HITS // max(k, 1)))
+    group: list[tuple[str, Parts]] = []
     size = 0
     for line in (line.strip() for line in lines):
         if not line:
             continue
         parts = [{"text": text, "weight": weight} for text, weight in parse_weighted_query(line)] or [{"text": line}]
-        if group and (len(group) == most or size + len(parts) > MAX_PARTS):
+        if group and (len(group) == max_searches or size + len(parts) > MAX_PARTS):
             yield group
             group, size = [], 0
         group.append((line, parts))
@@ -51,24 +50,21 @@ def group_lines(lines: Iterable[str], k: int) -> Iterator[list[tuple[str, list[d
         yield group
 
 
-def print_answers(client: Client, file: str, k: int, target: str, only: str | None) -> int:
-    """Print the answer of each line of a file as JSON; returns 1 if one was refused, else 0.
+def print_answers(client: Client, file: str, k: int, target: str, filter: Any) -> int:
+    """Print the answer to each line of a file as JSON; returns the exit status, 1 if the server refused a line.
 
-    Raises BadParameter for a filter that is not JSON, ServerError for a file that cannot be read.
+    Raises ServerError for a file that cannot be read.
     """
-    try:
-        filter = None if only is None else json.loads(only)
-    except (ValueError, RecursionError):
-        raise click.BadParameter("it is not JSON", param_hint="--filter") from None
-    refused = False
+    status = 0
     try:
         with click.open_file(file, encoding="utf-8") as lines:
             for answer in search_lines(client, lines, k, target, filter):
-                refused |= "error" in answer
+                if "error" in answer:
+                    status = 1
                 click.echo(json.dumps(answer, ensure_ascii=False))
-    except BrokenPipeError:  # who reads our answers has had enough
+    except BrokenPipeError:  # the reader of our output has ended
         raise
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ServerError(f"{file} cannot be read: {why}") from None
-    return int(refused)
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ServerError(f"{file} cannot be read: {reason}") from None
+    return status

@@ -1,4 +1,4 @@
-"""`sightline demo`: the whole service on the built-in model and gallery, in a scratch directory."""
+"""`sightline demo`: runs the whole service on the built-in model and gallery, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.cli.output import show_hits
 from app.cli.upload import show_report, upload_all
 from app.core.errors import StartupError
@@ -31,7 +32,7 @@ TEXTS_PER_CALL = 500
 
 
 def demo(settings: Settings, console: Console, *, once: bool) -> None:
-    """Load the gallery into a fresh server, show three searches, serve on (unless `once`)."""
+    """Start a server, load the gallery, show three searches, and keep serving unless `once`."""
     folder = find_gallery()
     with tempfile.TemporaryDirectory(prefix="sightline-demo-") as scratch:
         port = free_port(settings.host, settings.port)
@@ -56,14 +57,14 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
 
 
 def search_command(words: str, server: str) -> str:
-    """What searches for the words, to be pasted into another terminal."""
-    ours = sys.argv[0] if Path(sys.argv[0]).name == "sightline" else "sightline"
-    return shlex.join([ours, "search", words, "--server", server])
+    """The command of a search, to paste into another terminal."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "sightline" else "sightline"
+    return shlex.join([program, "search", words, "--server", server])
 
 
 @contextlib.contextmanager
 def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
-    """A server of its own process on `data_dir`, ended with the block."""
+    """Run a server in a process of its own until the block ends."""
     process = subprocess.Popen(
         sightline_command("serve"),
         env={
@@ -74,7 +75,7 @@ def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> 
             "SIGHTLINE_MODEL": model,
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
-        start_new_session=True,  # Ctrl-C ends the demo, and the demo ends its server
+        start_new_session=True,  # Ctrl-C reaches the demo alone, and the demo ends its server
     )
     try:
         yield process
@@ -88,11 +89,11 @@ def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> 
 
 
 def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
-    """Return once the server answers searches. Raises StartupError when it does not come up."""
+    """Wait until the server answers searches. Raises StartupError when it ends or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise StartupError("the server ended before it was ready; its message stands above")
+            raise StartupError("the server ended before it was ready; see its message above")
         with contextlib.suppress(ServerError):
             if not client.readiness()["reasons"]:
                 return
@@ -101,14 +102,14 @@ def wait_until_ready(client: Client, process: subprocess.Popen[bytes]) -> None:
 
 
 def load_texts(client: Client, path: Path) -> None:
-    """Store the texts that pictures of the gallery can be asked about."""
+    """Store the texts that a picture of the gallery can find."""
     known = read_gallery_texts(path)
     for start in range(0, len(known), TEXTS_PER_CALL):
-        client.texts(known[start : start + TEXTS_PER_CALL])
+        client.add_texts(known[start : start + TEXTS_PER_CALL])
 
 
 def free_port(host: str, wanted: int) -> int:
-    """The wanted port if nobody listens there, else any free one."""
+    """The wanted port, or any free one if another process listens there."""
     for port in (wanted, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

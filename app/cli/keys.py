@@ -1,4 +1,4 @@
-"""`sightline keys`: API keys of a data directory, made and ended whether a server runs on it or not."""
+"""`sightline keys`: makes, lists and revokes the API keys of a data directory, while a server runs on it or not."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from app.service.data_dir import open_database
 
 
 @contextmanager
-def open_keys(settings: Settings, *, made: bool = False) -> Iterator[ApiKeyService]:
-    """The keys of the data directory, which is `made` where there is none. Raises StartupError."""
-    if not made and not (settings.data_dir / "sightline.db").is_file():
+def open_keys(settings: Settings, *, create: bool = False) -> Iterator[ApiKeyService]:
+    """Open the keys of a data directory; `create` makes it where there is none. Raises StartupError."""
+    if not create and not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
     database = open_database(settings)
     try:
@@ -30,44 +30,42 @@ def open_keys(settings: Settings, *, made: bool = False) -> Iterator[ApiKeyServi
 
 
 def create_key(settings: Settings, name: str, scope: str, collections: Sequence[str], days: float | None) -> None:
-    """Print a new key alone on standard output, so that a script can keep it."""
-    with open_keys(settings, made=True) as kept:
-        key, text = kept.create(name, KeyScope[scope.upper()], collections, days)
+    """Make a key. Only the key itself goes to standard output, so that a script can keep it."""
+    with open_keys(settings, create=True) as api_keys:
+        key, text = api_keys.create(name, KeyScope[scope.upper()], collections, days)
     where = f" in {', '.join(sorted(key.collections))}" if key.collections else ""
     until = f", until {key.expires_at}" if key.expires_at else ""
-    click.echo(f"key {key.id} ({key.name}): {scope}{where}{until}; it is shown this once", err=True)
+    click.echo(f"key {key.id} ({key.name}): {scope}{where}{until}; store it now: nothing can show it again", err=True)
     click.echo(text)
 
 
 def show_keys(settings: Settings, console: Console, *, as_json: bool) -> None:
-    """Print the keys; nothing of their secrets is known."""
-    with open_keys(settings) as kept:
-        found = [describe_key(key) for key in kept.list_keys()]
+    """Print the keys, without their secrets, which nobody keeps."""
+    with open_keys(settings) as api_keys:
+        described = [describe_key(key) for key in api_keys.list_keys()]
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        click.echo(json.dumps(described, ensure_ascii=False, indent=2))
         return
     table = Table("id", "name", "scope", "collections", "state", "expires", "last used")
-    for one in found:
+    for one in described:
         table.add_row(*(", ".join(value) if isinstance(value, list) else value or "" for value in table_row(one)))
     console.print(table)
 
 
-def revoke_key(settings: Settings, named: str) -> None:
-    """End a key."""
-    with open_keys(settings) as kept:
-        key = kept.revoke(named)
+def revoke_key(settings: Settings, key_id: str) -> None:
+    with open_keys(settings) as api_keys:
+        key = api_keys.revoke(key_id)
     click.echo(f"key {key.id} ({key.name}) is revoked", err=True)
 
 
 def clear_keys(settings: Settings) -> None:
-    """Remove every key."""
-    with open_keys(settings) as kept:
-        count = kept.delete_all()
+    with open_keys(settings) as api_keys:
+        count = api_keys.delete_all()
     click.echo(f"{count} keys are removed", err=True)
 
 
 def describe_key(key: ApiKey) -> dict[str, str | list[str] | None]:
-    """What is told of a key."""
+    """The JSON object of a key."""
     return {
         "id": key.id,
         "name": key.name,
@@ -81,7 +79,14 @@ def describe_key(key: ApiKey) -> dict[str, str | list[str] | None]:
     }
 
 
-def table_row(told: dict[str, str | list[str] | None]) -> list[str | list[str] | None]:
-    """The line of the table; times to the minute."""
-    minutes = [str(told[name] or "")[:16].replace("T", " ") for name in ("expires_at", "last_used_at")]
-    return [told["id"], told["name"], told["scope"], told["collections"] or "all", told["state"], *minutes]
+def table_row(described: dict[str, str | list[str] | None]) -> list[str | list[str] | None]:
+    """The row of a key in the table; times to the minute."""
+    minutes = [str(described[name] or "")[:16].replace("T", " ") for name in ("expires_at", "last_used_at")]
+    return [
+        described["id"],
+        described["name"],
+        described["scope"],
+        described["collections"] or "all",
+        described["state"],
+        *minutes,
+    ]

@@ -1,28 +1,32 @@
-"""The `sightline` command: parse, read Settings once, call one function."""
+"""The `sightline` command. Each command reads its settings and calls one function, which it imports only then."""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from app import __version__
-from app.cli.client import Client, ServerError
-from app.cli.options import load_settings, parse_pairs, setting_options
+from app.cli import ServerError
+from app.cli.options import load_settings, parse_json, parse_pairs, setting_options
 from app.core.errors import SightlineError
 from app.core.settings import Settings
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from app.cli.client import Client
+
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
-SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # of a source, as a request names them
+SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 LOG_OPTIONS = ("log_level", "log_format")
 
 
 class Commands(click.Group):
-    """Turns every expected failure into one line on standard error."""
+    """Prints every expected failure as one line on standard error."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,14 +41,14 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="sightline")
 def main() -> None:
-    """Find pictures by words or by a picture, and words for a picture."""
+    """Search pictures by words or by a picture, and texts by a picture."""
 
 
 @main.command()
 @setting_options("host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", *LOG_OPTIONS)
 def serve(**given: Any) -> None:
-    """Serve a data directory over HTTP, with workers that take pictures in."""
-    settings = start_logging(given)  # first: a wrong one is told before anything large is loaded
+    """Serve a data directory over HTTP, with workers that import and embed pictures."""
+    settings = start_logging(given)  # before the large imports: a wrong setting fails at once
     from app.api.server import serve as run
     from app.core.tracing import send_spans
 
@@ -56,7 +60,7 @@ def serve(**given: Any) -> None:
 @setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
-    """Take pictures in, beside a server or without one."""
+    """Import and embed pictures, beside a server or without one."""
     settings = start_logging(given)
     from app.core.tracing import send_spans
     from app.worker.main import run_worker
@@ -67,32 +71,37 @@ def worker(parent: int | None, **given: Any) -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1)
-@click.option("--urls", type=click.Path(allow_dash=True), help="Load what this file lists, a URL or an object a line.")
-@click.option("--embeddings-of", metavar="FINGERPRINT", help="clip-retrieval: the space that its embeddings are in.")
-@click.option("--pictures", metavar="FOLDER", help="clip-retrieval: where the pictures lie now, on the server.")
-@click.option("--key-as-id", is_flag=True, default=None, help="webdataset: the key of a sample is its picture's id.")
 @click.option(
-    "--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME", help="table: a role's column."
+    "--urls", type=click.Path(allow_dash=True), help="Load the URLs of this file, one on each line, or one JSON object."
+)
+@click.option("--embeddings-of", metavar="FINGERPRINT", help="clip-retrieval: the embedding space of its vectors.")
+@click.option(
+    "--pictures", metavar="FOLDER", help="clip-retrieval: the folder on the server where the pictures are now."
+)
+@click.option(
+    "--key-as-id", is_flag=True, default=None, help="webdataset: use the key of a sample as the id of its picture."
+)
+@click.option(
+    "--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME", help="table: the column of a role."
 )
 @setting_options("server", "key", "key_file", "collection")
 def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
-    """Load pictures, folders and archives into a running server; - reads paths from standard input.
+    """Load pictures, folders, archives and tables into a running server; - reads paths from standard input.
 
-    What begins with a kind of source (folder:/photos) is a place that the server reads by itself.
-    Exits with 1, and a table of why, when an item failed.
+    A path that begins with a type of source (folder:/photos) is a place that the server reads itself.
+    When items fail, the command prints a table of the reasons and exits with 1.
     """
-    from app.cli.upload import ingest as run
-    from app.cli.upload import ingest_urls
+    from app.cli.upload import ingest_paths, ingest_urls
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
-    said = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
+    options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
     with open_client(given) as client:
         if urls is None:
-            sys.exit(run(client, paths, Console(), said))
+            sys.exit(ingest_paths(client, paths, new_console(), options))
         try:
-            with click.open_file(urls, encoding="utf-8") as listed:
-                sys.exit(ingest_urls(client, listed, Console()))
+            with click.open_file(urls, encoding="utf-8") as lines:
+                sys.exit(ingest_urls(client, lines, new_console()))
         except OSError as error:
             raise ServerError(f"{urls} cannot be read: {error.strerror}") from None
 
@@ -100,11 +109,13 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
 @main.command()
 @click.argument("words", nargs=-1)
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
-@click.option("-k", default=10, show_default=True, help="How many hits.")
+@click.option("-k", default=10, show_default=True, help="The number of hits.")
 @click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
-@click.option("--filter", "only", help="Only what this lets through, as JSON.")
+@click.option("--filter", callback=parse_json, help="Search only what matches this filter, as JSON.")
 @click.option(
-    "--batch", metavar="FILE", help="Search by each line of it (`-`: stdin); answers are a line of JSON each."
+    "--batch",
+    metavar="FILE",
+    help="Search by each line of this file (`-`: standard input), and print a line of JSON for each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options("server", "key", "key_file", "collection")
@@ -113,14 +124,14 @@ def search(
     image: Path | None,
     k: int,
     target: str,
-    only: str | None,
+    filter: dict[str, Any] | None,
     batch: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Search a running server by words, or by a picture.
 
-    Words after a minus are turned away from: "beach -people", in quotes because of the minus.
+    The search turns away from words after a minus: "beach -people", in quotes because of the minus.
     """
     from app.cli.batch_search import print_answers
     from app.cli.output import show_hits
@@ -129,41 +140,39 @@ def search(
         raise click.UsageError("give either words, --image or --batch")
     if batch is not None:
         with open_client(given) as client:
-            sys.exit(print_answers(client, batch, k, target, only))
+            sys.exit(print_answers(client, batch, k, target, filter))
     with open_client(given) as client:
         if image:
-            found = client.search_picture(image, k, target, only)
+            answer = client.search_picture(image, k, target, filter)
         else:
-            found = client.search(" ".join(words), k, target, only)
+            answer = client.search(" ".join(words), k, target, filter)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        print_json(answer)
     else:
-        show_hits(found, Console())
+        show_hits(answer, new_console())
 
 
 @main.command()
-@click.option("--filter", "only", required=True, help="Which pictures, as JSON.")
-@click.option("--dry-run", is_flag=True, help="Delete nothing, and show what would be.")
-@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option(
+    "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."
+)
+@click.option("--dry-run", is_flag=True, help="Show the pictures that match, and delete nothing.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @setting_options("server", "key", "key_file", "collection")
-def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
-    """Delete the pictures that a filter lets through from a running server.
+def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> None:
+    """Delete the pictures that match a filter from a running server.
 
-    Shows how many there are, and the newest of them, and asks first.
+    The command shows how many match, and the newest of them, and asks before it deletes.
     """
     from app.cli.output import show_matches
 
-    try:
-        filter = json.loads(only)
-    except (ValueError, RecursionError):
-        raise click.BadParameter("it is not JSON", param_hint="--filter") from None
     with open_client(given) as client:
-        meant = client.delete(filter, dry_run=True)
-        show_matches(meant, Console())
-        if dry_run or not meant["matched"]:
+        matches = client.delete(filter, dry_run=True)
+        show_matches(matches, new_console())
+        if dry_run or not matches["matched"]:
             return
         if not yes and not sys.stdin.isatty():
-            raise click.UsageError("nothing is deleted: nobody can be asked here, so say --yes")
+            raise click.UsageError("the command deleted nothing: it has no terminal to ask on; confirm with --yes")
         if not yes:
             click.confirm("Delete them?", abort=True)
         click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
@@ -173,15 +182,15 @@ def delete(only: str, dry_run: bool, yes: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options("server", "key", "key_file", "collection")
 def status(as_json: bool, **given: Any) -> None:
-    """What a running server holds and whether it is well; exits with 1 when it is not ready."""
+    """Show what a running server holds, and its health; exits with 1 when it is not ready."""
     from app.cli.output import show_status
 
     with open_client(given) as client:
         ready, stats = client.readiness(), client.stats()
     if as_json:
-        click.echo(json.dumps({**ready, **stats}, ensure_ascii=False, indent=2))
+        print_json({**ready, **stats})
     else:
-        show_status(ready, stats, Console())
+        show_status(ready, stats, new_console())
     sys.exit(1 if ready["reasons"] else 0)
 
 
@@ -189,72 +198,74 @@ def status(as_json: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options("server", "key", "key_file", "collection")
 def jobs(as_json: bool, **given: Any) -> None:
-    """The newest jobs of a running server."""
+    """List the newest jobs of a running server."""
     from app.cli.output import show_jobs
 
     with open_client(given) as client:
-        found = client.jobs()
+        newest = client.jobs()
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        print_json(newest)
     else:
-        show_jobs(found, Console())
+        show_jobs(newest, new_console())
 
 
 @main.command()
 @click.argument("id")
-@click.option("--pause", "action", flag_value="pause", help="Begin nothing more of it.")
-@click.option("--resume", "action", flag_value="resume", help="Go on with it.")
-@click.option("--cancel", "action", flag_value="cancel", help="End it; what is ready stays.")
-@click.option("--retry", "action", flag_value="retry", help="Take up what failed once more.")
-@click.option("--failed", is_flag=True, help="Show the items that failed; of a report, only those.")
+@click.option("--pause", "action", flag_value="pause", help="Begin no further item of the job.")
+@click.option("--resume", "action", flag_value="resume", help="Go on with a paused job.")
+@click.option("--cancel", "action", flag_value="cancel", help="End the job; pictures that are ready stay.")
+@click.option("--retry", "action", flag_value="retry", help="Try the items that failed again.")
+@click.option("--failed", is_flag=True, help="Show the items that failed; with --report, write only those.")
 @click.option(
-    "--report", type=click.File("wb", lazy=True), help="Write what became of each item, a JSON object a line."
+    "--report",
+    type=click.File("wb", lazy=True),
+    help="Write a line of JSON for each item to this file (`-`: standard output).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options("server", "key", "key_file")
 def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
-    """Show a job of a running server; pause, resume or cancel it, or retry what failed of it."""
+    """Show a job of a running server; or pause, resume, cancel or retry it."""
     from app.cli.output import show_failed, show_jobs
 
     with open_client(given) as client:
-        told = client.steer(id, action) if action else client.job(id)
+        shown = client.control_job(id, action) if action else client.job(id)
         if report is not None:
-            for part in client.report(id, "failed" if failed else None):
+            for part in client.read_report(id, "failed" if failed else None):
                 report.write(part)
         elif as_json:
-            click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+            print_json(shown)
         else:
-            show_jobs([told], Console())
+            show_jobs([shown], new_console())
             if failed:
-                show_failed(client.failed_items(id), told["failed"], Console())
+                show_failed(client.failed_items(id), shown["failed"], new_console())
 
 
 @main.group(invoke_without_command=True)
 @setting_options("server", "key", "key_file")
 @click.pass_context
 def collections(ctx: click.Context, /, **given: Any) -> None:
-    """List the collections of a running server; make and drop them."""
+    """List, make and drop the collections of a running server."""
     from app.cli.output import show_collections
 
     ctx.obj = given
     if ctx.invoked_subcommand is None:
         with open_client(given) as client:
-            show_collections(client.collections(), Console())
+            show_collections(client.collections(), new_console())
 
 
 @collections.command("make")
 @click.argument("name")
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", default="", help="What the collection is for.")
 @click.pass_obj
 def make_collection(given: dict[str, Any], name: str, description: str) -> None:
-    """Make an empty collection; its name has 1 to 64 of a-z, 0-9, _ and -."""
+    """Make an empty collection; its name has 1 to 64 characters of a-z, 0-9, _ and -."""
     with open_client(given) as client:
         client.make_collection(name, description)
 
 
 @collections.command("drop")
 @click.argument("name")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Drop without asking.")
 @click.pass_obj
 def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
     """Drop a collection with all its pictures and texts."""
@@ -266,20 +277,20 @@ def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
 
 @main.command()
 def models() -> None:
-    """The models that are known."""
+    """List the models that have a name here."""
     from app.cli.output import show_models
 
-    show_models(Console())
+    show_models(new_console())
 
 
 @main.command()
 @setting_options("data_dir")
 def verify(**given: Any) -> None:
-    """Check that files, rows and log agree; exits with 1 and a table of faults when they do not."""
+    """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
     from app.cli.output import show_faults, show_progress
     from app.storage.verify import find_faults
 
-    console = Console()
+    console = new_console()
     faults = find_faults(load_settings(given).data_dir, show_progress(console))
     show_faults(faults, console)
     sys.exit(1 if faults else 0)
@@ -289,11 +300,11 @@ def verify(**given: Any) -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir")
 def backup(folder: Path, **given: Any) -> None:
-    """Copy everything that was acknowledged into FOLDER, beside a server or without one; again, what is new."""
+    """Copy all acknowledged data into FOLDER, while a server runs or not; a second backup copies what is new."""
     from app.cli.output import show_progress
     from app.storage.backup import create_backup
 
-    console = Console()
+    console = new_console()
     made = create_backup(load_settings(given).data_dir, folder, show_progress(console))
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
@@ -302,11 +313,11 @@ def backup(folder: Path, **given: Any) -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir")
 def restore(folder: Path, **given: Any) -> None:
-    """Make an empty data directory what the backup in FOLDER holds; a damaged one is refused before that."""
+    """Restore the backup in FOLDER into an empty data directory; a damaged backup changes nothing."""
     from app.cli.output import show_progress
     from app.storage.backup import restore_backup
 
-    console, data_dir = Console(), load_settings(given).data_dir
+    console, data_dir = new_console(), load_settings(given).data_dir
     held = restore_backup(data_dir, folder, show_progress(console))
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
 
@@ -314,27 +325,32 @@ def restore(folder: Path, **given: Any) -> None:
 @main.command()
 @setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 def reembed(**given: Any) -> None:
-    """Give a data directory to another model: its pictures are encoded anew by the next server."""
+    """Move a data directory to another model: the next server embeds its pictures again."""
     from app.cli.reembed import reembed as run
 
-    run(start_logging(given), Console())
+    run(start_logging(given), new_console())
 
 
 @main.group()
 def keys() -> None:
-    """API keys of a data directory; a running server heeds every change at once."""
+    """Manage the API keys of a data directory; a running server follows every change at once."""
 
 
 @keys.command("create")
 @click.argument("name")
-@click.option("--scope", type=click.Choice(["search", "write", "admin"]), required=True, help="Each has those before.")
-@click.option("--collection", "collections", multiple=True, help="Bind the key to this one; may be repeated.")
-@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="End the key after so many days.")
+@click.option(
+    "--scope",
+    type=click.Choice(["search", "write", "admin"]),
+    required=True,
+    help="Each scope includes those before it.",
+)
+@click.option("--collection", "collections", multiple=True, help="Limit the key to this collection; may be repeated.")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="Let the key expire after so many days.")
 @setting_options("data_dir")
 def create_key(name: str, scope: str, collections: tuple[str, ...], days: float | None, **given: Any) -> None:
-    """Make a key and print it, once: only its hash is kept.
+    """Make a key and print it once: the server keeps only its hash.
 
-    From the first key on, every call needs one, on loopback too.
+    From the first key on, every call needs a key, on loopback too.
     """
     from app.cli.keys import create_key
 
@@ -345,19 +361,19 @@ def create_key(name: str, scope: str, collections: tuple[str, ...], days: float 
 @click.option("--json", "as_json", is_flag=True, help="Print the keys as JSON.")
 @setting_options("data_dir")
 def list_keys(as_json: bool, **given: Any) -> None:
-    """The keys there are, and when each was last used, to ten minutes."""
+    """List the keys, and when a call last used each (to ten minutes)."""
     from app.cli.keys import show_keys
 
-    show_keys(load_settings(given), Console(), as_json=as_json)
+    show_keys(load_settings(given), new_console(), as_json=as_json)
 
 
 @keys.command("revoke")
 @click.argument("id")
 @setting_options("data_dir")
 def revoke_key(id: str, **given: Any) -> None:
-    """End a key, named by its id, and the sessions that were begun with it.
+    """Revoke a key, by its id, and the sessions that browsers began with it.
 
-    Keys are needed even after the last one was revoked.
+    Calls need a key even after you have revoked the last one.
     """
     from app.cli.keys import revoke_key
 
@@ -365,7 +381,7 @@ def revoke_key(id: str, **given: Any) -> None:
 
 
 @keys.command("clear")
-@click.confirmation_option(prompt="Remove every key, so that on loopback none is needed any more?")
+@click.confirmation_option(prompt="Remove every key, so that calls on loopback need none?")
 @setting_options("data_dir")
 def clear_keys(**given: Any) -> None:
     """Remove every key, as if there had never been one."""
@@ -378,27 +394,35 @@ def clear_keys(**given: Any) -> None:
 @click.option("--once", is_flag=True, help="End after the example searches.")
 @setting_options("port")
 def demo(once: bool, **given: Any) -> None:
-    """Serve the demo gallery from a scratch directory and show example searches."""
+    """Serve the demo gallery from a temporary directory, and show example searches."""
     from app.cli.demo import demo as run
 
-    run(load_settings(given), Console(), once=once)
+    run(load_settings(given), new_console(), once=once)
 
 
 def open_client(given: dict[str, Any]) -> Client:
-    """A client of the server and for the collection that are named, with the key that is given."""
+    """Make the client of the server, collection and key that the options name."""
+    from app.cli.client import Client
+
     settings = load_settings(given)
     return Client(settings.server, settings.read_client_key(), settings.collection)
 
 
+def new_console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
 def start_logging(given: dict[str, Any]) -> Settings:
-    """The settings of a process that logs."""
+    """Load the settings, and configure logging by them."""
     from app.core.logging import configure
 
     settings = load_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
     configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
     return settings
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
-"""Command-line options made from Settings: one description serves `--help`, the environment and the docs."""
+"""Command-line options from Settings: one description serves `--help`, the environment and the docs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,34 +23,45 @@ TYPES: dict[Any, Any] = {
 
 
 def setting_options(*names: str) -> Callable[[F], F]:
-    """Decorate a command with the options of these settings; `settings_from` reads what was given."""
+    """Decorate a command with options for these settings; `load_settings` reads their values."""
 
     def decorate(command: F) -> F:
         for name in reversed(names):
             field = Settings.model_fields[name]
             flag = f"--{name.replace('_', '-')}"
-            told = f"{field.description} [default: {field.default}; environment: SIGHTLINE_{name.upper()}]"
+            text = f"{field.description} [default: {field.default}; environment: SIGHTLINE_{name.upper()}]"
             if field.annotation is bool:
-                command = click.option(flag, name, is_flag=True, default=None, help=told)(command)
+                command = click.option(flag, name, is_flag=True, default=None, help=text)(command)
             else:
-                command = click.option(flag, name, type=TYPES[field.annotation], default=None, help=told)(command)
+                command = click.option(flag, name, type=TYPES[field.annotation], default=None, help=text)(command)
         return command
 
     return decorate
 
 
 def parse_pairs(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-    """What was given as `A=B`, any number of times; None when it was not."""
+    """Parse values that are written `A=B`; None when there are none."""
     if wrong := [value for value in values if "=" not in value]:
         raise click.BadParameter(f"{wrong[0]} is not {option.metavar}")
     return {name: value for name, _, value in (one.partition("=") for one in values)} or None
 
 
-def load_settings(given: dict[str, Any]) -> Settings:
-    """Settings from the options that were given, else the environment, else the defaults."""
-    sent = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
+def parse_json(_context: click.Context, _option: click.Parameter, text: str | None) -> dict[str, Any] | None:
+    """Parse a JSON object; None when the option is not given."""
     try:
-        return Settings(**sent)
+        value = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        raise click.BadParameter("it is not JSON") from None
+    if text is not None and not isinstance(value, dict):
+        raise click.BadParameter("it is no JSON object")
+    return value
+
+
+def load_settings(given: dict[str, Any]) -> Settings:
+    """Load settings from the options, else from the environment, else from their defaults. Raises StartupError."""
+    values = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
+    try:
+        return Settings(**values)
     except ValidationError as error:
         fault = error.errors()[0]
         name = str(fault["loc"][0])

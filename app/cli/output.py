@@ -1,4 +1,4 @@
-"""What the commands print for people."""
+"""Prints answers of the server for people."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from app.cli.upload import MAX_SHOWN, escape, failures
+from app.cli.upload import MAX_SHOWN, escape, failure_table
 from app.core.types import DEFAULT_COLLECTION
 from app.encoder.catalogue import CATALOGUE, NAME_FORMS
 
 
 def show_hits(found: dict[str, Any], console: Console) -> None:
-    """Hits as a table, best first."""
     table = Table("score", "id", "what")
     for hit in found["hits"]:
         table.add_row(f"{hit['score']:.3f}", hit["id"], escape(hit_text(hit)))
@@ -27,21 +26,21 @@ def show_hits(found: dict[str, Any], console: Console) -> None:
     console.print(f"{len(found['hits'])} of {found['searched']} {found['target']} in {took:.1f} ms")
 
 
-def show_matches(meant: dict[str, Any], console: Console) -> None:
-    """How many pictures a filter lets through, and a few of them."""
-    count = meant["matched"]
+def show_matches(matches: dict[str, Any], console: Console) -> None:
+    """The number of pictures that match a filter, and some of them."""
+    count = matches["matched"]
     console.print(f"{count} picture matches" if count == 1 else f"{count} pictures match")
-    if meant["examples"]:
+    if matches["examples"]:
         table = Table("id", "added", "what")
-        for image in meant["examples"]:
+        for image in matches["examples"]:
             table.add_row(image["id"], image["created_at"], escape(str(image["caption"] or image["source"] or "")))
         console.print(table)
-        if count > len(meant["examples"]):
-            console.print(f"and {count - len(meant['examples'])} more")
+        if count > len(matches["examples"]):
+            console.print(f"and {count - len(matches['examples'])} more")
 
 
 def hit_text(hit: dict[str, Any]) -> str:
-    """The words that go with a hit: the text, or the picture's caption or source."""
+    """The text of a hit, or the caption or source of its picture."""
     if hit["text"] is not None:
         return str(hit["text"]["text"])
     image = hit["image"] or {}
@@ -49,9 +48,8 @@ def hit_text(hit: dict[str, Any]) -> str:
 
 
 def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
-    """Jobs as a table that fits a small terminal."""
-    whole = Column("job", no_wrap=True, min_width=32)  # an id is there to be copied
-    table = Table(whole, "kind", "state", "done", "begun", box=SIMPLE_HEAD)
+    id_column = Column("job", no_wrap=True, min_width=32)  # so that people can copy the id
+    table = Table(id_column, "kind", "state", "done", "begun", box=SIMPLE_HEAD)
     for job in found:
         done = f"{job['done'] + job['duplicates']} of {job['total']}"
         failed = f", {job['failed']} failed" if job["failed"] else ""
@@ -61,8 +59,8 @@ def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
 
 
 def show_failed(items: Iterable[dict[str, Any]], count: int, console: Console) -> None:
-    """The first items that failed, and why."""
-    table = failures(islice(items, MAX_SHOWN))
+    """A table of the first items that failed, with the reasons."""
+    table = failure_table(islice(items, MAX_SHOWN))
     if table.row_count:
         console.print(table)
     if count > table.row_count:
@@ -70,7 +68,6 @@ def show_failed(items: Iterable[dict[str, Any]], count: int, console: Console) -
 
 
 def show_collections(found: list[dict[str, Any]], console: Console) -> None:
-    """Collections as a table."""
     table = Table("collection", "images", "texts", "model", "description")
     for one in found:
         model = one["space"]["model"] if one["space"] else ""
@@ -79,11 +76,11 @@ def show_collections(found: list[dict[str, Any]], console: Console) -> None:
 
 
 def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:
-    """Health, counts and index, a line each."""
+    """Health, counts, model and indexes, a line each."""
     if ready["reasons"]:
         console.print("not ready: " + escape("; ".join(ready["reasons"])))
     else:
-        console.print("ready" if ready["status"] == "ok" else "ready, but not all is well")
+        console.print("ready" if ready["status"] == "ok" else "ready, but a check fails")
     for check in ready["checks"]:
         if not check["ok"]:
             console.print(f"fault   {check['name']}: {escape(check['detail'])}")
@@ -103,7 +100,7 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
 
 
 def show_models(console: Console) -> None:
-    """The models that are known, three lines each: they have more to say than a table of 80 columns holds."""
+    """The models of the catalogue, three lines each: a table of 80 columns is too narrow for them."""
     for model in CATALOGUE:
         name = f"{model.name}  (or {model.alias})" if model.alias else model.name
         facts = [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []

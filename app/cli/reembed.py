@@ -1,4 +1,4 @@
-"""`sightline reembed`: hand a data directory to another model."""
+"""`sightline reembed`: moves a data directory to another model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BATCH = 64
 
 
 def reembed(settings: Settings, console: Console) -> None:
-    """Queue every picture and encode every text anew, in one transaction: all of it happens, or nothing.
+    """Queue every picture and embed every text again, in one transaction.
 
-    Raises StartupError while a server or a worker runs on it, or when the model cannot be loaded.
+    Raises StartupError while a server or a worker runs on the directory, or when the model cannot be loaded.
     """
     if not (settings.data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {settings.data_dir}")
@@ -31,7 +31,7 @@ def reembed(settings: Settings, console: Console) -> None:
     try:
         if count_live_owners(settings.data_dir / "workers"):
             raise StartupError(
-                "a worker runs on the data directory; end it first, or it would add vectors of its model"
+                "a worker runs on the data directory; end it first, because it would add vectors of its model"
             )
         encoder = load_encoder(
             settings.model,
@@ -64,6 +64,6 @@ def reembed(settings: Settings, console: Console) -> None:
         database.close()
         lock.close()
     console.print(
-        f"{queued} pictures are queued and {len(known)} texts encoded for {space.model};"
-        f" start `sightline serve --model {space.model}` and they are taken in again"
+        f"{queued} pictures are queued, and {len(known)} texts are embedded by {space.model};"
+        f" start `sightline serve --model {space.model}` to embed the pictures"
     )

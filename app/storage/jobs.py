@@ -61,6 +61,9 @@ class JobService:
             with map_os_errors(), open(received.path, "rb") as file:
                 os.fsync(file.fileno())
                 sizes[received.path] = os.fstat(file.fileno()).st_size
+        if loose:
+            items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
+            write_manifest(loose[0].path.parent, items)
 
         def fill(c: apsw.Connection, id: str) -> None:
             for n, archive in enumerate(archives, start=1):
@@ -70,11 +73,8 @@ class JobService:
             if loose:
                 size = sum(sizes[file.path] for file in loose)
                 work_queue.add_upload(c, id, 0, "folder", "", len(loose), size=size)
-                folder = loose[0].path.parent
-                items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
-                write_manifest(folder, items)
                 with map_os_errors():
-                    folder.replace(self._library.blobs.upload_path(id, 0))
+                    loose[0].path.parent.replace(self._library.blobs.upload_path(id, 0))
             fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "bulk", fill, options)

@@ -24,7 +24,7 @@ def test_table_says_what_is_met_and_what_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report, "PLOT", tmp_path / "plot.svg")
-    monkeypatch.setattr(report, "kept", lambda _: {"fast": 6.0, "memory": 0.7})
+    monkeypatch.setattr(report, "load_figures", lambda _: {"fast": 6.0, "memory": 0.7})
     aims = (Aim("speed", "x", "fast", 5), Aim("space", "x", "memory", 0.6, most=True, plotted=False))
     monkeypatch.setattr(report, "AIMS", (*aims, Aim("not measured", "x", "absent", 1)))
     report.main()

@@ -1,1 +1,1 @@
-"""Filters: the model, the parser of their JSON, and their SQL."""
+"""Filters: their tree, the parser of their JSON, and their SQL."""

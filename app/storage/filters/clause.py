@@ -1,7 +1,7 @@
-"""Pieces of SQL that are put together at run time, each with the values that are bound to it.
+"""Pieces of SQL that a function joins at run time, each with its bound values.
 
-A piece is made from a constant, and pieces are only ever joined, so no value is ever part of a statement:
-tests/test_architecture.py looks at every place that makes one.
+Each piece comes from a constant, and pieces can only be joined, so that no value becomes part of a statement:
+tests/test_architecture.py checks every place that makes one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def join_clauses(word: Clause, clauses: Sequence[Clause]) -> Clause:
 
 
 def fetch_clause(c: apsw.Connection, clause: Clause) -> list[Row]:
-    """All rows of the statement that `clause` is."""
+    """All rows of a statement."""
     return list(c.execute(clause.sql, clause.values))
 
 

@@ -1,7 +1,7 @@
-"""Filters: which pictures or texts are meant, as a frozen tree of conditions.
+"""Filters as frozen trees of conditions.
 
-`app.storage.filters.parser` reads them from JSON in Qdrant's words, `app.storage.filters.sql` turns them into SQL.
-docs/reference/filters.md says what each condition means.
+`app.storage.filters.parser` makes them from JSON in Qdrant's words, `app.storage.filters.sql` makes SQL of them.
+docs/reference/filters.md explains each condition.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One of the field's values is one of `values`, or (`negated`) is none of them."""
+    """One of the field's values is one of `values`; or, `negated`, one of them is none of `values`."""
 
     field: Field
     values: tuple[Value, ...]
@@ -47,7 +47,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class HasWords:
-    """The field holds every word of `text`."""
+    """The field contains every word of `text`."""
 
     field: Field
     text: str
@@ -63,7 +63,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """The field has a value: it is there, not null, and no list of nothing."""
+    """The field has a value: it is there, not null, and no empty list."""
 
     field: Field
 
@@ -89,7 +89,7 @@ Node = Match | HasWords | Range | Exists | IsNull | Group
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter that was checked. Two are equal when they were written the same (1, 1.0 and true are not)."""
+    """A valid filter. Two are equal when their JSON is (1, 1.0 and true differ)."""
 
     text: str
     target: Target
@@ -97,11 +97,11 @@ class Filter:
 
     @property
     def matches_everything(self) -> bool:
-        """Whether it has no condition at all, and so lets everything through."""
-        return not _conditions(self.tree)
+        """Whether it has no condition."""
+        return not _has_condition(self.tree)
 
 
-def _conditions(node: Node) -> bool:
+def _has_condition(node: Node) -> bool:
     if isinstance(node, Group):
-        return any(_conditions(each) for each in (*node.must, *node.should, *node.must_not))
+        return any(_has_condition(each) for each in (*node.must, *node.should, *node.must_not))
     return True

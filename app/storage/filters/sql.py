@@ -1,7 +1,7 @@
-"""Filters as SQL. Every function runs inside a transaction that the caller holds.
+"""Filters as SQL. Every function runs inside the caller's transaction.
 
-A condition is 1 or 0 for every row, never NULL, so that `NOT` means what it says. What looks into JSON asks
-first whether the bytes that any match must hold are there (`instr`), which is several times as fast.
+A condition is 1 or 0 for every row, never NULL, so that `NOT` inverts it. A condition on JSON first looks for the bytes
+that every match must contain (`instr`), which is several times as fast.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from app.storage.filters.clause import Clause, fetch_clause, join_clauses
 from app.storage.filters.model import Exists, Field, Filter, Group, HasWords, IsNull, Match, Node, Range
 from app.storage.tables.collections import IN_COLLECTION
 
-MAX_SECONDS = 30.0  # the longest that one look at the rows may take
-STEPS = 20_000  # of SQLite's virtual machine between two looks at the clock
-NEEDLES = 8  # texts that are looked for in the bytes first; of more, one look would cost as much as the question
+MAX_SECONDS = 30.0  # for one scan of the rows
+STEPS = 20_000  # of SQLite's virtual machine between two checks of the time
+MAX_NEEDLES = 8  # texts that `instr` looks for; looking for more costs as much as the condition
 
 ALL, NONE = Clause("1"), Clause("0")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
@@ -57,35 +57,34 @@ def filter_condition(filter: Filter) -> Clause:
 
 
 def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
-    """The keys past `after` of the rows that the filter lets through, rising. Raises Timeout."""
-    asked = KEYS[filter.target] + Clause(PAST, collection, after)
+    """The keys past `after` of the rows that match, ascending. Raises Timeout."""
+    query = KEYS[filter.target] + Clause(PAST, collection, after)
     with time_limit(c):
-        return [row[0] for row in fetch_clause(c, asked + filter_condition(filter))]
+        return [row[0] for row in fetch_clause(c, query + filter_condition(filter))]
 
 
 def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
-    """Up to `limit` keys below `before` of rows that the filter lets through, falling. Raises Timeout."""
+    """Up to `limit` keys below `before` of rows that match, descending. Raises Timeout."""
     highest = before if before is not None else 1 << 62
-    asked = KEYS[filter.target] + Clause(BELOW, collection, highest)
+    query = KEYS[filter.target] + Clause(BELOW, collection, highest)
     with time_limit(c):
         return [
             row[0]
-            for row in fetch_clause(c, asked + filter_condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
+            for row in fetch_clause(c, query + filter_condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
         ]
 
 
 def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
-    """Which of `keys` are of rows that the filter lets through. Raises Timeout."""
+    """Those of `keys` whose rows match. Raises Timeout."""
     wanted = _json([int(key) for key in keys])
-    asked = KEYS[filter.target] + Clause(THESE, wanted, collection)
+    query = KEYS[filter.target] + Clause(THESE, wanted, collection)
     with time_limit(c):
-        return [row[0] for row in fetch_clause(c, asked + filter_condition(filter))]
+        return [row[0] for row in fetch_clause(c, query + filter_condition(filter))]
 
 
 def change_position(c: apsw.Connection, target: Target) -> tuple[int, int]:
-    """How far the rows of `target` have come: the highest key, and the number of the last change."""
-    asked = NEWEST[target]
-    ((key, change),) = fetch_clause(c, asked)
+    """The highest key of the target's rows, and the number of the last change."""
+    ((key, change),) = fetch_clause(c, NEWEST[target])
     return key, change
 
 
@@ -96,17 +95,17 @@ NEWEST = {
 
 
 def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | None:
-    """The keys of rows changed or deleted past the change `since`; None when that is no longer known."""
+    """The keys of rows that changed or were deleted after the change `since`; None when they are forgotten."""
     ((oldest,),) = fetch_clause(c, Clause("SELECT coalesce(min(n), 0) FROM changes"))
     if oldest > since + 1:
         return None
-    asked = Clause("SELECT DISTINCT key FROM changes WHERE n > ? AND target = ?", since, target)
-    return [row[0] for row in fetch_clause(c, asked)]
+    query = Clause("SELECT DISTINCT key FROM changes WHERE n > ? AND target = ?", since, target)
+    return [row[0] for row in fetch_clause(c, query)]
 
 
 @contextmanager
 def time_limit(c: apsw.Connection, seconds: float = MAX_SECONDS) -> Iterator[None]:
-    """End what runs inside after `seconds`, with Timeout."""
+    """Interrupt the statements of the block after `seconds`. Raises Timeout."""
     until = monotonic() + seconds
     c.set_progress_handler(lambda: monotonic() > until, STEPS)
     try:
@@ -160,7 +159,7 @@ def _match(node: Match) -> Clause:
         _json(texts),
         _json(numbers),
         _json(numbers),
-        *[int(node.negated)] * 3,  # what is no value is neither one of these nor another one
+        *[int(node.negated)] * 3,  # null, a list and an object are never values, negated or not
         _json(flags),
     )
     if node.negated:
@@ -173,7 +172,7 @@ def _words(node: HasWords) -> Clause:
     column = COLUMNS[node.field.name]
     if node.field.is_json:
         return _some(node.field, Clause("type = 'text' AND has_words(atom, ?)", node.text), ())
-    # Words that are ASCII stand in an ASCII text letter for letter, and words that are not never do.
+    # An ASCII text contains an ASCII word letter for letter, and no other words.
     if all(word.isascii() for word in wanted):
         likely = OPEN + column + Clause(" LIKE ? OR ", f"%{wanted[-1]}%") + _foreign(column) + CLOSE
     else:
@@ -182,7 +181,7 @@ def _words(node: HasWords) -> Clause:
 
 
 def _foreign(column: Clause) -> Clause:
-    """Whether a text has a sign that is not ASCII."""
+    """Whether a text has a character that is not ASCII."""
     return Clause("octet_length(") + column + Clause(") <> length(") + column + CLOSE
 
 
@@ -196,7 +195,7 @@ def _range(node: Range) -> Clause:
         written = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' AND ")
         moment = Clause("julianday(atom)")
         compared = [moment + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in node.bounds]
-    else:  # the bound is read by the same routine as the stored number
+    else:  # json_extract parses the bound as it parses the stored number
         written = Clause("type IN ('integer', 'real') AND ")
         compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in node.bounds]
     return _some(node.field, written + join_clauses(AND, compared), ())
@@ -226,13 +225,13 @@ def _null(field: Field) -> Clause:
 
 
 def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
-    """Whether the answer is yes for one of the values at the field's path: itself, or what its list holds.
+    """Whether `question` holds for one of the values at the field's path: the value itself, or those of its list.
 
-    With `texts` one of them must be that value, so that their bytes are looked for first.
+    With `texts`, the value must be one of them, so that `instr` looks for them first.
     """
     column = COLUMNS[field.name]
     needles = (
-        [_json(text) for text in texts] if 0 < len(texts) <= NEEDLES else [_json(part) for part in field.path[-1:]]
+        [_json(text) for text in texts] if 0 < len(texts) <= MAX_NEEDLES else [_json(part) for part in field.path[-1:]]
     )
     found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
     likely = join_clauses(OR, found) + AND if found else Clause("")
@@ -241,14 +240,14 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         + likely
         + Clause("EXISTS (SELECT 1 FROM json_each(")
         + column
-        + Clause(", ?) WHERE typeof(key) <> 'text' AND (", _path(field))  # the entries of an object have names
+        + Clause(", ?) WHERE typeof(key) <> 'text' AND (", _path(field))  # a text key is an entry of an object
         + question
         + Clause(")))")
     )
 
 
 def _path(field: Field) -> str:
-    """The field's path as SQLite reads it; a value that is bound."""
+    """The field's path in SQLite's syntax, as a bound value."""
     return "".join(["$", *(f'."{name}"' for name in field.path)])
 
 

@@ -25,12 +25,10 @@ MAX_LEAD = 1024  # members that a running job may have imported more than anothe
 FIRST_ALONE = 2  # the attempt from which a worker holds a picture by itself; at the first it holds others, too
 
 # Where a lease is. SQLite finds the pictures by the index `images_waiting`, which needs the first of the two terms.
-LEASED = {
-    "images": "status IN ('queued', 'processing') AND status = 'processing'",
-    "sources": "lease_owner IS NOT NULL",
-}
+IMAGE_LEASED = "status IN ('queued', 'processing') AND status = 'processing'"
+UPLOAD_LEASED = "lease_owner IS NOT NULL"
 OWNED_BY_ANY = "lease_owner IN (SELECT value FROM json_each(?))"
-EXPIRED = f"({OWNED_BY_ANY} OR lease_until IS NULL OR lease_until < ?)"
+EXPIRED = "(" + OWNED_BY_ANY + " OR lease_until IS NULL OR lease_until < ?)"
 IN_KEPT_COLLECTION = "collection NOT IN (SELECT label FROM collections WHERE name IS NULL AND swept = 0)"
 
 NEXT_TURNS = (
@@ -69,23 +67,29 @@ class FairOrder:
     million pictures before it, and the million proceeds beside any number of small jobs.
     """
 
-    table: str
-    job: str  # the column of the job's id
-    waits: str  # SQL: the rows that have turns
+    charge_sql: str  # takes the number of pictures and the job's id
+    join_sql: str  # takes the job's id
 
     def charge(self, c: apsw.Connection, job_id: str, pictures: int) -> None:
         """Count work on so many pictures of the job."""
-        c.execute(f"UPDATE {self.table} SET turn = turn + ? * step WHERE {self.job} = ?", (pictures, job_id))
+        sql = self.charge_sql
+        c.execute(sql, (pictures, job_id))
 
     def join(self, c: apsw.Connection, job_id: str) -> None:
         """Let the job start where the others are."""
-        least = f"SELECT min(turn) FROM {self.table} WHERE {self.waits}"
-        c.execute(f"UPDATE {self.table} SET turn = coalesce(({least}), turn) WHERE {self.job} = ?", (job_id,))
+        sql = self.join_sql
+        c.execute(sql, (job_id,))
 
 
 # Triggers of the schema keep a row of `turns` for each job with new pictures ('' for those that came one by one).
-IMAGE_ORDER = FairOrder("turns", "job_id", "held = 0")
-UPLOAD_ORDER = FairOrder("jobs", "id", "uploads > 0 AND paused = 0")
+IMAGE_ORDER = FairOrder(
+    "UPDATE turns SET turn = turn + ? * step WHERE job_id = ?",
+    "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHERE held = 0), turn) WHERE job_id = ?",
+)
+UPLOAD_ORDER = FairOrder(
+    "UPDATE jobs SET turn = turn + ? * step WHERE id = ?",
+    "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +138,15 @@ def hold_collection(c: apsw.Connection, label: str) -> None:
 
 def list_owners(c: apsw.Connection) -> set[str]:
     """The owners of all leases."""
-    owners = (f"SELECT lease_owner FROM {t} WHERE {leased} AND lease_owner IS NOT NULL" for t, leased in LEASED.items())
-    return {owner for (owner,) in fetch_all(c, " UNION ".join(owners))}
+    sql = "SELECT lease_owner FROM images WHERE " + IMAGE_LEASED + " AND lease_owner IS NOT NULL"
+    sql += " UNION SELECT lease_owner FROM sources WHERE " + UPLOAD_LEASED
+    return {owner for (owner,) in fetch_all(c, sql)}
 
 
 def renew_leases(c: apsw.Connection, owner: str, until: float) -> None:
     """Move the deadline of all leases of the owner."""
-    for table, leased in LEASED.items():
-        c.execute(f"UPDATE {table} SET lease_until = ? WHERE {leased} AND lease_owner = ?", (until, owner))
+    c.execute("UPDATE images SET lease_until = ? WHERE " + IMAGE_LEASED + " AND lease_owner = ?", (until, owner))
+    c.execute("UPDATE sources SET lease_until = ? WHERE lease_owner = ?", (until, owner))
 
 
 def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, max_attempts: int) -> tuple[int, int]:
@@ -151,7 +156,7 @@ def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, max_a
     counted: a picture over which workers died `max_attempts` times has killed them, the last time held alone.
     """
     lost = (json.dumps(list(dead)), clock)
-    rows = fetch_all(c, f"SELECT key, attempts FROM images WHERE {LEASED['images']} AND {EXPIRED}", lost)
+    rows = fetch_all(c, "SELECT key, attempts FROM images WHERE " + IMAGE_LEASED + " AND " + EXPIRED, lost)
     failed = 0
     for key, attempts in rows:
         if attempts >= max(max_attempts, FIRST_ALONE):
@@ -159,7 +164,7 @@ def expire_leases(c: apsw.Connection, dead: Collection[str], clock: float, max_a
             _fail(c, key, ItemError("image_corrupt", f"the worker died {attempts} times over this picture"))
         else:
             _queue(c, key)
-    c.execute(f"UPDATE sources SET lease_owner = NULL WHERE {LEASED['sources']} AND {EXPIRED}", lost)
+    c.execute("UPDATE sources SET lease_owner = NULL WHERE " + UPLOAD_LEASED + " AND " + EXPIRED, lost)
     return len(rows), failed
 
 
@@ -170,12 +175,9 @@ def recover_leases(c: apsw.Connection, dead: Collection[str], max_attempts: int)
     attempt counted. But a picture that was alone at work each of `max_attempts` times that the server died has killed
     it. An upload that was being imported keeps its attempts, unless it was being expanded: a child process does that.
     """
-    owners = (json.dumps(list(dead)),)
-    rows = fetch_all(
-        c,
-        f"SELECT key, attempts >= {FIRST_ALONE}, deaths FROM images WHERE {LEASED['images']} AND {OWNED_BY_ANY}",
-        owners,
-    )
+    owners = json.dumps(list(dead))
+    sql = "SELECT key, attempts >= ?, deaths FROM images WHERE " + IMAGE_LEASED + " AND " + OWNED_BY_ANY
+    rows = fetch_all(c, sql, (FIRST_ALONE, owners))
     for key, alone, deaths in rows:
         if alone and deaths + 1 >= max_attempts:
             reason = f"the server died {deaths + 1} times while this picture alone was at work"
@@ -186,7 +188,7 @@ def recover_leases(c: apsw.Connection, dead: Collection[str], max_attempts: int)
     c.execute(
         "UPDATE sources SET lease_owner = NULL, attempts = iif(imported + pending = 0, 0, attempts) WHERE "
         + OWNED_BY_ANY,
-        owners,
+        (owners,),
     )
 
 
@@ -246,7 +248,7 @@ def release_images(c: apsw.Connection, owner: str, keys: Sequence[int] | None = 
     which = "" if keys is None else " AND key IN (SELECT value FROM json_each(?))"
     c.execute(
         "UPDATE images SET status = 'queued', lease_owner = NULL, lease_until = NULL, attempts = attempts - 1"
-        f" WHERE {LEASED['images']} AND lease_owner = ?" + which,
+        " WHERE " + IMAGE_LEASED + " AND lease_owner = ?" + which,
         (owner,) if keys is None else (owner, json.dumps(keys)),
     )
 

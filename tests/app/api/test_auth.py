@@ -191,7 +191,7 @@ def test_nothing_that_a_caller_sends_breaks_a_line_of_the_log_or_moves_a_cursor(
         return [json.loads(line) for line in lines]
 
     until(
-        lambda: any(record.get("job") == sent.json()["id"] and "taking in" in record["event"] for record in told()), 20
+        lambda: any(record.get("job") == sent.json()["id"] and "importing" in record["event"] for record in told()), 20
     )
     records = told()
     (answered,) = (one for one in records if one.get("request_id") == id and one["event"] == "answered")

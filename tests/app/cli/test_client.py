@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -49,7 +49,7 @@ def test_a_bulk_is_sent_followed_and_found(client: Client, server: RunningServer
     good, bad = tmp_path / "purple.png", tmp_path / "bad.png"
     good.write_bytes(picture("purple", 4711))
     bad.write_bytes(b"words")
-    job = client.bulk([("sub/purple.png", good), ("bad.png", bad)])
+    job = client.upload_bulk([("sub/purple.png", good), ("bad.png", bad)])
     server.wait_job(job["id"])
     ended = client.job(job["id"])
     assert (ended["total"], ended["done"], ended["failed"]) == (2, 1, 1)
@@ -61,7 +61,7 @@ def test_a_bulk_is_sent_followed_and_found(client: Client, server: RunningServer
 
 
 def test_texts_are_stored_and_found(client: Client) -> None:
-    client.texts([{"id": "client-text", "text": "cyan cyan cyan"}])
+    client.add_texts([{"id": "client-text", "text": "cyan cyan cyan"}])
     assert client.search("cyan", 1, "texts")["hits"][0]["id"] == "client-text"
 
 
@@ -70,8 +70,8 @@ def test_a_client_speaks_of_its_collection(client: Client, server: RunningServer
     with Client(server.url, collection="of-client") as other:
         path = tmp_path / "cyan.png"
         path.write_bytes(picture("purple", 4712))
-        server.wait_job(other.bulk([("cyan.png", path)])["id"])
-        other.texts([{"id": "t", "text": "cyan"}])
+        server.wait_job(other.upload_bulk([("cyan.png", path)])["id"])
+        other.add_texts([{"id": "t", "text": "cyan"}])
         assert [hit["image"]["source"] for hit in other.search("purple", 9)["hits"]] == ["cyan.png"]
         assert len(other.search_picture(path, 9)["hits"]) == 1
         assert other.stats()["images"]["total"] == 1
@@ -121,7 +121,7 @@ def test_an_address_that_is_none_is_one_line(address: str) -> None:
 
 def test_a_file_that_went_away_is_one_line(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(ServerError, match=r"gone\.png cannot be read"):
-        client.bulk([("gone.png", tmp_path / "gone.png")])
+        client.upload_bulk([("gone.png", tmp_path / "gone.png")])
 
 
 def test_a_proxy_of_the_environment_is_not_asked(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,9 +138,9 @@ def test_a_filter_searches_and_deletes(client: Client, server: RunningServer, tm
     path = tmp_path / "a.png"
     path.write_bytes(content)
     only = {"key": "tags", "match": {"value": "client-a"}}
-    (hit,) = client.search("purple", 5, filter=json.dumps(only))["hits"]
+    (hit,) = client.search("purple", 5, filter=only)["hits"]
     assert hit["image"]["tags"] == ["client-a"]
-    assert client.search_picture(path, 5, filter=json.dumps(only))["hits"][0]["id"] == hit["id"]
+    assert client.search_picture(path, 5, filter=only)["hits"][0]["id"] == hit["id"]
     assert client.delete(only, dry_run=True)["examples"][0]["id"] == hit["id"]
     assert client.delete(only, dry_run=False) == {"matched": 1, "deleted": 1, "examples": []}
     assert client.delete(only, dry_run=False)["matched"] == 0

@@ -68,7 +68,7 @@ def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
     assert "not ready: the model is still loading" in out
     assert "fault   disk: 3 MiB are free" in out
     assert "queue:" not in out
-    assert printed(show_status, WELL | {"status": "degraded"}, STATS).startswith("ready, but not all is well\n")
+    assert printed(show_status, WELL | {"status": "degraded"}, STATS).startswith("ready, but a check fails\n")
     assert "images  5 (1 ready, 1 queued, 1 processing, 2 failed)" in out
     assert "texts   7" in out
     assert "model " not in out.replace("the model", "")

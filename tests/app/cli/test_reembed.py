@@ -41,7 +41,7 @@ def test_pictures_are_queued_and_texts_encoded_for_the_new_model(filled: Library
     encoder = DummyEncoder()
     with pytest.raises(StartupError, match="sightline reembed"):
         check_space(filled.database, encoder.space)
-    assert "1 pictures are queued and 1 texts encoded for colours" in run(tmp_path)
+    assert "1 pictures are queued, and 1 texts are embedded by colours" in run(tmp_path)
     check_space(filled.database, encoder.space)
     image = filled.get("default", "one")
     assert (image.status, image.embedded_seq) == (Status.QUEUED, None)

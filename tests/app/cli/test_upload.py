@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from app.cli.client import Client, ServerError
+from app.cli import ServerError
+from app.cli.client import Client
 from app.cli.upload import (
     BULK_BYTES,
     BULK_FILES,
@@ -19,7 +20,7 @@ from app.cli.upload import (
     escape,
     expand_stdin,
     group_into_bulks,
-    ingest,
+    ingest_paths,
     ingest_urls,
     is_source,
     parse_url_line,
@@ -128,7 +129,7 @@ def test_a_report_shows_each_failure_up_to_a_bound() -> None:
 def run(server: RunningServer, *paths: Path) -> tuple[int, str]:
     out = io.StringIO()
     with Client(server.url) as client:
-        status = ingest(client, [str(path) for path in paths], Console(file=out, width=120))
+        status = ingest_paths(client, [str(path) for path in paths], Console(file=out, width=120))
     return status, out.getvalue()
 
 
@@ -164,7 +165,7 @@ def test_of_many_jobs_one_is_asked_about_until_it_ends(
         (tmp_path / f"{n}.png").write_bytes(picture("green", 88_000 + n))
     out = io.StringIO()
     with Watching(server.url) as client:
-        assert ingest(client, [str(tmp_path)], Console(file=out)) == 0
+        assert ingest_paths(client, [str(tmp_path)], Console(file=out)) == 0
         asked: list[tuple[str, str]] = client.__dict__["asked"]
     assert "6 loaded" in out.getvalue()
     open_before: list[str] = []
@@ -185,9 +186,9 @@ def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_p
     pq.write_table(pa.table({"photo": [picture("blue", 77_100)], "text": ["x"], "alt": ["y"]}), tmp_path / "b.parquet")
     with Client(server.url) as client:
         columns = {"columns": {"image": "photo", "caption": "alt"}}
-        assert ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), columns) == 0
+        assert ingest_paths(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), columns) == 0
         with pytest.raises(ServerError, match="key_as_id belongs to a source"):
-            ingest(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), {"key_as_id": True})
+            ingest_paths(client, [str(tmp_path / "b.parquet")], Console(file=io.StringIO()), {"key_as_id": True})
     newest = server.http.get("/v1/images?limit=1").json()["images"][0]
     assert (newest["caption"], newest["metadata"]) == ("y", {"text": "x"})
     (tmp_path / "bad.csv").write_text('url\n"')

@@ -49,14 +49,14 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
             change("unknown")
 
 
-def test_items_of_a_job_that_goes_on_are_not_dropped(library: Library) -> None:
+def test_only_waiting_items_of_cancelled_jobs_fail(library: Library) -> None:
     job_service = JobService(library)
     job = add_bulk(library, [("a.png", RED)])
     job_service.fail_waiting_items(job.id)
     assert job_service.get(job.id).state is JobState.QUEUED
 
 
-def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: Library) -> None:
+def test_a_paused_job_gives_no_uploads_until_it_is_resumed(library: Library) -> None:
     job_service = JobService(library)
     job = add_bulk(library, [("a.png", RED)])
     other = add_bulk(library, [("b.png", BLUE)])
@@ -81,7 +81,7 @@ def test_pausing_holds_uploads_and_pictures_and_resuming_lets_them_go(library: L
             change("unknown")
 
 
-def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_is_far_behind(library: Library) -> None:
+def test_an_upload_yields_to_a_new_job_at_once_and_to_a_running_one_that_is_far_behind(library: Library) -> None:
     def claimed(owner: str) -> work_queue.Upload:
         source = library.database.write(lambda c: work_queue.claim_upload(c, owner, 1e12))
         assert source is not None
@@ -109,7 +109,7 @@ def test_a_new_job_is_taken_in_at_the_next_chunk_and_one_that_has_begun_when_it_
     assert gives_way(small)
 
 
-def test_jobs_that_ended_long_ago_are_forgotten(library: Library) -> None:
+def test_jobs_that_ended_long_ago_are_deleted(library: Library) -> None:
     job_service = JobService(library)
     old, running = add_bulk(library, [("a.png", RED)]), add_bulk(library, [("b.png", BLUE)])
     job_service.cancel(old.id)

@@ -123,7 +123,7 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
     assert library.get_collection("default").space == encoder.space
 
 
-def test_what_comes_while_it_waits_is_taken_in_too(library: Library, made: Made) -> None:
+def test_a_worker_that_waits_processes_new_uploads(library: Library, made: Made) -> None:
     with running(made()):
         for n in range(3):
             add(library, picture("red", n), id=f"i{n}")
@@ -200,7 +200,7 @@ class HalfEncoder(DummyEncoder):
     [HalfEncoder(), *(FaultyEncoder(RED, gives=value) for value in (np.nan, np.inf, 0.0))],
     ids=["overflow", "nan", "inf", "zero"],
 )
-def test_a_vector_that_is_none_never_reaches_the_log_and_its_neighbours_do(
+def test_an_invalid_vector_never_reaches_the_log_and_its_neighbours_do(
     encoder: Encoder, library: Library, made: Made
 ) -> None:
     add(library, picture("red"), id="bad")
@@ -276,7 +276,7 @@ def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours
     assert {image.status for image in found.values()} == {Status.READY}
 
 
-def test_decoders_that_cannot_be_started_at_all_are_waited_for(
+def test_a_worker_waits_until_decoders_can_be_started(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, picture("red"), id="one")
@@ -297,7 +297,7 @@ def test_decoders_that_cannot_be_started_at_all_are_waited_for(
     assert not list(library.blobs.thumbnails.glob(".*"))
 
 
-def test_a_place_for_a_thumbnail_that_is_a_file_fails_its_picture_alone(
+def test_a_file_in_place_of_a_thumbnail_folder_fails_its_picture_alone(
     library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = add(library, picture("red"), id="bad").image
@@ -456,7 +456,7 @@ def test_two_workers_share_the_work_and_double_nothing(library: Library, made: M
     assert library.database.read(lambda c: next(iter(c.execute(sql)))[0]) == 40
 
 
-def test_a_full_disk_is_waited_out_and_no_picture_is_stuck_or_blamed(
+def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
     library: Library, made: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(40):

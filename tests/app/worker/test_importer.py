@@ -54,7 +54,7 @@ def items(library: Library, job: Job) -> list[tuple[str, str]]:
     return [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 10_000)]
 
 
-def test_a_folder_of_pictures_is_taken_in_one_item_each(library: Library, pool: DecodePool) -> None:
+def test_each_picture_of_a_folder_becomes_one_item(library: Library, pool: DecodePool) -> None:
     add(library, picture("green"), id="known")
     job = add_bulk(
         library,
@@ -139,7 +139,7 @@ class Mortal(Importer):
 
 
 @pytest.mark.parametrize("place", [0, 2, 4, 5])
-def test_a_member_that_kills_its_worker_three_times_is_given_up_and_the_others_are_taken_in(
+def test_a_member_that_kills_its_worker_three_times_fails_alone(
     library: Library, pool: DecodePool, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.worker.importer.CHUNK", 4)
@@ -245,7 +245,7 @@ class Refusing(Importer):
 
 
 @pytest.mark.parametrize("fails", [{2}, {3}, {4}, {2, 3}, {3, 4, 5}])
-def test_a_write_that_fails_at_any_point_is_taken_up_again_exactly_once(
+def test_a_write_that_fails_at_any_point_is_repeated_exactly_once(
     library: Library, pool: DecodePool, fails: set[int]
 ) -> None:
     """Writes: 1 claim, 2 and 3 a chunk each, 4 the end; after a failure comes one that gives the upload back."""

@@ -26,7 +26,7 @@ def test_one_point_is_no_growth() -> None:
 
 def test_only_what_was_measured_is_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = {"index-live-100000": {"p50, ms": 1.0}, "index-live-1000000": {"p50, ms": 2.0, "build, s": 90.0}}
-    monkeypatch.setattr(growth, "kept", lambda name: kept.get(name, {}))
+    monkeypatch.setattr(growth, "load_figures", lambda name: kept.get(name, {}))
     found = load_measured()
     assert found["p50, ms"] == {100_000: 1.0, 1_000_000: 2.0}
     assert found["build, s"] == {1_000_000: 90.0}

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from app.cli.client import Client
-from app.cli.upload import ingest, ingest_urls
+from app.cli.upload import ingest_paths, ingest_urls
 from tests.app.api.asking import found, fresh, refused
 from tests.app.sources.moved import clip_retrieval, paint, vectors
 from tests.support.archives import make_tar
@@ -143,7 +143,7 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
     out = io.StringIO()
     (album / "2.png").write_bytes(fresh("red"))
     with Client(fetching.url) as client:
-        assert ingest(client, [f"folder:{album}"], Console(file=out)) == 1
+        assert ingest_paths(client, [f"folder:{album}"], Console(file=out)) == 1
     assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     for path in ("/etc", "relative", f"{album}/.."):
         answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
@@ -163,7 +163,7 @@ def test_a_bucket_is_taken_and_again_what_is_new(fetching: RunningServer, store:
     store.delete("photos", "server/many/words.png")
     out = io.StringIO()
     with Client(fetching.url) as client:
-        assert ingest(client, ["s3://photos/server"], Console(file=out)) == 0
+        assert ingest_paths(client, ["s3://photos/server"], Console(file=out)) == 0
     assert "1 loaded, 0 already there, 0 failed" in out.getvalue()
     for source in (
         "s3://photos",
@@ -211,7 +211,7 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
     )
     out = io.StringIO()
     with Client(fetching.url) as client:
-        assert ingest(client, [str(sent)], Console(file=out)) == 1
+        assert ingest_paths(client, [str(sent)], Console(file=out)) == 1
     assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     newest = fetching.http.get("/v1/images?limit=1").json()["images"][0]
     assert (newest["caption"], newest["tags"]) == ("sent", ["x"])
@@ -264,7 +264,7 @@ def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: Running
     out = io.StringIO()
     options = {"pictures": f"{old}/images", "embeddings_of": space}
     with Client(fetching.url, collection="moved") as client:
-        assert ingest(client, [asked["source"]], Console(file=out), options) == 1
+        assert ingest_paths(client, [asked["source"]], Console(file=out), options) == 1
     assert "20 loaded, 0 already there, 1 failed" in out.getvalue()
     assert "image_corrupt" in out.getvalue()
     body = {"query": [{"vector": made[7].tolist()}], "k": 1, "collection": "moved"}

@@ -52,7 +52,7 @@ def test_a_job_that_has_ended_is_not_cancelled(database: Database) -> None:
     assert job_of(database, id) == before
 
 
-def test_dropping_fails_what_waits_and_keeps_what_is_ready(database: Database) -> None:
+def test_cancelling_fails_waiting_pictures_and_keeps_ready_ones(database: Database) -> None:
     id = new_job(database, [1, 2, 3, 4])
     ready, leased = claim(database, limit=2)
     finish(database, ready)
@@ -69,7 +69,7 @@ def test_dropping_fails_what_waits_and_keeps_what_is_ready(database: Database) -
     assert claim(database) == []
 
 
-def test_a_picture_that_another_job_waits_for_is_not_dropped(database: Database) -> None:
+def test_a_picture_that_another_job_waits_for_stays_queued(database: Database) -> None:
     first = new_job(database, [1])
     second = new_job(database)
     item(database, second, ItemStatus.QUEUED, image=insert(database, 1))
@@ -83,7 +83,7 @@ def test_a_picture_that_another_job_waits_for_is_not_dropped(database: Database)
     assert (job_of(database, second).state, counts(database, second)) == (JobState.SUCCEEDED, (1, 1, 0, 0))
 
 
-def test_a_retry_takes_up_what_failed_and_whose_bytes_are_here(database: Database) -> None:
+def test_a_retry_queues_failed_pictures_whose_bytes_are_stored(database: Database) -> None:
     id = new_job(database, [1, 2, 3])
     item(database, id, ItemStatus.FAILED, error=BAD)  # refused at the door
     good, bad, gone = claim(database)
@@ -103,7 +103,7 @@ def test_a_retry_takes_up_what_failed_and_whose_bytes_are_here(database: Databas
     assert (job_of(database, id).state, counts(database, id)) == (JobState.SUCCEEDED, (4, 2, 2, 0))
 
 
-def test_a_retry_goes_on_behind_what_it_has_taken_up(database: Database) -> None:
+def test_a_retry_continues_behind_the_items_that_it_has_queued(database: Database) -> None:
     id = new_job(database, [1, 2, 3])
     cancel(database, id)
     drop(database, id)
@@ -143,7 +143,7 @@ def forget(database: Database, id: str, limit: int = 100) -> bool:
     return database.write(lambda c: job_control.delete_ended(c, id, LATER, limit))
 
 
-def test_jobs_that_ended_before_are_forgotten_in_steps_and_their_pictures_stay(database: Database) -> None:
+def test_ended_jobs_are_deleted_in_steps_and_their_pictures_stay(database: Database) -> None:
     id = new_job(database, [1, 2, 3])
     images = [lease.image.id for lease in claim(database) if finish(database, lease)]
     assert (ended(database, LONG_AGO), ended(database)) == ([], [id])
@@ -153,7 +153,7 @@ def test_jobs_that_ended_before_are_forgotten_in_steps_and_their_pictures_stay(d
     assert [image_of(database, image).job_id for image in images] == [id] * 3
 
 
-def test_jobs_that_go_on_are_never_forgotten(database: Database) -> None:
+def test_jobs_that_go_on_are_never_deleted(database: Database) -> None:
     running, cancelled, again = new_job(database, [1]), new_job(database, [2]), new_job(database, [3])
     for id in (cancelled, again):
         database.write(lambda c, id=id: job_control.cancel(c, id))  # type: ignore[misc]
@@ -166,7 +166,7 @@ def test_jobs_that_go_on_are_never_forgotten(database: Database) -> None:
     assert [job_of(database, id).total for id in (running, again)] == [1, 1]
 
 
-def test_a_collection_that_was_dropped_is_forgotten_with_its_last_job(database: Database) -> None:
+def test_the_label_of_a_deleted_collection_goes_with_its_last_job(database: Database) -> None:
     database.write(lambda c: collections.create(c, "gone", ""))
     made = [database.write(lambda c: jobs.create(c, "gone", "bulk")) for _ in range(2)]
     label, _ = database.write(lambda c: collection_deletion.begin(c, "gone"))

@@ -53,7 +53,7 @@ def test_a_job_ends_when_its_last_picture_does_and_remembers_the_last_log_number
     assert job.finished_at is not None
 
 
-def test_a_job_does_not_end_before_its_uploads_are_taken_in(database: Database) -> None:
+def test_a_job_does_not_end_before_its_uploads_are_imported(database: Database) -> None:
     id = new_job(database, [1])
     add_upload(database, id)
     finish(database, claim(database)[0])
@@ -99,7 +99,7 @@ def test_recent_jobs_come_newest_first(database: Database) -> None:
     assert found == made[:1:-1]
 
 
-def test_rate_and_time_left_come_from_what_is_gone(database: Database) -> None:
+def test_rate_and_time_left_come_from_the_items_that_ended(database: Database) -> None:
     row = ["id", "default", "bulk", "running", 100, 30, 10, 10, "2026-01-01T00:00:00.000Z"]
     ended = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7, 4])
     assert (ended.rate, ended.eta_s, ended.last_seq) == (5.0, None, 7)

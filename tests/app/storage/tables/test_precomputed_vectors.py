@@ -9,7 +9,7 @@ def kept(database: Database, *keys: int) -> dict[int, bytes]:
     return database.read(lambda c: precomputed_vectors.find_vectors(c, FINGERPRINT, keys))
 
 
-def test_a_given_vector_is_kept_until_the_picture_is_ready(database: Database) -> None:
+def test_a_precomputed_vector_is_kept_until_the_picture_is_ready(database: Database) -> None:
     first, second = insert(database, 1), insert(database, 2)
     database.write(lambda c: precomputed_vectors.store(c, first.key, FINGERPRINT, b"old"))
     database.write(lambda c: precomputed_vectors.store(c, first.key, FINGERPRINT, VECTOR))
@@ -21,7 +21,7 @@ def test_a_given_vector_is_kept_until_the_picture_is_ready(database: Database) -
     assert database.read(lambda c: embeddings.get_vectors(c, "images", [first.key])) == {first.key: VECTOR}
 
 
-def test_a_given_vector_goes_with_its_picture_or_with_its_bytes(database: Database) -> None:
+def test_a_precomputed_vector_is_deleted_with_its_picture_or_bytes(database: Database) -> None:
     first, second = insert(database, 1, "a"), insert(database, 2)
     for row in (first, second):
         database.write(lambda c, row=row: precomputed_vectors.store(c, row.key, FINGERPRINT, VECTOR))  # type: ignore[misc]

@@ -34,7 +34,7 @@ def test_pictures_count_until_they_are_ready_failed_or_gone(database: Database) 
     assert depth(database) == (3, 10 + 11 + 30)
 
 
-def test_uploads_count_until_they_are_taken_in(database: Database) -> None:
+def test_uploads_count_until_they_are_imported(database: Database) -> None:
     id = new_job(database)
     database.write(lambda c: work_queue.add_upload(c, id, 0, "folder", "", 10, size=1000))
     database.write(lambda c: work_queue.add_upload(c, id, 1, "archive", "a.zip", 0, size=500))

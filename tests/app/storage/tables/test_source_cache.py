@@ -6,7 +6,7 @@ from app.storage.tables.source_cache import CacheEntry
 from tests.support.makers import insert
 
 
-def test_what_a_url_gave_last_is_remembered(database: Database) -> None:
+def test_the_cache_keeps_the_last_entry_of_a_url(database: Database) -> None:
     first, second = CacheEntry('"1"', "0" * 64), CacheEntry('"2"', "1" * 64)
     database.write(lambda c: source_cache.store(c, "http://a/", first))
     database.write(lambda c: source_cache.store(c, "http://b/", first))
@@ -16,7 +16,7 @@ def test_what_a_url_gave_last_is_remembered(database: Database) -> None:
     assert database.read(lambda c: source_cache.find_entries(c, [])) == {}
 
 
-def test_what_a_collection_no_longer_holds_is_not_held(database: Database) -> None:
+def test_only_origins_whose_bytes_are_in_the_collection_are_held(database: Database) -> None:
     image = insert(database, 1)
     database.write(lambda c: source_cache.store(c, "file:/a", CacheEntry("1-2", image.sha256)))
     database.write(lambda c: source_cache.store(c, "file:/b", CacheEntry("3-4", "0" * 64)))

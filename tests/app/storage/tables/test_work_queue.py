@@ -92,7 +92,7 @@ def test_claim_starts_the_jobs_of_its_pictures(database: Database) -> None:
     assert job_of(database, waiting).started_at is not None
 
 
-def test_owners_are_those_who_hold_something(database: Database) -> None:
+def test_owners_are_those_of_leases(database: Database) -> None:
     insert(database, 1)
     insert(database, 2)
     assert database.read(work_queue.list_owners) == set()
@@ -147,7 +147,7 @@ def test_the_vector_of_replaced_bytes_is_refused_when_the_same_owner_has_claimed
     assert vector(database, image.key) == VECTOR
 
 
-def test_finish_after_somebody_else_took_over_does_nothing(database: Database) -> None:
+def test_finish_after_another_worker_claimed_the_picture_does_nothing(database: Database) -> None:
     insert(database, 1)
     (lost,) = claim(database, "a")
     assert expire(database, dead=("a",)) == 1
@@ -208,7 +208,7 @@ def test_fail_without_the_lease_does_nothing(database: Database) -> None:
     assert image_of(database, "one").status is Status.QUEUED
 
 
-def test_the_leases_of_the_dead_come_back_and_those_of_the_living_stay(database: Database) -> None:
+def test_expiring_ends_the_leases_of_dead_owners_alone(database: Database) -> None:
     insert(database, 1, "of a")
     insert(database, 2, "of b")
     claim(database, "a", limit=1)
@@ -218,7 +218,7 @@ def test_the_leases_of_the_dead_come_back_and_those_of_the_living_stay(database:
     assert holds(database, alive)
 
 
-def test_a_lease_past_its_deadline_comes_back_whoever_holds_it(database: Database) -> None:
+def test_a_lease_past_its_deadline_ends_for_any_owner(database: Database) -> None:
     insert(database, 1)
     (lease,) = claim(database, "a", until=100.0)
     assert expire(database, clock=99.9) == 0
@@ -239,7 +239,7 @@ def test_renewing_moves_the_deadline_of_the_owner_alone(database: Database) -> N
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_who_kills_its_worker_too_often_is_marked_failed_with_the_reason(database: Database, most: int) -> None:
+def test_a_picture_that_kills_its_worker_too_often_fails_with_the_reason(database: Database, most: int) -> None:
     id = new_job(database, [1])
     deaths = max(most, 2)  # one in company says nothing
     for death in range(1, deaths + 1):
@@ -300,7 +300,7 @@ def test_a_picture_that_was_alone_each_time_the_server_died_is_given_up(database
     assert image_of(database, blamed).status is Status.QUEUED
 
 
-def test_what_a_living_worker_holds_when_a_server_begins_is_left_alone(database: Database) -> None:
+def test_recovery_leaves_the_leases_of_living_workers_alone(database: Database) -> None:
     insert(database, 1)
     (lease,) = claim(database, "alive")
     forgive(database, "dead")
@@ -392,7 +392,7 @@ def test_a_job_by_itself_gets_everything_oldest_first(database: Database) -> Non
     assert kept(database) == {id: 5}
 
 
-def test_a_small_job_and_what_comes_by_itself_need_not_wait_for_a_big_one(database: Database) -> None:
+def test_a_small_job_and_single_pictures_do_not_wait_for_a_big_job(database: Database) -> None:
     big = fill(database, 0, 300)
     order(database, 3, 32)
     small = fill(database, 1000, 10)
@@ -427,7 +427,7 @@ def test_a_priority_is_a_share_and_not_a_gate(database: Database, one: Priority,
     assert got.count(first) == pytest.approx(share * got.count(second), rel=0.3)
 
 
-def test_a_paused_job_gets_no_turn_and_begins_where_the_others_are(database: Database) -> None:
+def test_a_paused_job_gets_no_turn_and_resumes_where_the_others_are(database: Database) -> None:
     paused, other = fill(database, 0, 100), fill(database, 1000, 300)
     held = claim(database, limit=16)
     database.write(lambda c: job_control.pause(c, paused))
@@ -453,7 +453,7 @@ def test_a_picture_of_a_paused_job_that_was_tried_before_waits_too(database: Dat
     assert len(claim(database)) == 1
 
 
-def test_pictures_of_a_collection_that_is_being_dropped_hold_nobody_up(database: Database) -> None:
+def test_pictures_of_a_collection_that_is_being_deleted_delay_no_job(database: Database) -> None:
     database.write(lambda c: collections.create(c, "gone", ""))
     for n in range(20):
         database.write(lambda c, n=n: images.add(c, "gone", new(n), None, False))  # type: ignore[misc]
@@ -462,7 +462,7 @@ def test_pictures_of_a_collection_that_is_being_dropped_hold_nobody_up(database:
     assert order(database, 1, 32) == [id] * 5
 
 
-def test_the_rows_are_right_after_every_step(database: Database) -> None:
+def test_the_triggers_keep_the_turns_right_after_every_step(database: Database) -> None:
     fill(database, 0, 20)
     for n in range(100, 105):
         insert(database, n)
@@ -509,7 +509,7 @@ def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None
         assert "SCAN images\n" not in text + "\n"
 
 
-def test_what_is_done_to_leases_looks_at_leased_pictures_alone(database: Database) -> None:
+def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> None:
     """A worker does these every second, and a collection may hold millions of pictures."""
     new_job(database, [1, 2])
     claim(database, "a", limit=1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel, ValidationError
@@ -46,36 +46,13 @@ async def get_service(request: Request) -> Service:
     return service
 
 
-async def get_settings(request: Request) -> Settings:
-    return (await get_service(request)).settings
+def get_part(part: Callable[[Service], Any]) -> Any:
+    """A dependency on one part of the service."""
 
+    async def get(request: Request) -> Any:
+        return part(request.app.state.service)
 
-async def get_library(request: Request) -> Library:
-    return (await get_service(request)).library
-
-
-async def get_jobs(request: Request) -> JobService:
-    return (await get_service(request)).jobs
-
-
-async def get_search(request: Request) -> SearchService:
-    return (await get_service(request)).search
-
-
-async def get_source_policy(request: Request) -> SourcePolicy:
-    return (await get_service(request)).source_policy
-
-
-async def get_deleter(request: Request) -> CollectionDeleter:
-    return (await get_service(request)).deleter
-
-
-async def get_image_waiter(request: Request) -> ImageWaiter:
-    return (await get_service(request)).image_waiter
-
-
-async def get_decode_pool(request: Request) -> DecodePool:
-    return (await get_service(request)).pool
+    return Depends(get)
 
 
 async def get_threads(request: Request) -> ThreadPools:
@@ -97,14 +74,14 @@ async def get_optional_collection(
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
-SettingsDep = Annotated[Settings, Depends(get_settings)]
-LibraryDep = Annotated[Library, Depends(get_library)]
-JobsDep = Annotated[JobService, Depends(get_jobs)]
-SearchDep = Annotated[SearchService, Depends(get_search)]
-SourcePolicyDep = Annotated[SourcePolicy, Depends(get_source_policy)]
-DeleterDep = Annotated[CollectionDeleter, Depends(get_deleter)]
-ImageWaiterDep = Annotated[ImageWaiter, Depends(get_image_waiter)]
-DecodePoolDep = Annotated[DecodePool, Depends(get_decode_pool)]
+SettingsDep = Annotated[Settings, get_part(lambda service: service.settings)]
+LibraryDep = Annotated[Library, get_part(lambda service: service.library)]
+JobsDep = Annotated[JobService, get_part(lambda service: service.jobs)]
+SearchDep = Annotated[SearchService, get_part(lambda service: service.search)]
+SourcePolicyDep = Annotated[SourcePolicy, get_part(lambda service: service.source_policy)]
+DeleterDep = Annotated[CollectionDeleter, get_part(lambda service: service.deleter)]
+ImageWaiterDep = Annotated[ImageWaiter, get_part(lambda service: service.image_waiter)]
+DecodePoolDep = Annotated[DecodePool, get_part(lambda service: service.pool)]
 ThreadsDep = Annotated[ThreadPools, Depends(get_threads)]
 CollectionDep = Annotated[str, Depends(get_collection)]
 # Where the body may name the collection, too: it is `default` only if neither does, and is checked then.

@@ -71,15 +71,15 @@ def ingest_paths(
     if missing := [path for path in paths if path != "-" and not Path(path).exists()]:
         raise ServerError(f"there is no {missing[0]}")
     tables = [path for path in paths if is_table(Path(path))]
-    bulks = list(group_into_bulks(walk_inputs(expand_stdin(path for path in paths if path not in tables))))
-    if not bulks and not sources and not tables:
+    batches = list(group_into_batches(walk_inputs(expand_stdin(path for path in paths if path not in tables))))
+    if not batches and not sources and not tables:
         raise ServerError("no pictures or archives were found there")
     if wrong := [name for name in options if not sources and (name != "columns" or not tables)]:
         raise ServerError(f"{wrong[0]} belongs to a source that the server reads, like clip-retrieval:/data")
     with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
         columns = options.get("columns", {})
         uploads = [TableUpload(Path(path), Path(folder, str(n)), columns) for n, path in enumerate(tables)]
-        report = upload_all(client, bulks, console, sources, options, uploads)
+        report = upload_all(client, batches, console, sources, options, uploads)
     return show_report(report, console)
 
 
@@ -104,21 +104,21 @@ def parse_url_line(line: str) -> dict[str, Any]:
 
 def upload_all(
     client: Client,
-    bulks: Sequence[Sequence[File]],
+    batches: Sequence[Sequence[File]],
     console: Console,
     sources: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     tables: Sequence[TableUpload] = (),
 ) -> UploadReport:
-    """Name the sources to the server, then send bulks and rows one after the other while it works; shows one bar."""
+    """Name the sources to the server, then send batches and rows one after the other while it works; shows one bar."""
 
     def ingest_source(source: str) -> Sent:
         return Sent(client.ingest_source(source, options or {}))
 
     named = [(partial(ingest_source, source), 0) for source in sources]
-    files = [(partial(send_bulk, client, bulk), len(bulk)) for bulk in bulks]
+    files = [(partial(send_bulk, client, bulk), len(bulk)) for bulk in batches]
     rows = ((partial(send_rows, client, table, batch), len(batch.lines)) for table in tables for batch in table)
-    count = sum(map(len, bulks)) + sum(table.count for table in tables)
+    count = sum(map(len, batches)) + sum(table.count for table in tables)
     return follow_jobs(client, chain(named, files, rows), count, console)
 
 
@@ -263,7 +263,7 @@ def is_hidden(path: Path) -> bool:
     return any(step.startswith(".") for step in path.parts)
 
 
-def group_into_bulks(files: Iterable[File]) -> Iterator[list[File]]:
+def group_into_batches(files: Iterable[File]) -> Iterator[list[File]]:
     """The files in groups that one request can carry."""
     bulk: list[File] = []
     bulk_bytes = 0

@@ -113,7 +113,7 @@ def _is_held(path: Path) -> bool:
             return not _try_lock(file, fcntl.LOCK_SH)
     except FileNotFoundError:
         return False
-    except OSError:  # it cannot be told; a worker that may live keeps its leases
+    except OSError:  # unknown: a worker that may be alive keeps its leases
         return True
 
 

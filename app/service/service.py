@@ -60,7 +60,7 @@ class Service:
         self.maintenance.start()
 
     def close(self) -> None:
-        """Close everything. What clients were told is stored is on the disk long before."""
+        """Close everything. What the server has acknowledged is on the disk long before."""
         self.search.stop_loading()
         self.maintenance.close()
         self.image_waiter.close()

@@ -3,7 +3,7 @@
     DIR/manifest.json           what belongs to it; written last, so that a backup is whole or none
     DIR/sightline-<n>.db        a copy of the database as of one moment
     DIR/media/ab/cd/<sha256>    the pictures; a later backup into DIR copies those that are new
-    DIR/uploads-<n>/            the uploads that no worker had taken in
+    DIR/uploads-<n>/            the uploads that no worker had imported
 
 The server goes on meanwhile. Pictures are copied before the database and after it: a row's file is in place before the
 row is, and never changes, so that only a picture that was deleted during the copy can be missing; its row goes, too.
@@ -116,7 +116,7 @@ def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> se
                 return set(wanted) - set(missing)
         finally:
             database.close()
-    raise StartupError("uploads are taken in faster than they are copied; try again when fewer are under way")
+    raise StartupError("workers import uploads faster than the backup copies them; try again when fewer are running")
 
 
 def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> BackupManifest:

@@ -90,7 +90,7 @@ class BlobStore:
         """Link the file to its place, where it is after a power cut too. The caller holds a write transaction.
 
         The file stays where it was as well, until its upload folder is removed: should the transaction
-        around this fail or be killed, the upload can be taken in again.
+        around this fail or be killed, a worker can import the upload again.
         """
         target = self.path(staged.sha256)
         linked = target.with_name(f"{target.name}.{uuid.uuid4().hex}")

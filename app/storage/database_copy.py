@@ -33,7 +33,7 @@ def select_digests(c: apsw.Connection) -> list[str]:
 
 
 def list_pending_uploads(database: Database) -> list[tuple[str, int, bool]]:
-    """The uploads that no worker has taken in: (job, number, whether there must be files of it)."""
+    """The uploads that no worker has imported: (job, number, whether there must be files of it)."""
     sql = "SELECT job_id, n, kind <> 'named' OR imported > 0 FROM sources ORDER BY job_id, n"
     return [(job, n, bool(needed)) for job, n, needed in database.read(lambda c: fetch_all(c, sql))]
 

@@ -19,7 +19,7 @@ from app.cli.upload import (
     UploadReport,
     escape,
     expand_stdin,
-    group_into_bulks,
+    group_into_batches,
     ingest_paths,
     ingest_urls,
     is_source,
@@ -61,17 +61,21 @@ def test_a_dash_stands_for_the_paths_on_standard_input(monkeypatch: pytest.Monke
 def test_bulks_keep_within_what_one_request_carries(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.touch()
-    assert [len(bulk) for bulk in group_into_bulks([("x", path)] * (BULK_FILES * 2 + 1))] == [BULK_FILES, BULK_FILES, 1]
+    assert [len(bulk) for bulk in group_into_batches([("x", path)] * (BULK_FILES * 2 + 1))] == [
+        BULK_FILES,
+        BULK_FILES,
+        1,
+    ]
     large = tmp_path / "large"
     with open(large, "wb") as file:
         file.truncate(BULK_BYTES // 2 + 1)
-    assert [len(bulk) for bulk in group_into_bulks([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
-    assert list(group_into_bulks([])) == []
+    assert [len(bulk) for bulk in group_into_batches([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
+    assert list(group_into_batches([])) == []
 
 
 def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match="gone cannot be read: No such file"):
-        list(group_into_bulks([("gone", tmp_path / "gone")]))
+        list(group_into_batches([("gone", tmp_path / "gone")]))
 
 
 def test_a_line_of_a_list_is_a_url_or_an_object() -> None:

@@ -111,7 +111,7 @@ class Follower:
             return self._applied_seq >= seq
 
     def close(self, *, save: bool = True) -> None:
-        """Save what is unsaved, unless `save` is false. May be called again, not during a step. The index stays open."""
+        """Save what is unsaved, unless `save` is false. Never call it during a step. The index stays open."""
         with self._moved:
             if self._closed:
                 return

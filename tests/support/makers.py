@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
-from app.storage.tables import embeddings, images, jobs, work_queue
+from app.storage.tables import embeddings, images, jobs, queue_depth, work_queue
 from app.storage.tables.images import AddResult
 
 SPACE = EmbeddingSpace("small", "0" * 64, 4, "1" * 64)
@@ -63,6 +63,11 @@ def add_upload(database: Database, job: str, n: int = 1, kind: str = "archive", 
 def claim_upload(database: Database, owner: str = "a") -> work_queue.Upload | None:
     """The upload that a worker called `owner` gets."""
     return database.write(lambda c: work_queue.claim_upload(c, owner, 1e12))
+
+
+def count_waiting(database: Database) -> int:
+    """The pictures that are not done, with the members of uploads that are not imported."""
+    return database.read(queue_depth.read_depth).items
 
 
 def finish(database: Database, lease: Lease, vector: bytes = VECTOR) -> int | None:

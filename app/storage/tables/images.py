@@ -215,11 +215,6 @@ def count_by_status(c: apsw.Connection, collection: str) -> dict[str, int]:
     return {status.value: found.get(status.value, 0) for status in Status}
 
 
-def count_waiting(c: apsw.Connection) -> int:
-    """How many pictures, in all collections, are queued or processing."""
-    return fetch_number(c, "SELECT count(*) FROM images WHERE status IN ('queued', 'processing')")
-
-
 def _require(image: Image | None) -> Image:
     assert image is not None
     return image

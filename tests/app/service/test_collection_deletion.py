@@ -16,11 +16,11 @@ from app.decode.pool import DecodePool
 from app.encoder.dummy import DummyEncoder
 from app.service.maintenance import CollectionDeleter
 from app.storage.library import Library
-from app.storage.tables import collection_deletion, images
+from app.storage.tables import collection_deletion
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.app.storage.tables.test_collection_deletion import left
-from tests.support.makers import add, add_bulk, job_of
+from tests.support.makers import add, add_bulk, count_waiting, job_of
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -154,7 +154,7 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
     assert not working.is_alive()
     assert left(library.database) == {}
     assert len(files(library)) == 2, files(library)
-    assert library.database.read(images.count_waiting) == 0
+    assert count_waiting(library.database) == 0
     assert {job.state for job in ended} <= {"cancelled", "succeeded"}
     assert sum(job.state == "cancelled" for job in ended) > RACES / 5
     assert all(job.done + job.failed + job.duplicates == job.total for job in ended)

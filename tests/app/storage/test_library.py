@@ -23,9 +23,21 @@ from app.storage.database import Database
 from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
 from app.storage.library import DELETE_BATCH, Library, default_text_id
-from app.storage.tables import embeddings, images, jobs
+from app.storage.tables import embeddings, jobs
 from tests.app.conftest import SmallDisk
-from tests.support.makers import COLLECTION, FINGERPRINT, SPACE, VECTOR, add, add_bulk, claim, finish, image_of, job_of
+from tests.support.makers import (
+    COLLECTION,
+    FINGERPRINT,
+    SPACE,
+    VECTOR,
+    add,
+    add_bulk,
+    claim,
+    count_waiting,
+    finish,
+    image_of,
+    job_of,
+)
 from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
@@ -304,7 +316,7 @@ def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself
 def test_every_refusal_is_an_error_of_ours(library: Library) -> None:
     with pytest.raises(SightlineError):
         library.get("default", "\x00")
-    assert library.database.read(lambda c: images.count_waiting(c)) == 0
+    assert count_waiting(library.database) == 0
 
 
 def test_pictures_are_deleted_by_a_filter_as_it_stands_at_their_turn(library: Library) -> None:

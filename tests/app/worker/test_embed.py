@@ -26,7 +26,7 @@ from app.storage.sql import fetch_all
 from app.storage.tables import embeddings, images, precomputed_vectors, work_queue
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
-from tests.support.makers import FaultyEncoder, add, add_bulk, image_of, job_of
+from tests.support.makers import FaultyEncoder, add, add_bulk, count_waiting, image_of, job_of
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -76,7 +76,7 @@ def every(library: Library) -> list[Image]:
 
 def settled(library: Library) -> list[Image]:
     """All pictures once none is waiting."""
-    until(lambda: library.database.read(images.count_waiting) == 0, WAIT, lambda: str(every(library)))
+    until(lambda: count_waiting(library.database) == 0, WAIT, lambda: str(every(library)))
     return every(library)
 
 

@@ -22,10 +22,10 @@ from app.decode.pool import DecodePool
 from app.sources.base import SourceItem
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import images, work_queue
+from app.storage.tables import work_queue
 from app.worker.importer import CHUNK, Importer, Member
 from tests.support.imports import importing
-from tests.support.makers import add, add_bulk, image_of, job_of, never
+from tests.support.makers import add, add_bulk, count_waiting, image_of, job_of, never
 from tests.support.pictures import picture
 from tests.support.servers import until
 
@@ -332,4 +332,4 @@ def test_an_upload_goes_on_where_a_stop_interrupted_it(library: Library, pool: D
         library.database.write(lambda c: c.execute("UPDATE sources SET position = 0") and None)
     import_all(library, pool)
     assert [name for name, _ in items(library, job)] == names
-    assert library.database.read(images.count_waiting) == len(names)
+    assert count_waiting(library.database) == len(names)

@@ -118,7 +118,7 @@ def test_deleted_pictures_are_absent_and_their_keys_never_come_again(database: D
     assert database.read(lambda c: images.count_uses(c, sha256(1))) == 1
 
 
-def test_counts_are_by_status_and_waiting_is_what_is_not_done(database: Database) -> None:
+def test_pictures_are_counted_by_status(database: Database) -> None:
     assert database.read(lambda c: images.count_by_status(c, "default")) == dict.fromkeys(
         ("queued", "processing", "ready", "failed"), 0
     )
@@ -132,7 +132,6 @@ def test_counts_are_by_status_and_waiting_is_what_is_not_done(database: Database
         "ready": 1,
         "failed": 0,
     }
-    assert database.read(images.count_waiting) == 3
 
 
 def test_bytes_are_known_unless_their_picture_failed(database: Database) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpcore
 
+from tests.support.servers import until
+
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
@@ -74,6 +76,11 @@ class WebServer:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    def reset_most(self) -> None:
+        """Begin to count `most` anew, when the answers to requests of earlier tests have ended."""
+        until(lambda: self._now == 0, 30)
+        self.most = 0
 
     def close(self) -> None:
         self._server.shutdown()

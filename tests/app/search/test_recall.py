@@ -340,17 +340,13 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
     sampler.start()
     sampler.record_query(("broken", "texts"), broken, next(queries), PLAIN, 26)
     ask(sampler, index, queries, MAX_WAITING)
-    nice = [
-        os.getpriority(os.PRIO_PROCESS, thread.native_id or 0)
-        for thread in threading.enumerate()
-        if thread.name == "recall-sampler"
-    ]
+    (thread,) = [thread for thread in threading.enumerate() if thread.name == "recall-sampler"]
+    until(lambda: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == 19, 20)
     busy.clear()
     until(lambda: index.search_effort > 0, 20)
     recall = sampler.recall(KEY)
     assert recall is not None
     sampler.close()
-    assert nice == [19]
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
 
 

@@ -196,7 +196,7 @@ def test_the_environment_has_no_say(
 def test_many_come_in_order_and_few_at_a_time_from_one_host(
     web: WebServer, fetcher: HttpFetcher, tmp_path: Path
 ) -> None:
-    web.most = 0
+    web.reset_most()
     for n in range(24):
         web.pages[f"/{n}"] = trickle(b"%d" % n, 0.005)
     wanted = [FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)]

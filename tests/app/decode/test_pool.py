@@ -23,6 +23,7 @@ from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.decode.sandbox import make_child_context
 from tests.support import hostile_files
+from tests.support.processes import descendants
 from tests.support.sample_pictures import sample, solid_png
 
 ROOT = Path(__file__).parents[3]
@@ -171,8 +172,9 @@ def test_the_pool_outlives_its_fork_server() -> None:
     with DecodePool(2, STRICT) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
         server = parent_of(child)
+        processes = [server, *descendants(server)]  # the other child, too: a task that it began would die with it
         os.kill(server, signal.SIGKILL)
-        assert until(lambda: not living([child, server]))
+        assert until(lambda: not living(processes))
         assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
@@ -241,6 +243,7 @@ if __name__ == "__main__":
     from app.decode.limits import ChildLimits
     from app.decode.pool import DecodePool
     from tests.support import hostile_files
+from tests.support.processes import descendants
     pool = DecodePool(2, ChildLimits(seconds=60, cpu_seconds=60))
     pool.prewarm()
     pids = set()

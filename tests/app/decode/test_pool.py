@@ -243,7 +243,6 @@ if __name__ == "__main__":
     from app.decode.limits import ChildLimits
     from app.decode.pool import DecodePool
     from tests.support import hostile_files
-from tests.support.processes import descendants
     pool = DecodePool(2, ChildLimits(seconds=60, cpu_seconds=60))
     pool.prewarm()
     pids = set()

@@ -12,6 +12,8 @@ import signal
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"  # before numpy is imported, which else starts threads
 
+FORK_SERVER_PID = os.getpid()  # children inherit it, and compare it with the id of their parent
+
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the service drains on SIGTERM, and needs its children until then
 
 _PLUGINS = ("Avif", "Gif", "Jpeg", "Mpo", "Png", "WebP")

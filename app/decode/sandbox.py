@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,8 +76,11 @@ def _die_with_parent() -> None:
         os.close(lifeline._forkserver_alive_fd)
         lifeline._forkserver_alive_fd = None
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # the fork server died before the line above
+    # The kernel sends nothing if the fork server died before the line above. `parent_process` is the service.
+    preload = sys.modules.get("app.decode.preload")
+    service = multiprocessing.parent_process()
+    is_orphan = preload is not None and os.getppid() != preload.FORK_SERVER_PID
+    if is_orphan or (service is not None and not service.is_alive()):
         os._exit(0)
 
 

@@ -272,3 +272,20 @@ def test_what_a_child_imports_of_the_command_is_light() -> None:
     code = "import app, sys; print(sorted({'click', 'pydantic', 'numpy', 'torch'} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert told.stdout == "[]\n"
+
+
+ORPHAN = """
+import os, sys, types
+sys.modules["app.decode.preload"] = preload = types.ModuleType("preload")
+preload.FORK_SERVER_PID = os.getppid() + int(sys.argv[1])
+from app.decode.limits import ChildLimits
+from app.decode.sandbox import confine_child
+confine_child(ChildLimits())
+print("alive")
+"""
+
+
+@pytest.mark.parametrize(("offset", "said"), [("0", "alive\n"), ("1", "")])
+def test_a_child_whose_fork_server_died_while_it_started_ends(offset: str, said: str) -> None:
+    child = subprocess.run([sys.executable, "-c", ORPHAN, offset], capture_output=True, text=True, cwd=ROOT)
+    assert (child.returncode, child.stdout) == (0, said), child.stderr

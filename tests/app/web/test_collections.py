@@ -122,6 +122,7 @@ def test_what_is_deleted_in_one_is_still_shown_in_the_other(there: Watched, part
     assert asked.value.url.endswith("/v1/images/twin?collection=trips")
     expect(page.locator(".tile[data-id=twin]")).to_be_visible()
     expect(page.locator("#toast")).to_be_hidden()
+    expect(page.locator(".tile[data-id=twin] img")).to_have_js_property("naturalWidth", 64)  # else it would be a 404
     parted.http.delete("/v1/images/twin")
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from app.core.errors import Validation
-from app.core.types import Hit, Image, ItemError, Job, JobItem, Text
+from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
 from app.storage.filters.parser import FilterNode
 
 
@@ -43,6 +43,18 @@ class ErrorOut(BaseModel):
     @classmethod
     def of(cls, error: ItemError | None) -> ErrorOut | None:
         return cls(code=error.code, detail=error.detail) if error else None
+
+
+class WarningOut(BaseModel):
+    """What a call did, or left out, that its client might not expect."""
+
+    code: str = Field(description="A stable code.")
+    detail: str = Field(description="A sentence for a person.")
+    field: str | None = Field(None, description="The parameter or field that the warning is about.")
+
+    @classmethod
+    def of(cls, warning: AnswerWarning) -> WarningOut:
+        return cls(code=warning.code, detail=warning.detail, field=warning.field)
 
 
 class ImageOut(BaseModel):

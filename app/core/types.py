@@ -99,6 +99,15 @@ class ItemError:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """What a call did, or left out, that its client might not expect. `field` is what the client sent."""
+
+    code: str
+    detail: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """One picture of a collection. `key` is the id of its vector in the index, `embedded_seq` its entry in the log."""
 

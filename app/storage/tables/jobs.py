@@ -13,12 +13,13 @@ from app.core.types import ItemError, ItemStatus, Job, JobItem, JobState, Priori
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
 
+STATE = "iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state)"
 COLUMNS = (
-    "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
+    "SELECT id, collection, kind, " + STATE + ","
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step FROM jobs "
 )
-RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
+RECENT = STATE + " = coalesce(?, " + STATE + ") ORDER BY created_at DESC, rowid DESC LIMIT ?"
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items "
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
@@ -60,11 +61,14 @@ def get(c: apsw.Connection, id: str) -> Job | None:
     return job_from_row(row) if row else None
 
 
-def list_recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
-    """The newest jobs first, of all collections or of those in `among`."""
+def list_recent(
+    c: apsw.Connection, limit: int, among: Iterable[str] | None = None, state: JobState | None = None
+) -> list[Job]:
+    """The newest jobs first, of all collections or of those in `among`; those in `state` if it is given."""
     if among is None:
-        return [job_from_row(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
-    rows = [row for name in among for row in fetch_all(c, COLUMNS + "WHERE " + IN_COLLECTION + RECENT, (name, limit))]
+        return [job_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + RECENT, (state, limit))]
+    sql = COLUMNS + "WHERE " + IN_COLLECTION + " AND " + RECENT
+    rows = [row for name in among for row in fetch_all(c, sql, (name, state, limit))]
     rows.sort(key=lambda row: str(row[8]), reverse=True)
     return [job_from_row(row) for row in rows[:limit]]
 

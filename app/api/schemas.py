@@ -72,8 +72,8 @@ class RequestModel(BaseModel):
         for name in value if isinstance(value, Mapping) else ():
             if name not in cls.model_fields:
                 shown = name[:MAX_NAME_CHARS].encode("utf-8", "replace").decode()
-                told = {"name": shown, "told": describe_unknown("field", name, cls.model_fields)}
-                raise PydanticCustomError(UNKNOWN_FIELD, "{told}", told)
+                context = {"name": shown, "sentence": describe_unknown("field", name, cls.model_fields)}
+                raise PydanticCustomError(UNKNOWN_FIELD, "{sentence}", context)
         return value
 
 

@@ -216,7 +216,7 @@ class Settings(BaseSettings):
         }
 
 
-def find_unknown_variables(environment: Mapping[str, str]) -> list[str]:
+def find_unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence about each `SIGHTLINE_*` variable that is no setting, save those that Kubernetes and the files of
     the deployment set."""
     known = [name.upper() for name in Settings.model_fields]

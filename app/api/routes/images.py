@@ -256,8 +256,8 @@ def upload_response(added: AddResult) -> tuple[int, ImageOut]:
 
 def upload_out(image: Image, added: AddResult, warnings: Sequence[AnswerWarning] = ()) -> UploadOut:
     record = ImageOut.of(image, duplicate=added.duplicate)
-    told = [WarningOut.of(warning) for warning in warnings]
-    return UploadOut(**dict(record), filled=list(added.filled), kept=list(added.kept), warnings=told)
+    filled, kept = list(added.filled), list(added.kept)
+    return UploadOut(**dict(record), filled=filled, kept=kept, warnings=[WarningOut.of(one) for one in warnings])
 
 
 def warn_of_tags(tags: Sequence[str]) -> list[AnswerWarning]:

@@ -20,7 +20,8 @@ from app.storage.filters.model import Filter
 from index.idset import IdSet
 
 MAX_BYTES = 64 << 20
-OVERHEAD = 1024  # of an entry, beside its bitmap and its filter, which is kept as text and as a tree
+OVERHEAD = 1024  # of an entry, beside its bitmap and its filter
+SQL_GROWTH = 16  # a filter is kept as text, and as SQL of up to so many times the length
 MAX_CHANGES = 20_000  # past so many, testing every row costs no more
 
 
@@ -68,7 +69,7 @@ class FilterCache:
 
     def _account(self, name: tuple[str, Filter], entry: _Entry) -> None:
         """Record the size of an entry, and remove the least recently used ones while there is too much."""
-        size = OVERHEAD + 2 * len(name[1].text) + (entry.ids.nbytes if entry.ids is not None else 0)
+        size = OVERHEAD + SQL_GROWTH * len(name[1].text) + (entry.ids.nbytes if entry.ids is not None else 0)
         with self._lock:
             if self._entries.get(name) is not entry:
                 return  # removed meanwhile

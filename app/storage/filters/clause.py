@@ -28,7 +28,7 @@ class Clause:
         object.__setattr__(self, "values", values)
 
     def __add__(self, other: Clause) -> Clause:
-        return _of(self.sql + other.sql, self.values + other.values)
+        return Clause(self.sql + other.sql, *self.values, *other.values)
 
 
 def join_clauses(word: Clause, clauses: Sequence[Clause]) -> Clause:
@@ -44,7 +44,3 @@ def join_clauses(word: Clause, clauses: Sequence[Clause]) -> Clause:
 def fetch_clause(c: apsw.Connection, clause: Clause) -> list[Row]:
     """All rows of a statement."""
     return list(c.execute(clause.sql, clause.values))
-
-
-def _of(sql: str, values: tuple[Bound, ...]) -> Clause:
-    return Clause(sql, *values)

@@ -170,7 +170,7 @@ class DecodePool:
                 self._metrics.count_decoder_death(DEATH_CAUSES.get(error.exitcode, "crash"))
             _fail(task, _map_error(error, task))
         else:
-            self._metrics.observe_decode(seconds)
+            self._metrics.decodes.observe(seconds)
             with suppress(InvalidStateError):  # the caller has cancelled it
                 task.future.set_result(result)
 

@@ -230,7 +230,7 @@ class Searcher:
                 for search in waiting:
                     search.limit *= 4
             for search in searches:
-                self._metrics.count_orphans(query.target, search.orphans)
+                self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
                 if self._record_query is not None:
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)

@@ -78,16 +78,12 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
 
 def open_source_policy(settings: Settings) -> SourcePolicy:
     """What sources may read. Raises StartupError."""
-    folders, buckets = open_folders(settings), parse_allowed_buckets(settings)
-    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
-
-
-def open_folders(settings: Settings) -> AllowedFolders:
-    """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
     try:
-        return AllowedFolders.parse(settings.folders)
-    except ValueError as error:
+        folders = AllowedFolders.parse(settings.folders)
+    except ValueError as error:  # a path that is not absolute
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+    buckets = parse_allowed_buckets(settings)
+    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
 
 
 def open_address_policy(settings: Settings) -> AddressPolicy:

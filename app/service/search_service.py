@@ -49,12 +49,7 @@ class SearchService:
     """Searches of one data directory. `start` returns at once; `reasons_not_ready` says what is still missing."""
 
     def __init__(
-        self,
-        settings: Settings,
-        located: LocatedModel,
-        database: Database,
-        pool: DecodePool,
-        metrics: ProcessMetrics,
+        self, settings: Settings, located: LocatedModel, database: Database, pool: DecodePool, metrics: ProcessMetrics
     ) -> None:
         self.fatal: SightlineError | None = None  # why the model will never be loaded
         self.is_prepared = False  # whether workers can open the model's files, too
@@ -221,9 +216,8 @@ class SearchService:
     def _load(self) -> None:
         model = self._settings.model
         try:
-            self._pool.submit(
-                time.monotonic
-            )  # start a child while the model loads, so that the first picture finds one
+            # Start a child while the model loads, so that the first picture finds one.
+            self._pool.submit(time.monotonic)
             encoder = self._load_encoder()
             self.is_prepared = True
             self._check_model(encoder)

@@ -17,6 +17,7 @@ import logging
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, time
@@ -40,9 +41,8 @@ FORMAT = 1
 MAX_TRIES = 20
 ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
 
-Track = Callable[
-    [Sequence[Any], str], Iterable[Any]
-]  # gives the items back one by one, and shows a person how far it is
+# Gives the items back one by one, and shows a person how far it is.
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 def track_nothing(items: Sequence[Any], description: str) -> Iterable[Any]:
@@ -107,15 +107,12 @@ def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> se
         remove_path(copy)
         remove_path(uploads)
         database_copy.copy_database(data_dir / "sightline.db", copy)
-        database = Database(copy)
-        try:
-            wanted = database_copy.list_digests(database)
+        with closing(Database(copy)) as database:
+            wanted = database.read(database_copy.list_digests)
             missing = copy_pictures(data_dir, target, wanted, track)
             database_copy.delete_missing(database, missing)
             if copy_uploads(BlobStore(data_dir), uploads, database_copy.list_pending_uploads(database)):
                 return set(wanted) - set(missing)
-        finally:
-            database.close()
     raise StartupError("workers import uploads faster than the backup copies them; try again when fewer are running")
 
 
@@ -129,16 +126,13 @@ def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> 
         raise StartupError(f"{target} is not empty; move it away, or restore into another with --data-dir")
     with map_os_errors():
         make_dirs(target)
-    lock = DataDirLock(target)
-    try:
+    with closing(DataDirLock(target)):
         copy_pictures(source, target, held, track)
         blobs, name = BlobStore(target), database_name(manifest.number)
         for path in manifest.files:
             if path != name:
                 copy_file(source / path, blobs.incoming / Path(path).relative_to(uploads_name(manifest.number)))
         copy_file(source / name, target / "sightline.db")  # last: until then there is no data directory
-    finally:
-        lock.close()
     return manifest
 
 
@@ -231,12 +225,10 @@ def remove_outdated(folder: Path, number: int, held: set[str]) -> None:
 
 
 def database_name(number: int) -> str:
-    """What the database of a backup is called."""
     return f"sightline-{number}.db"
 
 
 def uploads_name(number: int) -> str:
-    """What the folder of a backup's uploads is called."""
     return f"uploads-{number}"
 
 

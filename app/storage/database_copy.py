@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 
-from app.storage.database import Database, map_sqlite_errors
+from app.storage.database import Database, check_integrity, connect_readonly, map_sqlite_errors
 from app.storage.library import delete_row
 from app.storage.sql import fetch_all
 
 
 def copy_database(database: Path, target: Path) -> None:
     """Write what is committed in `database` into a new file, as of one moment; writers go on meanwhile."""
-    with map_sqlite_errors():
-        connection = apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            connection.execute("VACUUM INTO ?", (str(target),))
-        finally:
-            connection.close()
+    with map_sqlite_errors(), closing(connect_readonly(database)) as connection:
+        connection.execute("VACUUM INTO ?", (str(target),))
 
 
-def list_digests(database: Database) -> list[str]:
+def list_digests(c: apsw.Connection) -> list[str]:
     """The digest of every picture's bytes, each once, in order."""
-    return database.read(select_digests)
-
-
-def select_digests(c: apsw.Connection) -> list[str]:
     return [row[0] for row in fetch_all(c, "SELECT DISTINCT sha256 FROM images ORDER BY sha256")]
 
 
@@ -40,16 +33,15 @@ def list_pending_uploads(database: Database) -> list[tuple[str, int, bool]]:
 
 def check_copy(path: Path) -> tuple[list[str], list[str]]:
     """What SQLite finds wrong with a copy, and the digests of its pictures. Writes nothing, not even a WAL."""
-    with map_sqlite_errors():
-        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        connection = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with (
+        map_sqlite_errors(),
+        closing(apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)) as connection,
+    ):
         try:
-            rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-            return [] if rows == ["ok"] else rows, select_digests(connection)
+            return check_integrity(connection), list_digests(connection)
         except (apsw.CorruptError, apsw.NotADBError) as error:
             return [str(error)], []
-        finally:
-            connection.close()
 
 
 def delete_missing(database: Database, missing: Iterable[str]) -> int:

@@ -87,13 +87,9 @@ def _select_upload_names(c: apsw.Connection) -> set[str]:
 
 
 def _find_files(database: Database, files: Iterator[Path]) -> Iterator[Leftover]:
-    while batch := [_parse_name(path) for path in islice(files, BATCH)]:
+    named = ((path, FINISHED.fullmatch(path.name)) for path in files)
+    while batch := [Leftover(path, match[1] if match else None) for path, match in islice(named, BATCH)]:
         yield from database.read(partial(_select_unused, batch=batch))
-
-
-def _parse_name(path: Path) -> Leftover:
-    match = FINISHED.fullmatch(path.name)
-    return Leftover(path, match[1] if match else None)
 
 
 def _select_unused(c: apsw.Connection, batch: list[Leftover]) -> list[Leftover]:

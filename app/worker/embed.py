@@ -186,8 +186,8 @@ class EmbeddingWorker:
             limit = self._options.max_attempts
             lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, time.monotonic(), limit))
             if lost:
-                self._metrics.count_reclaimed(lost)
-                self._metrics.count_quarantined(failed)
+                self._metrics.reclaimed.inc(lost)
+                self._metrics.quarantined.inc(failed)
                 log.info("took back %d pictures of dead workers", lost)
 
     def _claim(self) -> None:
@@ -208,7 +208,7 @@ class EmbeddingWorker:
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
         leases, vectors = self._database.write(work)
-        self._metrics.count_claimed(len(leases))
+        self._metrics.attempts.inc(len(leases))
         claimed = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
         self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
         self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
@@ -246,7 +246,7 @@ class EmbeddingWorker:
         decoded: list[tuple[Lease, DecodedPicture]] = []
         failed: Failures = []
         done: list[EncodedImage] = []
-        with span("decode"), self._metrics.time_step("decode"):
+        with span("decode"), self._metrics.steps.labels("decode").time():
             for claimed in batch:
                 try:
                     picture = claimed.decoding.result()
@@ -258,12 +258,12 @@ class EmbeddingWorker:
                 else:
                     done.append(EncodedImage(claimed.lease, picture, claimed.vector))
         failed = self._find_decoder_faults(failed)
-        with span("encode"), self._metrics.time_step("encode"):
+        with span("encode"), self._metrics.steps.labels("encode").time():
             encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._check_encoder()
         done += encoded
-        with span("commit"), self._metrics.time_step("commit"):
+        with span("commit"), self._metrics.steps.labels("commit").time():
             self._database.write(lambda c: self._record(c, done, failed))
         self._count_outcomes(done, failed)
         # The thumbnails of pictures that a request deleted meanwhile.
@@ -357,14 +357,14 @@ class EmbeddingWorker:
 
     def _count_outcomes(self, encoded: list[EncodedImage], failed: Failures) -> None:
         """Count and log what is committed."""
-        self._metrics.count_outcome("ready", len(encoded))
+        self._metrics.outcomes.labels("ready").inc(len(encoded))
         for one in encoded:
             log.debug("ready", extra=log_fields(one.lease))
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
-            self._metrics.count_outcome(outcome)
+            self._metrics.outcomes.labels(outcome).inc()
             if outcome == "failed" and not isinstance(error, Rejected | BlobMissing):
-                self._metrics.count_quarantined()
+                self._metrics.quarantined.inc()
                 log.error("failed %d times: %r", lease.attempts, error, extra=log_fields(lease))
             else:
                 level = logging.INFO if outcome == "failed" else logging.DEBUG

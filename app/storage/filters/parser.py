@@ -41,6 +41,7 @@ from pydantic import (
 from pydantic import Field as ModelField
 from typing_extensions import TypeAliasType
 
+from app.core.clock import format_rfc3339
 from app.core.errors import Validation
 from app.core.text import split_words
 from app.core.types import Target
@@ -507,4 +508,4 @@ def parse_time_bound(comparison: str, value: Any) -> str:
             time += MILLISECOND
     except (ValueError, OverflowError):
         raise ValueError(f"there is no time {value[:40]!r}") from None
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return format_rfc3339(time)

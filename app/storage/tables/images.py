@@ -21,6 +21,13 @@ COLUMNS = (
     " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq FROM images "
 )
 
+ANEW = (
+    "status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0, deaths = 0, lease_owner = NULL,"
+    " lease_until = NULL, embedded_seq = NULL"
+)
+"""SQL that queues a picture as if it had just come."""
+RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
+
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
@@ -32,26 +39,13 @@ class AddResult:
 
 
 def image_from_row(row: Sequence[Any]) -> Image:
-    return Image(
-        key=row[0],
-        collection=name_from_label(row[1]),
-        id=row[2],
-        sha256=row[3],
-        status=Status(row[4]),
-        error=ItemError(row[5], row[6] or "") if row[5] else None,
-        width=row[7],
-        height=row[8],
-        format=row[9],
-        bytes=row[10],
-        animated=bool(row[11]),
-        caption=row[12],
-        tags=tuple(json.loads(row[13])),
-        metadata=json.loads(row[14]),
-        source=row[15],
-        created_at=row[16],
-        job_id=row[17],
-        embedded_seq=row[18],
-    )
+    (key, label, id, sha256, status, code, detail, width, height, format, bytes, animated) = row[:12]
+    (caption, tags, metadata, source, created_at, job_id, embedded_seq) = row[12:]
+    named = (key, name_from_label(label), id, sha256, Status(status))
+    error = ItemError(code, detail or "") if code else None
+    header = (width, height, format, bytes, bool(animated))
+    attributes = (caption, tuple(json.loads(tags)), json.loads(metadata), source)
+    return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq)
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
@@ -114,63 +108,25 @@ def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, 
     taken = get(c, collection, new.id) if new.id else None
     if taken is not None and not replace:
         raise IdConflict(f"id {taken.id} belongs to other bytes; send replace=true to replace them")
+    received = (new.sha256, new.width, new.height, new.format, new.bytes)
+    attributes = (new.caption, _json(list(new.tags)), _json(new.metadata), new.source)
+    values = (*received, *attributes, job_id)
     if taken is not None:
-        return AddResult(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
+        replaced = "animated = 0, (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        c.execute("UPDATE images SET " + ANEW + ", " + replaced + " WHERE key = ?", (*values, taken.key))
+        return AddResult(_require(get(c, collection, taken.id)), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
     c.execute(
-        "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
-        " metadata, source, created_at, job_id) VALUES ("
-        + LABEL_OF_NAME
-        + ", ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            collection,
-            id,
-            new.sha256,
-            new.width,
-            new.height,
-            new.format,
-            new.bytes,
-            new.caption,
-            _json(list(new.tags)),
-            _json(new.metadata),
-            new.source,
-            now_rfc3339(),
-            job_id,
-        ),
+        "INSERT INTO images (status, collection, id, created_at, " + RECEIVED + ") VALUES"
+        " ('queued', " + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (collection, id, now_rfc3339(), *values),
     )
     return AddResult(_require(get(c, collection, id)))
 
 
-def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None) -> Image:
-    c.execute(
-        "UPDATE images SET sha256 = ?, status = 'queued', error_code = NULL, error_detail = NULL, width = ?,"
-        " height = ?, format = ?, bytes = ?, animated = 0, caption = ?, tags = ?, metadata = ?, source = ?,"
-        " job_id = ?, embedded_seq = NULL, lease_owner = NULL, lease_until = NULL, attempts = 0,"
-        " deaths = 0 WHERE key = ?",
-        (
-            new.sha256,
-            new.width,
-            new.height,
-            new.format,
-            new.bytes,
-            new.caption,
-            _json(list(new.tags)),
-            _json(new.metadata),
-            new.source,
-            job_id,
-            taken.key,
-        ),
-    )
-    return _require(get(c, taken.collection, taken.id))
-
-
 def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
     """Queue a picture again, with no attempt counted."""
-    c.execute(
-        "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
-        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL, job_id = ? WHERE key = ?",
-        (job_id, key),
-    )
+    c.execute("UPDATE images SET " + ANEW + ", job_id = ? WHERE key = ?", (job_id, key))
 
 
 def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
@@ -184,10 +140,7 @@ def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
 
 def requeue_all(c: apsw.Connection) -> int:
     """Queue every picture again, whatever its status; returns how many there are."""
-    c.execute(
-        "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
-        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL"
-    )
+    c.execute("UPDATE images SET " + ANEW)
     return c.changes()
 
 

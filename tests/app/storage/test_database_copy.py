@@ -31,9 +31,9 @@ def test_a_copy_that_was_altered_says_so(database: Database, tmp_path: Path) -> 
 def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Database) -> None:
     id = new_job(database, [1, 2])
     finish(database, claim(database)[0])
-    assert database_copy.list_digests(database) == sorted([sha256(1), sha256(2)])
+    assert database.read(database_copy.list_digests) == sorted([sha256(1), sha256(2)])
     assert database_copy.delete_missing(database, [sha256(1), sha256(2), sha256(3)]) == 2
-    assert database_copy.list_digests(database) == []
+    assert database.read(database_copy.list_digests) == []
     assert database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
     job = job_of(database, id)
     assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)

@@ -20,8 +20,7 @@ from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.encoder.loader import locate_model
-from app.service.factory import open_service
-from app.service.service import Service
+from app.service.service import Service, open_service
 from app.worker.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)

@@ -121,7 +121,7 @@ class DecodePool:
         except OSError:
             _fail(task, Overloaded(_NO_CHILD))
         else:
-            task.future.add_done_callback(lambda outer: _cancel(inner) if outer.cancelled() else None)
+            task.future.add_done_callback(lambda outer: outer.cancelled() and inner.cancel())
             inner.add_done_callback(lambda done: self._finish(task, done))
             if not pool.active:  # it broke while the task entered its queue, which pebble does not look at again
                 with suppress(SightlineError):
@@ -202,10 +202,6 @@ def _map_error(error: BaseException, task: _Task[Any]) -> SightlineError:
 def _fail(task: _Task[Any], error: SightlineError) -> None:
     with suppress(InvalidStateError):
         task.future.set_exception(error)
-
-
-def _cancel(inner: Future[Any]) -> None:
-    inner.cancel()
 
 
 def _stop(pool: ProcessPool) -> None:

@@ -20,7 +20,6 @@ from app.core.errors import map_os_errors
 from app.core.files import fsync_dir, make_dirs, sha256_file
 from app.core.metrics import ProcessMetrics
 
-CHUNK_BYTES = 1 << 20
 MAX_VERIFIED = 1 << 16  # files whose digest is remembered as right
 
 
@@ -74,16 +73,13 @@ class BlobStore:
 
     def stage(self, path: Path) -> StagedFile:
         """Hash and fsync a file of an upload folder."""
-        digest = hashlib.sha256()
-        size = 0
         with map_os_errors(), open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
             with self._metrics.fsyncs.time():
                 os.fsync(file.fileno())
-        self.is_intact(digest.hexdigest())  # remembers it: `Library.insert` asks again while it holds the write lock
-        return StagedFile(path, digest.hexdigest(), size)
+        self.is_intact(digest)  # remembers it: `Library.insert` asks again while it holds the write lock
+        return StagedFile(path, digest, size)
 
     def place(self, staged: StagedFile) -> None:
         """Link the file to its place, where it is after a power cut too. The caller holds a write transaction.

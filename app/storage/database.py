@@ -87,10 +87,6 @@ class Database:
         """A function whose number changes when any process has committed since its last call."""
         return partial(fetch_number, self._connect(read_only=True), "PRAGMA data_version")
 
-    def check(self) -> list[str]:
-        """Every fault that SQLite's own integrity check finds."""
-        return self.read(check_integrity)
-
     def alive(self) -> bool:
         """Whether the write thread runs."""
         return self._thread.is_alive()
@@ -177,7 +173,9 @@ class Database:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(self.path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.create_scalar_function("has_words", _has_words, 2, deterministic=True)
+        connection.create_scalar_function(
+            "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
+        )
         with self._lock:
             self._opened.add(connection)
         return connection
@@ -243,10 +241,6 @@ def map_sqlite_errors() -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise _map_sqlite_error(error) from error
-
-
-def _has_words(*values: apsw.SQLiteValue) -> bool:
-    return has_words(str(values[0]), str(values[1]))
 
 
 def _map_sqlite_error(error: BaseException) -> BaseException:

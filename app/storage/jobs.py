@@ -127,7 +127,7 @@ class JobService:
     def pause(self, id: str) -> Job:
         """Begin nothing more of a job, also after restarts; workers finish what they hold. An ended job stays so."""
         self.get(id)
-        self._library.database.write(lambda c: job_control.pause(c, id))
+        self._library.database.write(lambda c: work_queue.pause_job(c, id))
         return self.get(id)
 
     def resume(self, id: str) -> Job:

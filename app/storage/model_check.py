@@ -17,11 +17,10 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
     """Raise StartupError if the data directory has vectors of another space than `space`, or a server of another."""
 
     def work(c: apsw.Connection) -> EmbeddingSpace | None:
-        for collection in collections.list_all(c):
-            if collection.space not in (None, space.fingerprint):
-                return embeddings.get_space(c, collection.space)
-        has_space = any(collection.space for collection in collections.list_all(c))
-        return None if has_space else embeddings.get_other_served(c, space.fingerprint)
+        held = {collection.space for collection in collections.list_all(c) if collection.space}
+        if others := held - {space.fingerprint}:
+            return embeddings.get_space(c, others.pop())
+        return None if held else embeddings.get_other_served(c, space.fingerprint)
 
     other = database.read(work)
     if other is not None:

@@ -11,7 +11,7 @@ import apsw
 from app.core.errors import StartupError
 from app.storage.backup import Track, track_nothing
 from app.storage.blobs import BlobStore
-from app.storage.database import Database
+from app.storage.database import Database, check_integrity
 from app.storage.gc import GRACE_SECONDS, find_leftovers, is_older
 from app.storage.sql import fetch_all
 
@@ -34,7 +34,7 @@ def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
     with closing(Database(data_dir / "sightline.db")) as database:
-        faults = [("database", "sightline.db", why) for why in database.check()]
+        faults = [("database", "sightline.db", why) for why in database.read(check_integrity)]
         blobs = BlobStore(data_dir)
         faults += find_file_faults(database, blobs, track)
         faults += find_orphans(database, blobs)

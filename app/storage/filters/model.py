@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.core.types import Target
-from app.storage.filters.clause import Clause
+from app.storage.sql import Clause
 
 FIELDS: Mapping[Target, tuple[str, ...]] = {
     "images": (

@@ -16,8 +16,8 @@ import apsw
 from app.core.errors import Timeout
 from app.core.text import split_words
 from app.core.types import Target
-from app.storage.filters.clause import Clause, fetch_clause, join_clauses
 from app.storage.filters.model import Field, Filter
+from app.storage.sql import Clause, fetch_clause, join_clauses
 from app.storage.tables.collections import IN_COLLECTION
 
 Value = str | int | float | bool
@@ -27,7 +27,7 @@ MAX_SECONDS = 30.0  # for one scan of the rows
 STEPS = 20_000  # of SQLite's virtual machine between two checks of the time
 MAX_NEEDLES = 8  # texts that `instr` looks for; looking for more costs as much as the condition
 
-ALL = Clause("1")
+ALL, EMPTY = Clause("1"), Clause("")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
@@ -56,27 +56,23 @@ LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT valu
 
 def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that match, ascending. Raises Timeout."""
-    query = KEYS[filter.target] + Clause(PAST, collection, after)
-    with time_limit(c):
-        return [row[0] for row in fetch_clause(c, query + filter.condition)]
+    return _fetch_keys(c, filter, Clause(PAST, collection, after))
 
 
 def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that match, descending. Raises Timeout."""
-    highest = before if before is not None else 1 << 62
-    query = KEYS[filter.target] + Clause(BELOW, collection, highest)
-    with time_limit(c):
-        return [
-            row[0] for row in fetch_clause(c, query + filter.condition + Clause(" ORDER BY key DESC LIMIT ?", limit))
-        ]
+    below = Clause(BELOW, collection, before if before is not None else 1 << 62)
+    return _fetch_keys(c, filter, below, Clause(" ORDER BY key DESC LIMIT ?", limit))
 
 
 def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Those of `keys` whose rows match. Raises Timeout."""
-    wanted = _json([int(key) for key in keys])
-    query = KEYS[filter.target] + Clause(THESE, wanted, collection)
+    return _fetch_keys(c, filter, Clause(THESE, _json([int(key) for key in keys]), collection))
+
+
+def _fetch_keys(c: apsw.Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
     with time_limit(c):
-        return [row[0] for row in fetch_clause(c, query + filter.condition)]
+        return [row[0] for row in fetch_clause(c, KEYS[filter.target] + among + filter.condition + order)]
 
 
 def change_position(c: apsw.Connection, target: Target) -> tuple[int, int]:
@@ -218,7 +214,7 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         [_json(text) for text in texts] if 0 < len(texts) <= MAX_NEEDLES else [_json(part) for part in field.path[-1:]]
     )
     found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
-    likely = join_clauses(OR, found) + AND if found else Clause("")
+    likely = join_clauses(OR, found) + AND if found else EMPTY
     return (
         OPEN
         + likely

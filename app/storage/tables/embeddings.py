@@ -16,6 +16,7 @@ from app.core.types import EmbeddingSpace, Target
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 
 OF_LOG = "collection = ? AND space = ? AND target = ?"
+SPACES = "SELECT model, weights, d, preprocessing FROM spaces WHERE "
 LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
@@ -101,7 +102,7 @@ def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
 
 def get_space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
     """The space of a fingerprint; None if this data directory never had it."""
-    row = fetch_one(c, "SELECT model, weights, d, preprocessing FROM spaces WHERE fingerprint = ?", (fingerprint,))
+    row = fetch_one(c, SPACES + "fingerprint = ?", (fingerprint,))
     return EmbeddingSpace(*row) if row else None
 
 
@@ -127,11 +128,7 @@ def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
 
 def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
     """Another space than `but` that a server has loaded here: one with golden vectors."""
-    row = fetch_one(
-        c,
-        "SELECT model, weights, d, preprocessing FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ? LIMIT 1",
-        (but,),
-    )
+    row = fetch_one(c, SPACES + "golden IS NOT NULL AND fingerprint <> ? LIMIT 1", (but,))
     return EmbeddingSpace(*row) if row else None
 
 

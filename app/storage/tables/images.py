@@ -14,7 +14,7 @@ from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, NewImage, Status
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
+from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 COLUMNS = (
     "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
@@ -72,9 +72,8 @@ def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -
 
 def get_label(c: apsw.Connection, key: int) -> str:
     """The label of its collection, whose name may belong to another collection now."""
-    row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))
-    assert row is not None
-    return str(row[0])
+    ((label,),) = fetch_all(c, "SELECT collection FROM images WHERE key = ?", (key,))
+    return str(label)
 
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
@@ -86,10 +85,8 @@ def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
 
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
-    rows = c.execute(
-        COLUMNS + "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?",
-        (collection, before if before is not None else 1 << 62, limit),
-    )
+    highest = before if before is not None else 1 << 62
+    rows = fetch_all(c, COLUMNS + PAGE, (collection, highest, limit))
     return [image_from_row(row) for row in rows]
 
 

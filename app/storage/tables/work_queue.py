@@ -96,9 +96,10 @@ class Upload:
 
 
 def pause_job(c: apsw.Connection, job_id: str) -> None:
-    """Give the job no more turns; its leases go on."""
-    c.execute("UPDATE jobs SET paused = 1 WHERE id = ?", (job_id,))
-    c.execute("UPDATE turns SET held = 1 WHERE job_id = ?", (job_id,))
+    """Give a job that has not ended no more turns; its leases go on."""
+    c.execute("UPDATE jobs SET paused = 1 WHERE id = ? AND state IN ('queued', 'running')", (job_id,))
+    if c.changes():
+        c.execute("UPDATE turns SET held = 1 WHERE job_id = ?", (job_id,))
 
 
 def resume_job(c: apsw.Connection, job_id: str) -> None:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from app.core.errors import Validation
 from app.core.types import Target
 from app.storage.filters import sql
-from app.storage.filters.clause import Clause
 from app.storage.filters.model import Field
 from app.storage.filters.parser import (
     FILTER_ADAPTER,
@@ -22,6 +21,7 @@ from app.storage.filters.parser import (
     parse_filter,
     parse_filter_json,
 )
+from app.storage.sql import Clause
 from tests.app.storage.filters.test_sql import nested, of_images
 
 TAGS = Field("tags")

@@ -52,9 +52,12 @@ class ResponseSlot:
 
     def replace(self, status: int, body: str) -> None:
         """Store the answer that was sent, which is another than the recorded result renders to."""
-        sql = "UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?"
         values = (status, body, len(body.encode()), self.owner, self.key)
-        self.database.write(lambda c: c.execute(sql, values))
+
+        def work(c: apsw.Connection) -> None:
+            c.execute("UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?", values)
+
+        self.database.write(work)
 
 
 class IdempotencyStore:

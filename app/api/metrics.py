@@ -12,10 +12,9 @@ from prometheus_client.registry import Collector
 from app import __version__
 from app.api.concurrency import ThreadPools
 from app.core.errors import SightlineError
-from app.service.health import count_workers, measure_disk
+from app.service.health import count_workers, measure_backlog, measure_disk
 from app.service.service import Service
 from app.storage.backup import read_last_backup
-from app.storage.tables.queue_depth import read_backlog
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -98,7 +97,7 @@ class _ServiceNumbers(Collector):
 
     def _backlog(self) -> Iterator[Metric]:
         service = self._service
-        now = service.library.database.read(read_backlog)
+        now = measure_backlog(service.library.database)
         limits = service.settings.max_queue, service.settings.max_queue_bytes
         yield make_gauge("queue_items", "Pictures in the queue, members of uploads included", [((), now.depth.items)])
         yield make_gauge("queue_bytes", "Bytes of the pictures in the queue", [((), now.depth.bytes)])

@@ -13,7 +13,7 @@ from app.core.locks import count_live_owners
 from app.core.settings import Settings
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
-from app.storage.tables.queue_depth import read_depth
+from app.storage.tables.queue_depth import Backlog, read_backlog, read_depth
 
 MIN_FREE_BYTES = 256 << 20  # bytes; below, a bulk or a new base may find no room
 MIB = 1 << 20
@@ -85,6 +85,11 @@ def check_workers(data_dir: Path, wanted: int) -> HealthCheck:
     if living < wanted:
         return HealthCheck("workers", False, f"{living} of {wanted} are alive: the log says why they end")
     return HealthCheck("workers", True, f"{living} alive")
+
+
+def measure_backlog(database: Database) -> Backlog:
+    """Raises SightlineError where the database cannot be read."""
+    return database.read(read_backlog)
 
 
 def count_workers(data_dir: Path) -> int:

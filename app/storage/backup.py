@@ -215,17 +215,16 @@ def check_copy(path: Path) -> tuple[list[str], list[str]]:
             return [str(error)], []
 
 
-def delete_missing(database: Database, missing: Iterable[str]) -> int:
-    """Delete the pictures with these digests, which their owner deleted during the copy; returns how many."""
+def delete_missing(database: Database, missing: Iterable[str]) -> None:
+    """Delete the pictures with these digests, which their owner deleted during the copy."""
 
-    def work(c: apsw.Connection) -> int:
+    def work(c: apsw.Connection) -> None:
         wanted = json.dumps(list(missing))
         keys = fetch_all(c, "SELECT key FROM images WHERE sha256 IN (SELECT value FROM json_each(?))", (wanted,))
         for (key,) in keys:
             delete_row(c, key)
-        return len(keys)
 
-    return database.write(work)
+    database.write(work)
 
 
 def copy_file(source: Path, target: Path) -> None:

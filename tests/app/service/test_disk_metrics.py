@@ -2,10 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.service.health import measure_disk
+from app.service.health import measure_backlog, measure_disk
 from app.storage.backup import LAST_BACKUP_NAME, LastBackup, read_last_backup, record_backup
 from app.storage.library import Library
-from app.storage.tables.queue_depth import read_backlog
 from tests.support.makers import add
 from tests.support.pictures import picture
 
@@ -34,4 +33,4 @@ def test_a_backup_is_remembered(tmp_path: Path) -> None:
 
 def test_what_waits_is_told_of_all_collections(library: Library) -> None:
     add(library, picture("red"), id="a")
-    assert library.database.read(read_backlog).images["queued"] == 1
+    assert measure_backlog(library.database).images["queued"] == 1

@@ -265,7 +265,7 @@ def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Data
     id = new_job(database, [1, 2])
     finish(database, claim(database)[0])
     assert database.read(module.select_digests) == sorted([sha256_of(1), sha256_of(2)])
-    assert module.delete_missing(database, [sha256_of(1), sha256_of(2), sha256_of(3)]) == 2
+    module.delete_missing(database, [sha256_of(1), sha256_of(2), sha256_of(3)])
     assert database.read(module.select_digests) == []
     assert database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
     job = job_of(database, id)

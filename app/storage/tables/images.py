@@ -60,13 +60,8 @@ def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | N
 
 def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
     """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing."""
-    rows = fetch_all(
-        c,
-        "SELECT sha256 FROM images WHERE "
-        + IN_COLLECTION
-        + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
-        (collection, json.dumps(list(digests))),
-    )
+    sql = "SELECT sha256 FROM images WHERE status <> 'failed' AND sha256 IN (SELECT value FROM json_each(?)) AND "
+    rows = fetch_all(c, sql + IN_COLLECTION, (json.dumps(list(digests)), collection))
     return {sha256 for (sha256,) in rows}
 
 

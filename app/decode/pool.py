@@ -110,7 +110,9 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         try:
             pool = task.pool = self._running_pool()
             task.started = time.monotonic()
-            inner = pool.schedule(run_task, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds)
+            inner: Future[Any] = pool.schedule(
+                run_task, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds
+            )
         except SightlineError as error:
             _fail(task, error)
         except RuntimeError:  # pebble's error for a pool that broke a moment ago

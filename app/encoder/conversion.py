@@ -18,7 +18,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,6 +30,7 @@ from app.core.errors import StartupError
 from app.core.locks import hold_lock, pause_unless_stopped
 from app.core.process import die_with_parent, spawn
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
+from app.encoder.weights import LocatedModel
 
 log = logging.getLogger(__name__)
 
@@ -41,33 +42,17 @@ DAMAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # rais
 EXIT_MISFIT = 3  # exit status if the weights do not fit the architecture; torch would fail as well
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionSpec:
-    """The inputs of a conversion. `half` stores weights in 16 bits, exactly for weights that were published in 16."""
-
-    name: str
-    architecture: str
-    weights: str
-    digest: str
-    preprocess: dict[str, Any] | None = None
-    quick_gelu: bool = False
-    half: bool = False
-    cache: str = ""
-
-    @property
-    def key(self) -> str:
-        """16 hex digits over everything that the converted model depends on; the name is no part of it."""
-        configuration = ""
-        if self.architecture.startswith("local-dir:"):
-            file = Path(self.architecture.removeprefix("local-dir:")) / "open_clip_config.json"
-            configuration = file.read_text(encoding="utf-8")
-        versions = [f"{library} {version(library)}" for library in LIBRARIES]
-        inputs = json.dumps([FORMAT, asdict(replace(self, name="", cache="", weights="")), configuration, versions])
-        return hashlib.sha256(inputs.encode()).hexdigest()[:16]
+def key_of(spec: LocatedModel) -> str:
+    """16 hex digits over everything that the converted model depends on; the name is no part of it."""
+    configuration = (spec.folder / "open_clip_config.json").read_text("utf-8") if spec.folder else ""
+    versions = [f"{library} {version(library)}" for library in LIBRARIES]
+    fields = {**asdict(spec), "name": "", "weights": "", "cache": ""}
+    inputs = json.dumps([FORMAT, fields, configuration, versions])
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 def open_encoder(
-    spec: ConversionSpec,
+    spec: LocatedModel,
     cache: Path,
     precision: str,
     threads: int,
@@ -91,7 +76,7 @@ def open_encoder(
             return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
 
 
-def ensure_converted(spec: ConversionSpec, cache: Path, stop: threading.Event | None = None) -> Path:
+def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | None = None) -> Path:
     """The folder of the converted model below `cache`; converts it if it does not exist.
 
     Raises StartupError if weights and architecture do not fit, ValueError with the reason if the model cannot be
@@ -108,21 +93,21 @@ def ensure_converted(spec: ConversionSpec, cache: Path, stop: threading.Event | 
     return folder
 
 
-def is_converted(spec: ConversionSpec, cache: Path) -> bool:
+def is_converted(spec: LocatedModel, cache: Path) -> bool:
     return (_folder_of(spec, cache) / INFO_FILE).is_file()
 
 
-def _folder_of(spec: ConversionSpec, cache: Path) -> Path:
-    return cache / "compiled" / spec.key
+def _folder_of(spec: LocatedModel, cache: Path) -> Path:
+    return cache / "compiled" / key_of(spec)
 
 
 def _lock_path(folder: Path) -> Path:
     return folder.with_suffix(".lock")
 
 
-def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event | None) -> None:
+def _convert_in_child(spec: LocatedModel, folder: Path, stop: threading.Event | None) -> None:
     """Convert in a child process, and kill it if `stop` is set."""
-    job = json.dumps([asdict(spec), str(folder)])
+    job = json.dumps([asdict(spec), str(folder)], default=str)
     with (
         TemporaryFile() as output,
         spawn("app.encoder.conversion", job, str(os.getpid()), stdout=subprocess.DEVNULL, stderr=output) as child,
@@ -145,21 +130,13 @@ def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event 
     raise StartupError(reason) if child.returncode == EXIT_MISFIT else ValueError(reason)
 
 
-def convert(spec: ConversionSpec, folder: Path) -> None:
+def convert(spec: LocatedModel, folder: Path) -> None:
     """Build the model in torch, convert it, and keep the result only if it gives the same vectors."""
     from app.encoder.open_clip import OpenClipEncoder, build_model
     from app.encoder.tokenizer_export import export_tokenizer
     from app.encoder.towers import ImageTower, make_text_tower
 
-    model = build_model(
-        spec.name,
-        spec.architecture,
-        Path(spec.weights),
-        spec.digest,
-        preprocess=spec.preprocess,
-        quick_gelu=spec.quick_gelu,
-        cache=spec.cache,
-    )
+    model = build_model(spec)
     size, tokenization = model.preprocessing.size, model.tokenization
     torch_encoder = OpenClipEncoder(model, "cpu", "fp32")
     tower, pool, _ = make_text_tower(model.clip)
@@ -238,7 +215,7 @@ def main() -> None:
     die_with_parent(int(sys.argv[2]))
     logging.disable(logging.WARNING)
     try:
-        convert(ConversionSpec(**spec), Path(folder))
+        convert(LocatedModel(**{**spec, "weights": Path(spec["weights"])}), Path(folder))
     except StartupError as error:
         print(error.detail, file=sys.stderr)
         raise SystemExit(EXIT_MISFIT) from None

@@ -61,8 +61,8 @@ class Follower:
             else None
         )
         self._retry = RETRY_FIRST
-        self._skipped = 0
-        self._error: Exception | None = None
+        self.skipped = 0  # entries that never can be applied: wrong width, not finite, not of unit length
+        self.error: Exception | None = None  # what keeps the log from being applied now
         self._closed = False
         self._moved = threading.Condition()  # guards applied_seq and closed
         self.on_notify: Callable[[], None] | None = None
@@ -76,16 +76,6 @@ class Follower:
     def lag(self) -> int:
         """How far the log is ahead, counted in sequence numbers. Raises what reading the log raises."""
         return max(0, self._log.last_seq() - self._applied_seq)
-
-    @property
-    def error(self) -> Exception | None:
-        """What keeps the log from being applied now."""
-        return self._error
-
-    @property
-    def skipped(self) -> int:
-        """How many entries could not be applied and never will be: wrong width, not finite, not of unit length."""
-        return self._skipped
 
     @property
     def saved_seq(self) -> int:
@@ -117,10 +107,8 @@ class Follower:
                 return
             self._closed = True
             self._moved.notify_all()
-        if self._scheduler and save:
-            self._scheduler.finish(self._applied_seq)
-        elif self._scheduler:
-            self._scheduler.abandon()
+        if self._scheduler:
+            self._scheduler.finish(self._applied_seq, save=save)
 
     def step(self) -> float | None:
         """Apply some batches of what is new, and begin to save if it is time.
@@ -134,12 +122,12 @@ class Follower:
                 more = True
         except Exception as error:
             pause = self._retry
-            if self._error is None or pause >= RETRY_LAST:
+            if self.error is None or pause >= RETRY_LAST:
                 log.warning("follower %s: retry in %.2g s", self._name, pause, exc_info=True)
-            self._error = error
+            self.error = error
             self._retry = min(pause * 2, RETRY_LAST)
             return pause
-        self._error, self._retry = None, RETRY_FIRST
+        self.error, self._retry = None, RETRY_FIRST
         if self._scheduler:
             self._scheduler.offer(self._applied_seq, self._index.ntotal)
         if more:
@@ -172,7 +160,7 @@ class Follower:
         vectors = [vector for _, vector in added if vector is not None]
         if vectors:
             self._add(np.array([id for id, _ in added], np.int64), np.stack(vectors))
-        self._skipped += len(entries) - len(valid)
+        self.skipped += len(entries) - len(valid)
         if self._scheduler:
             self._scheduler.count(len(entries))
         with self._moved:
@@ -188,7 +176,7 @@ class Follower:
                 try:
                     self._index.add(ids[i : i + 1], vectors[i : i + 1])
                 except (InvalidVector, InvalidId) as error:
-                    self._skipped += 1
+                    self.skipped += 1
                     log.error("follower %s: id %d is skipped: %s", self._name, ids[i], error)
 
     def _drop_invalid(self, entries: Sequence[LogEntry]) -> list[LogEntry]:

@@ -252,9 +252,6 @@ def _check_file(file: BinaryIO, stamp: SnapshotFile, *, whole: bool) -> None:
         raise InvalidSnapshot(f"{stamp.name} has {size} bytes, expected {stamp.size}")
     if not whole:
         return
-    sha256 = hashlib.sha256()
-    while block := file.read(BLOCK):
-        sha256.update(block)
-    if sha256.hexdigest() != stamp.sha256:
+    if hashlib.file_digest(file, "sha256").hexdigest() != stamp.sha256:
         raise InvalidSnapshot(f"{stamp.name}: hash differs")
     file.seek(0)

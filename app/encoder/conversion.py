@@ -17,8 +17,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -62,18 +63,16 @@ def open_encoder(
 ) -> OpenVinoEncoder:
     """Convert the model if needed, and load it; a damaged conversion is made again. Raises as `ensure_converted`."""
     folder = ensure_converted(spec, cache, stop)
-    try:
-        return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
-    except DAMAGE_ERRORS:
-        pass
+    load = partial(OpenVinoEncoder, folder, precision, threads, bulk=bulk)
+    with suppress(*DAMAGE_ERRORS):
+        return load()
     with hold_lock(_lock_path(folder), stop):
         try:
-            # Another process may have repaired it meanwhile.
-            return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
+            return load()  # another process may have repaired it meanwhile
         except DAMAGE_ERRORS as error:
             log.warning("the converted model %s is damaged (%s); converting it again", spec.name, type(error).__name__)
             _convert_in_child(spec, folder, stop)
-            return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
+            return load()
 
 
 def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | None = None) -> Path:
@@ -134,7 +133,7 @@ def convert(spec: LocatedModel, folder: Path) -> None:
     """Build the model in torch, convert it, and keep the result only if it gives the same vectors."""
     from app.encoder.open_clip import OpenClipEncoder, build_model
     from app.encoder.tokenizer_export import export_tokenizer
-    from app.encoder.towers import ImageTower, make_text_tower
+    from app.encoder.towers import Tower, make_text_tower
 
     model = build_model(spec)
     size, tokenization = model.preprocessing.size, model.tokenization
@@ -142,7 +141,9 @@ def convert(spec: LocatedModel, folder: Path) -> None:
     tower, pool, _ = make_text_tower(model.clip)
     tokens = tokenization.tokenizer()(PROBES[:2])
     with _replace_folder(folder) as draft:
-        image_tower = _trace(ImageTower(model.clip), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size])
+        image_tower = _trace(
+            Tower(model.clip, "encode_image"), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size]
+        )
         _save(_accept_uint8(image_tower, model.preprocessing), draft / IMAGE_FILE, spec.half)
         length = tokenization.length if pool == "whole" else -1
         _save(_trace(tower, tokens, [-1, length]), draft / TEXT_FILE, spec.half)

@@ -18,7 +18,7 @@ from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.cuda_graphs import CudaGraphRunner
 from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.encoder.tokenizer import Tokenization
-from app.encoder.towers import ImageTower, make_text_tower
+from app.encoder.towers import Tower, make_text_tower
 from app.encoder.weights import LocatedModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +47,7 @@ class OpenClipEncoder:
         self.runtime = f"torch {precision}" + (f" ({reason})" if reason else "")
         self._dtype = PRECISIONS[precision]
         model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as the pixels
-        self._images = ImageTower(model.clip)
+        self._images = Tower(model.clip, "encode_image")
         self._texts, _, _ = make_text_tower(model.clip)
         self._tokenize = model.tokenization.tokenizer()
         self._lock = threading.Lock()  # one forward pass at a time; more would share the same cores

@@ -79,7 +79,7 @@ class Served:
     """An index that follows `log` in Milvus, as a server has it open."""
 
     def __init__(self, client: MilvusClient, name: str, log: OneEach) -> None:
-        config = IndexConfig(name, "space", D, milvus=client, owner="test")
+        config = IndexConfig(name, "space", D, Path("none"), milvus=client, owner="test")
         self.log = log
         self.opened = open_index(config, last_seq=log.last_seq())
         assert isinstance(self.opened.index, MilvusIndex)

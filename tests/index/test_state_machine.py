@@ -160,7 +160,6 @@ class SegmentedMachine(RuleBasedStateMachine):
         if not found:
             self.index.end_rebuild()
             return
-        assert self.config.segment_folder is not None
         block = np.array(list(found), np.int64), np.stack(list(found.values()))
         build_segment(self.config.segment_folder, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
         if crash:

@@ -57,11 +57,6 @@ class FlatView(NamedTuple):
     def ntotal(self) -> int:
         return self.n - len(self.dead)
 
-    def live_rows(self) -> Ids:
-        alive = np.ones(self.n, np.bool_)
-        alive[self.dead] = False
-        return np.flatnonzero(alive)
-
     def items(self) -> Iterator[tuple[Ids, Embeddings]]:
         """All ids and their vectors, some thousands at a time."""
         yield from ((self.ids[rows], self.vectors[rows]) for rows in _live_parts(self))
@@ -221,7 +216,7 @@ def _live_parts(view: FlatView) -> Iterator[Ids | slice]:
     if not len(view.dead):
         yield from (slice(i, min(i + WRITE_ROWS, view.n)) for i in range(0, view.n, WRITE_ROWS))
         return
-    live = view.live_rows()
+    live = np.delete(np.arange(view.n), view.dead)
     yield from (live[i : i + WRITE_ROWS] for i in range(0, len(live), WRITE_ROWS))
 
 

@@ -116,7 +116,7 @@ class MilvusIndex:
             rows = [row for row in columns if has.get(row[0]) != row[1]]
             if rows:
                 with self._writing(sum(id not in has for id, _, _ in rows)):
-                    self.collection.upsert(*zip(*rows, strict=True))
+                    self.collection.upsert(rows)
 
     def remove(self, ids: Ids) -> None:
         self._check_open()
@@ -210,12 +210,11 @@ class MilvusIndex:
         """Search these ids, a block at a time, and compare every one of them."""
         best: QueryHits = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         for start in range(0, len(ids), ID_BLOCK):
-            block = ids[start : start + ID_BLOCK]
-            more = self._search_block(queries, k, block)
-            joined = [
-                (np.concatenate([a, c]), np.concatenate([b, d])) for (a, b), (c, d) in zip(best, more, strict=True)
+            more = self._search_block(queries, k, ids[start : start + ID_BLOCK])
+            best = [
+                select_top_k(np.concatenate([a, c]), np.concatenate([b, d]), k)
+                for (a, b), (c, d) in zip(best, more, strict=True)
             ]
-            best = [select_top_k(scores, hits, k) for scores, hits in joined]
         return best
 
     def _search_block(self, queries: Embeddings, k: int, ids: Ids) -> QueryHits:

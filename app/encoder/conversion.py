@@ -66,7 +66,7 @@ def open_encoder(
     load = partial(OpenVinoEncoder, folder, precision, threads, bulk=bulk)
     with suppress(*DAMAGE_ERRORS):
         return load()
-    with hold_lock(_lock_path(folder), stop):
+    with hold_lock(folder.with_suffix(".lock"), stop):
         try:
             return load()  # another process may have repaired it meanwhile
         except DAMAGE_ERRORS as error:
@@ -85,7 +85,8 @@ def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | No
     if is_converted(spec, cache):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(_lock_path(folder), stop):  # server and workers start together: one converts, the others wait
+    # Server and workers start together: one converts, the others wait.
+    with hold_lock(folder.with_suffix(".lock"), stop):
         if not (folder / INFO_FILE).is_file():
             log.info("converting %s for this processor, once", spec.name)
             _convert_in_child(spec, folder, stop)
@@ -98,10 +99,6 @@ def is_converted(spec: LocatedModel, cache: Path) -> bool:
 
 def _folder_of(spec: LocatedModel, cache: Path) -> Path:
     return cache / "compiled" / key_of(spec)
-
-
-def _lock_path(folder: Path) -> Path:
-    return folder.with_suffix(".lock")
 
 
 def _convert_in_child(spec: LocatedModel, folder: Path, stop: threading.Event | None) -> None:
@@ -117,7 +114,7 @@ def _convert_in_child(spec: LocatedModel, folder: Path, stop: threading.Event | 
         except BaseException:  # StopRequested or Ctrl-C
             child.kill()
             child.wait()
-            shutil.rmtree(_draft_path(folder), ignore_errors=True)
+            shutil.rmtree(folder.with_suffix(".draft"), ignore_errors=True)
             raise
         if child.returncode == 0:
             return
@@ -140,13 +137,14 @@ def convert(spec: LocatedModel, folder: Path) -> None:
     torch_encoder = OpenClipEncoder(model, "cpu", "fp32")
     tower, pool, _ = make_text_tower(model.clip)
     tokens = tokenization.tokenizer()(PROBES[:2])
+    save_model = partial(load_openvino().save_model, compress_to_fp16=spec.half)
     with _replace_folder(folder) as draft:
         image_tower = _trace(
             Tower(model.clip, "encode_image"), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size]
         )
-        _save(_accept_uint8(image_tower, model.preprocessing), draft / IMAGE_FILE, spec.half)
+        save_model(_accept_uint8(image_tower, model.preprocessing), draft / IMAGE_FILE)
         length = tokenization.length if pool == "whole" else -1
-        _save(_trace(tower, tokens, [-1, length]), draft / TEXT_FILE, spec.half)
+        save_model(_trace(tower, tokens, [-1, length]), draft / TEXT_FILE)
         CompiledModelInfo(
             model.space, model.preprocessing, export_tokenizer(tokenization, draft), model.temperature
         ).write(draft)
@@ -164,7 +162,7 @@ def convert(spec: LocatedModel, folder: Path) -> None:
 @contextmanager
 def _replace_folder(folder: Path) -> Iterator[Path]:
     """A draft folder that replaces `folder` at the end, as a whole or not at all."""
-    draft = _draft_path(folder)
+    draft = folder.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -173,10 +171,6 @@ def _replace_folder(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _draft_path(folder: Path) -> Path:
-    return folder.with_suffix(".draft")
 
 
 def _trace(tower: Any, example: np.ndarray[Any, Any], shape: list[int]) -> Any:
@@ -204,10 +198,6 @@ def _accept_uint8(tower: Any, preprocessing: Any) -> Any:
     mean, std = ([value * 255 for value in values] for values in (preprocessing.mean, preprocessing.std))
     steps.input().preprocess().convert_element_type(openvino.Type.f32).mean(mean).scale(std)
     return steps.build()
-
-
-def _save(model: Any, path: Path, half: bool) -> None:
-    load_openvino().save_model(model, path, compress_to_fp16=half)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def build_model(spec: LocatedModel) -> OpenClipModel:
             require_pretrained=True,
         )
     except Exception as error:
-        reason = _first_line(error)
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise StartupError(f"model {spec.name}: {spec.weights.name} does not fit {architecture} ({reason})") from error
     clip.eval().requires_grad_(False)
     preprocessing = map_preprocessing(open_clip.get_model_preprocess_cfg(clip))
@@ -155,7 +155,3 @@ def choose_precision(precision: str, device: str) -> str:
     if torch.cuda.is_bf16_supported(including_emulation=False):  # older GPUs emulate it slowly
         return "bf16"
     return "fp16"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

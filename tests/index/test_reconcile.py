@@ -85,7 +85,8 @@ class Served:
         assert isinstance(self.opened.index, MilvusIndex)
         self.index: MilvusIndex = self.opened.index
         self.follower = Follower(self.opened, log, name)
-        self.loop = FollowerLoop(log.data_version, lambda: [name], poll_idle=0.01)
+        self.loop = FollowerLoop(log.data_version, lambda: [name])
+        self.loop.poll_idle = 0.01
         self.loop.attach(name, self.follower)
         self.loop.start()
 

@@ -128,7 +128,7 @@ def serve(lite: MilvusClient, request: pytest.FixtureRequest) -> Iterator[Callab
     yield start
     for served in running:
         served.close()
-    if running and running[-1].index._client is usual:
+    if running and running[-1].index.client is usual:
         running[-1].index.drop()
     usual.close()
 

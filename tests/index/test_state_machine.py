@@ -70,7 +70,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         with self.index._lock:
-            self.index._move_rows(self.index._current(), self.index.ntotal)
+            self.index._move_rows(self.index.view(), self.index.ntotal)
 
     @rule()
     def snapshot(self) -> None:

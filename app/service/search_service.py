@@ -17,7 +17,7 @@ from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Tar
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.loader import EncoderOptions, LocatedModel, load_located
-from app.encoder.memory_check import NO_PROCESSES, ModelProcesses, available_memory
+from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
@@ -228,10 +228,8 @@ class SearchService:
             self.fatal = StartupError(f"the model {model} could not be loaded: {error}")
 
     def _load_encoder(self) -> Encoder:
-        settings = self._settings
-        processes = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
-        options = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, processes)
-        return load_located(self._located, settings.models, options, self._closing)
+        options = EncoderOptions.of(self._settings, ModelProcesses(1, self._settings.workers))
+        return load_located(self._located, self._settings.models, options, self._closing)
 
     def _check_model(self, encoder: Encoder) -> None:
         """Raise StartupError unless the vectors of the data directory are this model's."""

@@ -45,9 +45,7 @@ def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) ->
         before = None
     if before is None and not texts:
         return
-    now = golden.encode_golden_pictures(encoder)
-    if texts:
-        now = np.concatenate([now, golden.encode_golden_texts(encoder)])
+    now = golden.encode_golden(encoder, texts=texts)
     if before is None:
         database.write(lambda c: embeddings.save_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
     elif not golden.is_same_model(now, before[: len(now)]):

@@ -35,7 +35,7 @@ from tests.support.pictures import picture
 from tests.support.servers import until
 
 WAIT = 20.0
-COLOURS = LocatedModel("colours", "colours", None)
+COLOURS = LocatedModel("colours", "colours")
 
 
 @pytest.fixture

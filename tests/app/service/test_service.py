@@ -184,7 +184,8 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
     assert service.faults() == ["files that nothing uses are not removed: RuntimeError"]
     with service.search.model.indexes.use("default", "images"):
         pass
-    monkeypatch.setattr("index.follower.Follower.error", property(lambda _: OSError("/secret/place")))
+    broken = property(lambda _: OSError("/secret/place"), lambda *_: None)
+    monkeypatch.setattr("index.follower.Follower.error", broken, raising=False)
     assert "the index of images of default does not follow its log: OSError" in service.faults()
     assert service.search.reasons_not_ready() == []
 

@@ -14,8 +14,8 @@ from app.core.settings import Settings
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.limits import ArchiveLimits, ChildLimits
 from app.decode.pool import DecodePool
-from app.encoder.loader import LocatedModel
 from app.encoder.protocol import Encoder
+from app.encoder.weights import LocatedModel
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library, picture_limits
 from app.service.image_waiter import ImageWaiter

@@ -16,9 +16,10 @@ from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
-from app.encoder.loader import EncoderOptions, LocatedModel, load_located
+from app.encoder.loader import EncoderOptions, load_located
 from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
+from app.encoder.weights import LocatedModel
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher

@@ -15,7 +15,7 @@ from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.core.settings import Settings
 from app.core.types import Image, Lease, Status
 from app.encoder.dummy import DummyEncoder
-from app.encoder.loader import LocatedModel
+from app.encoder.weights import LocatedModel
 from app.search.searcher import QueryPart, SearchQuery
 from app.service.data_dir import open_library, picture_limits
 from app.service.factory import archive_limits, open_service

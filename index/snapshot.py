@@ -253,7 +253,6 @@ def _check_file(file: FileIO, stamp: SnapshotFile, *, whole: bool) -> None:
         raise InvalidSnapshot(f"{stamp.name} has {size} bytes, expected {stamp.size}")
     if not whole:
         return
-    digest = hashlib.file_digest(file, "sha256")  # type: ignore[arg-type]  # every real file has readinto
-    if digest.hexdigest() != stamp.sha256:
+    if hashlib.file_digest(file, "sha256").hexdigest() != stamp.sha256:
         raise InvalidSnapshot(f"{stamp.name}: hash differs")
     file.seek(0)

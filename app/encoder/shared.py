@@ -20,6 +20,10 @@ class SharedEncoder:
         self.temperature: float = encoder.temperature
         self.device: str = encoder.device
         self.runtime: str = encoder.runtime
+        self.max_tokens: int | None = encoder.max_tokens
+
+    def count_words_read(self, text: str) -> int | None:
+        return self._encoder.count_words_read(text)
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         with self._lock:

@@ -16,6 +16,7 @@ from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
+from app.encoder.catalogue import find_facts
 from app.encoder.loader import EncoderOptions, LocatedModel, load_located
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
@@ -173,8 +174,13 @@ class SearchService:
             return None
         encoder = self._loaded.encoder
         space = encoder.space
+        facts = find_facts(space.model)
         return {
             "name": space.model,
+            "knows": facts.knows,
+            "languages": list(facts.languages),
+            "max_tokens": encoder.max_tokens,
+            "hint": facts.hint,
             "d": space.d,
             "space": space.fingerprint,
             "weights": space.weights,

@@ -30,7 +30,8 @@ def configure(service: str) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise StartupError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'sightline[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: "
+            "pip install 'sightline-search[otel]'"
         ) from None
     resource = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())  # the environment's name wins
     provider = TracerProvider(resource=resource)

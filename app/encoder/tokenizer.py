@@ -119,9 +119,10 @@ def load_named_tokenizer(architecture: str, cache: str = "") -> TextTokenizer:
 
     def is_too_long(text: str) -> bool:
         if hasattr(tokenizer, "encode"):  # CLIP's own; it adds a start and an end
-            return len(tokenizer.encode(text)) + 2 > tokenizer.context_length
-        cleaned = tokenizer.clean_fn(text)
-        return len(tokenizer.tokenizer(cleaned, truncation=False)["input_ids"]) > tokenizer.context_length
+            count = len(tokenizer.encode(text)) + 2
+        else:
+            count = len(tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False)["input_ids"])
+        return count > int(tokenizer.context_length)
 
     return TextTokenizer(lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64), is_too_long)
 

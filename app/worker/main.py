@@ -16,7 +16,7 @@ from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.encoder.shared import SharedEncoder
 from app.service.data_dir import open_library
 from app.service.factory import archive_limits, open_pool, open_sources
-from app.storage.model_check import check_golden, check_space
+from app.storage.model_check import check_golden, check_space, find_model_name
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 
@@ -44,7 +44,7 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
     library = open_library(settings, metrics)
     try:
         encoder = load_encoder(
-            settings.model,
+            find_model_name(library.database, settings.model),
             settings.models,
             device=settings.device,
             precision=settings.precision,

@@ -66,8 +66,8 @@ class TextReader:
             return None
         return self._encoder.count_words_read(text)
 
-    def warn(self, text: str, field: str | None = None) -> list[AnswerWarning]:
-        """What the sender of a text should know about what the model makes of it."""
+    def warn(self, text: str, field: str | None = None, sentence: str | None = None) -> list[AnswerWarning]:
+        """What the sender of a text should know about what the model makes of it, alone or as part of a sentence."""
         named = self.replace_emoji(text)
         found = []
         if named != text:
@@ -78,8 +78,9 @@ class TextReader:
             return [*found, AnswerWarning("no_words", detail, field)]
         if self._languages and (unknown := self._find_unknown(named)):
             found.append(AnswerWarning(*unknown, field))
-        if (read := self._count_words_read(named)) is not None:
-            most = f"the first {read} of {count_words(named)} words"
+        whole = named if sentence is None else self.replace_emoji(sentence)
+        if (read := self._count_words_read(whole)) is not None:
+            most = f"the first {read} of {count_words(whole)} words"
             detail = f"the text is too long for the model {self._name}, which read {most}"
             found.append(AnswerWarning("text_truncated", detail, field))
         return found

@@ -267,12 +267,9 @@ class Searcher:
 
     def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
         """What is odd about the labels of a classification, and which of them the template makes too long."""
-        found = []
+        found: list[AnswerWarning] = []
         for n, label in enumerate(labels):
-            told = self.reader.warn(label, f"labels.{n}")
-            whole = self.reader.warn(fill_template(template, label), f"labels.{n}")
-            found += [one for one in told if one.code != "text_truncated"]
-            found += [one for one in whole if one.code == "text_truncated"]
+            found += self.reader.warn(label, f"labels.{n}", fill_template(template, label))
         return found
 
     def classify(

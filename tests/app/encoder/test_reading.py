@@ -192,6 +192,11 @@ def test_a_text_that_is_cut_says_how_much_was_read(text: str, read: int, total: 
     assert starter.is_truncated(text)
 
 
+def test_a_label_may_be_short_and_its_sentence_too_long(starter: TextReader) -> None:
+    (warning,) = starter.warn("cat", "labels.0", "cat " * 50)
+    assert (warning.code, warning.field) == ("text_truncated", "labels.0")
+
+
 @pytest.mark.parametrize("text", ["cat " * 38, "红" * 38, "cat", '"' * 30])
 def test_a_text_that_fits_is_not_truncated(text: str, starter: TextReader) -> None:
     assert not starter.is_truncated(text)

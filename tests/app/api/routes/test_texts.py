@@ -151,6 +151,6 @@ def test_odd_texts_are_stored_and_told(server: RunningServer) -> None:
     assert server.http.post("/v1/texts", json=body, headers=key).json() == first
     scores = {
         hit["id"]: hit["score"]
-        for hit in server.http.get("/v1/search", params={"q": "blue", "target": "texts"}).json()["hits"]
+        for hit in server.http.get("/v1/search", params={"q": "blue", "target": "texts", "k": 1000}).json()["hits"]
     }
     assert scores[first["texts"][2]["id"]] == pytest.approx(1)

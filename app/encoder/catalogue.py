@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
+
+from pydantic import TypeAdapter
 
 Knows = Literal["drawings", "photographs", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """A line of `sightline models`.
+    """A model of `sightline models`, and a line of `catalogue.csv`.
 
-    `knows` is the kind of pictures that the model was trained on; `max_tokens` how many tokens of a text it reads (None
+    `knows` is the kind of pictures that the model was trained on; `max_tokens` how many tokens of a text it reads (0
     reads all); `parameters` in millions, of both towers; `d` the dimension of a vector; `recall` the published share of
     MS COCO captions whose picture is among the first five (image retrieval R@5 in open_clip's own table; 0 if it has
     none). `languages` are codes, or a number where they are so many.
@@ -24,7 +28,7 @@ class CatalogueEntry:
     knows: Knows
     parameters: float
     languages: str
-    max_tokens: int | None
+    max_tokens: int
     licence: str
     d: int
     recall: float
@@ -51,6 +55,7 @@ class CatalogueEntry:
             **asdict(self),
             "alias": self.alias or None,
             "names": self.names,
+            "max_tokens": self.max_tokens or None,
             "recall": self.recall or None,
             "memory_mib": self.memory,
             "download_mb": self.download or None,
@@ -76,155 +81,8 @@ HINTS = {
     "colours": f"colours sees colours only, for trying out; for photographs: {PHOTOS_COMMAND}",
 }
 
-CATALOGUE = (
-    CatalogueEntry(
-        "starter",
-        "",
-        "drawings",
-        5.7,
-        "en, zh",
-        40,
-        "Apache-2.0",
-        256,
-        0,
-        "built in; drawings in the style of emoji, not photographs",
-    ),
-    CatalogueEntry(
-        "colours", "", "unknown", 0, "en, zh", None, "Apache-2.0", 60, 0, "built in; sees colours only, for trying out"
-    ),
-    CatalogueEntry(
-        "MobileCLIP2-S0/dfndr2b",
-        "mobileclip2-s0",
-        "photographs",
-        74.8,
-        "en",
-        77,
-        "Apple AMLR (research only)",
-        512,
-        0,
-        "photographs on a small machine",
-    ),
-    CatalogueEntry(
-        "MobileCLIP2-S2/dfndr2b",
-        "mobileclip2-s2",
-        "photographs",
-        99.1,
-        "en",
-        77,
-        "Apple AMLR (research only)",
-        512,
-        0,
-        "photographs; larger than S0",
-    ),
-    CatalogueEntry(
-        "ViT-B-32/laion2b_s34b_b79k",
-        "vit-b-32",
-        "photographs",
-        151.3,
-        "en",
-        77,
-        "MIT",
-        512,
-        0.654,
-        "photographs; small, and the fastest searches on a CPU",
-    ),
-    CatalogueEntry(
-        "ViT-B-16/datacomp_xl_s13b_b90k",
-        "vit-b-16",
-        "photographs",
-        149.6,
-        "en",
-        77,
-        "MIT",
-        512,
-        0.660,
-        "photographs in more detail, three times the work",
-    ),
-    CatalogueEntry(
-        "ViT-L-14/datacomp_xl_s13b_b90k",
-        "vit-l-14",
-        "photographs",
-        427.6,
-        "en",
-        77,
-        "MIT",
-        768,
-        0.700,
-        "photographs; wants a GPU",
-    ),
-    CatalogueEntry(
-        "ViT-B-32-SigLIP2-256/webli",
-        "siglip2-b-32",
-        "photographs",
-        376.9,
-        "100+",
-        64,
-        "Apache-2.0",
-        768,
-        0,
-        "photographs; a good first choice on a CPU, in many languages",
-    ),
-    CatalogueEntry(
-        "ViT-B-16-SigLIP2-256/webli",
-        "siglip2-b",
-        "photographs",
-        375.2,
-        "100+",
-        64,
-        "Apache-2.0",
-        768,
-        0,
-        "many languages, four times the work of B-32",
-    ),
-    CatalogueEntry(
-        "ViT-SO400M-14-SigLIP2/webli",
-        "siglip2-so400m",
-        "photographs",
-        1136,
-        "100+",
-        64,
-        "Apache-2.0",
-        1152,
-        0,
-        "many languages; wants a GPU",
-    ),
-    CatalogueEntry(
-        "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k",
-        "xlm-r-b-32",
-        "photographs",
-        366.1,
-        "100",
-        77,
-        "MIT",
-        512,
-        0.634,
-        "photographs; many languages, the rarer ones too",
-    ),
-    CatalogueEntry(
-        "PE-Core-S-16-384/meta",
-        "pe-core-s",
-        "photographs",
-        87,
-        "en",
-        32,
-        "Apache-2.0",
-        512,
-        0,
-        "photographs in detail (384 pixels)",
-    ),
-    CatalogueEntry(
-        "PE-Core-L-14-336/meta",
-        "pe-core-l",
-        "photographs",
-        671,
-        "en",
-        32,
-        "Apache-2.0",
-        1024,
-        0,
-        "photographs in detail; wants a GPU",
-    ),
-)
+with open(Path(__file__).with_name("catalogue.csv"), encoding="utf-8", newline="") as file:
+    CATALOGUE = TypeAdapter(tuple[CatalogueEntry, ...]).validate_python(list(csv.DictReader(file)))
 NAME_FORMS = (
     ("NAME/TAG", "any open_clip model, downloaded from the hub once"),
     ("hf-hub:ORG/REPO", "any open_clip model of the hub that has safetensors"),

@@ -10,8 +10,8 @@ from rich.console import Console
 from app.core.errors import StartupError
 from app.core.locks import DataDirLock, count_live_owners
 from app.core.settings import Settings
-from app.encoder.loader import load_encoder
-from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
+from app.encoder.loader import EncoderOptions, load_encoder
+from app.encoder.memory_check import ModelProcesses
 from app.encoder.protocol import check_vectors
 from app.service.data_dir import open_database
 from app.storage.tables import collections, embeddings, images, texts
@@ -33,14 +33,8 @@ def reembed(settings: Settings, console: Console) -> None:
             raise StartupError(
                 "a worker runs on the data directory; end it first, because it would add vectors of its model"
             )
-        encoder = load_encoder(
-            settings.model,
-            settings.models,
-            device=settings.device,
-            precision=settings.precision,
-            runtime=settings.runtime,
-            processes=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
-        )
+        options = EncoderOptions.of(settings, ModelProcesses(servers=1))
+        encoder = load_encoder(settings.model, settings.models, options)
         space = encoder.space
         known = database.read(texts.list_all)
         vectors = [

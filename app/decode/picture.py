@@ -149,13 +149,9 @@ def _read_orientation(image: Image.Image) -> int:
 
 def _draft_size(size: Size, turn: int, preprocessing: Preprocessing, thumbnail_size: int | None) -> Size:
     """The smallest size, before EXIF turns it, that is large enough for the model and the thumbnail."""
-    width, height = size
-    needs = [_resized_size((width, height), preprocessing)]
-    if turn >= 5:
-        across, down = _resized_size((height, width), preprocessing)
-        needs = [(down, across)]
+    needs = [_resized_size(size, preprocessing) if turn < 5 else _resized_size(size[::-1], preprocessing)[::-1]]
     if thumbnail_size is not None:
-        needs.append(_thumbnail_size((width, height), thumbnail_size))
+        needs.append(_thumbnail_size(size, thumbnail_size))
     return (
         max(1, round(DRAFT_MARGIN * max(need[0] for need in needs))),
         max(1, round(DRAFT_MARGIN * max(need[1] for need in needs))),

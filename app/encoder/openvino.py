@@ -10,13 +10,14 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.protocol import Embeddings, Pixels, normalise
@@ -56,18 +57,11 @@ class CompiledModelInfo:
 
     @classmethod
     def read(cls, folder: Path) -> CompiledModelInfo:
-        """Raises OSError, ValueError, KeyError or TypeError if the file is damaged."""
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        preprocessing, tokenization = info["preprocessing"], info["tokenization"]
-        preprocessing |= {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-        if tokenization["source"] == TOKENIZER:  # a file beside it
-            tokenization["source"] = str(folder / TOKENIZER)
-        return cls(
-            EmbeddingSpace(**info["space"]),
-            Preprocessing(**preprocessing),
-            Tokenization(**tokenization),
-            float(info["temperature"]),
-        )
+        """Raises OSError or ValueError if the file is damaged."""
+        info = TypeAdapter(CompiledModelInfo).validate_json((folder / INFO_FILE).read_bytes())
+        if info.tokenization.source != TOKENIZER:
+            return info
+        return replace(info, tokenization=replace(info.tokenization, source=str(folder / TOKENIZER)))  # beside it
 
 
 class CompiledTower:

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -139,13 +139,8 @@ class Searcher:
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
         self._filter_cache = FilterCache(database)
-        self._running = 0
-        self._lock = threading.Lock()  # of `_running`
-
-    @property
-    def running(self) -> int:
-        """How many calls are being answered right now."""
-        return self._running
+        self.running = 0  # calls that are being answered right now
+        self._lock = threading.Lock()  # of `running`
 
     def search(self, query: SearchQuery) -> SearchResult:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Timeout, Busy."""
@@ -159,18 +154,13 @@ class Searcher:
 
         Raises Busy, and then answers none.
         """
-        with self._count_running():
-            return self._search_all(queries)
-
-    @contextmanager
-    def _count_running(self) -> Iterator[None]:
         with self._lock:
-            self._running += 1
+            self.running += 1
         try:
-            yield
+            return self._search_all(queries)
         finally:
             with self._lock:
-                self._running -= 1
+                self.running -= 1
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
@@ -230,7 +220,7 @@ class Searcher:
                 for search in waiting:
                     search.limit *= 4
             for search in searches:
-                self._metrics.count_orphans(query.target, search.orphans)
+                self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
                 if self._record_query is not None:
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)

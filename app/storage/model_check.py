@@ -17,11 +17,10 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
     """Raise StartupError if the data directory has vectors of another space than `space`, or a server of another."""
 
     def work(c: apsw.Connection) -> EmbeddingSpace | None:
-        for collection in collections.list_all(c):
-            if collection.space not in (None, space.fingerprint):
-                return embeddings.get_space(c, collection.space)
-        has_space = any(collection.space for collection in collections.list_all(c))
-        return None if has_space else embeddings.get_other_served(c, space.fingerprint)
+        held = {collection.space for collection in collections.list_all(c) if collection.space}
+        if others := held - {space.fingerprint}:
+            return embeddings.get_space(c, others.pop())
+        return None if held else embeddings.get_other_served(c, space.fingerprint)
 
     other = database.read(work)
     if other is not None:
@@ -46,9 +45,7 @@ def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) ->
         before = None
     if before is None and not texts:
         return
-    now = golden.encode_golden_pictures(encoder)
-    if texts:
-        now = np.concatenate([now, golden.encode_golden_texts(encoder)])
+    now = golden.encode_golden(encoder, texts=texts)
     if before is None:
         database.write(lambda c: embeddings.save_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
     elif not golden.is_same_model(now, before[: len(now)]):

@@ -11,7 +11,7 @@ import apsw
 from app.core.clock import now_rfc3339
 from app.core.types import Metadata, Text
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
+from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 COLUMNS = "SELECT key, collection, id, text, metadata, created_at FROM texts "
 
@@ -27,9 +27,8 @@ def get(c: apsw.Connection, collection: str, id: str) -> Text | None:
 
 def get_label(c: apsw.Connection, key: int) -> str:
     """The label of its collection."""
-    row = fetch_one(c, "SELECT collection FROM texts WHERE key = ?", (key,))
-    assert row is not None
-    return str(row[0])
+    ((label,),) = fetch_all(c, "SELECT collection FROM texts WHERE key = ?", (key,))
+    return str(label)
 
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
@@ -41,11 +40,8 @@ def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Text]:
 
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Text]:
     """Up to `limit` texts, newest first, with keys below `before`."""
-    rows = fetch_all(
-        c,
-        COLUMNS + "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?",
-        (collection, before if before is not None else 1 << 62, limit),
-    )
+    highest = before if before is not None else 1 << 62
+    rows = fetch_all(c, COLUMNS + PAGE, (collection, highest, limit))
     return [text_from_row(row) for row in rows]
 
 

@@ -20,7 +20,7 @@ def refused(name: str, cache: Path) -> str:
 
 
 def test_colours_needs_no_files(tmp_path: Path) -> None:
-    assert locate_model("colours", tmp_path) == LocatedModel("colours", "colours", None)
+    assert locate_model("colours", tmp_path) == LocatedModel("colours", "colours")
     assert isinstance(load_encoder("colours", tmp_path), DummyEncoder)
     assert list(tmp_path.iterdir()) == []
 

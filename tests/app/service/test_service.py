@@ -18,8 +18,8 @@ from app.encoder.dummy import DummyEncoder
 from app.encoder.loader import LocatedModel
 from app.search.searcher import QueryPart, SearchQuery
 from app.service.data_dir import open_library, picture_limits
-from app.service.factory import archive_limits, open_service
-from app.service.service import Service
+from app.service.factory import archive_limits
+from app.service.service import Service, open_service
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
@@ -35,7 +35,7 @@ from tests.support.pictures import picture
 from tests.support.servers import until
 
 WAIT = 20.0
-COLOURS = LocatedModel("colours", "colours", None)
+COLOURS = LocatedModel("colours", "colours")
 
 
 @pytest.fixture

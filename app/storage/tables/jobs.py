@@ -100,10 +100,10 @@ def list_items(
         (
             n,
             JobItem(
-                name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None, read_warnings(told)
+                name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None, read_warnings(said)
             ),
         )
-        for n, name, state, image_id, code, detail, told in rows
+        for n, name, state, image_id, code, detail, said in rows
     ]
 
 

@@ -102,7 +102,7 @@ def test_a_chunked_body_too_large_is_refused_when_it_is(server: RunningServer) -
 
     def endless() -> object:
         yield form([file_part(b"")], last=False)[:-2]
-        for _ in range(40):
+        for _ in range(104):
             yield block
 
     for path in ("/v1/images", "/v1/search/image"):

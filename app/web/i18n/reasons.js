@@ -4,8 +4,13 @@
 /** `details`: [pattern, text with $1 for its groups] each; `codes`: texts, with {detail} for what the server said. */
 export const REASONS = {
   en: {
-    details: [[/^there is no picture .*$/, "This picture was deleted or the link is wrong."]],
-    codes: {},
+    details: [
+      [/^there is no picture .*$/, "This picture was deleted or the link is wrong."],
+      [/^the model (.+): what is found may mean nothing;.*$/, "The model $1. These results may be unrelated."],
+      [/^the model (.+ does not know .+): it knows .*$/, "The model $1. These results may be unrelated."],
+      [/^the model gets emoji by their names: (.+)$/, "Emoji are searched by their names: $1"],
+    ],
+    codes: { no_words: "This search has no words, so the results mean nothing." },
   },
   zh: {
     details: [
@@ -32,6 +37,9 @@ export const REASONS = {
       [/^the archive has more than ([\d,]+) members$/, "压缩包里的文件超过 $1 个。"],
       [/^the archive expands to more than ([\d,]+) bytes$/, "压缩包解压后超过 $1 字节。"],
       [/^a text may have (\d+) characters, this has (\d+)$/, "文字最多 $1 个字符，现有 $2 个。"],
+      [/^the model .* does not know (.+?)(?: and \d+ more)?: it knows .*$/, "模型不认识 $1，结果可能不相关。"],
+      [/^the text is too long .* the first (\d+) of (\d+) words$/, "文字太长，模型只读取了前 $1 个词，共 $2 个。"],
+      [/^the model gets emoji by their names: (.+)$/, "表情符号按其名称搜索：$1"],
       [/^this call needs a key of scope (\w+).*$/, "此操作需要权限为 $1 的密钥。"],
     ],
     codes: {
@@ -43,11 +51,14 @@ export const REASONS = {
       forbidden: "您的密钥无权进行此操作。",
       id_conflict: "此编号已被另一张图片或另一个图库使用。",
       idempotency_key_reused: "此请求编号已用于另一个请求。",
+      emoji_named: "表情符号按其名称搜索。",
       image_corrupt: "图片已损坏或不完整，无法读取。",
       image_too_large: "图片太大。（{detail}）",
       in_progress: "此请求仍在处理中。",
       internal: "服务器内部错误。",
+      language_unknown: "模型不懂这种语言，结果可能不相关。",
       model_unavailable: "模型尚未就绪。",
+      no_words: "搜索中没有文字，结果没有意义。",
       not_found: "未找到。（{detail}）",
       overloaded: "服务器繁忙，请稍后再试。",
       payload_too_large: "发送的内容太大。（{detail}）",
@@ -55,11 +66,13 @@ export const REASONS = {
       rate_limited: "请求太频繁，请稍后再试。",
       read_only: "服务器目前无法写入数据。",
       storage_full: "服务器的磁盘已满。",
+      text_truncated: "文字太长，模型只读取了开头部分。",
       timeout: "处理超时。",
       unauthorized: "密钥缺失或无效。",
       unsupported_media_type: "不支持这种文件。",
       url_not_allowed: "服务器不允许获取此网址。",
       url_unreachable: "无法获取此网址。",
+      words_unknown: "模型不认识这些词，结果可能不相关。",
       validation: "有一个值无效。（{detail}）",
     },
   },

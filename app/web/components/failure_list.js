@@ -15,10 +15,10 @@ export async function showFailures(job, list, cursor = null) {
   try {
     page = await listFailedItems(job, cursor);
   } catch (problem) {
-    page = { items: [{ name: "", error: { detail: describeError(problem) } }], next_cursor: null };
+    page = { items: [{ name: "", error: problem }], next_cursor: null };
   }
   list.hidden = false;
-  list.append(...page.items.map(({ name, error }) => makeLine(name, error?.detail ?? "")));
+  list.append(...page.items.map(({ name, error }) => makeLine(name, describeError(error))));
   if (page.next_cursor) appendMoreButton(list, () => showFailures(job, list, page.next_cursor));
 }
 

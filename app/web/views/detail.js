@@ -108,7 +108,7 @@ function makeSide({ id, score, image }) {
 function makeStatus({ status, error }) {
   if (status === "ready") return [];
   if (status !== "failed") return [make("p", { className: "muted" }, translate("waiting_picture"))];
-  const reason = make("p", { className: "error" }, translate("failed_picture", { detail: error?.detail ?? "" }));
+  const reason = make("p", { className: "error" }, translate("failed_picture", { detail: describeError(error) }));
   return [reason, make("p", { className: "muted" }, translate("failed_help"))];
 }
 

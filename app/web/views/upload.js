@@ -5,7 +5,7 @@ import { followJob, isUnfinished, listJobItems, makeProblem } from "../api/clien
 import { signIn } from "../api/session.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { makeFailureList, showFailures } from "../components/failure_list.js";
-import { formatBytes, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
+import { describeError, formatBytes, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
 import { currentCollection, withCollection } from "../state/collection_context.js";
 
 const MAX_BATCH_FILES = 100;
@@ -91,7 +91,9 @@ async function sendBatch(upload, batch) {
     await new Promise((resolve) => setTimeout(resolve, upload.retryIn * 1000));
   }
   upload.retryIn = 0;
-  const reason = batch.problem?.detail || translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
+  const reason = batch.problem?.detail
+    ? describeError(batch.problem)
+    : translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
   for (const { line } of batch.items) {
     if (batch.job) line?.setStatus(translate("processing_file"), "muted");
     else line?.setStatus(reason, "error");
@@ -170,7 +172,7 @@ async function showOutcomes(upload, batch) {
   for (const { name, line } of batch.items) {
     const index = items.findIndex((one) => one.name === name);
     const [outcome] = index < 0 ? [null] : items.splice(index, 1);
-    if (outcome?.status === "failed") line?.setStatus(outcome.error?.detail ?? "", "error");
+    if (outcome?.status === "failed") line?.setStatus(describeError(outcome.error), "error");
     else {
       line?.setStatus(translate(outcome?.status === "duplicate" ? "already_there" : "file_added"), "muted");
       upload.card.removeLine(line);
@@ -203,8 +205,8 @@ function end(upload) {
   const files = sum(lost, (batch) => batch.items.length);
   const parts = jobs.length ? [describeOutcome(jobs)] : [];
   if (files) parts.push(translate(upload.isCancelled ? "cancelled_n" : "unsent_n", { n: files }));
-  const reason = lost.find((batch) => batch.problem?.detail)?.problem.detail;
-  if (reason) parts.push(reason);
+  const problem = lost.find((batch) => batch.problem?.detail)?.problem;
+  if (problem) parts.push(describeError(problem));
   if (upload.skipped) parts.push(translate("skipped_n", { n: upload.skipped }));
   const hasFailed = jobs.some((job) => job.failed || job.state === "failed");
   upload.card.end(parts.join(" · "), { isError: hasFailed || files > 0, hasUnsent: files > 0 });

@@ -21,10 +21,10 @@ import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, togg
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
 import { loadCollections, showCollectionName, watchCollections } from "./views/collections.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
-import { showEmptyState, showTextsIntro } from "./views/empty_state.js";
+import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
-import { clearResults, currentGrid, redrawTile, showHits, showMessage, showSelected } from "./views/results.js";
+import { clearResults, currentGrid, redrawTile, showHits, showSelected } from "./views/results.js";
 import { watchSources } from "./views/sources.js";
 import { uploadFiles } from "./views/upload.js";
 
@@ -193,7 +193,7 @@ function showResults(isFirst) {
   const { results, state } = store;
   const { hits, isDone } = results;
   if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst });
-  else if (isDone && getQuery(state).filter) showMessage(translate("no_hits_title"), translate("no_hits_filter"));
+  else if (isDone && getQuery(state).filter) showNoFilterHits(() => changeFilter([]));
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
   if (state.show) showDetail();

@@ -154,10 +154,6 @@ function encodeBase64(file) {
 
 // Texts
 
-export async function countTexts() {
-  return (await request(withCollection("v1/stats"))).texts;
-}
-
 export function listTexts(cursor) {
   return request(withCollection(makePath("v1/texts", { limit: 100, cursor })));
 }
@@ -260,6 +256,11 @@ export function isUnfinished({ state }) {
 }
 
 // The server itself
+
+/** Counts of the collection, and the model: {images: {total, failed, …}, texts, model, …}. */
+export function getStats(signal) {
+  return request(withCollection("v1/stats"), { signal });
+}
 
 /** Whether the model is in memory, so that the server can search. */
 export async function isModelLoaded() {

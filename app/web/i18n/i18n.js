@@ -10,6 +10,10 @@ const TOUCH = matchMedia("(hover: none)"); // such a device cannot drop files
 const NARROW = matchMedia("(hover: none), (max-width: 480px)");
 let language = readStoredLanguage() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 
+export function currentLanguage() {
+  return language;
+}
+
 export function translate(key, values = {}) {
   const texts = LANGUAGES[language];
   const text = (TOUCH.matches && texts[`${key}_touch`]) || texts[key];

@@ -1,7 +1,7 @@
 // What the page shows instead of results: how to start, what the user can search for, and how to add texts.
 // The last answer and the number of texts decide which of these it is.
 
-import { countTexts, startDemo } from "../api/client.js";
+import { getStats, startDemo } from "../api/client.js";
 import { hasScope } from "../api/session.js";
 import { showProblem } from "../components/banner.js";
 import { make, makeButton } from "../components/dom.js";
@@ -23,10 +23,17 @@ export function showEmptyState(answer, target, { searchAgain, refresh }) {
   }
 }
 
+/** No picture passes the filter. */
+export function showNoFilterHits(onClear) {
+  const button = makeButton("button plain", translate("filters_clear"));
+  button.addEventListener("click", onClear);
+  showMessage(translate("no_hits_filter"), make("p", {}, button));
+}
+
 /** The user has chosen texts as the target, and has not searched yet. */
 export async function showTextsIntro(searchAgain) {
   const message = showMessage(translate("ask_texts_title"));
-  const n = await countTexts().catch(() => null);
+  const n = (await getStats().catch(() => null))?.texts;
   if (!message.isConnected) return;
   if (n === 0) return showNoTexts(searchAgain);
   const form = make("details", {}, make("summary", {}, translate("add_texts")), makeTextForm(searchAgain));

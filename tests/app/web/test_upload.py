@@ -144,7 +144,7 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
     expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files skipped", timeout=60_000)
     sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
     assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
-    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Activity").click()
     expect(page.locator(".job .name").first).to_have_text("album")
     watched.context.close()
     assert watched.faults == []

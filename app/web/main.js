@@ -7,8 +7,10 @@ import { updateActivity, watchActivity } from "./components/activity_badge.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
 import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
+import { showExamples } from "./components/examples.js";
 import { watchFilter } from "./components/filter_dialog.js";
 import { watchKeyboard } from "./components/keyboard.js";
+import { hideModelNotice, loadModel, showModelNotice, showWarnings, watchModelNotice } from "./components/notices.js";
 import { showResultCount } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
 import { downloadSelected, openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
@@ -20,7 +22,7 @@ import { pageNewest, pageSearch } from "./state/pager.js";
 import { cacheResults, clearCache, findCached, replaceImageInCache, ResultList } from "./state/result_list.js";
 import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, toggleSelected } from "./state/selection.js";
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
-import { loadCollections, showCollectionName, watchCollections } from "./views/collections.js";
+import { showCollectionName, watchCollections } from "./views/collections.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
 import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
@@ -116,11 +118,14 @@ function handleClick(event) {
     toggleSelected(store.results.hits, index, event.shiftKey);
     return;
   }
-  const link = event.target.closest("a.tile, a.similar, .list a, a.to-results, #home, #jobs-link");
+  const link = event.target.closest(
+    "a.tile, a.similar, .list a, .chips a, a.to-results, #home, #jobs-link, #labels-link, #pictures-link",
+  );
   if (!link || event.shiftKey) return;
   event.preventDefault();
   store.typedAt = 0;
   if (link.dataset.id) return openPicture(link.dataset.id);
+  if (link.dataset.target) return changeState({ target: link.dataset.target, show: null, view: "results" }); // keeps the query
   rememberScroll();
   history.pushState({}, "", link.href);
   store.state = readState();
@@ -150,6 +155,8 @@ function startSearch(isRestored) {
   if (!isSearch && query.target === "texts") {
     store.results = new ResultList(key);
     byId("count").textContent = "";
+    showExamples(store.results, state);
+    showWarnings(null);
     showTextsIntro(searchAgain);
     return;
   }
@@ -174,8 +181,10 @@ async function loadResults(isFirst, { count, scroll } = { count: 0 }) {
   const request = (store.request = new AbortController());
   byId("results").ariaBusy = "true";
   try {
+    const loaded = loadModel(); // its notice appears with the first results, so that nothing moves later
     do await results.loadMore(request.signal, count);
     while (request === store.request && results.hits.length < count && !results.isDone);
+    await loaded;
     if (request !== store.request) return;
     if (isFirst) window.scrollTo(0, 0);
     showResults(isFirst);
@@ -200,10 +209,14 @@ function loadMoreIfNear(isNear = byId("end").getBoundingClientRect().top < inner
 function showResults(isFirst) {
   const { results, state } = store;
   const { hits, isDone } = results;
+  if (hits.length) showModelNotice();
+  else hideModelNotice(); // the empty page says the same
   if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst });
   else if (isDone && getQuery(state).filter) showNoFilterHits(() => changeFilter([]));
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
+  showExamples(results, state);
+  showWarnings(results.lastPage?.answer);
   if (state.show) showDetail();
 }
 
@@ -391,7 +404,12 @@ const keyActions = {
     return true;
   },
   select: (id, isRange) => (toggleSelected(store.results.hits, findHit(id), isRange), true),
-  selectAll: () => (selectAll(store.results.hits), true),
+  selectAll() {
+    const { results, state } = store;
+    if (!currentGrid() || state.view === "jobs") return false;
+    selectAll(results.hits);
+    return true;
+  },
   searchLike: (id) => (searchLike([id]), true),
   remove(id) {
     const ids = selectedHits().map((hit) => hit.id);
@@ -419,7 +437,7 @@ watchDrops({
   addsOnly: isCollectionEmpty,
 });
 const changeFilter = (conditions) => changeState({ conditions, show: null, view: "results" });
-watchFilter({ getState: () => store.state, onChange: changeFilter });
+watchFilter({ getState: () => store.state, getHits: () => store.results.hits, onChange: changeFilter });
 watchDetail({
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
@@ -438,7 +456,8 @@ watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();
-byId("target").addEventListener("change", (event) => changeState({ target: event.target.value }));
+byId("menu").addEventListener("click", () => byId("menu").hidePopover());
+watchModelNotice();
 byId("language").addEventListener("click", () => {
   switchLanguage();
   translatePage(store.state);
@@ -456,6 +475,5 @@ writeState(store.state, false);
 show({ isRestored: true });
 if (matchMedia("(pointer: fine)").matches && !store.state.show && store.state.view !== "jobs") byId("box").focus();
 waitUntilReady(searchAgain);
-loadCollections();
 watchActivity();
 resumeUploads(refresh);

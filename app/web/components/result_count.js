@@ -8,6 +8,7 @@ import { byId } from "./dom.js";
 export function showResultCount(results, state) {
   const n = results.hits.length;
   byId("select").disabled = !n;
+  byId("filter").disabled = !n && !results.isSearch && !state.conditions.length;
   byId("count").textContent = n ? describeResults(results, state) : "";
   byId("count").title = n ? describeLoaded(results) : "";
   const isCut = results.lastPage?.isCut && n > 0;

@@ -99,7 +99,7 @@ function showWeightControl(query) {
 function showWeight(value) {
   const percent = { picture: Math.round(value * 100), words: Math.round((1 - value) * 100) };
   byId("weight").ariaValueText = translate("weight_now", percent);
-  byId("weight-now").textContent = `${percent.words} : ${percent.picture}`;
+  byId("weight").title = byId("weight").ariaValueText;
 }
 
 function showAvoided(query) {

@@ -3,6 +3,7 @@
 
 import { CHINESE } from "./chinese.js";
 import { ENGLISH } from "./english.js";
+import { REASONS } from "./reasons.js";
 
 const STORAGE_KEY = "sightline.language";
 const LANGUAGES = { en: ENGLISH, zh: CHINESE };
@@ -28,9 +29,13 @@ export function translateCount(key, n, values = {}) {
   return translate(n === 1 ? `${key}_one` : key, { n, ...values });
 }
 
-/** The reason that the server gave, or that it gave none. */
+/** What an error or a warning of the server, {code, detail}, says, or that the server does not answer. */
 export function describeError(problem) {
-  return problem.detail || translate("no_answer");
+  const { code, detail } = problem ?? {};
+  if (!detail) return translate("no_answer");
+  const { details, codes } = REASONS[language];
+  const [pattern, text] = details.find(([one]) => one.test(detail)) ?? [];
+  return pattern ? detail.replace(pattern, text) : (codes[code]?.replace("{detail}", () => detail) ?? detail);
 }
 
 export function formatList(items) {

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests.app.web.watched import Watched, settle
+from tests.app.web.watched import Watched, choose, settle
 from tests.support.servers import RunningServer
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text("utf-8")
@@ -93,7 +93,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
 def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: RunningServer) -> None:
     page.goto(filled.url)
     expect(page.locator(".tile").first).to_be_visible()
-    page.get_by_role("button", name="Help").click()
+    choose(page, "Help")
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Add pictures").click()

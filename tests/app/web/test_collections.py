@@ -14,7 +14,7 @@ from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.app.web.test_access import faults
-from tests.app.web.watched import Watched, first_is, ids
+from tests.app.web.watched import Watched, choose, first_is, ids
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -48,12 +48,9 @@ def dialog(page: Page) -> None:
     expect(page.get_by_role("dialog", name="Collections")).to_be_visible()
 
 
-def test_one_collection_alone_needs_no_button_and_can_be_asked_for(watched: Watched) -> None:
+def test_the_switcher_is_always_in_sight_and_the_dialog_that_adds_names_the_collection(watched: Watched) -> None:
     page = watched.open()
-    with page.expect_response("**/v1/collections"):
-        page.reload()
-    expect(page.locator(".tile").first).to_be_visible()
-    expect(page.locator("#collection-button")).to_be_hidden()
+    expect(page.locator("#collection-button")).to_have_text("default")
     page.get_by_role("button", name="Add pictures").click()
     page.get_by_role("dialog").get_by_role("button", name="default").click()
     shown = page.get_by_role("dialog", name="Collections")
@@ -82,7 +79,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     page.get_by_role("button", name="More like this").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips&like=same-0$"))
     expect(page.locator(".tile")).to_have_count(3)
-    page.get_by_label("Labels", exact=True).check()
+    choose(page, "Labels")
     page.locator("#home").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips$"))
     page.get_by_role("link", name="Activity").click()
@@ -141,7 +138,8 @@ def test_one_is_made_filled_described_and_dropped(there: Watched, parted: Runnin
     made.get_by_label("Name").fill("new-one")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"\?collection=new-one$"))
-    expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="Add your pictures")).to_be_visible()
+    expect(page.get_by_role("button", name="Try the demo gallery")).to_have_count(0)  # it is made for something else
     page.locator("#files").set_input_files(FilePayload(name="a.png", mimeType="image/png", buffer=picture("green")))
     expect(page.locator(".tile")).to_have_count(1, timeout=30_000)
     dialog(page)

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.app.web.test_access import AXE, faults
-from tests.app.web.watched import Watched, ids
+from tests.app.web.watched import Watched, choose, ids
 
 
 def asked(page: Page, name: str) -> Locator:
@@ -72,7 +72,7 @@ def test_the_dialog_is_used_by_keys_and_closed_without_a_change(watched: Watched
 def test_what_passes_nothing_is_said_and_texts_have_no_tags(watched: Watched) -> None:
     page = watched.open("/?tag=nothing&to=2020-01-01&q=red")
     expect(page.locator("#results")).to_contain_text("No pictures match these filters")
-    page.get_by_label("Labels").check()
+    choose(page, "Labels")
     expect(page.locator("#filters button")).to_have_count(1)
     assert chips(page) == ["until 2020-01-01"]
     page.locator("#filters button").click()

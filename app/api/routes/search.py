@@ -43,6 +43,7 @@ from app.api.schemas import (
     SearchIn,
     SearchOut,
     Target,
+    WarningOut,
     read_filter,
 )
 from app.api.strict_route import new_router
@@ -91,7 +92,7 @@ async def search_images(
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
     words = parse_weighted_query(validate_query(q, settings))
-    parts = [QueryPart(text=text, weight=weight) for text, weight in words]
+    parts = [QueryPart(text=text, weight=weight, field="q") for text, weight in words]
     query = SearchQuery(parts, target, validate_k(k, settings), collection, parsed, exact)
     found = await threads.queries.run(search.searcher.search, query)
     return search_response(search, found, target)
@@ -170,7 +171,11 @@ async def classify_image(
         check_labels(asked.labels, asked.template, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
         found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
-    return ClassifyOut(labels=[LabelOut(label=label, probability=share) for label, share in found])
+        warnings = await threads.queries.run(searcher.warn_of_labels, asked.labels, asked.template)
+    return ClassifyOut(
+        labels=[LabelOut(label=label, probability=share) for label, share in found],
+        warnings=[WarningOut.of(warning) for warning in warnings],
+    )
 
 
 def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
@@ -181,6 +186,7 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
             "model": search.model.encoder.space.model,
             "target": target,
             "searched": found.searched,
+            "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
 
@@ -201,7 +207,8 @@ def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None
     for n, part in enumerate(query):
         kind = part.kind()
         if kind == "text":
-            parts.append(QueryPart(text=validate_query(part.text or "", settings), weight=part.weight))
+            text = validate_query(part.text or "", settings)
+            parts.append(QueryPart(text=text, weight=part.weight, field=f"query.{n}.text"))
         elif folder is not None and kind == "image":
             path = folder / str(n)
             path.write_bytes(decode_base64_image(part.image or ""))

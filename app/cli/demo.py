@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import socket
@@ -21,7 +20,7 @@ from app.cli.client import Client
 from app.cli.output import show_hits
 from app.cli.upload import show_report, upload_all
 from app.core.errors import StartupError
-from app.core.process import child_env, sightline_command
+from app.core.process import spawn
 from app.core.settings import Settings
 from app.service.demo_gallery import ARCHIVE, TEXTS, find_gallery, read_gallery_texts
 
@@ -65,17 +64,16 @@ def search_command(words: str, server: str) -> str:
 @contextlib.contextmanager
 def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
     """Run a server in a process of its own until the block ends."""
-    process = subprocess.Popen(
-        sightline_command("serve"),
+    process = spawn(
+        "app",
+        "serve",
         env={
-            **child_env(os.environ),
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),
             "SIGHTLINE_MODEL": model,
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
-        start_new_session=True,  # Ctrl-C reaches the demo alone, and the demo ends its server
     )
     try:
         yield process

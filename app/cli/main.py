@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
+CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
 
 
@@ -84,7 +85,7 @@ def worker(parent: int | None, **given: Any) -> None:
 @click.option(
     "--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME", help="table: the column of a role."
 )
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     """Load pictures, folders, archives and tables into a running server; - reads paths from standard input.
 
@@ -118,7 +119,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
     help="Search by each line of this file (`-`: standard input), and print a line of JSON for each.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def search(
     words: tuple[str, ...],
     image: Path | None,
@@ -158,7 +159,7 @@ def search(
 )
 @click.option("--dry-run", is_flag=True, help="Show the pictures that match, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> None:
     """Delete the pictures that match a filter from a running server.
 
@@ -180,7 +181,7 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
     """Show what a running server holds, and its health; exits with 1 when it is not ready."""
     from app.cli.output import show_status
@@ -196,7 +197,7 @@ def status(as_json: bool, **given: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def jobs(as_json: bool, **given: Any) -> None:
     """List the newest jobs of a running server."""
     from app.cli.output import show_jobs
@@ -222,7 +223,7 @@ def jobs(as_json: bool, **given: Any) -> None:
     help="Write a line of JSON for each item to this file (`-`: standard output).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file")
+@setting_options(*CLIENT_OPTIONS)
 def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
     """Show a job of a running server; or pause, resume, cancel or retry it."""
     from app.cli.output import show_failed, show_jobs
@@ -241,7 +242,7 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
 
 
 @main.group(invoke_without_command=True)
-@setting_options("server", "key", "key_file")
+@setting_options(*CLIENT_OPTIONS)
 @click.pass_context
 def collections(ctx: click.Context, /, **given: Any) -> None:
     """List, make and drop the collections of a running server."""
@@ -405,7 +406,7 @@ def open_client(given: dict[str, Any]) -> Client:
     from app.cli.client import Client
 
     settings = load_settings(given)
-    return Client(settings.server, settings.read_client_key(), settings.collection)
+    return Client(settings.server, settings.read_client_key(), settings.collection, settings.ca_file)
 
 
 def new_console() -> Console:

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
     key_file: Path | None = Field(None, description="File with the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="URL of the server for the client commands.")
+    ca_file: Path | None = Field(
+        None, description="File with certificates (PEM) of further authorities that the client commands trust."
+    )
     collection: str = Field("default", description="Collection that the client commands use.")
     data_dir: Path = Field(Path("data"), description="Folder of all data of the service.")
     models_dir: Path | None = Field(
@@ -205,7 +208,7 @@ class Settings(BaseSettings):
         """These settings as environment variables for a child process, without the API key."""
         return {
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
-            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file"}).items()
+            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file", "ca_file"}).items()
         }
 
 

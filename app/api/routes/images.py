@@ -85,9 +85,10 @@ class KnownIn(BaseModel):
 
 
 class KnownOut(BaseModel):
-    """Those of them that are stored already."""
+    """Those of them that are stored already; `bare` are those of these without caption, tags and metadata."""
 
     sha256: list[str]
+    bare: list[str]
 
 
 @uploads.post("", status_code=202, openapi_extra=FORM, response_model=ImageOut, responses={200: {"model": ImageOut}})
@@ -151,7 +152,8 @@ async def known_images(
 ) -> KnownOut:
     """Which files are pictures of the collection already, so that a client need not send them."""
     collection = validate_collection(body.collection or collection)
-    return KnownOut(sha256=await threads.reads.run(library.find_known, collection, body.sha256))
+    known = await threads.reads.run(library.find_known, collection, body.sha256)
+    return KnownOut(sha256=list(known), bare=[digest for digest, is_bare in known.items() if is_bare])
 
 
 @router.post("/delete")

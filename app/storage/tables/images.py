@@ -64,16 +64,19 @@ def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | N
     return image_from_row(row) if row else None
 
 
-def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
-    """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing."""
+def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> dict[str, bool]:
+    """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing.
+
+    The value is whether the picture has neither caption nor tags nor metadata.
+    """
     rows = fetch_all(
         c,
-        "SELECT sha256 FROM images WHERE "
+        "SELECT sha256, caption IS NULL AND tags = '[]' AND metadata = '{}' FROM images WHERE "
         + IN_COLLECTION
         + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
         (collection, json.dumps(list(digests))),
     )
-    return {sha256 for (sha256,) in rows}
+    return {sha256: bool(is_bare) for sha256, is_bare in rows}
 
 
 def get_label(c: apsw.Connection, key: int) -> str:

@@ -7,6 +7,7 @@ Sources: ITU T.81 (JPEG), W3C PNG 3rd edition, RFC 9649 (WebP), GIF89a, ISO 2300
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ Format = Literal["jpeg", "png", "webp", "gif", "avif"]
 ArchiveKind = Literal["zip", "tar", "tar.gz"]
 Size = tuple[int, int]
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjpg", ".pjp", ".mpo"})
+PICTURE_SUFFIXES = JPEG_SUFFIXES | {".png", ".apng", ".webp", ".gif", ".avif", ".avifs"}
 MAX_STEPS = 20_000
 ARCHIVE_HEAD = 512
 _ACCEPTED = "JPEG, PNG, WebP, GIF and AVIF"
@@ -249,3 +251,23 @@ def _read_at(file: BinaryIO, position: int, length: int) -> bytes:
 def has_picture_suffix(name: str) -> bool:
     """Whether the name of a file ends like that of an accepted picture."""
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
+
+
+def has_no_suffix(name: str) -> bool:
+    """Whether the name of a file says nothing about its kind, so that only its bytes do.
+
+    That is one without a suffix (`IMG_0001`, `Photo 2019.07.04`, `St. Moritz`), and one whose suffix goes on after
+    that of a picture (`cat.jpg_large`, `cat.jpg~`).
+    """
+    suffix = PurePath(name).suffix.lower()
+    goes_on = re.match(r"(\.[a-z]+)[^a-z]", suffix)
+    return not suffix[1:].strip("0123456789") or " " in suffix or bool(goes_on and goes_on[1] in PICTURE_SUFFIXES)
+
+
+def is_picture_head(head: bytes) -> bool:
+    """Whether the first bytes of a file (64 are enough) are those of an accepted picture."""
+    try:
+        detect_format(head)
+    except UnsupportedMediaType:
+        return False
+    return True

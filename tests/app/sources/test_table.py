@@ -120,7 +120,7 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
 
 def test_columns_are_named_by_role_and_tables_by_their_ends(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
     allowed = tools.policy
-    with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, tags, url"):
+    with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, path, tags, url"):
         TableSource.resolve(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
     given = {"columns": {"image": "image", "caption": "nothing"}}
     (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)

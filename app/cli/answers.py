@@ -68,6 +68,8 @@ class Job(Answer):
     failed: int
     duplicates: int
     created_at: str
+    left_out: dict[str, int] = {}
+    warnings: list[Warned] = []
 
 
 class Jobs(Answer):
@@ -91,10 +93,10 @@ class Items(Answer):
 
 
 class Known(Answer):
-    """Which files are stored, and which of these have neither caption nor tags nor metadata."""
+    """Which files are stored, and what of caption, tags and metadata each of these lacks."""
 
     sha256: list[str]
-    bare: list[str] = []
+    lacks: dict[str, list[str]] = {}
 
 
 class Added(Answer):

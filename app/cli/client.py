@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,49 +82,48 @@ class Client:
 
     def upload_bulk(self, files: Sequence[tuple[str, bytes | Path]], job: str | None = None) -> dict[str, Any]:
         """Send files, each with its name, as one bulk of a new job or of this one; returns the job."""
-        params = {**self._collection, **({} if job is None else {"job": job})}
-        key = new_key()
+        return self._wait_for(partial(self._upload_bulk, files, self._params_of(job), new_key()))
 
-        def send() -> dict[str, Any]:
-            with contextlib.ExitStack() as opened:
+    def _upload_bulk(
+        self, files: Sequence[tuple[str, bytes | Path]], params: dict[str, str], key: dict[str, str]
+    ) -> dict[str, Any]:
+        with contextlib.ExitStack() as opened:
+            try:
                 parts: list[tuple[str, tuple[str, bytes | IO[bytes]]]] = [
-                    ("files", (name, opened.enter_context(open(at, "rb")) if isinstance(at, Path) else at))
+                    (
+                        "files",
+                        (to_valid_unicode(name), opened.enter_context(open(at, "rb")) if isinstance(at, Path) else at),
+                    )
                     for name, at in files
                 ]
-                return self._call(
-                    "POST",
-                    "/v1/images/bulk",
-                    answers.Job,
-                    files=parts,
-                    params=params,
-                    headers=key,
-                    timeout=UPLOAD_TIMEOUT,
-                )
+            except OSError as error:
+                raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
+            path, shape, timeout = "/v1/images/bulk", answers.Job, UPLOAD_TIMEOUT
+            return self._call("POST", path, shape, files=parts, params=params, headers=key, timeout=timeout)
 
-        return self._wait_for(send)
-
-    def find_known(self, digests: Sequence[str]) -> dict[str, Any]:
-        """Which of up to 1,000 SHA-256 are of pictures of the collection (`sha256`, `bare`)."""
-        return self._call_patiently(
-            "POST", "/v1/images/known", answers.Known, json={"sha256": list(digests)}, params=self._collection
-        )
+    def find_known(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Which of up to 1,000 SHA-256 are of pictures of the collection, and what each of these lacks."""
+        body = {"sha256": list(digests)}
+        path = "/v1/images/known"
+        known = self._call_patiently("POST", path, answers.Known, json=body, params=self._collection)
+        lacks = known.get("lacks", {})
+        return {digest: lacks.get(digest, []) for digest in known["sha256"]}
 
     def ingest_urls(self, items: Sequence[dict[str, Any]], job: str | None = None) -> dict[str, Any]:
         """Have the server fetch URLs, in a new job or in this one; returns the job."""
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()
         return self._ingest({"Content-Type": REPORT}, job, content=lines)
 
-    def ingest_source(self, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Have the server ingest a source that it reads itself; returns the job."""
-        return self._ingest({}, None, json={"source": source, **options})
+    def ingest_source(self, source: str, options: Mapping[str, Any], job: str | None = None) -> dict[str, Any]:
+        """Have the server ingest a source that it reads itself, in a new job or in this one; returns the job."""
+        return self._ingest({}, job, json={"source": source, **options})
 
     def _ingest(self, headers: dict[str, str], job: str | None, **body: Any) -> dict[str, Any]:
-        params = {**self._collection, **({} if job is None else {"job": job})}
-        headers = {**headers, **new_key()}
-        path = "/v1/images/ingest"
-        return self._call_patiently(
-            "POST", path, answers.Job, params=params, headers=headers, timeout=UPLOAD_TIMEOUT, **body
-        )
+        body |= {"params": self._params_of(job), "headers": {**headers, **new_key()}, "timeout": UPLOAD_TIMEOUT}
+        return self._call_patiently("POST", "/v1/images/ingest", answers.Job, **body)
+
+    def _params_of(self, job: str | None) -> dict[str, str]:
+        return {**self._collection, **({} if job is None else {"job": job})}
 
     def limits(self) -> answers.Limits:
         """What one upload may hold."""
@@ -147,6 +147,15 @@ class Client:
         params = {**self._collection, **({} if limit is None else {"limit": limit})}
         found: list[dict[str, Any]] = self._call("GET", "/v1/jobs", answers.Jobs, params=params)["jobs"]
         return found
+
+    def find_job(self, id: str) -> str:
+        """The whole id of a job that begins like this. Raises ServerError when there are several."""
+        if not re.fullmatch("[0-9a-f]{4,31}", id):
+            return id
+        found = [job["id"] for job in self.jobs(1000) if job["id"].startswith(id)]
+        if len(found) > 1:
+            raise ServerError(f"{len(found)} jobs begin with {id}; give more of the id")
+        return found[0] if found else id
 
     def control_job(self, id: str, action: str) -> dict[str, Any]:
         """Pause, resume, cancel or retry a job; returns it."""
@@ -181,16 +190,15 @@ class Client:
         return self._call("GET", "/v1/search", answers.Found, params=params)
 
     def search_picture(self, path: Path, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
-        """Search by a picture. Raises OSError."""
+        """Search by a picture."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
-        with open(path, "rb") as file:
-            return self._call(
-                "POST",
-                "/v1/search/image",
-                answers.Found,
-                files={"file": (to_valid_unicode(path.name), file)},
-                data={"k": str(k), "target": target, **options, **self._collection},
-            )
+        data = {"k": str(k), "target": target, **options, **self._collection}
+        try:
+            with open(path, "rb") as file:
+                files = {"file": (to_valid_unicode(path.name), file)}
+                return self._call("POST", "/v1/search/image", answers.Found, files=files, data=data)
+        except OSError as error:
+            raise ServerError(f"{path} cannot be read: {error.strerror}") from None
 
     def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Up to 100 searches in one call; returns the answer to each, or its `error`."""

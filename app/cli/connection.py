@@ -34,7 +34,7 @@ def find_proxy(server: httpx.URL) -> httpx.Proxy | None:
     """The proxy that the usual variables name for a server; none for one on this machine. Raises ServerError."""
     proxies = urllib.request.getproxies_environment()
     chosen = proxies.get(server.scheme) or proxies.get("all")
-    if not chosen or is_loopback(server.host) or urllib.request.proxy_bypass_environment(server.netloc.decode()):
+    if not chosen or is_loopback(server.host) or urllib.request.proxy_bypass(server.netloc.decode()):
         return None
     try:
         return httpx.Proxy(chosen if "://" in chosen else f"http://{chosen}")

@@ -18,7 +18,7 @@ from rich.console import Console
 from app.cli import ServerError
 from app.cli.client import Client
 from app.cli.output import show_hits
-from app.cli.upload import show_report, upload_all
+from app.cli.upload import show_report, upload_paths
 from app.core.errors import StartupError
 from app.core.process import spawn
 from app.core.settings import Settings
@@ -40,7 +40,7 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 with console.status("loading the starter model"):
                     wait_until_ready(client, process)
                 began = time.monotonic()
-                report = upload_all(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
+                report = upload_paths(client, [str(folder / ARCHIVE)], console, {})
                 show_report(report, console)
                 console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
                 load_texts(client, folder / TEXTS)

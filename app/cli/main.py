@@ -26,6 +26,11 @@ CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
 
 
+def examples(*lines: str) -> str:
+    """The end of a help text: command lines with what they do."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
 class Commands(click.Group):
     """Prints every expected failure as one line on standard error."""
 
@@ -70,8 +75,15 @@ def worker(parent: int | None, **given: Any) -> None:
         run_worker(settings, parent)
 
 
-@main.command()
-@click.argument("paths", nargs=-1)
+@main.command(
+    epilog=examples(
+        "sightline ingest ~/Pictures                         a folder with its subfolders",
+        "sightline ingest cat.jpg trip.zip shop.csv          a picture, an archive, a table",
+        "sightline ingest ~/Pictures --exclude '*_thumb.*'   without some files",
+        "sightline ingest --urls list.txt                    URLs, which the server fetches",
+    )
+)
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option(
     "--urls", type=click.Path(allow_dash=True), help="Load the URLs of this file, one on each line, or one JSON object."
 )
@@ -85,72 +97,107 @@ def worker(parent: int | None, **given: Any) -> None:
 @click.option(
     "--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME", help="table: the column of a role."
 )
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out files and folders of this name, as *_thumb.jpg or raw; may be repeated.",
+)
 @setting_options(*CLIENT_OPTIONS, "collection")
-def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
-    """Load pictures, folders, archives and tables into a running server; - reads paths from standard input.
+def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], **given: Any) -> None:
+    """Load pictures, folders, archives and tables into a running server.
 
-    A path that begins with a type of source (folder:/photos) is a place that the server reads itself.
-    When items fail, the command prints a table of the reasons and exits with 1.
+    A file cat.txt beside cat.jpg is its caption, and cat.json holds its metadata. The command counts what it leaves
+    out, and does not send what the server already has, so that it can be run again at any time.
+
+    PATH may be - to read paths from standard input, or name a place that the server reads itself (folder:/photos).
+    The exit code is 0 when everything was loaded, 1 when something could not be read or loaded (a table says what and
+    why), and 2 when the server cannot be reached or refuses.
     """
     from app.cli.upload import ingest_paths, ingest_urls
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
+    if exclude and urls is not None:
+        raise click.UsageError("--exclude belongs to paths, not to --urls")
     options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
     with open_client(given) as client:
         if urls is None:
-            sys.exit(ingest_paths(client, paths, new_console(), options))
+            sys.exit(ingest_paths(client, paths, new_console(), options, exclude))
         try:
-            with click.open_file(urls, encoding="utf-8") as lines:
-                sys.exit(ingest_urls(client, lines, new_console()))
+            with click.open_file(urls, "rb") as file:
+                sys.exit(ingest_urls(client, file, new_console()))
         except OSError as error:
             raise ServerError(f"{urls} cannot be read: {error.strerror}") from None
 
 
-@main.command()
-@click.argument("words", nargs=-1)
+@main.command(
+    epilog=examples(
+        "sightline search red car                    ten pictures of red cars",
+        "sightline search cat.jpg                    pictures like this one",
+        "sightline search 'beach -people' -k 50      beaches without people",
+        "sightline search cat --paths | xargs ls -l  what other programs can use",
+    )
+)
+@click.argument("words", metavar="WORDS|FILE", nargs=-1)
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
+@click.option("--text", is_flag=True, help="Search by the words, even if they name a picture file.")
 @click.option("-k", default=10, show_default=True, help="The number of hits.")
-@click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
+@click.option(
+    "--target",
+    type=click.Choice(["images", "texts"]),
+    default="images",
+    show_default=True,
+    help="Search for pictures, or for stored texts.",
+)
 @click.option("--filter", callback=parse_json, help="Search only what matches this filter, as JSON.")
 @click.option(
     "--batch",
     metavar="FILE",
     help="Search by each line of this file (`-`: standard input), and print a line of JSON for each.",
 )
+@click.option("--paths", is_flag=True, help="Print the paths of the pictures alone, one on each line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def search(
     words: tuple[str, ...],
     image: Path | None,
+    text: bool,
     k: int,
     target: str,
     filter: dict[str, Any] | None,
     batch: str | None,
+    paths: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Search a running server by words, or by a picture.
 
-    The search turns away from words after a minus: "beach -people", in quotes because of the minus.
+    One word that names a picture file searches by that picture. A minus excludes: "beach -people", in quotes.
+    A terminal shows a table; a pipe gets a line for each hit: score, id, path and words, with tabs between.
     """
+    from app.cli import output
     from app.cli.batch_search import print_answers
-    from app.cli.output import show_hits
 
     if sum((bool(words), image is not None, batch is not None)) != 1:
-        raise click.UsageError("give either words, --image or --batch")
-    if batch is not None:
-        with open_client(given) as client:
-            sys.exit(print_answers(client, batch, k, target, filter))
+        raise click.UsageError("give either words, a picture file, --image or --batch")
+    if paths and (as_json or batch is not None or target == "texts"):
+        raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
     with open_client(given) as client:
-        if image:
+        if batch is not None:
+            sys.exit(print_answers(client, batch, k, target, filter))
+        image = image or (None if text else find_picture(words))
+        if image is not None:
             answer = client.search_picture(image, k, target, filter)
         else:
             answer = client.search(" ".join(words), k, target, filter)
+        output.show_warnings(answer, client.model_hint() if sys.stderr.isatty() else None)
     if as_json:
         print_json(answer)
+    elif paths:
+        output.print_paths(answer)
     else:
-        show_hits(answer, new_console())
+        output.show_hits(answer, new_console())
 
 
 @main.command()
@@ -229,6 +276,7 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
     from app.cli.output import show_failed, show_jobs
 
     with open_client(given) as client:
+        id = client.find_job(id)
         shown = client.control_job(id, action) if action else client.job(id)
         if report is not None:
             for part in client.read_report(id, "failed" if failed else None):
@@ -238,7 +286,7 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
         else:
             show_jobs([shown], new_console())
             if failed:
-                show_failed(client.failed_items(id), shown["failed"], new_console())
+                show_failed(client.items(id, "failed"), shown["failed"], new_console())
 
 
 @main.group(invoke_without_command=True)
@@ -399,6 +447,20 @@ def demo(once: bool, **given: Any) -> None:
     from app.cli.demo import demo as run
 
     run(load_settings(given), new_console(), once=once)
+
+
+def find_picture(words: tuple[str, ...]) -> Path | None:
+    """The picture file that the only word of a search names, if it does; says so."""
+    from app.decode.headers import has_picture_suffix
+
+    path = Path(words[0])
+    if len(words) > 1 or not has_picture_suffix(path.name):
+        return None
+    if not path.is_file():
+        click.echo(f"there is no file {path} here; searching by the words", err=True)
+        return None
+    click.echo(f"searching by the picture {path}; --text searches by the words", err=True)
+    return path
 
 
 def open_client(given: dict[str, Any]) -> Client:

@@ -16,6 +16,11 @@ SOURCE_ROOT = str(Path(__file__).parents[2])
 PR_SET_PDEATHSIG = 1
 
 
+def sightline_command(*words: str) -> list[str]:
+    """The command line of `sightline WORDS`; its environment is `child_env`."""
+    return [sys.executable, "-m", "app", *words]
+
+
 def child_env(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child that imports the modules of this process, not those of the working directory."""
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]

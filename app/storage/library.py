@@ -132,13 +132,13 @@ class Library:
             self.blobs.place(staged)
         return added
 
-    def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, bool]:
+    def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
         """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them.
 
-        The value is whether the picture is bare: it has neither caption nor tags nor metadata.
+        The value is what of `caption`, `tags` and `metadata` the picture lacks.
         """
 
-        def work(c: apsw.Connection) -> dict[str, bool]:
+        def work(c: apsw.Connection) -> dict[str, list[str]]:
             require_collection(c, collection)
             return images.filter_stored(c, collection, digests)
 

@@ -64,19 +64,20 @@ def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | N
     return image_from_row(row) if row else None
 
 
-def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> dict[str, bool]:
+def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> dict[str, list[str]]:
     """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing.
 
-    The value is whether the picture has neither caption nor tags nor metadata.
+    The value is what of `caption`, `tags` and `metadata` the picture lacks.
     """
     rows = fetch_all(
         c,
-        "SELECT sha256, caption IS NULL AND tags = '[]' AND metadata = '{}' FROM images WHERE "
+        "SELECT sha256, caption IS NULL, tags = '[]', metadata = '{}' FROM images WHERE "
         + IN_COLLECTION
         + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
         (collection, json.dumps(list(digests))),
     )
-    return {sha256: bool(is_bare) for sha256, is_bare in rows}
+    names = ("caption", "tags", "metadata")
+    return {sha256: [name for name, lacks in zip(names, empty, strict=True) if lacks] for sha256, *empty in rows}
 
 
 def get_label(c: apsw.Connection, key: int) -> str:

@@ -53,7 +53,7 @@ def test_a_bulk_is_sent_followed_and_found(client: Client, server: RunningServer
     server.wait_job(job["id"])
     ended = client.job(job["id"])
     assert (ended["total"], ended["done"], ended["failed"]) == (2, 1, 1)
-    (failed,) = client.failed_items(job["id"])
+    (failed,) = client.items(job["id"], "failed")
     assert failed["name"] == "bad.png"
     found = [hit["image"]["source"] for hit in client.search("purple", 100)["hits"]]  # other tests have theirs
     assert "sub/purple.png" in found

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,69 +12,29 @@ from rich.console import Console
 
 from app.cli import ServerError
 from app.cli.client import Client
+from app.cli.local_files import LocalFile
 from app.cli.upload import (
     BULK_BYTES,
     BULK_FILES,
     UploadReport,
-    escape,
-    expand_stdin,
     group_into_batches,
     ingest_paths,
     ingest_urls,
     is_source,
     parse_url_line,
     show_report,
-    walk_inputs,
 )
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "deep/er/c.webp", ".git/d.png", "all.tar.gz", "e.zip"):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return folder
-
-
-def test_pictures_and_archives_below_a_folder_are_found_in_order_without_the_hidden(folder: Path) -> None:
-    names = [name for name, _ in walk_inputs([folder])]
-    assert names == ["photos/a.jpg", "photos/all.tar.gz", "photos/b.PNG", "photos/deep/er/c.webp", "photos/e.zip"]
-
-
-def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
-    assert list(walk_inputs([folder / "notes.txt"])) == [("notes.txt", folder / "notes.txt")]
-    assert [name for name, _ in walk_inputs([folder / ".hidden.png"])] == [".hidden.png"]
-
-
-def test_a_dash_stands_for_the_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("one.png\n\nwith space.png\n"))
-    assert list(expand_stdin(["first", "-", "last"])) == [
-        Path(p) for p in ("first", "one.png", "with space.png", "last")
-    ]
-
-
-def test_bulks_keep_within_what_one_request_carries(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.touch()
-    assert [len(bulk) for bulk in group_into_batches([("x", path)] * (BULK_FILES * 2 + 1))] == [
-        BULK_FILES,
-        BULK_FILES,
-        1,
-    ]
-    large = tmp_path / "large"
-    with open(large, "wb") as file:
-        file.truncate(BULK_BYTES // 2 + 1)
-    assert [len(bulk) for bulk in group_into_batches([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
+def test_bulks_keep_within_what_one_request_carries() -> None:
+    small, large = (LocalFile("x", Path("x"), size, is_archive=False) for size in (1, BULK_BYTES // 2 + 1))
+    sizes = [len(bulk) for bulk in group_into_batches([small] * (BULK_FILES * 2 + 1))]
+    assert sizes == [BULK_FILES, BULK_FILES, 1]
+    assert [len(bulk) for bulk in group_into_batches([large, small, large, small])] == [2, 2]
+    assert [len(bulk) for bulk in group_into_batches([small] * 5, 2)] == [2, 2, 1]
     assert list(group_into_batches([])) == []
-
-
-def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="gone cannot be read: No such file"):
-        list(group_into_batches([("gone", tmp_path / "gone")]))
 
 
 def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
@@ -88,9 +47,11 @@ def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
 def test_a_list_of_urls_is_fetched_by_the_server_and_followed(server: RunningServer) -> None:
     with Client(server.url) as client:
         with pytest.raises(ServerError, match="the list is empty"):
-            ingest_urls(client, ["\n"], Console(file=io.StringIO()))
+            ingest_urls(client, io.BytesIO(b"\n"), Console(file=io.StringIO()))
+        with pytest.raises(ServerError, match="UTF-8"):
+            ingest_urls(client, io.BytesIO(b"http://a/gr\xfcn.png"), Console(file=io.StringIO()))
         with pytest.raises(ServerError, match="url_not_allowed"):  # which this server does not do
-            ingest_urls(client, ["http://127.0.0.1/a.png"], Console(file=io.StringIO()))
+            ingest_urls(client, io.BytesIO(b"http://127.0.0.1/a.png"), Console(file=io.StringIO()))
 
 
 def test_a_source_of_the_server_is_told_from_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +71,6 @@ def test_a_source_that_the_server_does_not_know_or_may_not_read_is_one_line(serv
     for source, told in (("nothing:/a", "source must be one of: urls, folder:PATH"), ("folder:/etc", "may not read")):
         with pytest.raises(ServerError, match=told):
             run(server, Path(source))
-
-
-def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
-    assert escape("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
-    out = io.StringIO()
-    Console(file=out, width=80).print(escape("[bold]x[/bold] 笑脸"))
-    assert out.getvalue() == "[bold]x[/bold] 笑脸\n"
 
 
 def test_a_report_shows_each_failure_up_to_a_bound() -> None:

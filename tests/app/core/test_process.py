@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app import __version__
-from app.core.process import child_env, spawn
+from app.core.process import child_env, sightline_command, spawn
 from tests.support.servers import until
 
 PARENT = """
@@ -57,7 +57,7 @@ def test_a_child_runs_our_code_whatever_lies_in_its_working_directory(tmp_path: 
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
     child = subprocess.run(
-        [sys.executable, "-m", "app", "--version"],
+        sightline_command("--version"),
         env=child_env(os.environ),
         cwd=tmp_path,
         capture_output=True,

@@ -70,6 +70,7 @@ class Job(Answer):
     created_at: str
     left_out: dict[str, int] = {}
     warnings: list[Warned] = []
+    warned: int = 0
 
 
 class Jobs(Answer):
@@ -85,6 +86,7 @@ class Item(Answer):
     name: str
     image_id: str | None
     error: Reason | None
+    warnings: list[Warned] = []
 
 
 class Items(Answer):

@@ -173,9 +173,9 @@ class Client:
                 raise self._not_sightline(response)
             yield from response.iter_bytes()
 
-    def items(self, id: str, status: str) -> Iterator[dict[str, Any]]:
-        """The items of a job with this status."""
-        params: dict[str, Any] = {"status": status, "limit": 1000}
+    def items(self, id: str, **which: str) -> Iterator[dict[str, Any]]:
+        """The items of a job: `status="failed"`, or `warned="true"`."""
+        params: dict[str, Any] = {"limit": 1000, **which}
         while True:
             page = self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}/items", answers.Items, params=params)
             yield from page["items"]

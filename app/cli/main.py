@@ -286,7 +286,7 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
         else:
             show_jobs([shown], new_console())
             if failed:
-                show_failed(client.items(id, "failed"), shown["failed"], new_console())
+                show_failed(client.items(id, status="failed"), shown["failed"], new_console())
 
 
 @main.group(invoke_without_command=True)

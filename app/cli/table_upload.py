@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.local_files import is_folder, is_missing
+from app.core.errors import UnsupportedMediaType
 from app.decode.column_mapping import Line
+from app.decode.headers import detect_format
 from app.decode.limits import PictureLimits
 from app.decode.metadata_files import METADATA_FILE
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
@@ -66,6 +68,8 @@ class TableUpload:
             with zipfile.ZipFile(path, "w") as archive:
                 for line, picture, failure in self._extract(batch.lines, Path(temporary)):
                     name = self.name(line)
+                    if failure is None:
+                        failure = find_fault(picture)
                     if failure is not None:
                         failed.append({"name": name, "error": {"code": failure[0], "detail": failure[1]}})
                         continue
@@ -89,6 +93,16 @@ class TableUpload:
                 )
                 group = place[0]
             yield line, folder / str(row), extracted.get(row, ROW_MISSING)
+
+
+def find_fault(picture: Path) -> Failure | None:
+    """Why what came out of a row is no picture; in an archive it would only be counted as left out."""
+    try:
+        with open(picture, "rb") as file:
+            detect_format(file.read(64))
+    except UnsupportedMediaType as error:
+        return error.code, error.detail
+    return None
 
 
 def row_kind(line: Line) -> str:

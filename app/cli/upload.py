@@ -65,6 +65,7 @@ class UploadReport:
     twins: int = 0
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)  # the first MAX_SHOWN of them
+    warned: int = 0  # items about which the server warns
     left_out: LeftOut = field(default_factory=LeftOut)
     job: str | None = None
 
@@ -339,14 +340,18 @@ class Sender:
         report.twins += twins
         report.failed += job["failed"]
         if job["failed"]:
-            report.failures.extend(islice(self._client.items(id, "failed"), MAX_SHOWN - len(report.failures)))
+            report.failures.extend(islice(self._client.items(id, status="failed"), MAX_SHOWN - len(report.failures)))
         report.left_out.kinds.update(job.get("left_out", {}))
         report.warn(job.get("warnings", ()))
+        if job.get("warned"):
+            report.warned += job["warned"]
+            for item in islice(self._client.items(id, warned="true"), MAX_NOTES):
+                report.warn({**one, "detail": f"{item['name']}: {one['detail']}"} for one in item.get("warnings", ()))
 
     def _count_twins(self, id: str) -> int:
         """How many duplicates of a job have the bytes of another picture of the same job."""
-        loaded = {item["image_id"] for item in self._client.items(id, "done")}
-        return sum(item["image_id"] in loaded for item in self._client.items(id, "duplicate"))
+        loaded = {item["image_id"] for item in self._client.items(id, status="done")}
+        return sum(item["image_id"] in loaded for item in self._client.items(id, status="duplicate"))
 
 
 def write_archive(path: Path, files: Sequence[LoadedFile]) -> Path:
@@ -377,8 +382,8 @@ def show_report(report: UploadReport, console: Console) -> int:
         console.print(left_out, highlight=False, soft_wrap=True)
     for warning in report.left_out.warnings[:MAX_NOTES]:
         console.print(f"note: {escape(warning.detail)}", highlight=False, soft_wrap=True)
-    if len(report.left_out.warnings) > MAX_NOTES:
-        console.print(f"note: and {len(report.left_out.warnings) - MAX_NOTES} more")
+    if (more := max(len(report.left_out.warnings), report.warned) - MAX_NOTES) > 0:
+        console.print(f"note: and {more} more")
     if report.failures:
         show_failures(report.failures, console)
     job = "" if report.job is None else short_id(report.job, console)

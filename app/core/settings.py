@@ -148,6 +148,13 @@ class Settings(BaseSettings):
     fetch_seconds: float = Field(
         15.0, gt=0, description="Time limit for fetching one picture by URL or from a bucket, in seconds."
     )
+    user_agent: str = Field(
+        "",
+        max_length=500,
+        pattern=r"^[\x20-\x7e]*$",
+        description="User-Agent of requests for pictures by URL and from buckets, with your contact for hosts that want"
+        " one: Name (+https://address; mail). Empty is Sightline/VERSION.",
+    )
     folders: str = Field(
         "", description="Folders of this machine, separated by colons, from which pictures may be imported by path."
     )

@@ -99,4 +99,4 @@ def open_object_store(settings: Settings) -> ObjectStoreClient:
         if not ENDPOINT.fullmatch(endpoint):
             raise StartupError(f"SIGHTLINE_{name}_ENDPOINT is no http:// or https:// address")
     limits = FetchLimits(settings.max_image_bytes, settings.fetch_seconds)
-    return ObjectStoreClient(limits, settings.s3_endpoint, settings.gcs_endpoint)
+    return ObjectStoreClient(limits, settings.s3_endpoint, settings.gcs_endpoint, settings.user_agent)

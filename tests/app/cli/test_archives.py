@@ -72,12 +72,12 @@ def test_a_loaded_archive_is_not_sent_again(server: RunningServer, tmp_path: Pat
     with Client(server.url) as client:
         assert hash_stored_pictures(client, archive) is None
         status, out = load(server, archive)
-        assert (status, out.splitlines()[0]) == (0, "20 loaded, 0 already there, 1 duplicate of another file, 0 failed")
+        assert (status, out.splitlines()[1]) == (0, "20 loaded, 0 already there, 1 duplicate of another file, 0 failed")
         assert len(set(hash_stored_pictures(client, archive) or ())) == 20
         told = make_zip(tmp_path / "told.zip", *pictures, ("0.txt", b"a caption"))
         assert hash_stored_pictures(client, told) is None  # the captions may be new
     again = load(server, archive)[1]
-    assert again.splitlines()[0] == "0 loaded, 20 already there, 1 duplicate of another file, 0 failed"
+    assert again.splitlines()[1] == "0 loaded, 20 already there, 1 duplicate of another file, 0 failed"
     assert "job" not in again
 
 

@@ -86,10 +86,11 @@ def test_permissions_are_told_for_each_file_and_folder(tmp_path: Path) -> None:
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "for root in sys.argv[1:]:\n"
         "    local = find_files([Path(root)])\n"
-        "    print(sorted(file.name for file in local.files), [(f['name'], f['error']['detail']) for f in local.failures])"
+        "    failed = [(one['name'], one['error']['detail']) for one in local.failures]\n"
+        "    print(sorted(file.name for file in local.files), failed)"
     )
     for parent in tmp_path.parents:
-        if not os.stat(parent).st_mode & 0o005 and os.geteuid() == 0:
+        if not parent.stat().st_mode & 0o005 and os.geteuid() == 0:
             parent.chmod(0o755)
     if os.geteuid() != 0:
         pytest.skip("only root can take rights from a process that keeps its files")

@@ -87,14 +87,10 @@ def describe_certificate(error: ssl.SSLCertVerificationError, server: str) -> st
 
 def describe_redirect(response: httpx.Response, server: str) -> str:
     """Where an answer sends the request, as the address to use instead."""
-    location = response.headers.get("Location")
-    if not location:
+    if response.next_request is None:
         return f"the server at {server} is not Sightline: it answered {response.status_code}"
     asked = response.request.url
-    try:
-        target = asked.join(location).copy_with(username=None, password=None, fragment=None)
-    except httpx.InvalidURL:
-        return f"{server} redirects to an address that is none"
+    target = response.next_request.url.copy_with(username=None, password=None, fragment=None)
     path = asked.path.removeprefix(httpx.URL(server).path.rstrip("/"))
     bare = str(target.copy_with(query=None))
     if bare.endswith(path) and bare.removesuffix(path) != server:

@@ -305,22 +305,24 @@ def collections(ctx: click.Context, /, **given: Any) -> None:
 @collections.command("make")
 @click.argument("name")
 @click.option("--description", default="", help="What the collection is for.")
+@setting_options(*CLIENT_OPTIONS)
 @click.pass_obj
-def make_collection(given: dict[str, Any], name: str, description: str) -> None:
+def make_collection(before: dict[str, Any], /, name: str, description: str, **given: Any) -> None:
     """Make an empty collection; its name has 1 to 64 characters of a-z, 0-9, _ and -."""
-    with open_client(given) as client:
+    with open_client(before | drop_missing(given)) as client:
         client.make_collection(name, description)
 
 
 @collections.command("drop")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Drop without asking.")
+@setting_options(*CLIENT_OPTIONS)
 @click.pass_obj
-def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
+def drop_collection(before: dict[str, Any], /, name: str, yes: bool, **given: Any) -> None:
     """Drop a collection with all its pictures and texts."""
     if not yes:
         click.confirm(f"Drop {name} with all its pictures and texts?", abort=True)
-    with open_client(given) as client:
+    with open_client(before | drop_missing(given)) as client:
         client.drop_collection(name)
 
 
@@ -447,6 +449,11 @@ def demo(once: bool, **given: Any) -> None:
     from app.cli.demo import demo as run
 
     run(load_settings(given), new_console(), once=once)
+
+
+def drop_missing(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def find_picture(words: tuple[str, ...]) -> Path | None:

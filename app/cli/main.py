@@ -44,13 +44,26 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples(
+        "sightline serve --data-dir photos      serve a new or existing data directory",
+        "sightline ingest ~/Pictures            load a folder into it",
+        "sightline search red car               find pictures by words",
+        "sightline search cat.jpg               find pictures like this one",
+    ),
+)
 @click.version_option(__version__, prog_name="sightline")
 def main() -> None:
-    """Search pictures by words or by a picture, and texts by a picture."""
+    """Search pictures by words or by a picture, and texts by a picture.
+
+    Start a server, load pictures, and search them from another terminal. Every option can also be set in the
+    environment; `sightline COMMAND --help` names the variables.
+    """
 
 
-@main.command()
+@main.command(short_help="Serve a data directory over HTTP.")
 @setting_options("host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", *LOG_OPTIONS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that import and embed pictures."""
@@ -62,7 +75,7 @@ def serve(**given: Any) -> None:
         run(settings)
 
 
-@main.command()
+@main.command(short_help="Run one more worker on a data directory.")
 @setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
@@ -76,12 +89,13 @@ def worker(parent: int | None, **given: Any) -> None:
 
 
 @main.command(
+    short_help="Load pictures, folders, archives and tables.",
     epilog=examples(
         "sightline ingest ~/Pictures                         a folder with its subfolders",
         "sightline ingest cat.jpg trip.zip shop.csv          a picture, an archive, a table",
         "sightline ingest ~/Pictures --exclude '*_thumb.*'   without some files",
         "sightline ingest --urls list.txt                    URLs, which the server fetches",
-    )
+    ),
 )
 @click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option(
@@ -132,12 +146,13 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
 
 
 @main.command(
+    short_help="Search by words, or by a picture.",
     epilog=examples(
         "sightline search red car                    ten pictures of red cars",
         "sightline search cat.jpg                    pictures like this one",
         "sightline search 'beach -people' -k 50      beaches without people",
         "sightline search cat --paths | xargs ls -l  what other programs can use",
-    )
+    ),
 )
 @click.argument("words", metavar="WORDS|FILE", nargs=-1)
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
@@ -200,7 +215,7 @@ def search(
         output.show_hits(answer, new_console())
 
 
-@main.command()
+@main.command(short_help="Delete the pictures that match a filter.")
 @click.option(
     "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."
 )
@@ -226,7 +241,7 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
         click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
 
 
-@main.command()
+@main.command(short_help="Show what a server holds, and its health.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
@@ -242,7 +257,7 @@ def status(as_json: bool, **given: Any) -> None:
     sys.exit(1 if ready["reasons"] else 0)
 
 
-@main.command()
+@main.command(short_help="List the newest jobs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def jobs(as_json: bool, **given: Any) -> None:
@@ -257,7 +272,7 @@ def jobs(as_json: bool, **given: Any) -> None:
         show_jobs(newest, new_console())
 
 
-@main.command()
+@main.command(short_help="Show, pause, resume, cancel or retry a job.")
 @click.argument("id")
 @click.option("--pause", "action", flag_value="pause", help="Begin no further item of the job.")
 @click.option("--resume", "action", flag_value="resume", help="Go on with a paused job.")
@@ -289,7 +304,7 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
                 show_failed(client.items(id, status="failed"), shown["failed"], new_console())
 
 
-@main.group(invoke_without_command=True)
+@main.group(short_help="List, make and drop collections.", invoke_without_command=True)
 @setting_options(*CLIENT_OPTIONS)
 @click.pass_context
 def collections(ctx: click.Context, /, **given: Any) -> None:
@@ -326,7 +341,7 @@ def drop_collection(before: dict[str, Any], /, name: str, yes: bool, **given: An
         client.drop_collection(name)
 
 
-@main.command()
+@main.command(short_help="List the models that have a name here.")
 def models() -> None:
     """List the models that have a name here."""
     from app.cli.output import show_models
@@ -334,7 +349,7 @@ def models() -> None:
     show_models(new_console())
 
 
-@main.command()
+@main.command(short_help="Check that files, rows and log agree.")
 @setting_options("data_dir")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
@@ -347,7 +362,7 @@ def verify(**given: Any) -> None:
     sys.exit(1 if faults else 0)
 
 
-@main.command()
+@main.command(short_help="Copy all data into a folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir")
 def backup(folder: Path, **given: Any) -> None:
@@ -360,7 +375,7 @@ def backup(folder: Path, **given: Any) -> None:
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
-@main.command()
+@main.command(short_help="Restore a backup.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir")
 def restore(folder: Path, **given: Any) -> None:
@@ -373,16 +388,22 @@ def restore(folder: Path, **given: Any) -> None:
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
 
 
-@main.command()
+@main.command(
+    short_help="Change the model of a data directory.",
+    epilog=examples("sightline reembed --data-dir photos --model ViT-B-32/openai"),
+)
 @setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 def reembed(**given: Any) -> None:
-    """Move a data directory to another model: the next server embeds its pictures again."""
+    """Change the model of a data directory: embed its texts now, and its pictures when the next server starts.
+
+    End the server first, and start the next one with the same --model. Pictures, captions and ids stay.
+    """
     from app.cli.reembed import reembed as run
 
     run(start_logging(given), new_console())
 
 
-@main.group()
+@main.group(short_help="Manage the API keys of a data directory.")
 def keys() -> None:
     """Manage the API keys of a data directory; a running server follows every change at once."""
 
@@ -441,7 +462,7 @@ def clear_keys(**given: Any) -> None:
     clear_keys(load_settings(given))
 
 
-@main.command()
+@main.command(short_help="Try everything on the built-in gallery.")
 @click.option("--once", is_flag=True, help="End after the example searches.")
 @setting_options("port")
 def demo(once: bool, **given: Any) -> None:

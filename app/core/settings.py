@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
     insecure: bool = Field(False, description="Allow other addresses than loopback although there are no API keys.")
     allowed_hosts: str = Field(
-        "", description="Further host names, separated by commas, of a server on loopback without API keys."
+        "",
+        description="Further names (photos.example.org, ...) under which clients reach a server on loopback that has no"
+        " API keys, separated by commas; other names are refused with 403.",
     )
     rate_limit: str = Field(
         "", description="Most requests of one API key or address, as 600/minute or 20/second; empty is no limit."
@@ -58,7 +60,8 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "starter",
-        description="Model: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
+        description="Model: starter, photos (or another name of `sightline models`), an open_clip name/tag,"
+        " hf-hub:org/repo or name:file.safetensors.",
     )
     index: str = Field(
         "local",
@@ -78,7 +81,9 @@ class Settings(BaseSettings):
         pattern="^(auto|openvino|torch)$",
         description="Library that runs the encoder: openvino, torch, or auto (OpenVINO on a CPU, torch on a GPU).",
     )
-    device: str = Field("auto", description="Device of the encoder: auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto", description="Device that runs the model: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    )
     workers: int = Field(
         1, ge=0, le=64, description="Worker processes of the server, which starts them again when they end."
     )
@@ -106,8 +111,13 @@ class Settings(BaseSettings):
         description="Format of the log: json, text, or auto, which is text on a terminal and JSON elsewhere.",
     )
 
-    max_image_bytes: int = Field(32 * MIB, ge=1, description="Largest picture file, in bytes.")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
+    max_image_bytes: int = Field(96 * MIB, ge=1, description="Largest picture file, in bytes.")
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        description="Most pixels of a picture; a JPEG, which is decoded at a fraction of its size, may have five times"
+        " as many.",
+    )
     max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
     max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes that an archive may expand to.")
     max_archive_members: int = Field(10_000, ge=1, description="Most members of an archive.")

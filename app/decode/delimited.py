@@ -140,14 +140,14 @@ def _read_layout(file: BinaryIO, suffix: str) -> Layout | None:
         return None
     file.seek(0)
     first = file.readline(MAX_ROW_BYTES)
-    told = _SEP_LINE.match(first)
-    if told is None:
+    said = _SEP_LINE.match(first)
+    if said is None:
         file.seek(0)
     lines = _Lines(file, file.tell())
     position = file.tell()
     header = file.readline(MAX_ROW_BYTES).removeprefix(BOM).decode("utf-8", "surrogateescape")
     file.seek(position)
-    delimiter = told[1].decode("latin-1") if told else _find_delimiter(header, DELIMITERS[suffix])
+    delimiter = said[1].decode("latin-1") if said else _find_delimiter(header, DELIMITERS[suffix])
     try:
         cells = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
         names = [(_decode_legacy(cell) if _is_not_utf8(cell) else cell).strip() for cell in cells]

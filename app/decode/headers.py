@@ -72,7 +72,9 @@ def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     if length > limits.max_bytes:
-        raise ImageTooLarge(f"the file has {length:,} bytes; the limit is {limits.max_bytes:,}")
+        raise ImageTooLarge(
+            f"the file has {length:,} bytes; the limit is {limits.max_bytes:,} (SIGHTLINE_MAX_IMAGE_BYTES)"
+        )
     head = file.read(64)
     kind = detect_format(head)
     file.seek(0)
@@ -81,7 +83,7 @@ def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
         (width, height), animated = parse(file)
     except (struct.error, IndexError) as error:
         raise ImageCorrupt("the file ends inside its header") from error
-    check_size(width, height, limits)
+    check_size(width, height, kind, limits)
     return PictureHeader(kind, width, height, animated)
 
 
@@ -110,14 +112,15 @@ def detect_format(head: bytes) -> Format:
     raise UnsupportedMediaType(f"this is not a picture of a known format; only {_ACCEPTED} are accepted")
 
 
-def check_size(width: int, height: int, limits: PictureLimits) -> None:
-    """Raise ImageCorrupt for a side of 0 pixels, ImageTooLarge above the limits."""
-    if width <= 0 or height <= 0:
-        raise ImageCorrupt(f"the header says {width} × {height} pixels")
+def check_size(width: int, height: int, format: Format, limits: PictureLimits) -> None:
+    """Raise ImageCorrupt for a size of nothing, ImageTooLarge above the limits."""
+    if width < 1 or height < 1:
+        raise ImageCorrupt("the picture has no width or no height")
+    size = f"the picture has {width} × {height} pixels"
     if max(width, height) > limits.max_side:
-        raise ImageTooLarge(f"the picture has {width} × {height} pixels; the limit is {limits.max_side:,} a side")
-    if width * height > limits.max_pixels:
-        raise ImageTooLarge(f"the picture has {width} × {height} pixels; the limit is {limits.max_pixels:,} in all")
+        raise ImageTooLarge(f"{size}; the limit is {limits.max_side:,} a side (SIGHTLINE_MAX_IMAGE_SIDE)")
+    if width * height > (most := limits.pixels_of(format)):
+        raise ImageTooLarge(f"{size}; the limit is {most:,} in all for {format.upper()} (SIGHTLINE_MAX_IMAGE_PIXELS)")
 
 
 def _count_steps(what: str) -> Iterator[None]:

@@ -27,7 +27,7 @@ WINDOW_BYTES = 64 << 20
 
 
 class TableSource(PatternSource):
-    """Items with a `url`, with the `path` of a file, or with a `table`, its tag (`at`), a `place` and a `column` in it."""
+    """Items with a `url`, with the `path` of a file, or with a `table`, its tag (`at`), a `place` and a `column`."""
 
     FORM = "table:PATH"
     OPTIONS = frozenset({"columns"})

@@ -7,14 +7,13 @@ import os
 import time
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 import apsw
 
-from app.core.clock import format_rfc3339
+from app.core.clock import days_from_now
 from app.core.errors import NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import AnswerWarning, ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
@@ -152,7 +151,7 @@ class JobService:
     def pause(self, id: str) -> Job:
         """Begin nothing more of a job, also after restarts; workers finish what they hold. An ended job stays so."""
         self.get(id)
-        self._library.database.write(lambda c: job_control.pause(c, id))
+        self._library.database.write(lambda c: work_queue.pause_job(c, id))
         return self.get(id)
 
     def resume(self, id: str) -> Job:
@@ -227,7 +226,7 @@ class JobService:
     def delete_old(self, days: float, should_stop: Callable[[], bool]) -> None:
         """Delete the jobs that ended so many days ago; 0 keeps all."""
         if days:
-            count = self.delete_ended(format_rfc3339(datetime.now(UTC) - timedelta(days=days)), should_stop)
+            count = self.delete_ended(days_from_now(-days), should_stop)
             if count:
                 log.info("deleted %d jobs that ended more than %g days ago", count, days)
 

@@ -14,14 +14,7 @@ from app.core.types import ItemError, ItemStatus, SourceSpec
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables import images, jobs, work_queue
 
-OPEN = " AND state IN ('queued', 'running')"
 CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
-
-
-def pause(c: apsw.Connection, id: str) -> None:
-    """Pause a job that has not ended. Workers finish what they hold of it."""
-    if fetch_one(c, "SELECT 1 FROM jobs WHERE id = ?" + OPEN, (id,)) is not None:
-        work_queue.pause_job(c, id)
 
 
 def resume(c: apsw.Connection, id: str) -> None:
@@ -35,7 +28,8 @@ def cancel(c: apsw.Connection, id: str) -> list[int]:
 
     `fail_waiting_items` does the rest.
     """
-    c.execute("UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ?" + OPEN, (now_rfc3339(), id))
+    sql = "UPDATE jobs SET state = 'cancelled', finished_at = ? WHERE id = ? AND state IN ('queued', 'running')"
+    c.execute(sql, (now_rfc3339(), id))
     if not c.changes():
         return []
     work_queue.resume_job(c, id)

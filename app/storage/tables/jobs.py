@@ -23,6 +23,7 @@ COLUMNS = (
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step,"
     " left_out, warnings, warned FROM jobs "
 )
+WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
 RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail, warnings FROM job_items "
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
@@ -99,10 +100,10 @@ def list_items(
         (
             n,
             JobItem(
-                name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None, read_warnings(told)
+                name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None, read_warnings(said)
             ),
         )
-        for n, name, state, image_id, code, detail, told in rows
+        for n, name, state, image_id, code, detail, said in rows
     ]
 
 
@@ -148,7 +149,7 @@ def add_left_out(c: apsw.Connection, job_id: str, left_out: LeftOut) -> None:
 
 def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
     """Mark every item that waits for a picture `done`: its vector has the number `seq` in the log."""
-    for job_id, n in _list_waiting(c, image_key):
+    for job_id, n in fetch_all(c, WAITING, (image_key,)):
         set_item_status(c, job_id, n, ItemStatus.DONE, None)
         c.execute("UPDATE jobs SET done = done + 1, last_seq = max(last_seq, ?) WHERE id = ?", (seq, job_id))
         finish_if_complete(c, job_id)
@@ -156,7 +157,7 @@ def complete_items(c: apsw.Connection, image_key: int, seq: int) -> None:
 
 def fail_items(c: apsw.Connection, image_key: int, error: ItemError) -> None:
     """Mark every item that waits for a picture `failed`."""
-    for job_id, n in _list_waiting(c, image_key):
+    for job_id, n in fetch_all(c, WAITING, (image_key,)):
         set_item_status(c, job_id, n, ItemStatus.FAILED, error)
         c.execute("UPDATE jobs SET failed = failed + 1 WHERE id = ?", (job_id,))
         finish_if_complete(c, job_id)
@@ -198,8 +199,3 @@ def finish_if_complete(c: apsw.Connection, id: str) -> None:
         " AND NOT EXISTS (SELECT 1 FROM sources WHERE job_id = jobs.id)",
         (now_rfc3339(), now_rfc3339(), id),
     )
-
-
-def _list_waiting(c: apsw.Connection, image_key: int) -> list[tuple[str, int]]:
-    rows = fetch_all(c, "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'", (image_key,))
-    return [(job_id, n) for job_id, n in rows]

@@ -153,6 +153,75 @@ def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_p
     assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
 
 
+def newest(server: RunningServer, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.http.get(f"/v1/images?limit={count}").json()["images"]
+    return found
+
+
+def test_one_ingest_is_one_job_also_of_many_requests(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.upload.BULK_FILES", 2)
+    for n in range(5):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 90_000 + n))
+    (tmp_path / "twin.png").write_bytes(picture("green", 90_000))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("z.png", picture("green", 90_005))
+    status, out = run(server, tmp_path)
+    assert (status, out.splitlines()[1]) == (0, "6 loaded, 0 already there, 1 duplicate of another file, 0 failed")
+    assert len({image["job_id"] for image in newest(server, 6)}) == 1
+    assert out.splitlines()[-1] == f"job {newest(server, 1)[0]['job_id']}"
+
+
+def test_captions_beside_pictures_are_sent_and_fill_what_was_empty(server: RunningServer, tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 91_000 + n))
+    assert run(server, tmp_path)[0] == 0
+    (tmp_path / "0.txt").write_text("a green square")
+    (tmp_path / "1.json").write_text('{"tags": ["x"], "n": 1}')
+    (tmp_path / "3.png").write_bytes(picture("green", 91_003))
+    (tmp_path / "3.txt").write_text("\n".join("many lines"))
+    (tmp_path / "film.mp4").touch()
+    status, out = run(server, tmp_path)
+    assert status == 0
+    assert "1 loaded, 3 already there, 0 failed" in out
+    assert "1 file of another kind left out (1 .mp4)" in out
+    assert "note: 3.txt is no caption" in out
+    last, _, tagged, told = newest(server, 4)
+    assert (told["caption"], tagged["tags"], tagged["metadata"]) == ("a green square", ["x"], {"n": 1})
+    assert (last["source"], last["caption"]) == (f"{tmp_path.name}/3.png", None)
+    before = len(server.http.get("/v1/jobs").json()["jobs"])
+    assert "0 loaded, 4 already there, 0 failed" in run(server, tmp_path)[1]
+    assert len(server.http.get("/v1/jobs").json()["jobs"]) == before  # nothing was sent
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "filepath\ttitle\nimages/{0}.png\ta {0}\nimages/{1}.png\tb\nimages/gone.png\tc\n"),
+        ("comma.csv", "image,caption\nimages/{0}.png,a {0}\nimages/{1}.png,b\nimages/gone.png,c\n"),
+        (
+            "list.jsonl",
+            '{{"file_name": "images/{0}.png", "text": "a {0}"}}\n{{"file_name": "images/{1}.png", "text": "b"}}\n'
+            '{{"file_name": "images/gone.png", "text": "c"}}\n',
+        ),
+    ],
+)
+def test_a_table_of_paths_sends_those_files(name: str, content: str, server: RunningServer, tmp_path: Path) -> None:
+    seeds = [92_000 + len(name) * 10 + n for n in range(2)]
+    (tmp_path / "images").mkdir()
+    for seed in seeds:
+        (tmp_path / "images" / f"{seed}.png").write_bytes(picture("green", seed))
+    (tmp_path / name).write_text(content.format(*seeds))
+    status, out = run(server, tmp_path / name)
+    assert status == 1
+    assert "2 loaded, 0 already there, 1 failed" in out
+    assert f"images/gone.png\tunreadable\trow 3 of {name}: No such file or directory" in out
+    second, first = newest(server, 2)
+    assert (first["caption"], first["source"]) == (f"a {seeds[0]}", f"images/{seeds[0]}.png")
+    assert second["caption"] == "b"
+
+
 def test_a_failure_is_shown_with_its_reason_and_makes_the_status_1(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"words")
     status, out = run(server, tmp_path)

@@ -6,7 +6,10 @@ The descriptions of the fields are their documentation: `--help` and `docs/refer
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from pydantic import Field, SecretStr
@@ -16,12 +19,16 @@ from app.core.errors import StartupError
 
 MIB = 1 << 20
 GIB = 1 << 30
+PREFIX = "SIGHTLINE_"
+# What Kubernetes sets for a service whose name begins with "sightline".
+SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+OTHERS = ("SITE", "USER", "PASSWORD_HASH", "UPSTREAM", "PUBLISH", "MEMORY", "CPUS")  # of Caddyfile and compose file
 
 
 class Settings(BaseSettings):
     """One frozen object for all parts of the program; no other code reads `SIGHTLINE_*`."""
 
-    model_config = SettingsConfigDict(env_prefix="SIGHTLINE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
@@ -207,6 +214,21 @@ class Settings(BaseSettings):
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
             for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file"}).items()
         }
+
+
+def find_unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence about each `SIGHTLINE_*` variable that is no setting, save those that Kubernetes and the files of
+    the deployment set."""
+    known = [name.upper() for name in Settings.model_fields]
+    sentences = []
+    for variable, value in sorted(environment.items()):
+        name = variable.upper().removeprefix(PREFIX)
+        is_link = SERVICE_LINK.fullmatch(name) or ("://" in value and name.endswith("_PORT"))
+        if variable.upper().startswith(PREFIX) and name not in (*known, *OTHERS) and not is_link:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference/settings.md lists the settings"
+            sentences.append(f"there is no setting {variable[:80]}; {hint}")
+    return sentences
 
 
 def count_cores(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -430,6 +429,6 @@ def start_logging(given: dict[str, Any], *, warn: bool = True) -> Settings:
     settings = read_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
     configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
-    for text in find_unknown_variables(os.environ) if warn else ():
+    for text in find_unknown_variables() if warn else ():
         log.warning(text)
     return settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,7 +60,7 @@ def parse_json(_context: click.Context, _option: click.Parameter, text: str | No
 def load_settings(given: dict[str, Any]) -> Settings:
     """Load settings as `read_settings` does, and print a line for each variable that is no setting."""
     settings = read_settings(given)
-    for text in find_unknown_variables(os.environ):
+    for text in find_unknown_variables():
         click.echo(f"sightline: {text}", err=True)
     return settings
 

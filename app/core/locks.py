@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import threading
 import uuid
@@ -27,9 +28,13 @@ class StopRequested(Exception):
 
 
 class DataDirLock:
-    """Only one server may use a data directory. Raises StartupError, which names the holder, if another one does."""
+    """Only one server may use a data directory. Raises StartupError, which names the holder, if another one does.
 
-    def __init__(self, data_dir: Path) -> None:
+    `made` is the folder that was made for it, the data directory or one around it; None if it was there before.
+    """
+
+    def __init__(self, data_dir: Path, made: Path | None = None) -> None:
+        self.made = made
         self._file = open(data_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (open until close())
         if not _try_lock(self._file):
             self._file.seek(0)
@@ -39,6 +44,11 @@ class DataDirLock:
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
         self._file.flush()
+
+    def remove_new(self) -> None:
+        """Remove the data directory if it was made for this lock, which keeps others out of it meanwhile."""
+        if self.made is not None:
+            shutil.rmtree(self.made, ignore_errors=True)
 
     def close(self) -> None:
         self._file.close()

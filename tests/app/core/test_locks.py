@@ -160,3 +160,13 @@ def test_a_wait_for_a_lock_ends_when_a_stop_is_requested(tmp_path: Path) -> None
         pass
     with hold_lock(tmp_path / "lock", stop):
         pass  # free again
+
+
+def test_a_folder_that_was_made_for_a_lock_can_be_removed_and_another_cannot(tmp_path: Path) -> None:
+    data = tmp_path / "new" / "data"
+    data.mkdir(parents=True)
+    for made, left in ((None, True), (tmp_path / "new", False)):
+        lock = DataDirLock(data, made)
+        lock.remove_new()
+        lock.close()
+        assert (tmp_path / "new").exists() is left

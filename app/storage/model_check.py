@@ -8,6 +8,7 @@ import numpy as np
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
 from app.encoder import golden
+from app.encoder.catalogue import resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
@@ -29,6 +30,26 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
             f"the data directory belongs to model {other.model} (d {other.d}, weights {other.weights[:12]}), not"
             f" {space.model} (d {space.d}, weights {space.weights[:12]}); {serve}run `sightline reembed"
             f" --model {space.model}` to encode its pictures anew"
+        )
+
+
+def check_name(database: Database, name: str) -> None:
+    """Raise StartupError if the data directory has vectors, and none of a model of this name or alias.
+
+    It serves before a download. `check_space` knows better, because the same weights may have several names.
+    """
+    name = resolve_alias(name)
+
+    def work(c: apsw.Connection) -> list[EmbeddingSpace]:
+        used = {collection.space for collection in collections.list_all(c)} - {None}
+        return [space for one in used if one and (space := embeddings.get_space(c, one))]
+
+    spaces = database.read(work)
+    if spaces and name not in {space.model for space in spaces}:
+        other = spaces[0].model
+        raise StartupError(
+            f"the data directory belongs to model {other}, not {name}; serve it with --model {other}, or run"
+            f" `sightline reembed --model {name}` to encode its pictures anew"
         )
 
 

@@ -13,7 +13,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,15 +35,19 @@ class DataDirLock:
 
     def __init__(self, data_dir: Path, made: Path | None = None) -> None:
         self.made = made
-        self._file = open(data_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (open until close())
-        if not _try_lock(self._file):
-            self._file.seek(0)
-            holder = _describe_holder(self._file.read())
-            self._file.close()
-            raise StartupError(f"the data directory {data_dir} is in use by {holder}")
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
-        self._file.flush()
+        with ExitStack() as opened:
+            try:
+                self._file = opened.enter_context(open(data_dir / "lock", "a+", encoding="utf-8"))
+                if not _try_lock(self._file):
+                    self._file.seek(0)
+                    holder = _describe_holder(self._file.read())
+                    raise StartupError(f"the data directory {data_dir} is in use by {holder}")
+                self._file.truncate(0)
+                self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
+                self._file.flush()
+            except OSError as error:
+                raise StartupError(f"the data directory {data_dir} cannot be locked: {error.strerror}") from error
+            opened.pop_all()
 
     def remove_new(self) -> None:
         """Remove the data directory if it was made for this lock, which keeps others out of it meanwhile."""

@@ -237,6 +237,11 @@ def _explain_error(error: Exception, repository: str, file: str) -> str:
         return f"{file} cannot be downloaded: the disk is full; free some space, or choose a smaller model"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{file} cannot be downloaded: {error.filename} cannot be written"
+    if isinstance(error, OSError) and error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+        return (
+            f"{file} cannot be downloaded: the folder of models cannot be used ({error.strerror}); name one on a local"
+            " disk with SIGHTLINE_MODELS_DIR"
+        )
     reason = (str(error).splitlines() or [""])[0][:100] or type(error).__name__
     return (
         f"{file} cannot be downloaded ({reason}); connect to the model hub once, or use a local file with"

@@ -22,11 +22,7 @@ DATABASE_NAME = "sightline.db"
 
 def lock_data_dir(settings: Settings) -> DataDirLock:
     """Make the data directory if it is missing, try what its file system can do, and lock it for this server."""
-    made = make_data_dir(settings.data_dir)
-    try:
-        return DataDirLock(settings.data_dir, made)
-    except OSError as error:
-        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error
+    return DataDirLock(settings.data_dir, make_data_dir(settings.data_dir))
 
 
 def make_data_dir(data_dir: Path) -> Path | None:

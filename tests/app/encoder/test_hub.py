@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -398,6 +399,15 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.
     told = refused(NAME, tmp_path)
     assert told.startswith(f"model {NAME}: {CONFIG} cannot be downloaded (")
     close_session()
+
+
+def test_a_cache_that_cannot_be_locked_is_told(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert "(No locks available); name one on a local disk with SIGHTLINE_MODELS_DIR" in refused(NAME, tmp_path)
+    assert hub.asked == []
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, hub: Hub) -> None:

@@ -20,6 +20,7 @@ from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.listeners import open_listeners
 from app.core.settings import Settings
+from app.encoder.catalogue import find_facts, resolve_alias
 from app.encoder.loader import check_model_name
 from app.service.service import Service, open_service
 from app.worker.supervisor import WorkerSupervisor
@@ -136,6 +137,8 @@ async def _serve(service: Service, listeners: list[socket.socket]) -> None:
     service.start()
     address = format_address(settings.host, listeners[0])
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    if hint := find_facts(resolve_alias(settings.model)).hint:
+        print(f"model: {hint}", file=sys.stderr, flush=True)
     if not (loopback_only or service.api_keys.has_keys()):
         log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_stop_when_fatal(service, server))

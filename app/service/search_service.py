@@ -16,6 +16,7 @@ from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
+from app.encoder.catalogue import CHOICES, find_facts
 from app.encoder.hub import LoadProgress
 from app.encoder.loader import EncoderOptions, load_located, locate_model
 from app.encoder.memory_check import ModelProcesses, available_memory
@@ -26,7 +27,7 @@ from app.search.searcher import Searcher
 from app.service.health import HealthCheck, check_model
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
-from app.storage.model_check import check_golden, check_name, check_space
+from app.storage.model_check import check_golden, check_name, check_space, find_model_name
 from app.storage.tables import collections, embeddings
 
 log = logging.getLogger(__name__)
@@ -167,8 +168,13 @@ class SearchService:
             return None
         encoder = self.loaded.encoder
         space = encoder.space
+        facts = find_facts(space.model)
         return {
             "name": space.model,
+            "knows": facts.knows,
+            "languages": list(facts.languages),
+            "max_tokens": encoder.max_tokens,
+            "hint": facts.hint,
             "d": space.d,
             "space": space.fingerprint,
             "weights": space.weights,
@@ -241,14 +247,16 @@ class SearchService:
         settings = self._settings
         options = EncoderOptions.of(settings, ModelProcesses(1, settings.workers))
         self._is_locating = True
-        located = locate_model(settings.model, settings.models, self._progress)
+        name = find_model_name(self._database, settings.model)
+        located = locate_model(name, settings.models, self._progress)
         self._is_locating, self._progress.words = False, ""
         return load_located(located, settings.models, options, self._progress)
 
     def _check_model(self, encoder: Encoder) -> None:
         """Raise StartupError unless the vectors of the data directory are this model's."""
-        space = encoder.space
-        self._database.write(lambda c: embeddings.mark_served(c, space))
+        space, name = encoder.space, self._settings.model.lower()
+        chosen_as = name if name in CHOICES else None
+        self._database.write(lambda c: embeddings.mark_served(c, space, chosen_as))
         check_space(self._database, space)
         check_golden(self._database, encoder)
         check_space(self._database, space)  # a worker with another model may have been quicker than check_golden

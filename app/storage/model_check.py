@@ -8,10 +8,17 @@ import numpy as np
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
 from app.encoder import golden
-from app.encoder.catalogue import resolve_alias
+from app.encoder.catalogue import CHOICES, resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
+
+
+def find_model_name(database: Database, name: str) -> str:
+    """The full name of a model. A choice such as `photos` means what it meant when this directory was first served."""
+    short = name.lower()
+    chosen = database.read(lambda c: embeddings.get_chosen_model(c, short)) if short in CHOICES else None
+    return chosen or resolve_alias(name)
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:
@@ -38,7 +45,7 @@ def check_name(database: Database, name: str) -> None:
 
     It serves before a download. `check_space` knows better, because the same weights may have several names.
     """
-    name = resolve_alias(name)
+    name = find_model_name(database, name)
 
     def work(c: apsw.Connection) -> list[EmbeddingSpace]:
         used = {collection.space for collection in collections.list_all(c)} - {None}

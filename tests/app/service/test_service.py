@@ -94,6 +94,8 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
     model = service.search.describe_model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
+    assert (model["knows"], model["languages"], model["max_tokens"]) == ("unknown", ["en", "zh"], None)
+    assert "sees colours only" in str(model["hint"])
     assert service.stats("default")["model"] == model
     with pytest.raises(NotFound):
         service.stats("other")

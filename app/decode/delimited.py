@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 
 from app.core.errors import ArchiveCorrupt, Validation
 from app.core.files import open_nofollow
+from app.decode.sidecars import LEGACY_ENCODING
 
 MAX_ROW_BYTES = 48 << 20  # the largest picture in base64, and some text
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS = (",", ";", "\t", "|")
 JSON_LINES = (".jsonl", ".ndjson")
-LEGACY_ENCODING = "cp1252"
 BOM = b"\xef\xbb\xbf"
 _SEP_LINE = re.compile(rb"\A(?:\xef\xbb\xbf)?\"?sep=(.)\"?[\r\n]+\Z", re.IGNORECASE)  # which Excel reads and writes
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?")  # leading zeros are no number

@@ -96,12 +96,14 @@ def _text_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterat
         yield line
 
 
-def _find_numbers(path: Path, suffix: str, layout: delimited.Layout, names: Sequence[str]) -> frozenset[str]:
-    """Which of these columns hold only numbers, by all rows of the table."""
+def _find_numbers(path: Path, suffix: str, layout: delimited.Layout, names: Sequence[str]) -> dict[str, str]:
+    """Which of these columns hold only numbers, by all rows of the table, with their decimal marks."""
     if not names:
-        return frozenset()
+        return {}
     rows = (row for _, _, row in delimited.iter_rows(path, suffix, layout) if not isinstance(row, Validation))
-    numbers = delimited.find_number_columns({name: row[name] for name in names} for row in rows)
+    numbers = delimited.find_number_columns(
+        ({name: row[name] for name in names} for row in rows), layout.has_decimal_comma
+    )
     layout.legacy_rows = 0
     return numbers
 

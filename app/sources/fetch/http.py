@@ -142,7 +142,7 @@ class HttpFetcher:
     ) -> None:
         self._policy = policy
         self._limits = limits or FetchLimits()
-        self._user_agent = user_agent or USER_AGENT
+        self._user_agent = user_agent.strip() or USER_AGENT
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._resolve = resolve
         self._network = network

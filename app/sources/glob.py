@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from app.core.errors import Rejected, UrlUnreachable, Validation, map_os_errors
 from app.core.types import ItemError, SourceSpec
+from app.decode.left_out import LeftOut
 from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
 from app.sources.changed import skip_unchanged
 from app.sources.local_files import AllowedFolders, path_to_text, tag_from_stat, walk_files
@@ -40,6 +41,7 @@ class PatternSource(Source):
         folders = self.context.policy.folders
         out = folder / "listed"
         errors: list[OSError] = []
+        count = 0
         for path in match_files(self.spec.place, folders, self.SUFFIXES, errors.append):
             raise_if_stopping(should_stop)
             name = path_to_text(Path(path.name))
@@ -48,15 +50,23 @@ class PatternSource(Source):
                 tag = tag_from_stat(file.stat())
                 self.list_file(file, path.suffix, out, should_stop)
             except (Rejected, Validation) as error:
+                count += 1
                 yield with_error({"name": name}, error)
                 continue
             with map_os_errors(), open(out, encoding="ascii") as lines:
-                for line in lines:
-                    yield self.parse_line(json.loads(line), name, file, tag)
+                for text in lines:
+                    line = json.loads(text)
+                    if "left_out" in line:
+                        self.left_out.merge(LeftOut.from_json(line["left_out"]))
+                        continue
+                    count += 1
+                    yield self.parse_line(line, name, file, tag)
         out.unlink(missing_ok=True)
         for error in errors:
             name = path_to_text(Path(error.filename))
             yield with_error({"name": name}, ItemError(UrlUnreachable.code, error.strerror or "it cannot be read"))
+        if not count and not errors:
+            yield from self.report_nothing(path_to_text(Path(Path(self.spec.place).name)))
 
     def list_file(self, path: Path, suffix: str, out: Path, should_stop: ShouldStop) -> None:
         """Write a line of JSON to `out` for each item of a file. Raises Rejected, Validation."""

@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, Self, TypeVar
 
@@ -246,7 +247,7 @@ def _read_manifest(path: Path, sha256: str) -> SnapshotManifest:
         raise InvalidSnapshot(f"{MANIFEST}: {error}") from error
 
 
-def _check_file(file: BinaryIO, stamp: SnapshotFile, *, whole: bool) -> None:
+def _check_file(file: FileIO, stamp: SnapshotFile, *, whole: bool) -> None:
     size = os.fstat(file.fileno()).st_size
     if size != stamp.size:
         raise InvalidSnapshot(f"{stamp.name} has {size} bytes, expected {stamp.size}")

@@ -156,10 +156,19 @@ class TextOut(BaseModel):
     text: str
     metadata: dict[str, Any]
     created_at: str
+    truncated: bool | None = Field(
+        description="Whether the model read only its beginning; null of a text that an older version stored."
+    )
 
     @classmethod
     def of(cls, text: Text) -> TextOut:
-        return cls(id=text.id, text=text.text, metadata=dict(text.metadata), created_at=text.created_at)
+        return cls(
+            id=text.id,
+            text=text.text,
+            metadata=dict(text.metadata),
+            created_at=text.created_at,
+            truncated=text.truncated,
+        )
 
 
 class TextIn(BaseModel):
@@ -185,6 +194,7 @@ class TextsOut(BaseModel):
     """The stored texts, in the order they were sent."""
 
     texts: list[TextOut]
+    warnings: list[WarningOut] = Field(description="What is odd about the texts that were sent; empty for most.")
 
 
 class JobOut(BaseModel):
@@ -284,6 +294,9 @@ class HitOut(BaseModel):
         )
 
 
+WARNINGS_FIELD = Field(description="What is odd about the texts that were sent; empty for most.")
+
+
 class Took(BaseModel):
     """Milliseconds by stage."""
 
@@ -301,6 +314,7 @@ class SearchOut(BaseModel):
     model: str
     target: Target
     searched: int
+    warnings: list[WarningOut] = WARNINGS_FIELD
 
 
 FILTER_FIELD = Field(
@@ -406,6 +420,7 @@ class ClassifyOut(BaseModel):
     """Labels, likeliest first; the probabilities add up to 1."""
 
     labels: list[LabelOut]
+    warnings: list[WarningOut] = WARNINGS_FIELD
 
 
 class SpaceOut(BaseModel):

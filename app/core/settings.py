@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "starter",
-        description="Model: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
+        description="Model: starter, photos (or another name of `sightline models`), an open_clip name/tag,"
+        " hf-hub:org/repo or name:file.safetensors.",
     )
     index: str = Field(
         "local",

@@ -148,7 +148,10 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text of a collection. `key` is the id of its vector in the index."""
+    """One text of a collection. `key` is the id of its vector in the index.
+
+    `truncated` tells whether the model read only its beginning; None if nobody has looked.
+    """
 
     key: int
     collection: str
@@ -156,6 +159,7 @@ class Text:
     text: str
     metadata: Metadata
     created_at: str
+    truncated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class OpenClipEncoder:
         model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as the pixels
         self._images = Tower(model.clip, "encode_image")
         self._texts, _, _ = make_text_tower(model.clip)
+        self.max_tokens: int | None = model.tokenization.length
         self._tokenize = model.tokenization.tokenizer()
         self._lock = threading.Lock()  # one forward pass at a time; more would share the same cores
         self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
@@ -56,6 +57,10 @@ class OpenClipEncoder:
         size = model.preprocessing.size
         on_gpu = device.startswith("cuda")
         self._graphs = CudaGraphRunner(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
+
+    def count_words_read(self, text: str) -> int | None:
+        with self._lock:
+            return self._tokenize.count_words_read(text)
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:

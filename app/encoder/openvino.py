@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.protocol import Embeddings, Pixels, normalise
-from app.encoder.tokenizer import TOKENIZER, Tokenization, Tokenize
+from app.encoder.tokenizer import TOKENIZER, TextTokenizer, Tokenization
 
 INFO_FILE, IMAGE_FILE, TEXT_FILE = "card.json", "image.xml", "text.xml"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -115,6 +115,7 @@ class OpenVinoEncoder:
         self.preprocessing = card.preprocessing
         self.temperature = card.temperature
         self.runtime = f"OpenVINO {precision}"
+        self.max_tokens: int | None = card.tokenization.length
         self._tokenization = card.tokenization
         self._lock = threading.Lock()  # one batch at a time; more would share the same cores
         self._core = load_openvino().Core()
@@ -133,8 +134,12 @@ class OpenVinoEncoder:
         return CompiledTower(self._core, self._text_tower, self._settings)
 
     @cached_property
-    def _tokenize(self) -> Tokenize:
+    def _tokenize(self) -> TextTokenizer:
         return self._tokenization.tokenizer()
+
+    def count_words_read(self, text: str) -> int | None:
+        with self._lock:  # one thread loads and uses the tokenizer
+            return self._tokenize.count_words_read(text)
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""

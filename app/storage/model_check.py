@@ -8,9 +8,17 @@ import numpy as np
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
 from app.encoder import golden
+from app.encoder.catalogue import CHOICES, resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
+
+
+def find_model_name(database: Database, name: str) -> str:
+    """The full name of a model. A choice such as `photos` means what it meant when this directory was first served."""
+    short = name.lower()
+    chosen = database.read(lambda c: embeddings.get_chosen_model(c, short)) if short in CHOICES else None
+    return chosen or resolve_alias(name)
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:

@@ -15,7 +15,7 @@ from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
 from app.service.data_dir import open_library
 from app.service.factory import archive_limits, open_pool, open_sources
-from app.storage.model_check import check_golden, check_space
+from app.storage.model_check import check_golden, check_space, find_model_name
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 
@@ -42,7 +42,8 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
     metrics = ProcessMetrics("worker")
     library = open_library(settings, metrics)
     try:
-        encoder = load_encoder(settings.model, settings.models, EncoderOptions.of(settings, processes, bulk=True))
+        name = find_model_name(library.database, settings.model)
+        encoder = load_encoder(name, settings.models, EncoderOptions.of(settings, processes, bulk=True))
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
         with open_pool(settings, encoder.device, metrics) as pool:

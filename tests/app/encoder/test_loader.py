@@ -9,7 +9,8 @@ import pytest
 from app.core.errors import StartupError
 from app.encoder import loader
 from app.encoder.dummy import DummyEncoder
-from app.encoder.loader import STARTER, WEIGHTS, EncoderOptions, LocatedModel, load_encoder, locate_model
+from app.encoder.loader import STARTER, WEIGHTS, EncoderOptions, load_encoder, locate_model
+from app.encoder.weights import LocatedModel
 
 
 def refused(name: str, cache: Path) -> str:

@@ -22,9 +22,10 @@ from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture
 from app.encoder import loader as known
 from app.encoder.cuda_graphs import BATCH_SIZES, CudaGraphRunner, split_rows
-from app.encoder.loader import WEIGHTS, EncoderOptions, LocatedModel
+from app.encoder.loader import WEIGHTS, EncoderOptions
 from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, map_preprocessing
 from app.encoder.protocol import Embeddings, Encoder, check_vectors, normalise
+from app.encoder.weights import LocatedModel
 from tests.app.encoder.small import WORDS, make_model
 from tests.support.pictures import picture
 

@@ -81,6 +81,20 @@ def match_sidecars(pictures: Iterable[str], sidecars: Iterable[str]) -> dict[str
     return found
 
 
+def match_sidecar_paths(pictures: Iterable[str], sidecars: Iterable[str]) -> dict[str, list[str]]:
+    """Like `match_sidecars`, by names with folders: a sidecar lies in the folder of its picture."""
+    folders: dict[str, tuple[list[str], list[str]]] = {}
+    for n, names in enumerate((pictures, sidecars)):
+        for name in names:
+            folder, slash, file = name.rpartition("/")
+            folders.setdefault(folder + slash, ([], []))[n].append(file)
+    return {
+        folder + picture: [folder + one for one in found]
+        for folder, (inside, beside) in folders.items()
+        for picture, found in match_sidecars(inside, beside).items()
+    }
+
+
 def _name_in_takeout(base: str) -> str:
     """The picture's name in that of a sidecar of Google Takeout: `a.jpg.suppl(1)` is about `a(1).jpg`."""
     match = _NUMBERED.fullmatch(base)

@@ -62,9 +62,9 @@ class PatternSource(Source):
                     count += 1
                     yield self.parse_line(line, name, file, tag)
         out.unlink(missing_ok=True)
-        for error in errors:
-            name = path_to_text(Path(error.filename))
-            yield with_error({"name": name}, ItemError(UrlUnreachable.code, error.strerror or "it cannot be read"))
+        for unread in errors:
+            reason = ItemError(UrlUnreachable.code, unread.strerror or "it cannot be read")
+            yield with_error({"name": path_to_text(Path(unread.filename))}, reason)
         if not count and not errors:
             yield from self.report_nothing(path_to_text(Path(Path(self.spec.place).name)))
 

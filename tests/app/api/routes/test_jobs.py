@@ -153,6 +153,19 @@ def test_a_duplicate_gets_the_caption_that_it_lacks_and_keeps_its_own(server: Ru
     assert [server.http.get(f"/v1/images/{id}").json()["caption"] for id in ids] == ["late", "mine"]
 
 
+def test_texts_sent_beside_their_pictures_are_captions(server: RunningServer) -> None:
+    files = [("d/a.txt", b"a red square"), ("d/a.png", fresh()), ("b.png", fresh()), ("c.txt", b"alone")]
+    job = server.wait_job(server.bulk(files)["id"])
+    listed = {item["name"]: item for item in items(server, job["id"])}
+    assert {name: item["status"] for name, item in listed.items()} == {
+        "d/a.png": "done",
+        "b.png": "done",
+        "c.txt": "failed",
+    }
+    found = server.http.get(f"/v1/images/{listed['d/a.png']['image_id']}").json()
+    assert found["caption"] == "a red square"
+
+
 def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: RunningServer) -> None:
     content = zipped(
         {"a.png": fresh(), "b.heic": b"x", "c/d.HEIC": b"x", "e.mp4": b"x", "readme.txt": b"x", "@eaDir/f.png": fresh()}

@@ -214,6 +214,11 @@ class JobOut(BaseModel):
     finished_at: str | None
     rate: float | None = Field(description="Items a second since the start.")
     eta_s: float | None = Field(description="Seconds to the end at this rate.")
+    left_out: dict[str, int] = Field(
+        default_factory=dict, description="How many files of other kinds were left out, by their suffix."
+    )
+    warnings: list[WarningOut] = Field(default_factory=list, description="Places that were left out, by name.")
+    warned: int = Field(0, description="How many items have warnings.")
 
     @classmethod
     def of(cls, job: Job) -> JobOut:
@@ -232,6 +237,9 @@ class JobOut(BaseModel):
             finished_at=job.finished_at,
             rate=job.rate,
             eta_s=job.eta_s,
+            left_out=dict(job.left_out),
+            warnings=[WarningOut.of(one) for one in job.warnings],
+            warned=job.warned,
         )
 
 
@@ -248,10 +256,17 @@ class ItemOut(BaseModel):
     status: Literal["queued", "done", "failed", "duplicate"]
     image_id: str | None
     error: ErrorOut | None
+    warnings: list[WarningOut] = Field(default_factory=list, description="What was cut, left out or filled.")
 
     @classmethod
     def of(cls, item: JobItem) -> ItemOut:
-        return cls(name=item.name, status=item.status.value, image_id=item.image_id, error=ErrorOut.of(item.error))
+        return cls(
+            name=item.name,
+            status=item.status.value,
+            image_id=item.image_id,
+            error=ErrorOut.of(item.error),
+            warnings=[WarningOut.of(one) for one in item.warnings],
+        )
 
 
 class ItemPage(BaseModel):

@@ -181,6 +181,9 @@ class Job:
     eta_s: float | None = None
     last_seq: int = 0
     priority: Priority = Priority.NORMAL
+    left_out: Mapping[str, int] = field(default_factory=dict)  # files of other kinds, by their suffix
+    warnings: tuple[AnswerWarning, ...] = ()
+    warned: int = 0  # items with warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,7 @@ class JobItem:
     status: ItemStatus
     image_id: str | None
     error: ItemError | None
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

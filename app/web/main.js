@@ -3,14 +3,17 @@
 
 import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
+import { updateActivity, watchActivity } from "./components/activity_badge.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
 import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
+import { showExamples } from "./components/examples.js";
 import { watchFilter } from "./components/filter_dialog.js";
 import { watchKeyboard } from "./components/keyboard.js";
+import { hideModelNotice, loadModel, showModelNotice, showWarnings, watchModelNotice } from "./components/notices.js";
 import { showResultCount } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
-import { openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
+import { downloadSelected, openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
 import { endToast, pressToastButton, watchToast } from "./components/toast.js";
 import { switchLanguage, translate } from "./i18n/i18n.js";
 import { currentCollection, setCurrentCollection, setHomeCollection } from "./state/collection_context.js";
@@ -19,14 +22,14 @@ import { pageNewest, pageSearch } from "./state/pager.js";
 import { cacheResults, clearCache, findCached, replaceImageInCache, ResultList } from "./state/result_list.js";
 import { deselect, isSelecting, onSelectionChange, selectAll, selectedHits, toggleSelected } from "./state/selection.js";
 import { getQuery, makeSearchKey, MAX_LIKE, readState, rememberFile, writeState } from "./state/url_state.js";
-import { loadCollections, showCollectionName, watchCollections } from "./views/collections.js";
+import { showCollectionName, watchCollections } from "./views/collections.js";
 import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
-import { showEmptyState, showTextsIntro } from "./views/empty_state.js";
+import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
-import { clearResults, currentGrid, redrawTile, showHits, showMessage, showSelected } from "./views/results.js";
+import { clearResults, currentGrid, redrawTile, showHits, showSelected } from "./views/results.js";
 import { watchSources } from "./views/sources.js";
-import { uploadFiles } from "./views/upload.js";
+import { resumeUploads, uploadFiles } from "./views/upload.js";
 
 const TYPING_PAUSE_MS = 2000; // words typed after it make a new history entry
 const LOAD_AHEAD = 1200; // px above the end of the page at which the next results load
@@ -47,7 +50,7 @@ const store = {
 function changeState(change, { isNewEntry = true } = {}) {
   if (isNewEntry) rememberScroll();
   const position = isNewEntry ? { scroll: 0, count: 0 } : {};
-  const state = { ...store.state, ...position, isPictureLost: false, isOpenedHere: false, ...change };
+  const state = { ...store.state, ...position, isPictureLost: false, depth: 0, ...change };
   if (change.show) Object.assign(state, { scroll: scrollY, count: store.results.hits.length });
   store.state = state;
   writeState(state, isNewEntry);
@@ -75,6 +78,7 @@ function enterCollection(collection) {
   closeJobs(); // the list of jobs belongs to one collection
   setCurrentCollection(collection);
   showCollectionName();
+  if (store.shownKey) updateActivity();
 }
 
 function openCollection(collection) {
@@ -114,16 +118,25 @@ function handleClick(event) {
     toggleSelected(store.results.hits, index, event.shiftKey);
     return;
   }
-  const link = event.target.closest("a.tile, .list a, #home, #jobs-link");
+  const link = event.target.closest(
+    "a.tile, a.similar, .list a, .chips a, a.to-results, #home, #jobs-link, #labels-link, #pictures-link",
+  );
   if (!link || event.shiftKey) return;
   event.preventDefault();
   store.typedAt = 0;
-  if (link.dataset.id) return changeState({ show: link.dataset.id, isOpenedHere: true });
+  if (link.dataset.id) return openPicture(link.dataset.id);
+  if (link.dataset.target) return changeState({ target: link.dataset.target, show: null, view: "results" }); // keeps the query
   rememberScroll();
   history.pushState({}, "", link.href);
   store.state = readState();
   show();
   window.scrollTo(0, 0);
+}
+
+/** The detail that an address opened has no results behind it to go back to. */
+function openPicture(id) {
+  const { show, depth } = store.state;
+  changeState({ show: id, depth: show && !depth ? 0 : depth + 1 });
 }
 
 // Search and results
@@ -142,6 +155,8 @@ function startSearch(isRestored) {
   if (!isSearch && query.target === "texts") {
     store.results = new ResultList(key);
     byId("count").textContent = "";
+    showExamples(store.results, state);
+    showWarnings(null);
     showTextsIntro(searchAgain);
     return;
   }
@@ -166,8 +181,10 @@ async function loadResults(isFirst, { count, scroll } = { count: 0 }) {
   const request = (store.request = new AbortController());
   byId("results").ariaBusy = "true";
   try {
+    const loaded = loadModel(); // its notice appears with the first results, so that nothing moves later
     do await results.loadMore(request.signal, count);
     while (request === store.request && results.hits.length < count && !results.isDone);
+    await loaded;
     if (request !== store.request) return;
     if (isFirst) window.scrollTo(0, 0);
     showResults(isFirst);
@@ -192,10 +209,14 @@ function loadMoreIfNear(isNear = byId("end").getBoundingClientRect().top < inner
 function showResults(isFirst) {
   const { results, state } = store;
   const { hits, isDone } = results;
+  if (hits.length) showModelNotice();
+  else hideModelNotice(); // the empty page says the same
   if (hits.length) showHits(hits, state, { isComplete: isDone, isContinued: !isFirst });
-  else if (isDone && getQuery(state).filter) showMessage(translate("no_hits_title"), translate("no_hits_filter"));
+  else if (isDone && getQuery(state).filter) showNoFilterHits(() => changeFilter([]));
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
+  showExamples(results, state);
+  showWarnings(results.lastPage?.answer);
   if (state.show) showDetail();
 }
 
@@ -253,11 +274,11 @@ async function showDetail() {
 }
 
 function handleDetailClose() {
-  const { show: id, isOpenedHere } = store.state;
+  const { show: id, depth } = store.state;
   if (!id || byId("detail").open) return;
-  if (isOpenedHere) {
+  if (depth) {
     store.pictureToFocus = id;
-    history.back();
+    history.go(-depth);
   } else {
     changeState({ show: null }, { isNewEntry: false });
     focusPicture(id);
@@ -265,7 +286,7 @@ function handleDetailClose() {
 }
 
 function replaceDetail(id) {
-  changeState({ show: id, isOpenedHere: store.state.isOpenedHere }, { isNewEntry: false });
+  changeState({ show: id, depth: store.state.depth }, { isNewEntry: false });
 }
 
 function stepDetail(by) {
@@ -356,6 +377,8 @@ function runSelectionAction(action) {
   if (action === "like") searchLike(ids);
   else if (action === "remove") deletePictures(ids);
   else if (action === "tag") openTagDialog(handleImageChange);
+  else if (action === "download") downloadSelected();
+  else if (action === "all") keyActions.selectAll();
 }
 
 const keyActions = {
@@ -381,7 +404,12 @@ const keyActions = {
     return true;
   },
   select: (id, isRange) => (toggleSelected(store.results.hits, findHit(id), isRange), true),
-  selectAll: () => (selectAll(store.results.hits), true),
+  selectAll() {
+    const { results, state } = store;
+    if (!currentGrid() || state.view === "jobs") return false;
+    selectAll(results.hits);
+    return true;
+  },
   searchLike: (id) => (searchLike([id]), true),
   remove(id) {
     const ids = selectedHits().map((hit) => hit.id);
@@ -409,11 +437,12 @@ watchDrops({
   addsOnly: isCollectionEmpty,
 });
 const changeFilter = (conditions) => changeState({ conditions, show: null, view: "results" });
-watchFilter({ getState: () => store.state, onChange: changeFilter });
+watchFilter({ getState: () => store.state, getHits: () => store.results.hits, onChange: changeFilter });
 watchDetail({
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
   onStep: stepDetail,
+  onShow: openPicture,
   onRemove: (id) => deletePictures([id]),
   onUndo: pressToastButton,
   onChange: handleImageChange,
@@ -427,7 +456,8 @@ watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();
-byId("target").addEventListener("change", (event) => changeState({ target: event.target.value }));
+byId("menu").addEventListener("click", () => byId("menu").hidePopover());
+watchModelNotice();
 byId("language").addEventListener("click", () => {
   switchLanguage();
   translatePage(store.state);
@@ -445,4 +475,5 @@ writeState(store.state, false);
 show({ isRestored: true });
 if (matchMedia("(pointer: fine)").matches && !store.state.show && store.state.view !== "jobs") byId("box").focus();
 waitUntilReady(searchAgain);
-loadCollections();
+watchActivity();
+resumeUploads(refresh);

@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from PIL import Image
 
-from training.gallery import DEMO
+from training.gallery import DEMO, order_members
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,14 @@ def test_every_picture_has_one_row_of_metadata(gallery: zipfile.ZipFile) -> None
         assert row["caption"]
         assert row["tags"]
         assert row["metadata"]["emoji"]
+
+
+def test_clean_pictures_come_last_so_that_the_page_lists_them_first(gallery: zipfile.ZipFile) -> None:
+    rows = [json.loads(line) for line in gallery.read("metadata.jsonl").splitlines()]
+    names = [name for name in gallery.namelist() if name != "metadata.jsonl"]
+    assert names == order_members(rows)
+    styles = {row["file"]: row["metadata"]["style"] for row in rows}
+    assert {styles[name] for name in names[-240:]} == {"none"}
 
 
 def test_pictures_open_and_are_different(gallery: zipfile.ZipFile) -> None:

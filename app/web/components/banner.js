@@ -2,7 +2,7 @@
 // Only one retry waits at a time; `clearBanner` ends it.
 
 import { isAlive, isModelLoaded } from "../api/client.js";
-import { translate } from "../i18n/i18n.js";
+import { describeError, translate } from "../i18n/i18n.js";
 import { byId } from "./dom.js";
 
 const FIRST_WAIT_MS = 1000;
@@ -31,7 +31,12 @@ export function showProblem(problem, retry, key = "refused") {
   else if (problem.status === 503 || problem.status === 429) {
     showBanner(translate("busy"), "busy");
     timer = setTimeout(retry, problem.seconds * 1000);
-  } else showBanner(translate(key, { detail: problem.detail || problem.status }), "refused");
+  } else showRefusal(problem, key);
+}
+
+function showRefusal(problem, key) {
+  const detail = problem.detail ? describeError(problem) : String(problem.status);
+  showBanner(problem.code === "not_found" && key === "refused" ? detail : translate(key, { detail }), "refused");
 }
 
 export async function waitUntilReady(retry) {
@@ -44,7 +49,7 @@ async function waitForModel(problem, retry) {
   const isLoaded = await isModelLoaded().catch(() => false);
   if (started !== timer) return;
   if (!isLoaded) return waitUntil(isModelLoaded, "loading", "loading", retry);
-  showBanner(translate("refused", { detail: problem.detail }), "refused"); // loaded, and still the server refuses
+  showRefusal(problem, "refused"); // loaded, and still the server refuses
   timer = setTimeout(retry, 3 * FIRST_WAIT_MS);
 }
 

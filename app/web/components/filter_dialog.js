@@ -5,19 +5,23 @@ import { translate } from "../i18n/i18n.js";
 import { readFilter, selectApplicable, SINGLE_KINDS } from "../state/filter.js";
 import { byId, make } from "./dom.js";
 
+const FIELDS = [...SINGLE_KINDS, "tag"];
+const MAX_SUGGESTIONS = 500;
 const CHIP_TEXTS = {
   tag: "filtered_tag",
   format: "filtered_format",
   from: "filtered_from",
   to: "filtered_to",
   meta: "filtered_meta",
+  job: "filtered_job",
 };
 
-/** `getState()` gives the state of the page, `onChange(conditions)` takes the new conditions. */
-export function watchFilter({ getState, onChange }) {
+/** `getState()` gives the state of the page, `getHits()` the loaded results, `onChange(conditions)` takes the new conditions. */
+export function watchFilter({ getState, getHits, onChange }) {
   const dialog = byId("filter-dialog");
   const form = dialog.querySelector("form");
   const { name, value } = form.elements;
+  let shown = []; // the conditions that the fields began with, which they replace
   const requireBoth = () => {
     value.required = Boolean(name.value.trim());
     name.required = Boolean(value.value.trim());
@@ -26,16 +30,17 @@ export function watchFilter({ getState, onChange }) {
   byId("filter").addEventListener("click", () => {
     const { conditions, target } = getState();
     form.reset();
-    for (const kind of SINGLE_KINDS) form.elements[kind].value = conditions.find(([one]) => one === kind)?.[1] ?? "";
+    shown = FIELDS.map((kind) => conditions.find(([one]) => one === kind)).filter(Boolean);
+    for (const kind of FIELDS) form.elements[kind].value = shown.find(([one]) => one === kind)?.[1] ?? "";
     for (const label of form.querySelectorAll("[data-pictures]")) label.hidden = target !== "images";
+    suggestValues(form, getHits());
     requireBoth();
     dialog.showModal();
   });
   form.addEventListener("submit", () => {
-    const parameters = new URLSearchParams(getState().conditions.filter(([kind]) => !SINGLE_KINDS.includes(kind)));
-    for (const kind of [...SINGLE_KINDS, "tag"]) {
-      if (form.elements[kind].value) parameters.append(kind, form.elements[kind].value);
-    }
+    const kept = getState().conditions.filter((condition) => !shown.includes(condition));
+    const parameters = new URLSearchParams(kept);
+    for (const kind of FIELDS) if (form.elements[kind].value) parameters.append(kind, form.elements[kind].value);
     if (name.value.trim()) parameters.append("meta", `${name.value.trim()}=${value.value.trim()}`);
     onChange(readFilter(parameters));
   });
@@ -45,6 +50,18 @@ export function watchFilter({ getState, onChange }) {
     onChange(getState().conditions.filter((condition) => condition.join(" ") !== chip.dataset.condition));
     (byId("filters").querySelector("button") ?? byId("filter")).focus();
   });
+}
+
+/** Complete tags and metadata from the results that are loaded, for the server lists neither. */
+function suggestValues({ elements: { name } }, hits) {
+  const images = hits.map(({ image }) => image).filter(Boolean);
+  const suggest = (id, values) => {
+    const options = [...new Set(values)].filter((value) => Object(value) !== value && value !== "").sort();
+    byId(id).replaceChildren(...options.slice(0, MAX_SUGGESTIONS).map((value) => new Option(value, value)));
+  };
+  suggest("known-tags", images.flatMap(({ tags }) => tags));
+  suggest("known-names", images.flatMap(({ metadata }) => Object.keys(metadata)));
+  name.onchange = () => suggest("known-values", images.flatMap(({ metadata }) => metadata[name.value.trim()] ?? []));
 }
 
 export function showFilter(conditions, target) {

@@ -4,7 +4,7 @@
 import { make } from "./dom.js";
 import { addRows, clampRatio, findRowAt, findRowOf } from "./grid_layout.js";
 
-const CAPTION_HEIGHT = 30; // px below a picture
+const CAPTION_HEIGHTS = { name: 30, folder: 48 }; // px below a picture: for a name, or for a name and a folder
 const MARGIN_WINDOWS = 1; // also drawn above and below the window
 
 export class Grid {
@@ -16,12 +16,13 @@ export class Grid {
   #current = 0; // the index that Tab reaches
   #animationFrame = 0;
   #size = { width: 0 };
+  #captionHeight = CAPTION_HEIGHTS.name; // does not change while the list grows, so that nothing moves
   #closed = new AbortController();
   #resizeObserver;
 
-  /** `makeCell(item)` creates the element of an item: a `li` with an `a`. */
-  constructor(parent, makeCell) {
-    this.makeCell = makeCell;
+  /** `makeCell(item)` creates the element of an item: a `li` with an `a`; `hasFolder(item)`: it has a second line. */
+  constructor(parent, { makeCell, hasFolder }) {
+    Object.assign(this, { makeCell, hasFolder });
     this.list = make("ul", { className: "grid", role: "list" });
     parent.replaceChildren(this.list);
     const signal = this.#closed.signal;
@@ -54,6 +55,8 @@ export class Grid {
       this.#cells.clear();
       this.#rows = [];
       this.#ratios = [];
+      this.#captionHeight = CAPTION_HEIGHTS[items.some(this.hasFolder) ? "folder" : "name"];
+      this.list.style.setProperty("--caption", `${this.#captionHeight}px`);
       this.#current = Math.min(this.#current, Math.max(items.length - 1, 0));
     }
     for (let n = this.#ratios.length; n < items.length; n++) this.#ratios.push(clampRatio(items[n].image));
@@ -100,7 +103,7 @@ export class Grid {
   #handleResize() {
     if (!this.list.clientWidth || this.list.clientWidth === this.#size.width) return; // 0 while hidden
     const top = this.list.getBoundingClientRect().top;
-    const firstVisible = top < 0 ? this.#rows[findRowAt(this.#rows, -top, CAPTION_HEIGHT)]?.first : undefined;
+    const firstVisible = top < 0 ? this.#rows[findRowAt(this.#rows, -top, this.#captionHeight)]?.first : undefined;
     this.#rows = [];
     this.#addRows();
     this.#cells.forEach((cell, n) => this.#place(cell, n));
@@ -115,10 +118,10 @@ export class Grid {
     const isNarrow = innerWidth <= 760;
     const gap = isNarrow ? 10 : 14;
     const height = isNarrow ? 150 : innerWidth >= 1800 ? 230 : 190;
-    this.#size = { width: this.list.clientWidth, height, gap, below: CAPTION_HEIGHT + gap, done: this.#isComplete };
+    this.#size = { width: this.list.clientWidth, height, gap, below: this.#captionHeight + gap, done: this.#isComplete };
     addRows(this.#rows, this.#ratios, this.#size);
     const last = this.#rows.at(-1);
-    this.list.style.height = `${last ? last.top + last.height + CAPTION_HEIGHT : 0}px`;
+    this.list.style.height = `${last ? last.top + last.height + this.#captionHeight : 0}px`;
   }
 
   #drawSoon() {
@@ -131,8 +134,8 @@ export class Grid {
   #draw() {
     const rows = this.#rows;
     const top = -this.list.getBoundingClientRect().top;
-    const from = rows[findRowAt(rows, top - MARGIN_WINDOWS * innerHeight, CAPTION_HEIGHT)]?.first ?? 0;
-    const to = (rows[findRowAt(rows, top + (1 + MARGIN_WINDOWS) * innerHeight, CAPTION_HEIGHT)] ?? rows.at(-1))?.end ?? 0;
+    const from = rows[findRowAt(rows, top - MARGIN_WINDOWS * innerHeight, this.#captionHeight)]?.first ?? 0;
+    const to = (rows[findRowAt(rows, top + (1 + MARGIN_WINDOWS) * innerHeight, this.#captionHeight)] ?? rows.at(-1))?.end ?? 0;
     for (const [n, cell] of this.#cells) {
       if ((n >= from && n < to) || n === this.#current) continue;
       cell.remove();
@@ -158,7 +161,7 @@ export class Grid {
   #place(cell, n) {
     if (n >= (this.#rows.at(-1)?.end ?? 0)) return cell;
     const row = this.#rows[findRowOf(this.#rows, n)];
-    const style = { left: this.#left(n), top: row.top, width: this.#width(n), height: row.height + CAPTION_HEIGHT };
+    const style = { left: this.#left(n), top: row.top, width: this.#width(n), height: row.height + this.#captionHeight };
     for (const [name, value] of Object.entries(style)) cell.style[name] = `${value.toFixed(2)}px`;
     cell.ariaSetSize = this.#isComplete ? this.#items.length : -1;
     cell.ariaPosInSet = n + 1;

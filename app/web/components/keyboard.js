@@ -9,7 +9,7 @@ const MOVE_KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "E
 /** Each action returns whether it handled the key. */
 export function watchKeyboard(actions) {
   document.addEventListener("keydown", (event) => {
-    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;
+    if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open], :popover-open")) return;
     const isInGrid = event.target.closest?.(".tile");
     if ((isInGrid && handleGridKey(event, actions)) || handlePageKey(event, actions)) event.preventDefault();
   });
@@ -22,6 +22,8 @@ function handlePageKey(event, actions) {
   const isTyping = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea");
   if (key === "Escape") return actions.escape(event.target);
   if (key === "ArrowDown" && event.target.id === "box") return actions.focusGrid();
+  const isAll = isControl && !event.altKey && key.toLowerCase() === "a";
+  if (isAll && !(isTyping && event.target.value)) return actions.selectAll();
   if (isTyping) return false;
   if (isControl && key.toLowerCase() === "z") return actions.undo();
   if (isControl || event.altKey) return false;
@@ -37,7 +39,6 @@ function handleGridKey(event, actions) {
   const { id } = event.target.dataset;
   const isControl = event.ctrlKey || event.metaKey;
   if (MOVE_KEYS.includes(key) && !isControl && !event.altKey) return actions.move(key, event.shiftKey);
-  if (isControl && key.toLowerCase() === "a") return actions.selectAll();
   if (isControl || event.altKey) return false;
   if (key === " ") return actions.select(id, event.shiftKey);
   if (key === "Delete") return actions.remove(id);
@@ -45,7 +46,8 @@ function handleGridKey(event, actions) {
   return false;
 }
 
-function hasSingleKeys() {
+/** Whether the user lets single characters act. */
+export function hasSingleKeys() {
   try {
     return localStorage.getItem(STORAGE_KEY) !== "off";
   } catch {

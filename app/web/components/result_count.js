@@ -1,24 +1,33 @@
-// The line above the results: how many there are, of how many, and how long the search took.
-// Below the last result, a note if the server's limit cut the list.
+// The line above the results: how many pictures there are, or what the results match. Its tooltip says how many are
+// loaded and how long the search took. Below the last result, a note if the server's limit cut the list.
 
 import { translate, translateCount } from "../i18n/i18n.js";
+import { parseQuery } from "../state/query.js";
 import { byId } from "./dom.js";
 
 export function showResultCount(results, state) {
   const n = results.hits.length;
   byId("select").disabled = !n;
-  byId("count").textContent = n ? describeCount(results, state) : "";
-  byId("score-help").hidden = !(results.isSearch && n);
+  byId("filter").disabled = !n && !results.isSearch && !state.conditions.length;
+  byId("count").textContent = n ? describeResults(results, state) : "";
+  byId("count").title = n ? describeLoaded(results) : "";
   const isCut = results.lastPage?.isCut && n > 0;
   byId("result-limit").hidden = !isCut;
   if (isCut) byId("result-limit").textContent = translate("result_limit", { n });
 }
 
-function describeCount(results, state) {
-  const { answer } = results.lastPage ?? {};
+function describeResults(results, state) {
+  const { words } = parseQuery(state.q);
+  if (results.isSearch && state.target === "texts") return translate("best_labels");
+  if (results.isSearch) return words ? translate("best_matches", { words }) : translate("most_similar");
+  if (results.total !== null) return translateCount("count_images", results.total);
   const n = results.hits.length;
-  if (!answer && state.conditions.length) return translateCount(results.isDone ? "filtered_all" : "filtered", n);
-  if (!answer) return results.isDone ? translateCount("newest_all", n) : translate("newest", { n });
-  const ms = Math.max(1, Math.round(answer.took_ms.total));
-  return translate(state.target === "images" ? "found_images" : "found_texts", { n, searched: answer.searched, ms });
+  return n > 1 ? translate(results.isDone ? "filtered_all" : "filtered", { n }) : translate("count_images_one");
+}
+
+function describeLoaded({ hits, total, lastPage }) {
+  const n = hits.length;
+  const { answer } = lastPage;
+  if (!answer) return total === null ? "" : translate("listed_of", { n, total });
+  return translate("found_of", { n, total: answer.searched, ms: Math.max(1, Math.round(answer.took_ms.total)) });
 }

@@ -2,7 +2,7 @@
 // The chip before the words shows the pictures of the search; a slider weighs them if there are words too.
 
 import { thumbnailUrl } from "../api/client.js";
-import { formatList, translate } from "../i18n/i18n.js";
+import { formatList, translate, translateElements } from "../i18n/i18n.js";
 import { currentCollection } from "../state/collection_context.js";
 import { isMixed, parseQuery } from "../state/query.js";
 import { parsePictureUrl } from "../state/url_state.js";
@@ -80,6 +80,8 @@ function showChip(pictures) {
   list.replaceChildren(...pictures.slice(0, MAX_CHIP_PICTURES).map(makeChipImage));
   if (pictures.length > MAX_CHIP_PICTURES) list.append(make("span", {}, `+${pictures.length - MAX_CHIP_PICTURES}`));
   byId("chip").hidden = !pictures.length;
+  byId("box").dataset.placeholder = pictures.length ? "placeholder_refine" : "placeholder";
+  translateElements(byId("search"));
 }
 
 function makeChipImage(picture) {
@@ -97,7 +99,7 @@ function showWeightControl(query) {
 function showWeight(value) {
   const percent = { picture: Math.round(value * 100), words: Math.round((1 - value) * 100) };
   byId("weight").ariaValueText = translate("weight_now", percent);
-  byId("weight-now").textContent = `${percent.words} : ${percent.picture}`;
+  byId("weight").title = byId("weight").ariaValueText;
 }
 
 function showAvoided(query) {

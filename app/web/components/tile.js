@@ -1,41 +1,58 @@
-// A picture in the grid, with its caption, its score and its check mark, and a text in a list of texts.
-// A score appears as a number and as a line, whose length is the score as a share of the best score.
+// A picture in the grid with its name and its check mark, and a label in a list of labels with its match.
+// A name is the caption, or the file's base name with its folder in a second line. The tooltip has the whole path.
 
 import { thumbnailUrl } from "../api/client.js";
-import { translate } from "../i18n/i18n.js";
+import { currentLanguage, translate } from "../i18n/i18n.js";
 import { makeHref } from "../state/url_state.js";
 import { make, makeButton } from "./dom.js";
 import { clampRatio } from "./grid_layout.js";
 
-export function makeTile(hit, { state, best, isSelected }) {
+export function makeTile(hit, { state, isSelected }) {
   const { image } = hit;
   const name = getName(image);
   const picture = make("img", { alt: name, loading: "lazy", decoding: "async" });
   const frame = make("span", { className: "frame" }, picture);
-  const caption = make("span", { className: "caption", dir: "auto" }, image.caption || image.source || "");
-  const line = make("span", { className: "line" }, caption, hit.score === undefined ? null : makeScore(hit.score));
-  const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, line);
+  const caption = make("span", { className: "caption", dir: "auto" }, image.caption || image.source ? name : "");
+  const folder = make("span", { className: "folder", dir: "auto" }, getFolder(image));
+  const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, caption, folder);
+  link.title = describeHit(hit);
   link.dataset.id = hit.id;
   const pick = makeButton("pick", "✓", { tabIndex: -1, ariaPressed: String(isSelected) });
   pick.ariaLabel = translate("select_one", { name });
   const item = make("li", { className: "cell" }, link, pick);
   item.classList.toggle("selected", isSelected);
   item.style.setProperty("--ratio", clampRatio(image).toFixed(4));
-  showShare(item, hit.score, best);
+  if (image.width) picture.style.setProperty("--width", image.width); // the style enlarges small pictures twice at most
+  if (image.height) picture.style.setProperty("--height", image.height);
   picture.addEventListener("error", () => frame.classList.add("broken"), { once: true });
+  if (image.format !== "jpeg") picture.addEventListener("load", () => frame.classList.add("see-through"), { once: true });
   if (image.status === "failed") frame.classList.add("broken");
   else picture.src = thumbnailUrl(hit.id);
   return item;
 }
 
-export function getName({ caption, source }) {
-  return caption || source || translate("no_caption");
+/** The caption, in the language of the page if the metadata has it, else the file's base name. */
+export function getName({ caption, source, metadata }) {
+  const translated = metadata?.[`caption_${currentLanguage()}`];
+  if (typeof translated === "string" && translated) return translated;
+  return caption || source?.split("/").at(-1) || translate("no_caption");
+}
+
+/** The folder of a picture that goes by its file name, else "". */
+export function getFolder({ caption, source }) {
+  return caption || !source ? "" : source.split("/").slice(0, -1).join("/");
+}
+
+function describeHit({ score, image }) {
+  const match = score === undefined ? null : translate("score", { score: score.toFixed(3) });
+  return [image.caption && getName(image), image.source, match].filter(Boolean).join("\n");
 }
 
 export function makeTextLines(hits, best = hits[0]?.score) {
   return hits.map((hit) => {
-    const line = make("li", {}, makeTextLink(hit.text.text), makeScore(hit.score));
-    showShare(line, hit.score, best);
+    const score = make("span", { className: "score", title: translate("score_title") }, hit.score.toFixed(3));
+    const line = make("li", {}, makeTextLink(hit.text.text), score);
+    line.style.setProperty("--share", Math.min(Math.max(0, hit.score / Math.max(best, 1e-4)), 1).toFixed(3));
     return line;
   });
 }
@@ -43,13 +60,4 @@ export function makeTextLines(hits, best = hits[0]?.score) {
 /** A text, as a link that searches for pictures with it. */
 export function makeTextLink(text) {
   return make("a", { href: makeHref({ q: text }) }, make("span", { className: "text", dir: "auto" }, text));
-}
-
-function makeScore(value) {
-  return make("span", { className: "score", title: translate("score_title") }, value.toFixed(3));
-}
-
-function showShare(element, score, best) {
-  if (score === undefined) return;
-  element.style.setProperty("--share", Math.min(Math.max(0, score / Math.max(best, 1e-4)), 1).toFixed(3));
 }

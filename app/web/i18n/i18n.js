@@ -3,12 +3,17 @@
 
 import { CHINESE } from "./chinese.js";
 import { ENGLISH } from "./english.js";
+import { REASONS } from "./reasons.js";
 
 const STORAGE_KEY = "sightline.language";
 const LANGUAGES = { en: ENGLISH, zh: CHINESE };
 const TOUCH = matchMedia("(hover: none)"); // such a device cannot drop files
 const NARROW = matchMedia("(hover: none), (max-width: 480px)");
 let language = readStoredLanguage() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+
+export function currentLanguage() {
+  return language;
+}
 
 export function translate(key, values = {}) {
   const texts = LANGUAGES[language];
@@ -24,9 +29,13 @@ export function translateCount(key, n, values = {}) {
   return translate(n === 1 ? `${key}_one` : key, { n, ...values });
 }
 
-/** The reason that the server gave, or that it gave none. */
+/** What an error or a warning of the server, {code, detail}, says, or that the server does not answer. */
 export function describeError(problem) {
-  return problem.detail || translate("no_answer");
+  const { code, detail } = problem ?? {};
+  if (!detail) return translate("no_answer");
+  const { details, codes } = REASONS[language];
+  const [pattern, text] = details.find(([one]) => one.test(detail)) ?? [];
+  return pattern ? detail.replace(pattern, text) : (codes[code]?.replace("{detail}", () => detail) ?? detail);
 }
 
 export function formatList(items) {
@@ -41,6 +50,12 @@ export function formatTimeLeft(seconds) {
   if (seconds < 100) return translate("seconds_left", { n: Math.round(seconds) });
   if (seconds < 5400) return translate("minutes_left", { n: Math.round(seconds / 60) });
   return translate("hours_left", { n: Math.round(seconds / 3600) });
+}
+
+export function formatDuration(seconds) {
+  if (seconds < 100) return translate("seconds_n", { n: Math.max(1, Math.round(seconds)) });
+  if (seconds < 5400) return translate("minutes_n", { n: Math.round(seconds / 60) });
+  return translate("hours_n", { n: Math.round(seconds / 3600) });
 }
 
 export function formatBytes(n) {

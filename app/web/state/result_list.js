@@ -20,6 +20,12 @@ export class ResultList {
     return this.#items.filter((hit) => !isDeleted(hit.id));
   }
 
+  /** How many pictures the whole list has, or null if only the server knows. */
+  get total() {
+    const { total = null } = this.lastPage ?? {};
+    return total === null ? null : total - (this.#items.length - this.hits.length);
+  }
+
   get isStarted() {
     return this.lastPage !== null;
   }

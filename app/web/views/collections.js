@@ -1,5 +1,5 @@
 // The dialog of the collections: open, create, describe or delete one. Deleting asks again and says what it deletes.
-// The header shows the button of the dialog if there are several collections, or another than `default` is open.
+// The button of the dialog is always in the header and names the collection that is open.
 
 import { createCollection, deleteCollection, getCollection, listCollections, updateCollection } from "../api/client.js";
 import { allowedCollections, hasScope } from "../api/session.js";
@@ -26,20 +26,14 @@ export function watchCollections(listeners) {
   });
 }
 
-/** Learn from the server which collections there are, for the header. */
-export async function loadCollections() {
-  collections = await listCollections().catch(() => collections);
-  showCollectionName();
-}
-
 export function showCollectionName() {
   const name = currentCollection();
   const button = byId("collection-button");
-  button.hidden = name === DEFAULT && (collections?.length ?? 1) < 2;
   button.ariaLabel = translate("collection_button", { name });
   button.title = button.ariaLabel;
   byId("collection-name").textContent = name;
   byId("add-collection").textContent = name;
+  byId("drop-add").textContent = translate("drop_add", { name });
 }
 
 async function showDialog() {

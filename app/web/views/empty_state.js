@@ -1,11 +1,13 @@
 // What the page shows instead of results: how to start, what the user can search for, and how to add texts.
 // The last answer and the number of texts decide which of these it is.
 
-import { countTexts, startDemo } from "../api/client.js";
+import { getStats, startDemo } from "../api/client.js";
 import { hasScope } from "../api/session.js";
 import { showProblem } from "../components/banner.js";
-import { make, makeButton } from "../components/dom.js";
+import { byId, make, makeButton } from "../components/dom.js";
+import { describeModel } from "../components/notices.js";
 import { translate } from "../i18n/i18n.js";
+import { currentCollection, homeCollection } from "../state/collection_context.js";
 import { showMessage } from "./results.js";
 import { makeTextForm, makeTextList } from "./texts.js";
 import { watchJob } from "./upload.js";
@@ -14,19 +16,42 @@ import { watchJob } from "./upload.js";
 export function showEmptyState(answer, target, { searchAgain, refresh }) {
   if (answer?.hits.length) showMessage(translate("no_hits_title"), translate("only_itself"));
   else if (answer && target === "texts") showNoTexts(searchAgain);
-  else {
-    const button = makeButton("button", translate("demo"));
-    button.addEventListener("click", () => loadDemo(button, searchAgain, refresh));
-    const [title, text] = answer ? ["no_hits_title", "no_hits_images"] : ["nothing_title", "nothing"];
-    const offer = make("p", { className: "offer" }, button, make("small", {}, translate("demo_note")));
-    showMessage(translate(title), translate(text), offer, translate("nothing_command"));
-  }
+  else if (!hasScope("write")) showMessage(translate("nothing_read_only"));
+  else showWelcome(searchAgain, refresh);
+}
+
+/** The collection is empty: one's own pictures first, then the demo gallery, but not in a collection made for something. */
+function showWelcome(searchAgain, refresh) {
+  const files = makeButton("button", translate("add_files"));
+  const folder = makeButton("button plain folder", translate("add_folder"));
+  files.addEventListener("click", () => byId("files").click());
+  folder.addEventListener("click", () => byId("folder").click());
+  const message = showMessage(
+    translate("nothing_title"),
+    make("p", { className: "mouse-only" }, translate("nothing")),
+    make("div", { className: "buttons" }, files, folder),
+    make("small", {}, translate("nothing_command")),
+  );
+  message.classList.add("welcome");
+  const notice = describeModel();
+  if (notice) message.after(make("p", { className: "notice" }, notice));
+  if (currentCollection() !== homeCollection()) return;
+  const demo = makeButton("link", translate("demo"));
+  demo.addEventListener("click", () => loadDemo(demo, searchAgain, refresh));
+  message.after(make("p", { className: "offer" }, demo, make("small", {}, translate("demo_note"))));
+}
+
+/** No picture passes the filter. */
+export function showNoFilterHits(onClear) {
+  const button = makeButton("button plain", translate("filters_clear"));
+  button.addEventListener("click", onClear);
+  showMessage(translate("no_hits_filter"), make("p", {}, button));
 }
 
 /** The user has chosen texts as the target, and has not searched yet. */
 export async function showTextsIntro(searchAgain) {
   const message = showMessage(translate("ask_texts_title"));
-  const n = await countTexts().catch(() => null);
+  const n = (await getStats().catch(() => null))?.texts;
   if (!message.isConnected) return;
   if (n === 0) return showNoTexts(searchAgain);
   const form = make("details", {}, make("summary", {}, translate("add_texts")), makeTextForm(searchAgain));

@@ -9,13 +9,17 @@ import { DEFAULT } from "../state/collection_context.js";
 import { makeHref } from "../state/url_state.js";
 import { showCollectionName } from "./collections.js";
 
-export function showHeader({ collection, conditions, target, view, q }) {
+export function showHeader({ collection, conditions, like, target, view, q }) {
   const isJobs = view === "jobs";
+  const isTexts = target === "texts" && !isJobs;
   const name = collection === DEFAULT ? "" : collection;
-  document.title = [isJobs ? translate("jobs") : q.trim(), name, "Sightline"].filter(Boolean).join(" · ");
+  document.title = [isJobs ? translate("jobs") : q.trim() || (isTexts && translate("texts")), name, "Sightline"].filter(Boolean).join(" · ");
   showFilter(conditions, target);
-  document.querySelector(`#target [value=${target}]`).checked = true;
   byId("home").href = makeHref({ collection });
+  byId("labels-link").href = makeHref({ collection, q, like, target: "texts" });
+  byId("labels-link").ariaCurrent = isTexts ? "page" : null;
+  byId("pictures-link").href = makeHref({ collection, q, like, target: "images" });
+  byId("pictures-link").hidden = !isTexts;
   byId("jobs-link").href = makeHref({ collection, view: "jobs" });
   byId("jobs-link").ariaCurrent = isJobs ? "page" : null;
   byId("search-view").hidden = isJobs;

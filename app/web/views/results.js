@@ -3,7 +3,7 @@
 
 import { byId, make } from "../components/dom.js";
 import { Grid } from "../components/grid.js";
-import { makeTextLines, makeTile } from "../components/tile.js";
+import { getFolder, makeTextLines, makeTile } from "../components/tile.js";
 import { isSelected } from "../state/selection.js";
 
 let grid = null;
@@ -18,7 +18,10 @@ export function showHits(hits, state, { isComplete, isContinued = false }) {
   else {
     if (!grid) {
       clearResults();
-      grid = new Grid(byId("results"), (hit) => makeTile(hit, { ...shown, isSelected: isSelected(hit.id) }));
+      grid = new Grid(byId("results"), {
+        makeCell: (hit) => makeTile(hit, { state: shown.state, isSelected: isSelected(hit.id) }),
+        hasFolder: ({ image }) => Boolean(getFolder(image)),
+      });
     }
     grid.show(hits, isComplete, isContinued);
   }

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests.app.web.watched import Watched, settle
+from tests.app.web.watched import Watched, choose, settle
 from tests.support.servers import RunningServer
 
 AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text("utf-8")
@@ -56,7 +56,7 @@ def test_axe_finds_what_is_wrong(page: Page, filled: RunningServer) -> None:
 
 def test_nothing_serious_in_the_results(page: Page, filled: RunningServer) -> None:
     page.goto(filled.url + "/?q=red+-blue&like=green-9")
-    expect(page.locator(".score").first).to_be_visible()
+    expect(page.locator(".tile").first).to_be_visible()
     assert faults(page) == []
     page.locator("#select").click()
     page.locator(".tile").first.click()
@@ -67,8 +67,8 @@ def test_nothing_serious_in_the_results(page: Page, filled: RunningServer) -> No
     expect(page.locator(".list li").first).to_be_visible()
     assert faults(page) == []
     page.goto(filled.url + "/?target=texts")
-    page.get_by_text("Add texts").first.click()
-    expect(page.get_by_role("textbox", name="One text per line")).to_be_visible()
+    page.get_by_text("Add labels").first.click()
+    expect(page.get_by_role("textbox", name="One label per line")).to_be_visible()
     assert faults(page) == []
 
 
@@ -76,7 +76,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
     page.goto(filled.url + "/?q=red&show=red-1")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
-    dialog.get_by_role("button", name="Name it").click()
+    dialog.get_by_role("button", name="Suggest labels").click()
     expect(dialog.locator(".names li").first).to_be_visible()
     assert faults(page) == []
     dialog.get_by_role("button", name="Edit").click()
@@ -93,7 +93,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
 def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: RunningServer) -> None:
     page.goto(filled.url)
     expect(page.locator(".tile").first).to_be_visible()
-    page.get_by_role("button", name="Shortcuts and scores").click()
+    choose(page, "Help")
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Add pictures").click()

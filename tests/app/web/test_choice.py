@@ -79,7 +79,7 @@ def test_pictures_are_chosen_by_box_by_shift_click_and_by_keys(planted: Watched)
 
 def test_more_like_these_searches_by_several_pictures(planted: Watched) -> None:
     page = planted.open("/?q=red")
-    expect(page.locator(".score").first).to_be_visible()
+    expect(page.locator("#count")).to_have_text("Best matches for “red”")
     for n in range(2):
         page.locator(".cell").nth(n).hover()
         page.locator(".pick").nth(n).click()
@@ -188,17 +188,17 @@ def test_texts_are_added_where_they_are_missed(planted: Watched) -> None:
     page = planted.open()
     page.locator(".tile").first.click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Name it").click()
+    dialog.get_by_role("button", name="Suggest labels").click()
     names = dialog.locator(".names")
-    expect(names).to_contain_text("There are no texts in this collection yet.")
+    expect(names).to_contain_text("This collection has no labels yet.")
     assert names.get_by_role("link").evaluate("one => one.href") == planted.url + "/docs"
     names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n" + "x" * 1001)
-    names.get_by_role("button", name="Add texts").click()
+    names.get_by_role("button", name="Add labels").click()
     expect(names.get_by_role("alert")).to_contain_text("1000 characters")
     planted.faults.clear()  # the refusal
     names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n")
-    names.get_by_role("button", name="Add texts").click()
-    expect(dialog.get_by_role("status")).to_have_text("2 texts added")
+    names.get_by_role("button", name="Add labels").click()
+    expect(dialog.get_by_role("status")).to_have_text("2 labels added")
     expect(names.locator(".list li")).to_have_count(2)
 
 

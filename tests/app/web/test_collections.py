@@ -14,7 +14,7 @@ from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.app.web.test_access import faults
-from tests.app.web.watched import Watched, first_is, ids
+from tests.app.web.watched import Watched, choose, first_is, ids
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -44,21 +44,18 @@ def there(browser: Browser, parted: RunningServer) -> Iterator[Watched]:
 
 
 def dialog(page: Page) -> None:
-    page.get_by_role("button", name="Choose another").click()
+    page.get_by_role("button", name="Switch collection").click()
     expect(page.get_by_role("dialog", name="Collections")).to_be_visible()
 
 
-def test_one_collection_alone_needs_no_button_and_can_be_asked_for(watched: Watched) -> None:
+def test_the_switcher_is_always_in_sight_and_the_dialog_that_adds_names_the_collection(watched: Watched) -> None:
     page = watched.open()
-    with page.expect_response("**/v1/collections"):
-        page.reload()
-    expect(page.locator(".tile").first).to_be_visible()
-    expect(page.locator("#collection-button")).to_be_hidden()
+    expect(page.locator("#collection-button")).to_have_text("default")
     page.get_by_role("button", name="Add pictures").click()
     page.get_by_role("dialog").get_by_role("button", name="default").click()
     shown = page.get_by_role("dialog", name="Collections")
     expect(shown.get_by_role("listitem")).to_have_count(1)
-    expect(shown).to_contain_text("10 pictures · 3 texts")
+    expect(shown).to_contain_text("10 pictures · 3 labels")
     expect(shown.get_by_role("button", name="Delete default")).to_have_count(0)
 
 
@@ -66,7 +63,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     page = there.open("/?q=red")
     expect(page.locator(".tile")).to_have_count(4)
     dialog(page)
-    page.get_by_role("button", name="trips 4 pictures · 1 text by the sea").click()
+    page.get_by_role("button", name="trips 4 pictures · 1 label by the sea").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips&q=red$"))  # the words are asked there, too
     first_is(page, "red")
     expect(page).to_have_title("red · trips · Sightline")
@@ -74,7 +71,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     page.on("request", lambda request: asked.append(request.url))
     page.locator(".tile[data-id=same-0]").click()
     expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("of trips")
-    page.get_by_role("button", name="Name it").click()
+    page.get_by_role("button", name="Suggest labels").click()
     expect(page.locator(".names li").first).to_contain_text("a red thing")
     page.get_by_role("button", name="Edit").click()
     page.get_by_label("Caption").fill("of trips")
@@ -82,10 +79,10 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     page.get_by_role("button", name="More like this").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips&like=same-0$"))
     expect(page.locator(".tile")).to_have_count(3)
-    page.get_by_label("Texts", exact=True).check()
+    choose(page, "Labels")
     page.locator("#home").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips$"))
-    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Activity").click()
     expect(page.locator("#no-jobs")).to_be_visible()
     calls = [urlsplit(url) for url in asked if re.search(r"/v1/(images|search|texts|stats|jobs)", url)]
     assert len(calls) > 6
@@ -129,10 +126,10 @@ def test_what_is_deleted_in_one_is_still_shown_in_the_other(there: Watched, part
 def test_one_is_made_filled_described_and_dropped(there: Watched, parted: RunningServer) -> None:
     page = there.open()
     dialog(page)
-    page.get_by_role("button", name="New collection").click()
+    page.get_by_role("button", name="Create collection").click()
     made = page.get_by_role("dialog", name="Collections")
     made.get_by_label("Name").fill("trips")
-    made.get_by_label("Description").fill("海边 · by the sea")
+    made.get_by_role("textbox", name="Description").fill("海边 · by the sea")
     refused = page.expect_response(lambda response: response.status == 409)
     with refused:
         made.get_by_role("button", name="Create").click()
@@ -141,12 +138,13 @@ def test_one_is_made_filled_described_and_dropped(there: Watched, parted: Runnin
     made.get_by_label("Name").fill("new-one")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"\?collection=new-one$"))
-    expect(page.get_by_role("heading", name="Nothing here yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="Add your pictures")).to_be_visible()
+    expect(page.get_by_role("button", name="Try the demo gallery")).to_have_count(0)  # it is made for something else
     page.locator("#files").set_input_files(FilePayload(name="a.png", mimeType="image/png", buffer=picture("green")))
     expect(page.locator(".tile")).to_have_count(1, timeout=30_000)
     dialog(page)
-    page.get_by_role("button", name="Describe new-one").click()
-    page.get_by_label("Description").fill("what is new")
+    page.get_by_role("button", name="Edit description of new-one").click()
+    page.get_by_role("textbox", name="Description").fill("what is new")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("button", name="new-one 1 picture what is new")).to_be_visible()
     page.get_by_role("button", name="Delete new-one").click()
@@ -172,7 +170,7 @@ def test_nothing_serious_in_the_dialog(browser: Browser, parted: RunningServer, 
         .map((one) => one.outerHTML)"""
     assert page.evaluate(wide) == []
     dialog(page)
-    page.get_by_role("button", name="New collection").click()
+    page.get_by_role("button", name="Create collection").click()
     page.get_by_role("button", name="Delete trips").click()
     expect(page.get_by_role("button", name="Delete permanently")).to_be_visible()
     assert faults(page) == []
@@ -193,8 +191,8 @@ def test_a_key_for_some_collections_sees_those_alone(browser: Browser, parted: R
     dialog(page)
     shown = page.get_by_role("dialog", name="Collections")
     expect(shown.get_by_role("listitem")).to_have_count(1)
-    expect(page.get_by_role("button", name="Describe trips")).to_be_visible()
-    expect(page.get_by_role("button", name="New collection")).to_be_hidden()  # it would be refused
+    expect(page.get_by_role("button", name="Edit description of trips")).to_be_visible()
+    expect(page.get_by_role("button", name="Create collection")).to_be_hidden()  # it would be refused
     watched.context.close()
     database.close()
     assert watched.faults == []

@@ -92,7 +92,7 @@ def test_nothing_runs_in_the_grid_the_large_view_and_the_form(page: Page) -> Non
         dialog.get_by_role("button", name="Edit").click()
         dialog.get_by_role("button", name="Save").click()
         expect(dialog.locator("form")).to_have_count(0)
-        dialog.get_by_role("button", name="Name it").click()
+        dialog.get_by_role("button", name="Suggest labels").click()
         expect(dialog.locator(".names li").first).to_be_visible()
         page.keyboard.press("ArrowLeft")
     page.keyboard.press("Escape")
@@ -104,9 +104,8 @@ def test_nothing_runs_in_texts_failures_and_toasts(page: Page, poisoned: tuple[R
     server, job = poisoned
     page.goto(server.url + "/?q=purple&target=texts")
     expect(page.locator(".list .text")).to_have_count(50)
-    expect(page.locator("#result-limit")).to_contain_text(
-        "These are the 50 nearest"
-    )  # the page took the limit from the refusal
+    # the page took the limit from the refusal
+    expect(page.locator("#result-limit")).to_have_text("Showing the top 50. Refine your search to see others.")
     page.goto(server.url + "/?view=jobs")
     row = page.locator(".job", has_text=job[:8])
     row.get_by_role("button", name="Show why").click()

@@ -28,7 +28,7 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
     assert failed["failed"] == 60
     watched = Watched(browser, empty.url)
     page = watched.open()
-    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Activity").click()
     expect(page).to_have_url(re.compile(r"\?view=jobs$"))
     job = page.locator(".job").first
     expect(job.locator(".name")).to_have_text("good.png and 60 more")

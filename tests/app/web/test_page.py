@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import Error, Route, expect
 
-from tests.app.web.watched import Watched, drop, first_is, ids
+from tests.app.web.watched import Watched, choose, drop, first_is, ids
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, until
 
@@ -16,8 +16,8 @@ def test_newest_pictures_are_shown_while_the_box_is_empty(watched: Watched) -> N
     page = watched.open()
     expect(page.locator(".tile")).to_have_count(10)
     assert ids(page)[0] == "green-9"
-    assert page.locator(".tile .score").count() == 0
-    expect(page.locator("#count")).to_have_text("10 pictures, newest first")
+    expect(page.locator("#count")).to_have_attribute("title", "Showing 10 of 10")
+    expect(page.locator("#count")).to_have_text("10 pictures")
 
 
 def test_typing_searches_without_enter(watched: Watched) -> None:
@@ -25,10 +25,13 @@ def test_typing_searches_without_enter(watched: Watched) -> None:
     page.locator("#box").press_sequentially("red", delay=20)
     first_is(page, "red")
     expect(page).to_have_url(re.compile(r"\?q=red$"))
-    expect(page.locator("#count")).to_contain_text("10 nearest of 10 pictures")
+    expect(page.locator("#count")).to_contain_text("Best matches for “red”")
     tile = page.locator(".tile").first
     assert re.fullmatch(r"red number \d", tile.locator(".caption").inner_text())
-    assert 0.9 < float(tile.locator(".score").inner_text()) <= 1
+    match = re.search(r"^Match (.+)$", tile.get_attribute("title") or "", re.MULTILINE)
+    assert match
+    assert 0.9 < float(match[1]) <= 1
+    assert re.fullmatch(r"Showing 10 of 10 · \d+ ms", page.locator("#count").get_attribute("title") or "")
 
 
 def test_typing_asks_once_it_pauses_not_at_every_key(watched: Watched) -> None:
@@ -44,7 +47,7 @@ def test_typing_asks_once_it_pauses_not_at_every_key(watched: Watched) -> None:
         page.clock.run_for(40)  # each key begins the pause of 60 ms anew
     page.clock.resume()
     expect(page).to_have_url(re.compile("red[+]blue"))
-    expect(page.locator(".tile .score").first).to_be_visible()
+    expect(page.locator("#count")).to_contain_text("Best matches")
     assert len(asked) == 1, asked
     assert "q=red+blue" in asked[0]
 
@@ -83,7 +86,7 @@ def test_a_composition_is_not_searched_before_it_ends(watched: Watched) -> None:
 def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watched) -> None:
     page = watched.open("/?q=blue")
     first_is(page, "blue")
-    page.get_by_label("Texts", exact=True).check()
+    choose(page, "Labels")
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     expect(page).to_have_url(re.compile("target=texts"))
     page.locator(".list a").nth(0).click()
@@ -93,9 +96,9 @@ def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watche
 
 def test_texts_without_a_query_say_what_to_do(watched: Watched) -> None:
     page = watched.open("/?target=texts")
-    expect(page.locator(".message")).to_contain_text("drop a picture to name it")
-    page.get_by_text("Add texts").first.click()
-    expect(page.get_by_role("textbox", name="One text per line")).to_be_visible()
+    expect(page.locator(".message")).to_contain_text("drop a picture to find the labels")
+    page.get_by_text("Add labels").first.click()
+    expect(page.get_by_role("textbox", name="One label per line")).to_be_visible()
 
 
 def test_texts_are_listed_and_deleted_with_a_way_back(watched: Watched, filled: RunningServer) -> None:
@@ -124,7 +127,7 @@ def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
     assert page.evaluate("[window.covered, window.only]") == [True, ""]
     expect(page.locator("#chip img")).to_be_visible()
     expect(page.locator("#drop-zones")).to_be_hidden()
-    page.get_by_label("Texts", exact=True).check()
+    choose(page, "Labels")
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     page.get_by_role("button", name="Remove the picture").click()
     expect(page.locator("#chip")).to_be_hidden()
@@ -144,7 +147,7 @@ def test_words_and_a_picture_are_searched_together(watched: Watched) -> None:
     parts = (asked.value.post_data_json or {})["query"]
     assert [list(part) for part in parts] == [["text", "weight"], ["image", "weight"]]
     assert [part["weight"] for part in parts] == [0.5, 0.5]
-    expect(page.locator("#count")).to_contain_text("10 nearest")
+    expect(page.locator("#count")).to_have_text("Best matches for “red”")
 
 
 def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(watched: Watched) -> None:
@@ -173,13 +176,13 @@ def test_a_minus_turns_away_and_is_said_in_words(watched: Watched) -> None:
         page.locator("#box").fill("red -blue")
     assert (asked.value.post_data_json or {})["query"] == [{"text": "red"}, {"text": "blue", "weight": -0.7}]
     first_is(page, "red")
-    expect(page.locator("#avoided")).to_have_text("Searching for “red”, avoiding “blue”")
+    expect(page.locator("#avoided")).to_have_text("Searching for “red”, excluding “blue”")
     expect(page).to_have_url(re.compile(r"\?q=red\+-blue$"))
     page.locator("#box").fill("-red")
-    expect(page.locator("#avoided")).to_have_text("Searching for what is least like “red”")
+    expect(page.locator("#avoided")).to_have_text("Excluding “red”")
     expect(page.locator(".tile").last).to_have_attribute("data-id", re.compile("^red-"))
     page.locator("#box").fill("red -blue -green")
-    expect(page.locator("#avoided")).to_have_text("Searching for “red”, avoiding “blue” and “green”")
+    expect(page.locator("#avoided")).to_have_text("Searching for “red”, excluding “blue” and “green”")
 
 
 def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(watched: Watched) -> None:
@@ -225,7 +228,7 @@ def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched
     tile.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(caption)
-    expect(dialog).to_contain_text(re.compile(r"Score [01]\.\d{3}"))
+    expect(dialog).to_contain_text(re.compile(r"Match [01]\.\d{3}"))
     expect(dialog.locator(".tags li")).to_have_text(["red"])
     expect(dialog).to_contain_text('{"by":"test"}')
     expect(dialog).to_contain_text("× 48")
@@ -269,7 +272,7 @@ def test_more_like_this_finds_others_without_the_picture_itself(watched: Watched
 
 def test_name_it_shows_the_texts_that_fit(watched: Watched) -> None:
     page = watched.open("/?show=green-9")
-    page.get_by_role("button", name="Name it").click()
+    page.get_by_role("button", name="Suggest labels").click()
     expect(page.locator(".names li").first).to_contain_text("a green thing")
 
 
@@ -325,10 +328,10 @@ def test_that_a_dropped_picture_is_lost_is_told_once_and_only_of_a_reload(watche
             page.reload()
         else:
             watched.open()  # the same address, asked for anew
-        expect(page.locator("#count")).to_have_text("10 pictures, newest first")
+        expect(page.locator("#count")).to_have_text("10 pictures")
         expect(page.locator("#banner")).to_be_visible(visible=told)
-        page.get_by_role("button", name="中文").click()
-        page.get_by_role("button", name="English").click()
+        choose(page, "中文")
+        choose(page, "English")
         expect(page.locator("#banner")).to_be_hidden()
 
 
@@ -336,4 +339,4 @@ def test_an_address_opens_the_search_that_it_holds(watched: Watched) -> None:
     page = watched.open("/?q=red&target=texts")
     expect(page.locator(".list li").first).to_contain_text("a red thing")
     expect(page.locator("#box")).to_have_value("red")
-    assert page.get_by_label("Texts", exact=True).is_checked()
+    expect(page.get_by_role("link", name="Pictures")).to_be_visible()

@@ -12,7 +12,7 @@ from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
 from tests.app.web.test_access import faults
-from tests.app.web.watched import Watched
+from tests.app.web.watched import Watched, choose
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, until
 
@@ -71,7 +71,7 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     page.reload()
     expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
     expect(dialog).to_be_hidden()
-    page.get_by_role("button", name="Shortcuts and scores").click()
+    choose(page, "Help")
     expect(page.get_by_text("Signed in with the key “reader” (search).")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
     expect(dialog).to_be_visible()
@@ -105,8 +105,8 @@ def test_what_the_key_does_not_allow_is_said(browser: Browser, locked: Locked) -
     page = watched.open("/?target=texts")
     page.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")
-    page.get_by_label("One text per line").fill("a red thing")
-    page.get_by_role("button", name="Add texts").click()
+    page.get_by_label("One label per line").fill("a red thing")
+    page.get_by_role("button", name="Add labels").click()
     expect(page.get_by_role("alert").filter(has_text="this call needs a key of scope write")).to_be_visible()
     watched.context.close()
 

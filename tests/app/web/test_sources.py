@@ -47,14 +47,14 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
     field.fill(
         f'{web.url}/a.png\n\n{{"url": "{web.url}/b.png", "id": "by-line", "caption": "said"}}\n{web.url}/none.png'
     )
-    page.get_by_role("button", name="Fetch").click()
+    page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_role("dialog")).to_be_hidden()
     card = page.locator(".upload")
     expect(card.locator("strong")).to_have_text("3 web addresses")
     expect(card.locator("> p")).to_contain_text("2 added · 1 failed", timeout=30_000)
     expect(card.locator(".failures li")).to_contain_text(f"{web.url}/none.png")
     assert empty.http.get("/v1/images/by-line").json()["caption"] == "said"
-    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Activity").click()
     expect(page.locator(".job .name").first).to_have_text(f"{web.url}/a.png and 2 more")
     web.close()
 
@@ -62,7 +62,7 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
 def test_what_is_no_address_is_refused_with_its_line(page: Page) -> None:
     adding(page, "Web addresses")
     page.get_by_label("Web addresses of pictures, one per line").fill("{not json")
-    page.get_by_role("button", name="Fetch").click()
+    page.get_by_role("button", name="Import", exact=True).click()
     alert = page.get_by_role("dialog").get_by_role("alert")
     expect(alert).to_have_text("line 1 is not JSON")
     expect(page.get_by_label("Web addresses of pictures, one per line")).to_have_value("{not json")
@@ -79,6 +79,6 @@ def test_a_folder_of_the_server_is_taken_in(page: Page, empty: RunningServer) ->
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("the server may not read this folder")
     field.fill(str(album))
-    page.get_by_role("button", name="Add folder").click()
+    page.get_by_role("button", name="Import", exact=True).click()
     expect(page.locator(".upload > p")).to_contain_text("1 added", timeout=30_000)
     expect(page.locator(".tile img").first).to_have_attribute("alt", re.compile("wave"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, expect
 
-from tests.app.web.watched import Watched, drop, first_is
+from tests.app.web.watched import Watched, choose, drop, first_is
 from tests.support.servers import RunningServer
 
 
@@ -18,28 +18,30 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
     with RunningServer(tmp_path / "data") as server:
         watched = Watched(browser, server.url)
         page = watched.open()
-        expect(page.locator(".message")).to_contain_text("Nothing here yet")
+        expect(page.locator(".message")).to_contain_text("Add your pictures")
         expect(page.locator(".message")).to_contain_text("sightline ingest")
+        with page.expect_file_chooser():
+            page.get_by_role("button", name="Choose pictures").first.click()
         page.locator("#box").fill("red")
-        expect(page.locator(".message")).to_contain_text("No hits")
+        expect(page).to_have_url(re.compile("q=red"))
+        expect(page.locator(".message")).to_contain_text("Add your pictures")
         page.locator("#box").fill("")
-        expect(page.locator(".message")).to_contain_text("Nothing here yet")
         drop(page, ["only.png"], b"no picture")  # added, because there is nothing to search
         assert page.evaluate("window.only") == "add"
         expect(page.locator(".upload > p")).to_have_text("0 added · 1 failed", timeout=60_000)
         page.locator(".upload").get_by_role("button", name="Close").click()
-        page.get_by_label("Texts", exact=True).check()
-        expect(page.locator(".message")).to_contain_text("No texts yet")
+        choose(page, "Labels")
+        expect(page.locator(".message")).to_contain_text("No labels yet")
         expect(page.locator(".message")).not_to_contain_text("drop")
-        page.get_by_label("One text per line").fill("a red thing")
-        page.get_by_role("button", name="Add texts").click()
-        expect(page.locator(".message")).to_contain_text("drop a picture to name it")
-        page.get_by_label("Pictures", exact=True).check()
+        page.get_by_label("One label per line").fill("a red thing")
+        page.get_by_role("button", name="Add labels").click()
+        expect(page.locator(".message")).to_contain_text("drop a picture to find the labels")
+        page.get_by_role("link", name="Pictures").click()
         missing = {"code": "not_found", "detail": "is not installed"}
         page.route("**/v1/demo", lambda route: route.fulfill(status=404, json=missing), times=1)
-        page.get_by_role("button", name="Load the demo gallery").click()
-        expect(page.locator("#banner")).to_contain_text("That did not work: is not installed")
-        page.get_by_role("button", name="Load the demo gallery").click()
+        page.get_by_role("button", name="Try the demo gallery").click()
+        expect(page.locator("#banner")).to_contain_text("Something went wrong: is not installed")
+        page.get_by_role("button", name="Try the demo gallery").click()
         expect(page.locator(".upload")).to_contain_text("Demo gallery")
         under_way = re.compile(r"[1-9]\d* of 1,9\d\d processed|1,9\d\d added")
         expect(page.locator(".upload")).to_contain_text(under_way, timeout=60_000)
@@ -120,7 +122,7 @@ def test_a_query_too_long_is_refused_in_the_servers_words(browser: Browser, fill
 def test_an_unknown_picture_in_the_address_is_told(browser: Browser, filled: RunningServer) -> None:
     watched = Watched(browser, filled.url)
     page = watched.open("/?show=nobody")
-    expect(page.locator("#banner")).to_contain_text("nobody")
+    expect(page.locator("#banner")).to_have_text("This picture was deleted or the link is wrong.")
     expect(page.locator(".tile")).to_have_count(10)
     expect(page).to_have_url(filled.url + "/")
     watched.context.close()

@@ -19,7 +19,7 @@ def choose(page: Page, files: list[FilePayload]) -> None:
     """By the button, its dialog and the browser's own."""
     page.get_by_role("button", name="Add pictures").click()
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Pictures or archives").click()
+        page.get_by_role("dialog").get_by_role("button", name="Choose pictures").click()
     chooser.value.set_files(files)
 
 
@@ -138,13 +138,13 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
     page = watched.open()
     page.get_by_role("button", name="Add pictures").click()
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="A folder", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name="Choose a folder").click()
     chooser.value.set_files(make_folder(tmp_path))
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
     expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files skipped", timeout=60_000)
     sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
     assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
-    page.get_by_role("link", name="Jobs").click()
+    page.get_by_role("link", name="Activity").click()
     expect(page.locator(".job .name").first).to_have_text("album")
     watched.context.close()
     assert watched.faults == []

@@ -61,6 +61,12 @@ def settle(page: Page) -> None:
     page.evaluate(SETTLED)
 
 
+def choose(page: Page, name: str) -> None:
+    """Choose an entry of the menu."""
+    page.get_by_role("button", name=re.compile("^(Menu|菜单)$")).click()
+    page.locator("#menu").get_by_text(name, exact=True).click()
+
+
 def drop(page: Page, names: list[str], content: bytes, kind: str = "image/png") -> None:
     """Drop files on the page."""
     page.evaluate(DROP, [names, kind, list(content)])

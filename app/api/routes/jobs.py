@@ -198,6 +198,7 @@ async def stream_items(
     while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE, warned=warned):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
+    await threads.reads.run(jobs.get, job.id)  # if it was deleted meanwhile, the report is cut off: it is not whole
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:

@@ -106,6 +106,7 @@ class ImagePage(BaseModel):
 
     images: list[ImageOut]
     next_cursor: str | None
+    total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
 
 
 class DeleteIn(BaseModel):

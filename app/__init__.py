@@ -1,6 +1,6 @@
 """Sightline: self-hosted image-text retrieval."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def main() -> None:

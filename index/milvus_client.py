@@ -91,7 +91,9 @@ class MilvusClient:
         needed = ("pymilvus", "milvus_lite") if address.is_lite else ("pymilvus",)
         for package in needed:
             if importlib.util.find_spec(package) is None:
-                raise ValueError(f"{package.replace('_', '-')} is not installed: pip install 'sightline[milvus]'")
+                raise ValueError(
+                    f"{package.replace('_', '-')} is not installed: pip install 'sightline-search[milvus]'"
+                )
         self.address = address
         self.name = f"Milvus at {address.uri.rpartition('/')[2]}"  # a file by its name alone: errors show no paths
         self.epoch = 0

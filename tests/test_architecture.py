@@ -220,7 +220,7 @@ def test_no_statement_is_formatted() -> None:
         for call in calls(path):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
             place = places.get(name)
-            if place is None or len(call.args) <= place or module_of(path) == "app.storage.filters.clause":
+            if place is None or len(call.args) <= place or module_of(path) == "app.storage.sql":
                 continue
             seen += 1
             if not constant(call.args[place]):
@@ -232,7 +232,7 @@ def test_no_statement_is_formatted() -> None:
 def test_statements_put_together_are_made_of_constants() -> None:
     """A filter's statement is joined from Clauses: each is made from a constant, and only joined to others.
 
-    `app.storage.filters.clause` is the one module that touches their SQL: it adds them up, and runs the sum.
+    `app.storage.sql` is the one module that touches their SQL: it adds them up, and runs the sum.
     """
 
     def constant(node: ast.expr) -> bool:
@@ -242,7 +242,7 @@ def test_statements_put_together_are_made_of_constants() -> None:
             return node.id.isupper()
         return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
-    own = ROOT / "app" / "storage" / "filters" / "clause.py"
+    own = ROOT / "app" / "storage" / "sql.py"
     made = [(path, call) for path in FILES for call in calls(path) if getattr(call.func, "id", "") == "Clause"]
     assert [where(path, call.lineno) for path, call in made if path != own and not constant(call.args[0])] == []
     assert len(made) > 30

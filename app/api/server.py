@@ -19,9 +19,9 @@ from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.settings import Settings
+from app.encoder.catalogue import find_facts, resolve_alias
 from app.encoder.loader import locate_model
-from app.service.factory import open_service
-from app.service.service import Service
+from app.service.service import Service, open_service
 from app.worker.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)
@@ -135,6 +135,8 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    if hint := find_facts(resolve_alias(settings.model)).hint:
+        print(f"model: {hint}", file=sys.stderr, flush=True)
     if not (is_on_loopback(listener) or service.api_keys.has_keys()):
         log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_stop_when_fatal(service, server))
@@ -168,7 +170,7 @@ async def _run_workers(service: Service) -> None:
     """Start the workers when the model is loaded: earlier they would only slow its loading down."""
     while not service.search.is_prepared:  # noqa: ASYNC110 (another thread sets it)
         await asyncio.sleep(PREPARED_SECONDS)
-    await WorkerSupervisor(service.settings, service.metrics.count_restart).run()
+    await WorkerSupervisor(service.settings, service.metrics.restarts.inc).run()
 
 
 async def _measure_loop_lag(service: Service) -> None:
@@ -178,5 +180,5 @@ async def _measure_loop_lag(service: Service) -> None:
         for _ in range(PULSES_PER_CLEANUP):
             due = loop.time() + PULSE_SECONDS
             await asyncio.sleep(PULSE_SECONDS)
-            service.metrics.observe_loop_lag(max(0.0, loop.time() - due))
+            service.metrics.loop_lag.observe(max(0.0, loop.time() - due))
         await asyncio.to_thread(service.worker_metrics.absorb_dead_workers)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 
 def now_rfc3339() -> str:
     """The time as RFC 3339 in UTC, with milliseconds."""
     return format_rfc3339(datetime.now(UTC))
+
+
+def days_from_now(days: float) -> str:
+    """The time in so many days (before now if negative), as `now_rfc3339` gives it."""
+    return format_rfc3339(datetime.now(UTC) + timedelta(days=days))
 
 
 def format_rfc3339(moment: datetime) -> str:

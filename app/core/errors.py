@@ -1,31 +1,5 @@
 """The errors that a caller can act on.
 
-    SightlineError                 code, status, retryable, retry_after
-    ├── BadRequest                 400 bad_request
-    ├── Validation                 422 validation
-    ├── NotFound                   404 not_found
-    │   └── BlobMissing            410 blob_missing
-    ├── IdConflict                 409 id_conflict
-    ├── IdempotencyKeyReused       409 idempotency_key_reused
-    ├── Rejected                   a picture or an archive that is not accepted
-    │   ├── ImageTooLarge          422 image_too_large
-    │   ├── ImageCorrupt           422 image_corrupt
-    │   ├── UnsupportedMediaType   415 unsupported_media_type
-    │   ├── ArchiveLimit           422 archive_limit
-    │   ├── ArchiveCorrupt         422 archive_corrupt
-    │   ├── UrlNotAllowed          422 url_not_allowed
-    │   └── UrlUnreachable         422 url_unreachable
-    ├── PayloadTooLarge            413 payload_too_large
-    ├── Busy                       the request may succeed later
-    │   ├── InProgress             409 in_progress
-    │   ├── QueueFull              429 queue_full
-    │   ├── Overloaded             503 overloaded
-    │   ├── ReadOnly               503 read_only
-    │   └── ModelUnavailable       503 model_unavailable
-    ├── StorageFull                507 storage_full
-    ├── Timeout                    504 timeout
-    └── StartupError               the service cannot start; the command prints one line, no traceback
-
 `detail` is a sentence for a person, without a path of the server, SQL or a stack trace. The api package turns errors
 into problem+json; the worker stores `code` and `detail` with the item.
 """

@@ -20,20 +20,17 @@ MAX_TRACEBACK_CHARS = 65_536
 
 # These are removed from every line, whichever module wrote it. The first group of each pattern stays.
 SECRETS = tuple(
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
-        (r"\b(sl_)[0-9a-f]{12}_[\w-]+", r"\1…"),
-        (r"\b(sightline_\d+=)[^\s;,\"'\\]+", r"\1…"),  # the cookie of a session
-        (r"\b((?:Bearer|Basic)\s+)[\w.~+/=-]{6,}", r"\1…"),
-        (r"\b((?:set-)?cookie\\?[\"']?\s*[:=]\s*\\?[\"']?)[^\"'\\]+", r"\1…"),
-        (
-            r"((?:authorization|api[_-]?key|access[_-]?key|password|passwd|secret|token)"
-            r"\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!Bearer|Basic)[^\s;,&\"'\\]+",
-            r"\1…",
-        ),
-        (r"\b([a-z][a-z0-9+.-]{0,15}://)[^\s/?#\"'<>\\]+@", r"\1…@"),  # user and password of a URL
-        (r"\b([a-z][a-z0-9+.-]{0,15}://[^\s?\"'<>\\]*\?)[^\s\"'<>\\]+", r"\1…"),  # a signed URL grants access
-        (r"\b(AKIA|ASIA)[0-9A-Z]{16}\b", r"\1…"),
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\b(sl_)[0-9a-f]{12}_[\w-]+",
+        r"\b(sightline_\d+=)[^\s;,\"'\\]+",  # the cookie of a session
+        r"\b((?:Bearer|Basic)\s+)[\w.~+/=-]{6,}",
+        r"\b((?:set-)?cookie\\?[\"']?\s*[:=]\s*\\?[\"']?)[^\"'\\]+",
+        r"((?:authorization|api[_-]?key|access[_-]?key|password|passwd|secret|token)"
+        r"\\?[\"']?\s*[:=]\s*\\?[\"']?)(?!Bearer|Basic)[^\s;,&\"'\\]+",
+        r"\b([a-z][a-z0-9+.-]{0,15}://)[^\s/?#\"'<>\\]+(?=@)",  # user and password of a URL
+        r"\b([a-z][a-z0-9+.-]{0,15}://[^\s?\"'<>\\]*\?)[^\s\"'<>\\]+",  # a signed URL grants access
+        r"\b(AKIA|ASIA)[0-9A-Z]{16}\b",
     )
 )
 
@@ -43,8 +40,8 @@ class RedactingFormatter(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record).replace("\x7f", "\\u007f")  # the one control character that JSON leaves
-        for pattern, replacement in SECRETS:
-            line = pattern.sub(replacement, line)
+        for pattern in SECRETS:
+            line = pattern.sub(r"\1…", line)
         return line
 
 

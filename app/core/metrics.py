@@ -6,19 +6,11 @@ its own numbers (see `worker_metrics`). Labels are few and known beforehand: nev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from time import perf_counter, time
+from collections.abc import Mapping
+from time import time
 from typing import Literal
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from app.core.types import Target
 
@@ -41,29 +33,32 @@ class ProcessMetrics:
     def __init__(self, process: Process = "server") -> None:
         self.registry = CollectorRegistry()
         self._process = process
-        one = (process,)
         self._search = self._histogram("search_seconds", "Time of the searches of one request", "stage", STAGES)
-        self._orphans = self._counter("ghost_hits", "Ids in an index whose row is gone", "target", TARGETS)
-        self._waits = self._histogram("encoder_wait_seconds", "Time that a query waited for the encoder", "kind", KINDS)
+        self.ghost_hits = self._counter("ghost_hits", "Ids in an index whose row is gone", "target", TARGETS)
+        self.encoder_waits = self._histogram(
+            "encoder_wait_seconds", "Time that a query waited for the encoder", "kind", KINDS
+        )
         self._passes = self._histogram("encoder_pass_seconds", "Time of one forward pass", "kind", KINDS)
         self._rows = self._counter("encoder_rows", "Texts and pictures of queries that were encoded", "kind", KINDS)
-        self._commits = self._histogram("commit_seconds", "Time of a commit, with its fsync", "process", one)
-        self._fsyncs = self._histogram("fsync_seconds", "Time of the fsync of a picture file", "process", one)
-        self._decoding = self._histogram(
-            "decode_seconds", "Time to decode a picture or to expand an archive", "process", one, LONG_BUCKETS
-        )
+        commits = self._histogram("commit_seconds", "Time of a commit, with its fsync", "process", (process,))
+        self.commits = commits.labels(process)
+        fsyncs = self._histogram("fsync_seconds", "Time of the fsync of a picture file", "process", (process,))
+        self.fsyncs = fsyncs.labels(process)
+        decoding = "Time to decode a picture or to expand an archive"
+        decodes = self._histogram("decode_seconds", decoding, "process", (process,), LONG_BUCKETS)
+        self.decodes = decodes.labels(process)
         self._deaths = Counter(
             "sightline_decode_deaths", "Decode children that died", ["process", "cause"], registry=self.registry
         )
         for cause in DEATHS:
             self._deaths.labels(process, cause)
-        self._steps = self._histogram(
+        self.steps = self._histogram(
             "worker_batch_seconds", "Time of each step of a worker's batch", "step", STEPS, LONG_BUCKETS
         )
-        self._outcomes = self._counter("worker_pictures", "Claimed pictures by their outcome", "outcome", OUTCOMES)
-        self._attempts = self._plain_counter("worker_attempts", "Pictures that workers claimed, once for each attempt")
-        self._quarantined = self._plain_counter("worker_quarantined", "Pictures that failed their last attempt")
-        self._reclaimed = self._plain_counter("worker_reclaimed", "Pictures taken back from dead workers")
+        self.outcomes = self._counter("worker_pictures", "Claimed pictures by their outcome", "outcome", OUTCOMES)
+        self.attempts = self._plain_counter("worker_attempts", "Pictures that workers claimed, once for each attempt")
+        self.quarantined = self._plain_counter("worker_quarantined", "Pictures that failed their last attempt")
+        self.reclaimed = self._plain_counter("worker_reclaimed", "Pictures taken back from dead workers")
         self._builds = self._counter("index_builds", "Index builds that ended", "outcome", ("ok", "failed"))
         self._build = Gauge("sightline_index_build_seconds", "Time of the last index build", registry=self.registry)
         self._built = Gauge(
@@ -74,10 +69,10 @@ class ProcessMetrics:
         )
         for outcome in ("ok", "failed"):
             self._built.labels(outcome)
-        self._lag = Histogram(
+        self.loop_lag = Histogram(
             "sightline_event_loop_lag_seconds", "Delay of the event loop", buckets=BUCKETS, registry=self.registry
         )
-        self._restarts = self._plain_counter("worker_restarts", "Worker processes that ended and were started again")
+        self.restarts = self._plain_counter("worker_restarts", "Worker processes that ended and were started again")
 
     def text(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -88,65 +83,18 @@ class ProcessMetrics:
         for stage, duration in seconds.items():
             self._search.labels(stage).observe(duration)
 
-    def count_orphans(self, target: Target, n: int) -> None:
-        if n:
-            self._orphans.labels(target).inc(n)
-
-    def observe_encoder_wait(self, kind: str, seconds: float) -> None:
-        self._waits.labels(kind).observe(seconds)
-
     def observe_encoder_pass(self, kind: str, rows: int, seconds: float) -> None:
         self._passes.labels(kind).observe(seconds)
         self._rows.labels(kind).inc(rows)
 
-    @contextmanager
-    def time_commit(self) -> Iterator[None]:
-        with self._commits.labels(self._process).time():
-            yield
-
-    @contextmanager
-    def time_fsync(self) -> Iterator[None]:
-        with self._fsyncs.labels(self._process).time():
-            yield
-
-    def observe_decode(self, seconds: float) -> None:
-        self._decoding.labels(self._process).observe(seconds)
-
     def count_decoder_death(self, cause: str) -> None:
         self._deaths.labels(self._process, cause).inc()
-
-    @contextmanager
-    def time_step(self, step: str) -> Iterator[None]:
-        """Time one step of a worker's batch, also when it fails."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self._steps.labels(step).observe(perf_counter() - start)
-
-    def count_claimed(self, n: int) -> None:
-        self._attempts.inc(n)
-
-    def count_outcome(self, outcome: str, n: int = 1) -> None:
-        self._outcomes.labels(outcome).inc(n)
-
-    def count_quarantined(self, n: int = 1) -> None:
-        self._quarantined.inc(n)
-
-    def count_reclaimed(self, n: int) -> None:
-        self._reclaimed.inc(n)
 
     def observe_build(self, seconds: float, *, ok: bool) -> None:
         outcome = "ok" if ok else "failed"
         self._builds.labels(outcome).inc()
         self._build.set(seconds)
         self._built.labels(outcome).set(time())
-
-    def observe_loop_lag(self, seconds: float) -> None:
-        self._lag.observe(seconds)
-
-    def count_restart(self) -> None:
-        self._restarts.inc()
 
     def _histogram(
         self, name: str, help: str, label: str, values: tuple[str, ...], buckets: tuple[float, ...] = BUCKETS

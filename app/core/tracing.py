@@ -30,7 +30,8 @@ def configure(service: str) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise StartupError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: pip install 'sightline[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: "
+            "pip install 'sightline-search[otel]'"
         ) from None
     resource = Resource({SERVICE_NAME: service}).merge(OTELResourceDetector().detect())  # the environment's name wins
     provider = TracerProvider(resource=resource)
@@ -66,13 +67,9 @@ def shut_down() -> None:
 
 def span(name: str, attributes: Attributes | None = None) -> AbstractContextManager[object]:
     """A span for the time inside the `with`, below the span that is open in this context."""
-    return _NO_SPAN if _provider is None else _start_span(_provider, name, attributes or {})
-
-
-@contextmanager
-def _start_span(provider: TracerProvider, name: str, attributes: Attributes) -> Iterator[object]:
-    with provider.get_tracer("sightline").start_as_current_span(name, attributes=attributes) as started:
-        yield started
+    if _provider is None:
+        return _NO_SPAN
+    return _provider.get_tracer("sightline").start_as_current_span(name, attributes=attributes)
 
 
 def set_span_attributes(attributes: Attributes) -> None:

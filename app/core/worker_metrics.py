@@ -69,9 +69,8 @@ class MergedMetricsCollector(Collector):
         """Each family once."""
         with self._lock:
             sums, extra = self._sum_workers()
-        for family in self._own.collect():
+        for family in (*self._own.collect(), *extra.values()):
             yield add_worker_values(family, sums)
-        yield from (add_worker_values(family, sums) for family in extra.values())
 
     def absorb_dead_workers(self) -> None:
         """Add the counters of workers that have died to the sums, and remove their files."""

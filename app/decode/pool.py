@@ -113,7 +113,9 @@ class DecodePool:
         try:
             pool = task.pool = self._running_pool()
             task.started = time.monotonic()
-            inner = pool.schedule(run_task, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds)
+            inner: Future[Any] = pool.schedule(
+                run_task, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds
+            )
         except SightlineError as error:
             _fail(task, error)
         except RuntimeError:  # pebble's error for a pool that broke a moment ago
@@ -121,7 +123,7 @@ class DecodePool:
         except OSError:
             _fail(task, Overloaded(_NO_CHILD))
         else:
-            task.future.add_done_callback(lambda outer: _cancel(inner) if outer.cancelled() else None)
+            task.future.add_done_callback(lambda outer: outer.cancelled() and inner.cancel())
             inner.add_done_callback(lambda done: self._finish(task, done))
             if not pool.active:  # it broke while the task entered its queue, which pebble does not look at again
                 with suppress(SightlineError):
@@ -170,7 +172,7 @@ class DecodePool:
                 self._metrics.count_decoder_death(DEATH_CAUSES.get(error.exitcode, "crash"))
             _fail(task, _map_error(error, task))
         else:
-            self._metrics.observe_decode(seconds)
+            self._metrics.decodes.observe(seconds)
             with suppress(InvalidStateError):  # the caller has cancelled it
                 task.future.set_result(result)
 
@@ -202,10 +204,6 @@ def _map_error(error: BaseException, task: _Task[Any]) -> SightlineError:
 def _fail(task: _Task[Any], error: SightlineError) -> None:
     with suppress(InvalidStateError):
         task.future.set_exception(error)
-
-
-def _cancel(inner: Future[Any]) -> None:
-    inner.cancel()
 
 
 def _stop(pool: ProcessPool) -> None:

@@ -135,7 +135,7 @@ class Batcher:
     def _encode(self, batch: list[EncodeRequest]) -> None:
         started = perf_counter()
         for request in batch:
-            self._metrics.observe_encoder_wait(request.kind, started - request.arrived)
+            self._metrics.encoder_waits.labels(request.kind).observe(started - request.arrived)
         try:
             if batch[0].pixels is None:
                 vectors = self._encoder.encode_texts([text for request in batch for text in request.texts])

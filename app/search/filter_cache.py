@@ -20,7 +20,8 @@ from app.storage.filters.model import Filter
 from index.idset import IdSet
 
 MAX_BYTES = 64 << 20
-OVERHEAD = 1024  # of an entry, beside its bitmap and its filter, which is kept as text and as a tree
+OVERHEAD = 1024  # of an entry, beside its bitmap and its filter
+SQL_GROWTH = 16  # a filter is kept as text, and as SQL of up to so many times the length
 MAX_CHANGES = 20_000  # past so many, testing every row costs no more
 
 
@@ -42,7 +43,7 @@ class FilterCache:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, Filter], _Entry] = OrderedDict()
-        self._bytes = 0
+        self.nbytes = 0  # memory of the entries, about
 
     def allowed_ids(self, collection: str, filter: Filter) -> IdSet:
         """The keys of the rows that `filter` matches now. Raises Timeout."""
@@ -58,25 +59,20 @@ class FilterCache:
             self._account(name, entry)
         return ids
 
-    @property
-    def nbytes(self) -> int:
-        """The memory of the entries, about."""
-        return self._bytes
-
     def __len__(self) -> int:
         return len(self._entries)
 
     def _account(self, name: tuple[str, Filter], entry: _Entry) -> None:
         """Record the size of an entry, and remove the least recently used ones while there is too much."""
-        size = OVERHEAD + 2 * len(name[1].text) + (entry.ids.nbytes if entry.ids is not None else 0)
+        size = OVERHEAD + SQL_GROWTH * len(name[1].text) + (entry.ids.nbytes if entry.ids is not None else 0)
         with self._lock:
             if self._entries.get(name) is not entry:
                 return  # removed meanwhile
-            self._bytes += size - entry.bytes
+            self.nbytes += size - entry.bytes
             entry.bytes = size
-            while self._bytes > self._max_bytes:
+            while self.nbytes > self._max_bytes:
                 _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.bytes
+                self.nbytes -= oldest.bytes
 
 
 def _update(collection: str, filter: Filter, entry: _Entry, c: apsw.Connection) -> tuple[IdSet, tuple[int, int]]:

@@ -15,11 +15,10 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import apsw
 
-from app.core.clock import format_rfc3339, now_rfc3339
+from app.core.clock import days_from_now, now_rfc3339
 from app.core.errors import NotFound, Validation
 from app.core.types import ApiKey, KeyScope
 from app.storage.database import Database, map_sqlite_errors
@@ -172,7 +171,3 @@ def is_active(key: ApiKey) -> bool:
 
 def hash_secret(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
-
-
-def days_from_now(days: float) -> str:
-    return format_rfc3339(datetime.now(UTC) + timedelta(days=days))

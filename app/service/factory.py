@@ -1,69 +1,21 @@
-"""Opens the parts of a server or a worker from the settings: who needs one part opens one part.
-
-`open_service` is the start of the server, from top to bottom. Models and indexes are loaded later, by SearchService.
-"""
+"""Opens the parts of a server or a worker from the settings: who needs one part opens one part."""
 
 from __future__ import annotations
-
-from contextlib import ExitStack, closing
-from dataclasses import replace
 
 from app.core.errors import StartupError
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
-from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.limits import ArchiveLimits, ChildLimits
 from app.decode.pool import DecodePool
-from app.encoder.loader import LocatedModel
 from app.encoder.protocol import Encoder
-from app.service.auth import ApiKeyService
-from app.service.data_dir import lock_data_dir, open_library, picture_limits
-from app.service.image_waiter import ImageWaiter
-from app.service.maintenance import CollectionDeleter, MaintenanceLoop
-from app.service.search_service import SearchService
-from app.service.service import Service
+from app.service.data_dir import picture_limits
 from app.sources.base import SourceContext, SourcePolicy
 from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.http import FetchLimits, HttpFetcher
 from app.sources.local_files import AllowedFolders
 from app.sources.object_store import open_object_store, parse_allowed_buckets
 from app.sources.registry import SourceReader
-from app.storage.idempotency import IdempotencyStore
-from app.storage.jobs import JobService
 from app.storage.library import Library
-
-
-def open_service(settings: Settings, located: LocatedModel) -> Service:
-    """Everything that one server process keeps open. Raises StartupError, and leaves nothing open then."""
-    metrics = ProcessMetrics()
-    source_policy = open_source_policy(settings)
-    check_source_settings(settings)
-    with ExitStack() as opened:
-        lock = opened.enter_context(closing(lock_data_dir(settings)))
-        library = open_library(settings, metrics)
-        opened.callback(library.close)
-        pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
-        jobs = JobService(library)
-        search = SearchService(settings, located, library.database, pool, metrics)
-        snapshots = settings.data_dir / "snapshots"
-        service = Service(
-            settings=settings,
-            metrics=metrics,
-            lock=lock,
-            library=library,
-            pool=pool,
-            jobs=jobs,
-            search=search,
-            source_policy=source_policy,
-            api_keys=ApiKeyService(library.database),
-            idempotency=IdempotencyStore(library.database),
-            image_waiter=ImageWaiter(library.database),
-            deleter=CollectionDeleter(library, snapshots, search.close_collection),
-            maintenance=MaintenanceLoop(library, jobs, settings.job_days),
-            worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
-        )
-        opened.pop_all()
-    return service
 
 
 def open_pool(settings: Settings, device: str = "cpu", metrics: ProcessMetrics | None = None) -> DecodePool:
@@ -78,16 +30,12 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
 
 def open_source_policy(settings: Settings) -> SourcePolicy:
     """What sources may read. Raises StartupError."""
-    folders, buckets = open_folders(settings), parse_allowed_buckets(settings)
-    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
-
-
-def open_folders(settings: Settings) -> AllowedFolders:
-    """The folders of this machine that may be read. Raises StartupError for a path that is not absolute."""
     try:
-        return AllowedFolders.parse(settings.folders)
-    except ValueError as error:
+        folders = AllowedFolders.parse(settings.folders)
+    except ValueError as error:  # a path that is not absolute
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
+    buckets = parse_allowed_buckets(settings)
+    return SourcePolicy(folders, settings.fetch, settings.max_urls, settings.max_image_bytes, buckets)
 
 
 def open_address_policy(settings: Settings) -> AddressPolicy:
@@ -102,14 +50,15 @@ def open_fetcher(settings: Settings) -> HttpFetcher | None:
     """None where the operator does not allow URLs."""
     if not settings.fetch:
         return None
-    return HttpFetcher(open_address_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+    limits = FetchLimits(settings.max_image_bytes, settings.fetch_seconds)
+    return HttpFetcher(open_address_policy(settings), limits, user_agent=settings.user_agent)
 
 
 def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> SourceReader:
     """Reads pictures from named sources, in a worker."""
     policy, fetcher, objects = open_source_policy(settings), open_fetcher(settings), open_object_store(settings)
-    context = SourceContext(library.database, library.blobs, policy, fetcher, pool, settings.archive_seconds)
-    return SourceReader(replace(context, object_store=objects, encoder=encoder))
+    given = (library.database, library.blobs, policy, fetcher, pool, settings.archive_seconds)
+    return SourceReader(SourceContext(*given, object_store=objects, encoder=encoder))
 
 
 def check_source_settings(settings: Settings) -> None:

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.005  # between two looks at SQLite's counter of commits, while 
 UNFINISHED = (Status.QUEUED, Status.PROCESSING)
 
 
-class ImageWaiter:
+class ImageWaiter(BackgroundLoop):
     """Completes a future when its picture is ready or failed. Workers commit in other processes: `data_version` tells
     that they did, without reading a row."""
 
@@ -30,17 +30,7 @@ class ImageWaiter:
         self._waiting: dict[Future[Image], Image] = {}
         self._seen: int | None = None  # the data_version of the last read
         failing = "callers with `wait` do not see that their pictures are ready"
-        self._loop = BackgroundLoop("image-waiter", self._step, failing, Backoff(0.1, 5.0))
-
-    @property
-    def fault(self) -> str | None:
-        return self._loop.fault
-
-    def start(self) -> None:
-        self._loop.start()
-
-    def close(self) -> None:
-        self._loop.close()
+        super().__init__("image-waiter", self._look, failing, Backoff(0.1, 5.0))
 
     def watch(self, image: Image) -> Future[Image]:
         """A future of the picture once it is ready or failed; of NotFound once it is deleted. Cancel it to give up."""
@@ -48,10 +38,10 @@ class ImageWaiter:
         with self._lock:
             self._waiting[future] = image
             self._seen = None  # the row may have changed since the caller read it
-        self._loop.wake()
+        self.wake()
         return future
 
-    def _step(self) -> float | None:
+    def _look(self) -> float | None:
         with self._lock:
             self._waiting = {future: image for future, image in self._waiting.items() if not future.done()}
             waiting = dict(self._waiting)

@@ -68,7 +68,7 @@ class MaintenanceLoop:
         return PRUNE_SECONDS
 
 
-class CollectionDeleter:
+class CollectionDeleter(BackgroundLoop):
     """Deletes collections. A request takes the name away at once; a thread then deletes rows and files in small
     commits, and finds after a kill what is still to be deleted.
 
@@ -82,18 +82,11 @@ class CollectionDeleter:
         self._condition = threading.Condition()
         self._deleting: set[str] = set()  # labels that requests wait for
         failing = "rows and files of deleted collections are still there"
-        self._loop = BackgroundLoop("delete-collections", self._delete_pending, failing, make_backoff())
-
-    @property
-    def fault(self) -> str | None:
-        return self._loop.fault
-
-    def start(self) -> None:
-        self._loop.start()
+        super().__init__("delete-collections", self._delete_pending, failing, make_backoff())
 
     def close(self) -> None:
         """End after the commit that is under way."""
-        self._loop.close()
+        super().close()
         with self._condition:
             self._condition.notify_all()
 
@@ -107,8 +100,8 @@ class CollectionDeleter:
         label = self._library.begin_deletion(name)
         with self._condition:
             self._deleting.add(label)
-            self._loop.wake()
-            self._condition.wait_for(lambda: label not in self._deleting or self._loop.is_closing(), wait)
+            self.wake()
+            self._condition.wait_for(lambda: label not in self._deleting or self.is_closing(), wait)
 
     def _delete_pending(self) -> None:
         for label in self._library.list_deletions():
@@ -118,9 +111,9 @@ class CollectionDeleter:
     def _delete_contents(self, label: str) -> None:
         """Delete all rows and files of a label; returns early when the loop is closed."""
         self._close_indexes(label)
-        while not self._loop.is_closing() and self._library.delete_batch(label, ROWS):
-            self._loop.pause(COMMIT_PAUSE_SECONDS)
-        if self._loop.is_closing():
+        while not self.is_closing() and self._library.delete_batch(label, ROWS):
+            self.pause(COMMIT_PAUSE_SECONDS)
+        if self.is_closing():
             return
         with map_os_errors(), suppress(FileNotFoundError):
             shutil.rmtree(self._snapshots / label)

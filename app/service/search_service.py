@@ -16,9 +16,11 @@ from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
-from app.encoder.loader import EncoderOptions, LocatedModel, load_located
-from app.encoder.memory_check import NO_PROCESSES, ModelProcesses, available_memory
+from app.encoder.catalogue import CHOICES, find_facts
+from app.encoder.loader import EncoderOptions, load_located
+from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
+from app.encoder.weights import LocatedModel
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
@@ -49,14 +51,10 @@ class SearchService:
     """Searches of one data directory. `start` returns at once; `reasons_not_ready` says what is still missing."""
 
     def __init__(
-        self,
-        settings: Settings,
-        located: LocatedModel,
-        database: Database,
-        pool: DecodePool,
-        metrics: ProcessMetrics,
+        self, settings: Settings, located: LocatedModel, database: Database, pool: DecodePool, metrics: ProcessMetrics
     ) -> None:
         self.fatal: SightlineError | None = None  # why the model will never be loaded
+        self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
         self.sampler = RecallSampler(settings.recall_target, self._is_busy)
         self._settings = settings
@@ -66,8 +64,7 @@ class SearchService:
         self._metrics = metrics
         self._milvus = open_milvus_client(settings.index, settings.index_token)
         self._milvus_fault: str | None = None  # while the indexes wait for it
-        self._indexes: IndexManager | None = None  # earlier than `_loaded`: opening them may take minutes
-        self._loaded: LoadedModel | None = None
+        self._indexes: IndexManager | None = None  # earlier than `loaded`: opening them may take minutes
         self._closing = threading.Event()
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
 
@@ -87,25 +84,20 @@ class SearchService:
     def close(self) -> None:
         self.stop_loading()
         self.sampler.close()
-        if self._loaded is not None:
-            self._loaded.batcher.close()
-            self._loaded = None
+        if self.loaded is not None:
+            self.loaded.batcher.close()
+            self.loaded = None
         if self._indexes is not None:
             self._indexes.close()
         if self._milvus is not None:
             self._milvus.close()
 
     @property
-    def loaded(self) -> LoadedModel | None:
-        """None while the model is loading."""
-        return self._loaded
-
-    @property
     def model(self) -> LoadedModel:
         """Raises ModelUnavailable while the model is loading."""
-        if self._loaded is None:
+        if self.loaded is None:
             raise ModelUnavailable(f"the model {self._settings.model} is still loading")
-        return self._loaded
+        return self.loaded
 
     @property
     def searcher(self) -> Searcher:
@@ -118,15 +110,15 @@ class SearchService:
 
     def reasons_not_ready(self) -> list[str]:
         """Why searches cannot be answered; empty when they can."""
-        return self._stopped() + (self._loaded.indexes.remote_faults() if self._loaded is not None else [])
+        return self._stopped() + (self.loaded.indexes.remote_faults() if self.loaded is not None else [])
 
     def faults(self) -> list[str]:
         """What fails in the background while searches are answered."""
         found = [self.sampler.fault] if self.sampler.fault else []
-        return found + (self._loaded.indexes.background_faults() if self._loaded is not None else [])
+        return found + (self.loaded.indexes.background_faults() if self.loaded is not None else [])
 
     def checks(self) -> list[HealthCheck]:
-        if (loaded := self._loaded) is None:
+        if (loaded := self.loaded) is None:
             return [HealthCheck("model", False, self._stopped()[0], vital=True)]
         faults = loaded.indexes.faults() + loaded.indexes.remote_faults()
         return check_model(loaded.encoder, loaded.batcher.is_alive(), faults)
@@ -139,10 +131,10 @@ class SearchService:
 
     def wait_until_applied(self, collection: str, target: Target, seq: int | None) -> bool:
         """Wait until a search sent now sees the log up to `seq`; False if that takes longer than APPLY_SECONDS."""
-        if self._loaded is None or seq is None:
+        if self.loaded is None or seq is None:
             return True
         try:
-            return self._loaded.indexes.wait_until_applied(collection, target, seq, APPLY_SECONDS)
+            return self.loaded.indexes.wait_until_applied(collection, target, seq, APPLY_SECONDS)
         except NotFound:  # the collection was deleted meanwhile: there is nothing left to find
             return True
 
@@ -169,12 +161,17 @@ class SearchService:
 
     def describe_model(self) -> dict[str, object] | None:
         """What the loaded model is; None while it is loading."""
-        if self._loaded is None:
+        if self.loaded is None:
             return None
-        encoder = self._loaded.encoder
+        encoder = self.loaded.encoder
         space = encoder.space
+        facts = find_facts(space.model)
         return {
             "name": space.model,
+            "knows": facts.knows,
+            "languages": list(facts.languages),
+            "max_tokens": encoder.max_tokens,
+            "hint": facts.hint,
             "d": space.d,
             "space": space.fingerprint,
             "weights": space.weights,
@@ -185,9 +182,9 @@ class SearchService:
 
     def describe_indexes(self, collection: str) -> dict[str, Any] | None:
         """The indexes of a collection by target; None while the model is loading."""
-        if self._loaded is None:
+        if self.loaded is None:
             return None
-        described: dict[Any, dict[str, Any]] = self._loaded.indexes.stats(collection)
+        described: dict[Any, dict[str, Any]] = self.loaded.indexes.stats(collection)
         for target in TARGETS:
             if target in described:
                 recall = self.sampler.recall((collection, target))
@@ -196,7 +193,7 @@ class SearchService:
 
     def measure_memory(self) -> dict[str, int] | None:
         """How many indexes are open, and their bytes; None while the model is loading."""
-        return None if self._loaded is None else self._loaded.indexes.memory()
+        return None if self.loaded is None else self.loaded.indexes.memory()
 
     def close_collection(self, label: str) -> None:
         """Close the indexes of a deleted collection and delete their snapshots. Waits for searches in them."""
@@ -206,28 +203,27 @@ class SearchService:
 
     def _is_busy(self) -> bool:
         """Whether a search is under way."""
-        return self._loaded is not None and self._loaded.searcher.running > 0
+        return self.loaded is not None and self.loaded.searcher.running > 0
 
     def _stopped(self) -> list[str]:
         """Why no search can even be tried."""
-        if self._loaded is None:
+        if self.loaded is None:
             loading = self._milvus_fault or f"the model {self._settings.model} is still loading"
             return [self.fatal.detail if self.fatal else loading]
         reasons = [] if self._database.alive() else ["the database takes no changes any more"]
-        if not self._loaded.batcher.is_alive():
+        if not self.loaded.batcher.is_alive():
             reasons.append("the encoder has stopped")
-        return reasons + self._loaded.indexes.faults()
+        return reasons + self.loaded.indexes.faults()
 
     def _load(self) -> None:
         model = self._settings.model
         try:
-            self._pool.submit(
-                time.monotonic
-            )  # start a child while the model loads, so that the first picture finds one
+            # Start a child while the model loads, so that the first picture finds one.
+            self._pool.submit(time.monotonic)
             encoder = self._load_encoder()
             self.is_prepared = True
             self._check_model(encoder)
-            self._loaded = self._open_indexes(encoder)
+            self.loaded = self._open_indexes(encoder)
             space = encoder.space
             log.info("ready: model %s on %s, %s, d %d", space.model, encoder.device, encoder.runtime, space.d)
         except StartupError as error:
@@ -239,15 +235,14 @@ class SearchService:
             self.fatal = StartupError(f"the model {model} could not be loaded: {error}")
 
     def _load_encoder(self) -> Encoder:
-        settings = self._settings
-        processes = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
-        options = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, processes)
-        return load_located(self._located, settings.models, options, self._closing)
+        options = EncoderOptions.of(self._settings, ModelProcesses(1, self._settings.workers))
+        return load_located(self._located, self._settings.models, options, self._closing)
 
     def _check_model(self, encoder: Encoder) -> None:
         """Raise StartupError unless the vectors of the data directory are this model's."""
-        space = encoder.space
-        self._database.write(lambda c: embeddings.mark_served(c, space))
+        space, name = encoder.space, self._settings.model.lower()
+        chosen_as = name if name in CHOICES else None
+        self._database.write(lambda c: embeddings.mark_served(c, space, chosen_as))
         check_space(self._database, space)
         check_golden(self._database, encoder)
         check_space(self._database, space)  # a worker with another model may have been quicker than check_golden

@@ -1,4 +1,4 @@
-"""The lifecycle of one server process: its parts are started in order and closed in reverse.
+"""The lifecycle of one server process: its parts are opened and started in order, and closed in reverse.
 
 Uploads are accepted as soon as it is open. Searches are answered when the model is loaded and the indexes have applied
 the log.
@@ -7,6 +7,7 @@ the log.
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from app.core.errors import SightlineError
@@ -15,7 +16,10 @@ from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
+from app.encoder.weights import LocatedModel
 from app.service.auth import ApiKeyService
+from app.service.data_dir import lock_data_dir, open_library
+from app.service.factory import check_source_settings, open_pool, open_source_policy
 from app.service.health import HealthCheck, check_ingest
 from app.service.image_waiter import ImageWaiter
 from app.service.maintenance import CollectionDeleter, MaintenanceLoop
@@ -31,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, kw_only=True)
 class Service:
-    """The parts of a server (see `factory.open_service`). `start` returns before the model is loaded."""
+    """The parts of a server (see `open_service`). `start` returns before the model is loaded."""
 
     settings: Settings
     metrics: ProcessMetrics
@@ -95,3 +99,36 @@ class Service:
         database = self.library.database
         dead = find_dead_owners(self.settings.data_dir / "workers", database.read(work_queue.list_owners))
         database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))
+
+
+def open_service(settings: Settings, located: LocatedModel) -> Service:
+    """Everything that one server process keeps open. Raises StartupError, and leaves nothing open then."""
+    metrics = ProcessMetrics()
+    source_policy = open_source_policy(settings)
+    check_source_settings(settings)
+    with ExitStack() as opened:
+        lock = opened.enter_context(closing(lock_data_dir(settings)))
+        library = open_library(settings, metrics)
+        opened.callback(library.close)
+        pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
+        jobs = JobService(library)
+        search = SearchService(settings, located, library.database, pool, metrics)
+        snapshots = settings.data_dir / "snapshots"
+        service = Service(
+            settings=settings,
+            metrics=metrics,
+            lock=lock,
+            library=library,
+            pool=pool,
+            jobs=jobs,
+            search=search,
+            source_policy=source_policy,
+            api_keys=ApiKeyService(library.database),
+            idempotency=IdempotencyStore(library.database),
+            image_waiter=ImageWaiter(library.database),
+            deleter=CollectionDeleter(library, snapshots, search.close_collection),
+            maintenance=MaintenanceLoop(library, jobs, settings.job_days),
+            worker_metrics=MergedMetricsCollector(settings.data_dir / "workers", metrics),
+        )
+        opened.pop_all()
+    return service

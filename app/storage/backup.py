@@ -17,20 +17,24 @@ import logging
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
+
+import apsw
 
 from app import __version__
 from app.core.clock import now_rfc3339
 from app.core.errors import StartupError, map_os_errors
 from app.core.files import atomic_write, make_dirs, sha256_file
 from app.core.locks import DataDirLock
-from app.storage import database_copy
 from app.storage.blobs import BlobStore, remove_path
-from app.storage.database import Database
+from app.storage.database import Database, check_integrity, connect_readonly, map_sqlite_errors
+from app.storage.library import delete_row
 from app.storage.manifest import SCRATCH_DIRS
+from app.storage.sql import fetch_all
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +44,8 @@ FORMAT = 1
 MAX_TRIES = 20
 ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
 
-Track = Callable[
-    [Sequence[Any], str], Iterable[Any]
-]  # gives the items back one by one, and shows a person how far it is
+# Gives the items back one by one, and shows a person how far it is.
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
 
 def track_nothing(items: Sequence[Any], description: str) -> Iterable[Any]:
@@ -106,16 +109,13 @@ def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> se
         copy, uploads = target / database_name(number), target / uploads_name(number)
         remove_path(copy)
         remove_path(uploads)
-        database_copy.copy_database(data_dir / "sightline.db", copy)
-        database = Database(copy)
-        try:
-            wanted = database_copy.list_digests(database)
+        copy_sqlite(data_dir / "sightline.db", copy)
+        with closing(Database(copy)) as database:
+            wanted = database.read(select_digests)
             missing = copy_pictures(data_dir, target, wanted, track)
-            database_copy.delete_missing(database, missing)
-            if copy_uploads(BlobStore(data_dir), uploads, database_copy.list_pending_uploads(database)):
+            delete_missing(database, missing)
+            if copy_uploads(BlobStore(data_dir), uploads, list_pending_uploads(database)):
                 return set(wanted) - set(missing)
-        finally:
-            database.close()
     raise StartupError("workers import uploads faster than the backup copies them; try again when fewer are running")
 
 
@@ -129,16 +129,13 @@ def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> 
         raise StartupError(f"{target} is not empty; move it away, or restore into another with --data-dir")
     with map_os_errors():
         make_dirs(target)
-    lock = DataDirLock(target)
-    try:
+    with closing(DataDirLock(target)):
         copy_pictures(source, target, held, track)
         blobs, name = BlobStore(target), database_name(manifest.number)
         for path in manifest.files:
             if path != name:
                 copy_file(source / path, blobs.incoming / Path(path).relative_to(uploads_name(manifest.number)))
         copy_file(source / name, target / "sightline.db")  # last: until then there is no data directory
-    finally:
-        lock.close()
     return manifest
 
 
@@ -149,7 +146,7 @@ def check_backup(source: Path, track: Track = track_nothing) -> tuple[BackupMani
         if sha256_or_empty(source / path) != sha256:
             raise StartupError(f"the backup is damaged: {path} is missing or altered; nothing was changed")
     name = database_name(manifest.number)
-    faults, held = database_copy.check_copy(source / name)
+    faults, held = check_copy(source / name)
     if faults:
         raise StartupError(f"the backup is damaged: {name}: {faults[0]}; nothing was changed")
     for sha256 in track(held, "checking"):
@@ -186,6 +183,48 @@ def copy_uploads(blobs: BlobStore, target: Path, uploads: Iterable[tuple[str, in
         if needed and not (target / path.name).exists():
             return False
     return True
+
+
+def copy_sqlite(database: Path, target: Path) -> None:
+    """Write what is committed in `database` into a new file, as of one moment; writers go on meanwhile."""
+    with map_sqlite_errors(), closing(connect_readonly(database)) as connection:
+        connection.execute("VACUUM INTO ?", (str(target),))
+
+
+def select_digests(c: apsw.Connection) -> list[str]:
+    """The digest of every picture's bytes, each once, in order."""
+    return [row[0] for row in fetch_all(c, "SELECT DISTINCT sha256 FROM images ORDER BY sha256")]
+
+
+def list_pending_uploads(database: Database) -> list[tuple[str, int, bool]]:
+    """The uploads that no worker has imported: (job, number, whether there must be files of it)."""
+    sql = "SELECT job_id, n, kind <> 'named' OR imported > 0 FROM sources ORDER BY job_id, n"
+    return [(job, n, bool(needed)) for job, n, needed in database.read(lambda c: fetch_all(c, sql))]
+
+
+def check_copy(path: Path) -> tuple[list[str], list[str]]:
+    """What SQLite finds wrong with a copy, and the digests of its pictures. Writes nothing, not even a WAL."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    with (
+        map_sqlite_errors(),
+        closing(apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)) as connection,
+    ):
+        try:
+            return check_integrity(connection), select_digests(connection)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            return [str(error)], []
+
+
+def delete_missing(database: Database, missing: Iterable[str]) -> None:
+    """Delete the pictures with these digests, which their owner deleted during the copy."""
+
+    def work(c: apsw.Connection) -> None:
+        wanted = json.dumps(list(missing))
+        keys = fetch_all(c, "SELECT key FROM images WHERE sha256 IN (SELECT value FROM json_each(?))", (wanted,))
+        for (key,) in keys:
+            delete_row(c, key)
+
+    database.write(work)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -231,12 +270,10 @@ def remove_outdated(folder: Path, number: int, held: set[str]) -> None:
 
 
 def database_name(number: int) -> str:
-    """What the database of a backup is called."""
     return f"sightline-{number}.db"
 
 
 def uploads_name(number: int) -> str:
-    """What the folder of a backup's uploads is called."""
     return f"uploads-{number}"
 
 

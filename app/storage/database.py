@@ -14,13 +14,14 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
 
-from app.core.errors import Overloaded, ReadOnly, SightlineError, StartupError, StorageFull, from_os_error
+from app.core.errors import Overloaded, ReadOnly, StartupError, StorageFull, from_os_error
 from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
 from app.storage.sql import fetch_number
@@ -30,6 +31,11 @@ Work = Callable[[apsw.Connection], T]
 
 MIN_SQLITE_VERSION = 3_051_003
 PRAGMAS = {"journal_mode": "WAL", "synchronous": "FULL", "foreign_keys": "ON"}
+ERRNOS = {
+    apsw.FullError: errno.ENOSPC,
+    apsw.IOError: errno.EIO,
+    **dict.fromkeys((apsw.ReadOnlyError, apsw.CantOpenError), errno.EROFS),
+}
 BUSY_TIMEOUT_MS = 10_000
 MAX_GROUP = 64  # changes that share one commit
 MAX_CHECKED_BYTES = 64 << 20  # a start checks databases up to this size (0.1 s); `sightline verify` checks larger ones
@@ -79,17 +85,7 @@ class Database:
 
     def watch_commits(self) -> Callable[[], int]:
         """A function whose number changes when any process has committed since its last call."""
-        connection = self._connect(read_only=True)
-
-        def data_version() -> int:
-            return fetch_number(connection, "PRAGMA data_version")
-
-        return data_version
-
-    def check(self) -> list[str]:
-        """Every fault that SQLite's own integrity check finds."""
-        rows = self.read(lambda c: [str(row[0]) for row in c.execute("PRAGMA integrity_check")])
-        return [] if rows == ["ok"] else rows
+        return partial(fetch_number, self._connect(read_only=True), "PRAGMA data_version")
 
     def alive(self) -> bool:
         """Whether the write thread runs."""
@@ -112,16 +108,13 @@ class Database:
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
             batch = [first]
-            last = False
             while len(batch) < MAX_GROUP and not self._queue.empty():
                 following = self._queue.get()
                 if following is None:
-                    last = True
+                    self._queue.put(None)  # it ends the outer loop, too
                     break
                 batch.append(following)
             self._commit(batch)
-            if last:
-                return
 
     def _commit(self, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         """Commit the batch in one transaction; a change that fails is undone alone."""
@@ -140,7 +133,7 @@ class Database:
                         if not self._writer.in_transaction:  # SQLite undid everything: full disk, I/O error
                             raise
                         outcomes.append((future, None, error))
-                with self._metrics.time_commit():
+                with self._metrics.commits.time():
                     self._writer.execute("COMMIT")
         except Exception as error:
             self.fault = error.detail if isinstance(error, StorageFull | ReadOnly) else None
@@ -180,7 +173,9 @@ class Database:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         connection = apsw.Connection(str(self.path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        connection.create_scalar_function("has_words", _has_words, 2, deterministic=True)
+        connection.create_scalar_function(
+            "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
+        )
         with self._lock:
             self._opened.add(connection)
         return connection
@@ -189,10 +184,7 @@ class Database:
         try:
             connection = self._connect(read_only=False)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # a file that we refuse stays as it is
-            for (
-                name,
-                value,
-            ) in PRAGMAS.items():  # one by one: SQLite stops after a row
+            for name, value in PRAGMAS.items():  # one by one: SQLite stops after a row
                 connection.pragma(name, value)
             if self.path.stat().st_size <= MAX_CHECKED_BYTES:
                 faults = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
@@ -214,6 +206,12 @@ def connect_readonly(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     return connection
+
+
+def check_integrity(connection: apsw.Connection) -> list[str]:
+    """Every fault that SQLite's own integrity check finds."""
+    rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+    return [] if rows == ["ok"] else rows
 
 
 def migrate(connection: apsw.Connection) -> None:
@@ -245,19 +243,10 @@ def map_sqlite_errors() -> Iterator[None]:
         raise _map_sqlite_error(error) from error
 
 
-def _has_words(*values: apsw.SQLiteValue) -> bool:
-    return has_words(str(values[0]), str(values[1]))
-
-
 def _map_sqlite_error(error: BaseException) -> BaseException:
-    if isinstance(error, SightlineError) or not isinstance(error, apsw.Error):
-        return error
-    if isinstance(error, apsw.FullError):
-        return from_os_error(OSError(errno.ENOSPC, str(error)))
-    if isinstance(error, apsw.IOError):
-        return from_os_error(OSError(errno.EIO, str(error)))
-    if isinstance(error, apsw.ReadOnlyError | apsw.CantOpenError):
-        return from_os_error(OSError(errno.EROFS, str(error)))
+    for kind, number in ERRNOS.items():
+        if isinstance(error, kind):
+            return from_os_error(OSError(number, str(error)))
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return Overloaded("the database is busy; try again")
     return error

@@ -24,6 +24,8 @@ from app.storage.database import Database, Work
 from app.storage.sql import fetch_all
 from app.storage.tables import work_queue
 
+Uploads = set[tuple[str, int]]  # (job, number)
+
 GRACE_SECONDS = 3600.0  # what is younger may belong to a request, an upload or a decode child that is still at work
 BATCH = 200  # files that one transaction looks up, or removes
 FINISHED = re.compile(r"([0-9a-f]{64})((-[0-9]+)?\.(jpg|webp))?")  # a picture, or a thumbnail of some size
@@ -75,25 +77,17 @@ def is_older(path: Path, seconds: float) -> bool:
     return time.time() - changed >= seconds
 
 
-def _find_uploads(blobs: BlobStore, run: Callable[[Work[set[str]]], set[str]]) -> list[Leftover]:
+def _find_uploads(blobs: BlobStore, run: Callable[[Work[Uploads]], Uploads]) -> list[Leftover]:
     """The uploads that no job waits for. With `run` a write, one whose job is being made is not among them."""
     listed = list(blobs.incoming.iterdir())  # before the rows: a row that is made later names what is listed later
-    names = run(_select_upload_names)
+    names = {f"{job}-{n}{suffix}" for job, n in run(work_queue.list_uploads) for suffix in ("", ".members")}
     return [Leftover(path) for path in listed if path.name not in names]
 
 
-def _select_upload_names(c: apsw.Connection) -> set[str]:
-    return {f"{job}-{n}{suffix}" for job, n in work_queue.list_uploads(c) for suffix in ("", ".members")}
-
-
 def _find_files(database: Database, files: Iterator[Path]) -> Iterator[Leftover]:
-    while batch := [_parse_name(path) for path in islice(files, BATCH)]:
+    named = ((path, FINISHED.fullmatch(path.name)) for path in files)
+    while batch := [Leftover(path, match[1] if match else None) for path, match in islice(named, BATCH)]:
         yield from database.read(partial(_select_unused, batch=batch))
-
-
-def _parse_name(path: Path) -> Leftover:
-    match = FINISHED.fullmatch(path.name)
-    return Leftover(path, match[1] if match else None)
 
 
 def _select_unused(c: apsw.Connection, batch: list[Leftover]) -> list[Leftover]:

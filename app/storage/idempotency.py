@@ -10,17 +10,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import apsw
 from pydantic_core import to_json
 
-from app.core.clock import format_rfc3339, now_rfc3339
+from app.core.clock import days_from_now, now_rfc3339
 from app.core.errors import IdempotencyKeyReused, InProgress
 from app.storage.database import Database
 from app.storage.sql import fetch_one
 
-RETENTION_HOURS = 24.0
+RETENTION_DAYS = 1.0
 RESULT = 0  # the status of a row whose body is the result of the work; other rows hold an answer
 PRUNE_BATCH = 100  # old answers that one change deletes
 LARGE_BODY_BYTES = 4096  # a body of this size makes a change count all bodies
@@ -36,26 +35,29 @@ class StoredResponse:
     body: str
 
 
+@dataclass(frozen=True, slots=True)
 class ResponseSlot:
     """The place for the answer to one request. `stored` is what is there already, None the first time."""
 
-    def __init__(
-        self, database: Database, owner: str, key: str, request: str, stored: StoredResponse | None = None
-    ) -> None:
-        self._database = database
-        self._owner = owner
-        self._key = key
-        self._request = request
-        self.stored = stored
+    database: Database
+    owner: str
+    key: str
+    request: str
+    stored: StoredResponse | None = None
 
     def record(self, c: apsw.Connection, result: object) -> None:
         """Store the result of the work (a dataclass, or a list of them), in the transaction of the work."""
-        response = StoredResponse(self._request, RESULT, to_json(result).decode())
-        save_response(c, self._owner, self._key, response, _oldest())
+        response = StoredResponse(self.request, RESULT, to_json(result).decode())
+        save_response(c, self.owner, self.key, response, days_from_now(-RETENTION_DAYS))
 
     def replace(self, status: int, body: str) -> None:
         """Store the answer that was sent, which is another than the recorded result renders to."""
-        self._database.write(lambda c: update_response(c, self._owner, self._key, status, body))
+        values = (status, body, len(body.encode()), self.owner, self.key)
+
+        def work(c: apsw.Connection) -> None:
+            c.execute("UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?", values)
+
+        self.database.write(work)
 
 
 class IdempotencyStore:
@@ -77,7 +79,7 @@ class IdempotencyStore:
                 raise InProgress("a request with this Idempotency-Key is running; try again in a moment")
             self._running.add((owner, key))
         try:
-            stored = self._database.read(lambda c: find_response(c, owner, key, _oldest()))
+            stored = self._database.read(lambda c: find_response(c, owner, key, days_from_now(-RETENTION_DAYS)))
             if stored is not None and stored.request != request:
                 raise IdempotencyKeyReused(
                     "this Idempotency-Key came with another request; a new request needs a new key"
@@ -86,10 +88,6 @@ class IdempotencyStore:
         finally:
             with self._lock:
                 self._running.discard((owner, key))
-
-
-def _oldest() -> str:
-    return format_rfc3339(datetime.now(UTC) - timedelta(hours=RETENTION_HOURS))
 
 
 def find_response(c: apsw.Connection, owner: str, key: str, since: str) -> StoredResponse | None:
@@ -120,10 +118,3 @@ def save_response(c: apsw.Connection, owner: str, key: str, response: StoredResp
             " (SELECT n, sum(bytes) OVER (ORDER BY n DESC) AS held FROM answers) WHERE held > ?)",
             (MAX_TOTAL_BYTES,),
         )
-
-
-def update_response(c: apsw.Connection, owner: str, key: str, status: int, body: str) -> None:
-    c.execute(
-        "UPDATE answers SET status = ?, body = ?, bytes = ? WHERE owner = ? AND key = ?",
-        (status, body, len(body.encode()), owner, key),
-    )

@@ -297,8 +297,12 @@ class Library:
         items: Sequence[tuple[str | None, str, Metadata]],
         vectors: Sequence[bytes],
         slot: ResponseSlot | None = None,
+        truncated: Sequence[bool] | None = None,
     ) -> tuple[list[Text], int]:
-        """Store texts with their vectors; returns them and the last log number. `slot` gets the texts."""
+        """Store texts with their vectors; returns them and the last log number. `slot` gets the texts.
+
+        `truncated` tells of each whether the model read only its beginning.
+        """
         for id, text, metadata in items:
             check_text("text", text, len(text))
             check_metadata(metadata, self.metadata_limits)
@@ -310,8 +314,9 @@ class Library:
             collections.assign_space(c, label, space)
             stored = []
             seq = 0
-            for (id, text, metadata), vector in zip(items, vectors, strict=True):
-                row = texts.put(c, collection, id or default_text_id(text), text, metadata)
+            cuts: Sequence[bool | None] = truncated or [None] * len(items)
+            for (id, text, metadata), vector, cut in zip(items, vectors, cuts, strict=True):
+                row = texts.put(c, collection, id or default_text_id(text), text, metadata, cut)
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
             if slot is not None:

@@ -8,20 +8,27 @@ import numpy as np
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
 from app.encoder import golden
+from app.encoder.catalogue import CHOICES, resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
+
+
+def find_model_name(database: Database, name: str) -> str:
+    """The full name of a model. A choice such as `photos` means what it meant when this directory was first served."""
+    short = name.lower()
+    chosen = database.read(lambda c: embeddings.get_chosen_model(c, short)) if short in CHOICES else None
+    return chosen or resolve_alias(name)
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:
     """Raise StartupError if the data directory has vectors of another space than `space`, or a server of another."""
 
     def work(c: apsw.Connection) -> EmbeddingSpace | None:
-        for collection in collections.list_all(c):
-            if collection.space not in (None, space.fingerprint):
-                return embeddings.get_space(c, collection.space)
-        has_space = any(collection.space for collection in collections.list_all(c))
-        return None if has_space else embeddings.get_other_served(c, space.fingerprint)
+        held = {collection.space for collection in collections.list_all(c) if collection.space}
+        if others := held - {space.fingerprint}:
+            return embeddings.get_space(c, others.pop())
+        return None if held else embeddings.get_other_served(c, space.fingerprint)
 
     other = database.read(work)
     if other is not None:
@@ -46,9 +53,7 @@ def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) ->
         before = None
     if before is None and not texts:
         return
-    now = golden.encode_golden_pictures(encoder)
-    if texts:
-        now = np.concatenate([now, golden.encode_golden_texts(encoder)])
+    now = golden.encode_golden(encoder, texts=texts)
     if before is None:
         database.write(lambda c: embeddings.save_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
     elif not golden.is_same_model(now, before[: len(now)]):

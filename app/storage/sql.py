@@ -1,13 +1,19 @@
-"""Typed shorthands for queries: apsw types every value of a row as a union."""
+"""Typed shorthands for queries: apsw types every value of a row as a union.
+
+A `Clause` is a piece of SQL that a function joins at run time. Each piece comes from a constant, and pieces can only be
+joined, so that no value becomes part of a statement: tests/test_architecture.py checks every place that makes one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
 Row = tuple[Any, ...]
+Bound = str | int | float | None
 
 
 def fetch_all(c: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -23,3 +29,33 @@ def fetch_number(c: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> in
     """The one number that a query returns; 0 for NULL or no row."""
     row = fetch_one(c, sql, values)
     return int(row[0] or 0) if row else 0
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Clause:
+    """SQL with its values in the order of their question marks."""
+
+    sql: str
+    values: tuple[Bound, ...]
+
+    def __init__(self, sql: str, *values: Bound) -> None:
+        object.__setattr__(self, "sql", sql)
+        object.__setattr__(self, "values", values)
+
+    def __add__(self, other: Clause) -> Clause:
+        return Clause(self.sql + other.sql, *self.values, *other.values)
+
+
+def join_clauses(word: Clause, clauses: Sequence[Clause]) -> Clause:
+    """The clauses with `word` between them, in brackets nested like a balanced tree: SQLite bounds the depth."""
+    if len(clauses) == 1:
+        return clauses[0]
+    middle = len(clauses) // 2
+    return (
+        Clause("(") + join_clauses(word, clauses[:middle]) + word + join_clauses(word, clauses[middle:]) + Clause(")")
+    )
+
+
+def fetch_clause(c: apsw.Connection, clause: Clause) -> list[Row]:
+    """All rows of a statement."""
+    return list(c.execute(clause.sql, clause.values))

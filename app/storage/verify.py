@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -10,7 +11,7 @@ import apsw
 from app.core.errors import StartupError
 from app.storage.backup import Track, track_nothing
 from app.storage.blobs import BlobStore
-from app.storage.database import Database
+from app.storage.database import Database, check_integrity
 from app.storage.gc import GRACE_SECONDS, find_leftovers, is_older
 from app.storage.sql import fetch_all
 
@@ -32,15 +33,12 @@ def find_faults(data_dir: Path, track: Track = track_nothing) -> list[Fault]:
     """Every fault of a data directory. Raises StartupError where there is none."""
     if not (data_dir / "sightline.db").is_file():
         raise StartupError(f"there is no data directory at {data_dir}")
-    database = Database(data_dir / "sightline.db")
-    try:
-        faults = [("database", "sightline.db", why) for why in database.check()]
+    with closing(Database(data_dir / "sightline.db")) as database:
+        faults = [("database", "sightline.db", why) for why in database.read(check_integrity)]
         blobs = BlobStore(data_dir)
         faults += find_file_faults(database, blobs, track)
         faults += find_orphans(database, blobs)
         return faults + database.read(lambda c: list(find_log_faults(c)))
-    finally:
-        database.close()
 
 
 def find_file_faults(database: Database, blobs: BlobStore, track: Track) -> Iterator[Fault]:

@@ -3,6 +3,7 @@
 
 import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
+import { updateActivity, watchActivity } from "./components/activity_badge.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
 import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
@@ -12,7 +13,7 @@ import { watchKeyboard } from "./components/keyboard.js";
 import { hideModelNotice, loadModel, showModelNotice, showWarnings, watchModelNotice } from "./components/notices.js";
 import { showResultCount } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
-import { openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
+import { downloadSelected, openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
 import { endToast, pressToastButton, watchToast } from "./components/toast.js";
 import { switchLanguage, translate } from "./i18n/i18n.js";
 import { currentCollection, setCurrentCollection, setHomeCollection } from "./state/collection_context.js";
@@ -28,7 +29,7 @@ import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
 import { clearResults, currentGrid, redrawTile, showHits, showSelected } from "./views/results.js";
 import { watchSources } from "./views/sources.js";
-import { uploadFiles } from "./views/upload.js";
+import { resumeUploads, uploadFiles } from "./views/upload.js";
 
 const TYPING_PAUSE_MS = 2000; // words typed after it make a new history entry
 const LOAD_AHEAD = 1200; // px above the end of the page at which the next results load
@@ -49,7 +50,7 @@ const store = {
 function changeState(change, { isNewEntry = true } = {}) {
   if (isNewEntry) rememberScroll();
   const position = isNewEntry ? { scroll: 0, count: 0 } : {};
-  const state = { ...store.state, ...position, isPictureLost: false, isOpenedHere: false, ...change };
+  const state = { ...store.state, ...position, isPictureLost: false, depth: 0, ...change };
   if (change.show) Object.assign(state, { scroll: scrollY, count: store.results.hits.length });
   store.state = state;
   writeState(state, isNewEntry);
@@ -77,6 +78,7 @@ function enterCollection(collection) {
   closeJobs(); // the list of jobs belongs to one collection
   setCurrentCollection(collection);
   showCollectionName();
+  if (store.shownKey) updateActivity();
 }
 
 function openCollection(collection) {
@@ -116,17 +118,25 @@ function handleClick(event) {
     toggleSelected(store.results.hits, index, event.shiftKey);
     return;
   }
-  const link = event.target.closest("a.tile, .list a, .chips a, #home, #jobs-link, #labels-link, #pictures-link");
+  const link = event.target.closest(
+    "a.tile, a.similar, .list a, .chips a, a.to-results, #home, #jobs-link, #labels-link, #pictures-link",
+  );
   if (!link || event.shiftKey) return;
   event.preventDefault();
   store.typedAt = 0;
-  if (link.dataset.id) return changeState({ show: link.dataset.id, isOpenedHere: true });
+  if (link.dataset.id) return openPicture(link.dataset.id);
   if (link.dataset.target) return changeState({ target: link.dataset.target, show: null, view: "results" }); // keeps the query
   rememberScroll();
   history.pushState({}, "", link.href);
   store.state = readState();
   show();
   window.scrollTo(0, 0);
+}
+
+/** The detail that an address opened has no results behind it to go back to. */
+function openPicture(id) {
+  const { show, depth } = store.state;
+  changeState({ show: id, depth: show && !depth ? 0 : depth + 1 });
 }
 
 // Search and results
@@ -264,11 +274,11 @@ async function showDetail() {
 }
 
 function handleDetailClose() {
-  const { show: id, isOpenedHere } = store.state;
+  const { show: id, depth } = store.state;
   if (!id || byId("detail").open) return;
-  if (isOpenedHere) {
+  if (depth) {
     store.pictureToFocus = id;
-    history.back();
+    history.go(-depth);
   } else {
     changeState({ show: null }, { isNewEntry: false });
     focusPicture(id);
@@ -276,7 +286,7 @@ function handleDetailClose() {
 }
 
 function replaceDetail(id) {
-  changeState({ show: id, isOpenedHere: store.state.isOpenedHere }, { isNewEntry: false });
+  changeState({ show: id, depth: store.state.depth }, { isNewEntry: false });
 }
 
 function stepDetail(by) {
@@ -367,6 +377,7 @@ function runSelectionAction(action) {
   if (action === "like") searchLike(ids);
   else if (action === "remove") deletePictures(ids);
   else if (action === "tag") openTagDialog(handleImageChange);
+  else if (action === "download") downloadSelected();
   else if (action === "all") keyActions.selectAll();
 }
 
@@ -431,6 +442,7 @@ watchDetail({
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
   onStep: stepDetail,
+  onShow: openPicture,
   onRemove: (id) => deletePictures([id]),
   onUndo: pressToastButton,
   onChange: handleImageChange,
@@ -463,3 +475,5 @@ writeState(store.state, false);
 show({ isRestored: true });
 if (matchMedia("(pointer: fine)").matches && !store.state.show && store.state.view !== "jobs") byId("box").focus();
 waitUntilReady(searchAgain);
+watchActivity();
+resumeUploads(refresh);

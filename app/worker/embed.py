@@ -109,6 +109,7 @@ class EmbeddingWorker:
         self._options = options
         self._metrics = metrics or ProcessMetrics("worker")
         self._owner = LeaseOwner(owners)
+        self.owner = self._owner.id  # of its leases: the name of its lock file
         self._claimed: deque[ClaimedImage] = deque()
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
@@ -147,11 +148,6 @@ class EmbeddingWorker:
             before_exit()
             self._owner.close()
 
-    @property
-    def owner(self) -> str:
-        """The owner of its leases: the name of its lock file."""
-        return self._owner.id
-
     def stop(self) -> None:
         """Let `run` return after the present batch. Safe in a signal handler."""
         self._stopping.set()
@@ -186,8 +182,8 @@ class EmbeddingWorker:
             limit = self._options.max_attempts
             lost, failed = self._database.write(lambda c: work_queue.expire_leases(c, dead, time.monotonic(), limit))
             if lost:
-                self._metrics.count_reclaimed(lost)
-                self._metrics.count_quarantined(failed)
+                self._metrics.reclaimed.inc(lost)
+                self._metrics.quarantined.inc(failed)
                 log.info("took back %d pictures of dead workers", lost)
 
     def _claim(self) -> None:
@@ -208,7 +204,7 @@ class EmbeddingWorker:
             return leases, precomputed_vectors.find_vectors(c, space, (lease.image.key for lease in leases))
 
         leases, vectors = self._database.write(work)
-        self._metrics.count_claimed(len(leases))
+        self._metrics.attempts.inc(len(leases))
         claimed = [ClaimedImage(lease, self._start_decoding(lease), vectors.get(lease.image.key)) for lease in leases]
         self._claimed.extend(one for one in claimed if one.lease.image.job_id is not None)
         self._claimed.extendleft(one for one in reversed(claimed) if one.lease.image.job_id is None)
@@ -246,7 +242,7 @@ class EmbeddingWorker:
         decoded: list[tuple[Lease, DecodedPicture]] = []
         failed: Failures = []
         done: list[EncodedImage] = []
-        with span("decode"), self._metrics.time_step("decode"):
+        with span("decode"), self._metrics.steps.labels("decode").time():
             for claimed in batch:
                 try:
                     picture = claimed.decoding.result()
@@ -258,12 +254,12 @@ class EmbeddingWorker:
                 else:
                     done.append(EncodedImage(claimed.lease, picture, claimed.vector))
         failed = self._find_decoder_faults(failed)
-        with span("encode"), self._metrics.time_step("encode"):
+        with span("encode"), self._metrics.steps.labels("encode").time():
             encoded = self._encode(decoded, failed)
         if decoded and not encoded:
             self._check_encoder()
         done += encoded
-        with span("commit"), self._metrics.time_step("commit"):
+        with span("commit"), self._metrics.steps.labels("commit").time():
             self._database.write(lambda c: self._record(c, done, failed))
         self._count_outcomes(done, failed)
         # The thumbnails of pictures that a request deleted meanwhile.
@@ -357,14 +353,14 @@ class EmbeddingWorker:
 
     def _count_outcomes(self, encoded: list[EncodedImage], failed: Failures) -> None:
         """Count and log what is committed."""
-        self._metrics.count_outcome("ready", len(encoded))
+        self._metrics.outcomes.labels("ready").inc(len(encoded))
         for one in encoded:
             log.debug("ready", extra=log_fields(one.lease))
         for lease, error in failed:
             outcome = self._outcome_of(lease, error)
-            self._metrics.count_outcome(outcome)
+            self._metrics.outcomes.labels(outcome).inc()
             if outcome == "failed" and not isinstance(error, Rejected | BlobMissing):
-                self._metrics.count_quarantined()
+                self._metrics.quarantined.inc()
                 log.error("failed %d times: %r", lease.attempts, error, extra=log_fields(lease))
             else:
                 level = logging.INFO if outcome == "failed" else logging.DEBUG

@@ -108,7 +108,7 @@ def test_the_image_holds_the_project_and_no_tools(image: Stage) -> None:
         *("app/gallery/texts.jsonl", "app/encoder/starter/open_clip_model.safetensors", "index/flat.py"),
     ):
         assert (site / name).is_file(), name
-    (licences,) = site.glob("sightline-*.dist-info/licenses")
+    (licences,) = site.glob("sightline_search-*.dist-info/licenses")
     assert {path.name for path in licences.iterdir()} == {"LICENSE", "NOTICE"}
     assert not [name for name in ("tests", "training", "bench", "uv", "hatchling", "pip") if (site / name).exists()]
     assert not (image.root / "opt/sightline/bin/uv").exists()

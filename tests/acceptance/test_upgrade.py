@@ -19,7 +19,7 @@ import pytest
 from app.core.types import ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
 from app.storage.blobs import BlobStore
-from app.storage.database import Database
+from app.storage.database import Database, check_integrity
 from app.storage.library import Library
 from app.storage.tables import embeddings, jobs, texts
 from app.storage.verify import find_faults
@@ -91,7 +91,7 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
         assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)
         (torn,) = database.read(lambda c: jobs.list_items(c, job.id, ItemStatus.FAILED, 0, 10))
         assert torn[1].name == "torn.png"
-        assert database.check() == []
+        assert database.read(check_integrity) == []
     finally:
         database.close()
     assert log_of(data / "sightline.db") == before

@@ -64,7 +64,21 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
 def test_the_wheel_holds_the_licences_of_what_is_in_it(wheel: Path) -> None:
     held = zipfile.ZipFile(wheel).namelist()
     for name in ("licenses/LICENSE", "licenses/NOTICE", "entry_points.txt"):
-        assert f"sightline-{__version__}.dist-info/{name}" in held
+        assert f"sightline_search-{__version__}.dist-info/{name}" in held
+
+
+def test_a_registry_would_take_the_metadata(wheel: Path) -> None:
+    """The name `sightline` belongs to another project (docs/decisions/0040-the-name-of-the-package.md)."""
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = archive.read(f"sightline_search-{__version__}.dist-info/METADATA").decode()
+        tops = {name.partition("/")[0] for name in archive.namelist()}
+    head, _, description = metadata.partition("\n\n")
+    fields = {line.partition(": ")[0] for line in head.splitlines()}
+    assert "Name: sightline-search\n" in head
+    assert {"Summary", "License-Expression", "Requires-Python", "Keywords", "Classifier"} <= fields
+    assert "Description-Content-Type: text/markdown" in head
+    assert description.startswith("# Sightline")
+    assert tops == {"app", "index", f"sightline_search-{__version__}.dist-info"}  # docs/howto/install.md tells them
 
 
 @pytest.mark.timeout(280)

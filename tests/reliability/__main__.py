@@ -23,11 +23,11 @@ LINES = 60  # of what a failed proof and its servers said, that are shown
 @click.argument("names", nargs=-1)
 @click.option("--short", "scale", flag_value="short", help="The forms that the tests run.")
 @click.option("--long", "scale", flag_value="long", help="The forms that docs/reliability.md tells of (default).")
-@click.option("--write", is_flag=True, help="Keep the figures, and write docs/reliability.md and README's table.")
+@click.option("--write", is_flag=True, help="Keep the figures, and write docs/reliability.md and README's summary.")
 @click.option("--list", "listing", is_flag=True, help="Only list the promises.")
 @click.option("--only", is_flag=True, hidden=True, help="Run one proof here, and print its outcome as JSON.")
 def main(names: tuple[str, ...], scale: str | None, write: bool, listing: bool, only: bool) -> None:
-    """Try to break what README promises. Without names but with a scale: everything."""
+    """Try to break what docs/reliability.md promises. Without names but with a scale: everything."""
     promises = {promise.name: promise for promise in all_promises()}
     if unknown := set(names) - set(promises):
         raise click.UsageError(f"no proof is called {', '.join(sorted(unknown))}")

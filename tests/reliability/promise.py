@@ -31,7 +31,7 @@ class Scale(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """One line of README. `beside`: it takes long and little, so that the others run meanwhile."""
+    """One line of docs/reliability.md. `beside`: it takes long and little, so that the others run meanwhile."""
 
     number: int
     name: str

@@ -24,8 +24,19 @@ proof in its long form, `make prove` runs all of them. The tests run the short f
 
 """
 FOOT = """
+Beside these:
+
+- `ready` means that a search sent afterwards finds the picture. 204 for a delete means that no search finds it.
+- A decoder that crashes, hangs or uses too much memory fails its own picture only.
+- Where API keys exist, the server answers no call without a key that allows it, however the address is spelled (tested
+  for every call and every kind of key). It refuses a revoked key from the next request on.
+
+Sightline does not promise consensus of several servers, nor more safety from power cuts than a disk has that honours
+fsync. It promises nothing against somebody who can write to the data directory. A [Milvus](howto/scale-out.md) engine
+follows later than the answer.
+
 These figures were measured with the clocks and disks of a small virtual machine. No proof can show that a disk which
-reports a write has written it. Sightline promises nothing against somebody who can write to the data directory.
+reports a write has written it.
 """
 
 
@@ -75,23 +86,24 @@ def render_page(promises: list[Promise]) -> str:
     return HEAD + "\n".join(rows) + "\n" + FOOT
 
 
-def render_table(promises: list[Promise]) -> str:
-    """The table of README's section "Promises"."""
-    rows = ["| | promise | proved by | figure reached |", "|---|---|---|---|"]
-    for promise in promises:
-        figure = format_figure(load_result(promise.name))
-        rows.append(f"| {promise.number} | {promise.text} | `scripts/prove {promise.name}` | {figure} |")
-    return "\n".join(rows)
+def render_summary(promises: list[Promise]) -> str:
+    """The sentence of README's section "Promises"."""
+    results = [(promise, load_result(promise.name)) for promise in promises]
+    broken = [f"{promise.number} ({promise.name})" for promise, result in results if result and not result.ok]
+    untried = [f"{promise.number} ({promise.name})" for promise, result in results if result is None]
+    summary = f"{len(promises) - len(broken) - len(untried)} of {len(promises)} held when their proofs were last run"
+    failed = f"; failed: {', '.join(broken)}" if broken else ""
+    return f"{summary}{failed}{'; not run yet: ' + ', '.join(untried) if untried else ''}."
 
 
 def render_readme(text: str, promises: list[Promise]) -> str:
-    """README with its table anew."""
+    """README with its summary anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{render_table(promises)}\n{END}{after}"
+    return f"{before}{BEGIN}\n{render_summary(promises)}\n{END}{after}"
 
 
 def write_pages(promises: list[Promise]) -> None:
-    """Write the page and README's table from what was kept."""
+    """Write the page and README's summary from what was kept."""
     PAGE.write_text(render_page(promises), encoding="utf-8")
     README.write_text(render_readme(README.read_text("utf-8"), promises), encoding="utf-8")

@@ -1,6 +1,6 @@
 """The JSON of filters, in Qdrant's words, as pydantic models; docs/reference/filters.md explains each part.
 
-`parse_filter` validates a filter with these models and returns the tree of `app.storage.filters.model`. The OpenAPI
+`parse_filter` validates a filter with these models, which make a condition in SQL of themselves. The OpenAPI
 document describes filters by the same models. Every union has a callable discriminator: it tries one branch only, so
 that an error is one sentence.
 """
@@ -41,11 +41,13 @@ from pydantic import (
 from pydantic import Field as ModelField
 from typing_extensions import TypeAliasType
 
+from app.core.clock import format_rfc3339
 from app.core.errors import Validation
 from app.core.text import split_words
 from app.core.types import Target
-from app.storage.filters import model
-from app.storage.filters.model import FIELDS, Exists, Field, Filter, Group, HasWords, IsNull, Node
+from app.storage.filters import sql
+from app.storage.filters.model import FIELDS, Field, Filter
+from app.storage.sql import Clause
 
 MAX_CONDITIONS = 100
 MAX_VALUES = 1_000  # in all lists of a filter together
@@ -79,10 +81,11 @@ def parse_filter_json(text: str, target: Target) -> Filter:
 def parse_filter(value: Any, target: Target) -> Filter:
     """Parse a filter from the value of its JSON. Raises Validation, which names the place and the fault."""
     try:
-        parsed = FILTER_ADAPTER.validate_python(value, context=Usage(target))
+        parsed = FILTER_ADAPTER.validate_python(value, context=(usage := Usage(target)))
     except ValidationError as error:
         raise Validation(_describe(error, value)) from None
-    return Filter(json.dumps(value, sort_keys=True, separators=(",", ":")), target, parsed.tree())
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return Filter(text, target, parsed.condition(), matches_everything=not usage.conditions)
 
 
 # ---- values
@@ -170,14 +173,12 @@ class Match(Grammar, Generic[T]):
     any: Values[T] = OMITTED
     except_: Values[T] = ModelField(OMITTED, alias="except")
 
-    def tree(self, field: Field) -> Node:
+    def condition(self, field: Field) -> Clause:
         (name,) = self.model_fields_set
         operand = getattr(self, name)
         if name == "text":
-            return HasWords(field, operand)
-        if name == "value":
-            return model.Match(field, (operand,))
-        return model.Match(field, tuple(operand), negated=name == "except_")
+            return sql.match_words(field, operand)
+        return sql.match_values(field, [operand] if name == "value" else operand, negated=name == "except_")
 
 
 class TextMatch(Match[Text]):
@@ -217,8 +218,8 @@ class Range(Grammar, Generic[T]):
     def _bounds(self) -> tuple[tuple[str, Any], ...]:
         return tuple((name, bound) for name in COMPARISONS if (bound := getattr(self, name)) is not None)
 
-    def tree(self, field: Field) -> Node:
-        return model.Range(field, self._bounds())
+    def condition(self, field: Field) -> Clause:
+        return sql.match_range(field, self._bounds())
 
 
 class NumberRange(Range[Number]):
@@ -278,11 +279,11 @@ class Condition(KeyOnly):
     is_empty: StrictBool = OMITTED
     is_null: StrictBool = OMITTED
 
-    def tree(self) -> Node:
+    def condition(self) -> Clause:
         (name,) = self.model_fields_set - {"key"}
         operand = getattr(self, name)
         if isinstance(operand, Match | Range):
-            return operand.tree(self.field())
+            return operand.condition(self.field())
         return _existence(name, self.field(), holds=operand)
 
 
@@ -324,17 +325,17 @@ class KeylessCondition(Grammar):
     is_null: KeyOnly = OMITTED
     has_id: Values[Text] = OMITTED
 
-    def tree(self) -> Node:
+    def condition(self) -> Clause:
         (name,) = self.model_fields_set
         operand = getattr(self, name)
         if name == "has_id":
-            return model.Match(Field("id"), tuple(operand))
+            return sql.match_values(Field("id"), operand)
         return _existence(name, operand.field(), holds=True)
 
 
-def _existence(name: str, field: Field, *, holds: bool) -> Node:
-    node = IsNull(field) if name == "is_null" else Exists(field)
-    return node if holds is (name != "is_empty") else Group(must_not=(node,))
+def _existence(name: str, field: Field, *, holds: bool) -> Clause:
+    clause = sql.match_null(field) if name == "is_null" else sql.match_present(field)
+    return clause if holds is (name != "is_empty") else sql.NOT + clause
 
 
 class Clauses(Grammar):
@@ -346,8 +347,9 @@ class Clauses(Grammar):
     should: Nodes = []
     must_not: Nodes = []
 
-    def tree(self) -> Node:
-        return Group(*(tuple(node.tree() for node in nodes) for nodes in (self.must, self.should, self.must_not)))
+    def condition(self) -> Clause:
+        parts = ([node.condition() for node in nodes] for nodes in (self.must, self.should, self.must_not))
+        return sql.combine(*parts)
 
 
 WITH_KEY = (TextCondition, NumberCondition, FlagCondition, FormatCondition, TimeCondition)
@@ -461,8 +463,7 @@ def _shorten(value: Any) -> str:
 # ---- paths and times
 
 SEGMENT = re.compile(r'(?:"([^"]*)"|([^".\[\]]+))(\.|$)')  # quotes are for names with a dot or a bracket
-TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(:\d\d)?(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
-TIME_FORM = "a time is written 2026-01-31 or 2026-01-31T12:00:00Z"
+TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -494,11 +495,9 @@ def parse_time_bound(comparison: str, value: Any) -> str:
     """
     parts = TIME.fullmatch(value) if isinstance(value, str) else None
     if parts is None:
-        raise ValueError(TIME_FORM)
+        raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
     day, minute, second, fraction, zone = parts.groups()
     digits = (fraction or "").ljust(3, "0")
-    if fraction and not second:
-        raise ValueError(TIME_FORM)
     try:
         time = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or 'Z').upper()}")
         time = time.astimezone(UTC) + int(digits[:3]) * MILLISECOND
@@ -506,4 +505,4 @@ def parse_time_bound(comparison: str, value: Any) -> str:
             time += MILLISECOND
     except (ValueError, OverflowError):
         raise ValueError(f"there is no time {value[:40]!r}") from None
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return format_rfc3339(time)

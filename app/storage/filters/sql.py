@@ -16,15 +16,18 @@ import apsw
 from app.core.errors import Timeout
 from app.core.text import split_words
 from app.core.types import Target
-from app.storage.filters.clause import Clause, fetch_clause, join_clauses
-from app.storage.filters.model import Exists, Field, Filter, Group, HasWords, IsNull, Match, Node, Range
+from app.storage.filters.model import Field, Filter
+from app.storage.sql import Clause, fetch_clause, join_clauses
 from app.storage.tables.collections import IN_COLLECTION
+
+Value = str | int | float | bool
+Bounds = Sequence[tuple[str, int | float | str]]  # ("gt", 3), or for times ("gt", "2026-01-01T00:00:00.000Z")
 
 MAX_SECONDS = 30.0  # for one scan of the rows
 STEPS = 20_000  # of SQLite's virtual machine between two checks of the time
 MAX_NEEDLES = 8  # texts that `instr` looks for; looking for more costs as much as the condition
 
-ALL, NONE = Clause("1"), Clause("0")
+ALL, EMPTY = Clause("1"), Clause("")
 AND, OR, NOT = Clause(" AND "), Clause(" OR "), Clause("NOT ")
 OPEN, CLOSE = Clause("("), Clause(")")
 KEYS = {"images": Clause("SELECT key FROM images WHERE "), "texts": Clause("SELECT key FROM texts WHERE ")}
@@ -51,35 +54,25 @@ THERE = Clause(" IS NOT NULL")
 LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
 
 
-def filter_condition(filter: Filter) -> Clause:
-    """The filter as a condition on the rows of its target."""
-    return _node(filter.tree)
-
-
 def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
     """The keys past `after` of the rows that match, ascending. Raises Timeout."""
-    query = KEYS[filter.target] + Clause(PAST, collection, after)
-    with time_limit(c):
-        return [row[0] for row in fetch_clause(c, query + filter_condition(filter))]
+    return _fetch_keys(c, filter, Clause(PAST, collection, after))
 
 
 def select_newest(c: apsw.Connection, collection: str, filter: Filter, limit: int, before: int | None) -> list[int]:
     """Up to `limit` keys below `before` of rows that match, descending. Raises Timeout."""
-    highest = before if before is not None else 1 << 62
-    query = KEYS[filter.target] + Clause(BELOW, collection, highest)
-    with time_limit(c):
-        return [
-            row[0]
-            for row in fetch_clause(c, query + filter_condition(filter) + Clause(" ORDER BY key DESC LIMIT ?", limit))
-        ]
+    below = Clause(BELOW, collection, before if before is not None else 1 << 62)
+    return _fetch_keys(c, filter, below, Clause(" ORDER BY key DESC LIMIT ?", limit))
 
 
 def select_passing(c: apsw.Connection, collection: str, filter: Filter, keys: Iterable[int]) -> list[int]:
     """Those of `keys` whose rows match. Raises Timeout."""
-    wanted = _json([int(key) for key in keys])
-    query = KEYS[filter.target] + Clause(THESE, wanted, collection)
+    return _fetch_keys(c, filter, Clause(THESE, _json([int(key) for key in keys]), collection))
+
+
+def _fetch_keys(c: apsw.Connection, filter: Filter, among: Clause, order: Clause = EMPTY) -> list[int]:
     with time_limit(c):
-        return [row[0] for row in fetch_clause(c, query + filter_condition(filter))]
+        return [row[0] for row in fetch_clause(c, KEYS[filter.target] + among + filter.condition + order)]
 
 
 def change_position(c: apsw.Connection, target: Target) -> tuple[int, int]:
@@ -116,40 +109,23 @@ def time_limit(c: apsw.Connection, seconds: float = MAX_SECONDS) -> Iterator[Non
         c.set_progress_handler(None)
 
 
-def _node(node: Node) -> Clause:
-    match node:
-        case Group():
-            return _group(node)
-        case Match():
-            return _match(node)
-        case HasWords():
-            return _words(node)
-        case Range():
-            return _range(node)
-        case Exists():
-            return _exists(node.field)
-        case IsNull():
-            return _null(node.field)
-
-
-def _group(group: Group) -> Clause:
-    parts = [_node(node) for node in group.must]
-    if group.should:
-        parts.append(join_clauses(OR, [_node(node) for node in group.should]))
-    parts.extend(NOT + _node(node) for node in group.must_not)
+def combine(must: Sequence[Clause], should: Sequence[Clause], must_not: Sequence[Clause]) -> Clause:
+    """All of `must`, at least one of `should` if there are any, none of `must_not`."""
+    parts = [*must, *([join_clauses(OR, should)] if should else []), *(NOT + clause for clause in must_not)]
     return join_clauses(AND, parts) if parts else ALL
 
 
-def _match(node: Match) -> Clause:
-    column = COLUMNS[node.field.name]
-    if not node.field.is_json:
-        if len(node.values) == 1 and not node.negated:
-            return OPEN + column + Clause(" IS ?)", node.values[0])
-        listed = Clause(UNLISTED if node.negated else LISTED, _json(node.values))
+def match_values(field: Field, values: Sequence[Value], *, negated: bool = False) -> Clause:
+    """One of the field's values is one of `values`; or, `negated`, one of them is none of `values`."""
+    column = COLUMNS[field.name]
+    if not field.is_json:
+        if len(values) == 1 and not negated:
+            return OPEN + column + Clause(" IS ?)", values[0])
+        listed = Clause(UNLISTED if negated else LISTED, _json(values))
         return OPEN + column + THERE + AND + column + listed + CLOSE
-    flags = ["true" if value else "false" for value in node.values if isinstance(value, bool)]
-    numbers = [value for value in node.values if not isinstance(value, bool | str)]
-    texts = [value for value in node.values if isinstance(value, str)]
+    flags = ["true" if value else "false" for value in values if isinstance(value, bool)]
+    numbers = [value for value in values if not isinstance(value, bool | str)]
+    texts = [value for value in values if isinstance(value, str)]
     one_of = Clause(
         "CASE type WHEN 'text' THEN atom IN (SELECT value FROM json_each(?))"
         " WHEN 'integer' THEN atom IN (SELECT value FROM json_each(?))"
@@ -159,25 +135,26 @@ def _match(node: Match) -> Clause:
         _json(texts),
         _json(numbers),
         _json(numbers),
-        *[int(node.negated)] * 3,  # null, a list and an object are never values, negated or not
+        *[int(negated)] * 3,  # null, a list and an object are never values, negated or not
         _json(flags),
     )
-    if node.negated:
-        return _some(node.field, NOT + OPEN + one_of + CLOSE, ())
-    return _some(node.field, one_of, texts if len(texts) == len(node.values) else ())
+    if negated:
+        return _some(field, NOT + OPEN + one_of + CLOSE, ())
+    return _some(field, one_of, texts if len(texts) == len(values) else ())
 
 
-def _words(node: HasWords) -> Clause:
-    wanted = sorted(split_words(node.text), key=len)
-    column = COLUMNS[node.field.name]
-    if node.field.is_json:
-        return _some(node.field, Clause("type = 'text' AND has_words(atom, ?)", node.text), ())
+def match_words(field: Field, text: str) -> Clause:
+    """The field contains every word of `text`."""
+    wanted = sorted(split_words(text), key=len)
+    column = COLUMNS[field.name]
+    if field.is_json:
+        return _some(field, Clause("type = 'text' AND has_words(atom, ?)", text), ())
     # An ASCII text contains an ASCII word letter for letter, and no other words.
     if all(word.isascii() for word in wanted):
         likely = OPEN + column + Clause(" LIKE ? OR ", f"%{wanted[-1]}%") + _foreign(column) + CLOSE
     else:
         likely = _foreign(column)
-    return OPEN + column + THERE + AND + likely + Clause(" AND has_words(") + column + Clause(", ?))", node.text)
+    return OPEN + column + THERE + AND + likely + Clause(" AND has_words(") + column + Clause(", ?))", text)
 
 
 def _foreign(column: Clause) -> Clause:
@@ -185,23 +162,25 @@ def _foreign(column: Clause) -> Clause:
     return Clause("octet_length(") + column + Clause(") <> length(") + column + CLOSE
 
 
-def _range(node: Range) -> Clause:
-    column = COLUMNS[node.field.name]
-    timed = isinstance(node.bounds[0][1], str)
-    if not node.field.is_json:
-        compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in node.bounds]
+def match_range(field: Field, bounds: Bounds) -> Clause:
+    """One of the field's values is within all bounds."""
+    column = COLUMNS[field.name]
+    timed = isinstance(bounds[0][1], str)
+    if not field.is_json:
+        compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in bounds]
         return OPEN + column + THERE + AND + join_clauses(AND, compared) + CLOSE
     if timed:
         written = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' AND ")
         moment = Clause("julianday(atom)")
-        compared = [moment + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in node.bounds]
+        compared = [moment + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in bounds]
     else:  # json_extract parses the bound as it parses the stored number
         written = Clause("type IN ('integer', 'real') AND ")
-        compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in node.bounds]
-    return _some(node.field, written + join_clauses(AND, compared), ())
+        compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in bounds]
+    return _some(field, written + join_clauses(AND, compared), ())
 
 
-def _exists(field: Field) -> Clause:
+def match_present(field: Field) -> Clause:
+    """The field has a value: it is there, not null, and no empty list."""
     column = COLUMNS[field.name]
     if not field.is_json:
         return OPEN + column + THERE + CLOSE
@@ -217,7 +196,8 @@ def _exists(field: Field) -> Clause:
     )
 
 
-def _null(field: Field) -> Clause:
+def match_null(field: Field) -> Clause:
+    """The field is there and null, or a list with a null in it."""
     column = COLUMNS[field.name]
     if not field.is_json:
         return OPEN + column + Clause(" IS NULL)")
@@ -234,7 +214,7 @@ def _some(field: Field, question: Clause, texts: Sequence[str]) -> Clause:
         [_json(text) for text in texts] if 0 < len(texts) <= MAX_NEEDLES else [_json(part) for part in field.path[-1:]]
     )
     found = [Clause("instr(") + column + Clause(", ?)", needle) for needle in needles]
-    likely = join_clauses(OR, found) + AND if found else Clause("")
+    likely = join_clauses(OR, found) + AND if found else EMPTY
     return (
         OPEN
         + likely

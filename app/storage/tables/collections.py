@@ -8,9 +8,7 @@ called `label`.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import apsw
 
@@ -21,6 +19,7 @@ from app.storage.sql import fetch_all, fetch_one
 LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
 """SQL for the label of a name; NULL, which no row has, when there is no such collection."""
 IN_COLLECTION = "collection = " + LABEL_OF_NAME
+PAGE = "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?"
 COLUMNS = "SELECT name, label, description, space, created_at FROM collections "
 LABEL_SEPARATOR = "~"  # between name and number of a label; no name has it
 
@@ -36,10 +35,6 @@ class Collection:
     created_at: str
 
 
-def collection_from_row(row: Sequence[Any]) -> Collection:
-    return Collection(name=row[0], label=row[1], description=row[2], space=row[3], created_at=row[4])
-
-
 def name_from_label(label: str) -> str:
     """The name that a collection of this label has or had."""
     return label.partition(LABEL_SEPARATOR)[0]
@@ -47,25 +42,21 @@ def name_from_label(label: str) -> str:
 
 def get(c: apsw.Connection, name: str) -> Collection | None:
     row = fetch_one(c, COLUMNS + "WHERE name = ?", (name,))
-    return collection_from_row(row) if row else None
+    return Collection(*row) if row else None
 
 
 def list_all(c: apsw.Connection) -> list[Collection]:
     """All collections, ordered by name; not those that are being deleted."""
-    return [collection_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE name IS NOT NULL ORDER BY name")]
+    return [Collection(*row) for row in fetch_all(c, COLUMNS + "WHERE name IS NOT NULL ORDER BY name")]
 
 
 def create(c: apsw.Connection, name: str, description: str) -> Collection:
     """A new, empty collection. Raises IdConflict when there is one of this name."""
     if get(c, name) is not None:
         raise IdConflict(f"there is a collection {name!r} already")
-    label = name + LABEL_SEPARATOR + secrets.token_hex(4)
-    c.execute(
-        "INSERT INTO collections (label, name, description, created_at) VALUES (?, ?, ?, ?)",
-        (label, name, description, now_rfc3339()),
-    )
-    made = get(c, name)
-    assert made is not None
+    made = Collection(name, name + LABEL_SEPARATOR + secrets.token_hex(4), description, None, now_rfc3339())
+    sql = "INSERT INTO collections (name, label, description, created_at) VALUES (?, ?, ?, ?)"
+    c.execute(sql, (name, made.label, description, made.created_at))
     return made
 
 

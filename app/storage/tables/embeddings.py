@@ -15,6 +15,8 @@ from app.core.clock import now_rfc3339
 from app.core.types import EmbeddingSpace, Target
 from app.storage.sql import Row, fetch_all, fetch_number, fetch_one
 
+OF_LOG = "collection = ? AND space = ? AND target = ?"
+SPACES = "SELECT model, weights, d, preprocessing FROM spaces WHERE "
 LogEntry = Row  # seq: int, op: str, key: int, vector: bytes | None
 
 
@@ -45,30 +47,19 @@ def remove(c: apsw.Connection, target: Target, key: int) -> int | None:
 
 def list_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int, limit: int) -> list[LogEntry]:
     """The first `limit` entries after `seq`, in order."""
-    return fetch_all(
-        c,
-        "SELECT seq, op, key, vector FROM embeddings"
-        " WHERE collection = ? AND space = ? AND target = ? AND seq > ? ORDER BY seq LIMIT ?",
-        (label, space, target, seq, limit),
-    )
+    sql = "SELECT seq, op, key, vector FROM embeddings WHERE " + OF_LOG + " AND seq > ? ORDER BY seq LIMIT ?"
+    return fetch_all(c, sql, (label, space, target, seq, limit))
 
 
 def count_after(c: apsw.Connection, label: str, space: str, target: Target, seq: int) -> int:
     """How many entries there are after `seq`."""
-    return fetch_number(
-        c,
-        "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND seq > ?",
-        (label, space, target, seq),
-    )
+    sql = "SELECT count(*) FROM embeddings WHERE " + OF_LOG + " AND seq > ?"
+    return fetch_number(c, sql, (label, space, target, seq))
 
 
 def get_last_seq(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """The `seq` of the last entry, 0 for an empty log."""
-    return fetch_number(
-        c,
-        "SELECT max(seq) FROM embeddings WHERE collection = ? AND space = ? AND target = ?",
-        (label, space, target),
-    )
+    return fetch_number(c, "SELECT max(seq) FROM embeddings WHERE " + OF_LOG, (label, space, target))
 
 
 def get_last_seq_of_all(c: apsw.Connection) -> int:
@@ -96,11 +87,8 @@ def get_vectors(c: apsw.Connection, target: Target, keys: Iterable[int]) -> dict
 
 def count_vectors(c: apsw.Connection, label: str, space: str, target: Target) -> int:
     """How many keys have a vector."""
-    return fetch_number(
-        c,
-        "SELECT count(*) FROM embeddings WHERE collection = ? AND space = ? AND target = ? AND op = 'add'",
-        (label, space, target),
-    )
+    sql = "SELECT count(*) FROM embeddings WHERE " + OF_LOG + " AND op = 'add'"
+    return fetch_number(c, sql, (label, space, target))
 
 
 def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
@@ -114,7 +102,7 @@ def save_space(c: apsw.Connection, space: EmbeddingSpace) -> None:
 
 def get_space(c: apsw.Connection, fingerprint: str) -> EmbeddingSpace | None:
     """The space of a fingerprint; None if this data directory never had it."""
-    row = fetch_one(c, "SELECT model, weights, d, preprocessing FROM spaces WHERE fingerprint = ?", (fingerprint,))
+    row = fetch_one(c, SPACES + "fingerprint = ?", (fingerprint,))
     return EmbeddingSpace(*row) if row else None
 
 
@@ -128,9 +116,14 @@ def save_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
     c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
 
 
-def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
-    """Write down that a server has loaded this space. While no collection has vectors, it replaces the one before."""
+def mark_served(c: apsw.Connection, space: EmbeddingSpace, chosen_as: str | None = None) -> None:
+    """Write down that a server has loaded this space, and the short name by which it was chosen.
+
+    While no collection has vectors, it replaces the one before.
+    """
     save_space(c, space)
+    if chosen_as is not None:
+        c.execute("UPDATE spaces SET chosen_as = ? WHERE fingerprint = ?", (chosen_as, space.fingerprint))
     c.execute(
         "UPDATE spaces SET golden = NULL WHERE fingerprint <> ?"
         " AND NOT EXISTS (SELECT 1 FROM collections WHERE space IS NOT NULL)",
@@ -138,13 +131,15 @@ def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
     )
 
 
+def get_chosen_model(c: apsw.Connection, chosen_as: str) -> str | None:
+    """The model that this directory is served with and that was chosen by this short name."""
+    row = fetch_one(c, "SELECT model FROM spaces WHERE chosen_as = ? AND golden IS NOT NULL", (chosen_as,))
+    return row[0] if row else None
+
+
 def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:
     """Another space than `but` that a server has loaded here: one with golden vectors."""
-    row = fetch_one(
-        c,
-        "SELECT model, weights, d, preprocessing FROM spaces WHERE golden IS NOT NULL AND fingerprint <> ? LIMIT 1",
-        (but,),
-    )
+    row = fetch_one(c, SPACES + "golden IS NOT NULL AND fingerprint <> ? LIMIT 1", (but,))
     return EmbeddingSpace(*row) if row else None
 
 

@@ -14,44 +14,44 @@ from app.core.clock import now_rfc3339
 from app.core.errors import IdConflict
 from app.core.types import Image, ItemError, NewImage, Status
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
+from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
 COLUMNS = (
     "SELECT key, collection, id, sha256, status, error_code, error_detail, width, height, format, bytes,"
     " animated, caption, tags, metadata, source, created_at, job_id, embedded_seq FROM images "
 )
 
+ANEW = (
+    "status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0, deaths = 0, lease_owner = NULL,"
+    " lease_until = NULL, embedded_seq = NULL"
+)
+"""SQL that queues a picture as if it had just come."""
+RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, source, job_id"
+
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """The row that `add` made or found, whether it was there before, and the digest of the bytes that it replaced."""
+    """The row that `add` made or found, whether it was there before, and the digest of the bytes that it replaced.
+
+    Of a row that was there, `filled` names the attributes that it lacked and has now, `kept` those that it had and
+    that `add` was given with another value.
+    """
 
     image: Image
     duplicate: bool = False
     replaced_sha256: str | None = None
+    filled: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def image_from_row(row: Sequence[Any]) -> Image:
-    return Image(
-        key=row[0],
-        collection=name_from_label(row[1]),
-        id=row[2],
-        sha256=row[3],
-        status=Status(row[4]),
-        error=ItemError(row[5], row[6] or "") if row[5] else None,
-        width=row[7],
-        height=row[8],
-        format=row[9],
-        bytes=row[10],
-        animated=bool(row[11]),
-        caption=row[12],
-        tags=tuple(json.loads(row[13])),
-        metadata=json.loads(row[14]),
-        source=row[15],
-        created_at=row[16],
-        job_id=row[17],
-        embedded_seq=row[18],
-    )
+    (key, label, id, sha256, status, code, detail, width, height, format, bytes, animated) = row[:12]
+    (caption, tags, metadata, source, created_at, job_id, embedded_seq) = row[12:]
+    named = (key, name_from_label(label), id, sha256, Status(status))
+    error = ItemError(code, detail or "") if code else None
+    header = (width, height, format, bytes, bool(animated))
+    attributes = (caption, tuple(json.loads(tags)), json.loads(metadata), source)
+    return Image(*named, error, *header, *attributes, created_at, job_id, embedded_seq)
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Image | None:
@@ -66,21 +66,15 @@ def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | N
 
 def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
     """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing."""
-    rows = fetch_all(
-        c,
-        "SELECT sha256 FROM images WHERE "
-        + IN_COLLECTION
-        + " AND sha256 IN (SELECT value FROM json_each(?)) AND status <> 'failed'",
-        (collection, json.dumps(list(digests))),
-    )
+    sql = "SELECT sha256 FROM images WHERE status <> 'failed' AND sha256 IN (SELECT value FROM json_each(?)) AND "
+    rows = fetch_all(c, sql + IN_COLLECTION, (json.dumps(list(digests)), collection))
     return {sha256 for (sha256,) in rows}
 
 
 def get_label(c: apsw.Connection, key: int) -> str:
     """The label of its collection, whose name may belong to another collection now."""
-    row = fetch_one(c, "SELECT collection FROM images WHERE key = ?", (key,))
-    assert row is not None
-    return str(row[0])
+    ((label,),) = fetch_all(c, "SELECT collection FROM images WHERE key = ?", (key,))
+    return str(label)
 
 
 def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
@@ -92,85 +86,47 @@ def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
 
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
-    rows = c.execute(
-        COLUMNS + "WHERE " + IN_COLLECTION + " AND key < ? ORDER BY key DESC LIMIT ?",
-        (collection, before if before is not None else 1 << 62, limit),
-    )
+    highest = before if before is not None else 1 << 62
+    rows = fetch_all(c, COLUMNS + PAGE, (collection, highest, limit))
     return [image_from_row(row) for row in rows]
 
 
 def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> AddResult:
-    """Insert a row as `queued`, or find the one that has these bytes already.
+    """Insert a row as `queued`, or find the one that has these bytes already and give it the attributes that it lacks.
 
     Queues a failed picture again when its bytes come again. Raises IdConflict when the id belongs to other bytes,
     unless `replace`.
     """
     same = get_by_sha256(c, collection, new.sha256)
     if same is not None:
-        if same.status is Status.FAILED:
+        has_failed = same.status is Status.FAILED
+        if has_failed:
             requeue(c, same.key, job_id)
-            return AddResult(_require(get(c, collection, same.id)))
-        return AddResult(same, duplicate=True)
+        filled, kept = fill_empty(c, same, new)
+        image = _require(get(c, collection, same.id)) if has_failed or filled else same
+        return AddResult(image, duplicate=not has_failed, filled=filled, kept=kept)
     taken = get(c, collection, new.id) if new.id else None
     if taken is not None and not replace:
         raise IdConflict(f"id {taken.id} belongs to other bytes; send replace=true to replace them")
+    received = (new.sha256, new.width, new.height, new.format, new.bytes)
+    attributes = (new.caption, _json(list(new.tags)), _json(new.metadata), new.source)
+    values = (*received, *attributes, job_id)
     if taken is not None:
-        return AddResult(_replace(c, taken, new, job_id), replaced_sha256=taken.sha256)
+        replaced = "animated = 0, (" + RECEIVED + ") = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        c.execute("UPDATE images SET " + ANEW + ", " + replaced + " WHERE key = ?", (*values, taken.key))
+        return AddResult(_require(get(c, collection, taken.id)), replaced_sha256=taken.sha256)
     id = new.id or uuid.uuid4().hex
     c.execute(
-        "INSERT INTO images (collection, id, sha256, status, width, height, format, bytes, caption, tags,"
-        " metadata, source, created_at, job_id) VALUES ("
-        + LABEL_OF_NAME
-        + ", ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            collection,
-            id,
-            new.sha256,
-            new.width,
-            new.height,
-            new.format,
-            new.bytes,
-            new.caption,
-            _json(list(new.tags)),
-            _json(new.metadata),
-            new.source,
-            now_rfc3339(),
-            job_id,
-        ),
+        "INSERT INTO images (status, collection, id, created_at, " + RECEIVED + ") VALUES"
+        " ('queued', " + LABEL_OF_NAME + ", ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (collection, id, now_rfc3339(), *values),
     )
     return AddResult(_require(get(c, collection, id)))
 
 
-def _replace(c: apsw.Connection, taken: Image, new: NewImage, job_id: str | None) -> Image:
-    c.execute(
-        "UPDATE images SET sha256 = ?, status = 'queued', error_code = NULL, error_detail = NULL, width = ?,"
-        " height = ?, format = ?, bytes = ?, animated = 0, caption = ?, tags = ?, metadata = ?, source = ?,"
-        " job_id = ?, embedded_seq = NULL, lease_owner = NULL, lease_until = NULL, attempts = 0,"
-        " deaths = 0 WHERE key = ?",
-        (
-            new.sha256,
-            new.width,
-            new.height,
-            new.format,
-            new.bytes,
-            new.caption,
-            _json(list(new.tags)),
-            _json(new.metadata),
-            new.source,
-            job_id,
-            taken.key,
-        ),
-    )
-    return _require(get(c, taken.collection, taken.id))
-
-
 def requeue(c: apsw.Connection, key: int, job_id: str | None) -> None:
     """Queue a picture again, with no attempt counted."""
-    c.execute(
-        "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
-        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL, job_id = ? WHERE key = ?",
-        (job_id, key),
-    )
+    c.execute("UPDATE images SET " + ANEW + ", job_id = ? WHERE key = ?", (job_id, key))
 
 
 def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
@@ -184,10 +140,7 @@ def fail(c: apsw.Connection, key: int, error: ItemError) -> None:
 
 def requeue_all(c: apsw.Connection) -> int:
     """Queue every picture again, whatever its status; returns how many there are."""
-    c.execute(
-        "UPDATE images SET status = 'queued', error_code = NULL, error_detail = NULL, attempts = 0,"
-        " deaths = 0, lease_owner = NULL, lease_until = NULL, embedded_seq = NULL"
-    )
+    c.execute("UPDATE images SET " + ANEW)
     return c.changes()
 
 
@@ -197,6 +150,17 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
         "UPDATE images SET caption = ?, tags = ?, metadata = ? WHERE key = ?",
         (caption, _json(list(tags)), _json(metadata), key),
     )
+
+
+def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give a picture the caption, tags and metadata that it lacks; returns the names of what was filled and kept."""
+    had = {"caption": image.caption, "tags": image.tags, "metadata": image.metadata}
+    said = {"caption": new.caption, "tags": tuple(new.tags), "metadata": new.metadata}
+    filled = tuple(name for name, value in said.items() if value and not had[name])
+    kept = tuple(name for name, value in said.items() if value and had[name] and value != had[name])
+    if filled:
+        update(c, image.key, **{name: said[name] if name in filled else had[name] for name in had})  # type: ignore[arg-type]
+    return filled, (*kept, "id") if new.id and new.id != image.id else kept
 
 
 def delete(c: apsw.Connection, key: int) -> None:

@@ -17,12 +17,8 @@ def store(c: apsw.Connection, key: int, space: str, vector: bytes) -> None:
 
 def find_vectors(c: apsw.Connection, space: str, keys: Iterable[int]) -> dict[int, bytes]:
     """The precomputed vectors of these pictures in this space, by key; pictures without one are absent."""
-    rows = fetch_all(
-        c,
-        "SELECT image_key, vector FROM given WHERE space = ? AND image_key IN (SELECT value FROM json_each(?))",
-        (space, json.dumps(list(keys))),
-    )
-    return {row[0]: row[1] for row in rows}
+    sql = "SELECT image_key, vector FROM given WHERE space = ? AND image_key IN (SELECT value FROM json_each(?))"
+    return dict(fetch_all(c, sql, (space, json.dumps(list(keys)))))
 
 
 def delete(c: apsw.Connection, key: int) -> None:

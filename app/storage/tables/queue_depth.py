@@ -50,9 +50,8 @@ class Backlog:
 
 def read_depth(c: apsw.Connection) -> QueueDepth:
     """Costs one row: triggers of the schema count."""
-    row = fetch_one(c, "SELECT items, bytes FROM waiting")
-    assert row is not None
-    return QueueDepth(int(row[0]), int(row[1]))
+    ((items, bytes),) = fetch_all(c, "SELECT items, bytes FROM waiting")
+    return QueueDepth(items, bytes)
 
 
 def read_backlog(c: apsw.Connection) -> Backlog:

@@ -25,11 +25,8 @@ class CacheEntry:
 
 def find_entries(c: apsw.Connection, origins: Iterable[str]) -> dict[str, CacheEntry]:
     """The entries of these origins; those that were never read, or had no tag, are absent."""
-    rows = fetch_all(
-        c,
-        "SELECT origin, tag, sha256 FROM origins WHERE origin IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(origins)),),
-    )
+    sql = "SELECT origin, tag, sha256 FROM origins WHERE origin IN (SELECT value FROM json_each(?))"
+    rows = fetch_all(c, sql, (json.dumps(list(origins)),))
     return {origin: CacheEntry(tag, sha256) for origin, tag, sha256 in rows}
 
 

@@ -57,38 +57,16 @@ NEXT_UPLOAD = (
     UPLOADS + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1"
 )
 
-
-@dataclass(frozen=True, slots=True)
-class FairOrder:
-    """The turns of the jobs for one kind of work: fair queueing by start times.
-
-    The job with the least `turn` is next. Work adds `step` to it for each picture: 1 for a job of high priority, 16 for
-    one of low. A job that joins starts at the least turn of the others. So a small job waits for its share, not for the
-    million pictures before it, and the million proceeds beside any number of small jobs.
-    """
-
-    charge_sql: str  # takes the number of pictures and the job's id
-    join_sql: str  # takes the job's id
-
-    def charge(self, c: apsw.Connection, job_id: str, pictures: int) -> None:
-        """Count work on so many pictures of the job."""
-        sql = self.charge_sql
-        c.execute(sql, (pictures, job_id))
-
-    def join(self, c: apsw.Connection, job_id: str) -> None:
-        """Let the job start where the others are."""
-        sql = self.join_sql
-        c.execute(sql, (job_id,))
-
-
-# Triggers of the schema keep a row of `turns` for each job with new pictures ('' for those that came one by one).
-IMAGE_ORDER = FairOrder(
-    "UPDATE turns SET turn = turn + ? * step WHERE job_id = ?",
-    "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHERE held = 0), turn) WHERE job_id = ?",
-)
-UPLOAD_ORDER = FairOrder(
-    "UPDATE jobs SET turn = turn + ? * step WHERE id = ?",
-    "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?",
+# The turns of the jobs, for pictures and for uploads: fair queueing by start times. The job with the least `turn` is
+# next. Work adds `step` to it for each picture: 1 for a job of high priority, 16 for one of low. A job that joins
+# starts at the least turn of the others. So a small job waits for its share, not for the million pictures before it,
+# and the million proceeds beside any number of small jobs. Triggers of the schema keep a row of `turns` for each job
+# with new pictures ('' for those that came one by one).
+CHARGE_IMAGES = "UPDATE turns SET turn = turn + ? * step WHERE job_id = ?"
+CHARGE_UPLOADS = "UPDATE jobs SET turn = turn + ? * step WHERE id = ?"
+JOIN_IMAGES = "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHERE held = 0), turn) WHERE job_id = ?"
+JOIN_UPLOADS = (
+    "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?"
 )
 
 
@@ -118,15 +96,16 @@ class Upload:
 
 
 def pause_job(c: apsw.Connection, job_id: str) -> None:
-    """Give the job no more turns; its leases go on."""
-    c.execute("UPDATE jobs SET paused = 1 WHERE id = ?", (job_id,))
-    c.execute("UPDATE turns SET held = 1 WHERE job_id = ?", (job_id,))
+    """Give a job that has not ended no more turns; its leases go on."""
+    c.execute("UPDATE jobs SET paused = 1 WHERE id = ? AND state IN ('queued', 'running')", (job_id,))
+    if c.changes():
+        c.execute("UPDATE turns SET held = 1 WHERE job_id = ?", (job_id,))
 
 
 def resume_job(c: apsw.Connection, job_id: str) -> None:
     """Give a paused job turns again, from where the others are."""
-    for order in (IMAGE_ORDER, UPLOAD_ORDER):
-        order.join(c, job_id)
+    c.execute(JOIN_IMAGES, (job_id,))
+    c.execute(JOIN_UPLOADS, (job_id,))
     c.execute("UPDATE jobs SET paused = 0 WHERE id = ?", (job_id,))
     c.execute("UPDATE turns SET held = 0 WHERE job_id = ?", (job_id,))
 
@@ -222,7 +201,7 @@ def _claim_new(c: apsw.Connection, owner: str, until: float, limit: int) -> list
         share = UNLIMITED if len(turns) == 1 else max(MIN_SHARE, (turns[1][1] - turn) // step)
         wanted = min(share, limit - len(rows))
         claimed = sorted(fetch_all(c, CLAIM_NEW, (owner, until, job_id or None, wanted)))
-        IMAGE_ORDER.charge(c, job_id, len(claimed))
+        c.execute(CHARGE_IMAGES, (len(claimed), job_id))
         rows += claimed
         if not claimed:
             empty.append(job_id)
@@ -316,7 +295,7 @@ def add_upload(
 
     `kind` and `source_kind` as in `Upload`.
     """
-    UPLOAD_ORDER.join(c, job_id)
+    c.execute(JOIN_UPLOADS, (job_id,))
     c.execute(
         "INSERT INTO sources (job_id, n, kind, name, pending, origin, options, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (job_id, n, kind, name, pending, source_kind, json.dumps(dict(options or {})), size),
@@ -367,7 +346,7 @@ def record_progress(
     """
     job_id, n = upload.job_id, upload.n
     row = fetch_one(c, "SELECT imported FROM sources WHERE job_id = ? AND n = ?", (job_id, n))
-    UPLOAD_ORDER.charge(c, job_id, imported - row[0] if row else 0)
+    c.execute(CHARGE_UPLOADS, (imported - row[0] if row else 0, job_id))
     c.execute(
         "UPDATE sources SET imported = ?1, bytes = bytes * ?2 / max(?2 + ?1 - imported, 1), pending = ?2,"
         " position = ?3, attempts = ?4 WHERE job_id = ?5 AND n = ?6",

@@ -20,16 +20,16 @@ class Problem extends Error {
   }
 }
 
-async function request(path, options = {}) {
+async function request(path, options = {}, read = (response) => response.json()) {
   try {
     await requireSession();
     const response = await fetch(path, options);
     if (response.status === 401) {
       await signIn(); // the key has been revoked or has expired
-      return await request(path, options);
+      return await request(path, options, read);
     }
     if (!response.ok) throw await readProblem(response);
-    return response.status === 204 ? null : await response.json();
+    return response.status === 204 ? null : await read(response);
   } catch (error) {
     if (error instanceof Problem || error.name === "AbortError") throw error;
     throw new Problem();
@@ -87,8 +87,20 @@ export function getImage(id, collection) {
   return request(withCollection(imagePath(id), collection));
 }
 
-export function updateImage(id, change, collection) {
-  return send("PATCH", withCollection(imagePath(id), collection), change);
+export function updateImage(id, change, collection, options) {
+  return send("PATCH", withCollection(imagePath(id), collection), change, options);
+}
+
+/** Change the tags by `edit(tags)`, which gets those that the server has now; gives the record. */
+export async function updateTags(id, edit, collection) {
+  const image = await getImage(id, collection);
+  const tags = edit(image.tags);
+  return tags.join("\n") === image.tags.join("\n") ? image : updateImage(id, { tags }, collection);
+}
+
+/** The original as a Blob. */
+export function getFile(id) {
+  return request(fileUrl(id), {}, (response) => response.blob());
 }
 
 export function deleteImage(id, collection) {
@@ -155,8 +167,8 @@ function encodeBase64(file) {
 
 // Texts
 
-export function listTexts(cursor) {
-  return request(withCollection(makePath("v1/texts", { limit: 100, cursor })));
+export function listTexts(cursor, limit = 100) {
+  return request(withCollection(makePath("v1/texts", { limit, cursor })));
 }
 
 export function deleteText(id, collection) {
@@ -211,12 +223,12 @@ export function listJobs(signal) {
   return request(`v1/jobs?limit=50&collection=${currentCollection()}`, { signal });
 }
 
-export function listJobItems(job) {
-  return request(`v1/jobs/${job}/items?limit=1000`);
+export function listFailedItems(job, cursor) {
+  return request(makePath(`v1/jobs/${job}/items`, { status: "failed", limit: 1000, cursor }));
 }
 
-export function listFailedItems(job, cursor) {
-  return request(makePath(`v1/jobs/${job}/items`, { status: "failed", limit: 50, cursor }));
+export function getJob(id) {
+  return request(`v1/jobs/${id}`);
 }
 
 /** The name of a job's first item, or null while the job has none. */
@@ -272,12 +284,14 @@ export async function isAlive() {
   return (await fetch("livez", { cache: "no-store" })).ok || null;
 }
 
-let routes = null;
+let routes = null; // a promise: path -> method -> its description
 
-/** Whether this server has a route. A cached page may meet an older server. */
-export async function hasRoute(path) {
-  routes ??= request("openapi.json").then((spec) => Object.keys(spec.paths), () => (routes = null) ?? []);
-  return (await routes).includes(path);
+/** Whether this server has a route, and for it a query parameter. A cached page may meet an older server. */
+export async function hasRoute(path, method = null, parameter = null) {
+  routes ??= request("openapi.json").then((spec) => spec.paths, () => (routes = null) ?? {});
+  const route = (await routes)[path];
+  if (!parameter) return Boolean(route);
+  return Boolean(route?.[method]?.parameters?.some(({ name }) => name === parameter));
 }
 
 export function makeProblem(status, body, seconds) {

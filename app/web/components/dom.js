@@ -22,7 +22,7 @@ export function makeButton(className, text, properties = {}) {
   return make("button", { type: "button", className, ...properties }, text);
 }
 
-/** End a list with a button that loads more of it; `load` appends the next entries. */
+/** End a list with a button that loads more of it; `load` appends the next entries. Gives the item of the button. */
 export function appendMoreButton(list, load) {
   const button = makeButton("quiet", translate("show_more"));
   const item = make("li", {}, button);
@@ -32,6 +32,7 @@ export function appendMoreButton(list, load) {
     item.remove();
   });
   list.append(item);
+  return item;
 }
 
 /** An element with `data-dialog` opens the dialog of that id; one with `data-close` closes the dialog around it. */
@@ -47,7 +48,7 @@ export function watchDialogs() {
 /** Close a dialog on a click beside it, but not when a drag (a text selection) only ends there. */
 function closeOnOutsideClick(dialog) {
   let pressed = null;
-  const keepPageStill = (event) => event.target.closest(".side, .small > *") || event.preventDefault();
+  const keepPageStill = (event) => event.target.closest(".side, .strip, .small > *") || event.preventDefault();
   dialog.addEventListener("wheel", keepPageStill, { passive: false });
   dialog.addEventListener("pointerdown", (event) => (pressed = event.target));
   dialog.addEventListener("click", (event) => {

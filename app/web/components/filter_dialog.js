@@ -13,6 +13,7 @@ const CHIP_TEXTS = {
   from: "filtered_from",
   to: "filtered_to",
   meta: "filtered_meta",
+  job: "filtered_job",
 };
 
 /** `getState()` gives the state of the page, `getHits()` the loaded results, `onChange(conditions)` takes the new conditions. */

@@ -46,7 +46,8 @@ function handleGridKey(event, actions) {
   return false;
 }
 
-function hasSingleKeys() {
+/** Whether the user lets single characters act. */
+export function hasSingleKeys() {
   try {
     return localStorage.getItem(STORAGE_KEY) !== "off";
   } catch {

@@ -52,6 +52,12 @@ export function formatTimeLeft(seconds) {
   return translate("hours_left", { n: Math.round(seconds / 3600) });
 }
 
+export function formatDuration(seconds) {
+  if (seconds < 100) return translate("seconds_n", { n: Math.max(1, Math.round(seconds)) });
+  if (seconds < 5400) return translate("minutes_n", { n: Math.round(seconds / 60) });
+  return translate("hours_n", { n: Math.round(seconds / 3600) });
+}
+
 export function formatBytes(n) {
   const [value, unit] = n < 1e6 ? [n / 1e3, "kB"] : n < 1e9 ? [n / 1e6, "MB"] : [n / 1e9, "GB"];
   return `${value.toLocaleString(language, { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;

@@ -1,8 +1,8 @@
 // The filter as a list of conditions: ["tag", "red"], ["format", "png"], ["from", "2026-01-31"], ["to", …],
-// ["meta", "camera=X100"]. Reads them from an address, and turns them into the JSON that the server takes.
+// ["meta", "camera=X100"], ["job", "ID,ID"]. Reads them from an address, and turns them into the JSON that the server takes.
 
-const KINDS = ["tag", "format", "from", "to", "meta"];
-const PICTURE_KINDS = ["tag", "format"];
+const KINDS = ["tag", "format", "from", "to", "meta", "job"];
+const PICTURE_KINDS = ["tag", "format", "job"];
 export const SINGLE_KINDS = ["format", "from", "to"];
 const FORMATS = ["avif", "gif", "jpeg", "png", "webp"];
 const MAX_CONDITIONS = 20;
@@ -22,6 +22,7 @@ function isValid(kind, value) {
   if (kind === "format") return FORMATS.includes(value);
   if (kind === "from" || kind === "to") return DAY.test(value) && !Number.isNaN(midnight(value).getTime());
   if (kind === "meta") return /^[^"\\=]+=./.test(value) && value.length <= 400;
+  if (kind === "job") return /^[0-9a-f]{32}(,[0-9a-f]{32}){0,99}$/.test(value);
   return value.length > 0 && value.length <= 100;
 }
 
@@ -41,6 +42,7 @@ function buildCondition(kind, value) {
   if (kind === "format") return { key: "format", match: { value } };
   if (kind === "from") return { key: "created_at", range: { gte: midnight(value).toISOString() } };
   if (kind === "to") return { key: "created_at", range: { lt: midnight(value, 1).toISOString() } };
+  if (kind === "job") return { key: "job_id", match: { any: value.split(",") } };
   const equals = value.indexOf("=");
   const any = listReadings(value.slice(equals + 1).trim());
   return { key: `metadata.${quotePath(value.slice(0, equals).trim())}`, match: { any } };

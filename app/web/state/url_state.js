@@ -1,4 +1,4 @@
-// The state of the page and its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&show=&view=`.
+// The state of the page and its address: `?collection=&q=&target=&like=&weight=&tag=&format=&from=&to=&meta=&job=&show=&view=`.
 // A dropped picture has no address: this module keeps the file under a number, which the history entry stores.
 
 import { ID } from "../api/client.js";
@@ -33,7 +33,7 @@ export function readState() {
     view: parameters.get("view") === "jobs" ? "jobs" : "results",
     picture: droppedFiles.has(number) ? number : null,
     isPictureLost: number !== null && !droppedFiles.has(number) && !isNewVisit,
-    isOpenedHere: entry.isOpenedHere ?? false, // a click on this page opened the detail, so Back closes it
+    depth: entry.depth ?? 0, // how many pictures clicks have opened since the results, so that closing goes back so far
     scroll: entry.scroll ?? 0,
     count: entry.count ?? 0,
   };
@@ -67,8 +67,8 @@ export function makeHref(state) {
 }
 
 export function writeState(state, isNewEntry) {
-  const { picture, isOpenedHere, scroll, count } = state;
-  history[isNewEntry ? "pushState" : "replaceState"]({ picture, isOpenedHere, scroll, count }, "", makeHref(state));
+  const { picture, depth, scroll, count } = state;
+  history[isNewEntry ? "pushState" : "replaceState"]({ picture, depth, scroll, count }, "", makeHref(state));
 }
 
 /** Parse the address of a picture of this server (`?show=`, `/v1/images/{id}/file`, …) into {id, collection} or null. */

@@ -1,58 +1,67 @@
-// The dialog that shows one picture large, with its caption, tags, metadata and score, and the texts that fit it.
-// The address decides which picture is open, so this module reports to main.js when the user closes the dialog.
+// The dialog that shows one picture large, with a strip of similar pictures, and beside it what is known of it: the user
+// writes the caption and the tags in place. The address decides which picture is open, so this module reports to main.js.
 
-import { fileUrl, search, thumbnailUrl, updateImage } from "../api/client.js";
+import { fileUrl, search, thumbnailUrl } from "../api/client.js";
+import { hasScope } from "../api/session.js";
+import { makeCaptionField } from "../components/caption_field.js";
 import { byId, make, makeButton } from "../components/dom.js";
-import { makeForm, makeLabel } from "../components/form.js";
-import { getName, makeTextLines } from "../components/tile.js";
-import { placeToast } from "../components/toast.js";
+import { hasSingleKeys } from "../components/keyboard.js";
+import { Stage } from "../components/stage.js";
+import { makeTagField } from "../components/tag_field.js";
+import { getName } from "../components/tile.js";
+import { placeToast, toast } from "../components/toast.js";
 import { describeError, formatBytes, formatDate, translate } from "../i18n/i18n.js";
-import { EQUAL_WEIGHT } from "../state/url_state.js";
-import { makeTextForm } from "./texts.js";
+import { isDeleted } from "../state/deletions.js";
+import { EQUAL_WEIGHT, makeHref } from "../state/url_state.js";
+import { hasTexts } from "./texts.js";
 
-const MAX_ORIGINAL_BYTES = 2_000_000; // of a larger file the page shows a large thumbnail instead
-const MAX_NAMES = 8;
-let shown = null; // {hit, neighbours}
+const MAX_LABELS = 5;
+const SIMILAR = 12;
+const SIMILAR_PAUSE_MS = 200; // a user who goes from picture to picture asks for nothing
+let shown = null; // {hit, caption, tags}: the picture and its fields
+let stage = null;
+let listeners = {};
+let similar = null; // an AbortController of the search for similar pictures
 
-/** `onStep(by)`: -1 to the previous, 1 to the next picture; `onChange(image)` after an edit. */
-export function watchDetail({ onClose, onLike, onStep, onRemove, onUndo, onChange }) {
+/**
+ * `onStep(by)`: -1 to the previous, 1 to the next picture; `onShow(id)`: back to this picture; `onChange(image)` after a
+ * change of its record.
+ */
+export function watchDetail(given) {
+  listeners = given;
   const dialog = byId("detail");
-  const actions = {
-    close: () => dialog.close(),
-    like: onLike,
-    name: showNames,
-    previous: () => onStep(-1),
-    next: () => onStep(1),
-    remove: onRemove,
-    edit: () => showEditForm(onChange),
-  };
-  dialog.addEventListener("close", onClose);
+  stage = new Stage({ onStep: (by) => leave(() => listeners.onStep(by)) });
+  const strip = make("ul", { className: "strip", tabIndex: -1 });
+  dialog.append(makeActionButton("close", "×"), make("div", { className: "viewer" }, stage.element, strip), make("div", { className: "side" }));
+  dialog.addEventListener("close", () => {
+    saveFields();
+    similar?.abort();
+    if (document.fullscreenElement) document.exitFullscreen();
+    listeners.onClose();
+  });
+  dialog.addEventListener("cancel", (event) => {
+    if (!event.target.matches("dialog") || !isChanged()) return;
+    event.preventDefault();
+    leave(() => dialog.close());
+  });
   dialog.addEventListener("click", (event) => {
-    actions[event.target.closest("[data-action]")?.dataset.action]?.(dialog.dataset.id);
+    const action = event.target.closest("[data-action]")?.dataset.action;
+    if (action) runAction(action);
   });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.target.matches("input, textarea, select")) return;
-    if (event.key === "ArrowLeft") onStep(-1);
-    if (event.key === "ArrowRight") onStep(1);
-    if (event.key === "Delete" && !event.repeat && !dialog.querySelector("form")) onRemove(dialog.dataset.id);
-    if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) onUndo();
-  });
+  dialog.addEventListener("keydown", handleKey);
 }
 
 /** `neighbours`: {previous, next}, whether there are such pictures. */
 export function openDetail(hit, neighbours) {
   const dialog = byId("detail");
-  const focused = dialog.contains(document.activeElement) ? document.activeElement.dataset.action : null;
   const isSame = dialog.open && dialog.dataset.id === hit.id;
-  if (isSame && dialog.querySelector("form")) return; // keeps what the user is writing
-  shown = { hit, neighbours };
-  dialog.dataset.id = hit.id;
-  for (const old of [...dialog.children]) if (old.matches(".stage, .side, [data-action=close]")) old.remove();
-  dialog.prepend(makeActionButton("close", "×"), makeStage(hit.image, neighbours), makeSide(hit));
+  const isKnown = isSame && JSON.stringify(shown.hit.image) === JSON.stringify(hit.image) && shown.hit.score === hit.score;
+  stage.show(hit.image, neighbours);
+  if (!isKnown && !(isSame && isEditing())) showPicture(hit, isSame);
+  const hadFocus = dialog.contains(document.activeElement);
   if (!dialog.open) dialog.showModal();
   placeToast();
-  const sameButton = dialog.querySelector(`[data-action=${focused}]:not(:disabled)`);
-  (sameButton ?? dialog.querySelector("[data-action=close]")).focus();
+  if (!hadFocus || document.activeElement.disabled) dialog.querySelector("[data-action=close]").focus();
 }
 
 export function closeDetail() {
@@ -60,88 +69,135 @@ export function closeDetail() {
   if (dialog.open) dialog.close();
 }
 
-function showEditForm(onChange) {
-  const { hit, neighbours } = shown;
+function showPicture(hit, isSame) {
   const dialog = byId("detail");
-  const form = makeEditForm(hit.image, (image) => {
-    form.remove();
-    if (image) onChange(image);
-    if (dialog.dataset.id === hit.id) openDetail(image ? { ...hit, image } : hit, neighbours);
-    dialog.querySelector("[data-action=edit]")?.focus();
-  });
-  dialog.querySelector(".about").replaceWith(form);
-  form.querySelector("textarea").focus();
+  const close = dialog.querySelector("[data-action=close]");
+  if (!isSame) saveFields(); // of the picture before
+  dialog.dataset.id = hit.id;
+  Object.assign(close, { ariaLabel: translate("close"), title: translate("close") });
+  const { image } = hit;
+  const canEdit = hasScope("write");
+  const onChange = (changed) => {
+    if (shown.hit.id === hit.id) shown.hit = { ...shown.hit, image: changed };
+    listeners.onChange(changed);
+  };
+  const caption = makeCaptionField(image, { onChange, onReturn: ({ id }) => listeners.onShow(id) });
+  const tags = makeTagField(image, { canEdit, onChange });
+  shown = { hit, caption, tags };
+  const side = dialog.querySelector(".side");
+  side.replaceChildren(...makeSide(hit, caption, tags, canEdit).filter(Boolean));
+  side.scrollTop = 0;
+  if (!isSame) showSimilar(image);
 }
 
-function makeStage(image, { previous, next }) {
-  const picture = make("img", { alt: getName(image), width: image.width ?? 1, height: image.height ?? 1 });
-  picture.style.setProperty("--width", image.width ?? 1000); // the style limits how much it enlarges small pictures
-  const back = makeActionButton("previous", "‹", { disabled: !previous });
-  const forward = makeActionButton("next", "›", { disabled: !next });
-  const stage = make("div", { className: "stage" }, picture, back, forward);
-  picture.addEventListener("error", () => stage.classList.add("broken"), { once: true });
-  const showsFile = image.animated || image.bytes <= MAX_ORIGINAL_BYTES;
-  if (image.status === "failed") stage.classList.add("broken");
-  else picture.src = showsFile ? fileUrl(image.id) : thumbnailUrl(image.id, 1024);
-  return stage;
+function isEditing() {
+  return isChanged() || document.activeElement?.matches("#detail :is(input, textarea)");
 }
 
-function makeSide({ id, score, image }) {
-  const actions = make("div", { className: "buttons" });
-  if (image.status === "ready") actions.append(makeActionButton("like"), makeActionButton("name"));
-  actions.append(makeActionButton("edit"), makeActionButton("remove"));
-  const title = make("h2", { dir: "auto", className: image.caption ? "" : "no-caption" }, getName(image));
-  return make(
-    "div",
-    { className: "side" },
-    make("div", { className: "about" }, title, makeTags(image.tags)),
+function isChanged() {
+  return Boolean(shown && (shown.caption.isChanged() || shown.tags.isChanged()));
+}
+
+/** Whether the server has taken what the user wrote. */
+async function saveFields() {
+  if (!shown) return true;
+  const { caption, tags } = shown;
+  return (await Promise.all([caption.save(), tags.save()])).every(Boolean);
+}
+
+/** Go on to something else, but only when what the user wrote is saved. */
+async function leave(go) {
+  if (!isChanged() || (await saveFields())) go();
+}
+
+function runAction(action) {
+  const { id } = shown.hit;
+  const actions = {
+    close: () => leave(() => byId("detail").close()),
+    previous: () => leave(() => listeners.onStep(-1)),
+    next: () => leave(() => listeners.onStep(1)),
+    like: () => leave(() => listeners.onLike(id)),
+    remove: () => listeners.onRemove(id),
+    labels: () => showLabels(id),
+    zoom_in: () => stage.zoomIn(),
+    zoom_out: () => stage.zoomOut(),
+    full_screen: () => stage.toggleFullScreen(),
+  };
+  actions[action]?.();
+}
+
+function handleKey(event) {
+  const isControl = event.ctrlKey || event.metaKey;
+  if (event.defaultPrevented || event.altKey || event.target.matches("input, textarea")) return;
+  if (isControl && event.key.toLowerCase() === "z") return listeners.onUndo();
+  if (isControl) return;
+  const actions = { ArrowLeft: "previous", ArrowRight: "next" };
+  if (!event.repeat && hasScope("write")) actions.Delete = "remove";
+  if (hasSingleKeys()) Object.assign(actions, { l: "like", "+": "zoom_in", "=": "zoom_in", "-": "zoom_out", f: "full_screen" });
+  const action = actions[event.key] ?? actions[event.key.toLowerCase()];
+  if (action) runAction(action);
+}
+
+function makeSide({ id, score, image }, caption, tags, canEdit) {
+  const name = getName(image);
+  const isTranslated = image.caption && name !== image.caption;
+  const isHeadingShown = isTranslated || !canEdit;
+  const title = make("h2", { dir: "auto", className: isHeadingShown ? "" : "visually-hidden" }, ...breakName(name));
+  const isReady = image.status === "ready";
+  const labels = makeActionButton("labels");
+  labels.hidden = true;
+  if (isReady && canEdit) hasTexts().then((has) => (labels.hidden = !has));
+  return [
+    title,
+    canEdit ? caption.element : null,
+    tags.element,
     ...makeStatus(image),
-    score === undefined ? null : makeScore(score),
-    actions,
-    make("section", { className: "names", hidden: true, "aria-live": "polite" }),
-    makeTable(translate("metadata"), Object.entries(image.metadata)),
-    makeTable(null, listDetails(image)),
-    make("a", { href: fileUrl(id), download: image.source ?? "", className: "quiet" }, translate("original")),
-  );
+    make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
+    make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
+    makeTable(translate("details"), [...listDetails(image, score), [translate("id"), makeCopyable(image.id)]]),
+    makeTable(translate("metadata"), Object.entries(image.metadata).map(([key, value]) => [key, formatValue(value)])),
+    make(
+      "div",
+      { className: "foot" },
+      make("a", { href: fileUrl(id), download: image.source ?? "", className: "link" }, translate("original")),
+      canEdit ? makeActionButton("remove") : null,
+    ),
+  ];
 }
 
 function makeStatus({ status, error }) {
   if (status === "ready") return [];
   if (status !== "failed") return [make("p", { className: "muted" }, translate("waiting_picture"))];
-  const reason = make("p", { className: "error" }, translate("failed_picture", { detail: describeError(error) }));
+  const reason = make("p", { className: "error" }, translate("failed_picture", { detail: describeError(error ?? {}) }));
   return [reason, make("p", { className: "muted" }, translate("failed_help"))];
 }
 
-function makeScore(score) {
-  const number = make("strong", {}, translate("score", { score: score.toFixed(3) }));
-  return make("p", { className: "score-note" }, number, make("small", {}, translate("score_note")));
-}
-
-function makeTags(tags) {
-  if (!tags.length) return null;
-  const items = tags.map((tag) => make("li", { dir: "auto" }, tag));
-  return make("ul", { className: "tags", ariaLabel: translate("tags") }, ...items);
-}
-
-function listDetails(image) {
-  const shape = image.width ? `${image.width} × ${image.height}` : "–";
+function listDetails(image, score) {
+  const names = image.source?.split("/") ?? [];
   const format = image.format.toUpperCase() + (image.animated ? `, ${translate("animated")}` : "");
+  const shape = image.width ? `${image.width} × ${image.height} · ` : "";
   return [
-    [translate("size"), `${shape} · ${formatBytes(image.bytes)}`],
-    [translate("format"), format],
-    [translate("source"), image.source ?? "–"],
+    [translate("source"), names.length && breakName(names.at(-1))],
+    [translate("folder"), names.length > 1 && breakName(names.slice(0, -1).join("/"))],
+    [translate("size"), `${shape}${formatBytes(image.bytes)} · ${format}`],
     [translate("added"), formatDate(image.created_at)],
-    [translate("id"), image.id],
-  ];
+    [translate("match"), score !== undefined && make("span", { title: translate("score_title") }, score.toFixed(3))],
+  ].filter(([, value]) => value);
 }
 
-function makeTable(title, pairs) {
-  if (!pairs.length) return null;
+/** Let a long name break at its own joints, before it breaks inside a word. */
+function breakName(name) {
+  return name.split(/(?<=[/_\- ])|(?=\.)/u).flatMap((part, n) => (n ? [make("wbr"), part] : [part]));
+}
+
+/** `rows`: [name, value] each; a value is a text, a node, or a list of them. */
+function makeTable(title, rows) {
+  if (!rows.length) return null;
   const list = make("dl");
-  for (const [name, value] of pairs) {
-    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, formatValue(value)));
+  for (const [name, value] of rows) {
+    list.append(make("dt", { dir: "auto" }, name), make("dd", { dir: "auto" }, ...[value].flat()));
   }
-  return make("section", {}, title ? make("h3", {}, title) : null, list);
+  return make("section", {}, make("h3", {}, title), list);
 }
 
 function formatValue(value) {
@@ -149,77 +205,73 @@ function formatValue(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-async function showNames(id) {
-  const section = byId("detail").querySelector(".names");
-  const query = { q: "", like: [id], file: null, target: "texts", weight: EQUAL_WEIGHT };
-  const content = await search(query, MAX_NAMES)
-    .then(({ hits }) => (hits.length ? [make("ol", { className: "list" }, ...makeTextLines(hits))] : makeNoTexts(id)))
-    .catch((problem) => [make("p", { className: "error" }, describeError(problem))]);
-  section.replaceChildren(make("h3", {}, translate("names")), ...content);
-  section.hidden = false;
+function makeCopyable(text) {
+  const code = make("span", { className: "id" }, text);
+  const button = makeButton("link", translate("copy"), { ariaLabel: translate("copy_id") });
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(text); // only over HTTPS or loopback
+    } catch {
+      getSelection().selectAllChildren(code);
+      if (!document.execCommand("copy")) return;
+    }
+    toast(translate("copied"));
+  });
+  return [code, " ", button];
 }
 
-function makeNoTexts(id) {
-  return [make("p", { className: "muted" }, translate("no_texts")), makeTextForm(() => showNames(id))];
+/** The labels of the collection that match the picture, each with what one can do with it. */
+async function showLabels(id) {
+  const section = byId("detail").querySelector(".labels");
+  const { caption, tags } = shown;
+  const query = { q: "", like: [id], file: null, target: "texts", weight: EQUAL_WEIGHT };
+  const content = await search(query, MAX_LABELS)
+    .then(({ hits }) => make("ol", {}, ...hits.map(({ text }) => makeLabel(text.text, caption, tags))))
+    .catch((problem) => make("p", { className: "error" }, describeError(problem)));
+  section.replaceChildren(make("h3", {}, translate("labels_title")), content);
+  section.hidden = false;
+  byId("detail").querySelector("[data-action=labels]").hidden = true;
+}
+
+function makeLabel(text, caption, tags) {
+  const asCaption = makeButton("link", translate("as_caption"), { ariaLabel: translate("as_caption_one", { text }) });
+  const asTag = makeButton("link", translate("as_tag"), { ariaLabel: translate("as_tag_one", { text }) });
+  asCaption.addEventListener("click", () => caption.set(text));
+  asTag.addEventListener("click", () => tags.add(text));
+  return make("li", {}, make("span", { dir: "auto" }, text), asCaption, asTag);
+}
+
+/** The strip keeps its height, so that the picture above it does not move. */
+async function showSimilar(image) {
+  const strip = byId("detail").querySelector(".strip");
+  similar?.abort();
+  const request = (similar = new AbortController());
+  strip.replaceChildren();
+  strip.ariaLabel = translate("like");
+  strip.hidden = image.status !== "ready";
+  if (strip.hidden) return;
+  await new Promise((resolve) => setTimeout(resolve, SIMILAR_PAUSE_MS));
+  if (request.signal.aborted) return;
+  const query = { q: "", like: [image.id], file: null, target: "images", weight: EQUAL_WEIGHT };
+  const { hits } = await search(query, SIMILAR + 1, request.signal).catch(() => ({ hits: [] }));
+  if (request.signal.aborted) return;
+  const others = hits.filter(({ id }) => id !== image.id && !isDeleted(id)).slice(0, SIMILAR);
+  strip.replaceChildren(...others.map(makeSimilar));
+  strip.hidden = !others.length;
+}
+
+function makeSimilar({ id, image }) {
+  const name = getName(image);
+  const link = make("a", { href: makeHref({ show: id }), className: "similar", title: name }, make("img", { src: thumbnailUrl(id), alt: name, loading: "lazy" }));
+  link.dataset.id = id;
+  return make("li", {}, link);
 }
 
 /** A button with the action's name, or with a symbol and the name as its label. */
-function makeActionButton(action, symbol = null, properties = {}) {
-  const className = symbol ? "icon-button" : action === "like" ? "button" : "button plain";
-  const button = makeButton(className, symbol ?? translate(action), properties);
+function makeActionButton(action, symbol = null) {
+  const className = { like: "button", remove: "danger-link" }[action] ?? "button plain";
+  const button = makeButton(symbol ? "icon-button" : className, symbol ?? translate(action));
   if (symbol) Object.assign(button, { ariaLabel: translate(action), title: translate(action) });
   button.dataset.action = action;
   return button;
-}
-
-/** Edit the caption and tags; `onEnd(image)` gets the changed record, or null if the user cancels. */
-function makeEditForm(image, onEnd) {
-  const caption = make("textarea", { rows: 3, value: image.caption ?? "", dir: "auto" });
-  const { field, readTags } = makeTagField(image.tags);
-  const title = make("h2", { className: "visually-hidden" }, translate("edit"));
-  const form = makeForm([title, makeLabel(translate("caption"), caption), field], {
-    label: translate("save"),
-    cancel: () => onEnd(null),
-    submit: async () => {
-      const change = { caption: caption.value.trim() || null, tags: readTags() };
-      onEnd(await updateImage(image.id, change, image.collection));
-    },
-  });
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
-  });
-  return form;
-}
-
-/** A list of tags with an input for more. Each tag is an element of its own, so that it may contain a comma. */
-function makeTagField(tags) {
-  const list = make("ul", { className: "tags" });
-  const hint = translate("add_tag");
-  const input = make("input", { type: "text", dir: "auto", placeholder: hint, ariaLabel: hint });
-  const listTags = () => [...list.children].map((one) => one.dataset.tag);
-  const addTag = (tag) => {
-    if (!tag || listTags().includes(tag)) return;
-    const remove = makeButton("", "×", { ariaLabel: translate("remove_tag", { tag }) });
-    const item = make("li", {}, make("span", { dir: "auto" }, tag), remove);
-    item.dataset.tag = tag;
-    remove.addEventListener("click", () => {
-      item.remove();
-      input.focus();
-    });
-    list.append(item);
-  };
-  const takeInput = () => {
-    addTag(input.value.trim());
-    input.value = "";
-  };
-  tags.forEach(addTag);
-  input.addEventListener("keydown", (event) => {
-    if ((event.key === "Enter" && !event.ctrlKey && !event.metaKey) || event.key === "," || event.key === "，") {
-      if (event.isComposing || (event.key === "Enter" && !input.value.trim())) return;
-      event.preventDefault();
-      takeInput();
-    } else if (event.key === "Backspace" && !input.value) list.lastElementChild?.remove();
-  });
-  const field = make("fieldset", {}, make("legend", {}, translate("tags")), list, input);
-  return { field, readTags: () => (takeInput(), listTags()) };
 }

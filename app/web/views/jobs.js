@@ -1,12 +1,15 @@
-// The jobs of a collection, each with its progress, its result, and the reason of every failure. Server-sent events
+// What was added to a collection and when: each job with its progress, its result, and why files failed. Server-sent events
 // update the running ones. The page offers to cancel, pause, resume and retry where the server can.
 
 import { controlJob, followJob, getFirstItemName, hasRoute, isUnfinished, listJobs } from "../api/client.js";
 import { hasScope } from "../api/session.js";
+import { updateActivity } from "../components/activity_badge.js";
 import { showProblem } from "../components/banner.js";
 import { byId, make, makeButton } from "../components/dom.js";
-import { makeFailureList, showFailures } from "../components/failure_list.js";
-import { formatDate, formatTimeLeft, translate } from "../i18n/i18n.js";
+import { canRetry, makeFailureList } from "../components/failure_list.js";
+import { formatDate, formatDuration, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
+import { getJobName } from "../state/own_jobs.js";
+import { makeHref } from "../state/url_state.js";
 import { describeOutcome } from "./upload.js";
 
 const MAX_STREAMS = 2; // a browser opens six connections to a server
@@ -17,7 +20,10 @@ const streams = new Map(); // job id -> function that stops it
 const visibility = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     const row = rows.get(target.dataset.id);
-    if (row && isIntersecting) loadName(row, target.dataset.id);
+    if (!row || !isIntersecting) continue;
+    row.isVisible = true;
+    loadName(row);
+    loadFailures(row);
   }
 });
 let opened = null; // an AbortController while the view is open
@@ -64,6 +70,7 @@ async function refresh() {
     byId("job-list").hidden = !jobs.length;
     for (const job of [...jobs].reverse()) showJob(job);
     followRunning(jobs);
+    updateActivity(jobs);
     timer = setTimeout(refresh, REFRESH_MS);
   } catch (problem) {
     if (current === opened) showProblem(problem, refresh);
@@ -92,49 +99,74 @@ function showJob(job) {
     byId("job-list").prepend(row.element);
     visibility.observe(row.element);
   }
-  Object.assign(row, { failed: job.failed, total: job.total });
+  row.job = job;
   const isActive = isUnfinished(job);
   const processed = job.done + job.failed + job.duplicates;
   row.element.dataset.state = job.failed && job.state === "succeeded" ? "partly" : job.state;
   row.state.textContent = translate(`state_${row.element.dataset.state}`);
   Object.assign(row.bar, { max: job.total || 1, value: processed, hidden: !isActive });
   row.status.textContent = isActive ? describeProgress(job, processed) : describeOutcome([job]);
-  row.toggle.hidden = !job.failed;
+  row.duration.textContent = describeDuration(job);
+  row.results.hidden = !job.done;
+  row.results.textContent = translateCount("show_added", job.done);
   showToggle(row);
-  showButtons(row, job);
-  if (row.isVisible) loadName(row, job.id);
+  showButtons(row);
+  if (row.isVisible) {
+    loadName(row);
+    loadFailures(row);
+  }
   showName(row);
 }
 
-function showButtons({ buttons, report }, { state, failed, total }) {
-  const isActive = isUnfinished({ state });
-  const isPaused = state === "paused";
-  const isFitting = { retry: !isActive && failed, cancel: isActive, pause: isActive && !isPaused, resume: isPaused };
+function showButtons({ job, buttons, report, failed }) {
+  const isActive = isUnfinished(job);
+  const isPaused = job.state === "paused";
+  const canSucceed = Boolean(failed?.items.length) && canRetry(failed.items);
+  const isFitting = { retry: !isActive && canSucceed, cancel: isActive, pause: isActive && !isPaused, resume: isPaused };
   for (const action of ACTIONS) buttons[action].hidden = !isFitting[action] || !isAllowed[action];
-  report.hidden = !canReport || !total;
+  report.hidden = !canReport || !job.total;
 }
 
 /** The button that shows or hides the failures. */
-function showToggle({ toggle, failures, failed }) {
-  toggle.textContent = translate(failures.hidden ? "show_failures" : "hide_failures", { n: failed });
-  toggle.ariaExpanded = String(!failures.hidden);
+function showToggle({ toggle, failures, job, isFailuresOpen }) {
+  toggle.hidden = !job.failed;
+  toggle.textContent = translate(isFailuresOpen ? "hide_failures" : "show_failures", { n: job.failed });
+  toggle.ariaExpanded = String(isFailuresOpen);
+  failures.element.hidden = !isFailuresOpen || !job.failed;
+}
+
+/** Load the reasons of a visible job that has ended: they also decide whether it can be retried. */
+async function loadFailures(row) {
+  const { job, failures } = row;
+  if (!job.failed || isUnfinished(job) || row.failed?.n === job.failed) return;
+  const failed = (row.failed = { n: job.failed, items: [] });
+  failures.clear();
+  failed.items = await failures.load(job.id);
+  showToggle(row);
+  showButtons(row);
 }
 
 /** Load the name of a visible job; a job that has just started has none yet. */
-async function loadName(row, id) {
-  row.isVisible = true;
-  if (row.firstName || row.isLoadingName || !row.total) return;
+async function loadName(row) {
+  if (row.firstName || row.isLoadingName || !row.job.total || getJobName(row.job.id)) return;
   row.isLoadingName = true;
-  row.firstName = await getFirstItemName(id).catch(() => null);
+  row.firstName = await getFirstItemName(row.job.id).catch(() => null);
   row.isLoadingName = false;
   showName(row);
 }
 
-function showName({ name, firstName, total }) {
+/** The name that it has in this browser, or the folder of its files, or the first of them. */
+function showName({ name, firstName, job }) {
   const isUrl = /^https?:\/\//.test(firstName);
   const [folder, ...rest] = isUrl ? [firstName] : (firstName ?? translate("upload")).split("/");
-  const isWhole = rest.length || total < 2 || !firstName;
-  name.textContent = isWhole ? folder : translate("and_more", { name: folder, n: total - 1 });
+  const isWhole = rest.length || job.total < 2 || !firstName;
+  const derived = isWhole ? folder : translate("and_more", { name: folder, n: job.total - 1 });
+  name.textContent = getJobName(job.id) ?? derived;
+}
+
+function describeDuration({ started_at, finished_at }) {
+  if (!started_at || !finished_at) return "";
+  return formatDuration((new Date(finished_at) - new Date(started_at)) / 1000);
 }
 
 function describeProgress(job, processed) {
@@ -146,28 +178,29 @@ function describeProgress(job, processed) {
   return parts.join(" · ");
 }
 
-function makeRow({ id, created_at }) {
-  const shortId = id.slice(0, 8);
+function makeRow(job) {
+  const { id, created_at, collection } = job;
   const name = make("strong", { className: "name", dir: "auto" });
   const state = make("span", { className: "state" });
-  const time = make("time", { dateTime: created_at }, formatDate(created_at));
-  const head = make("div", { className: "head" }, name, state, time, make("code", {}, shortId));
+  const time = make("time", { dateTime: created_at, title: translate("job_id", { id }) }, formatDate(created_at));
+  const duration = make("span");
+  const head = make("div", { className: "head" }, name, make("p", { className: "when" }, time, duration));
   const bar = make("progress", { ariaLabel: translate("job_progress") });
   const status = make("p", { className: "status" });
+  const results = make("a", { className: "link to-results", href: makeHref({ collection, conditions: [["job", id]] }) });
   const toggle = makeButton("link", "");
   const buttons = Object.fromEntries(ACTIONS.map((action) => [action, makeButton("button plain", translate(action))]));
   const href = `v1/jobs/${id}/items?format=ndjson`;
-  const report = make("a", { className: "link", href, download: `job-${shortId}.ndjson` }, translate("report"));
-  const allButtons = make("div", { className: "buttons" }, toggle, ...Object.values(buttons), report);
+  const report = make("a", { className: "link", href, download: `job-${id.slice(0, 8)}.ndjson` }, translate("report"));
+  const allButtons = make("div", { className: "buttons" }, results, toggle, report, ...Object.values(buttons));
   const failures = makeFailureList();
-  const element = make("li", { className: "job" }, head, bar, status, allButtons, failures);
+  const outcome = make("div", { className: "outcome" }, make("p", {}, state), status, bar);
+  const element = make("li", { className: "job" }, head, outcome, allButtons, failures.element);
   element.dataset.id = id;
-  const row = { element, name, state, bar, status, toggle, buttons, report, failures, failed: 0, total: 0 };
-  Object.assign(row, { firstName: null, isVisible: false, isLoadingName: false });
-  toggle.addEventListener("click", async () => {
-    if (failures.hidden) await showFailures(id, failures);
-    else failures.replaceChildren();
-    failures.hidden = !failures.childElementCount;
+  const row = { element, job, name, state, bar, status, duration, results, toggle, buttons, report, failures };
+  Object.assign(row, { firstName: null, failed: null, isFailuresOpen: false, isVisible: false, isLoadingName: false });
+  toggle.addEventListener("click", () => {
+    row.isFailuresOpen = !row.isFailuresOpen;
     showToggle(row);
   });
   for (const action of ACTIONS) buttons[action].addEventListener("click", () => runAction(id, action));
@@ -177,9 +210,7 @@ function makeRow({ id, created_at }) {
 async function runAction(id, action) {
   try {
     const job = await controlJob(id, action);
-    const { failures } = rows.get(id);
-    failures.replaceChildren();
-    failures.hidden = true;
+    Object.assign(rows.get(id), { isFailuresOpen: false, failed: null });
     showJob(job);
     refresh();
   } catch (problem) {

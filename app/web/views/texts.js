@@ -11,6 +11,16 @@ import { describeError, translate, translateCount } from "../i18n/i18n.js";
 import { currentCollection } from "../state/collection_context.js";
 
 let draft = "";
+const known = new Map(); // collection -> a promise of whether it has texts
+
+/** Whether the collection has texts, so that they can be suggested for a picture. */
+export function hasTexts(collection = currentCollection()) {
+  if (!known.has(collection)) {
+    const asked = listTexts(null, 1).then(({ texts }) => texts.length > 0);
+    known.set(collection, asked.catch(() => known.delete(collection) && false));
+  }
+  return known.get(collection);
+}
 
 export function makeTextForm(onAdd) {
   const field = make("textarea", { rows: 4, value: draft, dir: "auto", required: true });
@@ -24,6 +34,7 @@ export function makeTextForm(onAdd) {
       const lines = [...new Set(draft.split("\n").map((line) => line.trim()))].filter(Boolean);
       if (!lines.length) return;
       await addTexts(lines);
+      known.clear();
       draft = "";
       toast(translateCount("texts_added", lines.length));
       onAdd();
@@ -64,6 +75,7 @@ function deleteWithUndo(item, id) {
     pending = null;
     try {
       await deleteText(id, collection);
+      known.clear();
       item.remove();
     } catch (problem) {
       item.hidden = false;

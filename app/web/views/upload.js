@@ -1,28 +1,32 @@
 // Uploads files in requests of moderate size, one after the other, so that the user can resend only a request that
-// failed. Each request becomes a job; the card of the upload follows the jobs in turn until the server has processed all.
+// failed. The card of the upload follows its jobs in turn until the server has processed all. After a reload the page finds
+// the uploads of this tab again.
 
-import { followJob, isUnfinished, listJobItems, makeProblem } from "../api/client.js";
+import { followJob, getJob, hasRoute, isUnfinished, makeProblem } from "../api/client.js";
 import { signIn } from "../api/session.js";
+import { updateActivity } from "../components/activity_badge.js";
 import { byId, make, makeButton } from "../components/dom.js";
-import { makeFailureList, showFailures } from "../components/failure_list.js";
-import { describeError, formatBytes, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
+import { makeFailureList } from "../components/failure_list.js";
+import { describeError, formatBytes, formatTimeLeft, translate } from "../i18n/i18n.js";
 import { currentCollection, withCollection } from "../state/collection_context.js";
+import { nameJob, readUploads, writeUploads } from "../state/own_jobs.js";
+import { makeHref } from "../state/url_state.js";
 
 const MAX_BATCH_FILES = 100;
 const MAX_BATCH_BYTES = 64e6;
-const MAX_LINES = 200; // of a card; a longer upload keeps those of files that are in progress or failed
+const MAX_LINES = 200; // of a card; a longer upload has those of the requests that began
+const MAX_OPEN_LINES = 5; // more are folded away
+const HIDE_MS = 20_000; // a card without failures leaves by itself
 let sending = Promise.resolve(); // one request at a time, because parallel ones would only share the bandwidth
 let following = Promise.resolve(); // one event stream at a time, because a browser opens six connections to a server
 let unsent = 0; // batches
+const uploads = new Set(); // those whose card is on the page
 
 window.addEventListener("beforeunload", (event) => unsent && event.preventDefault());
 
 /** Upload files; `onPictures(isComplete)` when pictures have arrived. */
 export function uploadFiles({ items, skipped = 0 }, onPictures) {
-  const title = items.length === 1 ? items[0].name : translateCount("many_files", items.length);
-  const upload = { skipped, onPictures, collection: currentCollection(), isCancelled: false, request: null, retryIn: 0 };
-  upload.batches = splitIntoBatches(items);
-  upload.card = makeCard(title, { onCancel: () => cancel(upload), onSendAgain: () => sendAgain(upload) });
+  const upload = makeUpload(describeFiles(items), onPictures, { skipped, batches: splitIntoBatches(items) });
   if (!items.length) return upload.card.end(translate("nothing_to_send", { n: skipped }), { isError: true });
   if (items.length <= MAX_LINES) items.forEach((item) => (item.line = upload.card.addLine(item.name)));
   start(upload, upload.batches);
@@ -30,11 +34,65 @@ export function uploadFiles({ items, skipped = 0 }, onPictures) {
 
 /** Follow a job that did not begin with an upload from this page. */
 export function watchJob(job, title, onPictures) {
-  const batch = { items: [], job, bytes: 0, sent: 0 };
-  const upload = { skipped: 0, onPictures, batches: [batch] };
-  upload.card = makeCard(title, { onCancel() {}, onSendAgain() {} });
+  nameJob(job.id, title);
+  resume(makeUpload(title, onPictures, { batches: [makeBatch(job)] }));
+}
+
+/** Follow the uploads of this tab that the server was still processing when the page was left. */
+export async function resumeUploads(onPictures) {
+  for (const { title, collection, jobs, unsent: lost } of readUploads()) {
+    const found = await Promise.all(jobs.map((id) => getJob(id).catch(() => null)));
+    const batches = found.filter(Boolean).map(makeBatch);
+    if (batches.length) resume(makeUpload(title, onPictures, { collection, batches, lost }));
+  }
+}
+
+function resume(upload) {
   upload.card.hideCancel();
-  following = following.then(() => follow(upload, batch));
+  remember();
+  updateActivity();
+  for (const batch of upload.batches) following = following.then(() => follow(upload, batch));
+}
+
+/** `lost`: how many files the server did not get before the page was left. */
+function makeUpload(title, onPictures, { batches, skipped = 0, lost = 0, collection = currentCollection() }) {
+  const upload = { title, batches, skipped, lost, onPictures, collection, isCancelled: false, request: null, retryIn: 0 };
+  for (const other of uploads) if (other.isEnded && !other.hasUnsent) other.card.close();
+  upload.card = makeCard(title, {
+    onCancel: () => cancel(upload),
+    onSendAgain: () => sendAgain(upload),
+    onClose: () => (uploads.delete(upload), remember()),
+  });
+  uploads.add(upload);
+  return upload;
+}
+
+function makeBatch(job = null) {
+  return { items: [], bytes: 0, sent: 0, job };
+}
+
+/** The folder of the files, or the name of the first one. */
+function describeFiles(items) {
+  if (!items.length) return translate("upload");
+  const [folder, ...rest] = items[0].name.split("/");
+  const isOne = items.length === 1 || (rest.length && items.every(({ name }) => name.startsWith(`${folder}/`)));
+  return isOne ? folder : translate("and_more", { name: items[0].name, n: items.length - 1 });
+}
+
+/** Keep for a reload which uploads the server is still processing. */
+function remember() {
+  const running = [...uploads].filter((upload) => !upload.isEnded);
+  writeUploads(running.map(({ title, collection, batches, lost }) => ({
+    title,
+    collection,
+    jobs: listJobsOf(batches).map(({ id }) => id),
+    unsent: lost + sum(batches.filter((batch) => !batch.job), ({ items }) => items.length),
+  })));
+}
+
+/** The jobs of some batches; several batches may belong to one job. */
+function listJobsOf(batches) {
+  return [...new Map(batches.filter(({ job }) => job).map(({ job }) => [job.id, job])).values()];
 }
 
 /** An archive goes in a batch of its own. */
@@ -43,7 +101,7 @@ function splitIntoBatches(items) {
   let open = null;
   for (const item of items) {
     const isFull = !open || open.items.length >= MAX_BATCH_FILES || open.bytes + item.file.size > MAX_BATCH_BYTES;
-    if (item.isArchive || isFull) batches.push((open = { items: [], bytes: 0, sent: 0, job: null }));
+    if (item.isArchive || isFull) batches.push((open = makeBatch()));
     open.items.push(item);
     open.bytes += item.file.size;
     if (item.isArchive) open = null;
@@ -66,9 +124,10 @@ function cancel(upload) {
 
 function sendAgain(upload) {
   upload.isCancelled = false;
+  upload.isEnded = false;
   const batches = upload.batches.filter((batch) => !batch.job);
   for (const batch of batches) {
-    Object.assign(batch, { problem: null, sent: 0 });
+    Object.assign(batch, { problem: null, sent: 0, isEnded: false });
     for (const item of batch.items) item.line?.setStatus(translate("waiting"));
   }
   start(upload, batches);
@@ -91,18 +150,18 @@ async function sendBatch(upload, batch) {
     await new Promise((resolve) => setTimeout(resolve, upload.retryIn * 1000));
   }
   upload.retryIn = 0;
-  const reason = batch.problem?.detail
-    ? describeError(batch.problem)
-    : translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
-  for (const { line } of batch.items) {
-    if (batch.job) line?.setStatus(translate("processing_file"), "muted");
-    else line?.setStatus(reason, "error");
-  }
+  for (const { line } of batch.items) line?.setStatus(translate(batch.job ? "processing_file" : "not_sent"), "muted");
+  if (batch.job) nameJob(batch.job.id, upload.title);
+  remember();
+  updateActivity();
   showProgress(upload);
 }
 
 /** Uses XMLHttpRequest because fetch does not report the progress of an upload. Gives {job, problem}, one of them null. */
-function postBatch(upload, batch) {
+async function postBatch(upload, batch) {
+  const [before] = listJobsOf(upload.batches);
+  const isAdded = before && (await hasRoute("/v1/images/bulk", "post", "job")); // older servers make a job of each request
+  const path = isAdded ? `v1/images/bulk?job=${before.id}` : "v1/images/bulk";
   const request = (upload.request = new XMLHttpRequest());
   const body = new FormData();
   for (const { file, name } of batch.items) body.append("files", file, name);
@@ -120,7 +179,7 @@ function postBatch(upload, batch) {
     });
     request.addEventListener("error", () => fail(null));
     request.addEventListener("abort", () => fail(null));
-    request.open("POST", withCollection("v1/images/bulk", upload.collection));
+    request.open("POST", withCollection(path, upload.collection));
     request.responseType = "json";
     request.send(body);
   });
@@ -141,13 +200,12 @@ async function follow(upload, batch) {
   if (batch.job) {
     await new Promise((resolve) => {
       const stop = followJob(batch.job.id, (job) => {
-        batch.job = job;
+        for (const one of upload.batches) if (one.job?.id === job.id) one.job = job;
         showProgress(upload);
         if (job.done && !upload.hasPictures) reportFirstPictures(upload);
         if (!isUnfinished(job)) resolve(stop());
       });
     });
-    await showOutcomes(upload, batch);
   }
   batch.isEnded = true;
   showProgress(upload);
@@ -159,34 +217,14 @@ function reportFirstPictures(upload) {
   upload.onPictures(false);
 }
 
-/** Show the outcome of each file. For an archive, show the failures of its members in a list. */
-async function showOutcomes(upload, batch) {
-  const { id, failed } = batch.job;
-  const hasFiles = batch.items.length && !batch.items[0].isArchive;
-  if (failed && !hasFiles) await showFailures(id, upload.card.failures);
-  if (!hasFiles) {
-    for (const { line } of batch.items) line?.setStatus(describeOutcome([batch.job]), failed ? "error" : "muted");
-    return;
-  }
-  const { items } = await listJobItems(id).catch(() => ({ items: [] }));
-  for (const { name, line } of batch.items) {
-    const index = items.findIndex((one) => one.name === name);
-    const [outcome] = index < 0 ? [null] : items.splice(index, 1);
-    if (outcome?.status === "failed") line?.setStatus(describeError(outcome.error), "error");
-    else {
-      line?.setStatus(translate(outcome?.status === "duplicate" ? "already_there" : "file_added"), "muted");
-      upload.card.removeLine(line);
-    }
-  }
-}
-
 function showProgress(upload) {
   const { batches, card } = upload;
   const size = sum(batches, (batch) => batch.bytes);
   const sent = sum(batches, (batch) => (batch.job ? batch.bytes : batch.sent));
-  const jobs = batches.map((batch) => batch.job).filter(Boolean);
+  const jobs = listJobsOf(batches);
   const processed = sum(jobs, (job) => job.done + job.failed + job.duplicates);
-  const total = sum(batches, ({ job, items }) => Math.max(job?.total ?? 0, items.length));
+  const files = sum(batches, ({ items }) => items.length);
+  const total = Math.max(sum(jobs, (job) => job.total), files); // an archive holds more pictures than files
   const share = total ? processed / total : 0;
   card.setProgress(size ? (sent / size + share) / 2 : share);
   const parts = [];
@@ -199,18 +237,31 @@ function showProgress(upload) {
   card.setStatus(parts.join(" · "));
 }
 
-function end(upload) {
-  const jobs = upload.batches.map((batch) => batch.job).filter(Boolean);
-  const lost = upload.batches.filter((batch) => !batch.job);
-  const files = sum(lost, (batch) => batch.items.length);
+async function end(upload) {
+  const jobs = listJobsOf(upload.batches);
+  const unsentBatches = upload.batches.filter((batch) => !batch.job);
+  const files = upload.lost + sum(unsentBatches, (batch) => batch.items.length);
   const parts = jobs.length ? [describeOutcome(jobs)] : [];
   if (files) parts.push(translate(upload.isCancelled ? "cancelled_n" : "unsent_n", { n: files }));
-  const problem = lost.find((batch) => batch.problem?.detail)?.problem;
-  if (problem) parts.push(describeError(problem));
   if (upload.skipped) parts.push(translate("skipped_n", { n: upload.skipped }));
   const hasFailed = jobs.some((job) => job.failed || job.state === "failed");
-  upload.card.end(parts.join(" · "), { isError: hasFailed || files > 0, hasUnsent: files > 0 });
+  upload.isEnded = true;
+  upload.hasUnsent = unsentBatches.length > 0;
+  upload.card.end(parts.join(" · "), {
+    isError: hasFailed || files > 0,
+    hasUnsent: upload.hasUnsent,
+    href: makeHref({ collection: upload.collection, conditions: [["job", jobs.map(({ id }) => id).join(",")]] }),
+    added: sum(jobs, (job) => job.done),
+  });
+  remember();
+  updateActivity();
   if (jobs.length) upload.onPictures(true);
+  const reason = translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
+  for (const { items, problem } of unsentBatches) {
+    const error = problem?.detail ? problem : { detail: reason };
+    upload.card.failures.add(items.map(({ name }) => ({ name, error })));
+  }
+  for (const job of jobs) if (job.failed) await upload.card.failures.load(job.id);
 }
 
 export function describeOutcome(jobs) {
@@ -226,48 +277,64 @@ function sum(items, getNumber) {
   return items.reduce((total, item) => total + getNumber(item), 0);
 }
 
-/** The card of one upload: its progress, a line for each file, and the failures with their reasons. */
-function makeCard(title, { onCancel, onSendAgain }) {
+/** The card of one upload: while it runs its progress and a line for each file, then one line and the failures. */
+function makeCard(title, { onCancel, onSendAgain, onClose }) {
   const bar = make("progress", { max: 1, value: 0, ariaLabel: title });
   const status = make("p", { role: "status" });
-  const lines = make("ul", { className: "files", hidden: true, tabIndex: 0, ariaLabel: translate("files") });
+  const lines = make("ul", { className: "files", tabIndex: 0, ariaLabel: translate("files") });
+  const folded = make("details", { hidden: true }, make("summary", {}, translate("files")), lines);
   const failures = makeFailureList();
-  const button = makeButton("quiet", translate("cancel")); // "Close" after the end
+  const button = makeButton("quiet", translate("cancel")); // "×" after the end
   const sendAgain = makeButton("button", translate("send_again"), { hidden: true });
-  const head = make("div", { className: "head" }, make("strong", { dir: "auto" }, title), button);
-  const card = make("section", { className: "upload" }, head, bar, status, sendAgain, lines, failures);
-  const uploads = byId("uploads");
+  const link = make("a", { className: "link to-results", hidden: true }, translate("show_new"));
+  const head = make("div", { className: "head" }, make("strong", { dir: "auto", title }, title), link, button);
+  const card = make("section", { className: "upload", ariaLabel: title }, head, bar, status, sendAgain, folded, failures.element);
+  const all = byId("uploads");
   let isEnded = false;
-  button.addEventListener("click", () => {
-    if (!isEnded) return onCancel();
+  let timer = 0;
+  const close = () => {
+    clearTimeout(timer);
     card.remove();
-    uploads.hidden = !uploads.childElementCount;
-  });
+    all.hidden = !all.childElementCount;
+    onClose();
+  };
+  const hideLater = () => {
+    const isUsed = card.matches(":hover, :focus-within") || document.hidden;
+    timer = setTimeout(() => (isUsed ? hideLater() : close()), HIDE_MS);
+  };
+  button.addEventListener("click", () => (isEnded ? close() : onCancel()));
   sendAgain.addEventListener("click", () => {
     isEnded = false;
-    sendAgain.hidden = true;
-    bar.hidden = false;
-    card.classList.remove("error");
-    button.textContent = translate("cancel");
+    failures.clear();
+    for (const one of [sendAgain, link]) one.hidden = true;
+    for (const one of [bar, folded]) one.hidden = false;
+    card.classList.remove("error", "ended");
+    Object.assign(button, { textContent: translate("cancel"), ariaLabel: null });
     onSendAgain();
   });
-  uploads.prepend(card);
-  uploads.hidden = false;
+  all.prepend(card);
+  all.hidden = false;
   return {
     failures,
-    addLine: (name) => addLine(lines, name),
-    removeLine: (line) => lines.childElementCount > MAX_LINES && line.element.remove(),
+    close,
+    addLine(name) {
+      folded.hidden = false;
+      folded.open = lines.childElementCount < MAX_OPEN_LINES;
+      return addLine(lines, name);
+    },
     setProgress: (share) => (bar.value = share),
     setStatus: (text) => status.textContent !== text && (status.textContent = text),
     hideCancel: () => (button.hidden = true),
-    end(text, { isError = false, hasUnsent = false } = {}) {
+    end(text, { isError = false, hasUnsent = false, href = "", added = 0 } = {}) {
       isEnded = true;
       status.textContent = text;
-      bar.hidden = true;
+      for (const one of [bar, folded]) one.hidden = true;
       sendAgain.hidden = !hasUnsent;
-      button.hidden = false;
+      Object.assign(link, { href, hidden: !added });
+      Object.assign(button, { hidden: false, textContent: "×", ariaLabel: translate("close") });
+      card.classList.add("ended");
       card.classList.toggle("error", isError);
-      button.textContent = translate("close");
+      if (!isError) hideLater();
     },
   };
 }
@@ -277,11 +344,9 @@ function addLine(lines, name) {
   const status = make("span", { className: "status" }, translate("waiting"));
   const element = make("li", {}, make("b", { dir: "auto", title: name }, name), status, bar);
   lines.append(element);
-  lines.hidden = false;
   return {
-    element,
     setProgress: (share) => (bar.value = share),
-    /** `kind`: "" while the file is on its way, then "muted" or "error". */
+    /** `kind`: "" while the file is on its way, then "muted". */
     setStatus(text, kind = "") {
       status.textContent = text;
       element.className = kind;

@@ -14,8 +14,7 @@ from app.api.app import create_app
 from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_SCOPES, find_permission, list_methods
 from app.core.settings import Settings
 from app.encoder.loader import locate_model
-from app.service.factory import open_service
-from app.service.service import Service
+from app.service.service import Service, open_service
 from tests.app.api.asking import refused
 from tests.app.api.guarded import Guarded
 from tests.reliability.proofs.roles import fill_path, list_faults, list_operations

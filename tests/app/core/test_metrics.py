@@ -11,9 +11,9 @@ def test_what_was_counted_is_shown() -> None:
     assert set(STAGES) == {"encode", "search", "fetch", "total"}
     metrics.observe_search({"encode": 0.25, "search": 0.001, "total": 0.3})
     metrics.observe_search({"encode": 0.75, "search": 0.002, "total": 0.8})
-    metrics.count_orphans("images", 3)
-    metrics.count_orphans("images", 2)
-    metrics.count_orphans("texts", 0)
+    metrics.ghost_hits.labels("images").inc(3)
+    metrics.ghost_hits.labels("images").inc(2)
+    metrics.ghost_hits.labels("texts").inc(0)
     assert told("sightline_search_seconds_sum", {"stage": "encode"}) == 1.0
     assert told("sightline_search_seconds_count", {"stage": "search"}) == 2
     assert told("sightline_search_seconds_bucket", {"stage": "search", "le": "0.001"}) == 1
@@ -24,11 +24,11 @@ def test_what_was_counted_is_shown() -> None:
 def test_passes_commits_decoding_and_builds_are_counted_under_their_process() -> None:
     metrics = ProcessMetrics("worker")
     told = metrics.registry.get_sample_value
-    metrics.observe_encoder_wait("texts", 0.5)
+    metrics.encoder_waits.labels("texts").observe(0.5)
     metrics.observe_encoder_pass("texts", 3, 0.25)
-    with metrics.time_commit(), metrics.time_fsync():
+    with metrics.commits.time(), metrics.fsyncs.time():
         pass
-    metrics.observe_decode(2.0)
+    metrics.decodes.observe(2.0)
     metrics.count_decoder_death("memory")
     metrics.observe_build(12.0, ok=False)
     assert told("sightline_encoder_wait_seconds_sum", {"kind": "texts"}) == 0.5
@@ -46,7 +46,7 @@ def test_passes_commits_decoding_and_builds_are_counted_under_their_process() ->
 
 def test_a_step_that_fails_is_timed_too() -> None:
     metrics = ProcessMetrics("worker")
-    with pytest.raises(OSError), metrics.time_step("commit"):  # noqa: PT011
+    with pytest.raises(OSError), metrics.steps.labels("commit").time():  # noqa: PT011
         raise OSError
     assert metrics.registry.get_sample_value("sightline_worker_batch_seconds_count", {"step": "commit"}) == 1
 

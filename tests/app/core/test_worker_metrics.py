@@ -59,10 +59,10 @@ def test_workers_are_added_up_and_what_the_dead_had_counted_stays(tmp_path: Path
     reports = MergedMetricsCollector(tmp_path, own)
     first, second = begin(), begin()
     for worker, n in ((first, 3), (second, 4)):
-        worker.metrics.count_claimed(n)
-        worker.metrics.observe_decode(0.02)
+        worker.metrics.attempts.inc(n)
+        worker.metrics.decodes.observe(0.02)
         worker.metrics.count_decoder_death("crash")
-    own.observe_decode(5.0)
+    own.decodes.observe(5.0)
     second.reporter.close()  # writes what it has, and its owner lives
     first.end()
     for _ in range(2):
@@ -97,7 +97,7 @@ def test_a_new_server_begins_without_what_the_dead_of_the_one_before_had_counted
 ) -> None:
     gone, living = begin(), begin()
     for worker in (gone, living):
-        worker.metrics.count_claimed(1)
+        worker.metrics.attempts.inc(1)
         worker.reporter.close()
     gone.owner.close()
     assert told(MergedMetricsCollector(tmp_path, ProcessMetrics()))["sightline_worker_attempts_total"] == 1

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from app.core.clock import days_from_now
 from app.core.errors import NotFound, Validation
 from app.core.types import KeyScope
 from app.service import auth as module
-from app.service.auth import ApiKeyService, days_from_now, hash_secret, is_active
+from app.service.auth import ApiKeyService, hash_secret, is_active
 from app.storage.database import Database
 from app.storage.tables import api_keys
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import StartupError
+from app.core.types import JobState
 from app.decode.limits import PictureLimits
 from app.storage import backup as module
-from app.storage import database_copy
 from app.storage.backup import (
     MANIFEST_NAME,
     check_backup,
@@ -27,8 +27,9 @@ from app.storage.blobs import BlobStore
 from app.storage.database import Database
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from app.storage.tables import images, jobs, work_queue
-from tests.support.makers import add, add_bulk, claim, finish, job_of
+from app.storage.tables import embeddings, images, jobs, work_queue
+from tests.support.makers import FINGERPRINT, add, add_bulk, add_upload, claim, finish, insert, job_of, new_job
+from tests.support.makers import sha256 as sha256_of
 from tests.support.pictures import picture
 
 RED, BLUE, GREEN = (picture(colour) for colour in ("red", "blue", "green"))
@@ -201,14 +202,14 @@ def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, RED, id="red")
-    plain = database_copy.copy_database
+    plain = module.copy_sqlite
 
     def copying(database: Path, target: Path) -> None:
         add(library, BLUE, id="late")  # after the first pass over the pictures
         plain(database, target)
         library.delete("default", "late")
 
-    monkeypatch.setattr(database_copy, "copy_database", copying)
+    monkeypatch.setattr(module, "copy_sqlite", copying)
     kept = tmp_path.with_name("kept")
     create_backup(tmp_path, kept)
     restore_backup(tmp_path.with_name("again"), kept)
@@ -219,7 +220,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = add_bulk(library, [], [("a.zip", b"archive")])
-    plain, times = database_copy.copy_database, []
+    plain, times = module.copy_sqlite, []
 
     def copying(database: Path, target: Path) -> None:
         plain(database, target)
@@ -227,7 +228,7 @@ def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(
         if len(times) == 1:
             JobService(library).cancel(job.id)
 
-    monkeypatch.setattr(database_copy, "copy_database", copying)
+    monkeypatch.setattr(module, "copy_sqlite", copying)
     create_backup(tmp_path, tmp_path.with_name("kept"))
     assert len(times) == 2
     assert list(read_manifest(tmp_path.with_name("kept")).files) == ["sightline-1.db"]
@@ -239,3 +240,41 @@ def test_an_upload_whose_files_never_come_is_an_error(library: Library, tmp_path
     database.write(lambda c: work_queue.add_upload(c, id, 1, "archive", "a.zip", 0))
     with pytest.raises(StartupError, match="try again"):
         create_backup(tmp_path, tmp_path.with_name("kept"))
+
+
+def test_a_copy_is_whole_though_nothing_was_checkpointed(database: Database, tmp_path: Path) -> None:
+    for n in range(3):
+        insert(database, n)
+    module.copy_sqlite(database.path, tmp_path / "copy.db")
+    insert(database, 3)
+    faults, pictures = module.check_copy(tmp_path / "copy.db")
+    assert (faults, pictures) == ([], sorted(sha256_of(n) for n in range(3)))
+    assert sorted(path.name for path in tmp_path.glob("copy*")) == ["copy.db"]
+
+
+def test_a_copy_that_was_altered_says_so(database: Database, tmp_path: Path) -> None:
+    insert(database)
+    module.copy_sqlite(database.path, tmp_path / "copy.db")
+    bytes = bytearray((tmp_path / "copy.db").read_bytes())
+    bytes[4096 + 3 : 4096 + 5] = b"\xff\xff"
+    (tmp_path / "copy.db").write_bytes(bytes)
+    assert module.check_copy(tmp_path / "copy.db")[0]
+
+
+def test_pictures_that_are_forgotten_leave_the_log_and_their_jobs(database: Database) -> None:
+    id = new_job(database, [1, 2])
+    finish(database, claim(database)[0])
+    assert database.read(module.select_digests) == sorted([sha256_of(1), sha256_of(2)])
+    module.delete_missing(database, [sha256_of(1), sha256_of(2), sha256_of(3)])
+    assert database.read(module.select_digests) == []
+    assert database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
+    job = job_of(database, id)
+    assert (job.state, job.done, job.failed) == (JobState.SUCCEEDED, 1, 1)
+
+
+def test_uploads_that_wait_are_told_with_whether_they_have_files(database: Database) -> None:
+    id = new_job(database)
+    add_upload(database, id)
+    database.write(lambda c: work_queue.add_upload(c, id, 2, "named", "/photos", 0, "folder"))
+    database.write(lambda c: work_queue.add_upload(c, id, 3, "folder", "", 5, "urls"))
+    assert module.list_pending_uploads(database) == [(id, 1, True), (id, 2, False), (id, 3, True)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.errors import BlobMissing, StorageFull
+from app.core.errors import StorageFull
 from app.storage.blobs import BlobStore, StagedFile, remove_path
 from tests.app.conftest import SmallDisk
 
@@ -68,16 +68,6 @@ def test_place_mends_a_file_that_somebody_has_altered(blobs: BlobStore) -> None:
     assert not blobs.has_digest(SHA256)
     blobs.place(stage(blobs))
     assert blobs.has_digest(SHA256)
-
-
-def test_open_gives_the_bytes_and_says_when_they_are_gone(blobs: BlobStore) -> None:
-    blobs.place(stage(blobs))
-    with blobs.open(SHA256) as file:
-        assert file.read() == CONTENT
-    blobs.delete(SHA256)
-    with pytest.raises(BlobMissing, match="sightline verify"):
-        blobs.open(SHA256)
-    assert not blobs.has_digest(SHA256)
 
 
 def test_delete_takes_the_thumbnails_of_every_size_too_and_those_of_others_stay(blobs: BlobStore) -> None:

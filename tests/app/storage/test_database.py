@@ -12,7 +12,7 @@ import pytest
 
 from app.core.errors import IdConflict, Overloaded, ReadOnly, StartupError, StorageFull
 from app.storage import database as migrations
-from app.storage.database import MIN_SQLITE_VERSION, Database, map_sqlite_errors, migrate
+from app.storage.database import MIN_SQLITE_VERSION, Database, check_integrity, map_sqlite_errors, migrate
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables import collections, jobs, work_queue
 from tests.app.conftest import SmallDisk
@@ -259,7 +259,7 @@ def test_two_databases_on_one_file_take_turns(tmp_path: Path, database: Database
 
 
 def test_check_finds_nothing_wrong_with_a_whole_file(database: Database) -> None:
-    assert database.check() == []
+    assert database.read(check_integrity) == []
 
 
 def test_check_tells_of_rows_and_indexes_that_disagree(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_check_tells_of_rows_and_indexes_that_disagree(tmp_path: Path) -> None:
     database.write(work)
     database.close()
     again = Database(tmp_path / "sightline.db")
-    assert any("jobs_listed" in fault for fault in again.check())
+    assert any("jobs_listed" in fault for fault in again.read(check_integrity))
     again.close()
 
 
@@ -308,7 +308,7 @@ def test_a_full_disk_is_told_keeps_nothing_and_passes_when_there_is_room_again(s
     small_disk.free()
     database.write(put("after"))
     assert {"before", "after"} <= ids(database)
-    assert database.check() == []
+    assert database.read(check_integrity) == []
     database.close()
 
 

@@ -24,9 +24,8 @@ from pathlib import Path
 import httpx2 as httpx
 
 from app.core.errors import StartupError
-from app.storage import database_copy
-from app.storage.backup import create_backup, restore_backup
-from app.storage.database import Database
+from app.storage.backup import check_copy, create_backup, restore_backup
+from app.storage.database import Database, check_integrity
 from tests.reliability.client import digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
@@ -85,7 +84,7 @@ def check_backup(folder: Path, ledger: Ledger, n: int) -> list[str]:
     needed = before & set(ledger.there)
     restore_backup(again, target)
     with closing(Database(again / "sightline.db")) as database:
-        wrong = [f"database: {fault}" for fault in database.check()]
+        wrong = [f"database: {fault}" for fault in database.read(check_integrity)]
         held = set(database.read(lambda c: {row[0] for row in c.execute("SELECT sha256 FROM images")}))
     wrong += [f"lost {sha256[:8]}" for sha256 in needed - held]
     wrong += [f"back {sha256[:8]}" for sha256 in gone & held]
@@ -101,7 +100,7 @@ def count_refused(folder: Path, whole: Path, damages: int) -> int:
     """Count the damaged copies that are refused without a change of the target."""
     dice = random.Random(18)
     database = next(path.name for path in whole.glob("sightline-*.db"))
-    _, held = database_copy.check_copy(whole / database)
+    _, held = check_copy(whole / database)
     used = folder / "used"
     restore_backup(used, whole)
     state = read_tree(used)

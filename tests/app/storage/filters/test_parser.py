@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import Validation
 from app.core.types import Target
-from app.storage.filters.model import Exists, Field, Group, HasWords, IsNull, Match, Range
+from app.storage.filters import sql
+from app.storage.filters.model import Field
 from app.storage.filters.parser import (
     FILTER_ADAPTER,
     MAX_CONDITIONS,
@@ -20,6 +21,7 @@ from app.storage.filters.parser import (
     parse_filter,
     parse_filter_json,
 )
+from app.storage.sql import Clause
 from tests.app.storage.filters.test_sql import nested, of_images
 
 TAGS = Field("tags")
@@ -32,37 +34,40 @@ def metadata(*path: str) -> Field:
 
 
 @pytest.mark.parametrize(
-    ("written", "tree"),
+    ("written", "condition"),
     [
-        ({}, Group()),
-        (RED, Match(TAGS, ("red",))),
-        ({"must": RED}, Group(must=(Match(TAGS, ("red",)),))),
+        ({}, sql.ALL),
+        (RED, sql.match_values(TAGS, ("red",))),
+        ({"must": RED}, sql.match_values(TAGS, ("red",))),
         (
             {"must": [RED], "should": [], "must_not": [{"should": [RED]}]},
-            Group((Match(TAGS, ("red",)),), (), (Group(should=(Match(TAGS, ("red",)),)),)),
+            sql.combine([sql.match_values(TAGS, ("red",))], [], [sql.match_values(TAGS, ("red",))]),
         ),
-        ({"key": "tags", "match": {"any": ["a", "b"]}}, Match(TAGS, ("a", "b"))),
-        ({"key": "tags", "match": {"except": ["a"]}}, Match(TAGS, ("a",), negated=True)),
-        ({"key": "caption", "match": {"text": "a b"}}, HasWords(Field("caption"), "a b")),
-        ({"key": "width", "range": {"gte": 1, "lt": 2.5, "gt": None}}, Range(WIDTH, (("gte", 1), ("lt", 2.5)))),
+        ({"key": "tags", "match": {"any": ["a", "b"]}}, sql.match_values(TAGS, ("a", "b"))),
+        ({"key": "tags", "match": {"except": ["a"]}}, sql.match_values(TAGS, ("a",), negated=True)),
+        ({"key": "caption", "match": {"text": "a b"}}, sql.match_words(Field("caption"), "a b")),
+        (
+            {"key": "width", "range": {"gte": 1, "lt": 2.5, "gt": None}},
+            sql.match_range(WIDTH, (("gte", 1), ("lt", 2.5))),
+        ),
         (
             {"key": "created_at", "range": {"lt": "2026-01-31"}},
-            Range(Field("created_at"), (("lt", "2026-01-31T00:00:00.000Z"),)),
+            sql.match_range(Field("created_at"), (("lt", "2026-01-31T00:00:00.000Z"),)),
         ),
-        ({"key": "metadata.a.b", "match": {"value": True}}, Match(metadata("a", "b"), (True,))),
-        ({"key": 'metadata."a.b".c', "exists": True}, Exists(metadata("a.b", "c"))),
-        ({"key": "metadata.a", "exists": False}, Group(must_not=(Exists(metadata("a")),))),
-        ({"key": "metadata.a", "is_empty": True}, Group(must_not=(Exists(metadata("a")),))),
-        ({"is_empty": {"key": "tags"}}, Group(must_not=(Exists(TAGS),))),
-        ({"exists": {"key": "tags"}}, Exists(TAGS)),
-        ({"is_null": {"key": "metadata.a"}}, IsNull(metadata("a"))),
-        ({"key": "metadata.a", "is_null": False}, Group(must_not=(IsNull(metadata("a")),))),
-        ({"has_id": ["x", "y"]}, Match(Field("id"), ("x", "y"))),
-        ({"key": "animated", "match": {"value": True}}, Match(Field("animated"), (True,))),
+        ({"key": "metadata.a.b", "match": {"value": True}}, sql.match_values(metadata("a", "b"), (True,))),
+        ({"key": 'metadata."a.b".c', "exists": True}, sql.match_present(metadata("a.b", "c"))),
+        ({"key": "metadata.a", "exists": False}, sql.NOT + sql.match_present(metadata("a"))),
+        ({"key": "metadata.a", "is_empty": True}, sql.NOT + sql.match_present(metadata("a"))),
+        ({"is_empty": {"key": "tags"}}, sql.NOT + sql.match_present(TAGS)),
+        ({"exists": {"key": "tags"}}, sql.match_present(TAGS)),
+        ({"is_null": {"key": "metadata.a"}}, sql.match_null(metadata("a"))),
+        ({"key": "metadata.a", "is_null": False}, sql.NOT + sql.match_null(metadata("a"))),
+        ({"has_id": ["x", "y"]}, sql.match_values(Field("id"), ("x", "y"))),
+        ({"key": "animated", "match": {"value": True}}, sql.match_values(Field("animated"), (True,))),
     ],
 )
-def test_a_filter_is_read(written: Any, tree: Any) -> None:
-    assert parse_filter_json(json.dumps(written), "images").tree == tree
+def test_a_filter_is_read(written: Any, condition: Clause) -> None:
+    assert parse_filter_json(json.dumps(written), "images").condition == condition
 
 
 def deep(n: int) -> Any:

@@ -430,7 +430,7 @@ def test_a_priority_is_a_share_and_not_a_gate(database: Database, one: Priority,
 def test_a_paused_job_gets_no_turn_and_resumes_where_the_others_are(database: Database) -> None:
     paused, other = fill(database, 0, 100), fill(database, 1000, 300)
     held = claim(database, limit=16)
-    database.write(lambda c: job_control.pause(c, paused))
+    database.write(lambda c: work_queue.pause_job(c, paused))
     assert set(order(database, 4, 32)) == {other}
     database.write(lambda c: work_queue.release_images(c, "a"))  # what it gives back is not taken up either
     assert {lease.image.job_id for lease in claim(database, limit=500)} == {other}
@@ -445,7 +445,7 @@ def test_a_picture_of_a_paused_job_that_was_tried_before_waits_too(database: Dat
     id = fill(database, 0, 1)
     (lease,) = claim(database)
     database.write(lambda c: work_queue.requeue_image(c, lease))
-    database.write(lambda c: job_control.pause(c, id))
+    database.write(lambda c: work_queue.pause_job(c, id))
     assert not database.read(work_queue.has_retries)
     assert claim(database) == []
     database.write(lambda c: job_control.resume(c, id))

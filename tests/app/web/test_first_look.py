@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.app.web.test_access import faults
-from tests.app.web.watched import Watched, choose, ids
+from tests.app.web.watched import Watched, choose
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -168,4 +168,35 @@ def test_the_filter_completes_tags_and_metadata_and_replaces_the_tag(newcomer: W
     expect(page).to_have_url(f"{newcomer.url}/?tag=blue")
     page.get_by_role("button", name="Clear filters").click()
     expect(page).to_have_url(f"{newcomer.url}/")
-    assert len(ids(page)) == 4
+    expect(page.locator(".tile")).to_have_count(4)
+
+
+def test_the_limit_of_the_model_is_said_once(newcomer: Watched) -> None:
+    page = newcomer.open("/?collection=empty")
+    expect(page.locator("#results .notice")).to_contain_text("sightline serve --data-dir photos --model photos")
+    expect(page.locator("#model-notice")).to_be_hidden()
+    newcomer.open("/?q=red")
+    notice = page.locator("#model-notice")
+    expect(notice).to_contain_text("a model that sees colours only")
+    choose(page, "中文")
+    expect(notice).to_contain_text("只能识别颜色")
+    choose(page, "English")
+    assert faults(page) == []
+    notice.get_by_role("button", name="Close").click()
+    expect(notice).to_be_hidden()
+    newcomer.open("/?q=blue")
+    expect(page.locator(".tile").first).to_be_visible()
+    expect(notice).to_be_hidden()
+
+
+def test_a_search_that_the_model_cannot_read_is_warned_of(newcomer: Watched) -> None:
+    page = newcomer.open("/?q=красная+машина")
+    warnings = page.locator("#warnings li")
+    expect(warnings).to_have_count(1)
+    expect(warnings).to_contain_text("reads English and Chinese")
+    expect(warnings).to_contain_text("These results may be unrelated.")
+    choose(page, "中文")
+    expect(warnings).to_have_text("模型不懂这种语言，结果可能不相关。")
+    page.locator("#box").fill("red")
+    expect(page.locator("#count")).to_contain_text("red")
+    expect(warnings).to_have_count(0)

@@ -31,9 +31,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.decode.pool import DecodePool
-from app.encoder.loader import EncoderOptions, LocatedModel, load_located
+from app.encoder.loader import EncoderOptions, load_located
 from app.encoder.open_clip import PRECISIONS, OpenClipEncoder, choose_device, choose_precision
 from app.encoder.protocol import Embeddings, Pixels
+from app.encoder.weights import LocatedModel
 from bench.jpeg import Source, encode_from_children, encode_from_gpu, write_jpegs
 
 ALIKE = 0.999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -45,12 +46,9 @@ def load_space() -> EmbeddingSpace:
 def ensure_compiled() -> Path:
     """The folder with both towers for OpenVINO; converted once."""
     from app.core.files import sha256_file
-    from app.encoder.conversion import ConversionSpec, ensure_converted
+    from app.encoder.conversion import ensure_converted
     from app.encoder.loader import locate_model
 
     located = locate_model(model_name(), WORK)
     digest = sha256_file(ensure_weights())
-    recipe = ConversionSpec(
-        located.name, located.architecture, str(located.weights), digest, half=True, cache=str(WORK)
-    )
-    return ensure_converted(recipe, WORK)
+    return ensure_converted(replace(located, digest=digest, half=True, cache=str(WORK)), WORK)

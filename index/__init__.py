@@ -1,7 +1,7 @@
 """Vector indexes that follow a log: int64 ids, float32 unit vectors, FAISS's words (d, ntotal, k, ids, nlist, nprobe).
 
     types, protocol     Ids, Embeddings, LogEntry; VectorIndex, SearchParams, LogReader, OpenedIndex
-    errors, validation  what can go wrong, drawn as a tree; what a valid id or vector is
+    errors, validation  what can go wrong; what a valid id or vector is
     factory             open_index, which names the implementations
 
     flat                FlatIndex: compares every vector

@@ -1,16 +1,5 @@
 """Every error that this package raises on purpose.
 
-    VectorIndexError
-    ├── InvalidVector     (ValueError)  wrong shape or dtype, not finite, zero, or not of unit length
-    ├── InvalidId         (ValueError)  wrong shape or dtype, or negative: -1 is the padding of an answer
-    ├── IndexClosed                     the index was used after close()
-    ├── RemoteUnavailable               the remote server does not answer, or refuses: try again later
-    │   └── RemoteEmptied               it answers, but no longer has what the index put there
-    ├── InvalidLog                      the log's entries are not in rising order of seq
-    ├── SegmentDamaged                  a vector on disk is not what was written: open the index anew
-    └── InvalidSnapshot                 a snapshot is damaged, foreign or of another version: rebuild
-        └── SnapshotMissing             there is no snapshot: the normal case of a first start
-
 Failing disks are plain OSError. A leaf: it imports nothing.
 """
 
@@ -22,19 +11,19 @@ class VectorIndexError(Exception):
 
 
 class InvalidVector(VectorIndexError, ValueError):
-    """A vector that must not enter an index, or a query that has no answer."""
+    """A vector or query of wrong shape or dtype, not finite or zero; a vector that is not of unit length."""
 
 
 class InvalidId(VectorIndexError, ValueError):
-    """An id that is not an int64 of zero or more."""
+    """An id that is not an int64 of zero or more: -1 is the padding of an answer."""
 
 
 class IndexClosed(VectorIndexError):
-    """The index was closed; its memory is gone."""
+    """The index was used after `close`; its memory is gone."""
 
 
 class RemoteUnavailable(VectorIndexError):
-    """The remote server does not answer now. A mutation under way may or may not have happened."""
+    """The remote server does not answer, or refuses: try again. A mutation under way may or may not have happened."""
 
 
 class RemoteEmptied(RemoteUnavailable):
@@ -50,8 +39,8 @@ class SegmentDamaged(VectorIndexError):
 
 
 class InvalidSnapshot(VectorIndexError):
-    """A snapshot that must not be loaded; the message says why. Rebuilding from the log is always safe."""
+    """A snapshot that is damaged, foreign or of another version. Rebuilding from the log is always safe."""
 
 
 class SnapshotMissing(InvalidSnapshot):
-    """The folder holds no snapshot."""
+    """The folder holds no snapshot: the normal case of a first start."""

@@ -10,7 +10,7 @@ from index import snapshot
 from index.errors import InvalidSnapshot, SnapshotMissing
 from index.flat import FlatIndex
 from index.milvus import MilvusIndex
-from index.milvus_client import MilvusAddress, MilvusClient
+from index.milvus_client import MilvusClient
 from index.milvus_collection import collection_name
 from index.protocol import Freeze, OpenedIndex
 from index.reconcile import Reconciler
@@ -23,7 +23,7 @@ class IndexConfig:
     """Which index to open.
 
     `name` says which one it is among those of an installation (say "default/images"), `space` is the fingerprint of
-    the embedding space, `d` the width of its vectors. `folder` holds the snapshots of this one index; None keeps none.
+    the embedding space, `d` the width of its vectors. `folder` holds the snapshots of this one index.
     With `milvus` the vectors are there instead, in a collection named after `owner` (which tells installations apart
     that share a server), `name` and `space`.
     """
@@ -31,19 +31,14 @@ class IndexConfig:
     name: str
     space: str
     d: int
-    folder: Path | None = None
+    folder: Path
     milvus: MilvusClient | None = None
     owner: str = ""
 
     @property
-    def segment_folder(self) -> Path | None:
+    def segment_folder(self) -> Path:
         """Where the sealed segment is."""
-        return self.folder and self.folder / "base"
-
-
-def create_milvus_client(where: str, token: str = "") -> MilvusClient | None:
-    """A client of the server that `where` names, not yet connected; None for "local". Raises ValueError."""
-    return None if where == "local" else MilvusClient(MilvusAddress.parse(where, token))
+        return self.folder / "base"
 
 
 def open_index(config: IndexConfig, *, last_seq: int | None = None) -> OpenedIndex:
@@ -66,8 +61,6 @@ def open_index(config: IndexConfig, *, last_seq: int | None = None) -> OpenedInd
 
 def load_sealed_segment(config: IndexConfig) -> SealedSegment:
     """The sealed segment of an index, as it was just built. Raises InvalidSnapshot."""
-    if config.segment_folder is None:
-        raise SnapshotMissing("the index has no folder")
     segment, _ = snapshot.load(config.segment_folder, SealedSegment, name=config.name, space=config.space, d=config.d)
     return segment
 
@@ -99,11 +92,9 @@ def _open_milvus(config: IndexConfig, client: MilvusClient, last_seq: int | None
 
 
 def _load(
-    cls: type[snapshot.F], folder: Path | None, config: IndexConfig, last_seq: int | None
+    cls: type[snapshot.F], folder: Path, config: IndexConfig, last_seq: int | None
 ) -> tuple[snapshot.F | None, int, str | None]:
     """What the snapshot in `folder` holds, its last log entry, and why it is refused."""
-    if folder is None:
-        return None, 0, None
     try:
         index, manifest = snapshot.load(folder, cls, name=config.name, space=config.space, d=config.d)
     except SnapshotMissing:
@@ -115,18 +106,14 @@ def _load(
     return index, manifest.applied_seq, None
 
 
-def _make_freeze(index: SegmentedIndex, config: IndexConfig) -> Freeze | None:
-    folder = config.folder
-    if folder is None:
-        return None
-
+def _make_freeze(index: SegmentedIndex, config: IndexConfig) -> Freeze:
     def freeze(applied_seq: int) -> Callable[[], None] | None:
         frozen = index.freeze()
         if frozen is None:
             return None
 
         def save() -> None:
-            snapshot.save(folder, frozen, name=config.name, space=config.space, applied_seq=applied_seq)
+            snapshot.save(config.folder, frozen, name=config.name, space=config.space, applied_seq=applied_seq)
 
         return save
 

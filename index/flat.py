@@ -42,22 +42,20 @@ SELECTIVE_FILTER = 8
 WRITE_ROWS = 4096
 
 
+NO_ROWS: Ids = np.empty(0, np.int64)
+
+
 class FlatView(NamedTuple):
     """The index at one moment. Rows before `n` are never written again; those in `dead` do not count."""
 
     vectors: Embeddings
     ids: Ids
     n: int
-    dead: Ids
+    dead: Ids = NO_ROWS
 
     @property
     def ntotal(self) -> int:
         return self.n - len(self.dead)
-
-    def live_rows(self) -> Ids:
-        alive = np.ones(self.n, np.bool_)
-        alive[self.dead] = False
-        return np.flatnonzero(alive)
 
     def items(self) -> Iterator[tuple[Ids, Embeddings]]:
         """All ids and their vectors, some thousands at a time."""
@@ -85,12 +83,12 @@ class FlatView(NamedTuple):
         inside[self.dead] = False
         rows = np.flatnonzero(inside)
         if len(rows) <= self.n // SELECTIVE_FILTER:
-            return FlatView(self.vectors[rows], self.ids[rows], len(rows), np.empty(0, np.int64))
+            return FlatView(self.vectors[rows], self.ids[rows], len(rows))
         return self._replace(dead=np.flatnonzero(~inside))
 
 
 class FlatIndex:
-    """Exact inner-product search over vectors of width `d`, in memory."""
+    """Exact inner-product search over vectors of width `d`, in memory; implements `VectorIndex`."""
 
     kind = "exact"
     lazily_checked: ClassVar[frozenset[str]] = frozenset()
@@ -98,31 +96,23 @@ class FlatIndex:
     def __init__(self, d: int) -> None:
         if d < 1:
             raise ValueError(f"d is {d}, expected 1 or more")
-        self._d = d
+        self.d = d
         self._lock = threading.Lock()  # held by mutations only
         self._rows: dict[int, int] = {}
-        self._view: FlatView | None = _make_empty_view(d)
-
-    @property
-    def d(self) -> int:
-        return self._d
+        self._view: FlatView | None = FlatView(np.empty((0, d), np.float32), NO_ROWS, 0)
 
     @property
     def ntotal(self) -> int:
-        return self._current().ntotal
+        return self.view().ntotal
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory: rows, dead ones too, and a little for each id. Unused room takes no memory yet."""
-        view = self._current()
-        return view.n * (4 * self._d + 8) + view.dead.nbytes + BYTES_PER_ID * view.ntotal
+        view = self.view()
+        return view.n * (4 * self.d + 8) + view.dead.nbytes + BYTES_PER_ID * view.ntotal
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
-        """Store `vectors` [n, d] under `ids` [n]; a known id is replaced, of one id twice the last counts.
-
-        Raises InvalidVector or InvalidId, and then stores nothing.
-        """
-        check_batch(ids, vectors, self._d)
+        check_batch(ids, vectors, self.d)
         last = keep_last(ids)
         if len(last) < len(ids):
             ids, vectors = ids[last], vectors[last]
@@ -137,10 +127,9 @@ class FlatIndex:
             self._view = view._replace(n=end, dead=_extend(view.dead, replaced))
 
     def remove(self, ids: Ids) -> None:
-        """Forget `ids` [n]; unknown ones are ignored. No search begun after this returns finds them."""
         check_ids(ids)
         with self._lock:
-            view = self._current()
+            view = self.view()
             removed = [self._rows.pop(id) for id in ids.tolist() if id in self._rows]
             self._view = view = view._replace(dead=_extend(view.dead, removed))
             if len(view.dead) > max(MIN_DEAD_ROWS, MAX_DEAD_SHARE * view.n):
@@ -151,17 +140,13 @@ class FlatIndex:
 
         Best first, equal scores by lower id, padded with -inf and -1. Of `params` only `allowed_ids` counts here.
         """
-        check_search(queries, k, self._d)
-        return self._current().search(queries, k, None if params is None else params.allowed_ids)
-
-    def view(self) -> FlatView:
-        """The contents now: mutations that come later do not reach it."""
-        return self._current()
+        check_search(queries, k, self.d)
+        return self.view().search(queries, k, None if params is None else params.allowed_ids)
 
     def freeze(self) -> FrozenIndex:
         """The contents now, without copying: mutations go on while it is written."""
-        view = self._current()
-        shape = (view.ntotal, self._d)
+        view = self.view()
+        shape = (view.ntotal, self.d)
 
         def write_ids(sink: Sink) -> None:
             write_array(sink, np.int64, shape[:1], (view.ids[rows] for rows in _live_parts(view)))
@@ -170,7 +155,7 @@ class FlatIndex:
             write_array(sink, np.float32, shape, (view.vectors[rows] for rows in _live_parts(view)))
 
         files = {"ids.npy": write_ids, "vectors.npy": write_vectors}
-        return FrozenIndex(self.kind, self._d, view.ntotal, files)
+        return FrozenIndex(self.kind, self.d, view.ntotal, files)
 
     @classmethod
     def restore(cls, manifest: SnapshotManifest, files: Mapping[str, BinaryIO]) -> Self:
@@ -185,7 +170,7 @@ class FlatIndex:
         index._rows = dict(zip(ids.tolist(), range(len(ids)), strict=True))
         if len(index._rows) != len(ids):
             raise ValueError("an id twice")
-        index._view = FlatView(vectors, ids, len(ids), np.empty(0, np.int64))
+        index._view = FlatView(vectors, ids, len(ids))
         return index
 
     def close(self) -> None:
@@ -194,21 +179,22 @@ class FlatIndex:
             self._view = None
             self._rows = {}
 
-    def _current(self) -> FlatView:
+    def view(self) -> FlatView:
+        """The contents now: mutations that come later do not reach it."""
         view = self._view
         if view is None:
             raise IndexClosed("the index is closed")
         return view
 
     def _make_room(self, count: int) -> FlatView:
-        view = self._current()
+        view = self.view()
         if view.n + count <= len(view.vectors):
             return view
         return self._move_rows(view, max(view.ntotal + count, int(view.ntotal * GROWTH), MIN_DEAD_ROWS))
 
     def _move_rows(self, view: FlatView, capacity: int) -> FlatView:
         """Copy the live rows into new arrays; searches keep the old ones as long as they need them."""
-        vectors = np.empty((capacity, self._d), np.float32)
+        vectors = np.empty((capacity, self.d), np.float32)
         ids = np.empty(capacity, np.int64)
         n = 0
         for rows in _live_parts(view):
@@ -217,12 +203,8 @@ class FlatIndex:
             ids[n : n + len(block)] = block
             n += len(block)
         self._rows = dict(zip(ids[:n].tolist(), range(n), strict=True))
-        self._view = view = FlatView(vectors, ids, n, np.empty(0, np.int64))
+        self._view = view = FlatView(vectors, ids, n)
         return view
-
-
-def _make_empty_view(d: int) -> FlatView:
-    return FlatView(np.empty((0, d), np.float32), np.empty(0, np.int64), 0, np.empty(0, np.int64))
 
 
 def _extend(dead: Ids, rows: list[int]) -> Ids:
@@ -234,7 +216,7 @@ def _live_parts(view: FlatView) -> Iterator[Ids | slice]:
     if not len(view.dead):
         yield from (slice(i, min(i + WRITE_ROWS, view.n)) for i in range(0, view.n, WRITE_ROWS))
         return
-    live = view.live_rows()
+    live = np.delete(np.arange(view.n), view.dead)
     yield from (live[i : i + WRITE_ROWS] for i in range(0, len(live), WRITE_ROWS))
 
 

@@ -19,11 +19,6 @@ ROWS_AT_ONCE = 1024
 _SCALE = np.float32(2.0**112)  # between the exponents' biases, 127 and 15
 
 
-def to_float16(vectors: Embeddings) -> Float16Vectors:
-    """`vectors` [n, d] rounded to the nearest half: each number is off by at most 2^-11 of its size."""
-    return vectors.astype(np.float16)
-
-
 def to_float32(halves: Float16Vectors) -> Embeddings:
     """The same numbers as float32 [n, d]. They must be finite, as those of unit vectors are."""
     wide = halves.view(np.int16).astype(np.int32)
@@ -35,5 +30,5 @@ def to_float32(halves: Float16Vectors) -> Embeddings:
 
 
 def round_to_float16(vectors: Embeddings) -> Embeddings:
-    """`vectors` [n, d] as a sealed segment would give them back."""
-    return to_float32(to_float16(vectors))
+    """`vectors` [n, d] as a sealed segment would give them back: each number is off by at most 2^-11 of its size."""
+    return to_float32(vectors.astype(np.float16))

@@ -54,38 +54,24 @@ class Follower:
         self._name = name
         self._batch = batch
         self._maintain = opened.maintain
-        self._applied_seq = opened.applied_seq
+        # The last log entry that is in the index; searches begun after reading it see its effect.
+        self.applied_seq = opened.applied_seq
         self._scheduler = (
             SnapshotScheduler(opened.freeze, policy or SnapshotPolicy(), name, opened.applied_seq)
             if opened.freeze
             else None
         )
         self._retry = RETRY_FIRST
-        self._skipped = 0
-        self._error: Exception | None = None
+        self.skipped = 0  # entries that never can be applied: wrong width, not finite, not of unit length
+        self.error: Exception | None = None  # what keeps the log from being applied now
         self._closed = False
         self._moved = threading.Condition()  # guards applied_seq and closed
         self.on_notify: Callable[[], None] | None = None
 
     @property
-    def applied_seq(self) -> int:
-        """The last log entry that is in the index; searches begun after reading it see its effect."""
-        return self._applied_seq
-
-    @property
     def lag(self) -> int:
         """How far the log is ahead, counted in sequence numbers. Raises what reading the log raises."""
-        return max(0, self._log.last_seq() - self._applied_seq)
-
-    @property
-    def error(self) -> Exception | None:
-        """What keeps the log from being applied now."""
-        return self._error
-
-    @property
-    def skipped(self) -> int:
-        """How many entries could not be applied and never will be: wrong width, not finite, not of unit length."""
-        return self._skipped
+        return max(0, self._log.last_seq() - self.applied_seq)
 
     @property
     def saved_seq(self) -> int:
@@ -104,11 +90,11 @@ class Follower:
 
     def wait_until_applied(self, seq: int, timeout: float) -> bool:
         """Whether entry `seq` is applied, after `timeout` seconds at most; at once after `close`."""
-        if self._applied_seq < seq:
+        if self.applied_seq < seq:
             self.notify()
         with self._moved:
-            self._moved.wait_for(lambda: self._applied_seq >= seq or self._closed, timeout)
-            return self._applied_seq >= seq
+            self._moved.wait_for(lambda: self.applied_seq >= seq or self._closed, timeout)
+            return self.applied_seq >= seq
 
     def close(self, *, save: bool = True) -> None:
         """Save what is unsaved, unless `save` is false. Never call it during a step. The index stays open."""
@@ -117,10 +103,8 @@ class Follower:
                 return
             self._closed = True
             self._moved.notify_all()
-        if self._scheduler and save:
-            self._scheduler.finish(self._applied_seq)
-        elif self._scheduler:
-            self._scheduler.abandon()
+        if self._scheduler:
+            self._scheduler.finish(self.applied_seq, save=save)
 
     def step(self) -> float | None:
         """Apply some batches of what is new, and begin to save if it is time.
@@ -130,28 +114,28 @@ class Follower:
         """
         try:
             more = self._apply_batches()
-            if self._maintain is not None and self._maintain(self._log, self._applied_seq):
+            if self._maintain is not None and self._maintain(self._log, self.applied_seq):
                 more = True
         except Exception as error:
             pause = self._retry
-            if self._error is None or pause >= RETRY_LAST:
+            if self.error is None or pause >= RETRY_LAST:
                 log.warning("follower %s: retry in %.2g s", self._name, pause, exc_info=True)
-            self._error = error
+            self.error = error
             self._retry = min(pause * 2, RETRY_LAST)
             return pause
-        self._error, self._retry = None, RETRY_FIRST
+        self.error, self._retry = None, RETRY_FIRST
         if self._scheduler:
-            self._scheduler.offer(self._applied_seq, self._index.ntotal)
+            self._scheduler.offer(self.applied_seq, self._index.ntotal)
         if more:
             return 0.0
         if self._maintain is not None:
             return MAINTAIN_SECONDS
-        return SAVE_CHECK_SECONDS if self._scheduler and self._scheduler.wants(self._applied_seq) else None
+        return SAVE_CHECK_SECONDS if self._scheduler and self._scheduler.wants(self.applied_seq) else None
 
     def _apply_batches(self) -> bool:
         """Apply up to BATCHES_PER_STEP batches; whether more may be left."""
         for _ in range(BATCHES_PER_STEP):
-            entries = self._log.read(self._applied_seq, self._batch)
+            entries = self._log.read(self.applied_seq, self._batch)
             if entries:
                 self._apply(entries)
             if len(entries) < self._batch:
@@ -160,8 +144,8 @@ class Follower:
 
     def _apply(self, entries: Sequence[LogEntry]) -> None:
         seqs = np.fromiter((entry.seq for entry in entries), np.int64, len(entries))
-        if seqs[0] <= self._applied_seq or (np.diff(seqs) <= 0).any():
-            raise InvalidLog(f"seq {seqs.min()} to {seqs.max()}, after {self._applied_seq}, are not rising")
+        if seqs[0] <= self.applied_seq or (np.diff(seqs) <= 0).any():
+            raise InvalidLog(f"seq {seqs.min()} to {seqs.max()}, after {self.applied_seq}, are not rising")
         valid = self._drop_invalid(entries)
         last = {entry.id: entry for entry in valid}
         removed = [entry.id for entry in last.values() if entry.op is Op.REMOVE]
@@ -172,11 +156,11 @@ class Follower:
         vectors = [vector for _, vector in added if vector is not None]
         if vectors:
             self._add(np.array([id for id, _ in added], np.int64), np.stack(vectors))
-        self._skipped += len(entries) - len(valid)
+        self.skipped += len(entries) - len(valid)
         if self._scheduler:
             self._scheduler.count(len(entries))
         with self._moved:
-            self._applied_seq = int(seqs[-1])
+            self.applied_seq = int(seqs[-1])
             self._moved.notify_all()
 
     def _add(self, ids: Ids, vectors: Embeddings) -> None:
@@ -188,7 +172,7 @@ class Follower:
                 try:
                     self._index.add(ids[i : i + 1], vectors[i : i + 1])
                 except (InvalidVector, InvalidId) as error:
-                    self._skipped += 1
+                    self.skipped += 1
                     log.error("follower %s: id %d is skipped: %s", self._name, ids[i], error)
 
     def _drop_invalid(self, entries: Sequence[LogEntry]) -> list[LogEntry]:

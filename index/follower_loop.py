@@ -33,17 +33,11 @@ class FollowerLoop(Generic[K]):
     looks, just after a change and when long idle.
     """
 
-    def __init__(
-        self,
-        data_version: Callable[[], int],
-        find_grown: Callable[[], Iterable[K]],
-        *,
-        poll: float = 0.005,
-        poll_idle: float = 0.05,
-    ) -> None:
+    poll, poll_idle = 0.005, 0.05
+
+    def __init__(self, data_version: Callable[[], int], find_grown: Callable[[], Iterable[K]]) -> None:
         self._data_version = data_version
         self._find_grown = find_grown
-        self._poll, self._poll_idle = poll, poll_idle
         self._lock = threading.Condition()  # guards what follows
         self._followers: dict[K, Follower] = {}
         self._due: dict[K, float] = {}
@@ -83,7 +77,7 @@ class FollowerLoop(Generic[K]):
             self._thread.join()
 
     def _run(self) -> None:
-        delay = self._poll
+        delay = self.poll
         while not self._closing:
             try:
                 changed = self._check_database()
@@ -91,7 +85,7 @@ class FollowerLoop(Generic[K]):
                 log.warning("the database does not say which logs have grown; trying again", exc_info=True)
                 self._pause(FAULT_SECONDS)
                 changed = False
-            delay = self._poll if changed else min(delay * POLL_GROWTH, self._poll_idle)
+            delay = self.poll if changed else min(delay * POLL_GROWTH, self.poll_idle)
             for key in self._find_due():
                 self._step(key)
             self._pause(delay)

@@ -71,15 +71,6 @@ class IdSet:
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids().tolist())
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, IdSet):
-            return NotImplemented
-        n = min(len(self.bitmap), len(other.bitmap))
-        return self._count == other._count and bool(np.array_equal(self.bitmap[:n], other.bitmap[:n]))
-
-    def __hash__(self) -> int:
-        return hash((self._count, self.ids()[:8].tobytes()))
-
     @property
     def nbytes(self) -> int:
         return int(self.bitmap.nbytes)

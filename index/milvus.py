@@ -36,11 +36,12 @@ class MilvusIndex:
     """
 
     kind = "milvus"
+    nbytes = 0
 
     def __init__(self, client: MilvusClient, name: str, d: int, about: str = "") -> None:
         self.collection = MilvusCollection(client, name, d, about)
-        self._client = client
-        self._d = d
+        self.client = client
+        self.d = d
         self._ntotal = 0
         self._checkpoint = Checkpoint(0, 0)
         self._unsure = False  # whether `ntotal` may be wrong because the outcome of a write is unknown
@@ -50,44 +51,21 @@ class MilvusIndex:
         self.orphans = 0
 
     @property
-    def d(self) -> int:
-        return self._d
-
-    @property
     def ntotal(self) -> int:
         """How many ids are inside by our own count, which `open`, `check_contents` and `recount` compare; no call."""
         self._check_open()
         return self._ntotal
 
     @property
-    def nbytes(self) -> int:
-        return 0
-
-    @property
     def fault(self) -> str | None:
         """Why searches cannot be answered now; None when they can, as far as is known."""
-        if self._client.is_away:
-            return f"{self._client.name} does not answer"
+        if self.client.is_away:
+            return f"{self.client.name} does not answer"
         if not self.is_complete:
-            return f"{self._client.name} lacks vectors, which are being put back"
-        if self.epoch != self._epoch:
-            return f"{self._client.name} was away; what it has is being counted"
+            return f"{self.client.name} lacks vectors, which are being put back"
+        if self.client.epoch != self._epoch:
+            return f"{self.client.name} was away; what it has is being counted"
         return None
-
-    @property
-    def is_private(self) -> bool:
-        """Whether no other process can reach the vectors."""
-        return self._client.address.is_lite
-
-    @property
-    def is_away(self) -> bool:
-        """Whether Milvus does not answer at present, as far as is known."""
-        return self._client.is_away
-
-    @property
-    def epoch(self) -> int:
-        """Moves with each new connection to Milvus."""
-        return self._client.epoch
 
     def open(self) -> Checkpoint:
         """Make the collection unless it exists; its checkpoint."""
@@ -108,7 +86,7 @@ class MilvusIndex:
 
         Searches over a new connection are answered from then on.
         """
-        epoch, known = self.epoch, self._checkpoint.seq
+        epoch, known = self.client.epoch, self._checkpoint.seq
         try:
             checkpoint = self.collection.read_checkpoint()
             if checkpoint is None or checkpoint.seq < known:
@@ -122,14 +100,14 @@ class MilvusIndex:
         return True
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
-        """Store `vectors` [n, d] under `ids` [n]; of one id twice the last counts. Visible to the next search.
+        """See `VectorIndex.add`. The next search sees them.
 
         Vectors that Milvus has already are not sent again. Up to 8,192 vectors, or 16 MiB, become visible together.
         """
         self._check_open()
-        check_batch(ids, vectors, self._d)
+        check_batch(ids, vectors, self.d)
         last = keep_last(ids)
-        block = min(ID_BLOCK, max(1, WRITE_BYTES // (4 * self._d)))
+        block = min(ID_BLOCK, max(1, WRITE_BYTES // (4 * self.d)))
         for start in range(0, len(last), block):
             part = last[start : start + block]
             has = self._read_digests(ids[part])
@@ -138,10 +116,9 @@ class MilvusIndex:
             rows = [row for row in columns if has.get(row[0]) != row[1]]
             if rows:
                 with self._writing(sum(id not in has for id, _, _ in rows)):
-                    self.collection.upsert(*zip(*rows, strict=True))
+                    self.collection.upsert(rows)
 
     def remove(self, ids: Ids) -> None:
-        """Forget `ids` [n]; unknown ones are ignored."""
         self._check_open()
         check_ids(ids)
         for start in range(0, len(ids), ID_BLOCK):
@@ -157,7 +134,7 @@ class MilvusIndex:
         all of them where that leaves the answer short. Raises RemoteUnavailable.
         """
         self._check_open()
-        check_search(queries, k, self._d)
+        check_search(queries, k, self.d)
         params = params or SearchParams()
         scores, ids = make_padding(len(queries), k)
         self._check_complete()
@@ -233,12 +210,11 @@ class MilvusIndex:
         """Search these ids, a block at a time, and compare every one of them."""
         best: QueryHits = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
         for start in range(0, len(ids), ID_BLOCK):
-            block = ids[start : start + ID_BLOCK]
-            more = self._search_block(queries, k, block)
-            joined = [
-                (np.concatenate([a, c]), np.concatenate([b, d])) for (a, b), (c, d) in zip(best, more, strict=True)
+            more = self._search_block(queries, k, ids[start : start + ID_BLOCK])
+            best = [
+                select_top_k(np.concatenate([a, c]), np.concatenate([b, d]), k)
+                for (a, b), (c, d) in zip(best, more, strict=True)
             ]
-            best = [select_top_k(scores, hits, k) for scores, hits in joined]
         return best
 
     def _search_block(self, queries: Embeddings, k: int, ids: Ids) -> QueryHits:
@@ -273,7 +249,7 @@ class MilvusIndex:
             raise IndexClosed("the index is closed")
 
     def _check_complete(self) -> None:
-        if not (self.is_complete and self.epoch == self._epoch):
+        if not (self.is_complete and self.client.epoch == self._epoch):
             raise RemoteEmptied(self.fault)
 
 

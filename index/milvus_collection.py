@@ -12,7 +12,7 @@ counting are `Strong`: they wait for the newest write of all, a time tick of Mil
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ HITS_AT_ONCE = 1 << 18
 CHECKPOINT_IDS = (-1, -2)
 """The ids of the rows whose digests are `Checkpoint.seq` and `Checkpoint.ntotal`."""
 
+Row = tuple[int, int, Embeddings]
+"""Id, digest and vector [d]."""
 QueryHits = list[tuple[Scores, Ids]]
 """Scores and ids for each query, best first, as many as Milvus found."""
 
@@ -83,11 +85,10 @@ class MilvusCollection:
         """Remove the collection from Milvus."""
         self._call("drop_collection", seconds=WRITE_SECONDS)
 
-    def upsert(self, ids: Sequence[int], digests: Sequence[int], vectors: Sequence[Embeddings]) -> None:
+    def upsert(self, rows: Iterable[Row]) -> None:
         """Store these rows; those of known ids replace the old ones."""
-        columns = zip(ids, digests, vectors, strict=True)
-        rows = [{"id": id, "digest": digest, "vector": vector} for id, digest, vector in columns]
-        self._call("upsert", seconds=WRITE_SECONDS, data=rows)
+        data = [{"id": id, "digest": digest, "vector": vector} for id, digest, vector in rows]
+        self._call("upsert", seconds=WRITE_SECONDS, data=data)
 
     def delete(self, ids: Sequence[int]) -> None:
         self._call("delete", seconds=WRITE_SECONDS, ids=list(ids))
@@ -95,7 +96,7 @@ class MilvusCollection:
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         vector = np.zeros(self._d, np.float32)
         vector[0] = 1
-        self.upsert(CHECKPOINT_IDS, (checkpoint.seq, checkpoint.ntotal), (vector, vector))
+        self.upsert((id, n, vector) for id, n in zip(CHECKPOINT_IDS, (checkpoint.seq, checkpoint.ntotal), strict=True))
 
     def read_checkpoint(self) -> Checkpoint | None:
         """The checkpoint that was written last."""

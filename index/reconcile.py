@@ -41,9 +41,9 @@ class Reconciler:
         self._index = index
         self._name = name
         self._clock = clock
-        self._epoch = index.epoch
+        self._epoch = index.client.epoch
         # No other process can reach a Milvus Lite, and it counts by walking through its rows.
-        self._every = math.inf if index.is_private else CHECK_SECONDS
+        self._every = math.inf if index.client.address.is_lite else CHECK_SECONDS
         self._checked = self._passed = clock()
         self._pass: _Pass | None = _Pass(index)
 
@@ -52,7 +52,11 @@ class Reconciler:
         now = self._clock()
         try:
             # Also while Milvus is away: then this raises, and the follower repeats it.
-            if self._index.is_away or now - self._checked >= self._every or self._index.epoch != self._epoch:
+            if (
+                self._index.client.is_away
+                or now - self._checked >= self._every
+                or self._index.client.epoch != self._epoch
+            ):
                 self._check(now)
             if self._pass is None:
                 return False
@@ -69,7 +73,7 @@ class Reconciler:
         return False
 
     def _check(self, now: float) -> None:
-        epoch = self._index.epoch
+        epoch = self._index.client.epoch
         intact = self._index.check_contents()
         if not intact:
             self._index.is_complete = False
@@ -106,7 +110,10 @@ class _Pass:
         last = {entry.id: entry for entry in entries if 0 <= entry.id <= MAX_ID}
         ids = np.fromiter(last, np.int64, len(last))
         has = self._index.collection.read_digests(ids) if len(ids) else {}
-        added = [entry for entry in last.values() if entry.op is Op.ADD and _fits(entry, self._index.d)]
+        shape = (self._index.d,)
+        added = [
+            one for one in last.values() if one.op is Op.ADD and one.vector is not None and one.vector.shape == shape
+        ]
         removed = np.array([entry.id for entry in last.values() if entry.op is Op.REMOVE], np.int64)
         self._grow(int(ids.max(initial=0)))
         if added:
@@ -148,7 +155,3 @@ class _Pass:
             grown = np.zeros(-(-2 * (largest + 1) // ID_BLOCK) * ID_BLOCK, np.bool_)
             grown[: len(self._live)] = self._live
             self._live = grown
-
-
-def _fits(entry: LogEntry, d: int) -> bool:
-    return entry.vector is not None and entry.vector.shape == (d,)

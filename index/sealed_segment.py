@@ -226,7 +226,7 @@ class SealedSegment:
             if len(rows) < min(k, count):  # too few in these lists
                 scores[i : i + 1], ids[i : i + 1] = self.search_exact(queries[i : i + 1], k, allowed)
                 continue
-            found = select_top_k(self._vectors.scores(rows, query), self._ids[rows], k)
+            found = select_top_k(self._vectors.compare(rows, query[None])[0], self._ids[rows], k)
             scores[i, : len(found[0])], ids[i, : len(found[1])] = found
         return scores, ids
 
@@ -245,10 +245,6 @@ class SealedSegment:
             for i, row in enumerate(compared, start):
                 scores[i, :found], ids[i, :found] = select_top_k(row, ids_of_rows, found)
         return scores, ids
-
-    def read_vectors(self, rows: Rows) -> Float16Vectors:
-        """The vectors of `rows` in half precision."""
-        return self._vectors.take(rows)
 
 
 class _Vectors:
@@ -275,14 +271,9 @@ class _Vectors:
         return self._hashes.nbytes + self._checked.nbytes
 
     def take(self, rows: Rows) -> Float16Vectors:
-        """Copies of `rows`, checked."""
+        """Copies of `rows` in half precision, checked."""
         self._ensure(rows)
         return self._all[rows]
-
-    def scores(self, rows: Rows, query: Embeddings) -> Scores:
-        """The inner products of `rows` with one query [d]."""
-        products: Scores = self.compare(rows, query[None, :])[0]
-        return products
 
     def compare(self, rows: Rows | None, queries: Embeddings) -> Scores:
         """The inner products [q, rows] of `rows` (None: of all) with `queries` [q, d].

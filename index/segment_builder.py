@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from index.float16 import Float16Vectors, to_float16, to_float32
+from index.float16 import Float16Vectors, to_float32
 from index.npy_io import write_array
 from index.protocol import Sink
 from index.rabitq import SEED, RaBitQCodes
@@ -109,7 +109,7 @@ class _Stream:
         for ids, vectors in blocks:
             check_batch(ids, vectors, self._d)
             self.ids.append(ids.copy())
-            rest = np.concatenate([rest, to_float16(vectors)])
+            rest = np.concatenate([rest, vectors.astype(np.float16)])
             whole = len(rest) // BLOCK_ROWS * BLOCK_ROWS
             for start in range(0, whole, BLOCK_ROWS):
                 self._write_block(sink, rest[start : start + BLOCK_ROWS])

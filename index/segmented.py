@@ -31,7 +31,7 @@ from index.protocol import FrozenIndex, SearchParams
 from index.sealed_segment import AllowedRows, SealedSegment
 from index.topk import merge_top_k
 from index.types import Embeddings, Ids, Scores
-from index.validation import check_batch, check_ids, check_search
+from index.validation import check_batch, check_search
 
 MAX_SEARCH_EFFORT = 16
 
@@ -97,17 +97,13 @@ class SegmentedIndex:
     """A sealed and a growing segment; implements `VectorIndex`. Its files close with the last search."""
 
     def __init__(self, d: int, sealed: SealedSegment | None = None, growing: FlatIndex | None = None) -> None:
-        self._d = d
+        self.d = d
         self._lock = threading.Lock()  # held by mutations only
         self._growing = growing or FlatIndex(d)
         self._recorded: set[int] | None = None
-        self._search_effort = 0
+        self.search_effort = 0  # how often nprobe and refine_k of a search are doubled; 0: as calibrated
         self._changed_at = time.monotonic()
         self._view: _View | None = _make_view(sealed, self._growing)
-
-    @property
-    def d(self) -> int:
-        return self._d
 
     @property
     def ntotal(self) -> int:
@@ -119,14 +115,9 @@ class SegmentedIndex:
         view = self._current()
         return self._growing.nbytes + view.alive.nbytes + (view.sealed.nbytes if view.sealed else 0)
 
-    @property
-    def search_effort(self) -> int:
-        """How often nprobe and refine_k of a search are doubled; 0: as calibrated."""
-        return self._search_effort
-
     def set_search_effort(self, effort: int) -> None:
         """Search with 2^`effort` times the calibrated nprobe and refine_k, up to all there are."""
-        self._search_effort = min(max(effort, 0), MAX_SEARCH_EFFORT)
+        self.search_effort = min(max(effort, 0), MAX_SEARCH_EFFORT)
 
     @property
     def exact(self) -> bool:
@@ -145,7 +136,7 @@ class SegmentedIndex:
         return self.stats().kind
 
     def stats(self) -> SegmentedStats:
-        view, effort = self._current(), self._search_effort
+        view, effort = self._current(), self.search_effort
         sealed, growing = view.sealed, view.growing.ntotal
         if sealed is None:
             return SegmentedStats("exact", view.ntotal, 0, growing, 0, None, None, effort)
@@ -158,19 +149,13 @@ class SegmentedIndex:
         return time.monotonic() - self._changed_at
 
     def add(self, ids: Ids, vectors: Embeddings) -> None:
-        """Store `vectors` [n, d] under `ids` [n]; a known id is replaced, of one id twice the last counts.
-
-        Raises InvalidVector or InvalidId, and then stores nothing.
-        """
-        check_batch(ids, vectors, self._d)
+        check_batch(ids, vectors, self.d)
         with self._lock:
             view = self._current()
             self._growing.add(ids, vectors if view.sealed is None else round_to_float16(vectors))
             self._publish(view, ids)
 
     def remove(self, ids: Ids) -> None:
-        """Forget `ids` [n]; unknown ones are ignored. No search begun after this returns finds them."""
-        check_ids(ids)
         with self._lock:
             view = self._current()
             self._growing.remove(ids)
@@ -182,7 +167,7 @@ class SegmentedIndex:
         With a sealed segment these are the best as far as the search effort shows, all of them with `exact`.
         Raises SegmentDamaged when the disk gives other vectors than were written.
         """
-        check_search(queries, k, self._d)
+        check_search(queries, k, self.d)
         view, params = self._current(), params or SearchParams()
         recent = view.growing.search(queries, k, params.allowed_ids)
         sealed = view.sealed
@@ -191,8 +176,8 @@ class SegmentedIndex:
         allowed = _allowed_rows(view, sealed, params.allowed_ids)
         if params.exact:
             return merge_top_k(sealed.search_exact(queries, k, allowed), recent)
-        nprobe = params.nprobe or sealed.params.nprobe << self._search_effort
-        refine_k = params.refine_k or sealed.params.refine_k << self._search_effort
+        nprobe = params.nprobe or sealed.params.nprobe << self.search_effort
+        refine_k = params.refine_k or sealed.params.refine_k << self.search_effort
         older = sealed.search(queries, k, min(nprobe, sealed.params.nlist), min(refine_k, sealed.n), allowed)
         return merge_top_k(older, recent)
 
@@ -221,7 +206,7 @@ class SegmentedIndex:
             if self._recorded is None:
                 raise RuntimeError("replace_segment without begin_rebuild")
             changed = np.fromiter(self._recorded, np.int64, len(self._recorded))
-            growing = FlatIndex(self._d)
+            growing = FlatIndex(self.d)
             for ids, vectors in view.growing.items():
                 # An id that the new segment lacks stays here, whatever the reason.
                 kept = np.isin(ids, changed) | ~np.isin(ids, sealed.find_known(ids))

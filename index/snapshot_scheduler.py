@@ -75,16 +75,11 @@ class SnapshotScheduler:
             self._thread = None
             self._record_failure(error)
 
-    def abandon(self) -> None:
-        """Wait for the save under way, and save nothing more."""
+    def finish(self, applied_seq: int, *, save: bool) -> None:
+        """Wait for the save under way, then save what is still unsaved, if `save`."""
         if self._thread:
             self._thread.join()
-
-    def finish(self, applied_seq: int) -> None:
-        """Wait for the save under way, then save what is still unsaved."""
-        if self._thread:
-            self._thread.join()
-        if self.wants(applied_seq):
+        if save and self.wants(applied_seq):
             try:
                 write = self._freeze(applied_seq)
             except Exception as error:

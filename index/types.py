@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 Ids = npt.NDArray[np.int64]
 """Shape [n]: the id of each vector; zero or more. -1 only pads an answer."""
@@ -19,9 +18,11 @@ Embeddings = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 """Shape [n, k]: inner products, best first. -inf only pads an answer."""
 
-SNAPSHOT_FORMAT = 1
-"""Version of the snapshot format. Loading refuses any other, and the index is rebuilt from the log."""
 MAX_D = 65_536
+
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
+_Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,400}$")]
+_STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 class Op(StrEnum):
@@ -45,9 +46,12 @@ class LogEntry:
 class SnapshotFile:
     """One file of a snapshot: its name, its size in bytes and its SHA-256 in hex."""
 
-    name: str
-    size: int
-    sha256: str
+    __pydantic_config__ = _STRICT
+
+    # No slash and no leading dot: a file is always inside its snapshot.
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}\.[a-z]{1,8}$")]
+    size: _Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,103 +60,35 @@ class SnapshotManifest:
 
     `name` says to which index it belongs (a collection and its target), `space` is the fingerprint of
     the embedding space, `kind` the implementation, `applied_seq` the last log entry inside. `created_at` is
-    RFC 3339 in UTC, for people only.
+    RFC 3339 in UTC, for people only. Loading refuses any other `format`, and the index is rebuilt from the log.
     """
 
-    name: str
-    space: str
-    kind: str
-    d: int
-    ntotal: int
-    applied_seq: int
-    created_at: str
+    __pydantic_config__ = _STRICT
+
+    name: _Name
+    space: _Name
+    kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,40}$")]
+    d: Annotated[int, Field(ge=1, le=MAX_D)]
+    ntotal: _Count
+    applied_seq: _Count
+    created_at: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
     files: tuple[SnapshotFile, ...]
+    format: Literal[1] = 1
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with sorted keys: equal manifests give equal bytes."""
-        fields: dict[str, Any] = {
-            "format": SNAPSHOT_FORMAT,
-            "name": self.name,
-            "space": self.space,
-            "kind": self.kind,
-            "d": self.d,
-            "ntotal": self.ntotal,
-            "applied_seq": self.applied_seq,
-            "created_at": self.created_at,
-            "files": [{"name": f.name, "size": f.size, "sha256": f.sha256} for f in self.files],
-        }
-        return json.dumps(fields, sort_keys=True, indent=1).encode() + b"\n"
+        return json.dumps(asdict(self), sort_keys=True, indent=1).encode() + b"\n"
 
     @classmethod
     def from_json(cls, text: bytes) -> SnapshotManifest:
-        """The manifest in `text`. Unknown, missing, duplicate or ill-typed fields raise ValueError."""
+        """The manifest in `text`. Raises ValueError for anything that `to_json` does not write."""
         try:
-            fields = json.loads(text, object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
-        except RecursionError as error:
-            raise ValueError("nested too deep") from error
-        # The version comes first: a newer format may well have other fields.
-        if not isinstance(fields, dict) or type(fields.get("format")) is not int:
-            raise ValueError("not a manifest")
-        if fields.pop("format") != SNAPSHOT_FORMAT:
-            raise ValueError(f"not of format {SNAPSHOT_FORMAT}")
-        _expect_keys(fields, _FIELDS)
-        return cls(
-            name=_parse_text(fields["name"], r"[^\x00-\x1f]{1,400}"),
-            space=_parse_text(fields["space"], r"[^\x00-\x1f]{1,400}"),
-            kind=_parse_text(fields["kind"], r"[a-z][a-z0-9_-]{0,40}"),
-            d=_parse_number(fields["d"], 1, MAX_D),
-            ntotal=_parse_number(fields["ntotal"], 0),
-            applied_seq=_parse_number(fields["applied_seq"], 0),
-            created_at=_parse_text(fields["created_at"], r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
-            files=_parse_files(fields["files"]),
-        )
-
-
-_FIELDS = ("name", "space", "kind", "d", "ntotal", "applied_seq", "created_at", "files")
-
-
-def _parse_files(rows: object) -> tuple[SnapshotFile, ...]:
-    if not isinstance(rows, list):
-        raise ValueError("files: not a list")
-    files = []
-    for row in rows:
-        if not isinstance(row, dict):
-            raise ValueError("files: not an object")
-        _expect_keys(row, ("name", "size", "sha256"))
-        # The pattern allows no slash and no leading dot: a file is always inside its snapshot.
-        name = _parse_text(row["name"], r"[a-z][a-z0-9_]{0,40}\.[a-z]{1,8}")
-        files.append(SnapshotFile(name, _parse_number(row["size"], 0), _parse_text(row["sha256"], "[0-9a-f]{64}")))
-    if len({file.name for file in files}) != len(files):
-        raise ValueError("files: a name twice")
-    return tuple(files)
-
-
-def _expect_keys(fields: dict[str, Any], keys: Sequence[str]) -> None:
-    if set(fields) != set(keys):
-        raise ValueError(f"fields {sorted(fields)}, expected {sorted(keys)}")
-
-
-def _parse_text(value: object, pattern: str) -> str:
-    if not isinstance(value, str) or re.fullmatch(pattern, value, re.ASCII) is None:
-        raise ValueError(f"{value!r} is not of the form {pattern}")
-    return value
-
-
-def _parse_number(value: object, low: int, high: int = 2**63 - 1) -> int:
-    if type(value) is not int or not low <= value <= high:  # a bool is an int to isinstance
-        raise ValueError(f"{value!r} is not an integer from {low} to {high}")
-    return value
-
-
-_T = TypeVar("_T")
-
-
-def _reject_duplicates(pairs: list[tuple[str, _T]]) -> dict[str, _T]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise ValueError("a field twice")
-    return fields
-
-
-def _reject_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+            manifest = TypeAdapter(SnapshotManifest).validate_json(text)
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}") from None
+        if len({file.name for file in manifest.files}) != len(manifest.files):
+            raise ValueError("files: a name twice")
+        if manifest.to_json() != text:
+            raise ValueError("not as it was written: a field twice or missing, or another order")
+        return manifest

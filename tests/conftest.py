@@ -28,7 +28,7 @@ SLOW = {
     *(HERE / name for name in ("bench", "training", "docs/test_backup.py")),
     *(HERE / "reliability" / f"test_{name}.py" for name in ("disks", "hostile", "kills")),
     *(HERE / "acceptance" / f"test_{name}.py" for name in ("cli", "demo", "deploy", "image", "parity")),
-    *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel")),
+    *(HERE / "acceptance" / f"test_{name}.py" for name in ("proxy", "starter", "wheel", "words")),
 }
 # Coverage makes a process half as slow again. What runs in the processes of these tests is covered by the others.
 UNMEASURED = [HERE / name for name in ("acceptance", "reliability", "docs", "bench", "app/web", "app/encoder")]

@@ -1,4 +1,7 @@
-"""The starter's vocabulary: byte-pair encoding of lower-cased words, and each Chinese character as one token."""
+"""The starter's vocabulary: byte-pair encoding of lower-cased words, and each Chinese character as one token.
+
+`python -m training.vocabulary` writes the words that the starter knows, to tell which ones of a query it does not.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
+from app.encoder.loader import STARTER
 from training.captions import Captioner
 from training.scenes import sample_scene
-from training.sprites import LANGUAGES, WORK, Glyph
+from training.sprites import LANGUAGES, WORK, Glyph, load_atlas
 
 CONTEXT = 40
 SIZE = 5000
@@ -71,3 +75,18 @@ def load_tokenizer(glyphs: Sequence[Glyph], folder: Path = WORK) -> Tokenizer:
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """Token ids int64 [n, longest], padded with 0."""
     return np.array([encoding.ids for encoding in tokenizer.encode_batch(list(texts))], dtype=np.int64)
+
+
+def list_words(glyphs: Sequence[Glyph], tokenizer: Tokenizer) -> list[str]:
+    """The words and Chinese characters of the captions, as the tokenizer normalises them."""
+    words: set[str] = set()
+    for text in _corpus(glyphs):
+        split = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text))
+        words.update(word for word, _ in split if word.isalnum())
+    return sorted(words)
+
+
+if __name__ == "__main__":
+    atlas = load_atlas()
+    listed = list_words(atlas.glyphs, Tokenizer.from_file(str(STARTER / "tokenizer.json")))
+    (STARTER / "words.txt").write_text("\n".join(listed) + "\n", encoding="utf-8")

@@ -106,6 +106,7 @@ class ImagePage(BaseModel):
 
     images: list[ImageOut]
     next_cursor: str | None
+    total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
 
 
 class DeleteIn(BaseModel):
@@ -156,10 +157,19 @@ class TextOut(BaseModel):
     text: str
     metadata: dict[str, Any]
     created_at: str
+    truncated: bool | None = Field(
+        description="Whether the model read only its beginning; null of a text that an older version stored."
+    )
 
     @classmethod
     def of(cls, text: Text) -> TextOut:
-        return cls(id=text.id, text=text.text, metadata=dict(text.metadata), created_at=text.created_at)
+        return cls(
+            id=text.id,
+            text=text.text,
+            metadata=dict(text.metadata),
+            created_at=text.created_at,
+            truncated=text.truncated,
+        )
 
 
 class TextIn(BaseModel):
@@ -185,6 +195,7 @@ class TextsOut(BaseModel):
     """The stored texts, in the order they were sent."""
 
     texts: list[TextOut]
+    warnings: list[WarningOut] = Field(description="What is odd about the texts that were sent; empty for most.")
 
 
 class JobOut(BaseModel):
@@ -204,6 +215,11 @@ class JobOut(BaseModel):
     finished_at: str | None
     rate: float | None = Field(description="Items a second since the start.")
     eta_s: float | None = Field(description="Seconds to the end at this rate.")
+    left_out: dict[str, int] = Field(
+        default_factory=dict, description="How many files of other kinds were left out, by their suffix."
+    )
+    warnings: list[WarningOut] = Field(default_factory=list, description="Places that were left out, by name.")
+    warned: int = Field(0, description="How many items have warnings.")
 
     @classmethod
     def of(cls, job: Job) -> JobOut:
@@ -222,6 +238,9 @@ class JobOut(BaseModel):
             finished_at=job.finished_at,
             rate=job.rate,
             eta_s=job.eta_s,
+            left_out=dict(job.left_out),
+            warnings=[WarningOut.of(one) for one in job.warnings],
+            warned=job.warned,
         )
 
 
@@ -238,10 +257,17 @@ class ItemOut(BaseModel):
     status: Literal["queued", "done", "failed", "duplicate"]
     image_id: str | None
     error: ErrorOut | None
+    warnings: list[WarningOut] = Field(default_factory=list, description="What was cut, left out or filled.")
 
     @classmethod
     def of(cls, item: JobItem) -> ItemOut:
-        return cls(name=item.name, status=item.status.value, image_id=item.image_id, error=ErrorOut.of(item.error))
+        return cls(
+            name=item.name,
+            status=item.status.value,
+            image_id=item.image_id,
+            error=ErrorOut.of(item.error),
+            warnings=[WarningOut.of(one) for one in item.warnings],
+        )
 
 
 class ItemPage(BaseModel):
@@ -269,6 +295,9 @@ class HitOut(BaseModel):
         )
 
 
+WARNINGS_FIELD = Field(description="What is odd about the texts that were sent; empty for most.")
+
+
 class Took(BaseModel):
     """Milliseconds by stage."""
 
@@ -286,6 +315,7 @@ class SearchOut(BaseModel):
     model: str
     target: Target
     searched: int
+    warnings: list[WarningOut] = WARNINGS_FIELD
 
 
 FILTER_FIELD = Field(
@@ -391,6 +421,7 @@ class ClassifyOut(BaseModel):
     """Labels, likeliest first; the probabilities add up to 1."""
 
     labels: list[LabelOut]
+    warnings: list[WarningOut] = WARNINGS_FIELD
 
 
 class SpaceOut(BaseModel):

@@ -19,6 +19,7 @@ from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
 from app.core.settings import Settings
+from app.encoder.catalogue import find_facts, resolve_alias
 from app.encoder.loader import locate_model
 from app.service.service import Service, open_service
 from app.worker.supervisor import WorkerSupervisor
@@ -134,6 +135,8 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     service.start()
     address = f"http://{settings.host}:{listener.getsockname()[1]}"
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
+    if hint := find_facts(resolve_alias(settings.model)).hint:
+        print(f"model: {hint}", file=sys.stderr, flush=True)
     if not (is_on_loopback(listener) or service.api_keys.has_keys()):
         log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_stop_when_fatal(service, server))

@@ -102,16 +102,20 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
 def show_models(console: Console) -> None:
     """The models of the catalogue, three lines each: a table of 80 columns is too narrow for them."""
     for model in CATALOGUE:
-        name = f"{model.name}  (or {model.alias})" if model.alias else model.name
-        facts = [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []
-        facts += [f"d {model.d}", f"languages {model.languages}", model.licence]
+        name = f"{model.name}  (or {', '.join(model.names)})" if model.names else model.name
+        facts = [f"knows {model.knows}"] if model.knows != "unknown" else []
+        facts += [f"languages {model.languages}"]
+        facts += [f"{model.max_tokens} tokens"] if model.max_tokens else []
+        facts += [f"download {model.download} MB"] if model.download else []
+        facts += [f"{model.parameters:g} M parameters", f"{model.memory} MiB"] if model.parameters else []
+        facts += [f"d {model.d}", model.licence]
         facts += [f"recall {model.recall:.3f}"] if model.recall else []
         console.print(
             f"{name}\n    {model.note}\n    {' · '.join(facts)}", markup=False, highlight=False, soft_wrap=True
         )
     console.print(
-        "\nMiB: weights in bf16. d: width of a vector. recall: of MS COCO's captions, the share whose picture is among"
-        " the first five, as open_clip publishes it.\n"
+        "\ntokens: how much of a text it reads; a short word is one. MiB: weights in bf16. d: width of a vector."
+        " recall: of MS COCO's captions, the share whose picture is among the first five, as open_clip publishes it.\n"
     )
     for form, meaning in NAME_FORMS:
         console.print(f"{form:24}{meaning}", markup=False)

@@ -10,9 +10,10 @@ from rich.console import Console
 from app.core.errors import StartupError
 from app.core.locks import DataDirLock, count_live_owners
 from app.core.settings import Settings
-from app.encoder.loader import load_encoder
-from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
+from app.encoder.loader import EncoderOptions, load_encoder
+from app.encoder.memory_check import ModelProcesses
 from app.encoder.protocol import check_vectors
+from app.encoder.reading import TextReader
 from app.service.data_dir import open_database
 from app.storage.tables import collections, embeddings, images, texts
 
@@ -33,26 +34,23 @@ def reembed(settings: Settings, console: Console) -> None:
             raise StartupError(
                 "a worker runs on the data directory; end it first, because it would add vectors of its model"
             )
-        encoder = load_encoder(
-            settings.model,
-            settings.models,
-            device=settings.device,
-            precision=settings.precision,
-            runtime=settings.runtime,
-            processes=NO_PROCESSES if settings.ignore_memory else ModelProcesses(servers=1),
-        )
+        options = EncoderOptions.of(settings, ModelProcesses(servers=1))
+        encoder = load_encoder(settings.model, settings.models, options)
         space = encoder.space
         known = database.read(texts.list_all)
+        reader = TextReader(encoder)
+        named = [reader.replace_emoji(text.text) for text in known]
         vectors = [
             vector.astype("<f4").tobytes()
-            for start in range(0, len(known), BATCH)
-            for vector in check_vectors(encoder.encode_texts([text.text for text in known[start : start + BATCH]]))
+            for start in range(0, len(named), BATCH)
+            for vector in check_vectors(encoder.encode_texts(named[start : start + BATCH]))
         ]
 
         def work(c: apsw.Connection) -> int:
             embeddings.save_space(c, space)
             embeddings.delete_all(c)
             for text, vector in zip(known, vectors, strict=True):
+                texts.set_truncated(c, text.key, reader.is_truncated(text.text))
                 label = texts.get_label(c, text.key)
                 collections.assign_space(c, label, space.fingerprint)
                 embeddings.add(c, label, space.fingerprint, "texts", text.key, vector)

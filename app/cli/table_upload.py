@@ -14,7 +14,7 @@ from typing import Any
 
 from app.decode.column_mapping import Line
 from app.decode.limits import PictureLimits
-from app.decode.metadata_jsonl import METADATA_FILE
+from app.decode.metadata_files import METADATA_FILE
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
 
 MAX_ROWS = 1_000_000

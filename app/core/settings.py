@@ -55,7 +55,8 @@ class Settings(BaseSettings):
     )
     model: str = Field(
         "starter",
-        description="Model: starter, colours, an open_clip name/tag, hf-hub:org/repo or name:file.safetensors.",
+        description="Model: starter, photos (or another name of `sightline models`), an open_clip name/tag,"
+        " hf-hub:org/repo or name:file.safetensors.",
     )
     index: str = Field(
         "local",
@@ -103,8 +104,13 @@ class Settings(BaseSettings):
         description="Format of the log: json, text, or auto, which is text on a terminal and JSON elsewhere.",
     )
 
-    max_image_bytes: int = Field(32 * MIB, ge=1, description="Largest picture file, in bytes.")
-    max_image_pixels: int = Field(50_000_000, ge=1, description="Most pixels of a picture.")
+    max_image_bytes: int = Field(96 * MIB, ge=1, description="Largest picture file, in bytes.")
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=1,
+        description="Most pixels of a picture; a JPEG, which is decoded at a fraction of its size, may have five times"
+        " as many.",
+    )
     max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
     max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes that an archive may expand to.")
     max_archive_members: int = Field(10_000, ge=1, description="Most members of an archive.")
@@ -144,6 +150,13 @@ class Settings(BaseSettings):
     )
     fetch_seconds: float = Field(
         15.0, gt=0, description="Time limit for fetching one picture by URL or from a bucket, in seconds."
+    )
+    user_agent: str = Field(
+        "",
+        max_length=500,
+        pattern=r"^[\x20-\x7e]*$",
+        description="User-Agent of requests for pictures by URL and from buckets, with your contact for hosts that want"
+        " one: Name (+https://address; mail). Empty is Sightline/VERSION.",
     )
     folders: str = Field(
         "", description="Folders of this machine, separated by colons, from which pictures may be imported by path."

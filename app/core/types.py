@@ -148,7 +148,10 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text of a collection. `key` is the id of its vector in the index."""
+    """One text of a collection. `key` is the id of its vector in the index.
+
+    `truncated` tells whether the model read only its beginning; None if nobody has looked.
+    """
 
     key: int
     collection: str
@@ -156,6 +159,7 @@ class Text:
     text: str
     metadata: Metadata
     created_at: str
+    truncated: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,9 @@ class Job:
     eta_s: float | None = None
     last_seq: int = 0
     priority: Priority = Priority.NORMAL
+    left_out: Mapping[str, int] = field(default_factory=dict)  # files of other kinds, by their suffix
+    warnings: tuple[AnswerWarning, ...] = ()
+    warned: int = 0  # items with warnings
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +194,7 @@ class JobItem:
     status: ItemStatus
     image_id: str | None
     error: ItemError | None
+    warnings: tuple[AnswerWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

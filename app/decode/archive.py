@@ -30,21 +30,30 @@ from app.core.errors import (
 )
 from app.core.files import atomic_write
 from app.core.types import ItemError
-from app.decode import webdataset_sidecars
-from app.decode.headers import ARCHIVE_HEAD, detect_archive, detect_format, read_header
+from app.decode import sidecars
+from app.decode.headers import (
+    ARCHIVE_HEAD,
+    detect_archive,
+    detect_format,
+    has_no_suffix,
+    has_picture_suffix,
+    read_header,
+)
+from app.decode.left_out import LEFT_OUT_FILE, LeftOut
 from app.decode.limits import ArchiveLimits, PictureLimits
-from app.decode.metadata_jsonl import (
+from app.decode.litter import is_litter
+from app.decode.metadata_files import (
     MAX_METADATA_FILE_BYTES,
     METADATA_FIELDS,
     METADATA_FILE,
-    ArchiveMetadata,
+    MetadataFiles,
     is_metadata_file,
     normalise_name,
 )
 
 MANIFEST = "manifest.jsonl"
 _CHUNK = 1 << 16
-_DESKTOP_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz")  # which are refused by name: they may hold pictures
 _DIRECTORY_BYTES_PER_MEMBER = 1 << 10  # of a zip: far more than a name and its fields need
 _ENTRIES_PER_MEMBER = 4  # folders and files of desktops are no members, but are limited as well
 _SPECIAL = ItemError("unsupported_media_type", "links, devices and other special files are not accepted")
@@ -60,7 +69,6 @@ _ZIP_DAMAGE = (
     RuntimeError,
     ValueError,
 )
-_NO_PICTURE = ItemError("unsupported_media_type", "the archive holds no picture of this name")
 _DAMAGED = ItemError("image_corrupt", "its data in the archive is damaged")
 
 
@@ -90,8 +98,9 @@ def expand_archive(path: Path, folder: Path, limits: ArchiveLimits, pictures: Pi
     """Write the pictures of a zip, tar or tar.gz into `folder` as 000001, 000002, …
 
     Returns the path of `manifest.jsonl` in `folder`: a line for each item, in order, with n, name, file (null if it is
-    refused), bytes, error ({code, detail} or null), id, caption, tags and metadata. Folders, hidden files and files
-    of desktops are no items, nor are the sidecars of a webdataset (`key.txt` and `key.json` beside `key.jpg`).
+    refused), bytes, error ({code, detail} or null), id, caption, tags, metadata and warnings. Folders, hidden files and
+    litter are no items, nor are sidecars (`app.decode.sidecars`) and metadata files; members of other kinds are counted
+    in LEFT_OUT_FILE beside the manifest.
     Raises ArchiveLimit above the limits, ArchiveCorrupt for an archive that is damaged or holds no picture,
     UnsupportedMediaType for any other file, and StorageFull, ReadOnly, BlobMissing or Overloaded for the disk; it
     leaves no files then.
@@ -120,8 +129,9 @@ class _Expansion:
     def __init__(self, folder: Path, limits: ArchiveLimits, pictures: PictureLimits) -> None:
         self.folder, self.limits, self.pictures = folder, limits, pictures
         self.budget = _Budget(limits.max_bytes)
-        self._metadata = ArchiveMetadata()
-        self._sidecars: dict[str, dict[str, webdataset_sidecars.SidecarFields | ItemError]] = {}  # by key and extension
+        self._metadata = MetadataFiles()
+        self._sidecars: dict[str, sidecars.SidecarFields] = {}  # by name
+        self._left_out = LeftOut()
         self._items: list[dict[str, Any]] = []
         self._names: list[str] = []
         self._entries = 0
@@ -132,15 +142,16 @@ class _Expansion:
         if self._entries > _ENTRIES_PER_MEMBER * self.limits.max_members + 100:
             raise ArchiveLimit(f"the archive has more than {self.limits.max_members:,} members")
         name = normalise_name(member.name)
-        if is_ignored(name):
+        if is_litter(name) or (is_metadata_file(name) and self._read_metadata(name, member)):
             return
-        if is_metadata_file(name):
-            self._read_metadata(name, member)
-            return
-        key, extension = webdataset_sidecars.split_key(name)
-        if extension in webdataset_sidecars.MAX_SIDECAR_BYTES:
-            self._sidecars.setdefault(key, {})[extension] = self._read_sidecar(extension, member)
-            return
+        if (extension := sidecars.sidecar_extension(name)) is not None:
+            self._sidecars[name] = self._read_sidecar(extension, name, member)
+        elif has_picture_suffix(name) or has_no_suffix(name) or name.lower().endswith(_ARCHIVE_SUFFIXES):
+            self._add_picture(name, member)
+        else:
+            self._left_out.add(name)
+
+    def _add_picture(self, name: str, member: _Member) -> None:
         number = len(self._items) + 1
         if number > self.limits.max_members:
             raise ArchiveLimit(f"the archive has more than {self.limits.max_members:,} members")
@@ -151,6 +162,10 @@ class _Expansion:
             if isinstance(refusal, ArchiveLimit | ArchiveCorrupt):
                 raise
             size, error = member.size, ItemError(refusal.code, refusal.detail)
+            if has_no_suffix(name) and isinstance(refusal, UnsupportedMediaType):
+                target.unlink(missing_ok=True)
+                self._left_out.add(name)
+                return
         except _ItemRefused as refusal:
             size, error = member.size, refusal.error
         self._note(member.name, None if error else target.name, size, error)
@@ -160,27 +175,38 @@ class _Expansion:
 
     def finish(self) -> Path:
         """Add captions and metadata to the items, and write the manifest."""
+        matched = self._match_sidecars()
         for item, name in zip(self._items, self._names, strict=True):
-            sidecars = self._sidecars.get(webdataset_sidecars.split_key(name)[0], {})
-            fields = self._metadata.fields_of(name) or webdataset_sidecars.merge_sidecars(sidecars)
-            if not isinstance(fields, ItemError):
-                item.update(fields)
-            elif item["error"] is None:
-                (self.folder / item["file"]).unlink()
-                item.update(file=None, error=asdict(fields))
+            beside = [(one.rpartition(".")[2].lower(), self._sidecars[one]) for one in matched.get(name, ())]
+            item.update(self._metadata.fields_of(name) or sidecars.merge_sidecars(beside))
         if not any(item["file"] for item in self._items):
-            reason = f": {self._items[0]['error']['detail']}" if self._items else ""
-            raise ArchiveCorrupt(f"the archive holds no pictures{reason}")
-        for error in self._metadata.errors(frozenset(self._names)):
+            reason = self._items[0]["error"]["detail"] if self._items else self._left_out.describe()
+            raise ArchiveCorrupt("the archive holds no pictures" + (f": {reason}" if reason else ""))
+        for error in self._metadata.find_problems():
             self._note(METADATA_FILE, None, 0, error)
-        keys = {webdataset_sidecars.split_key(name)[0] for name in self._names}
-        for key in sorted(self._sidecars.keys() - keys):
-            for extension in self._sidecars[key]:
-                self._note(f"{key}.{extension}", None, 0, _NO_PICTURE)
+        if self._left_out:
+            with atomic_write(self.folder / LEFT_OUT_FILE, durable=False) as file:
+                json.dump(self._left_out.to_json(), file)
         path = self.folder / MANIFEST
         with atomic_write(path, durable=False) as file:
             file.writelines(json.dumps(item) + "\n" for item in self._items)
         return path
+
+    def _match_sidecars(self) -> dict[str, list[str]]:
+        """The sidecars of each picture by its name; counts those that belong to none."""
+        folders: dict[str, tuple[list[str], list[str]]] = {}
+        for n, names in enumerate((self._names, self._sidecars)):
+            for name in names:
+                folder, _, file = name.rpartition("/")
+                folders.setdefault(folder, ([], []))[n].append(file)
+        matched: dict[str, list[str]] = {}
+        for folder, (pictures, beside) in folders.items():
+            start = f"{folder}/" if folder else ""
+            for picture, found in sidecars.match_sidecars(pictures, beside).items():
+                matched[start + picture] = [start + one for one in found]
+        for name in self._sidecars.keys() - {one for found in matched.values() for one in found}:
+            self._left_out.add(name)
+        return matched
 
     def discard(self) -> None:
         """Remove all files that were written."""
@@ -212,25 +238,27 @@ class _Expansion:
             read_header(file, self.pictures)
         return size
 
-    def _read_sidecar(self, extension: str, member: _Member) -> webdataset_sidecars.SidecarFields | ItemError:
+    def _read_sidecar(self, extension: str, name: str, member: _Member) -> sidecars.SidecarFields:
+        name = display_name(name.rpartition("/")[2])
         try:
-            return webdataset_sidecars.parse_sidecar(
-                extension, b"".join(_read(member, webdataset_sidecars.MAX_SIDECAR_BYTES[extension]))
-            )
-        except ImageTooLarge:
-            return webdataset_sidecars.too_large_error(extension)
+            data = b"".join(_read(member, sidecars.MAX_SIDECAR_BYTES[extension]))
+        except ImageTooLarge as error:
+            return sidecars.refuse_sidecar(extension, f"{name}: {error.detail}")
         except _ItemRefused as refusal:
-            return refusal.error
+            return sidecars.refuse_sidecar(extension, f"{name}: {refusal.error.detail}")
+        return sidecars.parse_sidecar(extension, data, name)
 
-    def _read_metadata(self, name: str, member: _Member) -> None:
+    def _read_metadata(self, name: str, member: _Member) -> bool:
+        """Read a metadata file; False if it is none by its content."""
         try:
-            self._metadata.read(name, b"".join(_read(member, MAX_METADATA_FILE_BYTES)))
+            return self._metadata.read(name, b"".join(_read(member, MAX_METADATA_FILE_BYTES)))
         except ImageTooLarge:
             self._metadata.problems.append(
                 ItemError("validation", f"{METADATA_FILE} has more than {MAX_METADATA_FILE_BYTES:,} bytes")
             )
         except _ItemRefused as refusal:
             self._metadata.problems.append(refusal.error)
+        return True
 
 
 class _ItemRefused(Exception):
@@ -239,12 +267,6 @@ class _ItemRefused(Exception):
     def __init__(self, error: ItemError) -> None:
         super().__init__(error.detail)
         self.error = error
-
-
-def is_ignored(name: str) -> bool:
-    parts = name.split("/")
-    hidden = any(part.startswith(".") and part != ".." for part in parts)
-    return not name or hidden or "__MACOSX" in parts or parts[-1].lower() in _DESKTOP_FILES
 
 
 def display_name(name: str) -> str:

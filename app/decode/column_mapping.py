@@ -1,4 +1,4 @@
-"""Map the columns of a table to their roles by their usual names: picture, URL, caption, id, tags."""
+"""Map the columns of a table to their roles by their usual names: picture, URL, path, caption, id, tags."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -13,17 +14,21 @@ from decimal import Decimal
 from typing import Any
 
 from app.core.errors import Validation
+from app.decode.headers import has_picture_suffix
 
 # In order of preference, in any case.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "image": ("image", "image_bytes", "bytes", "img", "picture", "jpg", "jpeg", "png", "webp", "image_base64"),
     "url": ("url", "image_url", "image_link"),
-    "caption": ("caption", "text", "title", "alt_text"),
+    "path": ("filepath", "file_path", "path", "image_path", "file_name", "filename", "image_file", "file"),
+    "caption": ("caption", "text", "title", "alt_text", "prompt"),
     "id": ("id", "image_id"),
     "tags": ("tags", "keywords"),
 }
 ROLES = frozenset(USUAL_NAMES)
 IGNORED_COLUMNS = frozenset({"exif", "status", "error_message"})  # notes of img2dataset
+MAX_PATH_CHARS = 4_096
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0+")
 Line = dict[str, Any]
 
 
@@ -33,6 +38,7 @@ class ColumnMapping:
 
     image: str | None
     url: str | None
+    path: str | None
     caption: str | None
     id: str | None
     tags: str | None
@@ -40,32 +46,44 @@ class ColumnMapping:
 
     @property
     def picture(self) -> str:
-        """The column with the bytes or the URL of the picture."""
-        return self.image or self.url or ""
+        """The column with the bytes, the URL or the path of the picture."""
+        return self.image or self.url or self.path or ""
 
 
 def map_columns(names: Iterable[str], requested: Mapping[str, str]) -> ColumnMapping:
     """Map the columns `names`: `requested` names some by role, the others are found by their usual names.
 
-    Raises Validation if a requested column does not exist, and if no column holds pictures or URLs.
+    An empty name switches a role off. Raises Validation if a requested column does not exist, and if no column holds
+    pictures, URLs or paths.
     """
     names = list(names)
+    roles = find_roles(names, requested)
+    for role in ("path", "url"):
+        if requested.get(role):
+            roles.update({other: None for other in ("image", "url") if other != role and not requested.get(other)})
+            break
+    pictures = [name for name in (roles["image"], roles["url"], roles["path"]) if name is not None]
+    if not pictures:
+        listed = format_column_names(names)
+        raise Validation(f"no column holds pictures, URLs or paths, among {listed}; name one with columns")
+    used = {pictures[0], roles["caption"], roles["id"], roles["tags"]}
+    rest = (name for name in names if name not in used and name.casefold() not in IGNORED_COLUMNS)
+    return ColumnMapping(**roles, rest=tuple(rest))
+
+
+def find_roles(names: list[str], requested: Mapping[str, str]) -> dict[str, str | None]:
+    """The column of each role, or None. Raises Validation if a requested column does not exist."""
     by_name: dict[str, str] = {}
     for name in names:
         by_name.setdefault(name.casefold(), name)
     roles: dict[str, str | None] = {}
     for role, usual in USUAL_NAMES.items():
-        if (wanted := requested.get(role)) is not None and wanted not in names:
+        wanted = requested.get(role)
+        if wanted and wanted not in names:
             raise Validation(f"there is no column {wanted!r} for the {role}; there are {format_column_names(names)}")
         free = (by_name[name] for name in usual if name in by_name and by_name[name] not in requested.values())
-        roles[role] = wanted or next(free, None)
-    if requested.get("url") and not requested.get("image"):
-        roles["image"] = None
-    if roles["image"] is None and roles["url"] is None:
-        raise Validation(f"no column holds pictures or URLs, among {format_column_names(names)}; name one with columns")
-    used = {name for role, name in roles.items() if role != "url" or roles["image"] is None}
-    rest = (name for name in names if name not in used and name.casefold() not in IGNORED_COLUMNS)
-    return ColumnMapping(**roles, rest=tuple(rest))
+        roles[role] = next(free, None) if wanted is None else wanted or None
+    return roles
 
 
 def format_column_names(names: list[str]) -> str:
@@ -82,8 +100,10 @@ def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
         caption = next((one for one in caption if isinstance(one, str)), None)
     if isinstance(caption, str) and caption.strip():
         fields["caption"] = caption.strip()
-    if columns.id and (id := to_json_value(row.get(columns.id))) not in (None, ""):
-        fields["id"] = str(id)
+    elif isinstance(caption, int | float):
+        fields["caption"] = str(caption)
+    if columns.id and isinstance(id := to_json_value(row.get(columns.id)), str | int | float) and id != "":
+        fields["id"] = format_id(id)
     tags = to_json_value(row.get(columns.tags)) if columns.tags else None
     if isinstance(tags, str):
         tags = tags.split(",")
@@ -93,6 +113,13 @@ def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
     if metadata:
         fields["metadata"] = metadata
     return fields
+
+
+def format_id(value: Any) -> str:
+    """An id as text: a whole number that a program wrote as a fraction (`12.0`) without it."""
+    text = str(value).strip()
+    whole = _WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole else text
 
 
 def to_json_value(value: Any) -> Any:
@@ -110,7 +137,7 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal):
-        return str(value)
+        return _to_plain(float(value)) if value % 1 else int(value)
     if isinstance(value, list | tuple):
         return [_to_plain(one) for one in value]
     if isinstance(value, Mapping):
@@ -120,6 +147,14 @@ def _to_plain(value: Any) -> Any:
 
 def is_url(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip()[:8].lower().startswith(("http://", "https://"))
+
+
+def read_path(value: Any) -> str | None:
+    """The path in a cell that holds the name of a picture's file; base64 has no dots."""
+    if not isinstance(value, str) or len(value) > MAX_PATH_CHARS or "\n" in value or value.startswith("data:"):
+        return None
+    path = value.strip().removeprefix("file://").replace("\\", "/")
+    return path if has_picture_suffix(path) else None
 
 
 def read_picture_cell(value: Any) -> bytes:

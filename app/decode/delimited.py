@@ -1,13 +1,19 @@
 """Read tables of text row by row: CSV and TSV with a header, JSONL. Runs in a decode child.
 
-Each row comes with its offset in the file, so that its picture can be read later. A bad row fails alone.
+Each row comes with its offset in the file, so that its picture can be read later. A bad row fails alone. Tables come
+from many programs: the header says what separates the cells (`,` `;` tab `|`), cells that are not UTF-8 are read as
+Windows-1252, and cells without a name in the header are ignored.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,7 +22,12 @@ from app.core.files import open_nofollow
 
 MAX_ROW_BYTES = 48 << 20  # the largest picture in base64, and some text
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+OTHER_DELIMITERS = (",", ";", "\t", "|")
 JSON_LINES = (".jsonl", ".ndjson")
+LEGACY_ENCODING = "cp1252"
+BOM = b"\xef\xbb\xbf"
+_SEP_LINE = re.compile(rb"\A(?:\xef\xbb\xbf)?\"?sep=(.)\"?[\r\n]+\Z", re.IGNORECASE)  # which Excel reads and writes
+NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?")  # leading zeros are no number
 
 # Offset and size of a row, and its values or what is wrong with it.
 Row = tuple[int, int, dict[str, Any] | Validation]
@@ -26,56 +37,150 @@ class RowTooLong(Exception):
     """A row has more than MAX_ROW_BYTES; nobody looks for its end."""
 
 
-def iter_rows(path: Path, suffix: str) -> Iterator[Row]:
-    """Every row of a table. Raises Validation for a bad header, ArchiveCorrupt for a row that is too long."""
+@dataclass(slots=True)
+class Layout:
+    """What the beginning of a table says of its rows. `names` are those of the cells; '' for one that is ignored."""
+
+    names: list[str]
+    delimiter: str
+    start: int  # offset of the first row
+    legacy_rows: int = 0  # rows so far that were not UTF-8
+
+    def parse(self, cells: list[str]) -> dict[str, Any] | Validation:
+        """The values of a row by their names. Cells past the header must be empty."""
+        if any(map(_is_not_utf8, cells)):
+            try:
+                cells = [_decode_legacy(cell) for cell in cells]
+            except UnicodeDecodeError:
+                return Validation("the row is neither UTF-8 nor Windows-1252")
+            self.legacy_rows += 1
+        count = len(self.names)
+        if len(cells) < count or any(cell.strip() for cell in cells[count:]):
+            return Validation(f"the row has {len(cells)} cells, the header {count}")
+        return {name: cell for name, cell in zip(self.names, cells, strict=False) if name}
+
+
+def iter_rows(path: Path, suffix: str, layout: Layout | None = None) -> Iterator[Row]:
+    """Every row of a table; of CSV and TSV with its `layout`. Raises ArchiveCorrupt for a row that is too long."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         try:
-            yield from (
-                _iter_json_rows(file)
-                if suffix in JSON_LINES
-                else _iter_delimited_rows(file, read_column_names(path, suffix), DELIMITERS[suffix])
-            )
+            yield from _iter_json_rows(file) if layout is None else _iter_delimited_rows(file, layout)
         except RowTooLong:
             raise ArchiveCorrupt(f"a row has more than {MAX_ROW_BYTES:,} bytes; the rest is not read") from None
 
 
-def read_row(path: Path, suffix: str, offset: int, size: int, names: list[str]) -> Mapping[str, Any]:
+def read_row(path: Path, suffix: str, offset: int, size: int, layout: Layout | None) -> Mapping[str, Any]:
     """The row at this place. Raises Validation if it has changed."""
     csv.field_size_limit(MAX_ROW_BYTES)
     with open(path, "rb", opener=open_nofollow) as file:
         file.seek(offset)
         text = file.read(min(size, MAX_ROW_BYTES))
-    if suffix in JSON_LINES:
+    if layout is None:
         row = _parse_object(text)
     else:
-        row = _parse_cells(next(csv.reader(_decode_lines(text), delimiter=DELIMITERS[suffix], strict=True), []), names)
+        row = layout.parse(next(csv.reader(_decode_lines(text), delimiter=layout.delimiter, strict=True), []))
     if isinstance(row, Validation):
         raise row
     return row
 
 
-def read_column_names(path: Path, suffix: str) -> list[str]:
-    """The header of a table. Raises Validation for none, and for names that are empty or occur twice."""
-    csv.field_size_limit(MAX_ROW_BYTES)
+def read_layout(path: Path, suffix: str) -> Layout | None:
+    """The layout of a table; None for JSONL. Raises Validation for no header, for a name twice, and for UTF-16."""
     with open(path, "rb", opener=open_nofollow) as file:
-        lines = _Lines(file)
+        return _read_layout(file, suffix)
+
+
+def parse_table(data: bytes, suffix: str) -> list[dict[str, Any] | Validation]:
+    """All rows of a small table, the columns of numbers as numbers. Raises Validation as `read_layout` does."""
+    layout = _read_layout(io.BytesIO(data), suffix)
+    rows = _iter_json_rows(io.BytesIO(data)) if layout is None else _iter_delimited_rows(io.BytesIO(data), layout)
+    try:
+        found = [row for _, _, row in rows]
+    except RowTooLong:
+        raise Validation("a row is too long") from None
+    if layout is None:
+        return found
+    numbers = find_number_columns(row for row in found if not isinstance(row, Validation))
+    return [row if isinstance(row, Validation) else read_numbers(row, numbers) for row in found]
+
+
+def find_number_columns(rows: Iterator[Mapping[str, Any]]) -> frozenset[str]:
+    """The columns of a table of text that hold only numbers, and at least one."""
+    numbers: Counter[str] = Counter()
+    others: set[str] = set()
+    for row in rows:
+        for name, cell in row.items():
+            if name not in others and (text := cell.strip()):
+                if NUMBER.fullmatch(text):
+                    numbers[name] += 1
+                else:
+                    others.add(name)
+    return frozenset(numbers.keys() - others)
+
+
+def read_numbers(row: Mapping[str, Any], columns: frozenset[str]) -> dict[str, Any]:
+    """The row with the cells of these columns as numbers."""
+    return {name: _to_number(cell) if name in columns else cell for name, cell in row.items()}
+
+
+def _to_number(text: str) -> int | float | str:
+    text = text.strip()
+    if not text:
+        return ""
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _read_layout(file: BinaryIO, suffix: str) -> Layout | None:
+    csv.field_size_limit(MAX_ROW_BYTES)
+    head = file.read(4)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
+        raise Validation("it is UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
+    if suffix in JSON_LINES:
+        return None
+    file.seek(0)
+    first = file.readline(MAX_ROW_BYTES)
+    said = _SEP_LINE.match(first)
+    if said is None:
+        file.seek(0)
+    lines = _Lines(file, file.tell())
+    position = file.tell()
+    header = file.readline(MAX_ROW_BYTES).removeprefix(BOM).decode("utf-8", "surrogateescape")
+    file.seek(position)
+    delimiter = said[1].decode("latin-1") if said else _find_delimiter(header, DELIMITERS[suffix])
+    try:
+        cells = next(csv.reader(lines, delimiter=delimiter, strict=True), [])
+        names = [(_decode_legacy(cell) if _is_not_utf8(cell) else cell).strip() for cell in cells]
+    except (csv.Error, RowTooLong, UnicodeDecodeError, TypeError):
+        raise Validation("its first line is no header") from None
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise Validation("its first line is no header: the names of its columns")
+    if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise Validation(f"its header has the column {twice[0][:50]!r} more than once")
+    return Layout(names, delimiter, lines.at)
+
+
+def _find_delimiter(header: str, usual: str) -> str:
+    """What separates the cells of a header: what makes the most of them, by default the usual one."""
+
+    def count_cells(delimiter: str) -> tuple[int, bool]:
         try:
-            names = next(csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True), [])
-        except (csv.Error, RowTooLong):
-            raise Validation("its first line is no header") from None
-    if not any(names) or "" in names or len(set(names)) < len(names) or not all(map(_is_utf8, names)):
-        raise Validation("its first line is no header: names of columns, in UTF-8, each once")
-    return names
+            return len(next(csv.reader([header], delimiter=delimiter), [])), delimiter == usual
+        except csv.Error:
+            return 0, False
+
+    return max(OTHER_DELIMITERS, key=count_cells)
 
 
 class _Lines:
     """The lines of a file as text; `at` is the offset after the last one."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, start: int = 0) -> None:
         self._file = file
-        self.at = 0
-        self.row = 0  # offset of the current row
+        self.at = start
+        self.row = start  # offset of the current row
 
     def __iter__(self) -> _Lines:
         return self
@@ -88,14 +193,14 @@ class _Lines:
         if self.at - self.row > MAX_ROW_BYTES:
             raise RowTooLong
         if self.at == len(line):
-            line = line.removeprefix(b"\xef\xbb\xbf")
+            line = line.removeprefix(BOM)
         return line.decode("utf-8", "surrogateescape")
 
 
-def _iter_delimited_rows(file: BinaryIO, names: list[str], delimiter: str) -> Iterator[Row]:
-    lines = _Lines(file)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    next(reader, None)
+def _iter_delimited_rows(file: BinaryIO, layout: Layout) -> Iterator[Row]:
+    file.seek(layout.start)
+    lines = _Lines(file, layout.start)
+    reader = csv.reader(lines, delimiter=layout.delimiter, strict=True)
     while True:
         lines.row = lines.at
         try:
@@ -105,16 +210,8 @@ def _iter_delimited_rows(file: BinaryIO, names: list[str], delimiter: str) -> It
         except csv.Error as error:
             yield lines.row, lines.at - lines.row, Validation(f"the row cannot be read: {error}")
             continue
-        if cells:
-            yield lines.row, lines.at - lines.row, _parse_cells(cells, names)
-
-
-def _parse_cells(cells: list[str], names: list[str]) -> dict[str, Any] | Validation:
-    if len(cells) != len(names):
-        return Validation(f"the row has {len(cells)} cells, the header {len(names)}")
-    if not all(map(_is_utf8, cells)):
-        return Validation("the row is not UTF-8")
-    return dict(zip(names, cells, strict=True))
+        if any(cells):
+            yield lines.row, lines.at - lines.row, layout.parse(cells)
 
 
 def _iter_json_rows(file: BinaryIO) -> Iterator[Row]:
@@ -139,9 +236,13 @@ def _decode_lines(data: bytes) -> list[str]:
     return [line.decode("utf-8", "surrogateescape") for line in data.splitlines(keepends=True)]
 
 
-def _is_utf8(text: str) -> bool:
+def _is_not_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return True
+    return False
+
+
+def _decode_legacy(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode(LEGACY_ENCODING)

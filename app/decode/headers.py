@@ -7,6 +7,7 @@ Sources: ITU T.81 (JPEG), W3C PNG 3rd edition, RFC 9649 (WebP), GIF89a, ISO 2300
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ Format = Literal["jpeg", "png", "webp", "gif", "avif"]
 ArchiveKind = Literal["zip", "tar", "tar.gz"]
 Size = tuple[int, int]
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".avif"})
+JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjpg", ".pjp", ".mpo"})
+PICTURE_SUFFIXES = JPEG_SUFFIXES | {".png", ".apng", ".webp", ".gif", ".avif", ".avifs"}
 MAX_STEPS = 20_000
 ARCHIVE_HEAD = 512
 _ACCEPTED = "JPEG, PNG, WebP, GIF and AVIF"
@@ -70,7 +72,9 @@ def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
     if length > limits.max_bytes:
-        raise ImageTooLarge(f"the file has {length:,} bytes; the limit is {limits.max_bytes:,}")
+        raise ImageTooLarge(
+            f"the file has {length:,} bytes; the limit is {limits.max_bytes:,} (SIGHTLINE_MAX_IMAGE_BYTES)"
+        )
     head = file.read(64)
     kind = detect_format(head)
     file.seek(0)
@@ -79,7 +83,7 @@ def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
         (width, height), animated = parse(file)
     except (struct.error, IndexError) as error:
         raise ImageCorrupt("the file ends inside its header") from error
-    check_size(width, height, limits)
+    check_size(width, height, kind, limits)
     return PictureHeader(kind, width, height, animated)
 
 
@@ -108,14 +112,15 @@ def detect_format(head: bytes) -> Format:
     raise UnsupportedMediaType(f"this is not a picture of a known format; only {_ACCEPTED} are accepted")
 
 
-def check_size(width: int, height: int, limits: PictureLimits) -> None:
-    """Raise ImageCorrupt for a side of 0 pixels, ImageTooLarge above the limits."""
-    if width <= 0 or height <= 0:
-        raise ImageCorrupt(f"the header says {width} × {height} pixels")
+def check_size(width: int, height: int, format: Format, limits: PictureLimits) -> None:
+    """Raise ImageCorrupt for a size of nothing, ImageTooLarge above the limits."""
+    if width < 1 or height < 1:
+        raise ImageCorrupt("the picture has no width or no height")
+    size = f"the picture has {width} × {height} pixels"
     if max(width, height) > limits.max_side:
-        raise ImageTooLarge(f"the picture has {width} × {height} pixels; the limit is {limits.max_side:,} a side")
-    if width * height > limits.max_pixels:
-        raise ImageTooLarge(f"the picture has {width} × {height} pixels; the limit is {limits.max_pixels:,} in all")
+        raise ImageTooLarge(f"{size}; the limit is {limits.max_side:,} a side (SIGHTLINE_MAX_IMAGE_SIDE)")
+    if width * height > (most := limits.pixels_of(format)):
+        raise ImageTooLarge(f"{size}; the limit is {most:,} in all for {format.upper()} (SIGHTLINE_MAX_IMAGE_PIXELS)")
 
 
 def _count_steps(what: str) -> Iterator[None]:
@@ -249,3 +254,23 @@ def _read_at(file: BinaryIO, position: int, length: int) -> bytes:
 def has_picture_suffix(name: str) -> bool:
     """Whether the name of a file ends like that of an accepted picture."""
     return PurePath(name).suffix.lower() in PICTURE_SUFFIXES
+
+
+def has_no_suffix(name: str) -> bool:
+    """Whether the name of a file says nothing about its kind, so that only its bytes do.
+
+    That is one without a suffix (`IMG_0001`, `Photo 2019.07.04`, `St. Moritz`), and one whose suffix goes on after
+    that of a picture (`cat.jpg_large`, `cat.jpg~`).
+    """
+    suffix = PurePath(name).suffix.lower()
+    goes_on = re.match(r"(\.[a-z]+)[^a-z]", suffix)
+    return not suffix[1:].strip("0123456789") or " " in suffix or bool(goes_on and goes_on[1] in PICTURE_SUFFIXES)
+
+
+def is_picture_head(head: bytes) -> bool:
+    """Whether the first bytes of a file (64 are enough) are those of an accepted picture."""
+    try:
+        detect_format(head)
+    except UnsupportedMediaType:
+        return False
+    return True

@@ -33,6 +33,7 @@ THUMBNAIL_OPTIONS: dict[str, dict[str, Any]] = {
 }
 THUMBNAIL_GAP = 1.0  # averaging for whole factors, bicubic for the rest: a seventh of the time of bicubic alone
 _MAX_WHOLE_SQUARES = 16  # a strip of more squares than this is cropped before the resize
+TOO_LITTLE_MEMORY = "the picture needs more memory than a decode child may have (SIGHTLINE_DECODE_MEMORY)"
 WHITE = (255, 255, 255)
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF")
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -71,6 +72,7 @@ def decode_picture(
     Raises ImageCorrupt, ImageTooLarge or UnsupportedMediaType for the picture; BlobMissing, StorageFull, ReadOnly or
     Overloaded for the disk.
     """
+    header: PictureHeader | None = None
     try:
         with path.open("rb") as file:
             header = read_header(file, limits)
@@ -82,11 +84,13 @@ def decode_picture(
     except SightlineError:
         raise
     except MemoryError as error:
-        raise ImageCorrupt("the picture needs more memory than allowed") from error
+        raise ImageTooLarge(TOO_LITTLE_MEMORY) from error
     except Image.DecompressionBombError as error:
-        raise ImageTooLarge(f"the picture has more than {limits.max_pixels:,} pixels") from error
+        raise ImageTooLarge("the picture has more pixels than its header says") from error
     except OSError as error:
         if error.errno is None:  # raised by Pillow; errors of the system carry a number
+            if header is not None and header.width * header.height > limits.max_pixels:
+                raise ImageTooLarge(f"{TOO_LITTLE_MEMORY}, or is damaged") from error  # libjpeg does not say which
             raise ImageCorrupt("the picture is cut off or damaged") from error
         raise from_os_error(error) from error
     except Exception as error:  # on hostile bytes decoders raise errors of any kind
@@ -94,11 +98,11 @@ def decode_picture(
     return DecodedPicture(pixels, *size, header.format, animated)
 
 
-def harden_pillow(limits: PictureLimits) -> None:
-    """Set the options of Pillow for this process, so that it refuses more than `limits.max_pixels` by itself."""
+def harden_pillow(max_pixels: int) -> None:
+    """Set the options of Pillow for this process, so that it refuses more than `max_pixels` by itself."""
     # Pillow warns above MAX_IMAGE_PIXELS and raises above twice that; its early check of WebP only raises. At half our
     # limit the error comes exactly at the limit.
-    Image.MAX_IMAGE_PIXELS = (limits.max_pixels + 1) // 2
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -111,13 +115,13 @@ def _decode(
     thumbnail_size: int | None,
 ) -> tuple[Image.Image, bool, Size]:
     """The upright RGB picture (perhaps scaled down), whether it is animated, and its full upright size."""
-    harden_pillow(limits)
+    harden_pillow(limits.pixels_of(header.format))
     file.seek(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(file, formats=_FORMATS) as image:
             width, height = image.size
-            check_size(width, height, limits)
+            check_size(width, height, header.format, limits)
             if header.format != "avif" and (width, height) != (header.width, header.height):
                 raise ImageCorrupt("the picture is not of the size that its header says")
             animated = header.animated

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, Self, TypeVar, TypeVarTuple
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -47,7 +47,7 @@ class _Task(Generic[T]):
     pool: ProcessPool | None = None
 
 
-class DecodePool(AbstractContextManager["DecodePool"]):
+class DecodePool:
     """`workers` child processes, each of which runs one task at a time and can be killed.
 
     A future fails only with a SightlineError: Overloaded if the pool is in trouble, the task's `refusal` if the child
@@ -70,6 +70,9 @@ class DecodePool(AbstractContextManager["DecodePool"]):
         self._context = make_child_context()
         self._pool: ProcessPool | None = None
         self._open: set[_Task[Any]] = set()
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

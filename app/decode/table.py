@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import ArchiveCorrupt, ImageTooLarge, SightlineError, Validation
+from app.core.types import AnswerWarning
 from app.decode import column_mapping, delimited
 from app.decode.column_mapping import ColumnMapping, Line
 
@@ -16,14 +18,16 @@ PARQUET_SUFFIXES = (".parquet",)
 TABLE_SUFFIXES = (*PARQUET_SUFFIXES, *delimited.DELIMITERS, *delimited.JSON_LINES)
 Failure = tuple[str, str]  # code and detail
 PASSES = 16  # at most, over a large row group, which can be read from its first row only
+LEGACY_WARNING = AnswerWarning("encoding", "the table is not UTF-8; its other letters were read as Windows-1252")
 MAX_GROUP_BYTES = 16 << 30  # a larger size in the footer is not believed
 
 
 def list_table(path: Path, suffix: str, out: Path, requested: Mapping[str, str], max_lines: int) -> int:
     """Write a line for each row of a table to `out`, at most `max_lines`; returns their number.
 
-    A line has the number of the `row`, its caption, id, tags and metadata, and the `url` of its picture or the `place`
-    and `column` of its bytes; or an `error`. Raises Validation for a table without pictures, ArchiveCorrupt for a
+    A line has the number of the `row`, its caption, id, tags and metadata, and the `url` or the `path` of its picture
+    or the `place` and `column` of its bytes; or an `error`. Of a table of text, the metadata of a column that holds
+    only numbers are numbers. Raises Validation for a table without pictures, ArchiveCorrupt for a
     file that is no table.
     """
     count = 0
@@ -49,11 +53,11 @@ def extract_pictures(
     """
     if suffix in PARQUET_SUFFIXES:
         return _extract_group(path, column, places[0], folder, max_bytes, window)
-    header = [] if suffix in delimited.JSON_LINES else delimited.read_column_names(path, suffix)
+    layout = delimited.read_layout(path, suffix)
     done: dict[int, Failure | None] = {}
     for n, (offset, size) in enumerate(places):
         try:
-            cell = delimited.read_row(path, suffix, offset, size, header).get(column)
+            cell = delimited.read_row(path, suffix, offset, size, layout).get(column)
             done[n] = _write_picture(column_mapping.read_picture_cell(cell), folder / str(n), max_bytes)
         except SightlineError as error:
             done[n] = error.code, error.detail
@@ -67,19 +71,31 @@ def _iter_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterat
 
 
 def _text_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterator[Line]:
-    is_json = suffix in delimited.JSON_LINES  # where each row has its own columns
-    columns = None if is_json else column_mapping.map_columns(delimited.read_column_names(path, suffix), requested)
-    for offset, size, row in delimited.iter_rows(path, suffix):
+    layout = delimited.read_layout(path, suffix)  # None for JSONL, where each row has its own columns
+    columns = numbers = None
+    if layout is not None:
+        columns = column_mapping.map_columns((name for name in layout.names if name), requested)
+        rows = (row for _, _, row in delimited.iter_rows(path, suffix, layout) if not isinstance(row, Validation))
+        numbers = delimited.find_number_columns({name: row[name] for name in columns.rest} for row in rows)
+        layout.legacy_rows = 0
+    has_warned = False
+    for offset, size, row in delimited.iter_rows(path, suffix, layout):
         try:
             if isinstance(row, Validation):
                 raise row
-            if columns is None or is_json:
+            if layout is None or columns is None or numbers is None:
                 columns = column_mapping.map_columns(
-                    row, {role: name for role, name in requested.items() if name in row}
+                    row, {role: name for role, name in requested.items() if not name or name in row}
                 )
-            yield _line(row, columns, [offset, size])
+            else:
+                row = delimited.read_numbers(row, numbers)
+            line = _line(row, columns, [offset, size])
         except Validation as error:
-            yield _error_line(error)
+            line = _error_line(error)
+        if layout is not None and layout.legacy_rows and not has_warned:
+            has_warned = True
+            line["warnings"] = [asdict(LEGACY_WARNING)]
+        yield line
 
 
 def _parquet_lines(path: Path, requested: Mapping[str, str]) -> Iterator[Line]:
@@ -99,15 +115,17 @@ def _line(row: dict[str, Any], columns: ColumnMapping, place: list[int], unread:
     """The line of a row; `unread` if its picture was not read with the rest."""
     fields = column_mapping.read_attributes(row, columns)
     value = row.get(columns.picture)
-    if not value and not unread and columns.url:
-        value = row.get(columns.url)
+    for other in (columns.url, columns.path):
+        if not value and not unread and other:
+            value = row.get(other)
     if column_mapping.is_url(value):
         return {"url": str(value).strip(), **fields}
+    if (found := column_mapping.read_path(value)) is not None:
+        return {"path": found, **fields}
     if columns.image and (unread or value):
         return {"place": place, "column": columns.image, **fields}
-    return _error_line(
-        Validation(f"the row has no {'picture' if columns.image else 'URL'} in {columns.picture[:50]!r}")
-    )
+    what = "picture" if columns.image else "URL" if columns.url else "path of a picture"
+    return _error_line(Validation(f"the row has no {what} in {columns.picture[:50]!r}"))
 
 
 def _error_line(error: SightlineError) -> Line:

@@ -17,10 +17,11 @@ from typing import Any, BinaryIO
 from app.core.errors import ArchiveCorrupt, UnsupportedMediaType, UrlUnreachable
 from app.core.files import open_nofollow
 from app.core.types import ItemError
-from app.decode import webdataset_sidecars
-from app.decode.archive import StrictTarInfo, display_name, is_ignored
+from app.decode import sidecars
+from app.decode.archive import StrictTarInfo, display_name
 from app.decode.headers import has_picture_suffix
-from app.decode.metadata_jsonl import normalise_name
+from app.decode.litter import is_litter
+from app.decode.metadata_files import normalise_name
 
 Line = dict[str, Any]
 
@@ -55,9 +56,9 @@ def _iter_lines(file: BinaryIO) -> Iterator[Line]:
     try:
         for info in _iter_members(file):
             name = normalise_name(info.name)
-            if info.isdir() or is_ignored(name):
+            if info.isdir() or is_litter(name):
                 continue
-            key, extension = webdataset_sidecars.split_key(name)
+            key, extension = sidecars.split_key(name)
             if sample is None or sample.key != key:
                 if sample is not None:
                     yield from sample.lines()
@@ -88,7 +89,7 @@ class _Sample:
     def __init__(self, key: str) -> None:
         self.key = key
         self._pictures: list[Line] = []
-        self._sidecars: dict[str, webdataset_sidecars.SidecarFields | ItemError] = {}
+        self._sidecars: dict[str, sidecars.SidecarFields] = {}
 
     def add(self, file: BinaryIO, info: tarfile.TarInfo, extension: str) -> None:
         """Note a picture or a sidecar; ignore any other member."""
@@ -96,20 +97,13 @@ class _Sample:
             special = info.issparse() or not info.isreg()
             place = {"error": asdict(SPECIAL)} if special else {"offset": info.offset_data, "size": info.size}
             self._pictures.append({"name": display_name(info.name), **place})
-        elif extension in webdataset_sidecars.MAX_SIDECAR_BYTES and info.isreg():
-            if info.size > webdataset_sidecars.MAX_SIDECAR_BYTES[extension]:
-                self._sidecars[extension] = webdataset_sidecars.too_large_error(extension)
-                return
+        elif extension in sidecars.MAX_SIDECAR_BYTES and info.isreg():
             file.seek(info.offset_data)
-            self._sidecars[extension] = webdataset_sidecars.parse_sidecar(extension, file.read(info.size))
+            data = file.read(min(info.size, sidecars.MAX_SIDECAR_BYTES[extension] + 1))
+            self._sidecars[extension] = sidecars.parse_sidecar(extension, data, display_name(info.name))
 
     def lines(self) -> Iterator[Line]:
         """A line for each picture."""
-        fields = webdataset_sidecars.merge_sidecars(self._sidecars)
+        fields = sidecars.merge_sidecars(self._sidecars.items())
         for line in self._pictures or [{"name": display_name(self.key), "error": asdict(EMPTY)}]:
-            if "error" in line:
-                yield line
-            elif isinstance(fields, ItemError):
-                yield {"name": line["name"], "error": asdict(fields)}
-            else:
-                yield {**line, "key": self.key, **fields}
+            yield line if "error" in line else {**line, "key": self.key, **fields}

@@ -17,8 +17,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,6 +31,7 @@ from app.core.errors import StartupError
 from app.core.locks import hold_lock, pause_unless_stopped
 from app.core.process import die_with_parent, spawn
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
+from app.encoder.weights import LocatedModel
 
 log = logging.getLogger(__name__)
 
@@ -41,33 +43,17 @@ DAMAGE_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError)  # rais
 EXIT_MISFIT = 3  # exit status if the weights do not fit the architecture; torch would fail as well
 
 
-@dataclass(frozen=True, slots=True)
-class ConversionSpec:
-    """The inputs of a conversion. `half` stores weights in 16 bits, exactly for weights that were published in 16."""
-
-    name: str
-    architecture: str
-    weights: str
-    digest: str
-    preprocess: dict[str, Any] | None = None
-    quick_gelu: bool = False
-    half: bool = False
-    cache: str = ""
-
-    @property
-    def key(self) -> str:
-        """16 hex digits over everything that the converted model depends on; the name is no part of it."""
-        configuration = ""
-        if self.architecture.startswith("local-dir:"):
-            file = Path(self.architecture.removeprefix("local-dir:")) / "open_clip_config.json"
-            configuration = file.read_text(encoding="utf-8")
-        versions = [f"{library} {version(library)}" for library in LIBRARIES]
-        inputs = json.dumps([FORMAT, asdict(replace(self, name="", cache="", weights="")), configuration, versions])
-        return hashlib.sha256(inputs.encode()).hexdigest()[:16]
+def key_of(spec: LocatedModel) -> str:
+    """16 hex digits over everything that the converted model depends on; the name is no part of it."""
+    configuration = (spec.folder / "open_clip_config.json").read_text("utf-8") if spec.folder else ""
+    versions = [f"{library} {version(library)}" for library in LIBRARIES]
+    fields = {**asdict(spec), "name": "", "weights": "", "cache": ""}
+    inputs = json.dumps([FORMAT, fields, configuration, versions])
+    return hashlib.sha256(inputs.encode()).hexdigest()[:16]
 
 
 def open_encoder(
-    spec: ConversionSpec,
+    spec: LocatedModel,
     cache: Path,
     precision: str,
     threads: int,
@@ -77,21 +63,19 @@ def open_encoder(
 ) -> OpenVinoEncoder:
     """Convert the model if needed, and load it; a damaged conversion is made again. Raises as `ensure_converted`."""
     folder = ensure_converted(spec, cache, stop)
-    try:
-        return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
-    except DAMAGE_ERRORS:
-        pass
-    with hold_lock(_lock_path(folder), stop):
+    load = partial(OpenVinoEncoder, folder, precision, threads, bulk=bulk)
+    with suppress(*DAMAGE_ERRORS):
+        return load()
+    with hold_lock(folder.with_suffix(".lock"), stop):
         try:
-            # Another process may have repaired it meanwhile.
-            return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
+            return load()  # another process may have repaired it meanwhile
         except DAMAGE_ERRORS as error:
             log.warning("the converted model %s is damaged (%s); converting it again", spec.name, type(error).__name__)
             _convert_in_child(spec, folder, stop)
-            return OpenVinoEncoder(folder, precision, threads, bulk=bulk)
+            return load()
 
 
-def ensure_converted(spec: ConversionSpec, cache: Path, stop: threading.Event | None = None) -> Path:
+def ensure_converted(spec: LocatedModel, cache: Path, stop: threading.Event | None = None) -> Path:
     """The folder of the converted model below `cache`; converts it if it does not exist.
 
     Raises StartupError if weights and architecture do not fit, ValueError with the reason if the model cannot be
@@ -101,28 +85,25 @@ def ensure_converted(spec: ConversionSpec, cache: Path, stop: threading.Event | 
     if is_converted(spec, cache):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hold_lock(_lock_path(folder), stop):  # server and workers start together: one converts, the others wait
+    # Server and workers start together: one converts, the others wait.
+    with hold_lock(folder.with_suffix(".lock"), stop):
         if not (folder / INFO_FILE).is_file():
             log.info("converting %s for this processor, once", spec.name)
             _convert_in_child(spec, folder, stop)
     return folder
 
 
-def is_converted(spec: ConversionSpec, cache: Path) -> bool:
+def is_converted(spec: LocatedModel, cache: Path) -> bool:
     return (_folder_of(spec, cache) / INFO_FILE).is_file()
 
 
-def _folder_of(spec: ConversionSpec, cache: Path) -> Path:
-    return cache / "compiled" / spec.key
+def _folder_of(spec: LocatedModel, cache: Path) -> Path:
+    return cache / "compiled" / key_of(spec)
 
 
-def _lock_path(folder: Path) -> Path:
-    return folder.with_suffix(".lock")
-
-
-def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event | None) -> None:
+def _convert_in_child(spec: LocatedModel, folder: Path, stop: threading.Event | None) -> None:
     """Convert in a child process, and kill it if `stop` is set."""
-    job = json.dumps([asdict(spec), str(folder)])
+    job = json.dumps([asdict(spec), str(folder)], default=str)
     with (
         TemporaryFile() as output,
         spawn("app.encoder.conversion", job, str(os.getpid()), stdout=subprocess.DEVNULL, stderr=output) as child,
@@ -133,7 +114,7 @@ def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event 
         except BaseException:  # StopRequested or Ctrl-C
             child.kill()
             child.wait()
-            shutil.rmtree(_draft_path(folder), ignore_errors=True)
+            shutil.rmtree(folder.with_suffix(".draft"), ignore_errors=True)
             raise
         if child.returncode == 0:
             return
@@ -145,30 +126,25 @@ def _convert_in_child(spec: ConversionSpec, folder: Path, stop: threading.Event 
     raise StartupError(reason) if child.returncode == EXIT_MISFIT else ValueError(reason)
 
 
-def convert(spec: ConversionSpec, folder: Path) -> None:
+def convert(spec: LocatedModel, folder: Path) -> None:
     """Build the model in torch, convert it, and keep the result only if it gives the same vectors."""
     from app.encoder.open_clip import OpenClipEncoder, build_model
     from app.encoder.tokenizer_export import export_tokenizer
-    from app.encoder.towers import ImageTower, make_text_tower
+    from app.encoder.towers import Tower, make_text_tower
 
-    model = build_model(
-        spec.name,
-        spec.architecture,
-        Path(spec.weights),
-        spec.digest,
-        preprocess=spec.preprocess,
-        quick_gelu=spec.quick_gelu,
-        cache=spec.cache,
-    )
+    model = build_model(spec)
     size, tokenization = model.preprocessing.size, model.tokenization
     torch_encoder = OpenClipEncoder(model, "cpu", "fp32")
     tower, pool, _ = make_text_tower(model.clip)
     tokens = tokenization.tokenizer()(PROBES[:2])
+    save_model = partial(load_openvino().save_model, compress_to_fp16=spec.half)
     with _replace_folder(folder) as draft:
-        image_tower = _trace(ImageTower(model.clip), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size])
-        _save(_accept_uint8(image_tower, model.preprocessing), draft / IMAGE_FILE, spec.half)
+        image_tower = _trace(
+            Tower(model.clip, "encode_image"), np.zeros((2, 3, size, size), np.float32), [-1, 3, size, size]
+        )
+        save_model(_accept_uint8(image_tower, model.preprocessing), draft / IMAGE_FILE)
         length = tokenization.length if pool == "whole" else -1
-        _save(_trace(tower, tokens, [-1, length]), draft / TEXT_FILE, spec.half)
+        save_model(_trace(tower, tokens, [-1, length]), draft / TEXT_FILE)
         CompiledModelInfo(
             model.space, model.preprocessing, export_tokenizer(tokenization, draft), model.temperature
         ).write(draft)
@@ -186,7 +162,7 @@ def convert(spec: ConversionSpec, folder: Path) -> None:
 @contextmanager
 def _replace_folder(folder: Path) -> Iterator[Path]:
     """A draft folder that replaces `folder` at the end, as a whole or not at all."""
-    draft = _draft_path(folder)
+    draft = folder.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
@@ -195,10 +171,6 @@ def _replace_folder(folder: Path) -> Iterator[Path]:
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _draft_path(folder: Path) -> Path:
-    return folder.with_suffix(".draft")
 
 
 def _trace(tower: Any, example: np.ndarray[Any, Any], shape: list[int]) -> Any:
@@ -228,17 +200,13 @@ def _accept_uint8(tower: Any, preprocessing: Any) -> Any:
     return steps.build()
 
 
-def _save(model: Any, path: Path, half: bool) -> None:
-    load_openvino().save_model(model, path, compress_to_fp16=half)
-
-
 def main() -> None:
     """The child. Its arguments: spec and folder as JSON, and the process id of its parent."""
     spec, folder = json.loads(sys.argv[1])
     die_with_parent(int(sys.argv[2]))
     logging.disable(logging.WARNING)
     try:
-        convert(ConversionSpec(**spec), Path(folder))
+        convert(LocatedModel(**{**spec, "weights": Path(spec["weights"])}), Path(folder))
     except StartupError as error:
         print(error.detail, file=sys.stderr)
         raise SystemExit(EXIT_MISFIT) from None

@@ -38,6 +38,7 @@ class DummyEncoder:
     device = "cpu"
     runtime = "numpy"
     temperature = 20.0
+    max_tokens = None
 
     def __init__(self) -> None:
         self.preprocessing = Preprocessing(size=SIZE, resize="squash", interpolation="bilinear")
@@ -47,6 +48,9 @@ class DummyEncoder:
         d = len(PALETTE) + 3 * CELLS * CELLS
         weights = hashlib.sha256(repr(PALETTE).encode()).hexdigest()
         self.space = EmbeddingSpace("colours", weights, d, self.preprocessing.digest)
+
+    def count_words_read(self, text: str) -> int | None:
+        return None
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, 32, 32, 3] to float32 [n, 60], rows of length 1."""

@@ -25,14 +25,10 @@ def make_golden_pictures(size: int) -> Pixels:
     return np.stack([smooth, board]).astype(np.uint8)
 
 
-def encode_golden_pictures(encoder: Encoder) -> Embeddings:
-    """float32 [2, d]."""
-    return encoder.encode_images(make_golden_pictures(encoder.preprocessing.size))
-
-
-def encode_golden_texts(encoder: Encoder) -> Embeddings:
-    """float32 [4, d]."""
-    return encoder.encode_texts(GOLDEN_TEXTS)
+def encode_golden(encoder: Encoder, *, texts: bool = True) -> Embeddings:
+    """float32 [GOLDEN_COUNT, d]; [2, d] without `texts`."""
+    pictures = encoder.encode_images(make_golden_pictures(encoder.preprocessing.size))
+    return np.concatenate([pictures, encoder.encode_texts(GOLDEN_TEXTS)]) if texts else pictures
 
 
 def is_same_model(now: Embeddings, before: Embeddings) -> bool:

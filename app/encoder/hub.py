@@ -92,11 +92,13 @@ def damaged_file_error(name: str, path: Path) -> StartupError:
 
 
 def _download(name: str, repository: str, file: str, cache: Path) -> Path:
+    """Download a file and verify it. The caller holds the lock."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     # Asked here with a timeout, because a download from a hub that does not respond never ends.
     metadata = get_hf_file_metadata(hf_hub_url(repository, file), timeout=RESPONSE_SECONDS)
-    _remove_partial(cache)
+    for partial in cache.glob("models--*/blobs/*.incomplete"):  # of killed processes, which the client never resumes
+        partial.unlink(missing_ok=True)
     _require_space(name, file, metadata, cache)
     log.info("downloading %s of %s, %s, into %s", file, repository, _format_size(metadata.size), cache)
     path = Path(hf_hub_download(repository, file, cache_dir=cache, tqdm_class=_make_progress(file)))
@@ -112,12 +114,6 @@ def _download(name: str, repository: str, file: str, cache: Path) -> Path:
     else:
         log.warning("downloaded %s; the hub has no digest of it, so only its size was checked", file)
     return path
-
-
-def _remove_partial(cache: Path) -> None:
-    """Remove partial downloads of killed processes, which the client never resumes. The caller holds the lock."""
-    for partial in cache.glob("models--*/blobs/*.incomplete"):
-        partial.unlink(missing_ok=True)
 
 
 def _require_space(name: str, file: str, metadata: HfFileMetadata, cache: Path) -> None:

@@ -9,10 +9,11 @@ import logging
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from app.core.errors import StartupError
 from app.core.files import sha256_file
+from app.core.settings import Settings
 from app.encoder.catalogue import resolve_alias, suggest_names
 from app.encoder.dummy import DummyEncoder
 from app.encoder.hub import damaged_file_error, ensure_downloaded, expected_digest, find_cached, matches_digest
@@ -28,7 +29,7 @@ from app.encoder.memory_check import (
 )
 from app.encoder.pretrained import find_pretrained, list_architectures
 from app.encoder.protocol import Encoder
-from app.encoder.weights import ParameterCount, count_parameters
+from app.encoder.weights import LocatedModel, ParameterCount, count_parameters
 
 log = logging.getLogger(__name__)
 
@@ -43,18 +44,6 @@ PREPROCESS = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size
 
 
 @dataclass(frozen=True, slots=True)
-class LocatedModel:
-    """A model whose files are on this machine. `digest` is that of the hub for the weights, empty without one."""
-
-    name: str
-    architecture: str
-    weights: Path | None
-    preprocess: dict[str, Any] | None = None
-    quick_gelu: bool = False
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class EncoderOptions:
     """Where and how to run an encoder; see Settings. Before it is loaded, the memory for all `processes` is checked."""
 
@@ -64,6 +53,12 @@ class EncoderOptions:
     threads: int = 0
     processes: ModelProcesses = NO_PROCESSES
     bulk: bool = False  # optimise for many pictures, not for one query
+
+    @classmethod
+    def of(cls, settings: Settings, processes: ModelProcesses, *, bulk: bool = False) -> Self:
+        """As set; `processes` are ignored where the memory is not to be checked."""
+        known = NO_PROCESSES if settings.ignore_memory else processes
+        return cls(settings.device, settings.precision, settings.runtime, settings.threads, known, bulk)
 
     def reason_for_torch(self) -> str:
         """Why torch must run the model; empty if OpenVINO can."""
@@ -90,7 +85,7 @@ def locate_model(name: str, cache: Path) -> LocatedModel:
     """
     name = resolve_alias(name)
     if name == "colours":
-        return LocatedModel(name, name, None)
+        return LocatedModel(name, name)
     if name == "starter":
         return _locate_folder(name, STARTER)
     if name.startswith("local-dir:"):
@@ -105,21 +100,9 @@ def locate_model(name: str, cache: Path) -> LocatedModel:
     raise StartupError(f"unknown model {name!r}{hint} `sightline models` lists the models")
 
 
-def load_encoder(
-    name: str,
-    cache: Path,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    runtime: str = "auto",
-    threads: int = 0,
-    processes: ModelProcesses = NO_PROCESSES,
-    bulk: bool = False,
-) -> Encoder:
+def load_encoder(name: str, cache: Path, options: EncoderOptions | None = None) -> Encoder:
     """Locate and load a model. Raises StartupError if that is impossible."""
-    return load_located(
-        locate_model(name, cache), cache, EncoderOptions(device, precision, runtime, threads, processes, bulk)
-    )
+    return load_located(locate_model(name, cache), cache, options or EncoderOptions())
 
 
 def load_located(
@@ -130,16 +113,17 @@ def load_located(
     `cache` keeps the converted model. Raises StartupError if the files do not fit together, are damaged or altered;
     StopRequested if `stop` is set during a conversion.
     """
-    if located.weights is None:
+    if located.name == "colours":
         return DummyEncoder()
     digest = sha256_file(located.weights)
     if located.digest != digest and not matches_digest(located.weights, located.digest):
         raise damaged_file_error(located.name, located.weights)
     size = count_parameters(located.name, located.weights)
     reason = options.reason_for_torch()
+    spec = replace(located, digest=digest, cache=str(cache))
     if not reason:
         try:
-            return _load_in_openvino(located, located.weights, digest, size, cache, options, stop)
+            return _load_in_openvino(spec, size, cache, options, stop)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = f"OpenVINO cannot run it: {error}"
             log.warning("model %s: %s", located.name, reason)
@@ -148,41 +132,24 @@ def load_located(
     processes = options.processes
     need = estimate_gpu_loading(size) if reason == ON_GPU else estimate_torch(size, processes)
     check_memory(located.name, need, processes, "in torch")
-    return _load_in_torch(located, located.weights, digest, cache, options, reason)
+    return _load_in_torch(spec, options, reason)
 
 
 def _load_in_openvino(
-    located: LocatedModel,
-    weights: Path,
-    digest: str,
-    size: ParameterCount,
-    cache: Path,
-    options: EncoderOptions,
-    stop: threading.Event | None,
+    spec: LocatedModel, size: ParameterCount, cache: Path, options: EncoderOptions, stop: threading.Event | None
 ) -> Encoder:
-    from app.encoder.conversion import ConversionSpec, is_converted, open_encoder
+    from app.encoder.conversion import is_converted, open_encoder
     from app.encoder.openvino import detect_precision
 
     precision = detect_precision() if options.precision == "auto" else options.precision
-    recipe = ConversionSpec(
-        located.name,
-        located.architecture,
-        str(weights),
-        digest,
-        located.preprocess,
-        located.quick_gelu,
-        half=precision != "fp32",
-        cache=str(cache),
-    )
-    if not is_converted(recipe, cache):
-        check_memory(located.name, estimate_conversion(size, options.processes), options.processes, CONVERTING)
-    check_memory(located.name, estimate_openvino(size, options.processes, precision), options.processes, "to run")
-    return open_encoder(recipe, cache, precision, options.threads, stop, bulk=options.bulk)
+    spec = replace(spec, half=precision != "fp32")
+    if not is_converted(spec, cache):
+        check_memory(spec.name, estimate_conversion(size, options.processes), options.processes, CONVERTING)
+    check_memory(spec.name, estimate_openvino(size, options.processes, precision), options.processes, "to run")
+    return open_encoder(spec, cache, precision, options.threads, stop, bulk=options.bulk)
 
 
-def _load_in_torch(
-    located: LocatedModel, weights: Path, digest: str, cache: Path, options: EncoderOptions, reason: str
-) -> Encoder:
+def _load_in_torch(spec: LocatedModel, options: EncoderOptions, reason: str) -> Encoder:
     import torch  # here, because `colours`, OpenVINO and the client commands work without it
 
     from app.encoder import open_clip
@@ -191,16 +158,7 @@ def _load_in_torch(
         torch.set_num_threads(options.threads)
     device = open_clip.choose_device(options.device)
     precision = open_clip.choose_precision(options.precision, device)
-    model = open_clip.build_model(
-        located.name,
-        located.architecture,
-        weights,
-        digest,
-        preprocess=located.preprocess,
-        quick_gelu=located.quick_gelu,
-        cache=str(cache),
-    )
-    return open_clip.OpenClipEncoder(model, device, precision, reason)
+    return open_clip.OpenClipEncoder(open_clip.build_model(spec), device, precision, reason)
 
 
 def _locate_folder(name: str, folder: Path, file: str = WEIGHTS) -> LocatedModel:
@@ -245,9 +203,8 @@ def _locate_tag(name: str, cache: Path) -> LocatedModel:
         names = HUB_NAMES
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
     weights = _fetch_weights(name, repository, names, cache)
-    return LocatedModel(
-        name, architecture, weights, preprocess, bool(config.get("quick_gelu")), expected_digest(weights)
-    )
+    quick_gelu = bool(config.get("quick_gelu"))
+    return LocatedModel(name, architecture, weights, expected_digest(weights), preprocess, quick_gelu)
 
 
 def _locate_on_hub(name: str, cache: Path) -> LocatedModel:

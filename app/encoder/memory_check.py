@@ -74,19 +74,10 @@ def check_memory(name: str, need: int, processes: ModelProcesses, purpose: str, 
 
 def available_memory(root: Path = Path("/")) -> int | None:
     """Bytes that the system and the control groups leave to this process; None if the system does not tell."""
-    system = _read_meminfo(root)
-    if system is None:
+    kib = _read_table(root / "proc/meminfo")
+    if "MemAvailable:" not in kib:
         return None
-    free, swap = system
-    return min([free, *_read_groups(root)]) + swap
-
-
-def _read_meminfo(root: Path) -> tuple[int, int] | None:
-    """Bytes of available memory and of free swap."""
-    values = _read_table(root / "proc/meminfo")
-    if "MemAvailable:" not in values:
-        return None
-    return values["MemAvailable:"] * 1024, values.get("SwapFree:", 0) * 1024
+    return min([kib["MemAvailable:"] * 1024, *_read_groups(root)]) + kib.get("SwapFree:", 0) * 1024
 
 
 def _read_groups(root: Path) -> list[int]:

@@ -18,7 +18,8 @@ from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.cuda_graphs import CudaGraphRunner
 from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.encoder.tokenizer import Tokenization
-from app.encoder.towers import ImageTower, make_text_tower
+from app.encoder.towers import Tower, make_text_tower
+from app.encoder.weights import LocatedModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CLIP_VOCABULARY, CLIP_LENGTH = 49_408, 77  # of open_clip's own tokenizer
@@ -46,8 +47,9 @@ class OpenClipEncoder:
         self.runtime = f"torch {precision}" + (f" ({reason})" if reason else "")
         self._dtype = PRECISIONS[precision]
         model.clip.to(device=device, dtype=self._dtype).to(memory_format=torch.channels_last)  # as the pixels
-        self._images = ImageTower(model.clip)
+        self._images = Tower(model.clip, "encode_image")
         self._texts, _, _ = make_text_tower(model.clip)
+        self.max_tokens: int | None = model.tokenization.length
         self._tokenize = model.tokenization.tokenizer()
         self._lock = threading.Lock()  # one forward pass at a time; more would share the same cores
         self._mean = torch.tensor(model.preprocessing.mean, device=device).view(1, 3, 1, 1) * 255
@@ -55,6 +57,10 @@ class OpenClipEncoder:
         size = model.preprocessing.size
         on_gpu = device.startswith("cuda")
         self._graphs = CudaGraphRunner(self.forward, (size, size, 3), model.space.d, device) if on_gpu else None
+
+    def count_words_read(self, text: str) -> int | None:
+        with self._lock:
+            return self._tokenize.count_words_read(text)
 
     @torch.inference_mode()
     def encode_images(self, pixels: Pixels) -> Embeddings:
@@ -78,41 +84,28 @@ class OpenClipEncoder:
             return normalise(self._texts(tokens).float().cpu().numpy())
 
 
-def build_model(
-    name: str,
-    architecture: str,
-    weights: Path,
-    digest: str,
-    *,
-    preprocess: dict[str, Any] | None = None,
-    quick_gelu: bool = False,
-    cache: str = "",
-) -> OpenClipModel:
-    """Build the model `architecture` (open_clip's name, or `local-dir:PATH`) with these weights, on the CPU.
-
-    `digest` is the SHA-256 of the weights, `preprocess` overrides the configuration of the architecture, `cache` keeps
-    tokenizer files from the hub. Raises StartupError if weights and architecture do not fit.
-    """
-    local = Path(architecture.removeprefix("local-dir:")) if architecture.startswith("local-dir:") else None
+def build_model(spec: LocatedModel) -> OpenClipModel:
+    """Build a model on the CPU. Raises StartupError if weights and architecture do not fit."""
+    architecture, local = spec.architecture, spec.folder
     try:
         clip = open_clip.create_model(
             architecture,
-            pretrained=None if local else str(weights),
-            force_preprocess_cfg=preprocess,
-            force_quick_gelu=quick_gelu,
+            pretrained=None if local else str(spec.weights),
+            force_preprocess_cfg=spec.preprocess,
+            force_quick_gelu=spec.quick_gelu,
             pretrained_image=False,
             pretrained_text=False,
             require_pretrained=True,
         )
     except Exception as error:
-        reason = _first_line(error)
-        raise StartupError(f"model {name}: {weights.name} does not fit {architecture} ({reason})") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise StartupError(f"model {spec.name}: {spec.weights.name} does not fit {architecture} ({reason})") from error
     clip.eval().requires_grad_(False)
     preprocessing = map_preprocessing(open_clip.get_model_preprocess_cfg(clip))
-    tokenization = find_tokenization(clip, architecture, local, cache)
+    tokenization = find_tokenization(clip, architecture, local, spec.cache)
     with torch.inference_mode():
         d = int(clip.encode_text(torch.zeros((1, tokenization.length), dtype=torch.int64)).shape[-1])
-    space = EmbeddingSpace(name, digest, d, preprocessing.digest)
+    space = EmbeddingSpace(spec.name, spec.digest, d, preprocessing.digest)
     return OpenClipModel(clip, tokenization, space, preprocessing, float(clip.logit_scale.float().exp()))
 
 
@@ -167,7 +160,3 @@ def choose_precision(precision: str, device: str) -> str:
     if torch.cuda.is_bf16_supported(including_emulation=False):  # older GPUs emulate it slowly
         return "bf16"
     return "fp16"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -10,17 +10,18 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from app.core.types import EmbeddingSpace, Preprocessing
 from app.encoder.protocol import Embeddings, Pixels, normalise
-from app.encoder.tokenizer import TOKENIZER, Tokenization, Tokenize
+from app.encoder.tokenizer import TOKENIZER, TextTokenizer, Tokenization
 
 INFO_FILE, IMAGE_FILE, TEXT_FILE = "card.json", "image.xml", "text.xml"
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -56,18 +57,11 @@ class CompiledModelInfo:
 
     @classmethod
     def read(cls, folder: Path) -> CompiledModelInfo:
-        """Raises OSError, ValueError, KeyError or TypeError if the file is damaged."""
-        info = json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
-        preprocessing, tokenization = info["preprocessing"], info["tokenization"]
-        preprocessing |= {"mean": tuple(preprocessing["mean"]), "std": tuple(preprocessing["std"])}
-        if tokenization["source"] == TOKENIZER:  # a file beside it
-            tokenization["source"] = str(folder / TOKENIZER)
-        return cls(
-            EmbeddingSpace(**info["space"]),
-            Preprocessing(**preprocessing),
-            Tokenization(**tokenization),
-            float(info["temperature"]),
-        )
+        """Raises OSError or ValueError if the file is damaged."""
+        info = TypeAdapter(CompiledModelInfo).validate_json((folder / INFO_FILE).read_bytes())
+        if info.tokenization.source != TOKENIZER:
+            return info
+        return replace(info, tokenization=replace(info.tokenization, source=str(folder / TOKENIZER)))  # beside it
 
 
 class CompiledTower:
@@ -121,6 +115,7 @@ class OpenVinoEncoder:
         self.preprocessing = card.preprocessing
         self.temperature = card.temperature
         self.runtime = f"OpenVINO {precision}"
+        self.max_tokens: int | None = card.tokenization.length
         self._tokenization = card.tokenization
         self._lock = threading.Lock()  # one batch at a time; more would share the same cores
         self._core = load_openvino().Core()
@@ -139,8 +134,12 @@ class OpenVinoEncoder:
         return CompiledTower(self._core, self._text_tower, self._settings)
 
     @cached_property
-    def _tokenize(self) -> Tokenize:
+    def _tokenize(self) -> TextTokenizer:
         return self._tokenization.tokenizer()
+
+    def count_words_read(self, text: str) -> int | None:
+        with self._lock:  # one thread loads and uses the tokenizer
+            return self._tokenize.count_words_read(text)
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] to float32 [n, d], rows of length 1."""

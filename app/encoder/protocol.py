@@ -19,6 +19,7 @@ class Encoder(Protocol):
 
     `temperature` is the factor on the cosines before the softmax of zero-shot classification, the learnt
     `exp(logit_scale)` of the model. `device` and `runtime` tell people where it runs, by which library, and why.
+    `max_tokens` is how many tokens of a text it reads; None reads all of it.
     """
 
     @property
@@ -35,6 +36,13 @@ class Encoder(Protocol):
 
     @property
     def runtime(self) -> str: ...
+
+    @property
+    def max_tokens(self) -> int | None: ...
+
+    def count_words_read(self, text: str) -> int | None:
+        """How many words of a text that is longer than `max_tokens` it reads; None if it reads all of it."""
+        ...
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """uint8 [n, size, size, 3] (RGB) to float32 [n, d], rows of length 1."""

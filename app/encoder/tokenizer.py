@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import re
 import string
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,26 @@ Clean = Literal["", "lower", "whitespace", "canonicalize"]
 
 TOKENIZER = "tokenizer.json"
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|(?:(?![\u3040-\u30ff\u3400-\u9fff])[^\W_])+")
+
+
+@dataclass(frozen=True, slots=True)
+class TextTokenizer:
+    """Texts to tokens, int64 [n, length]; `is_too_long` tells whether a text has more tokens than that."""
+
+    tokenize: Tokenize
+    is_too_long: Callable[[str], bool]
+    cut: Callable[[Tokens], Tokens] = lambda tokens: tokens
+
+    def __call__(self, texts: Sequence[str]) -> Tokens:
+        return self.cut(self.tokenize(texts))
+
+    def count_words_read(self, text: str) -> int | None:
+        """How many words of a text that is too long are read whole; None if the whole text is read."""
+        if not self.is_too_long(text):
+            return None
+        ends = find_word_ends(text)
+        return bisect_left(range(len(ends)), True, key=lambda n: self.is_too_long(text[: ends[n]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +64,15 @@ class Tokenization:
     cache: str = ""
     clean: Clean = ""
 
-    def tokenizer(self) -> Tokenize:
+    def tokenizer(self) -> TextTokenizer:
         """The tokenizer; it cuts each batch to its longest text if that does not change the vectors."""
         path = Path(self.source)
-        tokenize = (
+        loaded = (
             load_tokenizer_file(path, self.length, self.clean)
             if path.name == TOKENIZER
             else load_named_tokenizer(self.source, self.cache)
         )
-        return lambda texts: self.cut(tokenize(texts))
+        return replace(loaded, cut=self.cut)
 
     def cut(self, tokens: Tokens) -> Tokens:
         """Remove the columns that no text of the batch needs."""
@@ -62,7 +84,12 @@ class Tokenization:
         return np.ascontiguousarray(tokens[:, : int(ends.max()) + 1])
 
 
-def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> Tokenize:
+def find_word_ends(text: str) -> list[int]:
+    """Where each word ends; a Chinese or Japanese character is a word."""
+    return [match.end() for match in WORD.finditer(text)]
+
+
+def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> TextTokenizer:
     """A tokenizer from a `tokenizer.json`: pads as the file says or with 0, and keeps the end token of a cut text."""
     tokenizer = Tokenizer.from_file(str(path))
     padding = tokenizer.padding or {"pad_id": 0}
@@ -73,7 +100,7 @@ def load_tokenizer_file(path: Path, length: int, clean: Clean = "") -> Tokenize:
         cleaned_texts = [clean_text(text, clean) for text in texts]
         return np.array([encoding.ids for encoding in tokenizer.encode_batch(cleaned_texts)], dtype=np.int64)
 
-    return tokenize
+    return TextTokenizer(tokenize, lambda text: bool(tokenizer.encode(clean_text(text, clean)).overflowing))
 
 
 def clean_text(text: str, how: Clean) -> str:
@@ -86,10 +113,18 @@ def clean_text(text: str, how: Clean) -> str:
     return text.lower() if how == "lower" else text
 
 
-def load_named_tokenizer(architecture: str, cache: str = "") -> Tokenize:
+def load_named_tokenizer(architecture: str, cache: str = "") -> TextTokenizer:
     """open_clip's own tokenizer of an architecture, with its cleaning, case and padding; see `open_clip_tokenizer`."""
     tokenizer = load_open_clip_tokenizer(architecture, cache)
-    return lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64)
+
+    def is_too_long(text: str) -> bool:
+        if hasattr(tokenizer, "encode"):  # CLIP's own; it adds a start and an end
+            count = len(tokenizer.encode(text)) + 2
+        else:
+            count = len(tokenizer.tokenizer(tokenizer.clean_fn(text), truncation=False)["input_ids"])
+        return count > int(tokenizer.context_length)
+
+    return TextTokenizer(lambda texts: np.asarray(tokenizer(list(texts)).numpy(), dtype=np.int64), is_too_long)
 
 
 def load_open_clip_tokenizer(architecture: str, cache: str = "") -> Any:

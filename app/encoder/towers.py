@@ -12,27 +12,16 @@ from torch import Tensor
 Pool = Literal["argmax", "eos", "whole"]
 
 
-class ImageTower(torch.nn.Module):
-    """float [n, 3, size, size] to float [n, d]."""
+class Tower(torch.nn.Module):
+    """Pictures, float [n, 3, size, size], or texts of full length, int64 [n, length], to float [n, d]."""
 
-    def __init__(self, clip: Any) -> None:
+    def __init__(self, clip: Any, method: Literal["encode_image", "encode_text"]) -> None:
         super().__init__()
         self.clip = clip
+        self.method = method
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = self.clip.encode_image(pixels)
-        return features
-
-
-class TextTower(torch.nn.Module):
-    """int64 [n, length] to float [n, d]; every text at its full length."""
-
-    def __init__(self, clip: Any) -> None:
-        super().__init__()
-        self.clip = clip
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        features: Tensor = self.clip.encode_text(tokens)
+    def forward(self, inputs: Tensor) -> Tensor:
+        features: Tensor = getattr(self.clip, self.method)(inputs)
         return features
 
 
@@ -68,9 +57,9 @@ def make_text_tower(clip: Any) -> tuple[torch.nn.Module, Pool, int]:
     elif (text := getattr(clip, "text", None)) is not None and type(text) is TextTransformer:
         tower, pool, eos = text, _map_pool(text.pool_type), text.eos_id
     else:
-        return TextTower(clip), "whole", 0
+        return Tower(clip, "encode_text"), "whole", 0
     if pool == "whole" or tower.attn_mask is None or not _has_no_extras(tower):
-        return TextTower(clip), "whole", 0
+        return Tower(clip, "encode_text"), "whole", 0
     return CausalTextTower(tower, pool, int(eos or 0)), pool, int(eos or 0)
 
 

@@ -1,16 +1,42 @@
-"""Check a weights file by its header, before the model is loaded."""
+"""The files of a model: what it is built from, and a check of its weights by their header."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from app.core.errors import StartupError
 
 PICKLES = (b"\x80", b"PK\x03\x04")  # the first bytes of a pickle, and of the zip in which torch packs one
+
+
+@dataclass(frozen=True, slots=True)
+class LocatedModel:
+    """A model whose files are on this machine; `colours` has none.
+
+    `architecture` is open_clip's name or `local-dir:FOLDER`; `preprocess` overrides its configuration. `digest` is that
+    of the hub for the weights, empty without one, and once they are read their SHA-256. `half` stores converted weights
+    in 16 bits, exactly for weights that were published in 16. `cache` keeps tokenizer files of the hub.
+    """
+
+    name: str
+    architecture: str
+    weights: Path = Path()
+    digest: str = ""
+    preprocess: dict[str, Any] | None = None
+    quick_gelu: bool = False
+    half: bool = False
+    cache: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a `local-dir:` architecture."""
+        local = self.architecture.startswith("local-dir:")
+        return Path(self.architecture.removeprefix("local-dir:")) if local else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,9 @@ def read_vector_blocks(connection: apsw.Connection, order: BuildOrder) -> Iterat
     seq = 0
     while entries := embeddings.list_after(connection, order.collection, order.space, order.target, seq, BATCH):
         kept = [
-            (row[2], row[3]) for row in entries if row[0] <= order.upto and _is_well_formed(row[2], row[3], order.d)
+            (key, vector)
+            for seq, _, key, vector in entries
+            if seq <= order.upto and key >= 0 and vector is not None and len(vector) == 4 * order.d
         ]
         if kept:
             ids = np.array([key for key, _ in kept], np.int64)
@@ -78,10 +80,6 @@ def read_vector_blocks(connection: apsw.Connection, order: BuildOrder) -> Iterat
         seq = entries[-1][0]
         if seq >= order.upto:
             return
-
-
-def _is_well_formed(key: int, vector: bytes | None, d: int) -> bool:
-    return key >= 0 and vector is not None and len(vector) == 4 * d
 
 
 def main(argument: str, parent: int) -> int:

@@ -43,7 +43,7 @@ class FilterCache:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[str, Filter], _Entry] = OrderedDict()
-        self._bytes = 0
+        self.nbytes = 0  # memory of the entries, about
 
     def allowed_ids(self, collection: str, filter: Filter) -> IdSet:
         """The keys of the rows that `filter` matches now. Raises Timeout."""
@@ -59,11 +59,6 @@ class FilterCache:
             self._account(name, entry)
         return ids
 
-    @property
-    def nbytes(self) -> int:
-        """The memory of the entries, about."""
-        return self._bytes
-
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -73,11 +68,11 @@ class FilterCache:
         with self._lock:
             if self._entries.get(name) is not entry:
                 return  # removed meanwhile
-            self._bytes += size - entry.bytes
+            self.nbytes += size - entry.bytes
             entry.bytes = size
-            while self._bytes > self._max_bytes:
+            while self.nbytes > self._max_bytes:
                 _, oldest = self._entries.popitem(last=False)
-                self._bytes -= oldest.bytes
+                self.nbytes -= oldest.bytes
 
 
 def _update(collection: str, filter: Filter, entry: _Entry, c: apsw.Connection) -> tuple[IdSet, tuple[int, int]]:

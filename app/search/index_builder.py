@@ -215,8 +215,7 @@ class IndexBuilder:
         handle.build_error = None
         watch.backoff.reset()
         watch.not_before = time.monotonic() + took  # half of the time at most goes into building
-        if config.folder is not None:
-            snapshot.discard(config.folder)  # of the time before the first sealed segment
+        snapshot.discard(config.folder)  # of the time before the first sealed segment
         log.info("new sealed segment of %s: %d vectors in %.1f s", config.name, sealed.n, took)
 
     def _is_cancelled(self, watch: _Watch) -> bool:

@@ -30,10 +30,10 @@ from app.storage.database import Database
 from app.storage.tables import collections, embeddings
 from index import snapshot
 from index.errors import IndexClosed, RemoteUnavailable, SegmentDamaged
-from index.factory import IndexConfig, create_milvus_client, drop_remote_index, open_index
+from index.factory import IndexConfig, drop_remote_index, open_index
 from index.follower import Follower
 from index.follower_loop import FollowerLoop
-from index.milvus_client import MilvusClient
+from index.milvus_client import MilvusAddress, MilvusClient
 from index.protocol import OpenedIndex, RemoteIndex, VectorIndex
 from index.segmented import RebuildPolicy
 from index.snapshot_scheduler import SnapshotPolicy
@@ -55,9 +55,9 @@ FAULT_SECONDS = 20.0  # how long an opening retries a log that cannot be read
 
 
 def open_milvus_client(where: str, token: str) -> MilvusClient | None:
-    """The client that the settings name; None where the indexes are in this process. Raises StartupError."""
+    """A client of the server that the settings name, not yet connected; None for `local`. Raises StartupError."""
     try:
-        return create_milvus_client(where, token)
+        return None if where == "local" else MilvusClient(MilvusAddress.parse(where, token))
     except ValueError as error:
         raise StartupError(f"--index (SIGHTLINE_INDEX): {error}") from None
 
@@ -200,20 +200,17 @@ class IndexManager:
 
     def remote_faults(self) -> list[str]:
         """Why searches cannot be answered until Milvus is back; empty when they can."""
-        with self._changed:
-            opened = [(key[1], handle.index) for key, handle in self._open.items()]
         return [
-            f"the index of {target}: {index.fault}"
-            for target, index in opened
-            if isinstance(index, RemoteIndex) and index.fault is not None
+            f"the index of {handle.key[1]}: {handle.index.fault}"
+            for handle in self._list_open()
+            if isinstance(handle.index, RemoteIndex) and handle.index.fault is not None
         ]
 
     def background_faults(self) -> list[str]:
         """What fails in the background while searches are answered; each is tried again by itself."""
-        with self._changed:
-            followers = [(key, handle.follower) for key, handle in self._open.items()]
         found = [self._keeper.fault] if self._keeper.fault else []
-        for (label, target), follower in followers:
+        for handle in self._list_open():
+            (label, target), follower = handle.key, handle.follower
             index = f"{target} of {collections.name_from_label(label)}"
             if follower.error is not None:
                 found.append(f"the index of {index} does not follow its log: {describe_error(follower.error)}")
@@ -228,18 +225,15 @@ class IndexManager:
 
     def totals(self) -> dict[Target, dict[str, float]]:
         """Numbers of all open indexes of each target: their sums, and the largest lag."""
-        with self._changed:
-            opened = list(self._open.items())
         totals: dict[Target, dict[str, float]] = {target: dict.fromkeys(TOTALS, 0.0) for target in TARGETS}
-        for (_, target), handle in opened:
+        for handle in self._list_open():
             with suppress(IndexClosed):  # meanwhile
-                handle.add_to(totals[target])
+                handle.add_to(totals[handle.key[1]])
         return totals
 
     def memory(self) -> dict[str, int]:
         """How many indexes are open and how many bytes they hold."""
-        with self._changed:
-            opened = list(self._open.values())
+        opened = self._list_open()
         return {"open": len(opened), "bytes": sum(handle.nbytes for handle in opened)}
 
     def close(self) -> None:
@@ -256,6 +250,10 @@ class IndexManager:
         for handle in left.values():
             handle.follower.close()
             handle.index.close()
+
+    def _list_open(self) -> list[IndexHandle]:
+        with self._changed:
+            return list(self._open.values())
 
     def _label(self, name: str) -> str:
         if name == DEFAULT_COLLECTION:
@@ -421,7 +419,7 @@ class IndexManager:
     def _reopen(self, handle: IndexHandle) -> None:
         """Drop a damaged sealed segment, and the index with it; build both again. On the builder's thread."""
         with self._changed:
-            if self._open.get(handle.key) is not handle or handle.config.segment_folder is None:
+            if self._open.get(handle.key) is not handle:
                 return
         snapshot.discard(handle.config.segment_folder)
         self._shut(handle.key, wait=True, save=False)

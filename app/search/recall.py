@@ -147,10 +147,9 @@ class SearchEffortStore:
     def forget_collection(self, collection: str) -> None:
         """Keep nothing of a collection that was deleted."""
         with self._lock:
-            gone = [name for name in self._efforts if name.startswith(f"{collection}/")]
-            for name in gone:
-                del self._efforts[name]
-            if gone:
+            kept = {name: n for name, n in self._efforts.items() if not name.startswith(f"{collection}/")}
+            if kept != self._efforts:
+                self._efforts = kept
                 self._write()
 
     def _read(self) -> dict[str, int]:

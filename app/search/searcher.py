@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -23,11 +23,12 @@ import numpy as np
 from app.core.errors import Busy, NotFound, SightlineError, Validation
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
-from app.core.types import DEFAULT_COLLECTION, Hit, Image, Status, Target, Text
+from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Status, Target, Text
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
+from app.encoder.reading import TextReader
 from app.search.filter_cache import FilterCache
 from app.storage.database import Database
 from app.storage.filters import sql
@@ -48,7 +49,10 @@ MIN_LENGTH = 1e-6  # a sum of parts shorter than this has no direction
 
 @dataclass(frozen=True, slots=True)
 class QueryPart:
-    """One part of a query: exactly one field besides `weight` is set. The weight may be negative."""
+    """One part of a query: exactly one of the first five fields is set. The weight may be negative.
+
+    `field` is what the client sent the text as, for warnings.
+    """
 
     text: str | None = None
     image_id: str | None = None
@@ -56,6 +60,7 @@ class QueryPart:
     picture: Path | None = None
     vector: Sequence[float] | None = None
     weight: float = 1.0
+    field: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +82,12 @@ class SearchQuery:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer: hits, best first; milliseconds by stage; how many vectors were compared."""
+    """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query."""
 
     hits: list[Hit]
     took_ms: dict[str, float]
     searched: int
+    warnings: list[AnswerWarning] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,18 +140,14 @@ class Searcher:
         self._database = database
         self._encoder = encoder
         self._batcher = batcher
+        self.reader = TextReader(encoder)
         self._pool = pool
         self._use = use
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
         self._filter_cache = FilterCache(database)
-        self._running = 0
-        self._lock = threading.Lock()  # of `_running`
-
-    @property
-    def running(self) -> int:
-        """How many calls are being answered right now."""
-        return self._running
+        self.running = 0  # calls that are being answered right now
+        self._lock = threading.Lock()  # of `running`
 
     def search(self, query: SearchQuery) -> SearchResult:
         """The k nearest pictures or texts. Raises Validation, NotFound, Rejected, Timeout, Busy."""
@@ -159,18 +161,13 @@ class Searcher:
 
         Raises Busy, and then answers none.
         """
-        with self._count_running():
-            return self._search_all(queries)
-
-    @contextmanager
-    def _count_running(self) -> Iterator[None]:
         with self._lock:
-            self._running += 1
+            self.running += 1
         try:
-            yield
+            return self._search_all(queries)
         finally:
             with self._lock:
-                self._running -= 1
+                self.running -= 1
 
     def _search_all(self, queries: Sequence[SearchQuery]) -> list[SearchResult | SightlineError]:
         began = time.perf_counter()
@@ -192,11 +189,16 @@ class Searcher:
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [
-            search.error or SearchResult(search.hits, took_ms, search.searched)
+            search.error or SearchResult(search.hits, took_ms, search.searched, self._warn(search.query))
             if isinstance(search, _Search)
             else search
             for search in begun
         ]
+
+    def _warn(self, query: SearchQuery) -> list[AnswerWarning]:
+        """What is odd about the texts of a query, once each."""
+        texts = [part for part in query.parts if part.text is not None]
+        return list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
 
     def _begin(self, query: SearchQuery, encoded: _Encoded) -> _Search:
         """The query with its vector. Raises Validation, NotFound, Rejected."""
@@ -253,13 +255,20 @@ class Searcher:
             raise Validation("the parts of the query cancel each other out")
         return np.asarray(total / length, dtype=np.float32)
 
+    def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
+        """What is odd about the labels of a classification, and which of them the template makes too long."""
+        found: list[AnswerWarning] = []
+        for n, label in enumerate(labels):
+            found += self.reader.warn(label, f"labels.{n}", fill_template(template, label))
+        return found
+
     def classify(
         self, collection: str, part: QueryPart, labels: Sequence[str], template: str
     ) -> list[tuple[str, float]]:
         """Labels with their probabilities, likeliest first: a softmax with the model's own temperature."""
         with self._use(collection, "images"):  # raises NotFound
             pass
-        sentences = [label.join(LABEL_PLACEHOLDER.split(template)) for label in labels]
+        sentences = [fill_template(template, label) for label in labels]
         image = self.embed(collection, [part])
         vectors = np.stack(self._encode_texts(sentences))
         logits = self._encoder.temperature * (vectors @ image)
@@ -276,6 +285,7 @@ class Searcher:
 
     def _encode_texts(self, words: Sequence[str]) -> list[Embeddings]:
         """A vector for each text. Many are encoded a few at a time, so that other queries get their turn in between."""
+        words = [self.reader.replace_emoji(text) for text in words]
         vectors: list[Embeddings] = []
         for start in range(0, len(words), TEXTS_PER_PASS):
             vectors.extend(self._batcher.submit_texts(words[start : start + TEXTS_PER_PASS]).result())
@@ -354,6 +364,11 @@ class Searcher:
         for search, keys in zip(searches, passed, strict=True):
             search.hits = list(islice(make_hits(search, rows, keys), search.query.k))
             search.orphans = sum(key >= 0 and key not in rows for key in search.keys.tolist())
+
+
+def fill_template(template: str, label: str) -> str:
+    """The template with the label in each of its blanks."""
+    return label.join(LABEL_PLACEHOLDER.split(template))
 
 
 def result_or_error(work: Callable[[], T]) -> T | SightlineError:

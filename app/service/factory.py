@@ -50,7 +50,8 @@ def open_fetcher(settings: Settings) -> HttpFetcher | None:
     """None where the operator does not allow URLs."""
     if not settings.fetch:
         return None
-    return HttpFetcher(open_address_policy(settings), FetchLimits(settings.max_image_bytes, settings.fetch_seconds))
+    limits = FetchLimits(settings.max_image_bytes, settings.fetch_seconds)
+    return HttpFetcher(open_address_policy(settings), limits, user_agent=settings.user_agent)
 
 
 def open_sources(settings: Settings, library: Library, pool: DecodePool, encoder: Encoder) -> SourceReader:

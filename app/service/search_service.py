@@ -16,9 +16,11 @@ from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Target
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
-from app.encoder.loader import EncoderOptions, LocatedModel, load_located
-from app.encoder.memory_check import NO_PROCESSES, ModelProcesses, available_memory
+from app.encoder.catalogue import CHOICES, find_facts
+from app.encoder.loader import EncoderOptions, load_located
+from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
+from app.encoder.weights import LocatedModel
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
@@ -163,8 +165,13 @@ class SearchService:
             return None
         encoder = self.loaded.encoder
         space = encoder.space
+        facts = find_facts(space.model)
         return {
             "name": space.model,
+            "knows": facts.knows,
+            "languages": list(facts.languages),
+            "max_tokens": encoder.max_tokens,
+            "hint": facts.hint,
             "d": space.d,
             "space": space.fingerprint,
             "weights": space.weights,
@@ -228,15 +235,14 @@ class SearchService:
             self.fatal = StartupError(f"the model {model} could not be loaded: {error}")
 
     def _load_encoder(self) -> Encoder:
-        settings = self._settings
-        processes = NO_PROCESSES if settings.ignore_memory else ModelProcesses(1, settings.workers)
-        options = EncoderOptions(settings.device, settings.precision, settings.runtime, settings.threads, processes)
-        return load_located(self._located, settings.models, options, self._closing)
+        options = EncoderOptions.of(self._settings, ModelProcesses(1, self._settings.workers))
+        return load_located(self._located, self._settings.models, options, self._closing)
 
     def _check_model(self, encoder: Encoder) -> None:
         """Raise StartupError unless the vectors of the data directory are this model's."""
-        space = encoder.space
-        self._database.write(lambda c: embeddings.mark_served(c, space))
+        space, name = encoder.space, self._settings.model.lower()
+        chosen_as = name if name in CHOICES else None
+        self._database.write(lambda c: embeddings.mark_served(c, space, chosen_as))
         check_space(self._database, space)
         check_golden(self._database, encoder)
         check_space(self._database, space)  # a worker with another model may have been quicker than check_golden

@@ -16,7 +16,7 @@ from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
-from app.encoder.loader import LocatedModel
+from app.encoder.weights import LocatedModel
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.factory import check_source_settings, open_pool, open_source_policy

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
 from app.core.types import ItemError, SourceSpec
+from app.decode.left_out import LeftOut
 from app.decode.limits import PictureLimits
 from app.sources.bucket_prefix import AllowedBuckets
 from app.sources.fetch.object_store import ObjectStoreClient
@@ -96,6 +97,7 @@ class Source:
     def __init__(self, spec: SourceSpec, context: SourceContext) -> None:
         self.spec = spec
         self.context = context
+        self.left_out = LeftOut()  # what `scan` left out so far
 
     @classmethod
     def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:

@@ -1,43 +1,73 @@
-"""The pictures of a folder on the server's machine."""
+"""The pictures of a folder on the server's machine, with what the files beside them say."""
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.core.errors import Rejected, Validation
-from app.core.types import SourceSpec
+from app.core.types import ItemError, SourceSpec
 from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.changed import skip_unchanged
-from app.sources.local_files import copy_file, file_tag, path_to_text, walk_files
+from app.sources.local_files import copy_file, file_tag, path_to_text
+from app.sources.picture_folder import FoundFile, walk_pictures
 from app.sources.stop_signal import ShouldStop
+
+FIELDS_MARK = "+"  # in a tag, before what changes with the files beside the picture
 
 
 class FolderSource(Source):
     """Items with a `path`."""
 
     FORM = "folder:PATH"
+    OPTIONS = frozenset({"exclude"})
 
     @classmethod
     def resolve(cls, spec: SourceSpec, policy: SourcePolicy) -> SourceSpec:
-        return SourceSpec(spec.kind, str(policy.folders.resolve_folder(spec.place)))
+        return SourceSpec(spec.kind, str(policy.folders.resolve_folder(spec.place)), spec.options)
 
     def scan(self, folder: Path, collection: str, should_stop: ShouldStop) -> Iterator[SourceItem]:
         """The pictures that are new or have changed. Raises Validation when the server may not read the folder."""
         root = self.context.policy.folders.resolve_folder(self.spec.place)
-        items = (
-            {
-                "name": path_to_text(path.relative_to(root.parent)),
-                "origin": f"file:{path_to_text(path)}",
-                "tag": file_tag(path),
-                "path": str(path),
-            }
-            for path in walk_files(root)
-        )
-        return skip_unchanged(self.context.database, collection, items, should_stop)
+        found = self._list(root)
+        for item in skip_unchanged(self.context.database, collection, found, should_stop):
+            file = item.pop("found", None)
+            yield item if file is None else {**item, **file.read_fields()}
+
+    def _list(self, root: Path) -> Iterator[SourceItem]:
+        count = 0
+        for file in walk_pictures(root, self.left_out, self.spec.options.get("exclude", ())):
+            count += 1
+            name = path_to_text(Path(root.name)) + ("" if file.name == "." else f"/{file.name}")
+            if file.error is not None:
+                yield with_error({"name": name}, file.error)
+                continue
+            tag, path = tag_with_fields(file), path_to_text(file.path)
+            yield {"name": name, "origin": f"file:{path}", "tag": tag, "path": str(file.path), "found": file}
+        if not count:
+            yield from self._report_nothing(path_to_text(Path(root.name)))
+
+    def _report_nothing(self, name: str) -> Iterator[SourceItem]:
+        """An item that says why a folder gave no picture, if it holds files of other kinds."""
+        if reason := self.left_out.describe():
+            error = ItemError("unsupported_media_type", f"there are no pictures of an accepted format: {reason}")
+            yield with_error({"name": name}, error)
+        else:
+            self.left_out.warn("nothing_found", f"there are no pictures in {name}")
 
     def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
         return [copy_item(item, target / str(n), self.context.policy) for n, item in enumerate(items)]
+
+
+def tag_with_fields(file: FoundFile) -> str | None:
+    """The tag of a picture, which also changes when the files beside it do."""
+    tag = file_tag(file.path)
+    beside = [file_tag(path) or "" for path in file.sidecars]
+    if file.metadata:
+        beside.append(f"{zlib.crc32(json.dumps(file.metadata, sort_keys=True).encode()):x}")
+    return tag if tag is None else FIELDS_MARK.join([tag, *beside])
 
 
 def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceItem:
@@ -48,4 +78,5 @@ def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceIte
         tag = copy_file(path, target, policy.max_bytes)
     except (Rejected, Validation) as error:
         return with_error(item, error)
-    return {**item, "file": path_in_job(target), "tag": tag}
+    _, mark, fields = (item.get("tag") or "").partition(FIELDS_MARK)
+    return {**item, "file": path_in_job(target), "tag": tag + mark + fields}

@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import UrlUnreachable, Validation
-from app.core.types import ItemError, SourceSpec
-from app.decode import webdataset_sidecars
+from app.core.errors import Validation
+from app.core.types import SourceSpec
 from app.decode.table import PARQUET_SUFFIXES
-from app.decode.webdataset_sidecars import MAX_SIDECAR_BYTES, SidecarFields
-from app.sources.base import SourceItem, SourcePolicy, limit_items, with_error
+from app.sources.base import SourceItem, SourcePolicy, limit_items
 from app.sources.folder import FolderSource, copy_item
-from app.sources.local_files import open_plain, walk_files
+from app.sources.local_files import walk_files
 from app.sources.stop_signal import ShouldStop
 from app.sources.table import TableSource
 from app.sources.webdataset import WebdatasetSource
@@ -47,9 +45,9 @@ class Img2datasetSource(WebdatasetSource):
             yield from super().scan(folder, collection, should_stop)
         if has_pictures:
             pictures = FolderSource(SourceSpec("folder", self.spec.place), self.context)
-            items = pictures.scan(folder, collection, should_stop)
-            for item in limit_items(items, self.context.policy.max_items):
-                yield add_sidecars(item, key_as_id=bool(self.spec.options.get("key_as_id")))
+            for item in limit_items(pictures.scan(folder, collection, should_stop), self.context.policy.max_items):
+                has_id = self.spec.options.get("key_as_id") and "path" in item
+                yield {**item, "id": Path(item["path"]).stem} if has_id else item
 
     def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
         if items and not items[0].keys() & {"tar", "path"}:
@@ -62,30 +60,3 @@ class Img2datasetSource(WebdatasetSource):
     def close(self) -> None:
         super().close()
         self._tables.close()
-
-
-def add_sidecars(item: SourceItem, *, key_as_id: bool) -> SourceItem:
-    """The item with the caption and the facts of the files beside its picture, or with what is wrong with them."""
-    path = Path(item["path"])
-    sidecars = {
-        extension: sidecar
-        for extension in MAX_SIDECAR_BYTES
-        if (sidecar := read_sidecar(path.with_suffix(f".{extension}"), extension)) is not None
-    }
-    fields = webdataset_sidecars.merge_sidecars(sidecars)
-    if isinstance(fields, ItemError):
-        return with_error({"name": item["name"]}, fields)
-    return {**item, **fields, **({"id": path.stem} if key_as_id else {})}
-
-
-def read_sidecar(path: Path, extension: str) -> SidecarFields | ItemError | None:
-    """Parse a file beside a picture; None where there is none."""
-    max_bytes = MAX_SIDECAR_BYTES[extension]
-    try:
-        with open_plain(path) as file:
-            data = file.read(max_bytes + 1)
-    except (UrlUnreachable, OSError):
-        return None
-    if len(data) > max_bytes:
-        return webdataset_sidecars.too_large_error(extension)
-    return webdataset_sidecars.parse_sidecar(extension, data)

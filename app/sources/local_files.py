@@ -12,6 +12,7 @@ from typing import BinaryIO
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation, map_os_errors
 from app.core.files import open_nofollow
 from app.decode.headers import PICTURE_SUFFIXES
+from app.decode.litter import is_litter
 
 BLOCK_BYTES = 1 << 20
 FILE_CHANGED = "the file was changed after it was listed"
@@ -59,11 +60,12 @@ class AllowedFolders:
 
 
 def walk_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> Iterator[Path]:
-    """The files below `folder` with these suffixes, in order; skips hidden names, and enters no linked folder."""
+    """The files below `folder` with these suffixes, in order; skips hidden names and litter, enters no link."""
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        start = f"{path_to_text(Path(parent).relative_to(folder))}/".removeprefix("./")
+        folders[:] = sorted(name for name in folders if not is_litter(start + name))
         for name in sorted(files):
-            if Path(name).suffix.lower() in suffixes and not name.startswith("."):
+            if Path(name).suffix.lower() in suffixes and not is_litter(start + name):
                 yield Path(parent, name)
 
 

@@ -10,6 +10,7 @@ from app.core.errors import SightlineError, StartupError
 from app.core.settings import Settings
 from app.core.types import SourceSpec
 from app.decode.headers import has_picture_suffix
+from app.decode.litter import is_litter
 from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error, with_result
 from app.sources.bucket_prefix import AllowedBuckets, BucketPrefix
 from app.sources.changed import skip_unchanged
@@ -80,9 +81,8 @@ class GoogleBucketSource(BucketSource):
 
 
 def is_visible_picture(prefix: BucketPrefix, url: str) -> bool:
-    """Whether an object looks like a picture, and no step of its path below the prefix is hidden."""
-    steps = url.removeprefix(str(prefix)).split("/")
-    return has_picture_suffix(url) and not any(step.startswith(".") for step in steps)
+    """Whether an object looks like a picture, and is neither hidden nor litter below the prefix."""
+    return has_picture_suffix(url) and not is_litter(url.removeprefix(str(prefix)).lstrip("/"))
 
 
 def parse_allowed_buckets(settings: Settings) -> AllowedBuckets:
@@ -99,4 +99,4 @@ def open_object_store(settings: Settings) -> ObjectStoreClient:
         if not ENDPOINT.fullmatch(endpoint):
             raise StartupError(f"SIGHTLINE_{name}_ENDPOINT is no http:// or https:// address")
     limits = FetchLimits(settings.max_image_bytes, settings.fetch_seconds)
-    return ObjectStoreClient(limits, settings.s3_endpoint, settings.gcs_endpoint)
+    return ObjectStoreClient(limits, settings.s3_endpoint, settings.gcs_endpoint, settings.user_agent)

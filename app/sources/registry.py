@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import Validation, map_os_errors
+from app.core.files import atomic_write
 from app.core.types import SourceSpec
+from app.decode.left_out import LEFT_OUT_FILE
 from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.clip_retrieval import ClipRetrievalSource
 from app.sources.folder import FolderSource
@@ -62,8 +65,18 @@ class SourceReader:
     def write_manifest(
         self, source: Source, folder: Path, collection: str, should_stop: ShouldStop = never_stop
     ) -> None:
-        """Write the manifest of `folder`, whole or not at all. Raises what `Source.scan` raises."""
-        write_manifest(folder, source.scan(folder, collection, should_stop))
+        """Write the manifest of `folder`, whole or not at all, and what was left out beside it.
+
+        Raises what `Source.scan` raises.
+        """
+
+        def lines() -> Iterator[SourceItem]:
+            yield from source.scan(folder, collection, should_stop)
+            if source.left_out:
+                with map_os_errors(), atomic_write(folder / LEFT_OUT_FILE) as file:
+                    json.dump(source.left_out.to_json(), file)
+
+        write_manifest(folder, lines())
 
     def fetch(
         self, source: Source, folder: Path, items: Sequence[SourceItem], should_stop: ShouldStop = never_stop

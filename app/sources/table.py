@@ -1,4 +1,4 @@
-"""Tables of pictures in Parquet, CSV, TSV and JSONL: their rows hold URLs, or the bytes of the pictures.
+"""Tables of pictures in Parquet, CSV, TSV and JSONL: their rows hold URLs, paths, or the bytes of the pictures.
 
 Decode children list a table without its pictures. `fetch` has them extract the pictures later, a part at a time: of a
 Parquet row group as much as a window holds, because a row can be read only after those before it.
@@ -15,6 +15,7 @@ from app.core.types import ItemError, SourceSpec
 from app.decode.column_mapping import ROLES
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
 from app.sources.base import SourceItem, SourcePolicy, path_in_job, with_error
+from app.sources.folder import copy_item
 from app.sources.glob import PatternSource
 from app.sources.local_files import FILE_CHANGED, file_tag, path_to_text
 from app.sources.stop_signal import ShouldStop
@@ -26,7 +27,7 @@ WINDOW_BYTES = 64 << 20
 
 
 class TableSource(PatternSource):
-    """Items with a `url`; or with the `table`, its tag (`at`), and the `place` and `column` of a picture in it."""
+    """Items with a `url`, with the `path` of a file, or with a `table`, its tag (`at`), a `place` and a `column`."""
 
     FORM = "table:PATH"
     OPTIONS = frozenset({"columns"})
@@ -55,19 +56,32 @@ class TableSource(PatternSource):
             return {"name": f"{name}:{row}", **line}
         if "url" in line:
             return {"name": line["url"], **line}
+        if "path" in line:
+            return self._path_item(line, path.parent)
         origin = f"file:{path_to_text(path)}#{row}"
         place = {"table": str(path), "suffix": Path(name).suffix.lower(), "at": tag, "tag": tag, "origin": origin}
         return {"name": f"{name}:{row}", **line, **place}
 
+    def _path_item(self, line: SourceItem, folder: Path) -> SourceItem:
+        """The item of a row that names a file, relative to the folder of the table."""
+        item = {**line, "name": line["path"], "path": str(folder / line["path"])}
+        try:
+            path = self.context.policy.folders.resolve_file(item["path"])
+        except Validation:
+            return item  # `fetch` says why
+        return {**item, "path": str(path), "origin": f"file:{path_to_text(path)}", "tag": file_tag(path)}
+
     def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
-        """Download the URLs, and extract the pictures of the rows."""
+        """Download the URLs, copy the files, and extract the pictures of the rows."""
         fetched: dict[int, SourceItem] = {}
         urls = {n: item for n, item in enumerate(items) if "url" in item}
         if urls:
             downloads = UrlSource(self.spec, self.context).fetch(target, list(urls.values()), should_stop)
             fetched.update(zip(urls, downloads, strict=True))
         for n, item in enumerate(items):
-            if n not in urls:
+            if "path" in item:
+                fetched[n] = copy_item(item, target / f"file-{n}", self.context.policy)
+            elif n not in urls:
                 fetched[n] = self._fetch_row(item, target / f"row-{n}", should_stop)
         return [fetched[n] for n in range(len(items))]
 

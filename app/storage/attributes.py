@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.core.errors import Validation
-from app.core.types import Metadata
+from app.core.types import AnswerWarning, Metadata
 
 ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_TAGS = 100
@@ -51,6 +52,68 @@ def check_attributes(attributes: ImageAttributes, limits: MetadataLimits) -> Non
     check_metadata(attributes.metadata, limits)
 
 
+def fit_attributes(said: ImageAttributes, limits: MetadataLimits) -> tuple[ImageAttributes, list[AnswerWarning]]:
+    """The attributes without what `check_attributes` refuses, which is cut or left out, and a warning for each."""
+    warnings: list[AnswerWarning] = []
+    id, metadata = said.id, dict(said.metadata)
+    if id is not None and not ID_PATTERN.fullmatch(id):
+        metadata.setdefault("id", id)
+        reason = f"{id[:100]!r} is no id (1 to 64 of A-Z, a-z, 0-9, _ and -); metadata.id keeps it"
+        warnings.append(AnswerWarning("left_out", reason, "id"))
+        id = None
+    caption = said.caption
+    if caption is not None and not _is_unicode(caption):
+        warnings.append(AnswerWarning("left_out", "the caption is not valid Unicode", "caption"))
+        caption = None
+    elif caption is not None and len(caption) > MAX_CAPTION_CHARS:
+        reason = f"the caption has {len(caption):,} characters; the first {MAX_CAPTION_CHARS:,} are kept"
+        warnings.append(AnswerWarning("cut", reason, "caption"))
+        caption = caption[:MAX_CAPTION_CHARS]
+    tags = _fit_tags(said.tags, warnings)
+    return replace(
+        said, id=id, caption=caption, tags=tags, metadata=_fit_metadata(metadata, limits, warnings)
+    ), warnings
+
+
+def _fit_tags(tags: Sequence[str], warnings: list[AnswerWarning]) -> tuple[str, ...]:
+    wanted = tuple(dict.fromkeys(tag for tag in tags if tag))
+    fit = tuple(tag for tag in wanted if len(tag) <= MAX_TAG_CHARS and _is_unicode(tag))
+    if len(fit) < len(wanted):
+        reason = f"{len(wanted) - len(fit)} tags have more than {MAX_TAG_CHARS} characters, or are not valid Unicode"
+        warnings.append(AnswerWarning("left_out", reason, "tags"))
+    if len(fit) > MAX_TAGS:
+        warnings.append(AnswerWarning("cut", f"of {len(fit)} tags the first {MAX_TAGS} are kept", "tags"))
+    return fit[:MAX_TAGS]
+
+
+def _fit_metadata(metadata: dict[str, Any], limits: MetadataLimits, warnings: list[AnswerWarning]) -> dict[str, Any]:
+    """The metadata without the values that cannot be stored, then without the largest, until the rest fits."""
+    sizes: dict[str, int] = {}
+    for name, value in metadata.items():
+        with suppress(Validation):
+            check_metadata({name: value}, limits)
+            sizes[name] = len(_encode_json({name: value}))
+    while sum(sizes.values()) > limits.metadata_bytes:  # each is counted with its braces, as much as the commas take
+        sizes.pop(max(sizes, key=sizes.__getitem__))
+    if lost := [name for name in metadata if name not in sizes]:
+        listed = ", ".join(repr(name[:50]) for name in lost[:5]) + (", …" if len(lost) > 5 else "")
+        reason = f"it may have {limits.metadata_bytes:,} bytes of plain JSON, nested {limits.metadata_depth} deep"
+        warnings.append(AnswerWarning("left_out", f"{listed}: {reason}", "metadata"))
+    return {name: metadata[name] for name in sizes}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _encode_json(value: Metadata) -> bytes:
+    return json.dumps(dict(value), ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
 def check_id(id: str) -> None:
     """Raise Validation for what is not an id."""
     if not ID_PATTERN.fullmatch(id):
@@ -61,16 +124,14 @@ def check_text(what: str, text: str, max_chars: int) -> None:
     """Raise Validation for text that is too long or not Unicode (lone surrogates)."""
     if len(text) > max_chars:
         raise Validation(f"a {what} may have {max_chars} characters, this has {len(text)}")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Validation(f"the {what} is not valid Unicode") from None
+    if not _is_unicode(text):
+        raise Validation(f"the {what} is not valid Unicode")
 
 
 def check_metadata(metadata: Metadata, limits: MetadataLimits) -> None:
     """Raise Validation for metadata beyond the limits, and for values that JSON cannot represent."""
     try:
-        size = len(json.dumps(dict(metadata), ensure_ascii=False, allow_nan=False).encode("utf-8"))
+        size = len(_encode_json(metadata))
     except (ValueError, RecursionError):
         raise Validation("metadata must be plain JSON: valid Unicode, no NaN, not nested endlessly") from None
     if size > limits.metadata_bytes:

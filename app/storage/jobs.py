@@ -6,8 +6,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import apsw
@@ -15,15 +16,17 @@ import apsw
 from app.core.clock import days_from_now
 from app.core.errors import NotFound, map_os_errors
 from app.core.files import fsync_dir
-from app.core.types import ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
+from app.core.types import AnswerWarning, ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
 from app.storage.tables import job_control, jobs, work_queue
+from app.storage.tables.job_control import LostItem
 
 log = logging.getLogger(__name__)
 
 STEP = 500  # items of a job that one commit changes
+MAX_LOST = 10_000  # items of one upload whose bytes are brought again
 PAUSE_SECONDS = 0.002  # between two commits that delete, so that other processes get the write lock
 
 
@@ -149,13 +152,43 @@ class JobService:
         return self.get(id)
 
     def retry(self, id: str) -> Job:
-        """Queue the failed pictures of a job again, save those whose bytes were refused. Raises NotFound, QueueFull."""
+        """Queue the failed items of a job again: pictures whose bytes are stored, and those whose bytes never came.
+
+        A warning of the answer says how many stay failed. Raises NotFound, QueueFull.
+        """
         self.get(id)
         self._library.require_queue_capacity()
         after: int | None = 0
         while after is not None:
             after = self._library.database.write(partial(job_control.retry, id=id, after=after, limit=STEP))
-        return self.get(id)
+        while lost := self._library.database.read(lambda c: job_control.list_lost(c, id, MAX_LOST)):
+            self._fetch_again(id, lost)
+        job = self.get(id)
+        if not job.failed:
+            return job
+        detail = f"{job.failed:,} failed items stay: their bytes were refused, and would be again"
+        return replace(job, warnings=(*job.warnings, AnswerWarning("not_retried", detail)))
+
+    def _fetch_again(self, id: str, lost: Sequence[LostItem]) -> None:
+        """Make an upload of items whose bytes never came, for each source that they are of."""
+        for spec, some in groupby(lost, lambda item: item.spec):
+            items = list(some)
+            folder = self._library.create_upload_dir()
+            try:
+                write_manifest(folder, (item.line for item in items))
+                self._library.database.write(partial(self._add_lost, id=id, spec=spec, items=items, folder=folder))
+            finally:
+                self._library.delete_upload_dir(folder)
+
+    def _add_lost(self, c: apsw.Connection, id: str, spec: SourceSpec, items: Sequence[LostItem], folder: Path) -> None:
+        if not job_control.take_lost(c, id, items):
+            return  # another request did
+        n = time.time_ns()  # unlike all before: the files of an ended upload go later
+        kind = "folder" if spec.kind == "urls" else "named"
+        work_queue.add_upload(c, id, n, kind, spec.place, len(items), spec.kind, spec.options)
+        with map_os_errors():
+            folder.replace(self._library.blobs.upload_path(id, n))
+        fsync_dir(self._library.blobs.incoming)
 
     def fail_waiting_items(self, id: str) -> None:
         """Fail the items of a cancelled job that still wait."""
@@ -198,6 +231,8 @@ class JobService:
 
         return self._library.database.read(work)
 
-    def list_items(self, id: str, status: ItemStatus | None, after: int, limit: int) -> list[tuple[int, JobItem]]:
-        """Up to `limit` items of a job numbered past `after`, with their numbers."""
-        return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit))
+    def list_items(
+        self, id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
+    ) -> list[tuple[int, JobItem]]:
+        """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: those with warnings."""
+        return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit, warned=warned))

@@ -157,6 +157,17 @@ class Library:
 
         return self.database.read(work)
 
+    def count_images(self, collection: str, filter: Filter | None = None) -> int:
+        """How many pictures `filter` lets through. Raises Timeout."""
+
+        def work(c: apsw.Connection) -> int:
+            require_collection(c, collection)
+            if filter is None:
+                return sum(images.count_by_status(c, collection).values())
+            return len(sql.select_keys(c, collection, filter))
+
+        return self.database.read(work)
+
     def update(self, collection: str, id: str, change: Callable[[Image], ImageAttributes]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""
 
@@ -286,8 +297,12 @@ class Library:
         items: Sequence[tuple[str | None, str, Metadata]],
         vectors: Sequence[bytes],
         slot: ResponseSlot | None = None,
+        truncated: Sequence[bool] | None = None,
     ) -> tuple[list[Text], int]:
-        """Store texts with their vectors; returns them and the last log number. `slot` gets the texts."""
+        """Store texts with their vectors; returns them and the last log number. `slot` gets the texts.
+
+        `truncated` tells of each whether the model read only its beginning.
+        """
         for id, text, metadata in items:
             check_text("text", text, len(text))
             check_metadata(metadata, self.metadata_limits)
@@ -299,8 +314,9 @@ class Library:
             collections.assign_space(c, label, space)
             stored = []
             seq = 0
-            for (id, text, metadata), vector in zip(items, vectors, strict=True):
-                row = texts.put(c, collection, id or default_text_id(text), text, metadata)
+            cuts: Sequence[bool | None] = truncated or [None] * len(items)
+            for (id, text, metadata), vector, cut in zip(items, vectors, cuts, strict=True):
+                row = texts.put(c, collection, id or default_text_id(text), text, metadata, cut)
                 seq = embeddings.add(c, label, space, "texts", row.key, vector)
                 stored.append(row)
             if slot is not None:

@@ -8,9 +8,17 @@ import numpy as np
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
 from app.encoder import golden
+from app.encoder.catalogue import CHOICES, resolve_alias
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables import collections, embeddings
+
+
+def find_model_name(database: Database, name: str) -> str:
+    """The full name of a model. A choice such as `photos` means what it meant when this directory was first served."""
+    short = name.lower()
+    chosen = database.read(lambda c: embeddings.get_chosen_model(c, short)) if short in CHOICES else None
+    return chosen or resolve_alias(name)
 
 
 def check_space(database: Database, space: EmbeddingSpace) -> None:
@@ -45,9 +53,7 @@ def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) ->
         before = None
     if before is None and not texts:
         return
-    now = golden.encode_golden_pictures(encoder)
-    if texts:
-        now = np.concatenate([now, golden.encode_golden_texts(encoder)])
+    now = golden.encode_golden(encoder, texts=texts)
     if before is None:
         database.write(lambda c: embeddings.save_golden(c, space.fingerprint, now.astype("<f4").tobytes()))
     elif not golden.is_same_model(now, before[: len(now)]):

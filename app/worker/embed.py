@@ -109,6 +109,7 @@ class EmbeddingWorker:
         self._options = options
         self._metrics = metrics or ProcessMetrics("worker")
         self._owner = LeaseOwner(owners)
+        self.owner = self._owner.id  # of its leases: the name of its lock file
         self._claimed: deque[ClaimedImage] = deque()
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
@@ -146,11 +147,6 @@ class EmbeddingWorker:
                 loop.close()
             before_exit()
             self._owner.close()
-
-    @property
-    def owner(self) -> str:
-        """The owner of its leases: the name of its lock file."""
-        return self._owner.id
 
     def stop(self) -> None:
         """Let `run` return after the present batch. Safe in a signal handler."""

@@ -8,32 +8,34 @@ manifest behind it, so that a restart goes on there.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import apsw
 
-from app.core.errors import ArchiveCorrupt, Overloaded, Rejected, SightlineError, Validation, map_os_errors
+from app.core.errors import ArchiveCorrupt, IdConflict, Overloaded, Rejected, SightlineError, Validation, map_os_errors
 from app.core.logging import bind_log_fields
-from app.core.types import ItemError, ItemStatus, NewImage, SourceSpec
+from app.core.types import AnswerWarning, ItemError, ItemStatus, NewImage, SourceSpec
 from app.decode.archive import expand_archive
+from app.decode.left_out import LEFT_OUT_FILE, LeftOut
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
 from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.registry import SourceReader
 from app.sources.stop_signal import ShouldStop
-from app.storage.attributes import ImageAttributes
+from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile, remove_path
-from app.storage.library import Library
+from app.storage.library import AddResult, Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
-from app.storage.tables import jobs, precomputed_vectors, source_cache, work_queue
+from app.storage.tables import job_control, jobs, precomputed_vectors, source_cache, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.storage.tables.work_queue import Upload
 
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # members that share one commit
 POLL_SECONDS = 0.1
+RETRYABLE = ("url_unreachable", "url_not_allowed")  # codes of items whose bytes never came
+ID_TAKEN = "id {} belongs to other bytes; give it another id, or none (of a table: --column id=)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Member:
     error: ItemError | None = None
     origin: tuple[str, CacheEntry] | None = None  # its URL or path, and what the source cache keeps of it
     precomputed: tuple[str, bytes] | None = None  # the space and the vector that came with it
+    warnings: tuple[AnswerWarning, ...] = ()
+    retry: str | None = None  # how to bring its bytes, which did not come
 
 
 class ExpansionFailed(Exception):
@@ -144,7 +150,7 @@ class Importer:
             if done == upload.imported and upload.attempts > self._max_attempts:
                 chunk = [self._give_up_member(part[0][0])]
             else:
-                chunk = self._stage_members(folder, source, [line for line, _ in part], should_stop)
+                chunk = self._stage_members(upload, folder, source, [line for line, _ in part], should_stop)
             done, pending = done + len(chunk), pending - len(chunk)
             if not self._commit(upload, chunk, (done, pending, position), careful=done < suspect):
                 self._discard_if_cancelled(upload)
@@ -200,11 +206,18 @@ class Importer:
             raise ExpansionFailed(error.detail) from None
 
     def _stage_members(
-        self, folder: Path, source: Source | None, lines: Sequence[SourceItem], should_stop: ShouldStop
+        self, upload: Upload, folder: Path, source: Source | None, lines: Sequence[SourceItem], should_stop: ShouldStop
     ) -> list[Member]:
-        if source is not None:
-            lines = self._sources.fetch(source, folder, lines, should_stop)
-        return [self._stage_member(folder, line) for line in lines]
+        if source is None:
+            return [self._stage_member(folder, line) for line in lines]
+        came = self._sources.fetch(source, folder, lines, should_stop)
+        spec = spec_of_upload(upload)
+        return [
+            replace(self._stage_member(folder, line), retry=job_control.format_lost(spec, before))
+            if line.get("error") and not before.get("error") and line["error"]["code"] in RETRYABLE
+            else self._stage_member(folder, line)
+            for before, line in zip(lines, came, strict=True)
+        ]
 
     def _stage_member(self, folder: Path, line: SourceItem) -> Member:
         """Check a line of the manifest and its file, and write the file to the disk for good (fsync)."""
@@ -213,16 +226,18 @@ class Importer:
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
             saved = self._blobs.stage(folder / line["file"])
-            attributes = ImageAttributes(
+            said = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),
                 tags=tuple(line.get("tags") or ()),
                 metadata=line.get("metadata") or {},
                 source=name,
             )
+            attributes, warnings = fit_attributes(said, self._library.metadata_limits)
+            warnings = [*(AnswerWarning(**one) for one in line.get("warnings") or ()), *warnings]
             origin = (line["origin"], CacheEntry(line["tag"], saved.sha256)) if line.get("tag") else None
             new = self._library.prepare_image(saved, attributes)
-            return Member(name, saved, new, origin=origin, precomputed=line.get("given"))
+            return Member(name, saved, new, origin=origin, precomputed=line.get("given"), warnings=tuple(warnings))
         except (Rejected, Validation) as error:
             return Member(name, error=ItemError(error.code, error.detail))
 
@@ -246,24 +261,27 @@ class Importer:
     def _insert(self, c: apsw.Connection, upload: Upload, member: Member) -> None:
         job, name = upload.job_id, member.name
         if member.saved is None or member.new is None:
-            jobs.add_item(c, job, name, ItemStatus.FAILED, error=member.error)
+            jobs.add_item(c, job, name, ItemStatus.FAILED, error=member.error, retry=member.retry)
             return
         try:
             added = self._library.insert(c, upload.collection, member.saved, member.new, job, replace=False)
         except SightlineError as error:
             if error.retryable:
                 raise
-            jobs.add_item(c, job, name, ItemStatus.FAILED, error=ItemError(error.code, error.detail))
+            detail = ID_TAKEN.format(member.new.id) if isinstance(error, IdConflict) else error.detail
+            jobs.add_item(c, job, name, ItemStatus.FAILED, error=ItemError(error.code, detail))
             return
         if member.origin is not None:
             source_cache.store(c, *member.origin)
         if member.precomputed is not None and not added.duplicate:
             precomputed_vectors.store(c, added.image.key, *member.precomputed)
         status = ItemStatus.DUPLICATE if added.duplicate else ItemStatus.QUEUED
-        jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id))
+        warnings = [*member.warnings, *describe_duplicate(added)]
+        jobs.add_item(c, job, name, status, image=(added.image.key, added.image.id), warnings=warnings)
 
     def _finish(self, upload: Upload, error: SightlineError | None) -> None:
-        """End an upload that is imported, or for which `error` tells why it never will be, and remove its files."""
+        """End an upload that is imported, or for which `error` says why it never will be, and remove its files."""
+        left_out = self._read_left_out(upload) if error is None else LeftOut()
 
         def work(c: apsw.Connection) -> bool:
             if not work_queue.holds_upload(c, upload):
@@ -271,6 +289,8 @@ class Importer:
             if error is not None:
                 reason = ItemError(error.code, error.detail)
                 jobs.add_item(c, upload.job_id, upload.name or "upload", ItemStatus.FAILED, error=reason)
+            if left_out:
+                jobs.add_left_out(c, upload.job_id, left_out)
             work_queue.finish_upload(c, upload)
             return True
 
@@ -278,6 +298,14 @@ class Importer:
             self._blobs.delete_upload(upload.job_id, upload.n)
         else:
             self._discard_if_cancelled(upload)
+
+    def _read_left_out(self, upload: Upload) -> LeftOut:
+        path = self._blobs.upload_path(upload.job_id, upload.n)
+        folder = path.with_name(path.name + ".members") if upload.kind == "archive" else path
+        try:
+            return LeftOut.from_json(json.loads((folder / LEFT_OUT_FILE).read_bytes()))
+        except FileNotFoundError:
+            return LeftOut()
 
     def _discard_if_cancelled(self, upload: Upload) -> bool:
         """Remove the files of an upload whose job was cancelled; another worker that has the lease needs them."""
@@ -288,6 +316,19 @@ class Importer:
 
     def _release(self, upload: Upload) -> None:
         self._database.write(lambda c: work_queue.release_upload(c, upload))
+
+
+def describe_duplicate(added: AddResult) -> list[AnswerWarning]:
+    """What became of the attributes of a picture that was there already."""
+    warnings = []
+    for code, names, what in (
+        ("filled", added.filled, "the picture was there already without {}, which it has now"),
+        ("kept", added.kept, "the picture was there already with another {}, which it keeps"),
+    ):
+        if names:
+            listed = ", ".join(names)
+            warnings.append(AnswerWarning(code, what.format(listed), listed))
+    return warnings
 
 
 def spec_of_upload(upload: Upload) -> SourceSpec:

@@ -11,12 +11,11 @@ from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
 from app.core.worker_metrics import WorkerMetricsWriter
-from app.encoder.loader import load_encoder
+from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
-from app.encoder.shared import SharedEncoder
 from app.service.data_dir import open_library
 from app.service.factory import archive_limits, open_pool, open_sources
-from app.storage.model_check import check_golden, check_space
+from app.storage.model_check import check_golden, check_space, find_model_name
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 
@@ -29,7 +28,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     """Work until SIGTERM or SIGINT; with `parent` (a process id), no longer than the parent lives."""
     os.nice(NICENESS)
     if parent is None:
-        _run(settings, NO_PROCESSES if settings.ignore_memory else ModelProcesses(workers=1))
+        _run(settings, ModelProcesses(workers=1))
         return
     die_with_parent(parent)
     try:
@@ -43,19 +42,10 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
     metrics = ProcessMetrics("worker")
     library = open_library(settings, metrics)
     try:
-        encoder = load_encoder(
-            settings.model,
-            settings.models,
-            device=settings.device,
-            precision=settings.precision,
-            runtime=settings.runtime,
-            threads=settings.threads,
-            processes=processes,
-            bulk=True,
-        )
+        name = find_model_name(library.database, settings.model)
+        encoder = load_encoder(name, settings.models, EncoderOptions.of(settings, processes, bulk=True))
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
-        shared = SharedEncoder(encoder)  # between the worker and the check of precomputed vectors
         with open_pool(settings, encoder.device, metrics) as pool:
             importer = Importer(
                 library,
@@ -64,7 +54,7 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 settings.archive_seconds,
                 settings.lease_seconds,
                 settings.max_attempts,
-                open_sources(settings, library, pool, shared),
+                open_sources(settings, library, pool, encoder),
             )
             options = WorkerOptions(
                 settings.batch_size_for(encoder.device),
@@ -72,7 +62,7 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 settings.max_attempts,
                 settings.thumbnail_size,
             )
-            worker = EmbeddingWorker(library, shared, pool, importer, settings.data_dir / "workers", options, metrics)
+            worker = EmbeddingWorker(library, encoder, pool, importer, settings.data_dir / "workers", options, metrics)
             writer = WorkerMetricsWriter(settings.data_dir / "workers", worker.owner, metrics)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
-from app.encoder.loader import load_encoder
+from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.openvino import IMAGE_FILE, INFO_FILE, TEXT_FILE, CompiledModelInfo, OpenVinoEncoder, load_openvino
 from app.encoder.protocol import Pixels
 from bench.experiments.scores import choose_pictures
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         paths, captions = choose_pictures(Path(scratch), None)
         for name in ("starter", model_name()):
-            first = load_encoder(name, WORK, precision="bf16")
+            first = load_encoder(name, WORK, EncoderOptions(precision="bf16"))
             pixels = decode_pictures(paths, first)
             folder = next(
                 one.parent

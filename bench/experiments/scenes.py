@@ -49,11 +49,11 @@ def shard_path(folder: Path, number: int) -> Path:
 @cache
 def open_tools(folder: Path) -> tuple[Atlas, Renderer, Encoder]:
     """The glyphs, the renderer and the encoder of a process, on one thread."""
-    from app.encoder.loader import load_encoder
+    from app.encoder.loader import EncoderOptions, load_encoder
 
     folder.mkdir(parents=True, exist_ok=True)
     atlas = load_atlas(folder)
-    return atlas, Renderer(atlas), load_encoder("starter", folder, threads=1)
+    return atlas, Renderer(atlas), load_encoder("starter", folder, EncoderOptions(threads=1))
 
 
 def make_shard(folder: Path, number: int) -> int:

@@ -15,11 +15,12 @@ from PIL import Image
 from app.core.files import sha256_file
 from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture
-from app.encoder.conversion import ConversionSpec, convert
+from app.encoder.conversion import convert
 from app.encoder.loader import WEIGHTS
 from app.encoder.open_clip import OpenClipEncoder, build_model
 from app.encoder.openvino import OpenVinoEncoder
 from app.encoder.protocol import Embeddings
+from app.encoder.weights import LocatedModel
 from tests.acceptance.families import FAMILIES, make_folder
 
 TEXTS = (
@@ -55,7 +56,7 @@ def cosines(ours: Embeddings, theirs: Embeddings) -> list[float]:
 def test_a_model_gives_the_vectors_that_open_clip_gives(family: str, tmp_path: Path) -> None:
     name = make_folder(family, tmp_path / "model")
     weights = tmp_path / "model" / WEIGHTS
-    built = build_model(name, name, weights, sha256_file(weights))  # by open_clip.create_model
+    built = build_model(LocatedModel(name, name, weights, sha256_file(weights)))  # by open_clip.create_model
     model = built.clip
     seen = open_clip.transform.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     transform = open_clip.transform.image_transform_v2(seen, is_train=False)
@@ -65,7 +66,7 @@ def test_a_model_gives_the_vectors_that_open_clip_gives(family: str, tmp_path: P
     small = [photo(300, 300), photo(420, 420, 1), photo(500, 310, 2, "PNG")]
     large = [photo(2600, 1900, 3), photo(1500, 3100, 4)]
 
-    convert(ConversionSpec(name, name, str(weights), sha256_file(weights), half=True), tmp_path / "compiled")
+    convert(LocatedModel(name, name, weights, sha256_file(weights), half=True), tmp_path / "compiled")
     compiled = OpenVinoEncoder(tmp_path / "compiled", "bf16")
     assert (tmp_path / "compiled/tokenizer.json").is_file(), "words would be read by open_clip, which brings torch"
     for encoder, alike in ((OpenClipEncoder(built, "cpu", "fp32"), 0.99999), (compiled, 0.999)):

@@ -16,6 +16,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.pictures import picture
+from tests.support.processes import read_command_line
 from tests.support.servers import RunningServer, until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,7 +57,7 @@ def held(server: RunningServer) -> Iterator[Callable[[], None]]:
     """Stop the worker, so that jobs wait; the value lets it continue."""
 
     def workers() -> list[int]:
-        return [pid for pid in server.pids() if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in server.pids() if "worker" in read_command_line(pid)]
 
     (worker,) = until(workers, 30)
     os.kill(worker, signal.SIGSTOP)

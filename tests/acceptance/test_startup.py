@@ -20,7 +20,7 @@ from app.storage.database import Database
 from tests.acceptance.commands import check_refused, sightline
 from tests.app.encoder.small import make_model
 from tests.support.pictures import picture
-from tests.support.processes import descendants, is_running, is_unlocked
+from tests.support.processes import descendants, is_running, is_unlocked, read_command_line
 from tests.support.servers import RunningServer, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -152,14 +152,6 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
     ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)
     line = check_refused(ended, f"sightline reembed --model {other}")
     assert "serve it with" not in line
-
-
-def read_command_line(pid: int) -> str:
-    """The command line of a process; empty if the process has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 @pytest.mark.timeout(400)

@@ -64,11 +64,13 @@ def follow(log: Log, index: FlatIndex) -> Iterator[Open]:
         opening: OpenedIndex | None = None,
         entries: LogReader = log,
         data_version: Callable[[], int] = log.data_version,
-        poll: dict[str, float] | None = None,
+        poll: float | None = None,
         **options: Any,
     ) -> Follower:
         follower = LoopedFollower(opening or OpenedIndex(index), entries, "test", **options)
-        follower.loop = FollowerLoop(data_version, lambda: ["test"], **(poll or {}))
+        follower.loop = FollowerLoop(data_version, lambda: ["test"])
+        if poll is not None:
+            follower.loop.poll = follower.loop.poll_idle = poll
         follower.loop.attach("test", follower)
         follower.loop.start()
         opened.append(follower)

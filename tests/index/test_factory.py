@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from index.errors import RemoteEmptied
-from index.factory import IndexConfig, create_milvus_client, open_index
+from index.factory import IndexConfig, open_index
 from index.milvus import MilvusIndex
 from index.milvus_client import MilvusClient
 from index.protocol import OpenedIndex
@@ -77,7 +76,6 @@ def test_snapshot_ahead_of_the_log_is_refused(config: IndexConfig) -> None:
 
 def test_damaged_snapshot_is_refused_and_replaced_by_the_next_save(config: IndexConfig) -> None:
     keep(config)
-    assert config.folder is not None
     (vectors,) = config.folder.glob("*/vectors.npy")
     vectors.write_bytes(vectors.read_bytes()[:-1])
     refused = open_index(config)
@@ -85,14 +83,6 @@ def test_damaged_snapshot_is_refused_and_replaced_by_the_next_save(config: Index
     assert "vectors.npy" in (refused.refused or "")
     keep(config, seq=6)
     assert open_index(config).applied_seq == 6
-
-
-def test_without_a_folder_nothing_is_kept() -> None:
-    opened = open_index(IndexConfig("n", "s", D))
-    assert opened.freeze is None
-    assert opened.refused is None
-    opened.index.add(np.arange(2, dtype=np.int64), unit(2, D))
-    assert opened.index.ntotal == 2
 
 
 def test_a_milvus_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
@@ -109,7 +99,6 @@ def test_a_milvus_holds_the_index_of_one_owner_and_how_far_the_log_was_applied(
         assert (again.index.ntotal, again.applied_seq, again.refused) == (held, 5 if held else 0, None)
         assert isinstance(again.index, MilvusIndex)
         again.index.drop()
-    assert there.folder is not None
     assert not there.folder.exists()
 
 
@@ -130,9 +119,3 @@ def test_a_milvus_that_holds_other_counts_than_it_kept_is_compared_first(
     ahead = open_index(there, last_seq=4)
     assert (ahead.applied_seq, ahead.refused) == (0, "applied_seq is 5, but the log ends at 4")
     opened.index.drop()
-
-
-def test_local_is_no_milvus_and_an_unknown_place_an_error() -> None:
-    assert create_milvus_client("local") is None
-    with pytest.raises(ValueError, match="'elsewhere' is neither local nor milvus"):
-        create_milvus_client("elsewhere")

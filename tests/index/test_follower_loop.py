@@ -170,7 +170,7 @@ def test_a_quiet_database_is_not_read(log: Log, follow: Open) -> None:
 
 
 def test_notify_steps_at_once_between_two_looks(log: Log, follow: Open) -> None:
-    follower = follow(poll={"poll": SLOW, "poll_idle": SLOW})
+    follower = follow(poll=SLOW)
     until(lambda: log.reads > 0)
     assert follower.wait_until_applied(log.add(1, unit(1, D)[0]), DEADLINE)
 

@@ -158,13 +158,13 @@ def test_a_milvus_that_is_away_gives_an_error_and_never_another_answer(
 def test_over_a_new_connection_nothing_is_answered_before_the_contents_were_counted(
     far: MilvusIndex, proxy: Proxy
 ) -> None:
-    epoch = far.epoch
+    epoch = far.client.epoch
     proxy.mode = "silence"
     for _ in range(2):
         assert not tried(lambda: far.search(unit(1, D), 3))
     proxy.mode = "pass"
     soon(lambda: tried(far.recount))
-    assert far.epoch > epoch
+    assert far.client.epoch > epoch
     with pytest.raises(RemoteEmptied, match="is being counted"):
         far.search(unit(1, D), 3)
     assert far.check_contents()

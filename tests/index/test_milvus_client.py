@@ -65,7 +65,7 @@ def test_a_token_is_never_shown() -> None:
 
 def test_a_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pymilvus is not installed: pip install 'sightline\[milvus\]'"):
+    with pytest.raises(ValueError, match=r"pymilvus is not installed: pip install 'sightline-search\[milvus\]'"):
         MilvusClient(MilvusAddress.parse("milvus://db.example"))
 
 

@@ -35,14 +35,14 @@ def test_the_checkpoint_is_neither_counted_nor_found(milvus: Open) -> None:
     assert (collection.read_checkpoint(), collection.count()) == (Checkpoint(2**62, 7), 0)
     first = np.eye(1, D, dtype=np.float32)  # nearest to the rows of the checkpoint
     assert [ids.tolist() for _, ids in collection.search(first, 3, None, exact=True)] == [[]]
-    collection.upsert([5], hash_vectors(first).tolist(), [first[0]])
+    collection.upsert([(5, *hash_vectors(first).tolist(), first[0])])
     assert [ids.tolist() for _, ids in collection.search(first, 1, None, exact=True)] == [[5]]
 
 
 def test_rows_are_read_by_digests_and_by_ranges(milvus: Open) -> None:
     collection = milvus(D).collection
     vectors = unit(4, D)
-    collection.upsert([3, 8, 9, 2**63 - 1], hash_vectors(vectors).tolist(), list(vectors))
+    collection.upsert(zip([3, 8, 9, 2**63 - 1], hash_vectors(vectors).tolist(), vectors, strict=True))
     assert collection.read_digests(numbers(3, 4, 9)) == {3: hash_vectors(vectors)[0], 9: hash_vectors(vectors)[2]}
     assert collection.list_ids(3, 9).tolist() == [3, 8]
     assert collection.list_ids_outside(9).tolist() == [9, 2**63 - 1]
@@ -53,7 +53,7 @@ def test_rows_are_read_by_digests_and_by_ranges(milvus: Open) -> None:
 def test_hits_may_be_of_given_ids_alone(milvus: Open) -> None:
     collection = milvus(D).collection
     vectors = unit(6, D)
-    collection.upsert(range(6), hash_vectors(vectors).tolist(), list(vectors))
+    collection.upsert(zip(range(6), hash_vectors(vectors).tolist(), vectors, strict=True))
     ((scores, ids),) = collection.search(vectors[:1], 2, None, exact=False, allowed_ids=numbers(0, 4, 99))
     assert ids.tolist() == [0, 4]
     assert scores.dtype == np.float32

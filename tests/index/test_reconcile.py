@@ -79,13 +79,14 @@ class Served:
     """An index that follows `log` in Milvus, as a server has it open."""
 
     def __init__(self, client: MilvusClient, name: str, log: OneEach) -> None:
-        config = IndexConfig(name, "space", D, milvus=client, owner="test")
+        config = IndexConfig(name, "space", D, Path("none"), milvus=client, owner="test")
         self.log = log
         self.opened = open_index(config, last_seq=log.last_seq())
         assert isinstance(self.opened.index, MilvusIndex)
         self.index: MilvusIndex = self.opened.index
         self.follower = Follower(self.opened, log, name)
-        self.loop = FollowerLoop(log.data_version, lambda: [name], poll_idle=0.01)
+        self.loop = FollowerLoop(log.data_version, lambda: [name])
+        self.loop.poll_idle = 0.01
         self.loop.attach(name, self.follower)
         self.loop.start()
 
@@ -127,7 +128,7 @@ def serve(lite: MilvusClient, request: pytest.FixtureRequest) -> Iterator[Callab
     yield start
     for served in running:
         served.close()
-    if running and running[-1].index._client is usual:
+    if running and running[-1].index.client is usual:
         running[-1].index.drop()
     usual.close()
 

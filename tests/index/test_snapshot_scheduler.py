@@ -81,7 +81,7 @@ def test_few_entries_are_saved_once_the_log_is_quiet(disk: Disk) -> None:
 def test_nothing_new_is_not_saved(disk: Disk) -> None:
     scheduler = SnapshotScheduler(disk.freeze, SnapshotPolicy(entries=1, idle=0), "x", 7)
     scheduler.offer(7, 5)
-    scheduler.finish(7)
+    scheduler.finish(7, save=True)
     assert disk.frozen == []
     assert scheduler.saved_seq == 7
 
@@ -93,7 +93,7 @@ def test_one_save_at_a_time_and_the_caller_never_waits(disk: Disk) -> None:
         scheduler.offer(seq, 0)
     assert disk.frozen == [10]
     disk.open.set()
-    scheduler.finish(190)
+    scheduler.finish(190, save=True)
     assert disk.saved == [10, 190]
 
 
@@ -104,7 +104,7 @@ def test_slow_saves_are_kept_to_their_share_of_the_time(disk: Disk) -> None:
     until(lambda: scheduler._not_before > time.monotonic() + 60)
     scheduler.offer(2, 0)
     assert disk.frozen == [1]
-    scheduler.finish(2)
+    scheduler.finish(2, save=True)
     assert disk.saved == [1, 2]  # closing always saves
 
 
@@ -130,14 +130,14 @@ def test_failing_freeze_is_a_failed_save(disk: Disk) -> None:
     disk.freezer_fails = True
     scheduler.offer(10, 0)
     assert isinstance(scheduler.error, MemoryError)
-    scheduler.finish(10)
+    scheduler.finish(10, save=True)
     assert scheduler.saved_seq == 0
 
 
 def test_failing_last_save_does_not_raise(disk: Disk) -> None:
     scheduler = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     disk.failures = 1
-    scheduler.finish(3)
+    scheduler.finish(3, save=True)
     assert scheduler.saved_seq == 0
     assert isinstance(scheduler.error, OSError)
 
@@ -149,13 +149,13 @@ def test_few_entries_are_not_saved_and_many_are() -> None:
     )
     scheduler.count(2)
     scheduler.offer(20, 0)  # numbers of the log have gaps: they do not tell how many there are
-    scheduler.finish(20)
+    scheduler.finish(20, save=True)
     assert (saved, scheduler.wants(20)) == ([], False)
     scheduler.count(1)
     assert scheduler.wants(21)
-    scheduler.finish(21)
+    scheduler.finish(21, save=True)
     assert (saved, scheduler.wants(21)) == ([21], False)
     scheduler.count(2)
-    scheduler.finish(23)
+    scheduler.finish(23, save=True)
     assert saved == [21]
-    scheduler.abandon()
+    scheduler.finish(23, save=False)

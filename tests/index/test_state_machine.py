@@ -70,7 +70,7 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         with self.index._lock:
-            self.index._move_rows(self.index._current(), self.index.ntotal)
+            self.index._move_rows(self.index.view(), self.index.ntotal)
 
     @rule()
     def snapshot(self) -> None:
@@ -160,7 +160,6 @@ class SegmentedMachine(RuleBasedStateMachine):
         if not found:
             self.index.end_rebuild()
             return
-        assert self.config.segment_folder is not None
         block = np.array(list(found), np.int64), np.stack(list(found.values()))
         build_segment(self.config.segment_folder, [block], name="machine", space="space", d=D, applied_seq=upto or 0)
         if crash:

@@ -23,8 +23,13 @@ MANIFEST = SnapshotManifest(
 )
 
 
+def written(fields: dict[str, Any]) -> bytes:
+    """JSON as `to_json` writes it, so that the fields alone are refused."""
+    return json.dumps(fields, sort_keys=True, indent=1).encode() + b"\n"
+
+
 def changed(**fields: Any) -> bytes:
-    return json.dumps({**json.loads(MANIFEST.to_json()), **fields}).encode()
+    return written({**json.loads(MANIFEST.to_json()), **fields})
 
 
 def changed_file(**fields: Any) -> bytes:
@@ -95,7 +100,7 @@ def test_manifest_refuses_a_missing_field(field: str) -> None:
     fields = json.loads(MANIFEST.to_json())
     del fields[field]
     with pytest.raises(ValueError):  # noqa: PT011 - each says something else
-        SnapshotManifest.from_json(json.dumps(fields).encode())
+        SnapshotManifest.from_json(written(fields))
 
 
 def test_op_is_its_word() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 
-from tests.support.processes import descendants, is_running, is_unlocked
+from tests.support.processes import descendants, is_running, is_unlocked, read_command_line
 from tests.support.servers import RunningServer, until
 
 SECONDS = 30.0
@@ -14,8 +13,7 @@ SECONDS = 30.0
 
 def workers(server: RunningServer) -> list[int]:
     """The worker processes, once there is one."""
-    found = [pid for pid in server.pids() if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return found
+    return [pid for pid in server.pids() if "worker" in read_command_line(pid)]
 
 
 def strike(server: RunningServer, kind: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from app.core.errors import SightlineError
 from app.decode.archive import expand_archive
+from app.decode.left_out import LEFT_OUT_FILE, LeftOut
 from app.decode.limits import ArchiveLimits, PictureLimits
 from tests.support.sample_pictures import sample
 
@@ -52,8 +53,11 @@ class ExpandedArchive:
         lines = expand_archive(path, self.folder, limits, PictureLimits()).read_text().splitlines()
         self.items: list[dict[str, Any]] = [json.loads(line) for line in lines]
         assert [item["n"] for item in self.items] == list(range(1, len(lines) + 1))
+        report = self.folder / LEFT_OUT_FILE
+        left_out = {LEFT_OUT_FILE} if report.exists() else set()
+        self.left_out = LeftOut.from_json(json.loads(report.read_text())) if left_out else LeftOut()
         written = {item["file"] for item in self.items if item["file"]}
-        assert {entry.name for entry in self.folder.iterdir()} == written | {"manifest.jsonl"}
+        assert {entry.name for entry in self.folder.iterdir()} == written | {"manifest.jsonl"} | left_out
         assert {entry.name for entry in folder.iterdir()} == {"upload", "expanded"}
 
     def codes(self) -> dict[str, str | None]:

@@ -25,6 +25,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def read_command_line(pid: int) -> str:
+    """The command line of a process; empty if the process has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def is_running(pid: int) -> bool:
     """Whether the process exists and is no zombie."""
     try:

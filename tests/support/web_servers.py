@@ -108,12 +108,12 @@ def content(body: bytes, **headers: str) -> Answer:
 
 
 def status(code: int, **headers: str) -> Answer:
-    """Answer with a status and no body."""
+    """Answer with a status and no body; an underscore in a header's name stands for a hyphen."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(code)
         for name, value in headers.items():
-            handler.send_header(name, value)
+            handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 

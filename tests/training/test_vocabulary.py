@@ -41,3 +41,11 @@ def test_every_english_word_can_be_spelt(tokenizer: Tokenizer) -> None:
     unknown = tokenizer.token_to_id(UNKNOWN)
     assert unknown not in tokenizer.encode("zyx quojw 0123456789 vexing fjords").ids
     assert unknown in tokenizer.encode("ꙮ").ids
+
+
+def test_the_listed_words_are_those_that_the_tokenizer_can_spell(tokenizer: Tokenizer) -> None:
+    words = (STARTER / "words.txt").read_text("utf-8").split()
+    assert {"cat", "automobile", "red", "above", "蛋", "糕"} <= set(words)
+    assert words == sorted(set(words))
+    unknown = tokenizer.token_to_id(UNKNOWN)
+    assert [word for word in words if unknown in tokenizer.encode(word).ids] == []

@@ -58,15 +58,19 @@ class IngestIn(BaseModel):
     source: Annotated[str, Field(description=f"One of: {SOURCE_FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
     collection: str | None = None
-    columns: Annotated[dict[str, str], Field(description="table: the columns of image, url, caption, id and tags.")] = (
-        Field(default_factory=dict)
-    )
+    columns: Annotated[
+        dict[str, str],
+        Field(description="table: the columns of image, url, path, caption, id and tags; an empty name for none."),
+    ] = Field(default_factory=dict)
     embeddings_of: Annotated[
         str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
     ] = None
     pictures: Annotated[
         str | None, Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now.")
     ] = None
+    exclude: Annotated[
+        list[str], Field(max_length=100, description="folder: patterns of names and paths to leave out, like `*.png`.")
+    ] = Field(default_factory=list)
     key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
 

@@ -122,6 +122,7 @@ async def list_items(
     threads: ThreadsDep,
     job: JobDep,
     status: ItemStatus | None = None,
+    warned: Annotated[bool, Query(description="Only items with warnings, whatever their status.")] = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
     format: Annotated[Literal["json", "ndjson"] | None, Query(description="Instead of the header Accept.")] = None,
@@ -131,10 +132,14 @@ async def list_items(
     All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
     """
     after = decode_cursor(cursor) or 0
+    if warned and status is not None:
+        raise Validation("send status or warned, not both")
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
-        return StreamingResponse(stream_items(jobs, threads, job, status, after), media_type=REPORT, headers=name)
-    found = await threads.reads.run(jobs.list_items, job.id, status, after, limit + 1)
+        return StreamingResponse(
+            stream_items(jobs, threads, job, status, after, warned=warned), media_type=REPORT, headers=name
+        )
+    found = await threads.reads.run(jobs.list_items, job.id, status, after, limit + 1, warned=warned)
     page = found[:limit]
     return ItemPage(
         items=[ItemOut.of(item) for _, item in page],
@@ -162,7 +167,10 @@ async def cancel_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
 
 @router.post("/{id}/retry")
 async def retry_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
-    """Try the failed items again whose bytes are stored; items that were refused have none."""
+    """Try the failed items again: those whose bytes are stored, and those whose bytes never came (URLs, files).
+
+    A warning says how many stay failed because their bytes were refused.
+    """
     return JobOut.of(await threads.writes.run(jobs.retry, job.id))
 
 
@@ -184,10 +192,10 @@ async def follow_job(
 
 
 async def stream_items(
-    jobs: JobService, threads: ThreadPools, job: Job, status: ItemStatus | None, after: int
+    jobs: JobService, threads: ThreadPools, job: Job, status: ItemStatus | None, after: int, *, warned: bool
 ) -> AsyncIterator[bytes]:
     """Every item as a line of JSON in ASCII: no line holds a character that a terminal or an editor would act on."""
-    while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE):
+    while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE, warned=warned):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
 

@@ -41,6 +41,7 @@ from app.api.schemas import (
     SearchIn,
     SearchOut,
     Target,
+    WarningOut,
 )
 from app.core.errors import PayloadTooLarge, SightlineError, Validation
 from app.core.settings import Settings
@@ -89,7 +90,7 @@ async def search_words(
     """Find pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
     words = parse_weighted_query(validate_query(q, settings))
-    parts = [QueryPart(text=text, weight=weight) for text, weight in words]
+    parts = [QueryPart(text=text, weight=weight, field="q") for text, weight in words]
     query = SearchQuery(parts, target, validate_k(k, settings), collection, parsed, exact)
     found = await threads.queries.run(search.searcher.search, query)
     return search_response(search, found, target)
@@ -162,7 +163,11 @@ async def classify(
             collection = validate_collection(form.one("collection") or collection)
         check_labels(labels, template, settings)
         found = await threads.queries.run(searcher.classify, collection, part, labels, template)
-    return ClassifyOut(labels=[LabelOut(label=label, probability=share) for label, share in found])
+        warnings = await threads.queries.run(searcher.warn_of_labels, labels, template)
+    return ClassifyOut(
+        labels=[LabelOut(label=label, probability=share) for label, share in found],
+        warnings=[WarningOut.of(warning) for warning in warnings],
+    )
 
 
 def search_response(search: SearchService, found: SearchResult, target: Target) -> SearchOut:
@@ -173,6 +178,7 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
             "model": search.model.encoder.space.model,
             "target": target,
             "searched": found.searched,
+            "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
 
@@ -193,7 +199,8 @@ def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None
     for n, part in enumerate(query):
         kind = part.kind()
         if kind == "text":
-            parts.append(QueryPart(text=validate_query(part.text or "", settings), weight=part.weight))
+            text = validate_query(part.text or "", settings)
+            parts.append(QueryPart(text=text, weight=part.weight, field=f"query.{n}.text"))
         elif folder is not None and kind == "image":
             path = folder / str(n)
             path.write_bytes(decode_base64_image(part.image or ""))

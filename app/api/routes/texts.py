@@ -21,8 +21,8 @@ from app.api.dependencies import (
     validate_query,
 )
 from app.api.idempotency import IdempotencyDep
-from app.api.schemas import TextOut, TextsIn, TextsOut
-from app.core.types import Text
+from app.api.schemas import TextOut, TextsIn, TextsOut, WarningOut
+from app.core.types import AnswerWarning, Text
 from app.service.search_service import SearchService
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
@@ -56,8 +56,11 @@ async def put_texts(
     ) as call:
         if (replay := call.replay) is not None:
             return replay
+        warnings = await threads.queries.run(warn_of_texts, search, body)
         stored = await threads.queries.run(store_texts, search, library, collection, body, call.slot)
-    return texts_response(stored)
+        answer = texts_response(stored, warnings)
+        await call.finish(stored, 200, answer)
+    return answer
 
 
 @router.get("")
@@ -89,8 +92,16 @@ async def delete_text(library: LibraryDep, threads: ThreadsDep, collection: Coll
     await threads.writes.run(library.delete_text, collection, id)
 
 
-def texts_response(texts: Sequence[Text]) -> TextsOut:
-    return TextsOut(texts=[TextOut.of(text) for text in texts])
+def texts_response(texts: Sequence[Text], warnings: Sequence[AnswerWarning] = ()) -> TextsOut:
+    return TextsOut(
+        texts=[TextOut.of(text) for text in texts], warnings=[WarningOut.of(warning) for warning in warnings]
+    )
+
+
+def warn_of_texts(search: SearchService, body: TextsIn) -> list[AnswerWarning]:
+    """What is odd about the texts that were sent."""
+    reader = search.model.searcher.reader
+    return [warning for n, item in enumerate(body.texts) for warning in reader.warn(item.text, f"texts.{n}.text")]
 
 
 def store_texts(
@@ -100,6 +111,7 @@ def store_texts(
     model = search.model
     vectors = model.searcher.encode_texts([item.text for item in body.texts])
     items = [(item.id, item.text, item.metadata) for item in body.texts]
-    stored, seq = library.put_texts(collection, model.encoder.space.fingerprint, items, vectors, slot)
+    truncated = [model.searcher.reader.is_truncated(item.text) for item in body.texts]
+    stored, seq = library.put_texts(collection, model.encoder.space.fingerprint, items, vectors, slot, truncated)
     search.wait_until_applied(collection, "texts", seq)
     return stored

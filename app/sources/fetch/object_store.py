@@ -55,8 +55,9 @@ class NoAnswer(UrlUnreachable):
 class ObjectStoreClient:
     """Reads object stores. `s3` and `gcs` are the endpoints of stores that are not Amazon's and Google's own."""
 
-    def __init__(self, limits: FetchLimits | None = None, s3: str = "", gcs: str = "") -> None:
+    def __init__(self, limits: FetchLimits | None = None, s3: str = "", gcs: str = "", user_agent: str = "") -> None:
         self._limits = limits or FetchLimits()
+        self._user_agent = user_agent or USER_AGENT
         self._endpoints = {"s3": s3.rstrip("/"), "gs": gcs.rstrip("/")}
         self._stores: dict[tuple[str, str], S3Store | GCSStore] = {}
 
@@ -145,7 +146,7 @@ class ObjectStoreClient:
         from obstore.store import GCSStore, S3Store
 
         endpoint = self._endpoints[prefix.scheme]
-        client: ClientConfig = {"timeout": timedelta(seconds=self._limits.seconds), "user_agent": USER_AGENT}
+        client: ClientConfig = {"timeout": timedelta(seconds=self._limits.seconds), "user_agent": self._user_agent}
         if endpoint:
             client["allow_http"] = endpoint.startswith("http://")
         first, most = BACKOFF

@@ -12,10 +12,11 @@ from typing import Any
 
 import httpcore
 
-from app.core.errors import UrlNotAllowed
+from app.core.errors import UrlNotAllowed, UrlUnreachable
 from app.sources.fetch.address_policy import AddressPolicy
 
 Resolve = Callable[[str, int], list[str]]
+UNREACHABLE = "the server cannot be reached"
 REFUSED = "this server does not connect to that address"
 
 
@@ -88,6 +89,10 @@ class GuardedBackend(httpcore.NetworkBackend):
             return self._lookups.submit(self._resolve, host, port).result(self._deadline.left())
         except Late:
             raise httpcore.ConnectTimeout("the name could not be resolved in time") from None
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise httpcore.ConnectError(str(error)) from None
+            raise UrlUnreachable(UNREACHABLE) from None  # there is no such name, also the next time
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(str(error)) from None
 

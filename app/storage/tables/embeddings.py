@@ -116,14 +116,25 @@ def save_golden(c: apsw.Connection, fingerprint: str, vectors: bytes) -> None:
     c.execute("UPDATE spaces SET golden = ? WHERE fingerprint = ?", (vectors, fingerprint))
 
 
-def mark_served(c: apsw.Connection, space: EmbeddingSpace) -> None:
-    """Write down that a server has loaded this space. While no collection has vectors, it replaces the one before."""
+def mark_served(c: apsw.Connection, space: EmbeddingSpace, chosen_as: str | None = None) -> None:
+    """Write down that a server has loaded this space, and the short name by which it was chosen.
+
+    While no collection has vectors, it replaces the one before.
+    """
     save_space(c, space)
+    if chosen_as is not None:
+        c.execute("UPDATE spaces SET chosen_as = ? WHERE fingerprint = ?", (chosen_as, space.fingerprint))
     c.execute(
         "UPDATE spaces SET golden = NULL WHERE fingerprint <> ?"
         " AND NOT EXISTS (SELECT 1 FROM collections WHERE space IS NOT NULL)",
         (space.fingerprint,),
     )
+
+
+def get_chosen_model(c: apsw.Connection, chosen_as: str) -> str | None:
+    """The model that this directory is served with and that was chosen by this short name."""
+    row = fetch_one(c, "SELECT model FROM spaces WHERE chosen_as = ? AND golden IS NOT NULL", (chosen_as,))
+    return row[0] if row else None
 
 
 def get_other_served(c: apsw.Connection, but: str) -> EmbeddingSpace | None:

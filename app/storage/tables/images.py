@@ -31,11 +31,17 @@ RECEIVED = "sha256, width, height, format, bytes, caption, tags, metadata, sourc
 
 @dataclass(frozen=True, slots=True)
 class AddResult:
-    """The row that `add` made or found, whether it was there before, and the digest of the bytes that it replaced."""
+    """The row that `add` made or found, whether it was there before, and the digest of the bytes that it replaced.
+
+    Of a row that was there, `filled` names the attributes that it lacked and has now, `kept` those that it had and
+    that `add` was given with another value.
+    """
 
     image: Image
     duplicate: bool = False
     replaced_sha256: str | None = None
+    filled: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
 
 
 def image_from_row(row: Sequence[Any]) -> Image:
@@ -86,17 +92,19 @@ def list_page(c: apsw.Connection, collection: str, limit: int, before: int | Non
 
 
 def add(c: apsw.Connection, collection: str, new: NewImage, job_id: str | None, replace: bool) -> AddResult:
-    """Insert a row as `queued`, or find the one that has these bytes already.
+    """Insert a row as `queued`, or find the one that has these bytes already and give it the attributes that it lacks.
 
     Queues a failed picture again when its bytes come again. Raises IdConflict when the id belongs to other bytes,
     unless `replace`.
     """
     same = get_by_sha256(c, collection, new.sha256)
     if same is not None:
-        if same.status is Status.FAILED:
+        has_failed = same.status is Status.FAILED
+        if has_failed:
             requeue(c, same.key, job_id)
-            return AddResult(_require(get(c, collection, same.id)))
-        return AddResult(same, duplicate=True)
+        filled, kept = fill_empty(c, same, new)
+        image = _require(get(c, collection, same.id)) if has_failed or filled else same
+        return AddResult(image, duplicate=not has_failed, filled=filled, kept=kept)
     taken = get(c, collection, new.id) if new.id else None
     if taken is not None and not replace:
         raise IdConflict(f"id {taken.id} belongs to other bytes; send replace=true to replace them")
@@ -142,6 +150,17 @@ def update(c: apsw.Connection, key: int, caption: str | None, tags: Sequence[str
         "UPDATE images SET caption = ?, tags = ?, metadata = ? WHERE key = ?",
         (caption, _json(list(tags)), _json(metadata), key),
     )
+
+
+def fill_empty(c: apsw.Connection, image: Image, new: NewImage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give a picture the caption, tags and metadata that it lacks; returns the names of what was filled and kept."""
+    had = {"caption": image.caption, "tags": image.tags, "metadata": image.metadata}
+    said = {"caption": new.caption, "tags": tuple(new.tags), "metadata": new.metadata}
+    filled = tuple(name for name, value in said.items() if value and not had[name])
+    kept = tuple(name for name, value in said.items() if value and had[name] and value != had[name])
+    if filled:
+        update(c, image.key, **{name: said[name] if name in filled else had[name] for name in had})  # type: ignore[arg-type]
+    return filled, (*kept, "id") if new.id and new.id != image.id else kept
 
 
 def delete(c: apsw.Connection, key: int) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
 import apsw
 
 from app.core.clock import now_rfc3339
-from app.core.types import ItemError, ItemStatus
-from app.storage.sql import fetch_all, fetch_one
+from app.core.types import ItemError, ItemStatus, SourceSpec
+from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables import images, jobs, work_queue
 
 CANCELLED = ItemError("cancelled", "the job was cancelled before this was processed; retry the job to take it up again")
@@ -67,7 +72,7 @@ def list_unfinished_cancellations(c: apsw.Connection) -> list[str]:
 def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
     """Queue up to `limit` failed items numbered past `after` again; returns the last number, None when there is none.
 
-    Only pictures whose bytes are stored can be retried, not those that the importer refused.
+    Only pictures whose bytes are stored; `take_lost` is for those whose bytes never came.
     """
     rows = fetch_all(
         c,
@@ -81,12 +86,60 @@ def retry(c: apsw.Connection, id: str, after: int, limit: int) -> int | None:
     for n, key in rows:
         images.requeue(c, key, id)
         jobs.set_item_status(c, id, n, ItemStatus.QUEUED, None)
-    c.execute(
-        "UPDATE jobs SET state = iif(state = 'running', state, 'queued'), failed = failed - ?, finished_at = NULL,"
-        " started_at = iif(state = 'running', started_at, NULL) WHERE id = ?",
-        (len(rows), id),
-    )
+    c.execute("UPDATE jobs SET failed = failed - ? WHERE id = ?", (len(rows), id))
+    _begin_again(c, id)
     return int(rows[-1][0])
+
+
+@dataclass(frozen=True, slots=True)
+class LostItem:
+    """A failed item whose bytes never came: its number, its source, and its line of the manifest."""
+
+    n: int
+    spec: SourceSpec
+    line: dict[str, Any]
+
+    @classmethod
+    def parse(cls, n: int, text: str) -> LostItem:
+        saved = json.loads(text)
+        return cls(n, SourceSpec(**saved["source"]), saved["line"])
+
+
+def format_lost(spec: SourceSpec, line: dict[str, Any]) -> str:
+    """What an item keeps, so that its source can bring it again."""
+    return json.dumps({"source": asdict(spec), "line": line})
+
+
+def list_lost(c: apsw.Connection, id: str, limit: int) -> list[LostItem]:
+    """Up to `limit` failed items of a job whose bytes never came, if its collection still has its name."""
+    rows = fetch_all(
+        c,
+        "SELECT i.n, i.retry FROM job_items i INDEXED BY job_items_lost JOIN jobs j ON j.id = i.job_id"
+        " JOIN collections o ON o.label = j.collection AND o.name IS NOT NULL"
+        " WHERE i.job_id = ? AND i.retry IS NOT NULL AND i.status = 'failed' ORDER BY i.n LIMIT ?",
+        (id, limit),
+    )
+    return [LostItem.parse(n, text) for n, text in rows]
+
+
+def take_lost(c: apsw.Connection, id: str, items: Sequence[LostItem]) -> bool:
+    """Remove these items from a job, which goes on; False, and nothing is changed, if some are gone already."""
+    numbers = json.dumps([item.n for item in items])
+    where = " FROM job_items WHERE job_id = ? AND status = 'failed' AND n IN (SELECT value FROM json_each(?))"
+    if fetch_number(c, "SELECT count(*)" + where, (id, numbers)) < len(items):
+        return False
+    c.execute("DELETE" + where, (id, numbers))
+    c.execute("UPDATE jobs SET total = total - ?1, failed = failed - ?1 WHERE id = ?2", (len(items), id))
+    _begin_again(c, id)
+    return True
+
+
+def _begin_again(c: apsw.Connection, id: str) -> None:
+    c.execute(
+        "UPDATE jobs SET state = iif(state = 'running', state, 'queued'), finished_at = NULL,"
+        " started_at = iif(state = 'running', started_at, NULL) WHERE id = ?",
+        (id,),
+    )
 
 
 ENDED = (

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import apsw
 
 from app.core.clock import now_rfc3339, seconds_between, seconds_since
-from app.core.types import ItemError, ItemStatus, Job, JobItem, JobState, Priority
+from app.core.types import AnswerWarning, ItemError, ItemStatus, Job, JobItem, JobState, Priority
+from app.decode.left_out import LeftOut
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
 
 COLUMNS = (
     "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
-    " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step FROM jobs "
+    " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step,"
+    " left_out, warnings, warned FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
 RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
-ITEMS = "SELECT n, name, status, image_id, error_code, error_detail FROM job_items "
+ITEMS = "SELECT n, name, status, image_id, error_code, error_detail, warnings FROM job_items "
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
 ITEMS_OF_STATUS = ITEMS + "INDEXED BY job_items_listed WHERE job_id = ? AND status = ? AND n > ? ORDER BY n LIMIT ?"
+WARNED_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? AND warnings IS NOT NULL ORDER BY n LIMIT ?"
 # What a picture costs the turn of its job: four pictures of high priority are as much as one of normal priority.
 COST_OF_PRIORITY = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
 PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items()}
@@ -31,7 +37,8 @@ PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items(
 
 def job_from_row(row: Sequence[Any]) -> Job:
     """The job of one row of `COLUMNS`, with its rate (items a second) and time left (seconds)."""
-    (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row
+    (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row[:13]
+    left_out, warnings, warned = row[13:]
     ended = done + failed + duplicates
     rate = eta = None
     if started is not None and ended:
@@ -41,7 +48,16 @@ def job_from_row(row: Sequence[Any]) -> Job:
             eta = round((total - ended) / rate, 1)
     named = (id, name_from_label(collection), kind, JobState(state))
     counts = (total, done, failed, duplicates)
-    return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step])
+    said = (json.loads(left_out), read_warnings(warnings), warned)
+    return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step], *said)
+
+
+def read_warnings(text: str | None) -> tuple[AnswerWarning, ...]:
+    return tuple(AnswerWarning(**one) for one in json.loads(text)) if text else ()
+
+
+def format_warnings(warnings: Iterable[AnswerWarning]) -> str:
+    return json.dumps([asdict(one) for one in warnings])
 
 
 def create(c: apsw.Connection, collection: str, kind: str, priority: Priority = Priority.NORMAL) -> str:
@@ -71,16 +87,23 @@ def list_recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = No
 
 
 def list_items(
-    c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int
+    c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
 ) -> list[tuple[int, JobItem]]:
-    """Up to `limit` items numbered past `after`, with their numbers."""
-    if status is None:
+    """Up to `limit` items numbered past `after`, with their numbers; `warned`: those with warnings, whatever status."""
+    if warned:
+        rows = fetch_all(c, WARNED_ITEMS, (job_id, after, limit))
+    elif status is None:
         rows = fetch_all(c, ALL_ITEMS, (job_id, after, limit))
     else:
         rows = fetch_all(c, ITEMS_OF_STATUS, (job_id, status, after, limit))
     return [
-        (n, JobItem(name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None))
-        for n, name, state, image_id, code, detail in rows
+        (
+            n,
+            JobItem(
+                name, ItemStatus(state), image_id, ItemError(code, detail or "") if code else None, read_warnings(said)
+            ),
+        )
+        for n, name, state, image_id, code, detail, said in rows
     ]
 
 
@@ -92,19 +115,35 @@ def add_item(
     *,
     image: tuple[int, str] | None = None,
     error: ItemError | None = None,
+    warnings: Sequence[AnswerWarning] = (),
+    retry: str | None = None,
 ) -> None:
-    """Append an item (`image` is its key and id) and count it."""
+    """Append an item (`image` is its key and id) and count it. `retry` as `job_control.LostItem` reads it."""
     n = 1 + fetch_number(c, "SELECT max(n) FROM job_items WHERE job_id = ?", (job_id,))
     key, id = image or (None, None)
     code, detail = (error.code, error.detail) if error else (None, None)
     c.execute(
-        "INSERT INTO job_items (job_id, n, name, status, image_key, image_id, error_code, error_detail)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (job_id, n, name, status, key, id, code, detail),
+        "INSERT INTO job_items"
+        " (job_id, n, name, status, image_key, image_id, error_code, error_detail, warnings, retry)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (job_id, n, name, status, key, id, code, detail, format_warnings(warnings) if warnings else None, retry),
     )
     c.execute(
-        "UPDATE jobs SET total = total + 1, failed = failed + ?, duplicates = duplicates + ? WHERE id = ?",
-        (status is ItemStatus.FAILED, status is ItemStatus.DUPLICATE, job_id),
+        "UPDATE jobs SET total = total + 1, failed = failed + ?, duplicates = duplicates + ?, warned = warned + ?"
+        " WHERE id = ?",
+        (status is ItemStatus.FAILED, status is ItemStatus.DUPLICATE, bool(warnings), job_id),
+    )
+
+
+def add_left_out(c: apsw.Connection, job_id: str, left_out: LeftOut) -> None:
+    """Add what one upload of the job left out to its counts and warnings."""
+    job = get(c, job_id)
+    assert job is not None
+    whole = LeftOut(Counter(job.left_out), list(job.warnings))
+    whole.merge(left_out)
+    c.execute(
+        "UPDATE jobs SET left_out = ?, warnings = ? WHERE id = ?",
+        (json.dumps(whole.kinds), format_warnings(whole.warnings), job_id),
     )
 
 

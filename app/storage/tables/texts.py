@@ -13,11 +13,13 @@ from app.core.types import Metadata, Text
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, PAGE, name_from_label
 
-COLUMNS = "SELECT key, collection, id, text, metadata, created_at FROM texts "
+FIELDS = "key, collection, id, text, metadata, created_at, truncated"
+COLUMNS = f"SELECT {FIELDS} FROM texts "
 
 
 def text_from_row(row: Sequence[Any]) -> Text:
-    return Text(row[0], name_from_label(row[1]), row[2], row[3], json.loads(row[4]), row[5])
+    truncated = None if row[6] is None else bool(row[6])
+    return Text(row[0], name_from_label(row[1]), row[2], row[3], json.loads(row[4]), row[5], truncated)
 
 
 def get(c: apsw.Connection, collection: str, id: str) -> Text | None:
@@ -45,16 +47,23 @@ def list_page(c: apsw.Connection, collection: str, limit: int, before: int | Non
     return [text_from_row(row) for row in rows]
 
 
-def put(c: apsw.Connection, collection: str, id: str, text: str, metadata: Metadata) -> Text:
+def put(
+    c: apsw.Connection, collection: str, id: str, text: str, metadata: Metadata, truncated: bool | None = None
+) -> Text:
     """Insert the text, or replace the one that has this id."""
     (row,) = fetch_all(
         c,
-        "INSERT INTO texts (collection, id, text, metadata, created_at) VALUES (" + LABEL_OF_NAME + ", ?, ?, ?, ?)"
-        " ON CONFLICT (collection, id) DO UPDATE SET text = excluded.text, metadata = excluded.metadata"
-        " RETURNING key, collection, id, text, metadata, created_at",
-        (collection, id, text, json.dumps(metadata, ensure_ascii=False), now_rfc3339()),
+        "INSERT INTO texts (collection, id, text, metadata, created_at, truncated)"
+        " VALUES (" + LABEL_OF_NAME + ", ?, ?, ?, ?, ?) ON CONFLICT (collection, id)"
+        " DO UPDATE SET text = excluded.text, metadata = excluded.metadata, truncated = excluded.truncated"
+        " RETURNING " + FIELDS,
+        (collection, id, text, json.dumps(metadata, ensure_ascii=False), now_rfc3339(), truncated),
     )
     return text_from_row(row)
+
+
+def set_truncated(c: apsw.Connection, key: int, truncated: bool) -> None:
+    c.execute("UPDATE texts SET truncated = ? WHERE key = ?", (truncated, key))
 
 
 def delete(c: apsw.Connection, key: int) -> None:

@@ -20,7 +20,7 @@ export class ResultList {
     return this.#items.filter((hit) => !isDeleted(hit.id));
   }
 
-  /** How many pictures the whole list has, or null if only the server knows. */
+  /** How many pictures the whole list has, or null. */
   get total() {
     const { total = null } = this.lastPage ?? {};
     return total === null ? null : total - (this.#items.length - this.hits.length);

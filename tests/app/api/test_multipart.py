@@ -102,7 +102,7 @@ def test_a_chunked_body_too_large_is_refused_when_it_is(server: RunningServer) -
 
     def endless() -> object:
         yield form([file_part(b"")], last=False)[:-2]
-        for _ in range(40):
+        for _ in range(104):
             yield block
 
     for path in ("/v1/images", "/v1/search/image"):
@@ -116,7 +116,7 @@ def test_a_chunked_body_too_large_is_refused_when_it_is(server: RunningServer) -
 
 
 def test_a_picture_over_its_limit_is_refused(server: RunningServer) -> None:
-    large = fresh() + bytes(32 << 20)
+    large = fresh() + bytes(96 << 20)
     refused(server.upload(large), 422, "image_too_large")
 
 

@@ -51,6 +51,7 @@ def test_pictures_are_queued_and_texts_encoded_for_the_new_model(filled: Library
     np.testing.assert_array_equal(np.frombuffer(vector, "<f4"), encoder.encode_texts(["something blue"])[0])
     assert filled.database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
     assert not (tmp_path / "snapshots").exists()
+    assert filled.get_text("default", "t").truncated is False
 
 
 def test_it_may_be_repeated(filled: Library, tmp_path: Path) -> None:

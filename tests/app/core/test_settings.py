@@ -55,6 +55,9 @@ def test_settings_cannot_be_changed() -> None:
         ("max_k", 0),
         ("decode_memory", 1),
         ("thumbnail_size", 4096),
+        ("user_agent", "Sightline\r\nX-Evil: 1"),
+        ("user_agent", "Sightline\n"),
+        ("user_agent", "Sightl\u00efne"),
     ],
 )
 def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:

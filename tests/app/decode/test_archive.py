@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import random
 import stat
 import struct
@@ -308,3 +309,50 @@ def test_an_archive_that_hangs_the_reader_is_stopped(tmp_path: Path) -> None:
         )
         with pytest.raises(ArchiveCorrupt, match="longer than 1 s"):
             bad.result(60)
+
+
+def takeout(count: int) -> dict[str, bytes]:
+    """What Google Takeout exports: photographs with sidecars whose names are cut, and files beside them."""
+    said = {"photoTakenTime": {"timestamp": "1258375918"}, "geoData": {"latitude": 0.0}}
+    root = "Takeout/Google Photos/Photos from 2009/"
+    members = {"Takeout/archive_browser.html": b"<html></html>", root + "metadata.json": b'{"title": "2009"}'}
+    for n in range(count):
+        end = (".supplemental-metadata.json", ".supplemental-metad.json", ".json")[n % 3]
+        members[f"{root}IMG_{n}.JPG"] = sample("jpeg") + bytes([n])
+        members[f"{root}IMG_{n}.JPG{end}"] = json.dumps({**said, "description": f"note {n}"}).encode()
+    members[root + "IMG_0(1).JPG"] = sample("jpeg")
+    members[root + "IMG_0.JPG.supplemental-metadata(1).json"] = json.dumps({**said, "description": "copy"}).encode()
+    members[root + "MOV_1.MP4"] = b"\0\0\0\x18ftypmp42" + bytes(200)
+    return members
+
+
+@pytest.mark.parametrize("pack", [make_zip, make_tar], ids=["zip", "tar"])
+def test_a_google_takeout_gives_photographs_with_notes_and_times(pack: Any, tmp_path: Path) -> None:
+    found = ExpandedArchive(pack(takeout(12)), tmp_path)
+    assert [item["error"] for item in found.items] == [None] * 13
+    assert [item["caption"] for item in found.items] == [*(f"note {n}" for n in range(12)), "copy"]
+    assert all(item["metadata"] == {"taken": "2009-11-16T12:51:58.000Z"} for item in found.items)
+    assert found.left_out.kinds == {".html": 1, ".json": 1, ".mp4": 1}
+
+
+def test_sidecars_and_other_kinds_do_not_count_as_members(tmp_path: Path) -> None:
+    limits = ArchiveLimits(max_members=13)
+    assert len(ExpandedArchive(make_zip(takeout(12)), tmp_path, limits).items) == 13
+    (tmp_path / "more").mkdir()
+    assert isinstance(expand_refused(make_zip(takeout(13)), tmp_path / "more", limits), ArchiveLimit)
+
+
+def test_names_say_what_a_member_is_or_its_bytes_do(tmp_path: Path) -> None:
+    pictures = ["a.jfif", "b.jpe", "c.pjpeg", "d", "e.JPG"]
+    others = {"f.heic": b"x", "README": b"words", "g.docx": b"PK\3\4"}
+    litter = ["@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/gone.jpg", "$RECYCLE.BIN/$R1.jpg", "node_modules/x.png"]
+    found = ExpandedArchive(
+        make_zip({**dict.fromkeys(pictures, PNG), **others, **dict.fromkeys(litter, PNG)}), tmp_path
+    )
+    assert found.codes() == dict.fromkeys(pictures)
+    assert found.left_out.describe() == "3 files of other kinds left out (1 .heic, 1 no extension, 1 .docx)"
+
+
+def test_an_archive_of_other_kinds_alone_says_which(tmp_path: Path) -> None:
+    error = expand_refused(make_zip({"a.heic": b"x", "b.heic": b"x"}), tmp_path)
+    assert "2 files of other kinds left out (2 .heic)" in error.detail

@@ -32,7 +32,7 @@ def test_columns_are_found_by_their_usual_names_or_those_given(
 @pytest.mark.parametrize(
     ("names", "given", "told"),
     [
-        (["label", "text"], {}, "no column holds pictures or URLs, among label, text"),
+        (["label", "text"], {}, "no column holds pictures, URLs or paths, among label, text"),
         ([], {}, "among no columns"),
         (["url"], {"caption": "alt"}, "no column 'alt' for the caption; there are url"),
         ([f"column{n}" for n in range(500)], {}, "column19, …"),
@@ -60,7 +60,7 @@ def test_a_row_says_caption_id_tags_and_metadata() -> None:
         "caption": "a cat",
         "id": "7",
         "tags": ["red", "green"],
-        "metadata": {"when": "2026-01-02", "price": "1.50"},
+        "metadata": {"when": "2026-01-02", "price": 1.5},
     }
     assert read_attributes({"caption": " ", "tags": ["x", None, ""], "id": ""}, columns) == {"tags": ["x"]}
     assert read_attributes({}, columns) == {}

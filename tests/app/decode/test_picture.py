@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import random
+import re
 import struct
 import time
 import zlib
@@ -22,8 +23,9 @@ from PIL import Image, ImageCms, ImageOps
 from app.core.errors import BlobMissing, ImageCorrupt, ImageTooLarge, Rejected, UnsupportedMediaType
 from app.core.types import Preprocessing
 from app.decode import picture
-from app.decode.limits import PictureLimits
+from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import DecodedPicture, decode_picture, resize_for_model
+from app.decode.pool import DecodePool
 from tests.support.sample_pictures import (
     FORMATS,
     animation,
@@ -351,7 +353,7 @@ def test_a_second_jpeg_header_cannot_smuggle_a_size_in(read: Reader) -> None:
 
 
 def test_pillow_refuses_at_our_cap_and_not_before() -> None:
-    picture.harden_pillow(LIMITS)
+    picture.harden_pillow(LIMITS.max_pixels)
     Image._decompression_bomb_check((50_000, 1_000), error_only=True)
     with pytest.raises(Image.DecompressionBombError):
         Image._decompression_bomb_check((50_000, 1_001), error_only=True)
@@ -363,6 +365,48 @@ def test_a_picture_between_half_the_cap_and_the_cap_is_taken(tmp_path: Path) -> 
     assert decode_picture(path, SMALL, PictureLimits(max_pixels=9_000)).width == 100
     with pytest.raises(ImageTooLarge):
         decode_picture(path, SMALL, PictureLimits(max_pixels=8_999))
+
+
+def phone_jpeg(path: Path, width: int, height: int, **options: Any) -> Path:
+    small = Image.effect_noise((width // 16, height // 16), 60).convert("RGB")
+    small.resize((width, height), Image.Resampling.NEAREST).save(path, quality=60, **options)
+    return path
+
+
+def decode_and_measure(path: Path) -> tuple[tuple[int, int], int]:
+    """The size of a picture, and the most bytes of memory that this process has used."""
+    found = decode_picture(path, SMALL, LIMITS)
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return (found.width, found.height), int(peak) << 10
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "options"),
+    [
+        (8160, 6144, {}),  # a phone of 50 megapixels, just above the limit of other formats
+        (16000, 3900, {}),  # a panorama
+        (12000, 9000, {}),
+        (8192, 6144, {"progressive": True}),
+    ],
+    ids=["phone", "panorama", "108 megapixels", "progressive"],
+)
+def test_photographs_of_phones_are_decoded_in_little_memory(
+    width: int, height: int, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = phone_jpeg(tmp_path / "phone.jpg", width, height, **options)
+    with DecodePool(1, ChildLimits()) as pool:
+        size, peak = pool.submit(decode_and_measure, path).result(60)
+    assert size == (width, height)
+    assert peak < ChildLimits().memory / 4
+
+
+def test_a_refusal_for_its_size_names_the_setting(read: Reader) -> None:
+    with pytest.raises(ImageTooLarge, match="SIGHTLINE_MAX_IMAGE_PIXELS"):
+        read(claim_size("png", 8_160, 6_144))
+    with pytest.raises(ImageTooLarge, match="250,000,000 in all for JPEG"):
+        read(claim_size("jpeg", 16_000, 16_000))
+    with pytest.raises(ImageTooLarge, match="SIGHTLINE_MAX_IMAGE_SIDE"):
+        read(claim_size("jpeg", 20_000, 100))
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])

@@ -135,3 +135,30 @@ def test_damage_anywhere_gives_rows_or_an_error_of_ours(pool: DecodePool, tmp_pa
         except SightlineError as error:
             seen.add(error.code)
     assert {"rows", "archive_corrupt"} <= seen
+
+
+def test_columns_of_numbers_are_numbers_and_codes_stay_text(tmp_path: Path) -> None:
+    rows = "".join(f"http://a/{n},{9 + n * 10}.99,0123{n},{n}\n" for n in range(3))
+    (tmp_path / "shop.csv").write_text("url,price,zip,stock\n" + rows)
+    lines = listed(tmp_path / "shop.csv")
+    assert [line["metadata"] for line in lines] == [
+        {"price": 9 + n * 10 + 0.99, "zip": f"0123{n}", "stock": n} for n in range(3)
+    ]
+
+
+def test_ids_of_other_programs(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [PNG] * 3, "id": [1.0, 2.0, None]}), tmp_path / "float.parquet")
+    assert [line.get("id") for line in listed(tmp_path / "float.parquet")] == ["1", "2", None]
+    (tmp_path / "a.csv").write_text("url,id\nhttp://a/,3.0\nhttp://b/,AB.12/3\n")
+    assert [line.get("id") for line in listed(tmp_path / "a.csv")] == ["3", "AB.12/3"]
+    off = listed(tmp_path / "a.csv", {"id": ""})
+    assert [(line.get("id"), line["metadata"]["id"]) for line in off] == [(None, "3.0"), (None, "AB.12/3")]
+
+
+def test_windows_1252_is_said_once(tmp_path: Path) -> None:
+    text = "url;caption\r\nhttp://a/;rot\r\nhttp://b/;gr\u00fcn\r\nhttp://c/;wei\u00df\r\n"
+    (tmp_path / "excel.csv").write_bytes(text.encode("cp1252"))
+    lines = listed(tmp_path / "excel.csv")
+    assert [line["caption"] for line in lines] == ["rot", "grün", "weiß"]
+    assert [len(line.get("warnings", ())) for line in lines] == [0, 1, 0]
+    assert "Windows-1252" in lines[1]["warnings"][0]["detail"]

@@ -5,9 +5,17 @@ from __future__ import annotations
 import open_clip
 import pytest
 
-from app.encoder.catalogue import CATALOGUE, CatalogueEntry, resolve_alias, suggest_names
+from app.encoder.catalogue import (
+    CATALOGUE,
+    CHOICES,
+    CatalogueEntry,
+    ModelFacts,
+    find_facts,
+    resolve_alias,
+    suggest_names,
+)
 from app.encoder.loader import PREPROCESS
-from app.encoder.open_clip import map_preprocessing
+from app.encoder.open_clip import CLIP_LENGTH, map_preprocessing
 
 
 def test_the_list_begins_with_what_works_without_a_download() -> None:
@@ -22,6 +30,8 @@ def test_every_model_is_one_that_open_clip_can_fetch(model: CatalogueEntry) -> N
     config = open_clip.get_model_config(architecture)
     assert config is not None
     assert config["embed_dim"] == model.d
+    assert config["text_cfg"].get("context_length", CLIP_LENGTH) == model.max_tokens
+    assert model.knows == "photographs"
     assert (architecture, tag) in open_clip.list_pretrained()
     published = open_clip.get_pretrained_cfg(architecture, tag)
     assert published.get("hf_hub")
@@ -37,6 +47,23 @@ def test_a_short_name_stands_for_the_long_one() -> None:
     assert resolve_alias("SigLIP2-B") == "ViT-B-16-SigLIP2-256/webli"
     assert resolve_alias("starter") == "starter"
     assert resolve_alias("ViT-B-32/openai") == "ViT-B-32/openai"
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_choice_for_photographs_is_a_model_that_anybody_may_use(choice: str) -> None:
+    entry = next(model for model in CATALOGUE if model.name == resolve_alias(choice))
+    assert choice in entry.names
+    assert entry.knows == "photographs"
+    assert entry.licence in ("MIT", "Apache-2.0")
+
+
+def test_only_a_limited_model_has_a_hint_and_it_names_one_that_exists() -> None:
+    assert {model.name for model in CATALOGUE if find_facts(model.name).hint} == {"starter", "colours"}
+    hint = find_facts("starter").hint or ""
+    assert "not photographs" in hint
+    assert hint.split("--model ")[1] in CHOICES
+    assert find_facts("ViT-B-32/openai") == ModelFacts("ViT-B-32/openai", "unknown", (), None)
+    assert find_facts("starter").languages == ("en", "zh")
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ from app.encoder.loader import (
     TOKENIZER,
     WEIGHTS,
     EncoderOptions,
-    LocatedModel,
     load_located,
     locate_model,
 )
 from app.encoder.pretrained import cache_path
+from app.encoder.weights import LocatedModel
 
 NAME = "hf-hub:org/repo"
 COMMIT = "a" * 40

@@ -9,7 +9,8 @@ import pytest
 from app.core.errors import StartupError
 from app.encoder import loader
 from app.encoder.dummy import DummyEncoder
-from app.encoder.loader import STARTER, WEIGHTS, EncoderOptions, LocatedModel, load_encoder, locate_model
+from app.encoder.loader import STARTER, WEIGHTS, EncoderOptions, load_encoder, locate_model
+from app.encoder.weights import LocatedModel
 
 
 def refused(name: str, cache: Path) -> str:
@@ -20,7 +21,7 @@ def refused(name: str, cache: Path) -> str:
 
 
 def test_colours_needs_no_files(tmp_path: Path) -> None:
-    assert locate_model("colours", tmp_path) == LocatedModel("colours", "colours", None)
+    assert locate_model("colours", tmp_path) == LocatedModel("colours", "colours")
     assert isinstance(load_encoder("colours", tmp_path), DummyEncoder)
     assert list(tmp_path.iterdir()) == []
 

@@ -22,9 +22,10 @@ from app.decode.limits import PictureLimits
 from app.decode.picture import decode_picture
 from app.encoder import loader as known
 from app.encoder.cuda_graphs import BATCH_SIZES, CudaGraphRunner, split_rows
-from app.encoder.loader import WEIGHTS, EncoderOptions, LocatedModel
+from app.encoder.loader import WEIGHTS, EncoderOptions
 from app.encoder.open_clip import OpenClipEncoder, choose_device, choose_precision, map_preprocessing
 from app.encoder.protocol import Embeddings, Encoder, check_vectors, normalise
+from app.encoder.weights import LocatedModel
 from tests.app.encoder.small import WORDS, make_model
 from tests.support.pictures import picture
 
@@ -33,7 +34,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
-load = partial(known.load_encoder, runtime="torch")
+load = partial(known.load_encoder, options=EncoderOptions("cpu", runtime="torch"))
 TEXTS = ["a red car", "A  Blue CAT!", "笑脸", "", "word " * 100]
 NAME = "sightline-test-small"
 
@@ -104,7 +105,7 @@ def pictures() -> list[bytes]:
 def test_pictures_get_the_vectors_that_open_clip_gives_them(tmp_path: Path, preprocess: dict[str, Any]) -> None:
     """Ours lie channels last, pictures and weights; theirs do not."""
     folder = tmp_path / "model"
-    encoder = load(folder_of(folder, preprocess), tmp_path, device="cpu")
+    encoder = load(folder_of(folder, preprocess), tmp_path)
     model = reference(folder)
     transform = open_clip.transform.image_transform_v2(
         open_clip.transform.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model)), is_train=False
@@ -122,7 +123,7 @@ def test_pictures_get_the_vectors_that_open_clip_gives_them(tmp_path: Path, prep
 
 def test_texts_get_the_vectors_that_open_clip_gives_them(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    encoder = load(folder_of(folder), tmp_path, device="cpu")
+    encoder = load(folder_of(folder), tmp_path)
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(TEXTS)
     theirs = unit(reference(folder).encode_text(tokens))
     ours = encoder.encode_texts(TEXTS)
@@ -134,8 +135,8 @@ def test_texts_get_the_vectors_that_open_clip_gives_them(tmp_path: Path) -> None
 
 def test_a_file_with_an_architecture_is_the_same_model_as_a_folder_with_it(tmp_path: Path) -> None:
     file = weights(tmp_path / "w.safetensors")
-    by_file = of_file(file, tmp_path, device="cpu")
-    by_folder = load(folder_of(tmp_path / "model"), tmp_path, device="cpu")
+    by_file = of_file(file, tmp_path)
+    by_folder = load(folder_of(tmp_path / "model"), tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     np.testing.assert_allclose(by_file.encode_images(pixels), by_folder.encode_images(pixels), atol=1e-5)
     np.testing.assert_allclose(by_file.encode_texts(TEXTS), by_folder.encode_texts(TEXTS), atol=1e-5)
@@ -145,9 +146,9 @@ def test_a_file_with_an_architecture_is_the_same_model_as_a_folder_with_it(tmp_p
 
 def test_other_weights_and_other_preprocessing_are_other_spaces(tmp_path: Path) -> None:
     spaces = {
-        of_file(weights(tmp_path / "a.safetensors", 0), tmp_path, device="cpu").space.fingerprint,
-        of_file(weights(tmp_path / "b.safetensors", 1), tmp_path, device="cpu").space.fingerprint,
-        load(folder_of(tmp_path / "m", {"resize_mode": "squash"}), tmp_path, device="cpu").space.fingerprint,
+        of_file(weights(tmp_path / "a.safetensors", 0), tmp_path).space.fingerprint,
+        of_file(weights(tmp_path / "b.safetensors", 1), tmp_path).space.fingerprint,
+        load(folder_of(tmp_path / "m", {"resize_mode": "squash"}), tmp_path).space.fingerprint,
     }
     assert len(spaces) == 3
 
@@ -201,7 +202,7 @@ def test_threads_may_share_one_encoder(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_the_folder_is_used_where_the_vocabulary_is_not_clips(tmp_path: Path) -> None:
-    encoder = load(make_model(tmp_path / "model"), tmp_path, device="cpu")
+    encoder = load(make_model(tmp_path / "model"), tmp_path)
     red, car, end = (WORDS.index(word) for word in ("red", "car", "[end]"))
     tokens = torch.tensor([[red, car, end] + [0] * 13, [car, end] + [0] * 14])
     theirs = unit(reference(tmp_path / "model").encode_text(tokens))
@@ -237,7 +238,7 @@ def test_batches_of_fixed_sizes_hold_every_row_once_and_no_smaller_size_would_do
 
 
 def test_pictures_in_batches_of_fixed_sizes_get_the_vectors_they_get_at_once(tmp_path: Path) -> None:
-    encoder = of_file(weights(tmp_path / "w.safetensors"), tmp_path, device="cpu")
+    encoder = of_file(weights(tmp_path / "w.safetensors"), tmp_path)
     assert isinstance(encoder, OpenClipEncoder)
     pixels = np.random.default_rng(1).integers(0, 256, (37, 64, 64, 3)).astype(np.uint8)
     seen: list[int] = []

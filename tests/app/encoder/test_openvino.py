@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from app.core.files import sha256_file
-from app.encoder.conversion import ConversionSpec, convert
-from app.encoder.loader import WEIGHTS, load_encoder
+from app.encoder.conversion import convert, key_of
+from app.encoder.loader import WEIGHTS, EncoderOptions, load_encoder
 from app.encoder.openvino import CompiledModelInfo, OpenVinoEncoder, detect_precision, load_openvino
 from app.encoder.protocol import Encoder, check_vectors
+from app.encoder.weights import LocatedModel
 from tests.app.encoder.small import make_model
 
 TEXTS = ["red car", "two blue cats", "", "the green cake " * 20]
@@ -41,13 +42,13 @@ def encoder(name: str, cache: Path) -> Encoder:
 def compiled(name: str, cache: Path, precision: str) -> Encoder:
     """Loaded as the service does it, from what is converted in this process, which has torch already."""
     weights = cache / "model" / WEIGHTS
-    recipe = ConversionSpec(name, name, str(weights), sha256_file(weights), half=precision != "fp32", cache=str(cache))
-    convert(recipe, cache / "compiled" / recipe.key)
-    return load_encoder(name, cache, precision=precision, runtime="openvino")
+    recipe = LocatedModel(name, name, weights, sha256_file(weights), half=precision != "fp32", cache=str(cache))
+    convert(recipe, cache / "compiled" / key_of(recipe))
+    return load_encoder(name, cache, EncoderOptions(precision=precision, runtime="openvino"))
 
 
 def test_it_gives_the_vectors_that_torch_gives(name: str, cache: Path, encoder: Encoder) -> None:
-    theirs = load_encoder(name, cache, runtime="torch", device="cpu")
+    theirs = load_encoder(name, cache, EncoderOptions(runtime="torch", device="cpu"))
     assert isinstance(encoder, OpenVinoEncoder)
     assert encoder.space == theirs.space
     assert encoder.preprocessing == theirs.preprocessing
@@ -69,7 +70,7 @@ def test_a_bulk_encoded_in_parts_gives_the_same_vectors_in_the_same_order(
     name: str, cache: Path, encoder: Encoder, count: int
 ) -> None:
     pictures = np.random.default_rng(1).integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)
-    bulk = load_encoder(name, cache, precision="fp32", runtime="openvino", threads=2, bulk=True)
+    bulk = load_encoder(name, cache, EncoderOptions(precision="fp32", runtime="openvino", threads=2, bulk=True))
     np.testing.assert_allclose(bulk.encode_images(pictures), encoder.encode_images(pictures), atol=1e-6)
 
 
@@ -77,8 +78,9 @@ ALTERNATING = """
 import sys
 import numpy as np
 from pathlib import Path
-from app.encoder.loader import load_encoder
-bulk = load_encoder(sys.argv[1], Path(sys.argv[2]), precision="fp32", runtime="openvino", threads=2, bulk=True)
+from app.encoder.loader import EncoderOptions, load_encoder
+options = EncoderOptions(precision="fp32", runtime="openvino", threads=2, bulk=True)
+bulk = load_encoder(sys.argv[1], Path(sys.argv[2]), options)
 for n in range(1_000):
     pictures = np.stack([np.full((64, 64, 3), n % 256, np.uint8) for _ in range(1 + n % 2)])
     assert np.isfinite(bulk.encode_images(pictures)).all()
@@ -143,8 +145,9 @@ def test_the_card_says_the_same_when_read_again(encoder: Encoder, tmp_path: Path
 
 def test_a_second_start_needs_no_torch_and_reports_to_nobody(name: str, cache: Path, encoder: Encoder) -> None:
     script = (
-        "import sys; from pathlib import Path; from app.encoder.loader import load_encoder\n"
-        f"encoder = load_encoder({name!r}, Path({str(cache)!r}), precision='fp32', runtime='openvino')\n"
+        "import sys; from pathlib import Path; from app.encoder.loader import EncoderOptions, load_encoder\n"
+        "options = EncoderOptions(precision='fp32', runtime='openvino')\n"
+        f"encoder = load_encoder({name!r}, Path({str(cache)!r}), options)\n"
         "encoder.encode_texts(['red car'])\n"
         "assert 'torch' not in sys.modules, 'torch'\n"
         "assert sys.modules['openvino_telemetry'] is None\n"

@@ -39,6 +39,14 @@ def test_a_model_that_looks_at_everything_gets_everything(file: Path) -> None:
     assert Tokenization(str(file), 9).tokenizer()(["car"]).shape == (1, 9)
 
 
+def test_the_words_that_fit_are_counted(file: Path) -> None:
+    tokenizer = load_tokenizer_file(file, 5)
+    assert [tokenizer.count_words_read("red " * n) for n in (0, 4, 5, 50)] == [None, None, 4, 4]
+    clip = load_named_tokenizer("ViT-B-32")
+    assert [clip.count_words_read("cat " * n) for n in (1, 75, 76)] == [None, None, 75]
+    assert clip.count_words_read("x" * 999) == 0
+
+
 def test_a_row_without_an_end_is_left_whole() -> None:
     tokens = np.array([[2, 3, 4, 0], [2, 2, 2, 2]])
     assert Tokenization("x", 4, "eos", 4).cut(tokens).shape == (2, 4)

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 
-from app.encoder.towers import CausalTextTower, ImageTower, TextTower, make_text_tower
+from app.encoder.towers import CausalTextTower, Tower, make_text_tower
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT: dict[str, Any] = {"context_length": 12, "vocab_size": 50, "width": 32, "heads": 2, "layers": 2}
@@ -42,7 +42,7 @@ def test_other_towers_see_every_text_whole(changes: dict[str, Any]) -> None:
     for kind in ("CLIP", "custom"):
         tower, pool, _ = make_text_tower(build(kind, **changes))
         assert pool == "whole"
-        assert isinstance(tower, TextTower)
+        assert isinstance(tower, Tower)
 
 
 def test_the_towers_are_the_models_own() -> None:
@@ -52,4 +52,4 @@ def test_the_towers_are_the_models_own() -> None:
     tokens = rows([5, 6, 7])
     torch.testing.assert_close(tower(tokens), clip.encode_text(tokens), atol=1e-6, rtol=1e-5)
     pixels = torch.rand(2, 3, 32, 32)
-    torch.testing.assert_close(ImageTower(clip)(pixels), clip.encode_image(pixels))
+    torch.testing.assert_close(Tower(clip, "encode_image")(pixels), clip.encode_image(pixels))

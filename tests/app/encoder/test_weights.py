@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from app.core.errors import StartupError
 from app.core.files import sha256_file
-from app.encoder.loader import EncoderOptions, LocatedModel, load_located
-from app.encoder.weights import ParameterCount, count_parameters
+from app.encoder.loader import EncoderOptions, load_located
+from app.encoder.weights import LocatedModel, ParameterCount, count_parameters
 
 
 @pytest.fixture

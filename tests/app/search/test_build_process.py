@@ -49,7 +49,7 @@ def configured(folder: Path) -> IndexConfig:
 
 def held(base: SealedSegment) -> dict[int, list[float]]:
     rows = np.arange(base.n)
-    return dict(zip(base._ids.tolist(), base.read_vectors(rows).tolist(), strict=True))
+    return dict(zip(base._ids.tolist(), base._vectors.take(rows).tolist(), strict=True))
 
 
 def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Path) -> None:

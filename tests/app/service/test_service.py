@@ -15,7 +15,7 @@ from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.core.settings import Settings
 from app.core.types import Image, Lease, Status
 from app.encoder.dummy import DummyEncoder
-from app.encoder.loader import LocatedModel
+from app.encoder.weights import LocatedModel
 from app.search.searcher import QueryPart, SearchQuery
 from app.service.data_dir import open_library, picture_limits
 from app.service.factory import archive_limits
@@ -35,7 +35,7 @@ from tests.support.pictures import picture
 from tests.support.servers import until
 
 WAIT = 20.0
-COLOURS = LocatedModel("colours", "colours", None)
+COLOURS = LocatedModel("colours", "colours")
 
 
 @pytest.fixture
@@ -96,6 +96,8 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
     model = service.search.describe_model()
     assert model is not None
     assert (model["name"], model["d"], model["image_size"]) == ("colours", 60, 32)
+    assert (model["knows"], model["languages"], model["max_tokens"]) == ("unknown", ["en", "zh"], None)
+    assert "sees colours only" in str(model["hint"])
     assert service.stats("default")["model"] == model
     with pytest.raises(NotFound):
         service.stats("other")
@@ -184,7 +186,8 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
     assert service.faults() == ["files that nothing uses are not removed: RuntimeError"]
     with service.search.model.indexes.use("default", "images"):
         pass
-    monkeypatch.setattr("index.follower.Follower.error", property(lambda _: OSError("/secret/place")))
+    broken = property(lambda _: OSError("/secret/place"), lambda *_: None)
+    monkeypatch.setattr("index.follower.Follower.error", broken, raising=False)
     assert "the index of images of default does not follow its log: OSError" in service.faults()
     assert service.search.reasons_not_ready() == []
 

@@ -67,3 +67,41 @@ def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(librar
         list(folder(library, secret, allowed).scan(tmp_path, "default", never))
     with pytest.raises(Validation):
         FolderSource.resolve(SourceSpec("folder", str(secret)), allowed)
+
+
+def test_a_folder_of_other_kinds_alone_is_one_failed_item_and_an_empty_one_a_warning(
+    library: Library, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    allowed = SourcePolicy(AllowedFolders((tmp_path,)))
+    source = folder(library, album, allowed)
+    assert list(source.scan(tmp_path, "default", never)) == []
+    assert [warning.code for warning in source.left_out.warnings] == ["nothing_found"]
+    (album / "a.heic").write_bytes(b"x")
+    (item,) = folder(library, album, allowed).scan(tmp_path, "default", never)
+    assert item["name"] == "album"
+    assert "1 file of another kind left out (1 .heic)" in item["error"]["detail"]
+
+
+def test_a_picture_comes_again_when_the_files_beside_it_change(library: Library, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "red.png").write_bytes(RED)
+    source = folder(library, album, SourcePolicy(AllowedFolders((tmp_path,))))
+
+    def scan() -> list[str | None]:
+        lines = list(source.scan(tmp_path, "default", never))
+        for line in source.fetch(tmp_path, lines, never):
+            known = CacheEntry(line["tag"], add(library, RED).image.sha256)
+            library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
+        return [line.get("caption") for line in lines]
+
+    assert scan() == [None]
+    assert scan() == []
+    (album / "red.txt").write_text("red")
+    assert scan() == ["red"]
+    assert scan() == []
+    (album / "metadata.csv").write_text("file_name,caption\nred.png,crimson\n")
+    assert scan() == ["crimson"]
+    assert scan() == []

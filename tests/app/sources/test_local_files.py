@@ -14,7 +14,17 @@ from app.sources.local_files import AllowedFolders, copy_file, file_tag, path_to
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
     album = tmp_path / "album"
-    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "deep/er/c.webp", ".git/d.png", "all.zip"):
+    for name in (
+        "b.PNG",
+        "a.jpg",
+        "notes.txt",
+        ".hidden.png",
+        "deep/er/c.webp",
+        ".git/d.png",
+        "@eaDir/a.jpg",
+        "x.lrdata/a.jpg",
+        "all.zip",
+    ):
         path = album / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")

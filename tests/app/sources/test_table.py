@@ -120,10 +120,48 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
 
 def test_columns_are_named_by_role_and_tables_by_their_ends(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
     allowed = tools.policy
-    with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, tags, url"):
+    with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, path, tags, url"):
         TableSource.resolve(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
     given = {"columns": {"image": "image", "caption": "nothing"}}
     (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
     assert "no column 'nothing'" in line["error"]["detail"]
     (line,) = TableSource(SourceSpec("table", f"{tables}/notes.txt"), tools).scan(tmp_path, "default", never)
     assert line["error"]["code"] == "unsupported_media_type"
+
+
+PNG = picture("red")
+
+
+def test_rows_may_name_files_relative_to_the_table(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
+    folder = tables / "train"
+    (folder / "images").mkdir(parents=True)
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PNG)
+    for n in range(3):
+        (folder / "images" / f"{n}.jpg").write_bytes(PNG + bytes([n]))
+    rows = [(f"images/{n}.jpg", f"a circle {n}") for n in range(3)]
+    texts = {
+        "tab.csv": "filepath\ttitle\n" + "".join(f"{path}\t{title}\n" for path, title in rows),
+        "comma.csv": "image,caption\n" + "".join(f"{path},{title}\n" for path, title in rows),
+        "windows.csv": "path;text\r\n" + "".join(f"images\\{n}.jpg;a circle {n}\r\n" for n in range(3)),
+        "list.jsonl": "".join(json.dumps({"file_name": path, "text": title}) + "\n" for path, title in rows),
+        "away.csv": f"path\n{secret}\n../../secret.png\ngone.jpg\nimages/0.jpg\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+    def take(name: str) -> list[SourceItem]:
+        table = TableSource(SourceSpec("table", str(folder / name)), tools)
+        lines = list(table.scan(tmp_path, "default", never))
+        came = list(bring(table, lines, tmp_path / "work" / name))
+        table.close()
+        return came
+
+    for name in ("tab.csv", "comma.csv", "windows.csv", "list.jsonl"):
+        came = take(name)
+        assert [(item["name"], item["caption"]) for item in came] == rows
+        assert [(tmp_path / "work" / name / item["file"]).read_bytes() for item in came] == [
+            PNG + bytes([n]) for n in range(3)
+        ]
+    codes = [item.get("error", {}).get("code") for item in take("away.csv")]
+    assert codes == ["validation", "validation", "url_unreachable", None]

@@ -7,10 +7,11 @@ import pytest
 
 from app.core.errors import StartupError
 from app.core.types import EmbeddingSpace
+from app.encoder.catalogue import resolve_alias
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
 from app.storage.database import Database
-from app.storage.model_check import check_golden, check_space
+from app.storage.model_check import check_golden, check_space, find_model_name
 from app.storage.tables import collections, embeddings
 from tests.support.makers import SPACE
 
@@ -88,3 +89,17 @@ def test_a_library_that_changed_is_noticed_by_server_and_worker(database: Databa
     with pytest.raises(StartupError, match="a library has changed"):
         check_golden(database, Upgraded(seeing=True), texts=False)
     check_golden(database, Upgraded(seeing=False), texts=False)  # a worker reads nothing
+
+
+def test_a_choice_means_what_it_meant_when_the_directory_was_first_served(database: Database) -> None:
+    assert find_model_name(database, "photos") == resolve_alias("photos") != "photos"
+    encoder = DummyEncoder()  # as if an older version had meant it by `photos`
+    database.write(lambda c: embeddings.mark_served(c, encoder.space, "photos"))
+    check_golden(database, encoder)
+    stamp(database, encoder.space)
+    database.write(lambda c: embeddings.mark_served(c, encoder.space))  # served by its full name once
+    assert find_model_name(database, "Photos") == "colours"
+    assert find_model_name(database, "photos-fast") == resolve_alias("photos-fast")
+    assert find_model_name(database, "vit-b-32") == resolve_alias("vit-b-32")
+    database.write(embeddings.delete_all)  # reembed
+    assert find_model_name(database, "photos") == resolve_alias("photos")

@@ -30,6 +30,9 @@ FIELDS = {
     "finished_at",
     "rate",
     "eta_s",
+    "left_out",
+    "warnings",
+    "warned",
 }
 
 
@@ -74,7 +77,7 @@ def test_a_job_says_everything_and_adds_up(server: RunningServer) -> None:
     assert ended["rate"] > 0
     assert ended["eta_s"] is None
     listed = items(server, job["id"])
-    assert all(set(item) == {"name", "status", "image_id", "error"} for item in listed)
+    assert all(set(item) == {"name", "status", "image_id", "error", "warnings"} for item in listed)
     assert {item["name"]: item["status"] for item in listed} == {
         "a.png": "done",
         "b.png": "duplicate",
@@ -114,19 +117,49 @@ def test_archives_are_taken_in_with_what_they_say_of_their_pictures(kind: str, s
         {"id": "../../x"},
         {"id": "x" * 65},
         {"caption": "x" * 3_000},
-        {"tags": ["x"] * 101},
+        {"tags": [f"tag {n}" for n in range(101)]},
         {"metadata": {"a": "x" * 20_000}},
         {"metadata": {"a": [[[[[[[[[1]]]]]]]]]}},
     ],
-    ids=str,
+    ids=["id", "long id", "caption", "tags", "metadata", "depth"],
 )
-def test_what_an_archive_says_is_bounded_like_what_a_request_says(said: dict[str, Any], server: RunningServer) -> None:
-    lines = json.dumps({"file": "bad.png", **said})
-    content = zipped({"good.png": fresh(), "bad.png": fresh(), "metadata.jsonl": lines.encode()})
+def test_what_does_not_fit_beside_a_picture_of_an_archive_is_cut_and_reported(
+    said: dict[str, Any], server: RunningServer
+) -> None:
+    lines = json.dumps({"file": "odd.png", **said})
+    content = zipped({"good.png": fresh(), "odd.png": fresh(), "metadata.jsonl": lines.encode()})
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
-    assert (job["done"], job["failed"]) == (1, 1)
-    (bad,) = items(server, job["id"], status="failed")
-    assert (bad["name"], bad["error"]["code"]) == ("bad.png", "validation")
+    assert (job["done"], job["failed"], job["warned"]) == (2, 0, 1)
+    (item,) = items(server, job["id"], warned="true")
+    (field,) = said
+    assert (item["name"], [one["field"] for one in item["warnings"]]) == ("odd.png", [field])
+    image = server.http.get(f"/v1/images/{item['image_id']}").json()
+    assert (image["caption"] or "") == said.get("caption", "")[:2000]
+    assert image["metadata"] == ({"id": said["id"]} if field == "id" else {})
+    refused(server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&status=done"), 422, "validation")
+    report = server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&format=ndjson").text
+    assert [json.loads(line) for line in report.splitlines()] == [item]
+
+
+def test_a_duplicate_gets_the_caption_that_it_lacks_and_keeps_its_own(server: RunningServer) -> None:
+    picture, captioned = fresh(), fresh()
+    ids = [server.upload(picture).json()["id"], server.upload(captioned, caption="mine").json()["id"]]
+    lines = '{"file": "a.png", "caption": "late"}\n{"file": "b.png", "caption": "other"}\n'
+    content = zipped({"a.png": picture, "b.png": captioned, "metadata.jsonl": lines.encode()})
+    job = server.wait_job(server.bulk([("x.zip", content)])["id"])
+    assert (job["duplicates"], job["warned"]) == (2, 2)
+    told = {item["name"]: item["warnings"][0]["code"] for item in items(server, job["id"])}
+    assert told == {"a.png": "filled", "b.png": "kept"}
+    assert [server.http.get(f"/v1/images/{id}").json()["caption"] for id in ids] == ["late", "mine"]
+
+
+def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: RunningServer) -> None:
+    content = zipped(
+        {"a.png": fresh(), "b.heic": b"x", "c/d.HEIC": b"x", "e.mp4": b"x", "readme.txt": b"x", "@eaDir/f.png": fresh()}
+    )
+    job = server.wait_job(server.bulk([("x.zip", content)])["id"])
+    assert (job["total"], job["done"], job["failed"]) == (1, 1, 0)
+    assert job["left_out"] == {".heic": 2, ".mp4": 1, ".txt": 1}
 
 
 def test_an_id_of_an_archive_that_is_taken_fails_its_item_alone(server: RunningServer) -> None:

@@ -30,7 +30,8 @@ def ranked(answer: dict[str, Any], *ids: str) -> list[str]:
 def test_an_answer_says_everything(server: RunningServer) -> None:
     image = added(server, "green", caption="c")
     answer = server.http.get("/v1/search", params={"q": "green", "k": 1000}).json()
-    assert set(answer) == {"hits", "took_ms", "model", "target", "searched"}
+    assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "warnings"}
+    assert answer["warnings"] == []
     assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}
     assert (answer["model"], answer["target"]) == ("colours", "images")
     assert answer["searched"] >= len(answer["hits"]) >= 1
@@ -356,3 +357,36 @@ def test_a_question_is_not_kept(server: RunningServer) -> None:
     ask(server, {"image": base64.b64encode(content).decode()})
     assert server.http.get("/v1/stats").json()["images"]["total"] == before
     assert not list((server.data_dir / "media" / ".incoming").iterdir())
+
+
+def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningServer) -> None:
+    image = added(server, "red")["id"]
+    (by_words,) = server.http.get("/v1/search", params={"q": "красный"}).json()["warnings"]
+    assert (by_words["code"], by_words["field"]) == ("language_unknown", "q")
+    assert "English and Chinese" in by_words["detail"]
+    parts = [{"text": "red"}, {"text": "?!", "weight": -0.5}, {"image_id": image}]
+    (by_parts,) = ask(server, *parts)["warnings"]
+    assert (by_parts["code"], by_parts["field"]) == ("no_words", "query.1.text")
+    searches = [{"query": parts}, {"query": [{"image_id": image}]}]
+    answers = server.http.post("/v1/search/batch", json={"searches": searches}).json()["answers"]
+    assert [one["warnings"] for one in answers] == [[by_parts], []]
+    by_picture = post_form(server, "/v1/search/image", form([file_part(fresh())])).json()
+    assert by_picture["warnings"] == []
+    labels = ["red", "voiture rouge", "blue"]
+    (by_label,) = server.http.post("/v1/classify", json={"image_id": image, "labels": labels}).json()["warnings"]
+    assert (by_label["code"], by_label["field"]) == ("language_unknown", "labels.1")
+
+
+def test_an_emoji_finds_what_its_name_finds(server: RunningServer) -> None:
+    red, blue = added(server, "red")["id"], added(server, "blue")["id"]
+    answer = server.http.get("/v1/search", params={"q": "🔴", "k": 1000}).json()
+    assert ranked(answer, red, blue)[0] == red
+    assert [warning["code"] for warning in answer["warnings"]] == ["emoji_named"]
+    named = server.http.get("/v1/search", params={"q": "red circle", "k": 1000}).json()
+    assert answer["hits"] == named["hits"]
+    assert named["warnings"] == []
+    shares = {}
+    for label in ("🔵", "blue circle"):
+        told = server.http.post("/v1/classify", json={"image_id": blue, "labels": [label, "red"]}).json()
+        shares[label] = {one["label"]: one["probability"] for one in told["labels"]}[label]
+    assert shares["🔵"] == pytest.approx(shares["blue circle"])

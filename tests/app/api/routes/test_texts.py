@@ -23,7 +23,8 @@ def put(server: RunningServer, *texts: dict[str, Any]) -> list[dict[str, Any]]:
 def test_texts_can_be_found_when_the_answer_is_there(server: RunningServer) -> None:
     for n in range(5):
         (text,) = put(server, {"text": f"purple thing {n}"})
-        assert set(text) == {"id", "text", "metadata", "created_at"}
+        assert set(text) == {"id", "text", "metadata", "created_at", "truncated"}
+        assert text["truncated"] is False
         assert text["id"] in found(server, "purple", target="texts")
 
 
@@ -138,3 +139,18 @@ def test_texts_are_listed_newest_first_a_page_at_a_time(server: RunningServer) -
     refused(server.http.get("/v1/texts", params={"cursor": "!"}), 400, "bad_request")
     refused(server.http.get("/v1/texts", params={"collection": "nowhere"}), 404, "not_found")
     assert server.http.delete("/v1/collections/listed").status_code == 204
+
+
+def test_odd_texts_are_stored_and_told(server: RunningServer) -> None:
+    body = {"texts": [{"text": "red"}, {"text": "красный"}, {"text": "🔵"}]}
+    key = {"Idempotency-Key": "odd-texts"}
+    first = server.http.post("/v1/texts", json=body, headers=key).json()
+    told = [(warning["code"], warning["field"]) for warning in first["warnings"]]
+    assert told == [("language_unknown", "texts.1.text"), ("emoji_named", "texts.2.text")]
+    assert [text["text"] for text in first["texts"]] == ["red", "красный", "🔵"]
+    assert server.http.post("/v1/texts", json=body, headers=key).json() == first
+    scores = {
+        hit["id"]: hit["score"]
+        for hit in server.http.get("/v1/search", params={"q": "blue", "target": "texts", "k": 1000}).json()["hits"]
+    }
+    assert scores[first["texts"][2]["id"]] == pytest.approx(1)

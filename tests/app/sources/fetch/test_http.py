@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import Overloaded
+from app.sources.fetch import http
 from app.sources.fetch.address_policy import AddressPolicy
-from app.sources.fetch.http import MAX_PER_HOST, FetchLimits, FetchRequest, FetchResult, HttpFetcher
+from app.sources.fetch.http import MAX_FAILURES, MAX_PER_HOST, FetchLimits, FetchRequest, FetchResult, HttpFetcher
 from tests.support.pictures import picture
-from tests.support.web_servers import Recorder, WebServer, content, status, trickle
+from tests.support.web_servers import Answer, Recorder, WebServer, content, status, trickle
 
 RED = picture("red")
 
@@ -207,6 +212,99 @@ def test_many_come_in_order_and_few_at_a_time_from_one_host(
     assert [(tmp_path / str(n)).read_bytes() for n in range(24)] == [b"%d" % n for n in range(24)]
     assert web.most <= MAX_PER_HOST
     assert fetcher.fetch_all([]) == []
+
+
+def answers(*each: Answer) -> Answer:
+    """Answer each request by the next function, and all after them by the last."""
+    rest = list(each)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        (rest.pop(0) if len(rest) > 1 else rest[0])(handler)
+
+    return answer
+
+
+def break_off(handler: BaseHTTPRequestHandler) -> None:
+    """Promise more bytes than come."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"x")
+
+
+@pytest.mark.parametrize(
+    "bad", [status(429, Retry_After="0"), status(502), status(503), status(504), break_off, lambda handler: None]
+)
+def test_one_bad_moment_of_a_server_loses_nothing(
+    bad: Answer, web: WebServer, fetcher: HttpFetcher, tmp_path: Path
+) -> None:
+    web.asked.clear()
+    for n in range(6):
+        web.pages[f"/{n}"] = answers(bad, content(b"%d" % n)) if n == 2 else content(b"%d" % n)
+    came = fetcher.fetch_all([FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(6)])
+    assert [code(got) for got in came] == [None] * 6
+    assert [(tmp_path / str(n)).read_bytes() for n in range(6)] == [b"%d" % n for n in range(6)]
+    assert web.asked["/2"] == 2
+
+
+def test_a_limiter_of_requests_is_heeded(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
+    moments: list[float] = []
+
+    def one_a_second(handler: BaseHTTPRequestHandler) -> None:
+        now = time.monotonic()
+        if moments and now - moments[-1] < 0.2:
+            status(429, Retry_After="1")(handler)
+            return
+        moments.append(now)
+        content(b"x")(handler)
+
+    for n in range(3):
+        web.pages[f"/{n}"] = one_a_second
+    came = fetcher.fetch_all([FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(3)])
+    assert [code(got) for got in came] == [None] * 3
+
+
+def test_a_server_that_asks_for_an_hour_is_asked_no_more(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
+    web.asked.clear()
+    later = format_datetime(datetime.now(UTC) + timedelta(hours=1))
+    for n in range(20):
+        web.pages[f"/{n}"] = status(503, Retry_After="3600" if n % 2 else later)
+    came = fetcher.fetch_all([FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(20)])
+    assert {code(got) for got in came} == {"url_unreachable"}
+    assert all("wait 3" in str(got.error) for got in came)
+    assert sum(web.asked.values()) <= MAX_PER_HOST
+
+
+def test_a_host_that_stays_down_costs_one_try_a_url(
+    web: WebServer, fetcher: HttpFetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "BACKOFF_SECONDS", (0.01, 0.02))
+    web.asked.clear()
+    for n in range(100):
+        web.pages[f"/{n}"] = status(503)
+    came = fetcher.fetch_all([FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(100)])
+    assert all("it answered 503" in str(got.error) for got in came)
+    assert sum(web.asked.values()) <= 100 + MAX_FAILURES
+    web.pages["/0"] = answers(content(b"x"), status(503), content(b"x"))
+    (got,) = fetcher.fetch_all([FetchRequest(f"{web.url}/0", tmp_path / "0")])
+    (again,) = fetcher.fetch_all([FetchRequest(f"{web.url}/0", tmp_path / "0")])
+    assert (got.error, again.error) == (None, None)
+
+
+def test_a_host_that_wants_a_contact_gets_the_operators(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
+    def strict(handler: BaseHTTPRequestHandler) -> None:
+        known = re.search(r"\+https?://|@", handler.headers["User-Agent"])
+        (content(RED) if known else status(403))(handler)
+
+    web.pages["/strict"] = strict
+    refused = get(fetcher, f"{web.url}/strict", tmp_path)
+    assert "the server refuses us (403)" in str(refused.error)
+    assert "SIGHTLINE_USER_AGENT" in str(refused.error)
+    polite = HttpFetcher(AddressPolicy(["127.0.0.1"]), user_agent="Sightline (+https://example.org; me@example.org)")
+    try:
+        assert get(polite, f"{web.url}/strict", tmp_path).error is None
+    finally:
+        polite.close()
 
 
 def test_a_stopping_worker_waits_for_no_more(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.core.errors import IdConflict
@@ -10,9 +12,9 @@ from tests.support.makers import claim, finish, image_of, insert, new, sha256
 
 
 def add(
-    database: Database, n: int, id: str | None = None, *, replace: bool = False, job: str | None = None
+    database: Database, n: int, id: str | None = None, *, replace: bool = False, job: str | None = None, **said: Any
 ) -> images.AddResult:
-    return database.write(lambda c: images.add(c, "default", new(n, id), job, replace))
+    return database.write(lambda c: images.add(c, "default", new(n, id, **said), job, replace))
 
 
 def fail(database: Database) -> Image:
@@ -41,6 +43,23 @@ def test_the_same_bytes_are_the_same_picture_whatever_id_they_come_with(database
     assert (first.duplicate, second.duplicate) == (False, True)
     assert second.image == first.image
     assert database.read(lambda c: images.get(c, "default", "two")) is None
+
+
+def test_a_duplicate_fills_what_the_picture_lacks_and_keeps_what_it_has(database: Database) -> None:
+    add(database, 1, "one", tags=("a",))
+    again = add(database, 1, "two", caption="a cat", tags=("b",), metadata={"n": 1})
+    assert (again.filled, again.kept) == (("caption", "metadata"), ("tags", "id"))
+    assert image_of(database, "one") == again.image
+    assert (again.image.caption, again.image.tags, again.image.metadata) == ("a cat", ("a",), {"n": 1})
+    third = add(database, 1, "one", caption="a cat", tags=("a",), metadata={"n": 2})
+    assert (third.filled, third.kept, third.image) == ((), ("metadata",), again.image)
+
+
+def test_bytes_that_failed_before_bring_their_attributes_too(database: Database) -> None:
+    add(database, 1, "one")
+    fail(database)
+    again = add(database, 1, None, caption="a cat")
+    assert (again.image.status, again.image.caption, again.filled) == (Status.QUEUED, "a cat", ("caption",))
 
 
 def test_an_id_with_other_bytes_is_a_conflict(database: Database) -> None:

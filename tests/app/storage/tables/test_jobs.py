@@ -99,15 +99,18 @@ def test_recent_jobs_come_newest_first(database: Database) -> None:
     assert found == made[:1:-1]
 
 
+NOTHING = ("{}", "[]", 0)  # left out, no warnings
+
+
 def test_rate_and_time_left_come_from_the_items_that_ended(database: Database) -> None:
     row = ["id", "default", "bulk", "running", 100, 30, 10, 10, "2026-01-01T00:00:00.000Z"]
-    ended = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7, 4])
+    ended = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", "2026-01-01T00:00:10.000Z", 7, 4, *NOTHING])
     assert (ended.rate, ended.eta_s, ended.last_seq) == (5.0, None, 7)
-    running = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", None, 7, 4])
+    running = jobs.job_from_row([*row, "2026-01-01T00:00:00.000Z", None, 7, 4, *NOTHING])
     assert running.rate is not None
     assert running.rate < 5
-    assert jobs.job_from_row([*row[:5], 0, 0, 0, row[8], "2026-01-01T00:00:00.000Z", None, 0, 4]).rate is None
-    assert jobs.job_from_row([*row, None, None, 0, 4]).rate is None
+    assert jobs.job_from_row([*row[:5], 0, 0, 0, row[8], "2026-01-01T00:00:00.000Z", None, 0, 4, *NOTHING]).rate is None
+    assert jobs.job_from_row([*row, None, None, 0, 4, *NOTHING]).rate is None
 
 
 def test_the_counters_always_add_up(database: Database) -> None:

@@ -47,3 +47,13 @@ def test_pages_are_of_one_collection_newest_first_below_a_key(database: Database
     ]
     assert database.read(lambda c: texts.list_page(c, "other", 9, None)) == []
     assert one.key < two.key < three.key
+
+
+def test_whether_a_text_was_truncated_is_kept_and_may_be_unknown(database: Database) -> None:
+    assert put(database, "old").truncated is None
+    stored = database.write(lambda c: texts.put(c, "default", "one", "a red car", {}, True))
+    assert stored.truncated is True
+    assert database.read(lambda c: texts.get(c, "default", "one")) == stored
+    database.write(lambda c: texts.set_truncated(c, stored.key, False))
+    assert database.read(texts.list_all)[1].truncated is False
+    assert put(database, "one").truncated is None  # other words

@@ -1,0 +1,190 @@
+"""Sidecar files of pictures: `cat.txt` beside `cat.jpg` is its caption, `cat.json` holds further fields.
+
+The same rules hold in folders, archives and webdatasets, and for the JSON that Google Takeout puts beside photographs.
+A sidecar that cannot be read, or does not fit, never costs the picture: it leaves a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any
+
+from app.core.clock import format_rfc3339
+from app.core.types import AnswerWarning
+
+TEXT, JSON = "txt", "json"
+MAX_SIDECAR_BYTES = {TEXT: 64 << 10, JSON: 1 << 20}
+MAX_CAPTION_LINES = 5  # a text with more is a list, or one caption in many languages
+# The notes of img2dataset about its download, and EXIF, which may tell where a photo was taken.
+IGNORED_FIELDS = frozenset({"caption", "tags", "exif", "status", "error_message"})
+# `caption`, `tags` and `metadata`, as a line of a manifest has them, and `warnings` (`AnswerWarning`s as objects).
+SidecarFields = dict[str, Any]
+
+_TAKEOUT_WORD = "supplemental-metadata"
+_TAKEOUT_CHARS = 46  # Google Takeout cuts the name of a sidecar, without its `.json`, here
+_NUMBERED = re.compile(r"(.*?)(\(\d{1,6}\))?", re.DOTALL)
+_EDITED = re.compile(
+    r"-(edited|bearbeitet|modifié|editado|modificato|bewerkt|edytowane|redigerad|編集済み|已修改)(?=\.)"
+)
+
+
+def split_key(name: str) -> tuple[str, str]:
+    """The key that the members of a sample share, and the extension: `a/001.left.JPG` is (`a/001`, `left.jpg`)."""
+    folder, slash, file = name.rpartition("/")
+    key, _, extension = file.partition(".")
+    return folder + slash + key, extension.lower()
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """A file name before its last suffix, and that: (`a.left`, `.jpg`)."""
+    path = PurePosixPath(name)
+    return (path.stem, path.suffix) if path.name == name else (name, "")
+
+
+def sidecar_extension(name: str) -> str | None:
+    """`txt` or `json` if a file may be a sidecar by its name."""
+    extension = name.rpartition(".")[2].lower()
+    return extension if "." in name and extension in MAX_SIDECAR_BYTES else None
+
+
+def match_sidecars(pictures: Iterable[str], sidecars: Iterable[str]) -> dict[str, list[str]]:
+    """The sidecars of each picture, both by their names in one folder.
+
+    `cat.jpg.json`, `cat.json` and, for `cat.left.jpg`, also `cat.json` belong to a picture; of Google Takeout
+    `cat.jpg.supplemental-metadata(1).json`, however it was cut, belongs to `cat(1).jpg`.
+    """
+    names = sorted(pictures)
+    by_stem: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(split_suffix(name)[0], []).append(name)
+        by_key.setdefault(split_key(name)[0], []).append(name)
+    whole = set(names)
+    found: dict[str, list[str]] = {}
+    for sidecar in sorted(sidecars):
+        base = sidecar.rpartition(".")[0]
+        taken_out = _name_in_takeout(base)
+        owners = [base] if base in whole else by_stem.get(base) or by_key.get(base) or []
+        owners = owners or ([taken_out] if taken_out in whole else by_stem.get(taken_out, []))
+        for owner in owners or _find_cut_name(base, taken_out, names):
+            found.setdefault(owner, []).append(sidecar)
+    for name in names:
+        if name not in found and (original := found.get(_EDITED.sub("", name))):
+            found[name] = original
+    return found
+
+
+def _name_in_takeout(base: str) -> str:
+    """The picture's name in that of a sidecar of Google Takeout: `a.jpg.suppl(1)` is about `a(1).jpg`."""
+    match = _NUMBERED.fullmatch(base)
+    assert match is not None  # it matches everything
+    name, number = match[1], match[2] or ""
+    head, dot, word = name.rpartition(".")
+    if dot and head and _TAKEOUT_WORD.startswith(word):
+        name = head
+    stem, suffix = split_suffix(name)
+    return stem + number + suffix
+
+
+def _find_cut_name(base: str, name: str, names: list[str]) -> list[str]:
+    """The only picture whose name begins like that of a sidecar, if the sidecar's name was cut."""
+    if abs(len(base) - _TAKEOUT_CHARS) > 1:
+        return []
+    at = bisect_left(names, name)
+    found = [one for one in names[at : at + 2] if one.startswith(name)]
+    return found if len(found) == 1 else []
+
+
+def parse_sidecar(extension: str, data: bytes, name: str = "") -> SidecarFields:
+    """The fields of a sidecar; only `warnings` if it cannot be read. `name` is what a warning calls it."""
+    name = name or f"the .{extension}"
+    if len(data) > MAX_SIDECAR_BYTES[extension]:
+        return refuse_sidecar(extension, f"{name} has more than {MAX_SIDECAR_BYTES[extension]:,} bytes")
+    try:
+        if extension == TEXT:
+            return _parse_caption(decode_text(data), name)
+        return _parse_json(json.loads(data.decode("utf-8-sig"), parse_constant=_drop_constant))
+    except _BadSidecar as error:
+        return refuse_sidecar(extension, f"{name} {error}")
+    except UnicodeDecodeError:
+        return refuse_sidecar(extension, f"{name} is not UTF-8")
+    except (ValueError, RecursionError):
+        return refuse_sidecar(extension, f"{name} is not JSON that can be stored")
+
+
+def refuse_sidecar(extension: str, reason: str) -> SidecarFields:
+    """The fields of a sidecar that gives none, with the reason."""
+    about = "caption" if extension == TEXT else "metadata"
+    return {"warnings": [asdict(AnswerWarning("left_out", reason, about))]}
+
+
+def merge_sidecars(sidecars: Iterable[tuple[str, SidecarFields]]) -> SidecarFields:
+    """The fields of all sidecars of one picture, each with its extension; the caption of `.txt` wins."""
+    merged: SidecarFields = {}
+    warnings: list[Mapping[str, Any]] = []
+    for _, one in sorted(sidecars, key=lambda pair: pair[0] == TEXT):
+        warnings += one.get("warnings", [])
+        merged.update({name: value for name, value in one.items() if value})
+    return {**merged, "warnings": warnings} if warnings else merged
+
+
+def decode_text(data: bytes) -> str:
+    """Text of another program: UTF-8, UTF-16 with its mark. Raises UnicodeDecodeError."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
+
+
+class _BadSidecar(Exception):
+    """What is wrong with a sidecar; the text follows its name."""
+
+
+def _drop_constant(constant: str) -> None:
+    """NaN and infinities become null; pandas writes them for missing values."""
+
+
+def _parse_caption(text: str, name: str) -> SidecarFields:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > MAX_CAPTION_LINES:
+        reason = f"{name} is no caption: it has {len(lines)} lines, and a caption at most {MAX_CAPTION_LINES}"
+        return refuse_sidecar(TEXT, reason)
+    return {"caption": text.strip()}
+
+
+def _parse_json(entry: Any) -> SidecarFields:
+    if not isinstance(entry, dict):
+        raise _BadSidecar("is not an object")
+    if "photoTakenTime" in entry:
+        return _parse_takeout(entry)
+    fields: SidecarFields = {"caption": entry["caption"].strip()} if isinstance(entry.get("caption"), str) else {}
+    tags = entry.get("tags")
+    if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
+        fields["tags"] = tags
+    fields["metadata"] = {
+        name: value for name, value in entry.items() if name not in IGNORED_FIELDS and value is not None
+    }
+    json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # raises for 1e999 and half a surrogate pair
+    return fields
+
+
+def _parse_takeout(entry: Mapping[str, Any]) -> SidecarFields:
+    """What Google Takeout says of a photograph: description, time and title. Where it was taken is left out."""
+    fields: SidecarFields = {"metadata": {}}
+    if isinstance(description := entry.get("description"), str) and description.strip():
+        fields["caption"] = description.strip()
+    if isinstance(title := entry.get("title"), str) and title:
+        fields["metadata"]["title"] = title
+    taken = entry["photoTakenTime"]
+    try:
+        moment = datetime.fromtimestamp(int(taken["timestamp"]), UTC)
+        fields["metadata"]["taken"] = format_rfc3339(moment)
+    except (TypeError, KeyError, ValueError, OverflowError, OSError):
+        pass  # it has no time
+    json.dumps(fields, ensure_ascii=False).encode()  # raises for half a surrogate pair
+    return fields

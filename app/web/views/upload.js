@@ -7,7 +7,7 @@ import { signIn } from "../api/session.js";
 import { updateActivity } from "../components/activity_badge.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { makeFailureList } from "../components/failure_list.js";
-import { describeError, formatBytes, formatTimeLeft, translate } from "../i18n/i18n.js";
+import { describeError, formatBytes, formatList, formatTimeLeft, translate } from "../i18n/i18n.js";
 import { currentCollection, withCollection } from "../state/collection_context.js";
 import { nameJob, readUploads, writeUploads } from "../state/own_jobs.js";
 import { makeHref } from "../state/url_state.js";
@@ -269,6 +269,9 @@ export function describeOutcome(jobs) {
   const parts = [translate("added_n", { n: added })];
   if (duplicates) parts.push(translate("duplicates_n", { n: duplicates }));
   if (failed) parts.push(translate("failed_n", { n: failed }));
+  const kinds = jobs.flatMap((job) => Object.entries(job.left_out ?? {}));
+  const list = formatList(kinds.map(([suffix, n]) => `${suffix || "?"}: ${n}`));
+  if (kinds.length) parts.push(translate("left_out_n", { n: sum(kinds, ([, n]) => n), list }));
   if (jobs.some((job) => job.state === "cancelled")) parts.push(translate("cancelled"));
   return parts.join(" · ");
 }

@@ -9,6 +9,7 @@ from typing import Any
 from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched, choose, drop, first_is
+from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 

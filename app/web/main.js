@@ -463,6 +463,7 @@ watchModelNotice();
 byId("language").addEventListener("click", () => {
   switchLanguage();
   translatePage(store.state);
+  updateActivity();
   searchAgain();
 });
 document.addEventListener("click", handleClick);

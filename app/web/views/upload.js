@@ -14,7 +14,7 @@ import { makeHref } from "../state/url_state.js";
 
 const MAX_BATCH_FILES = 100;
 const MAX_BATCH_BYTES = 64e6;
-const MAX_LINES = 200; // of a card; a longer upload has those of the requests that began
+const MAX_LINES = 200; // of a card, the last ones
 const MAX_OPEN_LINES = 5; // more are folded away
 const HIDE_MS = 20_000; // a card without failures leaves by itself
 let sending = Promise.resolve(); // one request at a time, because parallel ones would only share the bandwidth
@@ -321,8 +321,10 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
     failures,
     close,
     addLine(name) {
+      const n = lines.childElementCount;
       folded.hidden = false;
-      folded.open = lines.childElementCount < MAX_OPEN_LINES;
+      if (n === 0 || n === MAX_OPEN_LINES) folded.open = n === 0;
+      if (n >= MAX_LINES) lines.firstElementChild.remove();
       return addLine(lines, name);
     },
     setProgress: (share) => (bar.value = share),

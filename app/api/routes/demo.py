@@ -62,7 +62,7 @@ def submit_gallery(jobs: JobService, collection: str, gallery: Path, folder: Pat
     path = folder / demo_gallery.ARCHIVE
     with map_os_errors():
         shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
-    return jobs.add_files(collection, [ReceivedFile(demo_gallery.ARCHIVE, path, archive=True)])
+    return jobs.add_files(collection, [ReceivedFile("Demo gallery", path, archive=True)])
 
 
 def add_texts(search: SearchService, library: Library, collection: str, gallery: Path) -> None:

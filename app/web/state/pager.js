@@ -1,6 +1,6 @@
 // Loads results page by page: the newest pictures by cursor, or a search with a growing k.
-// `loadPage(signal, wanted)` gives {items, isLast, isCut, answer, total}; an item without a score does not come from a
-// search. `total`: how many pictures the whole list has, null for a search.
+// `loadPage(signal, wanted)` gives {items, failed, isLast, isCut, answer, total}; an item without a score does not come
+// from a search. `failed`: files that the server could not read. `total`: of both in the whole list, null for a search.
 
 import { hitLimit, listImages, search } from "../api/client.js";
 
@@ -15,9 +15,11 @@ export function pageNewest(filter = null) {
     const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MAX_PAGE), filter, signal);
     total ??= page.total ?? null; // a server of an earlier version does not count
     cursor = page.next_cursor;
-    const items = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
-    items.forEach((item) => seen.add(item.id));
-    return { items, isLast: !cursor, isCut: false, answer: null, total };
+    const found = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
+    found.forEach(({ id }) => seen.add(id));
+    const failed = found.filter(({ image }) => image.status === "failed");
+    const items = found.filter((hit) => !failed.includes(hit));
+    return { items, failed, isLast: !cursor, isCut: false, answer: null, total };
   };
 }
 

@@ -163,6 +163,17 @@ class Library:
 
         return self.database.read(work)
 
+    def count_images(self, collection: str, filter: Filter | None = None) -> int:
+        """How many pictures `filter` lets through. Raises Timeout."""
+
+        def work(c: apsw.Connection) -> int:
+            require_collection(c, collection)
+            if filter is None:
+                return sum(images.count_by_status(c, collection).values())
+            return len(sql.select_keys(c, collection, filter))
+
+        return self.database.read(work)
+
     def update(self, collection: str, id: str, change: Callable[[Image], ImageAttributes]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""
 

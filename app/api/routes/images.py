@@ -134,6 +134,7 @@ async def list_images(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
     filter: FilterQuery = None,
+    count: Annotated[bool, Query(description="Also say how many pictures the whole listing has.")] = False,
 ) -> ImagePage:
     """Pictures, newest first."""
     before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
@@ -143,6 +144,7 @@ async def list_images(
     return ImagePage(
         images=[ImageOut.of(image) for image in page],
         next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
+        total=await pool.run(library.count_images, collection, parsed) if count else None,
     )
 
 

@@ -33,6 +33,7 @@ FIELDS = {
     "left_out",
     "warnings",
     "warned",
+    "name",
 }
 
 
@@ -173,6 +174,14 @@ def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: 
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["total"], job["done"], job["failed"]) == (1, 1, 0)
     assert job["left_out"] == {".heic": 2, ".mp4": 1, ".txt": 1}
+
+
+def test_a_job_is_named_by_its_archive(server: RunningServer) -> None:
+    archived = server.bulk([("trips/2026/lighthouses.zip", zipped({"pics/a.png": fresh()}))])
+    assert archived["name"] == "lighthouses.zip"
+    loose = server.bulk([("a.png", fresh())])
+    assert loose["name"] is None
+    assert server.wait_job(loose["id"])["name"] is None
 
 
 def test_an_id_of_an_archive_that_is_taken_fails_its_item_alone(server: RunningServer) -> None:

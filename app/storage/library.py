@@ -138,15 +138,18 @@ class Library:
             self.blobs.place(staged)
         return added
 
-    def find_known(self, collection: str, digests: Sequence[str]) -> list[str]:
-        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them."""
+    def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them.
 
-        def work(c: apsw.Connection) -> set[str]:
+        The value is what of `caption`, `tags` and `metadata` the picture lacks.
+        """
+
+        def work(c: apsw.Connection) -> dict[str, list[str]]:
             require_collection(c, collection)
             return images.filter_stored(c, collection, digests)
 
         held = self.database.read(work)
-        return [digest for digest in digests if digest in held and self.blobs.path(digest).exists()]
+        return {digest: held[digest] for digest in digests if digest in held and self.blobs.path(digest).exists()}
 
     def get(self, collection: str, id: str) -> Image:
         return self.database.read(lambda c: require_image(c, collection, id))

@@ -366,3 +366,17 @@ def test_the_report_has_a_line_for_every_item_in_plain_ascii(server: RunningServ
     assert [json.loads(line) for line in failed] == [line for line in lines if line["status"] == "failed"]
     plain = server.http.get(url, params={"format": "json"}, headers={"Accept": "application/x-ndjson"})
     assert plain.json()["items"] == lines
+
+
+def test_files_and_sources_are_added_to_a_job(server: RunningServer) -> None:
+    first = server.bulk([("a.png", fresh())])
+    server.wait_job(first["id"])
+    path, files = f"/v1/images/bulk?job={first['id']}", [("files", ("b.png", fresh("blue")))]
+    again = server.http.post(path, files=files)
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+    ended = server.wait_job(first["id"])
+    assert [ended[name] for name in ("state", "total", "done")] == ["succeeded", 2, 2]
+    refused(server.http.post(f"{path}&priority=high", files=files), 422, "validation")
+    refused(server.http.post("/v1/images/bulk?job=unknown", files=files), 404, "not_found")
+    server.http.post("/v1/collections", json={"name": "elsewhere"})
+    refused(server.http.post(f"{path}&collection=elsewhere", files=files), 404, "not_found")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
 import subprocess
@@ -19,10 +18,10 @@ from rich.console import Console
 from app.cli import ServerError
 from app.cli.client import Client
 from app.cli.output import show_hits
-from app.cli.upload import show_report, upload_all
+from app.cli.upload import show_report, upload_paths
 from app.core.errors import StartupError
 from app.core.listeners import open_listeners
-from app.core.process import child_env, sightline_command
+from app.core.process import spawn
 from app.core.settings import Settings
 from app.service.demo_gallery import ARCHIVE, TEXTS, find_gallery, read_gallery_texts
 
@@ -42,7 +41,7 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 with console.status("loading the starter model"):
                     wait_until_ready(client, process)
                 began = time.monotonic()
-                report = upload_all(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
+                report = upload_paths(client, [str(folder / ARCHIVE)], console, {})
                 show_report(report, console)
                 console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
                 load_texts(client, folder / TEXTS)
@@ -68,10 +67,10 @@ def run_server(
     data_dir: Path, host: str, port: int, model: str = "starter", stderr: IO[bytes] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server in a process of its own until the block ends; its log goes to `stderr`, by default to ours."""
-    process = subprocess.Popen(
-        sightline_command("serve"),
+    process = spawn(
+        "app",
+        "serve",
         env={
-            **child_env(os.environ),
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),
@@ -79,7 +78,6 @@ def run_server(
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
         stderr=stderr,
-        start_new_session=True,  # Ctrl-C reaches the demo alone, and the demo ends its server
     )
     try:
         yield process

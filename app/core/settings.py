@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
     insecure: bool = Field(False, description="Allow other addresses than loopback although there are no API keys.")
     allowed_hosts: str = Field(
-        "", description="Further host names, separated by commas, of a server on loopback without API keys."
+        "",
+        description="Further names (photos.example.org, ...) under which clients reach a server on loopback that has no"
+        " API keys, separated by commas; other names are refused with 403.",
     )
     cors_origins: str = Field(
         "",
@@ -63,6 +65,9 @@ class Settings(BaseSettings):
     key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
     key_file: Path | None = Field(None, description="File with the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="URL of the server for the client commands.")
+    ca_file: Path | None = Field(
+        None, description="File with certificates (PEM) of further authorities that the client commands trust."
+    )
     collection: str = Field("default", description="Collection that the client commands use.")
     data_dir: Path = Field(Path("data"), description="Folder of all data of the service.")
     models_dir: Path | None = Field(
@@ -92,7 +97,9 @@ class Settings(BaseSettings):
         pattern="^(auto|openvino|torch)$",
         description="Library that runs the encoder: openvino, torch, or auto (OpenVINO on a CPU, torch on a GPU).",
     )
-    device: str = Field("auto", description="Device of the encoder: auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto", description="Device that runs the model: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    )
     workers: int = Field(
         1, ge=0, le=64, description="Worker processes of the server, which starts them again when they end."
     )
@@ -243,7 +250,7 @@ class Settings(BaseSettings):
         """These settings as environment variables for a child process, without the API key."""
         return {
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
-            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file"}).items()
+            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file", "ca_file"}).items()
         }
 
 

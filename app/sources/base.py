@@ -121,6 +121,14 @@ class Source:
         """
         raise NotImplementedError
 
+    def report_nothing(self, name: str) -> Iterator[SourceItem]:
+        """For a place without pictures: an item that failed if it holds files of other kinds, else a warning."""
+        if reason := self.left_out.describe():
+            error = ItemError("unsupported_media_type", f"there are no pictures of an accepted format: {reason}")
+            yield with_error({"name": name}, error)
+        else:
+            self.left_out.warn("nothing_found", f"there are no pictures in {name}")
+
     def close(self) -> None:
         """Close open files."""
 

@@ -138,15 +138,18 @@ class Library:
             self.blobs.place(staged)
         return added
 
-    def find_known(self, collection: str, digests: Sequence[str]) -> list[str]:
-        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them."""
+    def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them.
 
-        def work(c: apsw.Connection) -> set[str]:
+        The value is what of `caption`, `tags` and `metadata` the picture lacks.
+        """
+
+        def work(c: apsw.Connection) -> dict[str, list[str]]:
             require_collection(c, collection)
             return images.filter_stored(c, collection, digests)
 
         held = self.database.read(work)
-        return [digest for digest in digests if digest in held and self.blobs.path(digest).exists()]
+        return {digest: held[digest] for digest in digests if digest in held and self.blobs.path(digest).exists()}
 
     def get(self, collection: str, id: str) -> Image:
         return self.database.read(lambda c: require_image(c, collection, id))
@@ -160,6 +163,17 @@ class Library:
                 return images.list_page(c, collection, limit, before)
             found = images.get_by_keys(c, sql.select_newest(c, collection, filter, limit, before))
             return [found[key] for key in sorted(found, reverse=True)]
+
+        return self.database.read(work)
+
+    def count_images(self, collection: str, filter: Filter | None = None) -> int:
+        """How many pictures `filter` lets through. Raises Timeout."""
+
+        def work(c: apsw.Connection) -> int:
+            require_collection(c, collection)
+            if filter is None:
+                return sum(images.count_by_status(c, collection).values())
+            return len(sql.select_keys(c, collection, filter))
 
         return self.database.read(work)
 

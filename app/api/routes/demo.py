@@ -66,7 +66,7 @@ def submit_gallery(jobs: JobService, collection: str, gallery: Path, folder: Pat
             shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
     except FileNotFoundError:  # somebody installs another version
         raise NotFound(NOT_INSTALLED) from None
-    return jobs.add_files(collection, [ReceivedFile(demo_gallery.ARCHIVE, path, archive=True)])
+    return jobs.add_files(collection, [ReceivedFile("Demo gallery", path, archive=True)])
 
 
 def add_texts(search: SearchService, library: Library, collection: str, gallery: Path) -> None:

@@ -86,9 +86,10 @@ class KnownIn(BaseModel):
 
 
 class KnownOut(BaseModel):
-    """Those of them that are stored already."""
+    """Those of them that are stored already, and what of caption, tags and metadata each of these lacks."""
 
     sha256: list[str]
+    lacks: dict[str, list[str]]
 
 
 @uploads.post("", status_code=202, openapi_extra=FORM, response_model=ImageOut, responses={200: {"model": ImageOut}})
@@ -134,6 +135,7 @@ async def list_images(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
     filter: FilterQuery = None,
+    count: Annotated[bool, Query(description="Also say how many pictures the whole listing has.")] = False,
 ) -> ImagePage:
     """Pictures, newest first."""
     before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
@@ -143,6 +145,7 @@ async def list_images(
     return ImagePage(
         images=[ImageOut.of(image) for image in page],
         next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
+        total=await pool.run(library.count_images, collection, parsed) if count else None,
     )
 
 
@@ -152,7 +155,8 @@ async def known_images(
 ) -> KnownOut:
     """Which files are pictures of the collection already, so that a client need not send them."""
     collection = validate_collection(body.collection or collection)
-    return KnownOut(sha256=await threads.reads.run(library.find_known, collection, body.sha256))
+    known = await threads.reads.run(library.find_known, collection, body.sha256)
+    return KnownOut(sha256=list(known), lacks={digest: lacks for digest, lacks in known.items() if lacks})
 
 
 @router.post("/delete")

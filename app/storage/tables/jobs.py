@@ -21,7 +21,7 @@ COLUMNS = (
     "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step,"
-    " left_out, warnings, warned FROM jobs "
+    " left_out, warnings, warned, name FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
 RECENT = " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
@@ -39,7 +39,7 @@ PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items(
 def job_from_row(row: Sequence[Any]) -> Job:
     """The job of one row of `COLUMNS`, with its rate (items a second) and time left (seconds)."""
     (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row[:13]
-    left_out, warnings, warned = row[13:]
+    left_out, warnings, warned, name = row[13:]
     ended = done + failed + duplicates
     rate = eta = None
     if started is not None and ended:
@@ -49,7 +49,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
             eta = round((total - ended) / rate, 1)
     named = (id, name_from_label(collection), kind, JobState(state))
     counts = (total, done, failed, duplicates)
-    said = (json.loads(left_out), read_warnings(warnings), warned)
+    said = (json.loads(left_out), read_warnings(warnings), warned, name)
     return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step], *said)
 
 

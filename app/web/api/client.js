@@ -77,8 +77,9 @@ export async function runConcurrently(items, work) {
 
 // Images
 
+/** The first page, without a cursor, also counts the whole list. */
 export function listImages(cursor, limit, filter, signal) {
-  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor });
+  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor, count: !cursor });
   return request(withCollection(path), { signal });
 }
 

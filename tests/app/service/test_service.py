@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from app.service.service import Service, open_service
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
-from app.storage.tables import work_queue
+from app.storage.tables import embeddings, work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
@@ -101,6 +102,17 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
         service.stats("other")
     with pytest.raises(NotFound):
         service.search.searcher.search(SearchQuery([QueryPart(text="red")], collection="other"))
+
+
+def test_a_choice_is_served_by_the_model_that_it_meant_here(settings: Settings) -> None:
+    with closing(start(open_service(settings))) as first:  # as if an older version had meant this model
+        space = first.search.model.encoder.space
+        first.library.database.write(lambda c: embeddings.mark_served(c, space, "photos"))
+    with closing(start(open_service(settings.model_copy(update={"model": "photos"})))) as second:
+        model = second.search.describe_model()
+        assert model is not None
+        assert model["name"] == "colours"
+        assert second.library.database.read(lambda c: embeddings.get_chosen_model(c, "photos")) == "colours"
 
 
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:

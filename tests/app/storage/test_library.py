@@ -423,9 +423,11 @@ def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) 
 
 
 def test_bytes_are_known_where_their_file_is_here_too(library: Library) -> None:
-    first, second = add(library, RED).image.sha256, add(library, BLUE).image.sha256
-    assert library.find_known("default", [second, "0" * 64, first]) == [second, first]
+    first, second = add(library, RED).image.sha256, add(library, BLUE, tags=("blue",)).image.sha256
+    known = library.find_known("default", [second, "0" * 64, first])
+    lacks = [(second, ["caption", "metadata"]), (first, ["caption", "tags", "metadata"])]
+    assert list(known.items()) == lacks
     library.blobs.path(first).unlink()
-    assert library.find_known("default", [first, second]) == [second]
+    assert library.find_known("default", [first, second]) == {second: ["caption", "metadata"]}
     with pytest.raises(NotFound):
         library.find_known("nothing", [first])

@@ -18,7 +18,7 @@ from app.api.dependencies import (
 )
 from app.api.routes.texts import store_texts
 from app.api.schemas import JobOut, TextIn, TextsIn
-from app.core.errors import NotFound, SightlineError, StartupError, map_os_errors
+from app.core.errors import NotFound, SightlineError, StartupError, describe_error, map_os_errors
 from app.core.types import Job
 from app.service import demo_gallery
 from app.service.search_service import SearchService
@@ -29,6 +29,7 @@ router = APIRouter(prefix="/v1/demo", tags=["jobs"])
 log = logging.getLogger(__name__)
 
 TEXTS_PER_CALL = 500
+NOT_INSTALLED = "the demo gallery is not installed with this server"
 
 
 @router.post("", status_code=202)
@@ -54,14 +55,17 @@ def require_gallery() -> Path:
     try:
         return demo_gallery.find_gallery()
     except StartupError:
-        raise NotFound("the demo gallery is not installed with this server") from None
+        raise NotFound(NOT_INSTALLED) from None
 
 
 def submit_gallery(jobs: JobService, collection: str, gallery: Path, folder: Path) -> Job:
     """Add a copy of the archive, as any other archive."""
     path = folder / demo_gallery.ARCHIVE
-    with map_os_errors():
-        shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
+    try:
+        with map_os_errors():
+            shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
+    except FileNotFoundError:  # somebody installs another version
+        raise NotFound(NOT_INSTALLED) from None
     return jobs.add_files(collection, [ReceivedFile("Demo gallery", path, archive=True)])
 
 
@@ -71,5 +75,5 @@ def add_texts(search: SearchService, library: Library, collection: str, gallery:
         texts = [TextIn.model_validate(text) for text in demo_gallery.read_gallery_texts(gallery / demo_gallery.TEXTS)]
         for start in range(0, len(texts), TEXTS_PER_CALL):
             store_texts(search, library, collection, TextsIn(texts=texts[start : start + TEXTS_PER_CALL]))
-    except SightlineError as error:
-        log.warning("the demo's texts are missing: %s", error.detail)
+    except (SightlineError, OSError) as error:
+        log.warning("the demo's texts are missing: %s", describe_error(error))

@@ -23,14 +23,13 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep
-from app.api.routes.jobs import PriorityQuery, job_response
+from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
 from app.api.schemas import JobOut
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
 from app.core.files import sha256_file
-from app.core.types import Job, Priority, SourceSpec
+from app.core.types import Job, SourceSpec
 from app.sources.base import SourcePolicy
 from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
-from app.storage.jobs import JobOptions
 
 router = APIRouter(prefix="/v1/images", tags=["jobs"])
 
@@ -98,7 +97,8 @@ async def ingest(
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
     idempotency: IdempotencyDep,
-    priority: PriorityQuery = Priority.NORMAL,
+    priority: PriorityQuery = None,
+    job: JobQuery = None,
 ) -> Any:
     """Import pictures by a job: by URL (JSON with `items`, or one item a line), or from a `source` of the server.
 
@@ -117,7 +117,7 @@ async def ingest(
         async with idempotency.begin(lambda: bytes.fromhex(sha256_file(body)), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = JobOptions(priority, call.slot)
+            options = make_options(priority, call.slot, job)
             if is_json:
                 asked = await threads.writes.run(lambda: parse_json(IngestIn, body.read_bytes()))
                 collection = validate_collection(asked.collection or collection)
@@ -125,14 +125,14 @@ async def ingest(
                 if (space := spec.options.get("embeddings_of")) is not None:
                     search.require_space(space)
                 if spec.kind != "urls":
-                    job = await threads.writes.run(jobs.add_source, collection, spec, options)
-                    return JobOut.of(job)
+                    begun = await threads.writes.run(jobs.add_source, collection, spec, options)
+                    return JobOut.of(begun)
                 count = await threads.writes.run(write_items, folder, asked.items, settings.max_urls)
             else:
                 collection = validate_collection(collection)
                 count = await threads.writes.run(write_item_lines, folder, body, settings.max_urls)
-            job = await threads.writes.run(jobs.add_urls, collection, folder, count, options)
-    return JobOut.of(job)
+            begun = await threads.writes.run(jobs.add_urls, collection, folder, count, options)
+    return JobOut.of(begun)
 
 
 async def save_body(request: Request, path: Path, most: int) -> None:
@@ -188,15 +188,20 @@ sources = APIRouter(prefix="/v1/sources", tags=["jobs"])
 
 
 class SourcesOut(BaseModel):
-    """What the operator allows `POST /v1/images/ingest` to read."""
+    """What the operator allows `POST /v1/images/ingest` to read, and the limits of uploads."""
 
     urls: bool
     folders: list[str]
     max_urls: int
+    max_upload_bytes: int
+    max_archive_bytes: int
+    max_archive_members: int
+    max_image_bytes: int
 
 
 @sources.get("")
 async def get_sources(settings: SettingsDep) -> SourcesOut:
-    """Whether pictures are fetched by URL, how many at once, and the folders of this machine that may be read."""
+    """Whether pictures are fetched by URL, the folders of this machine that may be read, and the limits of uploads."""
     folders = [folder for folder in settings.folders.split(":") if folder]
-    return SourcesOut(urls=settings.fetch, folders=folders, max_urls=settings.max_urls)
+    limits = {name: getattr(settings, name) for name in SourcesOut.model_fields if name.startswith("max_")}
+    return SourcesOut(urls=settings.fetch, folders=folders, **limits)

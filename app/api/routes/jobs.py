@@ -33,6 +33,7 @@ from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
 from app.core.errors import NotFound, PayloadTooLarge, Validation
 from app.core.types import ItemStatus, Job, JobState, Priority
 from app.decode.headers import ARCHIVE_HEAD, detect_archive
+from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobOptions, JobService, ReceivedFile
 
 bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
@@ -42,7 +43,8 @@ EVENT_SECONDS = 0.5
 RUNNING = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 REPORT = "application/x-ndjson"
 PAGE = 1000  # items of a report that are read at once
-PriorityQuery = Annotated[Priority, Query(description="Whose pictures come first while several jobs wait.")]
+PriorityQuery = Annotated[Priority | None, Query(description="Whose pictures come first while several jobs wait.")]
+JobQuery = Annotated[str | None, Query(description="Add to this job of the same collection, in place of a new one.")]
 FORM = {
     "requestBody": {
         "required": True,
@@ -81,7 +83,8 @@ async def add_bulk(
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
     idempotency: IdempotencyDep,
-    priority: PriorityQuery = Priority.NORMAL,
+    priority: PriorityQuery = None,
+    job: JobQuery = None,
 ) -> Any:
     """Add any number of pictures and archives (zip, tar, tar.gz). A job imports them."""
     async with open_incoming_folder(library, threads) as folder:
@@ -91,9 +94,9 @@ async def add_bulk(
         async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = JobOptions(priority, call.slot)
-            job = await threads.writes.run(jobs.add_files, collection, files, options)
-    return JobOut.of(job)
+            options = make_options(priority, call.slot, job)
+            begun = await threads.writes.run(jobs.add_files, collection, files, options)
+    return JobOut.of(begun)
 
 
 @router.get("")
@@ -198,6 +201,14 @@ async def stream_items(
     while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE, warned=warned):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
+    await threads.reads.run(jobs.get, job.id)  # if it was deleted meanwhile, the report is cut off: it is not whole
+
+
+def make_options(priority: Priority | None, slot: ResponseSlot | None, job: str | None) -> JobOptions:
+    """What a request says of its job. Raises Validation."""
+    if job is not None and priority is not None:
+        raise Validation("priority belongs to a new job; a job that exists keeps its own")
+    return JobOptions(priority or Priority.NORMAL, slot, job)
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:

@@ -15,7 +15,7 @@ from app.core.clock import now_rfc3339, seconds_between, seconds_since
 from app.core.types import AnswerWarning, ItemError, ItemStatus, Job, JobItem, JobState, Priority
 from app.decode.left_out import LeftOut
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
+from app.storage.tables.collections import LABEL_OF_NAME, name_from_label
 
 COLUMNS = (
     "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
@@ -24,7 +24,8 @@ COLUMNS = (
     " left_out, warnings, warned, name FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
-RECENT = " ORDER BY created_at DESC, rowid DESC LIMIT ?"
+RECENT = " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
+AMONG = "WHERE collection IN (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?)))"
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail, warnings FROM job_items "
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
@@ -81,9 +82,7 @@ def list_recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = No
     """The newest jobs first, of all collections or of those in `among`."""
     if among is None:
         return [job_from_row(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
-    rows = [row for name in among for row in fetch_all(c, COLUMNS + "WHERE " + IN_COLLECTION + RECENT, (name, limit))]
-    rows.sort(key=lambda row: str(row[8]), reverse=True)
-    return [job_from_row(row) for row in rows[:limit]]
+    return [job_from_row(row) for row in fetch_all(c, COLUMNS + AMONG + RECENT, (json.dumps(list(among)), limit))]
 
 
 def list_items(

@@ -374,6 +374,9 @@ def test_nothing_is_fetched_unless_the_operator_allows_it(server: RunningServer)
 
 def test_what_is_allowed_is_told(fetching: RunningServer, server: RunningServer) -> None:
     album = str(fetching.album)  # type: ignore[attr-defined]
-    assert fetching.http.get("/v1/sources").json() == {"urls": True, "folders": [album], "max_urls": 500}
+    told = fetching.http.get("/v1/sources").json()
+    assert (told["urls"], told["folders"], told["max_urls"]) == (True, [album], 500)
+    limits = ("max_upload_bytes", "max_archive_bytes", "max_archive_members", "max_image_bytes")
+    assert [told[name] for name in limits] == [4 << 30, 2 << 30, 10_000, 32 << 20]
     told = server.http.get("/v1/sources").json()
     assert (told["urls"], told["folders"]) == (False, [])

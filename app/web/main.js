@@ -305,7 +305,7 @@ function deletePictures(ids) {
   const { hits } = store.results;
   const isShown = ids.includes(store.state.show);
   const index = findHit(store.state.show);
-  const neighbour = isShown ? (hits[index + 1] ?? hits[index - 1]) : null;
+  const neighbour = isShown && index >= 0 ? (hits[index + 1] ?? hits[index - 1]) : null;
   const focused = currentGrid()?.focusedIndex ?? -1;
   if (neighbour) replaceDetail(neighbour.id);
   else if (isShown) byId("detail").close();

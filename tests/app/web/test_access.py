@@ -80,7 +80,7 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
     expect(dialog.locator(".labels li").first).to_be_visible()
     expect(dialog.locator(".strip img").first).to_be_visible()
     assert faults(page) == []
-    dialog.get_by_label("Caption").focus()
+    dialog.get_by_role("textbox", name="Caption").focus()
     assert faults(page) == []
     page.keyboard.press("Control+Enter")
     dialog.get_by_role("button", name="Enlarge").click()

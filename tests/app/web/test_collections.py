@@ -73,7 +73,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_have_text("of trips")
     page.get_by_role("button", name="Suggest labels").click()
     expect(page.locator(".labels li").first).to_contain_text("a red thing")
-    page.get_by_label("Caption").fill("of trips again")
+    page.get_by_role("textbox", name="Caption").fill("of trips again")
     page.get_by_label("Add a tag").fill("new")
     page.keyboard.press("Enter")
     expect(page.locator(".tags")).to_contain_text("new")

@@ -50,7 +50,7 @@ def open_first(watched: Watched) -> tuple[Page, str]:
 
 def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Watched, album: RunningServer) -> None:
     page, id = open_first(opened)
-    caption = page.get_by_label("Caption")
+    caption = page.get_by_role("textbox", name="Caption")
     expect(caption).to_have_attribute("placeholder", "Add a caption…")
 
     def write(text: str) -> None:
@@ -63,7 +63,7 @@ def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Wa
     page.get_by_role("button", name="Previous").click()
     expect(caption).to_have_value("by the next picture")
     write("by the cross <b>")
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
     until(lambda: record(album, id)["caption"] == "by the cross <b>", 30)
     expect(page.locator(f"[data-id='{id}'] .caption")).to_have_text("by the cross <b>")
     page.locator(f".tile[data-id='{id}']").click()
@@ -79,7 +79,7 @@ def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Wa
 def test_escape_takes_a_caption_back_and_control_enter_saves_it(opened: Watched, album: RunningServer) -> None:
     page, id = open_first(opened)
     before = record(album, id)["caption"] or ""
-    caption = page.get_by_label("Caption")
+    caption = page.get_by_role("textbox", name="Caption")
     caption.fill("never")
     page.keyboard.press("Escape")
     expect(caption).to_have_value(before)
@@ -103,7 +103,7 @@ def test_a_caption_that_is_refused_stays_and_says_why(browser: Browser, album: R
             route.fallback()
 
     page.route("**/v1/images/*", refuse)
-    caption = page.get_by_label("Caption")
+    caption = page.get_by_role("textbox", name="Caption")
     caption.fill("precious words")
     page.get_by_role("button", name="Next").click()
     expect(page.get_by_role("dialog").get_by_role("alert").first).to_have_text(
@@ -117,7 +117,7 @@ def test_a_caption_that_is_refused_stays_and_says_why(browser: Browser, album: R
     page.get_by_role("button", name="Show the picture").click()
     expect(caption).to_have_value("precious words")
     caption.focus()
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
     until(lambda: record(album, id)["caption"] == "precious words", 30)
     watched.context.close()
 
@@ -136,7 +136,7 @@ def test_tags_are_added_removed_and_searched_in_place(browser: Browser, album: R
     dialog.get_by_role("button", name="Remove the tag three").click()
     expect(dialog.locator(".tags a")).to_have_text(["one, two", "four", "by another"])
     dialog.get_by_label("Add a tag").fill("five")
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
     until(lambda: record(album, id)["tags"] == ["one, two", "four", "by another", "five"], 30)
     page.locator(f".tile[data-id='{id}']").click()
     dialog.get_by_role("link", name="one, two").click()
@@ -180,7 +180,7 @@ def test_similar_pictures_open_and_closing_returns_to_the_results(opened: Watche
     page.locator(".strip a").nth(1).click()
     page.go_back()
     expect(page).to_have_url(re.compile(f"show={other}$"))
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
     expect(page).to_have_url(opened.url + "/")
     page.locator(".tile").first.click()
     page.keyboard.press("l")

@@ -37,14 +37,17 @@ def test_the_cross_of_the_large_view_stands_in_its_corner_and_stays(
 ) -> None:
     watched = Watched(browser, filled.url, viewport={"width": width, "height": height})
     page = watched.open("/?q=red&show=red-1")
-    expect(page.locator(".side h2")).to_be_visible()
+    expect(page.locator(".caption-field")).to_be_visible()
     settle(page)
     box = """name => { const { left, right, top, bottom } = document.querySelector(name).getBoundingClientRect();
     return { left, right, top, bottom } }"""
-    dialog, cross, title = (page.evaluate(box, name) for name in ("#detail", "#detail [data-action=close]", ".side h2"))
+    names = ("#detail", "#detail [data-action=close]", ".caption-field")
+    dialog, cross, title = (page.evaluate(box, name) for name in names)
     assert 0 < dialog["right"] - cross["right"] < 30
     assert 0 < cross["top"] - dialog["top"] < 30
-    beside = cross["left"] >= title["right"] - 44 and abs(cross["top"] + cross["bottom"] - title["top"] * 2 - 26) < 4
+    beside = (
+        cross["left"] >= title["right"] - 4 and abs(cross["top"] + cross["bottom"] - title["top"] - title["bottom"]) < 8
+    )
     assert beside if width > 760 else cross["bottom"] < page.evaluate(box, ".stage")["bottom"]
     page.locator(".side").evaluate("one => one.scrollTo(0, 400)")
     assert page.locator(".side").evaluate("one => one.scrollTop") > 0

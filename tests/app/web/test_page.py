@@ -228,7 +228,7 @@ def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched
     tile.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(caption)
-    expect(dialog.get_by_label("Caption")).to_have_value(caption)
+    expect(dialog.get_by_role("textbox", name="Caption")).to_have_value(caption)
     expect(dialog).to_contain_text(re.compile(r"Match[01]\.\d{3}"))
     expect(dialog.locator(".tags a")).to_have_text(["red"])
     expect(dialog).to_contain_text('{"by":"test"}')

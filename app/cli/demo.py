@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -20,6 +20,7 @@ from app.cli.client import Client
 from app.cli.output import show_hits
 from app.cli.upload import show_report, upload_paths
 from app.core.errors import StartupError
+from app.core.listeners import open_listeners
 from app.core.process import spawn
 from app.core.settings import Settings
 from app.service.demo_gallery import ARCHIVE, TEXTS, find_gallery, read_gallery_texts
@@ -62,8 +63,10 @@ def search_command(words: str, server: str) -> str:
 
 
 @contextlib.contextmanager
-def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a process of its own until the block ends."""
+def run_server(
+    data_dir: Path, host: str, port: int, model: str = "starter", stderr: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in a process of its own until the block ends; its log goes to `stderr`, by default to ours."""
     process = spawn(
         "app",
         "serve",
@@ -74,6 +77,7 @@ def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> 
             "SIGHTLINE_MODEL": model,
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
+        stderr=stderr,
     )
     try:
         yield process
@@ -109,8 +113,7 @@ def load_texts(client: Client, path: Path) -> None:
 def free_port(host: str, wanted: int) -> int:
     """The wanted port, or any free one if another process listens there."""
     for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            probes = [opened.enter_context(probe) for probe in open_listeners(host, port)]
+            return int(probes[0].getsockname()[1])
     raise StartupError(f"no port of {host} is free")

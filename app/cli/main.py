@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,16 @@ import click
 
 from app import __version__
 from app.cli import ServerError
-from app.cli.options import load_settings, parse_json, parse_pairs, setting_options
+from app.cli.options import load_settings, parse_json, parse_pairs, read_settings, setting_options
 from app.core.errors import SightlineError
-from app.core.settings import Settings
+from app.core.settings import Settings, find_unknown_variables
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from app.cli.client import Client
+
+log = logging.getLogger(__name__)
 
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
@@ -80,7 +83,7 @@ def serve(**given: Any) -> None:
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
     """Import and embed pictures, beside a server or without one."""
-    settings = start_logging(given)
+    settings = start_logging(given, warn=parent is None)
     from app.core.tracing import send_spans
     from app.worker.main import run_worker
 
@@ -348,6 +351,7 @@ def models() -> None:
     """List the models that have a name here."""
     from app.cli.output import show_models
 
+    load_settings({})
     show_models(new_console())
 
 
@@ -511,11 +515,13 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def start_logging(given: dict[str, Any]) -> Settings:
-    """Load the settings, and configure logging by them."""
+def start_logging(given: dict[str, Any], *, warn: bool = True) -> Settings:
+    """Load the settings, configure logging by them, and log a warning for each variable that is no setting."""
     from app.core.logging import configure
 
-    settings = load_settings(given)
+    settings = read_settings(given)
     on_terminal = settings.log_format == "auto" and sys.stderr.isatty()
     configure(settings.log_level, json=settings.log_format != "text" and not on_terminal)
+    for text in find_unknown_variables() if warn else ():
+        log.warning(text)
     return settings

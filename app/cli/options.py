@@ -11,7 +11,7 @@ import click
 from pydantic import SecretStr, ValidationError
 
 from app.core.errors import StartupError
-from app.core.settings import Settings
+from app.core.settings import Settings, find_unknown_variables
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +59,14 @@ def parse_json(_context: click.Context, _option: click.Parameter, text: str | No
 
 
 def load_settings(given: dict[str, Any]) -> Settings:
+    """Load settings as `read_settings` does, and print a line for each variable that is no setting."""
+    settings = read_settings(given)
+    for text in find_unknown_variables():
+        click.echo(f"sightline: {text}", err=True)
+    return settings
+
+
+def read_settings(given: dict[str, Any]) -> Settings:
     """Load settings from the options, else from the environment, else from their defaults. Raises StartupError."""
     values = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
     try:

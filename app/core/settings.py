@@ -6,8 +6,12 @@ The descriptions of the fields are their documentation: `--help` and `docs/refer
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,20 +20,32 @@ from app.core.errors import StartupError
 
 MIB = 1 << 20
 GIB = 1 << 30
+PREFIX = "SIGHTLINE_"
+# What Kubernetes sets for a service whose name begins with "sightline".
+SERVICE_LINK = re.compile(r"(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+OTHERS = ("SITE", "USER", "PASSWORD_HASH", "UPSTREAM", "PUBLISH", "MEMORY", "CPUS")  # of Caddyfile and compose file
 
 
 class Settings(BaseSettings):
     """One frozen object for all parts of the program; no other code reads `SIGHTLINE_*`."""
 
-    model_config = SettingsConfigDict(env_prefix="SIGHTLINE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        "localhost",
+        description="Address to listen on; localhost is both 127.0.0.1 and ::1, 0.0.0.0 or :: is every one.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
     insecure: bool = Field(False, description="Allow other addresses than loopback although there are no API keys.")
     allowed_hosts: str = Field(
         "",
         description="Further names (photos.example.org, ...) under which clients reach a server on loopback that has no"
         " API keys, separated by commas; other names are refused with 403.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins of web pages, separated by commas, whose scripts may call this server, as"
+        " https://photos.example.org; * is every origin, once there are API keys.",
     )
     rate_limit: str = Field(
         "", description="Most requests of one API key or address, as 600/minute or 20/second; empty is no limit."
@@ -190,6 +206,15 @@ class Settings(BaseSettings):
         12.0, gt=0, description="Seconds that a stopping server takes to finish running requests."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, *_: Any, **__: Any
+    ) -> tuple[Any, ...]:
+        """What is given, then the environment without what Kubernetes puts there."""
+        found = env_settings.env_vars
+        env_settings.env_vars = {name: value for name, value in found.items() if not is_service_link(name, value)}
+        return init_settings, env_settings
+
     @property
     def models(self) -> Path:
         """The folder of downloaded and compiled models."""
@@ -227,6 +252,34 @@ class Settings(BaseSettings):
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
             for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file", "ca_file"}).items()
         }
+
+
+def is_service_link(variable: str, value: str | None) -> bool:
+    """Whether Kubernetes, or Docker, has set this variable for a service whose name begins with `sightline`."""
+    name = variable.upper().removeprefix(PREFIX)
+    return bool(SERVICE_LINK.fullmatch(name) or (re.match("(tcp|udp|sctp)://", value or "") and name.endswith("PORT")))
+
+
+def find_unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence about each `SIGHTLINE_*` variable that is no setting, save those that Kubernetes and the files of
+    the deployment set; and about one that Kubernetes sets under the name of a setting."""
+    known = [name.upper() for name in Settings.model_fields]
+    sentences = []
+    for variable, value in sorted(environment.items()):
+        name = variable.upper().removeprefix(PREFIX)
+        if not variable.upper().startswith(PREFIX):
+            continue
+        if is_service_link(variable, value):
+            if name in known:
+                sentences.append(
+                    f"{variable}={value[:80]} is ignored: Kubernetes sets it for a service of this name;"
+                    " `enableServiceLinks: false` in the pod keeps it away"
+                )
+        elif name not in (*known, *OTHERS):
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference/settings.md lists the settings"
+            sentences.append(f"there is no setting {variable[:80]}; {hint}")
+    return sentences
 
 
 def count_cores(own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")) -> int:

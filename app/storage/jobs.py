@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -17,6 +18,14 @@ from app.core.clock import days_from_now
 from app.core.errors import NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import AnswerWarning, ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
+from app.decode.sidecars import (
+    MAX_SIDECAR_BYTES,
+    SidecarFields,
+    match_sidecar_paths,
+    merge_sidecars,
+    parse_sidecar,
+    sidecar_extension,
+)
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
@@ -64,6 +73,7 @@ class JobService:
         Raises NotFound, Validation, QueueFull.
         """
         loose = [file for file in files if not file.archive]
+        items: list[dict[str, Any]] = []
         archives = [file for file in files if file.archive]
         sizes = {}
         for received in files:
@@ -71,7 +81,7 @@ class JobService:
                 os.fsync(file.fileno())
                 sizes[received.path] = os.fstat(file.fileno()).st_size
         if loose:
-            items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
+            items = list_loose_items(loose)
             write_manifest(loose[0].path.parent, items)
 
         def fill(c: apsw.Connection, id: str, first: int) -> None:
@@ -81,7 +91,7 @@ class JobService:
                     archive.path.replace(self._library.blobs.upload_path(id, n))
             if loose:
                 size = sum(sizes[file.path] for file in loose)
-                work_queue.add_upload(c, id, first, "folder", "", len(loose), size=size)
+                work_queue.add_upload(c, id, first, "folder", "", len(items), size=size)
                 with map_os_errors():
                     loose[0].path.parent.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
@@ -242,13 +252,19 @@ class JobService:
             count += len(ended)
         return count
 
-    def list_recent(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
+    def list_recent(
+        self,
+        limit: int,
+        among: Set[str] | None = None,
+        collection: str | None = None,
+        state: JobState | None = None,
+    ) -> list[Job]:
         """The newest jobs first: of one collection, of those in `among`, or of all, also of deleted ones."""
 
         def work(c: apsw.Connection) -> list[Job]:
             if collection is not None:
                 require_collection(c, collection)
-            return jobs.list_recent(c, limit, among if collection is None else {collection})
+            return jobs.list_recent(c, limit, among if collection is None else {collection}, state)
 
         return self._library.database.read(work)
 
@@ -257,6 +273,26 @@ class JobService:
     ) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: those with warnings."""
         return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit, warned=warned))
+
+
+def list_loose_items(files: Sequence[ReceivedFile]) -> list[dict[str, Any]]:
+    """The lines of a manifest for files of a request: its pictures, each with the fields of the sidecars that came."""
+    beside = {file.name: file.path for file in files if sidecar_extension(file.name)}
+    pictures = [file.name for file in files if file.name not in beside]
+    matched = match_sidecar_paths(pictures, beside)
+    used = {name for names in matched.values() for name in names}
+    items = []
+    for n, file in enumerate(one for one in files if one.name not in used):
+        read = [_read_sidecar(name, beside[name]) for name in matched.get(file.name, ())]
+        items.append({"n": n, "name": file.name, "file": file.path.name, **merge_sidecars(read)})
+    return items
+
+
+def _read_sidecar(name: str, path: Path) -> tuple[str, SidecarFields]:
+    extension = sidecar_extension(name) or ""
+    with map_os_errors(), open(path, "rb") as file:
+        data = file.read(MAX_SIDECAR_BYTES[extension] + 1)
+    return extension, parse_sidecar(extension, data, name.rpartition("/")[2])
 
 
 def require_open_job(c: apsw.Connection, id: str, collection: str) -> None:

@@ -262,7 +262,7 @@ async function showSimilar(image) {
 
 function makeSimilar({ id, image }) {
   const name = getName(image);
-  const link = make("a", { href: makeHref({ show: id }), className: "similar", title: name }, make("img", { src: thumbnailUrl(id), alt: name, loading: "lazy" }));
+  const link = make("a", { href: makeHref({ show: id }), className: "to-picture", title: name }, make("img", { src: thumbnailUrl(id), alt: name, loading: "lazy" }));
   link.dataset.id = id;
   return make("li", {}, link);
 }

@@ -7,6 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from app.cli.main import main
 from app.cli.options import TYPES, load_settings, parse_pairs, setting_options
 from app.core.errors import StartupError
 from app.core.settings import Settings
@@ -85,3 +86,14 @@ def test_pairs_are_names_with_values() -> None:
     assert CliRunner().invoke(command, []).exit_code == 0
     assert got == [{"url": "a=b", "id": "sku"}, None]
     assert "url is not ROLE=NAME" in CliRunner().invoke(command, ["--column", "url"]).output
+
+
+def test_a_variable_that_is_no_setting_is_one_line_of_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_COLECTION", "birds")
+    for command in (
+        ["models"],
+        ["keys", "list", "--data-dir", "/nowhere"],
+        ["status", "--server", "http://127.0.0.1:1"],
+    ):
+        told = CliRunner().invoke(main, command).stderr
+        assert told.count("there is no setting SIGHTLINE_COLECTION; did you mean SIGHTLINE_COLLECTION?\n") == 1, told

@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.core.errors import StartupError
-from app.core.settings import Settings, count_cores
+from app.core.settings import Settings, count_cores, find_unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,59 @@ def test_the_environment_is_read_under_the_prefix(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PORT", "9")
     settings = Settings()
     assert (settings.port, settings.insecure) == (1234, True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [
+        ("SIGHTLINE_MAX_IMAGE_PIXEL", "SIGHTLINE_MAX_IMAGE_PIXELS"),
+        ("SIGHTLINE_DATADIR", "SIGHTLINE_DATA_DIR"),
+        ("sightline_worker", "SIGHTLINE_WORKERS"),
+        ("SIGHTLINE_HTTP_PORT", "SIGHTLINE_PORT"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest(variable: str, near: str) -> None:
+    (told,) = find_unknown_variables({variable: "8000", "SIGHTLINE_PORT": "1", "PATH": "/bin"})
+    assert told == f"there is no setting {variable}; did you mean {near}?"
+
+
+def test_variables_of_service_links_and_of_the_deployment_are_passed_over() -> None:
+    links = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8000_TCP", "PORT_8000_TCP_ADDR")
+    others = ("PUBLISH", "MEMORY", "USER", "PASSWORD_HASH")
+    environment = {f"SIGHTLINE_{name}": "10.0.0.1" for name in (*links, "WEB_SERVICE_HOST", *others)}
+    assert find_unknown_variables({**environment, "SIGHTLINE_WEB_PORT": "tcp://10.0.0.1:80"}) == []
+    assert len(find_unknown_variables({"SIGHTLINE_XYZ": ""})) == 1
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose passes `${NAME:-}` as an empty text."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"SIGHTLINE_{name.upper()}", "")
+    settings = Settings()
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SIGHTLINE_{name.upper()}")
+    assert settings == Settings()
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {
+        "SIGHTLINE_PORT": "tcp://10.96.12.3:9000",
+        "SIGHTLINE_SERVICE_HOST": "10.96.12.3",
+        "SIGHTLINE_SERVICE_PORT": "9000",
+        "SIGHTLINE_SERVICE_PORT_HTTP": "9000",
+        "SIGHTLINE_PORT_9000_TCP": "tcp://10.96.12.3:9000",
+        "SIGHTLINE_PORT_9000_TCP_PROTO": "tcp",
+        "SIGHTLINE_PORT_9000_TCP_PORT": "9000",
+        "SIGHTLINE_PORT_9000_TCP_ADDR": "10.96.12.3",
+        "SIGHTLINE_WEB_PORT": "udp://[fd00::1]:9000",
+    }
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 8000
+    assert Settings(port=80).port == 80
+    (told,) = find_unknown_variables(links)
+    assert told.startswith("SIGHTLINE_PORT=tcp://10.96.12.3:9000 is ignored: Kubernetes")
+    assert "enableServiceLinks: false" in told
 
 
 def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

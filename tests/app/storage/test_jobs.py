@@ -39,7 +39,8 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
     assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
     assert list(library.blobs.incoming.iterdir()) == []
     assert job_service.cancel(job.id) == cancelled
-    assert library.get_file("default", added.image.id)[1].read_bytes() == BLUE
+    with library.open_file("default", added.image.id)[1] as file:
+        assert file.read() == BLUE
     assert job_service.retry(job.id).state is JobState.QUEUED
     for lease in claim(library.database):
         finish(library.database, lease)

@@ -9,7 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -36,14 +36,14 @@ from app.cli.local_files import (
     read_file,
     read_lines,
 )
-from app.cli.output import MAX_SHOWN, escape, short_id, show_failures
+from app.cli.output import MAX_SHOWN, escape, short_id, show_failures, show_warnings
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
 from app.core.errors import ArchiveLimit, ImageTooLarge
-from app.decode.headers import has_picture_suffix
+from app.decode.headers import has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
 from app.decode.litter import is_litter
 from app.decode.metadata_files import METADATA_FILE, normalise_name
-from app.sources.picture_folder import FoundFile
+from app.sources.picture_folder import HEAD_BYTES, FoundFile
 
 BULK_FILES = 500
 BULK_BYTES = 64 << 20
@@ -107,7 +107,15 @@ def ingest_paths(
 
     `options` are those of sources. Returns the exit status.
     """
-    return show_report(upload_paths(client, paths, console, options or {}, exclude), console)
+    return finish(client, upload_paths(client, paths, console, options or {}, exclude), console)
+
+
+def finish(client: Client, report: UploadReport, console: Console) -> int:
+    """Print the report, and what people should know of the model that will search; returns the exit status."""
+    status = show_report(report, console)
+    with suppress(ServerError):
+        show_warnings({}, client.model_hint())
+    return status
 
 
 def upload_paths(
@@ -154,7 +162,7 @@ def ingest_urls(client: Client, file: Any, console: Console) -> int:
     with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
         sender = Sender(client, Limits(), Path(folder))
         sender.follow([(partial(sender.send_urls, items), len(items))], len(items), console)
-    return show_report(sender.report, console)
+    return finish(client, sender.report, console)
 
 
 def parse_url_line(line: str) -> dict[str, Any]:
@@ -311,7 +319,7 @@ class Sender:
             lacks = known.get(file.digest)
             if lacks is not None and set(lacks).isdisjoint(file.fields):
                 self.report.duplicates += 1
-            elif file.fields:
+            elif file.fields and is_picture_head(file.content[:HEAD_BYTES]):  # another is refused by its name
                 told.append(file)
             else:
                 plain.append((file.name, file.content))
@@ -362,15 +370,25 @@ class Sender:
 def write_archive(path: Path, files: Sequence[LoadedFile]) -> Path:
     """Write pictures, and what is said of each, as a zip that the server understands; returns its path."""
     lines = []
+    names: set[str] = set()
     with zipfile.ZipFile(path, "w") as archive:
         for n, file in enumerate(files):
-            name = normalise_name(file.name)
-            if is_litter(name) or not has_picture_suffix(name):  # which the server skips in an archive
-                name = f"picture-{n}.jpg"
+            name = archive_name(file.name, n)
+            name = f"{n}-{name}" if name in names else name
+            names.add(name)
             archive.writestr(name, file.content)
             lines.append(json.dumps({"file": name, **file.fields}) + "\n")
         archive.writestr(METADATA_FILE, "".join(lines))
     return path
+
+
+def archive_name(name: str, n: int) -> str:
+    """The name of a picture as a member that the server does not skip as litter, or as a file of another kind."""
+    whole = normalise_name(name)
+    for one in (whole, whole.rpartition("/")[2].lstrip(".")):
+        if has_picture_suffix(one) and not is_litter(one):
+            return one
+    return f"picture-{n}.jpg"
 
 
 def is_source(path: str) -> bool:

@@ -133,7 +133,12 @@ def upload_paths(
         uploads = list(sender.open_tables(tables, options.get("columns", {})))
         if exclude:
             options = {**options, "exclude": list(exclude)}
-        return sender.send_all(found, uploads, sources, options, console)
+        try:
+            return sender.send_all(found, uploads, sources, options, console)
+        except ServerError as error:
+            if sender.report.job is None:
+                raise
+            raise ServerError(f"{error}; the same command goes on later with what was not sent") from None
 
 
 def ingest_urls(client: Client, file: Any, console: Console) -> int:

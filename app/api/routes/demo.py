@@ -42,7 +42,7 @@ async def add_demo(
     collection: CollectionDep,
     later: BackgroundTasks,
 ) -> JobOut:
-    """Add the demo gallery: its pictures by a job, as if they had been sent, and its texts."""
+    """Add the demo gallery. A job adds its pictures as if they had been sent; its texts come beside them."""
     gallery = require_gallery()
     _ = search.searcher  # texts need the model: while it loads, nothing begins
     async with open_incoming_folder(library, threads) as folder:

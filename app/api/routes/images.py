@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
@@ -51,6 +51,7 @@ from app.api.schemas import (
     UploadForm,
     UploadOut,
     WarningOut,
+    example,
 )
 from app.api.strict_route import new_router
 from app.core.errors import BlobMissing, Overloaded, Validation, map_os_errors
@@ -76,9 +77,9 @@ MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
 class KnownIn(RequestModel):
     """The SHA-256 digests of files that a client has."""
 
-    sha256: Annotated[
-        list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], Field(max_length=1000, examples=[["0" * 64]])
-    ]
+    model_config = ConfigDict(json_schema_extra=example(sha256=["0" * 64]))
+
+    sha256: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], Field(max_length=1000)]
     collection: CollectionName = None
 
 

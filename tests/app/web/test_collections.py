@@ -76,7 +76,7 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     page.get_by_role("textbox", name="Caption").fill("of trips again")
     page.get_by_label("Add a tag").fill("new")
     page.keyboard.press("Enter")
-    expect(page.locator(".tags")).to_contain_text("new")
+    expect(page.get_by_role("dialog").locator(".tags")).to_contain_text("new")
     page.get_by_role("button", name="More like this").click()
     expect(page).to_have_url(re.compile(r"\?collection=trips&like=same-0$"))
     expect(page.locator(".tile")).to_have_count(3)

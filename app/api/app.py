@@ -26,6 +26,15 @@ from app.service.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
 FORM_OVERHEAD = 1 << 20  # bytes of a multipart body beside its file
+TAGS = {  # in the order of /docs
+    "search": "By words, by pictures, and what fits a picture.",
+    "upload": "Pictures one by one, in bulk, and from places on the server.",
+    "images": "The pictures that are stored.",
+    "collections": "Pictures and texts that stay apart.",
+    "texts": "Texts that a search finds.",
+    "jobs": "What became of uploads.",
+    "system": "Health, counts, models and sessions.",
+}
 KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
@@ -52,7 +61,8 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # AccessControl knows every address that there is
         dependencies=[Depends(verify_route), Security(HTTPBearer(auto_error=False)), Security(KEY_HEADER)],
-        servers=[{"url": "."}],  # where the description itself lies, below a proxy's prefix too
+        servers=[{"url": "/", "description": "This server"}],  # /docs shows its own address instead
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS.items()],
     )
     app.state.service = service
     app.state.threads = ThreadPools(settings.max_concurrent_queries)

@@ -6,7 +6,6 @@ Dependencies are coroutines: FastAPI would send each plain function to a thread,
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from app.api.concurrency import ThreadPools
 from app.api.errors import format_validation_errors
+from app.api.strict_route import load_json
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.settings import Settings
 from app.core.types import DEFAULT_COLLECTION, Target
@@ -29,7 +29,7 @@ from app.service.search_service import SearchService
 from app.service.service import Service
 from app.sources.base import SourcePolicy
 from app.storage.filters.model import Filter
-from app.storage.filters.parser import parse_filter_json
+from app.storage.filters.parser import parse_filter
 from app.storage.jobs import JobService
 from app.storage.library import Library
 
@@ -86,6 +86,7 @@ ThreadsDep = Annotated[ThreadPools, Depends(get_threads)]
 CollectionDep = Annotated[str, Depends(get_collection)]
 # Where the body may name the collection, too: it is `default` only if neither does, and is checked then.
 OptionalCollectionDep = Annotated[str | None, Depends(get_optional_collection)]
+DryRunQuery = Annotated[bool | None, Query(description="Delete nothing, and say what would be deleted (false).")]
 FilterQuery = Annotated[
     str | None, Query(description="Only what matches this filter, as JSON: docs/reference/filters.")
 ]
@@ -112,8 +113,18 @@ def is_collection_allowed(collection: str) -> bool:
 
 
 def parse_filter_parameter(text: str | None, target: Target) -> Filter | None:
-    """The filter of an address or a form. Raises Validation."""
-    return None if text is None else parse_filter_json(text, target)
+    """The filter of an address. Raises Validation."""
+    return None if text is None else parse_filter(load_json(text, "filter"), target)
+
+
+def merge_query(body: M, **query: Any) -> M:
+    """The body with the values of parameters of the same names. Raises Validation where both say different things."""
+    sent = {name: value for name, value in query.items() if value is not None}
+    for name, value in sent.items():
+        said = getattr(body, name) if name in body.model_fields_set else None
+        if said is not None and said != value:
+            raise Validation(f"{name} is one thing in the address and another in the body; send it once")
+    return body.model_copy(update=sent)
 
 
 def validate_k(k: int, settings: Settings) -> int:
@@ -135,11 +146,9 @@ def validate_query(text: str, settings: Settings) -> str:
 def parse_json(model: type[M], data: bytes) -> M:
     """A JSON body as a model. Raises BadRequest, Validation."""
     try:
-        return model.model_validate(json.loads(data))
+        return model.model_validate(load_json(data, error=BadRequest))
     except ValidationError as error:
         raise Validation(format_validation_errors(error.errors())) from None
-    except (ValueError, RecursionError):
-        raise BadRequest("the body is not JSON") from None
 
 
 def encode_cursor(key: int) -> str:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.core.errors import SightlineError
+from app.core.types import ItemError
 
 log = logging.getLogger(__name__)
 
 CODES_BY_STATUS = {401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "payload_too_large", 422: "validation"}
 REQUEST_PLACES = ("body", "query", "path")  # left out of messages: clients know where they put a field
+UNKNOWN_FIELD = "unknown_field"  # the type of pydantic's error; its context has the `name`
+MAX_NAME_CHARS = 60  # of a field that a client made up
 MAX_SHOWN_ERRORS = 5  # of one request
 
 
@@ -32,6 +35,7 @@ class Problem(BaseModel):
     code: str
     request_id: str
     retryable: bool
+    image_id: str | None = Field(None, exclude_if=lambda id: id is None, description="The picture that failed.")
 
 
 _CONTENT = {"application/problem+json": {"schema": Problem.model_json_schema()}}
@@ -57,16 +61,39 @@ def problem_response(
     retry_after: int | None = None,
 ) -> JSONResponse:
     request.scope["refused"] = code  # for the metrics
-    body = Problem(
+    headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+    return respond(make_problem(request, status, code, title, detail, retryable=retryable), headers)
+
+
+def make_problem(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    retryable: bool = False,
+    image_id: str | None = None,
+) -> Problem:
+    return Problem(
         title=title,
         status=status,
         detail=detail.encode("utf-8", "replace").decode(),
         code=code,
         request_id=request.scope.get("request_id", ""),
         retryable=retryable,
+        image_id=image_id,
     )
-    headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
-    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+
+
+def failed_problem(request: Request, image_id: str, error: ItemError) -> Problem:
+    """The error of a picture that was stored and could not be embedded."""
+    request.scope["refused"] = error.code
+    return make_problem(request, 422, error.code, "The picture failed", error.detail, image_id=image_id)
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(problem.model_dump(), problem.status, headers, media_type="application/problem+json")
 
 
 async def _handle_sightline_error(request: Request, error: Exception) -> JSONResponse:
@@ -123,8 +150,10 @@ def format_validation_errors(errors: Sequence[Any]) -> str:
     parts = []
     for error in errors[:MAX_SHOWN_ERRORS]:
         steps = error.get("loc", ())
+        if error.get("type") == UNKNOWN_FIELD:
+            steps = (*steps, error["ctx"]["name"])
         where = ".".join(str(step) for step in (steps[1:] if steps and steps[0] in REQUEST_PLACES else steps))
-        message = str(error.get("msg", "invalid"))
+        message = str(error.get("msg", "invalid")).removeprefix("Value error, ")
         parts.append(f"{where}: {message}" if where else message)
     if len(errors) > MAX_SHOWN_ERRORS:
         parts.append(f"and {len(errors) - MAX_SHOWN_ERRORS} more")

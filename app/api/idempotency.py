@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import ServiceDep, ThreadsDep
+from app.api.errors import Problem, respond
 from app.api.multipart import Form
 from app.core.errors import BadRequest
 from app.core.files import sha256_file
@@ -38,8 +39,10 @@ class IdempotentCall(Generic[T]):
         result_type: type[T],
         render: Callable[[T], tuple[int, BaseModel]],
         threads: ThreadPools,
+        request_id: str = "",
     ) -> None:
         self.slot = slot
+        self._request_id = request_id
         self._result_type = result_type
         self._render = render
         self._threads = threads
@@ -53,7 +56,10 @@ class IdempotentCall(Generic[T]):
         if status == RESULT:
             status, model = self._render(TypeAdapter(self._result_type).validate_json(body))
             body = model.model_dump_json()
-        return Response(body, status, REPLAYED, media_type="application/json")
+        if status < 400:
+            return Response(body, status, REPLAYED, media_type="application/json")
+        problem = Problem.model_validate_json(body)
+        return respond(problem.model_copy(update={"request_id": self._request_id}), REPLAYED)
 
     async def finish(self, result: T, status: int, model: BaseModel) -> None:
         """Store the answer as it is sent, if it is not the one that `result` renders to."""
@@ -88,7 +94,7 @@ class Idempotency:
             digest.update(b"\0" + part.encode())
         principal: Principal | None = request.scope["principal"]
         with self._store.slot(principal.key_id if principal else "", key, digest.hexdigest()) as slot:
-            yield IdempotentCall(slot, result_type, render, self._threads)
+            yield IdempotentCall(slot, result_type, render, self._threads, request.scope.get("request_id", ""))
 
 
 async def get_idempotency(

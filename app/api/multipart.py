@@ -6,20 +6,30 @@ much memory and too much copying for a bulk of ten thousand pictures.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import anyio.to_thread
 from fastapi import Request
+from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, WithJsonSchema
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.errors import format_validation_errors
+from app.api.unknown_names import describe_unknown
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
+
+M = TypeVar("M", bound="FormModel")
 
 MAX_FIELDS = 2_000
 MAX_FIELD_BYTES = 1 << 20
 MAX_TEXT_BYTES = 8 << 20  # of all fields together: they are kept in memory
+INDEX = re.compile(r"\[\d*\]$")  # of a repeated field, as axios and PHP write it: tags[], tags[0]
+WRITTEN_LIST = re.compile(r"""\[\s*(["']).*\1\s*\]""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,15 @@ class FormFile:
     bytes: int
 
 
+File = Annotated[InstanceOf[FormFile], WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class FormModel(BaseModel):
+    """The fields of a form. Lists are fields that may be repeated; a field of the type File is a file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 @dataclass(slots=True)
 class Form:
     """A received form: text fields in order of arrival, and files."""
@@ -39,36 +58,51 @@ class Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
     files: list[FormFile] = field(default_factory=list)
 
-    def one(self, name: str) -> str | None:
-        """The only value of a field, or None. Raises Validation when it was sent twice."""
-        values = self.all(name)
-        if len(values) > 1:
-            raise Validation(f"{name} was sent {len(values)} times, expected once")
-        return values[0] if values else None
 
-    def all(self, name: str) -> list[str]:
-        """Every value of a field."""
-        return [value for key, value in self.fields if key == name]
-
-    def file(self, name: str = "file") -> FormFile:
-        """The only file of a field. Raises Validation unless there is exactly one."""
-        found = [file for file in self.files if file.field == name]
-        if len(found) != 1:
-            raise Validation(f"expected one file in the field {name!r}, got {len(found)}")
-        return found[0]
+@cache
+def form_fields(model: type[FormModel]) -> Mapping[str, dict[str, Any]]:
+    """The JSON schema of each field of a form."""
+    fields: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
+    for name, schema in fields.items():
+        schema.pop("title", None)
+        if choices := schema.pop("anyOf", None):  # a form has no null
+            fields[name] = {**next(one for one in choices if one != {"type": "null"}), **schema}
+        if fields[name].get("default", "") is None:
+            del fields[name]["default"]
+    return fields
 
 
-async def receive_form(request: Request, folder: Path, max_files: int) -> Form:
-    """Read a multipart request; its files are written to `folder` as they arrive.
+def describe_form(model: type[FormModel]) -> dict[str, Any]:
+    """The form as the body of a call, for the OpenAPI document."""
+    fields = {name: one for name, one in form_fields(model).items() if not one.get("deprecated")}
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    content: dict[str, Any] = {"schema": {"type": "object", "required": required, "properties": fields}}
+    content["schema"]["additionalProperties"] = False
+    repeated = [name for name, one in fields.items() if _is_list(one) and not _is_file(one)]
+    if repeated:  # without it, /docs joins the values with commas
+        content["encoding"] = {name: {"style": "form", "explode": True} for name in repeated}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
-    Raises UnsupportedMediaType for other bodies, BadRequest for broken ones, PayloadTooLarge past the
-    limits, StorageFull when the disk is.
+
+def _is_list(schema: Mapping[str, Any]) -> bool:
+    return schema.get("type") == "array"
+
+
+def _is_file(schema: Mapping[str, Any]) -> bool:
+    return "binary" in (schema.get("format"), schema.get("items", {}).get("format"))
+
+
+async def receive_form(request: Request, folder: Path, model: type[M], max_files: int) -> tuple[M, Form]:
+    """Read a multipart request as `model`; its files are written to `folder` as they arrive.
+
+    Raises UnsupportedMediaType for other bodies, BadRequest for broken ones, Validation for unknown fields and wrong
+    values, PayloadTooLarge past the limits, StorageFull when the disk is.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not boundary:
-        raise UnsupportedMediaType("expected a multipart/form-data body with a boundary")
-    reader = _Reader(folder, max_files)
+        raise UnsupportedMediaType("expected a multipart/form-data body with a boundary; curl sends one with -F")
+    reader = _Reader(folder, form_fields(model), max_files)
     try:
         parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
         async for chunk in request.stream():
@@ -83,13 +117,34 @@ async def receive_form(request: Request, folder: Path, max_files: int) -> Form:
         reader.close()
     if not reader.ended:
         raise BadRequest("the multipart body ends before its closing boundary")
-    return reader.form
+    return parse_form(model, reader.form), reader.form
+
+
+def parse_form(model: type[M], form: Form) -> M:
+    """The values of a form. An empty field is as not sent, but an empty `collection` is wrong. Raises Validation."""
+    schemas = form_fields(model)
+    values: dict[str, Any] = {}
+    for name, value in (*form.fields, *((file.field, file) for file in form.files)):
+        if value == "" and name != "collection":
+            continue
+        if not _is_list(schemas[name]):
+            values[name] = value
+            continue
+        if isinstance(value, str) and WRITTEN_LIST.fullmatch(value):
+            raise Validation(f"{name} holds a list in one field; send the field {name} once for each value")
+        values.setdefault(name, []).append(value)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise Validation(format_validation_errors(error.errors())) from None
 
 
 class _Reader:
     """Collects what the parser calls back; `flush` does the writing, off the event loop."""
 
-    def __init__(self, folder: Path, max_files: int) -> None:
+    def __init__(self, folder: Path, schemas: Mapping[str, Mapping[str, Any]], max_files: int) -> None:
+        self._schemas = schemas
+        self._seen: set[str] = set()
         self.form = Form()
         self.pending: list[tuple[BinaryIO, bytes]] = []  # what is to be written; no bytes close the file
         self.ended = False
@@ -155,8 +210,12 @@ class _Reader:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         if b"name" not in options:
             raise BadRequest("a part of the multipart body has no name")
-        self._field = _decode_text(options[b"name"])
-        if b"filename" not in options:
+        self._field = self._check_name(_decode_text(options[b"name"]))
+        is_file, has_filename = _is_file(self._schemas[self._field]), b"filename" in options
+        if is_file and not has_filename:
+            hint = f"send it as one (curl -F {self._field}=@picture.jpg)"
+            raise Validation(f"the field {self._field!r} holds text and not a file; {hint}")
+        if not is_file:  # browsers give every Blob a file name, curl every @file
             if len(self.form.fields) >= MAX_FIELDS:
                 raise PayloadTooLarge(f"a form may have {MAX_FIELDS} fields")
             return
@@ -167,6 +226,17 @@ class _Reader:
         self._size = 0
         with map_os_errors():
             self._file = open(self._folder / f"{self._count:06d}", "xb")  # noqa: SIM115 (closed at its end)
+
+    def _check_name(self, name: str) -> str:
+        """The field of this name, which may have an index. Raises Validation when there is none."""
+        plain = INDEX.sub("", name)
+        is_repeated = _is_list(self._schemas.get(plain, {}))
+        if name not in self._schemas and not is_repeated:
+            raise Validation(describe_unknown("field", name, self._schemas))
+        if plain in self._seen and not is_repeated:
+            raise Validation(f"the field {plain!r} was sent twice, expected once")
+        self._seen.add(plain)
+        return plain
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:

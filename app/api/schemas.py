@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+import operator
+from collections.abc import Mapping
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
     SkipValidation,
-    StrictBool,
+    WithJsonSchema,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
+from app.api.multipart import File, FormModel
+from app.api.strict_route import load_json
+from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
 from app.storage.filters.parser import FilterNode
@@ -29,9 +37,65 @@ def validate_unicode(value: str) -> str:
     return value
 
 
+def read_whole(value: Any) -> Any:
+    """10.0 as 10: JSON has one type of number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def read_filter(text: Any) -> Any:
+    """The filter of an address or a form, which may not be null. Raises Validation."""
+    if (value := load_json(text, "filter")) is None:
+        raise Validation("filter: expected an object, like {'must': [...]}, got null")
+    return value
+
+
+def read_object(text: Any) -> Any:
+    """The JSON object of a field of a form. Raises Validation."""
+    if not isinstance(value := load_json(text, "metadata"), dict):
+        raise Validation("metadata must be a JSON object")
+    return value
+
+
+def example(**fields: Any) -> dict[str, Any]:
+    """An example of a model, which /docs fills in."""
+    return {"examples": [fields]}
+
+
+class RequestModel(BaseModel):
+    """A JSON body, or an object of one: it has no other fields, and each has the JSON type that it needs."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown(cls, value: Any) -> Any:
+        for name in value if isinstance(value, Mapping) else ():
+            if name not in cls.model_fields:
+                shown = name[:MAX_NAME_CHARS].encode("utf-8", "replace").decode()
+                context = {"name": shown, "sentence": describe_unknown("field", name, cls.model_fields)}
+                raise PydanticCustomError(UNKNOWN_FIELD, "{sentence}", context)
+        return value
+
+
 UnicodeText = Annotated[str, AfterValidator(validate_unicode)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
+Whole = Annotated[int, BeforeValidator(read_whole)]
+CollectionName = Annotated[str | None, Field(description="Which collection (default).", examples=["default"])]
+FormMetadata = Annotated[
+    dict[str, Any],
+    BeforeValidator(read_object),
+    WithJsonSchema({"type": "string", "description": "A JSON object as text.", "examples": ['{"camera": "X100"}']}),
+]
+FormFilter = Annotated[
+    Any,
+    BeforeValidator(read_filter),
+    WithJsonSchema({"type": "string", "description": "A filter as JSON.", "examples": ['{"must": []}']}),
+]
+T = TypeVar("T")
+WAIT = "Seconds to wait until the picture is ready (0)."
+REPLACE = "Replace the bytes that this id has (false)."
+EXACT = "Compare with every vector, whatever the index could save (false)."
 
 
 class ErrorOut(BaseModel):
@@ -101,6 +165,36 @@ class ImageOut(BaseModel):
         )
 
 
+class UploadOut(ImageOut):
+    """A picture that was sent. `filled` and `kept` are there when its bytes were stored before."""
+
+    filled: list[str] = Field([], exclude_if=operator.not_, description="What the stored picture lacked, and has now.")
+    kept: list[str] = Field([], exclude_if=operator.not_, description="What was sent, and did not replace what it has.")
+    warnings: list[WarningOut] = Field([], exclude_if=operator.not_)
+
+
+class UploadForm(FormModel):
+    """A picture with its attributes."""
+
+    file: File
+    id: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,64}$", description="Its id; without one it gets one.")
+    caption: Annotated[str | None, Field(examples=["a red car"])] = None
+    tags: list[str] = Field(default_factory=list, description="A field for each tag.", examples=[["car", "red"]])
+    metadata: FormMetadata = Field(default_factory=dict)
+    collection: CollectionName = None
+    wait: Annotated[float | None, Field(ge=0, le=60, description=WAIT, examples=[10])] = None
+    replace: Annotated[bool | None, Field(description=REPLACE, examples=[False])] = None
+
+
+class BulkForm(FormModel):
+    """Pictures and archives."""
+
+    files: list[File] = Field(default_factory=list, description="Pictures, and archives of pictures.")
+    file: list[File] = Field(default_factory=list, deprecated=True)  # a common slip, and taken
+    collection: CollectionName = None
+    priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
+
+
 class ImagePage(BaseModel):
     """Pictures, newest first."""
 
@@ -109,18 +203,20 @@ class ImagePage(BaseModel):
     total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
 
 
-class DeleteIn(BaseModel):
+class DeleteIn(RequestModel):
     """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
-    model_config = ConfigDict(extra="forbid")  # so that a misspelt dry_run deletes nothing
+    model_config = ConfigDict(
+        json_schema_extra=example(filter={"must": [{"key": "tags", "match": {"value": "blurred"}}]}, dry_run=True)
+    )
 
     filter: SkipValidation[FilterNode | None] = Field(
         None, description="Pictures that match are deleted; a filter without any condition is refused."
     )
     ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
-    all: StrictBool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
-    dry_run: StrictBool = Field(False, description="Delete nothing, and count what would be deleted.")
-    collection: str | None = None
+    all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
+    dry_run: bool = Field(False, description="Delete nothing, and count what would be deleted.")
+    collection: CollectionName = None
 
     def selected_filter(self) -> Any:
         """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
@@ -132,18 +228,23 @@ class DeleteIn(BaseModel):
         return self.filter if self.ids is None else {"has_id": self.ids}
 
 
-class DeleteOut(BaseModel):
-    """How many pictures matched at the start, and how many of them were deleted; `examples` in a dry run only."""
+class DeleteOut(BaseModel, Generic[T]):
+    """How many records matched at the start, and how many of them were deleted; `examples` in a dry run only."""
 
     matched: int
     deleted: int
-    examples: list[ImageOut]
+    examples: list[T]
+
+    @classmethod
+    def dry_run(cls, record: T) -> DeleteOut[T]:
+        """What the deletion of one record would do."""
+        return cls(matched=1, deleted=0, examples=[record])
 
 
-class ImagePatch(BaseModel):
+class ImagePatch(RequestModel):
     """The fields to change; what is not sent stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(caption="a red car", tags=["car", "red"]))
 
     caption: str | None = None
     tags: list[str] | None = None
@@ -172,23 +273,21 @@ class TextOut(BaseModel):
         )
 
 
-class TextIn(BaseModel):
+class TextIn(RequestModel):
     """A text to store; without an id, the same words always get the same id."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: Id | None = None
     text: Annotated[UnicodeText, Field(min_length=1)]
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class TextsIn(BaseModel):
+class TextsIn(RequestModel):
     """Up to 1,000 texts."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(texts=[{"text": "a red car"}, {"text": "a green frog"}]))
 
     texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000)]
-    collection: str | None = None
+    collection: CollectionName = None
 
 
 class TextsOut(BaseModel):
@@ -327,10 +426,8 @@ FILTER_FIELD = Field(
 )
 
 
-class PartIn(BaseModel):
+class PartIn(RequestModel):
     """One part of a query: exactly one of text, image_id, text_id, image and vector."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: UnicodeText | None = None
     image_id: Id | None = None
@@ -347,15 +444,13 @@ class PartIn(BaseModel):
         return sent[0]
 
 
-class ParamsIn(BaseModel):
+class ParamsIn(RequestModel):
     """How much an approximate index compares; an exact index ignores it."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    nprobe: int | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
-    refine_k: int | None = Field(None, ge=1, le=65_536, description="Candidates compared again by their full vectors.")
-    probes: int | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
-    rerank: int | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
+    nprobe: Whole | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
+    refine_k: Whole | None = Field(None, ge=1, le=65_536, description="Candidates compared again by full vectors.")
+    probes: Whole | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
+    rerank: Whole | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
 
     @model_validator(mode="after")
     def _merge_names(self) -> Self:
@@ -367,24 +462,37 @@ class ParamsIn(BaseModel):
         return self
 
 
-class SearchIn(BaseModel):
+class SearchIn(RequestModel):
     """A query of weighted parts."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(query=[{"text": "a red car"}], k=10))
 
     query: Annotated[list[PartIn], Field(min_length=1, max_length=32)]
     target: Target = "images"
-    k: int = Field(10, ge=1)
-    collection: str | None = None
+    k: Whole = Field(10, ge=1, description="How many hits.")
+    collection: CollectionName = None
     filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
-    exact: bool = Field(False, description="Compare with every vector, whatever the index could save.")
+    exact: bool = Field(False, description=EXACT)
     params: ParamsIn | None = None
 
 
-class BatchIn(BaseModel):
+class SearchForm(FormModel):
+    """A picture to search by."""
+
+    file: File
+    k: Annotated[int | None, Field(description="How many hits.", examples=[10])] = None
+    target: Annotated[Target | None, Field(examples=["images"])] = None
+    filter: FormFilter = None
+    exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
+    collection: CollectionName = None
+
+
+class BatchIn(RequestModel):
     """Up to 100 searches."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        json_schema_extra=example(searches=[{"query": [{"text": "red car"}]}, {"query": [{"text": "frog"}], "k": 3}])
+    )
 
     searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100)]
 
@@ -401,15 +509,24 @@ class BatchOut(BaseModel):
     answers: list[SearchOut | RefusedOut]
 
 
-class ClassifyIn(BaseModel):
+class ClassifyIn(RequestModel):
     """Which of the labels fits a stored picture."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(image_id="car-1", labels=["a car", "a cat", "a cake"]))
 
     image_id: Id
-    labels: Annotated[list[UnicodeText], Field(min_length=1, max_length=1000)]
+    labels: Annotated[list[UnicodeText], Field(min_length=2, max_length=1000)]
     template: UnicodeText = "{}"
-    collection: str | None = None
+    collection: CollectionName = None
+
+
+class ClassifyForm(FormModel):
+    """Which of the labels fits the picture that is sent."""
+
+    file: File
+    labels: Annotated[list[str], Field(description="A field for each label.", examples=[["a car", "a cat", "a cake"]])]
+    template: Annotated[str, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
+    collection: CollectionName = None
 
 
 class LabelOut(BaseModel):
@@ -451,10 +568,10 @@ class CollectionsOut(BaseModel):
     collections: list[CollectionOut]
 
 
-class CollectionIn(BaseModel):
+class CollectionIn(RequestModel):
     """A collection to create."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(name="birds", description="The birds of 2026"))
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
     description: UnicodeText = ""

@@ -29,6 +29,11 @@ UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=15.0)
 PATIENCE_SECONDS = 600.0  # that an upload waits for a server that is busy, or away, before it gives up
 BUSY = (429, 502, 503, 504)
 REPORT = "application/x-ndjson"
+# What an error means that is not told as Sightline tells it.
+FOREIGN = dict.fromkeys((404, 405, 501), "; it is not Sightline") | {
+    401: "; a proxy before it asks for a password, which this command has not",
+    413: "; a proxy before it takes no requests of this size (nginx: client_max_body_size)",
+}
 
 
 class Unavailable(ServerError):
@@ -313,8 +318,8 @@ class Client:
 
     def _describe_refusal(self, response: httpx.Response, problem: answers.Problem | None) -> str:
         if problem is None:
-            foreign = "; it is not Sightline" if response.status_code in (404, 405, 501) else ""
-            return f"the server at {self._name} answered {response.status_code}{foreign}"
+            hint = FOREIGN.get(response.status_code, "")
+            return f"the server at {self._name} answered {response.status_code}{hint}"
         hint = "; give it with SIGHTLINE_KEY or --key-file" if problem.code == "unauthorized" else ""
         return f"{clean(problem.detail)} ({clean(problem.code)}){hint}"
 

@@ -131,6 +131,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     The exit code is 0 when everything was loaded, 1 when something could not be read or loaded (a table says what and
     why), and 2 when the server cannot be reached or refuses.
     """
+    from app.cli.output import show_warnings
     from app.cli.upload import ingest_paths, ingest_urls
 
     if bool(paths) == (urls is not None):
@@ -139,6 +140,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
         raise click.UsageError("--exclude belongs to paths, not to --urls")
     options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
     with open_client(given) as client:
+        show_warnings({}, client.model_hint())
         if urls is None:
             sys.exit(ingest_paths(client, paths, new_console(), options, exclude))
         try:

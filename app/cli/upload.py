@@ -133,7 +133,12 @@ def upload_paths(
         uploads = list(sender.open_tables(tables, options.get("columns", {})))
         if exclude:
             options = {**options, "exclude": list(exclude)}
-        return sender.send_all(found, uploads, sources, options, console)
+        try:
+            return sender.send_all(found, uploads, sources, options, console)
+        except ServerError as error:
+            if sender.report.job is None:
+                raise
+            raise ServerError(f"{error}; the same command goes on later with what was not sent") from None
 
 
 def ingest_urls(client: Client, file: Any, console: Console) -> int:
@@ -264,8 +269,8 @@ class Sender:
         elif batch.kind == "path":
             loaded = []
             for line in batch.lines:
-                told = {name: line[name] for name in ITEM_FIELDS if name in line}
-                found = FoundFile(table.folder / line["path"], line["path"], metadata=told)
+                described = {name: line[name] for name in ITEM_FIELDS if name in line}
+                found = FoundFile(table.folder / line["path"], line["path"], metadata=described)
                 loaded.append(self._load(found.name, found.path, found, f"row {line['row']} of {table.label}: "))
             self._send_loaded([one for one in loaded if one is not None])
         else:
@@ -301,19 +306,19 @@ class Sender:
     def _send_loaded(self, files: Sequence[LoadedFile]) -> None:
         known = self._client.find_known([file.digest for file in files]) if files else {}
         plain: list[tuple[str, bytes | Path]] = []
-        told: list[LoadedFile] = []
+        described: list[LoadedFile] = []
         for file in files:
             lacks = known.get(file.digest)
             if lacks is not None and set(lacks).isdisjoint(file.fields):
                 self.report.duplicates += 1
             elif file.fields:
-                told.append(file)
+                described.append(file)
             else:
                 plain.append((file.name, file.content))
         with ExitStack() as stack:
-            if told:
+            if described:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder))
-                plain.append((f"{told[0].name}.zip", write_archive(Path(folder, "told.zip"), told)))
+                plain.append((f"{described[0].name}.zip", write_archive(Path(folder, "described.zip"), described)))
             if plain:
                 self._send(plain)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import math
 import re
@@ -14,6 +12,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
+from app.core.base64_text import decode_base64
 from app.core.errors import Validation
 from app.decode.headers import has_picture_suffix
 
@@ -178,9 +177,7 @@ def read_picture_cell(value: Any) -> bytes:
         return bytes(value)
     if not isinstance(value, str) or not value:
         raise Validation("the row holds no picture")
-    if value.startswith("data:"):
-        value = value.partition(",")[2]
     try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
+        return decode_base64(value)
+    except ValueError:
         raise Validation("the row's picture is neither bytes nor base64") from None

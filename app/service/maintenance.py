@@ -68,6 +68,12 @@ class MaintenanceLoop:
         return PRUNE_SECONDS
 
 
+def require_deletable(name: str) -> None:
+    """Raise Validation for the default collection."""
+    if name == DEFAULT_COLLECTION:
+        raise Validation(f"the collection {name!r} is always there; delete its pictures and texts instead")
+
+
 class CollectionDeleter(BackgroundLoop):
     """Deletes collections. A request takes the name away at once; a thread then deletes rows and files in small
     commits, and finds after a kill what is still to be deleted.
@@ -95,8 +101,7 @@ class CollectionDeleter(BackgroundLoop):
 
         Waits up to `wait` seconds for its last row. Raises NotFound, and Validation for the default collection.
         """
-        if name == DEFAULT_COLLECTION:
-            raise Validation(f"the collection {name!r} is always there; delete its pictures and texts instead")
+        require_deletable(name)
         label = self._library.begin_deletion(name)
         with self._condition:
             self._deleting.add(label)

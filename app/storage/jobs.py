@@ -252,13 +252,19 @@ class JobService:
             count += len(ended)
         return count
 
-    def list_recent(self, limit: int, among: Set[str] | None = None, collection: str | None = None) -> list[Job]:
+    def list_recent(
+        self,
+        limit: int,
+        among: Set[str] | None = None,
+        collection: str | None = None,
+        state: JobState | None = None,
+    ) -> list[Job]:
         """The newest jobs first: of one collection, of those in `among`, or of all, also of deleted ones."""
 
         def work(c: apsw.Connection) -> list[Job]:
             if collection is not None:
                 require_collection(c, collection)
-            return jobs.list_recent(c, limit, among if collection is None else {collection})
+            return jobs.list_recent(c, limit, among if collection is None else {collection}, state)
 
         return self._library.database.read(work)
 

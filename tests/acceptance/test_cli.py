@@ -162,7 +162,8 @@ def test_what_a_server_refuses_is_one_line(server: RunningServer, tmp_path: Path
     check_refused(sightline("search", " ", "--server", server.url), "validation")
     check_refused(sightline("search", "--image", tmp_path / "x.png", "--server", server.url), "unsupported_media_type")
     check_refused(sightline("ingest", tmp_path / "nothing", "--server", server.url), "nothing")
-    check_refused(sightline("ingest", "-", "--server", server.url, typed="/no/such/file.png\n"), "/no/such/file.png")
+    listed = sightline("ingest", "-", "--server", server.url, typed="/no/such/file.png\n")
+    assert (listed.returncode, "file.png\tunreadable\tNo such file" in listed.stdout) == (1, True), listed.stdout
     empty = tmp_path / "empty"
     empty.mkdir()
     check_refused(sightline("ingest", empty, "--server", server.url))

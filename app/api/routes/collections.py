@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from fastapi import Response
+from fastapi.responses import JSONResponse
+from pydantic import ConfigDict
 
-from app.api.dependencies import DeleterDep, LibraryDep, ThreadsDep, is_collection_allowed, validate_collection
-from app.api.schemas import CollectionIn, CollectionOut, CollectionsOut, SpaceOut, UnicodeText
+from app.api.dependencies import (
+    DeleterDep,
+    DryRunQuery,
+    LibraryDep,
+    ThreadsDep,
+    is_collection_allowed,
+    validate_collection,
+)
+from app.api.schemas import (
+    CollectionIn,
+    CollectionOut,
+    CollectionsOut,
+    DeleteOut,
+    RequestModel,
+    SpaceOut,
+    UnicodeText,
+    example,
+)
+from app.api.strict_route import new_router
 from app.core.types import CollectionInfo
+from app.service.maintenance import require_deletable
 
-router = APIRouter(prefix="/v1/collections", tags=["collections"])
+router = new_router("/v1/collections", "collections")
 
 
-class CollectionPatch(BaseModel):
+class CollectionPatch(RequestModel):
     """What may be changed of a collection."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(description="The birds of 2026"))
 
     description: UnicodeText
 
 
 @router.get("")
 async def list_collections(library: LibraryDep, threads: ThreadsDep) -> CollectionsOut:
-    """Every collection with its counts and space."""
+    """List the collections, with their counts and spaces."""
     found = await threads.reads.run(library.list_collections)
     return CollectionsOut(
         collections=[collection_response(contents) for contents in found if is_collection_allowed(contents.name)]
@@ -30,8 +49,8 @@ async def list_collections(library: LibraryDep, threads: ThreadsDep) -> Collecti
 
 
 @router.post("", status_code=201)
-async def make_collection(library: LibraryDep, threads: ThreadsDep, body: CollectionIn) -> CollectionOut:
-    """Make an empty collection. 409 `id_conflict` when there is one of this name."""
+async def create_collection(library: LibraryDep, threads: ThreadsDep, body: CollectionIn) -> CollectionOut:
+    """Create an empty collection. 409 `id_conflict` when there is one of this name."""
     return collection_response(
         await threads.writes.run(library.create_collection, validate_collection(body.name), body.description)
     )
@@ -39,12 +58,12 @@ async def make_collection(library: LibraryDep, threads: ThreadsDep, body: Collec
 
 @router.get("/{name}")
 async def get_collection(library: LibraryDep, threads: ThreadsDep, name: str) -> CollectionOut:
-    """One collection with its counts and space."""
+    """Get one collection, with its counts and space."""
     return collection_response(await threads.reads.run(library.get_collection, validate_collection(name)))
 
 
 @router.patch("/{name}")
-async def describe_collection(
+async def update_collection(
     library: LibraryDep, threads: ThreadsDep, name: str, body: CollectionPatch
 ) -> CollectionOut:
     """Change a collection's description."""
@@ -52,10 +71,18 @@ async def describe_collection(
     return collection_response(await threads.writes.run(library.update_collection, name, body.description))
 
 
-@router.delete("/{name}", status_code=204)
-async def delete_collection(deleter: DeleterDep, threads: ThreadsDep, name: str) -> None:
-    """Delete a collection with all that is in it; its running jobs end as `cancelled`. Not `default`."""
-    await threads.writes.run(deleter.delete, validate_collection(name))
+@router.delete("/{name}", status_code=204, response_model=None, responses={200: {"model": DeleteOut[CollectionOut]}})
+async def delete_collection(
+    library: LibraryDep, deleter: DeleterDep, threads: ThreadsDep, name: str, dry_run: DryRunQuery = None
+) -> Response | None:
+    """Delete a collection with all that is in it. Its running jobs end as `cancelled`; `default` stays."""
+    name = validate_collection(name)
+    if dry_run:
+        require_deletable(name)
+        collection = collection_response(await threads.reads.run(library.get_collection, name))
+        return JSONResponse(DeleteOut.dry_run(collection).model_dump())
+    await threads.writes.run(deleter.delete, name)
+    return None
 
 
 def collection_response(contents: CollectionInfo) -> CollectionOut:

@@ -6,7 +6,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from fastapi import APIRouter, BackgroundTasks
+from fastapi import BackgroundTasks
 
 from app.api.dependencies import (
     CollectionDep,
@@ -18,6 +18,7 @@ from app.api.dependencies import (
 )
 from app.api.routes.texts import store_texts
 from app.api.schemas import JobOut, TextIn, TextsIn
+from app.api.strict_route import new_router
 from app.core.errors import NotFound, SightlineError, StartupError, describe_error, map_os_errors
 from app.core.types import Job
 from app.service import demo_gallery
@@ -25,7 +26,7 @@ from app.service.search_service import SearchService
 from app.storage.jobs import JobService, ReceivedFile
 from app.storage.library import Library
 
-router = APIRouter(prefix="/v1/demo", tags=["jobs"])
+router = new_router("/v1/demo", "upload")
 log = logging.getLogger(__name__)
 
 TEXTS_PER_CALL = 500
@@ -41,7 +42,7 @@ async def add_demo(
     collection: CollectionDep,
     later: BackgroundTasks,
 ) -> JobOut:
-    """Add the pictures of the demo gallery by a job, as if they had been sent, and its texts beside it."""
+    """Add the demo gallery. A job adds its pictures as if they had been sent; its texts come beside them."""
     gallery = require_gallery()
     _ = search.searcher  # texts need the model: while it loads, nothing begins
     async with open_incoming_folder(library, threads) as folder:

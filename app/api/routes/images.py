@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi import Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     CollectionDep,
     DecodePoolDep,
+    DryRunQuery,
     FilterQuery,
     ImageWaiterDep,
     LibraryDep,
@@ -28,16 +29,33 @@ from app.api.dependencies import (
     ThreadsDep,
     decode_cursor,
     encode_cursor,
+    merge_query,
     open_incoming_folder,
     parse_filter_parameter,
     validate_collection,
 )
+from app.api.errors import failed_problem, respond
 from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
-from app.api.multipart import Form, receive_form
-from app.api.schemas import DeleteIn, DeleteOut, ImageOut, ImagePage, ImagePatch
+from app.api.multipart import describe_form, receive_form
+from app.api.schemas import (
+    REPLACE,
+    WAIT,
+    CollectionName,
+    DeleteIn,
+    DeleteOut,
+    ImageOut,
+    ImagePage,
+    ImagePatch,
+    RequestModel,
+    UploadForm,
+    UploadOut,
+    WarningOut,
+    example,
+)
+from app.api.strict_route import new_router
 from app.core.errors import BlobMissing, Overloaded, Validation, map_os_errors
-from app.core.types import Image, Preprocessing, Status
+from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.service.image_waiter import UNFINISHED, ImageWaiter
@@ -46,43 +64,23 @@ from app.storage.attributes import ImageAttributes
 from app.storage.filters.parser import parse_filter
 from app.storage.library import AddResult, Library
 
-router = APIRouter(prefix="/v1/images", tags=["images"])
-uploads = APIRouter(prefix="/v1/images", tags=["images"])
+router = new_router("/v1/images", "images")
+uploads = new_router("/v1/images", "upload")
 
 MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
+FORM = describe_form(UploadForm)
 THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024)  # others are rounded up
 LOOKS = 10  # for the file of a picture that is replaced at the same time
 MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {"type": "string", "format": "binary"},
-                        "id": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
-                        "caption": {"type": "string"},
-                        "tags": {"type": "array", "items": {"type": "string"}},
-                        "metadata": {"type": "string", "description": "A JSON object as text."},
-                        "collection": {"type": "string"},
-                    },
-                }
-            }
-        },
-    }
-}
 
 
-class KnownIn(BaseModel):
+class KnownIn(RequestModel):
     """The SHA-256 digests of files that a client has."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(json_schema_extra=example(sha256=["0" * 64]))
 
     sha256: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]], Field(max_length=1000)]
-    collection: str | None = None
+    collection: CollectionName = None
 
 
 class KnownOut(BaseModel):
@@ -92,8 +90,8 @@ class KnownOut(BaseModel):
     lacks: dict[str, list[str]]
 
 
-@uploads.post("", status_code=202, openapi_extra=FORM, response_model=ImageOut, responses={200: {"model": ImageOut}})
-async def add_image(
+@uploads.post("", status_code=202, openapi_extra=FORM, response_model=UploadOut, responses={200: {"model": UploadOut}})
+async def upload_image(
     request: Request,
     response: Response,
     library: LibraryDep,
@@ -102,26 +100,34 @@ async def add_image(
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
     idempotency: IdempotencyDep,
-    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait until it is ready.")] = 0.0,
-    replace: Annotated[bool, Query(description="Replace the bytes that this id has.")] = False,
+    wait: Annotated[float | None, Query(ge=0, le=60, description=WAIT)] = None,
+    replace: Annotated[bool | None, Query(description=REPLACE)] = None,
 ) -> Any:
-    """Add one picture. 202 when it is safely stored, 200 when it is ready, or was stored already."""
+    """Add one picture. 202 when it is safely stored, 200 when it is ready, or was stored already.
+
+    422 with the code of its error, and its id, when it failed within `wait`.
+    """
     async with open_incoming_folder(library, threads) as folder:
-        form = await receive_form(request, folder, max_files=1)
-        file = form.file()
-        collection = validate_collection(form.one("collection") or collection)
-        attributes = parse_attributes(form, file.filename)
+        asked, form = await receive_form(request, folder, UploadForm, max_files=1)
+        asked = merge_query(asked, collection=collection, wait=wait, replace=replace)
+        collection = validate_collection(asked.collection)
+        file, replaces = asked.file, bool(asked.replace)
         async with idempotency.begin(partial(hash_form, form), AddResult, upload_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            added = await threads.writes.run(library.add, collection, file.path, attributes, replace, call.slot)
+            attributes = attributes_of(asked)
+            added = await threads.writes.run(library.add, collection, file.path, attributes, replaces, call.slot)
             image = added.image
             if not added.duplicate:
-                image = await wait_until_ready(waiter, library, threads, image, wait)
+                image = await wait_until_ready(waiter, library, threads, image, asked.wait or 0.0)
             image = await threads.reads.run(search.confirm_image, image)
+            if image.status is Status.FAILED and image.error is not None:
+                failed = failed_problem(request, image.id, image.error)
+                await call.finish(added, failed.status, failed)
+                return respond(failed)
             if added.duplicate or image.status is Status.READY:
                 response.status_code = 200
-            answer = ImageOut.of(image, duplicate=added.duplicate)
+            answer = upload_out(image, added, warn_of_tags(asked.tags))
             await call.finish(added, response.status_code or 202, answer)
     return answer
 
@@ -137,7 +143,7 @@ async def list_images(
     filter: FilterQuery = None,
     count: Annotated[bool, Query(description="Also say how many pictures the whole listing has.")] = False,
 ) -> ImagePage:
-    """Pictures, newest first."""
+    """List pictures, newest first."""
     before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
     pool = threads.reads if parsed is None else threads.queries  # a filter may have to look at every row
     found = await pool.run(library.list_images, collection, limit + 1, before, parsed)
@@ -150,21 +156,27 @@ async def list_images(
 
 
 @router.post("/known")
-async def known_images(
+async def find_known_images(
     library: LibraryDep, threads: ThreadsDep, collection: OptionalCollectionDep, body: KnownIn
 ) -> KnownOut:
-    """Which files are pictures of the collection already, so that a client need not send them."""
-    collection = validate_collection(body.collection or collection)
+    """Say which files are pictures of the collection already. A client need not send them."""
+    collection = validate_collection(merge_query(body, collection=collection).collection)
     known = await threads.reads.run(library.find_known, collection, body.sha256)
     return KnownOut(sha256=list(known), lacks={digest: lacks for digest, lacks in known.items() if lacks})
 
 
 @router.post("/delete")
 async def delete_images(
-    library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: OptionalCollectionDep, body: DeleteIn
-) -> DeleteOut:
-    """Delete the pictures that match a filter; pictures that are added meanwhile stay."""
-    collection = validate_collection(body.collection or collection)
+    library: LibraryDep,
+    search: SearchDep,
+    threads: ThreadsDep,
+    collection: OptionalCollectionDep,
+    body: DeleteIn,
+    dry_run: DryRunQuery = None,
+) -> DeleteOut[ImageOut]:
+    """Delete the pictures that match a filter. Pictures that are added meanwhile stay."""
+    body = merge_query(body, collection=collection, dry_run=dry_run)
+    collection = validate_collection(body.collection)
     filter = parse_filter(body.selected_filter(), "images")
     if filter.matches_everything and not body.all:
         raise Validation('filter: this one has no condition; to delete every picture, send {"all": true}')
@@ -180,7 +192,7 @@ async def delete_images(
 async def get_image(
     library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str
 ) -> ImageOut:
-    """One picture."""
+    """Get one picture."""
     return ImageOut.of(await threads.reads.run(lambda: search.confirm_image(library.get(collection, id))))
 
 
@@ -188,7 +200,7 @@ async def get_image(
 async def update_image(
     library: LibraryDep, search: SearchDep, threads: ThreadsDep, collection: CollectionDep, id: str, patch: ImagePatch
 ) -> ImageOut:
-    """Change caption, tags or metadata; what is not sent stays."""
+    """Change caption, tags or metadata. What is not sent stays."""
     sent = patch.model_fields_set
 
     def change(image: Image) -> ImageAttributes:
@@ -202,22 +214,33 @@ async def update_image(
     return ImageOut.of(await threads.reads.run(search.confirm_image, image))
 
 
-@router.delete("/{id}", status_code=204)
-async def delete_image(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> None:
-    """Delete a picture: no search sent after this answer finds it."""
+@router.delete("/{id}", status_code=204, response_model=None, responses={200: {"model": DeleteOut[ImageOut]}})
+async def delete_image(
+    library: LibraryDep,
+    search: SearchDep,
+    threads: ThreadsDep,
+    collection: CollectionDep,
+    id: str,
+    dry_run: DryRunQuery = None,
+) -> Response | None:
+    """Delete a picture. No search sent after this answer finds it."""
+    if dry_run:
+        image = await threads.reads.run(lambda: search.confirm_image(library.get(collection, id)))
+        return JSONResponse(DeleteOut.dry_run(ImageOut.of(image)).model_dump())
     await threads.writes.run(library.delete, collection, id)
+    return None
 
 
 @router.get("/{id}/file", response_class=FileResponse)
-async def get_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
-    """The bytes as they were sent."""
+async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
+    """Get the bytes of a picture as they were sent."""
     image, file = await threads.reads.run(library.open_file, collection, id)
     name = f"{image.id}.{image.format}"
     return file_response(file, MEDIA_TYPES[image.format], name, f'"{image.sha256}"', attachment=True)
 
 
 @router.get("/{id}/thumbnail", response_class=FileResponse)
-async def get_thumbnail(
+async def get_image_thumbnail(
     library: LibraryDep,
     pool: DecodePoolDep,
     settings: SettingsDep,
@@ -226,7 +249,7 @@ async def get_thumbnail(
     id: str,
     size: Annotated[int | None, Query(ge=16, le=1024, description="Longest side, in pixels.")] = None,
 ) -> FileResponse:
-    """A small JPEG of a JPEG, a small WebP of all others, without their metadata."""
+    """Get a thumbnail. It is a JPEG of a JPEG, a WebP of all others, without their metadata."""
     usual = settings.thumbnail_size
     _, file = await threads.queries.run(open_thumbnail, library, pool, collection, id, size or usual, usual)
     path = Path(file.name)
@@ -238,8 +261,21 @@ async def get_thumbnail(
 
 def upload_response(added: AddResult) -> tuple[int, ImageOut]:
     """The answer of an upload at the moment when it is stored."""
-    answer = ImageOut.of(as_unconfirmed(added.image), duplicate=added.duplicate)
-    return (200 if added.duplicate else 202), answer
+    return (200 if added.duplicate else 202), upload_out(as_unconfirmed(added.image), added)
+
+
+def upload_out(image: Image, added: AddResult, warnings: Sequence[AnswerWarning] = ()) -> UploadOut:
+    record = ImageOut.of(image, duplicate=added.duplicate)
+    filled, kept = list(added.filled), list(added.kept)
+    return UploadOut(**dict(record), filled=filled, kept=kept, warnings=[WarningOut.of(one) for one in warnings])
+
+
+def warn_of_tags(tags: Sequence[str]) -> list[AnswerWarning]:
+    """A warning about what is one tag, and was perhaps meant as several."""
+    if len(tags) != 1 or "," not in tags[0]:
+        return []
+    detail = "this is one tag with a comma in it; send the field tags once for each tag"
+    return [AnswerWarning("tag_with_comma", detail, "tags")]
 
 
 def open_thumbnail(
@@ -289,21 +325,10 @@ def file_response(file: BinaryIO, media_type: str, name: str, etag: str, *, atta
     return OpenFileResponse(file, media_type, headers, etag)
 
 
-def parse_attributes(form: Form, filename: str) -> ImageAttributes:
-    """The attributes of a picture in a form; the library checks their limits. Raises Validation."""
-    try:
-        metadata = json.loads(form.one("metadata") or "{}")
-    except (ValueError, RecursionError):
-        raise Validation("metadata must be a JSON object") from None
-    if not isinstance(metadata, dict):
-        raise Validation("metadata must be a JSON object")
-    return ImageAttributes(
-        id=form.one("id") or None,
-        caption=form.one("caption") or None,
-        tags=tuple(tag for tag in form.all("tags") if tag),
-        metadata=metadata,
-        source=filename[:MAX_NAME_CHARS] or None,
-    )
+def attributes_of(asked: UploadForm) -> ImageAttributes:
+    """The attributes of the picture in a form; the library checks their limits."""
+    source = asked.file.filename[:MAX_NAME_CHARS] or None
+    return ImageAttributes(asked.id, asked.caption, tuple(asked.tags), asked.metadata, source)
 
 
 async def wait_until_ready(

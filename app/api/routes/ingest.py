@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 import anyio
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.dependencies import (
@@ -18,29 +18,29 @@ from app.api.dependencies import (
     SettingsDep,
     SourcePolicyDep,
     ThreadsDep,
+    merge_query,
     open_incoming_folder,
     parse_json,
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep
 from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
-from app.api.schemas import JobOut
+from app.api.schemas import CollectionName, JobOut, RequestModel, example
+from app.api.strict_route import new_router
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
 from app.core.files import sha256_file
 from app.core.types import Job, SourceSpec
 from app.sources.base import SourcePolicy
 from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
 
-router = APIRouter(prefix="/v1/images", tags=["jobs"])
+router = new_router("/v1/images", "upload")
 
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and metadata takes less
 
 
-class UrlIn(BaseModel):
+class UrlIn(RequestModel):
     """A picture by its URL, and its attributes."""
-
-    model_config = ConfigDict(extra="forbid")
 
     url: str
     id: str | None = None
@@ -49,14 +49,17 @@ class UrlIn(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class IngestIn(BaseModel):
+class IngestIn(RequestModel):
     """What to import, and from where."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        json_schema_extra=example(source="urls", items=[{"url": "https://example.org/cat.jpg", "caption": "a cat"}])
+    )
 
     source: Annotated[str, Field(description=f"One of: {SOURCE_FORMS}.")]
     items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
-    collection: str | None = None
+    collection: CollectionName = None
+    priority: Literal["high", "normal", "low"] | None = None
     columns: Annotated[
         dict[str, str],
         Field(description="table: the columns of image, url, path, caption, id and tags; an empty name for none."),
@@ -87,7 +90,7 @@ BODY["requestBody"]["content"]["application/json"]["schema"]["properties"]["item
 
 
 @router.post("/ingest", status_code=202, openapi_extra=BODY, response_model=JobOut)
-async def ingest(
+async def import_images(
     request: Request,
     library: LibraryDep,
     jobs: JobsDep,
@@ -100,14 +103,15 @@ async def ingest(
     priority: PriorityQuery = None,
     job: JobQuery = None,
 ) -> Any:
-    """Import pictures by a job: by URL (JSON with `items`, or one item a line), or from a `source` of the server.
+    """Import pictures by URL, or from a place on the server. A job does it.
 
-    URLs are off unless the operator allows them (`SIGHTLINE_FETCH`); places on the server are those below
-    `SIGHTLINE_FOLDERS`, buckets those of `SIGHTLINE_BUCKETS`. A job leaves out what has not changed since the last one.
+    URLs come as JSON with `items`, or one item a line. They are off unless the operator allows them
+    (`SIGHTLINE_FETCH`). A place on the server is a `source` below `SIGHTLINE_FOLDERS`, a bucket one of
+    `SIGHTLINE_BUCKETS`. A job leaves out what has not changed since the last one.
     """
     content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content_type not in ("application/json", *LINES):
-        raise UnsupportedMediaType(f"send application/json or {LINES[0]}")
+        raise UnsupportedMediaType(f"send the header 'Content-Type: application/json' (or {LINES[0]}, an item a line)")
     is_json = content_type == "application/json"
     async with open_incoming_folder(library, threads) as folder:
         body = folder / "body"
@@ -120,7 +124,9 @@ async def ingest(
             options = make_options(priority, call.slot, job)
             if is_json:
                 asked = await threads.writes.run(lambda: parse_json(IngestIn, body.read_bytes()))
-                collection = validate_collection(asked.collection or collection)
+                asked = merge_query(asked, collection=collection, priority=priority)
+                options = make_options(asked.priority, call.slot, job)
+                collection = validate_collection(asked.collection)
                 spec = await threads.writes.run(parse_source_spec, asked, policy)
                 if (space := spec.options.get("embeddings_of")) is not None:
                     search.require_space(space)
@@ -149,7 +155,7 @@ async def save_body(request: Request, path: Path, most: int) -> None:
 
 def parse_source_spec(body: IngestIn, policy: SourcePolicy) -> SourceSpec:
     """The source with its options, which are the other fields. Raises Validation, UrlNotAllowed."""
-    options = body.model_dump(exclude={"source", "items", "collection"}, exclude_defaults=True)
+    options = body.model_dump(exclude={"source", "items", "collection", "priority"}, exclude_defaults=True)
     spec = parse_source(body.source, options, policy)
     if body.items and spec.kind != "urls":
         raise Validation("items belong to the source urls")
@@ -184,7 +190,7 @@ def parse_lines(lines: BinaryIO) -> Iterator[UrlIn]:
                 raise Validation(f"line {n}: {error.detail}") from None
 
 
-sources = APIRouter(prefix="/v1/sources", tags=["jobs"])
+sources = new_router("/v1/sources", "upload")
 
 
 class SourcesOut(BaseModel):
@@ -201,7 +207,7 @@ class SourcesOut(BaseModel):
 
 @sources.get("")
 async def get_sources(settings: SettingsDep) -> SourcesOut:
-    """Whether pictures are fetched by URL, the folders of this machine that may be read, and the limits of uploads."""
+    """Say what may be imported: URLs, the folders of this machine, and the limits of uploads."""
     folders = [folder for folder in settings.folders.split(":") if folder]
     limits = {name: getattr(settings, name) for name in SourcesOut.model_fields if name.startswith("max_")}
     return SourcesOut(urls=settings.fetch, folders=folders, **limits)

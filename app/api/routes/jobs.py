@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -24,44 +24,33 @@ from app.api.dependencies import (
     decode_cursor,
     encode_cursor,
     is_collection_allowed,
+    merge_query,
     open_incoming_folder,
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep, hash_form
-from app.api.multipart import Form, receive_form
-from app.api.schemas import ItemOut, ItemPage, JobOut, JobsOut
+from app.api.multipart import FormFile, describe_form, receive_form
+from app.api.schemas import BulkForm, ItemOut, ItemPage, JobOut, JobsOut
+from app.api.strict_route import new_router
 from app.core.errors import NotFound, PayloadTooLarge, Validation
 from app.core.types import ItemStatus, Job, JobState, Priority
 from app.decode.headers import ARCHIVE_HEAD, detect_archive
 from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobOptions, JobService, ReceivedFile
 
-bulk = APIRouter(prefix="/v1/images", tags=["jobs"])
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+bulk = new_router("/v1/images", "upload")
+router = new_router("/v1/jobs", "jobs")
 
 EVENT_SECONDS = 0.5
 RUNNING = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 REPORT = "application/x-ndjson"
 PAGE = 1000  # items of a report that are read at once
-PriorityQuery = Annotated[Priority | None, Query(description="Whose pictures come first while several jobs wait.")]
+PriorityQuery = Annotated[
+    Literal["high", "normal", "low"] | None,
+    Query(description="Whose pictures come first while several jobs wait (normal)."),
+]
 JobQuery = Annotated[str | None, Query(description="Add to this job of the same collection, in place of a new one.")]
-FORM = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["files"],
-                    "properties": {
-                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "collection": {"type": "string"},
-                    },
-                }
-            }
-        },
-    }
-}
+FORM = describe_form(BulkForm)
 
 
 async def find_job(jobs: JobsDep, threads: ThreadsDep, id: str) -> Job:
@@ -75,7 +64,7 @@ JobDep = Annotated[Job, Depends(find_job)]
 
 
 @bulk.post("/bulk", status_code=202, openapi_extra=FORM, response_model=JobOut)
-async def add_bulk(
+async def upload_images(
     request: Request,
     library: LibraryDep,
     jobs: JobsDep,
@@ -88,13 +77,14 @@ async def add_bulk(
 ) -> Any:
     """Add any number of pictures and archives (zip, tar, tar.gz). A job imports them."""
     async with open_incoming_folder(library, threads) as folder:
-        form = await receive_form(request, folder, settings.max_archive_members)
-        collection = validate_collection(form.one("collection") or collection)
-        files = await threads.writes.run(collect_uploads, form, settings.max_archive_bytes)
+        asked, form = await receive_form(request, folder, BulkForm, settings.max_archive_members)
+        asked = merge_query(asked, collection=collection, priority=priority)
+        collection = validate_collection(asked.collection)
+        files = await threads.writes.run(collect_uploads, form.files, settings.max_archive_bytes)
         async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = make_options(priority, call.slot, job)
+            options = make_options(asked.priority, call.slot, job)
             begun = await threads.writes.run(jobs.add_files, collection, files, options)
     return JobOut.of(begun)
 
@@ -105,21 +95,22 @@ async def list_jobs(
     threads: ThreadsDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
+    state: Annotated[JobState | None, Query(description="Only those in this state.")] = None,
 ) -> JobsOut:
-    """Jobs, newest first."""
+    """List jobs, newest first."""
     named = None if collection is None else validate_collection(collection)
-    found = await threads.reads.run(jobs.list_recent, limit, ALLOWED_COLLECTIONS.get(), named)
+    found = await threads.reads.run(jobs.list_recent, limit, ALLOWED_COLLECTIONS.get(), named, state)
     return JobsOut(jobs=[JobOut.of(job) for job in found])
 
 
 @router.get("/{id}")
 async def get_job(search: SearchDep, threads: ThreadsDep, job: JobDep) -> JobOut:
-    """One job: how far it is, how fast, and how long it will take."""
+    """Get a job. It says how far it is, how fast, and how long it will take."""
     return JobOut.of(await threads.reads.run(search.confirm_job, job))
 
 
 @router.get("/{id}/items", response_model=ItemPage, responses={200: {"content": {REPORT: {}}}})
-async def list_items(
+async def list_job_items(
     request: Request,
     jobs: JobsDep,
     threads: ThreadsDep,
@@ -130,7 +121,7 @@ async def list_items(
     cursor: str | None = None,
     format: Annotated[Literal["json", "ndjson"] | None, Query(description="Instead of the header Accept.")] = None,
 ) -> Any:
-    """What became of each item; `status=failed` shows just those that need a look.
+    """List the items of a job. `status=failed` shows just those that need a look.
 
     All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
     """
@@ -152,25 +143,25 @@ async def list_items(
 
 @router.post("/{id}/pause")
 async def pause_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
-    """Begin nothing more of a job until it is resumed; workers finish what they have begun."""
+    """Pause a job. Workers finish what they have begun."""
     return JobOut.of(await threads.writes.run(jobs.pause, job.id))
 
 
 @router.post("/{id}/resume")
 async def resume_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
-    """Go on with a paused job."""
+    """Resume a paused job."""
     return JobOut.of(await threads.writes.run(jobs.resume, job.id))
 
 
 @router.post("/{id}/cancel")
 async def cancel_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
-    """End a job. What is ready stays; what still waits fails with `cancelled`, and can be retried."""
+    """Cancel a job. What is ready stays; what still waits fails with `cancelled`, and can be retried."""
     return JobOut.of(await threads.writes.run(jobs.cancel, job.id))
 
 
 @router.post("/{id}/retry")
 async def retry_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
-    """Try the failed items again: those whose bytes are stored, and those whose bytes never came (URLs, files).
+    """Retry the failed items of a job. Those whose bytes are stored, and those whose bytes never came (URLs, files).
 
     A warning says how many stay failed because their bytes were refused.
     """
@@ -181,7 +172,7 @@ async def retry_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
 async def follow_job(
     request: Request, jobs: JobsDep, search: SearchDep, threads: ThreadsDep, job: JobDep
 ) -> AsyncIterator[ServerSentEvent]:
-    """The job as server-sent events, at most two a second; the last one at its end."""
+    """Follow a job as server-sent events. At most two a second; the last one at its end."""
     sent: JobOut | None = None
     while True:
         now = JobOut.of(await threads.reads.run(search.confirm_job, job))
@@ -204,11 +195,11 @@ async def stream_items(
     await threads.reads.run(jobs.get, job.id)  # if it was deleted meanwhile, the report is cut off: it is not whole
 
 
-def make_options(priority: Priority | None, slot: ResponseSlot | None, job: str | None) -> JobOptions:
+def make_options(priority: str | None, slot: ResponseSlot | None, job: str | None) -> JobOptions:
     """What a request says of its job. Raises Validation."""
     if job is not None and priority is not None:
         raise Validation("priority belongs to a new job; a job that exists keeps its own")
-    return JobOptions(priority or Priority.NORMAL, slot, job)
+    return JobOptions(Priority(priority or "normal"), slot, job)
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:
@@ -216,9 +207,8 @@ def job_response(job: Job) -> tuple[int, JobOut]:
     return 202, JobOut.of(job)
 
 
-def collect_uploads(form: Form, max_archive_bytes: int) -> list[ReceivedFile]:
-    """The files of a form. Raises Validation when there is none, PayloadTooLarge past the limit."""
-    files = [file for file in form.files if file.field in ("files", "file")]
+def collect_uploads(files: Sequence[FormFile], max_archive_bytes: int) -> list[ReceivedFile]:
+    """What to import of a form. Raises Validation when there is no file, PayloadTooLarge past the limit."""
     if not files:
         raise Validation("the request brings no files; send them in the field 'files'")
     received = []

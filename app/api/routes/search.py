@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from app.api.dependencies import (
     CollectionDep,
@@ -19,6 +17,7 @@ from app.api.dependencies import (
     SearchDep,
     SettingsDep,
     ThreadsDep,
+    merge_query,
     open_incoming_folder,
     parse_filter_parameter,
     parse_json,
@@ -26,10 +25,12 @@ from app.api.dependencies import (
     validate_k,
     validate_query,
 )
-from app.api.multipart import receive_form
+from app.api.multipart import describe_form, receive_form
 from app.api.schemas import (
+    EXACT,
     BatchIn,
     BatchOut,
+    ClassifyForm,
     ClassifyIn,
     ClassifyOut,
     ErrorOut,
@@ -38,11 +39,15 @@ from app.api.schemas import (
     ParamsIn,
     PartIn,
     RefusedOut,
+    SearchForm,
     SearchIn,
     SearchOut,
     Target,
     WarningOut,
+    read_filter,
 )
+from app.api.strict_route import new_router
+from app.core.base64_text import decode_base64
 from app.core.errors import PayloadTooLarge, SightlineError, Validation
 from app.core.settings import Settings
 from app.search.query_syntax import parse_weighted_query
@@ -50,44 +55,41 @@ from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_
 from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
-router = APIRouter(prefix="/v1", tags=["search"])
-pictures = APIRouter(prefix="/v1", tags=["search"])
-queries = APIRouter(prefix="/v1", tags=["search"])
+router = new_router("/v1", "search")
+pictures = new_router("/v1", "search")
+queries = new_router("/v1", "search")
 
 MAX_LABELS = 1_000
 
 
-def _form(**fields: dict[str, Any]) -> dict[str, Any]:
-    properties = {"file": {"type": "string", "format": "binary"}, **fields}
-    schema = {"type": "object", "required": ["file"], "properties": properties}
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
-
-
-SEARCH_FORM = _form(
-    k={"type": "integer"},
-    target={"enum": ["images", "texts"]},
-    filter={"type": "string", "description": "A filter as JSON."},
-    collection={"type": "string"},
-)
-CLASSIFY_FORM = _form(labels={"type": "array", "items": {"type": "string"}}, template={"type": "string"})
+SEARCH_FORM = describe_form(SearchForm)
+CLASSIFY_FORM = describe_form(ClassifyForm)
 CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
+
+KQuery = Annotated[int | None, Query(description="How many hits (10).", examples=[10])]
+TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
+ExactQuery = Annotated[bool | None, Query(description=EXACT)]
 
 
 @router.get("/search")
-async def search_words(
+async def search_images(
     search: SearchDep,
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: CollectionDep,
     q: Annotated[
-        str, Query(description='What to look for; words after a minus are turned away from ("beach -people").')
+        str,
+        Query(
+            description='What to look for; words after a minus are turned away from ("beach -people").',
+            examples=["red car"],
+        ),
     ],
     k: Annotated[int, Query(description="How many hits.")] = 10,
     target: Target = "images",
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
 ) -> SearchOut:
-    """Find pictures, or texts, by words."""
+    """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
     words = parse_weighted_query(validate_query(q, settings))
     parts = [QueryPart(text=text, weight=weight, field="q") for text, weight in words]
@@ -97,16 +99,22 @@ async def search_words(
 
 
 @queries.post("/search")
-async def search_parts(
+async def search_by_parts(
     library: LibraryDep,
     search: SearchDep,
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
     body: SearchIn,
+    k: KQuery = None,
+    target: TargetQuery = None,
+    filter: FilterQuery = None,
+    exact: ExactQuery = None,
 ) -> SearchOut:
-    """Find by several parts at once: words, pictures, ids and vectors, each with its weight."""
+    """Search by words, pictures, ids and vectors at once. Each part has its weight."""
     searcher = search.searcher
+    named = None if filter is None else read_filter(filter)
+    body = merge_query(body, k=k, target=target, filter=named, exact=exact)
     has_pictures = any(part.image is not None for part in body.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
@@ -115,32 +123,34 @@ async def search_parts(
 
 
 @pictures.post("/search/image", openapi_extra=SEARCH_FORM)
-async def search_picture(
+async def search_by_image(
     request: Request,
     library: LibraryDep,
     search: SearchDep,
     settings: SettingsDep,
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
-    k: int = 10,
-    target: Target = "images",
+    k: KQuery = None,
+    target: TargetQuery = None,
     filter: FilterQuery = None,
+    exact: ExactQuery = None,
 ) -> SearchOut:
-    """Find pictures like the one sent, or the texts that fit it."""
+    """Search by a picture. Finds pictures like the one sent, or the texts that fit it."""
     searcher = search.searcher
+    named = None if filter is None else read_filter(filter)
     async with open_incoming_folder(library, threads) as folder:
-        form = await receive_form(request, folder, max_files=1)
-        k = validate_k(parse_int(form.one("k"), k), settings)
-        target = parse_target(form.one("target"), target)
-        parsed = parse_filter_parameter(form.one("filter") or filter, target)
-        collection = validate_collection(form.one("collection") or collection)
-        query = SearchQuery([QueryPart(picture=form.file().path)], target, k, collection, parsed)
+        asked, _ = await receive_form(request, folder, SearchForm, max_files=1)
+        asked = merge_query(asked, k=k, target=target, filter=named, exact=exact, collection=collection)
+        k, target = validate_k(10 if asked.k is None else asked.k, settings), asked.target or "images"
+        parsed = None if asked.filter is None else parse_filter(asked.filter, target)
+        parts, collection = [QueryPart(picture=asked.file.path)], validate_collection(asked.collection)
+        query = SearchQuery(parts, target, k, collection, parsed, bool(asked.exact))
         found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, target)
 
 
 @pictures.post("/classify", openapi_extra=CLASSIFY_FORM)
-async def classify(
+async def classify_image(
     request: Request,
     library: LibraryDep,
     search: SearchDep,
@@ -148,22 +158,20 @@ async def classify(
     threads: ThreadsDep,
     collection: OptionalCollectionDep,
 ) -> ClassifyOut:
-    """Say which of the labels fits a picture, sent along or stored already (JSON with `image_id`)."""
+    """Say which of at least two labels fits a picture. It is sent along, or stored already (JSON with `image_id`)."""
     searcher = search.searcher
+    asked: ClassifyIn | ClassifyForm
     async with open_incoming_folder(library, threads) as folder:
         if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
-            body = await read_classify_body(request, settings.max_json_bytes)
-            part = QueryPart(image_id=body.image_id)
-            labels, template = body.labels, body.template
-            collection = validate_collection(body.collection or collection)
+            asked = await read_classify_body(request, settings.max_json_bytes)
+            part = QueryPart(image_id=asked.image_id)
         else:
-            form = await receive_form(request, folder, max_files=1)
-            part = QueryPart(picture=form.file().path)
-            labels, template = form.all("labels"), form.one("template") or "{}"
-            collection = validate_collection(form.one("collection") or collection)
-        check_labels(labels, template, settings)
-        found = await threads.queries.run(searcher.classify, collection, part, labels, template)
-        warnings = await threads.queries.run(searcher.warn_of_labels, labels, template)
+            asked, _ = await receive_form(request, folder, ClassifyForm, max_files=1)
+            part = QueryPart(picture=asked.file.path)
+        check_labels(asked.labels, asked.template, settings)
+        collection = validate_collection(merge_query(asked, collection=collection).collection)
+        found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
+        warnings = await threads.queries.run(searcher.warn_of_labels, asked.labels, asked.template)
     return ClassifyOut(
         labels=[LabelOut(label=label, probability=share) for label, share in found],
         warnings=[WarningOut.of(warning) for warning in warnings],
@@ -184,9 +192,9 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
 
 
 def parse_search(settings: Settings, body: SearchIn, collection: str | None, folder: Path | None) -> SearchQuery:
-    """The query of a body, checked; `collection` is searched when the body names none. Raises Validation."""
+    """The query of a body, checked; `collection` is that of the address. Raises Validation."""
     parsed = None if body.filter is None else parse_filter(body.filter, body.target)
-    collection = validate_collection(body.collection or collection)
+    collection = validate_collection(merge_query(body, collection=collection).collection)
     k = validate_k(body.k, settings)
     parts = parse_parts(settings, body.query, folder)
     params = body.params or ParamsIn()
@@ -214,41 +222,17 @@ def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None
 
 def decode_base64_image(text: str) -> bytes:
     """The bytes of base64 or of a data URI. Raises Validation."""
-    if text.startswith("data:"):
-        head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
-            raise Validation("a data URI must be base64: data:image/png;base64,...")
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise Validation("image is not valid base64") from None
-
-
-def parse_int(text: str | None, default: int) -> int:
-    """A whole number of a form. Raises Validation."""
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise Validation("k must be a whole number") from None
-
-
-def parse_target(text: str | None, default: Target) -> Target:
-    """The target of a form. Raises Validation."""
-    if text is None:
-        return default
-    if text == "images":
-        return "images"
-    if text == "texts":
-        return "texts"
-    raise Validation("target must be images or texts")
+        return decode_base64(text)
+    except ValueError as error:
+        raise Validation(str(error)) from None
 
 
 def check_labels(labels: Sequence[str], template: str, settings: Settings) -> None:
     """Raise Validation unless a classification is possible with these labels and this template."""
-    if not 1 <= len(labels) <= MAX_LABELS:
-        raise Validation(f"send 1 to {MAX_LABELS} labels, got {len(labels)}")
+    if not 2 <= len(labels) <= MAX_LABELS:  # one label alone would always fit: its probability is 1
+        hint = ", each in a field of its own" if len(labels) == 1 and "," in labels[0] else ""
+        raise Validation(f"send 2 to {MAX_LABELS} labels{hint}, got {len(labels)}")
     if "{}" not in template and "{label}" not in template:
         raise Validation("template must hold {} where the label goes")
     for label in labels:
@@ -263,7 +247,7 @@ async def read_classify_body(request: Request, most: int) -> ClassifyIn:
     return parse_json(ClassifyIn, body)
 
 
-batches = APIRouter(prefix="/v1", tags=["search"])
+batches = new_router("/v1", "search")
 
 BATCH_FACTOR = 10  # a batch may ask for as many hits and parts as this many of the largest searches
 MAX_BATCH_PARTS = 32 * BATCH_FACTOR
@@ -278,7 +262,7 @@ async def search_batch(
     collection: OptionalCollectionDep,
     body: BatchIn,
 ) -> Response:
-    """Up to 100 searches; the answers come in their order, each like that of a search, or why there is none."""
+    """Answer up to 100 searches. The answers come in their order, each like that of a search, or why there is none."""
     check_batch_size(body, settings)
     has_pictures = any(part.image is not None for one in body.searches for part in one.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:

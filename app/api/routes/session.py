@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from fastapi import Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.auth import AccessControl, AccessDep
 from app.api.dependencies import ThreadsDep
+from app.api.schemas import RequestModel, example
+from app.api.strict_route import new_router
 from app.service.auth import SESSION_DAYS, Principal
 
-router = APIRouter(prefix="/v1/session", tags=["system"])
+router = new_router("/v1/session", "system")
 
 
-class SessionIn(BaseModel):
+class SessionIn(RequestModel):
     """The key of the person who begins a session."""
+
+    model_config = ConfigDict(json_schema_extra=example(key="sl_..."))
 
     key: Annotated[str, Field(max_length=200, repr=False)]
 
@@ -32,7 +36,7 @@ class SessionOut(BaseModel):
 
 @router.get("")
 async def get_session(request: Request, access: AccessDep) -> SessionOut:
-    """Whether a key is needed, and what the request's own key allows; `scope` is null without one."""
+    """Say whether a key is needed, and what the request's own key allows. `scope` is null without one."""
     return session_response(access, request.scope["principal"])
 
 
@@ -40,7 +44,7 @@ async def get_session(request: Request, access: AccessDep) -> SessionOut:
 async def open_session(
     request: Request, response: Response, access: AccessDep, threads: ThreadsDep, body: SessionIn
 ) -> SessionOut | Response:
-    """Begin a session with a key: the cookie of the answer stands for it until the key or 30 days have ended."""
+    """Begin a session with a key. The cookie of the answer stands for it until the key or 30 days have ended."""
     if not access.needs_key():
         return session_response(access, None)
     principal = access.keys.authenticate(body.key.strip())

@@ -4,38 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 
 from app.api.auth import AccessDep
 from app.api.dependencies import CollectionDep, SearchDep, ServiceDep, ThreadsDep
+from app.api.strict_route import new_router
 from app.encoder.catalogue import CATALOGUE
 
-router = APIRouter(tags=["system"])
+router = new_router("", "system")
 
 
 @router.get("/v1/stats")
-async def stats(service: ServiceDep, threads: ThreadsDep, collection: CollectionDep) -> dict[str, Any]:
-    """Counts, the index and how far it is behind the log, the model and its space."""
+async def get_stats(service: ServiceDep, threads: ThreadsDep, collection: CollectionDep) -> dict[str, Any]:
+    """Get counts, the index and how far it is behind the log, the model and its space."""
     return await threads.reads.run(service.stats, collection)
 
 
 @router.get("/v1/models")
-async def models(search: SearchDep) -> dict[str, Any]:
-    """The models known, and which one is loaded."""
+async def list_models(search: SearchDep) -> dict[str, Any]:
+    """List the models that are known, and say which one is loaded."""
     return {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
 
 
 @router.get("/livez")
-async def livez() -> dict[str, str]:
-    """200 as long as the process answers."""
+async def check_liveness() -> dict[str, str]:
+    """Say that the process answers."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
-async def readyz(
+async def check_readiness(
     request: Request, service: ServiceDep, access: AccessDep, threads: ThreadsDep, response: Response
 ) -> dict[str, Any]:
-    """200 when searches can be answered, else 503 with the reasons, and what else was checked.
+    """Say whether searches can be answered. If not, 503 with the reasons.
 
     `faults` are failures in the background, which the server tries again by itself. Where keys are needed, a caller
     without one gets neither reasons nor faults nor checks.
@@ -54,7 +55,7 @@ async def readyz(
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(request: Request, threads: ThreadsDep) -> Response:
-    """Prometheus' text format."""
+async def get_metrics(request: Request, threads: ThreadsDep) -> Response:
+    """Get the metrics in Prometheus' text format."""
     text = await threads.checks.run(request.app.state.metrics.render)
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

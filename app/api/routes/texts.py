@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from app.api.dependencies import (
     CollectionDep,
+    DryRunQuery,
     LibraryDep,
     OptionalCollectionDep,
     SearchDep,
@@ -17,17 +19,19 @@ from app.api.dependencies import (
     ThreadsDep,
     decode_cursor,
     encode_cursor,
+    merge_query,
     validate_collection,
     validate_query,
 )
 from app.api.idempotency import IdempotencyDep
-from app.api.schemas import TextOut, TextsIn, TextsOut, WarningOut
+from app.api.schemas import DeleteOut, TextOut, TextsIn, TextsOut, WarningOut
+from app.api.strict_route import new_router
 from app.core.types import AnswerWarning, Text
 from app.service.search_service import SearchService
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library
 
-router = APIRouter(prefix="/v1/texts", tags=["texts"])
+router = new_router("/v1/texts", "texts")
 
 
 class TextPage(BaseModel):
@@ -47,10 +51,11 @@ async def put_texts(
     idempotency: IdempotencyDep,
     body: TextsIn,
 ) -> Any:
-    """Store up to 1,000 texts; a known id gets the new words. A search sent after this answer finds them."""
+    """Store up to 1,000 texts. A known id gets the new words; a search sent after this answer finds them."""
     for item in body.texts:
         validate_query(item.text, settings)
-    collection = validate_collection(body.collection or collection)
+    body = merge_query(body, collection=collection)
+    collection = validate_collection(body.collection)
     async with idempotency.begin(
         lambda: body.model_dump_json().encode(), list[Text], lambda texts: (200, texts_response(texts))
     ) as call:
@@ -71,7 +76,7 @@ async def list_texts(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
 ) -> TextPage:
-    """Texts, newest first."""
+    """List texts, newest first."""
     found = await threads.reads.run(library.list_texts, collection, limit + 1, decode_cursor(cursor))
     page = found[:limit]
     return TextPage(
@@ -82,14 +87,20 @@ async def list_texts(
 
 @router.get("/{id}")
 async def get_text(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> TextOut:
-    """One text."""
+    """Get one text."""
     return TextOut.of(await threads.reads.run(library.get_text, collection, id))
 
 
-@router.delete("/{id}", status_code=204)
-async def delete_text(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> None:
-    """Delete a text: no search sent after this answer finds it."""
+@router.delete("/{id}", status_code=204, response_model=None, responses={200: {"model": DeleteOut[TextOut]}})
+async def delete_text(
+    library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str, dry_run: DryRunQuery = None
+) -> Response | None:
+    """Delete a text. No search sent after this answer finds it."""
+    if dry_run:
+        text = TextOut.of(await threads.reads.run(library.get_text, collection, id))
+        return JSONResponse(DeleteOut.dry_run(text).model_dump())
     await threads.writes.run(library.delete_text, collection, id)
+    return None
 
 
 def texts_response(texts: Sequence[Text], warnings: Sequence[AnswerWarning] = ()) -> TextsOut:

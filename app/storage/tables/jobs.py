@@ -17,15 +17,17 @@ from app.decode.left_out import LeftOut
 from app.storage.sql import fetch_all, fetch_number, fetch_one
 from app.storage.tables.collections import LABEL_OF_NAME, name_from_label
 
+STATE = "iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state)"
 COLUMNS = (
-    "SELECT id, collection, kind, iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state),"
+    "SELECT id, collection, kind, " + STATE + ","
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step,"
     " left_out, warnings, warned, name FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
-RECENT = " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
-AMONG = "WHERE collection IN (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?)))"
+IN_STATE = STATE + " = coalesce(?, " + STATE + ")"
+RECENT = IN_STATE + " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
+AMONG = "collection IN (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?))) AND "
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail, warnings FROM job_items "
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
@@ -78,11 +80,14 @@ def get(c: apsw.Connection, id: str) -> Job | None:
     return job_from_row(row) if row else None
 
 
-def list_recent(c: apsw.Connection, limit: int, among: Iterable[str] | None = None) -> list[Job]:
-    """The newest jobs first, of all collections or of those in `among`."""
+def list_recent(
+    c: apsw.Connection, limit: int, among: Iterable[str] | None = None, state: JobState | None = None
+) -> list[Job]:
+    """The newest jobs first, of all collections or of those in `among`; those in `state` if it is given."""
     if among is None:
-        return [job_from_row(row) for row in fetch_all(c, COLUMNS + RECENT, (limit,))]
-    return [job_from_row(row) for row in fetch_all(c, COLUMNS + AMONG + RECENT, (json.dumps(list(among)), limit))]
+        return [job_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + RECENT, (state, limit))]
+    sql = COLUMNS + "WHERE " + AMONG + RECENT
+    return [job_from_row(row) for row in fetch_all(c, sql, (json.dumps(list(among)), state, limit))]
 
 
 def list_items(

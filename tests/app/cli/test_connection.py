@@ -48,7 +48,7 @@ class Jobs(BaseHTTPRequestHandler):
 def serve(tls: ssl.SSLContext | None = None) -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Jobs)
     server.asked = []  # type: ignore[attr-defined]
-    server.handle_error = lambda *_: None  # type: ignore[method-assign,assignment]  # a client that trusts it not
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that trusts it not
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     serving = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -236,3 +236,23 @@ def test_paths_without_pictures_are_told(server: RunningServer, tmp_path: Path) 
         run(server, tmp_path)
     with pytest.raises(ServerError, match=r"there is no .*nothing"):
         run(server, tmp_path / "nothing")
+
+
+class Failing(Client):
+    """Refuses the second bulk."""
+
+    def upload_bulk(self, files: Any, job: str | None = None) -> dict[str, Any]:
+        if job is not None:
+            raise ServerError("the server has gone")
+        return super().upload_bulk(files, job)
+
+
+def test_a_load_that_ends_early_says_that_it_can_be_continued(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.upload.BULK_FILES", 1)
+    for n in range(2):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 93_000 + n))
+    with Failing(server.url) as client, pytest.raises(ServerError, match=r"gone; the same command goes on later"):
+        ingest_paths(client, [str(tmp_path)], Console(file=io.StringIO()))
+    assert run(server, tmp_path)[0] == 0

@@ -48,7 +48,7 @@ def test_a_table_of_pictures_alone_has_as_many_rows(tmp_path: Path) -> None:
     file.close()
 
 
-@pytest.mark.parametrize("value", [None, "http://a/", "no base64", 5, {"bytes": None, "path": "/etc/passwd"}])
+@pytest.mark.parametrize("value", [None, "http://a/", "no base64!", 5, {"bytes": None, "path": "/etc/passwd"}])
 def test_a_cell_without_a_picture_says_so(value: Any) -> None:
     assert isinstance(read_picture(value), Validation)
 

@@ -58,7 +58,7 @@ def test_pictures_in_rows_are_written_to_files(tmp_path: Path) -> None:
     }
     assert (tmp_path / "taken" / "4").read_bytes() == PNG
     assert list(taken(tmp_path / "a.parquet", listed(tmp_path / "a.parquet"), window=1)) == [0]
-    (tmp_path / "a.jsonl").write_text(f'{{"image": "{TEXT}"}}\n{{"image": "no base64"}}\n')
+    (tmp_path / "a.jsonl").write_text(f'{{"image": "{TEXT}"}}\n{{"image": "no base64!"}}\n')
     lines = listed(tmp_path / "a.jsonl")
     done = taken(tmp_path / "a.jsonl", lines)
     assert {n: failure and failure[0] for n, failure in done.items()} == {0: None, 1: "validation"}

@@ -37,7 +37,7 @@ def test_the_page_and_the_docs_work_below_a_prefix_of_a_proxy(watched: Watched, 
     first_is(page, "blue")
     expect(page.locator(".tile img").first).not_to_have_js_property("naturalWidth", 0)
     watched.open("/photos/docs")
-    page.locator("#operations-system-stats_v1_stats_get").get_by_role("button").first.click()
+    page.locator("#operations-system-get_stats").get_by_role("button").first.click()
     page.get_by_role("button", name="Try it out").click()
     with page.expect_response("**/v1/stats*") as stats:
         page.get_by_role("button", name="Execute").click()

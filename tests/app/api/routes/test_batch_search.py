@@ -97,9 +97,11 @@ def test_a_body_of_another_shape_is_refused_as_a_whole_and_the_search_named(
 
 
 def test_the_collection_of_the_address_is_that_of_searches_without_one(server: RunningServer) -> None:
-    other, own = batch(server, ONE, {**ONE, "collection": "default"}, collection="other")
-    assert other["error"]["code"] == "not_found"
-    assert own["model"] == "colours"
+    other, own, both = batch(
+        server, ONE, {**ONE, "collection": "default"}, {**ONE, "collection": "other"}, collection="other"
+    )
+    assert other["error"]["code"] == both["error"]["code"] == "not_found"
+    assert "collection" in own["error"]["detail"]
 
 
 def test_a_hundred_searches_are_answered(server: RunningServer) -> None:

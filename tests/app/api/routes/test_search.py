@@ -308,7 +308,12 @@ def test_a_picture_is_named(server: RunningServer) -> None:
     body = {"image_id": id, "labels": ["red", "blue", "green"], "template": "a {} thing"}
     by_id = server.http.post("/v1/classify", json=body).json()["labels"]
     assert [label["label"] for label in by_id] == [label["label"] for label in labels]
-    assert classified(server, content, labels="one") == [{"label": "one", "probability": 1.0}]
+    problem = refused(
+        server.http.post("/v1/classify", files={"file": ("a.png", content)}, data={"labels": "a cat,a car"}),
+        422,
+        "validation",
+    )
+    assert "each in a field of its own" in problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -318,10 +323,12 @@ def test_a_picture_is_named(server: RunningServer) -> None:
         {"labels": [""]},
         {"labels": ["x" * 1_001]},
         {"labels": [f"{n}" for n in range(1_001)]},
-        {"labels": ["x"], "template": "no place"},
-        {"labels": ["x"], "template": "{}" + "x" * 1_000},
-        {"labels": ["x"], "template": ["{}", "{}"]},
-        {"labels": ["x"], "collection": "A"},
+        {"labels": ["x"]},
+        {"labels": ["x", ""]},
+        {"labels": ["x", "y"], "template": "no place"},
+        {"labels": ["x", "y"], "template": "{}" + "x" * 1_000},
+        {"labels": ["x", "y"], "template": ["{}", "{}"]},
+        {"labels": ["x", "y"], "collection": "A"},
     ],
     ids=lambda fields: str(fields)[:40],
 )
@@ -333,15 +340,18 @@ def test_labels_are_bounded(fields: dict[str, Any], server: RunningServer) -> No
 
 
 def test_a_picture_that_is_not_there_is_not_named(server: RunningServer) -> None:
-    body = {"image_id": "nothing", "labels": ["x"]}
+    body = {"image_id": "nothing", "labels": ["x", "y"]}
     refused(server.http.post("/v1/classify", json=body), 404, "not_found")
     refused(server.http.post("/v1/classify", json={**body, "collection": "other"}), 404, "not_found")
 
 
 def test_searches_of_another_collection_are_refused(server: RunningServer) -> None:
     refused(server.http.get("/v1/search", params={"q": "red", "collection": "other"}), 404, "not_found")
-    for path in ("/v1/search/image", "/v1/classify"):
-        files, data = {"file": ("a.png", fresh())}, {"labels": "x", "collection": "other"}
+    for path, more in (("/v1/search/image", {}), ("/v1/classify", {"labels": ["x", "y"]})):
+        files, data = (
+            {"file": ("a.png", fresh())},
+            {"collection": "other", **more},
+        )
         refused(server.http.post(path, files=files, data=data), 404, "not_found")
     refused(
         server.http.post("/v1/search/image", files={"file": ("a.png", fresh())}, data={"filter": "x"}),

@@ -191,7 +191,7 @@ def measure_urls() -> Figures:
                 job = client.job(job["id"])
                 used.append(measure_memory(pid))
             seconds = time.perf_counter() - began
-            failures = Counter(item["error"]["code"] for item in client.failed_items(job["id"]))
+            failures = Counter(item["error"]["code"] for item in client.items(job["id"], status="failed"))
         if failures != picture_server.count_faults(URLS) or job["done"] != URLS - job["failed"]:
             raise SystemExit(f"{job}: {failures}")
         with start_server(data) as (_, client, ready):

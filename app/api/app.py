@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, Request, Security
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi import Depends, FastAPI, Request, Response, Security
+from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import errors
 from app.api.auth import AccessControl, verify_route
 from app.api.concurrency import ThreadPools
+from app.api.files import PageFiles, is_not_modified, not_modified
 from app.api.metrics import ServerMetrics
-from app.api.middleware import RequestMiddleware
+from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
 from app.core.settings import Settings
 from app.service.service import Service
@@ -40,7 +42,9 @@ class Application(FastAPI):
     """FastAPI inside RequestMiddleware, so that the answers of FastAPI itself (413, 500) have our shape, too."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return RequestMiddleware(super().build_middleware_stack(), self.state.metrics, self.state.access)
+        access: AccessControl = self.state.access
+        app = HeadMiddleware(RequestMiddleware(super().build_middleware_stack(), self.state.metrics, access))
+        return CrossOriginMiddleware(app, access) if access.origins else app
 
 
 def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
@@ -88,21 +92,26 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
 
 def add_page(app: FastAPI) -> None:
     """The page at `/` and the interactive docs at `/docs`; both load files of this server only."""
-    html = render_page().encode()
+    for path, html in (("/", render_page()), ("/docs", (WEB / "docs.html").read_text("utf-8"))):
+        app.get(path, include_in_schema=False)(make_html_route(html.encode()))
+
+    app.mount("/web", GZipMiddleware(PageFiles(directory=WEB), minimum_size=1024), name="web")
+
+
+def make_html_route(html: bytes) -> Callable[[Request], Awaitable[Response]]:
+    """A route that answers with this page, or with 304 where the client has it."""
     compressed = gzip.compress(html)
+    digest = hashlib.sha256(html).hexdigest()[:32]
 
-    @app.get("/", include_in_schema=False)
-    async def page(request: Request) -> HTMLResponse:
-        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if "gzip" in request.headers.get("Accept-Encoding", ""):
-            return HTMLResponse(compressed, headers={**headers, "Content-Encoding": "gzip"})
-        return HTMLResponse(html, headers=headers)
+    async def send_html(request: Request) -> Response:
+        gzipped = "gzip" in request.headers.get("Accept-Encoding", "")
+        headers = {"Cache-Control": "no-cache", "Vary": "Accept-Encoding", "ETag": f'"{digest}{"-gzip" * gzipped}"'}
+        if gzipped:
+            headers["Content-Encoding"] = "gzip"
+        answer = HTMLResponse(compressed if gzipped else html, headers=headers)
+        return not_modified(answer) if is_not_modified(request.headers, headers["ETag"]) else answer
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> FileResponse:
-        return FileResponse(WEB / "docs.html", headers={"Cache-Control": "no-cache"})
-
-    app.mount("/web", GZipMiddleware(StaticFiles(directory=WEB), minimum_size=1024), name="web")
+    return send_html
 
 
 def render_page() -> str:

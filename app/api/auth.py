@@ -15,14 +15,17 @@ from starlette.types import Scope
 
 from app.api.dependencies import ALLOWED_COLLECTIONS
 from app.api.errors import problem_response
+from app.api.not_found import page_not_found, wants_page
 from app.api.permissions import RoutePermission, find_permission, list_methods
 from app.api.rate_limit import WRONG_COOKIES, WRONG_KEYS, RateLimiter, rate_limit_key
-from app.api.request_origin import is_trusted_host, read_host, read_port
+from app.api.request_origin import is_trusted_host, parse_origins, read_host, read_port
+from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService, Principal
 
 KEY_REQUIRED = "this call needs an API key: send it as `Authorization: Bearer sl_...` or `X-API-Key: sl_...`"
+PROBES = ("/livez", "/readyz", "/metrics")  # monitors ask for them under any name, or under none
 UNLIMITED_PATHS = ("/livez", "/readyz", "/web/{path:path}")  # health checks, and the files of the page
 
 
@@ -36,10 +39,19 @@ class AccessControl:
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",")} - {""}
         self._checks_host = loopback_only or bool(names)
         self._hosts = frozenset(names | {settings.host.lower()})
+        try:
+            self.origins = parse_origins(settings.cors_origins)
+        except ValueError as error:
+            raise StartupError(f"SIGHTLINE_CORS_ORIGINS: {error}") from None
 
     def needs_key(self) -> bool:
         """Whether a key is needed: where keys were made, and wherever other machines reach the server."""
         return not self._may_go_without_keys or self.keys.has_keys()
+
+    def allows_origin(self, origin: str) -> bool:
+        """Whether scripts of this origin may call the server. Without keys, `*` would let every page that a person
+        visits read and delete everything."""
+        return origin in self.origins or ("*" in self.origins and self.needs_key())
 
     def find_refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that is refused; None for one that may pass.
@@ -49,10 +61,13 @@ class AccessControl:
         ALLOWED_COLLECTIONS.set(None)
         scope["principal"] = None
         needs_key = self.needs_key()
-        if not needs_key and self._checks_host and not is_trusted_host(read_host(scope), self._hosts):
+        checks_host = self._checks_host and not needs_key and scope["path"] not in PROBES
+        if checks_host and not is_trusted_host(read_host(scope), self._hosts):
             detail = "this server does not go by the name that the request gives it; see SIGHTLINE_ALLOWED_HOSTS"
             return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
         permission = scope["permission"] = find_permission(scope["method"], scope["path"])
+        if permission is None and wants_page(scope):
+            return page_not_found(scope)
         # An address that is not there needs a key, too: who has none learns nothing of what is there.
         needed = permission.scope if permission else KeyScope.SEARCH
         if needs_key and (refusal := self._authenticate(scope, needed)):

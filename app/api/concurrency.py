@@ -83,6 +83,6 @@ class RequestLimits:
         """The limit that counts this request; None for checks, uploads and event streams."""
         if url.startswith(SEARCHES):
             return self._searches
-        if method == b"GET" and url.startswith(READS) and not url.partition(b"?")[0].endswith(ENDLESS):
+        if method in (b"GET", b"HEAD") and url.startswith(READS) and not url.partition(b"?")[0].endswith(ENDLESS):
             return self._reads
         return None

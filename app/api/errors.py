@@ -132,8 +132,16 @@ async def _handle_disconnect(request: Request, error: Exception) -> JSONResponse
     return problem_response(request, 400, "bad_request", "Bad request", "the connection ended before the request did")
 
 
+def is_cut_off(error: Exception) -> bool:
+    """Whether this is Starlette's error for one of ours in the middle of an answer."""
+    return isinstance(error, RuntimeError) and isinstance(error.__cause__, SightlineError)
+
+
 async def _handle_unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("unexpected error", exc_info=error)
+    if is_cut_off(error):
+        log.warning("an answer was cut off: %s", error.__cause__)
+    else:
+        log.error("unexpected error", exc_info=error)
     return problem_response(request, 500, "internal", "Internal error", "something went wrong; the log has the details")
 
 

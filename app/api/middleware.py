@@ -10,12 +10,13 @@ import uuid
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from app.api.auth import AccessControl
-from app.api.errors import error_response, problem_response
+from app.api.errors import error_response, is_cut_off, problem_response
 from app.api.metrics import ServerMetrics
 from app.api.request_origin import is_cross_site
 from app.core import tracing
@@ -39,6 +40,31 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+
+EXPOSED_HEADERS = ("Content-Disposition", "Content-Range", "ETag", "Idempotent-Replayed", "Retry-After", "X-Request-Id")
+
+
+class HeadMiddleware:
+    """Answers HEAD as the application answers GET, without the body. It wraps everything else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        is_ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal is_ended
+            if not is_ended:
+                is_ended = True  # what would send more, an endless stream too, finds that the client has gone
+                await send(message)
+                await send({"type": "http.response.body"})
+
+        # In a scope of its own: uvicorn sees in the first one that the answer has no body.
+        await self._app({**scope, "method": "GET", "sent_method": "HEAD"}, receive, send_head)
 
 
 class RequestMiddleware:
@@ -73,13 +99,18 @@ class RequestMiddleware:
                     await refusal(scope, receive, send_checked)
                     is_replaced = True
                     return
-                set_headers(scope, headers)
+                set_headers(scope, headers, status)
             await send(message)
 
         try:
-            with tracing.span("request", {"http.request.method": scope["method"], "request_id": scope["request_id"]}):
+            with tracing.span(
+                "request", {"http.request.method": sent_method(scope), "request_id": scope["request_id"]}
+            ):
                 await (self._find_refusal(scope) or self._app)(scope, receive, send_checked)
                 tracing.set_span_attributes({"http.route": route_of(scope), "http.response.status_code": status})
+        except RuntimeError as error:
+            if not is_cut_off(error):  # the connection is closed, so that the client does not take the answer for whole
+                raise
         except asyncio.CancelledError:  # a stopping server waits no longer for this request
             if is_started:
                 raise
@@ -93,7 +124,7 @@ class RequestMiddleware:
 
     def _find_refusal(self, scope: Scope) -> ASGIApp | None:
         """The answer to a request that the application must not see; None when it may."""
-        if is_cross_site(scope):
+        if is_cross_site(scope) and not self._access.allows_origin(Headers(scope=scope).get("origin", "")):
             detail = "this was sent by a page of another site, which may not change anything here"
             return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
         if not is_valid_utf8(scope):
@@ -106,20 +137,37 @@ class RequestMiddleware:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         """Count the request, and log it."""
         route = route_of(scope)
-        self._metrics.request_finished(route, scope["method"], status, seconds)
+        self._metrics.request_finished(route, sent_method(scope), status, seconds)
         if code := scope.get("refused"):
             self._metrics.count_refusal(code)
         level = logging.WARNING if status in WARNED_STATUSES else logging.DEBUG
         if log.isEnabledFor(level):
-            fields = {"method": scope["method"], "path": scope["path"], "route": route, "status": status}
+            fields = {"method": sent_method(scope), "path": scope["path"], "route": route, "status": status}
             fields |= {"ms": round(seconds * 1000, 1), "client": client_address(scope)}
             log.log(level, "answered", extra=fields)
 
 
-def set_headers(scope: Scope, headers: MutableHeaders) -> None:
+class CrossOriginMiddleware(CORSMiddleware):
+    """Answers what browsers ask before a script of an allowed origin may call (CORS): that question brings no key.
+
+    Such scripts send the key in a header. The cookie of the page's own session is not for them.
+    """
+
+    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
+        methods = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+        super().__init__(app, allow_methods=methods, allow_headers=["*"], expose_headers=EXPOSED_HEADERS)
+        self._access = access
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._access.allows_origin(origin)
+
+
+def set_headers(scope: Scope, headers: MutableHeaders, status: int) -> None:
     """The headers of every answer; what a route has set stays."""
     path = scope["path"]
     headers["X-Request-Id"] = scope["request_id"]
+    if status == 304:  # the client has the other headers, with the bytes
+        return
     if path.startswith("/web/"):
         headers.setdefault("Cache-Control", "no-cache")  # old and new modules never mix after an upgrade
     elif path.startswith("/v1/"):
@@ -127,6 +175,11 @@ def set_headers(scope: Scope, headers: MutableHeaders) -> None:
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("Content-Security-Policy", DOCS_POLICY if path == "/docs" else PAGE_POLICY)
+
+
+def sent_method(scope: Scope) -> str:
+    """The method of the request as it came, for logs and metrics."""
+    return str(scope.get("sent_method", scope["method"]))
 
 
 def route_of(scope: Scope) -> str:

@@ -15,7 +15,6 @@ ROUTE_SCOPES = {
     # The page itself holds no data; it asks for a key. The other open calls tell nothing to a caller without one.
     "GET /": OPEN,
     "GET /web/{path:path}": OPEN,
-    "HEAD /web/{path:path}": OPEN,
     "GET /livez": OPEN,
     "GET /readyz": OPEN,
     "GET /v1/session": OPEN,
@@ -23,7 +22,6 @@ ROUTE_SCOPES = {
     "DELETE /v1/session": OPEN,
     "GET /docs": SEARCH,
     "GET /openapi.json": SEARCH,
-    "HEAD /openapi.json": SEARCH,
     "GET /metrics": SEARCH,
     "GET /v1/stats": SEARCH,
     "GET /v1/models": SEARCH,
@@ -98,4 +96,5 @@ def find_permission(method: str, path: str) -> RoutePermission | None:
 def list_methods(path: str) -> list[str]:
     """The methods of an address; empty when there is no such address."""
     plain = {one.method for one in _PERMISSIONS if one.path == path}
-    return sorted(plain | {one.method for pattern, one in _BY_PATTERN if pattern.match(path)})
+    found = plain | {one.method for pattern, one in _BY_PATTERN if pattern.match(path)}
+    return sorted(found | {"HEAD"} if "GET" in found else found)

@@ -7,6 +7,7 @@ requests as same-origin, but they still carry the name of the other site as thei
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -48,6 +49,15 @@ def is_trusted_host(host: str | None, allowed: frozenset[str]) -> bool:
 
 
 SAFE = ("GET", "HEAD", "OPTIONS")  # they change nothing, and no other site can read their answers
+
+
+def parse_origins(text: str) -> frozenset[str]:
+    """Origins with commas between them, as browsers send them; `*` stands for all. Raises ValueError."""
+    origins = {one.strip().rstrip("/").lower() for one in text.split(",")} - {""}
+    for origin in origins - {"*"}:
+        if not re.fullmatch(r"https?://[^/?#@\s]+", origin):
+            raise ValueError(f"{origin!r} is no origin: write it as https://photos.example.org")
+    return frozenset(origins)
 
 
 def is_cross_site(scope: Scope) -> bool:

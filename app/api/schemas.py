@@ -200,6 +200,7 @@ class ImagePage(BaseModel):
 
     images: list[ImageOut]
     next_cursor: str | None
+    total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
 
 
 class DeleteIn(RequestModel):
@@ -318,6 +319,7 @@ class JobOut(BaseModel):
     )
     warnings: list[WarningOut] = Field(default_factory=list, description="Places that were left out, by name.")
     warned: int = Field(0, description="How many items have warnings.")
+    name: str | None = Field(None, description="The archive, folder or bucket; null for loose files.")
 
     @classmethod
     def of(cls, job: Job) -> JobOut:
@@ -339,6 +341,7 @@ class JobOut(BaseModel):
             left_out=dict(job.left_out),
             warnings=[WarningOut.of(one) for one in job.warnings],
             warned=job.warned,
+            name=job.name,
         )
 
 

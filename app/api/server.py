@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
 
@@ -18,9 +18,10 @@ from app.api.app import create_app
 from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
+from app.core.listeners import open_listeners
 from app.core.settings import Settings
 from app.encoder.catalogue import find_facts, resolve_alias
-from app.encoder.loader import locate_model
+from app.encoder.loader import check_model_name
 from app.service.service import Service, open_service
 from app.worker.supervisor import WorkerSupervisor
 
@@ -54,39 +55,39 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises StartupError when that is impossible."""
-    located = locate_model(settings.model, settings.models)
-    service = open_service(settings, located)
+    check_model_name(settings.model, settings.models)
+    service = open_service(settings)
+    is_refused = True
     try:
         with (
-            open_listener(settings.host, settings.port) as listener,
+            listen(settings) as listeners,
             asyncio.Runner() as runner,  # not uvloop: it accepts one connection a turn, and a burst waits (ADR 35)
         ):
-            require_keys(service, listener)
+            require_keys(service, listeners)
             raise_file_limit(settings.max_connections)
             sys.setswitchinterval(SWITCH_SECONDS)
             # Its warnings are about what clients send (no HTTP, other protocols): any client could fill the log.
             logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-            runner.run(_serve(service, listener))
+            runner.run(_serve(service, listeners))
+        is_refused = service.search.fatal is not None
     finally:
-        service.close()
+        service.close(refused=is_refused)
     if service.search.fatal is not None:
         raise service.search.fatal
 
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises StartupError when the address is not free."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # Connections inherit it. Without it an answer's second packet waits 40 ms for the client to confirm the first.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+@contextlib.contextmanager
+def listen(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Listening sockets, closed at the end. Raises StartupError when the address is not free."""
+    host, port = settings.host, settings.port
     try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
+        listeners = open_listeners(host, port, BACKLOG)
     except OSError as error:
-        listener.close()
         raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
-    return listener
+    with contextlib.ExitStack() as opened:
+        for listener in listeners:
+            opened.enter_context(listener)
+        yield listeners
 
 
 def is_on_loopback(listener: socket.socket) -> bool:
@@ -94,10 +95,10 @@ def is_on_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def require_keys(service: Service, listener: socket.socket) -> None:
+def require_keys(service: Service, listeners: Sequence[socket.socket]) -> None:
     """Raise StartupError when other machines could send requests without a key."""
     settings = service.settings
-    if not (is_on_loopback(listener) or settings.insecure or service.api_keys.has_keys()):
+    if not (all(map(is_on_loopback, listeners)) or settings.insecure or service.api_keys.has_keys()):
         raise StartupError(
             f"other machines can reach {settings.host} and there is no API key: make one with"
             f" `sightline keys create NAME --scope admin --data-dir {settings.data_dir}`, or serve with --insecure"
@@ -112,9 +113,10 @@ def raise_file_limit(connections: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == -1 else min(wanted, hard), hard))
 
 
-async def _serve(service: Service, listener: socket.socket) -> None:
+async def _serve(service: Service, listeners: list[socket.socket]) -> None:
     settings = service.settings
-    app = create_app(service, loopback_only=is_on_loopback(listener))
+    loopback_only = all(map(is_on_loopback, listeners))
+    app = create_app(service, loopback_only=loopback_only)
     metrics: ServerMetrics = app.state.metrics
     server = Server(
         uvicorn.Config(
@@ -133,11 +135,11 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     metrics.watch_connections(lambda: len(server.server_state.connections))
     loop = asyncio.get_running_loop()
     service.start()
-    address = f"http://{settings.host}:{listener.getsockname()[1]}"
+    address = format_address(settings.host, listeners[0])
     print(f"Sightline serves {settings.data_dir} at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
     if hint := find_facts(resolve_alias(settings.model)).hint:
         print(f"model: {hint}", file=sys.stderr, flush=True)
-    if not (is_on_loopback(listener) or service.api_keys.has_keys()):
+    if not (loopback_only or service.api_keys.has_keys()):
         log.warning("no key is needed: everybody who reaches %s can read, add and delete everything", address)
     watching = asyncio.create_task(_stop_when_fatal(service, server))
     pulse = asyncio.create_task(_measure_loop_lag(service))
@@ -150,13 +152,21 @@ async def _serve(service: Service, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     try:
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=listeners)
     finally:
         watching.cancel()
         pulse.cancel()
         if not working.cancelling():  # a second cancel would leave workers that are still finishing
             working.cancel()
         await asyncio.gather(watching, pulse, working, return_exceptions=True)
+
+
+def format_address(host: str, listener: socket.socket) -> str:
+    """The URL of the server."""
+    name, port = listener.getsockname()[:2]
+    if host != "localhost":
+        name = host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 async def _stop_when_fatal(service: Service, server: uvicorn.Server) -> None:

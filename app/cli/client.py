@@ -4,45 +4,76 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from app.cli import ServerError
+from app.cli import ServerError, answers
+from app.cli.answers import Answer, clean
+from app.cli.connection import describe_failure, describe_redirect, find_proxy, load_certificates, parse_server
+from app.core.backoff import Backoff
 from app.core.types import DEFAULT_COLLECTION
 
-TIMEOUT_SECONDS = 60.0
-UPLOAD_SECONDS = 600.0
+T = TypeVar("T")
+
+TIMEOUT = httpx.Timeout(60.0, connect=15.0)
+UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=15.0)
+PATIENCE_SECONDS = 600.0  # that an upload waits for a server that is busy, or away, before it gives up
+BUSY = (429, 502, 503, 504)
+REPORT = "application/x-ndjson"
+# What an error means that does not come from Sightline.
+FOREIGN = dict.fromkeys((404, 405, 501), "; it is not Sightline") | {
+    401: "; a proxy before it asks for a password, which this command has not",
+    413: "; a proxy before it takes no requests of this size (nginx: client_max_body_size)",
+}
 
 
-class QueueIsFull(ServerError):
-    """The queue of the server is full; `seconds` is how long it asks to wait."""
+class Unavailable(ServerError):
+    """The server may answer the same request later; it asks to wait `seconds`. `answered`: not by a dead connection."""
 
-    def __init__(self, detail: str, retry_after: str) -> None:
+    def __init__(self, detail: str, seconds: float = 0.0, *, answered: bool = False) -> None:
         super().__init__(detail)
-        self.seconds = int(retry_after) if retry_after.isdigit() else 5
+        self.seconds = seconds
+        self.answered = answered
 
 
 class Client:
     """The calls that the commands need, in one collection."""
 
-    def __init__(self, server: str, key: str | None = None, collection: str = DEFAULT_COLLECTION) -> None:
-        self.server = server.rstrip("/")
+    def __init__(
+        self,
+        server: str,
+        key: str | None = None,
+        collection: str = DEFAULT_COLLECTION,
+        ca_file: Path | None = None,
+    ) -> None:
+        url = parse_server(server)
+        self.server = str(url.copy_with(username=None, password=None)).rstrip("/")  # as messages name it
         self._collection = {"collection": collection} if collection != DEFAULT_COLLECTION else {}
+        self._proxy = find_proxy(url)
+        self._say: Callable[[str], None] | None = None
+        self._has_answered = False
         try:
-            headers = {"Authorization": f"Bearer {key}"} if key else {}
-            # trust_env: a proxy of the environment must not carry calls to this server
-            self._http = httpx.Client(base_url=self.server, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
+            self._http = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                timeout=TIMEOUT,
+                verify=load_certificates(ca_file) if url.scheme == "https" else True,
+                proxy=self._proxy,
+                trust_env=False,  # `find_proxy` and `load_certificates` read it
+            )
         except UnicodeEncodeError:
             raise ServerError("this is no API key: it has characters that no key has") from None
-        except httpx.InvalidURL as error:
-            raise ServerError(f"{server} is not an address: {error}") from None
+        except (httpx.InvalidURL, ValueError, ImportError) as error:
+            raise ServerError(f"the proxy that the environment names cannot be used: {error}") from None
 
     def __enter__(self) -> Client:
         return self
@@ -50,70 +81,108 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def upload_bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
-        """Send files, each with its name, as one bulk; returns the job. Waits while the queue is full."""
-        return retry_while_queue_full(partial(self._upload_bulk, files))
+    def be_patient(self, say: Callable[[str], None]) -> None:
+        """From now on wait for a server that is busy or away, at most PATIENCE_SECONDS each time; `say` tells so."""
+        self._say = say
 
-    def _upload_bulk(self, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
-        with ExitStack() as opened:
+    def upload_bulk(self, files: Sequence[tuple[str, bytes | Path]], job: str | None = None) -> dict[str, Any]:
+        """Send files, each with its name, as one bulk of a new job or of this one; returns the job."""
+        return self._wait_for(partial(self._upload_bulk, files, self._params_of(job), new_key()))
+
+    def _upload_bulk(
+        self, files: Sequence[tuple[str, bytes | Path]], params: dict[str, str], key: dict[str, str]
+    ) -> dict[str, Any]:
+        with contextlib.ExitStack() as opened:
             try:
-                parts = [
-                    ("files", (to_valid_unicode(name), opened.enter_context(open(path, "rb")))) for name, path in files
+                parts: list[tuple[str, tuple[str, bytes | IO[bytes]]]] = [
+                    (
+                        "files",
+                        (to_valid_unicode(name), opened.enter_context(open(at, "rb")) if isinstance(at, Path) else at),
+                    )
+                    for name, at in files
                 ]
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
-            return self._call("POST", "/v1/images/bulk", files=parts, params=self._collection, timeout=UPLOAD_SECONDS)
+            path, shape, timeout = "/v1/images/bulk", answers.Job, UPLOAD_TIMEOUT
+            return self._call("POST", path, shape, files=parts, params=params, headers=key, timeout=timeout)
 
-    def find_known(self, digests: Sequence[str]) -> set[str]:
-        """Which of up to 1,000 SHA-256 are of pictures of the collection."""
+    def find_known(self, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Which of up to 1,000 SHA-256 are of pictures of the collection, and what each of these lacks."""
         body = {"sha256": list(digests)}
-        return set(self._call("POST", "/v1/images/known", json=body, params=self._collection)["sha256"])
+        path = "/v1/images/known"
+        known = self._call_patiently("POST", path, answers.Known, json=body, params=self._collection)
+        lacks = known.get("lacks", {})
+        return {digest: lacks.get(digest, []) for digest in known["sha256"]}
 
-    def ingest_urls(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Have the server fetch URLs; returns the job. Waits while the queue is full."""
+    def ingest_urls(self, items: Sequence[dict[str, Any]], job: str | None = None) -> dict[str, Any]:
+        """Have the server fetch URLs, in a new job or in this one; returns the job."""
         lines = "".join(json.dumps(item) + "\n" for item in items).encode()
-        headers = {"Content-Type": "application/x-ndjson"}
-        return retry_while_queue_full(partial(self._ingest, content=lines, headers=headers))
+        return self._ingest({"Content-Type": REPORT}, job, content=lines)
 
-    def ingest_source(self, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Have the server ingest a source that it reads itself; returns the job. Waits while the queue is full."""
-        return retry_while_queue_full(partial(self._ingest, json={"source": source, **options}))
+    def ingest_source(self, source: str, options: Mapping[str, Any], job: str | None = None) -> dict[str, Any]:
+        """Have the server ingest a source that it reads itself, in a new job or in this one; returns the job."""
+        return self._ingest({}, job, json={"source": source, **options})
 
-    def _ingest(self, **body: Any) -> dict[str, Any]:
-        return self._call("POST", "/v1/images/ingest", params=self._collection, timeout=UPLOAD_SECONDS, **body)
+    def _ingest(self, headers: dict[str, str], job: str | None, **body: Any) -> dict[str, Any]:
+        body |= {"params": self._params_of(job), "headers": {**headers, **new_key()}, "timeout": UPLOAD_TIMEOUT}
+        return self._call_patiently("POST", "/v1/images/ingest", answers.Job, **body)
+
+    def _params_of(self, job: str | None) -> dict[str, str]:
+        return {**self._collection, **({} if job is None else {"job": job})}
+
+    def limits(self) -> answers.Limits:
+        """What one upload may hold."""
+        return answers.Limits.model_validate(self._call_patiently("GET", "/v1/sources", answers.Limits))
 
     def add_texts(self, texts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Store up to 1,000 texts."""
-        body = {"texts": list(texts)}
-        return self._call("POST", "/v1/texts", json=body, params=self._collection, timeout=UPLOAD_SECONDS)
+        return self._call(
+            "POST",
+            "/v1/texts",
+            answers.Added,
+            json={"texts": list(texts)},
+            params=self._collection,
+            timeout=UPLOAD_TIMEOUT,
+        )
 
     def job(self, id: str) -> dict[str, Any]:
-        return self._call("GET", f"/v1/jobs/{quote(id, safe='')}")
+        return self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}", answers.Job)
 
-    def jobs(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", "/v1/jobs", params=self._collection)["jobs"]
+    def jobs(self, limit: int | None = None) -> list[dict[str, Any]]:
+        params = {**self._collection, **({} if limit is None else {"limit": limit})}
+        found: list[dict[str, Any]] = self._call("GET", "/v1/jobs", answers.Jobs, params=params)["jobs"]
         return found
+
+    def find_job(self, id: str) -> str:
+        """The whole id of a job that begins like this. Raises ServerError when there are several."""
+        if not re.fullmatch("[0-9a-f]{4,31}", id):
+            return id
+        found = [job["id"] for job in self.jobs(1000) if job["id"].startswith(id)]
+        if len(found) > 1:
+            raise ServerError(f"{len(found)} jobs begin with {id}; give more of the id")
+        return found[0] if found else id
 
     def control_job(self, id: str, action: str) -> dict[str, Any]:
         """Pause, resume, cancel or retry a job; returns it."""
-        return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", timeout=UPLOAD_SECONDS)
+        return self._call("POST", f"/v1/jobs/{quote(id, safe='')}/{action}", answers.Job, timeout=UPLOAD_TIMEOUT)
 
     def read_report(self, id: str, status: str | None) -> Iterator[bytes]:
         """A line of JSON for each item of a job, or for each item with this status."""
         params = {"format": "ndjson", **({} if status is None else {"status": status})}
-        with (
-            self._map_errors(),
-            self._http.stream("GET", f"/v1/jobs/{quote(id, safe='')}/items", params=params) as response,
-        ):
-            if response.is_error:
+        path = f"/v1/jobs/{quote(id, safe='')}/items"
+        with self._map_errors(), self._http.stream("GET", path, params=params) as response:
+            if not response.is_success:
                 response.read()
-                raise ServerError(error_text(response))
+            self._require_success(response)
+            if response.headers.get("Content-Type", "").partition(";")[0] != REPORT:
+                raise self._not_sightline(response)
             yield from response.iter_bytes()
 
-    def failed_items(self, id: str) -> Iterator[dict[str, Any]]:
-        params: dict[str, Any] = {"status": "failed", "limit": 1000}
+    def items(self, id: str, **which: str) -> Iterator[dict[str, Any]]:
+        """The items of a job: `status="failed"`, or `warned="true"`."""
+        params: dict[str, Any] = {"limit": 1000, **which}
         while True:
-            page = self._call("GET", f"/v1/jobs/{id}/items", params=params)
+            page = self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}/items", answers.Items, params=params)
             yield from page["items"]
             if page["next_cursor"] is None:
                 return
@@ -122,95 +191,173 @@ class Client:
     def search(self, words: str, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
         """Search by words."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
-        return self._call(
-            "GET", "/v1/search", params={"q": words, "k": k, "target": target, **options, **self._collection}
-        )
+        params = {"q": words, "k": k, "target": target, **options, **self._collection}
+        return self._call("GET", "/v1/search", answers.Found, params=params)
 
     def search_picture(self, path: Path, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
         """Search by a picture."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
-        with open(path, "rb") as file:
-            return self._call(
-                "POST",
-                "/v1/search/image",
-                files={"file": (to_valid_unicode(path.name), file)},
-                data={"k": str(k), "target": target, **options, **self._collection},
-            )
+        data = {"k": str(k), "target": target, **options, **self._collection}
+        try:
+            with open(path, "rb") as file:
+                files = {"file": (to_valid_unicode(path.name), file)}
+                return self._call("POST", "/v1/search/image", answers.Found, files=files, data=data)
+        except OSError as error:
+            raise ServerError(f"{path} cannot be read: {error.strerror}") from None
 
     def search_batch(self, searches: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Up to 100 searches in one call; returns the answer to each, or its `error`."""
-        body = {"searches": list(searches)}
-        path = "/v1/search/batch"
-        answered = self._call("POST", path, json=body, params=self._collection, timeout=UPLOAD_SECONDS)
+        answered = self._call(
+            "POST",
+            "/v1/search/batch",
+            answers.FoundMany,
+            json={"searches": list(searches)},
+            params=self._collection,
+            timeout=UPLOAD_TIMEOUT,
+        )
         found: list[dict[str, Any]] = answered["answers"]
+        if len(found) != len(searches):
+            raise ServerError(f"the server at {self.server} is not Sightline: it answered {len(found)} searches")
         return found
 
     def delete(self, filter: Any, *, dry_run: bool) -> dict[str, Any]:
         """Delete the pictures that match a filter; a dry run only counts them and shows examples."""
-        body = {"filter": filter, "dry_run": dry_run}
-        return self._call("POST", "/v1/images/delete", json=body, params=self._collection, timeout=UPLOAD_SECONDS)
+        return self._call(
+            "POST",
+            "/v1/images/delete",
+            answers.Deleted,
+            json={"filter": filter, "dry_run": dry_run},
+            params=self._collection,
+            timeout=UPLOAD_TIMEOUT,
+        )
 
     def stats(self) -> dict[str, Any]:
-        return self._call("GET", "/v1/stats", params=self._collection)
+        return self._call("GET", "/v1/stats", answers.Stats, params=self._collection)
+
+    def model_hint(self) -> str | None:
+        """What people should know of the loaded model, if anything."""
+        loaded = self._call_patiently("GET", "/v1/models", answers.Loaded)["loaded"]
+        return loaded.get("hint") if loaded else None
 
     def collections(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", "/v1/collections")["collections"]
+        found: list[dict[str, Any]] = self._call("GET", "/v1/collections", answers.Collections)["collections"]
         return found
 
     def make_collection(self, name: str, description: str) -> dict[str, Any]:
-        return self._call("POST", "/v1/collections", json={"name": name, "description": description})
+        body = {"name": name, "description": description}
+        return self._call("POST", "/v1/collections", answers.Collection, json=body)
 
     def drop_collection(self, name: str) -> None:
-        self._call("DELETE", f"/v1/collections/{quote(name, safe='')}")
+        with self._map_errors():
+            response = self._http.delete(f"/v1/collections/{quote(name, safe='')}")
+        self._require_success(response)
+        if response.status_code != 204:
+            raise self._not_sightline(response)
 
     def readiness(self) -> dict[str, Any]:
-        """The body of /readyz, whatever its status."""
+        """The body of /readyz, whether the server is ready or not."""
         with self._map_errors():
-            answer: dict[str, Any] = self._http.get("/readyz").json()
-        return answer
+            response = self._http.get("/readyz")
+        if response.status_code == 503:
+            with contextlib.suppress(ValueError):
+                not_ready: dict[str, Any] = answers.parse_answer(response, answers.Readiness)
+                return not_ready
+        return self._parse(response, answers.Readiness)
 
-    def _call(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+    def _call(self, method: str, path: str, shape: type[Answer], **kwargs: Any) -> dict[str, Any]:
         with self._map_errors():
             response = self._http.request(method, path, **kwargs)
-            if response.status_code == 429:
-                raise QueueIsFull(error_text(response), response.headers.get("Retry-After", ""))
-            if response.is_error:
-                raise ServerError(error_text(response))
-            answer: dict[str, Any] = response.json() if response.content else {}
+        return self._parse(response, shape)
+
+    def _call_patiently(self, method: str, path: str, shape: type[Answer], **kwargs: Any) -> dict[str, Any]:
+        """Like `_call`, and waits after `be_patient`. The request changes nothing, or brings an Idempotency-Key."""
+        return self._wait_for(partial(self._call, method, path, shape, **kwargs))
+
+    def _wait_for(self, call: Callable[[], T]) -> T:
+        """Make a call, after `be_patient` again and again while the server is busy or away."""
+        backoff = Backoff(0.5, 10.0)
+        deadline = None
+        said = ""
+        while True:
+            try:
+                answer = call()
+            except Unavailable as error:
+                now = time.monotonic()
+                deadline = deadline or now + PATIENCE_SECONDS
+                pause = max(error.seconds, backoff.next())
+                if self._say is None or now + pause > deadline or not (error.answered or self._has_answered):
+                    raise
+                if said != (said := str(error)):
+                    self._say(f"{error}; waiting, and trying again for up to {PATIENCE_SECONDS / 60:g} minutes")
+                time.sleep(pause)
+            else:
+                self._has_answered = True
+                if self._say is not None and said:
+                    self._say("the server answers again")
+                return answer
+
+    def _parse(self, response: httpx.Response, shape: type[Answer]) -> dict[str, Any]:
+        self._require_success(response)
+        try:
+            answer: dict[str, Any] = answers.parse_answer(response, shape)
+        except ValueError:
+            raise self._not_sightline(response) from None
         return answer
+
+    def _require_success(self, response: httpx.Response) -> None:
+        """Raise ServerError for anything but a status of success."""
+        if response.is_success:
+            return
+        if 300 <= response.status_code < 400:
+            raise ServerError(describe_redirect(response, self.server))
+        problem = answers.parse_problem(response)
+        detail = self._describe_refusal(response, problem)
+        if response.status_code in BUSY or (problem is not None and problem.retryable):
+            raise Unavailable(detail, read_retry_after(response), answered=True)
+        raise ServerError(detail)
+
+    def _describe_refusal(self, response: httpx.Response, problem: answers.Problem | None) -> str:
+        if problem is None:
+            hint = FOREIGN.get(response.status_code, "")
+            return f"the server at {self._name} answered {response.status_code}{hint}"
+        hint = "; give it with SIGHTLINE_KEY or --key-file" if problem.code == "unauthorized" else ""
+        return f"{clean(problem.detail)} ({clean(problem.code)}){hint}"
+
+    @property
+    def _name(self) -> str:
+        return f"{self.server} (through the proxy {self._proxy.url})" if self._proxy else self.server
+
+    def _not_sightline(self, response: httpx.Response) -> ServerError:
+        kind = clean(response.headers.get("Content-Type", "").partition(";")[0])
+        what = f"with {response.status_code}" + (f" and {kind}" if kind else "")
+        return ServerError(f"the server at {self._name} is not Sightline: it answered {response.url.path} {what}")
 
     @contextlib.contextmanager
     def _map_errors(self) -> Iterator[None]:
         try:
             yield
-        except httpx.ConnectError:
-            remedy = "start one with `sightline serve`, or name it with --server"
-            raise ServerError(f"no server answers at {self.server}; {remedy}") from None
         except httpx.HTTPError as error:
-            raise ServerError(f"the connection to {self.server} failed: {error or type(error).__name__}") from None
-        except ValueError:
-            raise ServerError(f"the server at {self.server} is not Sightline") from None
+            detail, may_pass = describe_failure(error, self._name)
+            raise (Unavailable(detail) if may_pass else ServerError(detail)) from None
+        except httpx.InvalidURL as error:
+            raise ServerError(f"{self.server} is not an address: {error}") from None
 
 
-def retry_while_queue_full(call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Make a call, again and again while the server's queue is full."""
-    while True:
-        try:
-            return call()
-        except QueueIsFull as full:
-            time.sleep(full.seconds)
+def new_key() -> dict[str, str]:
+    """A header by which the server knows a request that is sent again."""
+    return {"Idempotency-Key": uuid.uuid4().hex}
+
+
+def read_retry_after(response: httpx.Response) -> float:
+    """The seconds that an answer asks to wait; 0 if it does not say."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isdecimal() and len(text) < 10:
+        return float(text)
+    with contextlib.suppress(ValueError, OverflowError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0
 
 
 def to_valid_unicode(name: str) -> str:
-    """The name of a file with a question mark for each byte that is not UTF-8."""
-    return name.encode("utf-8", "replace").decode()
-
-
-def error_text(response: httpx.Response) -> str:
-    """One line that says why the server refused (problem+json)."""
-    try:
-        problem = response.json()
-        hint = "; give it with SIGHTLINE_KEY or --key-file" if problem["code"] == "unauthorized" else ""
-        return f"{problem['detail']} ({problem['code']}){hint}"
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {response.status_code}"
+    """The name of a file with an escape for each byte that is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

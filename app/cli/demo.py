@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
 from app.cli import ServerError
 from app.cli.client import Client
 from app.cli.output import show_hits
-from app.cli.upload import show_report, upload_all
+from app.cli.upload import show_report, upload_paths
 from app.core.errors import StartupError
-from app.core.process import child_env, sightline_command
+from app.core.listeners import open_listeners
+from app.core.process import spawn
 from app.core.settings import Settings
 from app.service.demo_gallery import ARCHIVE, TEXTS, find_gallery, read_gallery_texts
 
@@ -41,7 +41,7 @@ def demo(settings: Settings, console: Console, *, once: bool) -> None:
                 with console.status("loading the starter model"):
                     wait_until_ready(client, process)
                 began = time.monotonic()
-                report = upload_all(client, [[(ARCHIVE, folder / ARCHIVE)]], console)
+                report = upload_paths(client, [str(folder / ARCHIVE)], console, {})
                 show_report(report, console)
                 console.print(f"the gallery was loaded in {time.monotonic() - began:.1f} s")
                 load_texts(client, folder / TEXTS)
@@ -63,19 +63,21 @@ def search_command(words: str, server: str) -> str:
 
 
 @contextlib.contextmanager
-def run_server(data_dir: Path, host: str, port: int, model: str = "starter") -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server in a process of its own until the block ends."""
-    process = subprocess.Popen(
-        sightline_command("serve"),
+def run_server(
+    data_dir: Path, host: str, port: int, model: str = "starter", stderr: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in a process of its own until the block ends; its log goes to `stderr`, by default to ours."""
+    process = spawn(
+        "app",
+        "serve",
         env={
-            **child_env(os.environ),
             "SIGHTLINE_DATA_DIR": str(data_dir),
             "SIGHTLINE_HOST": host,
             "SIGHTLINE_PORT": str(port),
             "SIGHTLINE_MODEL": model,
             "SIGHTLINE_LOG_LEVEL": "warning",
         },
-        start_new_session=True,  # Ctrl-C reaches the demo alone, and the demo ends its server
+        stderr=stderr,
     )
     try:
         yield process
@@ -111,8 +113,7 @@ def load_texts(client: Client, path: Path) -> None:
 def free_port(host: str, wanted: int) -> int:
     """The wanted port, or any free one if another process listens there."""
     for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            probes = [opened.enter_context(probe) for probe in open_listeners(host, port)]
+            return int(probes[0].getsockname()[1])
     raise StartupError(f"no port of {host} is free")

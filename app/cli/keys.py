@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.table import Table
 
+from app.cli.output import print_rows
 from app.core.errors import StartupError
 from app.core.settings import Settings
 from app.core.types import ApiKey, KeyScope
@@ -46,10 +46,11 @@ def show_keys(settings: Settings, console: Console, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described, ensure_ascii=False, indent=2))
         return
-    table = Table("id", "name", "scope", "collections", "state", "expires", "last used")
-    for one in described:
-        table.add_row(*(", ".join(value) if isinstance(value, list) else value or "" for value in table_row(one)))
-    console.print(table)
+    header = ("id", "name", "scope", "collections", "state", "expires", "last used")
+    rows = [
+        [", ".join(value) if isinstance(value, list) else value or "" for value in table_row(one)] for one in described
+    ]
+    print_rows(console, header, rows, rows)
 
 
 def revoke_key(settings: Settings, key_id: str) -> None:

@@ -25,7 +25,13 @@ log = logging.getLogger(__name__)
 
 DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads", "decoders", "batch_size")
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
+CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
+
+
+def examples(*lines: str) -> str:
+    """The end of a help text: command lines with what they do."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 class Commands(click.Group):
@@ -41,13 +47,26 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples(
+        "sightline serve --data-dir photos      serve a new or existing data directory",
+        "sightline ingest ~/Pictures            load a folder into it",
+        "sightline search red car               find pictures by words",
+        "sightline search cat.jpg               find pictures like this one",
+    ),
+)
 @click.version_option(__version__, prog_name="sightline")
 def main() -> None:
-    """Search pictures by words or by a picture, and texts by a picture."""
+    """Search pictures by words or by a picture, and texts by a picture.
+
+    Start a server, load pictures, and search them from another terminal. Every option can also be set in the
+    environment; `sightline COMMAND --help` names the variables.
+    """
 
 
-@main.command()
+@main.command(short_help="Serve a data directory over HTTP.")
 @setting_options("host", "port", "insecure", "allowed_hosts", *DATA_OPTIONS, "index", "workers", *LOG_OPTIONS)
 def serve(**given: Any) -> None:
     """Serve a data directory over HTTP, with workers that import and embed pictures."""
@@ -59,7 +78,7 @@ def serve(**given: Any) -> None:
         run(settings)
 
 
-@main.command()
+@main.command(short_help="Run one more worker on a data directory.")
 @setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 @click.option("--parent", type=int, default=None, hidden=True, help="End when this process ends.")
 def worker(parent: int | None, **given: Any) -> None:
@@ -72,8 +91,16 @@ def worker(parent: int | None, **given: Any) -> None:
         run_worker(settings, parent)
 
 
-@main.command()
-@click.argument("paths", nargs=-1)
+@main.command(
+    short_help="Load pictures, folders, archives and tables.",
+    epilog=examples(
+        "sightline ingest ~/Pictures                         a folder with its subfolders",
+        "sightline ingest cat.jpg trip.zip shop.csv          a picture, an archive, a table",
+        "sightline ingest ~/Pictures --exclude '*_thumb.*'   without some files",
+        "sightline ingest --urls list.txt                    URLs, which the server fetches",
+    ),
+)
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
 @click.option(
     "--urls", type=click.Path(allow_dash=True), help="Load the URLs of this file, one on each line, or one JSON object."
 )
@@ -87,81 +114,121 @@ def worker(parent: int | None, **given: Any) -> None:
 @click.option(
     "--column", "columns", multiple=True, callback=parse_pairs, metavar="ROLE=NAME", help="table: the column of a role."
 )
-@setting_options("server", "key", "key_file", "collection")
-def ingest(paths: tuple[str, ...], urls: str | None, **given: Any) -> None:
-    """Load pictures, folders, archives and tables into a running server; - reads paths from standard input.
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out files and folders of this name, as *_thumb.jpg or raw; may be repeated.",
+)
+@setting_options(*CLIENT_OPTIONS, "collection")
+def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], **given: Any) -> None:
+    """Load pictures, folders, archives and tables into a running server.
 
-    A path that begins with a type of source (folder:/photos) is a place that the server reads itself.
-    When items fail, the command prints a table of the reasons and exits with 1.
+    A file cat.txt beside cat.jpg is its caption, and cat.json holds its metadata. The command counts what it leaves
+    out, and does not send what the server already has, so that it can be run again at any time.
+
+    PATH may be - to read paths from standard input, or name a place that the server reads itself (folder:/photos).
+    The exit code is 0 when everything was loaded, 1 when something could not be read or loaded (a table says what and
+    why), and 2 when the server cannot be reached or refuses.
     """
+    from app.cli.output import show_hint
     from app.cli.upload import ingest_paths, ingest_urls
 
     if bool(paths) == (urls is not None):
         raise click.UsageError("give either paths or --urls")
+    if exclude and urls is not None:
+        raise click.UsageError("--exclude belongs to paths, not to --urls")
     options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
     with open_client(given) as client:
+        show_hint(client.model_hint())
         if urls is None:
-            sys.exit(ingest_paths(client, paths, new_console(), options))
+            sys.exit(ingest_paths(client, paths, new_console(), options, exclude))
         try:
-            with click.open_file(urls, encoding="utf-8") as lines:
-                sys.exit(ingest_urls(client, lines, new_console()))
+            with click.open_file(urls, "rb") as file:
+                sys.exit(ingest_urls(client, file, new_console()))
         except OSError as error:
             raise ServerError(f"{urls} cannot be read: {error.strerror}") from None
 
 
-@main.command()
-@click.argument("words", nargs=-1)
+@main.command(
+    short_help="Search by words, or by a picture.",
+    epilog=examples(
+        "sightline search red car                    ten pictures of red cars",
+        "sightline search cat.jpg                    pictures like this one",
+        "sightline search 'beach -people' -k 50      beaches without people",
+        "sightline search cat --paths | xargs ls -l  what other programs can use",
+    ),
+)
+@click.argument("words", metavar="WORDS|FILE", nargs=-1)
 @click.option("--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Search by this picture.")
+@click.option("--text", is_flag=True, help="Search by the words, even if they name a picture file.")
 @click.option("-k", default=10, show_default=True, help="The number of hits.")
-@click.option("--target", type=click.Choice(["images", "texts"]), default="images", show_default=True)
+@click.option(
+    "--target",
+    type=click.Choice(["images", "texts"]),
+    default="images",
+    show_default=True,
+    help="Search for pictures, or for stored texts.",
+)
 @click.option("--filter", callback=parse_json, help="Search only what matches this filter, as JSON.")
 @click.option(
     "--batch",
     metavar="FILE",
     help="Search by each line of this file (`-`: standard input), and print a line of JSON for each.",
 )
+@click.option("--paths", is_flag=True, help="Print the paths of the pictures alone, one on each line.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def search(
     words: tuple[str, ...],
     image: Path | None,
+    text: bool,
     k: int,
     target: str,
     filter: dict[str, Any] | None,
     batch: str | None,
+    paths: bool,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Search a running server by words, or by a picture.
 
-    The search turns away from words after a minus: "beach -people", in quotes because of the minus.
+    One word that names a picture file searches by that picture. A minus excludes: "beach -people", in quotes.
+    A terminal shows a table; a pipe gets a line for each hit: score, id, path and words, with tabs between.
     """
+    from app.cli import output
     from app.cli.batch_search import print_answers
-    from app.cli.output import show_hits
+    from app.encoder.catalogue import find_facts
 
     if sum((bool(words), image is not None, batch is not None)) != 1:
-        raise click.UsageError("give either words, --image or --batch")
-    if batch is not None:
-        with open_client(given) as client:
-            sys.exit(print_answers(client, batch, k, target, filter))
+        raise click.UsageError("give either words, a picture file, --image or --batch")
+    if paths and (as_json or batch is not None or target == "texts"):
+        raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
     with open_client(given) as client:
-        if image:
+        if batch is not None:
+            sys.exit(print_answers(client, batch, k, target, filter))
+        image = image or (None if text else find_picture(words))
+        if image is not None:
             answer = client.search_picture(image, k, target, filter)
         else:
             answer = client.search(" ".join(words), k, target, filter)
+    output.show_hint(find_facts(str(answer.get("model"))).hint)
+    output.show_warnings(answer)
     if as_json:
         print_json(answer)
+    elif paths:
+        output.print_paths(answer)
     else:
-        show_hits(answer, new_console())
+        output.show_hits(answer, new_console())
 
 
-@main.command()
+@main.command(short_help="Delete the pictures that match a filter.")
 @click.option(
     "--filter", callback=parse_json, required=True, help="Delete the pictures that match this filter, as JSON."
 )
 @click.option("--dry-run", is_flag=True, help="Show the pictures that match, and delete nothing.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> None:
     """Delete the pictures that match a filter from a running server.
 
@@ -181,15 +248,16 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
         click.echo(f"{client.delete(filter, dry_run=False)['deleted']} deleted")
 
 
-@main.command()
+@main.command(short_help="Show what a server holds, and its health.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
     """Show what a running server holds, and its health; exits with 1 when it is not ready."""
-    from app.cli.output import show_status
+    from app.cli.output import show_hint, show_status
 
     with open_client(given) as client:
         ready, stats = client.readiness(), client.stats()
+    show_hint((stats["model"] or {}).get("hint"))
     if as_json:
         print_json({**ready, **stats})
     else:
@@ -197,9 +265,9 @@ def status(as_json: bool, **given: Any) -> None:
     sys.exit(1 if ready["reasons"] else 0)
 
 
-@main.command()
+@main.command(short_help="List the newest jobs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file", "collection")
+@setting_options(*CLIENT_OPTIONS, "collection")
 def jobs(as_json: bool, **given: Any) -> None:
     """List the newest jobs of a running server."""
     from app.cli.output import show_jobs
@@ -212,7 +280,7 @@ def jobs(as_json: bool, **given: Any) -> None:
         show_jobs(newest, new_console())
 
 
-@main.command()
+@main.command(short_help="Show, pause, resume, cancel or retry a job.")
 @click.argument("id")
 @click.option("--pause", "action", flag_value="pause", help="Begin no further item of the job.")
 @click.option("--resume", "action", flag_value="resume", help="Go on with a paused job.")
@@ -225,12 +293,13 @@ def jobs(as_json: bool, **given: Any) -> None:
     help="Write a line of JSON for each item to this file (`-`: standard output).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
-@setting_options("server", "key", "key_file")
+@setting_options(*CLIENT_OPTIONS)
 def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
     """Show a job of a running server; or pause, resume, cancel or retry it."""
     from app.cli.output import show_failed, show_jobs
 
     with open_client(given) as client:
+        id = client.find_job(id)
         shown = client.control_job(id, action) if action else client.job(id)
         if report is not None:
             for part in client.read_report(id, "failed" if failed else None):
@@ -240,11 +309,11 @@ def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, *
         else:
             show_jobs([shown], new_console())
             if failed:
-                show_failed(client.failed_items(id), shown["failed"], new_console())
+                show_failed(client.items(id, status="failed"), shown["failed"], new_console())
 
 
-@main.group(invoke_without_command=True)
-@setting_options("server", "key", "key_file")
+@main.group(short_help="List, make and drop collections.", invoke_without_command=True)
+@setting_options(*CLIENT_OPTIONS)
 @click.pass_context
 def collections(ctx: click.Context, /, **given: Any) -> None:
     """List, make and drop the collections of a running server."""
@@ -259,26 +328,28 @@ def collections(ctx: click.Context, /, **given: Any) -> None:
 @collections.command("make")
 @click.argument("name")
 @click.option("--description", default="", help="What the collection is for.")
+@setting_options(*CLIENT_OPTIONS)
 @click.pass_obj
-def make_collection(given: dict[str, Any], name: str, description: str) -> None:
+def make_collection(before: dict[str, Any], /, name: str, description: str, **given: Any) -> None:
     """Make an empty collection; its name has 1 to 64 characters of a-z, 0-9, _ and -."""
-    with open_client(given) as client:
+    with open_client(before | drop_missing(given)) as client:
         client.make_collection(name, description)
 
 
 @collections.command("drop")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Drop without asking.")
+@setting_options(*CLIENT_OPTIONS)
 @click.pass_obj
-def drop_collection(given: dict[str, Any], name: str, yes: bool) -> None:
+def drop_collection(before: dict[str, Any], /, name: str, yes: bool, **given: Any) -> None:
     """Drop a collection with all its pictures and texts."""
     if not yes:
         click.confirm(f"Drop {name} with all its pictures and texts?", abort=True)
-    with open_client(given) as client:
+    with open_client(before | drop_missing(given)) as client:
         client.drop_collection(name)
 
 
-@main.command()
+@main.command(short_help="List the models that have a name here.")
 def models() -> None:
     """List the models that have a name here."""
     from app.cli.output import show_models
@@ -287,7 +358,7 @@ def models() -> None:
     show_models(new_console())
 
 
-@main.command()
+@main.command(short_help="Check that files, rows and log agree.")
 @setting_options("data_dir")
 def verify(**given: Any) -> None:
     """Check that files, rows and log agree; if not, print a table of faults and exit with 1."""
@@ -300,7 +371,7 @@ def verify(**given: Any) -> None:
     sys.exit(1 if faults else 0)
 
 
-@main.command()
+@main.command(short_help="Copy all data into a folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir")
 def backup(folder: Path, **given: Any) -> None:
@@ -313,7 +384,7 @@ def backup(folder: Path, **given: Any) -> None:
     console.print(f"{made.pictures} pictures are in {folder}, as of {made.created_at}")
 
 
-@main.command()
+@main.command(short_help="Restore a backup.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @setting_options("data_dir")
 def restore(folder: Path, **given: Any) -> None:
@@ -326,16 +397,22 @@ def restore(folder: Path, **given: Any) -> None:
     console.print(f"{data_dir} is what {folder} held at {held.created_at}: {held.pictures} pictures")
 
 
-@main.command()
+@main.command(
+    short_help="Change the model of a data directory.",
+    epilog=examples("sightline reembed --data-dir photos --model ViT-B-32/openai"),
+)
 @setting_options(*DATA_OPTIONS, *LOG_OPTIONS)
 def reembed(**given: Any) -> None:
-    """Move a data directory to another model: the next server embeds its pictures again."""
+    """Change the model of a data directory: embed its texts now, and its pictures when the next server starts.
+
+    End the server first, and start the next one with the same --model. Pictures, captions and ids stay.
+    """
     from app.cli.reembed import reembed as run
 
     run(start_logging(given), new_console())
 
 
-@main.group()
+@main.group(short_help="Manage the API keys of a data directory.")
 def keys() -> None:
     """Manage the API keys of a data directory; a running server follows every change at once."""
 
@@ -394,7 +471,7 @@ def clear_keys(**given: Any) -> None:
     clear_keys(load_settings(given))
 
 
-@main.command()
+@main.command(short_help="Try everything on the built-in gallery.")
 @click.option("--once", is_flag=True, help="End after the example searches.")
 @setting_options("port")
 def demo(once: bool, **given: Any) -> None:
@@ -404,12 +481,31 @@ def demo(once: bool, **given: Any) -> None:
     run(load_settings(given), new_console(), once=once)
 
 
+def drop_missing(given: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def find_picture(words: tuple[str, ...]) -> Path | None:
+    """The picture file that the only word of a search names, if it does; says so."""
+    from app.decode.headers import has_picture_suffix
+
+    path = Path(words[0])
+    if len(words) > 1 or not has_picture_suffix(path.name):
+        return None
+    if not path.is_file():
+        click.echo(f"there is no file {path} here; searching by the words", err=True)
+        return None
+    click.echo(f"searching by the picture {path}; --text searches by the words", err=True)
+    return path
+
+
 def open_client(given: dict[str, Any]) -> Client:
     """Make the client of the server, collection and key that the options name."""
     from app.cli.client import Client
 
     settings = load_settings(given)
-    return Client(settings.server, settings.read_client_key(), settings.collection)
+    return Client(settings.server, settings.read_client_key(), settings.collection, settings.ca_file)
 
 
 def new_console() -> Console:

@@ -29,7 +29,8 @@ def setting_options(*names: str) -> Callable[[F], F]:
         for name in reversed(names):
             field = Settings.model_fields[name]
             flag = f"--{name.replace('_', '-')}"
-            text = f"{field.description} [default: {field.default}; environment: SIGHTLINE_{name.upper()}]"
+            default = "" if field.default in (None, "") else f"default: {field.default}; "
+            text = f"{field.description} [{default}environment: SIGHTLINE_{name.upper()}]"
             if field.annotation is bool:
                 command = click.option(flag, name, is_flag=True, default=None, help=text)(command)
             else:

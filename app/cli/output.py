@@ -2,28 +2,106 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
+import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from app.cli.upload import MAX_SHOWN, escape, failure_table
+from app.cli.local_files import Failure
 from app.core.types import DEFAULT_COLLECTION
 from app.encoder.catalogue import CATALOGUE, NAME_FORMS
 
+MAX_SHOWN = 50  # items that failed
+Row = Sequence[str]
+
+
+def print_rows(console: Console, header: Sequence[str | Column], rows: Iterable[Row], piped: Iterable[Row]) -> None:
+    """A table on a terminal; elsewhere a line for each row of `piped`, with tabs between, for other programs."""
+    if not console.is_terminal:
+        for row in piped:
+            console.file.write("\t".join(clean(cell) for cell in row) + "\n")
+        return
+    table = Table(*header, box=SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def clean(text: str) -> str:
+    """A cell of a line: no tabs, ends of lines and other control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def short_id(id: str, console: Console) -> str:
+    """An id as people see it: the first of many hexadecimal digits. A pipe gets the whole."""
+    return id[:8] if console.is_terminal and re.fullmatch("[0-9a-f]{32}", id) else id
+
+
+def escape(text: str) -> str:
+    """Text of others without control characters, and without markup that rich would apply."""
+    cleaned = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return cleaned.replace("[", "\\[")
+
 
 def show_hits(found: dict[str, Any], console: Console) -> None:
-    table = Table("score", "id", "what")
-    for hit in found["hits"]:
-        table.add_row(f"{hit['score']:.3f}", hit["id"], escape(hit_text(hit)))
-    console.print(table)
-    took = found["took_ms"]["total"]
-    console.print(f"{len(found['hits'])} of {found['searched']} {found['target']} in {took:.1f} ms")
+    """The hits: base names first, whole paths and ids in a pipe."""
+    rows = [hit_row(hit) for hit in found["hits"]]
+    names = [name for name in ("name", "words", "folder") if any(row[name] for row in rows)]
+    header: list[str | Column] = [
+        "score",
+        *(Column(name, overflow="fold") for name in names),
+        Column("id", no_wrap=True),
+    ]
+    shown = ([row["score"], *(row[name] for name in names), short_id(row["id"], console)] for row in rows)
+    piped = ([row[name] for name in ("score", "id", "path", "words")] for row in rows)
+    print_rows(console, header, shown, piped)
+    if console.is_terminal:
+        took = found["took_ms"]["total"]
+        console.print(f"{len(rows)} of {found['searched']} {found['target']} in {took:.1f} ms")
+
+
+def hit_row(hit: dict[str, Any]) -> dict[str, str]:
+    """The cells of a hit by their names."""
+    image, text = hit["image"] or {}, hit["text"]
+    path = image.get("source") or ""
+    folder, _, name = path.rpartition("/")
+    words = text["text"] if text is not None else image.get("caption") or ""
+    return {
+        "score": f"{hit['score']:.3f}",
+        "id": hit["id"],
+        "path": path,
+        "name": name,
+        "folder": folder,
+        "words": words,
+    }
+
+
+def print_paths(found: dict[str, Any]) -> None:
+    """The paths of the pictures alone, as they were when these were loaded."""
+    paths = [str(hit["image"]["source"]) for hit in found["hits"] if hit["image"] and hit["image"]["source"]]
+    for path in paths:
+        click.echo(clean(path))
+    if nameless := len(found["hits"]) - len(paths):
+        click.echo(f"{nameless} of the hits have no path", err=True)
+
+
+def show_hint(hint: str | None) -> None:
+    """What people should know of the model, on standard error."""
+    if hint:
+        click.echo(f"model: {clean(hint)}", err=True)
+
+
+def show_warnings(found: dict[str, Any]) -> None:
+    """What the server warns of, on standard error."""
+    for warning in found.get("warnings", ()):
+        click.echo(f"warning: {clean(warning['detail'])}", err=True)
 
 
 def show_matches(matches: dict[str, Any], console: Console) -> None:
@@ -31,48 +109,59 @@ def show_matches(matches: dict[str, Any], console: Console) -> None:
     count = matches["matched"]
     console.print(f"{count} picture matches" if count == 1 else f"{count} pictures match")
     if matches["examples"]:
-        table = Table("id", "added", "what")
-        for image in matches["examples"]:
-            table.add_row(image["id"], image["created_at"], escape(str(image["caption"] or image["source"] or "")))
-        console.print(table)
+        rows = [
+            (short_id(image["id"], console), image["created_at"], str(image["caption"] or image["source"] or ""))
+            for image in matches["examples"]
+        ]
+        print_rows(console, ("id", "added", "what"), rows, rows)
         if count > len(matches["examples"]):
             console.print(f"and {count - len(matches['examples'])} more")
 
 
-def hit_text(hit: dict[str, Any]) -> str:
-    """The text of a hit, or the caption or source of its picture."""
-    if hit["text"] is not None:
-        return str(hit["text"]["text"])
-    image = hit["image"] or {}
-    return str(image.get("caption") or image.get("source") or "")
-
-
 def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
-    id_column = Column("job", no_wrap=True, min_width=32)  # so that people can copy the id
-    table = Table(id_column, "kind", "state", "done", "begun", box=SIMPLE_HEAD)
+    rows = []
     for job in found:
         done = f"{job['done'] + job['duplicates']} of {job['total']}"
         failed = f", {job['failed']} failed" if job["failed"] else ""
         begun = job["created_at"][5:16].replace("T", " ")
-        table.add_row(job["id"], escape(job["kind"]), job["state"], done + failed, begun)
-    console.print(table)
+        rows.append((short_id(job["id"], console), job["kind"], job["state"], done + failed, begun))
+    numbers = ("total", "done", "duplicates", "failed")
+    piped = (
+        (job["id"], job["kind"], job["state"], *(str(job[name]) for name in numbers), job["created_at"])
+        for job in found
+    )
+    print_rows(console, (Column("job", no_wrap=True), "kind", "state", "done", "begun"), rows, piped)
 
 
 def show_failed(items: Iterable[dict[str, Any]], count: int, console: Console) -> None:
-    """A table of the first items that failed, with the reasons."""
-    table = failure_table(islice(items, MAX_SHOWN))
-    if table.row_count:
-        console.print(table)
-    if count > table.row_count:
-        console.print(f"and {count - table.row_count} more; --report writes all of them")
+    """The first items that failed, with the reasons."""
+    shown = list(islice(items, MAX_SHOWN))
+    if shown:
+        show_failures(shown, console)
+    if count > len(shown):
+        console.print(f"and {count - len(shown)} more; --report writes all of them")
+
+
+def show_failures(items: Sequence[Failure], console: Console) -> None:
+    """Items that failed, with the reasons."""
+    rows = [
+        (item["name"], (item["error"] or {}).get("code", ""), (item["error"] or {}).get("detail", "")) for item in items
+    ]
+    print_rows(console, (Column("item", overflow="fold"), "code", "why"), rows, rows)
 
 
 def show_collections(found: list[dict[str, Any]], console: Console) -> None:
-    table = Table("collection", "images", "texts", "model", "description")
-    for one in found:
-        model = one["space"]["model"] if one["space"] else ""
-        table.add_row(one["name"], str(one["images"]), str(one["texts"]), model, escape(one["description"]))
-    console.print(table)
+    rows = [
+        (
+            one["name"],
+            str(one["images"]),
+            str(one["texts"]),
+            one["space"]["model"] if one["space"] else "",
+            one["description"],
+        )
+        for one in found
+    ]
+    print_rows(console, ("collection", "images", "texts", "model", "description"), rows, rows)
 
 
 def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) -> None:

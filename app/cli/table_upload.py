@@ -12,7 +12,10 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from app.cli.local_files import is_folder, is_missing
+from app.core.errors import UnsupportedMediaType
 from app.decode.column_mapping import Line
+from app.decode.headers import detect_format
 from app.decode.limits import PictureLimits
 from app.decode.metadata_files import METADATA_FILE
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
@@ -26,7 +29,7 @@ ROW_MISSING = ("archive_corrupt", "the table has fewer rows than it says")
 
 @dataclass(frozen=True, slots=True)
 class RowBatch:
-    """Some rows of one kind: with a `url`, with the `place` of a picture in the row, or with an `error`."""
+    """Some rows of one kind: with a `url`, a `path`, the `place` of a picture in the row, or an `error`."""
 
     kind: str
     lines: Sequence[Line]
@@ -36,9 +39,11 @@ class TableUpload:
     """The rows of a table, in batches that one request can carry; it lists them in a file of `folder`."""
 
     def __init__(self, table: Path, folder: Path, columns: Mapping[str, str]) -> None:
+        self.folder = table.parent  # where its paths begin
+        self.label = table.name
         self._table = table
         self._suffix = table.suffix.lower()
-        self._folder = folder
+        self._work = folder
         self._list = folder / "rows.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
         self.count = list_table(table, self._suffix, self._list, columns, MAX_ROWS)
@@ -46,7 +51,7 @@ class TableUpload:
     def __iter__(self) -> Iterator[RowBatch]:
         with open(self._list, encoding="ascii") as file:
             for kind, lines in groupby((json.loads(line) for line in file), row_kind):
-                while batch := list(islice(lines, MAX_PICTURES if kind == "place" else MAX_URLS)):
+                while batch := list(islice(lines, MAX_PICTURES if kind in ("place", "path") else MAX_URLS)):
                     yield RowBatch(kind, batch)
 
     def name(self, line: Line) -> str:
@@ -56,13 +61,15 @@ class TableUpload:
     @contextmanager
     def make_archive(self, batch: RowBatch) -> Iterator[tuple[Path | None, list[dict[str, Any]]]]:
         """A zip of the pictures of a batch (None if there are none), and the rows without one, as failed items."""
-        with tempfile.TemporaryDirectory(dir=self._folder) as temporary:
+        with tempfile.TemporaryDirectory(dir=self._work) as temporary:
             path = Path(temporary, f"{self._table.name}.zip")
             failed: list[dict[str, Any]] = []
             metadata: list[dict[str, Any]] = []
             with zipfile.ZipFile(path, "w") as archive:
                 for line, picture, failure in self._extract(batch.lines, Path(temporary)):
                     name = self.name(line)
+                    if failure is None:
+                        failure = find_fault(picture)
                     if failure is not None:
                         failed.append({"name": name, "error": {"code": failure[0], "detail": failure[1]}})
                         continue
@@ -88,10 +95,20 @@ class TableUpload:
             yield line, folder / str(row), extracted.get(row, ROW_MISSING)
 
 
+def find_fault(picture: Path) -> Failure | None:
+    """Why what came out of a row is no picture; in an archive it would only be counted as left out."""
+    try:
+        with open(picture, "rb") as file:
+            detect_format(file.read(64))
+    except UnsupportedMediaType as error:
+        return error.code, error.detail
+    return None
+
+
 def row_kind(line: Line) -> str:
-    return next(kind for kind in ("error", "url", "place") if kind in line)
+    return next(kind for kind in ("error", "url", "path", "place") if kind in line)
 
 
 def is_table(path: Path) -> bool:
     """Whether this is a file with the suffix of a table."""
-    return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in TABLE_SUFFIXES and not is_folder(path) and not is_missing(path)

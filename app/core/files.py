@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
+
+COPY_BYTES = 1 << 20
+# What a file system answers that has no hard links, or no more of them for this file.
+NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 
 
 @contextmanager
@@ -36,6 +42,27 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex. Raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name. Where the file system has no links (exFAT, SMB), make a copy that is on the disk.
+
+    Raises OSError, and leaves no `target` then.
+    """
+    try:
+        os.link(source, target)
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+    try:
+        with open(source, "rb") as old, open(target, "xb") as new:
+            shutil.copyfileobj(old, new, COPY_BYTES)
+            new.flush()
+            os.fsync(new.fileno())
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
 
 
 def fsync_dir(path: Path) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import socket
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,18 +28,31 @@ class StopRequested(Exception):
 
 
 class DataDirLock:
-    """Only one server may use a data directory. Raises StartupError, which names the holder, if another one does."""
+    """Only one server may use a data directory. Raises StartupError, which names the holder, if another one does.
 
-    def __init__(self, data_dir: Path) -> None:
-        self._file = open(data_dir / "lock", "a+", encoding="utf-8")  # noqa: SIM115 (open until close())
-        if not _try_lock(self._file):
-            self._file.seek(0)
-            holder = _describe_holder(self._file.read())
-            self._file.close()
-            raise StartupError(f"the data directory {data_dir} is in use by {holder}")
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
-        self._file.flush()
+    `made` is the folder that was made for it, the data directory or one around it; None if it was there before.
+    """
+
+    def __init__(self, data_dir: Path, made: Path | None = None) -> None:
+        self.made = made
+        with ExitStack() as opened:
+            try:
+                self._file = opened.enter_context(open(data_dir / "lock", "a+", encoding="utf-8"))
+                if not _try_lock(self._file):
+                    self._file.seek(0)
+                    holder = _describe_holder(self._file.read())
+                    raise StartupError(f"the data directory {data_dir} is in use by {holder}")
+                self._file.truncate(0)
+                self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
+                self._file.flush()
+            except OSError as error:
+                raise StartupError(f"the data directory {data_dir} cannot be locked: {error.strerror}") from error
+            opened.pop_all()
+
+    def remove_new(self) -> None:
+        """Remove the data directory if it was made for this lock, which keeps others out of it meanwhile."""
+        if self.made is not None:
+            shutil.rmtree(self.made, ignore_errors=True)
 
     def close(self) -> None:
         self._file.close()

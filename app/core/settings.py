@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,13 +29,23 @@ OTHERS = ("SITE", "USER", "PASSWORD_HASH", "UPSTREAM", "PUBLISH", "MEMORY", "CPU
 class Settings(BaseSettings):
     """One frozen object for all parts of the program; no other code reads `SIGHTLINE_*`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        "localhost",
+        description="Address to listen on; localhost is both 127.0.0.1 and ::1, 0.0.0.0 or :: is every one.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes any free port.")
     insecure: bool = Field(False, description="Allow other addresses than loopback although there are no API keys.")
     allowed_hosts: str = Field(
-        "", description="Further host names, separated by commas, of a server on loopback without API keys."
+        "",
+        description="Further names (photos.example.org, ...) under which clients reach a server on loopback that has no"
+        " API keys, separated by commas; other names are refused with 403.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins of web pages, separated by commas, whose scripts may call this server, as"
+        " https://photos.example.org; * is every origin, once there are API keys.",
     )
     rate_limit: str = Field(
         "", description="Most requests of one API key or address, as 600/minute or 20/second; empty is no limit."
@@ -54,6 +65,9 @@ class Settings(BaseSettings):
     key: SecretStr | None = Field(None, description="API key that the client commands send.", repr=False)
     key_file: Path | None = Field(None, description="File with the API key that the client commands send.")
     server: str = Field("http://127.0.0.1:8000", description="URL of the server for the client commands.")
+    ca_file: Path | None = Field(
+        None, description="File with certificates (PEM) of further authorities that the client commands trust."
+    )
     collection: str = Field("default", description="Collection that the client commands use.")
     data_dir: Path = Field(Path("data"), description="Folder of all data of the service.")
     models_dir: Path | None = Field(
@@ -83,7 +97,9 @@ class Settings(BaseSettings):
         pattern="^(auto|openvino|torch)$",
         description="Library that runs the encoder: openvino, torch, or auto (OpenVINO on a CPU, torch on a GPU).",
     )
-    device: str = Field("auto", description="Device of the encoder: auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto", description="Device that runs the model: auto (a GPU if there is one), cpu, cuda or cuda:N."
+    )
     workers: int = Field(
         1, ge=0, le=64, description="Worker processes of the server, which starts them again when they end."
     )
@@ -190,6 +206,15 @@ class Settings(BaseSettings):
         12.0, gt=0, description="Seconds that a stopping server takes to finish running requests."
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, *_: Any, **__: Any
+    ) -> tuple[Any, ...]:
+        """What is given, then the environment without what Kubernetes puts there."""
+        found = env_settings.env_vars
+        env_settings.env_vars = {name: value for name, value in found.items() if not is_service_link(name, value)}
+        return init_settings, env_settings
+
     @property
     def models(self) -> Path:
         """The folder of downloaded and compiled models."""
@@ -225,19 +250,32 @@ class Settings(BaseSettings):
         """These settings as environment variables for a child process, without the API key."""
         return {
             f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
-            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file"}).items()
+            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file", "ca_file"}).items()
         }
+
+
+def is_service_link(variable: str, value: str | None) -> bool:
+    """Whether Kubernetes, or Docker, has set this variable for a service whose name begins with `sightline`."""
+    name = variable.upper().removeprefix(PREFIX)
+    return bool(SERVICE_LINK.fullmatch(name) or (re.match("(tcp|udp|sctp)://", value or "") and name.endswith("PORT")))
 
 
 def find_unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence about each `SIGHTLINE_*` variable that is no setting, save those that Kubernetes and the files of
-    the deployment set."""
+    the deployment set; and about one that Kubernetes sets under the name of a setting."""
     known = [name.upper() for name in Settings.model_fields]
     sentences = []
     for variable, value in sorted(environment.items()):
         name = variable.upper().removeprefix(PREFIX)
-        is_link = SERVICE_LINK.fullmatch(name) or ("://" in value and name.endswith("_PORT"))
-        if variable.upper().startswith(PREFIX) and name not in (*known, *OTHERS) and not is_link:
+        if not variable.upper().startswith(PREFIX):
+            continue
+        if is_service_link(variable, value):
+            if name in known:
+                sentences.append(
+                    f"{variable}={value[:80]} is ignored: Kubernetes sets it for a service of this name;"
+                    " `enableServiceLinks: false` in the pod keeps it away"
+                )
+        elif name not in (*known, *OTHERS):
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {PREFIX}{near[0]}?" if near else "docs/reference/settings.md lists the settings"
             sentences.append(f"there is no setting {variable[:80]}; {hint}")

@@ -184,6 +184,7 @@ class Job:
     left_out: Mapping[str, int] = field(default_factory=dict)  # files of other kinds, by their suffix
     warnings: tuple[AnswerWarning, ...] = ()
     warned: int = 0  # items with warnings
+    name: str | None = None  # of the archive, folder or bucket; None for loose files
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,16 +194,7 @@ class _Expansion:
 
     def _match_sidecars(self) -> dict[str, list[str]]:
         """The sidecars of each picture by its name; counts those that belong to none."""
-        folders: dict[str, tuple[list[str], list[str]]] = {}
-        for n, names in enumerate((self._names, self._sidecars)):
-            for name in names:
-                folder, _, file = name.rpartition("/")
-                folders.setdefault(folder, ([], []))[n].append(file)
-        matched: dict[str, list[str]] = {}
-        for folder, (pictures, beside) in folders.items():
-            start = f"{folder}/" if folder else ""
-            for picture, found in sidecars.match_sidecars(pictures, beside).items():
-                matched[start + picture] = [start + one for one in found]
+        matched = sidecars.match_sidecar_paths(self._names, self._sidecars)
         for name in self._sidecars.keys() - {one for found in matched.values() for one in found}:
             self._left_out.add(name)
         return matched

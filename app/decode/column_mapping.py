@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -105,13 +106,23 @@ def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
         fields["id"] = format_id(id)
     tags = to_json_value(row.get(columns.tags)) if columns.tags else None
     if isinstance(tags, str):
-        tags = tags.split(",")
+        tags = _split_tags(tags)
     if isinstance(tags, list) and (names := [str(tag).strip() for tag in tags if tag and str(tag).strip()]):
         fields["tags"] = names
     metadata = {name: value for name in columns.rest if (value := to_json_value(row.get(name))) not in (None, "")}
     if metadata:
         fields["metadata"] = metadata
     return fields
+
+
+def _split_tags(text: str) -> list[Any]:
+    """Tags with commas between them, or a list as JSON or Python writes it."""
+    if text.lstrip().startswith("["):
+        with suppress(ValueError, RecursionError):
+            listed = json.loads(text if '"' in text else text.replace("'", '"'))
+            if isinstance(listed, list):
+                return listed
+    return text.split(",")
 
 
 def format_id(value: Any) -> str:
@@ -149,7 +160,9 @@ def is_url(value: Any) -> bool:
 
 
 def read_path(value: Any) -> str | None:
-    """The path in a cell that holds the name of a picture's file; base64 has no dots."""
+    """The path in a cell that holds the name of a picture's file, or `{path}` as Hugging Face; base64 has no dots."""
+    if isinstance(value, Mapping) and not value.get("bytes"):
+        value = value.get("path")
     if not isinstance(value, str) or len(value) > MAX_PATH_CHARS or "\n" in value or value.startswith("data:"):
         return None
     path = value.strip().removeprefix("file://").replace("\\", "/")

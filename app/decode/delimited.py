@@ -19,15 +19,17 @@ from typing import Any, BinaryIO
 
 from app.core.errors import ArchiveCorrupt, Validation
 from app.core.files import open_nofollow
+from app.decode.sidecars import LEGACY_ENCODING
 
 MAX_ROW_BYTES = 48 << 20  # the largest picture in base64, and some text
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS = (",", ";", "\t", "|")
 JSON_LINES = (".jsonl", ".ndjson")
-LEGACY_ENCODING = "cp1252"
 BOM = b"\xef\xbb\xbf"
 _SEP_LINE = re.compile(rb"\A(?:\xef\xbb\xbf)?\"?sep=(.)\"?[\r\n]+\Z", re.IGNORECASE)  # which Excel reads and writes
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?")  # leading zeros are no number
+
+SWAP_MARKS = str.maketrans(".,", ",.")
 
 # Offset and size of a row, and its values or what is wrong with it.
 Row = tuple[int, int, dict[str, Any] | Validation]
@@ -45,6 +47,11 @@ class Layout:
     delimiter: str
     start: int  # offset of the first row
     legacy_rows: int = 0  # rows so far that were not UTF-8
+
+    @property
+    def has_decimal_comma(self) -> bool:
+        """Whether numbers may have a comma, as where spreadsheets separate cells by `;`."""
+        return self.delimiter == ";"
 
     def parse(self, cells: list[str]) -> dict[str, Any] | Validation:
         """The values of a row by their names. Cells past the header must be empty."""
@@ -101,31 +108,35 @@ def parse_table(data: bytes, suffix: str) -> list[dict[str, Any] | Validation]:
         raise Validation("a row is too long") from None
     if layout is None:
         return found
-    numbers = find_number_columns(row for row in found if not isinstance(row, Validation))
+    numbers = find_number_columns((row for row in found if isinstance(row, dict)), layout.has_decimal_comma)
     return [row if isinstance(row, Validation) else read_numbers(row, numbers) for row in found]
 
 
-def find_number_columns(rows: Iterator[Mapping[str, Any]]) -> frozenset[str]:
-    """The columns of a table of text that hold only numbers, and at least one."""
-    numbers: Counter[str] = Counter()
-    others: set[str] = set()
+def find_number_columns(rows: Iterator[Mapping[str, Any]], decimal_comma: bool = False) -> dict[str, str]:
+    """The columns of a table of text that hold only numbers, and at least one, each with its decimal mark.
+
+    `decimal_comma`: the mark may be a comma, all through a column.
+    """
+    marks: dict[str, set[str]] = {}
     for row in rows:
         for name, cell in row.items():
-            if name not in others and (text := cell.strip()):
-                if NUMBER.fullmatch(text):
-                    numbers[name] += 1
-                else:
-                    others.add(name)
-    return frozenset(numbers.keys() - others)
+            if text := cell.strip():
+                fits = {mark for mark in (".,"[: 1 + decimal_comma]) if _is_number(text, mark)}
+                marks[name] = marks.get(name, fits) & fits
+    return {name: "." if "." in fits else "," for name, fits in marks.items() if fits}
 
 
-def read_numbers(row: Mapping[str, Any], columns: frozenset[str]) -> dict[str, Any]:
-    """The row with the cells of these columns as numbers."""
-    return {name: _to_number(cell) if name in columns else cell for name, cell in row.items()}
+def read_numbers(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The row with the cells of these columns, by their decimal marks, as numbers."""
+    return {name: _to_number(cell, columns[name]) if name in columns else cell for name, cell in row.items()}
 
 
-def _to_number(text: str) -> int | float | str:
-    text = text.strip()
+def _is_number(text: str, mark: str) -> bool:
+    return NUMBER.fullmatch(text if mark == "." else text.translate(SWAP_MARKS)) is not None
+
+
+def _to_number(text: str, mark: str) -> int | float | str:
+    text = text.strip() if mark == "." else text.strip().replace(",", ".")
     if not text:
         return ""
     return int(text) if text.lstrip("-").isdigit() else float(text)

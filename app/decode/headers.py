@@ -259,12 +259,16 @@ def has_picture_suffix(name: str) -> bool:
 def has_no_suffix(name: str) -> bool:
     """Whether the name of a file says nothing about its kind, so that only its bytes do.
 
-    That is one without a suffix (`IMG_0001`, `Photo 2019.07.04`, `St. Moritz`), and one whose suffix goes on after
-    that of a picture (`cat.jpg_large`, `cat.jpg~`).
+    That is one without a suffix (`IMG_0001`, `Photo 2019.07.04`, `St. Moritz`), one whose suffix goes on after that of
+    a picture (`cat.jpg_large`, `cat.jpg~`), and that of a row of a table (`shop.csv:3`).
     """
     suffix = PurePath(name).suffix.lower()
     goes_on = re.match(r"(\.[a-z]+)[^a-z]", suffix)
-    return not suffix[1:].strip("0123456789") or " " in suffix or bool(goes_on and goes_on[1] in PICTURE_SUFFIXES)
+    return (
+        not suffix[1:].strip("0123456789")
+        or not {" ", ":"}.isdisjoint(suffix)
+        or bool(goes_on and goes_on[1] in PICTURE_SUFFIXES)
+    )
 
 
 def is_picture_head(head: bytes) -> bool:

@@ -26,6 +26,7 @@ IGNORED_FIELDS = frozenset({"caption", "tags", "exif", "status", "error_message"
 # `caption`, `tags` and `metadata`, as a line of a manifest has them, and `warnings` (`AnswerWarning`s as objects).
 SidecarFields = dict[str, Any]
 
+LEGACY_ENCODING = "cp1252"
 _TAKEOUT_WORD = "supplemental-metadata"
 _TAKEOUT_CHARS = 46  # Google Takeout cuts the name of a sidecar, without its `.json`, here
 _NUMBERED = re.compile(r"(.*?)(\(\d{1,6}\))?", re.DOTALL)
@@ -80,6 +81,20 @@ def match_sidecars(pictures: Iterable[str], sidecars: Iterable[str]) -> dict[str
     return found
 
 
+def match_sidecar_paths(pictures: Iterable[str], sidecars: Iterable[str]) -> dict[str, list[str]]:
+    """Like `match_sidecars`, by names with folders: a sidecar lies in the folder of its picture."""
+    folders: dict[str, tuple[list[str], list[str]]] = {}
+    for n, names in enumerate((pictures, sidecars)):
+        for name in names:
+            folder, slash, file = name.rpartition("/")
+            folders.setdefault(folder + slash, ([], []))[n].append(file)
+    return {
+        folder + picture: [folder + one for one in found]
+        for folder, (inside, beside) in folders.items()
+        for picture, found in match_sidecars(inside, beside).items()
+    }
+
+
 def _name_in_takeout(base: str) -> str:
     """The picture's name in that of a sidecar of Google Takeout: `a.jpg.suppl(1)` is about `a(1).jpg`."""
     match = _NUMBERED.fullmatch(base)
@@ -108,7 +123,7 @@ def parse_sidecar(extension: str, data: bytes, name: str = "") -> SidecarFields:
         return refuse_sidecar(extension, f"{name} has more than {MAX_SIDECAR_BYTES[extension]:,} bytes")
     try:
         if extension == TEXT:
-            return _parse_caption(decode_text(data), name)
+            return _parse_caption(data, name)
         return _parse_json(json.loads(data.decode("utf-8-sig"), parse_constant=_drop_constant))
     except _BadSidecar as error:
         return refuse_sidecar(extension, f"{name} {error}")
@@ -134,13 +149,6 @@ def merge_sidecars(sidecars: Iterable[tuple[str, SidecarFields]]) -> SidecarFiel
     return {**merged, "warnings": warnings} if warnings else merged
 
 
-def decode_text(data: bytes) -> str:
-    """Text of another program: UTF-8, UTF-16 with its mark. Raises UnicodeDecodeError."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16")
-    return data.decode("utf-8-sig")
-
-
 class _BadSidecar(Exception):
     """What is wrong with a sidecar; the text follows its name."""
 
@@ -149,12 +157,19 @@ def _drop_constant(constant: str) -> None:
     """NaN and infinities become null; pandas writes them for missing values."""
 
 
-def _parse_caption(text: str, name: str) -> SidecarFields:
+def _parse_caption(data: bytes, name: str) -> SidecarFields:
+    fields: SidecarFields = {}
+    try:
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode(LEGACY_ENCODING)  # raises UnicodeDecodeError, too
+        warning = AnswerWarning("encoding", f"{name} is not UTF-8; it was read as Windows-1252", "caption")
+        fields["warnings"] = [asdict(warning)]
     lines = [line for line in text.splitlines() if line.strip()]
     if len(lines) > MAX_CAPTION_LINES:
         reason = f"{name} is no caption: it has {len(lines)} lines, and a caption at most {MAX_CAPTION_LINES}"
         return refuse_sidecar(TEXT, reason)
-    return {"caption": text.strip()}
+    return {"caption": text.strip(), **fields}
 
 
 def _parse_json(entry: Any) -> SidecarFields:

@@ -75,9 +75,7 @@ def _text_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterat
     columns = numbers = None
     if layout is not None:
         columns = column_mapping.map_columns((name for name in layout.names if name), requested)
-        rows = (row for _, _, row in delimited.iter_rows(path, suffix, layout) if not isinstance(row, Validation))
-        numbers = delimited.find_number_columns({name: row[name] for name in columns.rest} for row in rows)
-        layout.legacy_rows = 0
+        numbers = _find_numbers(path, suffix, layout, columns.rest)
     has_warned = False
     for offset, size, row in delimited.iter_rows(path, suffix, layout):
         try:
@@ -96,6 +94,18 @@ def _text_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterat
             has_warned = True
             line["warnings"] = [asdict(LEGACY_WARNING)]
         yield line
+
+
+def _find_numbers(path: Path, suffix: str, layout: delimited.Layout, names: Sequence[str]) -> dict[str, str]:
+    """Which of these columns hold only numbers, by all rows of the table, with their decimal marks."""
+    if not names:
+        return {}
+    rows = (row for _, _, row in delimited.iter_rows(path, suffix, layout) if not isinstance(row, Validation))
+    numbers = delimited.find_number_columns(
+        ({name: row[name] for name in names} for row in rows), layout.has_decimal_comma
+    )
+    layout.legacy_rows = 0
+    return numbers
 
 
 def _parquet_lines(path: Path, requested: Mapping[str, str]) -> Iterator[Line]:

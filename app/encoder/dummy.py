@@ -38,7 +38,7 @@ class DummyEncoder:
     device = "cpu"
     runtime = "numpy"
     temperature = 20.0
-    max_tokens = None
+    max_tokens: int | None = None
 
     def __init__(self) -> None:
         self.preprocessing = Preprocessing(size=SIZE, resize="squash", interpolation="bilinear")

@@ -6,7 +6,6 @@ Weights are read from safetensors files only; a pickle can run code.
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -16,7 +15,14 @@ from app.core.files import sha256_file
 from app.core.settings import Settings
 from app.encoder.catalogue import resolve_alias, suggest_names
 from app.encoder.dummy import DummyEncoder
-from app.encoder.hub import damaged_file_error, ensure_downloaded, expected_digest, find_cached, matches_digest
+from app.encoder.hub import (
+    LoadProgress,
+    damaged_file_error,
+    ensure_downloaded,
+    expected_digest,
+    find_cached,
+    matches_digest,
+)
 from app.encoder.memory_check import (
     CONVERTING,
     NO_PROCESSES,
@@ -78,10 +84,25 @@ def has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def locate_model(name: str, cache: Path) -> LocatedModel:
+def is_on_hub(name: str) -> bool:
+    """Whether a name stands for a model of the hub. Its files may be in the cache already."""
+    name = resolve_alias(name)
+    return name.startswith("hf-hub:") or ("/" in name and ":" not in name)
+
+
+def check_model_name(name: str, cache: Path) -> None:
+    """Raise StartupError if this machine alone can tell that there is no such model. Asks nobody."""
+    name = resolve_alias(name)
+    if not is_on_hub(name):
+        locate_model(name, cache)
+    elif not name.startswith("hf-hub:"):
+        _require_architecture(f"unknown model {name!r}", name.partition("/")[0])
+
+
+def locate_model(name: str, cache: Path, progress: LoadProgress | None = None) -> LocatedModel:
     """Find the files of a model; downloads them into `cache` if needed.
 
-    Raises StartupError, which says what to do, if there is no such model or a file is missing.
+    Raises StartupError, which says what to do, if there is no such model or a file is missing; StopRequested.
     """
     name = resolve_alias(name)
     if name == "colours":
@@ -91,27 +112,29 @@ def locate_model(name: str, cache: Path) -> LocatedModel:
     if name.startswith("local-dir:"):
         return _locate_folder(name, Path(name.removeprefix("local-dir:")))
     if name.startswith("hf-hub:"):
-        return _locate_on_hub(name, cache)
+        return _locate_on_hub(name, cache, progress)
     if ":" in name:
         return _locate_file(name)
     if "/" in name:
-        return _locate_tag(name, cache)
+        return _locate_tag(name, cache, progress)
     hint = suggest_names(name, []) or ";"
     raise StartupError(f"unknown model {name!r}{hint} `sightline models` lists the models")
 
 
-def load_encoder(name: str, cache: Path, options: EncoderOptions | None = None) -> Encoder:
+def load_encoder(
+    name: str, cache: Path, options: EncoderOptions | None = None, progress: LoadProgress | None = None
+) -> Encoder:
     """Locate and load a model. Raises StartupError if that is impossible."""
-    return load_located(locate_model(name, cache), cache, options or EncoderOptions())
+    return load_located(locate_model(name, cache, progress), cache, options or EncoderOptions(), progress)
 
 
 def load_located(
-    located: LocatedModel, cache: Path, options: EncoderOptions, stop: threading.Event | None = None
+    located: LocatedModel, cache: Path, options: EncoderOptions, progress: LoadProgress | None = None
 ) -> Encoder:
     """Load a located model: in OpenVINO on a CPU, in torch on a GPU and where OpenVINO cannot run it.
 
     `cache` keeps the converted model. Raises StartupError if the files do not fit together, are damaged or altered;
-    StopRequested if `stop` is set during a conversion.
+    StopRequested if `progress.stop` is set during a conversion.
     """
     if located.name == "colours":
         return DummyEncoder()
@@ -123,7 +146,7 @@ def load_located(
     spec = replace(located, digest=digest, cache=str(cache))
     if not reason:
         try:
-            return _load_in_openvino(spec, size, cache, options, stop)
+            return _load_in_openvino(spec, size, cache, options, progress or LoadProgress())
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             reason = f"OpenVINO cannot run it: {error}"
             log.warning("model %s: %s", located.name, reason)
@@ -136,7 +159,7 @@ def load_located(
 
 
 def _load_in_openvino(
-    spec: LocatedModel, size: ParameterCount, cache: Path, options: EncoderOptions, stop: threading.Event | None
+    spec: LocatedModel, size: ParameterCount, cache: Path, options: EncoderOptions, progress: LoadProgress
 ) -> Encoder:
     from app.encoder.conversion import is_converted, open_encoder
     from app.encoder.openvino import detect_precision
@@ -145,8 +168,9 @@ def _load_in_openvino(
     spec = replace(spec, half=precision != "fp32")
     if not is_converted(spec, cache):
         check_memory(spec.name, estimate_conversion(size, options.processes), options.processes, CONVERTING)
+        progress.words = "converting it for this processor, once"
     check_memory(spec.name, estimate_openvino(size, options.processes, precision), options.processes, "to run")
-    return open_encoder(spec, cache, precision, options.threads, stop, bulk=options.bulk)
+    return open_encoder(spec, cache, precision, options.threads, progress.stop, bulk=options.bulk)
 
 
 def _load_in_torch(spec: LocatedModel, options: EncoderOptions, reason: str) -> Encoder:
@@ -186,7 +210,7 @@ def _require_architecture(name: str, architecture: str) -> None:
         raise StartupError(f"{name}: open_clip knows no architecture {architecture!r}{hint}")
 
 
-def _locate_tag(name: str, cache: Path) -> LocatedModel:
+def _locate_tag(name: str, cache: Path, progress: LoadProgress | None) -> LocatedModel:
     architecture, _, tag = name.partition("/")
     _require_architecture(f"unknown model {name!r}", architecture)
     pretrained = find_pretrained(architecture, tag, cache)
@@ -202,29 +226,31 @@ def _locate_tag(name: str, cache: Path) -> LocatedModel:
     else:
         names = HUB_NAMES
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
-    weights = _fetch_weights(name, repository, names, cache)
+    weights = _fetch_weights(name, repository, names, cache, progress)
     quick_gelu = bool(config.get("quick_gelu"))
     return LocatedModel(name, architecture, weights, expected_digest(weights), preprocess, quick_gelu)
 
 
-def _locate_on_hub(name: str, cache: Path) -> LocatedModel:
+def _locate_on_hub(name: str, cache: Path, progress: LoadProgress | None) -> LocatedModel:
     repository = name.removeprefix("hf-hub:")
-    if ensure_downloaded(name, repository, (CONFIG,), cache) is None:
+    if ensure_downloaded(name, repository, (CONFIG,), cache, progress) is None:
         raise StartupError(f"model {name}: {repository} has no {CONFIG}; it is no open_clip model")
     downloaded = find_cached(repository, HUB_NAMES, cache)
     # The weights come last: if they are in the cache, the hub was asked for the tokenizer, and its files are links.
     for extra in TOKENIZER:
         if downloaded is None or (downloaded.parent / extra).is_symlink():
-            ensure_downloaded(name, repository, (extra,), cache)
-    weights = _fetch_weights(name, repository, HUB_NAMES, cache)
+            ensure_downloaded(name, repository, (extra,), cache, progress)
+    weights = _fetch_weights(name, repository, HUB_NAMES, cache, progress)
     for file in (CONFIG, *TOKENIZER):
         if (path := weights.parent / file).is_file() and not matches_digest(path, expected_digest(path)):
             raise damaged_file_error(name, path)
     return replace(_locate_folder(name, weights.parent, weights.name), digest=expected_digest(weights))
 
 
-def _fetch_weights(name: str, repository: str, names: tuple[str, ...], cache: Path) -> Path:
-    weights = ensure_downloaded(name, repository, names, cache)
+def _fetch_weights(
+    name: str, repository: str, names: tuple[str, ...], cache: Path, progress: LoadProgress | None
+) -> Path:
+    weights = ensure_downloaded(name, repository, names, cache, progress)
     if weights is None:
         raise StartupError(f"model {name}: {repository} has no safetensors weights; other formats are not read")
     return weights

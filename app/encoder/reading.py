@@ -1,4 +1,4 @@
-"""What a model makes of a text: emoji become their names, and what it does not know, or does not read, is told."""
+"""What a model makes of a text: emoji become their names, and warnings say what it does not know or read."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ class TextReader:
         typed = {
             word: given for given in WORD.findall(unicodedata.normalize("NFC", text)) for word in split_words(given)
         }
-        told = ", ".join(f'"{shorten(typed.get(word, word))}"' for word in unknown[:MAX_NAMED])
+        named = ", ".join(f'"{shorten(typed.get(word, word))}"' for word in unknown[:MAX_NAMED])
         more = f" and {len(unknown) - MAX_NAMED} more" if len(unknown) > MAX_NAMED else ""
         return (
             "words_unknown",
-            f"the model {self._name} does not know {told}{more}: it knows the words of emoji in {reads}, and what is"
+            f"the model {self._name} does not know {named}{more}: it knows the words of emoji in {reads}, and what is"
             " found may mean nothing",
         )
 

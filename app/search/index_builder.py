@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from app.core.background import BackgroundLoop
 from app.core.backoff import Backoff
 from app.core.errors import describe_error
 from app.core.metrics import ProcessMetrics
-from app.core.process import child_env
+from app.core.process import spawn
 from app.search.build_process import BuildOrder
 from app.search.index_handle import IndexHandle, IndexKey
 from index import snapshot
@@ -125,12 +124,12 @@ class IndexBuilder:
         order = BuildOrder(
             str(self._database), label, target, config.space, config.d, upto, str(config.segment_folder), config.name
         )
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.search.build_process", order.to_json(), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
+        process = spawn(
+            "app.search.build_process",
+            order.to_json(),
+            str(os.getpid()),
+            env={"OMP_WAIT_POLICY": "PASSIVE"},  # waiting threads leave the processor
             stderr=subprocess.PIPE,
-            env={**child_env(os.environ), "OMP_WAIT_POLICY": "PASSIVE"},  # waiting threads leave the processor
-            start_new_session=True,
         )
         try:
             while process.poll() is None:

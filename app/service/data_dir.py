@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from app.core.errors import SightlineError, StartupError
 from app.core.files import make_dirs
 from app.core.locks import DataDirLock
@@ -11,18 +14,36 @@ from app.decode.limits import PictureLimits
 from app.storage.attributes import MetadataLimits
 from app.storage.blobs import BlobStore
 from app.storage.database import Database
+from app.storage.file_system import UNWRITABLE, check_file_system, unusable
 from app.storage.library import Library
 
 DATABASE_NAME = "sightline.db"
 
 
 def lock_data_dir(settings: Settings) -> DataDirLock:
-    """Make the data directory if it is missing, and lock it for this server."""
+    """Make the data directory if it is missing, try what its file system can do, and lock it for this server."""
+    return DataDirLock(settings.data_dir, make_data_dir(settings.data_dir))
+
+
+def make_data_dir(data_dir: Path) -> Path | None:
+    """Make a data directory that a server or a worker can use; returns the outermost folder that was made for it.
+
+    Raises StartupError if its file system lacks something, and leaves nothing behind then.
+    """
+    made: Path | None = None
     try:
-        make_dirs(settings.data_dir)
-        return DataDirLock(settings.data_dir)
+        made = next((folder for folder in reversed([data_dir, *data_dir.parents]) if not folder.exists()), None)
+        make_dirs(data_dir)
+        check_file_system(data_dir)
     except OSError as error:
-        raise StartupError(f"the data directory {settings.data_dir} cannot be used: {error.strerror}") from error
+        if error.errno in UNWRITABLE:
+            raise unusable(data_dir, "make a folder in it", str(error.strerror), error.errno) from error
+        raise StartupError(f"the data directory {data_dir} cannot be used: {error.strerror}") from error
+    except StartupError:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+        raise
+    return made
 
 
 def open_library(settings: Settings, metrics: ProcessMetrics | None = None) -> Library:

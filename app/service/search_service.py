@@ -17,22 +17,23 @@ from app.core.types import DEFAULT_COLLECTION, Image, Job, JobState, Status, Tar
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.catalogue import CHOICES, find_facts
-from app.encoder.loader import EncoderOptions, load_located
+from app.encoder.hub import LoadProgress
+from app.encoder.loader import EncoderOptions, load_located, locate_model
 from app.encoder.memory_check import ModelProcesses, available_memory
 from app.encoder.protocol import Encoder
-from app.encoder.weights import LocatedModel
 from app.search.index_manager import TARGETS, IndexManager, open_milvus_client
 from app.search.recall import RecallSampler, SearchEffortStore
 from app.search.searcher import Searcher
 from app.service.health import HealthCheck, check_model
 from app.sources.clip_retrieval import wrong_space_detail
 from app.storage.database import Database
-from app.storage.model_check import check_golden, check_space
+from app.storage.model_check import check_golden, check_name, check_space, find_model_name
 from app.storage.tables import collections, embeddings
 
 log = logging.getLogger(__name__)
 
 APPLY_SECONDS = 5.0  # how long an answer may wait for the index to reach what the answer reports
+DOWNLOAD_END_SECONDS = 2.0  # for a download to end after `stop_loading`
 MILVUS_RETRY_SECONDS = 2.0  # between two tries to open indexes while Milvus does not answer
 ASSUMED_FREE_BYTES = 4 << 30  # where the system does not say how much memory is free
 
@@ -50,22 +51,21 @@ class LoadedModel:
 class SearchService:
     """Searches of one data directory. `start` returns at once; `reasons_not_ready` says what is still missing."""
 
-    def __init__(
-        self, settings: Settings, located: LocatedModel, database: Database, pool: DecodePool, metrics: ProcessMetrics
-    ) -> None:
+    def __init__(self, settings: Settings, database: Database, pool: DecodePool, metrics: ProcessMetrics) -> None:
         self.fatal: SightlineError | None = None  # why the model will never be loaded
         self.loaded: LoadedModel | None = None  # while the model is loading
         self.is_prepared = False  # whether workers can open the model's files, too
         self.sampler = RecallSampler(settings.recall_target, self._is_busy)
         self._settings = settings
-        self._located = located
         self._database = database
         self._pool = pool
         self._metrics = metrics
         self._milvus = open_milvus_client(settings.index, settings.index_token)
         self._milvus_fault: str | None = None  # while the indexes wait for it
         self._indexes: IndexManager | None = None  # earlier than `loaded`: opening them may take minutes
-        self._closing = threading.Event()
+        self._progress = LoadProgress(before_fetch=lambda: check_name(database, settings.model))
+        self._is_locating = False  # it may be waiting for the model hub
+        self._closing = self._progress.stop
         self._loading = threading.Thread(target=self._load, name="load", daemon=True)
 
     def start(self) -> None:
@@ -76,7 +76,10 @@ class SearchService:
     def stop_loading(self) -> None:
         """End the thread that loads the model, which may take minutes: it may be building a large index."""
         self._closing.set()
+        given_up_at = time.monotonic() + DOWNLOAD_END_SECONDS
         while self._loading.is_alive():
+            if self._is_locating and time.monotonic() > given_up_at:
+                return  # it waits for a hub that does not respond; the thread ends with the process
             if self._indexes is not None:
                 self._indexes.close()
             self._loading.join(0.2)
@@ -96,7 +99,7 @@ class SearchService:
     def model(self) -> LoadedModel:
         """Raises ModelUnavailable while the model is loading."""
         if self.loaded is None:
-            raise ModelUnavailable(f"the model {self._settings.model} is still loading")
+            raise ModelUnavailable(self._still_loading())
         return self.loaded
 
     @property
@@ -208,12 +211,16 @@ class SearchService:
     def _stopped(self) -> list[str]:
         """Why no search can even be tried."""
         if self.loaded is None:
-            loading = self._milvus_fault or f"the model {self._settings.model} is still loading"
+            loading = self._milvus_fault or self._still_loading()
             return [self.fatal.detail if self.fatal else loading]
         reasons = [] if self._database.alive() else ["the database takes no changes any more"]
         if not self.loaded.batcher.is_alive():
             reasons.append("the encoder has stopped")
         return reasons + self.loaded.indexes.faults()
+
+    def _still_loading(self) -> str:
+        words = self._progress.words
+        return f"the model {self._settings.model} is still loading" + (f": {words}" if words else "")
 
     def _load(self) -> None:
         model = self._settings.model
@@ -231,12 +238,19 @@ class SearchService:
         except StopRequested:
             log.info("stopped before the model %s was loaded", model)
         except Exception as error:
+            if self._closing.is_set():  # the database may be closed already
+                return
             log.exception("the model could not be loaded")
             self.fatal = StartupError(f"the model {model} could not be loaded: {error}")
 
     def _load_encoder(self) -> Encoder:
-        options = EncoderOptions.of(self._settings, ModelProcesses(1, self._settings.workers))
-        return load_located(self._located, self._settings.models, options, self._closing)
+        settings = self._settings
+        options = EncoderOptions.of(settings, ModelProcesses(1, settings.workers))
+        self._is_locating = True
+        name = find_model_name(self._database, settings.model)
+        located = locate_model(name, settings.models, self._progress)
+        self._is_locating, self._progress.words = False, ""
+        return load_located(located, settings.models, options, self._progress)
 
     def _check_model(self, encoder: Encoder) -> None:
         """Raise StartupError unless the vectors of the data directory are this model's."""

@@ -16,7 +16,6 @@ from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
-from app.encoder.weights import LocatedModel
 from app.service.auth import ApiKeyService
 from app.service.data_dir import lock_data_dir, open_library
 from app.service.factory import check_source_settings, open_pool, open_source_policy
@@ -63,15 +62,23 @@ class Service:
         self.search.start()
         self.maintenance.start()
 
-    def close(self) -> None:
-        """Close everything. What the server has acknowledged is on the disk long before."""
+    def close(self, *, refused: bool = False) -> None:
+        """Close everything. What the server has acknowledged is on the disk long before.
+
+        A start that was `refused` leaves no data directory behind that it has made and that holds nothing.
+        """
         self.search.stop_loading()
         self.maintenance.close()
         self.image_waiter.close()
         self.deleter.close()
         self.search.close()
         self.pool.close()
+        is_unused = (
+            refused and self.lock.made and self.library.is_empty() and not (self.settings.data_dir / "models").exists()
+        )
         self.library.close()
+        if is_unused:
+            self.lock.remove_new()
         self.lock.close()
 
     def checks(self) -> list[HealthCheck]:
@@ -101,7 +108,7 @@ class Service:
         database.write(lambda c: work_queue.recover_leases(c, dead, self.settings.max_attempts))
 
 
-def open_service(settings: Settings, located: LocatedModel) -> Service:
+def open_service(settings: Settings) -> Service:
     """Everything that one server process keeps open. Raises StartupError, and leaves nothing open then."""
     metrics = ProcessMetrics()
     source_policy = open_source_policy(settings)
@@ -112,7 +119,7 @@ def open_service(settings: Settings, located: LocatedModel) -> Service:
         opened.callback(library.close)
         pool = opened.enter_context(closing(open_pool(settings, metrics=metrics)))
         jobs = JobService(library)
-        search = SearchService(settings, located, library.database, pool, metrics)
+        search = SearchService(settings, library.database, pool, metrics)
         snapshots = settings.data_dir / "snapshots"
         service = Service(
             settings=settings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
+from app.core.files import link_or_copy
 from app.core.types import ItemError, SourceSpec
 from app.decode.left_out import LeftOut
 from app.decode.limits import PictureLimits
@@ -82,7 +82,7 @@ class SourceContext:
         """Link the stored bytes of this digest to `target`; False when they are gone."""
         with map_os_errors():
             try:
-                os.link(self.blobs.path(sha256), target)
+                link_or_copy(self.blobs.path(sha256), target)
             except FileNotFoundError:
                 return False
         return True
@@ -120,6 +120,14 @@ class Source:
         Raises Overloaded when the worker stops.
         """
         raise NotImplementedError
+
+    def report_nothing(self, name: str) -> Iterator[SourceItem]:
+        """For a place without pictures: an item that failed if it holds files of other kinds, else a warning."""
+        if reason := self.left_out.describe():
+            error = ItemError("unsupported_media_type", f"there are no pictures of an accepted format: {reason}")
+            yield with_error({"name": name}, error)
+        else:
+            self.left_out.warn("nothing_found", f"there are no pictures in {name}")
 
     def close(self) -> None:
         """Close open files."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.core.errors import Rejected, Validation
-from app.core.types import ItemError, SourceSpec
+from app.core.types import SourceSpec
 from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.changed import skip_unchanged
 from app.sources.local_files import copy_file, file_tag, path_to_text
@@ -47,15 +47,7 @@ class FolderSource(Source):
             tag, path = tag_with_fields(file), path_to_text(file.path)
             yield {"name": name, "origin": f"file:{path}", "tag": tag, "path": str(file.path), "found": file}
         if not count:
-            yield from self._report_nothing(path_to_text(Path(root.name)))
-
-    def _report_nothing(self, name: str) -> Iterator[SourceItem]:
-        """An item that says why a folder gave no picture, if it holds files of other kinds."""
-        if reason := self.left_out.describe():
-            error = ItemError("unsupported_media_type", f"there are no pictures of an accepted format: {reason}")
-            yield with_error({"name": name}, error)
-        else:
-            self.left_out.warn("nothing_found", f"there are no pictures in {name}")
+            yield from self.report_nothing(path_to_text(Path(root.name)))
 
     def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
         return [copy_item(item, target / str(n), self.context.policy) for n, item in enumerate(items)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
-from app.core.errors import Rejected, Validation, map_os_errors
-from app.core.types import SourceSpec
+from app.core.errors import Rejected, UrlUnreachable, Validation, map_os_errors
+from app.core.types import ItemError, SourceSpec
+from app.decode.left_out import LeftOut
 from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
 from app.sources.changed import skip_unchanged
 from app.sources.local_files import AllowedFolders, path_to_text, tag_from_stat, walk_files
@@ -39,7 +40,9 @@ class PatternSource(Source):
         """The items of every file."""
         folders = self.context.policy.folders
         out = folder / "listed"
-        for path in match_files(self.spec.place, folders, self.SUFFIXES):
+        errors: list[OSError] = []
+        count = 0
+        for path in match_files(self.spec.place, folders, self.SUFFIXES, errors.append):
             raise_if_stopping(should_stop)
             name = path_to_text(Path(path.name))
             try:
@@ -47,12 +50,23 @@ class PatternSource(Source):
                 tag = tag_from_stat(file.stat())
                 self.list_file(file, path.suffix, out, should_stop)
             except (Rejected, Validation) as error:
+                count += 1
                 yield with_error({"name": name}, error)
                 continue
             with map_os_errors(), open(out, encoding="ascii") as lines:
-                for line in lines:
-                    yield self.parse_line(json.loads(line), name, file, tag)
+                for text in lines:
+                    line = json.loads(text)
+                    if "left_out" in line:
+                        self.left_out.merge(LeftOut.from_json(line["left_out"]))
+                        continue
+                    count += 1
+                    yield self.parse_line(line, name, file, tag)
         out.unlink(missing_ok=True)
+        for unread in errors:
+            reason = ItemError(UrlUnreachable.code, unread.strerror or "it cannot be read")
+            yield with_error({"name": path_to_text(Path(unread.filename))}, reason)
+        if not count and not errors:
+            yield from self.report_nothing(path_to_text(Path(Path(self.spec.place).name)))
 
     def list_file(self, path: Path, suffix: str, out: Path, should_stop: ShouldStop) -> None:
         """Write a line of JSON to `out` for each item of a file. Raises Rejected, Validation."""
@@ -74,14 +88,17 @@ def resolve_pattern(place: str, folders: AllowedFolders) -> str:
     return f"{folders.resolve_folder(folder or '/')}/{name}"
 
 
-def match_files(place: str, folders: AllowedFolders, suffixes: Collection[str]) -> Iterator[Path]:
+def match_files(
+    place: str, folders: AllowedFolders, suffixes: Collection[str], on_error: Callable[[OSError], object]
+) -> Iterator[Path]:
     """The files of a place, in order: those below a folder by their suffixes, or those that the place names.
 
-    A named file may be missing. Raises Validation when the server may no longer read the place.
+    A named file may be missing; `on_error` gets the error of a folder that cannot be read.
+    Raises Validation when the server may no longer read the place.
     """
     place = resolve_pattern(place, folders)
     if Path(place).is_dir():
-        yield from walk_files(Path(place), suffixes)
+        yield from walk_files(Path(place), suffixes, on_error)
         return
     folder, pattern = Path(place).parent, Path(place).name
     if (folder / pattern).exists():

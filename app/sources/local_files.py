@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -35,7 +35,7 @@ class AllowedFolders:
     def resolve_folder(self, text: str) -> Path:
         """The folder of this name, without links. Raises Validation unless the server may read it."""
         path = self._resolve(text)
-        if path is None or not path.is_dir():
+        if path is None or not _is_kind(path, stat.S_ISDIR):
             raise Validation(
                 "the server may not read this folder, or there is none; its operator lists the folders that it may read"
             )
@@ -44,7 +44,7 @@ class AllowedFolders:
     def resolve_file(self, text: str) -> Path:
         """The file of this name, without links. Raises Validation unless the server may read it."""
         path = self._resolve(text)
-        if path is None or not path.is_file():
+        if path is None or not _is_kind(path, stat.S_ISREG):
             raise Validation("the server may not read this file, or there is none")
         return path
 
@@ -59,9 +59,24 @@ class AllowedFolders:
         return path if any(path.is_relative_to(root) for root in roots) else None
 
 
-def walk_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> Iterator[Path]:
-    """The files below `folder` with these suffixes, in order; skips hidden names and litter, enters no link."""
-    for parent, folders, files in os.walk(folder):
+def _is_kind(path: Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether a path below an allowed folder is of this kind. Raises Validation when it cannot be looked at."""
+    try:
+        return is_kind(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Validation(f"the server cannot read this: {error.strerror}") from None
+
+
+def walk_files(
+    folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES, on_error: Callable[[OSError], object] | None = None
+) -> Iterator[Path]:
+    """The files below `folder` with these suffixes, in order; skips hidden names and litter, enters no link.
+
+    `on_error` gets the error of each folder that cannot be read.
+    """
+    for parent, folders, files in os.walk(folder, onerror=on_error):
         start = f"{path_to_text(Path(parent).relative_to(folder))}/".removeprefix("./")
         folders[:] = sorted(name for name in folders if not is_litter(start + name))
         for name in sorted(files):

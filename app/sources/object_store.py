@@ -40,13 +40,22 @@ class BucketSource(Source):
         Raises Validation when the server may no longer read the prefix, UrlUnreachable when the store does not answer.
         """
         prefix = self.context.policy.buckets.parse_prefix(f"{self.spec.kind}:{self.spec.place}")
-        items = (
-            {"name": one.url, "origin": one.url, "tag": one.tag, "bytes": one.bytes}
-            for page in self.context.object_store.list_pages(prefix, should_stop)
-            for one in page
-            if is_visible_picture(prefix, one.url)
-        )
-        return skip_unchanged(self.context.database, collection, items, should_stop)
+        return skip_unchanged(self.context.database, collection, self._list(prefix, should_stop), should_stop)
+
+    def _list(self, prefix: BucketPrefix, should_stop: ShouldStop) -> Iterator[SourceItem]:
+        """The pictures below a prefix; counts what is of another kind."""
+        count = 0
+        for page in self.context.object_store.list_pages(prefix, should_stop):
+            for one in page:
+                if is_litter(one.url.removeprefix(str(prefix)).strip("/")):
+                    continue
+                if has_picture_suffix(one.url):
+                    count += 1
+                    yield {"name": one.url, "origin": one.url, "tag": one.tag, "bytes": one.bytes}
+                elif one.bytes:  # the others stand for folders
+                    self.left_out.add(one.url)
+        if not count:
+            yield from self.report_nothing(str(prefix))
 
     def fetch(self, target: Path, items: Sequence[SourceItem], should_stop: ShouldStop) -> list[SourceItem]:
         """Link the bytes that are stored already, and download the others."""
@@ -78,11 +87,6 @@ class BucketSource(Source):
 
 class GoogleBucketSource(BucketSource):
     FORM = "gs://BUCKET/PATH"
-
-
-def is_visible_picture(prefix: BucketPrefix, url: str) -> bool:
-    """Whether an object looks like a picture, and is neither hidden nor litter below the prefix."""
-    return has_picture_suffix(url) and not is_litter(url.removeprefix(str(prefix)).lstrip("/"))
 
 
 def parse_allowed_buckets(settings: Settings) -> AllowedBuckets:

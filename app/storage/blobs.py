@@ -14,10 +14,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
-from app.core.errors import map_os_errors
-from app.core.files import fsync_dir, make_dirs, sha256_file
+from app.core.errors import BlobMissing, map_os_errors
+from app.core.files import fsync_dir, link_or_copy, make_dirs, sha256_file
 from app.core.metrics import ProcessMetrics
 
 MAX_VERIFIED = 1 << 16  # files whose digest is remembered as right
@@ -91,7 +92,7 @@ class BlobStore:
         linked = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
         with map_os_errors():
             self._make_durable(target.parent)
-            os.link(staged.path, linked)
+            link_or_copy(staged.path, linked)
             linked.replace(target)
             linked.unlink(missing_ok=True)  # rename leaves both names when they are one file already
             fsync_dir(target.parent)
@@ -111,6 +112,14 @@ class BlobStore:
         seen = os.listdir(parent)  # noqa: PTH208 (it takes a tenth as long)
         fsync_dir(parent)
         self._durable.update(f"{parent}/{name}" for name in seen)
+
+    def open(self, sha256: str) -> BufferedReader:
+        """The picture's bytes. Raises BlobMissing when the file is gone."""
+        try:
+            with map_os_errors():
+                return open(self.path(sha256), "rb")
+        except FileNotFoundError:
+            raise BlobMissing("the file of this picture is missing; run `sightline verify`") from None
 
     def delete(self, sha256: str) -> None:
         """Remove the picture, its thumbnails of every size, and what a killed process was making of either.
@@ -135,12 +144,19 @@ class BlobStore:
     def is_intact(self, sha256: str) -> bool:
         """Like `has_digest`, but reads the bytes only once, and again when the file was changed or replaced since."""
         try:
-            held = self.path(sha256).stat()
+            with open(self.path(sha256), "rb") as file:
+                return self.is_intact_file(file, sha256)
         except OSError:
             return False
+
+    def is_intact_file(self, file: BufferedReader, sha256: str) -> bool:
+        """Like `is_intact`, of an open file, which may have no name any more. Raises OSError."""
+        held = os.fstat(file.fileno())
         seen = (held.st_ino, held.st_size, held.st_ctime_ns)  # only the kernel sets the last
         if self._verified.get(sha256) != seen:
-            if not self.has_digest(sha256):
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            if found != sha256:
                 return False
             if len(self._verified) >= MAX_VERIFIED:
                 self._verified.clear()

@@ -10,13 +10,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import apsw
 
 from app.core.clock import days_from_now
-from app.core.errors import NotFound, map_os_errors
+from app.core.errors import NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import AnswerWarning, ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
+from app.decode.sidecars import (
+    MAX_SIDECAR_BYTES,
+    SidecarFields,
+    match_sidecar_paths,
+    merge_sidecars,
+    parse_sidecar,
+    sidecar_extension,
+)
 from app.storage.idempotency import ResponseSlot
 from app.storage.library import Library, require_collection
 from app.storage.manifest import write_manifest
@@ -41,10 +50,14 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """The priority of a new job, and the slot in which the transaction that creates the job records it."""
+    """The priority of a new job, and the slot in which the transaction that creates the job records it.
+
+    `job`: the id of a job that the uploads are added to, in place of a new one.
+    """
 
     priority: Priority = Priority.NORMAL
     slot: ResponseSlot | None = None
+    job: str | None = None
 
 
 DEFAULT_OPTIONS = JobOptions()
@@ -55,8 +68,12 @@ class JobService:
         self._library = library
 
     def add_files(self, collection: str, files: Sequence[ReceivedFile], options: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Make a job of received files, which are moved to where a worker imports them. Raises NotFound, QueueFull."""
+        """Make a job of received files, which are moved to where a worker imports them, or add them to a job.
+
+        Raises NotFound, Validation, QueueFull.
+        """
         loose = [file for file in files if not file.archive]
+        items: list[dict[str, Any]] = []
         archives = [file for file in files if file.archive]
         sizes = {}
         for received in files:
@@ -64,52 +81,66 @@ class JobService:
                 os.fsync(file.fileno())
                 sizes[received.path] = os.fstat(file.fileno()).st_size
         if loose:
-            items = ({"n": n, "name": one.name, "file": one.path.name} for n, one in enumerate(loose))
+            items = list_loose_items(loose)
             write_manifest(loose[0].path.parent, items)
 
-        def fill(c: apsw.Connection, id: str) -> None:
-            for n, archive in enumerate(archives, start=1):
+        def fill(c: apsw.Connection, id: str, first: int) -> None:
+            for n, archive in enumerate(archives, start=first + 1):
                 work_queue.add_upload(c, id, n, "archive", archive.name, 0, size=sizes[archive.path])
                 with map_os_errors():
                     archive.path.replace(self._library.blobs.upload_path(id, n))
             if loose:
                 size = sum(sizes[file.path] for file in loose)
-                work_queue.add_upload(c, id, 0, "folder", "", len(loose), size=size)
+                work_queue.add_upload(c, id, first, "folder", "", len(items), size=size)
                 with map_os_errors():
-                    loose[0].path.parent.replace(self._library.blobs.upload_path(id, 0))
+                    loose[0].path.parent.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "bulk", fill, options)
 
     def add_urls(self, collection: str, folder: Path, count: int, options: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Make a job of `count` URLs, the manifest in `folder`; a worker fetches them. Raises NotFound, QueueFull."""
+        """Make a job of `count` URLs, the manifest in `folder`, or add them to a job; a worker fetches them.
 
-        def fill(c: apsw.Connection, id: str) -> None:
-            work_queue.add_upload(c, id, 0, "folder", "", count, "urls")
+        Raises NotFound, Validation, QueueFull.
+        """
+
+        def fill(c: apsw.Connection, id: str, first: int) -> None:
+            work_queue.add_upload(c, id, first, "folder", "", count, "urls")
             with map_os_errors():
-                folder.replace(self._library.blobs.upload_path(id, 0))
+                folder.replace(self._library.blobs.upload_path(id, first))
             fsync_dir(self._library.blobs.incoming)
 
         return self._begin(collection, "urls", fill, options)
 
     def add_source(self, collection: str, spec: SourceSpec, options: JobOptions = DEFAULT_OPTIONS) -> Job:
-        """Make a job of a source; a worker finds out what the source holds. Raises NotFound, QueueFull."""
+        """Make a job of a source, or add it to a job; a worker finds out what the source holds.
 
-        def fill(c: apsw.Connection, id: str) -> None:
-            work_queue.add_upload(c, id, 0, "named", spec.place, 0, spec.kind, spec.options)
+        Raises NotFound, Validation, QueueFull.
+        """
+
+        def fill(c: apsw.Connection, id: str, first: int) -> None:
+            work_queue.add_upload(c, id, first, "named", spec.place, 0, spec.kind, spec.options)
 
         return self._begin(collection, spec.kind, fill, options)
 
     def _begin(
-        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str], None], options: JobOptions
+        self, collection: str, kind: str, fill: Callable[[apsw.Connection, str, int], None], options: JobOptions
     ) -> Job:
-        """Create a job and add the uploads of `fill` to it, in one transaction."""
+        """Create a job, or let one go on, and add the uploads of `fill` to it, in one transaction.
+
+        `fill` numbers its uploads from its last argument on.
+        """
         self._library.require_queue_capacity()
 
         def work(c: apsw.Connection) -> Job:
             require_collection(c, collection)
-            id = jobs.create(c, collection, kind, options.priority)
-            fill(c, id)
+            if options.job is None:
+                id, first = jobs.create(c, collection, kind, options.priority), 0
+            else:
+                id, first = options.job, time.time_ns()  # unlike all before: the files of an ended upload go later
+                require_open_job(c, id, collection)
+                job_control.reopen(c, id)
+            fill(c, id, first)
             job = jobs.get(c, id)
             assert job is not None
             if options.slot is not None:
@@ -242,3 +273,32 @@ class JobService:
     ) -> list[tuple[int, JobItem]]:
         """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: those with warnings."""
         return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit, warned=warned))
+
+
+def list_loose_items(files: Sequence[ReceivedFile]) -> list[dict[str, Any]]:
+    """The lines of a manifest for files of a request: its pictures, each with the fields of the sidecars that came."""
+    beside = {file.name: file.path for file in files if sidecar_extension(file.name)}
+    pictures = [file.name for file in files if file.name not in beside]
+    matched = match_sidecar_paths(pictures, beside)
+    used = {name for names in matched.values() for name in names}
+    items = []
+    for n, file in enumerate(one for one in files if one.name not in used):
+        read = [_read_sidecar(name, beside[name]) for name in matched.get(file.name, ())]
+        items.append({"n": n, "name": file.name, "file": file.path.name, **merge_sidecars(read)})
+    return items
+
+
+def _read_sidecar(name: str, path: Path) -> tuple[str, SidecarFields]:
+    extension = sidecar_extension(name) or ""
+    with map_os_errors(), open(path, "rb") as file:
+        data = file.read(MAX_SIDECAR_BYTES[extension] + 1)
+    return extension, parse_sidecar(extension, data, name.rpartition("/")[2])
+
+
+def require_open_job(c: apsw.Connection, id: str, collection: str) -> None:
+    """Check that uploads can be added to a job. Raises NotFound, Validation."""
+    job = jobs.get(c, id)
+    if job is None or job.collection != collection:
+        raise NotFound(f"there is no job {id!r} in the collection {collection!r}")
+    if job.state is JobState.CANCELLED:
+        raise Validation(f"the job {id} was cancelled; nothing can be added to it")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 
 import apsw
 
-from app.core.errors import BlobMissing, NotFound, QueueFull
+from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
 from app.core.types import CollectionInfo, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
@@ -32,6 +33,7 @@ from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
 from app.storage.idempotency import ResponseSlot
+from app.storage.sql import fetch_number
 from app.storage.tables import collection_deletion, collections, embeddings, images, jobs, queue_depth, texts
 from app.storage.tables.collections import Collection
 from app.storage.tables.images import AddResult as AddResult
@@ -39,6 +41,10 @@ from app.storage.tables.images import AddResult as AddResult
 log = logging.getLogger(__name__)
 
 DELETE_BATCH = 100  # pictures deleted in one transaction: other writes wait no longer than for that
+COUNT_ANYTHING = (
+    "SELECT EXISTS (SELECT 1 FROM images) + EXISTS (SELECT 1 FROM texts) + EXISTS (SELECT 1 FROM jobs)"
+    " + EXISTS (SELECT 1 FROM keys)"
+)
 MAX_EXAMPLES = 5  # pictures that `find_matching` returns, of those that match
 
 
@@ -132,15 +138,18 @@ class Library:
             self.blobs.place(staged)
         return added
 
-    def find_known(self, collection: str, digests: Sequence[str]) -> list[str]:
-        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them."""
+    def find_known(self, collection: str, digests: Sequence[str]) -> dict[str, list[str]]:
+        """Those of the SHA-256 whose pictures are stored, in their order: a client need not send them.
 
-        def work(c: apsw.Connection) -> set[str]:
+        The value is what of `caption`, `tags` and `metadata` the picture lacks.
+        """
+
+        def work(c: apsw.Connection) -> dict[str, list[str]]:
             require_collection(c, collection)
             return images.filter_stored(c, collection, digests)
 
         held = self.database.read(work)
-        return [digest for digest in digests if digest in held and self.blobs.path(digest).exists()]
+        return {digest: held[digest] for digest in digests if digest in held and self.blobs.path(digest).exists()}
 
     def get(self, collection: str, id: str) -> Image:
         return self.database.read(lambda c: require_image(c, collection, id))
@@ -154,6 +163,17 @@ class Library:
                 return images.list_page(c, collection, limit, before)
             found = images.get_by_keys(c, sql.select_newest(c, collection, filter, limit, before))
             return [found[key] for key in sorted(found, reverse=True)]
+
+        return self.database.read(work)
+
+    def count_images(self, collection: str, filter: Filter | None = None) -> int:
+        """How many pictures `filter` lets through. Raises Timeout."""
+
+        def work(c: apsw.Connection) -> int:
+            require_collection(c, collection)
+            if filter is None:
+                return sum(images.count_by_status(c, collection).values())
+            return len(sql.select_keys(c, collection, filter))
 
         return self.database.read(work)
 
@@ -210,16 +230,27 @@ class Library:
             self._delete_files(digests)
         return deleted
 
-    def get_file(self, collection: str, id: str) -> tuple[Image, Path]:
-        """A picture and the path of its file. Raises BlobMissing when the file is gone or has other bytes."""
-        image = self.get(collection, id)
-        path = self.blobs.path(image.sha256)
-        if not path.exists():
-            raise BlobMissing("the file of this picture is missing; run `sightline verify`")
-        if not self.blobs.is_intact(image.sha256):
+    def open_file(self, collection: str, id: str) -> tuple[Image, BufferedReader]:
+        """A picture and its open file, which keeps its bytes when the picture is replaced or deleted meanwhile.
+
+        Raises NotFound, and BlobMissing when the file is gone or has other bytes.
+        """
+
+        def work(c: apsw.Connection) -> tuple[Image, BufferedReader]:
+            image = require_image(c, collection, id)
+            return image, self.blobs.open(image.sha256)
+
+        try:
+            image, file = self.database.read(work)
+        except BlobMissing:  # or replaced or deleted since its row was read: nothing is while we hold the write lock
+            image, file = self.database.write(work)
+        with map_os_errors():
+            is_intact = self.blobs.is_intact_file(file, image.sha256)
+        if not is_intact:
+            file.close()
             log.warning("the file of a picture was altered", extra={"picture": id, "collection": collection})
             raise BlobMissing("the file of this picture was altered; run `sightline verify`")
-        return image, path
+        return image, file
 
     def thumbnail_path(self, image: Image) -> Path:
         """Where the thumbnail of the usual size lies, or would lie."""
@@ -256,6 +287,10 @@ class Library:
             return images.count_by_status(c, name), texts.count(c, name)
 
         return self.database.read(work)
+
+    def is_empty(self) -> bool:
+        """Whether nobody has put anything in: no picture, text, job, collection or key."""
+        return self.database.read(lambda c: fetch_number(c, COUNT_ANYTHING) == 0 and len(collections.list_all(c)) == 1)
 
     def begin_deletion(self, name: str) -> str:
         """Take the name of a collection away, so that no request finds it; returns its label. Raises NotFound."""

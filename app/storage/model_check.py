@@ -40,6 +40,26 @@ def check_space(database: Database, space: EmbeddingSpace) -> None:
         )
 
 
+def check_name(database: Database, name: str) -> None:
+    """Raise StartupError if the data directory has vectors, and none of a model of this name or alias.
+
+    It serves before a download. `check_space` knows better, because the same weights may have several names.
+    """
+    name = find_model_name(database, name)
+
+    def work(c: apsw.Connection) -> list[EmbeddingSpace]:
+        used = {collection.space for collection in collections.list_all(c)} - {None}
+        return [space for one in used if one and (space := embeddings.get_space(c, one))]
+
+    spaces = database.read(work)
+    if spaces and name not in {space.model for space in spaces}:
+        other = spaces[0].model
+        raise StartupError(
+            f"the data directory belongs to model {other}, not {name}; serve it with --model {other}, or run"
+            f" `sightline reembed --model {name}` to encode its pictures anew"
+        )
+
+
 def check_golden(database: Database, encoder: Encoder, *, texts: bool = True) -> None:
     """Raise StartupError if the model gives other vectors than when the data directory got its first vectors.
 

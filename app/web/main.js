@@ -15,6 +15,7 @@ import { showResultCount } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
 import { downloadSelected, openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
 import { endToast, pressToastButton, watchToast } from "./components/toast.js";
+import { showUnreadable } from "./components/unreadable.js";
 import { switchLanguage, translate } from "./i18n/i18n.js";
 import { currentCollection, setCurrentCollection, setHomeCollection } from "./state/collection_context.js";
 import { deleteWithUndo, watchDeletions } from "./state/deletions.js";
@@ -119,7 +120,7 @@ function handleClick(event) {
     return;
   }
   const link = event.target.closest(
-    "a.tile, a.similar, .list a, .chips a, a.to-results, #home, #jobs-link, #labels-link, #pictures-link",
+    "a.tile, a.to-picture, .list a, .chips a, a.to-results, #home, #jobs-link, #labels-link, #pictures-link",
   );
   if (!link || event.shiftKey) return;
   event.preventDefault();
@@ -216,6 +217,7 @@ function showResults(isFirst) {
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
   showExamples(results, state);
+  showUnreadable(results);
   showWarnings(results.lastPage?.answer);
   if (state.show) showDetail();
 }
@@ -303,7 +305,7 @@ function deletePictures(ids) {
   const { hits } = store.results;
   const isShown = ids.includes(store.state.show);
   const index = findHit(store.state.show);
-  const neighbour = isShown ? (hits[index + 1] ?? hits[index - 1]) : null;
+  const neighbour = isShown && index >= 0 ? (hits[index + 1] ?? hits[index - 1]) : null;
   const focused = currentGrid()?.focusedIndex ?? -1;
   if (neighbour) replaceDetail(neighbour.id);
   else if (isShown) byId("detail").close();
@@ -461,6 +463,7 @@ watchModelNotice();
 byId("language").addEventListener("click", () => {
   switchLanguage();
   translatePage(store.state);
+  updateActivity();
   searchAgain();
 });
 document.addEventListener("click", handleClick);

@@ -11,11 +11,12 @@ from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
 from app.core.worker_metrics import WorkerMetricsWriter
+from app.encoder.hub import LoadProgress
 from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
-from app.service.data_dir import open_library
+from app.service.data_dir import make_data_dir, open_library
 from app.service.factory import archive_limits, open_pool, open_sources
-from app.storage.model_check import check_golden, check_space, find_model_name
+from app.storage.model_check import check_golden, check_name, check_space, find_model_name
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 
@@ -28,6 +29,7 @@ def run_worker(settings: Settings, parent: int | None = None) -> None:
     """Work until SIGTERM or SIGINT; with `parent` (a process id), no longer than the parent lives."""
     os.nice(NICENESS)
     if parent is None:
+        make_data_dir(settings.data_dir)  # a server has done it for its workers
         _run(settings, ModelProcesses(workers=1))
         return
     die_with_parent(parent)
@@ -43,7 +45,9 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
     library = open_library(settings, metrics)
     try:
         name = find_model_name(library.database, settings.model)
-        encoder = load_encoder(name, settings.models, EncoderOptions.of(settings, processes, bulk=True))
+        progress = LoadProgress(before_fetch=lambda: check_name(library.database, name))
+        bulk = EncoderOptions.of(settings, processes, bulk=True)
+        encoder = load_encoder(name, settings.models, bulk, progress)
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
         with open_pool(settings, encoder.device, metrics) as pool:

@@ -47,6 +47,12 @@ def test_a_folder_is_loaded_and_found_and_again_is_duplicates(server: RunningSer
     found = sightline("search", "blue", "-k", "1", "--server", server.url)
     assert found.returncode == 0, found.stderr
     assert "1-blue.png" in found.stdout
+    odd = sightline("search", "красный", "--json", "--server", server.url)
+    assert "warning: the model colours reads English and Chinese" in odd.stderr
+    status = sightline("status", "--server", server.url)
+    for ran in (first, found, odd, status):
+        assert ran.stderr.count("model: colours sees colours only") == 1
+        assert "model: " not in ran.stdout
     told = json.loads(sightline("search", "blue", "thing", "-k", "2", "--json", "--server", server.url).stdout)
     assert len(told["hits"]) == 2
     near = sightline("search", "--image", folder / "sub0" / "2-green.png", "--json", "--server", server.url)
@@ -162,7 +168,8 @@ def test_what_a_server_refuses_is_one_line(server: RunningServer, tmp_path: Path
     check_refused(sightline("search", " ", "--server", server.url), "validation")
     check_refused(sightline("search", "--image", tmp_path / "x.png", "--server", server.url), "unsupported_media_type")
     check_refused(sightline("ingest", tmp_path / "nothing", "--server", server.url), "nothing")
-    check_refused(sightline("ingest", "-", "--server", server.url, typed="/no/such/file.png\n"), "/no/such/file.png")
+    listed = sightline("ingest", "-", "--server", server.url, typed="/no/such/file.png\n")
+    assert (listed.returncode, "file.png\tunreadable\tNo such file" in listed.stdout) == (1, True), listed.stdout
     empty = tmp_path / "empty"
     empty.mkdir()
     check_refused(sightline("ingest", empty, "--server", server.url))

@@ -13,7 +13,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from app.api.server import is_on_loopback, open_listener
+from app.api.server import is_on_loopback
+from app.core.listeners import open_listeners
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
@@ -49,7 +50,7 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         check_refused(serve(tmp_path / "data", "--port", port), port, "--port")
-    assert is_unlocked(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,8 @@ def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
     ids=str,
 )
 def test_what_cannot_be_served_is_one_line(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
-    check_refused(serve(tmp_path / "data", *arguments), *words)
+    check_refused(serve(tmp_path / "new" / "data", *arguments), *words)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_cannot_be_downloaded_are_one_line(tmp_path: Path) -> None:
@@ -185,13 +187,14 @@ def test_sigterm_of_an_idle_server_is_quick_and_ends_with_0(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("0.0.0.0", False), ("localhost", True)])
 def test_an_address_that_others_reach_is_known(host: str, loopback: bool) -> None:
-    with open_listener(host, 0) as listener:
-        assert is_on_loopback(listener) is loopback
+    for listener in open_listeners(host, 0):
+        with listener:
+            assert is_on_loopback(listener) is loopback
 
 
 def test_beyond_loopback_a_server_without_keys_does_not_start(tmp_path: Path) -> None:
     check_refused(serve(tmp_path / "data", "--host", "0.0.0.0"), "no API key", "sightline keys create", "--insecure")
-    assert is_unlocked(tmp_path / "data")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_beyond_loopback_nobody_comes_in_without_a_key_though_they_are_cleared(tmp_path: Path) -> None:
@@ -219,7 +222,8 @@ def test_beyond_loopback_a_server_may_be_told_to_let_everybody_in(tmp_path: Path
 
 
 def test_answers_do_not_wait_for_the_client_to_confirm_their_first_packet() -> None:
-    with open_listener("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()) as client:
+    (listener,) = open_listeners("127.0.0.1", 0)
+    with listener, socket.create_connection(listener.getsockname()) as client:
         served, _ = listener.accept()
         with served:
             assert served.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -77,8 +77,8 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
             assert (image.caption, image.tags) == (f"a {id} thing é 图", (f'["{id}", "old"]',))
             assert image.metadata == {"n": n, "shelf": {"row": id}}
         for image in ready.values():
-            _, path = library.get_file("default", image.id)
-            assert hashlib.sha256(path.read_bytes()).hexdigest() == image.sha256
+            with library.open_file("default", image.id)[1] as file:
+                assert hashlib.file_digest(file, "sha256").hexdigest() == image.sha256
         keys = [image.key for image in ready.values()]
         assert {len(one) for one in database.read(lambda c: embeddings.get_vectors(c, "images", keys)).values()} == {
             60 * 4

@@ -14,7 +14,7 @@ from app.encoder.protocol import Embeddings, Pixels
 from app.storage.attributes import ImageAttributes
 from app.storage.database import Database
 from app.storage.idempotency import ResponseSlot
-from app.storage.jobs import JobService, ReceivedFile
+from app.storage.jobs import DEFAULT_OPTIONS, JobOptions, JobService, ReceivedFile
 from app.storage.library import Library
 from app.storage.tables import embeddings, images, jobs, queue_depth, work_queue
 from app.storage.tables.images import AddResult
@@ -123,6 +123,7 @@ def add_bulk(
     files: Sequence[tuple[str, bytes]],
     archives: Sequence[tuple[str, bytes]] = (),
     collection: str = COLLECTION,
+    options: JobOptions = DEFAULT_OPTIONS,
 ) -> Job:
     """Upload a bulk of loose files and archives."""
     folder = library.create_upload_dir()
@@ -132,7 +133,7 @@ def add_bulk(
             path = folder / f"{n:06d}"
             path.write_bytes(content)
             uploads.append(ReceivedFile(name, path, archive=n >= len(files)))
-        return JobService(library).add_files(collection, uploads)
+        return JobService(library).add_files(collection, uploads, options)
     finally:
         library.delete_upload_dir(folder)
 

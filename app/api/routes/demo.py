@@ -19,7 +19,7 @@ from app.api.dependencies import (
 from app.api.routes.texts import store_texts
 from app.api.schemas import JobOut, TextIn, TextsIn
 from app.api.strict_route import new_router
-from app.core.errors import NotFound, SightlineError, StartupError, map_os_errors
+from app.core.errors import NotFound, SightlineError, StartupError, describe_error, map_os_errors
 from app.core.types import Job
 from app.service import demo_gallery
 from app.service.search_service import SearchService
@@ -30,6 +30,7 @@ router = new_router("/v1/demo", "upload")
 log = logging.getLogger(__name__)
 
 TEXTS_PER_CALL = 500
+NOT_INSTALLED = "the demo gallery is not installed with this server"
 
 
 @router.post("", status_code=202)
@@ -55,15 +56,18 @@ def require_gallery() -> Path:
     try:
         return demo_gallery.find_gallery()
     except StartupError:
-        raise NotFound("the demo gallery is not installed with this server") from None
+        raise NotFound(NOT_INSTALLED) from None
 
 
 def submit_gallery(jobs: JobService, collection: str, gallery: Path, folder: Path) -> Job:
     """Add a copy of the archive, as any other archive."""
     path = folder / demo_gallery.ARCHIVE
-    with map_os_errors():
-        shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
-    return jobs.add_files(collection, [ReceivedFile(demo_gallery.ARCHIVE, path, archive=True)])
+    try:
+        with map_os_errors():
+            shutil.copyfile(gallery / demo_gallery.ARCHIVE, path)
+    except FileNotFoundError:  # somebody installs another version
+        raise NotFound(NOT_INSTALLED) from None
+    return jobs.add_files(collection, [ReceivedFile("Demo gallery", path, archive=True)])
 
 
 def add_texts(search: SearchService, library: Library, collection: str, gallery: Path) -> None:
@@ -72,5 +76,5 @@ def add_texts(search: SearchService, library: Library, collection: str, gallery:
         texts = [TextIn.model_validate(text) for text in demo_gallery.read_gallery_texts(gallery / demo_gallery.TEXTS)]
         for start in range(0, len(texts), TEXTS_PER_CALL):
             store_texts(search, library, collection, TextsIn(texts=texts[start : start + TEXTS_PER_CALL]))
-    except SightlineError as error:
-        log.warning("the demo's texts are missing: %s", error.detail)
+    except (SightlineError, OSError) as error:
+        log.warning("the demo's texts are missing: %s", describe_error(error))

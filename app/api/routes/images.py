@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive, Scope, Send
 
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
@@ -36,6 +35,7 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.errors import failed_problem, respond
+from app.api.files import OpenFileResponse
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import describe_form, receive_form
 from app.api.schemas import (
@@ -54,7 +54,7 @@ from app.api.schemas import (
     example,
 )
 from app.api.strict_route import new_router
-from app.core.errors import BlobMissing, Validation, map_os_errors
+from app.core.errors import BlobMissing, Overloaded, Validation, map_os_errors
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
@@ -70,6 +70,7 @@ uploads = new_router("/v1/images", "upload")
 MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
 FORM = describe_form(UploadForm)
 THUMBNAIL_SIZES = (64, 128, 256, 320, 512, 1024)  # others are rounded up
+LOOKS = 10  # for the file of a picture that is replaced at the same time
 MAX_NAME_CHARS = 255  # of the sender's file name, which is display text only
 
 
@@ -83,9 +84,10 @@ class KnownIn(RequestModel):
 
 
 class KnownOut(BaseModel):
-    """Those of them that are stored already."""
+    """Those of them that are stored already, and what of caption, tags and metadata each of these lacks."""
 
     sha256: list[str]
+    lacks: dict[str, list[str]]
 
 
 @uploads.post("", status_code=202, openapi_extra=FORM, response_model=UploadOut, responses={200: {"model": UploadOut}})
@@ -139,6 +141,7 @@ async def list_images(
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: str | None = None,
     filter: FilterQuery = None,
+    count: Annotated[bool, Query(description="Also say how many pictures the whole listing has.")] = False,
 ) -> ImagePage:
     """List pictures, newest first."""
     before, parsed = decode_cursor(cursor), parse_filter_parameter(filter, "images")
@@ -148,6 +151,7 @@ async def list_images(
     return ImagePage(
         images=[ImageOut.of(image) for image in page],
         next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
+        total=await pool.run(library.count_images, collection, parsed) if count else None,
     )
 
 
@@ -157,7 +161,8 @@ async def find_known_images(
 ) -> KnownOut:
     """Say which files are pictures of the collection already. A client need not send them."""
     collection = validate_collection(merge_query(body, collection=collection).collection)
-    return KnownOut(sha256=await threads.reads.run(library.find_known, collection, body.sha256))
+    known = await threads.reads.run(library.find_known, collection, body.sha256)
+    return KnownOut(sha256=list(known), lacks={digest: lacks for digest, lacks in known.items() if lacks})
 
 
 @router.post("/delete")
@@ -229,8 +234,9 @@ async def delete_image(
 @router.get("/{id}/file", response_class=FileResponse)
 async def get_image_file(library: LibraryDep, threads: ThreadsDep, collection: CollectionDep, id: str) -> FileResponse:
     """Get the bytes of a picture as they were sent."""
-    image, path = await threads.reads.run(library.get_file, collection, id)
-    return file_response(path, MEDIA_TYPES[image.format], f"{image.id}.{image.format}", attachment=True)
+    image, file = await threads.reads.run(library.open_file, collection, id)
+    name = f"{image.id}.{image.format}"
+    return file_response(file, MEDIA_TYPES[image.format], name, f'"{image.sha256}"', attachment=True)
 
 
 @router.get("/{id}/thumbnail", response_class=FileResponse)
@@ -245,9 +251,12 @@ async def get_image_thumbnail(
 ) -> FileResponse:
     """Get a thumbnail. It is a JPEG of a JPEG, a WebP of all others, without their metadata."""
     usual = settings.thumbnail_size
-    path = await threads.queries.run(ensure_thumbnail, library, pool, collection, id, size or usual, usual)
+    _, file = await threads.queries.run(open_thumbnail, library, pool, collection, id, size or usual, usual)
+    path = Path(file.name)
     kind = "jpeg" if path.suffix == ".jpg" else "webp"
-    return file_response(path, MEDIA_TYPES[kind], f"{id}{path.suffix}", attachment=False)
+    made_at = int(os.fstat(file.fileno()).st_mtime)  # a thumbnail that is made again may look otherwise
+    etag = f'W/"{path.stem}-{made_at}"'
+    return file_response(file, MEDIA_TYPES[kind], f"{id}{path.suffix}", etag, attachment=False)
 
 
 def upload_response(added: AddResult) -> tuple[int, ImageOut]:
@@ -269,59 +278,51 @@ def warn_of_tags(tags: Sequence[str]) -> list[AnswerWarning]:
     return [AnswerWarning("tag_with_comma", detail, "tags")]
 
 
-def ensure_thumbnail(library: Library, pool: DecodePool, collection: str, id: str, size: int, usual: int) -> Path:
-    """The path of a thumbnail, made now if it is not there; `usual` is the size that every picture gets.
+def open_thumbnail(
+    library: Library, pool: DecodePool, collection: str, id: str, size: int, usual: int
+) -> tuple[Image, BinaryIO]:
+    """A picture and its open thumbnail, made now if it is not there; `usual` is the size that every picture gets.
 
-    Raises BlobMissing, Rejected, NotFound.
+    Raises BlobMissing, Rejected, NotFound, Overloaded.
     """
-    image, source = library.get_file(collection, id)
     made = min((one for one in (*THUMBNAIL_SIZES, usual) if one >= size), default=THUMBNAIL_SIZES[-1])
-    path = library.thumbnail_path(image)
-    if made != usual:
-        path = path.with_stem(f"{image.sha256}-{made}")
-    if not path.exists():
-        with map_os_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        task = pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, path, made)
-        task.result()
-    return path
+    for _ in range(LOOKS):
+        image, source = library.open_file(collection, id)
+        source.close()
+        path = library.thumbnail_path(image)
+        if made != usual:
+            path = path.with_stem(f"{image.sha256}-{made}")
+        with suppress(FileNotFoundError):
+            return image, open(path, "rb")
+        with suppress(FileNotFoundError, BlobMissing):  # the picture is replaced or deleted meanwhile: look again
+            return image, make_thumbnail(library, pool, image, path, made)
+    raise Overloaded("this picture is replaced again and again; try again")
 
 
-class ImageFileResponse(FileResponse):
-    """A file whose refusals (of a range, or of a file that has just been deleted) are problem+json, too."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_started = False
-
-        async def send_checked(message: Message) -> None:
-            nonlocal is_started
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                size = Headers(raw=message["headers"]).get("content-range")
-                headers = {"Content-Range": size} if size else None
-                raise HTTPException(message["status"], "this range of the file cannot be served", headers)
-            is_started = True
-            await send(message)
-
-        try:
-            await super().__call__(scope, receive, send_checked)
-        except RuntimeError as error:  # Starlette raises it for a file that is not there
-            if is_started:
-                raise
-            raise BlobMissing("the file of this picture is missing; run `sightline verify`") from error
+def make_thumbnail(library: Library, pool: DecodePool, image: Image, path: Path, size: int) -> BinaryIO:
+    """Make a thumbnail and open it. Raises FileNotFoundError, BlobMissing, Rejected."""
+    with map_os_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    source = library.blobs.path(image.sha256)
+    try:
+        pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, path, size).result()
+        return open(path, "rb")
+    finally:
+        library.delete_unused_files([image.sha256])  # if the picture was deleted while it was decoded
 
 
-def file_response(path: Path, media_type: str, name: str, *, attachment: bool) -> FileResponse:
-    """A file with headers that let a browser do nothing with it but show a picture."""
+def file_response(file: BinaryIO, media_type: str, name: str, etag: str, *, attachment: bool) -> OpenFileResponse:
+    """A file with headers that let a browser do nothing with it but show a picture.
+
+    A cache must ask each time whether it still has the right bytes: another picture may get the id.
+    """
     kind = "attachment" if attachment else "inline"
-    return ImageFileResponse(
-        path,
-        media_type=media_type,
-        headers={
-            "Content-Disposition": f"{kind}; filename*=UTF-8''{quote(name)}",
-            "Content-Security-Policy": "sandbox; default-src 'none'",
-            "Cache-Control": "private, max-age=60",
-        },
-    )
+    headers = {
+        "Content-Disposition": f"{kind}; filename*=UTF-8''{quote(name)}",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cache-Control": "private, no-cache",
+    }
+    return OpenFileResponse(file, media_type, headers, etag)
 
 
 def attributes_of(asked: UploadForm) -> ImageAttributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -25,15 +24,14 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep
-from app.api.routes.jobs import PriorityQuery, job_response
+from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
 from app.api.schemas import CollectionName, JobOut, RequestModel, example
 from app.api.strict_route import new_router
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
 from app.core.files import sha256_file
-from app.core.types import Job, Priority, SourceSpec
+from app.core.types import Job, SourceSpec
 from app.sources.base import SourcePolicy
 from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
-from app.storage.jobs import JobOptions
 
 router = new_router("/v1/images", "upload")
 
@@ -103,6 +101,7 @@ async def import_images(
     collection: OptionalCollectionDep,
     idempotency: IdempotencyDep,
     priority: PriorityQuery = None,
+    job: JobQuery = None,
 ) -> Any:
     """Import pictures by URL, or from a place on the server. A job does it.
 
@@ -122,24 +121,24 @@ async def import_images(
         async with idempotency.begin(lambda: bytes.fromhex(sha256_file(body)), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = JobOptions(Priority(priority or "normal"), call.slot)
+            options = make_options(priority, call.slot, job)
             if is_json:
                 asked = await threads.writes.run(lambda: parse_json(IngestIn, body.read_bytes()))
                 asked = merge_query(asked, collection=collection, priority=priority)
-                options = replace(options, priority=Priority(asked.priority or "normal"))
+                options = make_options(asked.priority, call.slot, job)
                 collection = validate_collection(asked.collection)
                 spec = await threads.writes.run(parse_source_spec, asked, policy)
                 if (space := spec.options.get("embeddings_of")) is not None:
                     search.require_space(space)
                 if spec.kind != "urls":
-                    job = await threads.writes.run(jobs.add_source, collection, spec, options)
-                    return JobOut.of(job)
+                    begun = await threads.writes.run(jobs.add_source, collection, spec, options)
+                    return JobOut.of(begun)
                 count = await threads.writes.run(write_items, folder, asked.items, settings.max_urls)
             else:
                 collection = validate_collection(collection)
                 count = await threads.writes.run(write_item_lines, folder, body, settings.max_urls)
-            job = await threads.writes.run(jobs.add_urls, collection, folder, count, options)
-    return JobOut.of(job)
+            begun = await threads.writes.run(jobs.add_urls, collection, folder, count, options)
+    return JobOut.of(begun)
 
 
 async def save_body(request: Request, path: Path, most: int) -> None:
@@ -195,15 +194,20 @@ sources = new_router("/v1/sources", "upload")
 
 
 class SourcesOut(BaseModel):
-    """What the operator allows `POST /v1/images/ingest` to read."""
+    """What the operator allows `POST /v1/images/ingest` to read, and the limits of uploads."""
 
     urls: bool
     folders: list[str]
     max_urls: int
+    max_upload_bytes: int
+    max_archive_bytes: int
+    max_archive_members: int
+    max_image_bytes: int
 
 
 @sources.get("")
 async def get_sources(settings: SettingsDep) -> SourcesOut:
-    """Say what may be imported. Whether pictures are fetched by URL, how many at once, and from which folders."""
+    """Say what may be imported: URLs, the folders of this machine, and the limits of uploads."""
     folders = [folder for folder in settings.folders.split(":") if folder]
-    return SourcesOut(urls=settings.fetch, folders=folders, max_urls=settings.max_urls)
+    limits = {name: getattr(settings, name) for name in SourcesOut.model_fields if name.startswith("max_")}
+    return SourcesOut(urls=settings.fetch, folders=folders, **limits)

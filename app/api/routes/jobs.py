@@ -35,6 +35,7 @@ from app.api.strict_route import new_router
 from app.core.errors import NotFound, PayloadTooLarge, Validation
 from app.core.types import ItemStatus, Job, JobState, Priority
 from app.decode.headers import ARCHIVE_HEAD, detect_archive
+from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobOptions, JobService, ReceivedFile
 
 bulk = new_router("/v1/images", "upload")
@@ -48,6 +49,7 @@ PriorityQuery = Annotated[
     Literal["high", "normal", "low"] | None,
     Query(description="Whose pictures come first while several jobs wait (normal)."),
 ]
+JobQuery = Annotated[str | None, Query(description="Add to this job of the same collection, in place of a new one.")]
 FORM = describe_form(BulkForm)
 
 
@@ -71,6 +73,7 @@ async def upload_images(
     collection: OptionalCollectionDep,
     idempotency: IdempotencyDep,
     priority: PriorityQuery = None,
+    job: JobQuery = None,
 ) -> Any:
     """Add any number of pictures and archives (zip, tar, tar.gz). A job imports them."""
     async with open_incoming_folder(library, threads) as folder:
@@ -81,9 +84,9 @@ async def upload_images(
         async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = JobOptions(Priority(asked.priority or "normal"), call.slot)
-            job = await threads.writes.run(jobs.add_files, collection, files, options)
-    return JobOut.of(job)
+            options = make_options(asked.priority, call.slot, job)
+            begun = await threads.writes.run(jobs.add_files, collection, files, options)
+    return JobOut.of(begun)
 
 
 @router.get("")
@@ -189,6 +192,14 @@ async def stream_items(
     while found := await threads.reads.run(jobs.list_items, job.id, status, after, PAGE, warned=warned):
         yield b"".join(json.dumps(ItemOut.of(item).model_dump()).encode() + b"\n" for _, item in found)
         after = found[-1][0]
+    await threads.reads.run(jobs.get, job.id)  # if it was deleted meanwhile, the report is cut off: it is not whole
+
+
+def make_options(priority: str | None, slot: ResponseSlot | None, job: str | None) -> JobOptions:
+    """What a request says of its job. Raises Validation."""
+    if job is not None and priority is not None:
+        raise Validation("priority belongs to a new job; a job that exists keeps its own")
+    return JobOptions(Priority(priority or "normal"), slot, job)
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:

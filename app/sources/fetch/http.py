@@ -45,6 +45,7 @@ MAX_WAIT_SECONDS = 30.0  # a server that asks to wait longer is not waited for
 MAX_FAILURES = 12  # of a host in a row: after them each of its URLs gets one try, until one succeeds
 MAX_HOSTS = 1_000  # whose state is kept
 RECOVERY = 8  # answers of a host after which it gets one request more at once
+BROKEN = "the server broke the connection, or gave no valid answer"
 # Parsers of URLs disagree about whitespace, control characters and backslashes.
 ODD = re.compile(r"[\x00-\x20\x7f\\]")
 
@@ -82,11 +83,11 @@ class FetchLimits:
 
 
 class ServerBusy(UrlUnreachable):
-    """The server may answer the next time; `retry_after` are the seconds that it asks to wait."""
+    """The server may answer the next time; `pause` are the seconds that it asks to wait."""
 
-    def __init__(self, detail: str, retry_after: float) -> None:
+    def __init__(self, detail: str, pause: float) -> None:
         super().__init__(detail)
-        self.retry_after = retry_after
+        self.pause = pause
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ class HttpFetcher:
     ) -> None:
         self._policy = policy
         self._limits = limits or FetchLimits()
-        self._user_agent = user_agent or USER_AGENT
+        self._user_agent = user_agent.strip() or USER_AGENT
         self._hosts: OrderedDict[str, _Host] = OrderedDict()
         self._resolve = resolve
         self._network = network
@@ -211,7 +212,7 @@ class HttpFetcher:
         try:
             return self._follow(request, parse_url(request.url), Deadline(self._limits.seconds))
         except ServerBusy as error:
-            return FetchResult(request, error=error, max_tries=MAX_TRIES, retry_after=error.retry_after)
+            return FetchResult(request, error=error, max_tries=MAX_TRIES, retry_after=error.pause)
         except SightlineError as error:
             if error.retryable:  # of our own disk, say
                 raise
@@ -221,8 +222,7 @@ class HttpFetcher:
         except (httpcore.ConnectError, ssl.SSLError):
             return FetchResult(request, error=UrlUnreachable(UNREACHABLE), max_tries=MAX_CONNECT_TRIES)
         except (httpcore.NetworkError, httpcore.ProtocolError):
-            error = UrlUnreachable("the server broke the connection, or gave no valid answer")
-            return FetchResult(request, error=error, max_tries=MAX_TRIES)
+            return FetchResult(request, error=UrlUnreachable(BROKEN), max_tries=MAX_TRIES)
 
     def _follow(self, request: FetchRequest, url: httpx.URL, deadline: Deadline) -> FetchResult:
         for _ in range(MAX_REDIRECTS + 1):

@@ -57,7 +57,7 @@ class ObjectStoreClient:
 
     def __init__(self, limits: FetchLimits | None = None, s3: str = "", gcs: str = "", user_agent: str = "") -> None:
         self._limits = limits or FetchLimits()
-        self._user_agent = user_agent or USER_AGENT
+        self._user_agent = user_agent.strip() or USER_AGENT
         self._endpoints = {"s3": s3.rstrip("/"), "gs": gcs.rstrip("/")}
         self._stores: dict[tuple[str, str], S3Store | GCSStore] = {}
 

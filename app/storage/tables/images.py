@@ -64,11 +64,18 @@ def get_by_sha256(c: apsw.Connection, collection: str, sha256: str) -> Image | N
     return image_from_row(row) if row else None
 
 
-def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> set[str]:
-    """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing."""
-    sql = "SELECT sha256 FROM images WHERE status <> 'failed' AND sha256 IN (SELECT value FROM json_each(?)) AND "
+def filter_stored(c: apsw.Connection, collection: str, digests: Iterable[str]) -> dict[str, list[str]]:
+    """Those of the digests that belong to a picture that has not failed: adding their bytes again changes nothing.
+
+    The value is what of `caption`, `tags` and `metadata` the picture lacks.
+    """
+    sql = (
+        "SELECT sha256, caption IS NULL, tags = '[]', metadata = '{}' FROM images WHERE status <> 'failed'"
+        " AND sha256 IN (SELECT value FROM json_each(?)) AND "
+    )
     rows = fetch_all(c, sql + IN_COLLECTION, (json.dumps(list(digests)), collection))
-    return {sha256 for (sha256,) in rows}
+    names = ("caption", "tags", "metadata")
+    return {sha256: [name for name, lacks in zip(names, empty, strict=True) if lacks] for sha256, *empty in rows}
 
 
 def get_label(c: apsw.Connection, key: int) -> str:

@@ -142,6 +142,11 @@ def _begin_again(c: apsw.Connection, id: str) -> None:
     )
 
 
+def reopen(c: apsw.Connection, id: str) -> None:
+    """Let a job that is complete go on with further uploads; another stays as it is."""
+    c.execute("UPDATE jobs SET state = 'queued', finished_at = NULL WHERE id = ? AND state = 'succeeded'", (id,))
+
+
 ENDED = (
     "state IN ('succeeded', 'failed', 'cancelled') AND finished_at < ?"
     " AND NOT EXISTS (SELECT 1 FROM job_items WHERE job_id = jobs.id AND status = 'queued')"

@@ -15,17 +15,19 @@ from app.core.clock import now_rfc3339, seconds_between, seconds_since
 from app.core.types import AnswerWarning, ItemError, ItemStatus, Job, JobItem, JobState, Priority
 from app.decode.left_out import LeftOut
 from app.storage.sql import fetch_all, fetch_number, fetch_one
-from app.storage.tables.collections import IN_COLLECTION, LABEL_OF_NAME, name_from_label
+from app.storage.tables.collections import LABEL_OF_NAME, name_from_label
 
 STATE = "iif(paused = 1 AND state IN ('queued', 'running'), 'paused', state)"
 COLUMNS = (
     "SELECT id, collection, kind, " + STATE + ","
     " total + (SELECT coalesce(sum(pending), 0) FROM sources WHERE job_id = jobs.id),"
     " done, failed, duplicates, created_at, started_at, finished_at, last_seq, step,"
-    " left_out, warnings, warned FROM jobs "
+    " left_out, warnings, warned, name FROM jobs "
 )
 WAITING = "SELECT job_id, n FROM job_items WHERE image_key = ? AND status = 'queued'"
-RECENT = STATE + " = coalesce(?, " + STATE + ") ORDER BY created_at DESC, rowid DESC LIMIT ?"
+IN_STATE = STATE + " = coalesce(?, " + STATE + ")"
+RECENT = IN_STATE + " ORDER BY rowid DESC LIMIT ?"  # not by time: somebody may set the clock back
+AMONG = "collection IN (SELECT label FROM collections WHERE name IN (SELECT value FROM json_each(?))) AND "
 ITEMS = "SELECT n, name, status, image_id, error_code, error_detail, warnings FROM job_items "
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
@@ -39,7 +41,7 @@ PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items(
 def job_from_row(row: Sequence[Any]) -> Job:
     """The job of one row of `COLUMNS`, with its rate (items a second) and time left (seconds)."""
     (id, collection, kind, state, total, done, failed, duplicates, created, started, finished, seq, step) = row[:13]
-    left_out, warnings, warned = row[13:]
+    left_out, warnings, warned, name = row[13:]
     ended = done + failed + duplicates
     rate = eta = None
     if started is not None and ended:
@@ -49,7 +51,7 @@ def job_from_row(row: Sequence[Any]) -> Job:
             eta = round((total - ended) / rate, 1)
     named = (id, name_from_label(collection), kind, JobState(state))
     counts = (total, done, failed, duplicates)
-    said = (json.loads(left_out), read_warnings(warnings), warned)
+    said = (json.loads(left_out), read_warnings(warnings), warned, name)
     return Job(*named, *counts, created, started, finished, rate, eta, seq, PRIORITY_OF_COST[step], *said)
 
 
@@ -84,10 +86,8 @@ def list_recent(
     """The newest jobs first, of all collections or of those in `among`; those in `state` if it is given."""
     if among is None:
         return [job_from_row(row) for row in fetch_all(c, COLUMNS + "WHERE " + RECENT, (state, limit))]
-    sql = COLUMNS + "WHERE " + IN_COLLECTION + " AND " + RECENT
-    rows = [row for name in among for row in fetch_all(c, sql, (name, state, limit))]
-    rows.sort(key=lambda row: str(row[8]), reverse=True)
-    return [job_from_row(row) for row in rows[:limit]]
+    sql = COLUMNS + "WHERE " + AMONG + RECENT
+    return [job_from_row(row) for row in fetch_all(c, sql, (json.dumps(list(among)), state, limit))]
 
 
 def list_items(

@@ -68,6 +68,7 @@ JOIN_IMAGES = "UPDATE turns SET turn = coalesce((SELECT min(turn) FROM turns WHE
 JOIN_UPLOADS = (
     "UPDATE jobs SET turn = coalesce((SELECT min(turn) FROM jobs WHERE uploads > 0 AND paused = 0), turn) WHERE id = ?"
 )
+NAME_JOB = "UPDATE jobs SET name = coalesce(name, ?) WHERE id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,9 +294,10 @@ def add_upload(
 ) -> None:
     """Queue an upload of `pending` members (0 if unknown) and `size` bytes; the job does not end before it is imported.
 
-    `kind` and `source_kind` as in `Upload`.
+    `kind` and `source_kind` as in `Upload`. The job takes the last part of the first upload's name.
     """
     c.execute(JOIN_UPLOADS, (job_id,))
+    c.execute(NAME_JOB, (name.rstrip("/").rpartition("/")[2] or None, job_id))
     c.execute(
         "INSERT INTO sources (job_id, n, kind, name, pending, origin, options, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (job_id, n, kind, name, pending, source_kind, json.dumps(dict(options or {})), size),

@@ -77,8 +77,9 @@ export async function runConcurrently(items, work) {
 
 // Images
 
+/** The first page, without a cursor, also counts the whole list. */
 export function listImages(cursor, limit, filter, signal) {
-  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor });
+  const path = makePath("v1/images", { limit, filter: filter && JSON.stringify(filter), cursor, count: !cursor });
   return request(withCollection(path), { signal });
 }
 
@@ -270,13 +271,13 @@ export function isUnfinished({ state }) {
 // The server itself
 
 /** Counts of the collection, and the model: {images: {total, failed, …}, texts, model, …}. */
-export function getStats(signal) {
-  return request(withCollection("v1/stats"), { signal });
+export function getStats() {
+  return request(withCollection("v1/stats"));
 }
 
-/** Whether the model is in memory, so that the server can search. */
-export async function isModelLoaded() {
-  return (await request("v1/models", { cache: "no-store" })).loaded !== null;
+/** The model in memory, {name, knows, hint, …}, or null while the server loads it and cannot search. */
+export async function getModel() {
+  return (await request("v1/models", { cache: "no-store" })).loaded;
 }
 
 export async function isAlive() {

@@ -1,4 +1,5 @@
-// The number of running jobs of the collection, at the link to the activity. The page asks again while there are some.
+// The number of running jobs of the collection, at the link to the activity.
+// The page asks again while there are some.
 
 import { isUnfinished, listJobs } from "../api/client.js";
 import { translate, translateCount } from "../i18n/i18n.js";

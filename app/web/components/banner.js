@@ -1,7 +1,7 @@
 // The line above the results that reports a problem, and retries once the server is ready again.
 // Only one retry waits at a time; `clearBanner` ends it.
 
-import { isAlive, isModelLoaded } from "../api/client.js";
+import { getModel, isAlive } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";
 import { byId } from "./dom.js";
 
@@ -37,6 +37,10 @@ export function showProblem(problem, retry, key = "refused") {
 function showRefusal(problem, key) {
   const detail = problem.detail ? describeError(problem) : String(problem.status);
   showBanner(problem.code === "not_found" && key === "refused" ? detail : translate(key, { detail }), "refused");
+}
+
+async function isModelLoaded() {
+  return (await getModel()) !== null;
 }
 
 export async function waitUntilReady(retry) {

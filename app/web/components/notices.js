@@ -1,7 +1,7 @@
 // What the server says beside the results: what its model knows, until the user closes that, and the warnings about a
 // search. A sentence in the language of the page comes from the name of the model or the code of the warning.
 
-import { getStats } from "../api/client.js";
+import { getModel } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";
 import { byId, make } from "./dom.js";
 
@@ -13,8 +13,8 @@ let loading = null;
 /** Load once what the model knows; until the model is in memory, the next call asks again. */
 export async function loadModel() {
   if (model) return;
-  loading ??= getStats().catch(() => null);
-  model = (await loading)?.model ?? null;
+  loading ??= getModel().catch(() => null);
+  model = await loading;
   if (!model) loading = null;
 }
 

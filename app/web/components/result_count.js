@@ -20,9 +20,8 @@ function describeResults(results, state) {
   const { words } = parseQuery(state.q);
   if (results.isSearch && state.target === "texts") return translate("best_labels");
   if (results.isSearch) return words ? translate("best_matches", { words }) : translate("most_similar");
-  if (results.total !== null) return translateCount("count_images", results.total);
-  const n = results.hits.length;
-  return n > 1 ? translate(results.isDone ? "filtered_all" : "filtered", { n }) : translate("count_images_one");
+  const n = results.total ?? results.hits.length;
+  return n > 1 && state.conditions.length ? translate("filtered", { n }) : translateCount("count_images", n);
 }
 
 function describeLoaded({ hits, total, lastPage }) {

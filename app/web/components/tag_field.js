@@ -1,4 +1,5 @@
-// The tags of a picture: each searches for the pictures that have it, and can be removed; a field adds more, in place.
+// The tags of a picture: each searches for the pictures that have it, and can be removed.
+// A field adds more, in place.
 
 import { updateTags } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";

@@ -1,8 +1,8 @@
 // Loads results page by page: the newest pictures by cursor, or a search with a growing k.
-// `loadPage(signal, wanted)` gives {items, isLast, isCut, answer, total}; an item without a score does not come from a
-// search. `total`: how many pictures the collection has, null if the list is a search or filtered.
+// `loadPage(signal, wanted)` gives {items, failed, isLast, isCut, answer, total}; an item without a score does not come
+// from a search. `failed`: files that the server could not read. `total`: of both in the whole list, null for a search.
 
-import { getStats, hitLimit, listImages, search } from "../api/client.js";
+import { hitLimit, listImages, search } from "../api/client.js";
 
 const PAGE = 60;
 const MAX_PAGE = 1000; // of the newest pictures
@@ -12,13 +12,14 @@ export function pageNewest(filter = null) {
   let total = null;
   const seen = new Set(); // a picture that the server replaced meanwhile appears a second time
   return async (signal, wanted = PAGE) => {
-    const counting = cursor || filter ? null : getStats(signal).catch(() => null);
     const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MAX_PAGE), filter, signal);
-    total = (await counting)?.images.total ?? total;
+    total ??= page.total ?? null; // a server of an earlier version does not count
     cursor = page.next_cursor;
-    const items = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
-    items.forEach((item) => seen.add(item.id));
-    return { items, isLast: !cursor, isCut: false, answer: null, total };
+    const found = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
+    found.forEach(({ id }) => seen.add(id));
+    const failed = found.filter(({ image }) => image.status === "failed");
+    const items = found.filter((hit) => !failed.includes(hit));
+    return { items, failed, isLast: !cursor, isCut: false, answer: null, total };
   };
 }
 

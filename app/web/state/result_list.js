@@ -8,6 +8,7 @@ const cache = new Map(); // key -> ResultList, the latest last
 
 export class ResultList {
   #items = [];
+  #failed = [];
   lastPage = null;
   isDone = false;
 
@@ -20,10 +21,15 @@ export class ResultList {
     return this.#items.filter((hit) => !isDeleted(hit.id));
   }
 
-  /** How many pictures the whole list has, or null if only the server knows. */
+  /** The files among them that the server could not read. */
+  get failed() {
+    return this.#failed.filter(({ id }) => !isDeleted(id));
+  }
+
+  /** How many pictures the whole list has, or null. */
   get total() {
     const { total = null } = this.lastPage ?? {};
-    return total === null ? null : total - (this.#items.length - this.hits.length);
+    return total === null ? null : total - this.#failed.length - (this.#items.length - this.hits.length);
   }
 
   get isStarted() {
@@ -34,6 +40,7 @@ export class ResultList {
     this.lastPage = await this.loadPage(signal, wanted - this.#items.length);
     this.isDone = this.lastPage.isLast;
     this.#items.push(...this.lastPage.items);
+    this.#failed.push(...(this.lastPage.failed ?? []));
   }
 
   replaceImage(image) {

@@ -148,20 +148,20 @@ async function loadFailures(row) {
 
 /** Load the name of a visible job; a job that has just started has none yet. */
 async function loadName(row) {
-  if (row.firstName || row.isLoadingName || !row.job.total || getJobName(row.job.id)) return;
+  if (row.firstName || row.isLoadingName || !row.job.total || row.job.name || getJobName(row.job.id)) return;
   row.isLoadingName = true;
   row.firstName = await getFirstItemName(row.job.id).catch(() => null);
   row.isLoadingName = false;
   showName(row);
 }
 
-/** The name that it has in this browser, or the folder of its files, or the first of them. */
+/** The name that it has in this browser or on the server, or the folder of its files, or the first of them. */
 function showName({ name, firstName, job }) {
   const isUrl = /^https?:\/\//.test(firstName);
   const [folder, ...rest] = isUrl ? [firstName] : (firstName ?? translate("upload")).split("/");
   const isWhole = rest.length || job.total < 2 || !firstName;
   const derived = isWhole ? folder : translate("and_more", { name: folder, n: job.total - 1 });
-  name.textContent = getJobName(job.id) ?? derived;
+  name.textContent = getJobName(job.id) ?? job.name ?? derived;
 }
 
 function describeDuration({ started_at, finished_at }) {

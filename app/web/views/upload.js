@@ -7,14 +7,14 @@ import { signIn } from "../api/session.js";
 import { updateActivity } from "../components/activity_badge.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { makeFailureList } from "../components/failure_list.js";
-import { describeError, formatBytes, formatTimeLeft, translate } from "../i18n/i18n.js";
+import { describeError, formatBytes, formatList, formatTimeLeft, translate } from "../i18n/i18n.js";
 import { currentCollection, withCollection } from "../state/collection_context.js";
 import { nameJob, readUploads, writeUploads } from "../state/own_jobs.js";
 import { makeHref } from "../state/url_state.js";
 
 const MAX_BATCH_FILES = 100;
 const MAX_BATCH_BYTES = 64e6;
-const MAX_LINES = 200; // of a card; a longer upload has those of the requests that began
+const MAX_LINES = 200; // of a card, the last ones
 const MAX_OPEN_LINES = 5; // more are folded away
 const HIDE_MS = 20_000; // a card without failures leaves by itself
 let sending = Promise.resolve(); // one request at a time, because parallel ones would only share the bandwidth
@@ -269,6 +269,9 @@ export function describeOutcome(jobs) {
   const parts = [translate("added_n", { n: added })];
   if (duplicates) parts.push(translate("duplicates_n", { n: duplicates }));
   if (failed) parts.push(translate("failed_n", { n: failed }));
+  const kinds = jobs.flatMap((job) => Object.entries(job.left_out ?? {}));
+  const list = formatList(kinds.map(([suffix, n]) => `${suffix || "?"}: ${n}`));
+  if (kinds.length) parts.push(translate("left_out_n", { n: sum(kinds, ([, n]) => n), list }));
   if (jobs.some((job) => job.state === "cancelled")) parts.push(translate("cancelled"));
   return parts.join(" · ");
 }
@@ -318,8 +321,10 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
     failures,
     close,
     addLine(name) {
+      const n = lines.childElementCount;
       folded.hidden = false;
-      folded.open = lines.childElementCount < MAX_OPEN_LINES;
+      if (n === 0 || n === MAX_OPEN_LINES) folded.open = n === 0;
+      if (n >= MAX_LINES) lines.firstElementChild.remove();
       return addLine(lines, name);
     },
     setProgress: (share) => (bar.value = share),

@@ -82,7 +82,7 @@ def test_unknown_addresses_and_methods_are_told_to_those_with_a_key_alone(guarde
     refused(guarded.ask("search", "GET", "/v1/stats/"), 404, "not_found")
     answer = guarded.ask("search", "PUT", "/v1/images")
     refused(answer, 405, "bad_request")
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
 def test_a_key_may_come_in_either_header_and_in_both_if_it_is_one(guarded: Guarded) -> None:

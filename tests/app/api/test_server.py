@@ -11,8 +11,10 @@ import pytest
 import uvicorn
 from starlette.responses import Response
 
-from app.api.server import ACCEPTED, BACKLOG, Server, is_on_loopback, open_listener
+from app.api.server import ACCEPTED, BACKLOG, Server, format_address, is_on_loopback, listen
 from app.core.errors import StartupError
+from app.core.listeners import open_listeners
+from app.core.settings import Settings
 
 SOMAXCONN = Path("/proc/sys/net/core/somaxconn")
 
@@ -36,23 +38,40 @@ def test_a_burst_waits_in_the_system_and_not_for_the_event_loop() -> None:
             await server.shutdown([listener])
 
     most = min(BACKLOG, int(SOMAXCONN.read_text()))
-    with open_listener("127.0.0.1", 0) as listener:
+    (listener,) = open_listeners("127.0.0.1", 0, BACKLOG)
+    with listener:
         assert backlog(listener) == most
         assert asyncio.run(start(listener)) == most
 
 
 def test_an_address_in_use_is_told_with_what_to_do() -> None:
-    with open_listener("127.0.0.1", 0) as listener:
+    with listen(Settings(host="127.0.0.1", port=0)) as (listener,):
         port = listener.getsockname()[1]
-        with pytest.raises(StartupError, match=rf"cannot listen on 127.0.0.1:{port}: .*choose another with --port"):
-            open_listener("127.0.0.1", port)
+        with (
+            pytest.raises(StartupError, match=rf"cannot listen on 127.0.0.1:{port}: .*choose another with --port"),
+            listen(Settings(host="127.0.0.1", port=port)),
+        ):
+            pass
 
 
-@pytest.mark.parametrize(("host", "alone"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)])
+@pytest.mark.parametrize(("host", "alone"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)])
 def test_a_loopback_address_is_known_as_one(host: str, alone: bool) -> None:
     try:
-        listener = open_listener(host, 0)
-    except StartupError:
+        (listener,) = open_listeners(host, 0)
+    except OSError:
         pytest.skip(f"this machine has no {host}")
     with listener:
         assert is_on_loopback(listener) == alone
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("localhost", "http://127.0.0.1:"), ("127.0.0.1", "http://127.0.0.1:"), ("::1", "http://[::1]:")]
+)
+def test_the_url_that_is_printed_can_be_used(host: str, url: str) -> None:
+    try:
+        listeners = open_listeners(host, 0)
+    except OSError:
+        pytest.skip(f"this machine has no {host}")
+    assert format_address(host, listeners[0]) == f"{url}{listeners[0].getsockname()[1]}"
+    for listener in listeners:
+        listener.close()

@@ -12,7 +12,6 @@ from app.api.app import create_app
 from app.api.strict_route import StrictRoute, load_json
 from app.core.errors import BadRequest, Validation
 from app.core.settings import Settings
-from app.encoder.loader import locate_model
 from app.service.service import open_service
 from tests.app.api.asking import added, field_part, file_part, form, fresh, post_form, refused
 from tests.app.api.guarded import Guarded
@@ -29,7 +28,7 @@ def operations(server: RunningServer) -> list[tuple[str, str]]:
 
 def test_every_route_that_is_described_is_strict(tmp_path: Any) -> None:
     settings = Settings(data_dir=tmp_path, model="colours", workers=0)
-    service = open_service(settings, locate_model(settings.model, settings.models))
+    service = open_service(settings)
     try:
         contexts = [one for one in iter_route_contexts(create_app(service).routes) if one.methods]
     finally:

@@ -65,6 +65,14 @@ def test_a_request_under_a_foreign_name_is_refused_whatever_it_asks(head: bytes,
         assert headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("path", [b"/livez", b"/readyz", b"/metrics"])
+@pytest.mark.parametrize("head", [b"Host: 10.1.2.3:8000", b"Host: evil.example", b"X: y", b"Host: "])
+def test_a_monitor_is_answered_under_any_name_and_under_none(path: bytes, head: bytes, server: RunningServer) -> None:
+    for version in (b"1.0", b"1.1"):
+        request = b"GET " + path + b" HTTP/" + version + b"\r\nConnection: close\r\n" + head + b"\r\n\r\n"
+        assert raw(server, request)[0] == 200
+
+
 def test_the_name_in_an_absolute_address_does_not_stand_in_for_the_host(server: RunningServer) -> None:
     line = b"GET http://localhost/v1/stats HTTP/1.1\r\nConnection: close\r\nHost: evil.example\r\n\r\n"
     assert raw(server, line)[0] == 403

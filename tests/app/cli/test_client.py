@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
 
 from app.cli import ServerError
-from app.cli.client import Client
+from app.cli.client import Client, read_retry_after
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -53,7 +58,7 @@ def test_a_bulk_is_sent_followed_and_found(client: Client, server: RunningServer
     server.wait_job(job["id"])
     ended = client.job(job["id"])
     assert (ended["total"], ended["done"], ended["failed"]) == (2, 1, 1)
-    (failed,) = client.failed_items(job["id"])
+    (failed,) = client.items(job["id"], status="failed")
     assert failed["name"] == "bad.png"
     found = [hit["image"]["source"] for hit in client.search("purple", 100)["hits"]]  # other tests have theirs
     assert "sub/purple.png" in found
@@ -106,7 +111,7 @@ def test_no_server_at_all_says_how_to_start_one() -> None:
 def test_something_else_on_the_port_is_told_apart(strange: Client) -> None:
     with pytest.raises(ServerError, match="is not Sightline"):
         strange.stats()
-    with pytest.raises(ServerError, match="the server answered 500"):
+    with pytest.raises(ServerError, match=r"the server at http://127\.0\.0\.1:\d+ answered 500"):
         strange.job("x")
     with pytest.raises(ServerError, match="is not Sightline"):
         strange.readiness()
@@ -151,3 +156,109 @@ def test_a_filter_searches_and_deletes(client: Client, server: RunningServer, tm
 def test_a_key_that_no_header_can_hold_is_one_line() -> None:
     with pytest.raises(ServerError, match="no key has"):
         Client("http://127.0.0.1:9", "sl_\u00e9\u4e2d")
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers by a script: a status and a time to wait, or None for a connection that breaks; then with a job."""
+
+    script: ClassVar[list[tuple[int, str] | None]] = []
+
+    def do_GET(self) -> None:
+        step = self.script.pop(0) if self.script else (200, "")
+        if step is None:
+            return
+        content = json.dumps(JOB).encode() if step[0] == 200 else b'{"code": "queue_full", "detail": "full"}'
+        self.send_response(step[0])
+        self.send_header("Retry-After", step[1])
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.headers_of_tries.append(self.headers["Idempotency-Key"])
+        self.do_GET()
+
+    headers_of_tries: ClassVar[list[str]] = []
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+JOB = {"id": "j", "kind": "bulk", "state": "running", "created_at": "2026", "total": 1} | dict.fromkeys(
+    ("done", "failed", "duplicates"), 0
+)
+
+
+@pytest.fixture
+def scripted() -> Iterator[tuple[Client, list[str]]]:
+    """A patient client of such a server, and what it has said."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Script)
+    serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+    serving.start()
+    Script.script.clear()
+    Script.headers_of_tries.clear()
+    said: list[str] = []
+    with Client(f"http://127.0.0.1:{server.server_port}") as client:
+        client.be_patient(said.append)
+        yield client, said
+    server.shutdown()
+    serving.join()
+    server.server_close()
+
+
+def test_an_upload_waits_for_a_server_that_is_busy_or_away_and_says_so(
+    scripted: tuple[Client, list[str]], tmp_path: Path
+) -> None:
+    client, said = scripted
+    (tmp_path / "a.png").write_bytes(picture("purple", 4711))
+    Script.script += [(503, "0"), (429, "0"), (429, "0"), (502, "x"), (200, "")]
+    assert client.upload_bulk([("a.png", tmp_path / "a.png")])["id"] == "j"
+    assert len(Script.headers_of_tries) == 5
+    assert len(set(Script.headers_of_tries)) == 1  # so that the server takes them in once
+    assert "full (queue_full); waiting" in said[0]
+    assert said[-1] == "the server answers again"
+    assert len(said) == 2  # once for each reason
+    said.clear()
+    Script.script += [None, None, (200, "")]
+    assert client.job("j")["state"] == "running"
+    assert "failed" in said[0]
+
+
+def test_patience_ends(scripted: tuple[Client, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    client, said = scripted
+    Script.script += [None]
+    with pytest.raises(ServerError, match="failed"):
+        client.job("j")  # it has never answered: perhaps the address is wrong
+    Script.script += [(503, "3600")]
+    with pytest.raises(ServerError, match="queue_full"):
+        client.job("j")  # it asks to wait longer than anybody does
+    monkeypatch.setattr("app.cli.client.PATIENCE_SECONDS", 0.0)
+    Script.script += [(429, "0")]
+    with pytest.raises(ServerError, match="queue_full"):
+        client.job("j")
+    assert said == []
+
+
+def test_other_commands_do_not_wait(scripted: tuple[Client, list[str]]) -> None:
+    Script.script += [(429, "0")]
+    with Client(scripted[0].server) as client, pytest.raises(ServerError, match="queue_full"):
+        client.job("j")
+
+
+def test_the_time_to_wait_is_seconds_or_a_date() -> None:
+    def read(value: str) -> float:
+        return read_retry_after(httpx.Response(503, headers={"Retry-After": value}))
+
+    later = format_datetime(datetime.now(UTC) + timedelta(minutes=5), usegmt=True)
+    assert [read("7"), read("-1"), read("soon"), read("9" * 30)] == [7.0, 0.0, 0.0, 0.0]
+    assert 200 < read(later) <= 300
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id(client: Client, server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture("purple", 4799))
+    id = client.upload_bulk([("a.png", tmp_path / "a.png")])["id"]
+    server.wait_job(id)
+    assert client.find_job(id[:12]) == id
+    assert client.find_job("ffff0000ffff") == "ffff0000ffff"
+    assert client.find_job("nothing") == "nothing"

@@ -3,52 +3,79 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from app.cli.output import (
-    hit_text,
+    escape,
+    print_paths,
     show_collections,
     show_failed,
+    show_hint,
     show_hits,
     show_jobs,
     show_matches,
     show_models,
     show_status,
+    show_warnings,
 )
 from app.encoder.catalogue import CATALOGUE
 
 
-def printed(show: Any, *args: Any) -> str:
+def printed(show: Any, *args: Any, on_terminal: bool = True) -> str:
     out = io.StringIO()
-    show(*args, Console(file=out, width=200))
+    show(*args, Console(file=out, width=200, force_terminal=on_terminal, color_system=None))
     return out.getvalue()
 
 
-def hit(image: dict[str, Any] | None = None, text: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {"id": "one", "score": 0.71828, "image": image, "text": text}
+ID = "0123456789abcdef" * 2
+HIT: dict[str, Any] = {"id": ID, "score": 0.71828, "image": None, "text": None}
+PICTURE = {"caption": "a [bold]cat[/bold]\x1b[31m", "source": "trip/day\t1/IMG_0001.jpg"}
+FOUND = {"took_ms": {"total": 12.345}, "searched": 1500, "target": "images"}
 
 
-def test_hits_are_shown_with_score_id_and_words() -> None:
-    found = {
-        "hits": [hit({"caption": "a [bold]cat[/bold]\x1b[31m", "source": None})],
-        "took_ms": {"total": 12.345},
-        "searched": 1500,
-        "target": "images",
-    }
-    out = printed(show_hits, found)
-    assert "0.718" in out
-    assert "one" in out
-    assert "a [bold]cat[/bold]" in out  # as it is: what others wrote is no markup
+def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
+    assert escape("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
+    out = io.StringIO()
+    Console(file=out, width=80).print(escape("[bold]x[/bold] 笑脸"))
+    assert out.getvalue() == "[bold]x[/bold] 笑脸\n"
+
+
+def test_a_terminal_shows_the_base_name_first_and_the_beginning_of_the_id() -> None:
+    out = printed(show_hits, {**FOUND, "hits": [{**HIT, "image": PICTURE}]})
+    header, _, row = out.splitlines()[1:4]
+    assert header.split() == ["score", "name", "words", "folder", "id"]
+    assert row.split()[:2] == ["0.718", "IMG_0001.jpg"]
+    assert row.split()[-1] == ID[:8]
+    assert "a [bold]cat[/bold]" in row  # as it is: what others wrote is no markup
     assert "\x1b" not in out
     assert "1 of 1500 images in 12.3 ms" in out
+    nameless = printed(show_hits, {**FOUND, "hits": [{**HIT, "image": {"caption": None, "source": None}}]})
+    assert nameless.splitlines()[1].split() == ["score", "id"]
+    assert "own-id" in printed(show_hits, {**FOUND, "hits": [{**HIT, "id": "own-id-of-more-than-8"}]})
 
 
-def test_the_words_of_a_hit_are_its_text_caption_or_source() -> None:
-    assert hit_text(hit(text={"text": "a red car"})) == "a red car"
-    assert hit_text(hit({"caption": "a cat", "source": "x.png"})) == "a cat"
-    assert hit_text(hit({"caption": None, "source": "x.png"})) == "x.png"
-    assert hit_text(hit({"caption": None, "source": None})) == ""
-    assert hit_text(hit()) == ""
+def test_a_pipe_gets_a_line_for_each_hit_with_whole_path_and_id() -> None:
+    hits = [{**HIT, "image": PICTURE}, {**HIT, "id": "t", "text": {"text": "red\ncar"}}]
+    out = printed(show_hits, {**FOUND, "hits": hits}, on_terminal=False)
+    assert [line.split("\t") for line in out.splitlines()] == [
+        ["0.718", ID, "trip/day 1/IMG_0001.jpg", "a [bold]cat[/bold] [31m"],
+        ["0.718", "t", "", "red car"],
+    ]
+    assert "\x1b" not in out
+
+
+def test_paths_are_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    print_paths({"hits": [{**HIT, "image": {"source": "a/b c.jpg"}}, {**HIT, "image": {"source": None}}]})
+    assert capsys.readouterr() == ("a/b c.jpg\n", "1 of the hits have no path\n")
+
+
+def test_warnings_of_an_answer_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    show_hint("knows\x1b drawings")
+    show_hint(None)
+    show_warnings({"warnings": [{"code": "x", "detail": "this model reads\x1b English"}]})
+    show_warnings({})
+    assert capsys.readouterr() == ("", "model: knows  drawings\nwarning: this model reads  English\n")
 
 
 WELL: dict[str, Any] = {"status": "ok", "reasons": [], "checks": []}
@@ -79,7 +106,7 @@ def test_status_tells_model_and_index() -> None:
     index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
     out = printed(show_status, WELL, {**STATS, "model": model, "index": index})
     assert out.startswith("ready\n")
-    assert "model   colours on cpu, d 60, space abc" in out
+    assert "model   colours on cpu, d 60, space abc\n" in out
     assert "index   images: 3 vectors, exact, lag 1" in out
 
 
@@ -127,3 +154,7 @@ def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
     assert "50[red].png" not in out
     assert "and 7 more" in out
     assert printed(show_failed, iter(()), 0) == ""
+    (line,) = printed(
+        show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}], on_terminal=False
+    ).splitlines()
+    assert line.split("\t") == ["j1", "bulk", "paused", "60", "1", "2", "57", "2026-01-01T00:00:00Z"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,69 +12,30 @@ from rich.console import Console
 
 from app.cli import ServerError
 from app.cli.client import Client
+from app.cli.local_files import LocalFile
 from app.cli.upload import (
     BULK_BYTES,
     BULK_FILES,
     UploadReport,
-    escape,
-    expand_stdin,
+    archive_name,
     group_into_batches,
     ingest_paths,
     ingest_urls,
     is_source,
     parse_url_line,
     show_report,
-    walk_inputs,
 )
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden.png", "deep/er/c.webp", ".git/d.png", "all.tar.gz", "e.zip"):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return folder
-
-
-def test_pictures_and_archives_below_a_folder_are_found_in_order_without_the_hidden(folder: Path) -> None:
-    names = [name for name, _ in walk_inputs([folder])]
-    assert names == ["photos/a.jpg", "photos/all.tar.gz", "photos/b.PNG", "photos/deep/er/c.webp", "photos/e.zip"]
-
-
-def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder: Path) -> None:
-    assert list(walk_inputs([folder / "notes.txt"])) == [("notes.txt", folder / "notes.txt")]
-    assert [name for name, _ in walk_inputs([folder / ".hidden.png"])] == [".hidden.png"]
-
-
-def test_a_dash_stands_for_the_paths_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("one.png\n\nwith space.png\n"))
-    assert list(expand_stdin(["first", "-", "last"])) == [
-        Path(p) for p in ("first", "one.png", "with space.png", "last")
-    ]
-
-
-def test_bulks_keep_within_what_one_request_carries(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.touch()
-    assert [len(bulk) for bulk in group_into_batches([("x", path)] * (BULK_FILES * 2 + 1))] == [
-        BULK_FILES,
-        BULK_FILES,
-        1,
-    ]
-    large = tmp_path / "large"
-    with open(large, "wb") as file:
-        file.truncate(BULK_BYTES // 2 + 1)
-    assert [len(bulk) for bulk in group_into_batches([("l", large), ("x", path), ("l", large), ("x", path)])] == [2, 2]
+def test_bulks_keep_within_what_one_request_carries() -> None:
+    small, large = (LocalFile("x", Path("x"), size, is_archive=False) for size in (1, BULK_BYTES // 2 + 1))
+    sizes = [len(bulk) for bulk in group_into_batches([small] * (BULK_FILES * 2 + 1))]
+    assert sizes == [BULK_FILES, BULK_FILES, 1]
+    assert [len(bulk) for bulk in group_into_batches([large, small, large, small])] == [2, 2]
+    assert [len(bulk) for bulk in group_into_batches([small] * 5, 2)] == [2, 2, 1]
     assert list(group_into_batches([])) == []
-
-
-def test_a_path_that_went_away_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="gone cannot be read: No such file"):
-        list(group_into_batches([("gone", tmp_path / "gone")]))
 
 
 def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
@@ -88,9 +48,11 @@ def test_a_line_of_a_list_is_a_url_or_an_object() -> None:
 def test_a_list_of_urls_is_fetched_by_the_server_and_followed(server: RunningServer) -> None:
     with Client(server.url) as client:
         with pytest.raises(ServerError, match="the list is empty"):
-            ingest_urls(client, ["\n"], Console(file=io.StringIO()))
+            ingest_urls(client, io.BytesIO(b"\n"), Console(file=io.StringIO()))
+        with pytest.raises(ServerError, match="UTF-8"):
+            ingest_urls(client, io.BytesIO(b"http://a/gr\xfcn.png"), Console(file=io.StringIO()))
         with pytest.raises(ServerError, match="url_not_allowed"):  # which this server does not do
-            ingest_urls(client, ["http://127.0.0.1/a.png"], Console(file=io.StringIO()))
+            ingest_urls(client, io.BytesIO(b"http://127.0.0.1/a.png"), Console(file=io.StringIO()))
 
 
 def test_a_source_of_the_server_is_told_from_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +72,6 @@ def test_a_source_that_the_server_does_not_know_or_may_not_read_is_one_line(serv
     for source, told in (("nothing:/a", "source must be one of: urls, folder:PATH"), ("folder:/etc", "may not read")):
         with pytest.raises(ServerError, match=told):
             run(server, Path(source))
-
-
-def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> None:
-    assert escape("\x1b[31mred\x1b[0m\r\n") == "�\\[31mred�\\[0m��"
-    out = io.StringIO()
-    Console(file=out, width=80).print(escape("[bold]x[/bold] 笑脸"))
-    assert out.getvalue() == "[bold]x[/bold] 笑脸\n"
 
 
 def test_a_report_shows_each_failure_up_to_a_bound() -> None:
@@ -199,6 +154,98 @@ def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_p
     assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
 
 
+def newest(server: RunningServer, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = server.http.get(f"/v1/images?limit={count}").json()["images"]
+    return found
+
+
+def test_one_ingest_is_one_job_also_of_many_requests(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.upload.BULK_FILES", 2)
+    for n in range(5):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 90_000 + n))
+    (tmp_path / "twin.png").write_bytes(picture("green", 90_000))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("z.png", picture("green", 90_005))
+    status, out = run(server, tmp_path)
+    assert (status, out.splitlines()[1]) == (0, "6 loaded, 0 already there, 1 duplicate of another file, 0 failed")
+    assert len({image["job_id"] for image in newest(server, 6)}) == 1
+    assert out.splitlines()[-1] == f"job {newest(server, 1)[0]['job_id']}"
+
+
+def test_captions_beside_pictures_are_sent_and_fill_what_was_empty(server: RunningServer, tmp_path: Path) -> None:
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 91_000 + n))
+    assert run(server, tmp_path)[0] == 0
+    (tmp_path / "0.txt").write_text("a green square")
+    (tmp_path / "1.json").write_text('{"tags": ["x"], "n": 1}')
+    (tmp_path / "3.png").write_bytes(picture("green", 91_003))
+    (tmp_path / "3.txt").write_text("\n".join("many lines"))
+    (tmp_path / "film.mp4").touch()
+    status, out = run(server, tmp_path)
+    assert status == 0
+    assert "1 loaded, 3 already there, 0 failed" in out
+    assert "1 file of another kind left out (1 .mp4)" in out
+    assert "note: 3.txt is no caption" in out
+    last, _, tagged, told = newest(server, 4)
+    assert (told["caption"], tagged["tags"], tagged["metadata"]) == ("a green square", ["x"], {"n": 1})
+    assert (last["source"], last["caption"]) == (f"{tmp_path.name}/3.png", None)
+    before = len(server.http.get("/v1/jobs").json()["jobs"])
+    assert "0 loaded, 4 already there, 0 failed" in run(server, tmp_path)[1]
+    assert len(server.http.get("/v1/jobs").json()["jobs"]) == before  # nothing was sent
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("train.csv", "filepath\ttitle\nimages/{0}.png\ta {0}\nimages/{1}.png\tb\nimages/gone.png\tc\n"),
+        ("comma.csv", "image,caption\nimages/{0}.png,a {0}\nimages/{1}.png,b\nimages/gone.png,c\n"),
+        (
+            "list.jsonl",
+            '{{"file_name": "images/{0}.png", "text": "a {0}"}}\n{{"file_name": "images/{1}.png", "text": "b"}}\n'
+            '{{"file_name": "images/gone.png", "text": "c"}}\n',
+        ),
+    ],
+)
+def test_a_table_of_paths_sends_those_files(name: str, content: str, server: RunningServer, tmp_path: Path) -> None:
+    seeds = [920_000 + sum(map(ord, name)) * 10 + n for n in range(2)]
+    (tmp_path / "images").mkdir()
+    for seed in seeds:
+        (tmp_path / "images" / f"{seed}.png").write_bytes(picture("green", seed))
+    (tmp_path / name).write_text(content.format(*seeds))
+    status, out = run(server, tmp_path / name)
+    assert status == 1
+    assert "2 loaded, 0 already there, 1 failed" in out
+    assert f"images/gone.png\tunreadable\trow 3 of {name}: No such file or directory" in out
+    second, first = newest(server, 2)
+    assert (first["caption"], first["source"]) == (f"a {seeds[0]}", f"images/{seeds[0]}.png")
+    assert second["caption"] == "b"
+
+
+def test_what_is_said_of_a_picture_comes_in_whatever_its_name_is(server: RunningServer, tmp_path: Path) -> None:
+    folder = tmp_path / "node_modules"  # litter, but for whoever names it
+    folder.mkdir()
+    for n, name in enumerate(("a.png", "[b].png", ".hidden.png", "noext")):
+        (folder / name).write_bytes(picture("green", 94_000 + n))
+        (folder / f"{name.removesuffix('.png')}.txt").write_text(f"caption {n}")
+    (folder / "fake.png").write_text("words")
+    (folder / "fake.txt").write_text("caption of words")
+    status, out = run(server, folder, folder / ".hidden.png", folder / ".hidden.txt")
+    assert status == 1
+    assert "node_modules/fake.png\tunsupported_media_type" in out
+    found = {image["source"]: image["caption"] for image in newest(server, 4)}
+    assert found == {
+        "a.png": "caption 0",
+        "[b].png": "caption 1",
+        "hidden.png": "caption 2",
+        "picture-3.jpg": "caption 3",
+    }
+    assert [archive_name(name, 7) for name in ("a/b.png", "a/.git/b.png", ".x", "a\\b.png")] == [
+        *("a/b.png", "b.png", "picture-7.jpg", "a/b.png")
+    ]
+
+
 def test_a_failure_is_shown_with_its_reason_and_makes_the_status_1(server: RunningServer, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"words")
     status, out = run(server, tmp_path)
@@ -213,3 +260,23 @@ def test_paths_without_pictures_are_told(server: RunningServer, tmp_path: Path) 
         run(server, tmp_path)
     with pytest.raises(ServerError, match=r"there is no .*nothing"):
         run(server, tmp_path / "nothing")
+
+
+class Failing(Client):
+    """Refuses the second bulk."""
+
+    def upload_bulk(self, files: Any, job: str | None = None) -> dict[str, Any]:
+        if job is not None:
+            raise ServerError("the server has gone")
+        return super().upload_bulk(files, job)
+
+
+def test_a_load_that_ends_early_says_that_it_can_be_continued(
+    server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.cli.upload.BULK_FILES", 1)
+    for n in range(2):
+        (tmp_path / f"{n}.png").write_bytes(picture("green", 93_000 + n))
+    with Failing(server.url) as client, pytest.raises(ServerError, match=r"gone; the same command goes on later"):
+        ingest_paths(client, [str(tmp_path)], Console(file=io.StringIO()))
+    assert run(server, tmp_path)[0] == 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -160,3 +161,25 @@ def test_a_wait_for_a_lock_ends_when_a_stop_is_requested(tmp_path: Path) -> None
         pass
     with hold_lock(tmp_path / "lock", stop):
         pass  # free again
+
+
+def test_a_folder_that_was_made_for_a_lock_can_be_removed_and_another_cannot(tmp_path: Path) -> None:
+    data = tmp_path / "new" / "data"
+    data.mkdir(parents=True)
+    for made, left in ((None, True), (tmp_path / "new", False)):
+        lock = DataDirLock(data, made)
+        lock.remove_new()
+        lock.close()
+        assert (tmp_path / "new").exists() is left
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_not_taken_for_another_server(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(StartupError, match=f"cannot be locked: {os.strerror(number)}"):
+        DataDirLock(tmp_path)

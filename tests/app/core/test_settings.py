@@ -53,6 +53,37 @@ def test_variables_of_service_links_and_of_the_deployment_are_passed_over() -> N
     assert len(find_unknown_variables({"SIGHTLINE_XYZ": ""})) == 1
 
 
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose passes `${NAME:-}` as an empty text."""
+    for name in Settings.model_fields:
+        monkeypatch.setenv(f"SIGHTLINE_{name.upper()}", "")
+    settings = Settings()
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"SIGHTLINE_{name.upper()}")
+    assert settings == Settings()
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {
+        "SIGHTLINE_PORT": "tcp://10.96.12.3:9000",
+        "SIGHTLINE_SERVICE_HOST": "10.96.12.3",
+        "SIGHTLINE_SERVICE_PORT": "9000",
+        "SIGHTLINE_SERVICE_PORT_HTTP": "9000",
+        "SIGHTLINE_PORT_9000_TCP": "tcp://10.96.12.3:9000",
+        "SIGHTLINE_PORT_9000_TCP_PROTO": "tcp",
+        "SIGHTLINE_PORT_9000_TCP_PORT": "9000",
+        "SIGHTLINE_PORT_9000_TCP_ADDR": "10.96.12.3",
+        "SIGHTLINE_WEB_PORT": "udp://[fd00::1]:9000",
+    }
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 8000
+    assert Settings(port=80).port == 80
+    (told,) = find_unknown_variables(links)
+    assert told.startswith("SIGHTLINE_PORT=tcp://10.96.12.3:9000 is ignored: Kubernetes")
+    assert "enableServiceLinks: false" in told
+
+
 def test_what_is_given_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGHTLINE_PORT", "1234")
     assert Settings(port=80).port == 80

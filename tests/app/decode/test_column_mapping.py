@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.errors import Validation
-from app.decode.column_mapping import is_url, map_columns, read_attributes, read_picture_cell, to_json_value
+from app.decode.column_mapping import is_url, map_columns, read_attributes, read_path, read_picture_cell, to_json_value
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,28 @@ def test_a_row_says_caption_id_tags_and_metadata() -> None:
     }
     assert read_attributes({"caption": " ", "tags": ["x", None, ""], "id": ""}, columns) == {"tags": ["x"]}
     assert read_attributes({}, columns) == {}
+    for text in ('["red", "light green"]', "['red', 'light green']", "red, light green"):
+        assert read_attributes({"tags": text}, columns) == {"tags": ["red", "light green"]}
+    assert read_attributes({"tags": "[red"}, columns) == {"tags": ["[red"]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "path"),
+    [
+        ("images/0.jpg", "images/0.jpg"),
+        (" images\\0.JPG ", "images/0.JPG"),
+        ("file:///data/0.png", "/data/0.png"),
+        ({"bytes": None, "path": "0.png"}, "0.png"),
+        ({"bytes": b"x", "path": "0.png"}, None),
+        ("data:image/png;name=a.png", None),
+        ("/9j/4AAQSkZJRg==", None),
+        ("a.txt", None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_a_cell_may_hold_the_path_of_a_picture(cell: Any, path: str | None) -> None:
+    assert read_path(cell) == path
 
 
 def test_formulas_are_text_like_any_other() -> None:

@@ -86,13 +86,22 @@ def test_utf_16_is_refused_by_its_name(encoding: str, tmp_path: Path) -> None:
             rows_of(written(tmp_path, text.encode(encoding), suffix))
 
 
+def test_numbers_with_a_decimal_comma_are_read_where_spreadsheets_write_them() -> None:
+    table = "url;price;stock;mixed;code\nhttp://a/;9,99;3;1,5;1.2.3\nhttp://b/;10;4;1.5;4\n"
+    rows = texts.parse_table(table.encode(), ".csv")
+    assert [row["price"] for row in rows if isinstance(row, dict)] == [9.99, 10]
+    assert rows[0] == {"url": "http://a/", "price": 9.99, "stock": 3, "mixed": "1,5", "code": "1.2.3"}
+    rows = texts.parse_table(b'url,price\nhttp://a/,"9,99"\n', ".csv")
+    assert rows == [{"url": "http://a/", "price": "9,99"}]
+
+
 def test_columns_of_numbers_are_found() -> None:
     rows = [
         {"price": "9.99", "zip": "01230", "n": "", "size": " 3", "mixed": "1", "empty": "", "serial": "1" * 20},
         {"price": "-1e3", "zip": "12300", "n": "0", "size": "4 ", "mixed": "x", "empty": "", "serial": "2"},
     ]
-    assert find_number_columns(iter(rows)) == {"price", "n", "size"}
-    read = texts.read_numbers(rows[0], frozenset({"price", "n", "size"}))
+    assert find_number_columns(iter(rows)) == {"price": ".", "n": ".", "size": "."}
+    read = texts.read_numbers(rows[0], {"price": ".", "n": ".", "size": "."})
     assert (read["price"], read["n"], read["size"], read["zip"]) == (9.99, "", 3, "01230")
 
 

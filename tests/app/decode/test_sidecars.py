@@ -37,7 +37,7 @@ def test_facts_become_caption_tags_and_metadata_and_what_is_empty_or_private_is_
 @pytest.mark.parametrize(
     ("extension", "data", "told"),
     [
-        ("txt", b"gr\xfcn", "not UTF-8"),
+        ("txt", b"gr\x81n", "not UTF-8"),
         ("txt", b"a cat\n" * 6, "no caption: it has 6 lines"),
         ("txt", b"x" * (MAX_SIDECAR_BYTES["txt"] + 1), "more than 65,536 bytes"),
         ("json", b"[1]", "not an object"),
@@ -64,6 +64,8 @@ def test_a_short_text_is_a_caption_whole() -> None:
         "caption": "A red car\r\nbefore a house."
     }
     assert parse_sidecar("txt", "ein Käfer".encode("utf-16")) == {"caption": "ein Käfer"}
+    legacy = parse_sidecar("txt", "ein Käfer".encode("cp1252"))
+    assert (legacy["caption"], legacy["warnings"][0]["code"]) == ("ein Käfer", "encoding")
 
 
 @pytest.mark.parametrize(

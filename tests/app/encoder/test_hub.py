@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 import logging
+import os
+import re
 import shutil
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -23,8 +28,9 @@ from huggingface_hub.utils._http import close_session
 
 from app.cli.main import main
 from app.core.errors import StartupError
+from app.core.locks import StopRequested
 from app.encoder import hub as hub_module
-from app.encoder.hub import expected_digest, matches_digest
+from app.encoder.hub import PARTIAL, LoadProgress, expected_digest, matches_digest
 from app.encoder.loader import (
     CONFIG,
     HUB_NAMES,
@@ -37,6 +43,11 @@ from app.encoder.loader import (
 )
 from app.encoder.pretrained import cache_path
 from app.encoder.weights import LocatedModel
+from app.storage.database import Database
+from app.storage.model_check import check_name
+from tests.app.storage.test_model_check import stamp
+from tests.support.makers import SPACE
+from tests.support.servers import RunningServer, until
 
 NAME = "hf-hub:org/repo"
 COMMIT = "a" * 40
@@ -56,6 +67,9 @@ class Hub:
     cut: int = 0  # so many answers end after half of their bytes, without a word
     short: bool = False  # answers that are whole, of half the file
     silent: bool = False
+    ranges: bool = True  # whether it knows Range
+    pause: float = 0.0  # seconds between two parts of a file, 64 KiB each
+    starts: list[int] = field(default_factory=list)  # where the parts of WEIGHTS that were asked for begin
 
     def digest_of(self, name: str) -> str:
         content = self.files[name]
@@ -86,6 +100,9 @@ class Handler(BaseHTTPRequestHandler):
     def _file(self, name: str, content: bytes) -> None:
         hub, fetching = self.hub, self.command == "GET"
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        if fetching and name == WEIGHTS:
+            hub.starts.append(start)
+        start *= hub.ranges
         body = content[start : len(content) // 2 if hub.short and fetching else None]
         size = hub.size if hub.size is not None and name in HUB_NAMES else len(content)
         headers = {"X-Repo-Commit": COMMIT, "X-Linked-Etag": f'"{hub.digest_of(name)}"', "X-Linked-Size": str(size)}
@@ -95,8 +112,10 @@ class Handler(BaseHTTPRequestHandler):
         if fetching and hub.cut and name in HUB_NAMES:
             hub.cut -= 1
             body = body[: len(body) // 2]
-        if fetching:
-            self.wfile.write(body)
+        with suppress(OSError):  # whoever asked was killed
+            for at in range(0, len(body) if fetching else 0, 1 << 16):
+                self.wfile.write(body[at : at + (1 << 16)])
+                time.sleep(hub.pause)
 
     def _send(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
@@ -202,6 +221,112 @@ def test_what_a_killed_download_left_is_removed_by_the_next(tmp_path: Path, hub:
     assert not left.exists()
 
 
+def leave_partial(cache: Path, hub: Hub, content: bytes) -> Path:
+    """What a killed download of the weights leaves."""
+    path = cache / PARTIAL / hub.digest_of(WEIGHTS)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_killed_download_goes_on_where_it_was(ranges: bool, tmp_path: Path, hub: Hub) -> None:
+    """A hub that does not know Range sends everything again."""
+    whole, hub.ranges = hub.files[WEIGHTS], ranges
+    partial = leave_partial(tmp_path, hub, whole[: len(whole) // 3])
+    located = locate_model(NAME, tmp_path)
+    assert located.weights is not None
+    assert located.weights.read_bytes() == whole
+    assert hub.starts == [len(whole) // 3]
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("left", ["other bytes", "too many"])
+def test_what_a_killed_download_left_may_be_of_no_use(left: str, tmp_path: Path, hub: Hub) -> None:
+    whole = hub.files[WEIGHTS]
+    leave_partial(tmp_path, hub, b"x" * 1000 if left == "other bytes" else whole + b"x")
+    located = locate_model(NAME, tmp_path)
+    assert located.weights is not None
+    assert located.weights.read_bytes() == whole
+    assert hub.starts == ([1000, 0] if left == "other bytes" else [0])
+
+
+def test_a_part_of_another_file_is_kept_for_some_days(tmp_path: Path, hub: Hub) -> None:
+    old, young = leave_partial(tmp_path, hub, b"").with_name("old"), tmp_path / PARTIAL / "young"
+    for part in (old, young):
+        part.write_bytes(b"x")
+    os.utime(old, (0, 0))
+    locate_model(NAME, tmp_path)
+    assert list((tmp_path / PARTIAL).iterdir()) == [young]
+
+
+def test_a_whole_download_that_was_not_put_in_its_place_is_not_repeated(tmp_path: Path, hub: Hub) -> None:
+    leave_partial(tmp_path, hub, hub.files[WEIGHTS])
+    assert locate_model(NAME, tmp_path).digest == hub.digest_of(WEIGHTS)
+    assert hub.starts == []
+
+
+def test_a_download_says_how_far_it_is_and_ends_when_it_is_told(tmp_path: Path, hub: Hub) -> None:
+    hub.pause = 0.02
+    progress = LoadProgress()
+    raised: list[BaseException] = []
+
+    def load() -> None:
+        try:
+            locate_model(NAME, tmp_path, progress)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    until(lambda: re.fullmatch(r"downloading [1-9]\d* of 11 MB", progress.words), 30)
+    progress.stop.set()
+    thread.join(30)
+    assert [type(error) for error in raised] == [StopRequested]
+    hub.pause = 0.0
+    assert locate_model(NAME, tmp_path).digest == hub.digest_of(WEIGHTS)
+    assert hub.starts[0] == 0
+    assert hub.starts[1] > 0
+
+
+def test_a_directory_of_another_model_is_refused_before_the_hub_is_asked(
+    tmp_path: Path, hub: Hub, database: Database
+) -> None:
+    stamp(database, SPACE)
+    progress = LoadProgress(before_fetch=lambda: check_name(database, NAME))
+    with pytest.raises(StartupError, match=f"belongs to model {SPACE.model}, not {NAME}; serve it with --model"):
+        locate_model(NAME, tmp_path, progress)
+    assert hub.asked == []
+
+
+@pytest.mark.slow
+def test_a_server_is_alive_while_it_downloads_its_model(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers probes from the first second, says how far it is, and goes on after kill -9."""
+    monkeypatch.setenv("HF_ENDPOINT", constants.ENDPOINT)
+    hub.pause = 0.05
+    settings: dict[str, Any] = {"model": NAME, "models_dir": tmp_path / "models", "ready": False, "workers": 0}
+    server = RunningServer(tmp_path / "data", **settings)
+    assert server.http.get("/livez").status_code == 200
+
+    def told() -> str | None:
+        answer = server.http.get("/readyz")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        found = re.search(r"still loading: (downloading [1-9]\d* of 11 MB)", answer.json()["reasons"][0])
+        return found and found[1]
+
+    until(told, 60, server.output)
+    refused = server.http.get("/v1/search", params={"q": "red"})
+    assert (refused.status_code, refused.json()["code"]) == (503, "model_unavailable")
+    assert "downloading" in refused.json()["detail"]
+    server.kill()
+    hub.pause = 0.0
+    with RunningServer(tmp_path / "data", **settings):
+        until(lambda: len(hub.starts) == 2, 60)
+    assert hub.starts[1] > 0
+
+
 def test_bytes_with_another_digest_are_deleted_and_refused(tmp_path: Path, hub: Hub) -> None:
     hub.digest = "b" * 64
     told = refused(NAME, tmp_path)
@@ -274,6 +399,15 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.
     told = refused(NAME, tmp_path)
     assert told.startswith(f"model {NAME}: {CONFIG} cannot be downloaded (")
     close_session()
+
+
+def test_a_cache_that_cannot_be_locked_is_told(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert "(No locks available); name one on a local disk with SIGHTLINE_MODELS_DIR" in refused(NAME, tmp_path)
+    assert hub.asked == []
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, hub: Hub) -> None:

@@ -73,7 +73,8 @@ def test_the_same_picture_in_two_collections_is_one_file_until_both_are_gone(
     (file,) = files(library)
     deleter.delete("birds", WAIT)
     assert files(library) == [file]
-    assert library.get_file("cats", "same")[1].read_bytes() == picture()
+    with library.open_file("cats", "same")[1] as held:
+        assert held.read() == picture()
     library.delete("cats", "same")
     assert files(library) == []
 

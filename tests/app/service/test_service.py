@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,8 @@ import pytest
 
 from app.core.errors import ModelUnavailable, NotFound, Overloaded, StartupError
 from app.core.settings import Settings
-from app.core.types import Image, Lease, Status
+from app.core.types import Image, KeyScope, Lease, Status
 from app.encoder.dummy import DummyEncoder
-from app.encoder.weights import LocatedModel
 from app.search.searcher import QueryPart, SearchQuery
 from app.service.data_dir import open_library, picture_limits
 from app.service.factory import archive_limits
@@ -23,7 +23,7 @@ from app.service.service import Service, open_service
 from app.storage.database import Database
 from app.storage.library import Library
 from app.storage.model_check import check_space
-from app.storage.tables import work_queue
+from app.storage.tables import embeddings, work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
@@ -35,7 +35,6 @@ from tests.support.pictures import picture
 from tests.support.servers import until
 
 WAIT = 20.0
-COLOURS = LocatedModel("colours", "colours")
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def service(settings: Settings) -> Iterator[Service]:
-    service = open_service(settings, COLOURS)
+    service = open_service(settings)
     yield service
     service.close()
 
@@ -105,6 +104,17 @@ def test_when_the_model_is_there_it_is_ready_and_searches(service: Service) -> N
         service.search.searcher.search(SearchQuery([QueryPart(text="red")], collection="other"))
 
 
+def test_a_choice_is_served_by_the_model_that_it_meant_here(settings: Settings) -> None:
+    with closing(start(open_service(settings))) as first:  # as if an older version had meant this model
+        space = first.search.model.encoder.space
+        first.library.database.write(lambda c: embeddings.mark_served(c, space, "photos"))
+    with closing(start(open_service(settings.model_copy(update={"model": "photos"})))) as second:
+        model = second.search.describe_model()
+        assert model is not None
+        assert model["name"] == "colours"
+        assert second.library.database.read(lambda c: embeddings.get_chosen_model(c, "photos")) == "colours"
+
+
 def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
     start(service)
     encoder = DummyEncoder()
@@ -146,7 +156,7 @@ def test_an_index_that_stopped_following_turns_it_red(service: Service) -> None:
 
 def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, database: Database) -> None:
     stamp(database, SPACE)
-    service = open_service(settings, COLOURS)
+    service = open_service(settings)
     service.start()
     until(lambda: service.search.fatal, WAIT)
     assert service.search.fatal is not None
@@ -155,22 +165,56 @@ def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, da
     service.close()
 
 
+def test_a_directory_of_another_model_is_told_before_the_model_hub_is_asked(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: Any) -> Any:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("app.encoder.hub._download", ask)
+    stamp(database, SPACE)
+    service = open_service(settings.model_copy(update={"model": "hf-hub:org/other"}))
+    service.start()
+    until(lambda: service.search.fatal, WAIT)
+    assert service.search.fatal is not None
+    assert f"belongs to model {SPACE.model}, not hf-hub:org/other" in service.search.fatal.detail
+    service.close()
+
+
+@pytest.mark.parametrize("held", ["nothing", "a key", "a download"])
+def test_a_refused_start_leaves_no_new_directory_unless_something_is_in_it(held: str, tmp_path: Path) -> None:
+    data = tmp_path / "new" / "data"
+    service = open_service(Settings(data_dir=data, model="colours", decoders=1))
+    if held == "a key":
+        service.api_keys.create("me", KeyScope.SEARCH)
+    elif held == "a download":
+        (data / "models").mkdir()
+    service.close(refused=True)
+    assert (tmp_path / "new").exists() is (held != "nothing")
+
+
+def test_a_refused_start_leaves_a_directory_that_was_there(tmp_path: Path) -> None:
+    service = open_service(Settings(data_dir=tmp_path, model="colours", decoders=1))
+    service.close(refused=True)
+    assert (tmp_path / "sightline.db").exists()
+
+
 def test_a_second_service_on_one_directory_is_refused(service: Service, settings: Settings) -> None:
     with pytest.raises(StartupError, match="is in use by process"):
-        open_service(settings, COLOURS)
+        open_service(settings)
 
 
 def test_a_service_that_could_not_open_leaves_the_directory_free(settings: Settings, tmp_path: Path) -> None:
     (tmp_path / "sightline.db").write_bytes(b"no database" * 1000)
     for _ in range(2):
         with pytest.raises(StartupError, match="is damaged"):
-            open_service(settings, COLOURS)
+            open_service(settings)
 
 
 def test_a_data_directory_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(StartupError, match="data cannot be used") as refused:
-        open_service(Settings(data_dir=tmp_path / "data", model="colours"), COLOURS)
+        open_service(Settings(data_dir=tmp_path / "data", model="colours"))
     assert "\n" not in refused.value.detail
 
 
@@ -193,7 +237,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
 
 
 def test_start_sweeps_what_was_abandoned_and_keeps_what_still_waits(settings: Settings) -> None:
-    service = open_service(settings, COLOURS)
+    service = open_service(settings)
     job = add_bulk(service.library, [("a.png", picture())])
     abandoned = service.library.create_upload_dir()
     for path in service.library.blobs.incoming.iterdir():
@@ -209,7 +253,7 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
     packed = encoder.encode_texts(["red"])[0].tobytes()
     others = set(threading.enumerate())
     for expected in (0, 1):
-        service = start(open_service(settings, COLOURS))
+        service = start(open_service(settings))
         assert held(service) == expected
         service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
         service.close()
@@ -224,7 +268,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     monkeypatch.setattr("app.service.search_service.MILVUS_RETRY_SECONDS", 0.1)
     proxy.mode = "silence"
     there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
-    service = open_service(there, COLOURS)
+    service = open_service(there)
     service.start()
     until(lambda: "does not answer" in service.search.reasons_not_ready()[0], WAIT)
     with pytest.raises(Overloaded, match="does not answer"):
@@ -253,7 +297,7 @@ def test_an_engine_that_is_away_stops_searches_and_nothing_else(
 def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(
     settings: Settings, lite: MilvusClient, tmp_path: Path
 ) -> None:
-    service = start(open_service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"}), COLOURS))
+    service = start(open_service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"})))
     add(service.library, picture("red"), id="one")
     finish_as_worker(service)
     until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)

@@ -44,7 +44,7 @@ def test_a_place_is_a_file_a_folder_or_a_pattern_in_one(shards: Path) -> None:
 
     def names(place: str) -> list[str]:
         place = resolve_pattern(f"{shards}/{place}", roots)
-        return [str(path.relative_to(shards)) for path in match_files(place, roots, (".tar",))]
+        return [str(path.relative_to(shards)) for path in match_files(place, roots, (".tar",), print)]
 
     assert names("00001.tar") == ["00001.tar"]
     assert names("") == ["00000.tar", "00001.tar", "00002.TAR", "a{1..2}.tar", "deep/00003.tar"]
@@ -61,4 +61,4 @@ def test_only_below_the_roots(place: str, shards: Path) -> None:
     with pytest.raises(Validation):
         resolve_pattern(place.replace("{}", str(shards)), AllowedFolders((shards,)))
     with pytest.raises(Validation):
-        list(match_files(place.replace("{}", str(shards)), AllowedFolders((shards,)), (".tar",)))
+        list(match_files(place.replace("{}", str(shards)), AllowedFolders((shards,)), (".tar",), print))

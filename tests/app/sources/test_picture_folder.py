@@ -86,10 +86,14 @@ CODE = """
 import json, os, sys
 from pathlib import Path
 from app.decode.left_out import LeftOut
+from app.sources.local_files import walk_files
 from app.sources.picture_folder import walk_pictures
 os.setgid(65534)
 os.setuid(65534)
 found = walk_pictures(Path(sys.argv[1]), LeftOut())
+errors = []
+walked = [path.name for path in walk_files(Path(sys.argv[1]), on_error=errors.append)]
+print(json.dumps([walked, [error.strerror for error in errors]]))
 print(json.dumps([[file.name, file.error and file.error.detail] for file in found]))
 """
 
@@ -109,7 +113,8 @@ def test_every_place_that_cannot_be_read_is_an_item(open_folder: Path) -> None:
     for path, mode in ((root / "half", 0o744), (root / "shut", 0o700), (root / "locked", 0o600)):
         path.chmod(mode)
     command = [sys.executable, "-c", CODE, str(root)]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    walked, out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert json.loads(walked) == [["1.png", "2.png", "4.png"], ["Permission denied"]]
     assert json.loads(out) == [
         ["locked", "Permission denied"],
         ["a/1.png", None],
@@ -118,5 +123,5 @@ def test_every_place_that_cannot_be_read_is_an_item(open_folder: Path) -> None:
         ["z/4.png", None],
     ]
     root.chmod(0o700)
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    _, out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert json.loads(out) == [[".", "Permission denied"]]

@@ -12,6 +12,7 @@ from app.storage.attributes import (
     check_id,
     check_metadata,
     check_text,
+    fit_attributes,
     nesting_depth,
 )
 
@@ -86,3 +87,36 @@ def test_single_checks_name_what_they_check() -> None:
     check_text("caption", "fine", 4)
     with pytest.raises(Validation, match="a tag may have 3 characters"):
         check_text("tag", "long", 3)
+
+
+@pytest.mark.parametrize(
+    ("said", "fitted", "warned"),
+    [
+        (ImageAttributes(id="a", caption="x", tags=("t",)), ImageAttributes(id="a", caption="x", tags=("t",)), []),
+        (ImageAttributes(id="AB.12/3"), ImageAttributes(metadata={"id": "AB.12/3"}), ["id"]),
+        (ImageAttributes(id="a b", metadata={"id": 7}), ImageAttributes(metadata={"id": 7}), ["id"]),
+        (ImageAttributes(caption="c" * 2001), ImageAttributes(caption="c" * 2000), ["caption"]),
+        (ImageAttributes(caption="\ud800"), ImageAttributes(), ["caption"]),
+        (ImageAttributes(tags=("t" * 101, "x", "", "x")), ImageAttributes(tags=("x",)), ["tags"]),
+        (
+            ImageAttributes(tags=tuple(f"t{n}" for n in range(101))),
+            ImageAttributes(tags=tuple(f"t{n}" for n in range(100))),
+            ["tags"],
+        ),
+        (ImageAttributes(metadata={"a": "b" * 100, "c": 1}), ImageAttributes(metadata={"c": 1}), ["metadata"]),
+        (ImageAttributes(metadata={"a": float("nan")}), ImageAttributes(), ["metadata"]),
+        (ImageAttributes(metadata={"a": nested(3), "b": "\ud800"}), ImageAttributes(), ["metadata"]),
+        (
+            ImageAttributes(metadata={f"k{n}": "v" * n * 9 for n in range(5)}),
+            ImageAttributes(metadata={f"k{n}": "v" * n * 9 for n in range(4)}),
+            ["metadata"],
+        ),
+    ],
+)
+def test_what_does_not_fit_is_cut_or_left_out_with_a_warning(
+    said: ImageAttributes, fitted: ImageAttributes, warned: list[str]
+) -> None:
+    result, warnings = fit_attributes(said, BOUNDS)
+    assert result == fitted
+    assert [warning.field for warning in warnings] == warned
+    check_attributes(result, BOUNDS)

@@ -41,7 +41,7 @@ def held(data_dir: Path) -> dict[str, bytes]:
     try:
         library = Library(database, BlobStore(data_dir), PictureLimits(), 1_000)
         return {
-            image.id: library.get_file("default", image.id)[1].read_bytes()
+            image.id: library.blobs.path(image.sha256).read_bytes()
             for image in library.list_images("default", 1_000, None)
         }
     finally:

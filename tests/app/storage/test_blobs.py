@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -50,6 +51,48 @@ def test_place_leaves_the_upload_where_it_was_until_its_folder_goes(blobs: BlobS
     assert staged.path.read_bytes() == CONTENT
     remove_path(staged.path.parent)
     assert blobs.path(SHA256).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_place_copies_where_the_file_system_has_no_links(
+    number: int, blobs: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def note(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    staged = stage(blobs)
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "fsync", note)
+    blobs.place(staged)
+    blobs.place(staged)
+    folder = blobs.path(SHA256).parent
+    assert names(folder) == [SHA256]
+    assert blobs.has_digest(SHA256)
+    assert staged.path.read_bytes() == CONTENT
+    assert Path(synced[-2]).parent == folder
+    assert synced[-1] == str(folder)
+
+
+def test_a_copy_that_does_not_fit_leaves_nothing(small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = BlobStore(small_disk.folder)
+    staged = stage(blobs)
+    blobs._make_durable(blobs.path(SHA256).parent)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    small_disk.fill()
+    with pytest.raises(StorageFull):
+        blobs.place(staged)
+    assert names(blobs.path(SHA256).parent) == []
 
 
 def test_place_may_be_repeated_with_the_same_file_and_with_another_of_the_same_bytes(blobs: BlobStore) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.errors import NotFound
+from app.core.errors import NotFound, Validation
 from app.core.types import ItemStatus, JobState, Priority, SourceSpec
 from app.storage.idempotency import ResponseSlot, find_response
 from app.storage.jobs import JobOptions, JobService
@@ -39,7 +39,8 @@ def test_a_cancelled_job_leaves_no_uploads_and_a_retry_takes_its_pictures_up(lib
     assert (cancelled.state, cancelled.total, cancelled.failed) == (JobState.CANCELLED, 1, 1)
     assert list(library.blobs.incoming.iterdir()) == []
     assert job_service.cancel(job.id) == cancelled
-    assert library.get_file("default", added.image.id)[1].read_bytes() == BLUE
+    with library.open_file("default", added.image.id)[1] as file:
+        assert file.read() == BLUE
     assert job_service.retry(job.id).state is JobState.QUEUED
     for lease in claim(library.database):
         finish(library.database, lease)
@@ -107,6 +108,26 @@ def test_an_upload_yields_to_a_new_job_at_once_and_to_a_running_one_that_is_far_
     assert not gives_way(small)
     after(small, 64 + work_queue.MAX_LEAD + 1)
     assert gives_way(small)
+
+
+def test_uploads_are_added_to_a_job_that_goes_on_and_have_numbers_of_their_own(library: Library) -> None:
+    job_service = JobService(library)
+    job = add_bulk(library, [("a.png", RED)])
+    source = library.database.write(lambda c: work_queue.claim_upload(c, "a", 1e12))
+    assert source is not None
+    library.database.write(lambda c: work_queue.finish_upload(c, source))
+    assert job_service.get(job.id).state is JobState.SUCCEEDED
+    same = add_bulk(library, [("b.png", BLUE)], [("c.zip", b"PK not read here")], options=JobOptions(job=job.id))
+    assert (same.id, same.state, same.total, same.finished_at) == (job.id, JobState.QUEUED, 1, None)
+    library.blobs.delete_upload(source.job_id, source.n)  # by the worker that ended the first one, late
+    (_, folder), (_, archive) = sorted(library.database.read(work_queue.list_uploads))
+    assert library.blobs.upload_path(job.id, folder).is_dir()
+    assert library.blobs.upload_path(job.id, archive).is_file()
+    job_service.cancel(job.id)
+    with pytest.raises(Validation, match="cancelled"):
+        add_bulk(library, [("d.png", BLUE)], options=JobOptions(job=job.id))
+    with pytest.raises(NotFound):
+        add_bulk(library, [("d.png", BLUE)], options=JobOptions(job="unknown"))
 
 
 def test_jobs_that_ended_long_ago_are_deleted(library: Library) -> None:

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace as changed
+from functools import partial
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -62,7 +67,8 @@ def test_add_keeps_the_bytes_the_size_and_what_was_said(library: Library) -> Non
     assert added.image == image
     assert (image.width, image.height, image.format, image.bytes) == (64, 48, "png", len(RED))
     assert (image.caption, image.tags, image.metadata, image.source) == ("a red thing", ("a",), {"n": 1}, "x.png")
-    assert library.get_file("default", "one")[1].read_bytes() == RED
+    with library.open_file("default", "one")[1] as file:
+        assert file.read() == RED
     assert list(library.blobs.incoming.iterdir()) == []
 
 
@@ -89,7 +95,8 @@ def test_an_id_with_other_bytes_is_a_conflict_that_leaves_everything_as_it_was(l
     add(library, RED, id="one")
     with pytest.raises(IdConflict):
         add(library, BLUE, id="one")
-    assert library.get_file("default", "one")[1].read_bytes() == RED
+    with library.open_file("default", "one")[1] as file:
+        assert file.read() == RED
     assert len(stored_files(library)) == 1
 
 
@@ -103,7 +110,8 @@ def test_replace_drops_the_old_vector_and_the_old_file(library: Library) -> None
     assert [entry[1:3] for entry in vectors(library)] == [("remove", old.key)]
     assert stored_files(library) == {added.image.sha256}
     assert not library.blobs.thumbnail_path(old.sha256, old.format).exists()
-    assert library.get_file("default", "one")[1].read_bytes() == BLUE
+    with library.open_file("default", "one")[1] as file:
+        assert file.read() == BLUE
 
 
 def test_what_is_no_picture_is_refused_and_not_kept(library: Library) -> None:
@@ -134,9 +142,71 @@ def test_a_duplicate_heals_a_file_that_was_lost(library: Library) -> None:
     image = add(library, RED, id="one").image
     library.blobs.path(image.sha256).unlink()
     with pytest.raises(BlobMissing, match="sightline verify"):
-        library.get_file("default", "one")
+        library.open_file("default", "one")
     assert add(library, RED).duplicate
-    assert library.get_file("default", "one")[1].read_bytes() == RED
+    with library.open_file("default", "one")[1] as file:
+        assert file.read() == RED
+
+
+class ChangingBlobs(BlobStore):
+    """Files that change between the look at a row and the opening of its file, as another client may do it."""
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        self.changes: list[Callable[[], object]] = []
+
+    def open(self, sha256: str) -> BufferedReader:
+        self._change()
+        try:
+            return super().open(sha256)
+        except BlobMissing:
+            self._change()
+            raise
+
+    def _change(self) -> None:
+        if self.changes:
+            with ThreadPoolExecutor(1) as other_client:
+                other_client.submit(self.changes.pop(0)).result()
+
+
+@pytest.fixture
+def changing(database: Database, tmp_path: Path) -> Library:
+    return Library(database, ChangingBlobs(tmp_path), PictureLimits(), max_queue=1_000)
+
+
+def test_a_picture_that_is_replaced_while_it_is_opened_has_its_new_bytes(changing: Library) -> None:
+    assert isinstance(changing.blobs, ChangingBlobs)
+    add(changing, RED, id="one")
+    changing.blobs.changes = [lambda: add(changing, BLUE, replace=True, id="one")]
+    image, file = changing.open_file("default", "one")
+    with file:
+        assert file.read() == BLUE
+    assert image.sha256 == hashlib.sha256(BLUE).hexdigest()
+
+
+def test_a_picture_that_is_replaced_and_comes_back_while_it_is_opened_is_not_missing(changing: Library) -> None:
+    assert isinstance(changing.blobs, ChangingBlobs)
+    add(changing, RED, id="one")
+    changing.blobs.changes = [partial(add, changing, content, replace=True, id="one") for content in (BLUE, RED)]
+    with changing.open_file("default", "one")[1] as file:
+        assert file.read() == RED
+
+
+def test_a_picture_that_is_deleted_while_it_is_opened_is_not_found(changing: Library) -> None:
+    assert isinstance(changing.blobs, ChangingBlobs)
+    add(changing, RED, id="one")
+    changing.blobs.changes = [lambda: changing.delete("default", "one")]
+    with pytest.raises(NotFound) as raised:
+        changing.open_file("default", "one")
+    assert raised.value.status == 404
+
+
+def test_an_open_file_keeps_its_bytes_when_its_picture_is_deleted(library: Library) -> None:
+    add(library, RED, id="one")
+    with library.open_file("default", "one")[1] as file:
+        library.delete("default", "one")
+        assert not stored_files(library)
+        assert file.read() == RED
 
 
 def test_deleting_leaves_no_row_no_file_and_a_note_in_the_log(library: Library) -> None:
@@ -308,8 +378,10 @@ def test_a_full_disk_refuses_uploads_keeps_what_was_there_and_recovers_by_itself
     assert [image.id for image in library.list_images("default", 10, None)] == ["kept"]
     small_disk.free()
     library.add("default", folder / "waiting", ImageAttributes(id="taken"))
-    assert library.get_file("default", "kept")[1].read_bytes() == RED
-    assert library.get_file("default", "taken")[1].read_bytes() == BLUE
+    with library.open_file("default", "kept")[1] as file:
+        assert file.read() == RED
+    with library.open_file("default", "taken")[1] as file:
+        assert file.read() == BLUE
     database.close()
 
 
@@ -351,9 +423,11 @@ def test_pages_of_a_filter_end_where_a_page_without_one_would(library: Library) 
 
 
 def test_bytes_are_known_where_their_file_is_here_too(library: Library) -> None:
-    first, second = add(library, RED).image.sha256, add(library, BLUE).image.sha256
-    assert library.find_known("default", [second, "0" * 64, first]) == [second, first]
+    first, second = add(library, RED).image.sha256, add(library, BLUE, tags=("blue",)).image.sha256
+    known = library.find_known("default", [second, "0" * 64, first])
+    lacks = [(second, ["caption", "metadata"]), (first, ["caption", "tags", "metadata"])]
+    assert list(known.items()) == lacks
     library.blobs.path(first).unlink()
-    assert library.find_known("default", [first, second]) == [second]
+    assert library.find_known("default", [first, second]) == {second: ["caption", "metadata"]}
     with pytest.raises(NotFound):
         library.find_known("nothing", [first])

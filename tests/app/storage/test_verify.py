@@ -30,18 +30,22 @@ def whats(faults: list[Fault]) -> set[tuple[str, str]]:
     return {(what, which) for what, which, _ in faults}
 
 
+def path_of(library: Library, id: str) -> Path:
+    return library.blobs.path(library.get("default", id).sha256)
+
+
 def test_a_directory_in_which_everything_agrees_has_no_faults(filled: Library, tmp_path: Path) -> None:
     assert find_faults(tmp_path) == []
 
 
 def test_a_lost_file_is_a_fault_of_its_picture(filled: Library, tmp_path: Path) -> None:
-    path = filled.get_file("default", "red")[1]
+    path = path_of(filled, "red")
     remove_path(path)
     assert find_faults(tmp_path) == [("blob_missing", "default/red", f"{path.relative_to(tmp_path)} is gone")]
 
 
 def test_an_altered_file_is_a_fault_of_its_picture(filled: Library, tmp_path: Path) -> None:
-    path = filled.get_file("default", "blue")[1]
+    path = path_of(filled, "blue")
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     remove_path(path)
@@ -86,8 +90,8 @@ def test_rows_without_vectors_and_vectors_without_rows_are_faults(filled: Librar
 def test_every_fault_has_a_remedy_and_following_it_helps(filled: Library, tmp_path: Path) -> None:
     """The bytes of an upload take the place of those that were altered or removed."""
     assert set(REMEDIES) == {"database", "blob_missing", "blob_altered", "orphan", "no vector", "no row"}
-    remove_path(filled.get_file("default", "red")[1])
-    filled.get_file("default", "blue")[1].write_bytes(b"other")
+    remove_path(path_of(filled, "red"))
+    path_of(filled, "blue").write_bytes(b"other")
     assert len(find_faults(tmp_path)) == 2
     for colour in ("red", "blue"):
         assert add(filled, picture(colour), id=colour).duplicate

@@ -77,12 +77,14 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Suggest labels").click()
-    expect(dialog.locator(".names li").first).to_be_visible()
+    expect(dialog.locator(".labels li").first).to_be_visible()
+    expect(dialog.locator(".strip img").first).to_be_visible()
     assert faults(page) == []
-    dialog.get_by_role("button", name="Edit").click()
-    expect(dialog.get_by_label("Caption")).to_be_visible()
+    dialog.get_by_role("textbox", name="Caption").focus()
     assert faults(page) == []
-    dialog.get_by_role("button", name="Cancel").click()
+    page.keyboard.press("Control+Enter")
+    dialog.get_by_role("button", name="Enlarge").click()
+    assert faults(page) == []
     page.keyboard.press("Delete")
     expect(dialog.get_by_role("button", name="Undo")).to_be_visible()
     assert faults(page) == []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
@@ -95,21 +95,57 @@ def test_more_like_these_searches_by_several_pictures(planted: Watched) -> None:
     expect(page.locator(".tile").first).to_be_visible()
 
 
-def test_a_tag_is_added_to_all_chosen_and_keeps_those_that_were_there(browser: Browser, garden: RunningServer) -> None:
+def test_a_tag_is_added_to_all_chosen_or_removed_and_both_can_be_undone(
+    browser: Browser, garden: RunningServer
+) -> None:
     first, second = (added(garden, "purple", tags=tags)["id"] for tags in (["old, with a comma"], []))
     watched = Watched(browser, garden.url)
     page = watched.open()
     for id in (first, second):
         page.locator(f".cell:has([data-id='{id}'])").hover()
         page.locator(f".cell:has([data-id='{id}']) .pick").click()
-    page.get_by_role("button", name="Add a tag").click()
+    bar = page.get_by_role("toolbar")
+    bar.get_by_role("button", name="Tags").click()
     page.get_by_role("dialog").get_by_role("textbox").fill("new")
     page.keyboard.press("Enter")
-    expect(page.locator("#toast")).to_have_text("“new” added to 2 pictures.")
+    expect(page.locator("#toast")).to_contain_text("“new” added to 2 pictures.")
     assert tags(garden, first) == ["old, with a comma", "new"]
+    assert tags(garden, second) == ["new"]
+    bar.get_by_role("button", name="Tags").click()
+    page.get_by_role("button", name="Remove “new” from 2 pictures").click()
+    expect(page.locator("#toast")).to_contain_text("“new” removed from 2 pictures.")
+    assert tags(garden, first) == ["old, with a comma"]
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#toast")).to_contain_text("“new” added to 2 pictures.")
     assert tags(garden, second) == ["new"]
     watched.context.close()
     assert watched.faults == []
+
+
+def test_all_that_are_loaded_are_selected_by_a_button(planted: Watched) -> None:
+    page = planted.open()
+    page.locator("#select").click()
+    page.locator(".tile").first.click()
+    page.get_by_role("button", name="Select all").click()
+    expect(page.locator("#selection-count")).to_have_text(re.compile(r"^2\d selected"))
+    expect(page.get_by_role("toolbar").get_by_role("button", name="Download")).to_be_disabled()  # more than 20
+
+
+def test_the_selected_are_downloaded_under_their_own_names(planted: Watched, garden: RunningServer) -> None:
+    names = {"one.png": picture("purple", seed=71), "two.png": picture("purple", seed=72)}
+    for name, content in names.items():
+        assert garden.upload(content, name).status_code == 200
+    page = planted.open()
+    for n in range(2):
+        page.locator(".cell").nth(n).hover()
+        page.locator(".pick").nth(n).click()
+    saved: dict[str, bytes] = {}
+    page.on("download", lambda one: saved.update({one.suggested_filename: one.path().read_bytes()}))
+    page.get_by_role("toolbar").get_by_role("button", name="Download").click()
+    deadline = time.monotonic() + 30
+    while len(saved) < 2 and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    assert saved == names
 
 
 def test_a_deleted_picture_leaves_at_once_and_undo_brings_it_back(browser: Browser, garden: RunningServer) -> None:
@@ -177,29 +213,12 @@ def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(pl
     page = planted.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text("broken.png")
+    expect(dialog.get_by_text("broken.png")).to_have_count(2)  # for screen readers, and among the details
     expect(dialog).to_contain_text("could not read this picture: the picture is cut off or damaged")
     expect(dialog).to_contain_text("Delete it, or add an undamaged copy of the file.")
     expect(dialog.locator(".stage.broken")).to_be_visible()
     expect(dialog.locator(".stage img")).to_be_hidden()
     assert garden.delete(f"{planted.url}/v1/images/{id}").ok
-
-
-def test_texts_are_added_where_they_are_missed(planted: Watched) -> None:
-    page = planted.open()
-    page.locator(".tile").first.click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Suggest labels").click()
-    names = dialog.locator(".names")
-    expect(names).to_contain_text("This collection has no labels yet.")
-    assert names.get_by_role("link").evaluate("one => one.href") == planted.url + "/docs"
-    names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n" + "x" * 1001)
-    names.get_by_role("button", name="Add labels").click()
-    expect(names.get_by_role("alert")).to_contain_text("1000 characters")
-    planted.faults.clear()  # the refusal
-    names.get_by_role("textbox").fill("a red thing\n\n  a blue thing \na red thing\n")
-    names.get_by_role("button", name="Add labels").click()
-    expect(dialog.get_by_role("status")).to_have_text("2 labels added")
-    expect(names.locator(".list li")).to_have_count(2)
 
 
 def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
@@ -254,36 +273,4 @@ def test_what_cannot_be_deleted_comes_back_with_the_reason(browser: Browser, gar
     page.clock.run_for(9_000)
     expect(page.locator("#toast")).to_contain_text("could not delete 1 picture. the data directory cannot be written")
     expect(page.locator(f"[data-id='{id}']")).to_be_visible()
-    watched.context.close()
-
-
-def test_caption_and_tags_are_changed_in_the_large_view(browser: Browser, garden: RunningServer) -> None:
-    record: dict[str, Any] = added(garden, "purple", caption="before", tags=["one, two", "three"])
-    watched = Watched(browser, garden.url)
-    page = watched.open(f"/?show={record['id']}")
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Edit").click()
-    dialog.get_by_label("Caption").fill("after <b>")
-    dialog.get_by_role("button", name="Remove the tag three").click()
-    dialog.get_by_label("Add a tag").fill("four")
-    page.keyboard.press("Enter")
-    dialog.get_by_label("Add a tag").fill("five")
-    dialog.get_by_role("button", name="Save").click()
-    expect(dialog.get_by_role("heading", level=2)).to_have_text("after <b>")
-    expect(dialog.locator(".tags li")).to_have_text(["one, two", "four", "five"])
-    expect(dialog.get_by_role("button", name="Edit")).to_be_focused()
-    kept = garden.http.get(f"/v1/images/{record['id']}").json()
-    assert (kept["caption"], kept["tags"]) == ("after <b>", ["one, two", "four", "five"])
-    page.keyboard.press("Escape")
-    expect(page.locator(f"[data-id='{record['id']}'] .caption")).to_have_text("after <b>")
-    page.locator(f".tile[data-id='{record['id']}']").click()
-    dialog.get_by_role("button", name="Edit").click()
-    dialog.get_by_label("Caption").fill("never")
-    page.keyboard.press("Escape")  # ends the editing, not the view
-    expect(dialog.get_by_role("heading", level=2)).to_have_text("after <b>")
-    dialog.get_by_role("button", name="Edit").click()
-    dialog.get_by_label("Caption").fill("x" * 3_000)
-    dialog.get_by_role("button", name="Save").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("characters")
-    expect(dialog.get_by_label("Caption")).to_have_value("x" * 3_000)
     watched.context.close()

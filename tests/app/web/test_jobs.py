@@ -35,17 +35,28 @@ def test_jobs_say_what_became_of_them_and_for_each_failure_why(browser: Browser,
     expect(job).to_contain_text("Done, with failures")
     expect(job).to_contain_text("1 added · 60 failed")
     job.get_by_role("button", name="Show why 60 failed").click()
-    expect(job.locator(".failures b").first).to_have_text("<i>bad</i>.png")
-    expect(job.locator(".failures li").first).to_contain_text("not a picture of a known format")
-    expect(job.locator(".failures b")).to_have_count(50)
-    job.get_by_role("button", name="Show more").click()
-    expect(job.locator(".failures b")).to_have_count(60)
+    reason = job.locator(".failures > li")
+    expect(reason).to_have_count(1)
+    expect(reason).to_contain_text("not a picture of a known format")
+    expect(reason).to_contain_text("60 files")
+    expect(reason.locator("ul li").first).to_have_text("<i>bad</i>.png")
+    reason.get_by_role("button", name="Show 55 more").click()
+    expect(reason.locator("ul li")).to_have_count(60)
+    expect(job.get_by_role("button", name="Retry failed items")).to_be_hidden()  # they would fail again
     job.get_by_role("button", name="Hide the reasons").click()
     expect(job.locator(".failures")).to_be_hidden()
     again = empty.wait_job(empty.bulk([("good.png", picture("blue", seed=501))])["id"])
     assert again["duplicates"] == 1
     expect(page.locator(".job").first).to_have_attribute("data-state", "succeeded")  # nothing is wrong about that
     expect(page.locator(".job .name").first).to_have_text("good.png")
+    expect(page.locator(".job").first.get_by_role("link", name="Show the picture")).to_be_hidden()  # it added none
+    job = page.locator(".job").nth(1)
+    expect(job.locator(".when")).to_have_text(re.compile(r"\d s$"))  # how long it took
+    job.get_by_role("link", name="Show the picture").click()
+    expect(page).to_have_url(re.compile(f"job={failed['id']}$"))
+    expect(page.locator(".tile .caption")).to_have_text(["good.png"])
+    page.go_back()
+    expect(page.locator(".job").first).to_be_visible()
     page.go_back()
     expect(page.locator("#jobs")).to_be_hidden()
     expect(page.locator("#search-view")).to_be_visible()
@@ -71,7 +82,7 @@ def test_a_running_job_moves_by_events_and_one_begun_elsewhere_appears(browser: 
         with page.expect_request("**/v1/jobs/*/events"):
             job = server.bulk(files)
         row = page.locator(".job")
-        expect(row.locator("code")).to_have_text(job["id"][:8])
+        expect(row).to_have_attribute("data-id", job["id"])
         expect(row).to_contain_text("Waiting")
         named = {"SIGHTLINE_DATA_DIR": str(server.data_dir), "SIGHTLINE_MODEL": "colours"}
         worker = subprocess.Popen(
@@ -103,8 +114,14 @@ def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser
         page.route("**/openapi.json", partial(tell, body=body))
         again = {**failed, "state": "running", "failed": 0}
         page.route(f"**/v1/jobs/{failed['id']}/retry", partial(tell, body=json.dumps(again)))
+        error = {"code": "timeout", "detail": "took too long"}  # another attempt may succeed
+        items = {
+            "items": [{"name": "x.png", "status": "failed", "image_id": None, "error": error}],
+            "next_cursor": None,
+        }
+        page.route(f"**/v1/jobs/{failed['id']}/items?status=failed*", partial(tell, body=json.dumps(items)))
         watched.open("/?view=jobs")
-        job = page.locator(".job", has_text=failed["id"][:8])
+        job = page.locator(f".job[data-id='{failed['id']}']")
         expect(job).to_contain_text("1 added · 1 failed")
         retry = job.get_by_role("button", name="Retry failed items")
         expect(retry).to_be_visible(visible=offered)

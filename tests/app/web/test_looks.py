@@ -37,14 +37,17 @@ def test_the_cross_of_the_large_view_stands_in_its_corner_and_stays(
 ) -> None:
     watched = Watched(browser, filled.url, viewport={"width": width, "height": height})
     page = watched.open("/?q=red&show=red-1")
-    expect(page.locator(".side h2")).to_be_visible()
+    expect(page.locator(".caption-field")).to_be_visible()
     settle(page)
     box = """name => { const { left, right, top, bottom } = document.querySelector(name).getBoundingClientRect();
     return { left, right, top, bottom } }"""
-    dialog, cross, title = (page.evaluate(box, name) for name in ("#detail", "#detail [data-action=close]", ".side h2"))
+    names = ("#detail", "#detail [data-action=close]", ".caption-field")
+    dialog, cross, title = (page.evaluate(box, name) for name in names)
     assert 0 < dialog["right"] - cross["right"] < 30
     assert 0 < cross["top"] - dialog["top"] < 30
-    beside = cross["left"] >= title["right"] - 44 and abs(cross["top"] + cross["bottom"] - title["top"] * 2 - 26) < 4
+    beside = (
+        cross["left"] >= title["right"] - 4 and abs(cross["top"] + cross["bottom"] - title["top"] - title["bottom"]) < 8
+    )
     assert beside if width > 760 else cross["bottom"] < page.evaluate(box, ".stage")["bottom"]
     page.locator(".side").evaluate("one => one.scrollTo(0, 400)")
     assert page.locator(".side").evaluate("one => one.scrollTop") > 0
@@ -157,7 +160,7 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
     expect(page.locator("#box")).to_have_value("red")
     seen = []
     page.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
-    for _ in range(11):
+    for _ in range(12):
         seen.append(
             page.evaluate(
                 "document.activeElement.id || document.activeElement.className || document.activeElement.name"
@@ -173,5 +176,6 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched
         page.keyboard.press("Tab")
     head = ["skip", "home", "collection-button", "box", "by-picture", "add", "jobs-link", "menu-button"]
     assert seen[:10] == [*head, "filter", "select"]
-    assert seen[10] == "tile"  # all pictures are one stop, arrows move between them
+    assert seen[10] == "quiet"  # closes the notice of the model
+    assert seen[11] == "tile"  # all pictures are one stop, arrows move between them
     assert page.evaluate("document.activeElement.className") != "tile"

@@ -228,8 +228,9 @@ def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched
     tile.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text(caption)
-    expect(dialog).to_contain_text(re.compile(r"Match [01]\.\d{3}"))
-    expect(dialog.locator(".tags li")).to_have_text(["red"])
+    expect(dialog.get_by_role("textbox", name="Caption")).to_have_value(caption)
+    expect(dialog).to_contain_text(re.compile(r"Match[01]\.\d{3}"))
+    expect(dialog.locator(".tags a")).to_have_text(["red"])
     expect(dialog).to_contain_text('{"by":"test"}')
     expect(dialog).to_contain_text("× 48")
     expect(page.locator(".stage img")).not_to_have_js_property("naturalWidth", 0)
@@ -273,7 +274,7 @@ def test_more_like_this_finds_others_without_the_picture_itself(watched: Watched
 def test_name_it_shows_the_texts_that_fit(watched: Watched) -> None:
     page = watched.open("/?show=green-9")
     page.get_by_role("button", name="Suggest labels").click()
-    expect(page.locator(".names li").first).to_contain_text("a green thing")
+    expect(page.locator(".labels li").first).to_contain_text("a green thing")
 
 
 def test_back_returns_to_the_search_before(watched: Watched) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from playwright.sync_api import Browser, expect
 
 from tests.app.web.watched import Watched, choose, drop, first_is
+from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 
@@ -126,3 +127,27 @@ def test_an_unknown_picture_in_the_address_is_told(browser: Browser, filled: Run
     expect(page.locator(".tile")).to_have_count(10)
     expect(page).to_have_url(filled.url + "/")
     watched.context.close()
+
+
+def test_files_that_could_not_be_read_are_no_tiles_but_a_line_with_their_reasons(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with RunningServer(tmp_path / "data") as server:
+        assert server.upload(picture("red", seed=1), "good.png").status_code == 200
+        server.upload(picture("red", seed=2)[:-40], "pics/cut.png")
+        watched = Watched(browser, server.url)
+        page = watched.open()
+        expect(page.locator(".tile")).to_have_count(1)
+        expect(page.locator("#count")).to_have_text("1 picture")
+        page.get_by_text("1 file could not be read").click()
+        expect(page.locator("#unreadable li")).to_have_text("cut.png the picture is cut off or damaged")
+        page.get_by_role("link", name="cut.png").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("Delete it, or add an undamaged copy of the file.")
+        dialog.get_by_role("button", name="Delete").click()
+        expect(dialog).to_be_hidden()
+        expect(page.locator("#unreadable")).to_be_hidden()
+        page.get_by_role("button", name="Undo").click()
+        expect(page.locator("#unreadable")).to_be_visible()
+        watched.context.close()
+        assert watched.faults == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -40,17 +41,19 @@ def test_each_file_and_the_whole_have_their_progress_and_each_failure_its_reason
     some = FilePayload(name="some.zip", mimeType="application/zip", buffer=out.getvalue())
     choose(page, [png("two.png", 2), bad, png("again.png", 2), some])
     card = page.locator(".upload")
-    expect(card).to_contain_text("4 files")
-    lines = card.locator(".files li")
-    expect(lines).to_have_count(4)
+    expect(card).to_contain_text("two.png and 3 more")
+    expect(card.locator(".files b")).to_have_text(["two.png", "bad.png", "again.png", "some.zip"])
     expect(card.locator("> p")).to_have_text("2 added · 1 already there · 2 failed", timeout=60_000)
-    expect(lines.nth(0)).to_have_text("two.pngAdded")
-    expect(lines.nth(1)).to_contain_text("not a picture of a known format")
-    expect(lines.nth(2)).to_have_text("again.pngAlready there")
-    expect(lines.nth(3)).to_contain_text("1 added · 1 failed")
-    expect(card.locator(".failures li")).to_contain_text("<b>broken</b>.png")
-    expect(card.locator(".failures li")).to_contain_text("not a picture of a known format")
-    expect(page.locator(".tile .caption").get_by_text("two.png", exact=True)).to_be_visible()
+    expect(card.locator(".files")).to_be_hidden()
+    reason = card.locator(".failures > li")
+    expect(reason).to_have_count(1)  # both failed for the same
+    expect(reason).to_contain_text("not a picture of a known format")
+    expect(reason).to_contain_text("2 files")
+    expect(reason.locator("ul li")).to_have_text(["bad.png", "<b>broken</b>.png"])
+    card.get_by_role("link", name="Show the new pictures").click()
+    expect(page).to_have_url(re.compile(r"\?job=[0-9a-f]{32}$"))
+    expect(page.locator(".tile .caption")).to_have_text(["one.png", "two.png"])
+    expect(page.locator("#filters")).to_contain_text("one import")
     card.get_by_role("button", name="Close").click()
     expect(page.locator("#uploads")).to_be_hidden()
     watched.context.close()
@@ -110,7 +113,7 @@ def test_one_picture_dropped_while_the_dialog_to_add_is_open_is_added(
     page = watched.open()
     page.get_by_role("button", name="Add pictures").click()
     dialog = page.get_by_role("dialog", name="Add pictures")
-    expect(dialog).to_contain_text("drop them here")
+    expect(dialog).to_contain_text("drop them anywhere")
     dragged(page, tmp_path / "one.png", "dragEnter", "dragOver")
     assert page.evaluate("document.elementFromPoint(300, 300).dataset.zone") == "add"  # not behind the dialog
     dragged(page, tmp_path / "one.png", "drop")
@@ -173,8 +176,9 @@ def test_a_refused_upload_is_told_in_the_servers_words_and_can_be_sent_again(
     page.route("**/v1/images/bulk", lambda route: route.fulfill(**full), times=1)
     choose(page, [png("c.png", 31)])
     card = page.locator(".upload.error")
-    expect(card.locator("> p")).to_have_text("1 not sent · the disk is full")
-    expect(card.locator(".files li")).to_contain_text("the disk is full")
+    expect(card.locator("> p")).to_have_text("1 not sent")
+    expect(card.locator(".failures > li")).to_contain_text("the disk is full")
+    expect(card.locator(".failures ul li")).to_have_text("c.png")
     card.get_by_role("button", name="Send again").click()
     expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
     watched.context.close()
@@ -205,5 +209,78 @@ def test_cancelling_says_what_was_not_sent(browser: Browser, empty: RunningServe
     choose(page, [png("e.png", 33), png("f.png", 34)])
     page.locator(".upload").get_by_role("button", name="Cancel").click()
     expect(page.locator(".upload > p")).to_have_text("2 not sent: cancelled")
-    expect(page.locator(".files li").first).to_contain_text("Not sent: cancelled")
+    expect(page.locator(".failures > li")).to_contain_text("Not sent: cancelled")
+    expect(page.locator(".failures ul li")).to_have_text(["e.png", "f.png"])
     watched.context.close()
+
+
+def test_a_reload_finds_the_upload_again_and_the_badge_counts_it(browser: Browser, tmp_path: Path) -> None:
+    with RunningServer(tmp_path / "data", workers=0) as server:  # nothing is processed
+        watched = Watched(browser, server.url)
+        page = watched.open()
+        choose(page, [png("g.png", 35), png("h.png", 36)])
+        expect(page.locator(".upload > p")).to_have_text("0 of 2 processed")
+        activity = page.get_by_role("link", name="Activity: 1 import is running")
+        expect(activity).to_contain_text("1")
+        page.reload()
+        card = page.locator(".upload")
+        expect(card).to_contain_text("g.png and 1 more")
+        expect(card.locator("> p")).to_have_text("0 of 2 processed")
+        job = server.http.get("/v1/jobs").json()["jobs"][0]["id"]
+        server.http.post(f"/v1/jobs/{job}/cancel")
+        expect(card.locator("> p")).to_have_text("0 added · cancelled")
+        expect(page.locator("#running-jobs")).to_be_hidden()
+        activity = page.get_by_role("link", name="Activity", exact=True)
+        activity.click()
+        expect(page.locator(".job .name")).to_have_text("g.png and 1 more")
+        page.reload()
+        expect(page.locator(".job")).to_be_visible()
+        expect(card).to_have_count(0)  # it has ended
+        watched.context.close()
+        assert watched.faults == []
+
+
+def test_a_finished_card_leaves_by_itself_and_makes_room_for_the_next(browser: Browser, empty: RunningServer) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.page
+    page.clock.install()
+    watched.open()
+    for n in (37, 38):
+        choose(page, [png(f"{n}.png", n)])
+        expect(page.locator(".upload")).to_have_count(1)
+        expect(page.locator(".upload")).to_contain_text(f"{n}.png")
+        expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
+    page.clock.run_for(25_000)
+    expect(page.locator("#uploads")).to_be_hidden()
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_requests_of_one_upload_are_one_job_where_the_server_can_add_to_it(
+    browser: Browser, empty: RunningServer
+) -> None:
+    watched = Watched(browser, empty.url)
+    page = watched.page
+    spec = empty.http.get("/openapi.json").json()
+    bulk = spec["paths"]["/v1/images/bulk"]["post"]
+    bulk["parameters"] = [*bulk.get("parameters", []), {"name": "job", "in": "query"}]
+    page.route("**/openapi.json", lambda route: route.fulfill(json=spec))
+    sent: list[str] = []
+    job: dict[str, object] = {}
+
+    def take(route: Route) -> None:
+        sent.append(route.request.url.partition("/bulk")[2])
+        job.update(job or empty.bulk([("i.png", picture("blue", seed=39))]))
+        route.fulfill(status=202, json=job)
+
+    page.route("**/v1/images/bulk*", take)
+    watched.open()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("j.png", picture("red", seed=40))
+    archives = [FilePayload(name=f"{n}.zip", mimeType="application/zip", buffer=out.getvalue()) for n in range(2)]
+    choose(page, archives)
+    expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)  # counted once
+    assert sent == ["", f"?job={job['id']}"]
+    watched.context.close()
+    assert watched.faults == []

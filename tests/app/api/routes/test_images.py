@@ -11,6 +11,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from PIL import Image
@@ -282,7 +283,7 @@ def test_pages_hold_every_picture_once_newest_first(server: RunningServer) -> No
     params: dict[str, Any] = {"limit": 10}
     for _ in range(3):
         page = server.http.get("/v1/images", params=params).json()
-        assert set(page) == {"images", "next_cursor"}
+        assert set(page) == {"images", "next_cursor", "total"}
         assert len(page["images"]) == 10
         seen += [image["source"] for image in page["images"]]
         params["cursor"] = page["next_cursor"]
@@ -291,6 +292,18 @@ def test_pages_hold_every_picture_once_newest_first(server: RunningServer) -> No
     while params["cursor"] is not None:
         page = server.http.get("/v1/images", params=params | {"limit": 1000}).json()
         params["cursor"] = page["next_cursor"]
+
+
+def test_a_listing_counts_the_whole_when_asked(server: RunningServer) -> None:
+    tag = f"counted-{uuid4().hex}"
+    for _ in range(3):
+        added(server, tags=[tag])
+    in_all = server.http.get("/v1/stats").json()["images"]["total"]
+    passing = json.dumps({"must": [{"key": "tags", "match": {"value": tag}}]})
+    for filter, total in (({}, in_all), ({"filter": passing}, 3)):
+        page = server.http.get("/v1/images", params={"limit": 1, "count": "true", **filter}).json()
+        assert (len(page["images"]), page["total"]) == (1, total)
+        assert server.http.get("/v1/images", params={"limit": 1, **filter}).json()["total"] is None
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "1.5", "9" * 400])

@@ -326,7 +326,8 @@ def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebSe
     web.pages["/cli"] = content(fresh("blue"))
     out = io.StringIO()
     with Client(fetching.url) as client:
-        assert ingest_urls(client, [f"{web.url}/cli\n", "\n", '{"url": "http://10.0.0.1/"}'], Console(file=out)) == 1
+        listed = f'{web.url}/cli\n\n{{"url": "http://10.0.0.1/"}}'
+        assert ingest_urls(client, io.BytesIO(listed.encode()), Console(file=out)) == 1
     assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     assert "url_not_allowed" in out.getvalue()
 
@@ -374,6 +375,9 @@ def test_nothing_is_fetched_unless_the_operator_allows_it(server: RunningServer)
 
 def test_what_is_allowed_is_told(fetching: RunningServer, server: RunningServer) -> None:
     album = str(fetching.album)  # type: ignore[attr-defined]
-    assert fetching.http.get("/v1/sources").json() == {"urls": True, "folders": [album], "max_urls": 500}
+    told = fetching.http.get("/v1/sources").json()
+    assert (told["urls"], told["folders"], told["max_urls"]) == (True, [album], 500)
+    limits = ("max_upload_bytes", "max_archive_bytes", "max_archive_members", "max_image_bytes")
+    assert [told[name] for name in limits] == [4 << 30, 2 << 30, 10_000, 96 << 20]
     told = server.http.get("/v1/sources").json()
     assert (told["urls"], told["folders"]) == (False, [])

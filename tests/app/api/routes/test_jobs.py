@@ -33,6 +33,7 @@ FIELDS = {
     "left_out",
     "warnings",
     "warned",
+    "name",
 }
 
 
@@ -153,6 +154,19 @@ def test_a_duplicate_gets_the_caption_that_it_lacks_and_keeps_its_own(server: Ru
     assert [server.http.get(f"/v1/images/{id}").json()["caption"] for id in ids] == ["late", "mine"]
 
 
+def test_texts_sent_beside_their_pictures_are_captions(server: RunningServer) -> None:
+    files = [("d/a.txt", b"a red square"), ("d/a.png", fresh()), ("b.png", fresh()), ("c.txt", b"alone")]
+    job = server.wait_job(server.bulk(files)["id"])
+    listed = {item["name"]: item for item in items(server, job["id"])}
+    assert {name: item["status"] for name, item in listed.items()} == {
+        "d/a.png": "done",
+        "b.png": "done",
+        "c.txt": "failed",
+    }
+    found = server.http.get(f"/v1/images/{listed['d/a.png']['image_id']}").json()
+    assert found["caption"] == "a red square"
+
+
 def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: RunningServer) -> None:
     content = zipped(
         {"a.png": fresh(), "b.heic": b"x", "c/d.HEIC": b"x", "e.mp4": b"x", "readme.txt": b"x", "@eaDir/f.png": fresh()}
@@ -160,6 +174,14 @@ def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: 
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["total"], job["done"], job["failed"]) == (1, 1, 0)
     assert job["left_out"] == {".heic": 2, ".mp4": 1, ".txt": 1}
+
+
+def test_a_job_is_named_by_its_archive(server: RunningServer) -> None:
+    archived = server.bulk([("trips/2026/lighthouses.zip", zipped({"pics/a.png": fresh()}))])
+    assert archived["name"] == "lighthouses.zip"
+    loose = server.bulk([("a.png", fresh())])
+    assert loose["name"] is None
+    assert server.wait_job(loose["id"])["name"] is None
 
 
 def test_an_id_of_an_archive_that_is_taken_fails_its_item_alone(server: RunningServer) -> None:
@@ -344,3 +366,17 @@ def test_the_report_has_a_line_for_every_item_in_plain_ascii(server: RunningServ
     assert [json.loads(line) for line in failed] == [line for line in lines if line["status"] == "failed"]
     plain = server.http.get(url, params={"format": "json"}, headers={"Accept": "application/x-ndjson"})
     assert plain.json()["items"] == lines
+
+
+def test_files_and_sources_are_added_to_a_job(server: RunningServer) -> None:
+    first = server.bulk([("a.png", fresh())])
+    server.wait_job(first["id"])
+    path, files = f"/v1/images/bulk?job={first['id']}", [("files", ("b.png", fresh("blue")))]
+    again = server.http.post(path, files=files)
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+    ended = server.wait_job(first["id"])
+    assert [ended[name] for name in ("state", "total", "done")] == ["succeeded", 2, 2]
+    refused(server.http.post(f"{path}&priority=high", files=files), 422, "validation")
+    refused(server.http.post("/v1/images/bulk?job=unknown", files=files), 404, "not_found")
+    server.http.post("/v1/collections", json={"name": "elsewhere"})
+    refused(server.http.post(f"{path}&collection=elsewhere", files=files), 404, "not_found")

@@ -374,7 +374,7 @@ def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningS
     (by_words,) = server.http.get("/v1/search", params={"q": "красный"}).json()["warnings"]
     assert (by_words["code"], by_words["field"]) == ("language_unknown", "q")
     assert "English and Chinese" in by_words["detail"]
-    parts = [{"text": "red"}, {"text": "?!", "weight": -0.5}, {"image_id": image}]
+    parts: list[dict[str, Any]] = [{"text": "red"}, {"text": "?!", "weight": -0.5}, {"image_id": image}]
     (by_parts,) = ask(server, *parts)["warnings"]
     assert (by_parts["code"], by_parts["field"]) == ("no_words", "query.1.text")
     searches = [{"query": parts}, {"query": [{"image_id": image}]}]

@@ -157,5 +157,7 @@ def test_bytes_are_known_unless_their_picture_failed(database: Database) -> None
     kept, failed = insert(database, 1), insert(database, 2)
     database.write(lambda c: images.fail(c, failed.key, ItemError("image_corrupt", "x")))
     asked = [sha256(1), sha256(2), sha256(3)]
-    assert database.read(lambda c: images.filter_stored(c, "default", asked)) == {kept.sha256}
-    assert database.read(lambda c: images.filter_stored(c, "other", asked)) == set()
+    assert database.read(lambda c: images.filter_stored(c, "default", asked)) == {
+        kept.sha256: ["caption", "tags", "metadata"]
+    }
+    assert database.read(lambda c: images.filter_stored(c, "other", asked)) == {}

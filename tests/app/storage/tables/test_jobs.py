@@ -95,8 +95,13 @@ def test_the_total_of_a_folder_is_known_at_once_and_that_of_an_archive_when_it_i
 
 def test_recent_jobs_come_newest_first(database: Database) -> None:
     made = [new_job(database) for _ in range(5)]
+    # The clock was set back between two of them, and stood still between others.
+    rows = [(f"2026-01-01T0{hour}:00:00.000Z", id) for id, hour in zip(made, (9, 9, 7, 7, 8), strict=True)]
+    database.write(lambda c: c.executemany("UPDATE jobs SET created_at = ? WHERE id = ?", rows) and None)
     found = [job.id for job in database.read(lambda c: jobs.list_recent(c, 3))]
     assert found == made[:1:-1]
+    assert [job.id for job in database.read(lambda c: jobs.list_recent(c, 3, ["default", "none"]))] == found
+    assert database.read(lambda c: jobs.list_recent(c, 3, ["none"])) == []
 
 
 NOTHING = ("{}", "[]", 0)  # left out, no warnings

@@ -1,0 +1,218 @@
+"""What the commands read of the server's answers. Whatever listens on the port is not trusted to send it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from pydantic import BaseModel, ConfigDict
+
+MAX_QUOTED = 300  # characters of a text of the server
+
+
+class Answer(BaseModel):
+    """Base of the shapes: fields that no command reads are not looked at, so that older and newer servers fit."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Picture(Answer):
+    id: str
+    created_at: str
+    caption: str | None
+    source: str | None
+
+
+class StoredText(Answer):
+    text: str
+
+
+class Hit(Answer):
+    id: str
+    score: float
+    image: Picture | None
+    text: StoredText | None
+
+
+class Took(Answer):
+    total: float
+
+
+class Warned(Answer):
+    code: str
+    detail: str
+
+
+class Found(Answer):
+    """The answer to a search."""
+
+    hits: list[Hit]
+    searched: int
+    target: str
+    took_ms: Took
+    warnings: list[Warned] = []
+
+
+class FoundMany(Answer):
+    """The answers to a batch of searches: each is a `Found`, or has an `error`."""
+
+    answers: list[dict[str, Any]]
+
+
+class Job(Answer):
+    id: str
+    kind: str
+    state: str
+    total: int
+    done: int
+    failed: int
+    duplicates: int
+    created_at: str
+    left_out: dict[str, int] = {}
+    warnings: list[Warned] = []
+    warned: int = 0
+
+
+class Jobs(Answer):
+    jobs: list[Job]
+
+
+class Reason(Answer):
+    code: str
+    detail: str
+
+
+class Item(Answer):
+    name: str
+    image_id: str | None
+    error: Reason | None
+    warnings: list[Warned] = []
+
+
+class Items(Answer):
+    items: list[Item]
+    next_cursor: str | None
+
+
+class Known(Answer):
+    """Which files are stored, and what of caption, tags and metadata each of these lacks."""
+
+    sha256: list[str]
+    lacks: dict[str, list[str]] = {}
+
+
+class Added(Answer):
+    """The answer to texts that were added."""
+
+    texts: list[dict[str, Any]]
+
+
+class Deleted(Answer):
+    matched: int
+    deleted: int
+    examples: list[Picture]
+
+
+class Counts(Answer):
+    total: int
+    ready: int
+    queued: int
+    processing: int
+    failed: int
+
+
+class Model(Answer):
+    name: str
+    device: str
+    d: int
+    space: str
+    hint: str | None = None
+
+
+class Index(Answer):
+    ntotal: int
+    kind: str
+    lag: int
+
+
+class Stats(Answer):
+    collection: str
+    images: Counts
+    texts: int
+    model: Model | None
+    index: dict[str, Index] | None
+
+
+class Loaded(Answer):
+    """Of the models: the one that is loaded."""
+
+    loaded: Model | None
+
+
+class Check(Answer):
+    name: str
+    ok: bool
+    detail: str
+
+
+class Readiness(Answer):
+    status: str
+    reasons: list[str]
+    checks: list[Check]
+
+
+class Space(Answer):
+    model: str
+
+
+class Collection(Answer):
+    name: str
+    description: str
+    images: int
+    texts: int
+    space: Space | None
+
+
+class Collections(Answer):
+    collections: list[Collection]
+
+
+class Limits(Answer):
+    """What one upload may hold; a server that does not tell has the defaults."""
+
+    max_upload_bytes: int = 4 << 30
+    max_archive_bytes: int = 2 << 30
+    max_archive_members: int = 10_000
+    max_image_bytes: int = 32 << 20
+
+
+class Problem(Answer):
+    """An error of the server (problem+json)."""
+
+    code: str
+    detail: str
+    retryable: bool = False
+
+
+def parse_answer(response: httpx.Response, shape: type[Answer]) -> Any:
+    """The JSON of an answer. Raises ValueError unless it has this shape."""
+    try:
+        value = response.json()
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    shape.model_validate(value)
+    return value
+
+
+def parse_problem(response: httpx.Response) -> Problem | None:
+    """What the server says of an error; None if it does not say it as Sightline does."""
+    try:
+        return Problem.model_validate(response.json())
+    except (ValueError, RecursionError):
+        return None
+
+
+def clean(text: str) -> str:
+    """A text of the server as one line of bounded length, without what a terminal would act on."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= MAX_QUOTED else line[:MAX_QUOTED] + "…"

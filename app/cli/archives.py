@@ -1,0 +1,106 @@
+"""Looks into archives before they are sent: whether the server takes them, and whether it has their pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from app.cli.answers import Limits
+from app.cli.client import Client
+from app.decode.headers import has_picture_suffix
+from app.decode.litter import is_litter
+from app.decode.metadata_files import is_metadata_file, normalise_name
+from app.decode.sidecars import sidecar_extension
+
+FIRST = 16  # pictures of a zip that are looked up before all others
+DIGESTS_PER_CALL = 1000
+BLOCK_BYTES = 1 << 20
+WAYS_OUT = (
+    "Split it; or unpack it and load the folder; or put the folder on the server's machine and load folder:PATH."
+    " The server's operator may raise {setting}"
+)
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+
+
+def find_excess(path: Path, size: int, limits: Limits) -> str | None:
+    """Why the server would refuse an archive for its size, and the ways out; None if it will not."""
+    if size > limits.max_archive_bytes:
+        return excess(f"has {size:,} bytes", f"{limits.max_archive_bytes:,}", "SIGHTLINE_MAX_ARCHIVE_BYTES")
+    if size > limits.max_upload_bytes:
+        return excess(f"has {size:,} bytes", f"{limits.max_upload_bytes:,}", "SIGHTLINE_MAX_UPLOAD_BYTES")
+    pictures = list_pictures(path)
+    if len(pictures) > limits.max_archive_members:
+        count = f"{limits.max_archive_members:,}"
+        return excess(f"has {len(pictures):,} pictures", count, "SIGHTLINE_MAX_ARCHIVE_MEMBERS")
+    expanded = sum(info.file_size for info in pictures)
+    if expanded > limits.max_archive_bytes:
+        most = f"{limits.max_archive_bytes:,}"
+        return excess(f"holds {expanded:,} bytes of pictures", most, "SIGHTLINE_MAX_ARCHIVE_BYTES")
+    return None
+
+
+def excess(what: str, limit: str, setting: str) -> str:
+    return f"the archive {what}; the server takes {limit}. {WAYS_OUT.format(setting=setting)}"
+
+
+def list_pictures(path: Path) -> list[zipfile.ZipInfo]:
+    """The members of a zip that are pictures by their names; none for another archive, or a broken one."""
+    return [info for info in _list_members(path) if has_picture_suffix(info.filename)]
+
+
+def _list_members(path: Path) -> list[zipfile.ZipInfo]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [
+                info
+                for info in archive.infolist()
+                if not info.is_dir() and not is_litter(normalise_name(info.filename))
+            ]
+    except BROKEN_ZIP:
+        return []
+
+
+def hash_stored_pictures(client: Client, path: Path) -> list[str] | None:
+    """The SHA-256 of the pictures of a zip if the server has all of them, and something said of each; else None.
+
+    A new zip costs the hashes of a few pictures.
+    """
+    members = _list_members(path)
+    pictures = [info for info in members if has_picture_suffix(info.filename)]
+    says_more = any(
+        is_metadata_file(normalise_name(one.filename)) or sidecar_extension(one.filename) for one in members
+    )
+    digests: list[str] = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            hashes = _hash_members(archive, pictures)
+            for count in (FIRST, len(pictures)):
+                digests += (part := list(islice(hashes, count)))
+                if not _are_stored(client, part, says_more):
+                    return None
+    except BROKEN_ZIP:
+        return None
+    return digests or None
+
+
+def _hash_members(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
+    for info in members:
+        digest = hashlib.sha256()
+        with archive.open(info) as member:
+            while block := member.read(BLOCK_BYTES):
+                digest.update(block)
+        yield digest.hexdigest()
+
+
+def _are_stored(client: Client, digests: Sequence[str], says_more: bool) -> bool:
+    """Whether the server has all of them; of an archive that `says_more` of them, with something said of each."""
+    for start in range(0, len(digests), DIGESTS_PER_CALL):
+        part = set(digests[start : start + DIGESTS_PER_CALL])
+        known = client.find_known(sorted(part))
+        if part - known.keys() or (says_more and any(len(lacks) == 3 for lacks in known.values())):
+            return False
+    return True

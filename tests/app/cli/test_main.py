@@ -1,0 +1,84 @@
+"""The commands as people type them, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from app.cli.main import main
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer
+
+
+@pytest.fixture(scope="module")
+def loaded(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a picture that the server has."""
+    folder = tmp_path_factory.mktemp("typed") / "trip"
+    folder.mkdir()
+    (folder / "purple.png").write_bytes(picture("purple", 95_001))
+    assert run(server, "ingest", str(folder)).exit_code == 0
+    return folder
+
+
+def run(server: RunningServer, *arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"SIGHTLINE_SERVER": server.url})
+
+
+def test_a_word_that_is_a_picture_file_searches_by_the_picture(server: RunningServer, loaded: Path) -> None:
+    path = str(loaded / "purple.png")
+    found = run(server, "search", path, "-k", "1")
+    assert found.stdout.split("\t")[0] == "1.000"
+    assert f"searching by the picture {path}; --text searches by the words" in found.stderr
+    for arguments in (("--text", path), (path, "purple")):
+        by_words = run(server, "search", *arguments, "-k", "1")
+        assert (by_words.exit_code, by_words.stderr) == (0, "")
+        assert by_words.stdout.split("\t")[0] != "1.000"
+    gone = run(server, "search", "gone.png", "-k", "1")
+    assert gone.exit_code == 0
+    assert "there is no file gone.png here" in gone.stderr
+
+
+def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loaded: Path) -> None:
+    assert run(server, "search", str(loaded / "purple.png"), "-k", "1", "--paths").stdout == "trip/purple.png\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "--paths", "--json", "red"),
+        ("search", "--paths", "--target", "texts", "red"),
+        ("search", "--paths", "--batch", "-"),
+        ("search", "red", "--image", "pyproject.toml"),
+        ("ingest", "--urls", "list.txt", "--exclude", "x"),
+        ("ingest", "--urls", "list.txt", "folder"),
+    ],
+    ids=" ".join,
+)
+def test_options_that_contradict_each_other_are_refused(arguments: tuple[str, ...]) -> None:
+    ran = CliRunner().invoke(main, arguments)
+    assert ran.exit_code == 2
+    assert "Usage" in ran.stderr
+
+
+def test_files_are_excluded_by_name(server: RunningServer, tmp_path: Path) -> None:
+    for name in ("keep.png", "x_thumb.png", "raw/y.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(picture("purple", 95_100 + len(name)))
+    ran = run(server, "ingest", str(tmp_path), "--exclude", "*_thumb.*", "--exclude", "raw")
+    assert "1 loaded, 0 already there, 0 failed" in ran.stdout
+
+
+def test_a_job_is_shown_by_the_beginning_of_its_id(server: RunningServer, loaded: Path) -> None:
+    id = run(server, "jobs").stdout.split("\t")[0]
+    shown = run(server, "job", id[:16])
+    assert (shown.exit_code, shown.stdout.split("\t")[0]) == (0, id)
+
+
+def test_every_command_has_a_short_help_that_fits_a_terminal() -> None:
+    _, _, listed = CliRunner().invoke(main, ["--help"], terminal_width=80).output.partition("Commands:")
+    assert "Examples:" in listed
+    assert "..." not in listed
+    assert all(isinstance(command, click.Command) and command.short_help for command in main.commands.values())

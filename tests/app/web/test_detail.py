@@ -1,0 +1,263 @@
+"""The picture that is shown large: its caption and tags in place, its labels, what is similar, and zooming."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.app.api.asking import added
+from tests.app.web.watched import Watched
+from tests.support.pictures import picture
+from tests.support.servers import RunningServer, until
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with a few pictures, which these tests change."""
+    with RunningServer(tmp_path_factory.mktemp("album")) as server:
+        files = [(f"sea/{n}.png", picture(("red", "blue")[n % 2], seed=n)) for n in range(16)]
+        assert server.wait_job(server.bulk(files)["id"])["done"] == 16
+        yield server
+
+
+@pytest.fixture
+def opened(browser: Browser, album: RunningServer) -> Iterator[Watched]:
+    watched = Watched(browser, album.url)
+    yield watched
+    watched.context.close()
+    assert watched.faults == []
+
+
+def record(server: RunningServer, id: str) -> dict[str, Any]:
+    found: dict[str, Any] = server.http.get(f"/v1/images/{id}").json()
+    return found
+
+
+def open_first(watched: Watched) -> tuple[Page, str]:
+    """The detail of the first picture of the grid, and its id."""
+    page = watched.open()
+    id = page.locator(".tile").first.get_attribute("data-id")
+    assert id is not None
+    page.locator(".tile").first.click()
+    return page, id
+
+
+def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Watched, album: RunningServer) -> None:
+    page, id = open_first(opened)
+    caption = page.get_by_role("textbox", name="Caption")
+    expect(caption).to_have_attribute("placeholder", "Add a caption…")
+
+    def write(text: str) -> None:
+        caption.fill(text)
+
+    write("by the next picture")
+    page.get_by_role("button", name="Next").click()
+    expect(page).not_to_have_url(re.compile(id))
+    until(lambda: record(album, id)["caption"] == "by the next picture", 30)
+    page.get_by_role("button", name="Previous").click()
+    expect(caption).to_have_value("by the next picture")
+    write("by the cross <b>")
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    until(lambda: record(album, id)["caption"] == "by the cross <b>", 30)
+    expect(page.locator(f"[data-id='{id}'] .caption")).to_have_text("by the cross <b>")
+    page.locator(f".tile[data-id='{id}']").click()
+    write("by Back")
+    page.go_back()
+    until(lambda: record(album, id)["caption"] == "by Back", 30)
+    page.locator(f".tile[data-id='{id}']").click()
+    write("by leaving the page")
+    page.goto("about:blank")
+    until(lambda: record(album, id)["caption"] == "by leaving the page", 30)
+
+
+def test_escape_takes_a_caption_back_and_control_enter_saves_it(opened: Watched, album: RunningServer) -> None:
+    page, id = open_first(opened)
+    before = record(album, id)["caption"] or ""
+    caption = page.get_by_role("textbox", name="Caption")
+    caption.fill("never")
+    page.keyboard.press("Escape")
+    expect(caption).to_have_value(before)
+    expect(page.get_by_role("dialog")).to_be_visible()
+    caption.fill("two\nlines")
+    page.keyboard.press("Control+Enter")
+    until(lambda: record(album, id)["caption"] == "two\nlines", 30)
+    expect(caption).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_a_caption_that_is_refused_stays_and_says_why(browser: Browser, album: RunningServer) -> None:
+    watched = Watched(browser, album.url)
+    page, id = open_first(watched)
+
+    def refuse(route: Route) -> None:
+        if route.request.method == "PATCH":
+            route.fulfill(status=507, json={"code": "storage_full", "detail": "the disk is full"})
+        else:
+            route.fallback()
+
+    page.route("**/v1/images/*", refuse)
+    caption = page.get_by_role("textbox", name="Caption")
+    caption.fill("precious words")
+    page.get_by_role("button", name="Next").click()
+    expect(page.get_by_role("dialog").get_by_role("alert").first).to_have_text(
+        "The caption is not saved: the disk is full"
+    )
+    expect(page).to_have_url(re.compile(f"show={id}$"))
+    expect(caption).to_have_value("precious words")
+    page.go_back()  # nothing can hold the browser here
+    expect(page.locator("#toast")).to_contain_text("The caption is not saved: the disk is full")
+    page.unroute("**/v1/images/*")
+    page.get_by_role("button", name="Show the picture").click()
+    expect(caption).to_have_value("precious words")
+    caption.focus()
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    until(lambda: record(album, id)["caption"] == "precious words", 30)
+    watched.context.close()
+
+
+def test_tags_are_added_removed_and_searched_in_place(browser: Browser, album: RunningServer) -> None:
+    id = added(album, "purple", tags=["one, two", "three"])["id"]
+    watched = Watched(browser, album.url)
+    page = watched.open()
+    page.locator(f".tile[data-id='{id}']").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Add a tag").fill("four")
+    page.keyboard.press("Enter")
+    expect(dialog.locator(".tags a")).to_have_text(["one, two", "three", "four"])
+    expect(dialog.get_by_label("Add a tag")).to_be_focused()
+    album.http.patch(f"/v1/images/{id}", json={"tags": ["one, two", "three", "four", "by another"]})
+    dialog.get_by_role("button", name="Remove the tag three").click()
+    expect(dialog.locator(".tags a")).to_have_text(["one, two", "four", "by another"])
+    dialog.get_by_label("Add a tag").fill("five")
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    until(lambda: record(album, id)["tags"] == ["one, two", "four", "by another", "five"], 30)
+    page.locator(f".tile[data-id='{id}']").click()
+    dialog.get_by_role("link", name="one, two").click()
+    expect(dialog).to_be_hidden()
+    expect(page).to_have_url(re.compile(r"\?tag=one%2C\+two$|\?tag=one,\+two$"))
+    expect(page.locator(".tile")).to_have_count(1)
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_labels_are_suggested_and_applied_by_one_click(browser: Browser, album: RunningServer) -> None:
+    id = added(album, "green")["id"]
+    watched = Watched(browser, album.url)
+    page = watched.open(f"/?show={id}")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".strip img").first).to_be_visible()
+    expect(dialog.get_by_role("button", name="Suggest labels")).to_be_hidden()  # there are none
+    album.http.post("/v1/texts", json={"texts": [{"text": "a green thing"}, {"text": "a red thing"}]})
+    page.reload()
+    dialog.get_by_role("button", name="Suggest labels").click()
+    label = dialog.locator(".labels li").first
+    expect(label).to_contain_text("a green thing")
+    label.get_by_role("button", name="Use as caption").click()
+    until(lambda: record(album, id)["caption"] == "a green thing", 30)
+    expect(dialog.get_by_role("textbox", name="Caption")).to_have_value("a green thing")
+    label.get_by_role("button", name="Add as tag").click()
+    expect(dialog.locator(".tags a")).to_have_text(["a green thing"])
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_similar_pictures_open_and_closing_returns_to_the_results(opened: Watched) -> None:
+    page, id = open_first(opened)
+    strip = page.locator(".strip a")
+    expect(strip).to_have_count(12)
+    assert id not in strip.evaluate_all("all => all.map(one => one.dataset.id)")
+    other = strip.first.get_attribute("data-id")
+    strip.first.click()
+    expect(page).to_have_url(re.compile(f"show={other}$"))
+    expect(page.locator(f".strip a[data-id='{id}']")).to_have_count(1)
+    page.locator(".strip a").nth(1).click()
+    page.go_back()
+    expect(page).to_have_url(re.compile(f"show={other}$"))
+    page.get_by_role("dialog").get_by_role("button", name="Close").click()
+    expect(page).to_have_url(opened.url + "/")
+    page.locator(".tile").first.click()
+    page.keyboard.press("l")
+    expect(page).to_have_url(re.compile(rf"\?like={id}$"))
+
+
+def test_the_original_is_loaded_only_when_the_picture_is_enlarged(browser: Browser, album: RunningServer) -> None:
+    out = io.BytesIO()
+    Image.radial_gradient("L").resize((3000, 2000)).save(out, "JPEG")
+    id = album.upload(out.getvalue(), "large.jpg").json()["id"]
+    watched = Watched(browser, album.url, viewport={"width": 1280, "height": 800})
+    page = watched.page
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/file") else None)
+    watched.open(f"/?show={id}")
+    shown = page.locator(".stage img")
+    expect(shown).to_have_js_property("naturalWidth", 1024)
+    assert asked == []
+    width = "one => one.getBoundingClientRect().width"
+    fit = shown.evaluate(width)
+    page.keyboard.press("+")
+    expect(shown).to_have_js_property("naturalWidth", 3000)
+    assert shown.evaluate(width) > fit
+    box = shown.evaluate("one => one.parentElement.getBoundingClientRect().toJSON()")
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle)
+    page.mouse.wheel(0, -600)
+    left = "one => one.getBoundingClientRect().left"
+    before = shown.evaluate(left)
+    page.mouse.down()
+    page.mouse.move(middle[0] - 80, middle[1])
+    page.mouse.up()
+    assert shown.evaluate(left) == pytest.approx(before - 80, abs=2)
+    page.mouse.dblclick(*middle)
+    assert shown.evaluate(width) == pytest.approx(fit, abs=1)
+    page.mouse.click(*middle)
+    assert shown.evaluate(width) > fit
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_finger_goes_to_the_next_picture(browser: Browser, album: RunningServer) -> None:
+    watched = Watched(browser, album.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
+    page, id = open_first(watched)
+    expect(page.locator(".stage img")).not_to_have_js_property("naturalWidth", 0)
+    session = page.context.new_cdp_session(page)
+    for kind, x in (("touchStart", 300), ("touchMove", 240), ("touchMove", 120), ("touchEnd", None)):
+        points = [] if x is None else [{"x": x, "y": 150}]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    expect(page).not_to_have_url(re.compile(id))
+    expect(page.get_by_role("dialog")).to_be_visible()
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_an_id_is_copied(browser: Browser, album: RunningServer) -> None:
+    watched = Watched(browser, album.url, permissions=["clipboard-read", "clipboard-write"])
+    page, id = open_first(watched)
+    page.get_by_role("button", name="Copy the id").click()
+    expect(page.locator("#toast")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == id
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_who_may_only_search_reads_and_is_offered_nothing_else(browser: Browser, album: RunningServer) -> None:
+    watched = Watched(browser, album.url)
+    page = watched.page
+    session = {"needed": True, "scope": "search", "name": "reader", "collections": None}
+    page.route("**/v1/session", lambda route: route.fulfill(json=session))
+    page, _ = open_first(watched)
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator(".strip img").first).to_be_visible()
+    for name in ("Delete", "Suggest labels"):
+        expect(dialog.get_by_role("button", name=name)).to_be_hidden()
+    expect(dialog.get_by_role("textbox")).to_have_count(0)
+    watched.context.close()
+    assert watched.faults == []

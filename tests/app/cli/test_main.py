@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,14 +15,15 @@ from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="module")
-def loaded(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a picture that the server has."""
+def loaded(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a picture that the server has, in a collection of these tests."""
     folder = tmp_path_factory.mktemp("typed") / "trip"
     folder.mkdir()
     assert run(server, "collections", "make", "typed").exit_code == 0
     (folder / "purple.png").write_bytes(picture("purple", 95_001))
     assert run(server, "ingest", str(folder)).exit_code == 0
-    return folder
+    yield folder
+    assert run(server, "collections", "drop", "typed", "--yes").exit_code == 0
 
 
 def run(server: RunningServer, *arguments: str) -> Result:

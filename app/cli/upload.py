@@ -9,7 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -36,7 +36,7 @@ from app.cli.local_files import (
     read_file,
     read_lines,
 )
-from app.cli.output import MAX_SHOWN, escape, short_id, show_failures, show_warnings
+from app.cli.output import MAX_SHOWN, escape, short_id, show_failures
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
 from app.core.errors import ArchiveLimit, ImageTooLarge
 from app.decode.headers import has_picture_suffix, is_picture_head
@@ -107,15 +107,7 @@ def ingest_paths(
 
     `options` are those of sources. Returns the exit status.
     """
-    return finish(client, upload_paths(client, paths, console, options or {}, exclude), console)
-
-
-def finish(client: Client, report: UploadReport, console: Console) -> int:
-    """Print the report, and what people should know of the model that will search; returns the exit status."""
-    status = show_report(report, console)
-    with suppress(ServerError):
-        show_warnings({}, client.model_hint())
-    return status
+    return show_report(upload_paths(client, paths, console, options or {}, exclude), console)
 
 
 def upload_paths(
@@ -162,7 +154,7 @@ def ingest_urls(client: Client, file: Any, console: Console) -> int:
     with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
         sender = Sender(client, Limits(), Path(folder))
         sender.follow([(partial(sender.send_urls, items), len(items))], len(items), console)
-    return finish(client, sender.report, console)
+    return show_report(sender.report, console)
 
 
 def parse_url_line(line: str) -> dict[str, Any]:

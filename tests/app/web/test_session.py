@@ -59,7 +59,7 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     page.keyboard.press("Enter")
     expect(dialog).to_be_hidden()
     expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
-    loaded = "[...document.images].every(one => one.complete && one.naturalWidth > 0)"
+    loaded = "[...document.querySelectorAll('.tile img')].every(one => one.complete && one.naturalWidth > 0)"
     until(lambda: page.evaluate(loaded), 30)  # `wait_for_function` polls by eval, which the page's policy forbids
     assert key.split("_", 2)[2] not in str(
         page.evaluate("JSON.stringify([document.cookie, localStorage, sessionStorage, document.body.outerHTML])")

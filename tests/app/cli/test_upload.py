@@ -239,7 +239,7 @@ def test_what_is_said_of_a_picture_comes_in_whatever_its_name_is(server: Running
         "a.png": "caption 0",
         "[b].png": "caption 1",
         "hidden.png": "caption 2",
-        "picture-3.jpg": "caption 3",
+        "picture-2.jpg": "caption 3",
     }
     assert [archive_name(name, 7) for name in ("a/b.png", "a/.git/b.png", ".x", "a\\b.png")] == [
         *("a/b.png", "b.png", "picture-7.jpg", "a/b.png")

@@ -40,7 +40,7 @@ def module_of(path: Path) -> str:
 MODULES = {module_of(file) for file in FILES}
 
 
-def within(module: str, package: str) -> bool:
+def is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(package + ".")
 
 
@@ -50,7 +50,7 @@ def package_of(module: str) -> str:
     return parts[1] if parts[0] == "app" and len(parts) > 1 else parts[0]
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
+def iter_imports(path: Path) -> Iterator[tuple[int, str]]:
     """(line, module) of every import of ours, those inside functions too."""
     if module_of(path) == "app":
         return  # the script's entry, which imports `app.cli.main` when it is called
@@ -78,7 +78,7 @@ def calls(path: Path) -> Iterator[ast.Call]:
             yield node
 
 
-def where(path: Path, line: int) -> str:
+def format_location(path: Path, line: int) -> str:
     return f"{path.relative_to(ROOT)}:{line}"
 
 
@@ -89,17 +89,17 @@ def test_app_holds_packages_and_nothing_else() -> None:
 
 def test_imports_go_downward_only() -> None:
     wrong = [
-        f"{where(path, line)} imports {target}"
+        f"{format_location(path, line)} imports {target}"
         for path in FILES
         if (package := package_of(module_of(path))) in LINE
-        for line, target in imported(path)
+        for line, target in iter_imports(path)
         if (other := package_of(target)) in LINE and other != package and LINE[other] <= LINE[package]
     ]
     assert wrong == []
 
 
 def test_there_is_no_circle_of_imports() -> None:
-    graph = {module_of(path): {target for _, target in imported(path)} for path in FILES}
+    graph = {module_of(path): {target for _, target in iter_imports(path)} for path in FILES}
     done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
@@ -126,11 +126,11 @@ def test_there_is_no_circle_of_imports() -> None:
 )
 def test_what_must_never_meet_does_not(package: str, never: tuple[str, ...]) -> None:
     wrong = [
-        f"{where(path, line)} imports {target}"
+        f"{format_location(path, line)} imports {target}"
         for path in FILES
-        if within(module_of(path), package)
-        for line, target in imported(path)
-        if any(within(target, name) for name in never) and not within(target, package)
+        if is_within(module_of(path), package)
+        for line, target in iter_imports(path)
+        if any(is_within(target, name) for name in never) and not is_within(target, package)
     ]
     assert wrong == []
 
@@ -140,9 +140,9 @@ def test_only_who_opens_and_builds_indexes_names_their_implementations() -> None
     users = {
         module_of(path)
         for path in FILES
-        if within(module_of(path), "app")
-        for _, target in imported(path)
-        if within(target, "index") and target not in seams
+        if is_within(module_of(path), "app")
+        for _, target in iter_imports(path)
+        if is_within(target, "index") and target not in seams
     }
     opening = {"app.search.index_manager", "app.search.index_handle"}
     assert users == opening | {"app.search.index_builder", "app.search.build_process"}
@@ -224,7 +224,7 @@ def test_no_statement_is_formatted() -> None:
                 continue
             seen += 1
             if not constant(call.args[place]):
-                wrong.append(where(path, call.lineno))
+                wrong.append(format_location(path, call.lineno))
     assert wrong == []
     assert seen > 30
 
@@ -244,10 +244,12 @@ def test_statements_put_together_are_made_of_constants() -> None:
 
     own = ROOT / "app" / "storage" / "sql.py"
     made = [(path, call) for path in FILES for call in calls(path) if getattr(call.func, "id", "") == "Clause"]
-    assert [where(path, call.lineno) for path, call in made if path != own and not constant(call.args[0])] == []
+    assert [
+        format_location(path, call.lineno) for path, call in made if path != own and not constant(call.args[0])
+    ] == []
     assert len(made) > 30
     touched = [
-        where(path, node.lineno)
+        format_location(path, node.lineno)
         for path in FILES
         for node in ast.walk(parse(path))
         if isinstance(node, ast.Attribute) and node.attr == "sql" and path != own
@@ -270,7 +272,7 @@ def test_sql_stays_in_storage() -> None:
         for call in calls(path)
         if (isinstance(call.func, ast.Attribute) and call.func.attr == "execute")
         or (isinstance(call.func, ast.Name) and call.func.id in ("fetch_all", "fetch_one", "fetch_number"))
-        if not within(module_of(path), "app.storage")
+        if not is_within(module_of(path), "app.storage")
     }
     assert wrong == set()
 
@@ -288,7 +290,7 @@ def test_functions_fit_a_screen(path: Path) -> None:
 def test_the_product_knows_nothing_of_what_measures_and_tests_it() -> None:
     around = {"tests", "bench", "training"}
     wrong = [
-        where(path, node.lineno)
+        format_location(path, node.lineno)
         for path in FILES
         for node in ast.walk(parse(path))
         if (isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in around)

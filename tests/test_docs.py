@@ -34,15 +34,15 @@ DOCUMENTED_CODES = {
 }
 
 
-def leaves(kind: type[SightlineError]) -> list[type[SightlineError]]:
+def list_error_classes(kind: type[SightlineError]) -> list[type[SightlineError]]:
     below = kind.__subclasses__()
-    return [kind, *(leaf for child in below for leaf in leaves(child))]
+    return [kind, *(leaf for child in below for leaf in list_error_classes(child))]
 
 
-def raised() -> dict[str, set[int]]:
+def list_error_codes() -> dict[str, set[int]]:
     """Every error code of the code, with the statuses that are known of it."""
     codes: dict[str, set[int]] = {}
-    for error in leaves(SightlineError):
+    for error in list_error_classes(SightlineError):
         if error is not StartupError:
             codes.setdefault(error.code, set()).add(error.status)
     for status, code in CODES_BY_STATUS.items():
@@ -68,7 +68,7 @@ def operations(spec: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     return {(method.upper(), path): one for path, below in spec["paths"].items() for method, one in below.items()}
 
 
-def resolved(spec: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+def resolve_schema(spec: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     name = schema.get("$ref", "").rpartition("/")[2]
     return spec["components"]["schemas"][name] if name else schema
 
@@ -86,7 +86,7 @@ def test_no_setting_is_documented_that_is_gone() -> None:
 
 
 def test_every_error_code_is_documented_with_its_status_and_no_other() -> None:
-    codes = raised()
+    codes = list_error_codes()
     assert set(DOCUMENTED_CODES) == set(codes)
     for code, statuses in codes.items():
         assert statuses <= DOCUMENTED_CODES[code], code
@@ -112,7 +112,7 @@ def test_every_field_of_a_body_is_documented(spec: dict[str, Any]) -> None:
     missing = []
     for call, operation in operations(spec).items():
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            fields = resolved(spec, content["schema"]).get("properties", {})
+            fields = resolve_schema(spec, content["schema"]).get("properties", {})
             missing += [(*call, name) for name in fields if f"`{name}`" not in CALLS[call]]
     assert missing == []
 

@@ -46,7 +46,7 @@ def read_steps(path: Path) -> list[Step]:
     return steps
 
 
-def substitute(text: str, variables: dict[str, str]) -> str:
+def expand_variables(text: str, variables: dict[str, str]) -> str:
     """Replace $NAME and ${NAME} in the text."""
     return re.sub(r"\$\{?([A-Za-z_]+)\}?", lambda match: variables.get(match[1], ""), text)
 

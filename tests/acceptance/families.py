@@ -45,12 +45,12 @@ def make_folder(family: str, folder: Path) -> str:
     (folder / "open_clip_config.json").write_text(json.dumps(described))
     torch.manual_seed(7)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, pretrained_text=False)
-    state = {name: _lively(name, value) for name, value in model.state_dict().items()}
+    state = {name: enlarge_embeddings(name, value) for name, value in model.state_dict().items()}
     save_file(state, folder / "open_clip_model.safetensors")
     return f"local-dir:{folder}"
 
 
-def _lively(name: str, value: torch.Tensor) -> torch.Tensor:
+def enlarge_embeddings(name: str, value: torch.Tensor) -> torch.Tensor:
     """Enlarge the embeddings. With plain random weights, all inputs map to nearly the same vector."""
     louder = name.endswith(("token_embedding.weight", "word_embeddings.weight", "positional_embedding"))
     return (value * 20 if louder else value).contiguous().clone()

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from importlib.metadata import distribution
 from pathlib import Path
 
-from tests.acceptance.dockerfile import Step, list_context, read_steps, substitute
+from tests.acceptance.dockerfile import Step, expand_variables, list_context, read_steps
 from tests.support.processes import descendants
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = Path(sysconfig.get_paths()["purelib"])
@@ -45,7 +45,7 @@ class Stage:
     user: str = "0:0"
     said: dict[str, Step] = field(default_factory=dict)
 
-    def inside(self, path: str) -> Path:
+    def resolve_path(self, path: str) -> Path:
         return self.root / os.path.normpath(Path(self.workdir) / path).lstrip("/")
 
     def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -134,10 +134,10 @@ def carry_out(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
             name, _, value = step.rest.partition("=")
             stage.args[name] = value
         case "ENV":
-            stage.env |= dict(word.split("=", 1) for word in shlex.split(substitute(step.rest, variables)))
+            stage.env |= dict(word.split("=", 1) for word in shlex.split(expand_variables(step.rest, variables)))
         case "WORKDIR":
-            stage.workdir = substitute(step.rest, variables)
-            stage.inside(".").mkdir(parents=True, exist_ok=True)
+            stage.workdir = expand_variables(step.rest, variables)
+            stage.resolve_path(".").mkdir(parents=True, exist_ok=True)
         case "COPY":
             copy(step, stage, stages)
         case "RUN" if step.rest == "scripts/install packages":
@@ -155,23 +155,23 @@ def copy(step: Step, stage: Stage, stages: dict[str, Stage]) -> None:
     *sources, target = step.words()
     if origin := step.flags.get("from"):
         (source,) = sources
-        shutil.copytree(stages[origin].inside(source), stage.inside(target), symlinks=True)
+        shutil.copytree(stages[origin].resolve_path(source), stage.resolve_path(target), symlinks=True)
         return
     for name in list_context(ROOT, ROOT / ".dockerignore"):
         for source in sources:
             if source == "." or name == Path(source) or Path(source) in name.parents:
                 below = name if source == "." else name.relative_to(source)
-                at = stage.inside(target) / (name.name if name == Path(source) else below)
+                at = stage.resolve_path(target) / (name.name if name == Path(source) else below)
                 at.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, at)
 
 
 def lend_packages(stage: Stage) -> None:
     """Replace `scripts/install packages`: make its folder, and let it import the packages of the tests."""
-    assert stage.inside("scripts/install").is_file()
+    assert stage.resolve_path("scripts/install").is_file()
     venv = stage.env["VENV"]
     check_success(stage.run(["python3", "-m", "venv", "--without-pip", venv]))
-    (site,) = stage.inside(venv).glob("lib/python3*/site-packages")
+    (site,) = stage.resolve_path(venv).glob("lib/python3*/site-packages")
     (site / "packages.pth").write_text("/packages\n")
     for file in distribution("uv").files or ():  # as it would be installed, so that it can be uninstalled
         at = Path(os.path.normpath(site / file))
@@ -210,7 +210,7 @@ class Container:
         with open(log, "wb") as file:
             self.process = subprocess.Popen(started, stdout=file, stderr=file)
         self.log = log
-        self.first: int = until(lambda: (descendants(self.process.pid) or [0])[0], 30)
+        self.first: int = wait_until(lambda: (descendants(self.process.pid) or [0])[0], 30)
 
     def execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         """Run a further command inside, as the same user."""
@@ -222,7 +222,7 @@ class Container:
         """Run `sightline` inside, with the key in its environment."""
         return self.execute(["env", f"SIGHTLINE_KEY={self.key}", "sightline", *arguments])
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Run the image's own health check."""
         word, *command = self.image.said["HEALTHCHECK"].rest.split(maxsplit=1)
         assert word == "CMD"

@@ -28,17 +28,17 @@ def main(database: Path) -> None:
         for suffix in ("", "-wal", "-shm"):
             copy.with_name(copy.name + suffix).unlink(missing_ok=True)
         shutil.copyfile(database, copy)
-        if not killed(copy, n):
+        if not migrate_and_kill(copy, n):
             return
-        found = {"after": look(copy), "again": None}
+        found = {"after": describe_database(copy), "again": None}
         again = apsw.Connection(str(copy))
         migrate(again)
         again.close()
-        found["again"] = look(copy)
+        found["again"] = describe_database(copy)
         print(json.dumps(found), flush=True)
 
 
-def killed(copy: Path, n: int) -> bool:
+def migrate_and_kill(copy: Path, n: int) -> bool:
     """Migrate in a child that dies at its n-th statement; False when there are fewer."""
     child = os.fork()
     if child == 0:
@@ -46,21 +46,21 @@ def killed(copy: Path, n: int) -> bool:
         connection.pragma("journal_mode", "WAL")
         seen = 0
 
-        def trace(*_: Any) -> bool:
+        def kill_at_statement(*_: Any) -> bool:
             nonlocal seen
             seen += 1
             if seen == n:
                 os.kill(os.getpid(), signal.SIGKILL)
             return True
 
-        connection.exec_trace = trace
+        connection.exec_trace = kill_at_statement
         migrate(connection)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
 
 
-def look(copy: Path) -> dict[str, Any]:
+def describe_database(copy: Path) -> dict[str, Any]:
     """The schema and the pictures of a database, and the result of SQLite's check."""
     connection = apsw.Connection(str(copy), flags=apsw.SQLITE_OPEN_READWRITE)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.commands import check_refused, sightline
-from tests.app.api.asking import fresh
+from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
 AWAY = "http://127.0.0.1:9"
@@ -28,7 +28,7 @@ def make_folder(path: Path, *colours: str) -> Path:
     for n, colour in enumerate(colours):
         at = path / f"sub{n % 2}" / f"{n}-{colour}.png"
         at.parent.mkdir(parents=True, exist_ok=True)
-        at.write_bytes(fresh(colour))
+        at.write_bytes(make_picture(colour))
     return path
 
 
@@ -36,7 +36,7 @@ def test_a_folder_is_loaded_and_found_and_again_is_duplicates(server: RunningSer
     folder = make_folder(tmp_path / "album", "red", "blue", "green")
     (folder / "notes.txt").write_text("not sent")
     (folder / ".hidden").mkdir()
-    (folder / ".hidden" / "x.png").write_bytes(fresh())
+    (folder / ".hidden" / "x.png").write_bytes(make_picture())
     first = sightline("ingest", folder, "--server", server.url)
     assert first.returncode == 0, first.stderr
     assert "3 loaded, 0 already there, 0 failed" in first.stdout
@@ -61,7 +61,7 @@ def test_a_folder_is_loaded_and_found_and_again_is_duplicates(server: RunningSer
 
 def test_pictures_are_deleted_by_a_filter_after_a_look_at_them(server: RunningServer) -> None:
     for n in range(2):
-        server.upload(fresh("red"), f"doomed-{n}.png", tags=["doomed"])
+        server.upload(make_picture("red"), f"doomed-{n}.png", tags=["doomed"])
     doomed = '{"key": "tags", "match": {"value": "doomed"}}'
     told = sightline("search", "red", "--filter", doomed, "--json", "--server", server.url)
     assert len(json.loads(told.stdout)["hits"]) == 2
@@ -82,7 +82,7 @@ def test_an_archive_and_a_list_of_paths_are_loaded(server: RunningServer, tmp_pa
     packed = tmp_path / "x.zip"
     with zipfile.ZipFile(packed, "w") as archive:
         for n in range(3):
-            archive.writestr(f"{n}.png", fresh("yellow"))
+            archive.writestr(f"{n}.png", make_picture("yellow"))
     loaded = sightline("ingest", packed, "--server", server.url)
     assert (loaded.returncode, "3 loaded" in loaded.stdout) == (0, True), loaded.stdout + loaded.stderr
     folder = make_folder(tmp_path / "listed", "red", "black")
@@ -104,8 +104,8 @@ def test_failures_are_a_table_and_exit_1(server: RunningServer, tmp_path: Path) 
 def test_a_file_name_that_is_not_utf8_is_loaded(server: RunningServer, tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
-    (Path(os.fsdecode(bytes(folder) + b"/\xff\xfe.png"))).write_bytes(fresh())
-    (folder / "\x1b[31mred\n.png").write_bytes(fresh())
+    (Path(os.fsdecode(bytes(folder) + b"/\xff\xfe.png"))).write_bytes(make_picture())
+    (folder / "\x1b[31mred\n.png").write_bytes(make_picture())
     loaded = sightline("ingest", folder, "--server", server.url)
     assert (loaded.returncode, "2 loaded" in loaded.stdout) == (0, True), loaded.stdout + loaded.stderr
     assert "\x1b[31m" not in loaded.stdout
@@ -126,7 +126,7 @@ def test_status_and_models_tell_what_there_is(server: RunningServer) -> None:
 def test_verify_names_what_is_gone_or_altered(tmp_path: Path) -> None:
     data = tmp_path / "data"
     with RunningServer(data) as server:
-        images = [server.upload(fresh(), id=f"picture-{n}").json() for n in range(4)]
+        images = [server.upload(make_picture(), id=f"picture-{n}").json() for n in range(4)]
         beside = sightline("verify", "--data-dir", data)
         assert (beside.returncode, "everything agrees" in beside.stdout) == (0, True), beside.stdout + beside.stderr
     gone, altered, *_ = (data / "media" / i["sha256"][:2] / i["sha256"][2:4] / i["sha256"] for i in images)

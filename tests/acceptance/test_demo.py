@@ -11,7 +11,7 @@ import threading
 import httpx2 as httpx
 
 from app.cli.demo import SEARCHES
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 SECONDS = 170.0
 HIT = re.compile(r"│ (0\.\d{3}) │ (\S+)\s*│ (.*?)\s*│")
@@ -26,7 +26,7 @@ def test_the_demo_loads_its_gallery_answers_three_searches_and_serves_on() -> No
     reading = threading.Thread(target=said.extend, args=(process.stdout,))
     reading.start()
     try:
-        until(lambda: ADDRESS.search("".join(said)) or process.poll() is not None, SECONDS, lambda: "".join(said))
+        wait_until(lambda: ADDRESS.search("".join(said)) or process.poll() is not None, SECONDS, lambda: "".join(said))
         assert process.poll() is None, "".join(said)
         check_searches("".join(said))
         check_no_duplicates(ADDRESS.findall("".join(said))[0])
@@ -60,7 +60,7 @@ def check_no_duplicates(url: str) -> None:
         before = http.get("/v1/stats").json()["images"]
         assert before["ready"] == before["total"] > 1_000
         job = http.post("/v1/demo").json()
-        until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded", 60)
+        wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded", 60)
         ended = http.get(f"/v1/jobs/{job['id']}").json()
         assert (ended["done"], ended["failed"], ended["duplicates"]) == (0, 0, before["total"])
         assert http.get("/v1/stats").json()["images"] == before

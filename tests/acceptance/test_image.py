@@ -140,7 +140,7 @@ def test_a_container_that_does_not_serve_is_not_healthy(image: Stage) -> None:
 
 @pytest.mark.timeout(280)
 def test_a_container_takes_pictures_in_and_finds_them(container: Container) -> None:
-    while not container.healthy():  # the time limit of every test bounds it
+    while not container.is_healthy():  # the time limit of every test bounds it
         assert container.process.poll() is None, container.log.read_text()
         time.sleep(0.5)
     assert "unauthorized" in container.execute(["sightline", "ingest", "/pictures"]).stderr

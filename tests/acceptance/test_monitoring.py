@@ -54,7 +54,7 @@ def selectors(node: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def offered(server: RunningServer) -> dict[str, set[str]]:
+def exposed_metrics(server: RunningServer) -> dict[str, set[str]]:
     """Every metric name of a server, with its documented labels (tests/test_docs.py)."""
     server.http.get("/v1/stats")
     text = server.http.get("/metrics").text
@@ -74,20 +74,20 @@ def offered(server: RunningServer) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(("where", "expression"), list(expressions()))
 def test_every_expression_parses_and_asks_for_what_there_is(
-    where: str, expression: str, offered: dict[str, set[str]]
+    where: str, expression: str, exposed_metrics: dict[str, set[str]]
 ) -> None:
     asked = list(selectors(promql_parser.parse(expression)))
     assert asked
     for one in asked:
-        assert one.name in offered or one.name in SCRAPE, one.name
+        assert one.name in exposed_metrics or one.name in SCRAPE, one.name
         wanted = {matcher.name for matcher in one.matchers.matchers} - {"instance", "job"}
-        assert wanted <= offered.get(one.name, set()), (one.name, wanted)
+        assert wanted <= exposed_metrics.get(one.name, set()), (one.name, wanted)
 
 
-def test_a_misspelt_metric_would_be_seen(offered: dict[str, set[str]]) -> None:
+def test_a_misspelt_metric_would_be_seen(exposed_metrics: dict[str, set[str]]) -> None:
     (one,) = selectors(promql_parser.parse("sum by (le) (rate(sightline_serch_seconds_bucket[5m])) > 1"))
     assert one.name == "sightline_serch_seconds_bucket"
-    assert one.name not in offered
+    assert one.name not in exposed_metrics
     with pytest.raises(ValueError, match=r"\S"):
         promql_parser.parse("sum(rate(sightline_ready[5m])")
 

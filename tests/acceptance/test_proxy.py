@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.pictures import picture
 from tests.support.processes import read_command_line
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "deploy/Caddyfile"
@@ -53,20 +53,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def held(server: RunningServer) -> Iterator[Callable[[], None]]:
+def pause_worker(server: RunningServer) -> Iterator[Callable[[], None]]:
     """Stop the worker, so that jobs wait; the value lets it continue."""
 
     def workers() -> list[int]:
         return [pid for pid in server.pids() if "worker" in read_command_line(pid)]
 
-    (worker,) = until(workers, 30)
+    (worker,) = wait_until(workers, 30)
     os.kill(worker, signal.SIGSTOP)
     yield lambda: os.kill(worker, signal.SIGCONT)
     os.kill(worker, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
-def proxied(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def proxy_client(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client that reaches the server through Caddy, trusts only Caddy's authority, and has the password."""
     folder = tmp_path_factory.mktemp("caddy")
     (folder / "Caddyfile").write_text(WRAPPED.format(folder=folder, example=EXAMPLE))
@@ -89,13 +89,13 @@ def proxied(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> 
     root = folder / "pki/authorities/local/root.crt"
     certificate = folder / "certificates/local/localhost/localhost.crt"
     try:
-        until(lambda: certificate.is_file() or process.poll() is not None, 30)
+        wait_until(lambda: certificate.is_file() or process.poll() is not None, 30)
         assert process.poll() is None
         trusted = ssl.create_default_context(cafile=root)
         with httpx.Client(
             base_url=f"https://{site}", verify=trusted, auth=(USER, PASSWORD), timeout=30, trust_env=False
         ) as client:
-            until(lambda: answers(client), 30)
+            wait_until(lambda: answers(client), 30)
             yield client
     finally:
         process.terminate()
@@ -121,33 +121,35 @@ def test_the_example_is_valid_and_formatted() -> None:
     assert caddy("fmt", "--diff", str(EXAMPLE)).returncode == 0
 
 
-def test_nobody_comes_in_without_the_password(proxied: httpx.Client) -> None:
+def test_nobody_comes_in_without_the_password(proxy_client: httpx.Client) -> None:
     for path in ("/", "/v1/stats", "/v1/images", "/metrics", "/readyz", "/docs"):
-        assert proxied.get(path, auth=("someone", "wrong")).status_code == 401
-    assert proxied.get("/").status_code == 200
-    assert proxied.get("/v1/stats").json()["model"]["name"] == "colours"
+        assert proxy_client.get(path, auth=("someone", "wrong")).status_code == 401
+    assert proxy_client.get("/").status_code == 200
+    assert proxy_client.get("/v1/stats").json()["model"]["name"] == "colours"
 
 
-def test_a_large_picture_goes_through_and_comes_back_whole(proxied: httpx.Client) -> None:
+def test_a_large_picture_goes_through_and_comes_back_whole(proxy_client: httpx.Client) -> None:
     content = picture("red", size=(600, 400)) + os.urandom(20 << 20)
-    image = proxied.post("/v1/images", files={"file": ("red.png", content)})
+    image = proxy_client.post("/v1/images", files={"file": ("red.png", content)})
     assert image.status_code == 202, image.text
-    assert proxied.get(f"/v1/images/{image.json()['id']}/file").content == content
+    assert proxy_client.get(f"/v1/images/{image.json()['id']}/file").content == content
 
 
-def test_a_refusal_keeps_its_shape(proxied: httpx.Client) -> None:
-    problem = proxied.get("/v1/images/nothing")
+def test_a_refusal_keeps_its_shape(proxy_client: httpx.Client) -> None:
+    problem = proxy_client.get("/v1/images/nothing")
     assert (problem.status_code, problem.json()["code"]) == (404, "not_found")
     assert problem.headers["content-type"].startswith("application/problem+json")
 
 
 @pytest.mark.parametrize("encodings", ["identity", "gzip"])
-def test_events_arrive_when_they_happen(proxied: httpx.Client, held: Callable[[], None], encodings: str) -> None:
-    job = proxied.post("/v1/images/bulk", files={"files": ("a.png", picture("blue", seed=len(encodings)))}).json()
-    with proxied.stream(
+def test_events_arrive_when_they_happen(
+    proxy_client: httpx.Client, pause_worker: Callable[[], None], encodings: str
+) -> None:
+    job = proxy_client.post("/v1/images/bulk", files={"files": ("a.png", picture("blue", seed=len(encodings)))}).json()
+    with proxy_client.stream(
         "GET", f"/v1/jobs/{job['id']}/events", headers={"Accept-Encoding": encodings}, timeout=20
     ) as response:
         events = (json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: "))
         assert next(events)["state"] == "queued"  # and the job stays so until:
-        held()
+        pause_worker()
         assert [event["state"] for event in events][-1] == "succeeded"

@@ -22,7 +22,7 @@ from tests.acceptance.commands import check_refused, sightline
 from tests.app.encoder.small import make_model
 from tests.support.pictures import picture
 from tests.support.processes import descendants, is_running, is_unlocked, read_command_line
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -40,7 +40,7 @@ def test_a_second_server_is_refused_and_told_who_holds_the_directory(tmp_path: P
         below = descendants(server.process.pid)
         assert below
         server.kill()
-        until(lambda: not [pid for pid in below if is_running(pid)], 30)
+        wait_until(lambda: not [pid for pid in below if is_running(pid)], 30)
         assert is_unlocked(data)
         with RunningServer(data) as after:
             assert after.http.get("/v1/stats").json()["images"]["ready"] == 1
@@ -90,7 +90,7 @@ def test_a_setting_of_the_environment_that_is_wrong_is_one_line(tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of a server that has stopped."""
     data = tmp_path_factory.mktemp("stopped") / "data"
     with RunningServer(data) as server:
@@ -99,8 +99,8 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("damage", ["head", "middle", "text"])
-def test_a_damaged_database_is_refused_and_left_alone(damage: str, stopped: Path, tmp_path: Path) -> None:
-    data = shutil.copytree(stopped, tmp_path / "data")
+def test_a_damaged_database_is_refused_and_left_alone(damage: str, stopped_dir: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(stopped_dir, tmp_path / "data")
     file = data / "sightline.db"
     content = bytearray(file.read_bytes())
     if damage == "head":
@@ -134,12 +134,12 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
     assert mended.returncode == 0, mended.stderr
     with RunningServer(data, model=other, threads=1) as server:
 
-        def found() -> dict[str, Any]:
+        def search_red() -> dict[str, Any]:
             answered: dict[str, Any] = server.http.get("/v1/search", params={"q": "red"}).json()
             return answered
 
-        until(lambda: {hit["id"] for hit in found()["hits"]} == {"p0", "p1", "p2"}, 60, server.output)
-        answer = found()
+        wait_until(lambda: {hit["id"] for hit in search_red()["hits"]} == {"p0", "p1", "p2"}, 60, server.output)
+        answer = search_red()
         assert {hit["image"]["caption"] for hit in answer["hits"]} == {"c0", "c1", "c2"}
         texts = server.http.get("/v1/search", params={"q": "red", "target": "texts"}).json()
         assert texts["hits"][0]["score"] > 0.99
@@ -148,9 +148,9 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
         make_model(tmp_path / "model", seed=1)
         (worker,) = [pid for pid in server.pids() if "worker" in read_command_line(pid)]
         os.kill(worker, signal.SIGKILL)
-        until(lambda: "the worker cannot start: the data directory belongs to model" in server.output(), 120)
+        wait_until(lambda: "the worker cannot start: the data directory belongs to model" in server.output(), 120)
         assert server.upload(picture(seed=9), id="late", wait=0).status_code == 202
-        assert found()["hits"] == answer["hits"]
+        assert search_red()["hits"] == answer["hits"]
     ended = sightline("serve", "--data-dir", data, "--port", "0", "--model", other)
     line = check_refused(ended, f"sightline reembed --model {other}")
     assert "serve it with" not in line
@@ -160,12 +160,12 @@ def test_a_directory_of_another_model_is_refused_with_the_command_that_mends_it(
 def test_ctrl_c_ends_a_first_conversion(tmp_path: Path) -> None:
     data, model = tmp_path / "data", make_model(tmp_path / "model")
 
-    def converting() -> list[int]:
+    def list_conversions() -> list[int]:
         below = descendants(server.process.pid)
         return [pid for pid in below if "app.encoder.conversion" in read_command_line(pid) and is_running(pid)]
 
     server = RunningServer(data, model=model, ready=False, runtime="openvino", models_dir=data / "models")
-    (child,) = until(converting, 60, server.output)
+    (child,) = wait_until(list_conversions, 60, server.output)
     os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does it, to all that belong to it
     assert server.process.wait(30) == 0
     server.stop()

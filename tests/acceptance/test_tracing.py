@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.app.api.asking import added
-from tests.support.servers import RunningServer, until
+from tests.app.api.asking import upload_ready
+from tests.support.servers import RunningServer, wait_until
 
 
 class Collector(ThreadingHTTPServer):
@@ -24,7 +24,7 @@ class Collector(ThreadingHTTPServer):
         self.spans: list[tuple[str, Any]] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
-    def named(self, process: str, name: str) -> list[Any]:
+    def find_spans(self, process: str, name: str) -> list[Any]:
         return [span for of, span in list(self.spans) if (of, span.name) == (process, name)]
 
 
@@ -58,24 +58,26 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 def test_a_search_and_a_batch_are_told_step_by_step(collector: Collector, tmp_path: Path) -> None:
     with RunningServer(tmp_path / "data") as server:
-        added(server)
+        upload_ready(server)
         answer = server.http.get("/v1/search", params={"q": "secret words"}, headers={"X-Request-ID": "traced-0001"})
         assert answer.status_code == 200
-        until(lambda: collector.named("sightline", "fetch") and collector.named("sightline-worker", "batch"), 60)
+        wait_until(
+            lambda: collector.find_spans("sightline", "fetch") and collector.find_spans("sightline-worker", "batch"), 60
+        )
     (request,) = (
         span
-        for span in collector.named("sightline", "request")
+        for span in collector.find_spans("sightline", "request")
         if any(one.value.string_value == "traced-0001" for one in span.attributes)
     )
     said = {one.key: one.value.string_value or one.value.int_value for one in request.attributes}
     assert said["http.route"] == "/v1/search"
     assert said["http.response.status_code"] == 200
     for name in ("encode", "search", "fetch"):
-        (step,) = (span for span in collector.named("sightline", name) if span.trace_id == request.trace_id)
+        (step,) = (span for span in collector.find_spans("sightline", name) if span.trace_id == request.trace_id)
         assert step.parent_span_id == request.span_id
         assert request.start_time_unix_nano <= step.start_time_unix_nano
         assert step.end_time_unix_nano <= request.end_time_unix_nano
-    batch = collector.named("sightline-worker", "batch")[0]
+    batch = collector.find_spans("sightline-worker", "batch")[0]
     for name in ("decode", "encode", "commit"):
-        assert any(step.parent_span_id == batch.span_id for step in collector.named("sightline-worker", name))
+        assert any(step.parent_span_id == batch.span_id for step in collector.find_spans("sightline-worker", name))
     assert "secret" not in str(collector.spans)

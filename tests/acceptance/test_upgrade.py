@@ -32,7 +32,7 @@ STEPS = {int(path.name[:4]): path.read_text("utf-8") for path in sorted(SQL.glob
 NEWEST = max(STEPS)
 
 
-def unpack(version: int, data: Path) -> Path:
+def unpack_data_dir(version: int, data: Path) -> Path:
     """A data directory as the code of this schema left it; for a schema without one, a former one migrated."""
     kept = max(one for one in KEPT if one <= version)
     with zipfile.ZipFile(FOLDER / f"schema-{kept}.zip") as archive:
@@ -62,7 +62,7 @@ def test_the_schemas_that_were_served_are_kept() -> None:
 
 @pytest.mark.parametrize("version", sorted(STEPS))
 def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version: int, tmp_path: Path) -> None:
-    data = unpack(version, tmp_path)
+    data = unpack_data_dir(version, tmp_path)
     before = log_of(data / "sightline.db")
     assert before
     database = Database(data / "sightline.db")
@@ -99,7 +99,7 @@ def test_a_directory_of_a_former_schema_is_opened_with_everything_in_it(version:
 
 
 def test_a_server_of_today_answers_from_the_oldest_directory(tmp_path: Path) -> None:
-    with RunningServer(unpack(1, tmp_path / "data")) as server:
+    with RunningServer(unpack_data_dir(1, tmp_path / "data")) as server:
         for word in ("red", "green", "blue"):
             assert server.http.get("/v1/search", params={"q": word, "k": 1}).json()["hits"][0]["id"] == word
         hits = server.http.get("/v1/search", params={"q": "blue", "target": "texts", "k": 1}).json()["hits"]
@@ -107,7 +107,7 @@ def test_a_server_of_today_answers_from_the_oldest_directory(tmp_path: Path) -> 
 
 
 def test_a_migration_killed_at_any_statement_leaves_a_whole_schema_and_goes_on(tmp_path: Path) -> None:
-    data = unpack(1, tmp_path / "data")
+    data = unpack_data_dir(1, tmp_path / "data")
     whole: dict[int, list[str]] = {}
     step = apsw.Connection(str(shutil.copyfile(data / "sightline.db", tmp_path / "step.db")))
     for version in STEPS:

@@ -30,7 +30,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def installed_command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel. It sees the packages that the wheel needs, but not this checkout."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder / "venv", symlinks=True)
@@ -82,14 +82,14 @@ def test_a_registry_would_take_the_metadata(wheel: Path) -> None:
 
 
 @pytest.mark.timeout(280)
-def test_the_command_works_in_a_folder_with_an_app_of_its_own(installed: Path, tmp_path: Path) -> None:
+def test_the_command_works_in_a_folder_with_an_app_of_its_own(installed_command: Path, tmp_path: Path) -> None:
     for name in ("app", "index"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
-    told = subprocess.run([installed, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = subprocess.run([installed_command, "--version"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (told.returncode, told.stdout) == (0, f"sightline, version {__version__}\n"), told.stderr
-    shorten(installed)
-    demo = [str(installed), "demo", "--once", "--port", "0"]
+    shorten_gallery(installed_command)
+    demo = [str(installed_command), "demo", "--once", "--port", "0"]
     process = subprocess.Popen(demo, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         said, why = process.communicate(timeout=200)
@@ -101,7 +101,7 @@ def test_the_command_works_in_a_folder_with_an_app_of_its_own(installed: Path, t
     assert all(words in said for words in SEARCHES)
 
 
-def shorten(installed: Path) -> None:
+def shorten_gallery(installed: Path) -> None:
     """Leave a few pictures in the installed gallery; tests/acceptance/test_demo.py loads the whole one."""
     (gallery,) = (installed.parent.parent / "lib").glob("python3*/site-packages/app/gallery")
     whole = (gallery / "gallery.zip").read_bytes()

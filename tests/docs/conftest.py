@@ -12,7 +12,7 @@ import pytest
 
 from tests.docs.terminal import GALLERY, START_SECONDS, Terminal, missing_programs
 from tests.support.browser import open_browser
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 LOADED = 40  # pictures of the gallery that the shared server holds
 
@@ -21,7 +21,7 @@ LOADED = 40  # pictures of the gallery that the shared server holds
 def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the starter model and the first pictures of the demo gallery."""
     with RunningServer(tmp_path_factory.mktemp("starter"), model="starter", ready=False) as server:
-        until(lambda: server.http.get("/readyz").status_code == 200, START_SECONDS, server.output)
+        wait_until(lambda: server.http.get("/readyz").status_code == 200, START_SECONDS, server.output)
         job = server.bulk([("gallery.zip", part_of_gallery())])
         assert server.wait_job(job["id"])["done"] == LOADED
         yield server

@@ -49,7 +49,7 @@ class Block:
     reason: str = ""
 
     @property
-    def where(self) -> str:
+    def location(self) -> str:
         return f"{self.page}:{self.line}"
 
     @property
@@ -104,7 +104,7 @@ def main() -> None:
                 fate = f"{block.mark}: {block.reason}" if block.reason else block.mark
             if block.title:
                 fate = f"{fate}, {block.title}"
-            print(f"{block.where:44} {block.language:10} {fate}")
+            print(f"{block.location:44} {block.language:10} {fate}")
 
 
 if __name__ == "__main__":

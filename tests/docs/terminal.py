@@ -17,7 +17,7 @@ import httpx2 as httpx
 from PIL import Image
 
 from tests.docs.samples import ROOT, Block
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 SECONDS = 90.0
 START_SECONDS = 150.0  # torch, on a machine that may have much else to do
@@ -88,11 +88,11 @@ class Terminal:
         if block.mark == "stopped":
             self.close()
         if block.language == "python":
-            return self._ended(block, [sys.executable, "-"], block.text)
+            return self._run_to_end(block, [sys.executable, "-"], block.text)
         printed = ""
         for command, expected in split_commands(block):
-            said = self._ended(block, ["bash", "-euo", "pipefail", "-c", self.insert_address(command)], "")
-            assert expected.search(said), f"{block.where} prints\n{said}"
+            said = self._run_to_end(block, ["bash", "-euo", "pipefail", "-c", self.insert_address(command)], "")
+            assert expected.search(said), f"{block.location} prints\n{said}"
             printed += said
         return printed
 
@@ -119,13 +119,13 @@ class Terminal:
 
         def ready() -> bool:
             assert self._process is not None
-            assert self._process.poll() is None, f"{block.where} ended: {log.read_text('utf-8')}"
+            assert self._process.poll() is None, f"{block.location} ended: {log.read_text('utf-8')}"
             try:
                 return httpx.get(f"{self.server}/readyz", trust_env=False).status_code == 200
             except httpx.HTTPError:
                 return False
 
-        until(ready, START_SECONDS, lambda: log.read_text("utf-8"))
+        wait_until(ready, START_SECONDS, lambda: log.read_text("utf-8"))
 
     def insert_address(self, text: str) -> str:
         """Replace the address in a sample by the server's."""
@@ -133,7 +133,7 @@ class Terminal:
             text = text.replace(f"http://{shown}", self.server).replace(shown, self.server.removeprefix("http://"))
         return text
 
-    def _ended(self, block: Block, command: list[str], typed: str) -> str:
+    def _run_to_end(self, block: Block, command: list[str], typed: str) -> str:
         ended = subprocess.run(
             command,
             input=self.insert_address(typed),
@@ -144,7 +144,7 @@ class Terminal:
             timeout=SECONDS,
             check=False,
         )
-        assert ended.returncode == 0, f"{block.where} ended with {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
+        assert ended.returncode == 0, f"{block.location} ended with {ended.returncode}\n{ended.stdout}\n{ended.stderr}"
         return ended.stdout
 
     def _environment(self, **settings: object) -> dict[str, str]:
@@ -165,7 +165,7 @@ def split_commands(block: Block) -> list[tuple[str, re.Pattern[str]]]:
     if block.language != "console":
         return [(block.text, re.compile(""))]
     parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
-    assert not parts[0].strip(), f"{block.where}: output stands before the first command"
+    assert not parts[0].strip(), f"{block.location}: output stands before the first command"
     found = []
     for part in parts[1:]:
         command, _, output = part.partition("\n")

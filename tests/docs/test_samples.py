@@ -55,7 +55,7 @@ def run_script(block: Block, terminal: Terminal, request: pytest.FixtureRequest)
         page.on("response", lambda answer: faults.append(answer.url) if answer.status >= 400 else None)
         page.goto(terminal.server + "/docs")
         page.evaluate(f"async () => {{ {terminal.insert_address(block.text)}\n }}")
-        assert faults == [], block.where
+        assert faults == [], block.location
     finally:
         context.close()
 
@@ -64,27 +64,29 @@ def send(block: Block, server: str, method: str, path: str) -> None:
     """Send a JSON body to the route in the title of its block."""
     headers = {"Content-Type": "application/json"}
     answer = httpx.request(method, server + path, content=block.text, headers=headers, timeout=60, trust_env=False)
-    assert answer.status_code < 300, f"{block.where}: {answer.text}"
+    assert answer.status_code < 300, f"{block.location}: {answer.text}"
 
 
-@pytest.mark.parametrize("block", ALL, ids=lambda block: block.where)
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.location)
 def test_every_block_is_run_or_says_why_not(block: Block) -> None:
-    assert block.language in RUN + DATA, f"{block.where}: {block.language!r}; fence it and name its language"
-    assert block.mark in ("", "serve", "stopped", "not run"), f"{block.where}: nobody knows {block.mark}"
+    assert block.language in RUN + DATA, f"{block.location}: {block.language!r}; fence it and name its language"
+    assert block.mark in ("", "serve", "stopped", "not run"), f"{block.location}: nobody knows {block.mark}"
     if block.mark == "not run":
-        assert block.language in RUN, f"{block.where} is data and needs no mark"
-        assert block.reason in REASONS, f"{block.where}: {block.reason!r} is none of {sorted(REASONS)}"
+        assert block.language in RUN, f"{block.location} is data and needs no mark"
+        assert block.reason in REASONS, f"{block.location}: {block.reason!r} is none of {sorted(REASONS)}"
     if block.mark == "serve":
-        assert "sightline serve" in block.commands[-1], f"{block.where} starts no server"
+        assert "sightline serve" in block.commands[-1], f"{block.location} starts no server"
 
 
-@pytest.mark.parametrize("block", [one for one in ALL if one.language in ("json", "jsonl")], ids=lambda one: one.where)
+@pytest.mark.parametrize(
+    "block", [one for one in ALL if one.language in ("json", "jsonl")], ids=lambda one: one.location
+)
 def test_json_is_json(block: Block) -> None:
     for text in block.text.splitlines() if block.language == "jsonl" else [block.text]:
         json.loads(text)
 
 
-@pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: block.where)
+@pytest.mark.parametrize("block", NOT_RUN, ids=lambda block: block.location)
 def test_what_cannot_be_run_here_is_at_least_there(block: Block) -> None:
     """Commands, options, targets and scripts that are named exist."""
     for line in block.commands:
@@ -110,26 +112,26 @@ def check(block: Block, words: list[str]) -> None:
     if program == "sudo":
         program, *rest = [word for word in rest if not word.startswith("-")] or ["sudo"]
     if Path(program).name == "sightline" and rest:
-        assert rest[0] in main.commands, f"{block.where}: there is no command {rest[0]}"
+        assert rest[0] in main.commands, f"{block.location}: there is no command {rest[0]}"
         command = main.commands[rest[0]]
         try:
             command.make_context(rest[0], rest[1:])
         except click.UsageError as error:
-            raise AssertionError(f"{block.where}: {error.format_message()}") from None
+            raise AssertionError(f"{block.location}: {error.format_message()}") from None
     elif program == "make":
         targets = [word for word in rest if "=" not in word and not word.startswith("-")]
-        assert set(targets) <= TARGETS, f"{block.where}: make has no target {targets}"
+        assert set(targets) <= TARGETS, f"{block.location}: make has no target {targets}"
     elif program.startswith("scripts/"):
-        assert (ROOT / program).is_file(), f"{block.where}: there is no {program}"
+        assert (ROOT / program).is_file(), f"{block.location}: there is no {program}"
 
 
-@pytest.mark.parametrize("block", ALL, ids=lambda block: block.where)
+@pytest.mark.parametrize("block", ALL, ids=lambda block: block.location)
 def test_a_block_is_no_wider_than_the_page(block: Block) -> None:
-    assert [line for line in block.text.splitlines() if len(line) > WIDTH] == [], block.where
+    assert [line for line in block.text.splitlines() if len(line) > WIDTH] == [], block.location
 
 
 def test_the_blocks_that_are_not_run_are_few() -> None:
     """Keeps the mark from hiding samples that fail."""
-    shown: dict[str, Any] = {block.where: block.reason for block in NOT_RUN}
+    shown: dict[str, Any] = {block.location: block.reason for block in NOT_RUN}
     run = [block for block in ALL if block.language in RUN]
     assert len(shown) <= len(run) / 2, shown

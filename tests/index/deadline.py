@@ -10,7 +10,7 @@ import pytest
 DEADLINE = 30.0
 
 
-def until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
     """Return once `true()` is; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not true():
@@ -18,12 +18,12 @@ def until(true: Callable[[], bool], seconds: float = DEADLINE) -> None:
         time.sleep(0.001)
 
 
-def soon(true: Callable[[], bool]) -> None:
+def wait_longer_until(true: Callable[[], bool]) -> None:
     """`until`, for what may have to wait for deadlines and pauses in a row on a busy machine."""
-    until(true, 2 * DEADLINE)
+    wait_until(true, 2 * DEADLINE)
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.5) -> None:
+def shorten_timeouts(monkeypatch: pytest.MonkeyPatch, seconds: float = 1.5) -> None:
     """Wait no longer than this for a Milvus that is silent."""
     for name in (
         "index.milvus_collection.READ_SECONDS",

@@ -26,7 +26,7 @@ def breaker(clock: Clock) -> CircuitBreaker:
     return CircuitBreaker("the engine", clock)
 
 
-def trip(breaker: CircuitBreaker) -> None:
+def open_breaker(breaker: CircuitBreaker) -> None:
     for _ in range(FAILURES):
         breaker.allow_call()
         breaker.record_failure()
@@ -46,7 +46,7 @@ def test_successes_between_failures_keep_it_closed(breaker: CircuitBreaker) -> N
 
 
 def test_failures_in_a_row_make_calls_fail_at_once(breaker: CircuitBreaker) -> None:
-    trip(breaker)
+    open_breaker(breaker)
     assert breaker.is_open
     with pytest.raises(RemoteUnavailable, match=r"the engine does not answer; the next try is in 0\.5 s"):
         breaker.allow_call()
@@ -55,7 +55,7 @@ def test_failures_in_a_row_make_calls_fail_at_once(breaker: CircuitBreaker) -> N
 def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(
     breaker: CircuitBreaker, clock: Clock
 ) -> None:
-    trip(breaker)
+    open_breaker(breaker)
     clock.now += PAUSE_FIRST
     breaker.allow_call()
     with pytest.raises(RemoteUnavailable):
@@ -63,7 +63,7 @@ def test_after_the_pause_one_caller_tries_and_the_others_do_not_wait_for_it(
 
 
 def test_a_success_closes_it(breaker: CircuitBreaker, clock: Clock) -> None:
-    trip(breaker)
+    open_breaker(breaker)
     clock.now += PAUSE_FIRST
     breaker.allow_call()
     breaker.record_success()
@@ -72,7 +72,7 @@ def test_a_success_closes_it(breaker: CircuitBreaker, clock: Clock) -> None:
 
 
 def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: CircuitBreaker, clock: Clock) -> None:
-    trip(breaker)
+    open_breaker(breaker)
     pauses = []
     for _ in range(8):
         waited = 0.0
@@ -89,7 +89,7 @@ def test_each_vain_try_doubles_the_pause_up_to_a_bound(breaker: CircuitBreaker, 
 
 
 def test_one_that_tried_and_never_came_back_is_not_waited_for(breaker: CircuitBreaker, clock: Clock) -> None:
-    trip(breaker)
+    open_breaker(breaker)
     clock.now += PAUSE_FIRST
     breaker.allow_call()
     clock.now += PAUSE_FIRST

@@ -45,7 +45,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[VectorIndex]:
     index.close()
 
 
-def expect(index: VectorIndex, stored: dict[int, Embeddings], queries: Embeddings, k: int) -> None:
+def check_search(index: VectorIndex, stored: dict[int, Embeddings], queries: Embeddings, k: int) -> None:
     scores, ids = index.search(queries, k)
     expected_scores, expected_ids = nearest(stored, queries, k)
     np.testing.assert_array_equal(ids, expected_ids)
@@ -60,7 +60,7 @@ def expect(index: VectorIndex, stored: dict[int, Embeddings], queries: Embedding
 def test_search_equals_brute_force(index: VectorIndex, queries: int, k: int) -> None:
     ids, vectors = np.arange(500, dtype=np.int64) * 7 + 3, unit(500, D)
     index.add(ids, vectors)
-    expect(index, dict(zip(ids.tolist(), vectors, strict=True)), unit(queries, D, seed=1), k)
+    check_search(index, dict(zip(ids.tolist(), vectors, strict=True)), unit(queries, D, seed=1), k)
 
 
 def test_search_pads_what_is_missing(index: VectorIndex) -> None:
@@ -157,19 +157,19 @@ def test_add_of_a_known_id_replaces(index: VectorIndex) -> None:
     index.add(numbers(1, 2), unit(2, D))
     new = unit(1, D, seed=5)
     index.add(numbers(2), new)
-    expect(index, {1: unit(2, D)[0], 2: new[0]}, new, 2)
+    check_search(index, {1: unit(2, D)[0], 2: new[0]}, new, 2)
 
 
 def test_add_twice_is_as_good_as_once(index: VectorIndex) -> None:
     for _ in range(3):
         index.add(numbers(1, 2, 3), unit(3, D))
-    expect(index, dict(zip([1, 2, 3], unit(3, D), strict=True)), unit(2, D, seed=1), 3)
+    check_search(index, dict(zip([1, 2, 3], unit(3, D), strict=True)), unit(2, D, seed=1), 3)
 
 
 def test_add_of_one_id_twice_keeps_the_last(index: VectorIndex) -> None:
     vectors = unit(3, D)
     index.add(numbers(7, 8, 7), vectors)
-    expect(index, {7: vectors[2], 8: vectors[1]}, unit(2, D, seed=1), 2)
+    check_search(index, {7: vectors[2], 8: vectors[1]}, unit(2, D, seed=1), 2)
 
 
 def test_add_of_nothing_changes_nothing(index: VectorIndex) -> None:
@@ -181,7 +181,7 @@ def test_add_copies_what_it_is_given(index: VectorIndex) -> None:
     vectors = unit(2, D)
     index.add(numbers(1, 2), vectors)
     vectors[:] = 0
-    expect(index, dict(zip([1, 2], unit(2, D), strict=True)), unit(1, D, seed=1), 2)
+    check_search(index, dict(zip([1, 2], unit(2, D), strict=True)), unit(1, D, seed=1), 2)
 
 
 def test_remove_forgets_and_ignores_the_unknown(index: VectorIndex) -> None:
@@ -189,7 +189,7 @@ def test_remove_forgets_and_ignores_the_unknown(index: VectorIndex) -> None:
     index.add(np.arange(5, dtype=np.int64), vectors)
     index.remove(numbers(1, 99, 3, 1))
     index.remove(numbers())
-    expect(index, {i: vectors[i] for i in (0, 2, 4)}, unit(2, D, seed=1), 5)
+    check_search(index, {i: vectors[i] for i in (0, 2, 4)}, unit(2, D, seed=1), 5)
 
 
 def test_removed_id_can_come_back(index: VectorIndex) -> None:
@@ -197,7 +197,7 @@ def test_removed_id_can_come_back(index: VectorIndex) -> None:
     index.remove(numbers(1))
     new = unit(1, D, seed=9)
     index.add(numbers(1), new)
-    expect(index, {1: new[0]}, new, 2)
+    check_search(index, {1: new[0]}, new, 2)
 
 
 def test_any_id_of_an_int64_is_kept(index: VectorIndex) -> None:
@@ -223,7 +223,7 @@ def test_add_of_a_bad_vector_stores_nothing(index: VectorIndex, name: str) -> No
     index.add(numbers(1), unit(1, D, seed=4))
     with pytest.raises(InvalidVector):
         index.add(numbers(1, 2, 3), bad_vectors()[name])
-    expect(index, {1: unit(1, D, seed=4)[0]}, unit(1, D), 2)
+    check_search(index, {1: unit(1, D, seed=4)[0]}, unit(1, D), 2)
 
 
 @pytest.mark.parametrize("name", sorted(set(bad_vectors()) - {"long"}))
@@ -275,12 +275,12 @@ def test_search_sees_a_batch_whole_or_not_at_all(index: VectorIndex) -> None:
     index.add(ids, old)
     stop = threading.Event()
 
-    def swap() -> None:
+    def swap_vectors() -> None:
         while not stop.is_set():
             index.add(ids, new)
             index.add(ids, old)
 
-    thread = threading.Thread(target=swap)
+    thread = threading.Thread(target=swap_vectors)
     thread.start()
     try:
         query = unit(1, D, seed=1)

@@ -20,7 +20,7 @@ from tests.index.oracle import nearest, numbers, unit
 D = 16
 
 
-def filled(n: int) -> FlatIndex:
+def make_index(n: int) -> FlatIndex:
     index = FlatIndex(D)
     index.add(np.arange(n, dtype=np.int64), unit(n, D))
     return index
@@ -54,7 +54,7 @@ def test_width_of_zero_is_refused() -> None:
 
 
 def test_memory_stays_bounded_when_everything_is_replaced_again_and_again() -> None:
-    index = filled(2000)
+    index = make_index(2000)
     for seed in range(30):
         index.add(np.arange(2000, dtype=np.int64), unit(2000, D, seed))
     view = index._view
@@ -65,7 +65,7 @@ def test_memory_stays_bounded_when_everything_is_replaced_again_and_again() -> N
 
 
 def test_memory_is_given_back_when_most_is_removed() -> None:
-    index = filled(20_000)
+    index = make_index(20_000)
     index.remove(np.arange(19_000, dtype=np.int64))
     view = index._view
     assert view is not None
@@ -75,7 +75,7 @@ def test_memory_is_given_back_when_most_is_removed() -> None:
 
 @pytest.mark.parametrize("queries", [1, 9])
 def test_search_among_mostly_dead_rows_pads_and_never_finds_them(queries: int) -> None:
-    index = filled(1000)  # too few to be swept: the dead rows stay
+    index = make_index(1000)  # too few to be swept: the dead rows stay
     index.remove(np.arange(3, 1000, dtype=np.int64))
     scores, ids = index.search(unit(queries, D, 1), 5)
     stored = dict(enumerate(unit(1000, D)[:3]))
@@ -98,7 +98,7 @@ def test_batch_among_near_equal_vectors_is_exact() -> None:
 
 
 def test_frozen_contents_do_not_move_with_the_index() -> None:
-    index = filled(100)
+    index = make_index(100)
     index.remove(numbers(7))
     frozen = index.freeze()
     index.add(np.arange(5000, dtype=np.int64), unit(5000, D, 8))
@@ -113,7 +113,7 @@ def test_frozen_contents_do_not_move_with_the_index() -> None:
 
 
 def test_restored_index_can_be_changed() -> None:
-    index = FlatIndex.restore(manifest(10), files(filled(10).freeze()))
+    index = FlatIndex.restore(manifest(10), files(make_index(10).freeze()))
     index.remove(numbers(3))
     index.add(numbers(4, 50), unit(2, D, 5))
     stored = dict(enumerate(unit(10, D)))
@@ -187,7 +187,7 @@ class Storm:
             self.index.remove(ids)
         self.state[ids] = after
 
-    def judge(self, seed: int) -> None:
+    def check_searches(self, seed: int) -> None:
         queries = unit(64, D, 1000 + seed)
         while not self.stop.is_set():
             size = 9 if self.searches % 5 == 0 else 1
@@ -233,7 +233,7 @@ class Storm:
 def test_eight_threads_find_nothing_removed_and_miss_nothing_present() -> None:
     storm = Storm(120_000)
     mutators = [threading.Thread(target=storm.mutate, args=(i,)) for i in range(4)]
-    searchers = [threading.Thread(target=storm.judge, args=(i,)) for i in range(4)]
+    searchers = [threading.Thread(target=storm.check_searches, args=(i,)) for i in range(4)]
     for thread in mutators + searchers:
         thread.start()
     deadline = time.monotonic() + 3

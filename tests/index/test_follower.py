@@ -12,7 +12,7 @@ from index.flat import FlatIndex
 from index.follower import BATCHES_PER_STEP, MAINTAIN_SECONDS, RETRY_FIRST, Follower
 from index.protocol import LogReader, OpenedIndex
 from index.types import Embeddings, Ids, LogEntry, Op
-from tests.index.deadline import DEADLINE, until
+from tests.index.deadline import DEADLINE, wait_until
 from tests.index.memory_log import Log, Open
 from tests.index.oracle import assert_holds, unit
 
@@ -108,11 +108,11 @@ def test_failing_read_is_shown_and_retried(log: Log, follow: Open, fault: Except
     assert follower.wait_until_applied(log.add(1, unit(1, D)[0]), DEADLINE)
     log.fault = fault
     seq = log.add(2, unit(1, D)[0])
-    until(lambda: follower.error is fault)
+    wait_until(lambda: follower.error is fault)
     assert not follower.wait_until_applied(seq, 0)
     log.fault = None
     assert follower.wait_until_applied(seq, DEADLINE)
-    until(lambda: follower.error is None)
+    wait_until(lambda: follower.error is None)
 
 
 class Flaky(FlatIndex):
@@ -134,7 +134,7 @@ def test_a_failing_index_is_retried_and_refused_entries_are_skipped(log: Log, fo
     for i in range(10, 20):
         log.add(i, unit(20, D)[i])
     follower = follow(OpenedIndex(flaky))
-    until(lambda: follower.applied_seq == 10)
+    wait_until(lambda: follower.applied_seq == 10)
     assert (flaky.ntotal, follower.skipped) == (9, 1)
 
 
@@ -181,31 +181,31 @@ def test_a_batch_of_invalid_entries_alone_is_passed(log: Log, index: FlatIndex, 
 
 
 @pytest.fixture
-def stepped(log: Log, index: FlatIndex) -> Follower:
+def manual_follower(log: Log, index: FlatIndex) -> Follower:
     """A follower that only the test steps."""
     return Follower(OpenedIndex(index), log, "test")
 
 
-def test_lag_counts_what_is_missing(log: Log, stepped: Follower) -> None:
+def test_lag_counts_what_is_missing(log: Log, manual_follower: Follower) -> None:
     log.add(1, unit(1, D)[0])
     log.add(2, unit(1, D)[0])
-    assert stepped.lag == 2
-    stepped.step()
-    assert stepped.lag == 0
+    assert manual_follower.lag == 2
+    manual_follower.step()
+    assert manual_follower.lag == 0
 
 
-def test_entries_out_of_order_are_an_error(log: Log, index: FlatIndex, stepped: Follower) -> None:
+def test_entries_out_of_order_are_an_error(log: Log, index: FlatIndex, manual_follower: Follower) -> None:
     log.append(LogEntry(2, Op.ADD, 1, unit(1, D)[0]), LogEntry(1, Op.ADD, 2, unit(1, D)[0]))
-    stepped.step()
-    assert isinstance(stepped.error, InvalidLog)
-    assert (stepped.applied_seq, index.ntotal) == (0, 0)
+    manual_follower.step()
+    assert isinstance(manual_follower.error, InvalidLog)
+    assert (manual_follower.applied_seq, index.ntotal) == (0, 0)
     log.entries.sort(key=lambda entry: entry.seq)
-    stepped.step()
-    assert stepped.error is None
-    assert stepped.applied_seq == 2
+    manual_follower.step()
+    assert manual_follower.error is None
+    assert manual_follower.applied_seq == 2
     log.read = lambda after_seq, limit: log.entries  # it ignores seq
-    stepped.step()
-    assert isinstance(stepped.error, InvalidLog)
+    manual_follower.step()
+    assert isinstance(manual_follower.error, InvalidLog)
 
 
 def test_a_step_says_when_to_come_again(log: Log, index: FlatIndex) -> None:
@@ -222,13 +222,13 @@ def test_a_step_says_when_to_come_again(log: Log, index: FlatIndex) -> None:
     assert (follower.step(), follower.error) == (None, None)
 
 
-def test_close_wakes_waiters_and_may_be_repeated(index: FlatIndex, stepped: Follower) -> None:
+def test_close_wakes_waiters_and_may_be_repeated(index: FlatIndex, manual_follower: Follower) -> None:
     answers: list[bool] = []
-    waiter = threading.Thread(target=lambda: answers.append(stepped.wait_until_applied(1, NEVER)))
+    waiter = threading.Thread(target=lambda: answers.append(manual_follower.wait_until_applied(1, NEVER)))
     waiter.start()
-    stepped.close()
+    manual_follower.close()
     waiter.join(DEADLINE)
-    stepped.close()
+    manual_follower.close()
     assert answers == [False]
     assert index.ntotal == 0  # the index is still open
 

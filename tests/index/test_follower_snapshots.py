@@ -11,7 +11,7 @@ from index.flat import FlatIndex
 from index.protocol import OpenedIndex
 from index.segmented import SegmentedIndex
 from index.snapshot_scheduler import SnapshotPolicy
-from tests.index.deadline import DEADLINE, until
+from tests.index.deadline import DEADLINE, wait_until
 from tests.index.memory_log import Log, Open
 from tests.index.oracle import assert_holds, unit
 
@@ -45,7 +45,7 @@ def test_snapshots_are_taken_while_following(log: Log, follow: Open, tmp_path: P
     follower = follow(opened, policy=policy)
     for i in range(200):
         log.add(i % 50, unit(200, D)[i])
-    until(lambda: follower.saved_seq >= 180)
+    wait_until(lambda: follower.saved_seq >= 180)
     again = open_index(config(tmp_path))
     stored = {i % 50: unit(200, D)[i] for i in range(again.applied_seq)}
     assert isinstance(again.index, SegmentedIndex)
@@ -56,7 +56,7 @@ def test_quiet_log_is_saved_after_a_while(log: Log, follow: Open, tmp_path: Path
     opened = open_index(config(tmp_path))
     follower = follow(opened, policy=SnapshotPolicy(idle=0.01))
     log.add(1, unit(1, D)[0])
-    until(lambda: follower.saved_seq == 1)
+    wait_until(lambda: follower.saved_seq == 1)
 
 
 def test_failing_save_never_stops_the_log(log: Log, index: FlatIndex, follow: Open) -> None:
@@ -70,7 +70,7 @@ def test_failing_save_never_stops_the_log(log: Log, index: FlatIndex, follow: Op
     follower = follow(OpenedIndex(index, freeze=freeze), policy=policy)
     for i in range(20):
         assert follower.wait_until_applied(log.add(i, unit(1, D)[0]), DEADLINE)
-    until(lambda: follower.save_error is not None)
+    wait_until(lambda: follower.save_error is not None)
     assert follower.error is None
     assert index.ntotal == 20
     follower.close()
@@ -101,13 +101,13 @@ def test_full_disk_is_outlived(small_disk: Path, log: Log, follow: Open) -> None
     policy = SnapshotPolicy(entries=1, idle=0, share=0.999, retry=0.001, retry_last=0.01)
     follower = follow(opened, policy=policy)
     seq = log.add(1, unit(1, D)[0])
-    until(lambda: follower.saved_seq == seq)
+    wait_until(lambda: follower.saved_seq == seq)
     stat = os.statvfs(small_disk)
     (small_disk / "filler").write_bytes(bytes(stat.f_bavail * stat.f_frsize))
     late = log.add(2, unit(2, D)[1])
-    until(lambda: isinstance(follower.save_error, OSError))
+    wait_until(lambda: isinstance(follower.save_error, OSError))
     assert follower.wait_until_applied(late, DEADLINE)  # the log goes on
     assert open_index(config(small_disk / "index")).applied_seq == seq
     (small_disk / "filler").unlink()
-    until(lambda: follower.saved_seq == late)
-    until(lambda: follower.save_error is None)
+    wait_until(lambda: follower.saved_seq == late)
+    wait_until(lambda: follower.save_error is None)

@@ -17,7 +17,7 @@ from index.milvus_client import MilvusAddress, MilvusClient
 from index.milvus_collection import Checkpoint
 from index.protocol import SearchParams
 from index.types import Embeddings
-from tests.index.deadline import soon
+from tests.index.deadline import wait_longer_until
 from tests.index.oracle import nearest, numbers, unit
 from tests.index.proxy import Proxy
 
@@ -31,7 +31,7 @@ def fill(index: MilvusIndex, n: int) -> dict[int, Embeddings]:
     return dict(enumerate(vectors))
 
 
-def expect(index: MilvusIndex, stored: dict[int, Embeddings], k: int, params: SearchParams | None = None) -> None:
+def check_search(index: MilvusIndex, stored: dict[int, Embeddings], k: int, params: SearchParams | None = None) -> None:
     queries = unit(3, D, seed=1)
     scores, ids = index.search(queries, k, params)
     expected = nearest(stored, queries, k)
@@ -47,7 +47,7 @@ def test_an_index_opened_again_holds_what_it_held_and_how_far(milvus: Open, lite
     again = MilvusIndex(lite, index.collection.name, D)
     assert again.open() == Checkpoint(77, 20)
     assert again.ntotal == 20
-    expect(again, stored, 25)
+    check_search(again, stored, 25)
 
 
 def test_two_indexes_of_one_milvus_do_not_see_each_other(milvus: Open) -> None:
@@ -71,7 +71,7 @@ def test_k_are_found_among_any_number_of_ids_however_they_are_asked_for(
     wanted = np.arange(0, 900, share, dtype=np.int64)
     inside = {id: vector for id, vector in stored.items() if id % share == 0}
     for k in (1, 12, 50):
-        expect(index, inside, k, SearchParams(allowed_ids=IdSet.of(wanted)))
+        check_search(index, inside, k, SearchParams(allowed_ids=IdSet.of(wanted)))
 
 
 def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_among_ids_that_all_lie_far_from_the_query_k_are_found(milvus: Open, mon
 def test_many_queries_at_once_are_asked_for_in_parts(milvus: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(milvus_collection, "HITS_AT_ONCE", 50)
     index = milvus(D)
-    expect(index, fill(index, 60), 30)
+    check_search(index, fill(index, 60), 30)
 
 
 def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: Open, lite: MilvusClient) -> None:
@@ -98,9 +98,9 @@ def test_a_partitioned_collection_gives_k_hits_and_exact_ones_if_asked(milvus: O
     try:
         index.open()
         stored = fill(index, 300)
-        expect(index, stored, 20, SearchParams(exact=True))
-        expect(index, stored, 300, SearchParams(nprobe=1))
-        expect(index, {id: stored[id] for id in range(9)}, 12, SearchParams(allowed_ids=IdSet.of(np.arange(9))))
+        check_search(index, stored, 20, SearchParams(exact=True))
+        check_search(index, stored, 300, SearchParams(nprobe=1))
+        check_search(index, {id: stored[id] for id in range(9)}, 12, SearchParams(allowed_ids=IdSet.of(np.arange(9))))
     finally:
         index.drop()
         client.close()
@@ -112,11 +112,11 @@ def test_a_batch_larger_than_one_message_goes_in_parts(milvus: Open, monkeypatch
     index = milvus(D)
     stored = fill(index, 40)
     index.remove(np.arange(0, 40, 2, dtype=np.int64))
-    expect(index, {id: vector for id, vector in stored.items() if id % 2}, 30)
+    check_search(index, {id: vector for id, vector in stored.items() if id % 2}, 30)
 
 
 @pytest.fixture
-def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusIndex]:
+def proxied_index(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator[MilvusIndex]:
     """An index whose engine is behind the proxy, with 30 vectors in it."""
     for name, seconds in (("READ_SECONDS", 1.0), ("WRITE_SECONDS", 1.0), ("COUNT_SECONDS", 2.0)):
         monkeypatch.setattr(milvus_collection, name, seconds)
@@ -125,12 +125,12 @@ def far(proxy: Proxy, milvus: Open, monkeypatch: pytest.MonkeyPatch) -> Iterator
     near.write_checkpoint(30)
     client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
     index = MilvusIndex(client, near.collection.name, D)
-    soon(lambda: tried(index.open))
+    wait_longer_until(lambda: succeeds(index.open))
     yield index
     client.close()
 
 
-def tried(call: Callable[[], object]) -> bool:
+def succeeds(call: Callable[[], object]) -> bool:
     try:
         call()
     except RemoteUnavailable:
@@ -140,35 +140,35 @@ def tried(call: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
 def test_a_milvus_that_is_away_gives_an_error_and_never_another_answer(
-    far: MilvusIndex, proxy: Proxy, mode: str
+    proxied_index: MilvusIndex, proxy: Proxy, mode: str
 ) -> None:
     proxy.mode = mode
     calls: list[Callable[[], object]] = [
-        lambda: far.search(unit(1, D), 3),
-        lambda: far.search(unit(1, D), 3, SearchParams(allowed_ids=IdSet.of(numbers(1, 2)))),
-        lambda: far.add(numbers(99), unit(1, D)),
-        lambda: far.remove(numbers(1)),
+        lambda: proxied_index.search(unit(1, D), 3),
+        lambda: proxied_index.search(unit(1, D), 3, SearchParams(allowed_ids=IdSet.of(numbers(1, 2)))),
+        lambda: proxied_index.add(numbers(99), unit(1, D)),
+        lambda: proxied_index.remove(numbers(1)),
     ]
     for call in calls:
         with pytest.raises(RemoteUnavailable):
             call()
-    assert far.ntotal == 30
+    assert proxied_index.ntotal == 30
 
 
 def test_over_a_new_connection_nothing_is_answered_before_the_contents_were_counted(
-    far: MilvusIndex, proxy: Proxy
+    proxied_index: MilvusIndex, proxy: Proxy
 ) -> None:
-    epoch = far.client.epoch
+    epoch = proxied_index.client.epoch
     proxy.mode = "silence"
     for _ in range(2):
-        assert not tried(lambda: far.search(unit(1, D), 3))
+        assert not succeeds(lambda: proxied_index.search(unit(1, D), 3))
     proxy.mode = "pass"
-    soon(lambda: tried(far.recount))
-    assert far.client.epoch > epoch
+    wait_longer_until(lambda: succeeds(proxied_index.recount))
+    assert proxied_index.client.epoch > epoch
     with pytest.raises(RemoteEmptied, match="is being counted"):
-        far.search(unit(1, D), 3)
-    assert far.check_contents()
-    expect(far, dict(enumerate(unit(30, D))), 5)
+        proxied_index.search(unit(1, D), 3)
+    assert proxied_index.check_contents()
+    check_search(proxied_index, dict(enumerate(unit(30, D))), 5)
 
 
 def test_rows_lost_or_added_behind_our_back_are_noticed(milvus: Open, lite: MilvusClient) -> None:
@@ -204,12 +204,12 @@ def test_what_is_there_already_is_not_sent_again(milvus: Open, monkeypatch: pyte
     sent: list[int] = []
     call = MilvusClient.call
 
-    def counting(self: MilvusClient, method: str, seconds: float, **arguments: Any) -> object:
+    def count_upserts(self: MilvusClient, method: str, seconds: float, **arguments: Any) -> object:
         if method == "upsert":
             sent.append(len(arguments["data"]))
         return call(self, method, seconds, **arguments)
 
-    monkeypatch.setattr(MilvusClient, "call", counting)
+    monkeypatch.setattr(MilvusClient, "call", count_upserts)
     fill(index, 10)
     assert sent == []
     fill(index, 13)
@@ -218,22 +218,22 @@ def test_what_is_there_already_is_not_sent_again(milvus: Open, monkeypatch: pyte
 
 
 def test_after_a_write_whose_answer_was_lost_the_row_is_there_once_and_counted_once(
-    far: MilvusIndex, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+    proxied_index: MilvusIndex, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = MilvusClient.call
 
-    def losing(self: MilvusClient, method: str, seconds: float, **arguments: Any) -> object:
+    def lose_upserts(self: MilvusClient, method: str, seconds: float, **arguments: Any) -> object:
         if method == "upsert":
             proxy.mode = "unheard"
         return call(self, method, seconds, **arguments)
 
-    monkeypatch.setattr(MilvusClient, "call", losing)
+    monkeypatch.setattr(MilvusClient, "call", lose_upserts)
     with pytest.raises(RemoteUnavailable):
-        far.add(numbers(99), unit(1, D, 3))
+        proxied_index.add(numbers(99), unit(1, D, 3))
     monkeypatch.setattr(MilvusClient, "call", call)
-    assert far.ntotal == 30
+    assert proxied_index.ntotal == 30
     proxy.mode = "pass"
-    soon(lambda: tried(lambda: far.add(numbers(99), unit(1, D, 3))))
-    assert far.ntotal == 31
-    soon(lambda: tried(far.check_contents))
-    expect(far, dict(enumerate(unit(30, D))) | {99: unit(1, D, 3)[0]}, 40)
+    wait_longer_until(lambda: succeeds(lambda: proxied_index.add(numbers(99), unit(1, D, 3))))
+    assert proxied_index.ntotal == 31
+    wait_longer_until(lambda: succeeds(proxied_index.check_contents))
+    check_search(proxied_index, dict(enumerate(unit(30, D))) | {99: unit(1, D, 3)[0]}, 40)

@@ -13,7 +13,7 @@ from index import milvus_client as module
 from index.errors import IndexClosed, RemoteEmptied, RemoteUnavailable
 from index.milvus import MilvusIndex
 from index.milvus_client import MilvusAddress, MilvusClient
-from tests.index.deadline import soon
+from tests.index.deadline import wait_longer_until
 from tests.index.proxy import Proxy
 
 
@@ -75,7 +75,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def far(proxy: Proxy, short: None) -> Iterator[MilvusClient]:
+def proxied_client(proxy: Proxy, short: None) -> Iterator[MilvusClient]:
     client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
     yield client
     client.close()
@@ -85,64 +85,68 @@ def ask(client: MilvusClient, seconds: float = 0.4) -> object:
     return client.call("list_collections", seconds)
 
 
-def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(far: MilvusClient) -> None:
+def test_a_collection_that_is_not_there_is_said_to_be_gone_and_is_no_outage(proxied_client: MilvusClient) -> None:
     for _ in range(5):
         with pytest.raises(RemoteEmptied):
-            far.call("search", 5, collection_name="nothing", data=[[1.0]], limit=1)
-    assert not far.is_away
+            proxied_client.call("search", 5, collection_name="nothing", data=[[1.0]], limit=1)
+    assert not proxied_client.is_away
 
 
-def test_a_refusal_is_an_answer_and_no_outage(far: MilvusClient, milvus: Callable[[int], MilvusIndex]) -> None:
+def test_a_refusal_is_an_answer_and_no_outage(
+    proxied_client: MilvusClient, milvus: Callable[[int], MilvusIndex]
+) -> None:
     name = milvus(4).collection.name
     for _ in range(5):
         with pytest.raises(RemoteUnavailable, match="refuses"):
-            far.call("query", 5, collection_name=name, filter="id in {")
-    assert not far.is_away
+            proxied_client.call("query", 5, collection_name=name, filter="id in {")
+    assert not proxied_client.is_away
 
 
-def test_a_slow_milvus_is_waited_for(far: MilvusClient, proxy: Proxy) -> None:
-    ask(far, 5)
+def test_a_slow_milvus_is_waited_for(proxied_client: MilvusClient, proxy: Proxy) -> None:
+    ask(proxied_client, 5)
     proxy.mode, proxy.delay = "delay", 0.05
-    ask(far, 5)
-    assert not far.is_away
+    ask(proxied_client, 5)
+    assert not proxied_client.is_away
     assert proxy.connections == 1
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
 def test_one_that_does_not_answer_is_given_up_at_the_deadline_then_at_once(
-    far: MilvusClient, proxy: Proxy, mode: str
+    proxied_client: MilvusClient, proxy: Proxy, mode: str
 ) -> None:
-    ask(far, 5)
+    ask(proxied_client, 5)
     proxy.mode = mode
     began = time.monotonic()
-    while not far.is_away:
+    while not proxied_client.is_away:
         with pytest.raises(RemoteUnavailable, match="does not answer"):
-            ask(far)
+            ask(proxied_client)
     assert time.monotonic() - began < 20  # hung for ever is what is meant, not slow
     with pytest.raises(RemoteUnavailable, match="next try"):
-        ask(far)
-    epoch = far.epoch
+        ask(proxied_client)
+    epoch = proxied_client.epoch
     proxy.mode = "pass"
-    soon(lambda: answers(far))
-    assert not far.is_away
-    assert far.epoch > epoch
+    wait_longer_until(lambda: answers(proxied_client))
+    assert not proxied_client.is_away
+    assert proxied_client.epoch > epoch
 
 
 @pytest.mark.parametrize("mode", ["silence", "reset"])
-def test_one_that_is_away_from_the_start_is_found_when_it_comes(far: MilvusClient, proxy: Proxy, mode: str) -> None:
+def test_one_that_is_away_from_the_start_is_found_when_it_comes(
+    proxied_client: MilvusClient, proxy: Proxy, mode: str
+) -> None:
     proxy.mode = mode
     for _ in range(2):
         with pytest.raises(RemoteUnavailable):
-            ask(far)
-    assert (far.is_away, far.epoch) == (True, 0)
+            ask(proxied_client)
+    assert (proxied_client.is_away, proxied_client.epoch) == (True, 0)
     proxy.mode = "pass"
-    soon(lambda: answers(far))
-    assert far.epoch == 1
+    wait_longer_until(lambda: answers(proxied_client))
+    assert proxied_client.epoch == 1
 
 
-def test_many_callers_at_once_do_not_wait_one_after_the_other(far: MilvusClient, proxy: Proxy) -> None:
+def test_many_callers_at_once_do_not_wait_one_after_the_other(proxied_client: MilvusClient, proxy: Proxy) -> None:
     proxy.mode = "silence"
-    threads = [threading.Thread(target=answers, args=(far,)) for _ in range(16)]
+    threads = [threading.Thread(target=answers, args=(proxied_client,)) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -150,12 +154,12 @@ def test_many_callers_at_once_do_not_wait_one_after_the_other(far: MilvusClient,
     assert not any(thread.is_alive() for thread in threads)
 
 
-def test_a_closed_milvus_is_not_opened_again(far: MilvusClient) -> None:
-    ask(far, 5)
-    far.close()
-    far.close()
+def test_a_closed_milvus_is_not_opened_again(proxied_client: MilvusClient) -> None:
+    ask(proxied_client, 5)
+    proxied_client.close()
+    proxied_client.close()
     with pytest.raises(IndexClosed):
-        ask(far)
+        ask(proxied_client)
 
 
 def answers(client: MilvusClient) -> bool:

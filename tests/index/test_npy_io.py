@@ -19,7 +19,7 @@ class Buffer(io.BytesIO):
         return super().readinto(buffer[:5])
 
 
-def written(shape: tuple[int, ...] = (7, 3)) -> bytes:
+def write_to_bytes(shape: tuple[int, ...] = (7, 3)) -> bytes:
     sink = io.BytesIO()
     vectors = unit(7, 3)
     write_array(sink, np.float32, shape, (vectors[:4], vectors[4:]))
@@ -27,11 +27,11 @@ def written(shape: tuple[int, ...] = (7, 3)) -> bytes:
 
 
 def test_blocks_are_read_back_as_one_array() -> None:
-    np.testing.assert_array_equal(read_array(Buffer(written()), np.float32, (7, 3)), unit(7, 3))
+    np.testing.assert_array_equal(read_array(Buffer(write_to_bytes()), np.float32, (7, 3)), unit(7, 3))
 
 
 def test_numpy_reads_what_is_written(tmp_path: Path) -> None:
-    (tmp_path / "vectors.npy").write_bytes(written())
+    (tmp_path / "vectors.npy").write_bytes(write_to_bytes())
     np.testing.assert_array_equal(np.load(tmp_path / "vectors.npy", allow_pickle=False), unit(7, 3))
 
 
@@ -50,12 +50,12 @@ def test_rows_out_of_order_in_memory_are_written_in_order() -> None:
 @pytest.mark.parametrize("shape", [(7, 4), (8, 3), (21,), (3, 7)])
 def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected float32"):
-        read_array(Buffer(written()), np.float32, shape)
+        read_array(Buffer(write_to_bytes()), np.float32, shape)
 
 
 def test_another_dtype_is_refused() -> None:
     with pytest.raises(ValueError, match="expected int32"):
-        read_array(Buffer(written()), np.int32, (7, 3))
+        read_array(Buffer(write_to_bytes()), np.int32, (7, 3))
 
 
 def test_pickled_objects_are_never_read(tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_pickled_objects_are_never_read(tmp_path: Path) -> None:
 
 def test_shorter_and_longer_files_are_refused() -> None:
     with pytest.raises(ValueError, match="ends too early"):
-        read_array(Buffer(written()[:-1]), np.float32, (7, 3))
+        read_array(Buffer(write_to_bytes()[:-1]), np.float32, (7, 3))
     with pytest.raises(ValueError, match="goes on"):
-        read_array(Buffer(written() + b"\0"), np.float32, (7, 3))
+        read_array(Buffer(write_to_bytes() + b"\0"), np.float32, (7, 3))
 
 
 def test_other_magic_is_refused() -> None:
-    for text in (b"", b"\x93NUMPY\x02\x00" + written()[8:], b"PK" + written()):
+    for text in (b"", b"\x93NUMPY\x02\x00" + write_to_bytes()[8:], b"PK" + write_to_bytes()):
         with pytest.raises(ValueError):  # noqa: PT011 - each says something else
             read_array(Buffer(text), np.float32, (7, 3))

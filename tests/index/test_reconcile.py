@@ -17,7 +17,7 @@ from index.follower_loop import FollowerLoop
 from index.milvus import MilvusIndex
 from index.milvus_client import MilvusAddress, MilvusClient
 from index.types import Embeddings, LogEntry, Op
-from tests.index.deadline import soon
+from tests.index.deadline import wait_longer_until
 from tests.index.memory_log import Log
 from tests.index.oracle import nearest, unit
 from tests.index.proxy import Proxy
@@ -61,7 +61,7 @@ class OneEach(Log):
         self.last = getattr(self, "last", 0) + 1
         return self.last
 
-    def stored(self) -> dict[int, Embeddings]:
+    def stored_vectors(self) -> dict[int, Embeddings]:
         return {entry.id: entry.vector for entry in self.entries if entry.vector is not None}
 
 
@@ -94,20 +94,20 @@ class Served:
         self.loop.close()
         self.follower.close(save=save)
 
-    def right(self) -> bool:
+    def is_right(self) -> bool:
         """Whether all of the log is applied and found; an answer that is not right fails."""
         if not self.follower.wait_until_applied(self.log.last_seq(), 0):
             return False
-        stored = self.log.stored()
+        stored = self.log.stored_vectors()
         try:
             found = self.index.search(unit(1, D, 77), len(stored) + 5)[1]
         except RemoteUnavailable:
             return False
         return bool(found.tolist() == nearest(stored, unit(1, D, 77), len(stored) + 5)[1].tolist())
 
-    def settled(self) -> bool:
+    def is_settled(self) -> bool:
         """Right, and nothing left to compare."""
-        return self.right() and self.passes() is None
+        return self.is_right() and self.passes() is None
 
     def passes(self) -> object:
         assert self.opened.maintain is not None
@@ -140,13 +140,13 @@ def stop(served: Served) -> None:
 
 def test_a_start_takes_up_where_milvus_is(serve: Callable[..., Served], log: OneEach) -> None:
     first = serve(log)
-    soon(first.settled)
+    wait_longer_until(first.is_settled)
     stop(first)
     log.put(100, unit(1, D, 5)[0])
     again = serve(log)
     assert again.opened.applied_seq == log.last_seq() - 1
     assert again.opened.refused is None
-    soon(again.settled)
+    wait_longer_until(again.is_settled)
     assert again.index.orphans == 0
 
 
@@ -155,7 +155,7 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     serve: Callable[..., Served], log: OneEach, lite: MilvusClient, running: bool
 ) -> None:
     served = serve(log)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     if not running:
         stop(served)
     name = served.index.collection.name
@@ -166,11 +166,11 @@ def test_lost_wrong_and_foreign_rows_are_mended(
     lite.call("upsert", 5, collection_name=name, data=rows)
     if not running:
         served = serve(log)
-    soon(served.settled)
-    assert served.index.recount() == len(log.stored())
+    wait_longer_until(served.is_settled)
+    assert served.index.recount() == len(log.stored_vectors())
     assert served.index.orphans + (9 in foreign) == len(foreign)
-    held = served.index.collection.read_digests(np.array(sorted(log.stored()), np.int64))
-    wanted = milvus_collection.hash_vectors(np.stack([log.stored()[id] for id in sorted(log.stored())]))
+    held = served.index.collection.read_digests(np.array(sorted(log.stored_vectors()), np.int64))
+    wanted = milvus_collection.hash_vectors(np.stack([log.stored_vectors()[id] for id in sorted(log.stored_vectors())]))
     assert [held[id] for id in sorted(held)] == wanted.tolist()
 
 
@@ -178,35 +178,35 @@ def test_a_vector_changed_behind_our_back_is_found_at_the_next_start(
     serve: Callable[..., Served], log: OneEach, lite: MilvusClient
 ) -> None:
     served = serve(log)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     stop(served)
     row = {"id": 5, "digest": 1, "vector": unit(1, D, 9)[0]}  # the counts agree
     lite.call("upsert", 5, collection_name=served.index.collection.name, data=[row])
-    soon(serve(log).settled)
+    wait_longer_until(serve(log).is_settled)
 
 
 def test_a_dropped_collection_is_filled_again_while_serving(
     serve: Callable[..., Served], log: OneEach, lite: MilvusClient
 ) -> None:
     served = serve(log)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     lite.call("drop_collection", 5, collection_name=served.index.collection.name)
     log.put(200, unit(1, D, 6)[0])
-    soon(served.settled)
-    assert served.index.recount() == len(log.stored())
+    wait_longer_until(served.is_settled)
+    assert served.index.recount() == len(log.stored_vectors())
 
 
 def test_a_log_older_than_milvus_is_what_counts(serve: Callable[..., Served], log: OneEach) -> None:
     """The database was restored from a backup: what was added since is gone from Milvus too."""
     served = serve(log)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     stop(served)
     log.entries = log.entries[:30]
     again = serve(log)
     assert again.opened.refused is not None
     assert "but the log ends at" in again.opened.refused
-    soon(again.settled)
-    assert again.index.recount() == len(log.stored())
+    wait_longer_until(again.is_settled)
+    assert again.index.recount() == len(log.stored_vectors())
 
 
 def test_a_milvus_restored_from_an_old_copy_catches_up(
@@ -214,29 +214,29 @@ def test_a_milvus_restored_from_an_old_copy_catches_up(
 ) -> None:
     file, copy = tmp_path / "engine.db", tmp_path / "copy.db"
 
-    def opened() -> MilvusClient:
+    def open_client() -> MilvusClient:
         return MilvusClient(MilvusAddress(str(file), index_type="FLAT"))
 
-    client = opened()
+    client = open_client()
     served = serve(log, client)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     stop(served)
     client.close()
     shutil.copytree(file, copy)
-    client = opened()
+    client = open_client()
     served = serve(log, client)
     for id in range(5, 25):
         log.put(id, unit(1, D, id)[0])
     log.delete(50)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     stop(served)
     client.close()
     shutil.rmtree(file)
     copy.rename(file)
-    client = opened()
+    client = open_client()
     served = serve(log, client)
-    soon(served.settled)
-    assert served.index.recount() == len(log.stored())
+    wait_longer_until(served.is_settled)
+    assert served.index.recount() == len(log.stored_vectors())
     stop(served)
     client.close()
 
@@ -247,18 +247,18 @@ def test_what_is_committed_while_milvus_is_away_is_found_when_it_is_back(
 ) -> None:
     client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
     served = serve(log, client)
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     proxy.mode = mode
     for id in range(100, 140):
         log.put(id, unit(1, D, id)[0])
     log.delete(100)
-    soon(lambda: served.follower.error is not None and client.is_away)
+    wait_longer_until(lambda: served.follower.error is not None and client.is_away)
     assert isinstance(served.follower.error, RemoteUnavailable)
     assert served.loop.is_alive()
     with pytest.raises(RemoteUnavailable):
         served.index.search(unit(1, D), 1)
     proxy.mode = "pass"
-    soon(served.settled)
+    wait_longer_until(served.is_settled)
     assert served.follower.error is None
     stop(served)
     served.index.drop()
@@ -275,8 +275,8 @@ def test_connections_cut_again_and_again_in_the_middle_of_a_load_lose_and_double
         if id % 40 == 0:
             proxy.mode = "reset"
             proxy.mode = "pass"
-    soon(served.settled)
-    assert served.index.recount() == len(log.stored())
+    wait_longer_until(served.is_settled)
+    assert served.index.recount() == len(log.stored_vectors())
     assert served.index.orphans == 0
     stop(served)
     served.index.drop()

@@ -24,15 +24,15 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def segment_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
     sealed(folder, IDS, VECTORS_IN, seq=77)
     return folder
 
 
 @pytest.fixture
-def base(written: Path) -> SealedSegment:
-    return load(written, D)
+def base(segment_dir: Path) -> SealedSegment:
+    return load(segment_dir, D)
 
 
 def allowed(rows: list[int]) -> AllowedRows:
@@ -41,7 +41,7 @@ def allowed(rows: list[int]) -> AllowedRows:
     return AllowedRows(np.packbits(bits, bitorder="little"), len(rows))
 
 
-def stored(rows: range | list[int] = range(N)) -> dict[int, np.ndarray]:
+def stored_rows(rows: range | list[int] = range(N)) -> dict[int, np.ndarray]:
     return {int(IDS[row]): VECTORS_IN[row] for row in rows}
 
 
@@ -62,7 +62,7 @@ def test_codes_and_plain_comparison_give_the_same_answer(base: SealedSegment, fe
     base.brute_force_rows = few
     queries = unit(4, D, 3)
     scores, ids = base.search(queries, k, base.params.nlist, N)
-    expected = nearest(stored(), queries, k)
+    expected = nearest(stored_rows(), queries, k)
     np.testing.assert_array_equal(ids, expected[1])
     np.testing.assert_allclose(scores, expected[0], rtol=0, atol=1e-6)
 
@@ -73,14 +73,14 @@ def test_k_hits_come_back_wherever_k_are_allowed(base: SealedSegment, probes: in
     rows = np.random.default_rng(4).permutation(N)[:count].tolist()
     scores, ids = base.search(unit(5, D, 3), 10, probes, 1, allowed(rows))
     assert ((ids >= 0).sum(axis=1) == min(10, count)).all()
-    assert set(ids[ids >= 0].tolist()) <= set(stored(rows))
+    assert set(ids[ids >= 0].tolist()) <= set(stored_rows(rows))
     assert np.isneginf(scores[ids < 0]).all()
 
 
 def test_an_exact_search_among_some_is_the_oracles(base: SealedSegment) -> None:
     rows = list(range(0, N, 3))
     _, ids = base.search_exact(unit(3, D, 3), 20, allowed(rows))
-    np.testing.assert_array_equal(ids, nearest(stored(rows), unit(3, D, 3), 20)[1])
+    np.testing.assert_array_equal(ids, nearest(stored_rows(rows), unit(3, D, 3), 20)[1])
 
 
 @pytest.mark.parametrize("wanted", [[], [2], [1, 3, 4], list(range(0, 2000, 2)), [7, 10**7], [700]])
@@ -91,8 +91,8 @@ def test_a_selection_of_ids_becomes_one_of_rows(base: SealedSegment, wanted: lis
         np.testing.assert_array_equal(np.flatnonzero(bits), np.flatnonzero(np.isin(IDS, wanted)))
 
 
-def test_vectors_are_mapped_and_not_read_at_the_opening(written: Path, base: SealedSegment) -> None:
-    path = next(written.glob(f"*/{VECTORS}"))
+def test_vectors_are_mapped_and_not_read_at_the_opening(segment_dir: Path, base: SealedSegment) -> None:
+    path = next(segment_dir.glob(f"*/{VECTORS}"))
     assert str(path) in Path("/proc/self/maps").read_text()
     assert not base.verified
     base.verify()
@@ -120,8 +120,8 @@ FILES = ["base.json", "blocks.npy", "codes.faiss", "ids.npy", "manifest.json", "
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_flipped_byte_is_refused_before_anything_reads_the_file(written: Path, tmp_path: Path, name: str) -> None:
-    copied = shutil.copytree(written, tmp_path / "copy")
+def test_a_flipped_byte_is_refused_before_anything_reads_the_file(segment_dir: Path, tmp_path: Path, name: str) -> None:
+    copied = shutil.copytree(segment_dir, tmp_path / "copy")
     path = next(copied.glob(f"*/{name}"))
     whole = path.read_bytes()
     for at in offsets(len(whole)):
@@ -133,8 +133,8 @@ def test_a_flipped_byte_is_refused_before_anything_reads_the_file(written: Path,
 
 
 @pytest.mark.parametrize("name", [*FILES, VECTORS, "CURRENT"])
-def test_a_file_of_another_length_is_refused(written: Path, tmp_path: Path, name: str) -> None:
-    copied = shutil.copytree(written, tmp_path / "copy")
+def test_a_file_of_another_length_is_refused(segment_dir: Path, tmp_path: Path, name: str) -> None:
+    copied = shutil.copytree(segment_dir, tmp_path / "copy")
     path = next(copied.rglob(name))
     whole = path.read_bytes()
     for length in sorted({0, 1, len(whole) // 2, len(whole) - 1}):
@@ -149,11 +149,11 @@ def test_a_file_of_another_length_is_refused(written: Path, tmp_path: Path, name
         load(copied, D)
 
 
-def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path, tmp_path: Path) -> None:
-    copied = shutil.copytree(written, tmp_path / "copy")
+def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(segment_dir: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(segment_dir, tmp_path / "copy")
     path = next(copied.glob(f"*/{VECTORS}"))
     whole = path.read_bytes()
-    expected = nearest(stored(), unit(1, D, 3), 5)[1]
+    expected = nearest(stored_rows(), unit(1, D, 3), 5)[1]
     for at in offsets(len(whole)):
         flip(path, at)
         damaged, verified = load(copied, D), load(copied, D)
@@ -164,7 +164,7 @@ def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path,
             verified._vectors.take(np.array([0]))
         sound = [row for row in range(N) if row // BLOCK_ROWS != broken]
         np.testing.assert_array_equal(
-            damaged.search_exact(unit(1, D, 3), 5, allowed(sound))[1], nearest(stored(sound), unit(1, D, 3), 5)[1]
+            damaged.search_exact(unit(1, D, 3), 5, allowed(sound))[1], nearest(stored_rows(sound), unit(1, D, 3), 5)[1]
         )
         with pytest.raises(SegmentDamaged):
             damaged.search(unit(1, D, 3), 5, damaged.params.nlist, N)
@@ -173,10 +173,10 @@ def test_a_flipped_byte_among_the_vectors_never_reaches_an_answer(written: Path,
 
 
 @pytest.mark.parametrize("change", [{"name": "m"}, {"space": "t"}, {"d": D + 1}])
-def test_a_segment_of_another_index_is_refused(written: Path, change: dict[str, object]) -> None:
+def test_a_segment_of_another_index_is_refused(segment_dir: Path, change: dict[str, object]) -> None:
     asked = {"name": "n", "space": "s", "d": D, **change}
     with pytest.raises(InvalidSnapshot, match=f"{next(iter(change))} is "):
-        snapshot.load(written, SealedSegment, **asked)  # type: ignore[arg-type]
+        snapshot.load(segment_dir, SealedSegment, **asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_parameters_are_read_as_they_were_written() -> None:
     assert SegmentParams.from_json(params.to_json()) == params
 
 
-def test_searches_go_on_when_the_files_are_deleted(written: Path, tmp_path: Path) -> None:
-    copied = shutil.copytree(written, tmp_path / "copy")
+def test_searches_go_on_when_the_files_are_deleted(segment_dir: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(segment_dir, tmp_path / "copy")
     live = SegmentedIndex(D, load(copied, D))
     shutil.rmtree(copied)
     assert live.search(VECTORS_IN[:1], 1)[1].tolist() == [[IDS[0]]]

@@ -25,7 +25,7 @@ from tests.index.sealed import load, seal_again, sealed
 D = 8
 
 
-def clustered(n: int, d: int, seed: int = 0) -> Embeddings:
+def make_clusters(n: int, d: int, seed: int = 0) -> Embeddings:
     """Unit vectors [n, d] in clusters of different sizes, all of them in one half of the space, as embeddings are."""
     random = np.random.default_rng(seed)
     centers = np.random.default_rng(100).standard_normal((n // 60, d))
@@ -41,14 +41,14 @@ def blocks(vectors: Embeddings, size: int) -> Iterator[VectorBlock]:
     return ((ids[i : i + size], vectors[i : i + size]) for i in range(0, len(ids), size))
 
 
-def made(folder: Path, stream: Iterator[VectorBlock] | list[VectorBlock]) -> None:
+def build(folder: Path, stream: Iterator[VectorBlock] | list[VectorBlock]) -> None:
     build_segment(folder, stream, name="n", space="s", d=D, applied_seq=1)
 
 
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 1000])
 def test_the_stream_may_be_cut_anywhere(tmp_path: Path, size: int) -> None:
     vectors = unit(200, D)
-    made(tmp_path, blocks(vectors, size))
+    build(tmp_path, blocks(vectors, size))
     base = load(tmp_path, D)
     base.verify()
     np.testing.assert_array_equal(base._vectors.take(np.arange(200)), vectors.astype(np.float16))
@@ -76,40 +76,40 @@ def test_what_cannot_be_a_segment_is_refused_and_leaves_nothing(
     tmp_path: Path, stream: list[VectorBlock], error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        made(tmp_path, stream)
+        build(tmp_path, stream)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(SnapshotMissing):
         load(tmp_path, D)
 
 
 def test_a_stream_that_fails_leaves_the_old_segment(tmp_path: Path) -> None:
-    made(tmp_path, blocks(unit(100, D), 10))
+    build(tmp_path, blocks(unit(100, D), 10))
 
-    def failing() -> Iterator[VectorBlock]:
+    def fail_midway() -> Iterator[VectorBlock]:
         yield from blocks(unit(500, D), 10)
         raise OSError("the log cannot be read")
 
     with pytest.raises(OSError, match="cannot be read"):
-        made(tmp_path, failing())
+        build(tmp_path, fail_midway())
     assert load(tmp_path, D).n == 100
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_full_disk_leaves_the_old_segment(small_disk: Path) -> None:
-    made(small_disk, blocks(unit(100, D), 100))
+    build(small_disk, blocks(unit(100, D), 100))
     for _ in range(3):
         with pytest.raises(OSError, match="No space"):
-            made(small_disk, blocks(unit(30_000, D), 1000))
+            build(small_disk, blocks(unit(30_000, D), 1000))
         base = load(small_disk, D)
         base.verify()
         assert base.n == 100
         assert len(list(small_disk.iterdir())) == 2
-    made(small_disk, blocks(unit(200, D), 100))
+    build(small_disk, blocks(unit(200, D), 100))
     assert load(small_disk, D).n == 200
 
 
 def test_killed_twenty_times_half_way_there_is_always_a_whole_segment(tmp_path: Path) -> None:
-    made(tmp_path, blocks(unit(400, D), 50))
+    build(tmp_path, blocks(unit(400, D), 50))
     context = multiprocessing.get_context("forkserver")  # a fork of this process would have its threads' locks
     context.set_forkserver_preload(["tests.index.sealed"])
     random = np.random.default_rng(5)
@@ -127,13 +127,13 @@ def test_killed_twenty_times_half_way_there_is_always_a_whole_segment(tmp_path: 
         base.verify()
         assert base.n == 400
     assert caught > 5
-    made(tmp_path, blocks(unit(400, D), 50))
+    build(tmp_path, blocks(unit(400, D), 50))
     assert len(list(tmp_path.iterdir())) == 2  # what the killed ones left is swept
 
 
 def test_the_same_stream_gives_the_same_segment(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        made(tmp_path / name, blocks(clustered(2000, D), 100))
+        build(tmp_path / name, blocks(make_clusters(2000, D), 100))
     hashes = [
         {file["name"]: file["sha256"] for file in json.loads(next(folder.glob("*/manifest.json")).read_text())["files"]}
         for folder in (tmp_path / "a", tmp_path / "b")
@@ -144,13 +144,13 @@ def test_the_same_stream_gives_the_same_segment(tmp_path: Path) -> None:
 def test_searches_find_what_was_calibrated_for(tmp_path: Path) -> None:
     """On vectors that were not there when it was tried out, pictures and texts alike."""
     d = 48
-    vectors = clustered(12_000, d)
+    vectors = make_clusters(12_000, d)
     live = SegmentedIndex(d, sealed(tmp_path, np.arange(len(vectors), dtype=np.int64), vectors))
     assert live.sealed is not None
     params = live.sealed.params
     assert params.recall >= TARGET_RECALL
     assert params.refine_k < len(vectors) / 4  # or this would show nothing
-    others = clustered(200, d, seed=7)
+    others = make_clusters(200, d, seed=7)
     texts = others + 0.8 * unit(200, d, seed=8)
     for queries in (others, round_to_float16(texts / np.linalg.norm(texts, axis=1, keepdims=True))):
         found = live.search(queries, 10)[1]

@@ -25,7 +25,7 @@ D = 16
 SECONDS = float(os.environ.get("SIGHTLINE_TEST_MIXED_SECONDS", "2"))
 
 
-def held(ids: range, seed: int = 0) -> dict[int, Embeddings]:
+def make_vectors(ids: range, seed: int = 0) -> dict[int, Embeddings]:
     return dict(zip(ids, round_to_float16(unit(len(ids), D, seed)), strict=True))
 
 
@@ -33,14 +33,14 @@ def put(index: SegmentedIndex, stored: dict[int, Embeddings]) -> None:
     index.add(np.array(list(stored), np.int64), np.stack(list(stored.values())))
 
 
-def based(folder: Path, stored: dict[int, Embeddings]) -> SegmentedIndex:
+def make_segmented(folder: Path, stored: dict[int, Embeddings]) -> SegmentedIndex:
     """A segmented index whose segment holds `stored`, searched with all effort."""
     live = SegmentedIndex(D, sealed(folder, np.array(list(stored), np.int64), np.stack(list(stored.values()))))
     live.set_search_effort(MAX_SEARCH_EFFORT)
     return live
 
 
-def expect(index: SegmentedIndex, stored: dict[int, Embeddings], k: int = 20) -> None:
+def check_search(index: SegmentedIndex, stored: dict[int, Embeddings], k: int = 20) -> None:
     queries = unit(3, D, 5)
     scores, ids = index.search(queries, k)
     expected = nearest(stored, queries, k)
@@ -70,25 +70,25 @@ def test_scores_with_a_segment_are_those_of_vectors_in_half_precision(tmp_path: 
 
 
 def test_what_is_replaced_or_removed_never_comes_back(tmp_path: Path) -> None:
-    stored = held(range(200))
-    live = based(tmp_path, stored)
+    stored = make_vectors(range(200))
+    live = make_segmented(tmp_path, stored)
     live.remove(np.arange(0, 50, dtype=np.int64))
     live.add(np.arange(100, 120, dtype=np.int64), round_to_float16(unit(20, D, 1)))
     live.remove(np.arange(110, 130, dtype=np.int64))
     stored |= dict(zip(range(100, 120), round_to_float16(unit(20, D, 1)), strict=True))
     for id in (*range(50), *range(110, 130)):
         del stored[id]
-    expect(live, stored, 250)
+    check_search(live, stored, 250)
     stats = live.stats()
     assert (stats.sealed, stats.growing, stats.tombstones, stats.ntotal) == (200, 10, 80, 130)
     live.remove(np.arange(200, dtype=np.int64))
-    expect(live, {}, 5)
+    check_search(live, {}, 5)
 
 
 @pytest.mark.parametrize("allowed", [[], [3], list(range(0, 300, 7)), list(range(150, 250))])
 def test_a_filter_applies_to_both_segments(tmp_path: Path, allowed: list[int]) -> None:
-    stored = held(range(300))
-    live = based(tmp_path, {id: stored[id] for id in range(200)})
+    stored = make_vectors(range(300))
+    live = make_segmented(tmp_path, {id: stored[id] for id in range(200)})
     put(live, {id: stored[id] for id in range(200, 300)})
     live.remove(numbers(3, 7, 210))
     few = {id: vector for id, vector in stored.items() if id in allowed and id not in (3, 7, 210)}
@@ -100,8 +100,8 @@ def test_a_filter_applies_to_both_segments(tmp_path: Path, allowed: list[int]) -
 
 
 def test_parameters_of_the_search_replace_those_of_the_index(tmp_path: Path) -> None:
-    stored = held(range(2000))
-    live = based(tmp_path, stored)
+    stored = make_vectors(range(2000))
+    live = make_segmented(tmp_path, stored)
     live.set_search_effort(0)
     query = unit(30, D, 5)
     expected = nearest(stored, query, 10)[1]
@@ -112,7 +112,7 @@ def test_parameters_of_the_search_replace_those_of_the_index(tmp_path: Path) -> 
 
 
 def test_each_step_of_effort_doubles_nprobe_and_refine_k(tmp_path: Path) -> None:
-    live = based(tmp_path, held(range(2000)))
+    live = make_segmented(tmp_path, make_vectors(range(2000)))
     live.set_search_effort(0)
     first = live.stats()
     live.set_search_effort(1)
@@ -130,7 +130,7 @@ def test_each_step_of_effort_doubles_nprobe_and_refine_k(tmp_path: Path) -> None
 
 
 def test_a_new_segment_takes_over_and_loses_no_change_during_its_build(tmp_path: Path) -> None:
-    stored = held(range(100))
+    stored = make_vectors(range(100))
     live = SegmentedIndex(D)
     live.set_search_effort(MAX_SEARCH_EFFORT)
     put(live, stored)
@@ -140,9 +140,9 @@ def test_a_new_segment_takes_over_and_loses_no_change_during_its_build(tmp_path:
     live.remove(numbers(6))
     stored |= dict(zip((5, 200), round_to_float16(unit(2, D, 8)), strict=True))
     del stored[6]
-    expect(live, stored)
+    check_search(live, stored)
     live.replace_segment(base)
-    expect(live, stored, 120)
+    check_search(live, stored, 120)
     stats = live.stats()
     assert (stats.kind, stats.sealed, stats.growing, stats.tombstones) == ("base+tail", 100, 2, 2)
     assert live.freeze() is None
@@ -150,16 +150,16 @@ def test_a_new_segment_takes_over_and_loses_no_change_during_its_build(tmp_path:
 
 def test_a_segment_that_is_ahead_or_behind_loses_and_revives_nothing(tmp_path: Path) -> None:
     """A build reads a growing log: it may get entries that the index has yet to apply, or miss what changed since."""
-    stored = held(range(100))
+    stored = make_vectors(range(100))
     live = SegmentedIndex(D)
     live.set_search_effort(MAX_SEARCH_EFFORT)
     put(live, {id: stored[id] for id in range(50)})
     live.begin_rebuild()
     base = sealed(tmp_path, np.arange(10, 60, dtype=np.int64), np.stack([stored[id] for id in range(10, 60)]))
     live.replace_segment(base)
-    expect(live, {id: stored[id] for id in range(60)}, 70)
+    check_search(live, {id: stored[id] for id in range(60)}, 70)
     put(live, {id: stored[id] for id in range(50, 60)})  # the follower applies what the segment held already
-    expect(live, {id: stored[id] for id in range(60)}, 70)
+    check_search(live, {id: stored[id] for id in range(60)}, 70)
 
 
 def test_memory_counts_the_growing_segment_whole_and_the_segment_without_its_mapped_vectors(tmp_path: Path) -> None:
@@ -174,21 +174,21 @@ def test_memory_counts_the_growing_segment_whole_and_the_segment_without_its_map
 
 
 def test_a_rebuild_that_ends_in_vain_changes_nothing(tmp_path: Path) -> None:
-    live = based(tmp_path, held(range(10)))
+    live = make_segmented(tmp_path, make_vectors(range(10)))
     live.begin_rebuild()
     live.end_rebuild()
     with pytest.raises(RuntimeError, match="without begin_rebuild"):
         live.replace_segment(sealed(tmp_path / "other", numbers(1), unit(1, D)))
-    expect(live, held(range(10)))
+    check_search(live, make_vectors(range(10)))
 
 
 def test_no_answer_is_a_mixture_while_segments_are_swapped(tmp_path: Path) -> None:
     """Three threads search while contents alternate between two and segments come and go: always one of the two."""
-    contents = [held(range(60), seed) for seed in (0, 1)]
+    contents = [make_vectors(range(60), seed) for seed in (0, 1)]
     queries = unit(2, D, 5)
     answers = [nearest(stored, queries, 30) for stored in contents]
     allowed = {answer[1].tobytes() + answer[0].tobytes() for answer in answers}
-    live = based(tmp_path / "first", contents[0])
+    live = make_segmented(tmp_path / "first", contents[0])
     bases = [
         sealed(tmp_path / str(n), np.arange(60, dtype=np.int64), np.stack(list(stored.values())))
         for n, stored in enumerate(contents)
@@ -261,7 +261,7 @@ def test_eight_threads_of_mixed_work_are_right_at_every_moment() -> None:
 
 
 def test_a_search_under_way_outlives_the_closing(tmp_path: Path) -> None:
-    live = based(tmp_path, held(range(300)))
+    live = make_segmented(tmp_path, make_vectors(range(300)))
     view = live._current()
     live.close()
     with pytest.raises(IndexClosed):

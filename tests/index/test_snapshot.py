@@ -28,14 +28,14 @@ D = 8
 N = 20
 
 
-def filled(n: int = N, seed: int = 0) -> FlatIndex:
+def make_index(n: int = N, seed: int = 0) -> FlatIndex:
     index = FlatIndex(D)
     index.add(np.arange(n, dtype=np.int64), unit(n, D, seed))
     return index
 
 
 def keep(folder: Path, n: int = N, seq: int = 42, name: str = "images", seed: int = 0) -> SnapshotManifest:
-    return save(folder, filled(n, seed).freeze(), name=name, space="space", applied_seq=seq)
+    return save(folder, make_index(n, seed).freeze(), name=name, space="space", applied_seq=seq)
 
 
 def reload(folder: Path, name: str = "images") -> tuple[FlatIndex, SnapshotManifest]:
@@ -111,7 +111,7 @@ def test_snapshot_of_something_else_is_refused(tmp_path: Path, change: dict[str,
 
 
 def test_snapshot_of_another_kind_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, replace(filled().freeze(), kind="ivf"), name="images", space="space", applied_seq=1)
+    save(tmp_path, replace(make_index().freeze(), kind="ivf"), name="images", space="space", applied_seq=1)
     with pytest.raises(InvalidSnapshot, match="kind is 'ivf'"):
         reload(tmp_path)
 
@@ -132,7 +132,7 @@ def test_snapshot_of_another_collection_put_in_its_place_is_refused(tmp_path: Pa
     assert_same(reload(tmp_path / "a")[0])
 
 
-def damaged(folder: Path) -> Iterator[tuple[str, Path, bytes]]:
+def iter_damages(folder: Path) -> Iterator[tuple[str, Path, bytes]]:
     """Every byte of the small files flipped, the big ones swept, cut short, made longer, and at random."""
     dice = random.Random(7)
     for name, text in contents(folder).items():
@@ -155,7 +155,7 @@ def test_every_damage_is_refused(tmp_path: Path) -> None:
     keep(tmp_path)
     sound = contents(tmp_path)
     tried = 0
-    for what, path, text in damaged(tmp_path):
+    for what, path, text in iter_damages(tmp_path):
         if text == sound[str(path.relative_to(tmp_path))]:
             continue  # the noise hit what was there
         before = path.read_bytes()
@@ -187,7 +187,7 @@ def test_contents_that_lie_under_a_right_hash_are_refused(tmp_path: Path) -> Non
     def short(sink: Sink) -> None:
         sink.write(b"\x93NUMPY\x01\x00v\x00{'descr': __import__('os')}".ljust(128) + b"\n")
 
-    frozen = filled().freeze()
+    frozen = make_index().freeze()
     lying = FrozenIndex(frozen.kind, D, N, {**frozen.files, "vectors.npy": short})
     save(tmp_path, lying, name="images", space="space", applied_seq=1)
     with pytest.raises(InvalidSnapshot, match="contents"):
@@ -202,7 +202,7 @@ def test_failing_writer_leaves_the_previous_snapshot(tmp_path: Path) -> None:
         sink.write(b"half")
         raise OSError(errno.EIO, "the disk says no")
 
-    frozen = filled().freeze()
+    frozen = make_index().freeze()
     failing = FrozenIndex(frozen.kind, D, N, {**frozen.files, "vectors.npy": fail})
     with pytest.raises(OSError, match="the disk says no"):
         save(tmp_path, failing, name="images", space="space", applied_seq=43)
@@ -252,7 +252,7 @@ def test_descriptors_are_not_leaked(tmp_path: Path) -> None:
 
 
 def test_removed_vectors_are_not_in_the_files(tmp_path: Path) -> None:
-    index = filled()
+    index = make_index()
     index.remove(numbers(3))
     save(tmp_path, index.freeze(), name="images", space="space", applied_seq=1)
     (vectors,) = tmp_path.rglob("vectors.npy")

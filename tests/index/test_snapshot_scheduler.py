@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from index.snapshot_scheduler import SnapshotPolicy, SnapshotScheduler
-from tests.index.deadline import DEADLINE, until
+from tests.index.deadline import DEADLINE, wait_until
 
 EAGER = SnapshotPolicy(entries=10, idle=3600, share=0.999, retry=0.01, retry_last=0.04)
 
@@ -52,7 +52,7 @@ def test_enough_entries_are_saved_on_another_thread(disk: Disk) -> None:
     scheduler.offer(9, 0)
     assert disk.frozen == []
     scheduler.offer(10, 0)
-    until(lambda: scheduler.saved_seq == 10)
+    wait_until(lambda: scheduler.saved_seq == 10)
     assert disk.saved == [10]
     assert disk.threads == {"snapshot-x"}
 
@@ -62,7 +62,7 @@ def test_big_index_waits_for_a_fifth_of_it(disk: Disk) -> None:
     scheduler.offer(199, 1000)
     assert disk.frozen == []
     scheduler.offer(200, 1000)
-    until(lambda: scheduler.saved_seq == 200)
+    wait_until(lambda: scheduler.saved_seq == 200)
 
 
 def test_few_entries_are_saved_once_the_log_is_quiet(disk: Disk) -> None:
@@ -70,11 +70,11 @@ def test_few_entries_are_saved_once_the_log_is_quiet(disk: Disk) -> None:
     scheduler.offer(1, 1_000_000)
     assert disk.frozen == []
 
-    def offered() -> bool:
+    def offer_and_check() -> bool:
         scheduler.offer(1, 1_000_000)
         return scheduler.saved_seq == 1
 
-    until(offered)
+    wait_until(offer_and_check)
     assert disk.saved == [1]
 
 
@@ -100,8 +100,8 @@ def test_one_save_at_a_time_and_the_caller_never_waits(disk: Disk) -> None:
 def test_slow_saves_are_kept_to_their_share_of_the_time(disk: Disk) -> None:
     scheduler = SnapshotScheduler(disk.freeze, SnapshotPolicy(entries=1, idle=0, share=1e-9), "x", 0)
     scheduler.offer(1, 0)
-    until(lambda: scheduler.saved_seq == 1)
-    until(lambda: scheduler._not_before > time.monotonic() + 60)
+    wait_until(lambda: scheduler.saved_seq == 1)
+    wait_until(lambda: scheduler._not_before > time.monotonic() + 60)
     scheduler.offer(2, 0)
     assert disk.frozen == [1]
     scheduler.finish(2, save=True)
@@ -112,17 +112,17 @@ def test_failed_save_is_shown_and_tried_again_later(disk: Disk) -> None:
     scheduler = SnapshotScheduler(disk.freeze, EAGER, "x", 0)
     disk.failures = 3
     scheduler.offer(10, 0)
-    until(lambda: scheduler.error is not None)
+    wait_until(lambda: scheduler.error is not None)
     assert str(scheduler.error) == "disk full"
     assert scheduler.saved_seq == 0
 
-    def offered() -> bool:
+    def offer_and_check() -> bool:
         scheduler.offer(10, 0)
         return scheduler.saved_seq == 10
 
-    until(offered)
+    wait_until(offer_and_check)
     assert len(disk.frozen) == 4
-    until(lambda: scheduler.error is None)
+    wait_until(lambda: scheduler.error is None)
 
 
 def test_failing_freeze_is_a_failed_save(disk: Disk) -> None:

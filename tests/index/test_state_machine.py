@@ -37,7 +37,7 @@ class IndexMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self.index: FlatIndex = FlatIndex(D)
-        self.stored: dict[int, Embeddings] = {}
+        self.stored_vectors: dict[int, Embeddings] = {}
         self.seq = 0
         self.saved: tuple[int, dict[int, Embeddings]] = (0, {})
 
@@ -49,21 +49,21 @@ class IndexMachine(RuleBasedStateMachine):
     def add(self, ids: list[int], seed: int) -> None:
         rows = (np.array(ids, np.int64) * 7 + seed) % len(VECTORS)
         self.index.add(np.array(ids, np.int64), VECTORS[rows])
-        self.stored |= dict(zip(ids, VECTORS[rows], strict=True))
+        self.stored_vectors |= dict(zip(ids, VECTORS[rows], strict=True))
         self.seq += 1
 
     @rule(ids=ids)
     def remove(self, ids: list[int]) -> None:
         self.index.remove(np.array(ids, np.int64))
         for id in ids:
-            self.stored.pop(id, None)
+            self.stored_vectors.pop(id, None)
         self.seq += 1
 
     @rule(query=st.integers(0, 39), queries=st.sampled_from([1, 2, 9]), k=st.integers(0, 40))
     def search(self, query: int, queries: int, k: int) -> None:
         asked = VECTORS[(np.arange(queries) + query) % len(VECTORS)]
         scores, found = self.index.search(asked, k)
-        expected = nearest(self.stored, asked, k)
+        expected = nearest(self.stored_vectors, asked, k)
         np.testing.assert_array_equal(found, expected[1])
         np.testing.assert_array_equal(scores, expected[0])
 
@@ -75,12 +75,12 @@ class IndexMachine(RuleBasedStateMachine):
     @rule()
     def snapshot(self) -> None:
         save(self.folder, self.index.freeze(), name="machine", space="space", applied_seq=self.seq)
-        self.saved = self.seq, dict(self.stored)
+        self.saved = self.seq, dict(self.stored_vectors)
 
     @rule()
     def restart(self) -> None:
         self.index.close()
-        self.seq, self.stored = self.saved[0], dict(self.saved[1])
+        self.seq, self.stored_vectors = self.saved[0], dict(self.saved[1])
         try:
             self.index, manifest = load(self.folder, FlatIndex, name="machine", space="space", d=D)
         except SnapshotMissing:
@@ -90,7 +90,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_what_is_stored(self) -> None:
-        assert self.index.ntotal == len(self.stored)
+        assert self.index.ntotal == len(self.stored_vectors)
 
 
 class SegmentedMachine(RuleBasedStateMachine):
@@ -117,7 +117,7 @@ class SegmentedMachine(RuleBasedStateMachine):
         return opened.index, opened.applied_seq
 
     @property
-    def stored(self) -> dict[int, Embeddings]:
+    def stored_vectors(self) -> dict[int, Embeddings]:
         return {id: vector for id, (_, vector) in self.log.items() if vector is not None}
 
     @rule(ids=ids, seed=st.integers(0, 39))
@@ -138,11 +138,11 @@ class SegmentedMachine(RuleBasedStateMachine):
 
     @rule(query=st.integers(0, 39), queries=st.sampled_from([1, 2, 9]), k=st.integers(0, 40), exact=st.booleans())
     def search(self, query: int, queries: int, k: int, exact: bool) -> None:
-        self.compare(self.stored, query, queries, k, SearchParams(exact=exact))
+        self.compare(self.stored_vectors, query, queries, k, SearchParams(exact=exact))
 
     @rule(query=st.integers(0, 39), k=st.integers(0, 40), allowed_ids=ids, exact=st.booleans())
     def search_some(self, query: int, k: int, allowed_ids: list[int], exact: bool) -> None:
-        some = {id: vector for id, vector in self.stored.items() if id in allowed_ids}
+        some = {id: vector for id, vector in self.stored_vectors.items() if id in allowed_ids}
         wanted = IdSet.of(np.array(allowed_ids, np.int64))
         self.compare(some, query, 2, k, SearchParams(exact=exact, allowed_ids=wanted))
 
@@ -151,7 +151,7 @@ class SegmentedMachine(RuleBasedStateMachine):
         self.index.begin_rebuild()
         self.upto = self.seq
 
-    @precondition(lambda self: self.upto is not None and self.stored)
+    @precondition(lambda self: self.upto is not None and self.stored_vectors)
     @rule(crash=st.booleans())
     def finish_the_build(self, crash: bool) -> None:
         """The log is read late: what was replaced or removed meanwhile is not in it any more."""
@@ -190,7 +190,7 @@ class SegmentedMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_what_is_stored(self) -> None:
-        assert self.index.ntotal == len(self.stored)
+        assert self.index.ntotal == len(self.stored_vectors)
 
     def compare(self, stored: dict[int, Embeddings], query: int, queries: int, k: int, params: SearchParams) -> None:
         asked = HALVES[(np.arange(queries) + query) % len(HALVES)]

@@ -28,13 +28,13 @@ def written(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields, sort_keys=True, indent=1).encode() + b"\n"
 
 
-def changed(**fields: Any) -> bytes:
+def change_manifest(**fields: Any) -> bytes:
     return written({**json.loads(MANIFEST.to_json()), **fields})
 
 
 def changed_file(**fields: Any) -> bytes:
     rows = json.loads(MANIFEST.to_json())["files"]
-    return changed(files=[{**rows[0], **fields}, rows[1]])
+    return change_manifest(files=[{**rows[0], **fields}, rows[1]])
 
 
 def test_manifest_survives_json() -> None:
@@ -45,11 +45,11 @@ def test_any_name_survives_json() -> None:
     names = st.text(st.characters(min_codepoint=32), min_size=1, max_size=20)
 
     @given(names, st.integers(0, 2**63 - 1))
-    def survives(name: str, seq: int) -> None:
+    def check_round_trip(name: str, seq: int) -> None:
         manifest = SnapshotManifest(name, "s", "exact", 1, 0, seq, MANIFEST.created_at, ())
         assert SnapshotManifest.from_json(manifest.to_json()) == manifest
 
-    survives()
+    check_round_trip()
 
 
 REFUSED = {
@@ -59,25 +59,25 @@ REFUSED = {
     "a list": b"[]",
     "a number": b"7",
     "nested deep": b"[" * 200_000,
-    "another format": changed(format=2),
-    "format as text": changed(format="1"),
-    "format as truth": changed(format=True),
-    "unknown field": changed(extra=1),
+    "another format": change_manifest(format=2),
+    "format as text": change_manifest(format="1"),
+    "format as truth": change_manifest(format=True),
+    "unknown field": change_manifest(extra=1),
     "field twice": MANIFEST.to_json().replace(b'"d": 16', b'"d": 16, "d": 16'),
-    "d of zero": changed(d=0),
-    "d too wide": changed(d=10**9),
-    "d as float": changed(d=16.0),
-    "d as truth": changed(d=True),
+    "d of zero": change_manifest(d=0),
+    "d too wide": change_manifest(d=10**9),
+    "d as float": change_manifest(d=16.0),
+    "d as truth": change_manifest(d=True),
     "d not a number": MANIFEST.to_json().replace(b"16", b"NaN"),
-    "ntotal negative": changed(ntotal=-1),
-    "seq past int64": changed(applied_seq=2**63),
-    "name empty": changed(name=""),
-    "name a number": changed(name=1),
-    "name with control characters": changed(name="a\nb"),
-    "kind unlike a word": changed(kind="Exact Index"),
-    "time unlike RFC 3339": changed(created_at="yesterday"),
-    "files not a list": changed(files={}),
-    "file not an object": changed(files=["ids.npy"]),
+    "ntotal negative": change_manifest(ntotal=-1),
+    "seq past int64": change_manifest(applied_seq=2**63),
+    "name empty": change_manifest(name=""),
+    "name a number": change_manifest(name=1),
+    "name with control characters": change_manifest(name="a\nb"),
+    "kind unlike a word": change_manifest(kind="Exact Index"),
+    "time unlike RFC 3339": change_manifest(created_at="yesterday"),
+    "files not a list": change_manifest(files={}),
+    "file not an object": change_manifest(files=["ids.npy"]),
     "file with unknown field": changed_file(mode=7),
     "file outside": changed_file(name="../ids.npy"),
     "file absolute": changed_file(name="/ids.npy"),

@@ -51,7 +51,7 @@ def run_all(promises: list[Promise], scale: Scale, write: bool) -> bool:
     """Run proofs in turn, those that may run beside the others meanwhile; whether every promise held."""
     held = True
 
-    def tell(promise: Promise, outcome: Outcome, seconds: float) -> None:
+    def report(promise: Promise, outcome: Outcome, seconds: float) -> None:
         nonlocal held
         held &= outcome.ok
         if write:
@@ -66,9 +66,9 @@ def run_all(promises: list[Promise], scale: Scale, write: bool) -> bool:
                 beside.append((promise, pool.submit(run_apart, promise, scale)))
         for promise in promises:
             if not promise.beside:
-                tell(promise, *run_apart(promise, scale))
+                report(promise, *run_apart(promise, scale))
         for promise, running in beside:
-            tell(promise, *running.result())
+            report(promise, *running.result())
     return held
 
 

@@ -21,7 +21,7 @@ BOMB = 48 << 20  # bytes that a bomb expands to; the server of the proof permits
 
 def corpus(share: int = 1) -> Iterator[tuple[str, bytes]]:
     """Names, beginning with `bomb-`, `names-`, `links-`, `lies-` or `damage-`, and bytes; every `share`-th of them."""
-    kinds = (bombs(), names(), links(), lies(), damage())
+    kinds = (bombs(), names(), links(), list_lies(), damage())
     yield from islice((one for kind in kinds for one in kind), 0, None, share)
 
 
@@ -74,7 +74,7 @@ def links() -> Iterator[tuple[str, bytes]]:
     yield "links-symbolic.zip", file.getvalue()
 
 
-def lies() -> Iterator[tuple[str, bytes]]:
+def list_lies() -> Iterator[tuple[str, bytes]]:
     """Sizes, methods and flags that are not so."""
     info = tarfile.TarInfo("sparse.png")
     info.type = tarfile.GNUTYPE_SPARSE

@@ -30,7 +30,7 @@ Told = Counter[str]
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]], Awaitable[str]]
 
 
-async def _ended(reader: asyncio.StreamReader) -> str:
+async def _read_end(reader: asyncio.StreamReader) -> str:
     """How the server ended it: its status, `closed` without a word, or `kept` when it did not."""
     try:
         head = await asyncio.wait_for(reader.read(4096), LONG)
@@ -41,7 +41,7 @@ async def _ended(reader: asyncio.StreamReader) -> str:
 
 async def _trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
     """A byte now and then, until the server says something."""
-    said = asyncio.ensure_future(_ended(reader))
+    said = asyncio.ensure_future(_read_end(reader))
     try:
         while not said.done():
             writer.write(b"x")
@@ -66,14 +66,14 @@ async def body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, order
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, order: dict[str, Any]) -> str:
     """Nothing is ever sent."""
-    return await _ended(reader)
+    return await _read_end(reader)
 
 
 async def idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, order: dict[str, Any]) -> str:
     """One request, and nothing after its answer."""
     writer.write(b"GET /livez HTTP/1.1\r\n" + HEAD + b"\r\n")
     await asyncio.wait_for(reader.readuntil(b"}"), LONG)
-    return await _ended(reader)
+    return await _read_end(reader)
 
 
 async def unread(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, order: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ KINDS: dict[str, Client] = {
 }
 
 
-async def _again(kind: str, order: dict[str, Any], told: Told) -> None:
+async def _repeat(kind: str, order: dict[str, Any], told: Told) -> None:
     """One client after the other in the same place, until it is cancelled."""
     await asyncio.sleep(random.random() * order["ramp"])
     while True:
@@ -115,7 +115,9 @@ async def _again(kind: str, order: dict[str, Any], told: Told) -> None:
 async def _hold(order: dict[str, Any]) -> None:
     told: Told = Counter()
     clients = [
-        asyncio.ensure_future(_again(kind, order, told)) for kind, count in order["kinds"].items() for _ in range(count)
+        asyncio.ensure_future(_repeat(kind, order, told))
+        for kind, count in order["kinds"].items()
+        for _ in range(count)
     ]
     await asyncio.wait(clients, timeout=order["seconds"])
     print(json.dumps(told), flush=True)

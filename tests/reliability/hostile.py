@@ -49,11 +49,11 @@ WIDE = [(2**31 - 1, 2**31 - 1), (2**31, 1), (2**32 - 1, 2**32 - 1)]
 def corpus(seed: int, share: int = 1) -> Iterator[tuple[str, bytes]]:
     """Names and bytes; of the cuts and the flips every `share`-th."""
     yield from bombs()
-    yield from claims()
+    yield from wrong_sizes()
     yield from foreign()
-    yield from oddities()
+    yield from rare_pictures()
     yield from polyglots()
-    yield from cuts(share)
+    yield from truncated_files(share)
     yield from flips(random.Random(seed), 40 // share)
 
 
@@ -81,7 +81,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
         yield f"frames.{kind}", encode_image(frames[0], kind, save_all=True, append_images=frames[1:], duration=1)
 
 
-def claims() -> Iterator[tuple[str, bytes]]:
+def wrong_sizes() -> Iterator[tuple[str, bytes]]:
     """Headers that say other sizes than there are."""
     for kind in FORMATS:
         for width, height in SIZES + (WIDE if kind in ("png", "avif") else []):
@@ -105,7 +105,7 @@ def foreign() -> Iterator[tuple[str, bytes]]:
         yield f"magic-and-noise.{kind}", encode_image(scene(), kind)[:32] + random.Random(kind).randbytes(5_000)
 
 
-def oddities() -> Iterator[tuple[str, bytes]]:
+def rare_pictures() -> Iterator[tuple[str, bytes]]:
     """Good pictures of rare shapes and kinds, which must be taken."""
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA"):
         yield f"good-mode-{mode}.png", encode_image(scene().convert(mode), "png")
@@ -136,7 +136,7 @@ def polyglots() -> Iterator[tuple[str, bytes]]:
     yield "pdf.jpeg", encode_image(scene(seed=7), "jpeg") + FOREIGN["pdf"]
 
 
-def cuts(share: int) -> Iterator[tuple[str, bytes]]:
+def truncated_files(share: int) -> Iterator[tuple[str, bytes]]:
     """Files that end early, at each hundredth."""
     for n, kind in enumerate(FORMATS):
         whole = encode_image(scene(96, 72, seed=n), kind)

@@ -21,7 +21,7 @@ from app.storage.database import Database
 from bench import data_directory
 from index.segmented import RebuildPolicy
 from index.types import Embeddings
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 K = 10
 QUERIES = 50
@@ -91,7 +91,7 @@ def main() -> None:
         d = database.read(lambda c: int(next(iter(c.execute("SELECT d FROM spaces")))[0]))
         indexes = open_service_index(database, data / "snapshots", d, least)
         if least:
-            until(lambda: indexes.stats("default")["images"]["base"], SECONDS)
+            wait_until(lambda: indexes.stats("default")["images"]["base"], SECONDS)
         _, keys = ask(indexes, d)
         with open(out.with_suffix(".new"), "wb") as file:
             np.save(file, keys)

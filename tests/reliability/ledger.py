@@ -94,7 +94,7 @@ class Ledger:
         self.unsure -= unsure
         return len(listed)
 
-    def tally(self) -> str:
+    def summarise(self) -> str:
         """What was found, in words."""
         kinds = ("lost", "doubled", "altered", "back again", "never sent")
         return ", ".join(f"{sum(fault.startswith(kind) for fault in self.faults)} {kind}" for kind in kinds[:3])

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 
 def main(folder: str, model: str, count: int) -> None:
@@ -23,7 +23,7 @@ def main(folder: str, model: str, count: int) -> None:
             job = server.bulk([(f"{n}.png", picture(seed=n)) for n in range(count)])
         else:
             job = server.http.post("/v1/demo").json()
-        until(lambda: server.wait_job(job["id"], 600), 600)
+        wait_until(lambda: server.wait_job(job["id"], 600), 600)
         ended = server.wait_job(job["id"], 600)
         hits = server.http.get("/v1/search", params={"q": "red car", "k": 5}).json()["hits"]
         page = server.http.get("/")

@@ -6,7 +6,7 @@ import os
 import signal
 
 from tests.support.processes import descendants, is_running, is_unlocked, read_command_line
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 SECONDS = 30.0
 
@@ -16,7 +16,7 @@ def workers(server: RunningServer) -> list[int]:
     return [pid for pid in server.pids() if "worker" in read_command_line(pid)]
 
 
-def strike(server: RunningServer, kind: str) -> None:
+def kill_processes(server: RunningServer, kind: str) -> None:
     """Kill the `worker`, the `server` or `both`. Raises AssertionError when a child lives on."""
     those = workers(server)
     if kind == "worker":
@@ -28,6 +28,6 @@ def strike(server: RunningServer, kind: str) -> None:
             os.kill(pid, signal.SIGKILL)
     if kind != "worker":
         server.kill()
-    until(lambda: not [pid for pid in gone if is_running(pid)], SECONDS, lambda: f"still there: {gone}")
+    wait_until(lambda: not [pid for pid in gone if is_running(pid)], SECONDS, lambda: f"still there: {gone}")
     if kind != "worker":
         assert is_unlocked(server.data_dir)

@@ -36,7 +36,7 @@ class Watch:
         self.pid = pid
         self.first = self.most = read_memory(pid)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -51,7 +51,7 @@ class Watch:
         """MiB above the first."""
         return (self.most - self.first) // MIB
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while not self._ended.wait(0.1):
             try:
                 self.most = max(self.most, read_memory(self.pid))

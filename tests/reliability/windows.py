@@ -20,7 +20,7 @@ from tests.reliability import traced
 from tests.reliability.client import connect, digest, pictures, upload_request
 from tests.reliability.ledger import Ledger
 from tests.reliability.strike import workers
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 SECONDS = 60.0
 MIGRATE = "import sys; from pathlib import Path; from app.storage.database import Database; Database(Path(sys.argv[1]))"
@@ -50,13 +50,13 @@ def upload(server: RunningServer, ledger: Ledger) -> None:
 def kill_during_upload(*calls: str, spread: int = 1) -> Callable[[RunningServer, Ledger, int], None]:
     """A kill on the way into one of these calls, in turn, the nth of its thread up to `spread`."""
 
-    def act(server: RunningServer, ledger: Ledger, n: int) -> None:
+    def upload_and_kill(server: RunningServer, ledger: Ledger, n: int) -> None:
         options = traced.kill_at_syscall(calls[n % len(calls)], 1 + (n // len(calls)) % spread)
         with traced.attach_strace(server.process.pid, *options):
             upload(server, ledger)
             expect_killed(server)
 
-    return act
+    return upload_and_kill
 
 
 def kill_after_answer(server: RunningServer, ledger: Ledger, n: int) -> None:
@@ -72,8 +72,8 @@ def kill_after_answer(server: RunningServer, ledger: Ledger, n: int) -> None:
 
 def kill_after_embedding(server: RunningServer, ledger: Ledger, n: int) -> None:
     """The worker has its vector, and commits; some are killed at the claim before."""
-    (worker,) = until(lambda: workers(server), SECONDS)
-    until(lambda: server.http.get("/v1/stats").json()["images"]["queued"] == 0, SECONDS)
+    (worker,) = wait_until(lambda: workers(server), SECONDS)
+    wait_until(lambda: server.http.get("/v1/stats").json()["images"]["queued"] == 0, SECONDS)
     options = (
         traced.kill_at_syscall("pwrite64", 1 + n // 2)
         if n % 2 == 0
@@ -82,7 +82,7 @@ def kill_after_embedding(server: RunningServer, ledger: Ledger, n: int) -> None:
     with traced.attach_strace(worker, *options) as tracer:
         for _ in range(6):
             upload(server, ledger)
-        until(lambda: tracer.poll() is not None, SECONDS)
+        wait_until(lambda: tracer.poll() is not None, SECONDS)
     server.process.kill()
     expect_killed(server)
 
@@ -102,7 +102,7 @@ def kill_after_indexing(server: RunningServer, ledger: Ledger, n: int) -> None:
 def kill_during_save(*calls: str) -> Callable[[RunningServer, Ledger, int], None]:
     """A kill on the way into one of these calls while the index is saved, by a server that stops or by itself."""
 
-    def act(server: RunningServer, ledger: Ledger, n: int) -> None:
+    def upload_and_kill(server: RunningServer, ledger: Ledger, n: int) -> None:
         texts = [{"text": f"red {n} {number} {time.time_ns()}"} for number in range(TEXTS - 1)]
         call, _, when = calls[n % len(calls)].partition("#")
         # Attached before they are sent: now and then they are the ones for which it saves at once.
@@ -113,7 +113,7 @@ def kill_during_save(*calls: str) -> Callable[[RunningServer, Ledger, int], None
             server.process.send_signal(signal.SIGTERM)
             expect_killed(server)
 
-    return act
+    return upload_and_kill
 
 
 def kill_during_delete(server: RunningServer, ledger: Ledger, n: int) -> None:

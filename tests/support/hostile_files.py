@@ -52,18 +52,18 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def leave() -> NoReturn:
+def exit_cleanly() -> NoReturn:
     """End the process with status 0, as a library might."""
     os._exit(0)
 
 
-def spin() -> NoReturn:
+def loop_forever() -> NoReturn:
     """Use the processor for ever."""
     while True:
         pass
 
 
-def burn(seconds: float) -> float:
+def use_processor(seconds: float) -> float:
     """Use `seconds` of processor time."""
     start = time.process_time()
     while time.process_time() - start < seconds:

@@ -25,7 +25,7 @@ VECTOR = np.array([1, 0, 0, 0], "<f4").tobytes()
 COLLECTION = "default"
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """For calls that take a stop condition."""
     return False
 

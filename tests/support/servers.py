@@ -66,16 +66,16 @@ class RunningServer:
 
     def wait_ready(self) -> None:
         """Wait until /readyz answers 200."""
-        until(lambda: self.http.get("/readyz").status_code == 200, START_SECONDS, self.output)
+        wait_until(lambda: self.http.get("/readyz").status_code == 200, START_SECONDS, self.output)
 
     def wait_job(self, id: str, seconds: float = 120.0) -> dict[str, Any]:
         """Wait until the job has ended; returns it."""
 
-        def ended() -> dict[str, Any] | None:
+        def finished_job() -> dict[str, Any] | None:
             job: dict[str, Any] = self.http.get(f"/v1/jobs/{id}").json()
             return job if job["state"] not in ("queued", "running", "paused") else None
 
-        ended_job: dict[str, Any] = until(ended, seconds, self.output)
+        ended_job: dict[str, Any] = wait_until(finished_job, seconds, self.output)
         return ended_job
 
     def upload(self, content: bytes, name: str = "picture.png", wait: float = 30, **fields: Any) -> httpx.Response:
@@ -128,16 +128,16 @@ class RunningServer:
             self.lines.append(line)
 
     def _address(self) -> str:
-        def found() -> str | None:
+        def find_address() -> str | None:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}: {self.output()}")
             match = ADDRESS.search(self.output())
             return match.group(1) if match else None
 
-        return str(until(found, START_SECONDS, self.output))
+        return str(wait_until(find_address, START_SECONDS, self.output))
 
 
-def until(condition: Any, seconds: float, why: Any = lambda: "") -> Any:
+def wait_until(condition: Any, seconds: float, why: Any = lambda: "") -> Any:
     """Call `condition` until it is true; returns its value. Fails with `why()` after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

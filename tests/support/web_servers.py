@@ -11,7 +11,7 @@ from typing import Any
 
 import httpcore
 
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -79,7 +79,7 @@ class WebServer:
 
     def reset_most(self) -> None:
         """Begin to count `most` anew, when the answers to requests of earlier tests have ended."""
-        until(lambda: self._now == 0, 30)
+        wait_until(lambda: self._now == 0, 30)
         self.most = 0
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ def status(code: int, **headers: str) -> Answer:
     return answer
 
 
-def trickle(body: bytes, pause: float, step: int = 1, head: bool = False) -> Answer:
+def answer_slowly(body: bytes, pause: float, step: int = 1, head: bool = False) -> Answer:
     """Send a few bytes at a time, also the headers if `head`, without a declared length."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:

@@ -19,29 +19,29 @@ _HEX = re.compile(r"[0-9a-f]{32}")
 _LEAKS = ("/root", "/tmp", "/work", "/home", "site-packages", "Traceback", ".py", "SELECT ", "INSERT ", "sqlite")
 
 
-def fresh(colour: str = "red", format: str = "PNG") -> bytes:
+def make_picture(colour: str = "red", format: str = "PNG") -> bytes:
     """A picture that no other test has sent."""
     return picture(colour, seed=next(_seeds), size=(53, 41), format=format)
 
 
-def added(server: RunningServer, colour: str = "red", **fields: Any) -> dict[str, Any]:
+def upload_ready(server: RunningServer, colour: str = "red", **fields: Any) -> dict[str, Any]:
     """The record of a new picture that is ready."""
-    response = server.upload(fresh(colour), **fields)
+    response = server.upload(make_picture(colour), **fields)
     assert response.status_code == 200, response.text
     image: dict[str, Any] = response.json()
     assert image["status"] == "ready"
     return image
 
 
-def refused(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+def check_refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """The body of a refusal, checked for everything that the contract says of refusals."""
     assert response.status_code == status, response.text
-    problem = checked(response.json(), status, dict(response.headers))
+    problem = check_problem(response.json(), status, dict(response.headers))
     assert problem["code"] == code
     return problem
 
 
-def checked(problem: Any, status: int, headers: dict[str, str]) -> dict[str, Any]:
+def check_problem(problem: Any, status: int, headers: dict[str, str]) -> dict[str, Any]:
     """A problem+json body with its headers (names in lower case), checked."""
     headers = {name.lower(): value for name, value in headers.items()}
     assert headers["content-type"] == "application/problem+json"
@@ -95,7 +95,7 @@ def post_form(server: RunningServer, path: str, body: bytes, boundary: str = "xx
     return server.http.post(path, content=body, headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
 
 
-def found(server: RunningServer, words: str, k: int = 1000, target: str = "images") -> list[str]:
+def search_ids(server: RunningServer, words: str, k: int = 1000, target: str = "images") -> list[str]:
     """The ids that a search by words gives."""
     response = server.http.get("/v1/search", params={"q": words, "k": k, "target": target})
     assert response.status_code == 200, response.text

@@ -13,7 +13,7 @@ import httpx2 as httpx
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
-from tests.app.api.asking import fresh
+from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
 _addresses = itertools.count(1)
@@ -53,8 +53,8 @@ class Guarded:
 def guarded_server(data: Path) -> Iterator[Guarded]:
     """A server with keys of every kind. They are made by a database of this process, beside the server's own."""
     with RunningServer(data, log_level="debug") as server:
-        image = server.upload(fresh(), id="inside").json()["id"]
-        job = server.wait_job(server.bulk([("a.png", fresh("blue"))])["id"])["id"]
+        image = server.upload(make_picture(), id="inside").json()["id"]
+        job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200
         database = Database(data / "sightline.db")
         access = ApiKeyService(database)

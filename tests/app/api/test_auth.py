@@ -11,9 +11,9 @@ import pytest
 
 from app.api.auth import read_presented_keys
 from app.core.types import KeyScope
-from tests.app.api.asking import checked, raw, refused
+from tests.app.api.asking import check_problem, check_refusal, raw
 from tests.app.api.guarded import Guarded
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 PROTECTED = ["/v1/stats", "/v1/images", "/v1/images/inside/file", "/v1/jobs", "/metrics", "/openapi.json", "/docs"]
 TRICKS = [
@@ -72,16 +72,16 @@ def test_the_plain_addresses_are_answered_with_a_key(guarded: Guarded) -> None:
 def test_an_encoded_address_is_the_same_address(guarded: Guarded) -> None:
     assert guarded.ask("none", "GET", "/%76%31/stats").status_code == 401
     assert guarded.ask("search", "GET", "/%76%31/stats").status_code == 200
-    refused(guarded.ask("search", "DELETE", "/v1/images/%69nside"), 403, "forbidden")
+    check_refusal(guarded.ask("search", "DELETE", "/v1/images/%69nside"), 403, "forbidden")
 
 
 def test_unknown_addresses_and_methods_are_told_to_those_with_a_key_alone(guarded: Guarded) -> None:
     for method, path in (("GET", "/nothing"), ("PUT", "/v1/images"), ("TRACE", "/v1/stats"), ("GET", "/v1/stats/")):
-        refused(guarded.ask("none", method, path), 401, "unauthorized")
-    refused(guarded.ask("search", "GET", "/nothing"), 404, "not_found")
-    refused(guarded.ask("search", "GET", "/v1/stats/"), 404, "not_found")
+        check_refusal(guarded.ask("none", method, path), 401, "unauthorized")
+    check_refusal(guarded.ask("search", "GET", "/nothing"), 404, "not_found")
+    check_refusal(guarded.ask("search", "GET", "/v1/stats/"), 404, "not_found")
     answer = guarded.ask("search", "PUT", "/v1/images")
-    refused(answer, 405, "bad_request")
+    check_refusal(answer, 405, "bad_request")
     assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
@@ -115,7 +115,7 @@ def test_two_headers_of_one_name_are_two_keys() -> None:
 def test_the_challenge_says_what_is_wrong(guarded: Guarded) -> None:
     missing = guarded.ask("none", "GET", "/v1/stats")
     assert missing.headers["www-authenticate"] == 'Bearer realm="sightline"'
-    assert "Authorization: Bearer" in refused(missing, 401, "unauthorized")["detail"]
+    assert "Authorization: Bearer" in check_refusal(missing, 401, "unauthorized")["detail"]
     wrong = guarded.ask("unknown", "GET", "/v1/stats")
     assert 'error="invalid_token"' in wrong.headers["www-authenticate"]
     details = {guarded.ask(kind, "GET", "/v1/stats").json()["detail"] for kind in ("unknown", "revoked", "expired")}
@@ -128,11 +128,11 @@ def test_wrong_keys_are_limited_by_address_and_right_ones_never(guarded: Guarded
     sent = {"X-Forwarded-For": guarded.address(), "X-API-Key": guarded.keys["unknown"]}
     answers = [guarded.server.http.get("/v1/stats", headers=sent) for _ in range(12)]
     assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2
-    refused(answers[-1], 429, "rate_limited")
+    check_refusal(answers[-1], 429, "rate_limited")
     assert guarded.server.http.get("/v1/stats", headers={**sent, "X-API-Key": guarded.keys["search"]}).is_success
     assert guarded.server.http.get("/livez", headers={"X-Forwarded-For": sent["X-Forwarded-For"]}).is_success
-    refused(guarded.server.http.post("/v1/session", json={"key": "sl_x_y"}, headers=sent), 429, "rate_limited")
-    refused(guarded.ask("unknown", "GET", "/v1/stats"), 401, "unauthorized")  # from elsewhere
+    check_refusal(guarded.server.http.post("/v1/session", json={"key": "sl_x_y"}, headers=sent), 429, "rate_limited")
+    check_refusal(guarded.ask("unknown", "GET", "/v1/stats"), 401, "unauthorized")  # from elsewhere
 
 
 def test_a_key_revoked_by_another_process_is_refused_from_the_next_request_on(guarded: Guarded) -> None:
@@ -150,7 +150,7 @@ def test_without_a_key_health_is_a_word(guarded: Guarded) -> None:
 
 def test_a_key_does_not_let_other_sites_pages_in(guarded: Guarded) -> None:
     headers = {"X-API-Key": guarded.keys["admin"], "Sec-Fetch-Site": "cross-site"}
-    refused(guarded.server.http.delete("/v1/images/inside", headers=headers), 403, "forbidden")
+    check_refusal(guarded.server.http.delete("/v1/images/inside", headers=headers), 403, "forbidden")
 
 
 def test_answers_with_data_are_kept_by_no_cache_between(guarded: Guarded) -> None:
@@ -183,17 +183,18 @@ def test_nothing_that_a_caller_sends_breaks_a_line_of_the_log_or_moves_a_cursor(
     guarded.server.http.get(address, headers={**headers, "X-Request-ID": id, "Cookie": "sightline_8000=hidden-cookie"})
     name = {"files": (nasty + ".zip", b"PK\x03\x04 no archive")}
     sent = guarded.server.http.post("/v1/images/bulk", headers={**headers, "X-Request-ID": id + "-2"}, files=name)
-    until(lambda: guarded.ask("admin", "GET", f"/v1/jobs/{sent.json()['id']}").json()["state"] == "succeeded", 60)
+    wait_until(lambda: guarded.ask("admin", "GET", f"/v1/jobs/{sent.json()['id']}").json()["state"] == "succeeded", 60)
 
-    def told() -> list[dict[str, Any]]:
+    def read_log() -> list[dict[str, Any]]:
         lines = [line for line in guarded.server.output().splitlines() if not line.startswith("Sightline serves ")]
         assert all(line.isprintable() for line in lines)
         return [json.loads(line) for line in lines]
 
-    until(
-        lambda: any(record.get("job") == sent.json()["id"] and "importing" in record["event"] for record in told()), 20
+    wait_until(
+        lambda: any(record.get("job") == sent.json()["id"] and "importing" in record["event"] for record in read_log()),
+        20,
     )
-    records = told()
+    records = read_log()
     (answered,) = (one for one in records if one.get("request_id") == id and one["event"] == "answered")
     assert (answered["status"], answered["route"], answered["path"]) == (404, "/v1/images/{id}", f"/v1/images/{nasty}")
     (accepted,) = (one for one in records if one["event"] == "job accepted" and one["request_id"] == id + "-2")
@@ -205,4 +206,4 @@ def test_without_keys_a_server_on_loopback_asks_for_none(server: RunningServer) 
     assert server.http.get("/v1/stats").status_code == 200
     assert server.http.get("/v1/stats", headers={"X-API-Key": "sl_x_y"}).status_code == 200
     answer = server.http.put("/v1/images")
-    assert checked(answer.json(), 405, dict(answer.headers))["code"] == "bad_request"
+    assert check_problem(answer.json(), 405, dict(answer.headers))["code"] == "bad_request"

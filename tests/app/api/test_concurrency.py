@@ -11,18 +11,18 @@ import pytest
 
 from app.api.concurrency import RequestLimits, ThreadPool
 from app.core.errors import Overloaded
-from tests.app.api.asking import added, refused
+from tests.app.api.asking import check_refusal, upload_ready
 from tests.support.servers import RunningServer
 
 
 def test_a_burst_of_searches_is_answered_or_refused_with_a_time_to_come_back(tmp_path: Path) -> None:
     with RunningServer(tmp_path / "data", max_concurrent_queries=2) as server:
-        added(server)
+        upload_ready(server)
         with ThreadPoolExecutor(40) as threads:
             answers = list(threads.map(lambda _: server.http.get("/v1/search?q=red"), range(200)))
         for answer in answers:
             if answer.status_code != 200:
-                refused(answer, 503, "overloaded")
+                check_refusal(answer, 503, "overloaded")
         assert any(answer.status_code == 200 for answer in answers)
         assert server.http.get("/v1/search?q=red").status_code == 200
 

@@ -14,7 +14,7 @@ from app.core.settings import Settings
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
 from app.storage.database import Database
-from tests.app.api.asking import fresh
+from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
 OURS, OTHER = "https://photos.example.org", "https://evil.example"
@@ -39,7 +39,7 @@ def test_a_listed_origin_may_read_and_change(listed: RunningServer) -> None:
     assert ask_first(listed, OURS) == (200, OURS)
     assert ask_first(listed, OTHER) == (400, None)
     sent = {"Origin": OURS, "Sec-Fetch-Site": "cross-site"}
-    files = {"file": ("a.png", fresh())}
+    files = {"file": ("a.png", make_picture())}
     answer = listed.http.post("/v1/images", files=files, headers=sent)
     assert answer.status_code == 202, answer.text
     assert answer.headers["access-control-allow-origin"] == OURS
@@ -51,7 +51,7 @@ def test_a_listed_origin_may_read_and_change(listed: RunningServer) -> None:
 
 def test_another_origin_may_not(listed: RunningServer) -> None:
     sent = {"Origin": OTHER, "Sec-Fetch-Site": "cross-site"}
-    answer = listed.http.post("/v1/images", files={"file": ("a.png", fresh())}, headers=sent)
+    answer = listed.http.post("/v1/images", files={"file": ("a.png", make_picture())}, headers=sent)
     assert answer.status_code == 403
     assert "access-control-allow-origin" not in listed.http.get("/v1/images", headers=sent).headers
 

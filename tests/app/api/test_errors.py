@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.app.api.asking import checked, raw, refused
+from tests.app.api.asking import check_problem, check_refusal, raw
 from tests.support.servers import RunningServer
 
 
@@ -17,7 +17,7 @@ from tests.support.servers import RunningServer
     "path", ["/nothing", "/v1", "/v1/nothing", "/v2/images", "/v1/images/x/y/z", "/web/none.js", "/web/../app.py"]
 )
 def test_an_unknown_address_is_not_found(path: str, server: RunningServer) -> None:
-    refused(server.http.get(path), 404, "not_found")
+    check_refusal(server.http.get(path), 404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_an_unknown_address_is_not_found(path: str, server: RunningServer) -> No
 )
 def test_a_method_that_is_not_offered_says_which_are(method: str, path: str, server: RunningServer) -> None:
     response = server.http.request(method, path)
-    refused(response, 405, "bad_request")
+    check_refusal(response, 405, "bad_request")
     assert response.headers["allow"]
 
 
@@ -48,7 +48,7 @@ def test_a_head_of_what_can_be_read_is_no_fault(server: RunningServer) -> None:
 def test_an_address_that_is_not_utf8_is_refused(at: str, server: RunningServer) -> None:
     status, headers, body = raw(server, f"GET {at} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
     assert status == 400
-    assert checked(json.loads(body), 400, headers)["code"] == "bad_request"
+    assert check_problem(json.loads(body), 400, headers)["code"] == "bad_request"
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_no_request_is_smuggled_behind_one_of_unclear_length(rest: bytes, server
 
 
 def test_no_detail_holds_a_path_or_a_value_that_was_sent(server: RunningServer) -> None:
-    problem = refused(server.http.post("/v1/texts", json={"texts": "secret-value"}), 422, "validation")
+    problem = check_refusal(server.http.post("/v1/texts", json={"texts": "secret-value"}), 422, "validation")
     assert "secret-value" not in json.dumps(problem)
 
 
 def test_a_long_list_of_faults_is_cut(server: RunningServer) -> None:
-    problem = refused(server.http.post("/v1/texts", json={"texts": [{}] * 500}), 422, "validation")
+    problem = check_refusal(server.http.post("/v1/texts", json={"texts": [{}] * 500}), 422, "validation")
     assert len(problem["detail"]) < 1_000

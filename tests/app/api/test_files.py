@@ -11,10 +11,10 @@ from starlette.datastructures import Headers
 
 from app.api.files import is_not_modified
 from app.api.permissions import ROUTE_SCOPES
-from tests.app.api.asking import added, fresh
+from tests.app.api.asking import make_picture, upload_ready
 from tests.app.api.guarded import Guarded
 from tests.reliability.proofs.roles import fill_path
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 GETS = sorted(call.split(" ")[1] for call in ROUTE_SCOPES if call.startswith("GET"))
 OF_ITS_MOMENT = ("date", "x-request-id", "content-length")
@@ -35,7 +35,7 @@ def test_head_is_answered_as_get_is_without_a_body(path: str, guarded: Guarded) 
 
 
 def test_head_of_a_stream_of_events_does_not_wait_for_the_job(server: RunningServer) -> None:
-    job = server.bulk([("a.png", fresh())])
+    job = server.bulk([("a.png", make_picture())])
     server.http.post(f"/v1/jobs/{job['id']}/pause")
     head = server.http.head(f"/v1/jobs/{job['id']}/events", timeout=5)
     assert (head.status_code, head.content) == (200, b"")
@@ -46,7 +46,7 @@ def test_head_of_a_stream_of_events_does_not_wait_for_the_job(server: RunningSer
 
 @pytest.mark.parametrize("kind", ["file", "thumbnail"])
 def test_bytes_that_a_client_has_are_not_sent_again(kind: str, server: RunningServer) -> None:
-    path = f"/v1/images/{added(server)['id']}/{kind}"
+    path = f"/v1/images/{upload_ready(server)['id']}/{kind}"
     first = server.http.get(path)
     etag = first.headers["etag"]
     assert first.headers["cache-control"] == "private, no-cache"
@@ -62,9 +62,9 @@ def test_bytes_that_a_client_has_are_not_sent_again(kind: str, server: RunningSe
 
 
 def test_new_bytes_of_an_id_are_sent_to_who_has_the_old_ones(server: RunningServer) -> None:
-    old, new = fresh(), fresh("blue")
+    old, new = make_picture(), make_picture("blue")
     path = f"/v1/images/{server.upload(old, id='cached').json()['id']}/file"
-    until(
+    wait_until(
         lambda: time.time() > parsedate_to_datetime(server.http.get(path).headers["last-modified"]).timestamp() + 1, 5
     )
     known = server.http.get(path).headers
@@ -112,7 +112,7 @@ def test_what_a_client_has_by_its_headers(sent: dict[str, str], is_known: bool) 
 
 
 def test_a_part_that_cannot_be_served_is_refused_and_the_file_is_whole_afterwards(server: RunningServer) -> None:
-    content = fresh()
+    content = make_picture()
     path = f"/v1/images/{server.upload(content).json()['id']}/file"
     refused = server.http.get(path, headers={"Range": f"bytes={len(content)}-"})
     assert (refused.status_code, refused.headers["content-range"]) == (416, f"bytes */{len(content)}")

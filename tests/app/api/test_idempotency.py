@@ -20,10 +20,10 @@ from app.api.idempotency import Idempotency, IdempotentCall
 from app.api.schemas import ImageOut
 from app.storage.idempotency import IdempotencyStore
 from app.storage.library import AddResult, Library
-from tests.app.api.asking import fresh, refused
+from tests.app.api.asking import check_refusal, make_picture
 from tests.support.makers import add
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 
 def send(server: RunningServer, path: str, key: str, **sent: Any) -> httpx.Response:
@@ -40,7 +40,7 @@ def jobs(server: RunningServer) -> int:
 
 
 def test_an_upload_that_is_sent_again_is_answered_the_same(server: RunningServer) -> None:
-    content, key, before = fresh(), str(uuid.uuid4()), total(server)
+    content, key, before = make_picture(), str(uuid.uuid4()), total(server)
     for path in ("/v1/images", "/v1/images?wait=30"):
         first, *rest = (send(server, path, key + path[-2:], files={"file": ("a.png", content)}) for _ in range(3))
         assert first.status_code in (200, 202)
@@ -49,9 +49,9 @@ def test_an_upload_that_is_sent_again_is_answered_the_same(server: RunningServer
             assert (again.status_code, again.json()) == (first.status_code, first.json())
             assert again.headers["idempotent-replayed"] == "true"
     assert total(server) == before + 1
-    other = send(server, "/v1/images", key + "es", files={"file": ("a.png", fresh())})
-    refused(other, 409, "idempotency_key_reused")
-    refused(
+    other = send(server, "/v1/images", key + "es", files={"file": ("a.png", make_picture())})
+    check_refusal(other, 409, "idempotency_key_reused")
+    check_refusal(
         send(server, "/v1/images?replace=true", key + "es", files={"file": ("a.png", content)}),
         409,
         other.json()["code"],
@@ -63,7 +63,7 @@ def test_an_upload_that_is_sent_again_is_answered_the_same(server: RunningServer
 
 def test_a_bulk_and_texts_that_are_sent_again_are_answered_the_same(server: RunningServer) -> None:
     before = jobs(server)
-    content = fresh()
+    content = make_picture()
     requests: list[tuple[str, Any]] = [
         ("/v1/images/bulk", lambda: {"files": [("files", ("a.png", content)), ("files", ("b.png", content))]}),
         ("/v1/texts", lambda: {"json": {"texts": [{"text": "a red square"}, {"id": "two", "text": "blue"}]}}),
@@ -77,18 +77,18 @@ def test_a_bulk_and_texts_that_are_sent_again_are_answered_the_same(server: Runn
         if path.endswith("bulk"):
             server.wait_job(first.json()["id"])  # the tests below count pictures
     assert jobs(server) == before + 1
-    refused(send(server, "/v1/texts", key, json={"texts": [{"text": "green"}]}), 409, "idempotency_key_reused")
+    check_refusal(send(server, "/v1/texts", key, json={"texts": [{"text": "green"}]}), 409, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("key", ["", '""', "two words", "x" * 256])
 def test_what_is_no_key_is_refused(server: RunningServer, key: str) -> None:
     before = total(server)
-    refused(send(server, "/v1/images", key, files={"file": ("a.png", fresh())}), 400, "bad_request")
+    check_refusal(send(server, "/v1/images", key, files={"file": ("a.png", make_picture())}), 400, "bad_request")
     assert total(server) == before
 
 
 def test_a_socket_that_is_cut_after_the_last_byte_and_three_retries_make_one_row(server: RunningServer) -> None:
-    before, content, key = total(server), fresh(), str(uuid.uuid4())
+    before, content, key = total(server), make_picture(), str(uuid.uuid4())
     request = httpx.Request(
         "POST", f"{server.url}/v1/images", headers={"Idempotency-Key": key}, files={"file": ("a.png", content)}
     )
@@ -98,14 +98,14 @@ def test_a_socket_that_is_cut_after_the_last_byte_and_three_retries_make_one_row
     with socket.create_connection((address.hostname, address.port)) as cut:
         cut.sendall(f"POST /v1/images HTTP/1.1\r\n{head}\r\n".encode() + body)
 
-    def answered() -> httpx.Response | None:
+    def send_unless_in_progress() -> httpx.Response | None:
         response = send(server, "/v1/images", key, files={"file": ("a.png", content)})
         if response.status_code == 409:
-            refused(response, 409, "in_progress")
+            check_refusal(response, 409, "in_progress")
             return None
         return response
 
-    ids = {until(answered, 30).json()["id"] for _ in range(3)}
+    ids = {wait_until(send_unless_in_progress, 30).json()["id"] for _ in range(3)}
     assert len(ids) == 1
     assert total(server) == before + 1
 

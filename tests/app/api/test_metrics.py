@@ -6,8 +6,8 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.app.api.asking import added
-from tests.support.servers import RunningServer, until
+from tests.app.api.asking import upload_ready
+from tests.support.servers import RunningServer, wait_until
 
 
 def samples(server: RunningServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -41,7 +41,7 @@ def test_requests_are_counted_by_route_never_by_address(server: RunningServer) -
 
 
 def test_pictures_index_and_health_are_told(server: RunningServer) -> None:
-    added(server)
+    upload_ready(server)
     told = samples(server)
     stats = server.http.get("/v1/stats").json()
     assert told["sightline_ready", ()] == 1
@@ -57,14 +57,14 @@ def test_pictures_index_and_health_are_told(server: RunningServer) -> None:
 
 
 def test_what_workers_count_reaches_the_server(server: RunningServer) -> None:
-    added(server)
+    upload_ready(server)
 
-    def reported() -> bool:
+    def is_reported() -> bool:
         told = samples(server)
         counted = told["sightline_worker_pictures_total", (("outcome", "ready"),)]
         return counted > 0 and told["sightline_worker_memory_bytes", ()] > 1 << 20
 
-    until(reported, 60)
+    wait_until(is_reported, 60)
     told = samples(server)
     assert (told["sightline_workers", ()], told["sightline_workers_wanted", ()]) == (1, 1)
     assert told["sightline_worker_attempts_total", ()] > 0

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.app.api.asking import checked, field_part, file_part, form, fresh, post_form, raw, refused
-from tests.support.servers import RunningServer, until
+from tests.app.api.asking import check_problem, check_refusal, field_part, file_part, form, make_picture, post_form, raw
+from tests.support.servers import RunningServer, wait_until
 
 PATHS = ["/v1/images", "/v1/images/bulk", "/v1/search/image", "/v1/classify"]
 TYPES = [
@@ -32,12 +32,12 @@ TYPES = [
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: str(kind)[:30])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_body_that_is_no_form_is_refused(path: str, kind: str | None, server: RunningServer) -> None:
-    body = form([file_part(fresh())])
+    body = form([file_part(make_picture())])
     response = server.http.post(path, content=body, headers={} if kind is None else {"Content-Type": kind})
     if (kind == "application/json" and path == "/v1/classify") or (kind is not None and kind.endswith("x" * 10_000)):
-        refused(response, 400, "bad_request")
+        check_refusal(response, 400, "bad_request")
     else:
-        refused(response, 415, "unsupported_media_type")
+        check_refusal(response, 415, "unsupported_media_type")
 
 
 BROKEN = {
@@ -54,15 +54,15 @@ BROKEN = {
     "bad header": form([b"Con tent\x01: x\r\n\r\nx"]),
     "name not UTF-8": form([file_part(b"x", name=b"\xff\xfe")]),
     "filename not UTF-8": form([file_part(b"x", filename=b"\xff\xfe.png")]),
-    "field not UTF-8": form([field_part(b"caption", b"\xff\xfe"), file_part(fresh())]),
-    "file twice": form([file_part(fresh()), file_part(fresh())]),
+    "field not UTF-8": form([field_part(b"caption", b"\xff\xfe"), file_part(make_picture())]),
+    "file twice": form([file_part(make_picture()), file_part(make_picture())]),
     "file as text": form([field_part(b"file", b"x")]),
-    "file under another name": form([file_part(fresh(), name=b"picture")]),
-    "a header of 100 kB": form([b"X-A: " + b"x" * 100_000 + b"\r\n" + file_part(fresh())]),
-    "ten thousand headers": form([b"X-A: x\r\n" * 10_000 + file_part(fresh())]),
-    "ten thousand fields": form([field_part(b"f", b"x")] * 10_000 + [file_part(fresh())]),
-    "a field of 2 MiB": form([field_part(b"caption", b"x" * (2 << 20)), file_part(fresh())]),
-    "many large fields": form([field_part(b"tags", b"x" * (1 << 20))] * 20 + [file_part(fresh())]),
+    "file under another name": form([file_part(make_picture(), name=b"picture")]),
+    "a header of 100 kB": form([b"X-A: " + b"x" * 100_000 + b"\r\n" + file_part(make_picture())]),
+    "ten thousand headers": form([b"X-A: x\r\n" * 10_000 + file_part(make_picture())]),
+    "ten thousand fields": form([field_part(b"f", b"x")] * 10_000 + [file_part(make_picture())]),
+    "a field of 2 MiB": form([field_part(b"caption", b"x" * (2 << 20)), file_part(make_picture())]),
+    "many large fields": form([field_part(b"tags", b"x" * (1 << 20))] * 20 + [file_part(make_picture())]),
 }
 
 
@@ -78,7 +78,7 @@ def test_a_broken_form_is_refused(path: str, name: str, server: RunningServer) -
         server.wait_job(response.json()["id"])
         return
     assert response.status_code in (400, 413, 415, 422), response.text
-    refused(response, response.status_code, response.json()["code"])
+    check_refusal(response, response.status_code, response.json()["code"])
     assert response.json()["code"] in ("bad_request", "validation", "payload_too_large", "unsupported_media_type")
 
 
@@ -86,7 +86,7 @@ def test_a_broken_form_is_refused(path: str, name: str, server: RunningServer) -
 def test_a_refused_form_leaves_no_files(name: str, server: RunningServer) -> None:
     post_form(server, "/v1/images", BROKEN[name])
     incoming = server.data_dir / "media" / ".incoming"
-    until(lambda: not list(incoming.iterdir()), 30)
+    wait_until(lambda: not list(incoming.iterdir()), 30)
 
 
 def test_a_body_too_large_is_refused_by_its_length_at_once(server: RunningServer) -> None:
@@ -94,13 +94,13 @@ def test_a_body_too_large_is_refused_by_its_length_at_once(server: RunningServer
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
         status, headers, body = raw(server, (head + f"Content-Length: {1 << 40}\r\n\r\n").encode())
         assert status == 413
-        assert checked(json.loads(body), 413, headers)["code"] == "payload_too_large"
+        assert check_problem(json.loads(body), 413, headers)["code"] == "payload_too_large"
 
 
 def test_a_chunked_body_too_large_is_refused_when_it_is(server: RunningServer) -> None:
     block = bytes(1 << 20)
 
-    def endless() -> object:
+    def stream_forever() -> object:
         yield form([file_part(b"")], last=False)[:-2]
         for _ in range(104):
             yield block
@@ -108,20 +108,20 @@ def test_a_chunked_body_too_large_is_refused_when_it_is(server: RunningServer) -
     for path in ("/v1/images", "/v1/search/image"):
         response = server.http.post(
             path,
-            content=endless(),  # type: ignore[arg-type]
+            content=stream_forever(),  # type: ignore[arg-type]
             headers={"Content-Type": "multipart/form-data; boundary=xxx"},
         )
-        refused(response, 413, "payload_too_large")
-    until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
+        check_refusal(response, 413, "payload_too_large")
+    wait_until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
 
 
 def test_a_picture_over_its_limit_is_refused(server: RunningServer) -> None:
-    large = fresh() + bytes(96 << 20)
-    refused(server.upload(large), 422, "image_too_large")
+    large = make_picture() + bytes(96 << 20)
+    check_refusal(server.upload(large), 422, "image_too_large")
 
 
 def test_a_form_may_come_a_few_bytes_at_a_time(server: RunningServer) -> None:
-    content = b"\r\n--xx\r\n-\r--xxx" + fresh() + b"\r\n--xx"
+    content = b"\r\n--xx\r\n-\r--xxx" + make_picture() + b"\r\n--xx"
     body = form([field_part(b"id", b"slow"), file_part(content, filename=b"slow.png")])
     rng = random.Random(5)
     pieces = []
@@ -135,8 +135,8 @@ def test_a_form_may_come_a_few_bytes_at_a_time(server: RunningServer) -> None:
         content=iter(pieces),
         headers={"Content-Type": "multipart/form-data; boundary=xxx"},
     )
-    refused(response, 415, "unsupported_media_type")  # which it is only when read aright
-    picture = fresh() + b"\r\n--xx\r\n-\r--xx\r\n--"
+    check_refusal(response, 415, "unsupported_media_type")  # which it is only when read aright
+    picture = make_picture() + b"\r\n--xx\r\n-\r--xx\r\n--"
     body = form([field_part(b"id", b"slow"), file_part(picture, filename=b"slow.png")])
     pieces = [body[at : at + 1] for at in range(len(body))]
     response = server.http.post(
@@ -151,12 +151,12 @@ def test_a_form_may_come_a_few_bytes_at_a_time(server: RunningServer) -> None:
 def test_whoever_hangs_up_leaves_nothing_behind(server: RunningServer) -> None:
     address = urlsplit(server.url)
     head = b"POST /v1/images HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
-    body = form([file_part(fresh())])
+    body = form([file_part(make_picture())])
     written = len(server.lines)
     for cut in (0, 10, 100, len(body) - 2):
         with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
             connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body[:cut])
-    until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
+    wait_until(lambda: not list((server.data_dir / "media" / ".incoming").iterdir()), 30)
     assert server.http.get("/livez").status_code == 200
     assert "Traceback" not in "".join(server.lines[written:])
 
@@ -178,7 +178,7 @@ def test_any_text_comes_back_as_it_was(caption: str, tag: str, key: str, value: 
         field_part(b"caption", caption.encode()),
         field_part(b"tags", tag.encode()),
         field_part(b"metadata", metadata.encode()),
-        file_part(fresh()),
+        file_part(make_picture()),
     ]
     response = post_form(server, "/v1/images", form(parts, b"aVeryOddBoundary123"), "aVeryOddBoundary123")
     assert response.status_code == 202, response.text
@@ -203,7 +203,7 @@ ODD = [
 
 @pytest.mark.parametrize("text", ODD, ids=ascii)
 def test_odd_text_comes_back_as_it_was_and_reaches_no_header(text: str, server: RunningServer) -> None:
-    response = server.upload(fresh(), wait=0, caption=text, tags=[text], metadata=json.dumps({text: text}))
+    response = server.upload(make_picture(), wait=0, caption=text, tags=[text], metadata=json.dumps({text: text}))
     assert response.status_code == 202, response.text
     image = response.json()
     assert (image["caption"], image["tags"], image["metadata"]) == (text, [text], {text: text})

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.api.asking import fresh
+from tests.app.api.asking import make_picture
 from tests.support.servers import RunningServer
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -44,7 +44,7 @@ def test_the_example_of_every_body_is_accepted(spec: dict[str, Any], fetching: R
                         name: one["examples"][0] for name, one in schema["properties"].items() if "examples" in one
                     }
                     named = "files" if "files" in schema["properties"] else "file"
-                    answer = fetching.http.post(address, data=fields, files={named: ("a.png", fresh())})
+                    answer = fetching.http.post(address, data=fields, files={named: ("a.png", make_picture())})
                 else:
                     continue
                 sent += 1

@@ -14,12 +14,12 @@ from app.api.app import create_app
 from app.api.permissions import ALL_COLLECTIONS_ROUTES, ROUTE_SCOPES, find_permission, list_methods
 from app.core.settings import Settings
 from app.service.service import Service, open_service
-from tests.app.api.asking import refused
+from tests.app.api.asking import check_refusal
 from tests.app.api.guarded import Guarded
 from tests.reliability.proofs.roles import fill_path, list_faults, list_operations
 
 
-def offered(service: Service) -> Iterator[str]:
+def list_calls(service: Service) -> Iterator[str]:
     """Every method and path that the application's router knows, those that its description leaves out too.
 
     HEAD is answered as a GET, before the router.
@@ -35,7 +35,7 @@ def test_the_table_holds_every_call_of_the_application_and_no_other(tmp_path: Pa
     settings = Settings(data_dir=tmp_path, model="colours", workers=0)
     service = open_service(settings)
     try:
-        assert set(offered(service)) == set(ROUTE_SCOPES)
+        assert set(list_calls(service)) == set(ROUTE_SCOPES)
     finally:
         service.close()
     assert set(ROUTE_SCOPES) >= ALL_COLLECTIONS_ROUTES
@@ -84,8 +84,10 @@ def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guar
     where = [fill_path(guarded, path, name) for name in ("default", "nowhere")]
     if "/jobs/{id}" in path or "/collections" in path:  # which take no collection
         where = [one.split("?")[0] for one in where]
-    here = guarded.ask("elsewhere", method, where[0], **sent(call, "default"))
-    nowhere = guarded.ask("elsewhere", method, where[1].replace(guarded.job, "nothing"), **sent(call, "nowhere"))
+    here = guarded.ask("elsewhere", method, where[0], **make_request(call, "default"))
+    nowhere = guarded.ask(
+        "elsewhere", method, where[1].replace(guarded.job, "nothing"), **make_request(call, "nowhere")
+    )
     assert (here.status_code, shape(here)) == (nowhere.status_code, shape(nowhere))
     if here.status_code == 200:
         assert here.json() in ({"jobs": []}, {"collections": []})
@@ -93,7 +95,7 @@ def test_a_key_of_another_collection_finds_nothing_here(call: str, guarded: Guar
         assert here.status_code == (403 if call in ALL_COLLECTIONS_ROUTES else 404), here.text
 
 
-def sent(call: str, collection: str) -> dict[str, object]:
+def make_request(call: str, collection: str) -> dict[str, object]:
     """What a call must bring so that only the collection is in its way."""
     if call == "GET /v1/search":
         return {"params": {"q": "red", "collection": collection}}
@@ -122,7 +124,7 @@ def test_a_collection_in_a_form_is_no_way_around(call: str, guarded: Guarded) ->
     path = call.split(" ")[1]
     for query, status, code in (("", 404, "not_found"), ("?collection=elsewhere", 422, "validation")):
         answer = guarded.ask("elsewhere", "POST", path + query, files=files, data={"collection": "default"})
-        refused(answer, status, code)
+        check_refusal(answer, status, code)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_a_collection_in_a_form_is_no_way_around(call: str, guarded: Guarded) ->
 def test_a_collection_in_a_body_is_no_way_around(path: str, body: dict[str, object], guarded: Guarded) -> None:
     for query, status, code in (("", 404, "not_found"), ("?collection=elsewhere", 422, "validation")):
         answer = guarded.ask("elsewhere", "POST", path + query, json={**body, "collection": "default"})
-        refused(answer, status, code)
+        check_refusal(answer, status, code)
 
 
 def test_a_key_bound_to_this_collection_works_in_it(guarded: Guarded) -> None:
@@ -154,5 +156,5 @@ def test_a_bound_key_may_name_its_collection_in_the_body_alone(
     path: str, body: dict[str, object], guarded: Guarded
 ) -> None:
     named = guarded.ask("elsewhere", "POST", path, json={**body, "collection": "elsewhere"})
-    assert "'elsewhere'" in refused(named, 404, "not_found")["detail"]  # its own, which nobody has made
-    assert "'default'" in refused(guarded.ask("elsewhere", "POST", path, json=body), 404, "not_found")["detail"]
+    assert "'elsewhere'" in check_refusal(named, 404, "not_found")["detail"]  # its own, which nobody has made
+    assert "'default'" in check_refusal(guarded.ask("elsewhere", "POST", path, json=body), 404, "not_found")["detail"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.app.api.asking import fresh, refused
+from tests.app.api.asking import check_refusal, make_picture
 from tests.support.servers import RunningServer
 
 
@@ -20,9 +20,9 @@ from tests.support.servers import RunningServer
 )
 def test_what_a_page_of_another_site_sends_changes_nothing(headers: dict[str, str], server: RunningServer) -> None:
     before = server.http.get("/v1/stats").json()["images"]["total"]
-    files = {"file": ("x.png", fresh())}
-    refused(server.http.post("/v1/images", headers=headers, files=files), 403, "forbidden")
-    refused(server.http.delete("/v1/images/x", headers=headers), 403, "forbidden")
+    files = {"file": ("x.png", make_picture())}
+    check_refusal(server.http.post("/v1/images", headers=headers, files=files), 403, "forbidden")
+    check_refusal(server.http.delete("/v1/images/x", headers=headers), 403, "forbidden")
     assert server.http.get("/v1/stats", headers=headers).json()["images"]["total"] == before
 
 
@@ -34,4 +34,4 @@ def test_our_own_page_may_behind_a_proxy_too(server: RunningServer) -> None:
         {"Origin": "https://photos.example", "X-Forwarded-Host": "photos.example"},
     ]
     for headers in ours:
-        refused(server.http.delete("/v1/images/nobody", headers=headers), 404, "not_found")
+        check_refusal(server.http.delete("/v1/images/nobody", headers=headers), 404, "not_found")

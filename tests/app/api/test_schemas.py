@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.api.asking import added
+from tests.app.api.asking import upload_ready
 from tests.support.servers import RunningServer
 
 
@@ -17,12 +17,12 @@ def schema(server: RunningServer) -> dict[str, Any]:
     return described
 
 
-def wrong(value: Any, kind: dict[str, Any], schema: dict[str, Any], at: str = "") -> list[str]:
+def find_mismatches(value: Any, kind: dict[str, Any], schema: dict[str, Any], at: str = "") -> list[str]:
     """Where a value departs from its JSON schema, as far as ours go: types, enums, required and known fields."""
     if "$ref" in kind:
         kind = schema["components"]["schemas"][kind["$ref"].split("/")[-1]]
     if "anyOf" in kind:
-        tries = [wrong(value, option, schema, at) for option in kind["anyOf"]]
+        tries = [find_mismatches(value, option, schema, at) for option in kind["anyOf"]]
         return [] if [] in tries else tries[0]
     if "enum" in kind:
         return [] if value in kind["enum"] else [f"{at}: {value}"]
@@ -42,15 +42,15 @@ def wrong(value: Any, kind: dict[str, Any], schema: dict[str, Any], at: str = ""
         faults += [f"{at}.{name} is missing" for name in kind.get("required", ()) if name not in value]
         faults += [f"{at}.{name} is not told" for name in value if name not in kind["properties"]]
         for name, each in value.items():
-            faults += wrong(each, kind["properties"].get(name, {}), schema, f"{at}.{name}")
+            faults += find_mismatches(each, kind["properties"].get(name, {}), schema, f"{at}.{name}")
     if isinstance(value, list) and "items" in kind:
         for each in value:
-            faults += wrong(each, kind["items"], schema, f"{at}[]")
+            faults += find_mismatches(each, kind["items"], schema, f"{at}[]")
     return faults
 
 
 def test_answers_keep_to_the_published_schema(schema: dict[str, Any], server: RunningServer) -> None:
-    image = added(server, caption="c")["id"]
+    image = upload_ready(server, caption="c")["id"]
     job = server.wait_job(server.bulk([("a.txt", b"x")])["id"])["id"]
     server.http.post("/v1/texts", json={"texts": [{"id": "schema", "text": "red"}]})
     calls = {
@@ -67,7 +67,7 @@ def test_answers_keep_to_the_published_schema(schema: dict[str, Any], server: Ru
     }
     for path, route in calls.items():
         answer = schema["paths"][route]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-        assert wrong(server.http.get(path).json(), answer, schema) == [], path
+        assert find_mismatches(server.http.get(path).json(), answer, schema) == [], path
 
 
 def test_every_call_tells_that_it_may_refuse(schema: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from app.api.strict_route import StrictRoute, load_json
 from app.core.errors import BadRequest, Validation
 from app.core.settings import Settings
 from app.service.service import open_service
-from tests.app.api.asking import added, field_part, file_part, form, fresh, post_form, refused
+from tests.app.api.asking import check_refusal, field_part, file_part, form, make_picture, post_form, upload_ready
 from tests.app.api.guarded import Guarded
 from tests.reliability.proofs.roles import fill_path, list_operations
 from tests.support.servers import RunningServer
@@ -40,7 +40,7 @@ def test_every_route_that_is_described_is_strict(tmp_path: Any) -> None:
 def test_every_call_refuses_a_parameter_that_it_does_not_know(server: RunningServer) -> None:
     for method, path in operations(server):
         answer = server.http.request(method, path.replace("{", "").replace("}", ""), params={"colection": "x"})
-        told = refused(answer, 422, "validation")["detail"]
+        told = check_refusal(answer, 422, "validation")["detail"]
         assert "there is no parameter 'colection'" in told, (method, path)
 
 
@@ -50,7 +50,7 @@ def test_a_caller_without_a_key_learns_no_parameter(guarded: Guarded) -> None:
         if "/session" in path or path in ("/livez", "/readyz"):
             continue
         answer = guarded.ask("none", method, fill_path(guarded, path, "default") + "&colection=x")
-        refused(answer, 401, "unauthorized")
+        check_refusal(answer, 401, "unauthorized")
 
 
 @pytest.mark.parametrize(
@@ -71,13 +71,13 @@ def test_a_caller_without_a_key_learns_no_parameter(guarded: Guarded) -> None:
 )
 def test_the_nearest_name_is_told(call: str, near: str, server: RunningServer) -> None:
     method, path = call.split(" ")
-    assert f"did you mean {near!r}?" in refused(server.http.request(method, path), 422, "validation")["detail"]
+    assert f"did you mean {near!r}?" in check_refusal(server.http.request(method, path), 422, "validation")["detail"]
 
 
 def test_what_has_no_name_here_is_told(server: RunningServer) -> None:
-    told = refused(server.http.get("/v1/search?q=x&min_score=0.3"), 422, "validation")["detail"]
+    told = check_refusal(server.http.get("/v1/search?q=x&min_score=0.3"), 422, "validation")["detail"]
     assert told == "there is no parameter 'min_score' yet; every hit has its score"
-    told = refused(server.http.get("/v1/stats?verbose=1"), 422, "validation")["detail"]
+    told = check_refusal(server.http.get("/v1/stats?verbose=1"), 422, "validation")["detail"]
     assert told == "there is no parameter 'verbose'; this call takes collection"
 
 
@@ -85,7 +85,7 @@ def test_what_has_no_name_here_is_told(server: RunningServer) -> None:
     "path", ["/v1/search?q=x&k=1&k=1", "/v1/images?collection=default&collection=default", "/v1/search?q=a&q=b"]
 )
 def test_a_parameter_that_comes_twice_is_refused(path: str, server: RunningServer) -> None:
-    assert "was sent 2 times" in refused(server.http.get(path), 422, "validation")["detail"]
+    assert "was sent 2 times" in check_refusal(server.http.get(path), 422, "validation")["detail"]
 
 
 @pytest.mark.parametrize(
@@ -105,19 +105,21 @@ def test_a_parameter_that_comes_twice_is_refused(path: str, server: RunningServe
 )
 def test_two_values_that_contradict_each_other_are_refused(call: str, body: Any, server: RunningServer) -> None:
     answer = server.http.post(call.split(" ")[1], json=body)
-    assert "one thing in the address and another in the body" in refused(answer, 422, "validation")["detail"]
+    assert "one thing in the address and another in the body" in check_refusal(answer, 422, "validation")["detail"]
 
 
 def test_equal_values_and_values_of_one_place_count(server: RunningServer) -> None:
     for _ in range(3):
-        added(server)
+        upload_ready(server)
     for path, body in (("?k=2", {"k": 2}), ("?k=2", {}), ("", {"k": 2})):
         answer = server.http.post("/v1/search" + path, json={**ONE, **body})
         assert len(answer.json()["hits"]) == 2, answer.text
-    answer = server.http.post("/v1/search/image?k=2", files={"file": ("a.png", fresh())}, data={"k": "2"})
+    answer = server.http.post("/v1/search/image?k=2", files={"file": ("a.png", make_picture())}, data={"k": "2"})
     assert len(answer.json()["hits"]) == 2
-    refused(
-        server.http.post("/v1/search/image?k=2", files={"file": ("a.png", fresh())}, data={"k": "3"}), 422, "validation"
+    check_refusal(
+        server.http.post("/v1/search/image?k=2", files={"file": ("a.png", make_picture())}, data={"k": "3"}),
+        422,
+        "validation",
     )
     nothing = {"must": [{"has_id": ["nothing"]}]}
     answer = server.http.post("/v1/search", params={"filter": json.dumps(nothing)}, json=ONE)
@@ -127,26 +129,26 @@ def test_equal_values_and_values_of_one_place_count(server: RunningServer) -> No
 @pytest.mark.parametrize("name", ["caption", "tags", "id", "metadata", "texts"])
 def test_a_field_in_the_address_is_told_where_it_belongs(name: str, server: RunningServer) -> None:
     path = "/v1/texts" if name == "texts" else "/v1/images"
-    told = refused(server.http.post(path, params={name: "x"}), 422, "validation")["detail"]
+    told = check_refusal(server.http.post(path, params={name: "x"}), 422, "validation")["detail"]
     assert told == f"{name!r} belongs in the body of this call, not in its address"
 
 
 def test_a_body_where_none_is_taken_is_refused(server: RunningServer) -> None:
-    image = added(server)
+    image = upload_ready(server)
     where = f"/v1/images/{image['id']}"
-    told = refused(server.http.request("DELETE", where, json={"dry_run": True}), 422, "validation")["detail"]
+    told = check_refusal(server.http.request("DELETE", where, json={"dry_run": True}), 422, "validation")["detail"]
     assert told == "'dry_run' belongs in the address of this call: ?dry_run=..."
-    refused(server.http.request("GET", "/v1/search?q=x", json={"k": 3}), 422, "validation")
-    refused(server.http.post("/v1/jobs/x/cancel", content=b"x"), 422, "validation")
+    check_refusal(server.http.request("GET", "/v1/search?q=x", json={"k": 3}), 422, "validation")
+    check_refusal(server.http.post("/v1/jobs/x/cancel", content=b"x"), 422, "validation")
     assert server.http.get(where).status_code == 200
-    refused(
+    check_refusal(
         server.http.post("/v1/jobs/x/cancel", json={}), 404, "not_found"
     )  # as clients send it that always send JSON
 
 
 def test_a_dry_run_deletes_nothing_wherever_it_is_asked_for(server: RunningServer) -> None:
     http = server.http
-    image = added(server)
+    image = upload_ready(server)
     http.post("/v1/collections", json={"name": "kept"})
     http.post("/v1/texts", json={"texts": [{"id": "kept", "text": "red"}]})
     for path in (f"/v1/images/{image['id']}", "/v1/texts/kept", "/v1/collections/kept"):
@@ -158,8 +160,8 @@ def test_a_dry_run_deletes_nothing_wherever_it_is_asked_for(server: RunningServe
     for where, more in (("?dry_run=true", {}), ("", {"dry_run": True}), ("?dry_run=true", {"dry_run": True})):
         answer = http.post("/v1/images/delete" + where, json={**body, **more})
         assert (answer.json()["matched"], answer.json()["deleted"]) == (1, 0)
-    refused(http.delete("/v1/collections/default?dry_run=true"), 422, "validation")
-    refused(http.delete("/v1/images/nothing?dry_run=true"), 404, "not_found")
+    check_refusal(http.delete("/v1/collections/default?dry_run=true"), 422, "validation")
+    check_refusal(http.delete("/v1/images/nothing?dry_run=true"), 404, "not_found")
     for path in (f"/v1/images/{image['id']}?dry_run=false", "/v1/texts/kept", "/v1/collections/kept"):
         assert http.delete(path).status_code == 204
 
@@ -181,7 +183,7 @@ def test_a_dry_run_deletes_nothing_wherever_it_is_asked_for(server: RunningServe
     ids=str,
 )
 def test_a_value_of_another_type_is_no_value(sent: dict[str, Any], server: RunningServer) -> None:
-    refused(server.http.post("/v1/search", json={**ONE, **sent}), 422, "validation")
+    check_refusal(server.http.post("/v1/search", json={**ONE, **sent}), 422, "validation")
 
 
 def test_a_whole_number_may_be_written_with_a_point(server: RunningServer) -> None:
@@ -202,7 +204,7 @@ def test_a_whole_number_may_be_written_with_a_point(server: RunningServer) -> No
 )
 def test_json_is_read_strictly(content: bytes, told: str, server: RunningServer) -> None:
     answer = server.http.post("/v1/search", content=content, headers={"Content-Type": "application/json"})
-    assert told in refused(answer, 422, "validation")["detail"]
+    assert told in check_refusal(answer, 422, "validation")["detail"]
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
@@ -210,19 +212,21 @@ def test_json_without_its_content_type_is_told_the_header(kind: str | None, serv
     headers = {} if kind is None else {"Content-Type": kind}
     for path in ("/v1/search", "/v1/texts", "/v1/images/delete", "/v1/collections", "/v1/session", "/v1/images/ingest"):
         answer = server.http.post(path, content=b'{"query": [{"text": "red"}]}', headers=headers)
-        assert "Content-Type: application/json" in refused(answer, 415, "unsupported_media_type")["detail"]
+        assert "Content-Type: application/json" in check_refusal(answer, 415, "unsupported_media_type")["detail"]
     answer = server.http.post("/v1/search", content=json.dumps(ONE), headers={"Content-Type": "application/vnd.x+json"})
     assert answer.status_code == 200
 
 
 def test_a_form_refuses_fields_that_it_does_not_know(server: RunningServer) -> None:
-    files = {"file": ("a.png", fresh())}
+    files = {"file": ("a.png", make_picture())}
     for name, near in (("title", "caption"), ("tag", "tags"), ("colection", "collection")):
-        told = refused(server.http.post("/v1/images", files=files, data={name: "x"}), 422, "validation")["detail"]
+        told = check_refusal(server.http.post("/v1/images", files=files, data={name: "x"}), 422, "validation")["detail"]
         assert told == f"there is no field {name!r}; did you mean {near!r}?"
-    told = refused(server.http.post("/v1/images", files={"image": ("a.png", fresh())}), 422, "validation")["detail"]
+    told = check_refusal(server.http.post("/v1/images", files={"image": ("a.png", make_picture())}), 422, "validation")[
+        "detail"
+    ]
     assert told == "there is no field 'image'; did you mean 'file'?"
-    told = refused(
+    told = check_refusal(
         server.http.post("/v1/images", data={"caption": "x"}, files={"file": (None, "cat.jpg")}), 422, "validation"
     )["detail"]
     assert "curl -F file=@" in told
@@ -233,23 +237,23 @@ def test_a_field_with_an_index_is_the_repeated_field(name: str, server: RunningS
     parts = [
         field_part(name.encode(), b"cat"),
         field_part(name.replace("0", "1").encode(), b"home"),
-        file_part(fresh()),
+        file_part(make_picture()),
     ]
     assert post_form(server, "/v1/images", form(parts)).json()["tags"] == ["cat", "home"]
 
 
 def test_a_list_in_one_field_is_refused_and_a_comma_told(server: RunningServer) -> None:
     for written in ("['a', 'b']", '["a", "b"]'):
-        refused(server.upload(fresh(), tags=written), 422, "validation")
-    assert server.upload(fresh(), tags="[draft]").json()["tags"] == ["[draft]"]
-    answer = server.upload(fresh(), tags="cat,home").json()
+        check_refusal(server.upload(make_picture(), tags=written), 422, "validation")
+    assert server.upload(make_picture(), tags="[draft]").json()["tags"] == ["[draft]"]
+    answer = server.upload(make_picture(), tags="cat,home").json()
     assert answer["tags"] == ["cat,home"]
     assert [(one["code"], one["field"]) for one in answer["warnings"]] == [("tag_with_comma", "tags")]
 
 
 def test_replace_and_wait_are_fields_of_the_form_too(server: RunningServer) -> None:
-    added(server, id="replaced")
-    blue = fresh("blue")
+    upload_ready(server, id="replaced")
+    blue = make_picture("blue")
     answer = server.http.post(
         "/v1/images", files={"file": ("b.png", blue)}, data={"id": "replaced", "replace": "true", "wait": "30"}
     )
@@ -271,27 +275,27 @@ def test_a_field_with_a_file_name_is_read_as_the_field(content_type: bytes, serv
         b"tags": b"cat",
         b"id": b"blob-" + content_type[-4:],
     }
-    answer = post_form(server, "/v1/images", form([*(blob(*one) for one in said.items()), file_part(fresh())]))
+    answer = post_form(server, "/v1/images", form([*(blob(*one) for one in said.items()), file_part(make_picture())]))
     image = answer.json()
     assert (image["metadata"], image["caption"], image["tags"]) == ({"camera": "X100"}, "a cat", ["cat"]), answer.text
     large = blob(b"metadata", b'{"a": "' + b"x" * (1 << 20) + b'"}')
-    refused(post_form(server, "/v1/images", form([large, file_part(fresh())])), 413, "payload_too_large")
+    check_refusal(post_form(server, "/v1/images", form([large, file_part(make_picture())])), 413, "payload_too_large")
 
 
 def test_an_idempotency_key_that_would_be_ignored_is_refused(server: RunningServer) -> None:
     http = server.http
-    refused(http.post("/v1/demo", headers={"Idempotency-Key": "x"}), 422, "validation")
+    check_refusal(http.post("/v1/demo", headers={"Idempotency-Key": "x"}), 422, "validation")
     answer = http.post("/v1/texts", headers={"X-Idempotency-Key": "x"}, json={"texts": [{"text": "red"}]})
-    assert "did you mean 'Idempotency-Key'?" in refused(answer, 422, "validation")["detail"]
+    assert "did you mean 'Idempotency-Key'?" in check_refusal(answer, 422, "validation")["detail"]
 
 
 def test_jobs_are_listed_by_state(server: RunningServer) -> None:
-    job = server.wait_job(server.bulk([("a.png", fresh())])["id"])
+    job = server.wait_job(server.bulk([("a.png", make_picture())])["id"])
     succeeded = server.http.get("/v1/jobs", params={"state": "succeeded", "limit": 1000}).json()["jobs"]
     assert job["id"] in [one["id"] for one in succeeded]
     assert {one["state"] for one in succeeded} == {"succeeded"}
     assert job["id"] not in server.http.get("/v1/jobs", params={"state": "failed", "limit": 1000}).text
-    refused(server.http.get("/v1/jobs?state=nothing"), 422, "validation")
+    check_refusal(server.http.get("/v1/jobs?state=nothing"), 422, "validation")
 
 
 def test_load_json_names_what_it_reads() -> None:

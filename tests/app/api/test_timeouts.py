@@ -23,8 +23,8 @@ from app.api import timeouts
 from app.api.concurrency import RequestLimits
 from app.api.server import Server
 from app.api.timeouts import ConnectionLimits, bind_protocol
-from tests.app.api.asking import checked, fresh
-from tests.support.servers import RunningServer, until
+from tests.app.api.asking import check_problem, make_picture
+from tests.support.servers import RunningServer, wait_until
 
 LIMIT = 0.5
 LONG = 20.0  # seconds after which a connection that should have been closed never is, on a busy machine too
@@ -33,7 +33,7 @@ JSON_HEAD = b"POST /v1/search HTTP/1.1\r\n" + HOST + b"Content-Type: application
 
 
 @pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server of little patience."""
     limits: dict[str, Any] = {f"{name}_seconds": LIMIT for name in ("header", "body", "idle", "write")}
     folder = tmp_path_factory.mktemp("hasty")
@@ -41,7 +41,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield server
 
 
-def connected(server: RunningServer, **options: int) -> socket.socket:
+def connect(server: RunningServer, **options: int) -> socket.socket:
     address = urlsplit(server.url)
     connection = socket.socket()
     for name, value in options.items():
@@ -51,7 +51,7 @@ def connected(server: RunningServer, **options: int) -> socket.socket:
     return connection
 
 
-def trickle(connection: socket.socket, piece: bytes, pause: float = 0.05) -> float:
+def send_slowly(connection: socket.socket, piece: bytes, pause: float = 0.05) -> float:
     """Send a piece again and again until the other side has closed; returns after how long."""
     began = time.monotonic()
     with contextlib.suppress(OSError):
@@ -80,30 +80,30 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
     ],
     ids=["line by line", "byte by byte", "one byte and no more"],
 )
-def test_a_header_that_trickles_is_told_so_and_closed(first: bytes, piece: bytes, hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
+def test_a_header_that_trickles_is_told_so_and_closed(first: bytes, piece: bytes, hasty_server: RunningServer) -> None:
+    with connect(hasty_server) as connection:
         connection.sendall(first)
-        assert LIMIT * 0.5 < trickle(connection, piece) < LONG
+        assert LIMIT * 0.5 < send_slowly(connection, piece) < LONG
         status, headers, body = answer(connection)
-        assert checked(json.loads(body), status, headers)["code"] == "timeout"
+        assert check_problem(json.loads(body), status, headers)["code"] == "timeout"
         assert (status, headers["connection"], headers["x-frame-options"]) == (408, "close", "DENY")
         assert connection.recv(1) == b""
 
 
 @pytest.mark.parametrize("body", [b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"], ids=str)
-def test_a_body_that_trickles_is_told_so_and_closed(body: bytes, hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
+def test_a_body_that_trickles_is_told_so_and_closed(body: bytes, hasty_server: RunningServer) -> None:
+    with connect(hasty_server) as connection:
         connection.sendall(JSON_HEAD + body)
-        trickle(connection, b"1\r\n \r\n" if b"chunked" in body else b" ")
+        send_slowly(connection, b"1\r\n \r\n" if b"chunked" in body else b" ")
         status, headers, told = answer(connection)
-        assert checked(json.loads(told), status, headers)["code"] == "timeout"
+        assert check_problem(json.loads(told), status, headers)["code"] == "timeout"
         assert status == 408
 
 
-def test_a_slow_body_of_some_speed_is_taken(hasty: RunningServer) -> None:
+def test_a_slow_body_of_some_speed_is_taken(hasty_server: RunningServer) -> None:
     """Four windows long, at four times the least rate."""
     content = b'{"query": [{"text": "red"}]}'.ljust(8_000)
-    with connected(hasty) as connection:
+    with connect(hasty_server) as connection:
         connection.sendall(JSON_HEAD + b"Content-Length: 8000\r\n\r\n")
         for at in range(0, 8_000, 200):
             connection.sendall(content[at : at + 200])
@@ -112,30 +112,30 @@ def test_a_slow_body_of_some_speed_is_taken(hasty: RunningServer) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n"], ids=["nothing", "empty lines"])
-def test_a_newcomer_that_asks_nothing_is_closed(sent: bytes, hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
-        assert trickle(connection, sent) < LONG
+def test_a_newcomer_that_asks_nothing_is_closed(sent: bytes, hasty_server: RunningServer) -> None:
+    with connect(hasty_server) as connection:
+        assert send_slowly(connection, sent) < LONG
         assert not connection.recv(100_000).startswith(b"HTTP/1.1 2")
 
 
-def test_a_connection_is_closed_some_time_after_its_answer(hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
+def test_a_connection_is_closed_some_time_after_its_answer(hasty_server: RunningServer) -> None:
+    with connect(hasty_server) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n")
         assert answer(connection)[0] == 200
         assert connection.recv(1) == b""
 
 
-def test_several_requests_one_after_the_other_share_a_connection(hasty: RunningServer) -> None:
+def test_several_requests_one_after_the_other_share_a_connection(hasty_server: RunningServer) -> None:
     """Longer than any limit altogether: each limit begins anew."""
-    with connected(hasty) as connection:
+    with connect(hasty_server) as connection:
         for _ in range(8):
             connection.sendall(b"GET /livez HTTP/1.1\r\n" + HOST + b"\r\n")
             assert answer(connection)[0] == 200
             time.sleep(LIMIT / 3)
 
 
-def test_requests_sent_at_once_are_answered_in_turn(hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
+def test_requests_sent_at_once_are_answered_in_turn(hasty_server: RunningServer) -> None:
+    with connect(hasty_server) as connection:
         connection.sendall(b"".join(b"GET /v1/stats HTTP/1.1\r\n" + HOST + b"X: %d\r\n\r\n" % n for n in range(5)))
         received = b""
         while part := connection.recv(1 << 16):
@@ -143,17 +143,17 @@ def test_requests_sent_at_once_are_answered_in_turn(hasty: RunningServer) -> Non
         assert received.count(b"HTTP/1.1 200") == 5
 
 
-def test_an_answer_may_take_as_long_as_it_needs(hasty: RunningServer) -> None:
+def test_an_answer_may_take_as_long_as_it_needs(hasty_server: RunningServer) -> None:
     """There is no worker, so it waits to the end."""
     began = time.monotonic()
-    assert hasty.upload(fresh(), wait=LIMIT * 4).status_code == 202
+    assert hasty_server.upload(make_picture(), wait=LIMIT * 4).status_code == 202
     assert time.monotonic() - began > LIMIT * 3
 
 
-def test_who_stops_reading_is_cut_off(hasty: RunningServer) -> None:
+def test_who_stops_reading_is_cut_off(hasty_server: RunningServer) -> None:
     size = 24 << 20
-    image = hasty.upload(fresh() + os.urandom(size), wait=0).json()["id"]
-    with connected(hasty, SO_RCVBUF=1 << 16) as connection:
+    image = hasty_server.upload(make_picture() + os.urandom(size), wait=0).json()["id"]
+    with connect(hasty_server, SO_RCVBUF=1 << 16) as connection:
         connection.sendall(b"GET /v1/images/" + image.encode() + b"/file HTTP/1.1\r\n" + HOST + b"\r\n")
         time.sleep(LIMIT * 4)
         received = 0
@@ -161,16 +161,16 @@ def test_who_stops_reading_is_cut_off(hasty: RunningServer) -> None:
             while part := connection.recv(1 << 20):
                 received += len(part)
         assert received < size
-    assert len(hasty.http.get(f"/v1/images/{image}/file").content) > size  # whoever reads gets it all
+    assert len(hasty_server.http.get(f"/v1/images/{image}/file").content) > size  # whoever reads gets it all
 
 
-def test_others_are_served_while_hundreds_trickle(hasty: RunningServer) -> None:
+def test_others_are_served_while_hundreds_trickle(hasty_server: RunningServer) -> None:
     until = time.monotonic() + 3 * LIMIT
     slow: list[socket.socket] = []
     served = 0
     while time.monotonic() < until:
         while len(slow) < 200:
-            slow.append(connected(hasty))
+            slow.append(connect(hasty_server))
             slow[-1].sendall(b"GET /livez HTTP/1.1\r\nX: ")
         for connection in list(slow):
             try:
@@ -178,20 +178,20 @@ def test_others_are_served_while_hundreds_trickle(hasty: RunningServer) -> None:
             except OSError:
                 slow.remove(connection)
                 connection.close()
-        assert hasty.http.get("/v1/stats").status_code == 200
+        assert hasty_server.http.get("/v1/stats").status_code == 200
         served += 1
     assert served > 3
     for connection in slow:
         connection.close()
 
 
-def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty: RunningServer) -> None:
+def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty_server: RunningServer) -> None:
     opened: list[socket.socket] = []
     try:
         told = b""
         began = time.monotonic()
         while b"503" not in told and time.monotonic() < began + LONG:
-            opened += [connected(hasty) for _ in range(450)]
+            opened += [connect(hasty_server) for _ in range(450)]
             connection = opened[-1]
             with contextlib.suppress(OSError):
                 told = connection.recv(1 << 16)
@@ -201,7 +201,7 @@ def test_more_connections_than_there_may_be_are_refused_in_a_word(hasty: Running
     finally:
         for connection in opened:
             connection.close()
-    served: Callable[[], int] = lambda: hasty.http.get("/livez").status_code  # noqa: E731
+    served: Callable[[], int] = lambda: hasty_server.http.get("/livez").status_code  # noqa: E731
     while served() != 200:
         assert time.monotonic() < began + LONG
         time.sleep(0.05)
@@ -238,7 +238,7 @@ def small_server(connections: int = 99, searches: int = 2, reads: int = 2) -> It
 GET = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
-def asking(address: tuple[str, int], sent: bytes = GET) -> socket.socket:
+def open_request(address: tuple[str, int], sent: bytes = GET) -> socket.socket:
     connection = socket.create_connection(address, timeout=LONG)
     connection.sendall(sent)
     return connection
@@ -247,10 +247,10 @@ def asking(address: tuple[str, int], sent: bytes = GET) -> socket.socket:
 def test_who_owes_a_request_for_longest_gives_way_to_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeouts, "MIN_IDLE_SECONDS", 0.0)
     with small_server(3) as address, contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(asking(address, sent)) for sent in (b"", b"GET / HT", GET)]
+        opened = [stack.enter_context(open_request(address, sent)) for sent in (b"", b"GET / HT", GET)]
         assert answer(opened[2])[0] == 200
         for oldest in opened:  # each newcomer stays, and takes the place of one
-            newcomer = stack.enter_context(asking(address))
+            newcomer = stack.enter_context(open_request(address))
             assert answer(newcomer)[0] == 200
             told = oldest.recv(1 << 16)
             assert told == b"" or told.startswith(b"HTTP/1.1 503")
@@ -260,8 +260,8 @@ def test_who_owes_a_request_for_longest_gives_way_to_a_newcomer(monkeypatch: pyt
 def test_nobody_gives_way_before_he_had_the_time_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeouts, "MIN_IDLE_SECONDS", LONG)
     with small_server(3) as address, contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(asking(address, b"")) for _ in range(3)]
-        assert answer(stack.enter_context(asking(address, b"")))[0] == 503
+        opened = [stack.enter_context(open_request(address, b"")) for _ in range(3)]
+        assert answer(stack.enter_context(open_request(address, b"")))[0] == 503
         for connection in opened:
             connection.sendall(GET)
             assert answer(connection)[0] == 200
@@ -275,15 +275,15 @@ def test_requests_past_their_limit_are_refused_and_others_are_not(path: str, nam
     with small_server() as address, contextlib.ExitStack() as stack:
 
         def ask(sent: bytes) -> socket.socket:
-            return stack.enter_context(asking(address, sent))
+            return stack.enter_context(open_request(address, sent))
 
         for _ in range(5):  # clients that send a body slowly count for nothing yet
             ask(JSON_HEAD + b"Content-Length: 9\r\n\r\n{")
         assert answer(ask(GET))[0] == 200
         under_way = [ask(request) for _ in range(2)]
-        until(lambda: answer(ask(request))[0] == 503, LONG)
+        wait_until(lambda: answer(ask(request))[0] == 503, LONG)
         status, headers, body = answer(ask(request))
-        problem = checked(json.loads(body), status, headers)
+        problem = check_problem(json.loads(body), status, headers)
         assert (problem["code"], headers["retry-after"]) == ("overloaded", "1")
         assert problem["detail"] == f"too many {name} at once: the limit is 2; try again in a moment"
         if name == "searches":  # refused before its body is sent
@@ -303,20 +303,22 @@ def test_requests_past_their_limit_are_refused_and_others_are_not(path: str, nam
     ],
     ids=["a header", "an address", "TLS", "no path"],
 )
-def test_what_is_no_request_is_refused_in_the_one_shape(request_: bytes, status: int, hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
+def test_what_is_no_request_is_refused_in_the_one_shape(
+    request_: bytes, status: int, hasty_server: RunningServer
+) -> None:
+    with connect(hasty_server) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(request_)
         told, headers, body = answer(connection)
         assert told == status
-        assert checked(json.loads(body), status, headers)["code"] == "bad_request"
+        assert check_problem(json.loads(body), status, headers)["code"] == "bad_request"
 
 
-def test_nothing_else_is_spoken_here(hasty: RunningServer) -> None:
-    with connected(hasty) as connection:
+def test_nothing_else_is_spoken_here(hasty_server: RunningServer) -> None:
+    with connect(hasty_server) as connection:
         connection.sendall(
             b"GET /livez HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         assert answer(connection)[0] == 200
-    assert "pgrade" not in hasty.output()
+    assert "pgrade" not in hasty_server.output()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.api.request_origin import is_trusted_host, read_host, read_port
-from tests.app.api.asking import checked, raw, refused
+from tests.app.api.asking import check_problem, check_refusal, raw
 from tests.support.servers import RunningServer
 
 
@@ -82,6 +82,6 @@ def test_a_proxy_s_name_can_be_allowed(tmp_path: Path) -> None:
     with RunningServer(tmp_path, workers=0, ready=False, allowed_hosts="photos.example, other.example") as server:
         for host in ("photos.example", "Other.Example:443", "localhost"):
             assert server.http.get("/v1/stats", headers={"Host": host}).status_code == 200
-        refused(server.http.get("/v1/stats", headers={"Host": "evil.example"}), 403, "forbidden")
+        check_refusal(server.http.get("/v1/stats", headers={"Host": "evil.example"}), 403, "forbidden")
         answer = server.http.get("/v1/stats", headers={"Host": "evil.example"})
-        assert "SIGHTLINE_ALLOWED_HOSTS" in checked(answer.json(), 403, dict(answer.headers))["detail"]
+        assert "SIGHTLINE_ALLOWED_HOSTS" in check_problem(answer.json(), 403, dict(answer.headers))["detail"]

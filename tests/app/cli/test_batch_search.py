@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from app.cli import batch_search
 from app.cli.main import main
-from tests.app.api.asking import added
+from tests.app.api.asking import upload_ready
 from tests.support.servers import RunningServer
 
 
@@ -30,7 +30,7 @@ def run(server: RunningServer, text: str, *arguments: str) -> tuple[int, list[di
 
 
 def test_a_file_of_queries_is_answered_a_line_each_as_a_search_would(server: RunningServer) -> None:
-    image = added(server, "red")
+    image = upload_ready(server, "red")
     asked = ["red", "blue -red", "红色"]
     code, told = run(server, "\n".join(asked) + "\n\n", "-k", "3", "--filter", json.dumps({"has_id": [image["id"]]}))
     assert (code, [one["query"] for one in told]) == (0, asked)

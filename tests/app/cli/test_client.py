@@ -39,7 +39,7 @@ class Strange(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def strange() -> Iterator[Client]:
+def odd_client() -> Iterator[Client]:
     other = ThreadingHTTPServer(("127.0.0.1", 0), Strange)
     serving = threading.Thread(target=other.serve_forever, args=(0.01,))
     serving.start()
@@ -108,13 +108,13 @@ def test_no_server_at_all_says_how_to_start_one() -> None:
         client.stats()
 
 
-def test_something_else_on_the_port_is_told_apart(strange: Client) -> None:
+def test_something_else_on_the_port_is_told_apart(odd_client: Client) -> None:
     with pytest.raises(ServerError, match="is not Sightline"):
-        strange.stats()
+        odd_client.stats()
     with pytest.raises(ServerError, match=r"the server at http://127\.0\.0\.1:\d+ answered 500"):
-        strange.job("x")
+        odd_client.job("x")
     with pytest.raises(ServerError, match="is not Sightline"):
-        strange.readiness()
+        odd_client.readiness()
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ftp://x", "http://[", "http://127.0.0.1:99999"])

@@ -19,7 +19,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path / "data")
 
 
-def listed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+def list_keys(settings: Settings, capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
     keys.show_keys(settings, Console(), as_json=True)
     found: list[dict[str, object]] = json.loads(capsys.readouterr().out)
     return found
@@ -34,7 +34,7 @@ def test_the_key_alone_is_printed_so_that_a_script_can_keep_it(
     assert len(out.splitlines()) == 1
     assert out.strip() not in err
     assert "write in a, b, until 2" in err
-    (one,) = listed(settings, capsys)
+    (one,) = list_keys(settings, capsys)
     assert (one["name"], one["scope"], one["collections"], one["state"]) == (
         "nightly load",
         "write",
@@ -48,17 +48,17 @@ def test_the_table_tells_the_state_of_each(settings: Settings, capsys: pytest.Ca
     for name, days in (("one", None), ("two", None), ("three", 1e-9)):
         keys.create_key(settings, name, "search", (), days)
     secrets = [line.split("_", 2)[2] for line in capsys.readouterr().out.splitlines()]
-    ids = [str(one["id"]) for one in listed(settings, capsys)]
+    ids = [str(one["id"]) for one in list_keys(settings, capsys)]
     keys.revoke_key(settings, ids[1])
     assert ids[1] in capsys.readouterr().err
-    assert [one["state"] for one in listed(settings, capsys)] == ["live", "revoked", "expired"]
+    assert [one["state"] for one in list_keys(settings, capsys)] == ["live", "revoked", "expired"]
     printed = io.StringIO()
     keys.show_keys(settings, Console(file=printed, width=120), as_json=False)
     assert all(word in printed.getvalue() for word in (*ids, "live", "revoked", "expired", "all"))
     assert not any(secret in printed.getvalue() for secret in secrets)
     keys.clear_keys(settings)
     assert "3 keys" in capsys.readouterr().err
-    assert listed(settings, capsys) == []
+    assert list_keys(settings, capsys) == []
 
 
 def test_nothing_is_made_where_there_is_nothing_but_by_create(settings: Settings) -> None:

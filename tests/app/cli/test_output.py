@@ -22,7 +22,7 @@ from app.cli.output import (
 from app.encoder.catalogue import CATALOGUE
 
 
-def printed(show: Any, *args: Any, on_terminal: bool = True) -> str:
+def render(show: Any, *args: Any, on_terminal: bool = True) -> str:
     out = io.StringIO()
     show(*args, Console(file=out, width=200, force_terminal=on_terminal, color_system=None))
     return out.getvalue()
@@ -42,7 +42,7 @@ def test_text_from_outside_is_shown_without_what_a_terminal_would_act_on() -> No
 
 
 def test_a_terminal_shows_the_base_name_first_and_the_beginning_of_the_id() -> None:
-    out = printed(show_hits, {**FOUND, "hits": [{**HIT, "image": PICTURE}]})
+    out = render(show_hits, {**FOUND, "hits": [{**HIT, "image": PICTURE}]})
     header, _, row = out.splitlines()[1:4]
     assert header.split() == ["score", "name", "words", "folder", "id"]
     assert row.split()[:2] == ["0.718", "IMG_0001.jpg"]
@@ -50,14 +50,14 @@ def test_a_terminal_shows_the_base_name_first_and_the_beginning_of_the_id() -> N
     assert "a [bold]cat[/bold]" in row  # as it is: what others wrote is no markup
     assert "\x1b" not in out
     assert "1 of 1500 images in 12.3 ms" in out
-    nameless = printed(show_hits, {**FOUND, "hits": [{**HIT, "image": {"caption": None, "source": None}}]})
+    nameless = render(show_hits, {**FOUND, "hits": [{**HIT, "image": {"caption": None, "source": None}}]})
     assert nameless.splitlines()[1].split() == ["score", "id"]
-    assert "own-id" in printed(show_hits, {**FOUND, "hits": [{**HIT, "id": "own-id-of-more-than-8"}]})
+    assert "own-id" in render(show_hits, {**FOUND, "hits": [{**HIT, "id": "own-id-of-more-than-8"}]})
 
 
 def test_a_pipe_gets_a_line_for_each_hit_with_whole_path_and_id() -> None:
     hits = [{**HIT, "image": PICTURE}, {**HIT, "id": "t", "text": {"text": "red\ncar"}}]
-    out = printed(show_hits, {**FOUND, "hits": hits}, on_terminal=False)
+    out = render(show_hits, {**FOUND, "hits": hits}, on_terminal=False)
     assert [line.split("\t") for line in out.splitlines()] == [
         ["0.718", ID, "trip/day 1/IMG_0001.jpg", "a [bold]cat[/bold] [31m"],
         ["0.718", "t", "", "red car"],
@@ -91,11 +91,11 @@ STATS: dict[str, Any] = {
 def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
     checks = [{"name": "disk", "ok": False, "detail": "3 MiB are free"}, {"name": "queue", "ok": True, "detail": "x"}]
     ready = {"status": "not ready", "reasons": ["the model is still loading"], "checks": checks}
-    out = printed(show_status, ready, STATS)
+    out = render(show_status, ready, STATS)
     assert "not ready: the model is still loading" in out
     assert "fault   disk: 3 MiB are free" in out
     assert "queue:" not in out
-    assert printed(show_status, WELL | {"status": "degraded"}, STATS).startswith("ready, but a check fails\n")
+    assert render(show_status, WELL | {"status": "degraded"}, STATS).startswith("ready, but a check fails\n")
     assert "images  5 (1 ready, 1 queued, 1 processing, 2 failed)" in out
     assert "texts   7" in out
     assert "model " not in out.replace("the model", "")
@@ -104,26 +104,26 @@ def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
 def test_status_tells_model_and_index() -> None:
     model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc"}
     index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
-    out = printed(show_status, WELL, {**STATS, "model": model, "index": index})
+    out = render(show_status, WELL, {**STATS, "model": model, "index": index})
     assert out.startswith("ready\n")
     assert "model   colours on cpu, d 60, space abc\n" in out
     assert "index   images: 3 vectors, exact, lag 1" in out
 
 
 def test_status_of_another_collection_says_which() -> None:
-    assert "of      birds\n" in printed(show_status, WELL, {**STATS, "collection": "birds"})
+    assert "of      birds\n" in render(show_status, WELL, {**STATS, "collection": "birds"})
 
 
 def test_collections_are_shown_with_counts_model_and_what_was_said_of_them() -> None:
     birds = {"name": "birds", "description": "what [i]flies", "images": 3, "texts": 1, "space": {"model": "starter"}}
-    lines = printed(show_collections, [birds, {**birds, "name": "empty", "space": None}]).splitlines()
+    lines = render(show_collections, [birds, {**birds, "name": "empty", "space": None}]).splitlines()
     assert [word for word in lines[3].split() if word.isalnum()] == ["birds", "3", "1", "starter", "what"]
     assert "[i]flies" in lines[3]
     assert "starter" not in lines[4]
 
 
 def test_every_listed_model_is_shown() -> None:
-    out = printed(show_models)
+    out = render(show_models)
     flat = "".join(out.split())
     assert all("".join(model.note.split()) in flat or model.alias in out for model in CATALOGUE)
     assert all(model.alias in out for model in CATALOGUE)
@@ -132,29 +132,29 @@ def test_every_listed_model_is_shown() -> None:
 
 def test_what_would_be_deleted_is_counted_and_a_few_of_it_shown() -> None:
     image = {"id": "cat-1", "created_at": "2026-01-31T12:00:00.000Z", "caption": None, "source": "a\x1b[31m.png"}
-    out = printed(show_matches, {"matched": 7, "deleted": 0, "examples": [image]})
+    out = render(show_matches, {"matched": 7, "deleted": 0, "examples": [image]})
     assert "7 pictures match" in out
     assert "cat-1" in out
     assert "2026-01-31" in out
     assert "and 6 more" in out
     assert "\x1b" not in out
-    out = printed(show_matches, {"matched": 1, "deleted": 0, "examples": [image]})
+    out = render(show_matches, {"matched": 1, "deleted": 0, "examples": [image]})
     assert "1 picture matches" in out
     assert "more" not in out
-    assert printed(show_matches, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"
+    assert render(show_matches, {"matched": 0, "deleted": 0, "examples": []}) == "0 pictures match\n"
 
 
 def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
     job = {"id": "j1", "kind": "bulk", "state": "paused", "created_at": "2026-01-01T00:00:00Z"}
-    out = printed(show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}])
+    out = render(show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}])
     assert [word for word in ("j1", "bulk", "paused", "3 of 60, 57 failed") if word not in out] == []
     items = [{"name": f"{n}[red].png", "error": {"code": "image_corrupt", "detail": "cut"}} for n in range(57)]
-    out = printed(show_failed, iter(items), 57)
+    out = render(show_failed, iter(items), 57)
     assert "49[red].png" in out
     assert "50[red].png" not in out
     assert "and 7 more" in out
-    assert printed(show_failed, iter(()), 0) == ""
-    (line,) = printed(
+    assert render(show_failed, iter(()), 0) == ""
+    (line,) = render(
         show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}], on_terminal=False
     ).splitlines()
     assert line.split("\t") == ["j1", "bulk", "paused", "60", "1", "2", "57", "2026-01-01T00:00:00Z"]

@@ -27,7 +27,7 @@ def run(tmp_path: Path, model: str = "colours") -> str:
 
 
 @pytest.fixture
-def filled(library: Library, tmp_path: Path) -> Library:
+def filled_library(library: Library, tmp_path: Path) -> Library:
     """A directory that another model has filled."""
     add(library, picture("red"), id="one")
     finish(library.database, claim(library.database)[0])
@@ -37,40 +37,42 @@ def filled(library: Library, tmp_path: Path) -> Library:
     return library
 
 
-def test_pictures_are_queued_and_texts_encoded_for_the_new_model(filled: Library, tmp_path: Path) -> None:
+def test_pictures_are_queued_and_texts_encoded_for_the_new_model(filled_library: Library, tmp_path: Path) -> None:
     encoder = DummyEncoder()
     with pytest.raises(StartupError, match="sightline reembed"):
-        check_space(filled.database, encoder.space)
+        check_space(filled_library.database, encoder.space)
     assert "1 pictures are queued, and 1 texts are embedded by colours" in run(tmp_path)
-    check_space(filled.database, encoder.space)
-    image = filled.get("default", "one")
+    check_space(filled_library.database, encoder.space)
+    image = filled_library.get("default", "one")
     assert (image.status, image.embedded_seq) == (Status.QUEUED, None)
     space = encoder.space.fingerprint
-    ((_, op, _, vector),) = filled.database.read(lambda c: embeddings.list_after(c, "default", space, "texts", 0, 10))
+    ((_, op, _, vector),) = filled_library.database.read(
+        lambda c: embeddings.list_after(c, "default", space, "texts", 0, 10)
+    )
     assert op == "add"
     np.testing.assert_array_equal(np.frombuffer(vector, "<f4"), encoder.encode_texts(["something blue"])[0])
-    assert filled.database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
+    assert filled_library.database.read(lambda c: embeddings.count_vectors(c, "default", FINGERPRINT, "images")) == 0
     assert not (tmp_path / "snapshots").exists()
-    assert filled.get_text("default", "t").truncated is False
+    assert filled_library.get_text("default", "t").truncated is False
 
 
-def test_it_may_be_repeated(filled: Library, tmp_path: Path) -> None:
+def test_it_may_be_repeated(filled_library: Library, tmp_path: Path) -> None:
     assert run(tmp_path) == run(tmp_path)
 
 
-def test_it_is_refused_while_a_server_holds_the_directory(filled: Library, tmp_path: Path) -> None:
+def test_it_is_refused_while_a_server_holds_the_directory(filled_library: Library, tmp_path: Path) -> None:
     lock = DataDirLock(tmp_path)
     with pytest.raises(StartupError, match="in use"):
         run(tmp_path)
     lock.close()
-    assert filled.get_collection("default").space == SPACE
+    assert filled_library.get_collection("default").space == SPACE
 
 
-def test_a_model_that_cannot_be_loaded_changes_nothing(filled: Library, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_changes_nothing(filled_library: Library, tmp_path: Path) -> None:
     with pytest.raises(StartupError):
         run(tmp_path, f"local-dir:{tmp_path}/nothing")
-    assert filled.get_collection("default").space == SPACE
-    assert filled.get("default", "one").status is Status.READY
+    assert filled_library.get_collection("default").space == SPACE
+    assert filled_library.get("default", "one").status is Status.READY
     run(tmp_path)
 
 
@@ -80,7 +82,7 @@ def test_where_there_is_no_data_directory_none_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "nothing").exists()
 
 
-def test_it_is_refused_while_a_worker_lives(filled: Library, tmp_path: Path) -> None:
+def test_it_is_refused_while_a_worker_lives(filled_library: Library, tmp_path: Path) -> None:
     owner = LeaseOwner(tmp_path / "workers")
     with pytest.raises(StartupError, match="a worker runs"):
         run(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from app import __version__
 from app.core.process import child_env, sightline_command, spawn
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 PARENT = """
 import subprocess, sys
@@ -42,7 +42,7 @@ def test_a_child_is_killed_with_its_parent() -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until(lambda: not running(pid), 30)
+    wait_until(lambda: not running(pid), 30)
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:

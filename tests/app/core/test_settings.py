@@ -10,7 +10,7 @@ from app.core.settings import Settings, count_cores, find_unknown_variables
 
 
 @pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"SIGHTLINE_{name.upper()}", raising=False)
 

@@ -40,7 +40,7 @@ def begin(tmp_path: Path) -> Iterator[Callable[[], Working]]:
         one.end()
 
 
-def told(reports: MergedMetricsCollector) -> dict[str, float]:
+def read_samples(reports: MergedMetricsCollector) -> dict[str, float]:
     """Every sample, by its name and labels as they are written; the text must be one that a scraper takes."""
     registry = CollectorRegistry()
     registry.register(reports)
@@ -66,7 +66,7 @@ def test_workers_are_added_up_and_what_the_dead_had_counted_stays(tmp_path: Path
     second.reporter.close()  # writes what it has, and its owner lives
     first.end()
     for _ in range(2):
-        numbers = told(reports)
+        numbers = read_samples(reports)
         assert numbers["sightline_worker_attempts_total"] == 7
         assert numbers["sightline_decode_seconds_count process=worker"] == 2
         assert numbers["sightline_decode_seconds_count process=server"] == 1
@@ -77,19 +77,19 @@ def test_workers_are_added_up_and_what_the_dead_had_counted_stays(tmp_path: Path
     (left,) = tmp_path.glob(".*.prom")
     assert owner_of(left) == second.owner.id
     second.owner.close()
-    assert told(reports)["sightline_worker_attempts_total"] == 7
+    assert read_samples(reports)["sightline_worker_attempts_total"] == 7
     assert not list(tmp_path.glob(".*.prom"))
 
 
 def test_memory_is_that_of_the_living_alone(tmp_path: Path, begin: Callable[[], Working]) -> None:
     reports = MergedMetricsCollector(tmp_path, ProcessMetrics())
-    assert told(reports)["sightline_worker_memory_bytes"] == 0
+    assert read_samples(reports)["sightline_worker_memory_bytes"] == 0
     worker = begin()
     worker.reporter.close()
-    assert told(reports)["sightline_worker_memory_bytes"] > 1 << 20
+    assert read_samples(reports)["sightline_worker_memory_bytes"] > 1 << 20
     worker.owner.close()
     reports.absorb_dead_workers()
-    assert told(reports)["sightline_worker_memory_bytes"] == 0
+    assert read_samples(reports)["sightline_worker_memory_bytes"] == 0
 
 
 def test_a_new_server_begins_without_what_the_dead_of_the_one_before_had_counted(
@@ -100,8 +100,11 @@ def test_a_new_server_begins_without_what_the_dead_of_the_one_before_had_counted
         worker.metrics.attempts.inc(1)
         worker.reporter.close()
     gone.owner.close()
-    assert told(MergedMetricsCollector(tmp_path, ProcessMetrics()))["sightline_worker_attempts_total"] == 1
-    assert told(MergedMetricsCollector(tmp_path / "nowhere", ProcessMetrics()))["sightline_worker_attempts_total"] == 0
+    assert read_samples(MergedMetricsCollector(tmp_path, ProcessMetrics()))["sightline_worker_attempts_total"] == 1
+    assert (
+        read_samples(MergedMetricsCollector(tmp_path / "nowhere", ProcessMetrics()))["sightline_worker_attempts_total"]
+        == 0
+    )
 
 
 def test_what_cannot_be_read_and_what_is_of_another_version_is_left_out(
@@ -112,6 +115,6 @@ def test_what_cannot_be_read_and_what_is_of_another_version_is_left_out(
     path = tmp_path / f".{worker.owner.id}.prom"
     path.write_text(path.read_text() + "# TYPE sightline_of_old_total counter\nsightline_of_old_total 3\n")
     (tmp_path / ".torn.prom").write_bytes(b"# TYPE a counter\na{ \xff")
-    numbers = told(MergedMetricsCollector(tmp_path, ProcessMetrics()))
+    numbers = read_samples(MergedMetricsCollector(tmp_path, ProcessMetrics()))
     assert "sightline_of_old_total" not in numbers
     assert numbers["sightline_worker_attempts_total"] == 0

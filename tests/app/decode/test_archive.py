@@ -118,7 +118,7 @@ def test_names_that_repeat_or_are_not_utf8_are_kept(tmp_path: Path) -> None:
     assert ExpandedArchive(tar, tmp_path / "tar").codes() == {"caf?.png": None}
 
 
-def special(kind: bytes) -> tarfile.TarInfo:
+def special_member(kind: bytes) -> tarfile.TarInfo:
     info = tarfile.TarInfo("special")
     info.type, info.linkname = kind, "/etc/passwd"
     return info
@@ -126,7 +126,7 @@ def special(kind: bytes) -> tarfile.TarInfo:
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_links_and_devices_are_not_taken(kind: bytes, tmp_path: Path) -> None:
-    found = ExpandedArchive(make_tar({"a.png": PNG, "s": special(kind), "b.png": PNG}), tmp_path)
+    found = ExpandedArchive(make_tar({"a.png": PNG, "s": special_member(kind), "b.png": PNG}), tmp_path)
     assert found.codes() == {"a.png": None, "special": "unsupported_media_type", "b.png": None}
 
 

@@ -9,7 +9,7 @@ from app.decode import delimited as texts
 from app.decode.delimited import Layout, Row, find_number_columns, iter_rows, read_layout, read_row
 
 
-def written(folder: Path, content: bytes, suffix: str) -> Path:
+def write_table(folder: Path, content: bytes, suffix: str) -> Path:
     path = folder / f"table{suffix}"
     path.write_bytes(content)
     return path
@@ -30,7 +30,7 @@ JSONL = b'{"url": "http://a/", "n": 1}\n\n[1]\n{"url":\n\xff\n' + b"[" * 50_000 
 
 
 def test_rows_of_csv_come_with_their_places_and_bad_ones_fail_alone(tmp_path: Path) -> None:
-    path = written(tmp_path, CSV, ".csv")
+    path = write_table(tmp_path, CSV, ".csv")
     layout = layout_of(path)
     assert layout.names == ["url", "caption"]
     found = rows_of(path)
@@ -63,18 +63,18 @@ def test_rows_of_csv_come_with_their_places_and_bad_ones_fail_alone(tmp_path: Pa
     ],
 )
 def test_the_header_says_how_the_cells_are_separated(suffix: str, content: bytes, tmp_path: Path) -> None:
-    path = written(tmp_path, content, suffix)
+    path = write_table(tmp_path, content, suffix)
     ((offset, size, row),) = rows_of(path)
     assert row == {"url": "http://a/", "caption": "a, b"}
     assert read_row(path, suffix, offset, size, layout_of(path)) == row
 
 
 def test_letters_that_are_not_utf8_are_read_as_windows_1252(tmp_path: Path) -> None:
-    path = written(tmp_path, "url;größe\r\nhttp://a/;grün\r\n".encode("cp1252"), ".csv")
+    path = write_table(tmp_path, "url;größe\r\nhttp://a/;grün\r\n".encode("cp1252"), ".csv")
     layout = layout_of(path)
     ((_, _, row),) = iter_rows(path, ".csv", layout)
     assert (row, layout.legacy_rows) == ({"url": "http://a/", "größe": "grün"}, 1)
-    path = written(tmp_path, b"url,a\nhttp://a/,\x81\n", ".csv")
+    path = write_table(tmp_path, b"url,a\nhttp://a/,\x81\n", ".csv")
     ((_, _, error),) = rows_of(path)
     assert isinstance(error, Validation)
 
@@ -83,7 +83,7 @@ def test_letters_that_are_not_utf8_are_read_as_windows_1252(tmp_path: Path) -> N
 def test_utf_16_is_refused_by_its_name(encoding: str, tmp_path: Path) -> None:
     for suffix, text in ((".csv", "url\nhttp://a/\n"), (".jsonl", '{"url": "http://a/"}\n')):
         with pytest.raises(Validation, match="UTF-16"):
-            rows_of(written(tmp_path, text.encode(encoding), suffix))
+            rows_of(write_table(tmp_path, text.encode(encoding), suffix))
 
 
 def test_numbers_with_a_decimal_comma_are_read_where_spreadsheets_write_them() -> None:
@@ -106,18 +106,18 @@ def test_columns_of_numbers_are_found() -> None:
 
 
 def test_rows_of_jsonl_are_objects(tmp_path: Path) -> None:
-    path = written(tmp_path, JSONL, ".jsonl")
+    path = write_table(tmp_path, JSONL, ".jsonl")
     found = rows_of(path)
     assert [isinstance(row, dict) for _, _, row in found] == [True, False, False, False, False, True]
     offset, size, row = found[-1]
     assert read_row(path, ".jsonl", offset, size, None) == row == {"url": "http://b/"}
-    assert rows_of(written(tmp_path, b"\n\n", ".jsonl")) == []
+    assert rows_of(write_table(tmp_path, b"\n\n", ".jsonl")) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b",,\n", b"url,url\n", b"\x81\n", b'"url'])
 def test_a_header_that_cannot_be_is_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(Validation, match=r"no header|more than once"):
-        rows_of(written(tmp_path, content, ".csv"))
+        rows_of(write_table(tmp_path, content, ".csv"))
 
 
 @pytest.mark.parametrize(("content", "suffix"), [(b'url\nx\n"' + b"line\n" * 500, ".csv"), (b"x" * 2_000, ".jsonl")])
@@ -126,4 +126,4 @@ def test_a_row_without_end_ends_the_reading(
 ) -> None:
     monkeypatch.setattr(texts, "MAX_ROW_BYTES", 1_000)
     with pytest.raises(ArchiveCorrupt, match="more than 1,000 bytes"):
-        rows_of(written(tmp_path, content, suffix))
+        rows_of(write_table(tmp_path, content, suffix))

@@ -12,7 +12,7 @@ from app.decode.parquet import ParquetTable, read_picture
 from tests.support.archives import PNG
 
 
-def written(folder: Path, columns: dict[str, Any], rows: int = 4) -> Path:
+def write_parquet(folder: Path, columns: dict[str, Any], rows: int = 4) -> Path:
     path = folder / "table.parquet"
     pq.write_table(pa.table(columns), path, row_group_size=rows)
     return path
@@ -27,7 +27,7 @@ def test_rows_come_group_by_group_without_bytes_and_vectors(tmp_path: Path) -> N
         "raw": [b"x"] * 10,
         "words": [["a", "b"]] * 10,
     }
-    file = ParquetTable(written(tmp_path, columns))
+    file = ParquetTable(write_parquet(tmp_path, columns))
     found = file.map_columns({})
     assert (found.image, found.caption) == ("image", "text")
     rows = list(file.iter_attributes(found))
@@ -41,7 +41,7 @@ def test_rows_come_group_by_group_without_bytes_and_vectors(tmp_path: Path) -> N
 
 
 def test_a_table_of_pictures_alone_has_as_many_rows(tmp_path: Path) -> None:
-    file = ParquetTable(written(tmp_path, {"jpg": [PNG, None, b"", PNG, PNG]}))
+    file = ParquetTable(write_parquet(tmp_path, {"jpg": [PNG, None, b"", PNG, PNG]}))
     assert [row for _, _, row in file.iter_attributes(file.map_columns({}))] == [{}] * 5
     values = [value for _, value in file.iter_pictures("jpg", 0, 0)]
     assert [isinstance(value, Validation) for value in values] == [False, True, False, False]

@@ -13,7 +13,7 @@ from app.decode.parquet_metadata import BATCH_ROWS, list_metadata
 from app.decode.pool import DecodePool
 
 
-def listed(path: Path, most: int = 1_000_000) -> list[dict[str, object]]:
+def list_rows(path: Path, most: int = 1_000_000) -> list[dict[str, object]]:
     out = path.with_suffix(".out")
     count = list_metadata(path, out, most)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -36,7 +36,7 @@ def test_rows_say_what_json_can(tmp_path: Path) -> None:
         }
     )
     parquet.write_table(table, tmp_path / "a.parquet")
-    assert listed(tmp_path / "a.parquet") == [
+    assert list_rows(tmp_path / "a.parquet") == [
         {"image_path": "a.png", "width": 1, "similarity": 0.5, "nsfw": True, "at": "2026-05-01 00:00:00", "word": "x"},
         {"image_path": "ü.png", "nsfw": False, "word": "y"},
         {"width": 3, "word": "x"},
@@ -45,8 +45,8 @@ def test_rows_say_what_json_can(tmp_path: Path) -> None:
 
 def test_rows_come_to_their_end_or_to_the_most(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"n": range(2 * BATCH_ROWS + 1)}), tmp_path / "a.parquet", row_group_size=700)
-    assert [row["n"] for row in listed(tmp_path / "a.parquet")] == list(range(2 * BATCH_ROWS + 1))
-    assert len(listed(tmp_path / "a.parquet", most=5)) == 5
+    assert [row["n"] for row in list_rows(tmp_path / "a.parquet")] == list(range(2 * BATCH_ROWS + 1))
+    assert len(list_rows(tmp_path / "a.parquet", most=5)) == 5
 
 
 def test_a_child_reads_a_table_and_tells_what_is_none(tmp_path: Path, pool: DecodePool) -> None:

@@ -63,11 +63,11 @@ def read(tmp_path: Path) -> Reader:
     return read
 
 
-def mean(decoded: DecodedPicture) -> list[int]:
+def mean_colour(decoded: DecodedPicture) -> list[int]:
     return [round(float(value)) for value in decoded.pixels.reshape(-1, 3).mean(axis=0)]
 
 
-def near(found: list[int], wanted: tuple[int, int, int], by: int = 3) -> bool:
+def is_near(found: list[int], wanted: tuple[int, int, int], by: int = 3) -> bool:
     return all(abs(one - other) <= by for one, other in zip(found, wanted, strict=True))
 
 
@@ -193,14 +193,14 @@ GREY = (128, 128, 128)
 def test_every_kind_of_png_goes_over_white(
     read: Reader, image: Image.Image, options: dict[str, Any], wanted: tuple[int, int, int]
 ) -> None:
-    assert near(mean(read(encode_image(image, "png", **options))), wanted, by=1)
+    assert is_near(mean_colour(read(encode_image(image, "png", **options))), wanted, by=1)
 
 
 def test_16_bit_colour_keeps_its_high_bits(read: Reader) -> None:
     line = b"\0" + struct.pack(">HHH", 0xFF00, 0x8000, 0x0100) * 8
     head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(line * 8)) + chunk(b"IEND", b"")
-    assert near(mean(read(b"\x89PNG\r\n\x1a\n" + body)), (255, 128, 1), by=1)
+    assert is_near(mean_colour(read(b"\x89PNG\r\n\x1a\n" + body)), (255, 128, 1), by=1)
 
 
 def without_adobe(data: bytes) -> bytes:
@@ -210,9 +210,10 @@ def without_adobe(data: bytes) -> bytes:
 
 def test_cmyk_is_right_with_and_without_adobe_marker(read: Reader) -> None:
     adobe = encode_image(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "jpeg", quality=95)
-    assert near(mean(read(adobe)), (255, 0, 0))
-    assert near(
-        mean(read(without_adobe(encode_image(Image.new("CMYK", (40, 40), (255, 0, 0, 255)), "jpeg")))), (255, 0, 0)
+    assert is_near(mean_colour(read(adobe)), (255, 0, 0))
+    assert is_near(
+        mean_colour(read(without_adobe(encode_image(Image.new("CMYK", (40, 40), (255, 0, 0, 255)), "jpeg")))),
+        (255, 0, 0),
     )
 
 
@@ -220,7 +221,7 @@ def test_ycck_is_right(read: Reader) -> None:
     # Y = 200 and Cb = Cr = 128 are C = M = Y = 200 in Adobe's inverted YCCK, and K = 255 is no black.
     data = bytearray(encode_image(Image.new("CMYK", (40, 40), (55, 127, 127, 0)), "jpeg", quality=100))
     data[data.index(b"Adobe") + 11] = 2
-    assert near(mean(read(bytes(data))), (55, 55, 55), by=4)
+    assert is_near(mean_colour(read(bytes(data))), (55, 55, 55), by=4)
 
 
 def test_a_colour_profile_is_converted_to_srgb(read: Reader) -> None:
@@ -235,36 +236,36 @@ def test_a_colour_profile_is_converted_to_srgb(read: Reader) -> None:
     data = bytes(swapped).replace(b"s\0R\0G\0B", b"o\0d\0d\0 ")
     image = Image.new("RGB", (40, 40), (255, 0, 0))
     for kind in ("png", "jpeg", "webp"):
-        assert near(mean(read(encode_image(image, kind, icc_profile=data))), (0, 0, 255), by=6)
+        assert is_near(mean_colour(read(encode_image(image, kind, icc_profile=data))), (0, 0, 255), by=6)
     clear = Image.new("RGBA", (40, 40), (255, 0, 0, 0))
-    assert near(mean(read(encode_image(clear, "png", icc_profile=data))), (255, 255, 255))
+    assert is_near(mean_colour(read(encode_image(clear, "png", icc_profile=data))), (255, 255, 255))
 
 
 @pytest.mark.parametrize("profile", [b"garbage", bytes(4096), b"\xff" * 200])
 def test_a_broken_profile_is_ignored(read: Reader, profile: bytes) -> None:
     for kind in ("png", "jpeg", "webp"):
-        assert near(
-            mean(read(encode_image(Image.new("RGB", (40, 40), (255, 0, 0)), kind, icc_profile=profile))),
+        assert is_near(
+            mean_colour(read(encode_image(Image.new("RGB", (40, 40), (255, 0, 0)), kind, icc_profile=profile))),
             (255, 0, 0),
         )
     cmyk = encode_image(Image.new("CMYK", (40, 40), (0, 255, 255, 0)), "jpeg", icc_profile=profile)
-    assert near(mean(read(cmyk)), (255, 0, 0))
+    assert is_near(mean_colour(read(cmyk)), (255, 0, 0))
     grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    assert near(mean(read(encode_image(Image.new("L", (40, 40), 128), "png", icc_profile=grey))), GREY)
+    assert is_near(mean_colour(read(encode_image(Image.new("L", (40, 40), 128), "png", icc_profile=grey))), GREY)
 
 
 @pytest.mark.parametrize("kind", ["gif", "png", "webp", "avif"])
 def test_animations_give_their_first_frame(read: Reader, kind: str) -> None:
     found = read(animation(kind))
     assert found.animated
-    assert near(mean(found), (255, 0, 0), by=6)
+    assert is_near(mean_colour(found), (255, 0, 0), by=6)
 
 
 def test_a_gif_of_10000_frames_is_quick(read: Reader) -> None:
     start = time.process_time()
     found = read(long_gif(10_000))
     assert found.animated
-    assert near(mean(found), (255, 0, 0))
+    assert is_near(mean_colour(found), (255, 0, 0))
     assert time.process_time() - start < 1.0
 
 

@@ -37,7 +37,7 @@ def pool() -> Iterator[DecodePool]:
         yield pool
 
 
-def living(pids: list[int]) -> list[int]:
+def list_running(pids: list[int]) -> list[int]:
     """Those of the processes that still run (a zombie does not)."""
     found = []
     for pid in pids:
@@ -54,7 +54,7 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -91,8 +91,8 @@ def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) ->
         (hostile_files.segfault, (), "crashed"),
         (hostile_files.abort, (), "crashed"),
         (hostile_files.kill_self, (), "killed"),
-        (hostile_files.leave, (), "longer than 1.5 s"),
-        (hostile_files.spin, (), "longer than"),
+        (hostile_files.exit_cleanly, (), "longer than 1.5 s"),
+        (hostile_files.loop_forever, (), "longer than"),
         (hostile_files.sleep, (30,), "longer than 1.5 s"),
         (hostile_files.allocate, (1 << 30,), "more memory than allowed"),
         (hostile_files.raise_odd, (), "could not be read"),
@@ -113,9 +113,9 @@ def test_a_child_that_dies_harms_its_own_task_only(
 
 def test_processor_time_is_bounded_for_each_task_and_not_in_all() -> None:
     with DecodePool(1, ChildLimits(seconds=60, cpu_seconds=1)) as pool:
-        assert [pool.submit(hostile_files.burn, 0.6).result(60) for _ in range(4)] == [0.6] * 4
+        assert [pool.submit(hostile_files.use_processor, 0.6).result(60) for _ in range(4)] == [0.6] * 4
         with pytest.raises(ImageCorrupt, match="1 s of processor time"):
-            pool.submit(hostile_files.spin).result(60)
+            pool.submit(hostile_files.loop_forever).result(60)
 
 
 def test_children_are_small_and_confined(pool: DecodePool) -> None:
@@ -164,7 +164,7 @@ def test_the_pool_outlives_idle_children_that_are_killed() -> None:
             pids = list({pool.submit(hostile_files.read_pid).result(60) for _ in range(20)})
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
-            assert until(lambda pids=pids: not living(pids))  # type: ignore[misc]
+            assert wait_until(lambda pids=pids: not list_running(pids))  # type: ignore[misc]
             assert [pool.submit(hostile_files.sleep, 0.01).result(60) for _ in range(4)] == [0.01] * 4
 
 
@@ -174,7 +174,7 @@ def test_the_pool_outlives_its_fork_server() -> None:
         server = parent_of(child)
         processes = [server, *descendants(server)]  # the other child, too: a task that it began would die with it
         os.kill(server, signal.SIGKILL)
-        assert until(lambda: not living(processes))
+        assert wait_until(lambda: not list_running(processes))
         assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
@@ -219,7 +219,7 @@ def test_cancelling_stops_the_child() -> None:
         assert future.cancel()
         with pytest.raises(CancelledError):
             future.result()
-        assert until(lambda: not living([child]))
+        assert wait_until(lambda: not list_running([child]))
         assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
@@ -231,7 +231,7 @@ def test_close_kills_the_children_and_answers_every_caller() -> None:
     pool.close()
     for future in futures:
         assert isinstance(future.exception(1), Overloaded)
-    assert not living([child])
+    assert not list_running([child])
     with pytest.raises(Overloaded):
         pool.submit(hostile_files.read_pid).result(1)
 
@@ -263,9 +263,9 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path, load: str) ->
         assert parent.stdout is not None
         pids = [int(word) for word in parent.stdout.readline().split()]
         server = parent_of(pids[0])
-        assert len(living([*pids, server])) == 3
+        assert len(list_running([*pids, server])) == 3
         parent.kill()
-    assert until(lambda: not living([*pids, server]))
+    assert wait_until(lambda: not list_running([*pids, server]))
 
 
 def test_what_a_child_imports_of_the_command_is_light() -> None:

@@ -19,13 +19,13 @@ from tests.support.archives import PNG
 TEXT = base64.b64encode(PNG).decode()
 
 
-def listed(path: Path, given: dict[str, str] | None = None, most: int = 1_000) -> list[dict[str, Any]]:
+def list_rows(path: Path, given: dict[str, str] | None = None, most: int = 1_000) -> list[dict[str, Any]]:
     out = path.with_name("out")
     list_table(path, path.suffix, out, given or {}, most)
     return [json.loads(line) for line in out.read_text().splitlines()]
 
 
-def taken(path: Path, lines: list[dict[str, Any]], **more: int) -> dict[int, tuple[str, str] | None]:
+def extract_rows(path: Path, lines: list[dict[str, Any]], **more: int) -> dict[int, tuple[str, str] | None]:
     folder = path.with_name("taken")
     folder.mkdir(exist_ok=True)
     limits = {"max_bytes": 10_000, "window": 1 << 20} | more
@@ -38,18 +38,18 @@ def test_urls_of_every_form_of_table_are_lines(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "a.csv").write_text("URL,TEXT,n\n" + "".join(f"http://a/{n},text {n},{n}\n" for n in range(3)))
     for name in ("a.parquet", "a.jsonl", "a.csv"):
-        lines = listed(tmp_path / name)
+        lines = list_rows(tmp_path / name)
         assert [line["row"] for line in lines] == [1, 2, 3]
         assert lines[2]["url"] == "http://a/2"
         assert (lines[2]["caption"], str(lines[2]["metadata"]["n"])) == ("text 2", "2")
-        assert len(listed(tmp_path / name, most=2)) == 2
-        (first, *_) = listed(tmp_path / name, {"caption": "n", "url": "URL"})
+        assert len(list_rows(tmp_path / name, most=2)) == 2
+        (first, *_) = list_rows(tmp_path / name, {"caption": "n", "url": "URL"})
         assert first["metadata"] == {"TEXT": "text 0"}
 
 
 def test_pictures_in_rows_are_written_to_files(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [PNG, b"", None, b"x" * 10_001, PNG]}), tmp_path / "a.parquet")
-    done = taken(tmp_path / "a.parquet", listed(tmp_path / "a.parquet")[1:])
+    done = extract_rows(tmp_path / "a.parquet", list_rows(tmp_path / "a.parquet")[1:])
     assert {n: failure and failure[0] for n, failure in done.items()} == {
         1: "validation",
         2: "validation",
@@ -57,22 +57,22 @@ def test_pictures_in_rows_are_written_to_files(tmp_path: Path) -> None:
         4: None,
     }
     assert (tmp_path / "taken" / "4").read_bytes() == PNG
-    assert list(taken(tmp_path / "a.parquet", listed(tmp_path / "a.parquet"), window=1)) == [0]
+    assert list(extract_rows(tmp_path / "a.parquet", list_rows(tmp_path / "a.parquet"), window=1)) == [0]
     (tmp_path / "a.jsonl").write_text(f'{{"image": "{TEXT}"}}\n{{"image": "no base64!"}}\n')
-    lines = listed(tmp_path / "a.jsonl")
-    done = taken(tmp_path / "a.jsonl", lines)
+    lines = list_rows(tmp_path / "a.jsonl")
+    done = extract_rows(tmp_path / "a.jsonl", lines)
     assert {n: failure and failure[0] for n, failure in done.items()} == {0: None, 1: "validation"}
     assert (tmp_path / "taken" / "0").read_bytes() == PNG
     (tmp_path / "a.csv").write_text(f"id,image\na,{TEXT}\n")
-    (line,) = listed(tmp_path / "a.csv")
+    (line,) = list_rows(tmp_path / "a.csv")
     assert line["id"] == "a"
-    assert taken(tmp_path / "a.csv", [line]) == {0: None}
+    assert extract_rows(tmp_path / "a.csv", [line]) == {0: None}
 
 
 def test_rows_without_a_picture_fail_alone(tmp_path: Path) -> None:
     text = '{"url": null}\n{"n": 1}\n{"url": "http://a/"}\n5\n{"image": null, "url": "http://b/"}\n'
     (tmp_path / "a.jsonl").write_text(text)
-    assert [line.get("url") or line["error"]["code"] for line in listed(tmp_path / "a.jsonl")] == [
+    assert [line.get("url") or line["error"]["code"] for line in list_rows(tmp_path / "a.jsonl")] == [
         "validation",
         "validation",
         "http://a/",
@@ -84,13 +84,13 @@ def test_rows_without_a_picture_fail_alone(tmp_path: Path) -> None:
 def test_what_is_no_table_is_refused_and_damage_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.parquet").write_bytes(b"words")
     with pytest.raises(ArchiveCorrupt):
-        listed(tmp_path / "a.parquet")
+        list_rows(tmp_path / "a.parquet")
     (tmp_path / "a.csv").write_text("label\nx\n")
     with pytest.raises(Validation, match="no column holds pictures"):
-        listed(tmp_path / "a.csv")
+        list_rows(tmp_path / "a.csv")
     monkeypatch.setattr("app.decode.delimited.MAX_ROW_BYTES", 100)
     (tmp_path / "a.jsonl").write_text('{"url": "http://a/"}\n' + "x" * 200)
-    first, last = listed(tmp_path / "a.jsonl")
+    first, last = list_rows(tmp_path / "a.jsonl")
     assert first["url"] == "http://a/"
     assert last["error"]["code"] == "archive_corrupt"
 
@@ -140,7 +140,7 @@ def test_damage_anywhere_gives_rows_or_an_error_of_ours(pool: DecodePool, tmp_pa
 def test_columns_of_numbers_are_numbers_and_codes_stay_text(tmp_path: Path) -> None:
     rows = "".join(f"http://a/{n},{9 + n * 10}.99,0123{n},{n}\n" for n in range(3))
     (tmp_path / "shop.csv").write_text("url,price,zip,stock\n" + rows)
-    lines = listed(tmp_path / "shop.csv")
+    lines = list_rows(tmp_path / "shop.csv")
     assert [line["metadata"] for line in lines] == [
         {"price": 9 + n * 10 + 0.99, "zip": f"0123{n}", "stock": n} for n in range(3)
     ]
@@ -148,17 +148,17 @@ def test_columns_of_numbers_are_numbers_and_codes_stay_text(tmp_path: Path) -> N
 
 def test_ids_of_other_programs(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [PNG] * 3, "id": [1.0, 2.0, None]}), tmp_path / "float.parquet")
-    assert [line.get("id") for line in listed(tmp_path / "float.parquet")] == ["1", "2", None]
+    assert [line.get("id") for line in list_rows(tmp_path / "float.parquet")] == ["1", "2", None]
     (tmp_path / "a.csv").write_text("url,id\nhttp://a/,3.0\nhttp://b/,AB.12/3\n")
-    assert [line.get("id") for line in listed(tmp_path / "a.csv")] == ["3", "AB.12/3"]
-    off = listed(tmp_path / "a.csv", {"id": ""})
+    assert [line.get("id") for line in list_rows(tmp_path / "a.csv")] == ["3", "AB.12/3"]
+    off = list_rows(tmp_path / "a.csv", {"id": ""})
     assert [(line.get("id"), line["metadata"]["id"]) for line in off] == [(None, "3.0"), (None, "AB.12/3")]
 
 
 def test_windows_1252_is_said_once(tmp_path: Path) -> None:
     text = "url;caption\r\nhttp://a/;rot\r\nhttp://b/;gr\u00fcn\r\nhttp://c/;wei\u00df\r\n"
     (tmp_path / "excel.csv").write_bytes(text.encode("cp1252"))
-    lines = listed(tmp_path / "excel.csv")
+    lines = list_rows(tmp_path / "excel.csv")
     assert [line["caption"] for line in lines] == ["rot", "grün", "weiß"]
     assert [len(line.get("warnings", ())) for line in lines] == [0, 1, 0]
     assert "Windows-1252" in lines[1]["warnings"][0]["detail"]

@@ -15,7 +15,7 @@ from app.decode.webdataset import list_shard
 from tests.support.archives import PNG, make_tar, make_zip
 
 
-def listed(tar: bytes, folder: Path, most: int = 1_000) -> list[dict[str, Any]]:
+def list_samples(tar: bytes, folder: Path, most: int = 1_000) -> list[dict[str, Any]]:
     path = folder / "a.tar"
     path.write_bytes(tar)
     count = list_shard(path, folder / "out", most)
@@ -43,7 +43,7 @@ def test_members_of_one_key_are_one_sample(tmp_path: Path) -> None:
         "0/003.txt": b"two",
     }
     tar = make_tar(members)
-    lines = listed(tar, tmp_path)
+    lines = list_samples(tar, tmp_path)
     assert [(line["name"], line["key"], line.get("caption")) for line in lines] == [
         ("0/001.jpg", "0/001", "红"),
         ("0/002.png", "0/002", None),
@@ -53,7 +53,7 @@ def test_members_of_one_key_are_one_sample(tmp_path: Path) -> None:
     assert lines[0]["metadata"] == {"n": 1}
     for line in lines:
         assert tar[line["offset"] : line["offset"] + line["size"]] == members[line["name"]]
-    assert len(listed(tar, tmp_path, most=2)) == 2
+    assert len(list_samples(tar, tmp_path, most=2)) == 2
 
 
 def test_bad_members_are_named_one_by_one(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_bad_members_are_named_one_by_one(tmp_path: Path) -> None:
         "d.txt": b"x" * 70_000,
         "../e.png": PNG,
     }
-    *lines, last = listed(make_tar(members), tmp_path)
+    *lines, last = list_samples(make_tar(members), tmp_path)
     assert last["left_out"]["kinds"] == {".txt": 1}
     assert [(line["name"], line.get("error", {}).get("code")) for line in lines] == [
         ("a.png", None),
@@ -89,7 +89,7 @@ def test_what_comes_before_the_damage_is_listed(damage: str, tmp_path: Path) -> 
         tar[header + 120 : header + 140] = b"\xee" * 20
     else:
         del tar[header + (1_000 if damage == "cut in a picture" else 100) :]
-    first, *rest = listed(bytes(tar), tmp_path)
+    first, *rest = list_samples(bytes(tar), tmp_path)
     assert first["name"] == "a.png"
     assert "error" not in first
     assert [line["error"]["code"] for line in rest][-1] == "archive_corrupt"
@@ -99,12 +99,12 @@ def test_what_comes_before_the_damage_is_listed(damage: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("content", [b"", b"no tar", make_zip({"a.png": PNG}), b"\xff" * 5_000])
 def test_what_is_no_tar_is_refused(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedMediaType, match="not a tar"):
-        listed(content, tmp_path)
+        list_samples(content, tmp_path)
 
 
 def test_an_empty_tar_gives_nothing(tmp_path: Path) -> None:
-    assert listed(make_tar({}), tmp_path) == []
-    assert listed(make_tar({"0/": folder("0")}), tmp_path) == []
+    assert list_samples(make_tar({}), tmp_path) == []
+    assert list_samples(make_tar({"0/": folder("0")}), tmp_path) == []
 
 
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(info)
         archive.addfile(tarfile.TarInfo("b.png"))
-    lines = listed(file.getvalue(), tmp_path)
+    lines = list_samples(file.getvalue(), tmp_path)
     assert lines[0]["error"]["code"] == "unsupported_media_type"
     assert lines[-1]["name"] == "b.png"

@@ -10,7 +10,7 @@ from app.core.errors import ModelUnavailable
 from app.encoder.batcher import MAX_BATCH_ROWS, Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings, Pixels
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 10.0
 
@@ -151,7 +151,7 @@ def test_when_its_thread_dies_every_waiter_fails_at_once_and_it_is_not_alive(
     for future in [dying, *waiting]:
         with pytest.raises(ModelUnavailable):
             future.result(WAIT)
-    until(lambda: not batcher.is_alive(), WAIT)
+    wait_until(lambda: not batcher.is_alive(), WAIT)
     with pytest.raises(ModelUnavailable):
         batcher.submit_texts(["red"])
 

@@ -47,7 +47,7 @@ from app.storage.database import Database
 from app.storage.model_check import check_name
 from tests.app.storage.test_model_check import stamp
 from tests.support.makers import SPACE
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 NAME = "hf-hub:org/repo"
 COMMIT = "a" * 40
@@ -154,7 +154,7 @@ def point_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     close_session()
 
 
-def refused(name: str, cache: Path) -> str:
+def refusal_of(name: str, cache: Path) -> str:
     """The one line with which it was refused; nothing half is left behind."""
     with pytest.raises(StartupError) as raised:
         locate_model(name, cache)
@@ -279,7 +279,7 @@ def test_a_download_says_how_far_it_is_and_ends_when_it_is_told(tmp_path: Path, 
 
     thread = threading.Thread(target=load)
     thread.start()
-    until(lambda: re.fullmatch(r"downloading [1-9]\d* of 11 MB", progress.words), 30)
+    wait_until(lambda: re.fullmatch(r"downloading [1-9]\d* of 11 MB", progress.words), 30)
     progress.stop.set()
     thread.join(30)
     assert [type(error) for error in raised] == [StopRequested]
@@ -316,20 +316,20 @@ def test_a_server_is_alive_while_it_downloads_its_model(
         found = re.search(r"still loading: (downloading [1-9]\d* of 11 MB)", answer.json()["reasons"][0])
         return found and found[1]
 
-    until(told, 60, server.output)
+    wait_until(told, 60, server.output)
     refused = server.http.get("/v1/search", params={"q": "red"})
     assert (refused.status_code, refused.json()["code"]) == (503, "model_unavailable")
     assert "downloading" in refused.json()["detail"]
     server.kill()
     hub.pause = 0.0
     with RunningServer(tmp_path / "data", **settings):
-        until(lambda: len(hub.starts) == 2, 60)
+        wait_until(lambda: len(hub.starts) == 2, 60)
     assert hub.starts[1] > 0
 
 
 def test_bytes_with_another_digest_are_deleted_and_refused(tmp_path: Path, hub: Hub) -> None:
     hub.digest = "b" * 64
-    told = refused(NAME, tmp_path)
+    told = refusal_of(NAME, tmp_path)
     assert "the download of tokenizer.json has another digest than the hub says" in told
     assert "try again" in told
     hub.digest = ""
@@ -344,13 +344,13 @@ def test_a_hub_without_digests_is_said_to_be_one(tmp_path: Path, hub: Hub, caplo
 
 def test_fewer_bytes_than_announced_are_refused(tmp_path: Path, hub: Hub) -> None:
     hub.short = True
-    told = refused(NAME, tmp_path)
+    told = refusal_of(NAME, tmp_path)
     assert f"{CONFIG} cannot be downloaded (Consistency check failed" in told
 
 
 def test_a_disk_too_small_is_told_before_the_download(tmp_path: Path, hub: Hub) -> None:
     hub.size = 10**18
-    told = refused(NAME, tmp_path)
+    told = refusal_of(NAME, tmp_path)
     assert f"{WEIGHTS} has 1000000000000 MB, but {tmp_path} has only " in told
     assert "free some space, or choose a smaller model" in told
     assert f"GET /org/repo/resolve/main/{WEIGHTS}" not in hub.asked
@@ -365,7 +365,7 @@ def test_a_disk_too_small_is_told_before_the_download(tmp_path: Path, hub: Hub) 
 )
 def test_a_repository_without_what_is_needed_is_refused(gone: str, says: str, tmp_path: Path, hub: Hub) -> None:
     hub.files["open_clip_pytorch_model.bin"] = hub.files.pop(gone)
-    assert refused(NAME, tmp_path) == f"model {NAME}: {says}"
+    assert refusal_of(NAME, tmp_path) == f"model {NAME}: {says}"
     assert not any("bin" in path for path in hub.asked)
 
 
@@ -380,13 +380,13 @@ def test_a_repository_without_what_is_needed_is_refused(gone: str, says: str, tm
 def test_a_hub_that_refuses_is_understood(status: int, code: str, says: str, tmp_path: Path, hub: Hub) -> None:
     hub.files.clear()
     hub.status, hub.missing = status, code
-    assert says in refused(NAME, tmp_path)
+    assert says in refusal_of(NAME, tmp_path)
 
 
 def test_a_hub_that_does_not_answer_is_given_up(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "RESPONSE_SECONDS", 0.2)
     hub.silent = True
-    told = refused(NAME, tmp_path)
+    told = refusal_of(NAME, tmp_path)
     assert "connect to the model hub once" in told
     assert "--model starter" in told
     assert len(hub.asked) == 1
@@ -396,7 +396,7 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path: Path, monkeypatch: pytest.
     with socket.create_server(("127.0.0.1", 0)) as closed:
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
     point_to(endpoint, monkeypatch)
-    told = refused(NAME, tmp_path)
+    told = refusal_of(NAME, tmp_path)
     assert told.startswith(f"model {NAME}: {CONFIG} cannot be downloaded (")
     close_session()
 
@@ -406,13 +406,13 @@ def test_a_cache_that_cannot_be_locked_is_told(tmp_path: Path, hub: Hub, monkeyp
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    assert "(No locks available); name one on a local disk with SIGHTLINE_MODELS_DIR" in refused(NAME, tmp_path)
+    assert "(No locks available); name one on a local disk with SIGHTLINE_MODELS_DIR" in refusal_of(NAME, tmp_path)
     assert hub.asked == []
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, hub: Hub) -> None:
     (tmp_path / "models").write_text("a file")
-    assert f"{CONFIG} cannot be downloaded" in refused(NAME, tmp_path / "models")
+    assert f"{CONFIG} cannot be downloaded" in refusal_of(NAME, tmp_path / "models")
 
 
 @pytest.mark.parametrize("damage", ["cut", "altered"])
@@ -449,7 +449,7 @@ def test_nothing_is_downloaded_that_was_not_asked_for(tmp_path: Path, hub: Hub) 
     kept = cache_path("ViT-B-32", "laion2b_s34b_b79k", tmp_path)  # asked before: only the hub is watched here
     kept.parent.mkdir()
     kept.write_text(json.dumps({"config": config, "tags": []}))
-    told = refused("vit-b-32", tmp_path)
+    told = refusal_of("vit-b-32", tmp_path)
     assert told.endswith("has no safetensors weights; other formats are not read")
     assert {path.split("/resolve/")[0] for path in hub.asked} == {f"HEAD /{repository}"}
 

@@ -13,7 +13,7 @@ from app.encoder.loader import STARTER, WEIGHTS, EncoderOptions, load_encoder, l
 from app.encoder.weights import LocatedModel
 
 
-def refused(name: str, cache: Path) -> str:
+def refusal_of(name: str, cache: Path) -> str:
     with pytest.raises(StartupError) as raised:
         locate_model(name, cache)
     assert "\n" not in raised.value.detail
@@ -28,12 +28,12 @@ def test_colours_needs_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "clip", "Starter"])
 def test_an_unknown_name_points_to_the_list(name: str, tmp_path: Path) -> None:
-    assert "sightline models" in refused(name, tmp_path)
+    assert "sightline models" in refusal_of(name, tmp_path)
 
 
 def test_the_starter_is_a_folder_of_ours(tmp_path: Path) -> None:
     if not (STARTER / WEIGHTS).is_file():
-        assert "is missing in" in refused("starter", tmp_path)
+        assert "is missing in" in refusal_of("starter", tmp_path)
         return
     assert locate_model("starter", tmp_path) == LocatedModel("starter", f"local-dir:{STARTER}", STARTER / WEIGHTS)
 
@@ -43,7 +43,7 @@ def test_a_folder_without_its_files_says_which_is_missing(present: tuple[str, ..
     for name in present:
         (tmp_path / name).touch()
     (first, *_) = [name for name in ("open_clip_config.json", WEIGHTS) if name not in present]
-    assert f"{first} is missing in {tmp_path}" in refused(f"local-dir:{tmp_path}", tmp_path)
+    assert f"{first} is missing in {tmp_path}" in refusal_of(f"local-dir:{tmp_path}", tmp_path)
 
 
 def test_a_folder_with_its_files_is_found(tmp_path: Path) -> None:
@@ -57,12 +57,12 @@ def test_a_folder_with_its_files_is_found(tmp_path: Path) -> None:
 def test_weights_that_could_run_code_are_refused_unread(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"weights.{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
-    assert "must be a .safetensors file; other formats can run code" in refused(f"ViT-B-32:{path}", tmp_path)
+    assert "must be a .safetensors file; other formats can run code" in refusal_of(f"ViT-B-32:{path}", tmp_path)
 
 
 def test_a_weights_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    assert f"there is no file {path}" in refused(f"ViT-B-32:{path}", tmp_path)
+    assert f"there is no file {path}" in refusal_of(f"ViT-B-32:{path}", tmp_path)
 
 
 def test_a_gpu_is_looked_for_in_torch_only_where_there_is_a_device(

@@ -36,10 +36,10 @@ def name(cache: Path) -> str:
 
 @pytest.fixture(scope="module")
 def encoder(name: str, cache: Path) -> Encoder:
-    return compiled(name, cache, "fp32")
+    return load_compiled(name, cache, "fp32")
 
 
-def compiled(name: str, cache: Path, precision: str) -> Encoder:
+def load_compiled(name: str, cache: Path, precision: str) -> Encoder:
     """Loaded as the service does it, from what is converted in this process, which has torch already."""
     weights = cache / "model" / WEIGHTS
     recipe = LocatedModel(name, name, weights, sha256_file(weights), half=precision != "fp32", cache=str(cache))
@@ -112,7 +112,7 @@ def test_what_was_answered_does_not_change_with_the_next_call(encoder: Encoder) 
 
 
 def test_bf16_keeps_the_direction(name: str, cache: Path, encoder: Encoder) -> None:
-    half = compiled(name, cache, "bf16")
+    half = load_compiled(name, cache, "bf16")
     assert half.runtime == "OpenVINO bf16"
     assert ((half.encode_images(PICTURES) * encoder.encode_images(PICTURES)).sum(axis=1) > 0.999).all()
     assert ((half.encode_texts(TEXTS) * encoder.encode_texts(TEXTS)).sum(axis=1) > 0.999).all()

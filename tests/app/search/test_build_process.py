@@ -37,17 +37,17 @@ def put(database: Database, vectors: dict[int, Embeddings | bytes]) -> int:
 
 
 def order(database: Database, folder: Path, upto: int) -> BuildOrder:
-    config = configured(folder)
+    config = make_config(folder)
     return BuildOrder(
         str(database.path), "default", "images", FINGERPRINT, D, upto, str(config.segment_folder), config.name
     )
 
 
-def configured(folder: Path) -> IndexConfig:
+def make_config(folder: Path) -> IndexConfig:
     return IndexConfig("default/images", FINGERPRINT, D, folder)
 
 
-def held(base: SealedSegment) -> dict[int, list[float]]:
+def read_segment(base: SealedSegment) -> dict[int, list[float]]:
     rows = np.arange(base.n)
     return dict(zip(base._ids.tolist(), base._vectors.take(rows).tolist(), strict=True))
 
@@ -59,9 +59,9 @@ def test_a_segment_holds_the_log_up_to_an_entry(database: Database, tmp_path: Pa
     upto = put(database, {4: unit(1, D, 9)[0]})
     put(database, {30: unit(1, D, 8)[0]})  # too late
     run_build(order(database, tmp_path, upto))
-    base = load_sealed_segment(configured(tmp_path))
+    base = load_sealed_segment(make_config(tmp_path))
     expected = {key: vector for key, vector in vectors.items() if key != 3} | {4: unit(1, D, 9)[0]}
-    assert held(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
+    assert read_segment(base) == {key: vector.astype(np.float16).tolist() for key, vector in expected.items()}
     assert base.manifest.applied_seq == upto
 
 
@@ -83,7 +83,7 @@ def test_other_parts_of_the_log_are_left_alone(database: Database, tmp_path: Pat
 
     database.write(work)
     run_build(order(database, tmp_path, upto + 1))
-    assert load_sealed_segment(configured(tmp_path)).n == 1
+    assert load_sealed_segment(make_config(tmp_path)).n == 1
 
 
 def run(argument: str, parent: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -98,11 +98,11 @@ def change(n: int, kind: str, number: int, tags: tuple[str, ...], words: str, va
         c.execute("UPDATE images SET collection = 'other', sha256 = ? WHERE key = ?", (f"{n}{id}", image.key))
 
 
-def asking(asked: dict[str, Any], target: Target = "images") -> Filter:
+def make_filter(asked: dict[str, Any], target: Target = "images") -> Filter:
     return parse_filter(asked, target)
 
 
-def unseen(database: Database, key: int) -> None:
+def remove_tags_silently(database: Database, key: int) -> None:
     """Take the tags of a picture away without a note of the change: who finds that out has asked the row again."""
 
     def work(c: Any) -> None:
@@ -125,16 +125,16 @@ def test_a_filter_that_comes_again_asks_only_what_has_changed(database: Database
     quiet = insert(database, 0, tags=("red",)).key
     key = insert(database, 1, tags=("red",)).key
     selections = FilterCache(database)
-    first = selections.allowed_ids("default", asking(RED))
+    first = selections.allowed_ids("default", make_filter(RED))
     assert list(first) == [quiet, key]
-    assert selections.allowed_ids("default", asking(dict(RED))) is first
-    unseen(database, quiet)
+    assert selections.allowed_ids("default", make_filter(dict(RED))) is first
+    remove_tags_silently(database, quiet)
     added = insert(database, 2, tags=("red",)).key
-    assert list(selections.allowed_ids("default", asking(RED))) == [quiet, key, added]
+    assert list(selections.allowed_ids("default", make_filter(RED))) == [quiet, key, added]
     database.write(lambda c: images.update(c, key, None, [], {}))
-    assert list(selections.allowed_ids("default", asking(RED))) == [quiet, added]
+    assert list(selections.allowed_ids("default", make_filter(RED))) == [quiet, added]
     assert list(first) == [quiet, key]  # who searches with it meanwhile is not disturbed
-    assert list(FilterCache(database).allowed_ids("default", asking(RED))) == [added]
+    assert list(FilterCache(database).allowed_ids("default", make_filter(RED))) == [added]
 
 
 def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
@@ -143,28 +143,28 @@ def test_after_too_many_changes_and_forgotten_ones_every_row_is_asked(
     monkeypatch.setattr("app.search.filter_cache.MAX_CHANGES", 2)
     keys = [insert(database, n, tags=("red",)).key for n in range(6)]
     selections = FilterCache(database)
-    assert list(selections.allowed_ids("default", asking(RED))) == keys
-    unseen(database, keys[0])
+    assert list(selections.allowed_ids("default", make_filter(RED))) == keys
+    remove_tags_silently(database, keys[0])
     for key in keys[1:4]:
         database.write(partial(untag, key))
-    assert list(selections.allowed_ids("default", asking(RED))) == keys[4:]
-    unseen(database, keys[4])
+    assert list(selections.allowed_ids("default", make_filter(RED))) == keys[4:]
+    remove_tags_silently(database, keys[4])
     database.write(lambda c: c.execute("INSERT INTO changes VALUES (200000, 'images', 0)").fetchall())
-    assert list(selections.allowed_ids("default", asking(RED))) == keys[5:]
+    assert list(selections.allowed_ids("default", make_filter(RED))) == keys[5:]
 
 
 def test_what_was_not_used_for_longest_is_let_go(database: Database) -> None:
     insert(database, 0, tags=("red",))
     selections = FilterCache(database, max_bytes=5_000)
     for n in range(50):
-        selections.allowed_ids("default", asking({"has_id": [f"id-{n}"]}))
-        selections.allowed_ids("default", asking({"has_id": ["kept"]}))
+        selections.allowed_ids("default", make_filter({"has_id": [f"id-{n}"]}))
+        selections.allowed_ids("default", make_filter({"has_id": ["kept"]}))
         assert selections.nbytes <= 5_000
     assert 2 <= len(selections) <= 4
-    before = selections.allowed_ids("default", asking({"has_id": ["kept"]}))
-    assert selections.allowed_ids("default", asking({"has_id": ["kept"]})) is before
+    before = selections.allowed_ids("default", make_filter({"has_id": ["kept"]}))
+    assert selections.allowed_ids("default", make_filter({"has_id": ["kept"]})) is before
     tiny = FilterCache(database, max_bytes=0)
-    assert len(tiny.allowed_ids("default", asking({"key": "tags", "match": {"value": "red"}}))) == 1
+    assert len(tiny.allowed_ids("default", make_filter({"key": "tags", "match": {"value": "red"}}))) == 1
     assert (len(tiny), tiny.nbytes) == (0, 0)
 
 
@@ -175,7 +175,7 @@ def test_many_at_once_share_one_look_at_the_rows(database: Database) -> None:
 
     def ask(_: int) -> IdSet:
         go.wait(60)
-        return selections.allowed_ids("default", asking(RED))
+        return selections.allowed_ids("default", make_filter(RED))
 
     with ThreadPoolExecutor(8) as threads:
         first, *others = threads.map(ask, range(8))

@@ -24,10 +24,10 @@ from index.protocol import OpenedIndex
 from index.segmented import RebuildPolicy, SegmentedIndex
 from index.types import Embeddings
 from tests.app.conftest import SmallDisk
-from tests.app.search.test_build_process import D, configured, put
+from tests.app.search.test_build_process import D, make_config, put
 from tests.index.oracle import nearest, unit
 from tests.support.makers import SPACE
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 80.0
 SOON = RebuildPolicy(least=100, growing=50, quiet_growing=10, quiet=0.2)
@@ -47,7 +47,7 @@ class Setup:
     def make_handle(self, index: SegmentedIndex) -> IndexHandle:
         log = EmbeddingLog(self.database, SPACE, ("default", "images"))
         follower = Follower(OpenedIndex(index), log, "images")
-        return IndexHandle(("default", "images"), configured(self.folder), log, index, follower)
+        return IndexHandle(("default", "images"), make_config(self.folder), log, index, follower)
 
     def put(self, first: int, count: int, seed: int = 0) -> None:
         vectors = dict(zip(range(first, first + count), unit(count, D, seed), strict=True))
@@ -62,7 +62,7 @@ class Setup:
         np.testing.assert_allclose(scores, expected[0], rtol=0, atol=2**-10)
         assert self.index.ntotal == len(self.stored)
 
-    def based(self, vectors: int) -> bool:
+    def is_sealed(self, vectors: int) -> bool:
         return self.index.stats().sealed == vectors and not self.handle.building
 
 
@@ -91,10 +91,10 @@ def test_a_large_index_gets_a_sealed_segment_and_another_when_it_has_grown(setup
     time.sleep(0.2)
     assert (setup.index.stats().kind, setup.handle.building) == ("exact", False)
     setup.put(90, 40)
-    until(lambda: setup.based(130), WAIT)
+    wait_until(lambda: setup.is_sealed(130), WAIT)
     setup.holds_everything()
     setup.put(100, 60, seed=1)
-    until(lambda: setup.based(160), WAIT)
+    wait_until(lambda: setup.is_sealed(160), WAIT)
     assert setup.index.stats().tombstones == 0
     setup.holds_everything()
     assert setup.handle.build_error is None
@@ -105,15 +105,15 @@ def test_a_killed_build_leaves_the_index_as_it_was_and_is_tried_again(setup: Set
     setup.put(0, 200)
     setup.builder.watch(setup.handle)
     killed = 0
-    until(lambda: bool(children()), WAIT)
+    wait_until(lambda: bool(children()), WAIT)
     for pid in children():
         os.kill(pid, signal.SIGKILL)
         killed += 1
-    until(lambda: setup.handle.build_error is not None, WAIT)
+    wait_until(lambda: setup.handle.build_error is not None, WAIT)
     assert killed == 1
     assert "code -9" in (setup.handle.build_error or "")
     setup.holds_everything()
-    until(lambda: setup.based(200), WAIT)
+    wait_until(lambda: setup.is_sealed(200), WAIT)
     assert setup.handle.build_error is None
 
 
@@ -122,15 +122,15 @@ def test_a_full_disk_leaves_the_old_segment_and_space_mends_it(database: Databas
     try:
         setup.put(0, 200)
         setup.builder.watch(setup.handle)
-        until(lambda: setup.based(200), WAIT)
+        wait_until(lambda: setup.is_sealed(200), WAIT)
         small_disk.fill()
         setup.put(200, 300)
-        until(lambda: setup.handle.build_error is not None, WAIT)
+        wait_until(lambda: setup.handle.build_error is not None, WAIT)
         assert "No space" in (setup.handle.build_error or "")
         assert setup.index.stats().sealed == 200
         setup.holds_everything()
         small_disk.free()
-        until(lambda: setup.based(500), WAIT)
+        wait_until(lambda: setup.is_sealed(500), WAIT)
         setup.holds_everything()
         assert setup.handle.build_error is None
     finally:
@@ -140,7 +140,7 @@ def test_a_full_disk_leaves_the_old_segment_and_space_mends_it(database: Databas
 def test_the_build_of_a_released_index_is_cancelled_at_once(setup: Setup) -> None:
     setup.put(0, 200)
     setup.builder.watch(setup.handle)
-    until(lambda: bool(children()), WAIT)
+    wait_until(lambda: bool(children()), WAIT)
     setup.builder.release(setup.handle)
     assert children() == []
     assert not setup.handle.building
@@ -153,7 +153,7 @@ def test_closing_ends_a_build_under_way_and_every_thread(database: Database, tmp
     setup = Setup(database, tmp_path / "images")
     setup.put(0, 200)
     setup.builder.watch(setup.handle)
-    until(lambda: bool(children()), WAIT)
+    wait_until(lambda: bool(children()), WAIT)
     setup.builder.close()
     setup.builder.close()
     assert children() == []
@@ -163,15 +163,15 @@ def test_closing_ends_a_build_under_way_and_every_thread(database: Database, tmp
 def test_an_index_that_is_closed_meanwhile_does_no_harm(setup: Setup) -> None:
     setup.put(0, 200)
     setup.builder.watch(setup.handle)
-    until(lambda: bool(children()), WAIT)
+    wait_until(lambda: bool(children()), WAIT)
     setup.index.close()
-    until(lambda: not setup.handle.building, WAIT)
+    wait_until(lambda: not setup.handle.building, WAIT)
     index = SegmentedIndex(D)
     other = setup.make_handle(index)
     setup.builder.release(setup.handle)
     setup.builder.watch(other)
     index.add(np.arange(200, dtype=np.int64), unit(200, D))
-    until(lambda: index.stats().sealed == 200, WAIT)
+    wait_until(lambda: index.stats().sealed == 200, WAIT)
 
 
 def test_a_failing_check_is_a_fault_until_one_succeeds(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,11 +182,11 @@ def test_a_failing_check_is_a_fault_until_one_succeeds(setup: Setup, monkeypatch
 
     monkeypatch.setattr(setup.index, "stats", fail)
     setup.builder.watch(setup.handle)
-    until(setup.builder.faults, WAIT)
+    wait_until(setup.builder.faults, WAIT)
     assert setup.builder.faults() == [f"the sealed segment of {setup.handle.config.name} is not checked: RuntimeError"]
     assert setup.builder.is_alive()
     monkeypatch.setattr(setup.index, "stats", stats)
-    until(lambda: not setup.builder.faults(), WAIT)
+    wait_until(lambda: not setup.builder.faults(), WAIT)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def large(database: Database, tmp_path: Path) -> Iterator[IndexManager]:
     put(database, dict(enumerate(unit(150, D))))
     indexes = IndexManager(database, SPACE, tmp_path / "snapshots", policy=SOON)
     indexes.open("default")
-    until(lambda: base_of(indexes) == 150, WAIT)
+    wait_until(lambda: base_of(indexes) == 150, WAIT)
     yield indexes
     indexes.close()
 
@@ -244,9 +244,9 @@ def test_a_segment_that_is_damaged_on_the_disk_is_built_again(
         path.write_bytes(data)
         again = IndexManager(database, SPACE, tmp_path / "snapshots", policy=SOON)
         again.open("default")
-        until(lambda again=again: sound(again), WAIT)
+        wait_until(lambda again=again: answers_searches(again), WAIT)
         assert [nearest_of(again, query) for query in unit(5, D, 3)] == expected
-        until(lambda again=again: base_of(again) == 150, WAIT)
+        wait_until(lambda again=again: base_of(again) == 150, WAIT)
         again.close()
 
 
@@ -254,7 +254,7 @@ def nearest_of_stored(query: Embeddings) -> int:
     return int(nearest(dict(enumerate(unit(150, D))), query[None, :], 1)[1][0, 0])
 
 
-def sound(indexes: IndexManager) -> bool:
+def answers_searches(indexes: IndexManager) -> bool:
     """Whether a search is answered; until then it is turned away."""
     try:
         nearest_of(indexes, unit(1, D)[0])

@@ -16,10 +16,10 @@ from app.search.index_manager import MAX_WAITERS, MIN_SNAPSHOT_ENTRIES, IndexMan
 from app.storage.database import Database
 from app.storage.tables import collection_deletion, collections, embeddings, texts
 from index.milvus_client import MilvusAddress, MilvusClient
-from tests.index.deadline import impatient, soon
+from tests.index.deadline import shorten_timeouts, wait_longer_until
 from tests.index.proxy import Proxy
 from tests.support.makers import SPACE
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 20.0
 PLENTY = 1 << 30
@@ -55,18 +55,18 @@ def fill(database: Database, count: int = MIN_SNAPSHOT_ENTRIES) -> None:
     database.write(work)
 
 
-def made(database: Database, name: str) -> str:
+def create_collection(database: Database, name: str) -> str:
     """A new collection; returns its label."""
     return database.write(lambda c: collections.create(c, name, "")).label
 
 
-def found(indexes: IndexManager, name: str = "default", vector: tuple[float, ...] = EAST) -> list[int]:
+def search_keys(indexes: IndexManager, name: str = "default", vector: tuple[float, ...] = EAST) -> list[int]:
     """The keys of the texts in the index, nearest first."""
     with indexes.use(name, "texts") as index:
         return [int(key) for key in index.search(np.array([vector], np.float32), 50)[1][0] if key >= 0]
 
 
-def opened(indexes: IndexManager) -> int:
+def count_open(indexes: IndexManager) -> int:
     return indexes.memory()["open"]
 
 
@@ -87,9 +87,9 @@ def make(database: Database, tmp_path: Path) -> Iterator[Make]:
 def test_an_index_is_opened_when_it_is_asked_for_and_holds_what_the_log_holds(database: Database, make: Make) -> None:
     east, _ = put(database, "east", EAST)
     indexes = make()
-    assert opened(indexes) == 0
-    assert found(indexes) == [east]
-    assert opened(indexes) == 1
+    assert count_open(indexes) == 0
+    assert search_keys(indexes) == [east]
+    assert count_open(indexes) == 1
 
 
 def test_what_is_applied_is_found_whether_the_index_is_open_or_not(database: Database, make: Make) -> None:
@@ -100,20 +100,20 @@ def test_what_is_applied_is_found_whether_the_index_is_open_or_not(database: Dat
         keys.add(key)
         assert indexes.wait_until_applied("default", "texts", seq, WAIT)
         if n >= 10:  # the first ten while it is closed
-            assert set(found(indexes)) == keys
+            assert set(search_keys(indexes)) == keys
     assert not indexes.wait_until_applied("default", "texts", seq + 1, 0.01)
 
 
 def test_collections_have_indexes_of_their_own(database: Database, make: Make) -> None:
     for name in ("a", "b"):
-        made(database, name)
+        create_collection(database, name)
     one, _ = put(database, "t", EAST, "a")
     other, _ = put(database, "t", NORTH, "b")
     indexes = make()
-    assert (found(indexes, "a"), found(indexes, "b"), found(indexes)) == ([one], [other], [])
+    assert (search_keys(indexes, "a"), search_keys(indexes, "b"), search_keys(indexes)) == ([one], [other], [])
     later, seq = put(database, "u", EAST, "b")
     assert indexes.wait_until_applied("b", "texts", seq, WAIT)
-    assert (found(indexes, "a"), found(indexes, "b")) == ([one], [later, other])
+    assert (search_keys(indexes, "a"), search_keys(indexes, "b")) == ([one], [later, other])
 
 
 def test_what_is_not_there_is_not_found(make: Make) -> None:
@@ -132,7 +132,7 @@ def test_statistics_say_size_and_lag_of_open_ones_and_of_closed_ones(database: D
     nothing = {"kind": "closed", "ntotal": 0, "applied_seq": 0, "lag": 0}
     closed = {"kind": "closed", "ntotal": 1, "applied_seq": seq, "lag": 0}
     assert indexes.stats("default") == {"images": nothing, "texts": closed}
-    found(indexes)
+    search_keys(indexes)
     small: dict[str, Any] = {"base": 0, "tail": 1, "tombstones": 0, "building": False, "effort": 0}
     small |= dict.fromkeys(("built_seq", "built_at", "build_error", "probes", "rerank"))
     assert indexes.stats("default") == {"images": nothing, "texts": {**closed, "kind": "exact", **small}}
@@ -146,15 +146,15 @@ def test_closing_saves_ends_every_thread_and_says_that_nothing_follows(
     fill(database)
     before = threading.active_count()
     indexes = make()
-    found(indexes)
+    search_keys(indexes)
     assert indexes.faults() == []
     indexes.close()
     assert threading.active_count() == before
     assert indexes.faults() == ["the indexes have stopped following"]
     with pytest.raises(Overloaded, match="stopping"):
-        found(indexes)
+        search_keys(indexes)
     assert (tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file()
-    assert found(make())[0] == east
+    assert search_keys(make())[0] == east
 
 
 def test_a_damaged_snapshot_is_rebuilt_from_the_log(
@@ -163,10 +163,10 @@ def test_a_damaged_snapshot_is_rebuilt_from_the_log(
     east, _ = put(database, "east", EAST)
     fill(database)
     first = make()
-    found(first)
+    search_keys(first)
     first.close()
     (tmp_path / "snapshots" / "default" / "texts" / "CURRENT").write_bytes(b"{}")
-    assert found(make())[0] == east
+    assert search_keys(make())[0] == east
     assert "snapshot of default/texts not used" in caplog.text
 
 
@@ -184,7 +184,7 @@ def test_indexes_in_a_milvus_hold_what_the_log_holds_and_are_found_there_again(
     for _ in range(2):
         indexes = IndexManager(database, SPACE, tmp_path / "snapshots", lite)
         indexes.open("default")
-        assert found(indexes)[0] == east
+        assert search_keys(indexes)[0] == east
         assert indexes.stats("default")["texts"] == {
             "kind": "milvus", "ntotal": 1, "applied_seq": seq, "lag": 0, "ghosts": 0
         }  # fmt: skip
@@ -200,7 +200,7 @@ def test_a_collection_moves_to_a_milvus_and_back_by_its_log_alone(
     for n, client in enumerate((None, lite, None, lite)):
         indexes = IndexManager(database, SPACE, tmp_path / "snapshots", client)
         indexes.open("default")
-        assert found(indexes)[0] == east
+        assert search_keys(indexes)[0] == east
         north, seq = put(database, f"north{n}", NORTH)
         assert indexes.wait_until_applied("default", "texts", seq, WAIT)
         with indexes.use("default", "texts") as index:
@@ -212,27 +212,27 @@ def test_a_collection_moves_to_a_milvus_and_back_by_its_log_alone(
 def test_while_milvus_is_away_every_search_says_so_and_nothing_counts_as_applied(
     database: Database, tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(monkeypatch)
+    shorten_timeouts(monkeypatch)
     client = MilvusClient(MilvusAddress(f"http://127.0.0.1:{proxy.port}", index_type="FLAT"))
     indexes = IndexManager(database, SPACE, tmp_path / "snapshots", client)
     proxy.mode = "silence"
     with pytest.raises(Overloaded, match="does not answer"):
         indexes.open("default")
     proxy.mode = "pass"
-    soon(lambda: can_be_opened(indexes))
+    wait_longer_until(lambda: can_be_opened(indexes))
     east, seq = put(database, "east", EAST)
     assert indexes.wait_until_applied("default", "texts", seq, WAIT)
     proxy.mode = "reset"
     _, seq = put(database, "north", NORTH)
-    soon(lambda: len(indexes.remote_faults()) == 2)
+    wait_longer_until(lambda: len(indexes.remote_faults()) == 2)
     assert indexes.remote_faults()[0].startswith("the index of images: Milvus at 127.0.0.1")
     assert indexes.faults() == []
     with pytest.raises(Overloaded):
-        found(indexes)
+        search_keys(indexes)
     assert not indexes.wait_until_applied("default", "texts", seq, 1000.0)  # which is not waited for
     proxy.mode = "pass"
-    soon(lambda: not indexes.remote_faults() and indexes.wait_until_applied("default", "texts", seq, WAIT))
-    assert found(indexes)[0] == east
+    wait_longer_until(lambda: not indexes.remote_faults() and indexes.wait_until_applied("default", "texts", seq, WAIT))
+    assert search_keys(indexes)[0] == east
     indexes.close()
     client.close()
 
@@ -248,44 +248,44 @@ def can_be_opened(indexes: IndexManager) -> bool:
 def test_past_the_memory_bound_the_least_recently_used_are_closed(database: Database, make: Make) -> None:
     names = [f"c{n}" for n in range(6)]
     for name in names:
-        made(database, name)
+        create_collection(database, name)
     keys = {name: put(database, name, EAST, name)[0] for name in names}
     indexes = make(memory=4 * OVERHEAD)  # room for three with what they hold
     for name in names:
-        assert found(indexes, name) == [keys[name]]
-    until(lambda: opened(indexes) <= 3, WAIT)
+        assert search_keys(indexes, name) == [keys[name]]
+    wait_until(lambda: count_open(indexes) <= 3, WAIT)
     kinds = {name: indexes.stats(name)["texts"]["kind"] for name in names}
-    assert [name for name in names if kinds[name] == "exact"] == names[6 - opened(indexes) :]
-    assert found(indexes, "c0") == [keys["c0"]]
-    until(lambda: opened(indexes) <= 3, WAIT)
+    assert [name for name in names if kinds[name] == "exact"] == names[6 - count_open(indexes) :]
+    assert search_keys(indexes, "c0") == [keys["c0"]]
+    wait_until(lambda: count_open(indexes) <= 3, WAIT)
 
 
 def test_a_large_one_is_saved_when_it_is_closed_for_memory_and_a_small_one_is_not(
     database: Database, make: Make, tmp_path: Path
 ) -> None:
     fill(database)
-    label = made(database, "small")
+    label = create_collection(database, "small")
     put(database, "east", EAST, "small")
     indexes = make(memory=0)
     for _ in range(2):
         with indexes.use("default", "texts") as index:
             assert index.ntotal == MIN_SNAPSHOT_ENTRIES
-        assert len(found(indexes, "small")) == 1
-    until((tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file, WAIT)
+        assert len(search_keys(indexes, "small")) == 1
+    wait_until((tmp_path / "snapshots" / "default" / "texts" / "CURRENT").is_file, WAIT)
     assert not (tmp_path / "snapshots" / label).exists()
 
 
 def test_an_index_in_use_is_not_closed_for_memory(database: Database, make: Make) -> None:
     for name in ("a", "b"):
-        made(database, name)
+        create_collection(database, name)
         put(database, name, EAST, name)
     indexes = make(memory=0)
     with indexes.use("a", "texts") as index:
-        found(indexes, "b")
+        search_keys(indexes, "b")
         time.sleep(0.05)  # the keeper has been woken by the opening of b
         assert index.ntotal == 1
-    found(indexes, "b")
-    until(lambda: opened(indexes) == 1, WAIT)
+    search_keys(indexes, "b")
+    wait_until(lambda: count_open(indexes) == 1, WAIT)
 
 
 def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_closed(
@@ -293,7 +293,7 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
 ) -> None:
     names = [f"c{n}" for n in range(12)]
     for name in names:
-        made(database, name)
+        create_collection(database, name)
     kept: dict[str, set[int]] = {name: set() for name in names}
     indexes = make(memory=4 * OVERHEAD)
     deadline = time.monotonic() + 1.5
@@ -322,10 +322,10 @@ def test_searches_in_threads_are_right_while_indexes_are_opened_filled_and_close
 
 
 def test_a_slow_opening_holds_up_no_one_else(database: Database, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    made(database, "slow")
+    create_collection(database, "slow")
     key, _ = put(database, "east", EAST, "slow")
     indexes = make()
-    found(indexes)
+    search_keys(indexes)
     going_on, begun = threading.Event(), threading.Event()
     open_handle = indexes._open_handle
 
@@ -336,13 +336,13 @@ def test_a_slow_opening_holds_up_no_one_else(database: Database, make: Make, mon
 
     monkeypatch.setattr(indexes, "_open_handle", slowly)
     with ThreadPoolExecutor(MAX_WAITERS + 2) as pool:
-        first = pool.submit(found, indexes, "slow")
+        first = pool.submit(search_keys, indexes, "slow")
         assert begun.wait(WAIT)
-        others = [pool.submit(found, indexes, "slow") for _ in range(MAX_WAITERS)]
-        until(lambda: sum(indexes._busy.values()) == MAX_WAITERS, WAIT)
+        others = [pool.submit(search_keys, indexes, "slow") for _ in range(MAX_WAITERS)]
+        wait_until(lambda: sum(indexes._busy.values()) == MAX_WAITERS, WAIT)
         with pytest.raises(Overloaded, match="is being opened"):
-            found(indexes, "slow")
-        assert found(indexes) == []
+            search_keys(indexes, "slow")
+        assert search_keys(indexes) == []
         assert not indexes.wait_until_applied("slow", "texts", 1, 0.01)
         going_on.set()
         assert [one.result(WAIT) for one in (first, *others)] == [[key]] * (MAX_WAITERS + 1)
@@ -351,7 +351,7 @@ def test_a_slow_opening_holds_up_no_one_else(database: Database, make: Make, mon
 def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
     database: Database, make: Make, tmp_path: Path
 ) -> None:
-    label = made(database, "a")
+    label = create_collection(database, "a")
     put(database, "east", EAST, "a")
     indexes = make()
     with ThreadPoolExecutor(1) as pool:
@@ -359,14 +359,14 @@ def test_a_dropped_collection_is_closed_without_a_trace_and_opened_no_more(
             database.write(lambda c: collection_deletion.begin(c, "a"))
             forgetting = pool.submit(indexes.drop, label)
             with pytest.raises(NotFound):
-                found(indexes, "a")
+                search_keys(indexes, "a")
             assert index.ntotal == 1  # whoever has it may go on
             assert not forgetting.done()
         forgetting.result(WAIT)
-    assert opened(indexes) == 0
+    assert count_open(indexes) == 0
     assert not (tmp_path / "snapshots" / label).exists()
     with pytest.raises(NotFound):
         indexes._acquire((label, "texts"))
-    again = made(database, "a")
+    again = create_collection(database, "a")
     assert again != label
-    assert found(indexes, "a") == []
+    assert search_keys(indexes, "a") == []

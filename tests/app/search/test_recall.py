@@ -34,7 +34,7 @@ from index.segmented import SegmentedIndex
 from index.types import Embeddings, Ids, Scores
 from tests.index.ivf import LISTS, IvfIndex
 from tests.index.sealed import sealed
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 D, N = 24, 6_000
 KEY: tuple[str, Target] = ("default", "images")
@@ -62,12 +62,12 @@ def index(vectors: Embeddings) -> IvfIndex:
 def queries() -> Iterator[Embeddings]:
     """New queries without an end."""
 
-    def made() -> Iterator[Embeddings]:
+    def generate_queries() -> Iterator[Embeddings]:
         rng = np.random.default_rng(2)
         while True:
             yield from unit(rng, 100)
 
-    return made()
+    return generate_queries()
 
 
 def ask(sampler: RecallSampler, index: VectorIndex, queries: Any, n: int = 1, params: SearchParams = PLAIN) -> None:
@@ -245,16 +245,16 @@ def test_what_changes_while_it_is_measured_is_not_missed(vectors: Embeddings, wh
 def test_a_share_counts_ties_once_and_fewer_than_ten_as_all() -> None:
     ids, scores = np.arange(3), np.array([0.9, 0.8, 0.7], np.float32)
 
-    def found(*pairs: tuple[int, float]) -> float | None:
+    def recall_of(*pairs: tuple[int, float]) -> float | None:
         return compute_recall(
             ids, scores, np.array([id for id, _ in pairs]), np.array([s for _, s in pairs], np.float32)
         )
 
-    assert found((0, 0.9), (1, 0.8), (2, 0.7)) == 1.0
-    assert found((0, 0.9), (1, 0.8)) == pytest.approx(2 / 3)
-    assert found((0, 0.9), (1, 0.8), (7, 0.7)) == 1.0
-    assert found((0, 0.9), (7, 0.7), (7, 0.7), (0, 0.9)) == pytest.approx(2 / 3)
-    assert found((7, 0.95), (8, 0.6), (-1, -np.inf)) == 0.0
+    assert recall_of((0, 0.9), (1, 0.8), (2, 0.7)) == 1.0
+    assert recall_of((0, 0.9), (1, 0.8)) == pytest.approx(2 / 3)
+    assert recall_of((0, 0.9), (1, 0.8), (7, 0.7)) == 1.0
+    assert recall_of((0, 0.9), (7, 0.7), (7, 0.7), (0, 0.9)) == pytest.approx(2 / 3)
+    assert recall_of((7, 0.95), (8, 0.6), (-1, -np.inf)) == 0.0
     padded = np.array([5, -1, -1])
     assert compute_recall(padded, np.array([0.5, -np.inf, -np.inf], np.float32), padded, scores) == 1.0
     assert compute_recall(padded[1:], scores[1:], padded, scores) is None
@@ -341,9 +341,9 @@ def test_the_thread_measures_and_survives_an_index_that_was_closed(
     sampler.record_query(("broken", "texts"), broken, next(queries), PLAIN, 26)
     ask(sampler, index, queries, MAX_WAITING)
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "recall-sampler"]
-    until(lambda: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == 19, 20)
+    wait_until(lambda: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == 19, 20)
     busy.clear()
-    until(lambda: index.search_effort > 0, 20)
+    wait_until(lambda: index.search_effort > 0, 20)
     recall = sampler.recall(KEY)
     assert recall is not None
     sampler.close()
@@ -364,11 +364,11 @@ def test_a_failing_measurement_is_a_fault_until_one_succeeds(
     monkeypatch.setattr(index, "search", fail)
     ask(sampler, index, queries, 3 * BATCH)
     sampler.start()
-    until(lambda: sampler.fault is not None, 20)
+    wait_until(lambda: sampler.fault is not None, 20)
     assert sampler.fault == "recall is not measured: RuntimeError"
     monkeypatch.setattr(index, "search", search)
     ask(sampler, index, queries)
-    until(lambda: sampler.fault is None, 20)
+    wait_until(lambda: sampler.fault is None, 20)
     sampler.close()
 
 
@@ -378,11 +378,11 @@ def test_while_somebody_waits_nothing_is_measured(
     monkeypatch.setattr(module, "MIN_PAUSE", 0.001)
     asked = threading.Event()
 
-    def busy() -> bool:
+    def is_busy() -> bool:
         asked.set()
         return True
 
-    sampler = RecallSampler(target=0.95, is_busy=busy)
+    sampler = RecallSampler(target=0.95, is_busy=is_busy)
     sampler.start()
     ask(sampler, index, queries, 5)
     assert asked.wait(20)

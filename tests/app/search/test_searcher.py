@@ -63,7 +63,7 @@ class World:
     def ids(self, *parts: QueryPart, k: int = 3, target: Target = "images") -> list[str]:
         return [hit.id for hit in self.searcher.search(SearchQuery(parts, target, k)).hits]
 
-    def filtered(self, only: Filter, words: str, k: int = 3, target: Target = "images") -> list[str]:
+    def search_filtered(self, only: Filter, words: str, k: int = 3, target: Target = "images") -> list[str]:
         return [
             hit.id for hit in self.searcher.search(SearchQuery([QueryPart(text=words)], target, k, filter=only)).hits
         ]
@@ -389,8 +389,8 @@ def test_a_filter_finds_k_hits_wherever_k_are_let_through(world: World) -> None:
     assert sorted(hit.id for hit in found.hits) == sorted(even)
     assert found.searched == 30
     worst = parse_filter({"has_id": ["blue", "black"]}, "images")  # what a search without a filter finds last
-    assert set(world.filtered(worst, "red", k=5)) == {"blue", "black"}
-    assert world.filtered(parse_filter({"has_id": ["nothing"]}, "images"), "red") == []
+    assert set(world.search_filtered(worst, "red", k=5)) == {"blue", "black"}
+    assert world.search_filtered(parse_filter({"has_id": ["nothing"]}, "images"), "red") == []
 
 
 def test_questions_with_one_filter_share_a_search_and_each_filter_holds_for_its_own(world: World) -> None:
@@ -419,18 +419,18 @@ def test_questions_with_one_filter_share_a_search_and_each_filter_holds_for_its_
 
 def test_a_filter_is_that_of_the_rows_at_the_search(world: World) -> None:
     only = parse_filter({"key": "caption", "match": {"text": "mine"}}, "images")
-    assert world.filtered(only, "red") == []
+    assert world.search_filtered(only, "red") == []
     world.describe("red", "this is mine")
-    assert world.filtered(only, "red") == ["red"]
+    assert world.search_filtered(only, "red") == ["red"]
     world.describe("red", "this is yours")
-    assert world.filtered(only, "red") == []
+    assert world.search_filtered(only, "red") == []
     world.describe("green", "mine too")
     world.database.write(lambda c: images.delete(c, world.key("green")))
-    assert world.filtered(only, "green") == []
+    assert world.search_filtered(only, "green") == []
 
 
 def test_texts_are_filtered_too(world: World) -> None:
     only = parse_filter({"must_not": [{"key": "text", "match": {"text": "RED"}}]}, "texts")
-    assert set(world.filtered(only, "red", target="texts", k=9)) == {
+    assert set(world.search_filtered(only, "red", target="texts", k=9)) == {
         f"text-{name}" for name in COLOURS if name != "red"
     }

@@ -22,7 +22,7 @@ def keys(database: Database) -> ApiKeyService:
 
 
 @pytest.fixture
-def beside(keys: ApiKeyService, tmp_path: Path) -> Iterator[ApiKeyService]:
+def other_process_keys(keys: ApiKeyService, tmp_path: Path) -> Iterator[ApiKeyService]:
     """The same keys as another process sees and changes them: by a connection of its own."""
     other = Database(tmp_path / "sightline.db")
     yield ApiKeyService(other)
@@ -70,10 +70,10 @@ def test_a_key_with_one_other_character_or_of_another_id_opens_nothing(keys: Api
     assert keys.authenticate(f"{prefix}_{id}_") is None
 
 
-def test_a_key_revoked_elsewhere_is_refused_at_once(keys: ApiKeyService, beside: ApiKeyService) -> None:
-    key, text = beside.create("me", KeyScope.SEARCH)
+def test_a_key_revoked_elsewhere_is_refused_at_once(keys: ApiKeyService, other_process_keys: ApiKeyService) -> None:
+    key, text = other_process_keys.create("me", KeyScope.SEARCH)
     assert keys.authenticate(text)
-    beside.revoke(key.id)
+    other_process_keys.revoke(key.id)
     assert keys.authenticate(text) is None
     assert keys.has_keys()  # the last key is gone, and the door is not open
 
@@ -98,17 +98,19 @@ def test_a_key_ends_when_it_was_said_to(keys: ApiKeyService, monkeypatch: pytest
     assert not is_active(key)
 
 
-def test_a_session_has_the_rights_of_its_key_and_ends_with_it(keys: ApiKeyService, beside: ApiKeyService) -> None:
+def test_a_session_has_the_rights_of_its_key_and_ends_with_it(
+    keys: ApiKeyService, other_process_keys: ApiKeyService
+) -> None:
     key, text = keys.create("me", KeyScope.WRITE, ["a"])
     principal = keys.authenticate(text)
     assert principal is not None
     token, other = keys.open_session(principal), keys.open_session(principal)
     assert keys.authenticate_session(token) == principal
     assert keys.authenticate(token) is None  # a cookie is no key
-    beside.close_session(token)
+    other_process_keys.close_session(token)
     assert keys.authenticate_session(token) is None
     assert keys.authenticate_session(other) == principal
-    beside.revoke(key.id)
+    other_process_keys.revoke(key.id)
     assert keys.authenticate_session(other) is None
 
 
@@ -151,12 +153,14 @@ def test_last_use_is_kept_coarsely(keys: ApiKeyService, database: Database, monk
     assert (keys.list_keys()[0].last_used_at or "") > first
 
 
-def test_clearing_the_keys_is_as_if_there_had_never_been_one(keys: ApiKeyService, beside: ApiKeyService) -> None:
+def test_clearing_the_keys_is_as_if_there_had_never_been_one(
+    keys: ApiKeyService, other_process_keys: ApiKeyService
+) -> None:
     _, text = keys.create("me", KeyScope.SEARCH)
     principal = keys.authenticate(text)
     assert principal is not None
     token = keys.open_session(principal)
-    assert beside.delete_all() == 1
+    assert other_process_keys.delete_all() == 1
     assert not keys.has_keys()
     assert keys.authenticate(text) is None
     assert keys.authenticate_session(token) is None

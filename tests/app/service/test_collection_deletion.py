@@ -19,10 +19,10 @@ from app.storage.library import Library
 from app.storage.tables import collection_deletion
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
-from tests.app.storage.tables.test_collection_deletion import left
+from tests.app.storage.tables.test_collection_deletion import count_leftovers
 from tests.support.makers import add, add_bulk, count_waiting, job_of
 from tests.support.pictures import picture
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 20.0
 RACES = 50
@@ -54,7 +54,7 @@ def test_nothing_is_left_of_a_dropped_collection(library: Library, deleter: Coll
     (label,) = [one for one in library.list_collections() if one.name == "birds"]
     assert label.images == 1
     deleter.delete("birds", WAIT)
-    assert (files(library), left(library.database)) == ([], {})
+    assert (files(library), count_leftovers(library.database)) == ([], {})
     assert job_of(library.database, job.id).state == "cancelled"
     with pytest.raises(NotFound):
         library.get_collection("birds")
@@ -92,7 +92,7 @@ def test_what_a_kill_left_is_swept_away_at_the_next_start(library: Library, tmp_
     add(library, picture(seed=1), collection="birds")
     deleter = CollectionDeleter(library, tmp_path / "snapshots", lambda _: None)
     deleter.start()
-    until(lambda: library.database.read(collection_deletion.list_pending) == [], WAIT)
+    wait_until(lambda: library.database.read(collection_deletion.list_pending) == [], WAIT)
     deleter.close()
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["default"]
     assert [image.status for image in library.list_images("birds", 10, None)] == [Status.QUEUED]
@@ -120,10 +120,10 @@ def test_what_fails_is_told_and_waited_out(
     add(library, picture(), collection="birds")
     deleter.delete("birds", 0.2)
     assert len(files(library)) == 1
-    until(lambda: deleter.fault, WAIT)
+    wait_until(lambda: deleter.fault, WAIT)
     assert deleter.fault == f"rows and files of deleted collections are still there: {told}"
     failing.clear()
-    until(lambda: files(library) == [] and deleter.fault is None, WAIT)
+    wait_until(lambda: files(library) == [] and deleter.fault is None, WAIT)
     deleter.close()
 
 
@@ -145,15 +145,15 @@ def test_dropping_while_a_bulk_load_fills_it_leaves_nothing(
             job = add_bulk(library, pictures, collection="race")
             time.sleep(chance.random() * 0.15)
             deleter.delete("race", WAIT)
-            assert left(library.database) == {}
+            assert count_leftovers(library.database) == {}
             ended.append(job_of(library.database, job.id))
         add(library, picture("blue"), id="last")  # what the worker had claimed before this, it is done with after
-        until(lambda: library.get("default", "last").status is Status.READY, WAIT)
+        wait_until(lambda: library.get("default", "last").status is Status.READY, WAIT)
     finally:
         worker.stop()
         working.join(WAIT)
     assert not working.is_alive()
-    assert left(library.database) == {}
+    assert count_leftovers(library.database) == {}
     assert len(files(library)) == 2, files(library)
     assert count_waiting(library.database) == 0
     assert {job.state for job in ended} <= {"cancelled", "succeeded"}

@@ -39,7 +39,7 @@ def test_many_callers_share_few_reads(library: Library, waiter: ImageWaiter, mon
     reads = 0
     read = library.database.read
 
-    def counted(work: Any) -> Any:
+    def count_reads(work: Any) -> Any:
         nonlocal reads
         reads += 1
         return read(work)
@@ -47,7 +47,7 @@ def test_many_callers_share_few_reads(library: Library, waiter: ImageWaiter, mon
     futures: list[tuple[Image, Future[Image]]] = [
         (image, waiter.watch(image)) for _ in range(CALLERS) for image in waited
     ]
-    monkeypatch.setattr(library.database, "read", counted)
+    monkeypatch.setattr(library.database, "read", count_reads)
     for _ in waited:
         embed_next(library)
     for image, future in futures:

@@ -8,7 +8,7 @@ import pytest
 from app.service.maintenance import MaintenanceLoop
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 20.0
 
@@ -30,9 +30,9 @@ def test_failures_are_told_and_tried_again(library: Library, monkeypatch: pytest
     maintenance = MaintenanceLoop(library, jobs, 30.0)
     maintenance.start()
     faults = ["files that nothing uses are not removed: RuntimeError", "old jobs are not forgotten: RuntimeError"]
-    until(lambda: maintenance.faults() == faults, WAIT, maintenance.faults)
+    wait_until(lambda: maintenance.faults() == faults, WAIT, maintenance.faults)
     failing.clear()
-    until(lambda: maintenance.faults() == [], WAIT, maintenance.faults)
+    wait_until(lambda: maintenance.faults() == [], WAIT, maintenance.faults)
     maintenance.close()
 
 

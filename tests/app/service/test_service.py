@@ -27,12 +27,12 @@ from app.storage.tables import embeddings, work_queue
 from index.milvus_client import MilvusClient
 from index.segmented import SegmentedIndex
 from tests.app.storage.test_model_check import stamp
-from tests.index.deadline import impatient
+from tests.index.deadline import shorten_timeouts
 from tests.index.proxy import Proxy
 from tests.index.sealed import sealed
 from tests.support.makers import SPACE, add, add_bulk, claim
 from tests.support.pictures import picture
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 20.0
 
@@ -52,7 +52,7 @@ def service(settings: Settings) -> Iterator[Service]:
 def start(service: Service) -> Service:
     service.start()
     search = service.search
-    until(lambda: not search.reasons_not_ready() or search.fatal, WAIT, search.reasons_not_ready)
+    wait_until(lambda: not search.reasons_not_ready() or search.fatal, WAIT, search.reasons_not_ready)
     return service
 
 
@@ -61,7 +61,7 @@ def is_confirmed(service: Service, image: Image) -> bool:
     return service.search.confirm_image(image) == image
 
 
-def held(service: Service) -> int:
+def count_texts(service: Service) -> int:
     """How many texts the open index holds."""
     with service.search.model.indexes.use("default", "texts") as index:
         return index.ntotal
@@ -122,7 +122,7 @@ def test_settle_waits_until_the_index_holds_the_entry(service: Service) -> None:
     for n in range(20):
         _, seq = service.library.put_texts("default", encoder.space.fingerprint, [(f"t{n}", "red", {})], [packed])
         assert service.search.wait_until_applied("default", "texts", seq)
-        assert held(service) == n + 1
+        assert count_texts(service) == n + 1
     assert service.search.wait_until_applied("default", "images", None)
 
 
@@ -158,7 +158,7 @@ def test_a_model_that_does_not_fit_the_directory_is_fatal(settings: Settings, da
     stamp(database, SPACE)
     service = open_service(settings)
     service.start()
-    until(lambda: service.search.fatal, WAIT)
+    wait_until(lambda: service.search.fatal, WAIT)
     assert service.search.fatal is not None
     assert service.search.reasons_not_ready() == [service.search.fatal.detail]
     assert "sightline reembed" in service.search.fatal.detail
@@ -175,7 +175,7 @@ def test_a_directory_of_another_model_is_told_before_the_model_hub_is_asked(
     stamp(database, SPACE)
     service = open_service(settings.model_copy(update={"model": "hf-hub:org/other"}))
     service.start()
-    until(lambda: service.search.fatal, WAIT)
+    wait_until(lambda: service.search.fatal, WAIT)
     assert service.search.fatal is not None
     assert f"belongs to model {SPACE.model}, not hf-hub:org/other" in service.search.fatal.detail
     service.close()
@@ -226,7 +226,7 @@ def test_what_fails_in_the_background_is_told_beside_readiness(
 
     monkeypatch.setattr(service.library, "collect_garbage", fail)
     start(service)
-    until(service.faults, WAIT)
+    wait_until(service.faults, WAIT)
     assert service.faults() == ["files that nothing uses are not removed: RuntimeError"]
     with service.search.model.indexes.use("default", "images"):
         pass
@@ -254,7 +254,7 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
     others = set(threading.enumerate())
     for expected in (0, 1):
         service = start(open_service(settings))
-        assert held(service) == expected
+        assert count_texts(service) == expected
         service.library.put_texts("default", encoder.space.fingerprint, [("t", "red", {})], [packed])
         service.close()
     left = set(threading.enumerate()) - others
@@ -264,33 +264,33 @@ def test_after_a_restart_the_index_holds_what_it_held(settings: Settings) -> Non
 def test_an_engine_that_is_away_stops_searches_and_nothing_else(
     settings: Settings, lite: MilvusClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    impatient(monkeypatch)
+    shorten_timeouts(monkeypatch)
     monkeypatch.setattr("app.service.search_service.MILVUS_RETRY_SECONDS", 0.1)
     proxy.mode = "silence"
     there = settings.model_copy(update={"index": f"milvus://127.0.0.1:{proxy.port}?index=FLAT"})
     service = open_service(there)
     service.start()
-    until(lambda: "does not answer" in service.search.reasons_not_ready()[0], WAIT)
+    wait_until(lambda: "does not answer" in service.search.reasons_not_ready()[0], WAIT)
     with pytest.raises(Overloaded, match="does not answer"):
         _ = service.search.searcher
     one = add(service.library, picture("red"), id="one").image
     assert one.status is Status.QUEUED
     proxy.mode = "pass"
-    until(lambda: not service.search.reasons_not_ready(), WAIT)
+    wait_until(lambda: not service.search.reasons_not_ready(), WAIT)
     finish_as_worker(service)
-    until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)
-    assert found(service) == ["one"]
+    wait_until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)
+    assert search_red(service) == ["one"]
     proxy.mode = "reset"
     add(service.library, picture("blue"), id="two")
     finish_as_worker(service)
     two = service.library.get("default", "two")
-    until(lambda: service.search.reasons_not_ready(), WAIT)
+    wait_until(lambda: service.search.reasons_not_ready(), WAIT)
     assert (two.status, is_confirmed(service, two)) == (Status.READY, False)  # so that the API says processing
     with pytest.raises(Overloaded):
-        found(service)
+        search_red(service)
     proxy.mode = "pass"
-    until(lambda: not service.search.reasons_not_ready() and is_confirmed(service, two), WAIT)
-    assert sorted(found(service)) == ["one", "two"]
+    wait_until(lambda: not service.search.reasons_not_ready() and is_confirmed(service, two), WAIT)
+    assert sorted(search_red(service)) == ["one", "two"]
     service.close()
 
 
@@ -300,12 +300,12 @@ def test_what_an_engine_has_and_no_row_knows_is_never_a_hit(
     service = start(open_service(settings.model_copy(update={"index": f"milvus:{tmp_path / 'engine.db'}"})))
     add(service.library, picture("red"), id="one")
     finish_as_worker(service)
-    until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)
+    wait_until(lambda: is_confirmed(service, service.library.get("default", "one")), WAIT)
     with service.search.model.indexes.use("default", "images") as index:
         vectors = DummyEncoder().encode_texts(["red"])
         for n in range(40):
             index.add(np.array([1000 + n], np.int64), vectors)
-    assert found(service) == ["one"]
+    assert search_red(service) == ["one"]
     service.close()
 
 
@@ -321,7 +321,7 @@ def finish_as_worker(service: Service) -> None:
         service.library.database.write(partial(work, lease=lease))
 
 
-def found(service: Service) -> list[str]:
+def search_red(service: Service) -> list[str]:
     return [hit.id for hit in service.search.searcher.search(SearchQuery([QueryPart(text="red")], k=3)).hits]
 
 
@@ -369,7 +369,7 @@ def test_an_approximate_index_is_measured_and_ids_without_a_row_are_counted(
     for row in rows[:24]:
         query = SearchQuery([QueryPart(vector=row.tolist())])
         assert service.search.searcher.search(query).hits == []  # no id has a row
-    until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
+    wait_until(lambda: recall()["queries"] > 0 and recall()["effort"] > 0, WAIT, recall)
     assert set(recall()) == {"at_10", "queries", "target", "effort", "updated_at"}
     assert recall()["target"] == 0.99
     assert (

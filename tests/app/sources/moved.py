@@ -59,7 +59,7 @@ def clip_retrieval(
     return folder
 
 
-def say(picture: Path, caption: str, **facts: Any) -> None:
+def write_sidecars(picture: Path, caption: str, **facts: Any) -> None:
     """The caption and the facts beside a picture, as img2dataset writes them."""
     picture.with_suffix(".txt").write_text(caption, "utf-8")
     picture.with_suffix(".json").write_text(json.dumps({"caption": caption, **facts}), "utf-8")

@@ -8,7 +8,7 @@ from app.sources.changed import skip_unchanged
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add, never_stop
 from tests.support.pictures import picture
 
 
@@ -23,12 +23,12 @@ def test_lines_that_are_here_unchanged_are_left_out(library: Library) -> None:
         {"name": "without a tag", "origin": "c", "tag": None},
         {"name": "bad", "error": {}},
     ]
-    assert [line["name"] for line in skip_unchanged(library.database, "default", lines, never)] == [
+    assert [line["name"] for line in skip_unchanged(library.database, "default", lines, never_stop)] == [
         "changed",
         "unknown",
         "without a tag",
         "bad",
     ]
-    assert len(list(skip_unchanged(library.database, "other", lines, never))) == 5
+    assert len(list(skip_unchanged(library.database, "other", lines, never_stop))) == 5
     with pytest.raises(Overloaded):
         list(skip_unchanged(library.database, "default", lines, lambda: True))

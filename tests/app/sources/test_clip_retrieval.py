@@ -19,8 +19,8 @@ from app.sources.base import SourceContext, SourceItem, SourcePolicy
 from app.sources.clip_retrieval import ClipRetrievalSource, PictureFinder
 from app.sources.local_files import AllowedFolders
 from app.storage.library import Library
-from tests.app.sources.moved import clip_retrieval, paint, say, vectors
-from tests.support.makers import never
+from tests.app.sources.moved import clip_retrieval, paint, vectors, write_sidecars
+from tests.support.makers import never_stop
 
 SPACE = DummyEncoder().space.fingerprint
 
@@ -36,15 +36,15 @@ class Reading:
         self.target.mkdir(parents=True)
 
     def lines(self, place: Path, **options: Any) -> list[SourceItem]:
-        with closing(self._of(place, options)) as source:
-            return list(source.scan(self.work, "default", never))
+        with closing(self._open_source(place, options)) as source:
+            return list(source.scan(self.work, "default", never_stop))
 
-    def brought(self, place: Path, **options: Any) -> list[SourceItem]:
-        with closing(self._of(place, options)) as source:
-            lines = [line for line in source.scan(self.work, "default", never) if "error" not in line]
-            return source.fetch(self.target, lines, never)
+    def fetch_all_items(self, place: Path, **options: Any) -> list[SourceItem]:
+        with closing(self._open_source(place, options)) as source:
+            lines = [line for line in source.scan(self.work, "default", never_stop) if "error" not in line]
+            return source.fetch(self.target, lines, never_stop)
 
-    def _of(self, place: Path, options: dict[str, Any]) -> ClipRetrievalSource:
+    def _open_source(self, place: Path, options: dict[str, Any]) -> ClipRetrievalSource:
         return ClipRetrievalSource(
             ClipRetrievalSource.resolve(SourceSpec("clip-retrieval", str(place), options), self.allowed), self.context
         )
@@ -70,7 +70,7 @@ def test_each_row_is_a_picture_with_its_vector_and_what_is_said_of_it(reading: R
         sha256=[b"x"] * 23,
         exif=["{}"] * 23,
     )
-    came = reading.brought(place, embeddings_of=SPACE)
+    came = reading.fetch_all_items(place, embeddings_of=SPACE)
     assert [line["name"] for line in came] == [str(path) for path in paths]
     for path, vector, line in zip(paths, made, came, strict=True):
         assert (reading.work / line["file"]).read_bytes() == path.read_bytes()
@@ -88,7 +88,7 @@ def test_each_row_is_a_picture_with_its_vector_and_what_is_said_of_it(reading: R
 def test_without_a_statement_no_vector_is_read(reading: Reading, tmp_path: Path) -> None:
     paths = paint(tmp_path / "old", 3)
     place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], None)
-    assert ["given" in line for line in reading.brought(place)] == [False] * 3
+    assert ["given" in line for line in reading.fetch_all_items(place)] == [False] * 3
     with pytest.raises(Validation, match=r"img_emb_0.npy: the file cannot be read"):
         reading.lines(place, embeddings_of=SPACE)
 
@@ -120,7 +120,7 @@ def test_a_few_pictures_that_changed_since_are_no_reason_to_refuse(reading: Read
     made[:3] = made[[1, 2, 0]]
     place = clip_retrieval(tmp_path / "embeddings", [str(path) for path in paths], made)
     paths[5].write_bytes(b"no picture any more")
-    assert len(reading.brought(place, embeddings_of=SPACE)) == 16
+    assert len(reading.fetch_all_items(place, embeddings_of=SPACE)) == 16
     for path in paths:
         path.write_bytes(b"no picture any more")
     with pytest.raises(Validation, match="no picture could be decoded"):
@@ -148,12 +148,18 @@ def test_a_row_without_its_picture_fails_and_one_without_a_good_vector_is_embedd
         "validation",
     ]
     assert "`pictures` names the folder" in lines[0]["error"]["detail"]
-    (passwd,) = [line for line in reading.brought(place) if line["name"] == "/etc/passwd"]
+    (passwd,) = [line for line in reading.fetch_all_items(place) if line["name"] == "/etc/passwd"]
     assert passwd["error"]["code"] == "validation"
     assert "file" not in passwd
     names[3:] = [str(path) for path in paths[3:]]
     place = clip_retrieval(tmp_path / "again", names, made)
-    assert ["given" in line for line in reading.brought(place, embeddings_of=SPACE)] == [False, False, True, True, True]
+    assert ["given" in line for line in reading.fetch_all_items(place, embeddings_of=SPACE)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_vectors_that_change_after_they_were_listed_are_not_taken(reading: Reading, tmp_path: Path) -> None:
@@ -164,7 +170,7 @@ def test_vectors_that_change_after_they_were_listed_are_not_taken(reading: Readi
     with closing(
         ClipRetrievalSource(SourceSpec("clip-retrieval", str(place), {"embeddings_of": SPACE}), reading.context)
     ) as source:
-        came = source.fetch(reading.target, lines, never)
+        came = source.fetch(reading.target, lines, never_stop)
     assert ["changed after" in line["error"]["detail"] for line in came] == [True, True]
 
 
@@ -184,7 +190,7 @@ def test_pictures_are_found_where_they_lie_now(tmp_path: Path) -> None:
 def test_rows_that_name_samples_of_tars_bring_their_vectors(reading: Reading, tmp_path: Path) -> None:
     paths = paint(tmp_path / "images", 20)
     made = vectors(paths)
-    say(paths[3], "in the tar", width=32)
+    write_sidecars(paths[3], "in the tar", width=32)
     for shard in ("00000", "00001"):
         with tarfile.open(tmp_path / "images" / f"{shard}.tar", "w") as tar:
             for path in paths[:8] if shard == "00000" else paths[8:]:
@@ -195,7 +201,7 @@ def test_rows_that_name_samples_of_tars_bring_their_vectors(reading: Reading, tm
     place = clip_retrieval(tmp_path / "embeddings", keys, np.concatenate([made[order], made[:1]]), parts=3)
     lines = reading.lines(place, pictures=str(tmp_path / "images"), embeddings_of=SPACE)
     assert lines[-1]["error"]["detail"] == "1 rows name no picture of the tars"
-    came = reading.brought(place, pictures=str(tmp_path / "images"), embeddings_of=SPACE)
+    came = reading.fetch_all_items(place, pictures=str(tmp_path / "images"), embeddings_of=SPACE)
     assert [line["name"].rpartition("/")[2] for line in came] == [path.name for path in paths]
     assert came[3]["caption"] == "in the tar"
     for n, line in enumerate(came):
@@ -204,7 +210,7 @@ def test_rows_that_name_samples_of_tars_bring_their_vectors(reading: Reading, tm
             assert "given" not in line
         else:
             assert float(np.frombuffer(line["given"][1], "<f4") @ made[n]) > 0.999
-    plain = reading.brought(place, pictures=str(tmp_path / "images"))
+    plain = reading.fetch_all_items(place, pictures=str(tmp_path / "images"))
     assert ["given" in line for line in plain] == [False] * 20
     for number, rows in enumerate((8, 7, 7)):
         other = np.random.default_rng(number).normal(size=(rows, made.shape[1]))

@@ -12,7 +12,7 @@ from app.sources.local_files import AllowedFolders
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add, never_stop
 from tests.support.pictures import picture
 
 RED, BLUE = picture("red"), picture("blue")
@@ -30,22 +30,22 @@ def test_of_a_folder_only_what_is_new_or_has_changed_comes(library: Library, tmp
         (album / name).write_bytes(bytes)
     source = folder(library, album, SourcePolicy(AllowedFolders((tmp_path,))))
 
-    def scanned(collection: str = "default") -> list[str]:
-        lines = list(source.scan(work, collection, never))
-        for line in source.fetch(work, lines, never):
+    def scan_and_fetch(collection: str = "default") -> list[str]:
+        lines = list(source.scan(work, collection, never_stop))
+        for line in source.fetch(work, lines, never_stop):
             bytes = (tmp_path / line["file"]).read_bytes()
             assert bytes == Path(line["path"]).read_bytes()
             known = CacheEntry(line["tag"], add(library, bytes).image.sha256)
             library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         return [line["name"] for line in lines]
 
-    assert scanned() == ["album/blue.png", "album/red.png"]
-    assert scanned() == []
-    assert scanned("other") == ["album/blue.png", "album/red.png"]
+    assert scan_and_fetch() == ["album/blue.png", "album/red.png"]
+    assert scan_and_fetch() == []
+    assert scan_and_fetch("other") == ["album/blue.png", "album/red.png"]
     (album / "red.png").write_bytes(picture("green"))
-    assert scanned() == ["album/red.png"]
+    assert scan_and_fetch() == ["album/red.png"]
     library.delete("default", add(library, BLUE).image.id)
-    assert scanned() == ["album/blue.png"]
+    assert scan_and_fetch() == ["album/blue.png"]
     with pytest.raises(Overloaded):
         list(source.scan(work, "other", lambda: True))
 
@@ -61,10 +61,10 @@ def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(librar
     (album / "link.png").symlink_to(secret / "a.png")
     names = ("gone.png", "large.png", "link.png", "../secret/a.png")
     lines = [{"name": name, "origin": name, "path": str(album / name)} for name in names]
-    codes = [line["error"]["code"] for line in source.fetch(tmp_path, lines, never)]
+    codes = [line["error"]["code"] for line in source.fetch(tmp_path, lines, never_stop)]
     assert codes == ["url_unreachable", "image_too_large", "url_unreachable", "validation"]
     with pytest.raises(Validation):
-        list(folder(library, secret, allowed).scan(tmp_path, "default", never))
+        list(folder(library, secret, allowed).scan(tmp_path, "default", never_stop))
     with pytest.raises(Validation):
         FolderSource.resolve(SourceSpec("folder", str(secret)), allowed)
 
@@ -76,10 +76,10 @@ def test_a_folder_of_other_kinds_alone_is_one_failed_item_and_an_empty_one_a_war
     album.mkdir()
     allowed = SourcePolicy(AllowedFolders((tmp_path,)))
     source = folder(library, album, allowed)
-    assert list(source.scan(tmp_path, "default", never)) == []
+    assert list(source.scan(tmp_path, "default", never_stop)) == []
     assert [warning.code for warning in source.left_out.warnings] == ["nothing_found"]
     (album / "a.heic").write_bytes(b"x")
-    (item,) = folder(library, album, allowed).scan(tmp_path, "default", never)
+    (item,) = folder(library, album, allowed).scan(tmp_path, "default", never_stop)
     assert item["name"] == "album"
     assert "1 file of another kind left out (1 .heic)" in item["error"]["detail"]
 
@@ -91,8 +91,8 @@ def test_a_picture_comes_again_when_the_files_beside_it_change(library: Library,
     source = folder(library, album, SourcePolicy(AllowedFolders((tmp_path,))))
 
     def scan() -> list[str | None]:
-        lines = list(source.scan(tmp_path, "default", never))
-        for line in source.fetch(tmp_path, lines, never):
+        lines = list(source.scan(tmp_path, "default", never_stop))
+        for line in source.fetch(tmp_path, lines, never_stop):
             known = CacheEntry(line["tag"], add(library, RED).image.sha256)
             library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         return [line.get("caption") for line in lines]

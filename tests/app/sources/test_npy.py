@@ -11,7 +11,7 @@ from app.core.errors import Validation
 from app.sources.npy import NpyMatrix
 
 
-def saved(path: Path, array: object) -> Path:
+def save_array(path: Path, array: object) -> Path:
     np.save(path, array, allow_pickle=True)  # type: ignore[arg-type]
     return path
 
@@ -19,7 +19,7 @@ def saved(path: Path, array: object) -> Path:
 @pytest.mark.parametrize("dtype", ["<f2", "<f4"])
 def test_rows_come_one_by_one_at_length_one(tmp_path: Path, dtype: str) -> None:
     rows = np.array([[3, 4, 0], [0, 0, 5], [1e-3, 0, 0]], dtype)
-    matrix = NpyMatrix(saved(tmp_path / "a.npy", rows))
+    matrix = NpyMatrix(save_array(tmp_path / "a.npy", rows))
     assert (matrix.n, matrix.d) == (3, 3)
     found = np.stack([row for n in range(3) if (row := matrix.row(n)) is not None])
     assert np.allclose(found, np.array([[0.6, 0.8, 0], [0, 0, 1], [1, 0, 0]]))
@@ -29,13 +29,13 @@ def test_rows_come_one_by_one_at_length_one(tmp_path: Path, dtype: str) -> None:
 
 def test_a_row_that_means_nothing_is_none(tmp_path: Path) -> None:
     rows = np.array([[np.nan, 1], [np.inf, 1], [0, 0], [3e38, 3e38]], "<f4")
-    matrix = NpyMatrix(saved(tmp_path / "a.npy", rows))
+    matrix = NpyMatrix(save_array(tmp_path / "a.npy", rows))
     assert [matrix.row(n) is None for n in range(4)] == [True, True, True, False]
     matrix.close()
 
 
 def test_a_file_that_is_cut_while_it_is_open_ends_nothing(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.npy", np.ones((10_000, 8), "<f4"))
+    path = save_array(tmp_path / "a.npy", np.ones((10_000, 8), "<f4"))
     matrix = NpyMatrix(path)
     os.truncate(path, 200)
     assert matrix.row(9_999) is None
@@ -55,7 +55,7 @@ def test_what_holds_no_vectors_is_refused_and_no_pickle_is_read(
     monkeypatch.chdir(tmp_path)
     arrays = [np.array([[Bomb()]], dtype=object), np.ones(4), np.ones((2, 2), "<i4"), np.ones((2, 2), ">f4")]
     arrays += [np.ones((2, 2), "<f8"), np.asfortranarray(np.ones((3, 2), "<f4")), np.ones((3, 0), "<f4")]
-    paths = [saved(tmp_path / f"{n}.npy", array) for n, array in enumerate(arrays)]
+    paths = [save_array(tmp_path / f"{n}.npy", array) for n, array in enumerate(arrays)]
     for name, data in (("empty", b""), ("words", b"no vectors"), ("pickle", pickle.dumps(Bomb()))):
         (tmp_path / name).write_bytes(data)
         paths.append(tmp_path / name)

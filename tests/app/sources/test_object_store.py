@@ -25,10 +25,10 @@ from app.storage.tables import source_cache, work_queue
 from app.storage.tables.source_cache import CacheEntry
 from app.worker.importer import Importer
 from tests.support.imports import importing
-from tests.support.makers import add, never
+from tests.support.makers import add, never_stop
 from tests.support.object_stores import Store
 from tests.support.pictures import picture
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
 
@@ -50,8 +50,8 @@ def bucket(library: Library, store: Store, place: str, **more: Any) -> BucketSou
 
 def take(library: Library, source: BucketSource, folder: Path, collection: str = "default") -> list[str]:
     """Take in what is listed; returns the names."""
-    lines = list(source.scan(folder, collection, never))
-    for line in source.fetch(folder, lines, never):
+    lines = list(source.scan(folder, collection, never_stop))
+    for line in source.fetch(folder, lines, never_stop):
         bytes = (folder.parent / line["file"]).read_bytes()
         known = CacheEntry(line["tag"], add(library, bytes, collection=collection).image.sha256)
         library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
@@ -78,13 +78,13 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     store.put("photos", "here/red.png", RED)
     assert take(library, source, tmp_path) == ["red.png"]
     library.create_collection("other", "")
-    (line,) = source.scan(tmp_path, "other", never)
+    (line,) = source.scan(tmp_path, "other", never_stop)
     store.delete("photos", "here/red.png")
-    (came,) = source.fetch(tmp_path, [line], never)
+    (came,) = source.fetch(tmp_path, [line], never_stop)
     assert (tmp_path.parent / came["file"]).read_bytes() == RED
     (tmp_path.parent / came["file"]).unlink()
     library.blobs.delete(add(library, RED).image.sha256)  # now its tag is of no use
-    (came,) = source.fetch(tmp_path, [line], never)
+    (came,) = source.fetch(tmp_path, [line], never_stop)
     assert came["error"]["code"] == "url_unreachable"
 
 
@@ -92,14 +92,14 @@ def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library,
     source = bucket(library, store, "faults", max_bytes=len(RED))
     store.put("photos", "faults/red.png", RED)
     store.put("photos", "faults/large.png", RED + b"x")
-    large, red = source.scan(tmp_path, "default", never)
+    large, red = source.scan(tmp_path, "default", never_stop)
 
     def line(url: str) -> SourceItem:
         return {"name": url, "origin": url, "tag": "x", "bytes": 1}
 
     grown = {**large, "bytes": 1}  # since it was listed
     lines = [large, red, grown, line("s3://photos/faults/gone.png"), line("s3://secrets/red.png")]
-    came = source.fetch(tmp_path, lines, never)
+    came = source.fetch(tmp_path, lines, never_stop)
     assert [one.get("error", {}).get("code") for one in came] == [
         "image_too_large",
         None,
@@ -116,7 +116,7 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
 ) -> None:
     gone = BucketSource(SourceSpec("s3", "//secrets"), bucket(library, store, "").context)
     with pytest.raises(Validation):
-        list(gone.scan(tmp_path, "default", never))
+        list(gone.scan(tmp_path, "default", never_stop))
     missing = BucketSource(
         SourceSpec("s3", "//no-such"),
         SourceContext(
@@ -127,7 +127,7 @@ def test_a_prefix_that_may_not_be_read_any_more_and_a_store_that_is_away_are_tol
         ),
     )
     with pytest.raises(UrlUnreachable, match="NoSuchBucket"):
-        list(missing.scan(tmp_path, "default", never))
+        list(missing.scan(tmp_path, "default", never_stop))
 
 
 KILLED = """
@@ -186,7 +186,7 @@ def test_a_kill_between_listing_and_end_loses_and_doubles_nothing(
     library.database.write(lambda c: work_queue.expire_leases(c, {"me"}, 0.0, 3))
     reader = SourceReader(bucket(library, store, "killed").context)
     with importing(Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, reader)):
-        until(lambda: not library.database.read(work_queue.list_uploads), 60)
+        wait_until(lambda: not library.database.read(work_queue.list_uploads), 60)
     names = [(item.name, item.status.value) for _, item in JobService(library).list_items(job.id, None, 0, 100)]
     assert names == [(f"s3://photos/killed/{n}.png", "queued") for n in range(5)]
     assert len(library.list_images("default", 100, None)) == 5

@@ -21,7 +21,7 @@ from app.sources.table import TableSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add, never_stop
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
 
@@ -43,25 +43,25 @@ def tables(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tools(library: Library, pool: DecodePool, tables: Path) -> SourceContext:
+def source_context(library: Library, pool: DecodePool, tables: Path) -> SourceContext:
     return SourceContext(library.database, library.blobs, SourcePolicy(AllowedFolders((tables,))), None, pool)
 
 
-def bring(table: TableSource, lines: list[SourceItem], folder: Path, size: int = 2) -> Iterator[SourceItem]:
+def fetch_in_parts(table: TableSource, lines: list[SourceItem], folder: Path, size: int = 2) -> Iterator[SourceItem]:
     """What comes of the lines, `size` at a time, each part in a folder of its own."""
     for start in range(0, len(lines), size):
         target = folder / f"{start}"
         target.mkdir(parents=True)
-        yield from table.fetch(target, lines[start : start + size], never)
+        yield from table.fetch(target, lines[start : start + size], never_stop)
 
 
 def test_pictures_come_out_of_rows_and_again_only_what_is_new(
-    library: Library, tools: SourceContext, tables: Path, tmp_path: Path
+    library: Library, source_context: SourceContext, tables: Path, tmp_path: Path
 ) -> None:
-    def taken(work: Path) -> list[tuple[str, str | None, str | None]]:
-        table = TableSource(SourceSpec("table", str(tables)), tools)
-        lines = list(table.scan(tmp_path, "default", never))
-        came = iter(bring(table, [line for line in lines if "error" not in line], work))
+    def scan_and_fetch(work: Path) -> list[tuple[str, str | None, str | None]]:
+        table = TableSource(SourceSpec("table", str(tables)), source_context)
+        lines = list(table.scan(tmp_path, "default", never_stop))
+        came = iter(fetch_in_parts(table, [line for line in lines if "error" not in line], work))
         told = []
         for line in lines:
             if "error" not in line:
@@ -76,21 +76,25 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
     bad = [("a.parquet:4", "text 3", "validation"), ("b.parquet", None, "archive_corrupt")]
     good = [(f"a.parquet:{n + 1}", f"text {n}", None) for n in range(7) if n != 3]
     rest = [("c.jsonl:1", None, None), ("c.jsonl:2", None, "validation")]
-    assert taken(tmp_path / "first") == [*good[:3], bad[0], *good[3:], bad[1], *rest]
+    assert scan_and_fetch(tmp_path / "first") == [*good[:3], bad[0], *good[3:], bad[1], *rest]
     kept = {image.sha256 for image in library.list_images("default", 20, None)}
     assert kept == {add(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
-    assert taken(tmp_path / "second") == [*bad, rest[1]]
+    assert scan_and_fetch(tmp_path / "second") == [*bad, rest[1]]
 
 
-def test_a_part_of_a_row_group_is_found_again_from_anywhere(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
+def test_a_part_of_a_row_group_is_found_again_from_anywhere(
+    source_context: SourceContext, tables: Path, tmp_path: Path
+) -> None:
     place = f"{tables}/a.parquet"
-    lines = list(TableSource(SourceSpec("table", place), tools).scan(tmp_path, "default", never))
+    lines = list(TableSource(SourceSpec("table", place), source_context).scan(tmp_path, "default", never_stop))
     for n in (6, 1, 4):  # as after a kill, and backwards, which is never asked for
-        (line,) = bring(TableSource(SourceSpec("table", place), tools), [lines[n]], tmp_path / f"work{n}")
+        (line,) = fetch_in_parts(
+            TableSource(SourceSpec("table", place), source_context), [lines[n]], tmp_path / f"work{n}"
+        )
         assert (tmp_path / f"work{n}" / line["file"]).read_bytes() == PICTURES[n]
     with open(place, "ab") as file:
         file.write(b"x")
-    (line,) = bring(TableSource(SourceSpec("table", place), tools), [lines[0]], tmp_path / "changed")
+    (line,) = fetch_in_parts(TableSource(SourceSpec("table", place), source_context), [lines[0]], tmp_path / "changed")
     assert line["error"]["code"] == "url_unreachable"
 
 
@@ -108,9 +112,9 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
             SourceSpec("table", f"{tables}/urls.csv"),
             SourceContext(library.database, library.blobs, allowed, one, pool),
         )
-        lines = list(table.scan(tmp_path, "default", never))
+        lines = list(table.scan(tmp_path, "default", never_stop))
         good = [line for line in lines if "error" not in line]
-        told.append([line.get("error", {}).get("code") for line in bring(table, good, tmp_path / str(one))])
+        told.append([line.get("error", {}).get("code") for line in fetch_in_parts(table, good, tmp_path / str(one))])
     assert [line["caption"] for line in good] == ["=1+1", "x"]
     assert [line["error"]["code"] for line in lines if "error" in line] == ["validation"]
     assert told == [[None, "url_not_allowed"], ["url_not_allowed"] * 2]
@@ -118,21 +122,27 @@ def test_rows_of_urls_are_fetched_only_where_that_is_allowed(
     web.close()
 
 
-def test_columns_are_named_by_role_and_tables_by_their_ends(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
-    allowed = tools.policy
+def test_columns_are_named_by_role_and_tables_by_their_ends(
+    source_context: SourceContext, tables: Path, tmp_path: Path
+) -> None:
+    allowed = source_context.policy
     with pytest.raises(Validation, match="there is no 'colour', only caption, id, image, path, tags, url"):
         TableSource.resolve(SourceSpec("table", str(tables), {"columns": {"colour": "x"}}), allowed)
     given = {"columns": {"image": "image", "caption": "nothing"}}
-    (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), tools).scan(tmp_path, "default", never)
+    (line,) = TableSource(SourceSpec("table", f"{tables}/a.parquet", given), source_context).scan(
+        tmp_path, "default", never_stop
+    )
     assert "no column 'nothing'" in line["error"]["detail"]
-    (line,) = TableSource(SourceSpec("table", f"{tables}/notes.txt"), tools).scan(tmp_path, "default", never)
+    (line,) = TableSource(SourceSpec("table", f"{tables}/notes.txt"), source_context).scan(
+        tmp_path, "default", never_stop
+    )
     assert line["error"]["code"] == "unsupported_media_type"
 
 
 PNG = picture("red")
 
 
-def test_rows_may_name_files_relative_to_the_table(tools: SourceContext, tables: Path, tmp_path: Path) -> None:
+def test_rows_may_name_files_relative_to_the_table(source_context: SourceContext, tables: Path, tmp_path: Path) -> None:
     folder = tables / "train"
     (folder / "images").mkdir(parents=True)
     secret = tmp_path / "secret.png"
@@ -151,9 +161,9 @@ def test_rows_may_name_files_relative_to_the_table(tools: SourceContext, tables:
         (folder / name).write_text(text)
 
     def take(name: str) -> list[SourceItem]:
-        table = TableSource(SourceSpec("table", str(folder / name)), tools)
-        lines = list(table.scan(tmp_path, "default", never))
-        came = list(bring(table, lines, tmp_path / "work" / name))
+        table = TableSource(SourceSpec("table", str(folder / name)), source_context)
+        lines = list(table.scan(tmp_path, "default", never_stop))
+        came = list(fetch_in_parts(table, lines, tmp_path / "work" / name))
         table.close()
         return came
 

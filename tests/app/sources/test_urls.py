@@ -14,7 +14,7 @@ from app.sources.urls import FETCHING_IS_OFF, UrlSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
-from tests.support.makers import add, never
+from tests.support.makers import add, never_stop
 from tests.support.pictures import picture
 from tests.support.web_servers import WebServer, content
 
@@ -38,7 +38,7 @@ def urls(library: Library) -> Iterator[UrlSource]:
 def test_each_line_gets_its_file_or_its_error(urls: UrlSource, web: WebServer, tmp_path: Path) -> None:
     web.pages["/a"] = content(RED, ETag='"a"')
     lines = [{"name": "1", "url": f"{web.url}/a", "caption": "x"}, {"name": "2", "url": f"{web.url}/b"}]
-    good, bad = urls.fetch(tmp_path, lines, never)
+    good, bad = urls.fetch(tmp_path, lines, never_stop)
     assert (tmp_path.parent / good["file"]).read_bytes() == RED
     assert (good["tag"], good["caption"], "error" in good) == ('"a"', "x", False)
     assert bad["error"]["code"] == "url_unreachable"
@@ -51,13 +51,13 @@ def test_bytes_that_are_here_do_not_come_again(
     url = f"{web.url}/a"
     here = add(library, RED).image
     library.database.write(lambda c: source_cache.store(c, url, CacheEntry('"a"', here.sha256)))
-    (line,) = urls.fetch(tmp_path, [{"name": "1", "url": url}], never)
+    (line,) = urls.fetch(tmp_path, [{"name": "1", "url": url}], never_stop)
     assert web.headers["/a"]["If-None-Match"] == '"a"'
     assert (tmp_path.parent / line["file"]).read_bytes() == RED
     # Without the bytes the ETag is of no use.
     library.blobs.delete(here.sha256)
     (tmp_path / "0").unlink()
-    (line,) = urls.fetch(tmp_path, [{"name": "1", "url": url}], never)
+    (line,) = urls.fetch(tmp_path, [{"name": "1", "url": url}], never_stop)
     assert "If-None-Match" not in web.headers["/a"]
     assert (tmp_path.parent / line["file"]).read_bytes() == RED
 
@@ -75,14 +75,14 @@ def test_bytes_that_go_while_their_etag_is_asked_about_come_again(
         answer(handler)  # type: ignore[arg-type]
 
     web.pages["/a"] = lose
-    (line,) = urls.fetch(tmp_path, [{"name": "1", "url": url}], never)
+    (line,) = urls.fetch(tmp_path, [{"name": "1", "url": url}], never_stop)
     assert (tmp_path.parent / line["file"]).read_bytes() == RED
     assert web.asked["/a"] == 2
 
 
 def test_nothing_is_fetched_where_that_is_not_allowed(library: Library, tmp_path: Path) -> None:
     off = UrlSource(SourceSpec("urls"), SourceContext(library.database, library.blobs, SourcePolicy()))
-    (line,) = off.fetch(tmp_path, [{"name": "1", "url": "http://1.1.1.1/"}], never)
+    (line,) = off.fetch(tmp_path, [{"name": "1", "url": "http://1.1.1.1/"}], never_stop)
     assert line["error"] == {"code": "url_not_allowed", "detail": FETCHING_IS_OFF.detail}
     with pytest.raises(UrlNotAllowed):
         UrlSource.resolve(SourceSpec("urls"), SourcePolicy())

@@ -15,7 +15,7 @@ from app.storage.library import Library
 from app.storage.tables import source_cache
 from app.storage.tables.source_cache import CacheEntry
 from tests.support.archives import make_tar
-from tests.support.makers import add, never
+from tests.support.makers import add, never_stop
 from tests.support.pictures import picture
 
 RED, BLUE, GREEN = picture("red"), picture("blue"), picture("green")
@@ -42,17 +42,17 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
     work = tmp_path / "work"
     work.mkdir()
 
-    def taken() -> list[SourceItem]:
+    def scan_and_fetch() -> list[SourceItem]:
         dataset = source(library, pool, str(shards), {"key_as_id": True}, folders=AllowedFolders((shards,)))
-        lines = list(dataset.scan(tmp_path, "default", never))
-        came = dataset.fetch(work, [line for line in lines if "error" not in line], never)
+        lines = list(dataset.scan(tmp_path, "default", never_stop))
+        came = dataset.fetch(work, [line for line in lines if "error" not in line], never_stop)
         dataset.close()
         for line in came:
             known = CacheEntry(line["tag"], add(library, (tmp_path / line["file"]).read_bytes()).image.sha256)
             library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
         return lines
 
-    assert [(line["name"], line.get("id"), line.get("caption"), "error" in line) for line in taken()] == [
+    assert [(line["name"], line.get("id"), line.get("caption"), "error" in line) for line in scan_and_fetch()] == [
         ("00000.tar/0001.png", "0001", "red", False),
         ("00000.tar/0002.png", "0002", None, False),
         ("00001.tar", None, None, True),
@@ -61,24 +61,24 @@ def test_pictures_come_out_of_tars_and_again_only_what_is_new(
     assert {image.sha256 for image in library.list_images("default", 9, None)} == {
         add(library, content).image.sha256 for content in (RED, BLUE, GREEN)
     }
-    assert [line["name"] for line in taken()] == ["00001.tar"]
+    assert [line["name"] for line in scan_and_fetch()] == ["00001.tar"]
     (shards / "00002.tar").write_bytes(make_tar({"0003.png": GREEN, "0004.png": RED}))
-    assert [line["name"] for line in taken()] == ["00001.tar", "00002.tar/0003.png", "00002.tar/0004.png"]
+    assert [line["name"] for line in scan_and_fetch()] == ["00001.tar", "00002.tar/0003.png", "00002.tar/0004.png"]
 
 
 def test_a_tar_that_changed_or_went_meanwhile_is_told(
     library: Library, pool: DecodePool, shards: Path, tmp_path: Path
 ) -> None:
     dataset = source(library, pool, f"{shards}/{{00000..00000}}.tar", {}, folders=AllowedFolders((shards,)))
-    lines = list(dataset.scan(tmp_path, "default", never))
+    lines = list(dataset.scan(tmp_path, "default", never_stop))
     with open(shards / "00000.tar", "ab") as file:
         file.write(bytes(512))
-    assert [line["error"]["code"] for line in dataset.fetch(tmp_path, lines, never)] == ["url_unreachable"] * 2
+    assert [line["error"]["code"] for line in dataset.fetch(tmp_path, lines, never_stop)] == ["url_unreachable"] * 2
     dataset.close()
     (shards / "00000.tar").rename(tmp_path / "00000.tar")
     (shards / "00000.tar").symlink_to(tmp_path / "00000.tar")
-    assert [line["error"]["code"] for line in dataset.fetch(tmp_path, lines, never)] == ["validation"] * 2
-    assert [line["error"]["code"] for line in dataset.scan(tmp_path, "default", never)] == ["validation"]
+    assert [line["error"]["code"] for line in dataset.fetch(tmp_path, lines, never_stop)] == ["validation"] * 2
+    assert [line["error"]["code"] for line in dataset.scan(tmp_path, "default", never_stop)] == ["validation"]
 
 
 def test_pictures_and_datasets_past_the_bounds_are_refused(
@@ -86,11 +86,11 @@ def test_pictures_and_datasets_past_the_bounds_are_refused(
 ) -> None:
     dataset = source(library, pool, str(shards), {}, folders=AllowedFolders((shards,)), max_bytes=len(RED), max_items=3)
     with pytest.raises(ArchiveLimit, match="more than 3 items"):
-        list(dataset.scan(tmp_path, "default", never))
+        list(dataset.scan(tmp_path, "default", never_stop))
     with pytest.raises(Overloaded):
         list(dataset.scan(tmp_path, "default", lambda: True))
     line = {"name": "x", "tar": str(shards / "00000.tar"), "at": "", "offset": 0, "size": len(RED) + 1}
-    (came,) = dataset.fetch(tmp_path, [line], never)
+    (came,) = dataset.fetch(tmp_path, [line], never_stop)
     assert came["error"]["code"] == "image_too_large"
     with pytest.raises(Validation):
         WebdatasetSource.resolve(SourceSpec("webdataset", "/etc"), SourcePolicy(AllowedFolders((shards,))))

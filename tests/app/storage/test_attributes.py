@@ -19,7 +19,7 @@ from app.storage.attributes import (
 BOUNDS = MetadataLimits(metadata_bytes=100, metadata_depth=3)
 
 
-def nested(levels: int) -> dict[str, Any]:
+def nest_metadata(levels: int) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for _ in range(levels - 1):
         value = {"a": value}
@@ -31,7 +31,7 @@ def nested(levels: int) -> dict[str, Any]:
     [
         ImageAttributes(),
         ImageAttributes(id="a-Z_9", caption="笑脸", tags=("x", "y" * 100), metadata={"a": [1, {"b": None}]}),
-        ImageAttributes(id="x" * 64, caption="c" * 2000, tags=("t",) * 100, metadata=nested(3)),
+        ImageAttributes(id="x" * 64, caption="c" * 2000, tags=("t",) * 100, metadata=nest_metadata(3)),
     ],
 )
 def test_what_is_within_the_bounds_is_taken(said: ImageAttributes) -> None:
@@ -54,7 +54,7 @@ def test_what_is_within_the_bounds_is_taken(said: ImageAttributes) -> None:
         (ImageAttributes(metadata={"a": "b" * 100}), "100 bytes as JSON"),
         (ImageAttributes(metadata={"a": float("nan")}), "plain JSON"),
         (ImageAttributes(metadata={"a": "\ud800"}), "plain JSON"),
-        (ImageAttributes(metadata=nested(4)), "nested 3 deep"),
+        (ImageAttributes(metadata=nest_metadata(4)), "nested 3 deep"),
     ],
 )
 def test_what_is_not_is_refused_with_the_reason(said: ImageAttributes, why: str) -> None:
@@ -65,7 +65,7 @@ def test_what_is_not_is_refused_with_the_reason(said: ImageAttributes, why: str)
 def test_metadata_nested_without_end_is_refused_and_not_followed() -> None:
     endless: dict[str, Any] = {}
     endless["self"] = endless
-    for value in (endless, nested(5000)):
+    for value in (endless, nest_metadata(5000)):
         with pytest.raises(Validation):
             check_metadata(value, BOUNDS)
 
@@ -105,7 +105,7 @@ def test_single_checks_name_what_they_check() -> None:
         ),
         (ImageAttributes(metadata={"a": "b" * 100, "c": 1}), ImageAttributes(metadata={"c": 1}), ["metadata"]),
         (ImageAttributes(metadata={"a": float("nan")}), ImageAttributes(), ["metadata"]),
-        (ImageAttributes(metadata={"a": nested(3), "b": "\ud800"}), ImageAttributes(), ["metadata"]),
+        (ImageAttributes(metadata={"a": nest_metadata(3), "b": "\ud800"}), ImageAttributes(), ["metadata"]),
         (
             ImageAttributes(metadata={f"k{n}": "v" * n * 9 for n in range(5)}),
             ImageAttributes(metadata={f"k{n}": "v" * n * 9 for n in range(4)}),

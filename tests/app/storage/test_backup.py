@@ -35,7 +35,7 @@ from tests.support.pictures import picture
 RED, BLUE, GREEN = (picture(colour) for colour in ("red", "blue", "green"))
 
 
-def held(data_dir: Path) -> dict[str, bytes]:
+def read_pictures(data_dir: Path) -> dict[str, bytes]:
     """The pictures of a data directory by id, read through a library of its own."""
     database = Database(data_dir / "sightline.db")
     try:
@@ -53,7 +53,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def kept(library: Library, tmp_path: Path) -> Path:
+def backup_dir(library: Library, tmp_path: Path) -> Path:
     """A backup of two pictures, one of them ready, and an upload that waits."""
     add(library, RED, id="red", caption="红")
     finish(library.database, claim(library.database)[0])
@@ -64,17 +64,17 @@ def kept(library: Library, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def away(tmp_path: Path) -> object:
+def clean_up(tmp_path: Path) -> object:
     yield
     for name in ("kept", "again", "other"):
         shutil.rmtree(tmp_path.with_name(name), ignore_errors=True)
     return None
 
 
-def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Library, tmp_path: Path) -> None:
+def test_what_was_acknowledged_is_there_after_a_restore(backup_dir: Path, library: Library, tmp_path: Path) -> None:
     again = tmp_path.with_name("again")
-    restore_backup(again, kept)
-    assert held(again) == {"red": RED, "blue": BLUE}
+    restore_backup(again, backup_dir)
+    assert read_pictures(again) == {"red": RED, "blue": BLUE}
     assert read_last_backup(tmp_path).pictures == 2
     assert read_last_backup(again).at == 0  # nothing was backed up from there
     database = Database(again / "sightline.db")
@@ -94,70 +94,70 @@ def test_what_was_acknowledged_is_there_after_a_restore(kept: Path, library: Lib
 
 
 def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
-    kept: Path, library: Library, tmp_path: Path
+    backup_dir: Path, library: Library, tmp_path: Path
 ) -> None:
-    before = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
+    before = {sha256: module.blob_path(backup_dir, sha256).stat().st_ino for sha256 in list_digests(backup_dir)}
     library.delete("default", "blue")
     add(library, GREEN, id="green")
-    killed = module.blob_path(kept, "ab" * 32).with_name(f".{'ab' * 32}.1.tmp")  # by a backup that was killed
+    killed = module.blob_path(backup_dir, "ab" * 32).with_name(f".{'ab' * 32}.1.tmp")  # by a backup that was killed
     killed.parent.mkdir(parents=True)
     killed.write_bytes(BLUE)
-    (kept / ".manifest.json.1.tmp").touch()
-    create_backup(tmp_path, kept)
+    (backup_dir / ".manifest.json.1.tmp").touch()
+    create_backup(tmp_path, backup_dir)
     assert not killed.exists()
-    assert read_manifest(kept).number == 2
-    after = {sha256: module.blob_path(kept, sha256).stat().st_ino for sha256 in list_digests(kept)}
+    assert read_manifest(backup_dir).number == 2
+    after = {sha256: module.blob_path(backup_dir, sha256).stat().st_ino for sha256 in list_digests(backup_dir)}
     assert len(after) == 2
     assert len(after.items() & before.items()) == 1
-    assert sorted(path.name for path in kept.iterdir()) == [MANIFEST_NAME, "media", "sightline-2.db", "uploads-2"]
-    restore_backup(tmp_path.with_name("again"), kept)
-    assert held(tmp_path.with_name("again")) == {"red": RED, "green": GREEN}
+    assert sorted(path.name for path in backup_dir.iterdir()) == [MANIFEST_NAME, "media", "sightline-2.db", "uploads-2"]
+    restore_backup(tmp_path.with_name("again"), backup_dir)
+    assert read_pictures(tmp_path.with_name("again")) == {"red": RED, "green": GREEN}
 
 
-def test_every_damage_is_refused_before_anything_is_touched(kept: Path, tmp_path: Path) -> None:
-    whole, again = tree(kept), tmp_path.with_name("again")
+def test_every_damage_is_refused_before_anything_is_touched(backup_dir: Path, tmp_path: Path) -> None:
+    whole, again = tree(backup_dir), tmp_path.with_name("again")
     chance = random.Random(1)
     for name, bytes in whole.items():
-        path = kept / name
+        path = backup_dir / name
         spots = [0, len(bytes) - 1, *(chance.randrange(len(bytes)) for _ in range(8))]
         damages = [bytes[:spot] + bytes[spot : spot + 1].translate(FLIP) + bytes[spot + 1 :] for spot in spots]
         for damaged in [*damages, b"", bytes[:-1], bytes + b"\0"]:
             path.write_bytes(damaged)
             with pytest.raises(StartupError, match=r"damaged|written by"):
-                restore_backup(again, kept)
+                restore_backup(again, backup_dir)
         path.unlink()
         with pytest.raises(StartupError, match=r"damaged|no backup"):
-            restore_backup(again, kept)
+            restore_backup(again, backup_dir)
         path.write_bytes(bytes)
     assert not again.exists()
-    assert check_backup(kept)[0].pictures == 2
-    assert tree(kept) == whole
+    assert check_backup(backup_dir)[0].pictures == 2
+    assert tree(backup_dir) == whole
 
 
 FLIP = bytes(n ^ 1 for n in range(256))
 
 
-def test_a_database_that_is_wrong_though_its_digest_is_right_is_refused(kept: Path, tmp_path: Path) -> None:
-    manifest = read_manifest(kept)
-    path = kept / "sightline-1.db"
+def test_a_database_that_is_wrong_though_its_digest_is_right_is_refused(backup_dir: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(backup_dir)
+    path = backup_dir / "sightline-1.db"
     damaged = bytearray(path.read_bytes())
     damaged[4096 + 3 : 4096 + 5] = b"\xff\xff"
     path.write_bytes(damaged)
     fields = {**manifest.files, path.name: module.sha256_or_empty(path)}
-    module.write_manifest(kept, module.BackupManifest(1, manifest.version, manifest.created_at, 1, 2, fields))
+    module.write_manifest(backup_dir, module.BackupManifest(1, manifest.version, manifest.created_at, 1, 2, fields))
     with pytest.raises(StartupError, match="damaged"):
-        restore_backup(tmp_path.with_name("again"), kept)
+        restore_backup(tmp_path.with_name("again"), backup_dir)
 
 
-def test_a_directory_that_holds_something_is_never_restored_into(kept: Path, tmp_path: Path) -> None:
+def test_a_directory_that_holds_something_is_never_restored_into(backup_dir: Path, tmp_path: Path) -> None:
     before = tree(tmp_path)
     with pytest.raises(StartupError, match="is not empty"):
-        restore_backup(tmp_path, kept)
+        restore_backup(tmp_path, backup_dir)
     assert tree(tmp_path) == before
     other = tmp_path.with_name("other")
     (other / "models").mkdir(parents=True)
-    restore_backup(other, kept)
-    assert held(other) == {"red": RED, "blue": BLUE}
+    restore_backup(other, backup_dir)
+    assert read_pictures(other) == {"red": RED, "blue": BLUE}
 
 
 def test_a_folder_that_is_no_backup_is_neither_written_to_nor_restored(library: Library, tmp_path: Path) -> None:
@@ -173,29 +173,29 @@ def test_a_folder_that_is_no_backup_is_neither_written_to_nor_restored(library: 
     assert tree(other) == {"letters.txt": b"mine"}
 
 
-def test_a_backup_of_another_format_is_told(kept: Path) -> None:
-    fields = json.loads((kept / MANIFEST_NAME).read_text()) | {"format": 2, "version": "9.9"}
-    (kept / MANIFEST_NAME).write_text(json.dumps(fields))
+def test_a_backup_of_another_format_is_told(backup_dir: Path) -> None:
+    fields = json.loads((backup_dir / MANIFEST_NAME).read_text()) | {"format": 2, "version": "9.9"}
+    (backup_dir / MANIFEST_NAME).write_text(json.dumps(fields))
     with pytest.raises(StartupError, match=r"was written by Sightline 9\.9"):
-        read_manifest(kept)
+        read_manifest(backup_dir)
 
 
 def test_a_backup_that_fails_leaves_the_one_before(
-    kept: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backup_dir: Path, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, GREEN, id="green")
 
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", raise_disk_full)
         with pytest.raises(Exception, match="disk is full"):
-            create_backup(tmp_path, kept)
-    restore_backup(tmp_path.with_name("again"), kept)
-    assert held(tmp_path.with_name("again")) == {"red": RED, "blue": BLUE}
-    create_backup(tmp_path, kept)
-    assert read_manifest(kept).number == 2
+            create_backup(tmp_path, backup_dir)
+    restore_backup(tmp_path.with_name("again"), backup_dir)
+    assert read_pictures(tmp_path.with_name("again")) == {"red": RED, "blue": BLUE}
+    create_backup(tmp_path, backup_dir)
+    assert read_manifest(backup_dir).number == 2
 
 
 def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
@@ -213,7 +213,7 @@ def test_a_picture_deleted_during_the_copy_is_deleted_in_the_backup(
     kept = tmp_path.with_name("kept")
     create_backup(tmp_path, kept)
     restore_backup(tmp_path.with_name("again"), kept)
-    assert held(tmp_path.with_name("again")) == {"red": RED}
+    assert read_pictures(tmp_path.with_name("again")) == {"red": RED}
 
 
 def test_an_upload_that_is_taken_in_during_the_copy_makes_it_begin_anew(

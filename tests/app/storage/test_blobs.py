@@ -20,7 +20,7 @@ def blobs(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path)
 
 
-def stage(blobs: BlobStore, content: bytes = CONTENT) -> StagedFile:
+def stage_file(blobs: BlobStore, content: bytes = CONTENT) -> StagedFile:
     path = blobs.create_upload_dir() / "000001"
     path.write_bytes(content)
     return blobs.stage(path)
@@ -31,14 +31,14 @@ def names(folder: Path) -> list[str]:
 
 
 def test_stage_hashes_and_counts_a_file_where_it_lies(blobs: BlobStore) -> None:
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     assert (staged.sha256, staged.bytes) == (SHA256, len(CONTENT))
     assert staged.path.read_bytes() == CONTENT
     assert not blobs.path(SHA256).exists()
 
 
 def test_place_puts_the_bytes_under_their_digest_in_two_levels_of_folders(blobs: BlobStore) -> None:
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     assert blobs.path(SHA256) == blobs.root / SHA256[:2] / SHA256[2:4] / SHA256
     assert blobs.path(SHA256).read_bytes() == CONTENT
     assert blobs.has_digest(SHA256)
@@ -46,7 +46,7 @@ def test_place_puts_the_bytes_under_their_digest_in_two_levels_of_folders(blobs:
 
 
 def test_place_leaves_the_upload_where_it_was_until_its_folder_goes(blobs: BlobStore) -> None:
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     blobs.place(staged)
     assert staged.path.read_bytes() == CONTENT
     remove_path(staged.path.parent)
@@ -67,7 +67,7 @@ def test_place_copies_where_the_file_system_has_no_links(
         synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "fsync", note)
     blobs.place(staged)
@@ -82,7 +82,7 @@ def test_place_copies_where_the_file_system_has_no_links(
 
 def test_a_copy_that_does_not_fit_leaves_nothing(small_disk: SmallDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     blobs = BlobStore(small_disk.folder)
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     blobs._make_durable(blobs.path(SHA256).parent)
 
     def refuse(*_: object) -> None:
@@ -96,25 +96,25 @@ def test_a_copy_that_does_not_fit_leaves_nothing(small_disk: SmallDisk, monkeypa
 
 
 def test_place_may_be_repeated_with_the_same_file_and_with_another_of_the_same_bytes(blobs: BlobStore) -> None:
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     blobs.place(staged)
     blobs.place(staged)
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     assert names(blobs.path(SHA256).parent) == [SHA256]
     assert blobs.path(SHA256).read_bytes() == CONTENT
 
 
 def test_place_mends_a_file_that_somebody_has_altered(blobs: BlobStore) -> None:
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     remove_path(blobs.path(SHA256))
     blobs.path(SHA256).write_bytes(b"altered")
     assert not blobs.has_digest(SHA256)
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     assert blobs.has_digest(SHA256)
 
 
 def test_delete_takes_the_thumbnails_of_every_size_too_and_those_of_others_stay(blobs: BlobStore) -> None:
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     other = SHA256[:-1] + ("0" if SHA256[-1] != "0" else "1")
     usual = blobs.thumbnail_path(SHA256, "png")
     usual.parent.mkdir(parents=True)
@@ -134,13 +134,13 @@ def test_delete_takes_the_thumbnails_of_every_size_too_and_those_of_others_stay(
 
 def test_files_are_listed_whatever_their_name_but_those_of_uploads(blobs: BlobStore) -> None:
     assert not blobs.has_files()
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     thumbnail = blobs.thumbnail_path(SHA256, "jpeg")
     thumbnail.parent.mkdir(parents=True)
     others = [blobs.path(SHA256).parent / "notes.txt", thumbnail, thumbnail.with_name(".hidden"), blobs.root / "top"]
     for path in others:
         path.write_text("x")
-    stage(blobs, b"another")
+    stage_file(blobs, b"another")
     assert sorted(blobs.iter_files()) == sorted([blobs.path(SHA256), *others])
     assert blobs.has_files()
 
@@ -162,7 +162,7 @@ def test_discard_removes_files_and_folders_and_what_is_not_there(tmp_path: Path)
 
 def test_a_full_disk_is_told_and_leaves_nothing_behind(small_disk: SmallDisk) -> None:
     blobs = BlobStore(small_disk.folder)
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     small_disk.fill()
     with pytest.raises(StorageFull):
         blobs.place(staged)
@@ -181,7 +181,7 @@ def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believe
     plain = os.fsync
     synced: list[str] = []
 
-    def failing(descriptor: int) -> None:
+    def fail_once(descriptor: int) -> None:
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
         if path == str(blobs.root / SHA256[:2]) and not synced:
             synced.append("failed")
@@ -189,9 +189,9 @@ def test_a_folder_left_before_its_name_was_synced_is_synced_before_it_is_believe
         synced.append(path)
         plain(descriptor)
 
-    staged = stage(blobs)
-    blobs.place(stage(blobs, b"other"))
-    monkeypatch.setattr(os, "fsync", failing)
+    staged = stage_file(blobs)
+    blobs.place(stage_file(blobs, b"other"))
+    monkeypatch.setattr(os, "fsync", fail_once)
     synced.clear()
     blobs._make_durable(blobs.path(SHA256).parent.parent)
     synced.clear()
@@ -213,7 +213,7 @@ def test_a_folder_made_by_another_process_since_is_synced_before_it_is_believed(
 ) -> None:
     # The other may be killed between making and syncing it; then the power fails.
     blobs._make_durable(blobs.path(SHA256).parent.parent / "zz")
-    staged = stage(blobs)
+    staged = stage_file(blobs)
     blobs.path(SHA256).parent.mkdir()
     synced: list[Path] = []
     monkeypatch.setattr("app.storage.blobs.fsync_dir", synced.append)
@@ -224,7 +224,7 @@ def test_a_folder_made_by_another_process_since_is_synced_before_it_is_believed(
 
 
 def test_nothing_is_remembered_of_what_was_deleted(blobs: BlobStore) -> None:
-    blobs.place(stage(blobs))
+    blobs.place(stage_file(blobs))
     assert blobs.is_intact(SHA256)
     blobs.delete(SHA256)
     assert not blobs.is_intact(SHA256)

@@ -328,7 +328,7 @@ def test_a_change_for_which_there_is_no_room_is_told_as_a_full_disk_to_all_of_it
     assert len(ids(database)) == 300
 
 
-def damaged(path: Path) -> dict[str, bytes]:
+def damage_database(path: Path) -> dict[str, bytes]:
     """Overwrite a page in the middle of the file; returns every file of the folder."""
     with open(path, "r+b") as file:
         file.seek(3 * 4096)
@@ -347,7 +347,7 @@ def test_a_damaged_file_is_refused_and_left_as_it_is(tmp_path: Path, log_left: b
         shutil.copytree(path.parent, tmp_path / "copy")
         path = tmp_path / "copy" / "sightline.db"
     database.close()
-    before = damaged(path)
+    before = damage_database(path)
     with pytest.raises(StartupError, match=r"is damaged .* restore it from a backup, nothing was changed"):
         Database(path)
     gc.collect()

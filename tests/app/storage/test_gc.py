@@ -17,7 +17,7 @@ from app.storage.gc import GRACE_SECONDS, collect_garbage, find_leftovers
 from app.storage.library import Library
 from tests.support.makers import add, add_bulk
 from tests.support.pictures import picture
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 KILL_IN_PLACE = """
 import os, signal, sys
@@ -33,7 +33,7 @@ blobs.place(staged)
 """
 
 
-def listed(library: Library) -> set[Path]:
+def list_files(library: Library) -> set[Path]:
     blobs = library.blobs
     return {*blobs.iter_files(), *blobs.incoming.iterdir()}
 
@@ -78,7 +78,7 @@ def test_what_no_row_names_is_removed_when_it_is_old_and_nothing_else(library: L
     write(blobs.thumbnail_path(image.sha256, image.format))
     job = add_bulk(library, [("a.png", picture("blue"))], [("a.zip", b"an archive")])
     write(blobs.incoming / f"{job.id}-1.members" / "1")
-    kept = listed(library)
+    kept = list_files(library)
     left = write(place(library, "ab" * 32))
     top = blobs.incoming / left.relative_to(blobs.incoming).parts[0] if ".incoming" in left.parts else left
     assert [one.path for one in find_leftovers(library.database, blobs)] == [top]
@@ -87,7 +87,7 @@ def test_what_no_row_names_is_removed_when_it_is_old_and_nothing_else(library: L
     for path in (left, top):
         os.utime(path, (0, 0))
     assert collect(library, GRACE_SECONDS) == 1
-    assert listed(library) == kept
+    assert list_files(library) == kept
 
 
 @pytest.mark.parametrize("place", [pytest.param(place, id=name) for name, place in OF_A_PICTURE.items()])
@@ -104,7 +104,7 @@ def test_what_a_kill_in_the_middle_of_a_move_leaves_is_found(library: Library, t
     (linked,) = library.blobs.iter_files()
     assert len(linked.name) > 64
     assert collect(library) == 2  # that, and the folder of the request
-    assert listed(library) == set()
+    assert list_files(library) == set()
 
 
 def test_a_file_whose_row_is_about_to_be_committed_is_kept(library: Library, tmp_path: Path) -> None:
@@ -125,7 +125,9 @@ def test_a_file_whose_row_is_about_to_be_committed_is_kept(library: Library, tmp
     assert [one.path for one in find_leftovers(library.database, library.blobs)] == [library.blobs.path(staged.sha256)]
     collecting = threading.Thread(target=collect, args=(library, GRACE_SECONDS))
     collecting.start()
-    until(lambda: not library.database._queue.empty(), 20)  # it has listed the files, and waits for its turn to write
+    wait_until(
+        lambda: not library.database._queue.empty(), 20
+    )  # it has listed the files, and waits for its turn to write
     seen.set()
     inserting.result(20)
     collecting.join(20)
@@ -152,7 +154,9 @@ def test_an_upload_whose_job_is_about_to_be_committed_is_kept(
     assert moved.wait(20)
     collecting = threading.Thread(target=collect, args=(library, GRACE_SECONDS))
     collecting.start()
-    until(lambda: not library.database._queue.empty(), 20)  # it has listed the files, and waits for its turn to write
+    wait_until(
+        lambda: not library.database._queue.empty(), 20
+    )  # it has listed the files, and waits for its turn to write
     seen.set()
     for thread in (adding, collecting):
         thread.join(20)

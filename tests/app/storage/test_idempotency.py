@@ -107,7 +107,7 @@ def test_the_answer_that_was_sent_takes_the_place_of_the_result(database: Databa
 def test_every_kind_of_result_comes_back_as_it_was(library: Library, metadata: dict[str, object]) -> None:
     store = IdempotencyStore(library.database)
 
-    def stored(key: str) -> str:
+    def read_answer(key: str) -> str:
         found = find(library.database, key)
         assert found is not None
         assert found.status == RESULT
@@ -115,16 +115,16 @@ def test_every_kind_of_result_comes_back_as_it_was(library: Library, metadata: d
 
     with store.slot("", "image", "r") as slot:
         added = add(library, picture(), slot=slot, id="a", caption="红", tags=("x", "y"), metadata=metadata)
-    assert TypeAdapter(AddResult).validate_json(stored("image")) == added
+    assert TypeAdapter(AddResult).validate_json(read_answer("image")) == added
     with store.slot("", "texts", "r") as slot:
         library.database.write(lambda c: embeddings.save_space(c, SPACE))
         items = [("t", "a text", metadata)]
         texts, _ = library.put_texts("default", FINGERPRINT, items, [VECTOR], slot)
-    assert TypeAdapter(list[Text]).validate_json(stored("texts")) == texts
+    assert TypeAdapter(list[Text]).validate_json(read_answer("texts")) == texts
     with store.slot("", "job", "r") as slot:
         folder = library.create_upload_dir()
         job = JobService(library).add_urls("default", folder, 1, JobOptions(slot=slot))
-    assert TypeAdapter(Job).validate_json(stored("job")) == job
+    assert TypeAdapter(Job).validate_json(read_answer("job")) == job
 
 
 def test_a_response_is_found_by_its_owner_alone_and_until_it_is_old(database: Database) -> None:

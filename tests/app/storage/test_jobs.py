@@ -63,16 +63,16 @@ def test_a_paused_job_gives_no_uploads_until_it_is_resumed(library: Library) -> 
     other = add_bulk(library, [("b.png", BLUE)])
     assert job_service.pause(job.id).state is JobState.PAUSED
 
-    def taken() -> str | None:
+    def claim_and_finish() -> str | None:
         source = library.database.write(lambda c: work_queue.claim_upload(c, "a", 1e12))
         if source is None:
             return None
         library.database.write(lambda c: work_queue.finish_upload(c, source))
         return source.job_id
 
-    assert [taken(), taken()] == [other.id, None]
+    assert [claim_and_finish(), claim_and_finish()] == [other.id, None]
     assert job_service.resume(job.id).state is JobState.QUEUED
-    assert taken() == job.id
+    assert claim_and_finish() == job.id
     assert job_service.pause(job.id).state is JobState.SUCCEEDED
     again = add_bulk(library, [("a.png", RED)])
     job_service.pause(again.id)
@@ -83,7 +83,7 @@ def test_a_paused_job_gives_no_uploads_until_it_is_resumed(library: Library) -> 
 
 
 def test_an_upload_yields_to_a_new_job_at_once_and_to_a_running_one_that_is_far_behind(library: Library) -> None:
-    def claimed(owner: str) -> work_queue.Upload:
+    def claim_upload(owner: str) -> work_queue.Upload:
         source = library.database.write(lambda c: work_queue.claim_upload(c, owner, 1e12))
         assert source is not None
         return source
@@ -91,22 +91,22 @@ def test_an_upload_yields_to_a_new_job_at_once_and_to_a_running_one_that_is_far_
     def gives_way(source: work_queue.Upload) -> bool:
         return library.database.read(lambda c: work_queue.must_yield(c, source))
 
-    def after(source: work_queue.Upload, members: int) -> None:
+    def record_members(source: work_queue.Upload, members: int) -> None:
         library.database.write(lambda c: work_queue.record_progress(c, source, members, 99, 0))
 
     add_bulk(library, [("a.png", RED)])
-    big = claimed("a")
-    after(big, 64)
+    big = claim_upload("a")
+    record_members(big, 64)
     assert not gives_way(big)
     add_bulk(library, [("b.png", BLUE)])
-    after(big, 128)
+    record_members(big, 128)
     assert gives_way(big)
     library.database.write(lambda c: work_queue.release_upload(c, big))
-    small = claimed("a")
+    small = claim_upload("a")
     assert small.job_id != big.job_id
-    after(small, 64 + work_queue.MAX_LEAD)
+    record_members(small, 64 + work_queue.MAX_LEAD)
     assert not gives_way(small)
-    after(small, 64 + work_queue.MAX_LEAD + 1)
+    record_members(small, 64 + work_queue.MAX_LEAD + 1)
     assert gives_way(small)
 
 

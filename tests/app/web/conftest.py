@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, expect
 from tests.app.web.watched import Watched
 from tests.support.browser import open_browser
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 expect.set_options(timeout=30_000)  # a busy machine is slow, not wrong
 
@@ -23,7 +23,7 @@ browser = pytest.fixture(open_browser, scope="package", name="browser")
 
 
 @pytest.fixture(scope="package")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def page_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Reds, blues and a green with captions, and texts; tests only read it."""
     with RunningServer(tmp_path_factory.mktemp("page")) as server:
         for n, colour in enumerate(["red"] * 5 + ["blue"] * 4 + ["green"]):
@@ -35,7 +35,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         def ready() -> bool:
             return all(one["status"] == "ready" for one in server.http.get("/v1/images").json()["images"])
 
-        until(ready, 30, server.output)
+        wait_until(ready, 30, server.output)
         texts = [{"id": word, "text": f"a {word} thing"} for word in ("red", "blue", "green")]
         assert server.http.post("/v1/texts", json={"texts": texts}).status_code == 200
         yield server
@@ -52,7 +52,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="package")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def large_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with 400 pictures of many shapes, tests only read it."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -69,18 +69,18 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def crowded(browser: Browser, many: RunningServer) -> Iterator[Watched]:
+def large_page(browser: Browser, large_server: RunningServer) -> Iterator[Watched]:
     """A page on the server with many pictures."""
-    watched = Watched(browser, many.url, viewport={"width": 900, "height": 600})
+    watched = Watched(browser, large_server.url, viewport={"width": 900, "height": 600})
     yield watched
     watched.context.close()
     assert watched.faults == []
 
 
 @pytest.fixture
-def watched(browser: Browser, filled: RunningServer) -> Iterator[Watched]:
+def page_on_server(browser: Browser, page_server: RunningServer) -> Iterator[Watched]:
     """A page on the filled server; the test fails if anything was reported in its console."""
-    watched = Watched(browser, filled.url)
+    watched = Watched(browser, page_server.url)
     yield watched
     watched.context.close()
     assert watched.faults == []

@@ -36,26 +36,26 @@ def faults(page: Page) -> list[str]:
 
 
 @pytest.fixture(params=["light", "dark", "phone"])
-def page(request: pytest.FixtureRequest, browser: Browser, filled: RunningServer) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, browser: Browser, page_server: RunningServer) -> Iterator[Page]:
     """axe is no part of the page, so this context is without the page's policy."""
     options: dict[str, Any] = {"bypass_csp": True, "color_scheme": "dark" if request.param == "dark" else "light"}
     if request.param == "phone":
         options["viewport"] = {"width": 360, "height": 740}
-    watched = Watched(browser, filled.url, **options)
+    watched = Watched(browser, page_server.url, **options)
     yield watched.page
     watched.context.close()
 
 
 @pytest.mark.parametrize("page", ["light"], indirect=True)
-def test_axe_finds_what_is_wrong(page: Page, filled: RunningServer) -> None:
-    page.goto(filled.url)
+def test_axe_finds_what_is_wrong(page: Page, page_server: RunningServer) -> None:
+    page.goto(page_server.url)
     page.evaluate("document.body.append(document.createElement('img'))")
     page.evaluate("document.body.lastChild.src = 'web/icon.svg'")
     assert any(fault.startswith("image-alt") for fault in faults(page))
 
 
-def test_nothing_serious_in_the_results(page: Page, filled: RunningServer) -> None:
-    page.goto(filled.url + "/?q=red+-blue&like=green-9")
+def test_nothing_serious_in_the_results(page: Page, page_server: RunningServer) -> None:
+    page.goto(page_server.url + "/?q=red+-blue&like=green-9")
     expect(page.locator(".tile").first).to_be_visible()
     assert faults(page) == []
     page.locator("#select").click()
@@ -63,17 +63,17 @@ def test_nothing_serious_in_the_results(page: Page, filled: RunningServer) -> No
     page.locator(".tile").nth(1).click()
     expect(page.locator("#selection")).to_be_visible()
     assert faults(page) == []
-    page.goto(filled.url + "/?q=red&target=texts")
+    page.goto(page_server.url + "/?q=red&target=texts")
     expect(page.locator(".list li").first).to_be_visible()
     assert faults(page) == []
-    page.goto(filled.url + "/?target=texts")
+    page.goto(page_server.url + "/?target=texts")
     page.get_by_text("Add labels").first.click()
     expect(page.get_by_role("textbox", name="One label per line")).to_be_visible()
     assert faults(page) == []
 
 
-def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: RunningServer) -> None:
-    page.goto(filled.url + "/?q=red&show=red-1")
+def test_nothing_serious_in_the_large_view_and_its_form(page: Page, page_server: RunningServer) -> None:
+    page.goto(page_server.url + "/?q=red&show=red-1")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
     dialog.get_by_role("button", name="Suggest labels").click()
@@ -92,8 +92,8 @@ def test_nothing_serious_in_the_large_view_and_its_form(page: Page, filled: Runn
     expect(dialog.get_by_role("button", name="Undo")).to_be_hidden()
 
 
-def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: RunningServer) -> None:
-    page.goto(filled.url)
+def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, page_server: RunningServer) -> None:
+    page.goto(page_server.url)
     expect(page.locator(".tile").first).to_be_visible()
     choose(page, "Help")
     assert faults(page) == []
@@ -102,7 +102,7 @@ def test_nothing_serious_in_the_dialogs_and_in_trouble(page: Page, filled: Runni
     assert faults(page) == []
     page.keyboard.press("Escape")
     page.locator("#box").fill("x" * 1001)
-    page.goto(filled.url + "/?q=" + "x" * 1001)
+    page.goto(page_server.url + "/?q=" + "x" * 1001)
     expect(page.locator("#banner")).to_be_visible()
     assert faults(page) == []
 

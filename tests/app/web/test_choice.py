@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, Route, expect
 
-from tests.app.api.asking import added
+from tests.app.api.asking import upload_ready
 from tests.app.web.watched import Watched, ids
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def garden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def planted(browser: Browser, garden: RunningServer) -> Iterator[Watched]:
+def garden_page(browser: Browser, garden: RunningServer) -> Iterator[Watched]:
     """A page on it."""
     watched = Watched(browser, garden.url)
     yield watched
@@ -33,7 +33,7 @@ def planted(browser: Browser, garden: RunningServer) -> Iterator[Watched]:
     assert watched.faults == []
 
 
-def chosen(page: Page) -> list[str]:
+def list_selected(page: Page) -> list[str]:
     found: list[str] = page.locator(".cell.selected a").evaluate_all("all => all.map(one => one.dataset.id)")
     return found
 
@@ -43,47 +43,47 @@ def tags(server: RunningServer, id: str) -> list[str]:
     return found
 
 
-def there(server: RunningServer, id: str) -> bool:
+def exists(server: RunningServer, id: str) -> bool:
     return server.http.get(f"/v1/images/{id}").status_code == 200
 
 
-def test_pictures_are_chosen_by_box_by_shift_click_and_by_keys(planted: Watched) -> None:
-    page = planted.open()
+def test_pictures_are_chosen_by_box_by_shift_click_and_by_keys(garden_page: Watched) -> None:
+    page = garden_page.open()
     expect(page.locator(".tile").first).to_be_visible()
     order = ids(page)
     page.locator(".cell").nth(1).hover()
     page.locator(".pick").nth(1).click()
     expect(page.locator("#selection")).to_contain_text("1 selected")
     page.locator(".tile").nth(4).click(modifiers=["Shift"])
-    assert chosen(page) == order[1:5]
+    assert list_selected(page) == order[1:5]
     page.locator(".tile").nth(2).click()  # while choosing a click chooses, or lets go
-    assert chosen(page) == [order[1], *order[3:5]]
-    expect(page).to_have_url(planted.url + "/")
+    assert list_selected(page) == [order[1], *order[3:5]]
+    expect(page).to_have_url(garden_page.url + "/")
     page.keyboard.press("Escape")
     expect(page.locator("#selection")).to_be_hidden()
-    assert chosen(page) == []
+    assert list_selected(page) == []
     page.locator("#box").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press(" ")
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("Shift+ArrowRight")
-    assert chosen(page) == order[:3]
+    assert list_selected(page) == order[:3]
     assert page.locator(".pick").first.get_attribute("aria-pressed") == "true"
     page.keyboard.press("Control+a")
     expect(page.locator("#selection")).to_contain_text(re.compile(r"\d{2,} selected"))
     page.get_by_role("button", name="Clear the selection").click()
     page.locator("#select").click()  # where there is neither hover nor shift
     page.locator(".tile").nth(3).click()
-    assert chosen(page) == [order[3]]
+    assert list_selected(page) == [order[3]]
 
 
-def test_more_like_these_searches_by_several_pictures(planted: Watched) -> None:
-    page = planted.open("/?q=red")
+def test_more_like_these_searches_by_several_pictures(garden_page: Watched) -> None:
+    page = garden_page.open("/?q=red")
     expect(page.locator("#count")).to_have_text("Best matches for “red”")
     for n in range(2):
         page.locator(".cell").nth(n).hover()
         page.locator(".pick").nth(n).click()
-    picked = chosen(page)
+    picked = list_selected(page)
     with page.expect_request(lambda request: request.method == "POST") as asked:
         page.get_by_role("button", name="More like these").click()
     query = (asked.value.post_data_json or {})["query"]
@@ -98,7 +98,7 @@ def test_more_like_these_searches_by_several_pictures(planted: Watched) -> None:
 def test_a_tag_is_added_to_all_chosen_or_removed_and_both_can_be_undone(
     browser: Browser, garden: RunningServer
 ) -> None:
-    first, second = (added(garden, "purple", tags=tags)["id"] for tags in (["old, with a comma"], []))
+    first, second = (upload_ready(garden, "purple", tags=tags)["id"] for tags in (["old, with a comma"], []))
     watched = Watched(browser, garden.url)
     page = watched.open()
     for id in (first, second):
@@ -122,8 +122,8 @@ def test_a_tag_is_added_to_all_chosen_or_removed_and_both_can_be_undone(
     assert watched.faults == []
 
 
-def test_all_that_are_loaded_are_selected_by_a_button(planted: Watched) -> None:
-    page = planted.open()
+def test_all_that_are_loaded_are_selected_by_a_button(garden_page: Watched) -> None:
+    page = garden_page.open()
     page.locator("#select").click()
     page.locator(".tile").first.click()
     page.get_by_role("button", name="Select all").click()
@@ -131,11 +131,11 @@ def test_all_that_are_loaded_are_selected_by_a_button(planted: Watched) -> None:
     expect(page.get_by_role("toolbar").get_by_role("button", name="Download")).to_be_disabled()  # more than 20
 
 
-def test_the_selected_are_downloaded_under_their_own_names(planted: Watched, garden: RunningServer) -> None:
+def test_the_selected_are_downloaded_under_their_own_names(garden_page: Watched, garden: RunningServer) -> None:
     names = {"one.png": picture("purple", seed=71), "two.png": picture("purple", seed=72)}
     for name, content in names.items():
         assert garden.upload(content, name).status_code == 200
-    page = planted.open()
+    page = garden_page.open()
     for n in range(2):
         page.locator(".cell").nth(n).hover()
         page.locator(".pick").nth(n).click()
@@ -149,7 +149,7 @@ def test_the_selected_are_downloaded_under_their_own_names(planted: Watched, gar
 
 
 def test_a_deleted_picture_leaves_at_once_and_undo_brings_it_back(browser: Browser, garden: RunningServer) -> None:
-    id = added(garden, "purple", caption="to stay")["id"]
+    id = upload_ready(garden, "purple", caption="to stay")["id"]
     watched = Watched(browser, garden.url)
     asked: list[str] = []
     watched.page.on("request", lambda request: asked.append(request.url) if request.method == "DELETE" else None)
@@ -168,7 +168,7 @@ def test_a_deleted_picture_leaves_at_once_and_undo_brings_it_back(browser: Brows
     expect(page.locator(f"[data-id='{id}']")).to_be_visible()
     page.wait_for_timeout(200)
     assert asked == []
-    assert there(garden, id)
+    assert exists(garden, id)
     watched.context.close()
     assert watched.faults == []
 
@@ -206,11 +206,11 @@ def test_what_is_deleted_in_the_large_view_is_brought_back_there(browser: Browse
     assert watched.faults == []
 
 
-def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(planted: Watched) -> None:
-    garden = planted.page.request
+def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(garden_page: Watched) -> None:
+    garden = garden_page.page.request
     sent = FilePayload(name="broken.png", mimeType="image/png", buffer=picture("red", seed=99)[:-40])
-    id = garden.post(f"{planted.url}/v1/images?wait=30", multipart={"file": sent}).json()["id"]
-    page = planted.open(f"/?show={id}")
+    id = garden.post(f"{garden_page.url}/v1/images?wait=30", multipart={"file": sent}).json()["id"]
+    page = garden_page.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text("broken.png")
     expect(dialog.get_by_text("broken.png")).to_have_count(2)  # for screen readers, and among the details
@@ -218,13 +218,13 @@ def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(pl
     expect(dialog).to_contain_text("Delete it, or add an undamaged copy of the file.")
     expect(dialog.locator(".stage.broken")).to_be_visible()
     expect(dialog.locator(".stage img")).to_be_hidden()
-    assert garden.delete(f"{planted.url}/v1/images/{id}").ok
+    assert garden.delete(f"{garden_page.url}/v1/images/{id}").ok
 
 
 def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
     browser: Browser, garden: RunningServer
 ) -> None:
-    first, second, third = (added(garden, "purple")["id"] for _ in range(3))
+    first, second, third = (upload_ready(garden, "purple")["id"] for _ in range(3))
     watched = Watched(browser, garden.url)
     page = watched.page
     page.clock.install()
@@ -235,20 +235,20 @@ def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
     expect(page.locator("#toast")).to_contain_text("1 picture deleted")
     expect(dialog).to_be_visible()  # with the next picture
     page.keyboard.press("Escape")
-    assert there(garden, first)
+    assert exists(garden, first)
     page.mouse.move(5, 5)
     page.clock.run_for(9_000)
     expect(page.locator("#toast")).to_be_hidden()
-    until(lambda: not there(garden, first), 30)
+    wait_until(lambda: not exists(garden, first), 30)
     for id in (second, third):
         page.locator(f".cell:has([data-id='{id}'])").hover()
         page.locator(f".cell:has([data-id='{id}']) .pick").click()
     page.get_by_role("toolbar").get_by_role("button", name="Delete").click()
     expect(page.locator("#toast")).to_contain_text("2 pictures deleted")
-    assert there(garden, second)
-    assert there(garden, third)
+    assert exists(garden, second)
+    assert exists(garden, third)
     page.goto("about:blank")
-    until(lambda: not there(garden, second) and not there(garden, third), 30)
+    wait_until(lambda: not exists(garden, second) and not exists(garden, third), 30)
     watched.context.close()
     assert watched.faults == []
 

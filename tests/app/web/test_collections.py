@@ -20,7 +20,7 @@ from tests.support.servers import RunningServer
 
 
 @pytest.fixture(scope="module")
-def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def two_collections(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Blues in `default`, reds in `trips`, and one id that both have."""
     with RunningServer(tmp_path_factory.mktemp("parted") / "data") as server:
         server.http.post("/v1/collections", json={"name": "trips", "description": "by the sea"})
@@ -36,8 +36,8 @@ def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def there(browser: Browser, parted: RunningServer) -> Iterator[Watched]:
-    watched = Watched(browser, parted.url)
+def collections_page(browser: Browser, two_collections: RunningServer) -> Iterator[Watched]:
+    watched = Watched(browser, two_collections.url)
     yield watched
     watched.context.close()
     assert watched.faults == []
@@ -48,8 +48,8 @@ def dialog(page: Page) -> None:
     expect(page.get_by_role("dialog", name="Collections")).to_be_visible()
 
 
-def test_the_switcher_is_always_in_sight_and_the_dialog_that_adds_names_the_collection(watched: Watched) -> None:
-    page = watched.open()
+def test_the_switcher_is_always_in_sight_and_the_dialog_that_adds_names_the_collection(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     expect(page.locator("#collection-button")).to_have_text("default")
     page.get_by_role("button", name="Add pictures").click()
     page.get_by_role("dialog").get_by_role("button", name="default").click()
@@ -59,8 +59,8 @@ def test_the_switcher_is_always_in_sight_and_the_dialog_that_adds_names_the_coll
     expect(shown.get_by_role("button", name="Delete default")).to_have_count(0)
 
 
-def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> None:
-    page = there.open("/?q=red")
+def test_another_one_is_chosen_and_every_call_speaks_of_it(collections_page: Watched) -> None:
+    page = collections_page.open("/?q=red")
     expect(page.locator(".tile")).to_have_count(4)
     dialog(page)
     page.get_by_role("button", name="trips 4 pictures · 1 label by the sea").click()
@@ -90,10 +90,10 @@ def test_another_one_is_chosen_and_every_call_speaks_of_it(there: Watched) -> No
     assert [url.path for url in calls if parse_qs(url.query).get("collection") != ["trips"]] == []
 
 
-def test_an_address_opens_the_collection_that_it_names_and_back_leaves_it(there: Watched) -> None:
-    page = there.open("/")
+def test_an_address_opens_the_collection_that_it_names_and_back_leaves_it(collections_page: Watched) -> None:
+    page = collections_page.open("/")
     expect(page.locator("#collection-button")).to_have_text("default")
-    page = there.open("/?collection=trips&show=same-0")
+    page = collections_page.open("/?collection=trips&show=same-0")
     expect(page.get_by_role("dialog").get_by_role("heading", level=2)).to_contain_text("of trips")
     page.keyboard.press("Escape")
     expect(page.locator("#collection-button")).to_have_text("trips")
@@ -101,16 +101,18 @@ def test_an_address_opens_the_collection_that_it_names_and_back_leaves_it(there:
     page.go_back()
     expect(page.locator("#collection-button")).to_have_text("default")
     expect(page.locator(".tile[data-id=blue-0]")).to_be_visible()
-    page.locator("#box").fill(f"{there.url}/?collection=trips&show=red-1")  # an address that was pasted
+    page.locator("#box").fill(f"{collections_page.url}/?collection=trips&show=red-1")  # an address that was pasted
     expect(page).to_have_url(re.compile(r"\?collection=trips&like=red-1$"))
     expect(page.locator(".tile[data-id=red-0]")).to_be_visible()
 
 
-def test_what_is_deleted_in_one_is_still_shown_in_the_other(there: Watched, parted: RunningServer) -> None:
+def test_what_is_deleted_in_one_is_still_shown_in_the_other(
+    collections_page: Watched, two_collections: RunningServer
+) -> None:
     said: dict[str, Any] = {"id": "twin", "caption": "twin"}
     for place in ("default", "trips"):
-        parted.upload(picture("green", seed=70), "twin.png", collection=place, **said)
-    page = there.open("/?collection=trips")
+        two_collections.upload(picture("green", seed=70), "twin.png", collection=place, **said)
+    page = collections_page.open("/?collection=trips")
     page.locator(".tile[data-id=twin]").focus()
     page.keyboard.press("Delete")
     expect(page.locator(".tile[data-id=twin]")).to_have_count(0)
@@ -121,11 +123,11 @@ def test_what_is_deleted_in_one_is_still_shown_in_the_other(there: Watched, part
     expect(page.locator(".tile[data-id=twin]")).to_be_visible()
     expect(page.locator("#toast")).to_be_hidden()
     expect(page.locator(".tile[data-id=twin] img")).to_have_js_property("naturalWidth", 64)  # else it would be a 404
-    parted.http.delete("/v1/images/twin")
+    two_collections.http.delete("/v1/images/twin")
 
 
-def test_one_is_made_filled_described_and_dropped(there: Watched, parted: RunningServer) -> None:
-    page = there.open()
+def test_one_is_made_filled_described_and_dropped(collections_page: Watched, two_collections: RunningServer) -> None:
+    page = collections_page.open()
     dialog(page)
     page.get_by_role("button", name="Create collection").click()
     made = page.get_by_role("dialog", name="Collections")
@@ -135,7 +137,7 @@ def test_one_is_made_filled_described_and_dropped(there: Watched, parted: Runnin
     with refused:
         made.get_by_role("button", name="Create").click()
     expect(made.get_by_role("alert")).to_contain_text("there is a collection 'trips' already")
-    there.faults.clear()  # the browser's own line about the 409
+    collections_page.faults.clear()  # the browser's own line about the 409
     made.get_by_label("Name").fill("new-one")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(r"\?collection=new-one$"))
@@ -155,16 +157,19 @@ def test_one_is_made_filled_described_and_dropped(there: Watched, parted: Runnin
     expect(page.get_by_role("button", name="Delete new-one")).to_be_focused()
     page.keyboard.press("Enter")
     made.get_by_role("button", name="Delete permanently").click()
-    expect(page).to_have_url(f"{there.url}/")
+    expect(page).to_have_url(f"{collections_page.url}/")
     expect(page.locator("#toast")).to_have_text("The collection “new-one” is deleted.")
-    assert [one["name"] for one in parted.http.get("/v1/collections").json()["collections"]] == ["default", "trips"]
+    assert [one["name"] for one in two_collections.http.get("/v1/collections").json()["collections"]] == [
+        "default",
+        "trips",
+    ]
 
 
 @pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_nothing_serious_in_the_dialog(browser: Browser, parted: RunningServer, look: str) -> None:
+def test_nothing_serious_in_the_dialog(browser: Browser, two_collections: RunningServer, look: str) -> None:
     size = {"width": 360, "height": 740} if look == "phone" else {"width": 1280, "height": 720}
     scheme = "dark" if look == "dark" else "light"
-    watched = Watched(browser, parted.url, bypass_csp=True, color_scheme=scheme, viewport=size)
+    watched = Watched(browser, two_collections.url, bypass_csp=True, color_scheme=scheme, viewport=size)
     page = watched.open("/?collection=trips")
     expect(page.locator(".tile").first).to_be_visible(timeout=20_000)
     wide = """[...document.querySelectorAll("header *")].filter((one) => one.getBoundingClientRect().right > innerWidth)
@@ -179,11 +184,11 @@ def test_nothing_serious_in_the_dialog(browser: Browser, parted: RunningServer, 
     assert watched.faults == []
 
 
-def test_a_key_for_some_collections_sees_those_alone(browser: Browser, parted: RunningServer) -> None:
+def test_a_key_for_some_collections_sees_those_alone(browser: Browser, two_collections: RunningServer) -> None:
     """It is led to one of them without asking for any other. This test is the last: from then on keys are needed."""
-    database = Database(parted.data_dir / "sightline.db")
+    database = Database(two_collections.data_dir / "sightline.db")
     _, key = ApiKeyService(database).create("guest", KeyScope.ADMIN, collections=["trips"])
-    watched = Watched(browser, parted.url)
+    watched = Watched(browser, two_collections.url)
     page = watched.open()
     page.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.app.api.asking import added
+from tests.app.api.asking import upload_ready
 from tests.app.web.watched import Watched
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +59,21 @@ def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Wa
     write("by the next picture")
     page.get_by_role("button", name="Next").click()
     expect(page).not_to_have_url(re.compile(id))
-    until(lambda: record(album, id)["caption"] == "by the next picture", 30)
+    wait_until(lambda: record(album, id)["caption"] == "by the next picture", 30)
     page.get_by_role("button", name="Previous").click()
     expect(caption).to_have_value("by the next picture")
     write("by the cross <b>")
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
-    until(lambda: record(album, id)["caption"] == "by the cross <b>", 30)
+    wait_until(lambda: record(album, id)["caption"] == "by the cross <b>", 30)
     expect(page.locator(f"[data-id='{id}'] .caption")).to_have_text("by the cross <b>")
     page.locator(f".tile[data-id='{id}']").click()
     write("by Back")
     page.go_back()
-    until(lambda: record(album, id)["caption"] == "by Back", 30)
+    wait_until(lambda: record(album, id)["caption"] == "by Back", 30)
     page.locator(f".tile[data-id='{id}']").click()
     write("by leaving the page")
     page.goto("about:blank")
-    until(lambda: record(album, id)["caption"] == "by leaving the page", 30)
+    wait_until(lambda: record(album, id)["caption"] == "by leaving the page", 30)
 
 
 def test_escape_takes_a_caption_back_and_control_enter_saves_it(opened: Watched, album: RunningServer) -> None:
@@ -86,7 +86,7 @@ def test_escape_takes_a_caption_back_and_control_enter_saves_it(opened: Watched,
     expect(page.get_by_role("dialog")).to_be_visible()
     caption.fill("two\nlines")
     page.keyboard.press("Control+Enter")
-    until(lambda: record(album, id)["caption"] == "two\nlines", 30)
+    wait_until(lambda: record(album, id)["caption"] == "two\nlines", 30)
     expect(caption).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
@@ -118,12 +118,12 @@ def test_a_caption_that_is_refused_stays_and_says_why(browser: Browser, album: R
     expect(caption).to_have_value("precious words")
     caption.focus()
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
-    until(lambda: record(album, id)["caption"] == "precious words", 30)
+    wait_until(lambda: record(album, id)["caption"] == "precious words", 30)
     watched.context.close()
 
 
 def test_tags_are_added_removed_and_searched_in_place(browser: Browser, album: RunningServer) -> None:
-    id = added(album, "purple", tags=["one, two", "three"])["id"]
+    id = upload_ready(album, "purple", tags=["one, two", "three"])["id"]
     watched = Watched(browser, album.url)
     page = watched.open()
     page.locator(f".tile[data-id='{id}']").click()
@@ -137,7 +137,7 @@ def test_tags_are_added_removed_and_searched_in_place(browser: Browser, album: R
     expect(dialog.locator(".tags a")).to_have_text(["one, two", "four", "by another"])
     dialog.get_by_label("Add a tag").fill("five")
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
-    until(lambda: record(album, id)["tags"] == ["one, two", "four", "by another", "five"], 30)
+    wait_until(lambda: record(album, id)["tags"] == ["one, two", "four", "by another", "five"], 30)
     page.locator(f".tile[data-id='{id}']").click()
     dialog.get_by_role("link", name="one, two").click()
     expect(dialog).to_be_hidden()
@@ -148,7 +148,7 @@ def test_tags_are_added_removed_and_searched_in_place(browser: Browser, album: R
 
 
 def test_labels_are_suggested_and_applied_by_one_click(browser: Browser, album: RunningServer) -> None:
-    id = added(album, "green")["id"]
+    id = upload_ready(album, "green")["id"]
     watched = Watched(browser, album.url)
     page = watched.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
@@ -160,7 +160,7 @@ def test_labels_are_suggested_and_applied_by_one_click(browser: Browser, album: 
     label = dialog.locator(".labels li").first
     expect(label).to_contain_text("a green thing")
     label.get_by_role("button", name="Use as caption").click()
-    until(lambda: record(album, id)["caption"] == "a green thing", 30)
+    wait_until(lambda: record(album, id)["caption"] == "a green thing", 30)
     expect(dialog.get_by_role("textbox", name="Caption")).to_have_value("a green thing")
     label.get_by_role("button", name="Add as tag").click()
     expect(dialog.locator(".tags a")).to_have_text(["a green thing"])

@@ -7,8 +7,10 @@ from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 
-def test_an_upload_with_what_docs_fills_in_works_and_repeats_its_tags(watched: Watched, empty: RunningServer) -> None:
-    page = watched.page
+def test_an_upload_with_what_docs_fills_in_works_and_repeats_its_tags(
+    page_on_server: Watched, empty: RunningServer
+) -> None:
+    page = page_on_server.page
     page.goto(f"{empty.url}/docs")
     assert page.locator(".opblock-tag").first.get_attribute("data-tag") == "search"
     operation = page.locator("#operations-upload-upload_image")

@@ -14,34 +14,38 @@ from tests.support.servers import RunningServer
 WEB = Path(__file__).parents[3] / "app" / "web"
 
 
-def test_all_files_of_the_page_are_served_by_us_and_the_icon_is_there(watched: Watched, filled: RunningServer) -> None:
+def test_all_files_of_the_page_are_served_by_us_and_the_icon_is_there(
+    page_on_server: Watched, page_server: RunningServer
+) -> None:
     asked: list[str] = []
-    watched.page.on("request", lambda request: asked.append(request.url))
-    page = watched.open("/?q=red")
+    page_on_server.page.on("request", lambda request: asked.append(request.url))
+    page = page_on_server.open("/?q=red")
     first_is(page, "red")
-    assert all(url.startswith(filled.url) for url in asked)
-    assert filled.http.get("/web/icon.svg").headers["content-type"].startswith("image/svg+xml")
+    assert all(url.startswith(page_server.url) for url in asked)
+    assert page_server.http.get("/web/icon.svg").headers["content-type"].startswith("image/svg+xml")
 
 
-def test_the_page_and_the_docs_work_below_a_prefix_of_a_proxy(watched: Watched, filled: RunningServer) -> None:
+def test_the_page_and_the_docs_work_below_a_prefix_of_a_proxy(
+    page_on_server: Watched, page_server: RunningServer
+) -> None:
     beside: list[str] = []
 
-    def strip(route: Route) -> None:
+    def strip_prefix(route: Route) -> None:
         url = route.request.url
         if "/photos/" not in url:
             beside.append(url)
         route.fulfill(response=route.fetch(url=url.replace("/photos/", "/", 1)))
 
-    watched.page.route(f"{filled.url}/**", strip)
-    page = watched.open("/photos/?q=blue")
+    page_on_server.page.route(f"{page_server.url}/**", strip_prefix)
+    page = page_on_server.open("/photos/?q=blue")
     first_is(page, "blue")
     expect(page.locator(".tile img").first).not_to_have_js_property("naturalWidth", 0)
-    watched.open("/photos/docs")
+    page_on_server.open("/photos/docs")
     page.locator("#operations-system-get_stats").get_by_role("button").first.click()
     page.get_by_role("button", name="Try it out").click()
     with page.expect_response("**/v1/stats*") as stats:
         page.get_by_role("button", name="Execute").click()
-    assert (stats.value.url.split("?")[0], stats.value.status) == (f"{filled.url}/photos/v1/stats", 200)
+    assert (stats.value.url.split("?")[0], stats.value.status) == (f"{page_server.url}/photos/v1/stats", 200)
     assert beside == []
 
 
@@ -61,13 +65,15 @@ def test_our_script_and_style_stay_small() -> None:
     assert sum(len(gzip.compress(path.read_bytes())) for path in sources()) < 100_000
 
 
-def test_files_travel_compressed_and_are_asked_for_anew_only_when_they_changed(filled: RunningServer) -> None:
-    first = filled.http.get("/web/main.js", headers={"Accept-Encoding": "gzip"})
+def test_files_travel_compressed_and_are_asked_for_anew_only_when_they_changed(page_server: RunningServer) -> None:
+    first = page_server.http.get("/web/main.js", headers={"Accept-Encoding": "gzip"})
     assert (first.headers["content-encoding"], first.headers["cache-control"]) == ("gzip", "no-cache")
     assert "Accept-Encoding" in first.headers["vary"]
-    again = filled.http.get("/web/main.js", headers={"If-None-Match": first.headers["etag"], "Accept-Encoding": "gzip"})
+    again = page_server.http.get(
+        "/web/main.js", headers={"If-None-Match": first.headers["etag"], "Accept-Encoding": "gzip"}
+    )
     assert again.status_code == 304
-    pages = [filled.http.get("/", headers={"Accept-Encoding": encoding}) for encoding in ("gzip", "identity")]
+    pages = [page_server.http.get("/", headers={"Accept-Encoding": encoding}) for encoding in ("gzip", "identity")]
     assert [page.headers.get("content-encoding") for page in pages] == ["gzip", None]
     assert pages[0].text == pages[1].text
     assert all(
@@ -96,16 +102,16 @@ def test_each_file_says_in_its_first_two_lines_what_it_is_for() -> None:
             assert second.startswith(("// ", "   ")), path
 
 
-def test_the_served_page_preloads_every_module(filled: RunningServer) -> None:
+def test_the_served_page_preloads_every_module(page_server: RunningServer) -> None:
     """A module that the browser only finds in another one costs a slow phone one more round trip."""
-    page = filled.http.get("/").text
+    page = page_server.http.get("/").text
     preloaded = re.findall(r'rel="modulepreload" href="web/([\w/]+[.]js)"', page)
     assert sorted(preloaded) == sorted(str(path.relative_to(WEB)) for path in modules() if path.name != "main.js")
-    assert all(filled.http.get(f"/web/{path}").is_success for path in preloaded)
+    assert all(page_server.http.get(f"/web/{path}").is_success for path in preloaded)
 
 
-def test_both_languages_have_the_same_words_with_the_same_places(watched: Watched) -> None:
-    page = watched.open()
+def test_both_languages_have_the_same_words_with_the_same_places(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     english, chinese = page.evaluate(
         """async () => [(await import("/web/i18n/english.js")).ENGLISH,
             (await import("/web/i18n/chinese.js")).CHINESE]"""

@@ -12,7 +12,7 @@ from tests.app.web.test_access import AXE, faults
 from tests.app.web.watched import Watched, choose, ids
 
 
-def asked(page: Page, name: str) -> Locator:
+def find_field(page: Page, name: str) -> Locator:
     """A field of the dialog."""
     return page.locator("#filter-dialog").get_by_label(name)
 
@@ -22,11 +22,11 @@ def chips(page: Page) -> list[str]:
     return [text.removesuffix(" ×") for text in page.locator("#filters button").all_inner_texts()]
 
 
-def test_a_tag_filters_what_is_listed_and_what_is_found(watched: Watched) -> None:
-    page = watched.open()
+def test_a_tag_filters_what_is_listed_and_what_is_found(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     expect(page.locator(".tile")).to_have_count(10)
     page.get_by_role("button", name="Filter", exact=True).click()
-    asked(page, "Tag").fill("blue")
+    find_field(page, "Tag").fill("blue")
     page.keyboard.press("Enter")
     expect(page.locator(".tile")).to_have_count(4)
     assert chips(page) == ["tag: blue"]
@@ -46,31 +46,31 @@ def test_a_tag_filters_what_is_listed_and_what_is_found(watched: Watched) -> Non
     assert chips(page) == ["tag: blue"]
 
 
-def test_the_dialog_is_used_by_keys_and_closed_without_a_change(watched: Watched) -> None:
-    page = watched.open("/?tag=red&format=png")
+def test_the_dialog_is_used_by_keys_and_closed_without_a_change(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?tag=red&format=png")
     expect(page.locator(".tile")).to_have_count(5)
     page.locator("#filter").focus()
     page.keyboard.press("Enter")
-    expect(asked(page, "Tag")).to_be_focused()
-    expect(asked(page, "Format")).to_have_value("png")
+    expect(find_field(page, "Tag")).to_be_focused()
+    expect(find_field(page, "Format")).to_have_value("png")
     page.keyboard.press("Escape")
     assert chips(page) == ["tag: red", "format: png"]
     expect(page.locator("#filter")).to_be_focused()
     page.keyboard.press("Enter")
-    asked(page, "Metadata: name").fill("made.by")
-    asked(page, "Added from").press("Enter")
-    expect(asked(page, "Metadata: value")).to_be_focused()  # a name alone is sent back
-    asked(page, "Metadata: value").fill("test")
-    asked(page, "Format").select_option("")
-    asked(page, "Added from").fill("2020-01-31")
+    find_field(page, "Metadata: name").fill("made.by")
+    find_field(page, "Added from").press("Enter")
+    expect(find_field(page, "Metadata: value")).to_be_focused()  # a name alone is sent back
+    find_field(page, "Metadata: value").fill("test")
+    find_field(page, "Format").select_option("")
+    find_field(page, "Added from").fill("2020-01-31")
     page.get_by_role("dialog").get_by_role("button", name="Filter").click()
     expect(page.locator("#filters button")).to_have_count(3)
     assert chips(page) == ["tag: red", "from 2020-01-31", "made.by=test"]
     expect(page.locator(".tile")).to_have_count(5)
 
 
-def test_what_passes_nothing_is_said_and_texts_have_no_tags(watched: Watched) -> None:
-    page = watched.open("/?tag=nothing&to=2020-01-01&q=red")
+def test_what_passes_nothing_is_said_and_texts_have_no_tags(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?tag=nothing&to=2020-01-01&q=red")
     expect(page.locator("#results")).to_contain_text("No pictures match these filters")
     choose(page, "Labels")
     expect(page.locator("#filters button")).to_have_count(1)
@@ -79,8 +79,8 @@ def test_what_passes_nothing_is_said_and_texts_have_no_tags(watched: Watched) ->
     expect(page.locator(".list li").first).to_be_visible()
 
 
-def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(watched: Watched) -> None:
-    page = watched.open()
+def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(page_on_server: Watched) -> None:
+    page = page_on_server.open()
 
     def filter(address: str, target: str = "images") -> Any:
         return page.evaluate(
@@ -111,8 +111,8 @@ def test_an_address_is_read_strictly_and_asked_as_the_server_takes_it(watched: W
     [{}, {"color_scheme": "dark"}, {"viewport": {"width": 360, "height": 740}}],
     ids=["light", "dark", "phone"],
 )
-def test_nothing_serious_in_the_filter(browser: Any, filled: Any, options: dict[str, Any]) -> None:
-    watched = Watched(browser, filled.url, bypass_csp=True, **options)
+def test_nothing_serious_in_the_filter(browser: Any, page_server: Any, options: dict[str, Any]) -> None:
+    watched = Watched(browser, page_server.url, bypass_csp=True, **options)
     page = watched.open("/?tag=red&from=2020-01-01&meta=made.by=test")
     expect(page.locator("#filters button")).to_have_count(3)
     expect(page.locator(".tile")).to_have_count(5)

@@ -19,7 +19,7 @@ SHIFTS = """() => new Promise(resolve => {
 })"""
 
 
-def focused(page: Page) -> str:
+def focused_id(page: Page) -> str:
     found: str = page.evaluate("document.activeElement.dataset.id ?? document.activeElement.id")
     return found
 
@@ -38,8 +38,8 @@ def scroll_to_end(page: Page) -> None:
     raise AssertionError("the end was not reached")
 
 
-def test_scrolling_shows_each_picture_once_in_order_while_few_are_in_the_document(crowded: Watched) -> None:
-    page = crowded.open()
+def test_scrolling_shows_each_picture_once_in_order_while_few_are_in_the_document(large_page: Watched) -> None:
+    page = large_page.open()
     expect(page.locator("#count")).to_have_text("400 pictures")  # although some of them are loaded
     assert not has_all(page)
     seen: list[str] = []
@@ -57,22 +57,24 @@ def test_scrolling_shows_each_picture_once_in_order_while_few_are_in_the_documen
         settle(page)
     assert sorted(seen) == sorted(set(seen))
     assert len(seen) == 400
-    listed = crowded.page.request.get(crowded.url + "/v1/images?limit=1000").json()["images"]
+    listed = large_page.page.request.get(large_page.url + "/v1/images?limit=1000").json()["images"]
     assert seen == [image["id"] for image in listed]
     assert most < 120
 
 
-def test_a_search_is_scrolled_to_its_end_too(crowded: Watched) -> None:
-    page = crowded.open("/?q=red")
+def test_a_search_is_scrolled_to_its_end_too(large_page: Watched) -> None:
+    page = large_page.open("/?q=red")
     first_is(page, "red")
     scroll_to_end(page)
     expect(page.locator("#count")).to_have_text("Best matches for “red”")
     expect(page.locator("#count")).to_have_attribute("title", re.compile("^Showing 400 of 400 · "))
 
 
-def test_nothing_shifts_while_the_page_loads_searches_and_scrolls(browser: Browser, many: RunningServer) -> None:
+def test_nothing_shifts_while_the_page_loads_searches_and_scrolls(
+    browser: Browser, large_server: RunningServer
+) -> None:
     for width in (360, 1280):
-        watched = Watched(browser, many.url, viewport={"width": width, "height": 740})
+        watched = Watched(browser, large_server.url, viewport={"width": width, "height": 740})
         page = watched.open()
         expect(page.locator(".tile").first).to_be_visible()
         scroll_to_end(page)
@@ -86,8 +88,8 @@ def test_nothing_shifts_while_the_page_loads_searches_and_scrolls(browser: Brows
         assert watched.faults == []
 
 
-def test_back_comes_to_the_same_place(crowded: Watched) -> None:
-    page = crowded.open()
+def test_back_comes_to_the_same_place(large_page: Watched) -> None:
+    page = large_page.open()
     expect(page.locator(".tile").first).to_be_visible()
     scroll_to_end(page)
     page.evaluate("window.scrollTo(0, 4000)")
@@ -110,8 +112,8 @@ def test_back_comes_to_the_same_place(crowded: Watched) -> None:
     assert abs(page.evaluate("scrollY") - 4000) <= 1
 
 
-def test_a_narrower_window_keeps_the_place(crowded: Watched) -> None:
-    page = crowded.open()
+def test_a_narrower_window_keeps_the_place(large_page: Watched) -> None:
+    page = large_page.open()
     expect(page.locator(".tile").first).to_be_visible()
     scroll_to_end(page)
     page.evaluate("window.scrollTo(0, 3000)")
@@ -124,26 +126,26 @@ def test_a_narrower_window_keeps_the_place(crowded: Watched) -> None:
     assert 0 <= before - page.evaluate(first) < 12  # the row that holds it begins a little before it
 
 
-def test_arrow_keys_move_through_the_grid_and_enter_opens(crowded: Watched) -> None:
-    page = crowded.open()
+def test_arrow_keys_move_through_the_grid_and_enter_opens(large_page: Watched) -> None:
+    page = large_page.open()
     expect(page.locator(".tile").first).to_be_visible()
     page.locator("#box").focus()
     page.keyboard.press("ArrowDown")
     order = ids(page)
-    assert focused(page) == order[0]
+    assert focused_id(page) == order[0]
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
-    assert focused(page) == order[2]
+    assert focused_id(page) == order[2]
     page.keyboard.press("ArrowLeft")
-    assert focused(page) == order[1]
+    assert focused_id(page) == order[1]
     page.keyboard.press("ArrowDown")
-    below = focused(page)
+    below = focused_id(page)
     x = "id => document.querySelector(`[data-id=${id}]`).getBoundingClientRect()"
     one, other = page.evaluate(x, order[1]), page.evaluate(x, below)
     assert other["top"] > one["top"]
     assert other["left"] <= one["left"] + one["width"] / 2 <= other["right"] + 14
     page.keyboard.press("ArrowUp")
-    assert page.evaluate(x, focused(page))["top"] == one["top"]
+    assert page.evaluate(x, focused_id(page))["top"] == one["top"]
     for _ in range(30):
         page.keyboard.press("ArrowDown")
     expect(page.locator(":focus")).to_be_in_viewport()
@@ -153,12 +155,12 @@ def test_arrow_keys_move_through_the_grid_and_enter_opens(crowded: Watched) -> N
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page.locator(".tile:focus")).to_be_in_viewport()
     page.keyboard.press("Home")
-    assert focused(page) == order[0]
+    assert focused_id(page) == order[0]
     expect(page.locator(".tile[tabindex='0']")).to_have_count(1)
 
 
-def test_keys_are_listed_and_single_ones_can_be_switched_off(crowded: Watched) -> None:
-    page = crowded.open()
+def test_keys_are_listed_and_single_ones_can_be_switched_off(large_page: Watched) -> None:
+    page = large_page.open()
     expect(page.locator(".tile").first).to_be_visible()
     page.locator("#menu-button").focus()
     page.keyboard.press("?")
@@ -171,12 +173,12 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(crowded: Watched) -
     page.locator("#menu-button").focus()
     page.keyboard.press("/")
     page.keyboard.press("?")
-    assert focused(page) == "menu-button"
+    assert focused_id(page) == "menu-button"
     expect(help).to_be_hidden()
 
 
-def test_a_failing_thumbnail_leaves_a_sign_in_its_place(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url)
+def test_a_failing_thumbnail_leaves_a_sign_in_its_place(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url)
 
     def refuse(route: Route) -> None:
         route.fulfill(status=410, json={"code": "blob_missing"})

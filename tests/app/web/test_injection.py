@@ -23,7 +23,7 @@ INTRUDERS = """() => document.querySelectorAll(`script:not([src="web/main.js"]),
 
 
 @pytest.fixture(scope="module")
-def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, str]]:
+def injection_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, str]]:
     """A server whose captions, tags, metadata, names, texts and failures are all payloads, and the job's id."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -45,16 +45,16 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running
 
 
 @pytest.fixture
-def page(browser: Browser, poisoned: tuple[RunningServer, str]) -> Iterator[Page]:
+def page(browser: Browser, injection_server: tuple[RunningServer, str]) -> Iterator[Page]:
     """A page on it; at the end nothing has run, and the policy had nothing to refuse."""
-    watched = Watched(browser, poisoned[0].url, viewport={"width": 1280, "height": 800})
+    watched = Watched(browser, injection_server[0].url, viewport={"width": 1280, "height": 800})
     opened: list[str] = []
 
-    def note(dialog: Dialog) -> None:
+    def record_dialog(dialog: Dialog) -> None:
         opened.append(dialog.message)
         dialog.dismiss()
 
-    watched.page.on("dialog", note)
+    watched.page.on("dialog", record_dialog)
     watched.context.on("page", lambda other: opened.append(other.url))
     page = watched.open()
     opened.clear()
@@ -98,8 +98,8 @@ def test_nothing_runs_in_the_grid_the_large_view_and_the_form(page: Page) -> Non
     page.keyboard.press("Escape")
 
 
-def test_nothing_runs_in_texts_failures_and_toasts(page: Page, poisoned: tuple[RunningServer, str]) -> None:
-    server, job = poisoned
+def test_nothing_runs_in_texts_failures_and_toasts(page: Page, injection_server: tuple[RunningServer, str]) -> None:
+    server, job = injection_server
     page.goto(server.url + "/?q=purple&target=texts")
     expect(page.locator(".list .text")).to_have_count(50)
     # the page took the limit from the refusal
@@ -118,8 +118,8 @@ def test_nothing_runs_in_texts_failures_and_toasts(page: Page, poisoned: tuple[R
     expect(page.locator("#toast")).to_contain_text(PAYLOADS[0])
 
 
-def test_nothing_runs_out_of_an_address(page: Page, poisoned: tuple[RunningServer, str]) -> None:
-    url = poisoned[0].url
+def test_nothing_runs_out_of_an_address(page: Page, injection_server: tuple[RunningServer, str]) -> None:
+    url = injection_server[0].url
     for payload in PAYLOADS[::7]:
         said = quote(payload, safe="")
         page.goto(f"{url}/?q={said}&target={said}&like={said}&weight={said}&view={said}")

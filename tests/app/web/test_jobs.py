@@ -17,7 +17,7 @@ from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 
-def tell(route: Route, body: str) -> None:
+def answer_with(route: Route, body: str) -> None:
     route.fulfill(body=body, content_type="application/json")
 
 
@@ -111,15 +111,15 @@ def test_retry_and_cancel_are_offered_where_the_server_has_them(browser: Browser
         paths = {path: one for path, one in spec["paths"].items() if not path.endswith(acts)}
         more: dict[str, object] = {f"/v1/jobs/{{id}}/{one}": {} for one in acts} if offered else {}
         body = json.dumps({**spec, "paths": {**paths, **more}})
-        page.route("**/openapi.json", partial(tell, body=body))
+        page.route("**/openapi.json", partial(answer_with, body=body))
         again = {**failed, "state": "running", "failed": 0}
-        page.route(f"**/v1/jobs/{failed['id']}/retry", partial(tell, body=json.dumps(again)))
+        page.route(f"**/v1/jobs/{failed['id']}/retry", partial(answer_with, body=json.dumps(again)))
         error = {"code": "timeout", "detail": "took too long"}  # another attempt may succeed
         items = {
             "items": [{"name": "x.png", "status": "failed", "image_id": None, "error": error}],
             "next_cursor": None,
         }
-        page.route(f"**/v1/jobs/{failed['id']}/items?status=failed*", partial(tell, body=json.dumps(items)))
+        page.route(f"**/v1/jobs/{failed['id']}/items?status=failed*", partial(answer_with, body=json.dumps(items)))
         watched.open("/?view=jobs")
         job = page.locator(f".job[data-id='{failed['id']}']")
         expect(job).to_contain_text("1 added · 1 failed")
@@ -145,14 +145,14 @@ def test_a_job_is_paused_and_goes_on(browser: Browser, empty: RunningServer) -> 
     watched = Watched(browser, empty.url)
     page = watched.page
 
-    def steer(route: Route) -> None:
+    def answer_control(route: Route) -> None:
         job["state"] = "paused" if route.request.url.endswith("pause") else "running"
-        tell(route, json.dumps(job))
+        answer_with(route, json.dumps(job))
 
-    page.route("**/openapi.json", partial(tell, body=json.dumps(spec)))
-    page.route("**/v1/jobs?*", lambda route: tell(route, json.dumps({"jobs": [job]})))
+    page.route("**/openapi.json", partial(answer_with, body=json.dumps(spec)))
+    page.route("**/v1/jobs?*", lambda route: answer_with(route, json.dumps({"jobs": [job]})))
     page.route("**/v1/jobs/*/events", lambda route: route.fulfill(status=200, content_type="text/event-stream"))
-    page.route(re.compile("/v1/jobs/[0-9a-f]+/(pause|resume)$"), steer)
+    page.route(re.compile("/v1/jobs/[0-9a-f]+/(pause|resume)$"), answer_control)
     watched.open("/?view=jobs")
     row = page.locator(".job")
     expect(row).to_contain_text("1 of 2 processed · 2/s · 2 h left")

@@ -10,8 +10,8 @@ from tests.support.servers import RunningServer
 
 
 @pytest.mark.parametrize("width", [360, 800, 2560])
-def test_nothing_is_wider_than_the_window(browser: Browser, filled: RunningServer, width: int) -> None:
-    watched = Watched(browser, filled.url, viewport={"width": width, "height": 740})
+def test_nothing_is_wider_than_the_window(browser: Browser, page_server: RunningServer, width: int) -> None:
+    watched = Watched(browser, page_server.url, viewport={"width": width, "height": 740})
     page = watched.page
     for path in ("/", "/?q=red", "/?q=red+-blue&target=texts", "/?q=red&like=blue-6&show=red-1", "/?target=texts"):
         watched.open(path)
@@ -33,9 +33,9 @@ def test_nothing_is_wider_than_the_window(browser: Browser, filled: RunningServe
 
 @pytest.mark.parametrize(("width", "height"), [(360, 560), (1280, 400)])
 def test_the_cross_of_the_large_view_stands_in_its_corner_and_stays(
-    browser: Browser, filled: RunningServer, width: int, height: int
+    browser: Browser, page_server: RunningServer, width: int, height: int
 ) -> None:
-    watched = Watched(browser, filled.url, viewport={"width": width, "height": height})
+    watched = Watched(browser, page_server.url, viewport={"width": width, "height": height})
     page = watched.open("/?q=red&show=red-1")
     expect(page.locator(".caption-field")).to_be_visible()
     settle(page)
@@ -55,17 +55,17 @@ def test_the_cross_of_the_large_view_stands_in_its_corner_and_stays(
     watched.context.close()
 
 
-def test_the_bar_of_the_selection_is_one_line_where_there_is_room(watched: Watched) -> None:
-    page = watched.open()
+def test_the_bar_of_the_selection_is_one_line_where_there_is_room(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     page.locator("#select").click()
     page.locator(".tile").first.click()
     tops = page.locator("#selection button").evaluate_all("all => all.map(one => one.getBoundingClientRect())")
     assert len({round(one["top"] + one["bottom"]) for one in tops}) == 1
 
 
-def test_a_finger_is_told_of_no_keys_and_of_nothing_to_drop(browser: Browser, filled: RunningServer) -> None:
+def test_a_finger_is_told_of_no_keys_and_of_nothing_to_drop(browser: Browser, page_server: RunningServer) -> None:
     watched = Watched(
-        browser, filled.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, locale="zh-CN"
+        browser, page_server.url, viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, locale="zh-CN"
     )
     page = watched.open()
     for language, other, help in (("中文", "English", "帮助"), ("English", "中文", "Help")):
@@ -86,8 +86,8 @@ def test_a_finger_is_told_of_no_keys_and_of_nothing_to_drop(browser: Browser, fi
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground(browser: Browser, filled: RunningServer, scheme: str) -> None:
-    watched = Watched(browser, filled.url, color_scheme=scheme)
+def test_text_stands_out_from_its_ground(browser: Browser, page_server: RunningServer, scheme: str) -> None:
+    watched = Watched(browser, page_server.url, color_scheme=scheme)
     page = watched.open("/?q=red&show=red-1")
     expect(page.get_by_role("dialog")).to_be_visible()
     pairs = [("text", back) for back in ("background", "raised", "sunken", "selected", "warning-background")]
@@ -118,8 +118,8 @@ def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url, locale="zh-CN")
+def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url, locale="zh-CN")
     page = watched.open("/?q=红色")
     first_is(page, "red")
     expect(page.locator("#add")).to_contain_text("添加")
@@ -135,11 +135,11 @@ def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, 
     assert watched.faults == []
 
 
-def test_places_are_known_before_the_pictures_arrive(watched: Watched) -> None:
+def test_places_are_known_before_the_pictures_arrive(page_on_server: Watched) -> None:
     held: list[Route] = []
     released: list[bool] = []
-    watched.page.route("**/thumbnail", lambda route: route.continue_() if released else held.append(route))
-    page = watched.open("/?q=red")
+    page_on_server.page.route("**/thumbnail", lambda route: route.continue_() if released else held.append(route))
+    page = page_on_server.open("/?q=red")
     expect(page.locator(".tile")).to_have_count(10)
     boxes = "() => [...document.querySelectorAll('.tile')].map(one => JSON.stringify(one.getBoundingClientRect()))"
     before = page.evaluate(boxes)
@@ -151,8 +151,8 @@ def test_places_are_known_before_the_pictures_arrive(watched: Watched) -> None:
     assert page.evaluate(boxes) == before
 
 
-def test_slash_focuses_the_box_and_everything_is_reached_by_tab(watched: Watched) -> None:
-    page = watched.open("/?q=red")
+def test_slash_focuses_the_box_and_everything_is_reached_by_tab(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=red")
     first_is(page, "red")
     page.locator("#menu-button").focus()
     page.keyboard.press("/")

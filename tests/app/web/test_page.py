@@ -9,19 +9,19 @@ from playwright.sync_api import Error, Route, expect
 
 from tests.app.web.watched import Watched, choose, drop, first_is, ids
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 
-def test_newest_pictures_are_shown_while_the_box_is_empty(watched: Watched) -> None:
-    page = watched.open()
+def test_newest_pictures_are_shown_while_the_box_is_empty(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     expect(page.locator(".tile")).to_have_count(10)
     assert ids(page)[0] == "green-9"
     expect(page.locator("#count")).to_have_attribute("title", "Showing 10 of 10")
     expect(page.locator("#count")).to_have_text("10 pictures")
 
 
-def test_typing_searches_without_enter(watched: Watched) -> None:
-    page = watched.open()
+def test_typing_searches_without_enter(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     page.locator("#box").press_sequentially("red", delay=20)
     first_is(page, "red")
     expect(page).to_have_url(re.compile(r"\?q=red$"))
@@ -34,10 +34,10 @@ def test_typing_searches_without_enter(watched: Watched) -> None:
     assert re.fullmatch(r"Showing 10 of 10 · \d+ ms", page.locator("#count").get_attribute("title") or "")
 
 
-def test_typing_asks_once_it_pauses_not_at_every_key(watched: Watched) -> None:
-    page = watched.page
+def test_typing_asks_once_it_pauses_not_at_every_key(page_on_server: Watched) -> None:
+    page = page_on_server.page
     page.clock.install(time=0)
-    watched.open()
+    page_on_server.open()
     expect(page.locator(".tile")).to_have_count(10)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/v1/search" in request.url else None)
@@ -52,8 +52,8 @@ def test_typing_asks_once_it_pauses_not_at_every_key(watched: Watched) -> None:
     assert "q=red+blue" in asked[0]
 
 
-def test_an_older_answer_that_comes_late_is_dropped(watched: Watched) -> None:
-    page = watched.open()
+def test_an_older_answer_that_comes_late_is_dropped(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     held: list[Route] = []
     page.route(re.compile(r"/v1/search\?q=red&"), lambda route: held.append(route))
     page.locator("#box").fill("red")
@@ -68,8 +68,8 @@ def test_an_older_answer_that_comes_late_is_dropped(watched: Watched) -> None:
     first_is(page, "blue")
 
 
-def test_a_composition_is_not_searched_before_it_ends(watched: Watched) -> None:
-    page = watched.open()
+def test_a_composition_is_not_searched_before_it_ends(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     typing = page.context.new_cdp_session(page)
     page.locator("#box").focus()
     asked: list[str] = []
@@ -83,8 +83,8 @@ def test_a_composition_is_not_searched_before_it_ends(watched: Watched) -> None:
     assert len(asked) == 1
 
 
-def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watched) -> None:
-    page = watched.open("/?q=blue")
+def test_the_target_switch_finds_texts_and_a_text_finds_pictures(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=blue")
     first_is(page, "blue")
     choose(page, "Labels")
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
@@ -94,17 +94,17 @@ def test_the_target_switch_finds_texts_and_a_text_finds_pictures(watched: Watche
     expect(page.locator("#box")).to_have_value("a blue thing")
 
 
-def test_texts_without_a_query_say_what_to_do(watched: Watched) -> None:
-    page = watched.open("/?target=texts")
+def test_texts_without_a_query_say_what_to_do(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?target=texts")
     expect(page.locator(".message")).to_contain_text("drop a picture to find the labels")
     page.get_by_text("Add labels").first.click()
     expect(page.get_by_role("textbox", name="One label per line")).to_be_visible()
 
 
-def test_texts_are_listed_and_deleted_with_a_way_back(watched: Watched, filled: RunningServer) -> None:
+def test_texts_are_listed_and_deleted_with_a_way_back(page_on_server: Watched, page_server: RunningServer) -> None:
     mine = {"id": "brown", "text": "a brown thing"}
-    assert filled.http.post("/v1/texts", json={"texts": [mine]}).status_code == 200
-    page = watched.open("/?target=texts")
+    assert page_server.http.post("/v1/texts", json={"texts": [mine]}).status_code == 200
+    page = page_on_server.open("/?target=texts")
     lines = page.locator(".all-texts li")
     expect(lines).to_have_text(["a brown thing×", "a green thing×", "a blue thing×", "a red thing×"])
     page.get_by_role("button", name="Delete “a brown thing”").click()
@@ -112,16 +112,16 @@ def test_texts_are_listed_and_deleted_with_a_way_back(watched: Watched, filled: 
     expect(page.get_by_role("button", name="Delete “a green thing”")).to_be_focused()
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("button", name="Delete “a brown thing”")).to_be_focused()
-    assert filled.http.get("/v1/texts/brown").status_code == 200
+    assert page_server.http.get("/v1/texts/brown").status_code == 200
     page.get_by_role("button", name="Delete “a brown thing”").click()
     page.reload()  # leaving makes it final
-    until(lambda: filled.http.get("/v1/texts/brown").status_code == 404, 30)
+    wait_until(lambda: page_server.http.get("/v1/texts/brown").status_code == 404, 30)
     page.get_by_role("link", name="a green thing").click()
     first_is(page, "green")
 
 
-def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
-    page = watched.open()
+def test_dropping_one_picture_searches_by_it(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     drop(page, ["mine.png"], picture("blue", seed=77))
     first_is(page, "blue")
     assert page.evaluate("[window.covered, window.only]") == [True, ""]
@@ -131,15 +131,15 @@ def test_dropping_one_picture_searches_by_it(watched: Watched) -> None:
     expect(page.locator(".list li").first).to_contain_text("a blue thing")
     page.get_by_role("button", name="Remove the picture").click()
     expect(page.locator("#chip")).to_be_hidden()
-    watched.open("/?show=red-1")
+    page_on_server.open("/?show=red-1")
     expect(page.get_by_role("dialog")).to_be_visible()
     drop(page, ["mine.png"], picture("blue", seed=77))
     first_is(page, "blue")
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
-def test_words_and_a_picture_are_searched_together(watched: Watched) -> None:
-    page = watched.open()
+def test_words_and_a_picture_are_searched_together(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     drop(page, ["mine.png"], picture("blue", seed=77))
     first_is(page, "blue")
     with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/search")) as asked:
@@ -150,8 +150,8 @@ def test_words_and_a_picture_are_searched_together(watched: Watched) -> None:
     expect(page.locator("#count")).to_have_text("Best matches for “red”")
 
 
-def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(watched: Watched) -> None:
-    page = watched.open("/?q=red&like=blue-6")
+def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=red&like=blue-6")
     expect(page.locator(".tile")).to_have_count(9)
     slider = page.get_by_role("slider")
     slider.focus()
@@ -164,13 +164,13 @@ def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(w
     first_is(page, "blue")
     page.locator("#box").fill("")
     expect(page.locator("#weight-control")).to_be_hidden()
-    watched.open("/?q=red&like=blue-6&weight=0.1")
+    page_on_server.open("/?q=red&like=blue-6&weight=0.1")
     first_is(page, "red")
     assert page.locator("#weight").input_value() == "0.1"
 
 
-def test_a_minus_turns_away_and_is_said_in_words(watched: Watched) -> None:
-    page = watched.open("/?q=blue")
+def test_a_minus_turns_away_and_is_said_in_words(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=blue")
     first_is(page, "blue")
     with page.expect_request(lambda request: request.method == "POST" and request.url.endswith("/v1/search")) as asked:
         page.locator("#box").fill("red -blue")
@@ -185,31 +185,31 @@ def test_a_minus_turns_away_and_is_said_in_words(watched: Watched) -> None:
     expect(page.locator("#avoided")).to_have_text("Searching for “red”, excluding “blue” and “green”")
 
 
-def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(watched: Watched) -> None:
-    page = watched.open()
+def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     for path in ("/?q=x&show=blue-6", "/v1/images/green-9/file", "/v1/images/red-1/thumbnail"):
-        page.locator("#box").fill(watched.url + path)
+        page.locator("#box").fill(page_on_server.url + path)
         id = re.findall(r"(?:blue|green|red)-[0-9]", path)[0]
         expect(page).to_have_url(re.compile(rf"\?like={id}$"))
         expect(page.locator("#chip img")).to_have_attribute("src", re.compile(id))
         expect(page.locator("#box")).to_have_value("")
     page.locator("#box").fill("https://example.org/?show=blue-6")
     expect(page).to_have_url(re.compile("q=https"))
-    watched.open()
+    page_on_server.open()
     page.locator("[data-id=green-9]").drag_to(page.locator("#box"))
     expect(page).to_have_url(re.compile(r"\?like=green-9$"))
 
 
-def test_a_picture_can_be_chosen_by_the_file_button(watched: Watched) -> None:
-    page = watched.open()
+def test_a_picture_can_be_chosen_by_the_file_button(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Search with a picture file").click()
     chooser.value.set_files({"name": "g.png", "mimeType": "image/png", "buffer": picture("green", seed=5)})
     first_is(page, "green")
 
 
-def test_a_picture_can_be_pasted(watched: Watched) -> None:
-    page = watched.open()
+def test_a_picture_can_be_pasted(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     page.evaluate(
         """bytes => {
             const carried = new DataTransfer();
@@ -221,8 +221,8 @@ def test_a_picture_can_be_pasted(watched: Watched) -> None:
     first_is(page, "green")
 
 
-def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched) -> None:
-    page = watched.open("/?q=red")
+def test_a_click_opens_the_picture_large_with_all_that_is_known(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=red")
     tile = page.locator(".tile").first
     caption = tile.locator(".caption").inner_text()
     tile.click()
@@ -236,8 +236,8 @@ def test_a_click_opens_the_picture_large_with_all_that_is_known(watched: Watched
     expect(page.locator(".stage img")).not_to_have_js_property("naturalWidth", 0)
 
 
-def test_escape_closes_the_picture_and_focus_returns_to_its_tile(watched: Watched) -> None:
-    page = watched.open("/?q=red")
+def test_escape_closes_the_picture_and_focus_returns_to_its_tile(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=red")
     tile = page.locator(".tile").nth(1)
     id = tile.get_attribute("data-id")
     tile.focus()
@@ -250,8 +250,8 @@ def test_escape_closes_the_picture_and_focus_returns_to_its_tile(watched: Watche
     assert page.evaluate("document.activeElement.dataset.id") == id
 
 
-def test_arrow_keys_step_through_the_pictures(watched: Watched) -> None:
-    page = watched.open("/?q=red")
+def test_arrow_keys_step_through_the_pictures(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=red")
     second = page.locator(".tile").nth(1).get_attribute("data-id")
     page.locator(".tile").first.click()
     page.keyboard.press("ArrowRight")
@@ -260,8 +260,8 @@ def test_arrow_keys_step_through_the_pictures(watched: Watched) -> None:
     expect(page).to_have_url(re.compile(r"\?q=red$"))
 
 
-def test_more_like_this_finds_others_without_the_picture_itself(watched: Watched) -> None:
-    page = watched.open("/?show=blue-6")
+def test_more_like_this_finds_others_without_the_picture_itself(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?show=blue-6")
     page.get_by_role("button", name="More like this").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
     expect(page).to_have_url(re.compile(r"\?like=blue-6$"))
@@ -271,14 +271,14 @@ def test_more_like_this_finds_others_without_the_picture_itself(watched: Watched
     expect(page.locator("#chip img")).to_be_visible()
 
 
-def test_name_it_shows_the_texts_that_fit(watched: Watched) -> None:
-    page = watched.open("/?show=green-9")
+def test_name_it_shows_the_texts_that_fit(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?show=green-9")
     page.get_by_role("button", name="Suggest labels").click()
     expect(page.locator(".labels li").first).to_contain_text("a green thing")
 
 
-def test_back_returns_to_the_search_before(watched: Watched) -> None:
-    page = watched.open()
+def test_back_returns_to_the_search_before(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     page.locator("#box").fill("red")
     page.keyboard.press("Enter")
     first_is(page, "red")
@@ -300,17 +300,17 @@ def test_back_returns_to_the_search_before(watched: Watched) -> None:
     first_is(page, "red")
 
 
-def test_back_loads_a_list_that_had_not_arrived_before(watched: Watched) -> None:
-    watched.page.route("**/v1/images?*", lambda route: None, times=1)  # the page aborts this request
-    page = watched.open()
+def test_back_loads_a_list_that_had_not_arrived_before(page_on_server: Watched) -> None:
+    page_on_server.page.route("**/v1/images?*", lambda route: None, times=1)  # the page aborts this request
+    page = page_on_server.open()
     page.locator("#box").fill("red")
     first_is(page, "red")
     page.go_back()
     expect(page.locator(".tile").first).to_have_attribute("data-id", "green-9")
 
 
-def test_back_returns_to_a_search_by_a_dropped_picture(watched: Watched) -> None:
-    page = watched.open()
+def test_back_returns_to_a_search_by_a_dropped_picture(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     drop(page, ["mine.png"], picture("blue", seed=77))
     first_is(page, "blue")
     page.locator("#home").click()
@@ -320,15 +320,15 @@ def test_back_returns_to_a_search_by_a_dropped_picture(watched: Watched) -> None
     expect(page.locator("#chip img")).to_be_visible()
 
 
-def test_that_a_dropped_picture_is_lost_is_told_once_and_only_of_a_reload(watched: Watched) -> None:
-    page = watched.open()
+def test_that_a_dropped_picture_is_lost_is_told_once_and_only_of_a_reload(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     for told in (True, False):
         drop(page, ["mine.png"], picture("blue", seed=77))
         first_is(page, "blue")
         if told:
             page.reload()
         else:
-            watched.open()  # the same address, asked for anew
+            page_on_server.open()  # the same address, asked for anew
         expect(page.locator("#count")).to_have_text("10 pictures")
         expect(page.locator("#banner")).to_be_visible(visible=told)
         choose(page, "中文")
@@ -336,8 +336,8 @@ def test_that_a_dropped_picture_is_lost_is_told_once_and_only_of_a_reload(watche
         expect(page.locator("#banner")).to_be_hidden()
 
 
-def test_an_address_opens_the_search_that_it_holds(watched: Watched) -> None:
-    page = watched.open("/?q=red&target=texts")
+def test_an_address_opens_the_search_that_it_holds(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?q=red&target=texts")
     expect(page.locator(".list li").first).to_contain_text("a red thing")
     expect(page.locator("#box")).to_have_value("red")
     expect(page.get_by_role("link", name="Pictures")).to_be_visible()

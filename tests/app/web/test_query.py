@@ -13,17 +13,17 @@ from tests.support.typed_queries import TYPED
 
 
 @pytest.fixture
-def page(watched: Watched) -> Page:
-    return watched.open()
+def page(page_on_server: Watched) -> Page:
+    return page_on_server.open()
 
 
 def test_words_and_what_to_turn_away_from(page: Page) -> None:
-    def taken(q: str) -> tuple[str, list[str]]:
+    def parse_in_page(q: str) -> tuple[str, list[str]]:
         found: dict[str, Any] = page.evaluate('async q => (await import("/web/state/query.js")).parseQuery(q)', q)
         return found["words"], found["without"]
 
     for typed, words, without in TYPED:
-        assert taken(typed) == (words, without)
+        assert parse_in_page(typed) == (words, without)
 
 
 def test_weights_of_the_parts(page: Page) -> None:
@@ -43,11 +43,11 @@ def test_weights_of_the_parts(page: Page) -> None:
     assert mixed == [{"text": "beach", "weight": 0.7}, {"image": "AAAA", "weight": 0.3}]
 
 
-def test_addresses_are_read_strictly(watched: Watched) -> None:
-    page = watched.page
+def test_addresses_are_read_strictly(page_on_server: Watched) -> None:
+    page = page_on_server.page
 
     def state(path: str) -> dict[str, Any]:
-        watched.open(path)
+        page_on_server.open(path)
         found: dict[str, Any] = page.evaluate('async () => (await import("/web/state/url_state.js")).readState()')
         return found
 
@@ -55,7 +55,7 @@ def test_addresses_are_read_strictly(watched: Watched) -> None:
     assert len(state("/?like=" + ",".join(f"a{n}" for n in range(40)))["like"]) == 16
     for weight, kept in (("0.8", 0.8), ("7", 0.5), ("-1", 0.5), ("x", 0.5), ("0.33", 0.35)):
         assert state(f"/?q=red&like=red-0&weight={weight}")["weight"] == kept
-    watched.faults.clear()  # searches by unknown pictures were refused
+    page_on_server.faults.clear()  # searches by unknown pictures were refused
 
 
 ROWS = """async ([ratios, done]) => {

@@ -14,7 +14,7 @@ from app.storage.database import Database
 from tests.app.web.test_access import faults
 from tests.app.web.watched import Watched, choose
 from tests.support.pictures import picture
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Locked:
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
+def locked_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
     data = tmp_path_factory.mktemp("locked") / "data"
     with RunningServer(data) as server:
         for colour in ("red", "blue"):
@@ -38,9 +38,11 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
         database.close()
 
 
-def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browser: Browser, locked: Locked) -> None:
-    _, key = locked.access.create("reader", KeyScope.SEARCH)
-    watched = Watched(browser, locked.server.url)
+def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(
+    browser: Browser, locked_server: Locked
+) -> None:
+    _, key = locked_server.access.create("reader", KeyScope.SEARCH)
+    watched = Watched(browser, locked_server.server.url)
     page = watched.page
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url))
@@ -60,7 +62,7 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     expect(dialog).to_be_hidden()
     expect(page.locator(".tile").first).to_have_attribute("data-id", "red")
     loaded = "[...document.querySelectorAll('.tile img')].every(one => one.complete && one.naturalWidth > 0)"
-    until(lambda: page.evaluate(loaded), 30)  # `wait_for_function` polls by eval, which the page's policy forbids
+    wait_until(lambda: page.evaluate(loaded), 30)  # `wait_for_function` polls by eval, which the page's policy forbids
     assert key.split("_", 2)[2] not in str(
         page.evaluate("JSON.stringify([document.cookie, localStorage, sessionStorage, document.body.outerHTML])")
     )
@@ -76,19 +78,19 @@ def test_the_page_asks_for_a_key_and_keeps_it_where_no_script_can_read_it(browse
     page.get_by_role("button", name="Sign out").click()
     expect(dialog).to_be_visible()
     assert watched.context.cookies() == []
-    assert key.split("_", 2)[2] not in locked.server.output()
+    assert key.split("_", 2)[2] not in locked_server.server.output()
     watched.context.close()
 
 
-def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: Browser, locked: Locked) -> None:
-    short, key = locked.access.create("short", KeyScope.WRITE)
-    _, other = locked.access.create("other", KeyScope.WRITE)
-    watched = Watched(browser, locked.server.url)
+def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: Browser, locked_server: Locked) -> None:
+    short, key = locked_server.access.create("short", KeyScope.WRITE)
+    _, other = locked_server.access.create("other", KeyScope.WRITE)
+    watched = Watched(browser, locked_server.server.url)
     page = watched.open()
     page.get_by_label("API key").fill(key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.locator(".tile")).to_have_count(2)
-    locked.access.revoke(short.id)
+    locked_server.access.revoke(short.id)
     page.locator("#files").set_input_files(FilePayload(name="a.png", mimeType="image/png", buffer=picture("green")))
     dialog = page.get_by_role("dialog", name="This server needs a key")
     expect(dialog).to_be_visible()
@@ -99,9 +101,9 @@ def test_a_key_that_is_revoked_is_asked_for_again_and_the_page_goes_on(browser: 
     watched.context.close()
 
 
-def test_what_the_key_does_not_allow_is_said(browser: Browser, locked: Locked) -> None:
-    _, key = locked.access.create("reader", KeyScope.SEARCH)
-    watched = Watched(browser, locked.server.url)
+def test_what_the_key_does_not_allow_is_said(browser: Browser, locked_server: Locked) -> None:
+    _, key = locked_server.access.create("reader", KeyScope.SEARCH)
+    watched = Watched(browser, locked_server.server.url)
     page = watched.open("/?target=texts")
     page.get_by_label("API key").fill(key)
     page.keyboard.press("Enter")
@@ -112,8 +114,8 @@ def test_what_the_key_does_not_allow_is_said(browser: Browser, locked: Locked) -
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_in_the_dialog(browser: Browser, locked: Locked, scheme: str) -> None:
-    watched = Watched(browser, locked.server.url, bypass_csp=True, color_scheme=scheme)
+def test_nothing_serious_in_the_dialog(browser: Browser, locked_server: Locked, scheme: str) -> None:
+    watched = Watched(browser, locked_server.server.url, bypass_csp=True, color_scheme=scheme)
     page = watched.open()
     page.get_by_label("API key").fill("sl_000000000000_wrong")
     page.keyboard.press("Enter")

@@ -22,13 +22,13 @@ def page(browser: Browser, empty: RunningServer) -> Iterator[Page]:
     watched.context.close()
 
 
-def adding(page: Page, what: str) -> None:
+def open_add_dialog(page: Page, what: str) -> None:
     page.get_by_role("button", name="Add pictures").click()
     page.get_by_role("button", name=what).click()
 
 
-def test_where_nothing_is_allowed_nothing_is_offered(watched: Watched) -> None:
-    page = watched.open()
+def test_where_nothing_is_allowed_nothing_is_offered(page_on_server: Watched) -> None:
+    page = page_on_server.open()
     with page.expect_response("**/v1/sources"):
         page.get_by_role("button", name="Add pictures").click()
     expect(page.locator("#add-files")).to_be_visible()
@@ -40,7 +40,7 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
     web = WebServer()
     web.pages["/a.png"] = content(picture("blue", seed=801))
     web.pages["/b.png"] = content(picture("blue", seed=802))
-    adding(page, "Web addresses")
+    open_add_dialog(page, "Web addresses")
     field = page.get_by_label("Web addresses of pictures, one per line")
     expect(field).to_be_focused()
     assert faults(page) == []
@@ -60,7 +60,7 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
 
 
 def test_what_is_no_address_is_refused_with_its_line(page: Page) -> None:
-    adding(page, "Web addresses")
+    open_add_dialog(page, "Web addresses")
     page.get_by_label("Web addresses of pictures, one per line").fill("{not json")
     page.get_by_role("button", name="Import", exact=True).click()
     alert = page.get_by_role("dialog").get_by_role("alert")
@@ -72,7 +72,7 @@ def test_a_folder_of_the_server_is_taken_in(page: Page, empty: RunningServer) ->
     album = empty.data_dir / "albums" / "sea"
     album.mkdir()
     (album / "wave.png").write_bytes(picture("blue", seed=803))
-    adding(page, "A folder on the server")
+    open_add_dialog(page, "A folder on the server")
     field = page.get_by_label("Folder on the server's machine")
     expect(field).to_have_value(str(empty.data_dir / "albums"))
     field.fill("/etc")

@@ -51,9 +51,9 @@ def test_an_empty_server_says_how_to_begin_and_loads_the_demo_gallery_by_one_cli
 
 
 def test_a_server_that_is_away_is_told_and_the_search_goes_on_when_it_is_back(
-    browser: Browser, filled: RunningServer
+    browser: Browser, page_server: RunningServer
 ) -> None:
-    watched = Watched(browser, filled.url)
+    watched = Watched(browser, page_server.url)
     page = watched.open()
     expect(page.locator(".tile")).to_have_count(10)
     watched.context.set_offline(True)
@@ -67,9 +67,9 @@ def test_a_server_that_is_away_is_told_and_the_search_goes_on_when_it_is_back(
 
 
 def test_a_model_that_is_loading_is_told_and_the_search_begins_by_itself(
-    browser: Browser, filled: RunningServer
+    browser: Browser, page_server: RunningServer
 ) -> None:
-    watched = Watched(browser, filled.url)
+    watched = Watched(browser, page_server.url)
     page = watched.page
     problem = {"code": "model_unavailable", "detail": "the model x is still loading"}
     page.route("**/v1/search*", lambda route: route.fulfill(status=503, json=problem))
@@ -92,8 +92,8 @@ def test_a_model_that_is_loading_is_told_and_the_search_begins_by_itself(
     watched.context.close()
 
 
-def test_a_busy_server_is_asked_again(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url)
+def test_a_busy_server_is_asked_again(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url)
     page = watched.page
     busy = {"code": "overloaded", "detail": "too many requests"}
     answer: dict[str, Any] = {"status": 503, "headers": {"Retry-After": "1"}, "json": busy}
@@ -104,8 +104,10 @@ def test_a_busy_server_is_asked_again(browser: Browser, filled: RunningServer) -
     watched.context.close()
 
 
-def test_a_file_that_is_no_picture_is_refused_in_the_servers_words(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url)
+def test_a_file_that_is_no_picture_is_refused_in_the_servers_words(
+    browser: Browser, page_server: RunningServer
+) -> None:
+    watched = Watched(browser, page_server.url)
     page = watched.open()
     drop(page, ["mine.jpg"], b"no picture at all", "image/jpeg")
     expect(page.locator("#banner")).to_contain_text("not a picture of a known format")
@@ -113,19 +115,19 @@ def test_a_file_that_is_no_picture_is_refused_in_the_servers_words(browser: Brow
     watched.context.close()
 
 
-def test_a_query_too_long_is_refused_in_the_servers_words(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url)
+def test_a_query_too_long_is_refused_in_the_servers_words(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url)
     page = watched.open("/?q=" + "a" * 1001)
     expect(page.locator("#banner")).to_contain_text("1000 characters")
     watched.context.close()
 
 
-def test_an_unknown_picture_in_the_address_is_told(browser: Browser, filled: RunningServer) -> None:
-    watched = Watched(browser, filled.url)
+def test_an_unknown_picture_in_the_address_is_told(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url)
     page = watched.open("/?show=nobody")
     expect(page.locator("#banner")).to_have_text("This picture was deleted or the link is wrong.")
     expect(page.locator(".tile")).to_have_count(10)
-    expect(page).to_have_url(filled.url + "/")
+    expect(page).to_have_url(page_server.url + "/")
     watched.context.close()
 
 

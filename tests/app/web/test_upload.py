@@ -16,7 +16,7 @@ from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
 
-def choose(page: Page, files: list[FilePayload]) -> None:
+def choose_files(page: Page, files: list[FilePayload]) -> None:
     """By the button, its dialog and the browser's own."""
     page.get_by_role("button", name="Add pictures").click()
     with page.expect_file_chooser() as chooser:
@@ -39,7 +39,7 @@ def test_each_file_and_the_whole_have_their_progress_and_each_failure_its_reason
     page = watched.open()
     bad = FilePayload(name="bad.png", mimeType="image/png", buffer=b"no picture either")
     some = FilePayload(name="some.zip", mimeType="application/zip", buffer=out.getvalue())
-    choose(page, [png("two.png", 2), bad, png("again.png", 2), some])
+    choose_files(page, [png("two.png", 2), bad, png("again.png", 2), some])
     card = page.locator(".upload")
     expect(card).to_contain_text("two.png and 3 more")
     expect(card.locator(".files b")).to_have_text(["two.png", "bad.png", "again.png", "some.zip"])
@@ -78,7 +78,7 @@ def test_progress_is_what_was_sent(browser: Browser, empty: RunningServer) -> No
         }"""
     )
     noise = [FilePayload(name=f"{n}.png", mimeType="image/png", buffer=bytes([n]) * 300_000) for n in range(3)]
-    choose(page, noise)
+    choose_files(page, noise)
     expect(page.locator(".upload > p")).to_contain_text("3 failed", timeout=30_000)
     seen = page.evaluate("window.seen")
     assert all(one[0] <= other[0] + 1e-9 for one, other in itertools.pairwise(seen))
@@ -97,7 +97,7 @@ def test_dropping_several_files_adds_them(browser: Browser, empty: RunningServer
     assert watched.faults == []
 
 
-def dragged(page: Page, path: Path, *kinds: str) -> None:
+def drag_over(page: Page, path: Path, *kinds: str) -> None:
     """What a drag of a file over the middle of the page does."""
     dragging = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
@@ -114,9 +114,9 @@ def test_one_picture_dropped_while_the_dialog_to_add_is_open_is_added(
     page.get_by_role("button", name="Add pictures").click()
     dialog = page.get_by_role("dialog", name="Add pictures")
     expect(dialog).to_contain_text("drop them anywhere")
-    dragged(page, tmp_path / "one.png", "dragEnter", "dragOver")
+    drag_over(page, tmp_path / "one.png", "dragEnter", "dragOver")
     assert page.evaluate("document.elementFromPoint(300, 300).dataset.zone") == "add"  # not behind the dialog
-    dragged(page, tmp_path / "one.png", "drop")
+    drag_over(page, tmp_path / "one.png", "drop")
     expect(page.locator(".upload")).to_contain_text("one.png")
     expect(dialog).to_be_hidden()
     expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
@@ -159,7 +159,7 @@ def test_a_dropped_folder_is_walked_to_its_end(browser: Browser, empty: RunningS
         (folder / "deep" / f"{n}.txt").write_text("left out")
     watched = Watched(browser, empty.url)
     page = watched.open()
-    dragged(page, folder, "dragEnter", "dragOver", "drop")
+    drag_over(page, folder, "dragEnter", "dragOver", "drop")
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
     expect(page.locator(".upload > p")).to_contain_text("122 other files skipped", timeout=60_000)
     watched.context.close()
@@ -174,7 +174,7 @@ def test_a_refused_upload_is_told_in_the_servers_words_and_can_be_sent_again(
     body = json.dumps({"code": "storage_full", "detail": "the disk is full"})
     full = {"status": 507, "content_type": "application/problem+json", "body": body}
     page.route("**/v1/images/bulk", lambda route: route.fulfill(**full), times=1)
-    choose(page, [png("c.png", 31)])
+    choose_files(page, [png("c.png", 31)])
     card = page.locator(".upload.error")
     expect(card.locator("> p")).to_have_text("1 not sent")
     expect(card.locator(".failures > li")).to_contain_text("the disk is full")
@@ -189,13 +189,13 @@ def test_a_busy_server_is_sent_the_files_again_by_itself(browser: Browser, empty
     page = watched.open()
     answers: list[Request] = []
 
-    def busy(route: Route) -> None:
+    def answer_busy(route: Route) -> None:
         answers.append(route.request)
         problem = {"code": "queue_full", "detail": "too many pictures wait"}
         route.fulfill(status=429, headers={"Retry-After": "1"}, json=problem)
 
-    page.route("**/v1/images/bulk", busy, times=1)
-    choose(page, [png("d.png", 32)])
+    page.route("**/v1/images/bulk", answer_busy, times=1)
+    choose_files(page, [png("d.png", 32)])
     expect(page.locator(".upload > p")).to_contain_text("The server is busy; sending again in 1 s")
     expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
     assert len(answers) == 1
@@ -206,7 +206,7 @@ def test_cancelling_says_what_was_not_sent(browser: Browser, empty: RunningServe
     watched = Watched(browser, empty.url)
     page = watched.open()
     page.route("**/v1/images/bulk", lambda route: None)  # never answered
-    choose(page, [png("e.png", 33), png("f.png", 34)])
+    choose_files(page, [png("e.png", 33), png("f.png", 34)])
     page.locator(".upload").get_by_role("button", name="Cancel").click()
     expect(page.locator(".upload > p")).to_have_text("2 not sent: cancelled")
     expect(page.locator(".failures > li")).to_contain_text("Not sent: cancelled")
@@ -218,7 +218,7 @@ def test_a_reload_finds_the_upload_again_and_the_badge_counts_it(browser: Browse
     with RunningServer(tmp_path / "data", workers=0) as server:  # nothing is processed
         watched = Watched(browser, server.url)
         page = watched.open()
-        choose(page, [png("g.png", 35), png("h.png", 36)])
+        choose_files(page, [png("g.png", 35), png("h.png", 36)])
         expect(page.locator(".upload > p")).to_have_text("0 of 2 processed")
         activity = page.get_by_role("link", name="Activity: 1 import is running")
         expect(activity).to_contain_text("1")
@@ -246,7 +246,7 @@ def test_a_finished_card_leaves_by_itself_and_makes_room_for_the_next(browser: B
     page.clock.install()
     watched.open()
     for n in (37, 38):
-        choose(page, [png(f"{n}.png", n)])
+        choose_files(page, [png(f"{n}.png", n)])
         expect(page.locator(".upload")).to_have_count(1)
         expect(page.locator(".upload")).to_contain_text(f"{n}.png")
         expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)
@@ -279,7 +279,7 @@ def test_requests_of_one_upload_are_one_job_where_the_server_can_add_to_it(
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("j.png", picture("red", seed=40))
     archives = [FilePayload(name=f"{n}.zip", mimeType="application/zip", buffer=out.getvalue()) for n in range(2)]
-    choose(page, archives)
+    choose_files(page, archives)
     expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)  # counted once
     assert sent == ["", f"?job={job['id']}"]
     watched.context.close()

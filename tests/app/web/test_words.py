@@ -14,8 +14,8 @@ from tests.support.servers import RunningServer
 
 
 @pytest.fixture
-def chinese(browser: Browser, filled: RunningServer) -> Iterator[Watched]:
-    watched = Watched(browser, filled.url, locale="zh-CN")
+def chinese(browser: Browser, page_server: RunningServer) -> Iterator[Watched]:
+    watched = Watched(browser, page_server.url, locale="zh-CN")
     yield watched
     watched.context.close()
 

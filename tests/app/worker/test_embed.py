@@ -28,7 +28,7 @@ from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 from tests.support.makers import FaultyEncoder, add, add_bulk, count_waiting, image_of, job_of
 from tests.support.pictures import picture
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 20.0
 RED = [names[0] for names in PALETTE].index("red")
@@ -36,7 +36,7 @@ Made = Callable[..., EmbeddingWorker]
 
 
 @pytest.fixture
-def made(library: Library, pool: DecodePool, tmp_path: Path) -> Made:
+def make_worker(library: Library, pool: DecodePool, tmp_path: Path) -> Made:
     def make(
         encoder: Encoder | None = None, *, batch: int = 4, lease: float = 60.0, attempts: int = 3
     ) -> EmbeddingWorker:
@@ -74,9 +74,9 @@ def every(library: Library) -> list[Image]:
     return library.list_images("default", 1000, None)
 
 
-def settled(library: Library) -> list[Image]:
+def wait_until_settled(library: Library) -> list[Image]:
     """All pictures once none is waiting."""
-    until(lambda: count_waiting(library.database) == 0, WAIT, lambda: str(every(library)))
+    wait_until(lambda: count_waiting(library.database) == 0, WAIT, lambda: str(every(library)))
     return every(library)
 
 
@@ -85,12 +85,12 @@ def vector(library: Library, image: Image) -> Embeddings | None:
     return None if packed is None else np.frombuffer(packed, "<f4")
 
 
-def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library, made: Made) -> None:
+def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library, make_worker: Made) -> None:
     encoder = DummyEncoder()
     for n, colour in enumerate(("red", "blue", "green")):
         add(library, picture(colour, n), id=colour)
-    with running(made(encoder)):
-        ready = settled(library)
+    with running(make_worker(encoder)):
+        ready = wait_until_settled(library)
     words = encoder.encode_texts([image.id for image in ready])
     for image, word in zip(ready, words, strict=True):
         assert image.status is Status.READY
@@ -101,7 +101,7 @@ def test_pictures_become_ready_with_vector_thumbnail_and_stamp(library: Library,
     assert library.get_collection("default").space == encoder.space
 
 
-def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library: Library, made: Made) -> None:
+def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library: Library, make_worker: Made) -> None:
     encoder = FaultyEncoder(RED)  # fails at red pictures
     space = encoder.space.fingerprint
     vectors = np.eye(encoder.space.d, dtype="<f4")
@@ -111,8 +111,8 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
         of = space if n != 2 else "another space"
         packed = vectors[n].tobytes()
         library.database.write(partial(precomputed_vectors.store, key=image.key, space=of, vector=packed))
-    with running(made(encoder)):
-        found = {image.id: image for image in settled(library)}
+    with running(make_worker(encoder)):
+        found = {image.id: image for image in wait_until_settled(library)}
     assert [found[id].status.value for id in ("0", "1", "2", "torn")] == ["ready", "ready", "failed", "failed"]
     for n in range(2):
         stored = vector(library, found[str(n)])
@@ -123,38 +123,38 @@ def test_a_picture_that_came_with_its_vector_is_decoded_but_not_encoded(library:
     assert library.get_collection("default").space == encoder.space
 
 
-def test_a_worker_that_waits_processes_new_uploads(library: Library, made: Made) -> None:
-    with running(made()):
+def test_a_worker_that_waits_processes_new_uploads(library: Library, make_worker: Made) -> None:
+    with running(make_worker()):
         for n in range(3):
             add(library, picture("red", n), id=f"i{n}")
-            until(lambda n=n: image_of(library.database, f"i{n}").status is Status.READY, WAIT)
+            wait_until(lambda n=n: image_of(library.database, f"i{n}").status is Status.READY, WAIT)
 
 
-def test_a_bulk_is_imported_and_encoded_to_its_end(library: Library, made: Made) -> None:
+def test_a_bulk_is_imported_and_encoded_to_its_end(library: Library, make_worker: Made) -> None:
     job = add_bulk(library, [(f"{n}.png", picture("blue", n)) for n in range(10)] + [("bad.png", b"words")])
-    with running(made()):
-        until(lambda: job_of(library.database, job.id).state == "succeeded", WAIT)
+    with running(make_worker()):
+        wait_until(lambda: job_of(library.database, job.id).state == "succeeded", WAIT)
     ended = job_of(library.database, job.id)
     assert (ended.total, ended.done, ended.failed, ended.duplicates) == (11, 10, 1, 0)
 
 
-def test_one_bad_picture_of_a_batch_fails_alone(library: Library, made: Made) -> None:
+def test_one_bad_picture_of_a_batch_fails_alone(library: Library, make_worker: Made) -> None:
     for n in range(3):
         add(library, picture("blue", n), id=f"good{n}")
     add(library, picture("red"), id="bad")
-    with running(made(FaultyEncoder(RED), batch=4)):
-        status = {image.id: image.status for image in settled(library)}
+    with running(make_worker(FaultyEncoder(RED), batch=4)):
+        status = {image.id: image.status for image in wait_until_settled(library)}
     assert status == {"good0": "ready", "good1": "ready", "good2": "ready", "bad": "failed"}
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_picture_that_the_model_cannot_encode_is_tried_again_and_then_fails(
-    library: Library, made: Made, attempts: int
+    library: Library, make_worker: Made, attempts: int
 ) -> None:
     add(library, picture("red"), id="bad")
     encoder = FaultyEncoder(RED)
-    with running(made(encoder, attempts=attempts)):
-        (image,) = settled(library)
+    with running(make_worker(encoder, attempts=attempts)):
+        (image,) = wait_until_settled(library)
     assert image.error is not None
     assert (image.error.code, image.error.detail) == ("image_corrupt", "the model could not encode this picture")
     assert encoder.calls == [1, 1] * attempts  # each time, that other pictures can be encoded is seen to
@@ -175,15 +175,15 @@ class BrokenEncoder(DummyEncoder):
 
 @pytest.mark.parametrize("raises", [True, False])
 def test_an_encoder_that_can_encode_nothing_ends_the_worker_and_fails_no_picture(
-    library: Library, made: Made, raises: bool
+    library: Library, make_worker: Made, raises: bool
 ) -> None:
     for n in range(3):
         add(library, picture("blue", n), id=f"i{n}")
     with pytest.raises(RuntimeError, match="can encode nothing any more"):
-        made(BrokenEncoder(raises=raises), attempts=1).run()
+        make_worker(BrokenEncoder(raises=raises), attempts=1).run()
     assert {image.status for image in every(library)} == {Status.QUEUED}
-    with running(made(attempts=1)):
-        assert {image.status for image in settled(library)} == {Status.READY}
+    with running(make_worker(attempts=1)):
+        assert {image.status for image in wait_until_settled(library)} == {Status.READY}
 
 
 class HalfEncoder(DummyEncoder):
@@ -201,13 +201,13 @@ class HalfEncoder(DummyEncoder):
     ids=["overflow", "nan", "inf", "zero"],
 )
 def test_an_invalid_vector_never_reaches_the_log_and_its_neighbours_do(
-    encoder: Encoder, library: Library, made: Made
+    encoder: Encoder, library: Library, make_worker: Made
 ) -> None:
     add(library, picture("red"), id="bad")
     for n in range(3):
         add(library, picture("blue", n), id=f"good{n}")
-    with running(made(encoder, batch=4)):
-        found = {image.id: image for image in settled(library)}
+    with running(make_worker(encoder, batch=4)):
+        found = {image.id: image for image in wait_until_settled(library)}
     bad = found.pop("bad")
     assert (bad.status, vector(library, bad)) == (Status.FAILED, None)
     assert bad.error is not None
@@ -219,24 +219,26 @@ def test_an_invalid_vector_never_reaches_the_log_and_its_neighbours_do(
         assert np.isfinite(good).all()
 
 
-def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_not(library: Library, made: Made) -> None:
+def test_a_picture_that_cannot_be_decoded_fails_at_once_and_its_neighbours_do_not(
+    library: Library, make_worker: Made
+) -> None:
     whole = picture("red", size=(300, 300))
     add(library, whole[: len(whole) // 2], id="cut")
     add(library, picture("blue"), id="good")
     encoder = DummyEncoder()
-    with running(made(encoder)):
-        found = {image.id: image for image in settled(library)}
+    with running(make_worker(encoder)):
+        found = {image.id: image for image in wait_until_settled(library)}
     assert found["good"].status is Status.READY
     error = found["cut"].error
     assert error is not None
     assert error.code == "image_corrupt"
 
 
-def test_a_picture_whose_file_is_gone_fails_with_that_reason(library: Library, made: Made) -> None:
+def test_a_picture_whose_file_is_gone_fails_with_that_reason(library: Library, make_worker: Made) -> None:
     image = add(library, picture("red")).image
     library.blobs.path(image.sha256).unlink()
-    with running(made()):
-        (image,) = settled(library)
+    with running(make_worker()):
+        (image,) = wait_until_settled(library)
     assert image.error is not None
     assert image.error.code == "blob_missing"
 
@@ -259,17 +261,17 @@ class RefusingPool(DecodePool):
 
 
 def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours_are_not(
-    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+    library: Library, make_worker: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = add(library, picture("red"), id="bad").image
     for n in range(5):
         add(library, picture("blue", n), id=f"good{n}")
     monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
-    worker = made()
+    worker = make_worker()
     with RefusingPool(library.blobs.path(bad.sha256)) as pool:
         worker._pool = pool
         with running(worker):
-            found = {image.id: image for image in settled(library)}
+            found = {image.id: image for image in wait_until_settled(library)}
     error = found.pop("bad").error
     assert error is not None
     assert (error.code, "could not be read" in error.detail) == ("image_corrupt", True)
@@ -277,35 +279,35 @@ def test_a_picture_that_brings_every_decoder_down_is_given_up_and_its_neighbours
 
 
 def test_a_worker_waits_until_decoders_can_be_started(
-    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+    library: Library, make_worker: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(library, picture("red"), id="one")
     monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
-    worker = made(attempts=1)
+    worker = make_worker(attempts=1)
     rounds: list[int] = []
     with RefusingPool(None) as pool:
         worker._pool = pool
         can_decode = worker._can_decode
         worker._can_decode = lambda: rounds.append(1) or can_decode()  # type: ignore[method-assign, func-returns-value]
         with running(worker):
-            until(lambda: len(rounds) > 5, WAIT)
+            wait_until(lambda: len(rounds) > 5, WAIT)
             assert image_of(library.database, "one").status is not Status.FAILED
             pool.healthy.set()
-            (image,) = settled(library)
+            (image,) = wait_until_settled(library)
     assert image.status is Status.READY
     assert list(library.blobs.incoming.iterdir()) == []
     assert not list(library.blobs.thumbnails.glob(".*"))
 
 
 def test_a_file_in_place_of_a_thumbnail_folder_fails_its_picture_alone(
-    library: Library, made: Made, monkeypatch: pytest.MonkeyPatch
+    library: Library, make_worker: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = add(library, picture("red"), id="bad").image
     add(library, picture("blue"), id="good")
     monkeypatch.setattr("app.worker.embed.FIRST_PAUSE", 0.01)
     library.blobs.thumbnail_path(bad.sha256, bad.format).parent.parent.write_bytes(b"in the way")
-    with running(made()):
-        status = {image.id: image.status for image in settled(library)}
+    with running(make_worker()):
+        status = {image.id: image.status for image in wait_until_settled(library)}
     assert status == {"bad": Status.FAILED, "good": Status.READY}
 
 
@@ -337,14 +339,14 @@ def test_one_poison_of_a_hundred_is_given_up_after_three_deaths_and_the_others_a
     importer = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3)
     deaths = 0
 
-    def ended() -> bool:
+    def has_succeeded() -> bool:
         return job_of(library.database, job.id).state is JobState.SUCCEEDED
 
-    while not ended():
+    while not has_succeeded():
         worker = Doomed(library, Poisoned(), pool, importer, tmp_path / "workers", WorkerOptions(32, 60.0, 3, 32))
         try:
             with running(worker):
-                until(lambda worker=worker: ended() or worker._stopping.is_set(), WAIT)
+                wait_until(lambda worker=worker: has_succeeded() or worker._stopping.is_set(), WAIT)
         except Killed:
             deaths += 1
     assert deaths == 3
@@ -369,12 +371,12 @@ class SlowEncoder(DummyEncoder):
 
 
 def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attempt(
-    library: Library, made: Made
+    library: Library, make_worker: Made
 ) -> None:
     for n in range(10):
         add(library, picture("red", n))
     encoder = SlowEncoder()
-    with running(made(encoder, batch=2)) as worker:
+    with running(make_worker(encoder, batch=2)) as worker:
         assert encoder.began.wait(WAIT)
         worker.stop()
         encoder.gate.set()
@@ -384,28 +386,28 @@ def test_stop_finishes_the_batch_and_releases_the_rest_without_counting_an_attem
     assert {lease.attempts for lease in claimed} == {1}
 
 
-def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, made: Made, tmp_path: Path) -> None:
+def test_the_pictures_of_a_dead_worker_are_taken_over(library: Library, make_worker: Made, tmp_path: Path) -> None:
     add(library, picture("red"), id="one")
     gone = LeaseOwner(tmp_path / "workers")
     library.database.write(lambda c: work_queue.claim_images(c, gone.id, time.monotonic() + 1e6, 10))
     gone.close()
-    with running(made()):
-        (image,) = settled(library)
+    with running(make_worker()):
+        (image,) = wait_until_settled(library)
     assert image.status is Status.READY
 
 
-def test_the_pictures_of_a_living_worker_are_left_alone(library: Library, made: Made, tmp_path: Path) -> None:
+def test_the_pictures_of_a_living_worker_are_left_alone(library: Library, make_worker: Made, tmp_path: Path) -> None:
     add(library, picture("red"), id="theirs")
     other = LeaseOwner(tmp_path / "workers")
     library.database.write(lambda c: work_queue.claim_images(c, other.id, time.monotonic() + 1e6, 10))
-    with running(made()):
+    with running(make_worker()):
         add(library, picture("blue"), id="ours")
-        until(lambda: image_of(library.database, "ours").status is Status.READY, WAIT)
+        wait_until(lambda: image_of(library.database, "ours").status is Status.READY, WAIT)
         assert image_of(library.database, "theirs").status is Status.PROCESSING
     other.close()
 
 
-def test_long_work_keeps_its_lease_by_renewing_it(library: Library, made: Made) -> None:
+def test_long_work_keeps_its_lease_by_renewing_it(library: Library, make_worker: Made) -> None:
     add(library, picture("red"), id="one")
     encoder = SlowEncoder()
 
@@ -413,32 +415,34 @@ def test_long_work_keeps_its_lease_by_renewing_it(library: Library, made: Made) 
         sql = "SELECT lease_until FROM images"
         return float(library.database.read(lambda c: next(iter(c.execute(sql)))[0]))
 
-    with running(made(encoder, lease=0.3)):
+    with running(make_worker(encoder, lease=0.3)):
         assert encoder.began.wait(WAIT)
         first = until_when()
-        until(lambda: until_when() > first + 0.3, WAIT)
+        wait_until(lambda: until_when() > first + 0.3, WAIT)
         encoder.gate.set()
-        (image,) = settled(library)
+        (image,) = wait_until_settled(library)
     assert image.status is Status.READY
 
 
-def test_a_picture_replaced_while_it_is_encoded_gets_the_vector_of_its_new_bytes(library: Library, made: Made) -> None:
+def test_a_picture_replaced_while_it_is_encoded_gets_the_vector_of_its_new_bytes(
+    library: Library, make_worker: Made
+) -> None:
     add(library, picture("red"), id="one")
     encoder = SlowEncoder()
-    with running(made(encoder)):
+    with running(make_worker(encoder)):
         assert encoder.began.wait(WAIT)
         add(library, picture("blue"), id="one", replace=True)
         encoder.gate.set()
-        (image,) = settled(library)
+        (image,) = wait_until_settled(library)
     found = vector(library, image)
     assert found is not None
     assert float(found @ encoder.encode_texts(["blue"])[0]) > 0.9
 
 
-def test_a_picture_deleted_while_it_is_encoded_stays_deleted(library: Library, made: Made) -> None:
+def test_a_picture_deleted_while_it_is_encoded_stays_deleted(library: Library, make_worker: Made) -> None:
     image = add(library, picture("red"), id="one").image
     encoder = SlowEncoder()
-    with running(made(encoder)):
+    with running(make_worker(encoder)):
         assert encoder.began.wait(WAIT)
         library.delete("default", "one")
         encoder.gate.set()
@@ -446,44 +450,44 @@ def test_a_picture_deleted_while_it_is_encoded_stays_deleted(library: Library, m
     assert vector(library, image) is None
 
 
-def test_two_workers_share_the_work_and_double_nothing(library: Library, made: Made) -> None:
+def test_two_workers_share_the_work_and_double_nothing(library: Library, make_worker: Made) -> None:
     for n in range(40):
         add(library, picture("red", n))
-    one, two = made(), made()
+    one, two = make_worker(), make_worker()
     with running(one), running(two):
-        assert {image.status for image in settled(library)} == {Status.READY}
+        assert {image.status for image in wait_until_settled(library)} == {Status.READY}
     sql = "SELECT count(*) FROM embeddings"
     assert library.database.read(lambda c: next(iter(c.execute(sql)))[0]) == 40
 
 
 def test_a_worker_waits_out_a_full_disk_and_blames_no_picture(
-    library: Library, made: Made, caplog: pytest.LogCaptureFixture
+    library: Library, make_worker: Made, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n in range(40):
         add(library, picture("red", n))
     encoder = SlowEncoder()
 
-    def room(pages: int) -> None:
+    def limit_pages(pages: int) -> None:
         library.database.write(lambda c: c.pragma("max_page_count", pages))
 
-    with running(made(encoder, batch=40)):
+    with running(make_worker(encoder, batch=40)):
         assert encoder.began.wait(WAIT)
-        room(1)  # SQLite makes that as many as there are: it is full, as it would be on a full disk
+        limit_pages(1)  # SQLite makes that as many as there are: it is full, as it would be on a full disk
         encoder.gate.set()
-        until(lambda: "waiting: the disk is full" in caplog.text, WAIT)
+        wait_until(lambda: "waiting: the disk is full" in caplog.text, WAIT)
         assert library.database.read(lambda c: images.count_by_status(c, "default"))["ready"] == 0
-        room(1 << 30)
-        assert {image.status for image in settled(library)} == {Status.READY}
+        limit_pages(1 << 30)
+        assert {image.status for image in wait_until_settled(library)} == {Status.READY}
     attempts = library.database.read(lambda c: fetch_all(c, "SELECT DISTINCT attempts FROM images"))
     assert attempts == [(1,)]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, made: Made) -> None:
-    def die(owner: str, should_stop: ShouldStop) -> float:
+def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, make_worker: Made) -> None:
+    def exit_process(owner: str, should_stop: ShouldStop) -> float:
         raise SystemExit
 
-    worker = made()
-    worker._importer.import_next = die  # type: ignore[method-assign]
+    worker = make_worker()
+    worker._importer.import_next = exit_process  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
-        until(lambda: worker._stopping.is_set(), WAIT)
+        wait_until(lambda: worker._stopping.is_set(), WAIT)

@@ -25,9 +25,9 @@ from app.storage.library import Library
 from app.storage.tables import work_queue
 from app.worker.importer import CHUNK, Importer, Member
 from tests.support.imports import importing
-from tests.support.makers import add, add_bulk, count_waiting, image_of, job_of, never
+from tests.support.makers import add, add_bulk, count_waiting, image_of, job_of, never_stop
 from tests.support.pictures import picture
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 WAIT = 20.0
 
@@ -47,7 +47,7 @@ def importer(library: Library, pool: DecodePool, attempts: int = 3) -> Importer:
 def import_all(library: Library, pool: DecodePool) -> None:
     """Run an importer until no upload is left."""
     with importing(importer(library, pool)):
-        until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
+        wait_until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
 
 
 def items(library: Library, job: Job) -> list[tuple[str, str]]:
@@ -152,7 +152,7 @@ def test_a_member_that_kills_its_worker_three_times_fails_alone(
         source = library.database.write(lambda c: work_queue.claim_upload(c, "mortal", 1e12))
         assert source is not None
         try:
-            mortal._import(source, never)
+            mortal._import(source, never_stop)
         except Dies:
             deaths += 1
             library.database.write(lambda c: work_queue.expire_leases(c, {"mortal"}, 0.0, 3))
@@ -235,13 +235,13 @@ class Refusing(Importer):
     def write(self, work: Any) -> Any:
         self.calls += 1
 
-        def refusing(c: Any) -> Any:
+        def refuse_some(c: Any) -> Any:
             made = work(c)
             if self.calls in self.refused:
                 raise StorageFull("the disk is full")
             return made
 
-        return self.library.database.write(refusing)
+        return self.library.database.write(refuse_some)
 
 
 @pytest.mark.parametrize("fails", [{2}, {3}, {4}, {2, 3}, {3, 4, 5}])
@@ -252,7 +252,7 @@ def test_a_write_that_fails_at_any_point_is_repeated_exactly_once(
     names = [f"{n:03}.png" for n in range(CHUNK + 6)]
     job = add_bulk(library, [(name, picture("red", n)) for n, name in enumerate(names)])
     with importing(Refusing(library, pool, fails)):
-        until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
+        wait_until(lambda: not library.database.read(work_queue.list_uploads), WAIT)
     assert [name for name, _ in items(library, job)] == names
     assert len(library.list_images("default", 1000, None)) == len(names)
     assert list(library.blobs.incoming.iterdir()) == []

@@ -31,7 +31,7 @@ class Disk:
         self.folder = folder
         self.most = 0
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Disk:
         self._thread.start()
@@ -41,7 +41,7 @@ class Disk:
         self._ended.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while not self._ended.wait(0.05):
             self.most = max(self.most, sum(size(path) for path in self.folder.rglob("*")))
 

@@ -29,7 +29,7 @@ from app.storage.database import Database, check_integrity
 from tests.reliability.client import digest
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 PROMISE = Promise(
     18, "backups", "Backups under load are whole, and a damaged one is refused before anything is touched."
@@ -47,7 +47,7 @@ def run(scale: Scale) -> Outcome:
         with RunningServer(folder / "data") as server:
             load = threading.Thread(target=change, args=(server.url, ledger, stop))
             load.start()
-            until(lambda: len(ledger.there) > LEAST, 120, server.output)
+            wait_until(lambda: len(ledger.there) > LEAST, 120, server.output)
             for n in range(times):
                 wrong += check_backup(folder, ledger, n)
             stop.set()

@@ -42,7 +42,7 @@ def run(scale: Scale) -> Outcome:
             first, *rest = pictures(server)
             for image in rest[: 2 * (n % 2)]:
                 side_by_side(server, ledger, image, deleted)
-            strike(server, ledger, first, deleted, *WINDOWS[n % len(WINDOWS)])
+            delete_and_kill(server, ledger, first, deleted, *WINDOWS[n % len(WINDOWS)])
         with RunningServer(data) as server:
             ledger.compare(server, settled=True)
             check_absent(server, ledger, deleted)
@@ -61,7 +61,7 @@ def fill(server: RunningServer, ledger: Ledger, count: int) -> None:
         ledger.stored(digest(content))
 
 
-def strike(
+def delete_and_kill(
     server: RunningServer, ledger: Ledger, image: dict[str, Any], deleted: list[str], call: str, when: int
 ) -> None:
     """Delete a picture; kill the server on entry to a call, or once it has answered."""

@@ -24,7 +24,7 @@ from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Impossible, Outcome, Promise, Scale
 from tests.reliability.proofs.kills import wait_until_settled
 from tests.reliability.strike import workers
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 PROMISE = Promise(7, "disk", "A full disk corrupts nothing and stops nothing: writes are refused until there is space.")
 SIZES = {"data": "24m", "data/media": "16m", "tmp": "4m"}
@@ -42,8 +42,8 @@ def run(scale: Scale) -> Outcome:
         ledger = stack.enter_context(Ledger(folder / "ledger"))
         with RunningServer(places[0], under=("env", f"TMPDIR={places[2]}")) as server:
             store(server, ledger)
-            until(lambda: server.http.get("/v1/stats").json()["images"]["ready"], 60, server.output)
-            before = until(lambda: workers(server), 60)
+            wait_until(lambda: server.http.get("/v1/stats").json()["images"]["ready"], 60, server.output)
+            before = wait_until(lambda: workers(server), 60)
             for n in range(cycles):
                 refused += cycle(server, ledger, (*([place] for place in places), places)[n % 4], n)
             restarts = int(server.process.poll() is not None) + len(set(before) - set(workers(server)))
@@ -51,7 +51,7 @@ def run(scale: Scale) -> Outcome:
                 ledger.faults.append("a traceback")
         ledger.faults += [f"left behind: {path.name}" for path in (places[1] / ".incoming").iterdir()]
         wait_until_settled(places[0], ledger)
-    figure = f"{cycles} times full and free: {restarts} restarts, {refused} uploads refused, {ledger.tally()}"
+    figure = f"{cycles} times full and free: {restarts} restarts, {refused} uploads refused, {ledger.summarise()}"
     if ledger.faults:
         figure += f"; {ledger.faults[0]}"
     return Outcome(figure, not ledger.faults and not restarts and refused >= cycles // 2)
@@ -95,7 +95,7 @@ def cycle(server: RunningServer, ledger: Ledger, places: Sequence[Path], n: int)
 def store(server: RunningServer, ledger: Ledger) -> None:
     """Upload one picture, again and again until the server takes it."""
     content = ledger.new((300, 200))
-    taken = until(lambda: server.upload(content, wait=0).status_code in (200, 202), MEND, server.output)
+    taken = wait_until(lambda: server.upload(content, wait=0).status_code in (200, 202), MEND, server.output)
     assert taken
     ledger.stored(digest(content))
 

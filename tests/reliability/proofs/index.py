@@ -23,7 +23,7 @@ from bench import data_directory
 from index.types import Embeddings
 from tests.reliability import indexed
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 PROMISE = Promise(5, "index", "The index is disposable: deleted or corrupted, it is rebuilt and answers the same.")
 BASE, TAIL, D = 1_200, 300, 32
@@ -62,7 +62,7 @@ def prepare(data: Path) -> Embeddings:
         closing(Database(data / "sightline.db")) as database,
         closing(indexed.open_service_index(database, data / "snapshots", D, least=BASE // 2)) as indexes,
     ):
-        until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
+        wait_until(lambda: indexes.stats("default")["images"]["base"] == BASE, indexed.SECONDS)
         more = indexed.vectors(TAIL, D, 3)
         seq = data_directory.add_pictures(database, indexed.space(D), BASE + 1, more)
         assert indexes.wait_until_applied("default", "images", seq, 60)

@@ -23,7 +23,7 @@ import apsw
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.reliability.proofs.kills import bulk, wait_until_settled
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 PROMISE = Promise(17, "jobs", "Background jobs run at least once, and take effect exactly once.")
 LEASE = 5.0
@@ -41,7 +41,7 @@ def run(scale: Scale) -> Outcome:
             for n in range(kills):
                 if n % 2 == 0:
                     bulk(server, ledger, archive=n % 4 == 0)
-                strike(data, server, dice, asleep=n % 10 == 7)
+                kill_worker(data, server, dice, asleep=n % 10 == 7)
         wait_until_settled(data, ledger)
         twice = count_doubled(data)
     figure = (
@@ -52,11 +52,11 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not ledger.faults and not twice)
 
 
-def strike(data: Path, server: RunningServer, dice: random.Random, asleep: bool) -> None:
+def kill_worker(data: Path, server: RunningServer, dice: random.Random, asleep: bool) -> None:
     """Start a worker and kill it at work; if `asleep`, stop it and let it continue once its lease has expired."""
     worker = start(data)
     try:
-        until(lambda: is_busy(server) or worker.poll() is not None, SOONEST)
+        wait_until(lambda: is_busy(server) or worker.poll() is not None, SOONEST)
         time.sleep(dice.uniform(0, LONGEST) * dice.random())
         if asleep:
             worker.send_signal(signal.SIGSTOP)

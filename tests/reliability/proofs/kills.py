@@ -36,9 +36,9 @@ from tests.acceptance.commands import sightline
 from tests.reliability.client import digest, pictures
 from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.reliability.strike import strike, workers
+from tests.reliability.strike import kill_processes, workers
 from tests.reliability.windows import WINDOWS, Window, kill_during_migration
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 PROMISE = Promise(1, "kills", "A picture acknowledged with 2xx survives kill -9 at any moment, once, byte for byte.")
 KINDS = ("worker", "server", "both")
@@ -107,13 +107,13 @@ def kill_at_random(folder: Path, rounds: int, seed: int) -> Ledger:
         for n in range(rounds):
             kind = KINDS[n % len(KINDS)]
             server = server or RunningServer(data)
-            until(lambda: workers(server), 60)  # noqa: B023 (asked at once)
+            wait_until(lambda: workers(server), 60)  # noqa: B023 (asked at once)
             enough = threading.Event()
-            trickling = threading.Thread(target=trickle, args=(server.url, ledger, enough))
+            trickling = threading.Thread(target=upload_until, args=(server.url, ledger, enough))
             trickling.start()
             bulk(server, ledger, archive=n % 2 == 0)
             time.sleep(dice.uniform(0, LONGEST))
-            strike(server, kind)
+            kill_processes(server, kind)
             if kind == "worker":  # the server goes on, into the next round
                 time.sleep(dice.uniform(0, LONGEST))
             else:
@@ -126,7 +126,7 @@ def kill_at_random(folder: Path, rounds: int, seed: int) -> Ledger:
     return ledger
 
 
-def trickle(url: str, ledger: Ledger, enough: threading.Event) -> None:
+def upload_until(url: str, ledger: Ledger, enough: threading.Event) -> None:
     """Send pictures one by one until `enough` is set or the server is gone."""
     with httpx.Client(base_url=url, timeout=60, trust_env=False) as http, contextlib.suppress(httpx.TransportError):
         while not enough.is_set():
@@ -157,7 +157,7 @@ def wait_until_settled(data: Path, ledger: Ledger) -> None:
             if job["state"] != "succeeded" or job["done"] + job["failed"] != len(digests):
                 ledger.faults.append(f"job {id}: {job['state']}, {job['done']} of {len(digests)}")
         for state in ("queued", "processing"):
-            until(lambda: server.http.get("/v1/stats").json()["images"][state] == 0, 120)  # noqa: B023 (asked at once)
+            wait_until(lambda: server.http.get("/v1/stats").json()["images"][state] == 0, 120)  # noqa: B023 (asked at once)
         retry_quarantined(server, ledger)
         count = ledger.compare(server, settled=True)
         stats = server.http.get("/v1/stats").json()

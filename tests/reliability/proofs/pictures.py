@@ -39,10 +39,10 @@ def run(scale: Scale) -> Outcome:
         with Watch(server.process.pid) as watch:
             for name, content in corpus(9, scale.pick(10, 1)):
                 began = time.monotonic()
-                said = outcome(server, name, content)
+                said = describe_outcome(server, name, content)
                 slowest = max(slowest, took := time.monotonic() - began)
                 told[said] += 1
-                if said not in expected(name) or took > LONGEST:
+                if said not in allowed_outcomes(name) or took > LONGEST:
                     wrong.append(f"{name}: {said} after {took:.1f} s")
                 if server.process.poll() is not None:
                     return Outcome(f"the server ended at {name}", False)
@@ -57,7 +57,7 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not wrong and not restarted and not traceback and last == "ready" and watch.more <= BESIDE)
 
 
-def expected(name: str) -> set[str]:
+def allowed_outcomes(name: str) -> set[str]:
     """The permitted outcomes of a file; for some files only one is right."""
     only = {"good": "ready", "foreign": "unsupported_media_type", "bomb": "image_too_large"}
     if name.startswith("claims-65535x65535"):
@@ -65,7 +65,7 @@ def expected(name: str) -> set[str]:
     return {only[kind]} if (kind := name.partition("-")[0]) in only else {"ready", *CODES}
 
 
-def outcome(server: RunningServer, name: str, content: bytes) -> str:
+def describe_outcome(server: RunningServer, name: str, content: bytes) -> str:
     """`ready`, the code with which a file was refused or failed, or a description of a fault."""
     answer = server.upload(content, name, wait=30)
     if answer.status_code not in STATUSES:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.reliability import indexed
 from tests.reliability.promise import Outcome, Promise, Scale
-from tests.support.servers import until
+from tests.support.servers import wait_until
 
 PROMISE = Promise(6, "recall", "Recall after a restart equals recall before.")
 D = 64
@@ -45,7 +45,7 @@ def recall(data: Path, best: indexed.Ids, name: str, least: int) -> float:
     out = data / f"{name}.npy"
     process = subprocess.Popen([sys.executable, "-m", "tests.reliability.indexed", str(data), str(out), str(least)])
     try:
-        until(lambda: out.exists() or process.poll() is not None, 2 * indexed.SECONDS)
+        wait_until(lambda: out.exists() or process.poll() is not None, 2 * indexed.SECONDS)
     finally:
         process.kill()
         process.wait()

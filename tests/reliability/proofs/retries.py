@@ -30,7 +30,7 @@ def run(scale: Scale) -> Outcome:
     with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
         sent = [picture(seed=n, size=(41, 31)) for n in range(cases)]
         for n, content in enumerate(sent):
-            cut(server.url, content, n % 3, dice)
+            send_and_cut(server.url, content, n % 3, dice)
             answers = [server.upload(content, wait=0) for _ in range(RETRIES)]
             if not {answer.status_code for answer in answers} <= {200, 202}:
                 wrong.append(f"{[answer.status_code for answer in answers]}")
@@ -44,7 +44,7 @@ def run(scale: Scale) -> Outcome:
     return Outcome(figure, not extra and not lost and not wrong and len(there) == cases)
 
 
-def cut(url: str, content: bytes, kind: int, dice: random.Random) -> None:
+def send_and_cut(url: str, content: bytes, kind: int, dice: random.Random) -> None:
     """Send an upload and cut the connection: at once, after a moment, or in the middle of the body."""
     request = upload_request(url, content)
     with connect(url) as connection:

@@ -25,7 +25,7 @@ from tests.reliability.ledger import Ledger
 from tests.reliability.promise import Outcome, Promise, Scale
 from tests.reliability.proofs.kills import bulk, wait_until_settled
 from tests.support.processes import descendants, is_running
-from tests.support.servers import RunningServer, until
+from tests.support.servers import RunningServer, wait_until
 
 PROMISE = Promise(
     19, "sigterm", "SIGTERM ends it within 20 s with code 0; what was accepted goes on at the next start."
@@ -78,7 +78,7 @@ def load_and_stop(server: RunningServer, ledger: Ledger) -> float:
         known = len(ledger.there)
         for thread in threads:
             thread.start()
-        until(lambda: len(ledger.there) > known + CLIENTS, 180, server.output)
+        wait_until(lambda: len(ledger.there) > known + CLIENTS, 180, server.output)
         below = descendants(server.process.pid)
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
@@ -90,7 +90,7 @@ def load_and_stop(server: RunningServer, ledger: Ledger) -> float:
     if code != 0:
         ledger.faults.append(f"code {code}")
     with contextlib.suppress(AssertionError):
-        until(lambda: not any(is_running(pid) for pid in below), 10)
+        wait_until(lambda: not any(is_running(pid) for pid in below), 10)
     ledger.faults += [f"process {pid} is left" for pid in below if is_running(pid)]
     return took
 

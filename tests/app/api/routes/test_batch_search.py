@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.api.asking import added, fresh, refused
+from tests.app.api.asking import check_refusal, make_picture, upload_ready
 from tests.support.servers import RunningServer
 
 
@@ -20,14 +20,14 @@ def batch(server: RunningServer, *searches: dict[str, Any], **params: Any) -> li
     return answers
 
 
-def told(answer: dict[str, Any]) -> list[tuple[str, Any]]:
+def ids_and_scores(answer: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(hit["id"], pytest.approx(hit["score"], abs=1e-5)) for hit in answer["hits"]]
 
 
 def test_each_answer_is_that_of_a_search_of_its_own(server: RunningServer) -> None:
-    image = added(server, "red", caption="batch")
+    image = upload_ready(server, "red", caption="batch")
     server.http.post("/v1/texts", json={"texts": [{"id": "batch-text", "text": "red"}]})
-    content = base64.b64encode(fresh("blue")).decode()
+    content = base64.b64encode(make_picture("blue")).decode()
     searches: list[dict[str, Any]] = [
         {"query": [{"text": "red"}], "k": 3},
         {"query": [{"text": "red"}, {"image_id": image["id"], "weight": -0.2}], "k": 50},
@@ -40,7 +40,7 @@ def test_each_answer_is_that_of_a_search_of_its_own(server: RunningServer) -> No
     searches += [{"query": [{"text": "red"}], "filter": only}, {"query": [{"text": "blue"}], "filter": only}]
     for search, answer in zip(searches, batch(server, *searches), strict=True):
         alone = server.http.post("/v1/search", json=search).json()
-        assert told(answer) == told(alone)
+        assert ids_and_scores(answer) == ids_and_scores(alone)
         assert {name: alone[name] for name in ("model", "target", "searched")}.items() <= answer.items()
         assert set(answer) == set(alone)
         assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}
@@ -49,7 +49,7 @@ def test_each_answer_is_that_of_a_search_of_its_own(server: RunningServer) -> No
 
 
 def test_a_search_that_has_no_answer_says_why_in_its_place(server: RunningServer) -> None:
-    image = added(server, "green")["id"]
+    image = upload_ready(server, "green")["id"]
     good = {"query": [{"image_id": image}], "k": 1}
     wrong: list[tuple[dict[str, Any], str, str]] = [
         ({"query": [{"image_id": "gone"}]}, "not_found", "there is no image 'gone'"),
@@ -92,7 +92,7 @@ BAD: list[tuple[Any, str]] = [
 def test_a_body_of_another_shape_is_refused_as_a_whole_and_the_search_named(
     body: Any, names: str, server: RunningServer
 ) -> None:
-    problem = refused(server.http.post("/v1/search/batch", json=body), 422, "validation")
+    problem = check_refusal(server.http.post("/v1/search/batch", json=body), 422, "validation")
     assert names in problem["detail"]
 
 
@@ -105,7 +105,7 @@ def test_the_collection_of_the_address_is_that_of_searches_without_one(server: R
 
 
 def test_a_hundred_searches_are_answered(server: RunningServer) -> None:
-    added(server, "red")
+    upload_ready(server, "red")
     answers = batch(server, *({"query": [{"text": f"red {n}"}], "k": 1} for n in range(100)))
     assert len(answers) == 100
     assert all(len(answer["hits"]) == 1 for answer in answers)

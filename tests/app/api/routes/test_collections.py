@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.api.asking import added, fresh, refused
+from tests.app.api.asking import check_refusal, make_picture, upload_ready
 from tests.support.servers import RunningServer
 
 
@@ -21,7 +21,7 @@ def birds(server: RunningServer) -> Iterator[dict[str, Any]]:
 
 
 def test_default_is_there_with_its_counts_and_space(server: RunningServer) -> None:
-    added(server)
+    upload_ready(server)
     (collection,) = server.http.get("/v1/collections").json()["collections"]
     assert set(collection) == {"name", "description", "images", "texts", "space", "created_at"}
     stats = server.http.get("/v1/stats").json()
@@ -35,7 +35,7 @@ def test_default_is_there_with_its_counts_and_space(server: RunningServer) -> No
 def test_a_new_one_is_empty_and_its_name_is_taken(server: RunningServer, birds: dict[str, Any]) -> None:
     told = server.http.get("/v1/collections/birds").json()
     assert (told["description"], told["images"], told["texts"], told["space"]) == ("what flies", 0, 0, None)
-    refused(server.http.post("/v1/collections", json={"name": "birds"}), 409, "id_conflict")
+    check_refusal(server.http.post("/v1/collections", json={"name": "birds"}), 409, "id_conflict")
     assert server.http.get("/v1/search", params={"q": "red", **birds}).json()["hits"] == []
 
 
@@ -44,13 +44,13 @@ def test_what_is_said_of_one_can_be_changed(server: RunningServer, birds: dict[s
     assert changed.json() == server.http.get("/v1/collections/birds").json()
     assert (changed.status_code, changed.json()["description"]) == (200, "羽毛 · what flies")
     for body in ({}, {"description": 1}, {"description": "", "name": "new"}):
-        refused(server.http.patch("/v1/collections/birds", json=body), 422, "validation")
-    refused(server.http.patch("/v1/collections/none", json={"description": ""}), 404, "not_found")
+        check_refusal(server.http.patch("/v1/collections/birds", json=body), 422, "validation")
+    check_refusal(server.http.patch("/v1/collections/none", json={"description": ""}), 404, "not_found")
 
 
 def test_each_call_speaks_of_its_collection_alone(server: RunningServer, birds: dict[str, Any]) -> None:
     """The same bytes and ids in two collections are two pictures, and each is found in its own."""
-    content, http = fresh("red"), server.http
+    content, http = make_picture("red"), server.http
     first = server.upload(content, id="same", caption="of default").json()
     second = server.upload(content, id="same", caption="of birds", **birds).json()
     assert (second["collection"], second["status"], second["duplicate"]) == ("birds", "ready", False)
@@ -60,7 +60,7 @@ def test_each_call_speaks_of_its_collection_alone(server: RunningServer, birds: 
 
     http.post("/v1/texts", json={"texts": [{"id": "t", "text": "red red red"}]}, params=birds)
     assert http.get("/v1/texts/t", params=birds).json()["text"] == "red red red"
-    refused(http.get("/v1/texts/t"), 404, "not_found")
+    check_refusal(http.get("/v1/texts/t"), 404, "not_found")
     for question in (
         http.get("/v1/search", params={"q": "red", **birds}),
         http.post("/v1/search", json={"query": [{"text": "red"}], **birds}),
@@ -84,47 +84,47 @@ def test_each_call_speaks_of_its_collection_alone(server: RunningServer, birds: 
     assert http.delete("/v1/images/same", params=birds).status_code == 204
     assert http.get("/v1/images/same/file").content == content  # the other one's file is still there
     assert http.get("/v1/images/same/thumbnail").status_code == 200
-    refused(http.get("/v1/images/same/file", params=birds), 404, "not_found")
+    check_refusal(http.get("/v1/images/same/file", params=birds), 404, "not_found")
 
 
 def test_a_bulk_goes_into_its_collection_and_its_job_is_listed_there(
     server: RunningServer, birds: dict[str, Any]
 ) -> None:
-    sent = server.http.post("/v1/images/bulk", files=[("files", ("a.png", fresh()))], params=birds).json()
+    sent = server.http.post("/v1/images/bulk", files=[("files", ("a.png", make_picture()))], params=birds).json()
     ended = server.wait_job(sent["id"])
     assert (ended["collection"], ended["state"], ended["done"]) == ("birds", "succeeded", 1)
     (job,) = server.http.get("/v1/jobs", params=birds).json()["jobs"]
     assert job["id"] == sent["id"]
     assert sent["id"] in [one["id"] for one in server.http.get("/v1/jobs").json()["jobs"]]
-    refused(server.http.get("/v1/jobs", params={"collection": "other"}), 404, "not_found")
-    refused(server.http.get("/v1/jobs", params={"collection": "No name"}), 422, "validation")
+    check_refusal(server.http.get("/v1/jobs", params={"collection": "other"}), 404, "not_found")
+    check_refusal(server.http.get("/v1/jobs", params={"collection": "No name"}), 422, "validation")
 
 
 def test_a_dropped_one_is_gone_and_its_name_starts_empty(server: RunningServer, birds: dict[str, Any]) -> None:
     http = server.http
-    image = server.upload(fresh(), **birds).json()
-    job = http.post("/v1/images/bulk", files=[("files", ("a.png", fresh()))], params=birds).json()
+    image = server.upload(make_picture(), **birds).json()
+    job = http.post("/v1/images/bulk", files=[("files", ("a.png", make_picture()))], params=birds).json()
     server.wait_job(job["id"])
     assert len(http.get("/v1/search", params={"q": "red", **birds}).json()["hits"]) == 2
     assert http.delete("/v1/collections/birds").status_code == 204
     assert [one["name"] for one in http.get("/v1/collections").json()["collections"]] == ["default"]
     for call in ("/v1/search?q=red", "/v1/images", f"/v1/images/{image['id']}", "/v1/stats", "/v1/jobs"):
-        refused(http.get(call, params=birds if "?" not in call else {"q": "red", **birds}), 404, "not_found")
-    refused(http.post("/v1/images", files={"file": ("a.png", fresh())}, params=birds), 404, "not_found")
-    refused(http.delete("/v1/collections/birds"), 404, "not_found")
+        check_refusal(http.get(call, params=birds if "?" not in call else {"q": "red", **birds}), 404, "not_found")
+    check_refusal(http.post("/v1/images", files={"file": ("a.png", make_picture())}, params=birds), 404, "not_found")
+    check_refusal(http.delete("/v1/collections/birds"), 404, "not_found")
     told = http.get(f"/v1/jobs/{job['id']}").json()
     assert (told["collection"], told["state"], told["total"], told["done"]) == ("birds", "succeeded", 1, 1)
     assert http.get(f"/v1/jobs/{job['id']}/items").json()["items"] == []
     assert http.post("/v1/collections", json={"name": "birds"}).status_code == 201
     assert http.get("/v1/search", params={"q": "red", **birds}).json()["hits"] == []
-    assert server.upload(fresh(), **birds).json()["status"] == "ready"
+    assert server.upload(make_picture(), **birds).json()["status"] == "ready"
     assert len(http.get("/v1/search", params={"q": "red", **birds}).json()["hits"]) == 1
     assert list(server.data_dir.glob("snapshots/birds*")) == []
 
 
 def test_collections_outlive_a_restart(own_server: RunningServer) -> None:
     own_server.http.post("/v1/collections", json={"name": "birds"})
-    image = own_server.upload(fresh(), collection="birds").json()
+    image = own_server.upload(make_picture(), collection="birds").json()
     empty = own_server.http.get("/v1/collections/default").json()
     assert (empty["images"], empty["texts"], empty["space"]) == (0, 0, None)
     assert own_server.stop() == 0
@@ -138,16 +138,16 @@ def test_collections_outlive_a_restart(own_server: RunningServer) -> None:
 
 @pytest.mark.parametrize("body", [{"name": "A"}, {"name": ""}, {}, {"name": "x" * 65}, {"name": "a~b"}, {"name": 1}])
 def test_a_name_that_cannot_be_one_is_refused(body: dict[str, Any], server: RunningServer) -> None:
-    refused(server.http.post("/v1/collections", json=body), 422, "validation")
+    check_refusal(server.http.post("/v1/collections", json=body), 422, "validation")
 
 
 def test_default_cannot_be_dropped(server: RunningServer) -> None:
-    problem = refused(server.http.delete("/v1/collections/default"), 422, "validation")
+    problem = check_refusal(server.http.delete("/v1/collections/default"), 422, "validation")
     assert "always there" in problem["detail"]
-    refused(server.http.post("/v1/collections", json={"name": "default"}), 409, "id_conflict")
+    check_refusal(server.http.post("/v1/collections", json={"name": "default"}), 409, "id_conflict")
 
 
 def test_one_that_is_not_there_is_told_as_such(server: RunningServer) -> None:
-    refused(server.http.get("/v1/collections/other"), 404, "not_found")
-    refused(server.http.get("/v1/collections/A%20b"), 422, "validation")
-    refused(server.http.get("/v1/stats", params={"collection": "other"}), 404, "not_found")
+    check_refusal(server.http.get("/v1/collections/other"), 404, "not_found")
+    check_refusal(server.http.get("/v1/collections/A%20b"), 422, "validation")
+    check_refusal(server.http.get("/v1/stats", params={"collection": "other"}), 404, "not_found")

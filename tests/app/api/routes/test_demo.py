@@ -11,8 +11,8 @@ from app.core.errors import NotFound
 from app.service import demo_gallery
 from app.storage.jobs import JobService
 from app.storage.library import Library
-from tests.app.api.asking import refused
-from tests.support.servers import RunningServer, until
+from tests.app.api.asking import check_refusal
+from tests.support.servers import RunningServer, wait_until
 
 
 def test_the_gallery_is_one_job_and_its_texts_are_stored(tmp_path: Path) -> None:
@@ -21,8 +21,8 @@ def test_the_gallery_is_one_job_and_its_texts_are_stored(tmp_path: Path) -> None
         response = server.http.post("/v1/demo")
         assert response.status_code == 202, response.text
         assert (response.json()["kind"], response.json()["state"]) == ("bulk", "queued")
-        until(lambda: server.http.get("/v1/stats").json()["texts"] > 100, 30, server.output)
-        refused(server.http.post("/v1/demo", params={"collection": "x"}), 404, "not_found")
+        wait_until(lambda: server.http.get("/v1/stats").json()["texts"] > 100, 30, server.output)
+        check_refusal(server.http.post("/v1/demo", params={"collection": "x"}), 404, "not_found")
 
 
 def test_a_gallery_that_goes_while_it_is_added_is_told(library: Library, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from app.cli.client import Client
 from app.cli.upload import ingest_paths, ingest_urls
-from tests.app.api.asking import found, fresh, refused
+from tests.app.api.asking import check_refusal, make_picture, search_ids
 from tests.app.sources.moved import clip_retrieval, paint, vectors
 from tests.support.archives import make_tar
 from tests.support.object_stores import WHO, Store
@@ -71,7 +71,7 @@ def items(server: RunningServer, id: str) -> list[tuple[str, str, str | None]]:
 
 
 def test_pictures_come_by_url_with_what_is_said_of_them(fetching: RunningServer, web: WebServer) -> None:
-    red = fresh("red")
+    red = make_picture("red")
     web.pages |= {"/red": content(red), "/moved": status(302, Location="/red"), "/words": content(b"no picture")}
     asked: list[dict[str, Any]] = [
         {"url": f"{web.url}/red", "id": "by-url", "caption": "红", "tags": ["t"], "metadata": {"n": 1}},
@@ -102,7 +102,7 @@ def test_pictures_come_by_url_with_what_is_said_of_them(fetching: RunningServer,
         f"{web.url}/red",
     )
     assert fetching.http.get("/v1/images/by-url/file").content == red
-    assert "by-url" in found(fetching, "red")
+    assert "by-url" in search_ids(fetching, "red")
     assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
 
 
@@ -110,7 +110,7 @@ def test_long_lists_come_line_by_line_and_a_second_time_cost_no_download(
     fetching: RunningServer, web: WebServer
 ) -> None:
     for n in range(150):
-        web.pages[f"/many/{n}"] = content(fresh("green"), ETag=f'"{n}"')
+        web.pages[f"/many/{n}"] = content(make_picture("green"), ETag=f'"{n}"')
     text = b"\n".join(json.dumps({"url": f"{web.url}/many/{n}"}).encode() for n in range(150)) + b"\n\n"
     first = fetching.wait_job(lines(fetching, text).json()["id"])
     assert (first["state"], first["total"], first["done"]) == ("succeeded", 150, 150)
@@ -122,7 +122,7 @@ def test_long_lists_come_line_by_line_and_a_second_time_cost_no_download(
 def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: RunningServer) -> None:
     album: Path = fetching.album  # type: ignore[attr-defined]
     for n in range(3):
-        (album / f"{n}.png").write_bytes(fresh("blue"))
+        (album / f"{n}.png").write_bytes(make_picture("blue"))
     (album / "3.png").write_bytes(b"no picture")
     (album / "notes.txt").write_bytes(b"x")
 
@@ -134,32 +134,32 @@ def test_a_folder_of_the_server_is_taken_and_again_what_is_new(fetching: Running
     first = take()
     assert [first[name] for name in ("kind", "state", "total", "done", "failed")] == ["folder", "succeeded", 4, 3, 1]
     assert items(fetching, first["id"])[0] == (f"{album.name}/0.png", "done", None)
-    (album / "1.png").write_bytes(fresh("green"))
+    (album / "1.png").write_bytes(make_picture("green"))
     again = take()
     assert [again[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 2, 1, 1]
     assert list((fetching.data_dir / "media" / ".incoming").iterdir()) == []
     (album / "1.png").unlink()
     assert take()["total"] == 1
     out = io.StringIO()
-    (album / "2.png").write_bytes(fresh("red"))
+    (album / "2.png").write_bytes(make_picture("red"))
     with Client(fetching.url) as client:
         assert ingest_paths(client, [f"folder:{album}"], Console(file=out)) == 1
     assert "1 loaded, 0 already there, 1 failed" in out.getvalue()
     for path in ("/etc", "relative", f"{album}/.."):
         answer = fetching.http.post("/v1/images/ingest", json={"source": f"folder:{path}"})
-        refused(answer, 422, "validation")
+        check_refusal(answer, 422, "validation")
 
 
 def test_a_bucket_is_taken_and_again_what_is_new(fetching: RunningServer, store: Store) -> None:
     for n in range(3):
-        store.put("photos", f"server/many/{n}.png", fresh("blue"))
+        store.put("photos", f"server/many/{n}.png", make_picture("blue"))
     store.put("photos", "server/many/words.png", b"no picture")
     answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server/many"})
     assert (answer.status_code, answer.json()["kind"]) == (202, "s3")
     job = fetching.wait_job(answer.json()["id"])
     assert [job[name] for name in ("state", "total", "done", "failed")] == ["succeeded", 4, 3, 1]
     assert items(fetching, job["id"])[-1] == ("s3://photos/server/many/words.png", "failed", "unsupported_media_type")
-    store.put("photos", "server/many/1.png", fresh("green"))
+    store.put("photos", "server/many/1.png", make_picture("green"))
     store.delete("photos", "server/many/words.png")
     out = io.StringIO()
     with Client(fetching.url) as client:
@@ -173,9 +173,9 @@ def test_a_bucket_is_taken_and_again_what_is_new(fetching: RunningServer, store:
         "s3://127.0.0.1:1/server",
     ):
         answer = fetching.http.post("/v1/images/ingest", json={"source": source})
-        assert store.url not in refused(answer, 422, "validation")["detail"]
+        assert store.url not in check_refusal(answer, 422, "validation")["detail"]
     answer = fetching.http.post("/v1/images/ingest", json={"source": "s3://photos/server", "endpoint": "http://a"})
-    refused(answer, 422, "validation")
+    check_refusal(answer, 422, "validation")
 
 
 def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
     for shard in range(2):
         members: dict[str, bytes] = {}
         for n in range(70):
-            members[f"{shard}{n:04}.png"] = fresh("green")
+            members[f"{shard}{n:04}.png"] = make_picture("green")
             members[f"{shard}{n:04}.txt"] = b"green"
         members |= {f"{shard}9999.png": b"no picture", f"{shard}9999.json": b"{"}
         (shards / f"0000{shard}.tar").write_bytes(make_tar(members))
@@ -207,7 +207,7 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
     assert take()["total"] == 2
     sent = tmp_path / "sent.tar"
     sent.write_bytes(
-        make_tar({"a.png": fresh("red"), "a.txt": b"sent", "a.json": b'{"tags": ["x"]}', "b.txt": b"alone"})
+        make_tar({"a.png": make_picture("red"), "a.txt": b"sent", "a.json": b'{"tags": ["x"]}', "b.txt": b"alone"})
     )
     out = io.StringIO()
     with Client(fetching.url) as client:
@@ -219,8 +219,8 @@ def test_a_webdataset_of_the_server_and_one_that_is_sent(fetching: RunningServer
 
 def test_a_table_of_the_server(fetching: RunningServer, web: WebServer) -> None:
     album: Path = fetching.album  # type: ignore[attr-defined]
-    web.pages["/row"] = content(fresh("red"))
-    rows = [{"photo": fresh("blue"), "name": f"blue {n}", "sku": n, "n": n} for n in range(100)]
+    web.pages["/row"] = content(make_picture("red"))
+    rows = [{"photo": make_picture("blue"), "name": f"blue {n}", "sku": n, "n": n} for n in range(100)]
     pq.write_table(pa.Table.from_pylist(rows), album / "shop.parquet", row_group_size=40)
     (album / "shop.csv").write_text(f"url,text\n{web.url}/row,=1+1\nhttp://10.0.0.1/,x\n{web.url}/row\n")
 
@@ -241,7 +241,7 @@ def test_a_table_of_the_server(fetching: RunningServer, web: WebServer) -> None:
     ]
     assert fetching.http.get("/v1/images?limit=1").json()["images"][0]["caption"] == "=1+1"
     asked = fetching.http.post("/v1/images/ingest", json={"source": f"table:{album}", "columns": {"x": "y"}})
-    refused(asked, 422, "validation")
+    check_refusal(asked, 422, "validation")
 
 
 def test_a_folder_with_all_that_people_keep_in_it(fetching: RunningServer) -> None:
@@ -249,7 +249,7 @@ def test_a_folder_with_all_that_people_keep_in_it(fetching: RunningServer) -> No
     (root / "@eaDir" / "a.jpg").mkdir(parents=True)
     (root / "thumbs").mkdir()
     for name in ("a.jfif", "b.jpe", "IMG_0003", "long.png", "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "thumbs/t.png"):
-        (root / name).write_bytes(fresh("red"))
+        (root / name).write_bytes(make_picture("red"))
     for name in ("x.heic", "y.HEIC", "z.mov", "readme.txt"):
         (root / name).write_bytes(b"x")
     (root / "a.txt").write_text("a red square")
@@ -269,7 +269,7 @@ def test_a_folder_with_all_that_people_keep_in_it(fetching: RunningServer) -> No
     assert (found["nas/b.jpe"]["tags"], found["nas/b.jpe"]["metadata"]) == (["one"], {"stars": 3})
     assert len(found["nas/long.png"]["caption"]) == 2_000
     assert fetching.wait_job(fetching.http.post("/v1/images/ingest", json=body).json()["id"])["total"] == 0
-    refused(fetching.http.post("/v1/images/ingest", json={"source": "urls", "exclude": ["x"]}), 422, "validation")
+    check_refusal(fetching.http.post("/v1/images/ingest", json={"source": "urls", "exclude": ["x"]}), 422, "validation")
 
 
 def test_retry_brings_what_never_came_and_says_what_stays(fetching: RunningServer, web: WebServer) -> None:
@@ -278,7 +278,7 @@ def test_retry_brings_what_never_came_and_says_what_stays(fetching: RunningServe
     job = fetching.wait_job(urls(fetching, [*asked, {"url": f"{web.url}/words/later"}]).json()["id"])
     assert (job["failed"], job["total"]) == (4, 4)
     for n in range(3):
-        web.pages[f"/later/{n}"] = content(fresh("blue"))
+        web.pages[f"/later/{n}"] = content(make_picture("blue"))
     answer = fetching.http.post(f"/v1/jobs/{job['id']}/retry").json()
     assert (answer["total"], answer["failed"], answer["state"]) == (4, 1, "queued")
     assert [warning["code"] for warning in answer["warnings"]] == ["not_retried"]
@@ -307,7 +307,7 @@ def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: Running
     asked = {"source": f"clip-retrieval:{old}/embeddings", "pictures": f"{old}/images", "collection": "moved"}
     for wrong in ("0" * 16, "colours"):
         answer = fetching.http.post("/v1/images/ingest", json={**asked, "embeddings_of": wrong})
-        assert "embeddings" in refused(answer, 422, "validation")["detail"]
+        assert "embeddings" in check_refusal(answer, 422, "validation")["detail"]
     out = io.StringIO()
     options = {"pictures": f"{old}/images", "embeddings_of": space}
     with Client(fetching.url, collection="moved") as client:
@@ -323,7 +323,7 @@ def test_an_output_of_clip_retrieval_is_taken_with_its_vectors(fetching: Running
 
 
 def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebServer) -> None:
-    web.pages["/cli"] = content(fresh("blue"))
+    web.pages["/cli"] = content(make_picture("blue"))
     out = io.StringIO()
     with Client(fetching.url) as client:
         listed = f'{web.url}/cli\n\n{{"url": "http://10.0.0.1/"}}'
@@ -349,27 +349,29 @@ def test_the_command_line_has_a_list_fetched(fetching: RunningServer, web: WebSe
     ids=range(10),
 )
 def test_lists_that_cannot_be_read_are_refused_whole(body: bytes, told: str, fetching: RunningServer) -> None:
-    assert told in refused(lines(fetching, body), 422, "validation")["detail"]
+    assert told in check_refusal(lines(fetching, body), 422, "validation")["detail"]
 
 
 def test_bodies_of_other_kinds_are_refused(fetching: RunningServer) -> None:
-    refused(urls(fetching, []), 422, "validation")
-    refused(urls(fetching, [{"url": "http://a/"}], collection="NO!"), 422, "validation")
-    refused(urls(fetching, [{"url": "http://a/"}], collection="missing"), 404, "not_found")
+    check_refusal(urls(fetching, []), 422, "validation")
+    check_refusal(urls(fetching, [{"url": "http://a/"}], collection="NO!"), 422, "validation")
+    check_refusal(urls(fetching, [{"url": "http://a/"}], collection="missing"), 404, "not_found")
     post = fetching.http.post
-    refused(post("/v1/images/ingest", json={"source": "folder:/etc", "items": []}), 422, "validation")
-    refused(post("/v1/images/ingest", json={"source": "webdataset:/etc/{0..9}.tar"}), 422, "validation")
-    refused(urls(fetching, [{"url": "http://a/"}], key_as_id=True), 422, "validation")
-    refused(post("/v1/images/ingest", content=b"{", headers={"Content-Type": "application/json"}), 400, "bad_request")
-    refused(
+    check_refusal(post("/v1/images/ingest", json={"source": "folder:/etc", "items": []}), 422, "validation")
+    check_refusal(post("/v1/images/ingest", json={"source": "webdataset:/etc/{0..9}.tar"}), 422, "validation")
+    check_refusal(urls(fetching, [{"url": "http://a/"}], key_as_id=True), 422, "validation")
+    check_refusal(
+        post("/v1/images/ingest", content=b"{", headers={"Content-Type": "application/json"}), 400, "bad_request"
+    )
+    check_refusal(
         post("/v1/images/ingest", content=b"a,b", headers={"Content-Type": "text/csv"}), 415, "unsupported_media_type"
     )
     many = [{"url": "http://a/" + "a" * 2_000}] * 600
-    refused(urls(fetching, many), 413, "payload_too_large")
+    check_refusal(urls(fetching, many), 413, "payload_too_large")
 
 
 def test_nothing_is_fetched_unless_the_operator_allows_it(server: RunningServer) -> None:
-    problem = refused(urls(server, [{"url": "http://1.1.1.1/"}]), 422, "url_not_allowed")
+    problem = check_refusal(urls(server, [{"url": "http://1.1.1.1/"}]), 422, "url_not_allowed")
     assert "SIGHTLINE_FETCH" in problem["detail"]
 
 

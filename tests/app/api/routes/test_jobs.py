@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.app.api.asking import file_part, form, found, fresh, post_form, raw, refused
+from tests.app.api.asking import check_refusal, file_part, form, make_picture, post_form, raw, search_ids
 from tests.support.servers import RunningServer
 
 FIELDS = {
@@ -37,7 +37,7 @@ FIELDS = {
 }
 
 
-def zipped(members: dict[str, bytes]) -> bytes:
+def make_zip(members: dict[str, bytes]) -> bytes:
     """A zip of these members."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -46,7 +46,7 @@ def zipped(members: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def tarred(members: dict[str, bytes], mode: str) -> bytes:
+def make_tar(members: dict[str, bytes], mode: str) -> bytes:
     """A tar of these members."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
@@ -64,8 +64,8 @@ def items(server: RunningServer, id: str, **params: Any) -> list[dict[str, Any]]
 
 
 def test_a_job_says_everything_and_adds_up(server: RunningServer) -> None:
-    twice = fresh()
-    job = server.bulk([("a.png", twice), ("b.png", twice), ("c.txt", b"text"), ("d.png", fresh("blue"))])
+    twice = make_picture()
+    job = server.bulk([("a.png", twice), ("b.png", twice), ("c.txt", b"text"), ("d.png", make_picture("blue"))])
     assert set(job) == FIELDS
     assert job["state"] in ("queued", "running")
     ended = server.wait_job(job["id"])
@@ -90,12 +90,12 @@ def test_a_job_says_everything_and_adds_up(server: RunningServer) -> None:
     assert (bad["name"], bad["image_id"], bad["error"]["code"]) == ("c.txt", None, "unsupported_media_type")
     image = server.http.get(f"/v1/images/{listed[3]['image_id']}").json()
     assert (image["job_id"], image["source"], image["status"]) == (job["id"], "d.png", "ready")
-    assert image["id"] in found(server, "blue")
+    assert image["id"] in search_ids(server, "blue")
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_archives_are_taken_in_with_what_they_say_of_their_pictures(kind: str, server: RunningServer) -> None:
-    pictures = {f"sub/{n}.png": fresh("green") for n in range(3)}
+    pictures = {f"sub/{n}.png": make_picture("green") for n in range(3)}
     said = {
         "file": "sub/1.png",
         "id": f"from-{kind.replace('.', '-')}",
@@ -104,7 +104,7 @@ def test_archives_are_taken_in_with_what_they_say_of_their_pictures(kind: str, s
         "metadata": {"a": 1},
     }
     members = {**pictures, "metadata.jsonl": json.dumps(said).encode()}
-    content = zipped(members) if kind == "zip" else tarred(members, "w" if kind == "tar" else "w:gz")
+    content = make_zip(members) if kind == "zip" else make_tar(members, "w" if kind == "tar" else "w:gz")
     job = server.wait_job(server.bulk([(f"x.{kind}", content)])["id"])
     assert (job["state"], job["total"], job["done"]) == ("succeeded", 3, 3)
     image = server.http.get(f"/v1/images/{said['id']}").json()
@@ -128,7 +128,7 @@ def test_what_does_not_fit_beside_a_picture_of_an_archive_is_cut_and_reported(
     said: dict[str, Any], server: RunningServer
 ) -> None:
     lines = json.dumps({"file": "odd.png", **said})
-    content = zipped({"good.png": fresh(), "odd.png": fresh(), "metadata.jsonl": lines.encode()})
+    content = make_zip({"good.png": make_picture(), "odd.png": make_picture(), "metadata.jsonl": lines.encode()})
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["done"], job["failed"], job["warned"]) == (2, 0, 1)
     (item,) = items(server, job["id"], warned="true")
@@ -137,16 +137,16 @@ def test_what_does_not_fit_beside_a_picture_of_an_archive_is_cut_and_reported(
     image = server.http.get(f"/v1/images/{item['image_id']}").json()
     assert (image["caption"] or "") == said.get("caption", "")[:2000]
     assert image["metadata"] == ({"id": said["id"]} if field == "id" else {})
-    refused(server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&status=done"), 422, "validation")
+    check_refusal(server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&status=done"), 422, "validation")
     report = server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&format=ndjson").text
     assert [json.loads(line) for line in report.splitlines()] == [item]
 
 
 def test_a_duplicate_gets_the_caption_that_it_lacks_and_keeps_its_own(server: RunningServer) -> None:
-    picture, captioned = fresh(), fresh()
+    picture, captioned = make_picture(), make_picture()
     ids = [server.upload(picture).json()["id"], server.upload(captioned, caption="mine").json()["id"]]
     lines = '{"file": "a.png", "caption": "late"}\n{"file": "b.png", "caption": "other"}\n'
-    content = zipped({"a.png": picture, "b.png": captioned, "metadata.jsonl": lines.encode()})
+    content = make_zip({"a.png": picture, "b.png": captioned, "metadata.jsonl": lines.encode()})
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["duplicates"], job["warned"]) == (2, 2)
     told = {item["name"]: item["warnings"][0]["code"] for item in items(server, job["id"])}
@@ -155,7 +155,7 @@ def test_a_duplicate_gets_the_caption_that_it_lacks_and_keeps_its_own(server: Ru
 
 
 def test_texts_sent_beside_their_pictures_are_captions(server: RunningServer) -> None:
-    files = [("d/a.txt", b"a red square"), ("d/a.png", fresh()), ("b.png", fresh()), ("c.txt", b"alone")]
+    files = [("d/a.txt", b"a red square"), ("d/a.png", make_picture()), ("b.png", make_picture()), ("c.txt", b"alone")]
     job = server.wait_job(server.bulk(files)["id"])
     listed = {item["name"]: item for item in items(server, job["id"])}
     assert {name: item["status"] for name, item in listed.items()} == {
@@ -168,8 +168,15 @@ def test_texts_sent_beside_their_pictures_are_captions(server: RunningServer) ->
 
 
 def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: RunningServer) -> None:
-    content = zipped(
-        {"a.png": fresh(), "b.heic": b"x", "c/d.HEIC": b"x", "e.mp4": b"x", "readme.txt": b"x", "@eaDir/f.png": fresh()}
+    content = make_zip(
+        {
+            "a.png": make_picture(),
+            "b.heic": b"x",
+            "c/d.HEIC": b"x",
+            "e.mp4": b"x",
+            "readme.txt": b"x",
+            "@eaDir/f.png": make_picture(),
+        }
     )
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["total"], job["done"], job["failed"]) == (1, 1, 0)
@@ -177,17 +184,19 @@ def test_files_of_other_kinds_in_an_archive_are_counted_and_no_failures(server: 
 
 
 def test_a_job_is_named_by_its_archive(server: RunningServer) -> None:
-    archived = server.bulk([("trips/2026/lighthouses.zip", zipped({"pics/a.png": fresh()}))])
+    archived = server.bulk([("trips/2026/lighthouses.zip", make_zip({"pics/a.png": make_picture()}))])
     assert archived["name"] == "lighthouses.zip"
-    loose = server.bulk([("a.png", fresh())])
+    loose = server.bulk([("a.png", make_picture())])
     assert loose["name"] is None
     assert server.wait_job(loose["id"])["name"] is None
 
 
 def test_an_id_of_an_archive_that_is_taken_fails_its_item_alone(server: RunningServer) -> None:
-    old = fresh()
+    old = make_picture()
     server.upload(old, id="archived")
-    content = zipped({"a.png": fresh(), "b.png": fresh(), "metadata.jsonl": b'{"file": "a.png", "id": "archived"}'})
+    content = make_zip(
+        {"a.png": make_picture(), "b.png": make_picture(), "metadata.jsonl": b'{"file": "a.png", "id": "archived"}'}
+    )
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     assert (job["done"], job["failed"]) == (1, 1)
     assert items(server, job["id"], status="failed")[0]["error"]["code"] == "id_conflict"
@@ -195,7 +204,7 @@ def test_an_id_of_an_archive_that_is_taken_fails_its_item_alone(server: RunningS
 
 
 def test_the_same_picture_in_two_jobs_at_once_is_one(server: RunningServer) -> None:
-    content = fresh("yellow")
+    content = make_picture("yellow")
     ids = [server.bulk([("a.png", content)])["id"] for _ in range(5)]
     ended = [server.wait_job(id) for id in ids]
     assert sum(job["done"] for job in ended) == 1
@@ -216,24 +225,24 @@ def test_pages_of_items_hold_each_once_in_order(server: RunningServer) -> None:
     assert names == [f"{n}.txt" for n in range(25)]
     assert items(server, job["id"], status="done") == []
     for params in ({"status": "bad"}, {"limit": 0}, {"limit": 1001}):
-        refused(server.http.get(f"/v1/jobs/{job['id']}/items", params=params), 422, "validation")
-    refused(server.http.get(f"/v1/jobs/{job['id']}/items", params={"cursor": "!"}), 400, "bad_request")
+        check_refusal(server.http.get(f"/v1/jobs/{job['id']}/items", params=params), 422, "validation")
+    check_refusal(server.http.get(f"/v1/jobs/{job['id']}/items", params={"cursor": "!"}), 400, "bad_request")
     huge = "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk"
-    refused(server.http.get(f"/v1/jobs/{job['id']}/items", params={"cursor": huge}), 400, "bad_request")
+    check_refusal(server.http.get(f"/v1/jobs/{job['id']}/items", params={"cursor": huge}), 400, "bad_request")
 
 
 def test_jobs_are_listed_newest_first(server: RunningServer) -> None:
-    ids = [server.bulk([("a.png", fresh())])["id"] for _ in range(3)]
+    ids = [server.bulk([("a.png", make_picture())])["id"] for _ in range(3)]
     listed = server.http.get("/v1/jobs", params={"limit": 3}).json()["jobs"]
     assert [job["id"] for job in listed] == ids[::-1]
     assert set(listed[0]) == FIELDS
-    refused(server.http.get("/v1/jobs", params={"limit": 0}), 422, "validation")
+    check_refusal(server.http.get("/v1/jobs", params={"limit": 0}), 422, "validation")
     for id in ids:
         server.wait_job(id)
 
 
 def test_events_tell_the_job_and_end_with_its_end(server: RunningServer) -> None:
-    job = server.bulk([(f"{n}.png", fresh()) for n in range(40)])
+    job = server.bulk([(f"{n}.png", make_picture()) for n in range(40)])
     with server.http.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         assert response.headers["cache-control"] == "no-cache"
@@ -246,14 +255,14 @@ def test_events_tell_the_job_and_end_with_its_end(server: RunningServer) -> None
 
 
 def test_events_of_a_finished_job_are_one_and_of_an_unknown_one_a_refusal(server: RunningServer) -> None:
-    job = server.wait_job(server.bulk([("a.png", fresh())])["id"])
+    job = server.wait_job(server.bulk([("a.png", make_picture())])["id"])
     body = server.http.get(f"/v1/jobs/{job['id']}/events").text
     assert body.count("data: ") == 1
-    refused(server.http.get("/v1/jobs/nothing/events"), 404, "not_found")
+    check_refusal(server.http.get("/v1/jobs/nothing/events"), 404, "not_found")
 
 
 def test_whoever_stops_listening_harms_nobody(server: RunningServer) -> None:
-    job = server.bulk([(f"{n}.png", fresh()) for n in range(30)])
+    job = server.bulk([(f"{n}.png", make_picture()) for n in range(30)])
     with server.http.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
         next(response.iter_lines())
     assert server.wait_job(job["id"])["done"] == 30
@@ -261,28 +270,30 @@ def test_whoever_stops_listening_harms_nobody(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("path", ["", "/items", "/events"])
 def test_an_unknown_job_is_told_as_such(path: str, server: RunningServer) -> None:
-    refused(server.http.get(f"/v1/jobs/{'0' * 32}{path}"), 404, "not_found")
+    check_refusal(server.http.get(f"/v1/jobs/{'0' * 32}{path}"), 404, "not_found")
 
 
 def test_a_bulk_without_files_is_refused(server: RunningServer) -> None:
     before = server.http.get("/v1/jobs").json()["jobs"][:1]
-    refused(post_form(server, "/v1/images/bulk", form([])), 422, "validation")
-    other = form([file_part(fresh(), name=b"other")])
-    refused(post_form(server, "/v1/images/bulk", other), 422, "validation")
+    check_refusal(post_form(server, "/v1/images/bulk", form([])), 422, "validation")
+    other = form([file_part(make_picture(), name=b"other")])
+    check_refusal(post_form(server, "/v1/images/bulk", other), 422, "validation")
     assert server.http.get("/v1/jobs").json()["jobs"][:1] == before
 
 
 def test_a_bulk_for_another_collection_is_refused_and_leaves_nothing(server: RunningServer) -> None:
-    response = server.http.post("/v1/images/bulk", params={"collection": "x"}, files={"files": ("a.png", fresh())})
-    refused(response, 404, "not_found")
-    response = server.http.post("/v1/images/bulk", data={"collection": "x"}, files={"files": ("a.png", fresh())})
-    refused(response, 404, "not_found")
-    refused(post_form(server, "/v1/images/bulk?collection=A", form([])), 422, "validation")
+    response = server.http.post(
+        "/v1/images/bulk", params={"collection": "x"}, files={"files": ("a.png", make_picture())}
+    )
+    check_refusal(response, 404, "not_found")
+    response = server.http.post("/v1/images/bulk", data={"collection": "x"}, files={"files": ("a.png", make_picture())})
+    check_refusal(response, 404, "not_found")
+    check_refusal(post_form(server, "/v1/images/bulk?collection=A", form([])), 422, "validation")
 
 
 def test_ten_thousand_tiny_files_are_one_job_and_one_more_is_refused(server: RunningServer) -> None:
     parts = [file_part(b"%d" % n, name=b"files", filename=b"%d.png" % n) for n in range(10_001)]
-    refused(post_form(server, "/v1/images/bulk", form(parts)), 413, "payload_too_large")
+    check_refusal(post_form(server, "/v1/images/bulk", form(parts)), 413, "payload_too_large")
     response = post_form(server, "/v1/images/bulk", form(parts[:3_000]))
     assert response.status_code == 202, response.text
     job = server.wait_job(response.json()["id"])
@@ -291,7 +302,7 @@ def test_ten_thousand_tiny_files_are_one_job_and_one_more_is_refused(server: Run
 
 def test_a_bulk_that_breaks_off_leaves_nothing(server: RunningServer) -> None:
     before = server.http.get("/v1/jobs").json()["jobs"][:1]
-    body = form([file_part(fresh(), name=b"files")], last=False)
+    body = form([file_part(make_picture(), name=b"files")], last=False)
     head = b"POST /v1/images/bulk HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=xxx\r\n"
     status, headers, answer = raw(server, head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     assert status == 400
@@ -301,8 +312,8 @@ def test_a_bulk_that_breaks_off_leaves_nothing(server: RunningServer) -> None:
 
 
 def test_a_job_is_cancelled_and_taken_up_again(server: RunningServer) -> None:
-    pictures = {f"{n}.png": fresh("green") for n in range(300)}
-    job = server.bulk([("many.zip", zipped(pictures))])
+    pictures = {f"{n}.png": make_picture("green") for n in range(300)}
+    job = server.bulk([("many.zip", make_zip(pictures))])
     cancelled = server.http.post(f"/v1/jobs/{job['id']}/cancel")
     assert cancelled.status_code == 200
     ended = cancelled.json()
@@ -316,28 +327,28 @@ def test_a_job_is_cancelled_and_taken_up_again(server: RunningServer) -> None:
     if ended["failed"]:
         assert server.wait_job(job["id"])["done"] == ended["total"]
     # What was not taken in can be sent again.
-    whole = server.wait_job(server.bulk([("many.zip", zipped(pictures))])["id"])
+    whole = server.wait_job(server.bulk([("many.zip", make_zip(pictures))])["id"])
     assert (whole["state"], whole["done"] + whole["duplicates"]) == ("succeeded", 300)
 
 
 @pytest.mark.parametrize("what", ["cancel", "retry"])
 def test_a_job_that_is_not_there_cannot_be_steered(what: str, server: RunningServer) -> None:
-    refused(server.http.post(f"/v1/jobs/unknown/{what}"), 404, "not_found")
+    check_refusal(server.http.post(f"/v1/jobs/unknown/{what}"), 404, "not_found")
 
 
 def test_a_paused_job_waits_over_a_restart_and_goes_on_when_it_is_resumed(tmp_path: Path) -> None:
     with RunningServer(tmp_path / "data", workers=0) as server:
-        job = server.bulk([(f"{n}.png", fresh()) for n in range(3)])
+        job = server.bulk([(f"{n}.png", make_picture()) for n in range(3)])
         assert job["priority"] == "normal"
         url = f"/v1/jobs/{job['id']}"
         paused = server.http.post(f"{url}/pause").json()
         assert (paused["state"], paused["eta_s"]) == ("paused", None)
         first = server.http.post(
-            "/v1/images/bulk", params={"priority": "high"}, files={"files": ("a.png", fresh())}
+            "/v1/images/bulk", params={"priority": "high"}, files={"files": ("a.png", make_picture())}
         ).json()
         assert first["priority"] == "high"
-        refused(server.http.post("/v1/images/bulk", params={"priority": "urgent"}), 422, "validation")
-        refused(server.http.post("/v1/jobs/nothing/pause"), 404, "not_found")
+        check_refusal(server.http.post("/v1/images/bulk", params={"priority": "urgent"}), 422, "validation")
+        check_refusal(server.http.post("/v1/jobs/nothing/pause"), 404, "not_found")
     with RunningServer(tmp_path / "data") as server:
         assert server.wait_job(first["id"])["done"] == 1
         waiting = server.http.get(url).json()
@@ -350,7 +361,7 @@ def test_a_paused_job_waits_over_a_restart_and_goes_on_when_it_is_resumed(tmp_pa
 
 def test_the_report_has_a_line_for_every_item_in_plain_ascii(server: RunningServer) -> None:
     names = ["=cmd|'/c calc'!A1.txt", "\u202egnp.txt", "new\u2028line.txt", "\x1b[31mred.txt", "笑.txt"]
-    content = zipped(dict.fromkeys(names, b"text") | {"good.png": fresh()})
+    content = make_zip(dict.fromkeys(names, b"text") | {"good.png": make_picture()})
     job = server.wait_job(server.bulk([("x.zip", content)])["id"])
     url = f"/v1/jobs/{job['id']}/items"
     told = server.http.get(url, headers={"Accept": "application/x-ndjson"})
@@ -369,15 +380,15 @@ def test_the_report_has_a_line_for_every_item_in_plain_ascii(server: RunningServ
 
 
 def test_files_and_sources_are_added_to_a_job(server: RunningServer) -> None:
-    first = server.bulk([("a.png", fresh())])
+    first = server.bulk([("a.png", make_picture())])
     server.wait_job(first["id"])
-    path, files = f"/v1/images/bulk?job={first['id']}", [("files", ("b.png", fresh("blue")))]
+    path, files = f"/v1/images/bulk?job={first['id']}", [("files", ("b.png", make_picture("blue")))]
     again = server.http.post(path, files=files)
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
     ended = server.wait_job(first["id"])
     assert [ended[name] for name in ("state", "total", "done")] == ["succeeded", 2, 2]
-    refused(server.http.post(f"{path}&priority=high", files=files), 422, "validation")
-    refused(server.http.post("/v1/images/bulk?job=unknown", files=files), 404, "not_found")
+    check_refusal(server.http.post(f"{path}&priority=high", files=files), 422, "validation")
+    check_refusal(server.http.post("/v1/images/bulk?job=unknown", files=files), 404, "not_found")
     server.http.post("/v1/collections", json={"name": "elsewhere"})
-    refused(server.http.post(f"{path}&collection=elsewhere", files=files), 404, "not_found")
+    check_refusal(server.http.post(f"{path}&collection=elsewhere", files=files), 404, "not_found")
     server.http.delete("/v1/collections/elsewhere")

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.app.api.asking import added, field_part, file_part, form, found, fresh, post_form, raw, refused
+from tests.app.api.asking import (
+    check_refusal,
+    field_part,
+    file_part,
+    form,
+    make_picture,
+    post_form,
+    raw,
+    search_ids,
+    upload_ready,
+)
 from tests.support.servers import RunningServer
 
 D = 60  # of the colours model
@@ -22,13 +32,13 @@ def ask(server: RunningServer, *parts: dict[str, Any], **more: Any) -> dict[str,
     return answer
 
 
-def ranked(answer: dict[str, Any], *ids: str) -> list[str]:
+def rank_ids(answer: dict[str, Any], *ids: str) -> list[str]:
     """Those of the ids that were found, best first."""
     return [hit["id"] for hit in answer["hits"] if hit["id"] in ids]
 
 
 def test_an_answer_says_everything(server: RunningServer) -> None:
-    image = added(server, "green", caption="c")
+    image = upload_ready(server, "green", caption="c")
     answer = server.http.get("/v1/search", params={"q": "green", "k": 1000}).json()
     assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "warnings"}
     assert answer["warnings"] == []
@@ -44,10 +54,10 @@ def test_an_answer_says_everything(server: RunningServer) -> None:
 
 
 def test_words_in_two_languages_find_the_right_colour(server: RunningServer) -> None:
-    red, blue = added(server, "red")["id"], added(server, "blue")["id"]
+    red, blue = upload_ready(server, "red")["id"], upload_ready(server, "blue")["id"]
     for words, first in (("red", red), ("红色", red), ("a BLUE car", blue), ("蓝", blue)):
         answer = server.http.get("/v1/search", params={"q": words, "k": 1000}).json()
-        assert ranked(answer, red, blue)[0] == first
+        assert rank_ids(answer, red, blue)[0] == first
 
 
 def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
@@ -55,19 +65,19 @@ def test_k_is_how_many_are_found(own_server: RunningServer) -> None:
     empty = server.http.get("/v1/search", params={"q": "red"}).json()
     assert (empty["hits"], empty["searched"]) == ([], 0)
     assert ask(server, {"text": "red"}, target="texts")["hits"] == []
-    ids = {added(server)["id"] for _ in range(4)}
+    ids = {upload_ready(server)["id"] for _ in range(4)}
     for k, count in ((1, 1), (3, 3), (4, 4), (5, 4), (1000, 4)):
-        assert len(found(server, "red", k=k)) == count
+        assert len(search_ids(server, "red", k=k)) == count
         assert len(ask(server, {"text": "red"}, k=k)["hits"]) == count
-    assert set(found(server, "red")) == ids
+    assert set(search_ids(server, "red")) == ids
     assert len(server.http.get("/v1/search", params={"q": "red"}).json()["hits"]) == 4
     for id in ids:
         server.http.delete(f"/v1/images/{id}")
-    assert found(server, "red") == []
+    assert search_ids(server, "red") == []
 
 
 def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: RunningServer) -> None:
-    red = added(server, "red")["id"]
+    red = upload_ready(server, "red")["id"]
     plain = ask(server, {"image_id": red})
     more: dict[str, Any]
     params: list[dict[str, int] | None] = [
@@ -83,22 +93,22 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
     words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
     assert exact["hits"] == server.http.get("/v1/search", params=words).json()["hits"]
-    refused(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
+    check_refusal(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
 
 
 @pytest.mark.parametrize("k", ["0", "-1", "1001", "x", "1.5", "", "NaN", "1e3", "9" * 30, "9" * 5_000])
 def test_k_is_bounded(k: str, server: RunningServer) -> None:
-    refused(server.http.get("/v1/search", params={"q": "red", "k": k}), 422, "validation")
+    check_refusal(server.http.get("/v1/search", params={"q": "red", "k": k}), 422, "validation")
     number = f'{{"query": [{{"text": "red"}}], "k": {k or "null"}}}'
     response = server.http.post("/v1/search", content=number, headers={"Content-Type": "application/json"})
     if k == "1e3":
         assert response.status_code == 200
     else:
-        refused(response, response.status_code, response.json()["code"])
+        check_refusal(response, response.status_code, response.json()["code"])
         assert response.status_code in (400, 422)
     if k != "":
-        body = form([field_part(b"k", k.encode()), file_part(fresh())])
-        refused(post_form(server, "/v1/search/image", body), 422, "validation")
+        body = form([field_part(b"k", k.encode()), file_part(make_picture())])
+        check_refusal(post_form(server, "/v1/search/image", body), 422, "validation")
 
 
 QUERIES = ["", " ", "\t\n", "x" * 1_001, "字" * 1_001, "x" * (1 << 20)]
@@ -107,9 +117,9 @@ QUERIES = ["", " ", "\t\n", "x" * 1_001, "字" * 1_001, "x" * (1 << 20)]
 @pytest.mark.parametrize("words", QUERIES, ids=lambda words: f"{words[:3]!r}x{len(words)}")
 def test_words_are_bounded(words: str, server: RunningServer) -> None:
     if len(words) < 1 << 16:
-        refused(server.http.get("/v1/search", params={"q": words}), 422, "validation")
+        check_refusal(server.http.get("/v1/search", params={"q": words}), 422, "validation")
     body = {"query": [{"text": words}]}
-    refused(server.http.post("/v1/search", json=body), 422, "validation")
+    check_refusal(server.http.post("/v1/search", json=body), 422, "validation")
 
 
 def test_a_query_string_of_a_megabyte_is_refused(server: RunningServer) -> None:
@@ -128,31 +138,31 @@ def test_odd_words_are_answered(words: str, server: RunningServer) -> None:
 
 
 def test_words_after_a_minus_are_turned_away_from(server: RunningServer) -> None:
-    red, blue = (added(server, colour)["id"] for colour in ("red", "blue"))
+    red, blue = (upload_ready(server, colour)["id"] for colour in ("red", "blue"))
     both = server.http.get("/v1/search", params={"q": "red blue", "k": 1000}).json()
     assert {red, blue} <= {hit["id"] for hit in both["hits"]}
     away = server.http.get("/v1/search", params={"q": "-red blue", "k": 1000}).json()
-    assert ranked(away, red, blue) == [blue, red]
+    assert rank_ids(away, red, blue) == [blue, red]
     assert next(hit["score"] for hit in away["hits"] if hit["id"] == red) < 0
-    refused(server.http.get("/v1/search", params={"q": " - "}), 422, "validation")
+    check_refusal(server.http.get("/v1/search", params={"q": " - "}), 422, "validation")
 
 
 def test_a_query_is_asked_for(server: RunningServer) -> None:
-    refused(server.http.get("/v1/search"), 422, "validation")
-    refused(server.http.get("/v1/search", params={"q": "red", "target": "x"}), 422, "validation")
+    check_refusal(server.http.get("/v1/search"), 422, "validation")
+    check_refusal(server.http.get("/v1/search", params={"q": "red", "target": "x"}), 422, "validation")
 
 
 def test_parts_are_added_by_their_weights(server: RunningServer) -> None:
-    red, blue, green = (added(server, colour)["id"] for colour in ("red", "blue", "green"))
+    red, blue, green = (upload_ready(server, colour)["id"] for colour in ("red", "blue", "green"))
     two = ask(server, {"text": "red"}, {"text": "blue", "weight": 0.5})
-    assert ranked(two, red, blue, green) == [red, blue, green]
+    assert rank_ids(two, red, blue, green) == [red, blue, green]
     away = ask(server, {"text": "green"}, {"image_id": red, "weight": -1.0}, {"text": "blue", "weight": 0.5})
-    assert ranked(away, red, blue, green) == [green, blue, red]
+    assert rank_ids(away, red, blue, green) == [green, blue, red]
     assert next(hit["score"] for hit in away["hits"] if hit["id"] == red) < 0
 
 
 def test_every_kind_of_part_finds_its_picture(server: RunningServer) -> None:
-    content = fresh("purple")
+    content = make_picture("purple")
     image = server.upload(content).json()["id"]
     server.http.post("/v1/texts", json={"texts": [{"id": "purple-part", "text": "purple"}]})
     plain = base64.b64encode(content).decode()
@@ -172,11 +182,11 @@ def test_every_kind_of_part_finds_its_picture(server: RunningServer) -> None:
 
 
 def test_a_picture_finds_itself_and_its_like(server: RunningServer) -> None:
-    content = fresh("black")
-    image, other = server.upload(content).json()["id"], added(server, "white")["id"]
+    content = make_picture("black")
+    image, other = server.upload(content).json()["id"], upload_ready(server, "white")["id"]
     response = server.http.post("/v1/search/image", files={"file": ("a.png", content)}, data={"k": "1000"})
     assert response.status_code == 200, response.text
-    assert ranked(response.json(), image, other)[0] == image
+    assert rank_ids(response.json(), image, other)[0] == image
     assert response.json()["hits"][0]["score"] > 0.999
     texts = server.http.post(
         "/v1/search/image", files={"file": ("a.png", content)}, data={"target": "texts"}, params={"k": 3}
@@ -231,7 +241,7 @@ BAD: list[tuple[Any, int, str]] = [
 
 @pytest.mark.parametrize(("body", "status", "code"), BAD, ids=[str(body)[:50] for body, _, _ in BAD])
 def test_a_bad_query_is_refused(body: Any, status: int, code: str, server: RunningServer) -> None:
-    refused(server.http.post("/v1/search", json=body), status, code)
+    check_refusal(server.http.post("/v1/search", json=body), status, code)
 
 
 RAW = {
@@ -261,7 +271,7 @@ def test_hostile_json_is_refused(name: str, path: str, server: RunningServer) ->
     method = "PATCH" if path == "/v1/images/x" else "POST"
     response = server.http.request(method, path, content=RAW[name], headers={"Content-Type": "application/json"})
     assert response.status_code in (400, 404, 422), response.text
-    refused(response, response.status_code, response.json()["code"])
+    check_refusal(response, response.status_code, response.json()["code"])
     assert response.json()["code"] in ("bad_request", "validation", "not_found")
 
 
@@ -269,13 +279,13 @@ def test_hostile_json_is_refused(name: str, path: str, server: RunningServer) ->
 def test_json_under_another_name_is_refused(kind: str, server: RunningServer) -> None:
     content = json.dumps({"query": [{"text": "red"}]})
     response = server.http.post("/v1/search", content=content, headers={"Content-Type": kind})
-    refused(response, response.status_code, response.json()["code"])
+    check_refusal(response, response.status_code, response.json()["code"])
     assert response.status_code in (415, 422)
 
 
 def test_json_bodies_are_bounded(server: RunningServer) -> None:
     large = json.dumps({"query": [{"text": "x"}], "more": "x" * (49 << 20)})
-    refused(
+    check_refusal(
         server.http.post("/v1/search", content=large, headers={"Content-Type": "application/json"}),
         413,
         "payload_too_large",
@@ -283,13 +293,13 @@ def test_json_bodies_are_bounded(server: RunningServer) -> None:
     large = json.dumps({"texts": [{"text": "x"}], "more": "x" * (1 << 20)})
     for method, path in (("POST", "/v1/texts"), ("POST", "/v1/classify"), ("PATCH", "/v1/images/x")):
         response = server.http.request(method, path, content=large, headers={"Content-Type": "application/json"})
-        refused(response, 413, "payload_too_large")
+        check_refusal(response, 413, "payload_too_large")
         pieces = (large[at : at + 99_999].encode() for at in range(0, len(large), 99_999))
         response = server.http.request(method, path, content=pieces, headers={"Content-Type": "application/json"})
-        refused(response, 413, "payload_too_large")
+        check_refusal(response, 413, "payload_too_large")
 
 
-def classified(server: RunningServer, content: bytes, **fields: Any) -> list[dict[str, Any]]:
+def classify(server: RunningServer, content: bytes, **fields: Any) -> list[dict[str, Any]]:
     """The labels of a picture."""
     response = server.http.post("/v1/classify", files={"file": ("a.png", content)}, data=fields)
     assert response.status_code == 200, response.text
@@ -298,8 +308,8 @@ def classified(server: RunningServer, content: bytes, **fields: Any) -> list[dic
 
 
 def test_a_picture_is_named(server: RunningServer) -> None:
-    content = fresh("blue")
-    labels = classified(server, content, labels=["red", "blue", "green"], template="a {} thing")
+    content = make_picture("blue")
+    labels = classify(server, content, labels=["red", "blue", "green"], template="a {} thing")
     assert labels[0]["label"] == "blue"
     assert labels[0]["probability"] > 0.9
     assert sum(label["probability"] for label in labels) == pytest.approx(1)
@@ -308,7 +318,7 @@ def test_a_picture_is_named(server: RunningServer) -> None:
     body = {"image_id": id, "labels": ["red", "blue", "green"], "template": "a {} thing"}
     by_id = server.http.post("/v1/classify", json=body).json()["labels"]
     assert [label["label"] for label in by_id] == [label["label"] for label in labels]
-    problem = refused(
+    problem = check_refusal(
         server.http.post("/v1/classify", files={"file": ("a.png", content)}, data={"labels": "a cat,a car"}),
         422,
         "validation",
@@ -333,28 +343,30 @@ def test_a_picture_is_named(server: RunningServer) -> None:
     ids=lambda fields: str(fields)[:40],
 )
 def test_labels_are_bounded(fields: dict[str, Any], server: RunningServer) -> None:
-    refused(server.http.post("/v1/classify", files={"file": ("a.png", fresh())}, data=fields), 422, "validation")
+    check_refusal(
+        server.http.post("/v1/classify", files={"file": ("a.png", make_picture())}, data=fields), 422, "validation"
+    )
     if not isinstance(fields.get("template"), list):
         response = server.http.post("/v1/classify", json={"image_id": "x", **fields})
-        refused(response, 422, "validation")
+        check_refusal(response, 422, "validation")
 
 
 def test_a_picture_that_is_not_there_is_not_named(server: RunningServer) -> None:
     body = {"image_id": "nothing", "labels": ["x", "y"]}
-    refused(server.http.post("/v1/classify", json=body), 404, "not_found")
-    refused(server.http.post("/v1/classify", json={**body, "collection": "other"}), 404, "not_found")
+    check_refusal(server.http.post("/v1/classify", json=body), 404, "not_found")
+    check_refusal(server.http.post("/v1/classify", json={**body, "collection": "other"}), 404, "not_found")
 
 
 def test_searches_of_another_collection_are_refused(server: RunningServer) -> None:
-    refused(server.http.get("/v1/search", params={"q": "red", "collection": "other"}), 404, "not_found")
+    check_refusal(server.http.get("/v1/search", params={"q": "red", "collection": "other"}), 404, "not_found")
     for path, more in (("/v1/search/image", {}), ("/v1/classify", {"labels": ["x", "y"]})):
         files, data = (
-            {"file": ("a.png", fresh())},
+            {"file": ("a.png", make_picture())},
             {"collection": "other", **more},
         )
-        refused(server.http.post(path, files=files, data=data), 404, "not_found")
-    refused(
-        server.http.post("/v1/search/image", files={"file": ("a.png", fresh())}, data={"filter": "x"}),
+        check_refusal(server.http.post(path, files=files, data=data), 404, "not_found")
+    check_refusal(
+        server.http.post("/v1/search/image", files={"file": ("a.png", make_picture())}, data={"filter": "x"}),
         422,
         "validation",
     )
@@ -362,7 +374,7 @@ def test_searches_of_another_collection_are_refused(server: RunningServer) -> No
 
 def test_a_question_is_not_kept(server: RunningServer) -> None:
     before = server.http.get("/v1/stats").json()["images"]["total"]
-    content = fresh("yellow")
+    content = make_picture("yellow")
     server.http.post("/v1/search/image", files={"file": ("a.png", content)})
     ask(server, {"image": base64.b64encode(content).decode()})
     assert server.http.get("/v1/stats").json()["images"]["total"] == before
@@ -370,7 +382,7 @@ def test_a_question_is_not_kept(server: RunningServer) -> None:
 
 
 def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningServer) -> None:
-    image = added(server, "red")["id"]
+    image = upload_ready(server, "red")["id"]
     (by_words,) = server.http.get("/v1/search", params={"q": "красный"}).json()["warnings"]
     assert (by_words["code"], by_words["field"]) == ("language_unknown", "q")
     assert "English and Chinese" in by_words["detail"]
@@ -380,7 +392,7 @@ def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningS
     searches = [{"query": parts}, {"query": [{"image_id": image}]}]
     answers = server.http.post("/v1/search/batch", json={"searches": searches}).json()["answers"]
     assert [one["warnings"] for one in answers] == [[by_parts], []]
-    by_picture = post_form(server, "/v1/search/image", form([file_part(fresh())])).json()
+    by_picture = post_form(server, "/v1/search/image", form([file_part(make_picture())])).json()
     assert by_picture["warnings"] == []
     labels = ["red", "voiture rouge", "blue"]
     (by_label,) = server.http.post("/v1/classify", json={"image_id": image, "labels": labels}).json()["warnings"]
@@ -388,9 +400,9 @@ def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningS
 
 
 def test_an_emoji_finds_what_its_name_finds(server: RunningServer) -> None:
-    red, blue = added(server, "red")["id"], added(server, "blue")["id"]
+    red, blue = upload_ready(server, "red")["id"], upload_ready(server, "blue")["id"]
     answer = server.http.get("/v1/search", params={"q": "🔴", "k": 1000}).json()
-    assert ranked(answer, red, blue)[0] == red
+    assert rank_ids(answer, red, blue)[0] == red
     assert [warning["code"] for warning in answer["warnings"]] == ["emoji_named"]
     named = server.http.get("/v1/search", params={"q": "red circle", "k": 1000}).json()
     assert answer["hits"] == named["hits"]

@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from app.core.types import KeyScope
-from tests.app.api.asking import refused
+from tests.app.api.asking import check_refusal
 from tests.app.api.guarded import Guarded
 from tests.support.servers import RunningServer
 
@@ -35,7 +35,7 @@ def test_a_session_has_the_rights_of_its_key(browser: httpx.Client, guarded: Gua
     assert browser.get("/v1/stats").status_code == 200
     assert browser.get("/v1/images/inside/thumbnail").status_code == 200
     assert browser.get("/v1/session").json()["scope"] == "search"
-    refused(browser.delete("/v1/images/inside"), 403, "forbidden")
+    check_refusal(browser.delete("/v1/images/inside"), 403, "forbidden")
 
 
 def test_the_cookie_is_out_of_reach_of_scripts_and_of_other_sites(browser: httpx.Client, guarded: Guarded) -> None:
@@ -67,7 +67,7 @@ def test_signing_out_ends_the_session_and_not_only_the_cookie(browser: httpx.Cli
     assert browser.delete("/v1/session").status_code == 204
     assert not browser.cookies
     answer = browser.get("/v1/stats", headers=kept)
-    refused(answer, 401, "unauthorized")
+    check_refusal(answer, 401, "unauthorized")
     assert "Max-Age=0" in answer.headers["set-cookie"]  # the browser shall send it no more
     assert browser.delete("/v1/session").status_code == 204
 
@@ -77,27 +77,29 @@ def test_a_session_ends_with_its_key(browser: httpx.Client, guarded: Guarded) ->
     assert browser.post("/v1/session", json={"key": text}).status_code == 200
     assert browser.get("/v1/stats").status_code == 200
     guarded.access.revoke(key.id)
-    refused(browser.get("/v1/stats"), 401, "unauthorized")
+    check_refusal(browser.get("/v1/stats"), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("kind", ["unknown", "revoked", "expired"])
 def test_a_key_that_is_no_good_begins_no_session(kind: str, browser: httpx.Client, guarded: Guarded) -> None:
     answer = browser.post("/v1/session", json={"key": guarded.keys[kind]})
-    refused(answer, 401, "unauthorized")
+    check_refusal(answer, 401, "unauthorized")
     assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("body", [{}, {"key": 1}, {"key": "x" * 201}, [], "x"], ids=str)
 def test_what_is_no_key_is_refused_without_being_repeated(body: object, browser: httpx.Client) -> None:
     answer = browser.post("/v1/session", json=body)
-    refused(answer, 422, "validation")
+    check_refusal(answer, 422, "validation")
     assert "xxxx" not in answer.text
 
 
 def test_a_page_of_another_site_cannot_sign_in_or_out(browser: httpx.Client, guarded: Guarded) -> None:
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "same-site"}):
-        refused(browser.post("/v1/session", json={"key": guarded.keys["search"]}, headers=headers), 403, "forbidden")
-        refused(browser.delete("/v1/session", headers=headers), 403, "forbidden")
+        check_refusal(
+            browser.post("/v1/session", json={"key": guarded.keys["search"]}, headers=headers), 403, "forbidden"
+        )
+        check_refusal(browser.delete("/v1/session", headers=headers), 403, "forbidden")
 
 
 def test_ended_sessions_are_limited_far_above_what_a_page_sends(browser: httpx.Client, guarded: Guarded) -> None:

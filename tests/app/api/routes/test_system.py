@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.app.api.asking import added, refused
-from tests.support.servers import RunningServer, until
+from tests.app.api.asking import check_refusal, upload_ready
+from tests.support.servers import RunningServer, wait_until
 
 
 def test_stats_say_counts_index_and_model(server: RunningServer) -> None:
     before = server.http.get("/v1/stats").json()
-    added(server)
+    upload_ready(server)
     stats = server.http.get("/v1/stats").json()
     assert set(stats) >= {"collection", "images", "texts", "index", "model"}
     assert set(stats["images"]) == {"queued", "processing", "ready", "failed", "total"}
@@ -79,27 +79,27 @@ def test_the_interface_describes_itself(server: RunningServer) -> None:
 
 def test_without_workers_uploads_are_taken_and_processed_later(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    from tests.app.api.asking import fresh
+    from tests.app.api.asking import make_picture
 
     with RunningServer(data, workers=0, max_queue=3) as server:
         ids = []
         for _ in range(3):
-            response = server.upload(fresh(), wait=0.2)
+            response = server.upload(make_picture(), wait=0.2)
             assert (response.status_code, response.json()["status"]) == (202, "queued")
             ids.append(response.json()["id"])
 
-        def full() -> bool:
-            return server.upload(fresh(), wait=0).status_code == 429
+        def is_full() -> bool:
+            return server.upload(make_picture(), wait=0).status_code == 429
 
-        until(full, 30)
-        problem = refused(server.upload(fresh(), wait=0), 429, "queue_full")
+        wait_until(is_full, 30)
+        problem = check_refusal(server.upload(make_picture(), wait=0), 429, "queue_full")
         ready = server.http.get("/readyz")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert [check["name"] for check in ready.json()["checks"] if not check["ok"]] == ["queue"]
         assert problem["retryable"]
-        bulk = server.http.post("/v1/images/bulk", files={"files": ("a.png", fresh())})
-        refused(bulk, 429, "queue_full")
-        refused(server.http.post("/v1/search", json={"query": [{"image_id": ids[0]}]}), 422, "validation")
+        bulk = server.http.post("/v1/images/bulk", files={"files": ("a.png", make_picture())})
+        check_refusal(bulk, 429, "queue_full")
+        check_refusal(server.http.post("/v1/search", json={"query": [{"image_id": ids[0]}]}), 422, "validation")
     with RunningServer(data) as server:
         for id in ids:
-            until(lambda id=id: server.http.get(f"/v1/images/{id}").json()["status"] == "ready", 20)
+            wait_until(lambda id=id: server.http.get(f"/v1/images/{id}").json()["status"] == "ready", 20)

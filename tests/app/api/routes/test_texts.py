@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.app.api.asking import added, found, refused
+from tests.app.api.asking import check_refusal, search_ids, upload_ready
 from tests.support.servers import RunningServer
 
 
@@ -25,7 +25,7 @@ def test_texts_can_be_found_when_the_answer_is_there(server: RunningServer) -> N
         (text,) = put(server, {"text": f"purple thing {n}"})
         assert set(text) == {"id", "text", "metadata", "created_at", "truncated"}
         assert text["truncated"] is False
-        assert text["id"] in found(server, "purple", target="texts")
+        assert text["id"] in search_ids(server, "purple", target="texts")
 
 
 def test_a_text_has_what_was_said(server: RunningServer) -> None:
@@ -47,7 +47,7 @@ def test_a_known_id_gets_the_new_words(server: RunningServer) -> None:
 
 def test_a_picture_finds_its_words(server: RunningServer) -> None:
     ids = [text["id"] for text in put(server, *({"text": colour} for colour in ("red", "blue", "black")))]
-    image = added(server, "blue")
+    image = upload_ready(server, "blue")
     body = {"query": [{"image_id": image["id"]}], "target": "texts", "k": 1000}
     hits = server.http.post("/v1/search", json=body).json()["hits"]
     first = next(hit for hit in hits if hit["id"] in ids)
@@ -60,15 +60,15 @@ def test_a_deleted_text_is_gone_at_once(server: RunningServer) -> None:
         put(server, {"id": "gone", "text": "orange"})
         response = server.http.delete("/v1/texts/gone")
         assert (response.status_code, response.content) == (204, b"")
-        assert "gone" not in found(server, "orange", target="texts")
-        refused(server.http.get("/v1/texts/gone"), 404, "not_found")
-        refused(server.http.delete("/v1/texts/gone"), 404, "not_found")
+        assert "gone" not in search_ids(server, "orange", target="texts")
+        check_refusal(server.http.get("/v1/texts/gone"), 404, "not_found")
+        check_refusal(server.http.delete("/v1/texts/gone"), 404, "not_found")
 
 
 def test_a_thousand_texts_are_taken_and_one_more_is_refused(server: RunningServer) -> None:
     texts = [{"text": f"number {n}"} for n in range(1_001)]
     assert len(put(server, *texts[:1_000])) == 1_000
-    refused(server.http.post("/v1/texts", json={"texts": texts}), 422, "validation")
+    check_refusal(server.http.post("/v1/texts", json={"texts": texts}), 422, "validation")
 
 
 BAD: list[Any] = [
@@ -95,14 +95,14 @@ BAD: list[Any] = [
 def test_bad_texts_are_refused_and_none_of_them_kept(body: Any, server: RunningServer) -> None:
     if isinstance(body, dict) and body.get("texts") and isinstance(body["texts"], list):
         body = {**body, "texts": [{"id": "neighbour", "text": "fine"}, *body["texts"]]}
-    refused(server.http.post("/v1/texts", json=body), 422, "validation")
-    refused(server.http.get("/v1/texts/neighbour"), 404, "not_found")
+    check_refusal(server.http.post("/v1/texts", json=body), 422, "validation")
+    check_refusal(server.http.get("/v1/texts/neighbour"), 404, "not_found")
 
 
 def test_texts_of_another_collection_are_refused(server: RunningServer) -> None:
     for extra, params in (({"collection": "other"}, {}), ({}, {"collection": "other"})):
         response = server.http.post("/v1/texts", params=params, json={"texts": [{"text": "x"}], **extra})
-        refused(response, 404, "not_found")
+        check_refusal(response, 404, "not_found")
 
 
 @settings(
@@ -136,8 +136,8 @@ def test_texts_are_listed_newest_first_a_page_at_a_time(server: RunningServer) -
     assert seen == stored[::-1]
     assert server.http.delete("/v1/texts/t4", params=place).status_code == 204
     assert server.http.get("/v1/texts", params=place).json() == {"texts": stored[3::-1], "next_cursor": None}
-    refused(server.http.get("/v1/texts", params={"cursor": "!"}), 400, "bad_request")
-    refused(server.http.get("/v1/texts", params={"collection": "nowhere"}), 404, "not_found")
+    check_refusal(server.http.get("/v1/texts", params={"cursor": "!"}), 400, "bad_request")
+    check_refusal(server.http.get("/v1/texts", params={"collection": "nowhere"}), 404, "not_found")
     assert server.http.delete("/v1/collections/listed").status_code == 204
 
 

@@ -18,7 +18,7 @@ from app.sources.fetch import http
 from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.http import MAX_FAILURES, MAX_PER_HOST, FetchLimits, FetchRequest, FetchResult, HttpFetcher
 from tests.support.pictures import picture
-from tests.support.web_servers import Answer, Recorder, WebServer, content, status, trickle
+from tests.support.web_servers import Answer, Recorder, WebServer, answer_slowly, content, status
 
 RED = picture("red")
 
@@ -158,7 +158,7 @@ def test_other_answers_are_no_pictures(number: int, web: WebServer, fetcher: Htt
 
 def test_bytes_are_bounded_whatever_was_declared(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.pages["/declared"] = content(b"x" * 100_001)
-    web.pages["/endless"] = trickle(b"x" * 300_000, 0.0, step=10_000)
+    web.pages["/endless"] = answer_slowly(b"x" * 300_000, 0.0, step=10_000)
     web.pages["/just"] = content(b"x" * 100_000)
     assert code(get(fetcher, f"{web.url}/declared", tmp_path)) == "image_too_large"
     assert code(get(fetcher, f"{web.url}/endless", tmp_path)) == "image_too_large"
@@ -172,7 +172,7 @@ def test_compressed_answers_are_refused(web: WebServer, fetcher: HttpFetcher, tm
 
 @pytest.mark.parametrize("head", [True, False], ids=["headers", "body"])
 def test_dripping_does_not_hold_us_up(head: bool, web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
-    web.pages["/drip"] = trickle(b"x" * 100, 0.2, head=head)
+    web.pages["/drip"] = answer_slowly(b"x" * 100, 0.2, head=head)
     began = time.monotonic()
     got = get(fetcher, f"{web.url}/drip", tmp_path)
     assert code(got) == "url_unreachable"
@@ -203,7 +203,7 @@ def test_many_come_in_order_and_few_at_a_time_from_one_host(
 ) -> None:
     web.reset_most()
     for n in range(24):
-        web.pages[f"/{n}"] = trickle(b"%d" % n, 0.005)
+        web.pages[f"/{n}"] = answer_slowly(b"%d" % n, 0.005)
     wanted = [FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)]
     wanted.insert(5, FetchRequest("http://10.0.0.1/", tmp_path / "never"))
     came = fetcher.fetch_all(wanted)
@@ -310,7 +310,7 @@ def test_a_host_that_wants_a_contact_gets_the_operators(web: WebServer, fetcher:
 def test_a_stopping_worker_waits_for_no_more(web: WebServer, fetcher: HttpFetcher, tmp_path: Path) -> None:
     web.asked.clear()
     for n in range(24):
-        web.pages[f"/{n}"] = trickle(b"%d" % n, 0.05)
+        web.pages[f"/{n}"] = answer_slowly(b"%d" % n, 0.05)
     with pytest.raises(Overloaded):
         fetcher.fetch_all([FetchRequest(f"{web.url}/{n}", tmp_path / str(n)) for n in range(24)], lambda: True)
     assert sum(web.asked.values()) <= MAX_PER_HOST

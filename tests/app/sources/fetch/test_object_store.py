@@ -20,7 +20,7 @@ from app.sources.fetch.object_store import (
     ObjectStoreClient,
 )
 from tests.support.object_stores import Store
-from tests.support.web_servers import Answer, WebServer, content, status, trickle
+from tests.support.web_servers import Answer, WebServer, answer_slowly, content, status
 
 DATE = "Mon, 23 Nov 2026 07:00:00 GMT"
 PHOTOS = BucketPrefix.parse("s3://photos")
@@ -34,7 +34,7 @@ def web() -> Iterator[WebServer]:
 
 
 @pytest.fixture(autouse=True)
-def _quickly(monkeypatch: pytest.MonkeyPatch, credentials: None) -> None:
+def _short_backoff(monkeypatch: pytest.MonkeyPatch, credentials: None) -> None:
     monkeypatch.setattr(
         "app.sources.fetch.object_store.BACKOFF", (timedelta(milliseconds=1), timedelta(milliseconds=2))
     )
@@ -44,7 +44,7 @@ def urls(pages: Iterable[Sequence[ObjectInfo]]) -> list[str]:
     return sorted(one.url for page in pages for one in page)
 
 
-def wanted(folder: Path, *keys: str) -> list[FetchRequest]:
+def make_requests(folder: Path, *keys: str) -> list[FetchRequest]:
     return [FetchRequest(f"s3://photos/{key}", folder / str(n)) for n, key in enumerate(keys)]
 
 
@@ -108,7 +108,7 @@ def test_an_object_that_went_or_is_too_large_fails_alone(store: Store, tmp_path:
     for key, body in (("1.png", b"fits"), ("2.png", b"too large")):
         store.put("photos", f"some/{key}", body)
     came = ObjectStoreClient(FetchLimits(bytes=4), s3=store.url).download_all(
-        wanted(tmp_path, "some/1.png", "some/2.png", "some/gone.png")
+        make_requests(tmp_path, "some/1.png", "some/2.png", "some/gone.png")
     )
     assert codes(came) == [None, "image_too_large", "url_unreachable"]
     assert not came[1].request.path.exists()
@@ -118,7 +118,7 @@ def test_an_object_that_went_or_is_too_large_fails_alone(store: Store, tmp_path:
 
 def test_a_refusal_is_told_without_what_the_store_says(web: WebServer, tmp_path: Path) -> None:
     web.pages["/photos/a.png"] = web.pages["/photos"] = status(403)
-    (got,) = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(s3=web.url).download_all(make_requests(tmp_path, "a.png"))
     assert got.error
     assert "the credentials of this server do not allow it to read" in got.error.detail
     assert web.asked["/photos/a.png"] == 1
@@ -129,29 +129,29 @@ def test_a_refusal_is_told_without_what_the_store_says(web: WebServer, tmp_path:
 
 def test_what_the_store_says_of_the_size_is_not_believed(web: WebServer, tmp_path: Path) -> None:
     web.pages["/photos/a.png"] = an_object(b"12345")
-    (got,) = ObjectStoreClient(FetchLimits(bytes=4), s3=web.url).download_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(FetchLimits(bytes=4), s3=web.url).download_all(make_requests(tmp_path, "a.png"))
     assert isinstance(got.error, ImageTooLarge)
 
-    def cut(handler: BaseHTTPRequestHandler) -> None:
+    def answer_cut_short(handler: BaseHTTPRequestHandler) -> None:
         answer: Answer = an_object(b"12345678")
         handler.wfile.write, write = lambda body: write(body[:4] if body == b"12345678" else body), handler.wfile.write  # type: ignore[method-assign]
         answer(handler)
         handler.close_connection = True
 
-    web.pages["/photos/a.png"] = cut
-    (got,) = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, "a.png"))
+    web.pages["/photos/a.png"] = answer_cut_short
+    (got,) = ObjectStoreClient(s3=web.url).download_all(make_requests(tmp_path, "a.png"))
     assert isinstance(got.error, NoAnswer)
 
 
 def test_a_fault_of_the_store_is_tried_again_and_then_told(web: WebServer, tmp_path: Path) -> None:
     good = an_object(b"12345")
 
-    def failing(handler: BaseHTTPRequestHandler) -> None:
+    def answer_twice_500(handler: BaseHTTPRequestHandler) -> None:
         (good if web.asked["/photos/a.png"] > 2 else status(500))(handler)
 
-    web.pages["/photos/a.png"] = failing
+    web.pages["/photos/a.png"] = answer_twice_500
     web.pages["/photos/b.png"] = status(503)
-    good_one, bad = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, "a.png", "b.png"))
+    good_one, bad = ObjectStoreClient(s3=web.url).download_all(make_requests(tmp_path, "a.png", "b.png"))
     assert good_one.error is None
     assert good_one.request.path.read_bytes() == b"12345"
     assert isinstance(bad.error, NoAnswer)
@@ -159,9 +159,11 @@ def test_a_fault_of_the_store_is_tried_again_and_then_told(web: WebServer, tmp_p
 
 
 def test_a_slow_store_does_not_hold_up_its_neighbours(web: WebServer, tmp_path: Path) -> None:
-    web.pages["/photos/a.png"] = trickle(b"x" * 1_000, 0.1)
+    web.pages["/photos/a.png"] = answer_slowly(b"x" * 1_000, 0.1)
     web.pages["/photos/b.png"] = an_object(b"12345")
-    slow, quick = ObjectStoreClient(FetchLimits(seconds=1), s3=web.url).download_all(wanted(tmp_path, "a.png", "b.png"))
+    slow, quick = ObjectStoreClient(FetchLimits(seconds=1), s3=web.url).download_all(
+        make_requests(tmp_path, "a.png", "b.png")
+    )
     assert isinstance(slow.error, NoAnswer)
     assert quick.error is None
 
@@ -171,11 +173,11 @@ def test_where_nothing_answers_the_rest_is_left(web: WebServer, tmp_path: Path) 
     keys = [f"{n}.png" for n in range(10 * MAX_UNANSWERED)]
     web.pages |= {f"/photos/{key}": status(500) for key in keys}
     with pytest.raises(UrlUnreachable, match="the store does not answer"):
-        objects.download_all(wanted(tmp_path, *keys))
+        objects.download_all(make_requests(tmp_path, *keys))
     assert MAX_UNANSWERED <= len(web.asked) <= MAX_UNANSWERED + MAX_CONCURRENT
     web.close()
     with pytest.raises(UrlUnreachable, match="the store does not answer"):
-        objects.download_all(wanted(tmp_path, *keys))
+        objects.download_all(make_requests(tmp_path, *keys))
     with pytest.raises(UrlUnreachable, match="the store cannot be reached"):
         list(objects.list_pages(PHOTOS))
 
@@ -183,13 +185,13 @@ def test_where_nothing_answers_the_rest_is_left(web: WebServer, tmp_path: Path) 
 def test_no_more_than_a_few_are_fetched_at_once(web: WebServer, tmp_path: Path) -> None:
     gate = threading.Barrier(MAX_CONCURRENT)
 
-    def together(handler: BaseHTTPRequestHandler) -> None:
+    def answer_together(handler: BaseHTTPRequestHandler) -> None:
         gate.wait(20)
         an_object(b"12345")(handler)
 
     keys = [f"{n}.png" for n in range(3 * MAX_CONCURRENT)]
-    web.pages |= {f"/photos/{key}": together for key in keys}
-    came = ObjectStoreClient(s3=web.url).download_all(wanted(tmp_path, *keys))
+    web.pages |= {f"/photos/{key}": answer_together for key in keys}
+    came = ObjectStoreClient(s3=web.url).download_all(make_requests(tmp_path, *keys))
     assert codes(came) == [None] * len(keys)
     assert web.most == MAX_CONCURRENT
 
@@ -203,7 +205,7 @@ def test_a_stopping_worker_waits_for_no_object_and_no_listing(web: WebServer, tm
     web.pages["/photos"] = web.pages["/photos/a.png"] = hang
     objects = ObjectStoreClient(FetchLimits(seconds=60), s3=web.url)
     for call in (
-        lambda: objects.download_all(wanted(tmp_path, "a.png"), lambda: True),
+        lambda: objects.download_all(make_requests(tmp_path, "a.png"), lambda: True),
         lambda: list(objects.list_pages(PHOTOS, lambda: True)),
     ):
         with pytest.raises(Overloaded):
@@ -214,14 +216,14 @@ def test_a_stopping_worker_waits_for_no_object_and_no_listing(web: WebServer, tm
 def test_a_full_disk_ends_everything(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put("photos", "full/1.png", b"x")
 
-    def full(*_: object) -> None:
+    def raise_disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("builtins.open", full)
+    monkeypatch.setattr("builtins.open", raise_disk_full)
     with pytest.raises(StorageFull):
-        ObjectStoreClient(s3=store.url).download_all(wanted(tmp_path, "full/1.png"))
+        ObjectStoreClient(s3=store.url).download_all(make_requests(tmp_path, "full/1.png"))
 
 
 def test_an_environment_that_makes_no_sense_is_told(tmp_path: Path) -> None:
-    (got,) = ObjectStoreClient(s3="no endpoint").download_all(wanted(tmp_path, "a.png"))
+    (got,) = ObjectStoreClient(s3="no endpoint").download_all(make_requests(tmp_path, "a.png"))
     assert isinstance(got.error, NoAnswer)

@@ -22,7 +22,7 @@ def lookups() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def dial(lookups: ThreadPoolExecutor, resolve: Resolve, network: Recorder, seconds: float = 5.0) -> None:
+def connect(lookups: ThreadPoolExecutor, resolve: Resolve, network: Recorder, seconds: float = 5.0) -> None:
     backend = GuardedBackend(AddressPolicy(), Deadline(seconds), lookups, resolve, network)
     backend.connect_tcp("name.example", 80)
 
@@ -30,7 +30,7 @@ def dial(lookups: ThreadPoolExecutor, resolve: Resolve, network: Recorder, secon
 def test_the_address_that_was_checked_is_the_one_that_is_dialled(lookups: ThreadPoolExecutor) -> None:
     network = Recorder()
     with pytest.raises(httpcore.ConnectError):
-        dial(lookups, lambda host, port: ["93.184.216.34", "1.1.1.1"], network)
+        connect(lookups, lambda host, port: ["93.184.216.34", "1.1.1.1"], network)
     assert network.dialled == [("93.184.216.34", 80)]
 
 
@@ -38,7 +38,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_dialled(lookups: Thread
 def test_one_bad_address_among_the_answers_refuses_them_all(answer: list[str], lookups: ThreadPoolExecutor) -> None:
     network = Recorder()
     with pytest.raises(UrlNotAllowed):
-        dial(lookups, lambda host, port: answer, network)
+        connect(lookups, lambda host, port: answer, network)
     assert network.dialled == []
 
 
@@ -47,7 +47,7 @@ def test_a_name_that_changes_its_mind_never_leads_inside(lookups: ThreadPoolExec
     answers = itertools.cycle([["1.1.1.1"], ["127.0.0.1"], ["1.1.1.1", "169.254.169.254"]])
     for _ in range(100):
         with pytest.raises((UrlNotAllowed, httpcore.ConnectError)):
-            dial(lookups, lambda host, port: next(answers), network)
+            connect(lookups, lambda host, port: next(answers), network)
     assert set(network.dialled) == {("1.1.1.1", 80)}
 
 
@@ -58,7 +58,7 @@ def test_a_slow_name_server_is_not_waited_for(lookups: ThreadPoolExecutor) -> No
 
     network = Recorder()
     with pytest.raises(httpcore.TimeoutException):
-        dial(lookups, slow, network, seconds=0.1)
+        connect(lookups, slow, network, seconds=0.1)
     assert network.dialled == []
 
 
@@ -67,7 +67,7 @@ def test_a_name_that_is_not_there_is_a_failed_connection(lookups: ThreadPoolExec
         raise OSError("Name or service not known")
 
     with pytest.raises(httpcore.ConnectError):
-        dial(lookups, unknown, Recorder())
+        connect(lookups, unknown, Recorder())
 
 
 def test_who_answers_is_checked_once_more(lookups: ThreadPoolExecutor) -> None:
@@ -84,7 +84,7 @@ def test_who_answers_is_checked_once_more(lookups: ThreadPoolExecutor) -> None:
 
     closed: list[bool] = []
     with pytest.raises(UrlNotAllowed):
-        dial(lookups, lambda host, port: ["1.1.1.1"], Diverted())
+        connect(lookups, lambda host, port: ["1.1.1.1"], Diverted())
     assert closed == [True]
 
 

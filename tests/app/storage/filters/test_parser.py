@@ -22,7 +22,7 @@ from app.storage.filters.parser import (
     parse_filter_json,
 )
 from app.storage.sql import Clause
-from tests.app.storage.filters.test_sql import nested, of_images
+from tests.app.storage.filters.test_sql import nest_conditions, of_images
 
 TAGS = Field("tags")
 WIDTH = Field("width")
@@ -70,7 +70,7 @@ def test_a_filter_is_read(written: Any, condition: Clause) -> None:
     assert parse_filter_json(json.dumps(written), "images").condition == condition
 
 
-def deep(n: int) -> Any:
+def nest_filter(n: int) -> Any:
     filter: Any = RED
     for _ in range(n):
         filter = {"must": [filter]}
@@ -149,7 +149,7 @@ REFUSED: list[tuple[Any, str]] = [
     ([RED], "filter: expected an object, .* got a list of 1"),
     ("x", "expected an object"),
     (None, "expected an object"),
-    (deep(100), f"may be nested {MAX_DEPTH} deep"),
+    (nest_filter(100), f"may be nested {MAX_DEPTH} deep"),
     (
         {"should": [RED] * 10_000},
         rf"filter\.should\[{MAX_CONDITIONS}\] \(tags\): a filter may have {MAX_CONDITIONS} conditions",
@@ -175,7 +175,7 @@ def test_what_is_no_json_is_refused(text: str) -> None:
 
 
 def test_the_bounds_themselves_are_allowed() -> None:
-    parse_filter(deep(MAX_DEPTH - 1), "images")
+    parse_filter(nest_filter(MAX_DEPTH - 1), "images")
     parse_filter({"should": [RED] * MAX_CONDITIONS}, "images")
     parse_filter({"key": "tags", "match": {"any": ["x"] * MAX_VALUES}}, "images")
 
@@ -228,7 +228,7 @@ def test_whatever_is_sent_is_read_or_refused(written: Any) -> None:
 SCHEMA = jsonschema_rs.validator_for(FILTER_ADAPTER.json_schema())
 
 
-@given(nested(of_images))
+@given(nest_conditions(of_images))
 def test_the_schema_of_the_openapi_document_accepts_what_the_parser_accepts(written: Any) -> None:
     parse_filter(written, "images")
     assert SCHEMA.is_valid(written)

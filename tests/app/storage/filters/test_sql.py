@@ -67,7 +67,7 @@ def matches(value: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-def on(keys: Sequence[str], **operators: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+def conditions_on(keys: Sequence[str], **operators: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     key = st.sampled_from(keys)
     return st.one_of(*(st.fixed_dictionaries({"key": key, name: what}) for name, what in operators.items()))
 
@@ -75,15 +75,17 @@ def on(keys: Sequence[str], **operators: st.SearchStrategy[Any]) -> st.SearchStr
 words = st.sampled_from(["red", "CAR red", "grüner", "猫", "100", "nothing"]).map(lambda text: {"text": text})
 flags = st.booleans()
 given_values = st.one_of(st.booleans(), NUMBERS, STRINGS)
-anything = on(KEYS, match=st.one_of(matches(given_values), words), exists=flags, is_empty=flags, is_null=flags)
-ranges = on(KEYS, range=st.one_of(comparisons(NUMBERS), comparisons(st.sampled_from(TIMES))))
+anything = conditions_on(
+    KEYS, match=st.one_of(matches(given_values), words), exists=flags, is_empty=flags, is_null=flags
+)
+ranges = conditions_on(KEYS, range=st.one_of(comparisons(NUMBERS), comparisons(st.sampled_from(TIMES))))
 of_images = st.one_of(
-    on(["tags"], match=st.one_of(matches(st.sampled_from(TAGS)), words), exists=flags, is_null=flags),
-    on(["caption", "source"], match=words, exists=flags, is_empty=flags, is_null=flags),
-    on(["caption", "source", "id"], match=matches(st.sampled_from(["A red car", "a.png", "id-1", "id-2"]))),
-    on(["width", "bytes"], match=matches(st.integers(3, 12)), range=comparisons(st.integers(3, 12))),
-    on(["format"], match=matches(st.sampled_from(["png", "jpeg"]))),
-    on(["created_at"], range=comparisons(st.sampled_from(TIMES))),
+    conditions_on(["tags"], match=st.one_of(matches(st.sampled_from(TAGS)), words), exists=flags, is_null=flags),
+    conditions_on(["caption", "source"], match=words, exists=flags, is_empty=flags, is_null=flags),
+    conditions_on(["caption", "source", "id"], match=matches(st.sampled_from(["A red car", "a.png", "id-1", "id-2"]))),
+    conditions_on(["width", "bytes"], match=matches(st.integers(3, 12)), range=comparisons(st.integers(3, 12))),
+    conditions_on(["format"], match=matches(st.sampled_from(["png", "jpeg"]))),
+    conditions_on(["created_at"], range=comparisons(st.sampled_from(TIMES))),
     st.lists(st.sampled_from(["id-0", "id-1", "other"])).map(lambda ids: {"has_id": ids}),
     st.sampled_from(["tags", "caption", *KEYS]).flatmap(
         lambda key: st.sampled_from([{name: {"key": key}} for name in ("is_empty", "is_null", "exists")])
@@ -91,10 +93,14 @@ of_images = st.one_of(
     anything,
     ranges,
 )
-of_texts = st.one_of(on(["text"], match=words), on(["created_at"], range=comparisons(st.sampled_from(TIMES))), anything)
+of_texts = st.one_of(
+    conditions_on(["text"], match=words),
+    conditions_on(["created_at"], range=comparisons(st.sampled_from(TIMES))),
+    anything,
+)
 
 
-def nested(conditions: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+def nest_conditions(conditions: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
     def group(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
         entries = st.one_of(inner, st.lists(inner, max_size=3))
         return st.dictionaries(st.sampled_from(["must", "should", "must_not"]), entries, max_size=3)
@@ -128,7 +134,7 @@ SETTINGS = settings(max_examples=400, deadline=None, suppress_health_check=[Heal
 
 
 @SETTINGS
-@given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nested(of_images))
+@given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nest_conditions(of_images))
 def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
     stored = refill(shared, rows, "images")
     filter = parse_filter(asked, "images")
@@ -138,7 +144,7 @@ def test_sql_lets_through_what_the_filter_means(shared: Database, rows: list[Any
 
 
 @settings(SETTINGS, max_examples=150)
-@given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nested(of_texts))
+@given(rows=st.lists(descriptions, min_size=1, max_size=6), asked=nest_conditions(of_texts))
 def test_texts_are_filtered_the_same_way(shared: Database, rows: list[Any], asked: dict[str, Any]) -> None:
     stored = refill(shared, rows, "texts")
     filter = parse_filter(asked, "texts")
@@ -174,14 +180,14 @@ def test_the_largest_filter_that_is_taken_can_be_asked(database: Database) -> No
 def test_collections_are_told_apart_and_so_is_what_is_true_1_and_1_0(database: Database) -> None:
     keys = [insert(database, n, metadata={"a": value}).key for n, value in enumerate([True, 1, 1.0, "1"])]
 
-    def found(value: Any, collection: str = "default") -> list[int]:
+    def select_matching(value: Any, collection: str = "default") -> list[int]:
         filter = parse_filter({"key": "metadata.a", "match": {"value": value}}, "images")
         return database.read(lambda c: sql.select_keys(c, collection, filter))
 
-    assert found(True) == keys[:1]
-    assert found(1) == found(1.0) == keys[1:3]
-    assert found("1") == keys[3:]
-    assert found(1, "another") == []
+    assert select_matching(True) == keys[:1]
+    assert select_matching(1) == select_matching(1.0) == keys[1:3]
+    assert select_matching("1") == keys[3:]
+    assert select_matching(1, "another") == []
 
 
 def test_changes_are_counted_and_the_steps_of_the_queue_are_none(database: Database) -> None:

@@ -34,22 +34,22 @@ def test_keys_come_back_as_they_were_put(database: Database) -> None:
 def test_every_change_but_the_last_use_is_another_version(database: Database) -> None:
     seen = [database.read(api_keys.get_version)]
 
-    def changed() -> bool:
+    def has_changed() -> bool:
         seen.append(database.read(api_keys.get_version))
         return seen[-1] != seen[-2]
 
     database.write(lambda c: api_keys.add(c, key("a")))
-    assert changed()
+    assert has_changed()
     database.write(lambda c: api_keys.record_use(c, "a"))
-    assert not changed()
+    assert not has_changed()
     database.write(lambda c: api_keys.add_session(c, b"s", "a", "9999", 5))
-    assert changed()
+    assert has_changed()
     database.write(lambda c: api_keys.delete_session(c, b"s"))
-    assert changed()
+    assert has_changed()
     database.write(lambda c: api_keys.revoke(c, "a"))
-    assert changed()
+    assert has_changed()
     assert database.write(api_keys.delete_all) == 1
-    assert changed()
+    assert has_changed()
 
 
 def test_a_revoked_key_stays_and_its_sessions_go(database: Database) -> None:

@@ -29,13 +29,13 @@ TABLES = {
 }
 
 
-def left(database: Database) -> dict[str, int]:
+def count_leftovers(database: Database) -> dict[str, int]:
     """What is not of the default collection, by table; empty when there is nothing."""
     counts = database.read(lambda c: {name: fetch_number(c, sql) for name, sql in TABLES.items()})
     return {name: count for name, count in counts.items() if count}
 
 
-def filled(database: Database, name: str = "birds", pictures: int = 3) -> tuple[str, str]:
+def fill_collection(database: Database, name: str = "birds", pictures: int = 3) -> tuple[str, str]:
     """A collection with a job of pictures, an upload, and a text; returns its label and the job."""
 
     def work(c: Any) -> tuple[str, str]:
@@ -64,7 +64,7 @@ def sweep(database: Database, label: str, limit: int = 2) -> list[str]:
 
 
 def test_a_marked_collection_is_gone_at_once_and_its_job_cancelled(database: Database) -> None:
-    label, job = filled(database)
+    label, job = fill_collection(database)
     assert database.write(lambda c: collection_deletion.begin(c, "birds")) == (label, [(job, 1)])
     assert [one.name for one in database.read(collections.list_all)] == ["default"]
     assert database.read(lambda c: images.list_page(c, "birds", 10, None)) == []
@@ -80,12 +80,12 @@ def test_a_marked_collection_is_gone_at_once_and_its_job_cancelled(database: Dat
 
 
 def test_sweeping_leaves_nothing_but_the_job_with_numbers_that_add_up(database: Database) -> None:
-    label, job = filled(database)
+    label, job = fill_collection(database)
     (lease, *_) = claim(database, limit=1)
     finish(database, lease)
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert sorted(sweep(database, label)) == sorted(sha256(n) for n in range(3))
-    assert left(database) == {}
+    assert count_leftovers(database) == {}
     assert database.read(collection_deletion.list_pending) == []
     ended = database.read(lambda c: jobs.get(c, job))
     assert ended is not None
@@ -100,7 +100,7 @@ def test_a_collection_without_jobs_leaves_no_row_of_its_own(database: Database) 
 
 
 def test_a_worker_loses_what_it_has_of_it_and_gets_nothing_more(database: Database) -> None:
-    filled(database)
+    fill_collection(database)
     (lease, *_) = claim(database, limit=1)
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert not database.read(lambda c: work_queue.holds_image(c, lease))
@@ -111,7 +111,7 @@ def test_a_worker_loses_what_it_has_of_it_and_gets_nothing_more(database: Databa
 
 
 def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(database: Database) -> None:
-    filled(database)
+    fill_collection(database)
     (lease, *_) = claim(database, limit=1)
     label, _ = database.write(lambda c: collection_deletion.begin(c, "birds"))
     again = database.write(lambda c: collections.create(c, "birds", "new"))
@@ -128,14 +128,14 @@ def test_a_worker_of_before_writes_nothing_into_a_collection_of_the_same_name(da
 
 
 def test_files_that_another_collection_needs_are_kept(database: Database) -> None:
-    label, _ = filled(database)
+    label, _ = fill_collection(database)
     database.write(lambda c: images.add(c, "default", new(1), None, False))
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     assert sorted(sweep(database, label)) == sorted([sha256(0), sha256(2)])
 
 
 def test_its_jobs_cannot_be_taken_up_again(database: Database) -> None:
-    label, job = filled(database)
+    label, job = fill_collection(database)
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     database.write(lambda c: job_control.fail_waiting_items(c, job, 100))
     assert database.write(lambda c: job_control.retry(c, job, 0, 100)) is None
@@ -147,16 +147,16 @@ def test_its_jobs_cannot_be_taken_up_again(database: Database) -> None:
 
 
 def test_other_collections_stay_as_they_are(database: Database) -> None:
-    kept, _ = filled(database, "cats")
-    label, _ = filled(database, "birds")
-    before = left(database)
+    kept, _ = fill_collection(database, "cats")
+    label, _ = fill_collection(database, "birds")
+    before = count_leftovers(database)
     database.write(lambda c: collection_deletion.begin(c, "birds"))
     sweep(database, label)
-    assert left(database) == {name: count // 2 for name, count in before.items()}
+    assert count_leftovers(database) == {name: count // 2 for name, count in before.items()}
     assert [one.label for one in database.read(collections.list_all)] == [kept, "default"]
 
 
 def test_a_name_is_taken_while_it_is_there(database: Database) -> None:
-    filled(database)
+    fill_collection(database)
     with pytest.raises(IdConflict, match="birds"):
         database.write(lambda c: collections.create(c, "birds", ""))

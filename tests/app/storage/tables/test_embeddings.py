@@ -153,7 +153,7 @@ def test_what_lies_ahead_is_counted_for_one_index(log: Database) -> None:
     remove(log, 2)
     add(log, 3, target="texts")
 
-    def ahead(seq: int) -> int:
+    def count_ahead(seq: int) -> int:
         return log.read(lambda c: embeddings.count_after(c, "default", FINGERPRINT, "images", seq))
 
-    assert (ahead(0), ahead(first), ahead(head(log))) == (2, 1, 0)
+    assert (count_ahead(0), count_ahead(first), count_ahead(head(log))) == (2, 1, 0)

@@ -135,7 +135,7 @@ def test_a_retry_of_nothing_changes_nothing(database: Database) -> None:
 LONG_AGO, LATER = "2000-01-01", "2999-01-01"
 
 
-def ended(database: Database, before: str = LATER) -> list[str]:
+def list_ended(database: Database, before: str = LATER) -> list[str]:
     return database.read(lambda c: job_control.list_ended(c, before, 10))
 
 
@@ -146,7 +146,7 @@ def forget(database: Database, id: str, limit: int = 100) -> bool:
 def test_ended_jobs_are_deleted_in_steps_and_their_pictures_stay(database: Database) -> None:
     id = new_job(database, [1, 2, 3])
     images = [lease.image.id for lease in claim(database) if finish(database, lease)]
-    assert (ended(database, LONG_AGO), ended(database)) == ([], [id])
+    assert (list_ended(database, LONG_AGO), list_ended(database)) == ([], [id])
     assert [forget(database, id, 2), forget(database, id, 2), forget(database, id, 2)] == [True, False, False]
     assert database.read(lambda c: jobs.get(c, id)) is None
     assert database.read(lambda c: fetch_number(c, "SELECT count(*) FROM job_items")) == 0
@@ -157,10 +157,10 @@ def test_jobs_that_go_on_are_never_deleted(database: Database) -> None:
     running, cancelled, again = new_job(database, [1]), new_job(database, [2]), new_job(database, [3])
     for id in (cancelled, again):
         database.write(lambda c, id=id: job_control.cancel(c, id))  # type: ignore[misc]
-    assert ended(database) == []  # what they wait for is not dropped yet
+    assert list_ended(database) == []  # what they wait for is not dropped yet
     for id in (cancelled, again):
         database.write(lambda c, id=id: job_control.fail_waiting_items(c, id, 10))  # type: ignore[misc]
-    assert ended(database) == [cancelled, again]
+    assert list_ended(database) == [cancelled, again]
     database.write(lambda c: job_control.retry(c, again, 0, 10))
     assert forget(database, again) is False
     assert [job_of(database, id).total for id in (running, again)] == [1, 1]

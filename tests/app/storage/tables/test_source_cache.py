@@ -21,10 +21,10 @@ def test_only_origins_whose_bytes_are_in_the_collection_are_held(database: Datab
     database.write(lambda c: source_cache.store(c, "file:/a", CacheEntry("1-2", image.sha256)))
     database.write(lambda c: source_cache.store(c, "file:/b", CacheEntry("3-4", "0" * 64)))
 
-    def held(collection: str = "default") -> dict[str, str]:
+    def find_tags(collection: str = "default") -> dict[str, str]:
         return database.read(lambda c: source_cache.find_held_tags(c, collection, ["file:/a", "file:/b", "file:/c"]))
 
-    assert held() == {"file:/a": "1-2"}
-    assert held("other") == {}
+    assert find_tags() == {"file:/a": "1-2"}
+    assert find_tags("other") == {}
     database.write(lambda c: images.delete(c, image.key))
-    assert held() == {}
+    assert find_tags() == {}

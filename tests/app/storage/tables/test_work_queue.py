@@ -37,7 +37,7 @@ def expire(database: Database, dead: tuple[str, ...] = (), clock: float = 0.0, m
     return lost
 
 
-def holds(database: Database, lease: Lease) -> bool:
+def is_held(database: Database, lease: Lease) -> bool:
     return database.read(lambda c: work_queue.holds_image(c, lease))
 
 
@@ -108,7 +108,7 @@ def test_finish_appends_the_vector_and_makes_the_picture_ready_in_one_commit(dat
     image = image_of(database, "one")
     assert (image.status, image.embedded_seq) == (Status.READY, seq)
     assert vector(database, image.key) == VECTOR
-    assert not holds(database, lease)
+    assert not is_held(database, lease)
 
 
 def test_finish_after_delete_does_nothing(database: Database) -> None:
@@ -153,7 +153,7 @@ def test_finish_after_another_worker_claimed_the_picture_does_nothing(database: 
     assert expire(database, dead=("a",)) == 1
     (theirs,) = claim(database, "b")
     assert finish(database, lost) is None
-    assert holds(database, theirs)
+    assert is_held(database, theirs)
     assert finish(database, theirs) is not None
     assert finish(database, theirs) is None  # a second time
 
@@ -169,7 +169,7 @@ def test_release_leaves_the_leases_of_others_alone(database: Database) -> None:
     image = insert(database, 1)
     (lease,) = claim(database, "a")
     database.write(lambda c: work_queue.release_images(c, "b", [image.key]))
-    assert holds(database, lease)
+    assert is_held(database, lease)
 
 
 def test_release_all_gives_back_everything_of_one_owner(database: Database) -> None:
@@ -180,7 +180,7 @@ def test_release_all_gives_back_everything_of_one_owner(database: Database) -> N
     database.write(lambda c: work_queue.release_images(c, "a"))
     assert database.read(work_queue.list_owners) == {"b"}
     assert [lease.attempts for lease in claim(database, "c")] == [1, 1, 1]
-    assert holds(database, kept)
+    assert is_held(database, kept)
 
 
 def test_requeue_keeps_the_attempt_counted(database: Database) -> None:
@@ -215,16 +215,16 @@ def test_expiring_ends_the_leases_of_dead_owners_alone(database: Database) -> No
     (alive,) = claim(database, "b", limit=1)
     assert expire(database, dead=("a",)) == 1
     assert image_of(database, "of a").status is Status.QUEUED
-    assert holds(database, alive)
+    assert is_held(database, alive)
 
 
 def test_a_lease_past_its_deadline_ends_for_any_owner(database: Database) -> None:
     insert(database, 1)
     (lease,) = claim(database, "a", until=100.0)
     assert expire(database, clock=99.9) == 0
-    assert holds(database, lease)
+    assert is_held(database, lease)
     assert expire(database, clock=100.1) == 1
-    assert not holds(database, lease)
+    assert not is_held(database, lease)
 
 
 def test_renewing_moves_the_deadline_of_the_owner_alone(database: Database) -> None:
@@ -234,8 +234,8 @@ def test_renewing_moves_the_deadline_of_the_owner_alone(database: Database) -> N
     (other,) = claim(database, "b", limit=1, until=100.0)
     database.write(lambda c: work_queue.renew_leases(c, "a", 200.0))
     assert expire(database, clock=150.0) == 1
-    assert holds(database, renewed)
-    assert not holds(database, other)
+    assert is_held(database, renewed)
+    assert not is_held(database, other)
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -262,13 +262,13 @@ def test_a_kill_of_the_server_blames_no_picture_that_was_at_work_in_company(data
     for life in range(5):
         assert len(claim(database, f"w{life}")) == (3 if life == 0 else 1)
         forgive(database, f"w{life}")
-        assert counted(database) == {"queued": 3}
+        assert count_statuses(database) == {"queued": 3}
     while claimed := claim(database):
         finish(database, claimed[0])
-    assert counted(database) == {"ready": 3}
+    assert count_statuses(database) == {"ready": 3}
 
 
-def counted(database: Database) -> dict[str, int]:
+def count_statuses(database: Database) -> dict[str, int]:
     return {status: n for status, n in database.read(lambda c: images.count_by_status(c, "default")).items() if n}
 
 
@@ -304,7 +304,7 @@ def test_recovery_leaves_the_leases_of_living_workers_alone(database: Database) 
     insert(database, 1)
     (lease,) = claim(database, "alive")
     forgive(database, "dead")
-    assert holds(database, lease)
+    assert is_held(database, lease)
 
 
 def test_an_upload_keeps_its_attempts_over_a_death_of_the_server_unless_it_was_being_expanded(
@@ -376,11 +376,11 @@ def order(database: Database, batches: int, limit: int) -> list[str]:
     return [lease.image.job_id or "" for _ in range(batches) for lease in claim(database, limit=limit)]
 
 
-def kept(database: Database) -> dict[str, int]:
+def read_turns(database: Database) -> dict[str, int]:
     return dict(database.read(lambda c: fetch_all(c, "SELECT job_id, waiting FROM turns")))
 
 
-def true(database: Database) -> dict[str, int]:
+def count_queued(database: Database) -> dict[str, int]:
     sql = "SELECT coalesce(job_id, ''), count(*) FROM images WHERE status = 'queued' AND attempts = 0 GROUP BY job_id"
     return dict(database.read(lambda c: fetch_all(c, sql)))
 
@@ -389,7 +389,7 @@ def test_a_job_by_itself_gets_everything_oldest_first(database: Database) -> Non
     id = fill(database, 0, 30)
     got = claim(database, limit=25)
     assert [lease.image.key for lease in got] == list(range(1, 26))
-    assert kept(database) == {id: 5}
+    assert read_turns(database) == {id: 5}
 
 
 def test_a_small_job_and_single_pictures_do_not_wait_for_a_big_job(database: Database) -> None:
@@ -468,7 +468,7 @@ def test_the_triggers_keep_the_turns_right_after_every_step(database: Database) 
         insert(database, n)
 
     def check() -> None:
-        assert kept(database) == true(database)
+        assert read_turns(database) == count_queued(database)
 
     check()
     one, two, three, *_ = claim(database, limit=12)
@@ -491,14 +491,14 @@ def plan(database: Database, sql: str, values: Sequence[object]) -> str:
 
 
 def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None:
-    def explained(sql: str, values: Sequence[object]) -> str:
+    def explain(sql: str, values: Sequence[object]) -> str:
         rows = database.write(lambda c: fetch_all(c, "EXPLAIN QUERY PLAN " + sql, list(values)))
         return "\n".join(str(row[3]) for row in rows)
 
     assert "USING INDEX turns_next" in plan(database, work_queue.NEXT_TURNS, ["[]"])
-    fresh = explained(work_queue.CLAIM_NEW, ["a", 1.0, None, 5])
+    fresh = explain(work_queue.CLAIM_NEW, ["a", 1.0, None, 5])
     assert "SEARCH images USING INDEX images_fresh (job_id=?)" in fresh
-    tried = explained(work_queue.CLAIM_RETRY, ["a", 1.0])
+    tried = explain(work_queue.CLAIM_RETRY, ["a", 1.0])
     assert "images USING INDEX images_tried" in tried
     source = plan(database, work_queue.NEXT_UPLOAD, [])
     assert "USING INDEX jobs_intake" in source
@@ -517,11 +517,11 @@ def test_operations_on_leases_read_leased_pictures_alone(database: Database) -> 
     def plans(c: apsw.Connection) -> list[str]:
         statements: list[tuple[str, apsw.Bindings | None]] = []
 
-        def note(_: apsw.Cursor, sql: str, values: apsw.Bindings | None) -> bool:
+        def record_statement(_: apsw.Cursor, sql: str, values: apsw.Bindings | None) -> bool:
             statements.append((sql, values))
             return True
 
-        c.exec_trace = note
+        c.exec_trace = record_statement
         work_queue.list_owners(c)
         work_queue.renew_leases(c, "a", 1e12)
         work_queue.release_images(c, "b", [1])

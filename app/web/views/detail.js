@@ -58,10 +58,11 @@ export function openDetail(hit, neighbours) {
   const isKnown = isSame && JSON.stringify(shown.hit.image) === JSON.stringify(hit.image) && shown.hit.score === hit.score;
   stage.show(hit.image, neighbours);
   if (!isKnown && !(isSame && isEditing())) showPicture(hit, isSame);
-  const hadFocus = dialog.contains(document.activeElement);
+  const { activeElement } = document;
+  const keepsFocus = dialog.contains(activeElement) && !activeElement.disabled && activeElement.checkVisibility();
   if (!dialog.open) dialog.showModal();
   placeToast();
-  if (!hadFocus || document.activeElement.disabled) dialog.querySelector("[data-action=close]").focus();
+  if (!keepsFocus) dialog.querySelector("[data-action=close]").focus();
 }
 
 export function closeDetail() {

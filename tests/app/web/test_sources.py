@@ -52,7 +52,7 @@ def test_pictures_are_fetched_by_their_addresses(page: Page, empty: RunningServe
     card = page.locator(".upload")
     expect(card.locator("strong")).to_have_text("3 web addresses")
     expect(card.locator("> p")).to_contain_text("2 added · 1 failed", timeout=30_000)
-    expect(card.locator(".failures li")).to_contain_text(f"{web.url}/none.png")
+    expect(card.locator(".failures ul li")).to_contain_text(f"{web.url}/none.png")
     assert empty.http.get("/v1/images/by-line").json()["caption"] == "said"
     page.get_by_role("link", name="Activity").click()
     expect(page.locator(".job .name").first).to_have_text("3 web addresses")

@@ -209,7 +209,7 @@ def test_what_is_deleted_in_the_large_view_is_brought_back_there(browser: Browse
 def test_a_picture_without_caption_goes_by_its_file_and_a_failed_one_says_why(garden_page: Watched) -> None:
     garden = garden_page.page.request
     sent = FilePayload(name="broken.png", mimeType="image/png", buffer=picture("red", seed=99)[:-40])
-    id = garden.post(f"{garden_page.url}/v1/images?wait=30", multipart={"file": sent}).json()["id"]
+    id = garden.post(f"{garden_page.url}/v1/images?wait=30", multipart={"file": sent}).json()["image_id"]
     page = garden_page.open(f"/?show={id}")
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("heading", level=2)).to_have_text("broken.png")

@@ -65,7 +65,7 @@ def _list_members(path: Path) -> list[zipfile.ZipInfo]:
 
 
 def hash_stored_pictures(client: Client, path: Path) -> list[str] | None:
-    """The SHA-256 of the pictures of a zip if the server has all of them, and needs nothing more about them; else None.
+    """The SHA-256 of the pictures of a zip if the server has all of them, and something said of each; else None.
 
     A new zip costs the hashes of a few pictures.
     """

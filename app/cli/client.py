@@ -29,7 +29,7 @@ UPLOAD_TIMEOUT = httpx.Timeout(600.0, connect=15.0)
 PATIENCE_SECONDS = 600.0  # that an upload waits for a server that is busy, or away, before it gives up
 BUSY = (429, 502, 503, 504)
 REPORT = "application/x-ndjson"
-# What an error means that is not told as Sightline tells it.
+# What an error means that does not come from Sightline.
 FOREIGN = dict.fromkeys((404, 405, 501), "; it is not Sightline") | {
     401: "; a proxy before it asks for a password, which this command has not",
     413: "; a proxy before it takes no requests of this size (nginx: client_max_body_size)",

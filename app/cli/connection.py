@@ -16,7 +16,7 @@ from app.cli.answers import clean
 
 E = TypeVar("E", bound=BaseException)
 
-WRONG_NAME, EXPIRED = 62, 10  # OpenSSL's codes of certificates that no authority mends
+EXPIRED, WRONG_NAME, WRONG_ADDRESS = 10, 62, 64  # OpenSSL's codes of certificates that no authority mends
 
 
 def parse_server(text: str) -> httpx.URL:
@@ -79,7 +79,7 @@ def describe_failure(error: httpx.HTTPError, server: str) -> tuple[str, bool]:
 
 
 def describe_certificate(error: ssl.SSLCertVerificationError, server: str) -> str:
-    if error.verify_code in (WRONG_NAME, EXPIRED):
+    if error.verify_code in (EXPIRED, WRONG_NAME, WRONG_ADDRESS):
         return f"the certificate of {server} cannot be accepted: {clean(error.verify_message)}"
     remedy = "name its authority with --ca-file, SIGHTLINE_CA_FILE or SSL_CERT_FILE"
     return f"the certificate of {server} is not trusted: {clean(error.verify_message)}; {remedy}"

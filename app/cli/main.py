@@ -131,7 +131,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     The exit code is 0 when everything was loaded, 1 when something could not be read or loaded (a table says what and
     why), and 2 when the server cannot be reached or refuses.
     """
-    from app.cli.output import show_warnings
+    from app.cli.output import show_hint
     from app.cli.upload import ingest_paths, ingest_urls
 
     if bool(paths) == (urls is not None):
@@ -140,7 +140,7 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
         raise click.UsageError("--exclude belongs to paths, not to --urls")
     options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
     with open_client(given) as client:
-        show_warnings({}, client.model_hint())
+        show_hint(client.model_hint())
         if urls is None:
             sys.exit(ingest_paths(client, paths, new_console(), options, exclude))
         try:
@@ -198,6 +198,7 @@ def search(
     """
     from app.cli import output
     from app.cli.batch_search import print_answers
+    from app.encoder.catalogue import find_facts
 
     if sum((bool(words), image is not None, batch is not None)) != 1:
         raise click.UsageError("give either words, a picture file, --image or --batch")
@@ -211,7 +212,8 @@ def search(
             answer = client.search_picture(image, k, target, filter)
         else:
             answer = client.search(" ".join(words), k, target, filter)
-        output.show_warnings(answer, client.model_hint() if sys.stderr.isatty() else None)
+    output.show_hint(find_facts(str(answer.get("model"))).hint)
+    output.show_warnings(answer)
     if as_json:
         print_json(answer)
     elif paths:
@@ -251,10 +253,11 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
 @setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
     """Show what a running server holds, and its health; exits with 1 when it is not ready."""
-    from app.cli.output import show_status
+    from app.cli.output import show_hint, show_status
 
     with open_client(given) as client:
         ready, stats = client.readiness(), client.stats()
+    show_hint((stats["model"] or {}).get("hint"))
     if as_json:
         print_json({**ready, **stats})
     else:

@@ -92,12 +92,16 @@ def print_paths(found: dict[str, Any]) -> None:
         click.echo(f"{nameless} of the hits have no path", err=True)
 
 
-def show_warnings(found: dict[str, Any], hint: str | None = None) -> None:
-    """What the server warns of, and what people should know of the model, on standard error."""
+def show_hint(hint: str | None) -> None:
+    """What people should know of the model, on standard error."""
+    if hint:
+        click.echo(f"model: {clean(hint)}", err=True)
+
+
+def show_warnings(found: dict[str, Any]) -> None:
+    """What the server warns of, on standard error."""
     for warning in found.get("warnings", ()):
         click.echo(f"warning: {clean(warning['detail'])}", err=True)
-    if hint:
-        click.echo(f"note: {clean(hint)}", err=True)
 
 
 def show_matches(matches: dict[str, Any], console: Console) -> None:
@@ -180,8 +184,6 @@ def show_status(ready: dict[str, Any], stats: dict[str, Any], console: Console) 
     if stats["model"]:
         model = stats["model"]
         console.print(f"model   {model['name']} on {model['device']}, d {model['d']}, space {model['space']}")
-        if model.get("hint"):
-            console.print(f"note    {escape(model['hint'])}", soft_wrap=True)
     for target, index in (stats["index"] or {}).items():
         console.print(f"index   {target}: {index['ntotal']} vectors, {index['kind']}, lag {index['lag']}")
 

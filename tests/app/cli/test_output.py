@@ -11,6 +11,7 @@ from app.cli.output import (
     print_paths,
     show_collections,
     show_failed,
+    show_hint,
     show_hits,
     show_jobs,
     show_matches,
@@ -70,9 +71,11 @@ def test_paths_are_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_warnings_of_an_answer_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    show_warnings({"warnings": [{"code": "x", "detail": "this model reads\x1b English"}]}, "knows drawings")
+    show_hint("knows\x1b drawings")
+    show_hint(None)
+    show_warnings({"warnings": [{"code": "x", "detail": "this model reads\x1b English"}]})
     show_warnings({})
-    assert capsys.readouterr() == ("", "warning: this model reads  English\nnote: knows drawings\n")
+    assert capsys.readouterr() == ("", "model: knows  drawings\nwarning: this model reads  English\n")
 
 
 WELL: dict[str, Any] = {"status": "ok", "reasons": [], "checks": []}
@@ -99,11 +102,11 @@ def test_status_before_the_model_is_there_tells_why_and_the_counts() -> None:
 
 
 def test_status_tells_model_and_index() -> None:
-    model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc", "hint": "it knows colours"}
+    model = {"name": "colours", "device": "cpu", "d": 60, "space": "abc"}
     index = {"images": {"ntotal": 3, "kind": "exact", "lag": 1}}
     out = printed(show_status, WELL, {**STATS, "model": model, "index": index})
     assert out.startswith("ready\n")
-    assert "model   colours on cpu, d 60, space abc\nnote    it knows colours\n" in out
+    assert "model   colours on cpu, d 60, space abc\n" in out
     assert "index   images: 3 vectors, exact, lag 1" in out
 
 

@@ -17,6 +17,7 @@ from app.cli.upload import (
     BULK_BYTES,
     BULK_FILES,
     UploadReport,
+    archive_name,
     group_into_batches,
     ingest_paths,
     ingest_urls,
@@ -208,7 +209,7 @@ def test_captions_beside_pictures_are_sent_and_fill_what_was_empty(server: Runni
     ],
 )
 def test_a_table_of_paths_sends_those_files(name: str, content: str, server: RunningServer, tmp_path: Path) -> None:
-    seeds = [92_000 + len(name) * 10 + n for n in range(2)]
+    seeds = [920_000 + sum(map(ord, name)) * 10 + n for n in range(2)]
     (tmp_path / "images").mkdir()
     for seed in seeds:
         (tmp_path / "images" / f"{seed}.png").write_bytes(picture("green", seed))
@@ -220,6 +221,29 @@ def test_a_table_of_paths_sends_those_files(name: str, content: str, server: Run
     second, first = newest(server, 2)
     assert (first["caption"], first["source"]) == (f"a {seeds[0]}", f"images/{seeds[0]}.png")
     assert second["caption"] == "b"
+
+
+def test_what_is_said_of_a_picture_comes_in_whatever_its_name_is(server: RunningServer, tmp_path: Path) -> None:
+    folder = tmp_path / "node_modules"  # litter, but for whoever names it
+    folder.mkdir()
+    for n, name in enumerate(("a.png", "[b].png", ".hidden.png", "noext")):
+        (folder / name).write_bytes(picture("green", 94_000 + n))
+        (folder / f"{name.removesuffix('.png')}.txt").write_text(f"caption {n}")
+    (folder / "fake.png").write_text("words")
+    (folder / "fake.txt").write_text("caption of words")
+    status, out = run(server, folder, folder / ".hidden.png", folder / ".hidden.txt")
+    assert status == 1
+    assert "node_modules/fake.png\tunsupported_media_type" in out
+    found = {image["source"]: image["caption"] for image in newest(server, 4)}
+    assert found == {
+        "a.png": "caption 0",
+        "[b].png": "caption 1",
+        "hidden.png": "caption 2",
+        "picture-2.jpg": "caption 3",
+    }
+    assert [archive_name(name, 7) for name in ("a/b.png", "a/.git/b.png", ".x", "a\\b.png")] == [
+        *("a/b.png", "b.png", "picture-7.jpg", "a/b.png")
+    ]
 
 
 def test_a_failure_is_shown_with_its_reason_and_makes_the_status_1(server: RunningServer, tmp_path: Path) -> None:

@@ -380,3 +380,4 @@ def test_files_and_sources_are_added_to_a_job(server: RunningServer) -> None:
     refused(server.http.post("/v1/images/bulk?job=unknown", files=files), 404, "not_found")
     server.http.post("/v1/collections", json={"name": "elsewhere"})
     refused(server.http.post(f"{path}&collection=elsewhere", files=files), 404, "not_found")
+    server.http.delete("/v1/collections/elsewhere")

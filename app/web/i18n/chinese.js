@@ -88,7 +88,7 @@ export const CHINESE = {
   clear_selection: "取消选择",
   score_title: "相似度：模型计算的余弦相似度，越高越相似。",
   score: "相似度 {score}",
-  best_matches: "与“{words}”最相似的图片",
+  best_matches: "“{words}”的最佳匹配",
   most_similar: "最相似的图片",
   best_labels: "最相符的词条",
   found_of: "显示 {n} / {total} · {ms} 毫秒",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from app.cli.local_files import Failure
 from app.core.types import DEFAULT_COLLECTION
 from app.encoder.catalogue import CATALOGUE, NAME_FORMS
+
+if TYPE_CHECKING:
+    from app.cli.local_files import Failure
 
 MAX_SHOWN = 50  # items that failed
 Row = Sequence[str]

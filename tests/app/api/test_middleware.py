@@ -60,8 +60,8 @@ def test_text_in_an_address_may_be_any_unicode(server: RunningServer) -> None:
     assert server.http.get("/v1/search", params={"q": "笑脸 é 😀", "k": 1}).status_code == 200
 
 
-def test_a_body_that_nobody_asked_for_does_no_harm(server: RunningServer) -> None:
+def test_a_body_that_nobody_asked_for_is_refused(server: RunningServer) -> None:
     status, _, _ = raw(
         server, b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"
     )
-    assert status == 200
+    assert status == 422

@@ -42,7 +42,7 @@ def test_manifest_survives_json() -> None:
 
 
 def test_any_name_survives_json() -> None:
-    names = st.text(st.characters(min_codepoint=32), min_size=1, max_size=20)
+    names = st.text(st.characters(min_codepoint=32, exclude_categories=["Cs"]), min_size=1, max_size=20)
 
     @given(names, st.integers(0, 2**63 - 1))
     def check_round_trip(name: str, seq: int) -> None:

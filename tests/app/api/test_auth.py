@@ -197,7 +197,7 @@ def test_nothing_that_a_caller_sends_breaks_a_line_of_the_log_or_moves_a_cursor(
     )
     records = read_log()
     (answered,) = (one for one in records if one.get("request_id") == id and one["event"] == "answered")
-    assert (answered["status"], answered["route"], answered["path"]) == (404, "/v1/images/{id}", f"/v1/images/{nasty}")
+    assert (answered["status"], answered["route"], answered["path"]) == (422, "/v1/images/{id}", f"/v1/images/{nasty}")
     (accepted,) = (one for one in records if one["event"] == "job accepted" and one["request_id"] == id + "-2")
     assert accepted["job"] == sent.json()["id"]
     assert "hidden" not in guarded.server.output()

@@ -248,7 +248,7 @@ if __name__ == "__main__":
     pids = set()
     while len(pids) < 2:
         pids |= {{future.result() for future in [pool.submit(hostile_files.read_pid) for _ in range(10)]}}
-    futures = [pool.submit(hostile_files.spin) for _ in range(sys.argv.count("busy") * 2)]
+    futures = [pool.submit(hostile_files.loop_forever) for _ in range(sys.argv.count("busy") * 2)]
     time.sleep(0.3)
     print(*pids, flush=True)
     time.sleep(60)

@@ -14,7 +14,7 @@ from app.cli.demo import SEARCHES
 from tests.support.servers import wait_until
 
 SECONDS = 170.0
-HIT = re.compile(r"│ (0\.\d{3}) │ (\S+)\s*│ (.*?)\s*│")
+HIT = re.compile(r"^(0\.\d{3})\t(\S+)\t\S*\t(.*)$", re.MULTILINE)
 ADDRESS = re.compile(r"Search it yourself at (http://\S+)/")
 
 

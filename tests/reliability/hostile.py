@@ -60,8 +60,8 @@ def corpus(seed: int, share: int = 1) -> Iterator[tuple[str, bytes]]:
 def bombs() -> Iterator[tuple[str, bytes]]:
     """Small files that want to be large."""
     yield "bomb-20000.png", solid_png(20_000)
-    for kind in ("webp", "gif", "jpeg"):
-        yield f"bomb-8200.{kind}", encode_image(Image.new("L", (8_200, 8_200)), kind)
+    for kind, side in (("webp", 8_200), ("gif", 8_200), ("jpeg", 16_000)):  # a JPEG may have five times the pixels
+        yield f"bomb-{side}.{kind}", encode_image(Image.new("L", (side, side)), kind)
     yield "short-idat.png", png(4_000, 4_000, deflate_zeros(1_000))
     yield "long-idat.png", png(4, 4, deflate_zeros(64 << 20))
     text = zlib.compress(bytes(64 << 20), 9)

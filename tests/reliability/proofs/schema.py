@@ -7,7 +7,8 @@ code.
 
 Failing: an answer of 500 or above; any answer that differs from the document.
 
-Three of Schemathesis's checks are off: that the server accepts every request of the right form (a cursor, a filter and
+Four of Schemathesis's checks are off: that a call without a key is refused (the server here has no keys; the proof
+`roles` tries each call with every kind of key), that the server accepts every request of the right form (a cursor, a filter and
 a file have more rules than a schema can say), that it refuses unknown parameters, and that `Allow` names nothing else
 (a picture may be called `bulk`). `POST /v1/demo` is left out, because each call loads 1,940 pictures.
 """
@@ -27,7 +28,7 @@ from tests.support.servers import RunningServer
 
 PROMISE = Promise(16, "schema", "Every error is problem+json with a stable code; no request, however odd, gives a 5xx.")
 ROOT = Path(__file__).parents[3]
-OFF = "positive_data_acceptance,negative_data_rejection,allow_header_conformance"
+OFF = "ignored_auth,positive_data_acceptance,negative_data_rejection,allow_header_conformance"
 FOUND = re.compile(r"❌ (ST\d+ [^:\n]+): (\d+)")
 
 

@@ -127,7 +127,8 @@ def upload_paths(
         left_out = found.left_out.describe()
         raise ServerError("no pictures or archives were found there" + (f"; {left_out}" if left_out else ""))
     with tempfile.TemporaryDirectory(prefix="sightline-") as folder:
-        sender = Sender(client, client.limits(), Path(folder))
+        first = next((Path(path).resolve().name for path in local if path != "-"), "")
+        sender = Sender(client, client.limits(), Path(folder), first or "pictures")
         sender.report.left_out = found.left_out
         sender.report.fail(found.failures)
         uploads = list(sender.open_tables(tables, options.get("columns", {})))
@@ -168,13 +169,17 @@ def parse_url_line(line: str) -> dict[str, Any]:
 
 
 class Sender:
-    """Sends files, rows and sources as one job, and counts what became of them. `folder` is for temporary files."""
+    """Sends files, rows and sources as one job, and counts what became of them. `folder` is for temporary files.
 
-    def __init__(self, client: Client, limits: Limits, folder: Path) -> None:
+    `title` names the archives in which pictures go with their captions, and so the job.
+    """
+
+    def __init__(self, client: Client, limits: Limits, folder: Path, title: str = "pictures") -> None:
         self.report = UploadReport()
         self._client = client
         self._limits = limits
         self._folder = folder
+        self._title = title
         self._jobs: dict[str, Job] = {}  # more than one of a server that adds nothing to a job
         self._seen: set[str] = set()  # digests
 
@@ -319,7 +324,7 @@ class Sender:
             if described:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(dir=self._folder))
                 path = write_archive(Path(folder, "pictures.zip"), described)
-                plain.append((f"{described[0].name}.zip", path))
+                plain.append((f"{self._title}.zip", path))
             if plain:
                 self._send(plain)
 

@@ -104,7 +104,7 @@ class Importer:
             self._idle_at = commit
             return POLL_SECONDS
         with bind_log_fields(job=upload.job_id):
-            log.info("importing upload %d: %s", upload.n, upload.name)
+            log.info("importing upload %d: %s", upload.n, upload.name or upload.kind)
             self._import(upload, should_stop)
         return 0.0
 

@@ -227,6 +227,11 @@ export function listFailedItems(job, cursor) {
   return request(makePath(`v1/jobs/${job}/items`, { status: "failed", limit: 1000, cursor }));
 }
 
+/** The first files of a job whose bytes the collection had. */
+export function listDuplicateItems(job) {
+  return request(makePath(`v1/jobs/${job}/items`, { status: "duplicate", limit: 20 }));
+}
+
 export function getJob(id) {
   return request(`v1/jobs/${id}`);
 }

@@ -1,8 +1,10 @@
-// Lists the files of a drop or of a file button. From folders it takes only pictures and archives, and no hidden files.
-// Gives {items, skipped}; an item is {file, name, isArchive}, whose name contains the path inside the folder.
+// Lists the files of a drop or of a file button. From folders it takes pictures, the texts beside them and archives, and no
+// hidden files. Gives {items, skipped}; an item is {file, name, isArchive, isSidecar}, whose name contains the path inside
+// the folder; `skipped` counts the others by their suffix.
 
 const PICTURE = /\.(jpe?g|png|webp|gif|avif)$/i;
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz)$/i;
+const SIDECAR = /\.(txt|json)$/i; // its caption, or its metadata
 
 export function isArchive(file) {
   return ARCHIVE.test(file.name);
@@ -21,7 +23,7 @@ export async function listDroppedFiles(transfer) {
 export function listFiles(files) {
   const found = files.map((file) => ({ file, name: file.webkitRelativePath || file.name }));
   if (found.some(({ file }) => file.webkitRelativePath)) return selectUsable(found);
-  return { items: found.map(makeItem), skipped: 0 }; // the user chose each file, so the server says what is wrong with it
+  return { items: found.map(makeItem), skipped: {} }; // the user chose each file, so the server says what is wrong with it
 }
 
 async function walkEntry(entry, path, found) {
@@ -40,11 +42,28 @@ async function walkEntry(entry, path, found) {
 
 function selectUsable(found) {
   const isHidden = (name) => name.split("/").some((part) => part.startsWith("."));
-  const usable = found.filter(({ name }) => (PICTURE.test(name) || ARCHIVE.test(name)) && !isHidden(name));
-  usable.sort((a, b) => (a.name < b.name ? -1 : 1));
-  return { items: usable.map(makeItem), skipped: found.length - usable.length };
+  const shown = found.filter(({ name }) => !isHidden(name));
+  const stems = new Set(shown.filter(({ name }) => PICTURE.test(name)).map(({ name }) => stemOf(name)));
+  const isUsable = ({ name }) => PICTURE.test(name) || ARCHIVE.test(name) || (SIDECAR.test(name) && stems.has(stemOf(name)));
+  const items = shown.filter(isUsable).map(makeItem);
+  items.sort((a, b) => compare(stemOf(a.name), stemOf(b.name)) || a.isSidecar - b.isSidecar || compare(a.name, b.name));
+  const skipped = {};
+  for (const { name } of shown.filter((one) => !isUsable(one))) {
+    const suffix = /[^/](\.[^./]+)$/.exec(name)?.[1].toLowerCase() ?? "";
+    skipped[suffix] = (skipped[suffix] ?? 0) + 1;
+  }
+  return { items, skipped };
+}
+
+/** What a picture and the text beside it have in common: "trip/cat" of "trip/cat.jpg", "trip/cat.txt" and "trip/cat.jpg.json". */
+function stemOf(name) {
+  return name.replace(SIDECAR, "").replace(PICTURE, "");
+}
+
+function compare(a, b) {
+  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function makeItem({ file, name }) {
-  return { file, name, isArchive: isArchive(file) };
+  return { file, name, isArchive: isArchive(file), isSidecar: SIDECAR.test(name) };
 }

@@ -30,7 +30,7 @@ function showWelcome(searchAgain, refresh) {
     translate("nothing_title"),
     make("p", { className: "mouse-only" }, translate("nothing")),
     make("div", { className: "buttons" }, files, folder),
-    make("small", {}, translate("nothing_command")),
+    make("small", {}, translate("nothing_command", { command: describeCommand() })),
   );
   message.classList.add("welcome");
   const notice = describeModel();
@@ -39,6 +39,15 @@ function showWelcome(searchAgain, refresh) {
   const demo = makeButton("link", translate("demo"));
   demo.addEventListener("click", () => loadDemo(demo, searchAgain, refresh));
   message.after(make("p", { className: "offer" }, demo, make("small", {}, translate("demo_note"))));
+}
+
+/** The command that loads a folder into this collection of this server. */
+function describeCommand() {
+  const parts = ["sightline ingest FOLDER"];
+  if (currentCollection() !== "default") parts.push(`--collection ${currentCollection()}`);
+  const server = new URL(".", document.baseURI).href.replace(/\/$/, "");
+  if (server !== "http://localhost:8000") parts.push(`--server ${server}`);
+  return parts.join(" ");
 }
 
 /** No picture passes the filter. */

@@ -2,7 +2,7 @@
 // failed. The card of the upload follows its jobs in turn until the server has processed all. After a reload the page finds
 // the uploads of this tab again.
 
-import { followJob, getJob, hasRoute, isUnfinished, makeProblem } from "../api/client.js";
+import { followJob, getJob, hasRoute, isUnfinished, listDuplicateItems, makeProblem } from "../api/client.js";
 import { signIn } from "../api/session.js";
 import { updateActivity } from "../components/activity_badge.js";
 import { byId, make, makeButton } from "../components/dom.js";
@@ -25,10 +25,10 @@ const uploads = new Set(); // those whose card is on the page
 window.addEventListener("beforeunload", (event) => unsent && event.preventDefault());
 
 /** Upload files; `onPictures(isComplete)` when pictures have arrived. */
-export function uploadFiles({ items, skipped = 0 }, onPictures) {
+export function uploadFiles({ items, skipped = {} }, onPictures) {
   const upload = makeUpload(describeFiles(items), onPictures, { skipped, batches: splitIntoBatches(items) });
-  if (!items.length) return upload.card.end(translate("nothing_to_send", { n: skipped }), { isError: true });
-  if (items.length <= MAX_LINES) items.forEach((item) => (item.line = upload.card.addLine(item.name)));
+  if (!items.length) return upload.card.end(`${translate("nothing_to_send")} ${describeSkipped(skipped)}`, { isError: true });
+  if (items.length <= MAX_LINES) for (const item of items) item.line = item.isSidecar ? null : upload.card.addLine(item.name);
   start(upload, upload.batches);
 }
 
@@ -55,7 +55,7 @@ function resume(upload) {
 }
 
 /** `lost`: how many files the server did not get before the page was left. */
-function makeUpload(title, onPictures, { batches, skipped = 0, lost = 0, collection = currentCollection() }) {
+function makeUpload(title, onPictures, { batches, skipped = {}, lost = 0, collection = currentCollection() }) {
   const upload = { title, batches, skipped, lost, onPictures, collection, isCancelled: false, request: null, retryIn: 0 };
   for (const other of uploads) if (other.isEnded && !other.hasUnsent) other.card.close();
   upload.card = makeCard(title, {
@@ -71,8 +71,14 @@ function makeBatch(job = null) {
   return { items: [], bytes: 0, sent: 0, job };
 }
 
+/** The items that the server counts: a text beside a picture is none. */
+function countable(items) {
+  return items.filter(({ isSidecar }) => !isSidecar);
+}
+
 /** The folder of the files, or the name of the first one. */
-function describeFiles(items) {
+function describeFiles(all) {
+  const items = countable(all);
   if (!items.length) return translate("upload");
   const [folder, ...rest] = items[0].name.split("/");
   const isOne = items.length === 1 || (rest.length && items.every(({ name }) => name.startsWith(`${folder}/`)));
@@ -86,7 +92,7 @@ function remember() {
     title,
     collection,
     jobs: listJobsOf(batches).map(({ id }) => id),
-    unsent: lost + sum(batches.filter((batch) => !batch.job), ({ items }) => items.length),
+    unsent: lost + sum(batches.filter((batch) => !batch.job), ({ items }) => countable(items).length),
   })));
 }
 
@@ -95,13 +101,13 @@ function listJobsOf(batches) {
   return [...new Map(batches.filter(({ job }) => job).map(({ job }) => [job.id, job])).values()];
 }
 
-/** An archive goes in a batch of its own. */
+/** An archive goes in a batch of its own, a text beside a picture in that of its picture. */
 function splitIntoBatches(items) {
   const batches = [];
   let open = null;
   for (const item of items) {
     const isFull = !open || open.items.length >= MAX_BATCH_FILES || open.bytes + item.file.size > MAX_BATCH_BYTES;
-    if (item.isArchive || isFull) batches.push((open = makeBatch()));
+    if (item.isArchive || (isFull && !(open && item.isSidecar))) batches.push((open = makeBatch()));
     open.items.push(item);
     open.bytes += item.file.size;
     if (item.isArchive) open = null;
@@ -136,7 +142,7 @@ function sendAgain(upload) {
 /** Send a batch until the server accepts or refuses it, and wait while the server is busy. */
 async function sendBatch(upload, batch) {
   while (!upload.isCancelled) {
-    for (const item of batch.items) item.line ??= upload.card.addLine(item.name);
+    for (const item of batch.items) if (!item.isSidecar) item.line ??= upload.card.addLine(item.name);
     const { job, problem } = await postBatch(upload, batch);
     if (problem?.status === 401) {
       await signIn();
@@ -212,6 +218,19 @@ async function follow(upload, batch) {
   if (upload.batches.every((one) => one.isEnded)) end(upload);
 }
 
+/** Link each file that was there already to its picture. */
+async function showDuplicates(upload, { id }) {
+  const { items } = await listDuplicateItems(id).catch(() => ({ items: [] }));
+  for (const { name, image_id } of items.filter((item) => item.image_id)) {
+    upload.card.addDuplicate(name, makeHref({ collection: upload.collection, show: image_id }));
+  }
+}
+
+function describeSkipped(skipped) {
+  const kinds = Object.entries(skipped).map(([suffix, n]) => `${n} ${suffix || translate("no_suffix")}`);
+  return translate("skipped_n", { kinds: kinds.join(", ") });
+}
+
 function reportFirstPictures(upload) {
   upload.hasPictures = true;
   upload.onPictures(false);
@@ -223,7 +242,7 @@ function showProgress(upload) {
   const sent = sum(batches, (batch) => (batch.job ? batch.bytes : batch.sent));
   const jobs = listJobsOf(batches);
   const processed = sum(jobs, (job) => job.done + job.failed + job.duplicates);
-  const files = sum(batches, ({ items }) => items.length);
+  const files = sum(batches, ({ items }) => countable(items).length);
   const total = Math.max(sum(jobs, (job) => job.total), files); // an archive holds more pictures than files
   const share = total ? processed / total : 0;
   card.setProgress(size ? (sent / size + share) / 2 : share);
@@ -240,10 +259,10 @@ function showProgress(upload) {
 async function end(upload) {
   const jobs = listJobsOf(upload.batches);
   const unsentBatches = upload.batches.filter((batch) => !batch.job);
-  const files = upload.lost + sum(unsentBatches, (batch) => batch.items.length);
+  const files = upload.lost + sum(unsentBatches, (batch) => countable(batch.items).length);
   const parts = jobs.length ? [describeOutcome(jobs)] : [];
   if (files) parts.push(translate(upload.isCancelled ? "cancelled_n" : "unsent_n", { n: files }));
-  if (upload.skipped) parts.push(translate("skipped_n", { n: upload.skipped }));
+  if (Object.keys(upload.skipped).length) parts.push(describeSkipped(upload.skipped));
   const hasFailed = jobs.some((job) => job.failed || job.state === "failed");
   upload.isEnded = true;
   upload.hasUnsent = unsentBatches.length > 0;
@@ -255,6 +274,7 @@ async function end(upload) {
   });
   remember();
   updateActivity();
+  for (const job of jobs.filter(({ duplicates }) => duplicates)) await showDuplicates(upload, job);
   if (jobs.length) upload.onPictures(true);
   const reason = translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
   for (const { items, problem } of unsentBatches) {
@@ -289,9 +309,10 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
   const failures = makeFailureList();
   const button = makeButton("quiet", translate("cancel")); // "×" after the end
   const sendAgain = makeButton("button", translate("send_again"), { hidden: true });
+  const duplicates = make("ul", { className: "duplicates", hidden: true, ariaLabel: translate("already_there") });
   const link = make("a", { className: "link to-results", hidden: true }, translate("show_new"));
   const head = make("div", { className: "head" }, make("strong", { dir: "auto", title }, title), link, button);
-  const card = make("section", { className: "upload", ariaLabel: title }, head, bar, status, sendAgain, folded, failures.element);
+  const card = make("section", { className: "upload", ariaLabel: title }, head, bar, status, sendAgain, folded, duplicates, failures.element);
   const all = byId("uploads");
   let isEnded = false;
   let timer = 0;
@@ -326,6 +347,12 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
       if (n === 0 || n === MAX_OPEN_LINES) folded.open = n === 0;
       if (n >= MAX_LINES) lines.firstElementChild.remove();
       return addLine(lines, name);
+    },
+    addDuplicate(name, href) {
+      const item = make("li", {}, make("a", { className: "link", dir: "auto", href }, name), ` ${translate("already_there")}`);
+      duplicates.append(item);
+      duplicates.hidden = false;
+      clearTimeout(timer); // it stays for the user to look at
     },
     setProgress: (share) => (bar.value = share),
     setStatus: (text) => status.textContent !== text && (status.textContent = text),

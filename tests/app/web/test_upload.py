@@ -129,6 +129,7 @@ def make_folder(folder: Path) -> Path:
     (folder / "album" / "deep").mkdir(parents=True)
     (folder / "album" / "a.png").write_bytes(picture("red", seed=71))
     (folder / "album" / "deep" / "b.png").write_bytes(picture("red", seed=72))
+    (folder / "album" / "a.txt").write_text("a red square")
     (folder / "album" / "notes.txt").write_text("left out")
     (folder / "album" / ".hidden.png").write_bytes(b"left out")
     return folder / "album"
@@ -144,9 +145,10 @@ def test_a_folder_is_chosen_and_what_is_no_picture_is_left_out(
         page.get_by_role("dialog").get_by_role("button", name="Choose a folder").click()
     chooser.value.set_files(make_folder(tmp_path))
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_have_text("2 added · 2 other files skipped", timeout=60_000)
-    sources = [one["source"] for one in empty.http.get("/v1/images?limit=2").json()["images"]]
-    assert sorted(sources) == ["album/a.png", "album/deep/b.png"]
+    expect(page.locator(".upload > p")).to_have_text("2 added · skipped 1 .txt", timeout=60_000)
+    images = empty.http.get("/v1/images?limit=2").json()["images"]
+    captions = {one["source"]: one["caption"] for one in images}
+    assert captions == {"album/a.png": "a red square", "album/deep/b.png": None}
     page.get_by_role("link", name="Activity").click()
     expect(page.locator(".job .name").first).to_have_text("album")
     watched.context.close()
@@ -161,7 +163,7 @@ def test_a_dropped_folder_is_walked_to_its_end(browser: Browser, empty: RunningS
     page = watched.open()
     drag_over(page, folder, "dragEnter", "dragOver", "drop")
     expect(page.locator(".files b")).to_have_text(["album/a.png", "album/deep/b.png"])
-    expect(page.locator(".upload > p")).to_contain_text("122 other files skipped", timeout=60_000)
+    expect(page.locator(".upload > p")).to_contain_text("skipped 121 .txt", timeout=60_000)
     watched.context.close()
     assert watched.faults == []
 
@@ -282,5 +284,18 @@ def test_requests_of_one_upload_are_one_job_where_the_server_can_add_to_it(
     choose_files(page, archives)
     expect(page.locator(".upload > p")).to_have_text("1 added", timeout=60_000)  # counted once
     assert sent == ["", f"?job={job['id']}"]
+    watched.context.close()
+    assert watched.faults == []
+
+
+def test_a_file_that_is_there_already_leads_to_its_picture(browser: Browser, empty: RunningServer) -> None:
+    content = picture("red", seed=75)
+    id = empty.upload(content, "first.png").json()["id"]
+    watched = Watched(browser, empty.url)
+    page = watched.open()
+    page.locator("#files").set_input_files([FilePayload(name="second.png", mimeType="image/png", buffer=content)])
+    link = page.locator(".upload .duplicates").get_by_role("link", name="second.png")
+    link.click(timeout=60_000)
+    expect(page).to_have_url(f"{empty.url}/?show={id}")
     watched.context.close()
     assert watched.faults == []

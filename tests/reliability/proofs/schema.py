@@ -8,9 +8,9 @@ code.
 Failing: an answer of 500 or above; any answer that differs from the document.
 
 Four of Schemathesis's checks are off: that a call without a key is refused (the server here has no keys; the proof
-`roles` tries each call with every kind of key), that the server accepts every request of the right form (a cursor, a filter and
-a file have more rules than a schema can say), that it refuses unknown parameters, and that `Allow` names nothing else
-(a picture may be called `bulk`). `POST /v1/demo` is left out, because each call loads 1,940 pictures.
+`roles` tries each call with every kind of key), that the server accepts every request of the right form (a cursor, a
+filter and a file have more rules than a schema can say), that it refuses unknown parameters, and that `Allow` names
+nothing else (a picture may be called `bulk`). `POST /v1/demo` is left out, because each call loads 1,940 pictures.
 """
 
 from __future__ import annotations

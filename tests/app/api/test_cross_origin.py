@@ -21,7 +21,7 @@ OURS, OTHER = "https://photos.example.org", "https://evil.example"
 
 
 @pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def cors_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     with RunningServer(
         tmp_path_factory.mktemp("listed"), workers=0, cors_origins=f"{OURS}/, http://localhost:3000"
     ) as one:
@@ -35,25 +35,25 @@ def ask_first(server: RunningServer, origin: str, method: str = "DELETE") -> tup
     return answer.status_code, answer.headers.get("access-control-allow-origin")
 
 
-def test_a_listed_origin_may_read_and_change(listed: RunningServer) -> None:
-    assert ask_first(listed, OURS) == (200, OURS)
-    assert ask_first(listed, OTHER) == (400, None)
+def test_a_listed_origin_may_read_and_change(cors_server: RunningServer) -> None:
+    assert ask_first(cors_server, OURS) == (200, OURS)
+    assert ask_first(cors_server, OTHER) == (400, None)
     sent = {"Origin": OURS, "Sec-Fetch-Site": "cross-site"}
     files = {"file": ("a.png", make_picture())}
-    answer = listed.http.post("/v1/images", files=files, headers=sent)
+    answer = cors_server.http.post("/v1/images", files=files, headers=sent)
     assert answer.status_code == 202, answer.text
     assert answer.headers["access-control-allow-origin"] == OURS
     assert "Origin" in answer.headers["vary"]
     assert "access-control-allow-credentials" not in answer.headers
-    refused = listed.http.get("/v1/images/nothing", headers=sent)
+    refused = cors_server.http.get("/v1/images/nothing", headers=sent)
     assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (404, OURS)
 
 
-def test_another_origin_may_not(listed: RunningServer) -> None:
+def test_another_origin_may_not(cors_server: RunningServer) -> None:
     sent = {"Origin": OTHER, "Sec-Fetch-Site": "cross-site"}
-    answer = listed.http.post("/v1/images", files={"file": ("a.png", make_picture())}, headers=sent)
+    answer = cors_server.http.post("/v1/images", files={"file": ("a.png", make_picture())}, headers=sent)
     assert answer.status_code == 403
-    assert "access-control-allow-origin" not in listed.http.get("/v1/images", headers=sent).headers
+    assert "access-control-allow-origin" not in cors_server.http.get("/v1/images", headers=sent).headers
 
 
 def test_every_origin_may_call_only_where_keys_are_needed(tmp_path: Path) -> None:

@@ -14,37 +14,37 @@ from app.core.settings import Settings
 
 
 @pytest.fixture
-def captured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def seen_options(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.delenv("SIGHTLINE_PORT", raising=False)
     return {}
 
 
 @pytest.fixture
-def command(captured: dict[str, Any]) -> click.Command:
+def command(seen_options: dict[str, Any]) -> click.Command:
     @click.command()
     @setting_options("port", "data_dir", "model", "decode_seconds", "insecure")
     def command(**given: Any) -> None:
-        captured.update(given)
+        seen_options.update(given)
 
     return command
 
 
-def test_options_have_the_types_of_their_settings(command: click.Command, captured: dict[str, Any]) -> None:
+def test_options_have_the_types_of_their_settings(command: click.Command, seen_options: dict[str, Any]) -> None:
     ran = CliRunner().invoke(
         command, ["--port", "1", "--data-dir", "/x", "--model", "m", "--decode-seconds", "2.5", "--insecure"]
     )
     assert ran.exit_code == 0
-    assert captured == {"port": 1, "data_dir": Path("/x"), "model": "m", "decode_seconds": 2.5, "insecure": True}
+    assert seen_options == {"port": 1, "data_dir": Path("/x"), "model": "m", "decode_seconds": 2.5, "insecure": True}
 
 
 def test_what_is_not_given_is_none_so_that_the_environment_counts(
-    command: click.Command, captured: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    command: click.Command, seen_options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert CliRunner().invoke(command, []).exit_code == 0
-    assert set(captured.values()) == {None}
+    assert set(seen_options.values()) == {None}
     monkeypatch.setenv("SIGHTLINE_PORT", "1234")
-    assert load_settings(captured).port == 1234
-    assert load_settings({**captured, "port": 0}).port == 0
+    assert load_settings(seen_options).port == 1234
+    assert load_settings({**seen_options, "port": 0}).port == 0
 
 
 def test_help_tells_description_default_and_variable(command: click.Command) -> None:

@@ -25,23 +25,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exported(folder: Path) -> Tokenization:
+def exported_tokenizer(folder: Path) -> Tokenization:
     made = export_tokenizer(CLIP, folder)
     assert made == replace(CLIP, source="tokenizer.json", clean="lower")
     return replace(made, source=str(folder / "tokenizer.json"))
 
 
-def test_every_kind_of_character_is_read_as_clip_reads_it(exported: Tokenization) -> None:
+def test_every_kind_of_character_is_read_as_clip_reads_it(exported_tokenizer: Tokenization) -> None:
     known = [chr(code) for code in range(32, 0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")]
     texts = [f"a{''.join(known[n : n + 11])}1 {known[n]}b" for n in range(0, len(known), 11 * 17)]
     texts += [*PROBES, *(f"a{character} b" for character in known[:700])]
-    assert np.array_equal(exported.tokenizer()(texts), load_named_tokenizer("ViT-B-32")(texts))
+    assert np.array_equal(exported_tokenizer.tokenizer()(texts), load_named_tokenizer("ViT-B-32")(texts))
 
 
-def test_reading_needs_no_torch(exported: Tokenization) -> None:
+def test_reading_needs_no_torch(exported_tokenizer: Tokenization) -> None:
     script = (
         "import sys; from app.encoder.tokenizer import Tokenization\n"
-        f"reads = Tokenization({exported.source!r}, 77, 'argmax', clean='lower').tokenizer()\n"
+        f"reads = Tokenization({exported_tokenizer.source!r}, 77, 'argmax', clean='lower').tokenizer()\n"
         "assert reads(['A  red CAR']).tolist() == [[49406, 320, 736, 1615, 49407]]\n"
         "assert 'torch' not in sys.modules\n"
     )

@@ -27,7 +27,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def opened(browser: Browser, album: RunningServer) -> Iterator[Watched]:
+def album_page(browser: Browser, album: RunningServer) -> Iterator[Watched]:
     watched = Watched(browser, album.url)
     yield watched
     watched.context.close()
@@ -48,8 +48,10 @@ def open_first(watched: Watched) -> tuple[Page, str]:
     return page, id
 
 
-def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Watched, album: RunningServer) -> None:
-    page, id = open_first(opened)
+def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(
+    album_page: Watched, album: RunningServer
+) -> None:
+    page, id = open_first(album_page)
     caption = page.get_by_role("textbox", name="Caption")
     expect(caption).to_have_attribute("placeholder", "Add a caption…")
 
@@ -76,8 +78,8 @@ def test_a_caption_is_saved_when_the_user_goes_on_closes_or_goes_back(opened: Wa
     wait_until(lambda: record(album, id)["caption"] == "by leaving the page", 30)
 
 
-def test_escape_takes_a_caption_back_and_control_enter_saves_it(opened: Watched, album: RunningServer) -> None:
-    page, id = open_first(opened)
+def test_escape_takes_a_caption_back_and_control_enter_saves_it(album_page: Watched, album: RunningServer) -> None:
+    page, id = open_first(album_page)
     before = record(album, id)["caption"] or ""
     caption = page.get_by_role("textbox", name="Caption")
     caption.fill("never")
@@ -168,8 +170,8 @@ def test_labels_are_suggested_and_applied_by_one_click(browser: Browser, album: 
     assert watched.faults == []
 
 
-def test_similar_pictures_open_and_closing_returns_to_the_results(opened: Watched) -> None:
-    page, id = open_first(opened)
+def test_similar_pictures_open_and_closing_returns_to_the_results(album_page: Watched) -> None:
+    page, id = open_first(album_page)
     strip = page.locator(".strip a")
     expect(strip).to_have_count(12)
     assert id not in strip.evaluate_all("all => all.map(one => one.dataset.id)")
@@ -181,7 +183,7 @@ def test_similar_pictures_open_and_closing_returns_to_the_results(opened: Watche
     page.go_back()
     expect(page).to_have_url(re.compile(f"show={other}$"))
     page.get_by_role("dialog").get_by_role("button", name="Close").click()
-    expect(page).to_have_url(opened.url + "/")
+    expect(page).to_have_url(album_page.url + "/")
     page.locator(".tile").first.click()
     page.keyboard.press("l")
     expect(page).to_have_url(re.compile(rf"\?like={id}$"))

@@ -31,7 +31,7 @@ def png(size: tuple[int, int], colour: tuple[int, ...]) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def mixed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Pictures of a folder: small, transparent, one with a caption; `demo` looks like the gallery; `empty` is empty."""
     with RunningServer(tmp_path_factory.mktemp("mixed") / "data") as server:
         for name in ("demo", "empty"):
@@ -56,8 +56,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def newcomer(browser: Browser, mixed: RunningServer) -> Iterator[Watched]:
-    watched = Watched(browser, mixed.url, bypass_csp=True)
+def newcomer(browser: Browser, mixed_server: RunningServer) -> Iterator[Watched]:
+    watched = Watched(browser, mixed_server.url, bypass_csp=True)
     yield watched
     watched.context.close()
     assert watched.faults == []

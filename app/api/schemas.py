@@ -195,12 +195,16 @@ class BulkForm(FormModel):
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
 
 
+FILTER_WARNINGS_FIELD = Field([], exclude_if=operator.not_, description="What is odd about the filter.")
+
+
 class ImagePage(BaseModel):
     """Pictures, newest first."""
 
     images: list[ImageOut]
     next_cursor: str | None
     total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
+    warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
 
 
 class DeleteIn(RequestModel):
@@ -234,6 +238,7 @@ class DeleteOut(BaseModel, Generic[T]):
     matched: int
     deleted: int
     examples: list[T]
+    warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
 
     @classmethod
     def dry_run(cls, record: T) -> DeleteOut[T]:
@@ -396,7 +401,7 @@ class HitOut(BaseModel):
         )
 
 
-WARNINGS_FIELD = Field(description="What is odd about the texts that were sent; empty for most.")
+WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
 
 
 class Took(BaseModel):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -32,14 +34,14 @@ def find_excess(path: Path, size: int, limits: Limits) -> str | None:
         return excess(f"has {size:,} bytes", f"{limits.max_archive_bytes:,}", "SIGHTLINE_MAX_ARCHIVE_BYTES")
     if size > limits.max_upload_bytes:
         return excess(f"has {size:,} bytes", f"{limits.max_upload_bytes:,}", "SIGHTLINE_MAX_UPLOAD_BYTES")
-    pictures = list_pictures(path)
-    if len(pictures) > limits.max_archive_members:
+    sizes = _size_pictures(path)
+    if len(sizes) > limits.max_archive_members:
         count = f"{limits.max_archive_members:,}"
-        return excess(f"has {len(pictures):,} pictures", count, "SIGHTLINE_MAX_ARCHIVE_MEMBERS")
-    expanded = sum(info.file_size for info in pictures)
+        return excess(f"has {len(sizes):,} pictures", count, "SIGHTLINE_MAX_ARCHIVE_MEMBERS")
+    expanded = max(sum(sizes), _read_gzip_size(path))
     if expanded > limits.max_archive_bytes:
         most = f"{limits.max_archive_bytes:,}"
-        return excess(f"holds {expanded:,} bytes of pictures", most, "SIGHTLINE_MAX_ARCHIVE_BYTES")
+        return excess(f"expands to {expanded:,} bytes", most, "SIGHTLINE_MAX_ARCHIVE_BYTES")
     return None
 
 
@@ -47,9 +49,25 @@ def excess(what: str, limit: str, setting: str) -> str:
     return f"the archive {what}; the server takes {limit}. {WAYS_OUT.format(setting=setting)}"
 
 
-def list_pictures(path: Path) -> list[zipfile.ZipInfo]:
-    """The members of a zip that are pictures by their names; none for another archive, or a broken one."""
-    return [info for info in _list_members(path) if has_picture_suffix(info.filename)]
+def _size_pictures(path: Path) -> list[int]:
+    """The sizes of the members of a zip or a plain tar that are pictures by their names; none of a broken archive."""
+    try:
+        if not tarfile.is_tarfile(path):
+            return [info.file_size for info in _list_members(path) if has_picture_suffix(info.filename)]
+        with tarfile.open(path, "r:") as archive:  # it seeks from header to header
+            members = ((normalise_name(info.name), info.size) for info in archive if info.isreg())
+            return [size for name, size in members if has_picture_suffix(name) and not is_litter(name)]
+    except (tarfile.TarError, *BROKEN_ZIP):
+        return []
+
+
+def _read_gzip_size(path: Path) -> int:
+    """How many bytes a gzip expands to at least, as its end says; 0 for other files."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b" or file.seek(0, os.SEEK_END) < 18:
+            return 0
+        file.seek(-4, os.SEEK_END)
+        return int.from_bytes(file.read(4), "little")
 
 
 def _list_members(path: Path) -> list[zipfile.ZipInfo]:

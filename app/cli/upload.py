@@ -38,7 +38,7 @@ from app.cli.local_files import (
 )
 from app.cli.output import MAX_SHOWN, escape, short_id, show_failures
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
-from app.core.errors import ArchiveLimit, ImageTooLarge
+from app.core.errors import ArchiveLimit, ImageTooLarge, SightlineError
 from app.decode.headers import has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
 from app.decode.litter import is_litter
@@ -148,7 +148,7 @@ def ingest_urls(client: Client, file: Any, console: Console) -> int:
         lines = [line.decode() for line in read_lines(file)]
     except UnicodeDecodeError:
         raise ServerError("the list is neither UTF-8 nor UTF-16; save it as UTF-8") from None
-    items = [parse_url_line(line) for line in lines if line.strip()]
+    items = [parse_url_line(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not items:
         raise ServerError("the list is empty")
     client.be_patient(lambda text: click.echo(text, err=True))
@@ -190,6 +190,8 @@ class Sender:
                 yield TableUpload(Path(path), self._folder / str(n), columns)
             except OSError as error:
                 self.report.fail([failure(path, UNREADABLE, error.strerror or str(error))])
+            except SightlineError as error:
+                self.report.fail([failure(path, error.code, error.detail)])
 
     def send_all(
         self,

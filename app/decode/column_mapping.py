@@ -67,7 +67,9 @@ def map_columns(names: Iterable[str], requested: Mapping[str, str]) -> ColumnMap
     pictures = [name for name in (roles["image"], roles["url"], roles["path"]) if name is not None]
     if not pictures:
         if any(is_url(name) or has_picture_suffix(name) for name in names):
-            raise Validation("the first line is no header, which names the columns: it holds the picture of a row")
+            raise Validation(
+                "the first line is no header, but holds a picture's URL or path (a list of URLs goes with --urls)"
+            )
         listed = format_column_names(names)
         raise Validation(f"no column holds pictures, URLs or paths, among {listed}; name one with columns")
     used = {pictures[0], roles["caption"], roles["id"], roles["tags"]}

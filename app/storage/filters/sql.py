@@ -64,6 +64,7 @@ LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT valu
 
 TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
 MAX_EXPLAINED = 10_000
+NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), "
 COMPARABLE = {  # what a range of each kind compares, and how it is written
     "number": (IS_NUMBER, "a range with numbers compares numbers, not texts"),
     "time": (IS_DATED + AND + MOMENT + THERE, "a time is a text like 2026-01-31 or 2026-01-31T12:00:00Z"),
@@ -120,14 +121,12 @@ def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[
     found = []
     for field, kind in filter.compared:
         suits, form = COMPARABLE.get(kind or "", (ALL, ""))
-        query = (
-            Clause("SELECT count(*), total(NOT (") + suits + Clause(")), max(CASE WHEN NOT (") + suits
-            + Clause(") THEN json_quote(value) END) FROM (SELECT metadata FROM ") + TABLES[filter.target]
-            + Clause(" WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), ", collection, MAX_EXPLAINED)
-            + Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", _path(field))
-        )  # fmt: skip
+        counts = Clause("count(*), total(NOT (") + suits + Clause(")), max(CASE WHEN NOT (") + suits
+        rows = Clause(") THEN json_quote(value) END) FROM (SELECT metadata FROM ") + TABLES[filter.target]
+        rows += Clause(NEWEST_ROWS, collection, MAX_EXPLAINED)
+        values = Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", _path(field))
         with time_limit(c):
-            ((count, odd, example),) = fetch_clause(c, query)
+            ((count, odd, example),) = fetch_clause(c, Clause("SELECT ") + counts + rows + values)
         name = ".".join(("metadata", *field.path))[:100]
         if not count:
             detail = f"none of the {filter.target} has {name} (of the newest {MAX_EXPLAINED:,})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -48,8 +50,18 @@ def test_an_archive_above_a_limit_names_it_with_the_ways_out(tmp_path: Path) -> 
     assert "SIGHTLINE_MAX_ARCHIVE_MEMBERS" in str(find_excess(many, 500, Limits(max_archive_members=3)))
     wide = make_zip(tmp_path / "wide.zip", ("a.png", bytes(9000)), ("film.mp4", bytes(9000)))
     assert find_excess(wide, 500, Limits(max_archive_bytes=9000)) is None
-    assert "holds 9,000 bytes of pictures" in str(find_excess(wide, 500, Limits(max_archive_bytes=8999)))
+    assert "expands to 9,000 bytes" in str(find_excess(wide, 500, Limits(max_archive_bytes=8999)))
     assert "SIGHTLINE_MAX_UPLOAD_BYTES" in str(find_excess(wide, 500, Limits(max_upload_bytes=499)))
+    tar = tmp_path / "many.tar"
+    with tarfile.open(tar, "w") as archive:
+        for name in ("a.png", "b.png", "c.txt", "@eaDir/d.png"):
+            archive.addfile(tarfile.TarInfo(name))
+    assert find_excess(tar, 500, Limits(max_archive_members=2)) is None
+    assert "has 2 pictures; the server takes 1" in str(find_excess(tar, 500, Limits(max_archive_members=1)))
+    packed = tmp_path / "many.tar.gz"
+    packed.write_bytes(gzip.compress(tar.read_bytes()))
+    assert find_excess(packed, 500, Limits()) is None
+    assert "expands to 10,240 bytes" in str(find_excess(packed, 500, Limits(max_archive_bytes=10_239)))
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\3\4")
     assert find_excess(broken, 4, Limits()) is None  # the server says why

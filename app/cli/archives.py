@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -16,8 +19,9 @@ from app.cli.client import Client
 from app.decode.headers import has_picture_suffix
 from app.decode.litter import is_litter
 from app.decode.metadata_files import is_metadata_file, normalise_name
-from app.decode.sidecars import sidecar_extension
+from app.decode.sidecars import match_sidecar_paths, sidecar_extension
 
+TAKEOUT_MARK = b'"photoTakenTime"'
 FIRST = 16  # pictures of a zip that are looked up before all others
 DIGESTS_PER_CALL = 1000
 BLOCK_BYTES = 1 << 20
@@ -80,6 +84,42 @@ def _list_members(path: Path) -> list[zipfile.ZipInfo]:
             ]
     except BROKEN_ZIP:
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a zip by its name there."""
+
+    archive: Path
+    name: str
+
+
+def find_parted_sidecars(paths: Sequence[Path]) -> dict[Path, list[Member]]:
+    """For each zip what tells about its pictures in the others: Google Takeout puts both into any part."""
+    bare: dict[str, Path] = {}  # pictures about which their own zip tells nothing
+    lost: dict[str, Member] = {}
+    for path in paths:
+        members = {normalise_name(info.filename): info.filename for info in _list_members(path)}
+        pictures = [name for name in members if has_picture_suffix(name)]
+        told = match_sidecar_paths(pictures, filter(sidecar_extension, members))
+        used = {name for found in told.values() for name in found}
+        bare |= {name: path for name in pictures if name not in told}
+        lost |= {name: Member(path, members[name]) for name in members if sidecar_extension(name) and name not in used}
+    found: dict[Path, list[Member]] = {}
+    for picture, names in match_sidecar_paths(bare, lost).items():
+        found.setdefault(bare[picture], []).extend(lost[name] for name in names)
+    return found
+
+
+def add_parted_sidecars(path: Path, sidecars: Sequence[Member], folder: Path) -> Path:
+    """A copy in `folder` of a zip with these sidecars of Google Takeout. Raises OSError."""
+    copy = Path(shutil.copyfile(path, folder / path.name))
+    with zipfile.ZipFile(copy, "a") as archive:
+        for member in sidecars:
+            with contextlib.suppress(*BROKEN_ZIP), zipfile.ZipFile(member.archive) as other:
+                if TAKEOUT_MARK in (data := other.read(member.name)):
+                    archive.writestr(member.name, data)
+    return copy
 
 
 def hash_stored_pictures(client: Client, path: Path) -> list[str] | None:

@@ -69,9 +69,10 @@ _ZIP_DAMAGE = (
     RuntimeError,
     ValueError,
 )
+PART_OF_TAKEOUT = "part_of_takeout"  # a warning
 LOST_PICTURES = (
-    "{:,} files of Google Takeout tell about pictures that are not in this archive; unpack all parts of it into one"
-    " folder, and load that"
+    "{:,} files of Google Takeout tell about pictures of other parts; give all parts to one `sightline ingest`, or unpack"
+    " them into one folder"
 )
 _CUT_ZIP = "the zip archive is cut off: its central directory is missing"
 _DAMAGED = ItemError("image_corrupt", "its data in the archive is damaged")
@@ -204,7 +205,7 @@ class _Expansion:
         for name in others:
             self._left_out.add(name)
         if lost := sum(sidecars.is_of_lost_picture(self._sidecars[name]) for name in others):
-            self._left_out.warn("left_out", LOST_PICTURES.format(lost))
+            self._left_out.warn(PART_OF_TAKEOUT, LOST_PICTURES.format(lost))
         return matched
 
     def discard(self) -> None:

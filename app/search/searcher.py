@@ -260,8 +260,9 @@ class Searcher:
         return np.asarray(total / length, dtype=np.float32)
 
     def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
-        """What is odd about the labels of a classification, and which of them the template makes too long."""
-        found: list[AnswerWarning] = []
+        """What is odd about the labels and the template of a classification, and which labels it makes too long."""
+        words = " ".join(LABEL_PLACEHOLDER.split(template))
+        found = [one for one in self.reader.warn(words, "template") if one.code == "language_unknown"]
         for n, label in enumerate(labels):
             found += self.reader.warn(label, f"labels.{n}", fill_template(template, label))
         return found

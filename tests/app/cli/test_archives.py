@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import tarfile
 import zipfile
 from pathlib import Path
@@ -65,6 +66,26 @@ def test_an_archive_above_a_limit_names_it_with_the_ways_out(tmp_path: Path) -> 
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\3\4")
     assert find_excess(broken, 4, Limits()) is None  # the server says why
+
+
+def test_the_parts_of_a_takeout_tell_about_each_others_pictures(server: RunningServer, tmp_path: Path) -> None:
+    folder = "Takeout/Google Photos/2009/"
+
+    def tell(n: int) -> tuple[str, bytes]:
+        note = {"photoTakenTime": {"timestamp": "1258375918"}, "title": f"{n}.png", "description": f"note {n}"}
+        return f"{folder}{n}.png.supplemental-metadata.json", json.dumps(note).encode()
+
+    names = [(f"{folder}{n}.png", picture("blue", 612_000 + n)) for n in range(3)]
+    first = make_zip(tmp_path / "takeout-001.zip", names[0], tell(1), tell(2), ("a.txt", b"of another"))
+    second = make_zip(tmp_path / "takeout-002.zip", names[1], names[2], tell(0), ("a.png", picture("blue", 612_003)))
+    status, out = load(server, first, second)
+    assert (status, "4 loaded, 0 already there, 0 failed" in out) == (0, True)
+    assert "tell about pictures of other parts" not in out
+    newest = server.http.get("/v1/images?limit=4").json()["images"]
+    assert {image["source"]: image["caption"] for image in newest} == {
+        "a.png": None,
+        **{name: f"note {n}" for n, (name, _) in enumerate(names)},
+    }
 
 
 def test_an_archive_that_is_too_large_fails_alone_and_is_not_sent(server: RunningServer, tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ _ZIP_DAMAGE = (
 )
 PART_OF_TAKEOUT = "part_of_takeout"  # a warning
 LOST_PICTURES = (
-    "{:,} files of Google Takeout tell about pictures of other parts; give all parts to one `sightline ingest`, or unpack"
-    " them into one folder"
+    "{:,} files of Google Takeout tell about pictures of other parts; give all parts to one `sightline ingest`, or"
+    " unpack them into one folder"
 )
 _CUT_ZIP = "the zip archive is cut off: its central directory is missing"
 _DAMAGED = ItemError("image_corrupt", "its data in the archive is damaged")

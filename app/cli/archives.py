@@ -21,6 +21,7 @@ from app.decode.litter import is_litter
 from app.decode.metadata_files import is_metadata_file, normalise_name
 from app.decode.sidecars import match_sidecar_paths, sidecar_extension
 
+MAX_GZIP_RATIO = 1_032
 TAKEOUT_MARK = b'"photoTakenTime"'
 FIRST = 16  # pictures of a zip that are looked up before all others
 DIGESTS_PER_CALL = 1000
@@ -68,10 +69,11 @@ def _size_pictures(path: Path) -> list[int]:
 def _read_gzip_size(path: Path) -> int:
     """How many bytes a gzip expands to at least, as its end says; 0 for other files."""
     with open(path, "rb") as file:
-        if file.read(2) != b"\x1f\x8b" or file.seek(0, os.SEEK_END) < 18:
+        if file.read(2) != b"\x1f\x8b" or (size := file.seek(0, os.SEEK_END)) < 18:
             return 0
         file.seek(-4, os.SEEK_END)
-        return int.from_bytes(file.read(4), "little")
+        expanded = int.from_bytes(file.read(4), "little")
+        return expanded if expanded <= MAX_GZIP_RATIO * size else 0  # it is cut off
 
 
 def _list_members(path: Path) -> list[zipfile.ZipInfo]:

@@ -63,6 +63,8 @@ def test_an_archive_above_a_limit_names_it_with_the_ways_out(tmp_path: Path) -> 
     packed.write_bytes(gzip.compress(tar.read_bytes()))
     assert find_excess(packed, 500, Limits()) is None
     assert "expands to 10,240 bytes" in str(find_excess(packed, 500, Limits(max_archive_bytes=10_239)))
+    packed.write_bytes(packed.read_bytes()[:-4] + b"\xff" * 4)  # as if it was cut off
+    assert find_excess(packed, 500, Limits()) is None  # the server says why
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\3\4")
     assert find_excess(broken, 4, Limits()) is None  # the server says why

@@ -195,7 +195,7 @@ class BulkForm(FormModel):
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
 
 
-FILTER_WARNINGS_FIELD = Field([], exclude_if=operator.not_, description="What is odd about the filter.")
+FILTER_WARNINGS_FIELD: Any = Field([], exclude_if=operator.not_, description="What is odd about the filter.")
 
 
 class ImagePage(BaseModel):

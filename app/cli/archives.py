@@ -103,9 +103,9 @@ def find_parted_sidecars(paths: Sequence[Path]) -> dict[Path, list[Member]]:
     for path in paths:
         members = {normalise_name(info.filename): info.filename for info in _list_members(path)}
         pictures = [name for name in members if has_picture_suffix(name)]
-        told = match_sidecar_paths(pictures, filter(sidecar_extension, members))
-        used = {name for found in told.values() for name in found}
-        bare |= {name: path for name in pictures if name not in told}
+        matched = match_sidecar_paths(pictures, filter(sidecar_extension, members))
+        used = {name for found in matched.values() for name in found}
+        bare |= {name: path for name in pictures if name not in matched}
         lost |= {name: Member(path, members[name]) for name in members if sidecar_extension(name) and name not in used}
     found: dict[Path, list[Member]] = {}
     for picture, names in match_sidecar_paths(bare, lost).items():

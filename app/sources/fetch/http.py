@@ -221,8 +221,8 @@ class HttpFetcher:
                 raise
             return FetchResult(request, error=error)
         except httpcore.TimeoutException:
-            error = UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s")
-            return FetchResult(request, error=error, max_tries=MAX_SLOW_TRIES)
+            slow = UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s")
+            return FetchResult(request, error=slow, max_tries=MAX_SLOW_TRIES)
         except (httpcore.ConnectError, ssl.SSLError):
             return FetchResult(request, error=UrlUnreachable(UNREACHABLE), max_tries=MAX_CONNECT_TRIES)
         except (httpcore.NetworkError, httpcore.ProtocolError):

@@ -63,7 +63,7 @@ MOMENT = Clause(
 LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
 
 TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
-MAX_EXPLAINED = 10_000
+MAX_EXPLAINED = 2_000
 NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), "
 COMPARABLE = {  # what a range of each kind compares, and how it is written
     "number": (IS_NUMBER, "a range with numbers compares numbers, not texts"),

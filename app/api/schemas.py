@@ -228,12 +228,16 @@ class BulkForm(FormModel):
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
 
 
+FILTER_WARNINGS_FIELD: Any = Field([], exclude_if=operator.not_, description="What is odd about the filter.")
+
+
 class ImagePage(BaseModel):
     """Pictures, newest first."""
 
     images: list[ImageOut]
     next_cursor: str | None
     total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
+    warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
 
 
 class DeleteIn(RequestModel):
@@ -270,6 +274,7 @@ class DeleteOut(BaseModel, Generic[T]):
     matched: int
     deleted: int
     examples: list[T]
+    warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
 
     @classmethod
     def dry_run(cls, record: T) -> DeleteOut[T]:
@@ -432,7 +437,7 @@ class HitOut(BaseModel):
         )
 
 
-WARNINGS_FIELD = Field(description="What is odd about the texts that were sent; empty for most.")
+WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
 
 
 class Took(BaseModel):

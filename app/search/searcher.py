@@ -189,16 +189,20 @@ class Searcher:
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [
-            search.error or SearchResult(search.hits, took_ms, search.searched, self._warn(search.query))
+            search.error or SearchResult(search.hits, took_ms, search.searched, self._warn(search))
             if isinstance(search, _Search)
             else search
             for search in begun
         ]
 
-    def _warn(self, query: SearchQuery) -> list[AnswerWarning]:
-        """What is odd about the texts of a query, once each."""
+    def _warn(self, search: _Search) -> list[AnswerWarning]:
+        """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
+        query = search.query
         texts = [part for part in query.parts if part.text is not None]
-        return list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
+            return found
+        return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
 
     def _begin(self, query: SearchQuery, encoded: _Encoded) -> _Search:
         """The query with its vector. Raises Validation, NotFound, Rejected."""
@@ -256,8 +260,9 @@ class Searcher:
         return np.asarray(total / length, dtype=np.float32)
 
     def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
-        """What is odd about the labels of a classification, and which of them the template makes too long."""
-        found: list[AnswerWarning] = []
+        """What is odd about the labels and the template of a classification, and which labels it makes too long."""
+        words = " ".join(LABEL_PLACEHOLDER.split(template))
+        found = [one for one in self.reader.warn(words, "template") if one.code == "language_unknown"]
         for n, label in enumerate(labels):
             found += self.reader.warn(label, f"labels.{n}", fill_template(template, label))
         return found

@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
-from app.core.types import CollectionInfo, Image, ItemError, Metadata, NewImage, Text
+from app.core.types import AnswerWarning, CollectionInfo, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
 from app.storage import gc
@@ -176,6 +176,10 @@ class Library:
             return len(sql.select_keys(c, collection, filter))
 
         return self.database.read(work)
+
+    def explain_filter(self, collection: str, filter: Filter) -> list[AnswerWarning]:
+        """Why `filter` may let through fewer rows than meant. Raises Timeout."""
+        return self.database.read(lambda c: sql.explain_filter(c, collection, filter))
 
     def update(self, collection: str, id: str, change: Callable[[Image], ImageAttributes]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -89,7 +89,8 @@ def parse_filter(value: Any, target: Target) -> Filter:
     except ValidationError as error:
         raise Validation(_describe(error, value)) from None
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return Filter(text, target, parsed.condition(), matches_everything=not usage.conditions)
+    compared = tuple(dict.fromkeys(_find_compared(parsed)))
+    return Filter(text, target, parsed.condition(), matches_everything=not usage.conditions, compared=compared)
 
 
 # ---- values
@@ -360,6 +361,17 @@ class Clauses(Grammar):
         return sql.combine(*parts)
 
 
+def _find_compared(node: FilterNode) -> Iterator[tuple[Field, str | None]]:
+    """The entries of metadata that a row needs to match (see `Filter.compared`)."""
+    if isinstance(node, Clauses):
+        for part in (*node.must, *node.should):
+            yield from _find_compared(part)
+    elif isinstance(node, MetadataCondition) and node.range is not OMITTED:
+        yield node.field(), "time" if isinstance(node.range, TimeRange) else "number"
+    elif isinstance(node, MetadataCondition) and node.match is not OMITTED:
+        yield node.field(), None
+
+
 WITH_KEY = (TextCondition, NumberCondition, FlagCondition, FormatCondition, TimeCondition)
 TAGS = {name: cls.__name__ for cls in WITH_KEY for name in get_args(cls.model_fields["key"].annotation)}
 
@@ -471,7 +483,9 @@ def _shorten(value: Any) -> str:
 # ---- paths and times
 
 SEGMENT = re.compile(r'(?:"([^"]*)"|([^".\[\]]+))(\.|$)')  # quotes are for names with a dot or a bracket
-TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+TIME = re.compile(
+    r"(\d{4}[-:/]\d\d[-:/]\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -505,7 +519,7 @@ def parse_time_bound(comparison: str, value: Any) -> str:
     if parts is None:
         raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
     day, minute, second, fraction, zone = parts.groups()
-    digits = (fraction or "").ljust(3, "0")
+    day, digits = re.sub("[:/]", "-", day), (fraction or "").ljust(3, "0")
     try:
         time = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or 'Z').upper()}")
         time = time.astimezone(UTC) + int(digits[:3]) * MILLISECOND

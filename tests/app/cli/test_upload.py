@@ -152,6 +152,10 @@ def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_p
     assert (newest["caption"], newest["metadata"]) == ("y", {"text": "x"})
     (tmp_path / "bad.csv").write_text('url\n"')
     assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
+    (tmp_path / "none.csv").write_text("label\nx\n")
+    status, out = run(server, tmp_path / "none.csv", tmp_path / "a.parquet")  # it costs the other nothing
+    assert (status, "3 already there, 2 failed" in out) == (1, True)
+    assert "no column holds pictures" in out
 
 
 def newest(server: RunningServer, count: int) -> list[dict[str, Any]]:

@@ -397,6 +397,9 @@ def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningS
     labels = ["red", "voiture rouge", "blue"]
     (by_label,) = server.http.post("/v1/classify", json={"image_id": image, "labels": labels}).json()["warnings"]
     assert (by_label["code"], by_label["field"]) == ("language_unknown", "labels.1")
+    body = {"image_id": image, "labels": ["red", "blue"], "template": "фотография {}"}
+    (by_template,) = server.http.post("/v1/classify", json=body).json()["warnings"]
+    assert (by_template["code"], by_template["field"]) == ("language_unknown", "template")
 
 
 def test_an_emoji_finds_what_its_name_finds(server: RunningServer) -> None:

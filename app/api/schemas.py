@@ -21,10 +21,12 @@ from pydantic_core import PydanticCustomError
 
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import File, FormModel
+from app.api.openapi import COLLECTION_PATTERN, CollectionText, described
 from app.api.strict_route import load_json
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
+from app.storage.attributes import MAX_CAPTION_CHARS, MAX_TAG_CHARS, MAX_TAGS
 from app.storage.filters.parser import FilterNode
 
 
@@ -78,10 +80,21 @@ class RequestModel(BaseModel):
 
 
 UnicodeText = Annotated[str, AfterValidator(validate_unicode)]
+QueryText = Annotated[UnicodeText, described(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
-Whole = Annotated[int, BeforeValidator(read_whole)]
-CollectionName = Annotated[str | None, Field(description="Which collection (default).", examples=["default"])]
+WHOLE = BeforeValidator(read_whole)  # comes last: pydantic describes no bounds of what a function has read
+Effort = Annotated[int, Field(ge=1, le=65_536), WHOLE]
+HIT_LIMIT = described(minimum=1, limits={"maximum": "max_k"})
+HitCount = Annotated[int, HIT_LIMIT, WHOLE]
+CollectionName = Annotated[
+    CollectionText | None, Field(description="Which collection (default).", examples=["default"])
+]
+Caption = Annotated[str, described(maxLength=MAX_CAPTION_CHARS)]
+FormTag = Annotated[str, described(maxLength=MAX_TAG_CHARS)]  # an empty field of a form is as not sent
+Tag = Annotated[FormTag, described(minLength=1)]
+MOST_TAGS = described(maxItems=MAX_TAGS)
+Template = Annotated[UnicodeText, described(pattern=r"\{(label)?\}")]
 FormMetadata = Annotated[
     dict[str, Any],
     BeforeValidator(read_object),
@@ -93,6 +106,22 @@ FormFilter = Annotated[
     WithJsonSchema({"type": "string", "description": "A filter as JSON.", "examples": ['{"must": []}']}),
 ]
 T = TypeVar("T")
+NOT_NULL = {"not": {"type": "null"}}
+OLD_NAMES = (("nprobe", "probes"), ("refine_k", "rerank"))
+
+
+def one_of(*names: str, **schemas: Any) -> dict[str, Any]:
+    """JSON Schema's words for: exactly one of these fields, which is not null; `schemas` are of fields that have more
+    values that mean nothing."""
+    fields = {**dict.fromkeys(names, NOT_NULL), **schemas}
+    return {"oneOf": [{"required": [name], "properties": {name: one}} for name, one in fields.items()]}
+
+
+def not_both(*names: str) -> dict[str, Any]:
+    """JSON Schema's words for: one of these fields is missing, or null."""
+    return {"not": {"required": list(names), "properties": dict.fromkeys(names, NOT_NULL)}}
+
+
 WAIT = "Seconds to wait until the picture is ready (0)."
 REPLACE = "Replace the bytes that this id has (false)."
 EXACT = "Compare with every vector, whatever the index could save (false)."
@@ -178,8 +207,10 @@ class UploadForm(FormModel):
 
     file: File
     id: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,64}$", description="Its id; without one it gets one.")
-    caption: Annotated[str | None, Field(examples=["a red car"])] = None
-    tags: list[str] = Field(default_factory=list, description="A field for each tag.", examples=[["car", "red"]])
+    caption: Annotated[Caption | None, Field(examples=["a red car"])] = None
+    tags: Annotated[list[FormTag], MOST_TAGS, Field(description="A field for each tag.", examples=[["car", "red"]])] = (
+        Field(default_factory=list)
+    )
     metadata: FormMetadata = Field(default_factory=dict)
     collection: CollectionName = None
     wait: Annotated[float | None, Field(ge=0, le=60, description=WAIT, examples=[10])] = None
@@ -189,7 +220,9 @@ class UploadForm(FormModel):
 class BulkForm(FormModel):
     """Pictures and archives."""
 
-    files: list[File] = Field(default_factory=list, description="Pictures, and archives of pictures.")
+    files: Annotated[list[File], described(minItems=1), Field(description="Pictures, and archives of pictures.")] = (
+        Field(default_factory=list)
+    )
     file: list[File] = Field(default_factory=list, deprecated=True)  # a common slip, and taken
     collection: CollectionName = None
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
@@ -211,7 +244,10 @@ class DeleteIn(RequestModel):
     """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
     model_config = ConfigDict(
-        json_schema_extra=example(filter={"must": [{"key": "tags", "match": {"value": "blurred"}}]}, dry_run=True)
+        json_schema_extra={
+            **example(filter={"must": [{"key": "tags", "match": {"value": "blurred"}}]}, dry_run=True),
+            **one_of("filter", "ids", all={"const": True}),
+        }
     )
 
     filter: SkipValidation[FilterNode | None] = Field(
@@ -251,8 +287,8 @@ class ImagePatch(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(caption="a red car", tags=["car", "red"]))
 
-    caption: str | None = None
-    tags: list[str] | None = None
+    caption: Caption | None = None
+    tags: Annotated[list[Tag], MOST_TAGS] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -282,7 +318,7 @@ class TextIn(RequestModel):
     """A text to store; without an id, the same words always get the same id."""
 
     id: Id | None = None
-    text: Annotated[UnicodeText, Field(min_length=1)]
+    text: Annotated[QueryText, Field(min_length=1)]
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -434,7 +470,9 @@ FILTER_FIELD = Field(
 class PartIn(RequestModel):
     """One part of a query: exactly one of text, image_id, text_id, image and vector."""
 
-    text: UnicodeText | None = None
+    model_config = ConfigDict(json_schema_extra=one_of("text", "image_id", "text_id", "image", "vector"))
+
+    text: QueryText | None = None
     image_id: Id | None = None
     text_id: Id | None = None
     image: str | None = Field(None, description="A picture, as base64 or a data URI.")
@@ -452,14 +490,16 @@ class PartIn(RequestModel):
 class ParamsIn(RequestModel):
     """How much an approximate index compares; an exact index ignores it."""
 
-    nprobe: Whole | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
-    refine_k: Whole | None = Field(None, ge=1, le=65_536, description="Candidates compared again by full vectors.")
-    probes: Whole | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
-    rerank: Whole | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
+    model_config = ConfigDict(json_schema_extra={"allOf": [not_both(*names) for names in OLD_NAMES]})
+
+    nprobe: Effort | None = Field(None, description="How many lists of the index are searched.")
+    refine_k: Effort | None = Field(None, description="Candidates compared again by full vectors.")
+    probes: Effort | None = Field(None, description="The old name of `nprobe`.")
+    rerank: Effort | None = Field(None, description="The old name of `refine_k`.")
 
     @model_validator(mode="after")
     def _merge_names(self) -> Self:
-        for name, old in (("nprobe", "probes"), ("refine_k", "rerank")):
+        for name, old in OLD_NAMES:
             if getattr(self, name) is not None and getattr(self, old) is not None:
                 raise ValueError(f"{name} and {old} are the same parameter: give one of them")
         self.nprobe = self.nprobe or self.probes
@@ -474,7 +514,7 @@ class SearchIn(RequestModel):
 
     query: Annotated[list[PartIn], Field(min_length=1, max_length=32)]
     target: Target = "images"
-    k: Whole = Field(10, ge=1, description="How many hits.")
+    k: Annotated[int, Field(ge=1), HIT_LIMIT, WHOLE, Field(description="How many hits.")] = 10
     collection: CollectionName = None
     filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description=EXACT)
@@ -485,7 +525,7 @@ class SearchForm(FormModel):
     """A picture to search by."""
 
     file: File
-    k: Annotated[int | None, Field(description="How many hits.", examples=[10])] = None
+    k: Annotated[HitCount | None, Field(description="How many hits.", examples=[10])] = None
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
@@ -520,8 +560,8 @@ class ClassifyIn(RequestModel):
     model_config = ConfigDict(json_schema_extra=example(image_id="car-1", labels=["a car", "a cat", "a cake"]))
 
     image_id: Id
-    labels: Annotated[list[UnicodeText], Field(min_length=2, max_length=1000)]
-    template: UnicodeText = "{}"
+    labels: Annotated[list[QueryText], Field(min_length=2, max_length=1000)]
+    template: Template = "{}"
     collection: CollectionName = None
 
 
@@ -529,8 +569,12 @@ class ClassifyForm(FormModel):
     """Which of the labels fits the picture that is sent."""
 
     file: File
-    labels: Annotated[list[str], Field(description="A field for each label.", examples=[["a car", "a cat", "a cake"]])]
-    template: Annotated[str, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
+    labels: Annotated[
+        list[QueryText],
+        described(minItems=2, maxItems=1000),
+        Field(description="A field for each label.", examples=[["a car", "a cat", "a cake"]]),
+    ]
+    template: Annotated[Template, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
     collection: CollectionName = None
 
 
@@ -578,5 +622,5 @@ class CollectionIn(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(name="birds", description="The birds of 2026"))
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    name: Annotated[str, Field(pattern=COLLECTION_PATTERN)]
     description: UnicodeText = ""

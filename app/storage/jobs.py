@@ -271,7 +271,7 @@ class JobService:
     def list_items(
         self, id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
     ) -> list[tuple[int, JobItem]]:
-        """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: those with warnings."""
+        """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: with warnings only."""
         return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit, warned=warned))
 
 

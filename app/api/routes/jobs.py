@@ -30,6 +30,7 @@ from app.api.dependencies import (
 )
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.multipart import FormFile, describe_form, receive_form
+from app.api.openapi import CollectionText
 from app.api.schemas import BulkForm, ItemOut, ItemPage, JobOut, JobsOut
 from app.api.strict_route import new_router
 from app.core.errors import NotFound, PayloadTooLarge, Validation
@@ -94,7 +95,7 @@ async def list_jobs(
     jobs: JobsDep,
     threads: ThreadsDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
+    collection: Annotated[CollectionText | None, Query(description="Only those of this collection.")] = None,
     state: Annotated[JobState | None, Query(description="Only those in this state.")] = None,
 ) -> JobsOut:
     """List jobs, newest first."""
@@ -116,7 +117,7 @@ async def list_job_items(
     threads: ThreadsDep,
     job: JobDep,
     status: ItemStatus | None = None,
-    warned: Annotated[bool, Query(description="Only items with warnings, whatever their status.")] = False,
+    warned: Annotated[bool, Query(description="Only items with warnings.")] = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
     format: Annotated[Literal["json", "ndjson"] | None, Query(description="Instead of the header Accept.")] = None,
@@ -126,8 +127,6 @@ async def list_job_items(
     All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
     """
     after = decode_cursor(cursor) or 0
-    if warned and status is not None:
-        raise Validation("send status or warned, not both")
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
         return StreamingResponse(

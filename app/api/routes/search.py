@@ -26,6 +26,7 @@ from app.api.dependencies import (
     validate_query,
 )
 from app.api.multipart import describe_form, receive_form
+from app.api.openapi import described
 from app.api.schemas import (
     EXACT,
     BatchIn,
@@ -34,10 +35,12 @@ from app.api.schemas import (
     ClassifyIn,
     ClassifyOut,
     ErrorOut,
+    HitCount,
     HitOut,
     LabelOut,
     ParamsIn,
     PartIn,
+    QueryText,
     RefusedOut,
     SearchForm,
     SearchIn,
@@ -66,7 +69,7 @@ SEARCH_FORM = describe_form(SearchForm)
 CLASSIFY_FORM = describe_form(ClassifyForm)
 CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
 
-KQuery = Annotated[int | None, Query(description="How many hits (10).", examples=[10])]
+KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
 ExactQuery = Annotated[bool | None, Query(description=EXACT)]
 
@@ -78,13 +81,14 @@ async def search_images(
     threads: ThreadsDep,
     collection: CollectionDep,
     q: Annotated[
-        str,
+        QueryText,
+        described(pattern='[^\\s"－−-]'),  # a minus alone is no word
         Query(
             description='What to look for; words after a minus are turned away from ("beach -people").',
             examples=["red car"],
         ),
     ],
-    k: Annotated[int, Query(description="How many hits.")] = 10,
+    k: Annotated[HitCount, Query(description="How many hits.")] = 10,
     target: Target = "images",
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,

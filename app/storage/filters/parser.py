@@ -54,6 +54,10 @@ MAX_VALUES = 1_000  # in all lists of a filter together
 MAX_DEPTH = 8
 MAX_CHARS = 16_384  # of one text: metadata holds none that is longer
 MAX_PATH = 8
+# What the OpenAPI document says of keys; `_check_key` checks them, and says what is wrong.
+ENTRY_PATTERN = r'("[^"\\\x00-\x1f]*"|[^".\[\]\\\x00-\x1f]+)'
+METADATA_PATTERN = rf"metadata(\.{ENTRY_PATTERN}){{1,{MAX_PATH}}}"
+KEY_PATTERN = f"^({'|'.join(sorted({*FIELDS['images'], *FIELDS['texts']} - {'metadata'}))}|{METADATA_PATTERN})$"
 COMPARISONS = ("gt", "gte", "lt", "lte")
 
 T = TypeVar("T")
@@ -128,6 +132,7 @@ Scalar = Annotated[
     _choose_by_type("a text, a number, true or false"),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
+TimeBound = Annotated[str, ModelField(json_schema_extra={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
 Format = Literal["avif", "gif", "jpeg", "png", "webp"]
 Values = Annotated[list[T], FailFast(), AfterValidator(_count_values)]
 
@@ -227,7 +232,7 @@ class NumberRange(Range[Number]):
     pass
 
 
-class TimeRange(Range[str]):
+class TimeRange(Range[TimeBound]):
     """Each bound is a date or a time (RFC 3339), in UTC where it names no zone."""
 
     @field_validator(*COMPARISONS, mode="before")
@@ -250,7 +255,7 @@ MetadataRange = Annotated[
 
 
 class KeyOnly(Grammar):
-    key: Annotated[str, StringConstraints(max_length=MAX_CHARS)]
+    key: Annotated[str, StringConstraints(max_length=MAX_CHARS), ModelField(json_schema_extra={"pattern": KEY_PATTERN})]
 
     @field_validator("key", mode="before")
     @classmethod
@@ -315,7 +320,10 @@ class TimeCondition(Condition):
 
 
 class MetadataCondition(Condition):
-    key: str = ModelField(description="metadata.NAME, or metadata.NAME.NAME inside an object.", pattern=r"^metadata\.")
+    key: str = ModelField(
+        description="metadata.NAME, or metadata.NAME.NAME inside an object.",
+        json_schema_extra={"pattern": f"^{METADATA_PATTERN}$"},
+    )
     match: MetadataMatch = OMITTED
     range: MetadataRange = OMITTED
 

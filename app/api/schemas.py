@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -288,6 +289,13 @@ class TextsIn(RequestModel):
 
     texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000)]
     collection: CollectionName = None
+
+    @model_validator(mode="after")
+    def _refuse_repeated_ids(self) -> Self:
+        counts = Counter(one.id for one in self.texts if one.id is not None)
+        if twice := [id for id, count in counts.items() if count > 1]:
+            raise ValueError(f"texts: the id {twice[0]!r} is there twice, expected once")
+        return self
 
 
 class TextsOut(BaseModel):

@@ -321,8 +321,8 @@ class Client:
             hint = FOREIGN.get(response.status_code, "")
             return f"the server at {self._name} answered {response.status_code}{hint}"
         hint = "; give it with SIGHTLINE_KEY or --key-file" if problem.code == "unauthorized" else ""
-        if missing := re.search(r"no collection '([^']+)'", problem.detail):
-            hint = f"; make it with `sightline collections make {clean(missing[1])}`"
+        if missing := re.search(r"no collection '([^']+)'(;?)", problem.detail):
+            hint = f"{' Or' if missing[2] else ';'} make it with `sightline collections make {clean(missing[1])}`"
         return f"{clean(problem.detail)} ({clean(problem.code)}){hint}"
 
     @property

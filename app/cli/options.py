@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import SecretStr, ValidationError
 
-from app.core.errors import StartupError
+from app.core.errors import StartupError, describe_fault
 from app.core.settings import Settings, find_unknown_variables
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,9 +69,13 @@ def load_settings(given: dict[str, Any]) -> Settings:
 def read_settings(given: dict[str, Any]) -> Settings:
     """Load settings from the options, else from the environment, else from their defaults. Raises StartupError."""
     values = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
+    if values.keys() >= {"key", "key_file"}:
+        raise click.UsageError("give either --key or --key-file")
+    if "key_file" in values:
+        values["key"] = None  # whatever the environment has
     try:
         return Settings(**values)
     except ValidationError as error:
         fault = error.errors()[0]
         name = str(fault["loc"][0])
-        raise StartupError(f"--{name.replace('_', '-')} (SIGHTLINE_{name.upper()}): {fault['msg']}") from None
+        raise StartupError(f"--{name.replace('_', '-')} (SIGHTLINE_{name.upper()}): {describe_fault(fault)}") from None

@@ -7,9 +7,9 @@ into problem+json; the worker stores `code` and `detail` with the item.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class SightlineError(Exception):
@@ -25,7 +25,7 @@ class SightlineError(Exception):
         super().__init__(detail)
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type[SightlineError], tuple[str]]:
+    def __reduce__(self) -> tuple[type[SightlineError], Any]:
         return type(self), (self.detail,)
 
 
@@ -43,6 +43,17 @@ class NotFound(SightlineError):
     """The picture, text, job or collection does not exist."""
 
     code, status, title = "not_found", 404, "Not found"
+
+
+class CollectionMissing(NotFound):
+    """There is no collection of this name; `near` are the names of others like it, which not every key may see."""
+
+    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
+        super().__init__(f"there is no collection {name!r}")
+        self.name, self.near = name, near
+
+    def __reduce__(self) -> tuple[type[SightlineError], Any]:
+        return type(self), (self.name, self.near)
 
 
 class BlobMissing(NotFound):
@@ -166,6 +177,33 @@ class Timeout(SightlineError):
 
 class StartupError(SightlineError):
     """The service cannot start; `detail` says in one line what to do."""
+
+
+VALUE_FAULTS = {  # by pydantic's types of errors, with the names of their contexts
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    "string_type": "expected a text",
+    "list_type": "expected a list",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected an object"),
+    "literal_error": "expected {expected}",
+    "greater_than_equal": "expected at least {ge}",
+    "greater_than": "expected more than {gt}",
+    "less_than_equal": "expected at most {le}",
+    "too_short": "expected at least {min_length}, got {actual_length}",
+    "too_long": "expected at most {max_length}, got {actual_length}",
+    "string_too_short": "expected at least {min_length} characters",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_pattern_mismatch": "expected a text like {pattern}",
+    "missing": "required, and not there",
+}
+
+
+def describe_fault(fault: Mapping[str, Any]) -> str:
+    """What is wrong with a value, from an error of pydantic, whose own words are those of Python."""
+    if words := VALUE_FAULTS.get(fault.get("type", "")):
+        return words.format(**fault.get("ctx", {}))
+    return str(fault.get("msg", "invalid")).removeprefix("Value error, ")
 
 
 OS_ERRORS: dict[int, tuple[type[SightlineError], str]] = {

@@ -27,9 +27,9 @@ from app.decode.sidecars import (
     sidecar_extension,
 )
 from app.storage.idempotency import ResponseSlot
-from app.storage.library import Library, require_collection
+from app.storage.library import Library
 from app.storage.manifest import write_manifest
-from app.storage.tables import job_control, jobs, work_queue
+from app.storage.tables import collections, job_control, jobs, work_queue
 from app.storage.tables.job_control import LostItem
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class JobService:
         self._library.require_queue_capacity()
 
         def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
+            collections.require(c, collection)
             if options.job is None:
                 id, first = jobs.create(c, collection, kind, options.priority), 0
             else:
@@ -263,7 +263,7 @@ class JobService:
 
         def work(c: apsw.Connection) -> list[Job]:
             if collection is not None:
-                require_collection(c, collection)
+                collections.require(c, collection)
             return jobs.list_recent(c, limit, among if collection is None else {collection}, state)
 
         return self._library.database.read(work)

@@ -22,10 +22,11 @@ from pydantic_core import PydanticCustomError
 
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import File, FormModel
-from app.api.strict_route import load_json
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
+from app.core.strict_json import load_json
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
+from app.decode.left_out import MAX_KINDS
 from app.storage.filters.parser import FilterNode
 
 
@@ -50,11 +51,15 @@ def read_filter(text: Any) -> Any:
     return value
 
 
-def read_object(text: Any) -> Any:
-    """The JSON object of a field of a form. Raises Validation."""
-    if not isinstance(value := load_json(text, "metadata"), dict):
-        raise Validation("metadata must be a JSON object")
-    return value
+def read_object(name: str) -> BeforeValidator:
+    """Reads the JSON object of a field of a form. Raises Validation."""
+
+    def read(text: Any) -> Any:
+        if not isinstance(value := load_json(text, name), dict):
+            raise Validation(f"{name} must be a JSON object")
+        return value
+
+    return BeforeValidator(read)
 
 
 def example(**fields: Any) -> dict[str, Any]:
@@ -85,8 +90,20 @@ Whole = Annotated[int, BeforeValidator(read_whole)]
 CollectionName = Annotated[str | None, Field(description="Which collection (default).", examples=["default"])]
 FormMetadata = Annotated[
     dict[str, Any],
-    BeforeValidator(read_object),
+    read_object("metadata"),
     WithJsonSchema({"type": "string", "description": "A JSON object as text.", "examples": ['{"camera": "X100"}']}),
+]
+FormCounts = Annotated[
+    dict[Annotated[str, Field(max_length=20)], Annotated[int, Field(ge=1, le=1 << 31)]],
+    Field(max_length=MAX_KINDS + 1),
+    read_object("left_out"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "Files that the client left out, counted by suffix, for the job; a JSON object as text.",
+            "examples": ['{".heic": 3}'],
+        }
+    ),
 ]
 FormFilter = Annotated[
     Any,
@@ -194,6 +211,7 @@ class BulkForm(FormModel):
     file: list[File] = Field(default_factory=list, deprecated=True)  # a common slip, and taken
     collection: CollectionName = None
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
+    left_out: FormCounts = Field(default_factory=dict)
 
 
 class ImagePage(BaseModel):

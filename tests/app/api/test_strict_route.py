@@ -9,9 +9,10 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.api.app import create_app
-from app.api.strict_route import StrictRoute, load_json
+from app.api.strict_route import StrictRoute
 from app.core.errors import BadRequest, Validation
 from app.core.settings import Settings
+from app.core.strict_json import load_json
 from app.service.service import open_service
 from tests.app.api.asking import check_refusal, field_part, file_part, form, make_picture, post_form, upload_ready
 from tests.app.api.guarded import Guarded

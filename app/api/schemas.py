@@ -94,14 +94,13 @@ FormMetadata = Annotated[
     WithJsonSchema({"type": "string", "description": "A JSON object as text.", "examples": ['{"camera": "X100"}']}),
 ]
 FormCounts = Annotated[
-    dict[Annotated[str, Field(max_length=20)], Annotated[int, Field(ge=1, le=1 << 31)]],
+    dict[Annotated[str, Field(max_length=20)], Annotated[int, Field(strict=True, ge=1, le=1 << 31)]],
     Field(max_length=MAX_KINDS + 1),
     read_object("left_out"),
     WithJsonSchema(
         {
             "type": "string",
-            "description": "Files that the client left out, counted by suffix, for the job; a JSON object as text.",
-            "examples": ['{".heic": 3}'],
+            "description": 'Files that the client left out, counted by suffix, for the job; JSON as {".heic": 3}.',
         }
     ),
 ]
@@ -241,7 +240,7 @@ class DeleteIn(RequestModel):
         """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
         sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
         if len(sent) != 1:
-            raise Validation(f"send one of filter, ids and all, got {sent}")
+            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
         if self.all:
             return {}
         return self.filter if self.ids is None else {"has_id": self.ids}
@@ -466,7 +465,8 @@ class PartIn(RequestModel):
         """The name of the field that was sent. Raises Validation unless it is exactly one."""
         sent = [name for name in ("text", "image_id", "text_id", "image", "vector") if getattr(self, name) is not None]
         if len(sent) != 1:
-            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {sent}")
+            got = ", ".join(sent) or "none"
+            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {got}")
         return sent[0]
 
 

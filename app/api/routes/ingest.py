@@ -36,6 +36,7 @@ from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
 router = new_router("/v1/images", "upload")
 
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+LINE = '{"url": "https://example.org/cat.jpg", "caption": "a cat"}'
 MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and metadata takes less
 
 
@@ -81,7 +82,9 @@ BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {"schema": IngestIn.model_json_schema(ref_template="#/components/schemas/{model}")},
-            LINES[0]: {"schema": {"type": "string", "description": "One item a line, as in `items`."}},
+            LINES[0]: {
+                "schema": {"type": "string", "description": "One item a line, as in `items`.", "examples": [LINE]}
+            },
         },
     }
 }

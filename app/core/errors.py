@@ -25,7 +25,7 @@ class SightlineError(Exception):
         super().__init__(detail)
         self.detail = detail
 
-    def __reduce__(self) -> tuple[type[SightlineError], Any]:
+    def __reduce__(self) -> tuple[type[SightlineError], tuple[str]]:
         return type(self), (self.detail,)
 
 
@@ -46,14 +46,11 @@ class NotFound(SightlineError):
 
 
 class CollectionMissing(NotFound):
-    """There is no collection of this name; `near` are the names of others like it, which not every key may see."""
+    """The collection does not exist; `near` are names like it, of collections that not every key may see."""
 
-    def __init__(self, name: str, near: Sequence[str] = ()) -> None:
-        super().__init__(f"there is no collection {name!r}")
-        self.name, self.near = name, near
-
-    def __reduce__(self) -> tuple[type[SightlineError], Any]:
-        return type(self), (self.name, self.near)
+    def __init__(self, detail: str, near: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.near = near
 
 
 class BlobMissing(NotFound):
@@ -206,8 +203,9 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
     return str(fault.get("msg", "invalid")).removeprefix("Value error, ")
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OS_ERRORS: dict[int, tuple[type[SightlineError], str]] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), (StorageFull, "the disk is full; free some space and try again")),
+    **dict.fromkeys(FULL, (StorageFull, "the disk is full; free some space and try again")),
     **dict.fromkeys(
         (errno.EROFS, errno.EACCES, errno.EPERM), (ReadOnly, "the data directory cannot be written at present")
     ),

@@ -49,7 +49,8 @@ def get(c: apsw.Connection, name: str) -> Collection | None:
 def require(c: apsw.Connection, name: str) -> Collection:
     """The collection of this name. Raises CollectionMissing."""
     if (collection := get(c, name)) is None:
-        raise CollectionMissing(name, get_close_matches(name, [one.name for one in list_all(c)]))
+        near = get_close_matches(name, [one.name for one in list_all(c)])
+        raise CollectionMissing(f"there is no collection {name!r}", near)
     return collection
 
 

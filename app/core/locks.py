@@ -132,7 +132,7 @@ def _is_held(path: Path) -> bool:
 
 
 def _write_if_there_is_space(file: IO[bytes], content: bytes) -> None:
-    """Write what others are told; a full disk does not keep a server from starting."""
+    """Write what other processes read; a full disk does not keep a server from starting."""
     try:
         file.write(content)
     except OSError as error:

@@ -86,6 +86,7 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
     one_picture = settings.max_image_bytes + FORM_OVERHEAD
     app.include_router(system.router)
+    app.include_router(system.probes)
     app.include_router(search.router)
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
     app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)

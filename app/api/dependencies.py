@@ -19,9 +19,9 @@ from pydantic import BaseModel, ValidationError
 from app.api.concurrency import ThreadPools
 from app.api.errors import format_validation_errors
 from app.api.openapi import COLLECTION_PATTERN, CollectionText
-from app.api.strict_route import load_json
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.settings import Settings
+from app.core.strict_json import load_json
 from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
 from app.service.image_waiter import ImageWaiter

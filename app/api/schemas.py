@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -22,10 +23,11 @@ from pydantic_core import PydanticCustomError
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, described
-from app.api.strict_route import load_json
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
+from app.core.strict_json import load_json
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
+from app.decode.left_out import MAX_KINDS
 from app.storage.attributes import MAX_CAPTION_CHARS, MAX_TAG_CHARS, MAX_TAGS
 from app.storage.filters.parser import FilterNode
 
@@ -51,11 +53,15 @@ def read_filter(text: Any) -> Any:
     return value
 
 
-def read_object(text: Any) -> Any:
-    """The JSON object of a field of a form. Raises Validation."""
-    if not isinstance(value := load_json(text, "metadata"), dict):
-        raise Validation("metadata must be a JSON object")
-    return value
+def read_object(name: str) -> BeforeValidator:
+    """Reads the JSON object of a field of a form. Raises Validation."""
+
+    def read(text: Any) -> Any:
+        if not isinstance(value := load_json(text, name), dict):
+            raise Validation(f"{name} must be a JSON object")
+        return value
+
+    return BeforeValidator(read)
 
 
 def example(**fields: Any) -> dict[str, Any]:
@@ -97,8 +103,19 @@ MOST_TAGS = described(maxItems=MAX_TAGS)
 Template = Annotated[UnicodeText, described(pattern=r"\{(label)?\}")]
 FormMetadata = Annotated[
     dict[str, Any],
-    BeforeValidator(read_object),
+    read_object("metadata"),
     WithJsonSchema({"type": "string", "description": "A JSON object as text.", "examples": ['{"camera": "X100"}']}),
+]
+FormCounts = Annotated[
+    dict[Annotated[str, Field(max_length=20)], Annotated[int, Field(strict=True, ge=1, le=1 << 31)]],
+    Field(max_length=MAX_KINDS + 1),
+    read_object("left_out"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": 'Files that the client left out, counted by suffix, for the job; JSON as {".heic": 3}.',
+        }
+    ),
 ]
 FormFilter = Annotated[
     Any,
@@ -226,6 +243,7 @@ class BulkForm(FormModel):
     file: list[File] = Field(default_factory=list, deprecated=True)  # a common slip, and taken
     collection: CollectionName = None
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
+    left_out: FormCounts = Field(default_factory=dict)
 
 
 FILTER_WARNINGS_FIELD: Any = Field([], exclude_if=operator.not_, description="What is odd about the filter.")
@@ -262,7 +280,7 @@ class DeleteIn(RequestModel):
         """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
         sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
         if len(sent) != 1:
-            raise Validation(f"send one of filter, ids and all, got {sent}")
+            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
         if self.all:
             return {}
         return self.filter if self.ids is None else {"has_id": self.ids}
@@ -329,6 +347,13 @@ class TextsIn(RequestModel):
 
     texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000)]
     collection: CollectionName = None
+
+    @model_validator(mode="after")
+    def _refuse_repeated_ids(self) -> Self:
+        counts = Counter(one.id for one in self.texts if one.id is not None)
+        if twice := [id for id, count in counts.items() if count > 1]:
+            raise ValueError(f"texts: the id {twice[0]!r} is there twice, expected once")
+        return self
 
 
 class TextsOut(BaseModel):
@@ -483,7 +508,8 @@ class PartIn(RequestModel):
         """The name of the field that was sent. Raises Validation unless it is exactly one."""
         sent = [name for name in ("text", "image_id", "text_id", "image", "vector") if getattr(self, name) is not None]
         if len(sent) != 1:
-            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {sent}")
+            got = ", ".join(sent) or "none"
+            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {got}")
         return sent[0]
 
 

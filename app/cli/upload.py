@@ -350,7 +350,11 @@ class Sender:
                 self._send(plain)
 
     def _send(self, files: Sequence[tuple[str, bytes | Path]]) -> None:
-        self._follow_job(self._client.upload_bulk(files, self.report.job))
+        kinds = self.report.left_out.kinds
+        job = self._client.upload_bulk(files, self.report.job, kinds)
+        if kinds and job.get("left_out"):  # the report gets them back from the job
+            kinds.clear()
+        self._follow_job(job)
 
     def _follow_job(self, job: Job) -> None:
         self.report.job = self.report.job or job["id"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import queue
 import re
+import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ ERRNOS = {
     **dict.fromkeys((apsw.ReadOnlyError, apsw.CantOpenError), errno.EROFS),
 }
 BUSY_TIMEOUT_MS = 10_000
+LEAST_FREE_BYTES = 1 << 20  # SQLite needs some for its log and its shared memory, and calls the lack of it an I/O error
 MAX_GROUP = 64  # changes that share one commit
 MAX_CHECKED_BYTES = 64 << 20  # a start checks databases up to this size (0.1 s); `sightline verify` checks larger ones
 
@@ -197,7 +199,9 @@ class Database:
                 f"{self.path.name} is damaged ({error}); restore it from a backup, nothing was changed"
             ) from error
         except apsw.Error as error:
-            raise StartupError(f"{self.path.name} cannot be opened: {error}") from error
+            is_full = isinstance(error, apsw.FullError) or shutil.disk_usage(self.path.parent).free < LEAST_FREE_BYTES
+            reason = "the disk is full; free some space" if is_full else str(error)
+            raise StartupError(f"{self.path.name} cannot be opened: {reason}") from error
         return connection
 
 

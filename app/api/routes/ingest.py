@@ -38,6 +38,7 @@ router = new_router("/v1/images", "upload")
 
 SOURCE_PATTERN = f"^(urls$|({'|'.join(kind for kind in SOURCE_TYPES if kind != 'urls')}):)"
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+LINE = '{"url": "https://example.org/cat.jpg", "caption": "a cat"}'
 MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and metadata takes less
 
 
@@ -83,7 +84,9 @@ BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {"schema": IngestIn.model_json_schema(ref_template="#/components/schemas/{model}")},
-            LINES[0]: {"schema": {"type": "string", "description": "One item a line, as in `items`."}},
+            LINES[0]: {
+                "schema": {"type": "string", "description": "One item a line, as in `items`.", "examples": [LINE]}
+            },
         },
     }
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -85,7 +85,7 @@ async def upload_images(
         async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = make_options(asked.priority, call.slot, job)
+            options = make_options(asked.priority, call.slot, job, asked.left_out)
             begun = await threads.writes.run(jobs.add_files, collection, files, options)
     return JobOut.of(begun)
 
@@ -194,11 +194,13 @@ async def stream_items(
     await threads.reads.run(jobs.get, job.id)  # if it was deleted meanwhile, the report is cut off: it is not whole
 
 
-def make_options(priority: str | None, slot: ResponseSlot | None, job: str | None) -> JobOptions:
+def make_options(
+    priority: str | None, slot: ResponseSlot | None, job: str | None, left_out: Mapping[str, int] | None = None
+) -> JobOptions:
     """What a request says of its job. Raises Validation."""
     if job is not None and priority is not None:
         raise Validation("priority belongs to a new job; a job that exists keeps its own")
-    return JobOptions(Priority(priority or "normal"), slot, job)
+    return JobOptions(Priority(priority or "normal"), slot, job, left_out or {})
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:

@@ -476,7 +476,7 @@ def _join(names: Sequence[str], word: str = "or") -> str:
 def _shorten(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return f"an object with {len(value)} entries" if isinstance(value, Mapping) else f"a list of {len(value)}"
-    text = ascii(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else ascii(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 

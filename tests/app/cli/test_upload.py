@@ -269,10 +269,10 @@ def test_paths_without_pictures_are_told(server: RunningServer, tmp_path: Path) 
 class Failing(Client):
     """Refuses the second bulk."""
 
-    def upload_bulk(self, files: Any, job: str | None = None) -> dict[str, Any]:
+    def upload_bulk(self, files: Any, job: str | None = None, left_out: Any = None) -> dict[str, Any]:
         if job is not None:
             raise ServerError("the server has gone")
-        return super().upload_bulk(files, job)
+        return super().upload_bulk(files, job, left_out)
 
 
 def test_a_load_that_ends_early_says_that_it_can_be_continued(

@@ -24,6 +24,7 @@ import apsw
 from app.core.errors import Overloaded, ReadOnly, StartupError, StorageFull, from_os_error
 from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
+from app.storage.keywords import register_functions
 from app.storage.sql import fetch_number
 
 T = TypeVar("T")
@@ -176,6 +177,7 @@ class Database:
         connection.create_scalar_function(
             "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
         )
+        register_functions(connection)
         with self._lock:
             self._opened.add(connection)
         return connection

@@ -435,9 +435,13 @@ def find_words(search: _Search, c: apsw.Connection) -> list[int]:
     """The keys of pictures that have words of the query and that the filter allows, roughly best first."""
     found = keywords.find(c, search.query.collection, search.terms)
     allowed = search.params.allowed_ids
-    if allowed is not None:
-        found = (key for key in found if allowed.contains(np.array([key]))[0])
-    return list(islice(dict.fromkeys(found), search.limit))
+    keys: dict[int, None] = {}  # in their order
+    for key in found:
+        if allowed is None or allowed.contains(np.array([key]))[0]:
+            keys[key] = None
+        if len(keys) == search.limit:
+            break
+    return list(keys)
 
 
 def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:

@@ -223,6 +223,7 @@ def migrate(connection: apsw.Connection) -> None:
         for file in resources.files("app.storage").joinpath("migrations").iterdir()
         if file.name.endswith(".sql")
     )
+    register_functions(connection)
     version = int(connection.pragma("user_version"))
     if version > steps[-1][0]:
         raise StartupError(

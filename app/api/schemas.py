@@ -89,6 +89,7 @@ UnicodeText = Annotated[str, AfterValidator(validate_unicode)]
 QueryText = Annotated[UnicodeText, described(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
+Mode = Literal["hybrid", "vector", "keyword"]
 WHOLE = BeforeValidator(read_whole)  # comes last: pydantic describes no bounds of what a function has read
 Effort = Annotated[int, Field(ge=1, le=65_536), WHOLE]
 HIT_LIMIT = described(minimum=1, limits={"maximum": "max_k"})
@@ -141,6 +142,7 @@ def not_both(*names: str) -> dict[str, Any]:
 
 WAIT = "Seconds to wait until the picture is ready (0)."
 REPLACE = "Replace the bytes that this id has (false)."
+MODE = "Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."
 EXACT = "Compare with every vector, whatever the index could save (false)."
 
 
@@ -444,6 +446,13 @@ class ItemPage(BaseModel):
     next_cursor: str | None
 
 
+class RanksOut(BaseModel):
+    """Places in the ranking of the vectors and in that of the words; null where the picture is not among its first."""
+
+    vector: int | None = None
+    keyword: int | None = None
+
+
 class HitOut(BaseModel):
     """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
 
@@ -451,6 +460,13 @@ class HitOut(BaseModel):
     score: float
     image: ImageOut | None = None
     text: TextOut | None = None
+    ranks: RanksOut = Field(description="Its places, from 1, in the rankings that were fused.")
+    matched: list[Literal["caption", "tags", "name"]] = Field(
+        default_factory=list, description="Where the picture has words of the query."
+    )
+    highlights: dict[str, list[str]] = Field(
+        default_factory=dict, description="These words by their place, as they are written there."
+    )
 
     @classmethod
     def of(cls, hit: Hit) -> HitOut:
@@ -459,7 +475,20 @@ class HitOut(BaseModel):
             score=round(hit.score, 6),
             image=ImageOut.of(hit.image) if hit.image else None,
             text=TextOut.of(hit.text) if hit.text else None,
+            ranks=RanksOut(**hit.ranks),
+            matched=list(hit.highlights),
+            highlights={column: list(words) for column, words in hit.highlights.items()},
         )
+
+
+class AppliedOut(BaseModel):
+    """How a search was answered."""
+
+    mode: Mode
+    model_trust: float | None = Field(
+        description="How much the vectors counted beside the words: the share of captions and names of the collection"
+        " by which the model finds their pictures. Null if the vectors were ranked alone."
+    )
 
 
 WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
@@ -482,6 +511,7 @@ class SearchOut(BaseModel):
     model: str
     target: Target
     searched: int
+    applied: AppliedOut
     warnings: list[WarningOut] = WARNINGS_FIELD
 
 
@@ -533,6 +563,13 @@ class ParamsIn(RequestModel):
         return self
 
 
+class WeightsIn(RequestModel):
+    """How much each ranking counts in a hybrid search."""
+
+    vector: FiniteFloat = Field(1.0, ge=0, le=100)
+    keyword: FiniteFloat = Field(1.0, ge=0, le=100)
+
+
 class SearchIn(RequestModel):
     """A query of weighted parts."""
 
@@ -544,6 +581,8 @@ class SearchIn(RequestModel):
     collection: CollectionName = None
     filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description=EXACT)
+    mode: Mode | None = Field(None, description=MODE)
+    weights: WeightsIn | None = None
     params: ParamsIn | None = None
 
 

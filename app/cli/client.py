@@ -201,9 +201,12 @@ class Client:
                 return
             params["cursor"] = page["next_cursor"]
 
-    def search(self, words: str, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
+    def search(
+        self, words: str, k: int, target: str = "images", filter: Any = None, mode: str | None = None
+    ) -> dict[str, Any]:
         """Search by words."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
+        options |= {} if mode is None else {"mode": mode}
         params = {"q": words, "k": k, "target": target, **options, **self._collection}
         return self._call("GET", "/v1/search", answers.Found, params=params)
 

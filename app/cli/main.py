@@ -175,6 +175,11 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
 )
 @click.option("--filter", callback=parse_json, help="Search only what matches this filter, as JSON.")
 @click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "vector", "keyword"]),
+    help="Rank by what pictures show (vector), by their captions, tags and names (keyword), or by both (the default).",
+)
+@click.option(
     "--batch",
     metavar="FILE",
     help="Search by each line of this file (`-`: standard input), and print a line of JSON for each.",
@@ -189,6 +194,7 @@ def search(
     k: int,
     target: str,
     filter: dict[str, Any] | None,
+    mode: str | None,
     batch: str | None,
     paths: bool,
     as_json: bool,
@@ -209,6 +215,8 @@ def search(
         raise click.UsageError("--text belongs to words, not to --image or --batch")
     if paths and (as_json or batch is not None or target == "texts"):
         raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
+    if mode is not None and (image is not None or batch is not None):
+        raise click.UsageError("--mode belongs to words")
     with open_client(given) as client:
         if batch is not None:
             sys.exit(print_answers(client, batch, k, target, filter))
@@ -216,7 +224,7 @@ def search(
         if image is not None:
             answer = client.search_picture(image, k, target, filter)
         else:
-            answer = client.search(" ".join(words), k, target, filter)
+            answer = client.search(" ".join(words), k, target, filter, mode)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
     output.show_warnings(answer)
     if as_json:

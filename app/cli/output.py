@@ -55,7 +55,7 @@ def escape(text: str) -> str:
 def show_hits(found: dict[str, Any], console: Console) -> None:
     """The hits: base names first, whole paths and ids in a pipe."""
     rows = [hit_row(hit) for hit in found["hits"]]
-    names = [name for name in ("name", "words", "folder") if any(row[name] for row in rows)]
+    names = [name for name in ("name", "words", "folder", "found in") if any(row[name] for row in rows)]
     header: list[str | Column] = [
         "score",
         *(Column(name, overflow="fold") for name in names),
@@ -82,6 +82,7 @@ def hit_row(hit: dict[str, Any]) -> dict[str, str]:
         "name": name,
         "folder": folder,
         "words": words,
+        "found in": ", ".join(hit.get("matched", ())),
     }
 
 

@@ -25,6 +25,7 @@ import apsw
 from app.core.errors import Overloaded, ReadOnly, StartupError, StorageFull, from_os_error
 from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
+from app.storage.keywords import register_functions
 from app.storage.sql import fetch_number
 
 T = TypeVar("T")
@@ -178,6 +179,7 @@ class Database:
         connection.create_scalar_function(
             "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
         )
+        register_functions(connection)
         with self._lock:
             self._opened.add(connection)
         return connection
@@ -225,6 +227,7 @@ def migrate(connection: apsw.Connection) -> None:
         for file in resources.files("app.storage").joinpath("migrations").iterdir()
         if file.name.endswith(".sql")
     )
+    register_functions(connection)
     version = int(connection.pragma("user_version"))
     if version > steps[-1][0]:
         raise StartupError(

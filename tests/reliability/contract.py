@@ -35,6 +35,8 @@ RULES = [
     (FILTERED, r"filter\..*there is no time", "some dates and times are not on the calendar"),
     ("POST /v1/images/delete", r"filter: this one has no condition", "a condition may lie in any of three lists"),
     ("POST /v1/images", r"metadata (is not JSON|must be)", "the text of a form is JSON"),
+    ("POST /v1/images/bulk", r"left_out(\.| is not JSON| must be)", "the text of a form is JSON"),
+    ("(GET|POST) /v1/search", r"mode '\w+': ", "words are compared where the query, the target and exact permit it"),
     ("POST /v1/search/image", r"filter( is not JSON|:)", "the text of a form is JSON"),
     ("POST /v1/classify", r"labels: Field required", "Schemathesis sends an empty field beside a picture"),
     (PARTS, r"a vector of this model has|the vector must be finite", "the model decides on the length of vectors"),

@@ -20,6 +20,7 @@ export function watchDrops({ onSearch, onPicture, onAdd, addsOnly }) {
   });
   watchFileButton("by-picture", "picture-file", (files) => onSearch(files[0]));
   watchFileButton("add-files", "files", (files) => onAdd(listFiles(files)));
+  watchFileButton("add-photo", "photo", (files) => onAdd(listFiles(files)));
   watchFileButton("add-folder", "folder", (files) => onAdd(listFiles(files)));
 }
 

@@ -104,11 +104,17 @@ function openCollection(name) {
   onOpen(name);
 }
 
-function makeCreateForm() {
+/** The field for the name of a new collection, and the note that says what it may have: {field, note}. */
+export function makeNameField() {
   const note = make("small", { className: "muted", id: "name-note" }, translate("collection_name_note"));
-  const name = make("input", { type: "text", maxLength: 64, required: true, pattern: "[a-z0-9_\\-]+", autocomplete: "off" });
-  Object.assign(name, { spellcheck: false, autocapitalize: "off", title: note.textContent });
-  name.setAttribute("aria-describedby", note.id);
+  const field = make("input", { type: "text", maxLength: 64, required: true, pattern: "[a-z0-9_\\-]+", autocomplete: "off" });
+  Object.assign(field, { spellcheck: false, autocapitalize: "off", title: note.textContent });
+  field.setAttribute("aria-describedby", note.id);
+  return { field, note };
+}
+
+function makeCreateForm() {
+  const { field: name, note } = makeNameField();
   const description = makeDescriptionField("");
   const fields = [makeLabel(translate("collection_name"), name), note, makeLabel(translate("description"), description)];
   const submit = async () => {

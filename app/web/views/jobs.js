@@ -8,7 +8,7 @@ import { showProblem } from "../components/banner.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { canRetry, makeFailureList } from "../components/failure_list.js";
 import { formatDate, formatDuration, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
-import { getJobName } from "../state/own_jobs.js";
+import { getJobName, nameJob } from "../state/own_jobs.js";
 import { makeHref } from "../state/url_state.js";
 import { describeOutcome } from "./upload.js";
 
@@ -105,7 +105,7 @@ function showJob(job) {
   row.element.dataset.state = job.failed && job.state === "succeeded" ? "partly" : job.state;
   row.state.textContent = translate(`state_${row.element.dataset.state}`);
   Object.assign(row.bar, { max: job.total || 1, value: processed, hidden: !isActive });
-  row.status.textContent = isActive ? describeProgress(job, processed) : describeOutcome([job]);
+  row.status.replaceChildren(...(isActive ? [describeProgress(job, processed)] : describeOutcome([job])));
   row.duration.textContent = describeDuration(job);
   row.results.hidden = !job.done;
   row.results.textContent = translateCount("show_added", job.done);
@@ -203,6 +203,7 @@ function makeRow(job) {
     row.isFailuresOpen = !row.isFailuresOpen;
     showToggle(row);
   });
+  results.addEventListener("click", () => nameJob(id, name.textContent)); // the chip of the filter says it
   for (const action of ACTIONS) buttons[action].addEventListener("click", () => runAction(id, action));
   return row;
 }

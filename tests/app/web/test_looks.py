@@ -125,7 +125,7 @@ def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, 
     expect(page.locator("#add")).to_contain_text("添加")
     assert page.evaluate("document.documentElement.lang") == "zh"
     page.locator("#box").fill("红色 -蓝色")
-    expect(page.locator("#avoided")).to_have_text("搜索“红色”，不含“蓝色”")
+    expect(page.locator("#count")).to_have_text("“红色”的最佳匹配，不含“蓝色”")
     choose(page, "English")
     expect(page.locator("#add")).to_have_attribute("title", "Add pictures")
     expect(page.locator("#add")).to_contain_text("Add")

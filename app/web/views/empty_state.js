@@ -32,7 +32,7 @@ function showWelcome(searchAgain, refresh) {
     translate("nothing_title"),
     make("p", { className: "mouse-only" }, translate("nothing")),
     make("div", { className: "buttons" }, files, photo, folder),
-    make("small", {}, translate("nothing_command", { command: describeCommand() })),
+    make("small", {}, translate("nothing_command"), " ", make("code", {}, describeCommand())),
   );
   message.classList.add("welcome");
   const notice = describeModel();

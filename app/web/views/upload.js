@@ -281,7 +281,7 @@ async function end(upload) {
   const reason = translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
   for (const { items, problem } of unsentBatches) {
     const error = problem?.detail ? problem : { detail: reason };
-    upload.card.failures.add(items.map(({ name }) => ({ name, error })));
+    upload.card.failures.add(countable(items).map(({ name }) => ({ name, error })));
   }
   for (const job of jobs) if (job.failed) await upload.card.failures.load(job.id);
 }
@@ -324,7 +324,7 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
   const button = makeButton("quiet", translate("cancel")); // "×" after the end
   const sendAgain = makeButton("button", translate("send_again"), { hidden: true });
   const duplicates = make("ul", { className: "duplicates", hidden: true, ariaLabel: translate("already_there") });
-  const link = make("a", { className: "link to-results", hidden: true }, translate("show_new"));
+  const link = make("a", { className: "link to-results", hidden: true });
   const head = make("div", { className: "head" }, make("strong", { dir: "auto", title }, title), link, button);
   const card = make("section", { className: "upload", ariaLabel: title }, head, bar, status, sendAgain, folded, duplicates, failures.element);
   const all = byId("uploads");
@@ -376,7 +376,7 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
       status.replaceChildren(...separate(parts));
       for (const one of [bar, folded]) one.hidden = true;
       sendAgain.hidden = !hasUnsent;
-      Object.assign(link, { href, hidden: !added });
+      Object.assign(link, { href, hidden: !added, textContent: translateCount("show_new", added) });
       Object.assign(button, { hidden: false, textContent: "×", ariaLabel: translate("close") });
       card.classList.add("ended");
       card.classList.toggle("error", isError);

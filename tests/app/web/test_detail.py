@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.app.api.asking import upload_ready
-from tests.app.web.watched import Watched
+from tests.app.web.watched import Watched, drop
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, wait_until
 
@@ -260,6 +260,11 @@ def test_who_may_only_search_reads_and_is_offered_nothing_else(browser: Browser,
     page = watched.page
     session = {"needed": True, "scope": "search", "name": "reader", "collections": None}
     page.route("**/v1/session", lambda route: route.fulfill(json=session))
+    watched.open()
+    drop(page, ["one.png", "other.png"], picture("red", seed=5))
+    assert page.evaluate("window.only") == "search"
+    expect(page.locator("#count")).to_have_text("Similar to “one.png”")
+    expect(page.locator("#add")).to_be_hidden()
     page, _ = open_first(watched)
     dialog = page.get_by_role("dialog")
     expect(dialog.locator(".strip img").first).to_be_visible()

@@ -5,6 +5,7 @@ import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
 import { updateActivity, watchActivity } from "./components/activity_badge.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
+import { copyText } from "./components/clipboard.js";
 import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
 import { showExamples } from "./components/examples.js";
@@ -84,9 +85,12 @@ function enterCollection(collection) {
   if (store.shownKey) updateActivity();
 }
 
-function openCollection(collection) {
+/** The words and the filter of the search go along, but not to a new collection. */
+function openCollection(collection, isNew = false) {
   stopTyping();
-  changeState({ collection, like: [], show: null });
+  const conditions = store.state.conditions.filter(([kind]) => kind !== "job"); // a job belongs to one collection
+  const search = isNew ? { q: "", conditions: [], picture: null, target: "images", view: "results" } : { conditions };
+  changeState({ collection, like: [], show: null, ...search });
   window.scrollTo(0, 0);
 }
 
@@ -479,6 +483,7 @@ watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();
+byId("share").addEventListener("click", () => copyText(location.href, "link_copied"));
 byId("menu").addEventListener("click", () => byId("menu").hidePopover());
 watchModelNotice();
 byId("language").addEventListener("click", () => {

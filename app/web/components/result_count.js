@@ -24,6 +24,7 @@ function makeKey([id]) {
 export function showResultCount(results, state) {
   const n = results.hits.length;
   byId("select").disabled = !n;
+  byId("share").disabled = !n || !(results.isSearch || state.conditions.length) || Boolean(getQuery(state).file);
   byId("filter").disabled = !n && !results.isSearch && !state.conditions.length;
   byId("count").textContent = n ? describeResults(results, state) : "";
   byId("count").title = n ? describeLoaded(results) : "";

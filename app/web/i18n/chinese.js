@@ -82,6 +82,8 @@ export const CHINESE = {
   warnings: "关于此次搜索",
   picture: "图片",
   no_caption: "无说明",
+  share: "复制链接",
+  link_copied: "已复制链接",
   select: "选择",
   select_one: "选择 {name}",
   selected: "已选 {n} 张",

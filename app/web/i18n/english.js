@@ -82,6 +82,8 @@ export const ENGLISH = {
   warnings: "Notes on this search",
   picture: "Picture",
   no_caption: "No caption",
+  share: "Copy link",
+  link_copied: "Link copied",
   select: "Select",
   select_one: "Select {name}",
   selected: "{n} selected",

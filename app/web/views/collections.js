@@ -14,7 +14,7 @@ let collections = null; // as the server last listed them
 let onOpen = () => {};
 let onDelete = () => {};
 
-/** `onOpen(name)` shows another collection, `onDelete(name)` forgets the results of one. */
+/** `onOpen(name, isNew)` shows another collection, `onDelete(name)` forgets the results of one. */
 export function watchCollections(listeners) {
   ({ onOpen, onDelete } = listeners);
   for (const button of document.querySelectorAll("[data-collections]")) button.addEventListener("click", showDialog);
@@ -99,9 +99,9 @@ function describeContents({ images, texts }) {
   return counts.join(" · ");
 }
 
-function openCollection(name) {
+function openCollection(name, isNew) {
   byId("collections").close();
-  onOpen(name);
+  onOpen(name, isNew);
 }
 
 /** The field for the name of a new collection, and the note that says what it may have: {field, note}. */
@@ -121,7 +121,7 @@ function makeCreateForm() {
     const created = await createCollection(name.value.trim(), description.value.trim());
     collections = [...collections.filter((other) => other.name !== created.name), created];
     closeCreateForm();
-    openCollection(created.name);
+    openCollection(created.name, true);
   };
   return makeForm(fields, { label: translate("create"), submit, cancel: closeCreateForm });
 }

@@ -251,6 +251,13 @@ def test_an_id_is_copied(browser: Browser, album: RunningServer) -> None:
     page.get_by_role("button", name="Copy the id").click()
     expect(page.locator("#toast")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == id
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")  # as over plain HTTP
+    page.get_by_role("button", name="Copy the id").click()
+    page.keyboard.press("Escape")
+    page.locator("#box").fill("")
+    page.locator("#box").press("Control+v")
+    expect(page.locator("#box")).to_have_value(id)
     watched.context.close()
     assert watched.faults == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 
-from playwright.sync_api import Error, Route, expect
+from playwright.sync_api import Browser, Error, Route, expect
 
 from tests.app.web.watched import Watched, choose, drop, first_is, ids
 from tests.support.pictures import picture
@@ -160,6 +160,22 @@ def test_the_heading_names_the_pictures_of_the_search(page_on_server: Watched) -
     expect(heading).to_have_text("Similar to 2 pictures")
     choose(page, "中文")
     expect(heading).to_have_text("与 2 张图片相似")
+
+
+def test_the_link_of_a_search_is_copied_unless_it_needs_a_file(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url, permissions=["clipboard-read", "clipboard-write"])
+    page = watched.open()
+    first_is(page, "green")
+    expect(page.get_by_role("button", name="Copy link")).to_be_hidden()  # there is no search
+    page.locator("#box").fill("red")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#toast")).to_have_text("Link copied")
+    assert page.evaluate("navigator.clipboard.readText()") == f"{watched.url}/?q=red"
+    drop(page, ["mine.png"], picture("blue", seed=77))
+    expect(page.locator("#unshared")).to_be_visible()
+    expect(page.get_by_role("button", name="Copy link")).to_be_hidden()
+    watched.context.close()
+    assert watched.faults == []
 
 
 def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(page_on_server: Watched) -> None:

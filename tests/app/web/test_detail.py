@@ -245,6 +245,19 @@ def test_a_finger_goes_to_the_next_picture(browser: Browser, album: RunningServe
     assert watched.faults == []
 
 
+def test_arrow_keys_go_on_in_full_screen(album_page: Watched) -> None:
+    page, id = open_first(album_page)
+    expect(page.get_by_role("button", name="Full screen")).to_be_visible()
+    page.keyboard.press("f")
+    page.wait_for_function("document.fullscreenElement?.className.includes('stage')")
+    page.keyboard.press("ArrowRight")
+    expect(page).not_to_have_url(re.compile(id))
+    assert page.evaluate("Boolean(document.fullscreenElement)")
+    page.keyboard.press("f")
+    page.wait_for_function("!document.fullscreenElement")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 def test_an_id_is_copied(browser: Browser, album: RunningServer) -> None:
     watched = Watched(browser, album.url, permissions=["clipboard-read", "clipboard-write"])
     page, id = open_first(watched)

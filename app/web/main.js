@@ -12,7 +12,7 @@ import { showExamples } from "./components/examples.js";
 import { watchFilter } from "./components/filter_dialog.js";
 import { watchKeyboard } from "./components/keyboard.js";
 import { hideModelNotice, loadModel, showModelNotice, showWarnings, watchModelNotice } from "./components/notices.js";
-import { loadSearchedPicture, showResultCount } from "./components/result_count.js";
+import { loadSearchedPicture, showResultCount, updateSearchedPicture } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
 import { downloadSelected, openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
 import { endToast, pressToastButton, watchToast } from "./components/toast.js";
@@ -365,6 +365,7 @@ function addSearchedFile({ id }) {
 
 function handleImageChange(image) {
   replaceImageInCache(image);
+  updateSearchedPicture(image);
   redrawTile(image.id);
 }
 

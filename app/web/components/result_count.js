@@ -17,8 +17,14 @@ export async function loadSearchedPicture({ like }) {
   if (like.length === 1 && !searched.has(key)) searched.set(key, await getImage(like[0]).catch(() => null));
 }
 
-function makeKey([id]) {
-  return `${currentCollection()}/${id}`;
+/** The record of a picture has changed, so headings say its new name. */
+export function updateSearchedPicture(image) {
+  const key = makeKey([image.id], image.collection);
+  if (searched.has(key)) searched.set(key, image);
+}
+
+function makeKey([id], collection = currentCollection()) {
+  return `${collection}/${id}`;
 }
 
 export function showResultCount(results, state) {
@@ -42,18 +48,19 @@ function describeResults(results, state) {
 function describeSearch(query) {
   const { words, without } = parseQuery(query.q);
   const similar = describePictures(query);
-  const isLabels = query.target === "texts";
-  let text = isLabels ? translate("best_labels") : words && translate("best_matches", { words });
+  let text = words && translate("best_matches", { words });
   if (similar) text = words ? translate("similar_and", { similar, words }) : similar;
+  if (query.target === "texts") text = translate("best_labels");
   if (!without.length) return text;
   const list = formatList(without.map((one) => `“${one}”`));
   return text ? translate("excluding", { text, list }) : translate("only_excluding", { list });
 }
 
 /** What the pictures of the search are, or null if it has none. */
-function describePictures({ like, file, target }) {
-  if (target === "texts" || (!like.length && !file)) return null;
-  if (like.length + (file ? 1 : 0) > 1) return translate("similar_to_n", { n: like.length + (file ? 1 : 0) });
+function describePictures({ like, file }) {
+  const n = like.length + (file ? 1 : 0);
+  if (!n) return null;
+  if (n > 1) return translate("similar_to_n", { n });
   if (file) return translate("similar_to", { name: file.name });
   const image = searched.get(makeKey(like));
   return image && hasName(image) ? translate("similar_to", { name: getName(image) }) : translate("most_similar");

@@ -228,7 +228,7 @@ async function showDuplicates(upload, { id }) {
 
 /** `counts`: [suffix, n] each, of files that are neither pictures nor archives. */
 function describeSkipped(counts) {
-  const kinds = counts.map(([suffix, n]) => (n > 1 ? `${suffix || translate("no_suffix")}: ${n.toLocaleString()}` : suffix || translate("no_suffix")));
+  const kinds = counts.map(([suffix, n]) => (suffix || translate("no_suffix")) + (n > 1 ? `: ${n.toLocaleString()}` : ""));
   return translateCount("skipped", sum(counts, ([, n]) => n), { list: formatList(kinds) });
 }
 

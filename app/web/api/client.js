@@ -326,16 +326,6 @@ export async function isAlive() {
   return (await fetch("livez", { cache: "no-store" })).ok || null;
 }
 
-let routes = null; // a promise: path -> method -> its description
-
-/** Whether this server has a route, and for it a query parameter. A cached page may meet an older server. */
-export async function hasRoute(path, method = null, parameter = null) {
-  routes ??= request("openapi.json").then((spec) => spec.paths, () => (routes = null) ?? {});
-  const route = (await routes)[path];
-  if (!parameter) return Boolean(route);
-  return Boolean(route?.[method]?.parameters?.some(({ name }) => name === parameter));
-}
-
 export function makeProblem(status, body, seconds) {
   if (GATEWAY_ERRORS.includes(status) || !body?.detail) {
     return new Problem({ status, code: status >= 500 ? "no_answer" : "unknown" });

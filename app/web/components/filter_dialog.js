@@ -8,14 +8,6 @@ import { byId, make } from "./dom.js";
 import { watchSuggestions } from "./suggestions.js";
 
 const FIELDS = [...SINGLE_KINDS, "tag"];
-const CHIP_TEXTS = {
-  tag: "filtered_tag",
-  format: "filtered_format",
-  from: "filtered_from",
-  to: "filtered_to",
-  meta: "filtered_meta",
-  job: "filtered_job",
-};
 
 /** `getState()` gives the state of the page, `onChange(conditions)` takes the new conditions. */
 export function watchFilter({ getState, onChange }) {
@@ -62,7 +54,7 @@ export function showFilter(conditions, target) {
 function makeChip(condition) {
   const [kind, value] = condition;
   const name = kind === "job" ? getJobName(value.split(",")[0]) : value;
-  const text = name ? translate(CHIP_TEXTS[kind], { value: name }) : translate("one_import");
+  const text = name ? translate(`filtered_${kind}`, { value: name }) : translate("one_import");
   const label = translate("filter_remove", { filter: text });
   const chip = make("button", { type: "button", title: label, ariaLabel: label }, make("bdi", {}, text), " ×");
   chip.dataset.condition = condition.join(" ");

@@ -125,7 +125,6 @@ export const CHINESE = {
   texts_added: "已添加 {n} 个词条",
   remove_text: "删除“{text}”",
   text_deleted: "已删除这个词条。",
-  texts_docs: "或通过",
   docs: "API 文档",
   no_answer_retrying: "服务器无响应，正在重试……",
   no_answer: "服务器无响应。",

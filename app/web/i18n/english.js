@@ -125,7 +125,6 @@ export const ENGLISH = {
   texts_added: "{n} labels added",
   remove_text: "Delete “{text}”",
   text_deleted: "Label deleted",
-  texts_docs: "or use",
   docs: "API documentation",
   no_answer_retrying: "The server does not answer. Trying again …",
   no_answer: "The server does not answer.",

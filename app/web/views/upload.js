@@ -2,7 +2,7 @@
 // failed. The card of the upload follows its jobs in turn until the server has processed all. After a reload the page finds
 // the uploads of this tab again.
 
-import { followJob, getJob, hasRoute, isUnfinished, listDuplicateItems, makeProblem } from "../api/client.js";
+import { followJob, getJob, isUnfinished, listDuplicateItems, makeProblem } from "../api/client.js";
 import { signIn } from "../api/session.js";
 import { updateActivity } from "../components/activity_badge.js";
 import { byId, make, makeButton } from "../components/dom.js";
@@ -166,8 +166,7 @@ async function sendBatch(upload, batch) {
 /** Uses XMLHttpRequest because fetch does not report the progress of an upload. Gives {job, problem}, one of them null. */
 async function postBatch(upload, batch) {
   const [before] = listJobsOf(upload.batches);
-  const isAdded = before && (await hasRoute("/v1/images/bulk", "post", "job")); // older servers make a job of each request
-  const path = isAdded ? `v1/images/bulk?job=${before.id}` : "v1/images/bulk";
+  const path = before ? `v1/images/bulk?job=${before.id}` : "v1/images/bulk";
   const request = (upload.request = new XMLHttpRequest());
   const body = new FormData();
   for (const { file, name } of batch.items) body.append("files", file, name);

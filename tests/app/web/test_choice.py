@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, Page, Route, expect
+from playwright.sync_api import Browser, Dialog, FilePayload, Page, Route, expect
 
 from tests.app.api.asking import upload_ready
 from tests.app.web.watched import Watched, drop, ids
@@ -268,7 +268,12 @@ def test_a_reload_asks_before_it_ends_the_time_to_undo(garden_page: Watched) -> 
     page.get_by_role("toolbar").get_by_role("button", name="Delete").click()
     expect(page.locator("#toast")).to_contain_text("1 picture deleted")
     asked: list[str] = []
-    page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
     page.evaluate("setTimeout(() => location.reload())")
     page.wait_for_timeout(300)
     page.get_by_role("button", name="Undo").click()

@@ -451,7 +451,7 @@ def test_words_find_captions_tags_and_names_before_what_only_looks_like_them(own
         ({"vector": [1.0] * 60}, {"mode": "keyword"}, "no words"),
         ({"text": "red", "weight": -1}, {"mode": "keyword"}, "no words"),
         ({"text": "red"}, {"weights": {"keyword": -1}}, "weights.keyword"),
-        ({"text": "red"}, {"weights": {"keywords": 1}}, "did you mean 'keyword'"),
+        ({"text": "red"}, {"weights": {"keywrd": 1}}, "did you mean 'keyword'"),
     ],
 )
 def test_a_mode_that_cannot_be_is_refused(

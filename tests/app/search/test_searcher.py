@@ -475,9 +475,8 @@ def test_deleted_pictures_leave_room_for_others(world: World) -> None:
     for n in range(10, 110):
         world.picture(n, f"p{n}", "red")
         world.describe(f"p{n}", "frog" if n < 60 else "toad")
-    for n in range(10, 60):
-        key = world.key(f"p{n}")
-        world.database.write(lambda c, key=key: images.delete(c, key))
+    gone = [world.key(f"p{n}") for n in range(10, 60)]
+    world.database.write(lambda c: [images.delete(c, key) for key in gone])
     hits = world.ids(QueryPart(text="frog"), k=20)
     assert len(hits) == 20
     assert not set(hits) & {f"p{n}" for n in range(10, 60)}

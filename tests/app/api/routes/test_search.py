@@ -39,7 +39,7 @@ def rank_ids(answer: dict[str, Any], *ids: str) -> list[str]:
 
 def test_an_answer_says_everything(server: RunningServer) -> None:
     image = upload_ready(server, "green", caption="c")
-    answer = server.http.get("/v1/search", params={"q": "green", "k": 1000}).json()
+    answer = server.http.get("/v1/search", params={"q": "green", "k": 1000, "mode": "vector"}).json()
     assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "applied", "warnings"}
     assert answer["warnings"] == []
     assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}

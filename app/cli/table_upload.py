@@ -41,7 +41,7 @@ class TableUpload:
     def __init__(self, table: Path, folder: Path, columns: Mapping[str, str]) -> None:
         self.folder = table.parent  # where its paths begin
         self.label = table.name
-        self._table = table
+        self._table = table.parent.resolve() / table.name
         self._suffix = table.suffix.lower()
         self._work = folder
         self._list = folder / "rows.jsonl"

@@ -13,7 +13,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +38,8 @@ class DataDirLock:
         with ExitStack() as opened:
             try:
                 self._file = opened.enter_context(open(data_dir / "lock", "a+", encoding="utf-8"))
+                with suppress(PermissionError):  # of another user, who shares it with us
+                    os.fchmod(self._file.fileno(), 0o600)  # whoever may read a file may lock it, and us out
                 if not _try_lock(self._file):
                     self._file.seek(0)
                     holder = _describe_holder(self._file.read())

@@ -22,6 +22,7 @@ from pathlib import Path
 import apsw
 
 from app.core.errors import ArchiveCorrupt, IdConflict, Overloaded, Rejected, SightlineError, Validation, map_os_errors
+from app.core.files import NotBeneath, beneath
 from app.core.logging import bind_log_fields
 from app.core.types import AnswerWarning, ItemError, ItemStatus, NewImage, SourceSpec
 from app.decode.archive import expand_archive
@@ -225,7 +226,12 @@ class Importer:
         if line.get("error"):
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
-            saved = self._blobs.stage(folder / line["file"])
+            path = beneath(
+                folder, line["file"]
+            )  # a decode child, which foreign bytes may have taken over, wrote the line
+            if not path.is_file():
+                raise NotBeneath("this is no plain file")
+            saved = self._blobs.stage(path)
             said = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),

@@ -39,7 +39,7 @@ class DataDirLock:
             try:
                 self._file = opened.enter_context(open(data_dir / "lock", "a+", encoding="utf-8"))
                 with suppress(PermissionError):  # of another user, who shares it with us
-                    os.fchmod(self._file.fileno(), 0o600)  # whoever may read a file may lock it, and us out
+                    os.fchmod(self._file.fileno(), 0o600)  # a user who may read it may lock it, and us out
                 if not _try_lock(self._file):
                     self._file.seek(0)
                     holder = _describe_holder(self._file.read())

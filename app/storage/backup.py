@@ -44,13 +44,13 @@ MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 MAX_TRIES = 20
 NOT_AS_IT_WAS = "missing, altered or no plain file"
-# Columns that name files and folders, and what none of their values matches.
-NAMING_COLUMNS = (
-    ("images", "sha256", "*[^0-9a-f]*"),
-    ("origins", "sha256", "*[^0-9a-f]*"),
-    ("sources", "job_id", "*[^0-9a-zA-Z_-]*"),
-    ("collections", "name", "*[^0-9a-z_~-]*"),
-    ("collections", "label", "*[^0-9a-z_~-]*"),
+# Columns that name files and folders, with a statement that finds what Sightline never writes there.
+ODD_NAMES = (
+    ("images", "sha256", "SELECT sha256 FROM images WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
+    ("origins", "sha256", "SELECT sha256 FROM origins WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
+    ("sources", "job_id", "SELECT job_id FROM sources WHERE job_id GLOB '*[^0-9a-zA-Z_-]*' LIMIT 1"),
+    ("collections", "name", "SELECT name FROM collections WHERE name GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
+    ("collections", "label", "SELECT label FROM collections WHERE label GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
 )
 ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
 
@@ -248,11 +248,9 @@ def find_odd_names(c: apsw.Connection) -> list[str]:
     folders are named after them."""
     return [
         f"{table}.{column} holds {str(row[0])[:100]!r}"
-        for table, column, pattern in NAMING_COLUMNS
+        for table, column, statement in ODD_NAMES
         if has_column(c, table, column)
-        for row in fetch_all(
-            c, f"SELECT {column} FROM {table} WHERE {column} GLOB ? OR {column} = '' LIMIT 1", (pattern,)
-        )
+        for row in fetch_all(c, statement)
     ]
 
 

@@ -10,9 +10,9 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, BinaryIO, Literal
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ class NotBeneath(ValueError):
 def beneath(root: Path, path: str | Path) -> Path:
     """`path`, which is absolute or relative to `root`, without links and `..`. Raises NotBeneath if that is outside.
 
-    Every path from a request, an archive, a table, a manifest or a backup goes through here before it is opened, and
-    `open_nofollow` opens the result: a link that somebody puts there in between leads nowhere.
+    Every path from a request, an archive, a table, a manifest, a backup or a decode child, which foreign bytes may have
+    taken over, goes through here before it is opened, and `open_nofollow` opens the result: a link that somebody puts
+    there in between leads nowhere.
     """
     try:
         found = Path(os.path.realpath(root / path))
@@ -105,6 +106,15 @@ def beneath(root: Path, path: str | Path) -> Path:
     if not found.is_relative_to(os.path.realpath(root)):
         raise NotBeneath("the path leads out of its folder")
     return found
+
+
+def open_beneath(root: Path, path: str | Path) -> BinaryIO:
+    """Open a plain file below `root`, as `beneath` finds it. Raises NotBeneath (also for a pipe), OSError."""
+    file = open(beneath(root, path), "rb", opener=open_nofollow)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotBeneath("this is no plain file")
+    return file
 
 
 def open_nofollow(path: str, flags: int) -> int:
@@ -121,14 +131,33 @@ def open_nofollow(path: str, flags: int) -> int:
         os.close(at)
 
 
+def close_to_others(folder: Path, *names: str) -> None:
+    """Take from other users what they may do with these files of a folder, if they are there and ours.
+
+    Nobody can lock a file that he cannot open, nor lock us out by it.
+    """
+    strangers = find_strangers(folder)
+    for path in (folder / name for name in names):
+        with suppress(FileNotFoundError, PermissionError):  # of another user, who shares it with us
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & strangers:
+                path.chmod(mode & ~strangers)
+
+
+def find_strangers(folder: Path) -> int:
+    """The bits of a mode that let others in than its user, and than a group that the operator chose for the folder.
+
+    He chooses one by the setgid bit; Kubernetes sets it for `fsGroup`, too.
+    """
+    return stat.S_IRWXO if folder.stat().st_mode & stat.S_ISGID else stat.S_IRWXG | stat.S_IRWXO
+
+
 def warn_of_wide_modes(folder: Path) -> None:
     """Log a warning if other users may read or write below a folder of ours, with the command that ends it.
 
-    Sightline makes files for its own user alone, but this folder may be older. A group that the operator chose, by the
-    setgid bit of the folder, is no stranger; Kubernetes sets it for `fsGroup`, too.
+    Sightline makes files for its own user alone, but this folder may be older.
     """
-    top = folder.stat()
-    strangers = stat.S_IRWXO if top.st_mode & stat.S_ISGID else stat.S_IRWXG | stat.S_IRWXO
+    top, strangers = folder.stat(), find_strangers(folder)
     if not top.st_mode & strangers:
         return
     found = [(path, path.lstat()) for path in (folder, *folder.iterdir())]

@@ -13,12 +13,13 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from app.core.clock import now_rfc3339
 from app.core.errors import StartupError
+from app.core.files import close_to_others
 
 POLL_SECONDS = 0.1
 
@@ -38,8 +39,7 @@ class DataDirLock:
         with ExitStack() as opened:
             try:
                 self._file = opened.enter_context(open(data_dir / "lock", "a+", encoding="utf-8"))
-                with suppress(PermissionError):  # of another user, who shares it with us
-                    os.fchmod(self._file.fileno(), 0o600)  # a user who may read it may lock it, and us out
+                close_to_others(data_dir, "lock")
                 if not _try_lock(self._file):
                     self._file.seek(0)
                     holder = _describe_holder(self._file.read())

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import UrlUnreachable, Validation, map_os_errors
+from app.core.files import open_beneath
 from app.core.types import SourceSpec
 from app.decode.parquet_metadata import list_metadata
 from app.decode.sidecars import IGNORED_FIELDS, split_key
@@ -153,7 +154,7 @@ class ClipRetrievalSource(Source):
             raise_if_stopping(should_stop)
             count = self.context.run_in_child(should_stop, list_metadata, part.table, out, max_rows)
             tag = None if self._space is None else self._require_shape(part, count)
-            with map_os_errors(), open(out, encoding="ascii") as lines:
+            with map_os_errors(), open_beneath(folder, out.name) as lines:
                 for n, line in enumerate(lines):
                     vector = {} if tag is None else {"part": str(part.vectors), "row": n, "part_at": tag}
                     yield json.loads(line), vector

@@ -29,7 +29,7 @@ import apsw
 from app import __version__
 from app.core.clock import now_rfc3339
 from app.core.errors import StartupError, map_os_errors
-from app.core.files import atomic_write, beneath, make_dirs, open_nofollow, warn_of_wide_modes
+from app.core.files import atomic_write, beneath, make_dirs, open_beneath, open_nofollow, warn_of_wide_modes
 from app.core.locks import DataDirLock
 from app.storage.blobs import BlobStore, remove_path
 from app.storage.database import Database, check_integrity, connect_readonly, map_sqlite_errors
@@ -239,7 +239,7 @@ def check_copy(path: Path) -> tuple[list[str], list[str]]:
     ):
         try:
             return [*check_integrity(connection), *find_odd_names(connection)], select_digests(connection)
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:  # the last: it has other tables
             return [str(error)], []
 
 
@@ -283,7 +283,8 @@ def read_manifest(folder: Path) -> BackupManifest:
     """The manifest of a backup. Raises StartupError where there is none that this version can read."""
     damaged = StartupError(f"the backup is damaged: {MANIFEST_NAME} cannot be read; nothing was changed")
     try:
-        fields = json.loads((folder / MANIFEST_NAME).read_bytes())
+        with open_beneath(folder, MANIFEST_NAME) as file:
+            fields = json.load(file)
         sha256 = fields.pop("sha256")
         if fields["format"] != FORMAT:
             raise StartupError(f"{folder} was written by Sightline {fields['version']}; restore it with that version")
@@ -295,7 +296,7 @@ def read_manifest(folder: Path) -> BackupManifest:
         return manifest
     except FileNotFoundError:
         raise StartupError(f"there is no backup at {folder}, or it was not finished") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise damaged from None
 
 

@@ -11,7 +11,9 @@ from app.core.files import (
     NotBeneath,
     atomic_write,
     beneath,
+    close_to_others,
     make_dirs,
+    open_beneath,
     open_nofollow,
     sha256_file,
     warn_of_wide_modes,
@@ -125,3 +127,31 @@ def test_a_folder_that_others_may_read_is_told_of_with_the_command_that_ends_it(
     warn_of_wide_modes(folder)
     assert not caplog.messages
     assert not folder.stat().st_mode & 0o007
+
+
+def test_files_that_others_could_lock_are_closed_to_them(tmp_path: Path) -> None:
+    for name in ("lock", "db", "other"):
+        (tmp_path / name).touch()
+        (tmp_path / name).chmod(0o664)
+    close_to_others(tmp_path, "lock", "db", "not-there")
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("lock", "db", "other")] == [0o600, 0o600, 0o664]
+    (tmp_path / "db").chmod(0o664)
+    tmp_path.chmod(0o2770)  # a group that the operator has chosen
+    close_to_others(tmp_path, "db")
+    assert (tmp_path / "db").stat().st_mode & 0o777 == 0o660
+
+
+def test_only_a_plain_file_below_a_folder_is_opened(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "file").write_bytes(b"x")
+    (root / "link").symlink_to("file")
+    (root / "out").symlink_to(tmp_path / "secret")
+    (tmp_path / "secret").write_bytes(b"y")
+    os.mkfifo(root / "pipe")
+    for name in ("file", "link"):
+        with open_beneath(root, name) as file:
+            assert file.read() == b"x"
+    for name in ("out", "pipe", ".", "../secret"):
+        with pytest.raises((NotBeneath, IsADirectoryError)):
+            open_beneath(root, name)

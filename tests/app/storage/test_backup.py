@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -378,3 +379,30 @@ def test_a_backup_on_a_path_with_a_link_is_made_and_restored(library: Library, t
         assert read_pictures(tmp_path.with_name("again")) == {"red": RED}
     finally:
         tmp_path.with_name("kept").unlink()
+
+
+def test_a_manifest_that_is_no_plain_file_or_too_deep_is_refused(backup_dir: Path, tmp_path: Path) -> None:
+    manifest = backup_dir / MANIFEST_NAME
+    content = manifest.read_bytes()
+    (tmp_path / "elsewhere.json").write_bytes(content)
+    manifest.write_bytes(b"[" * 100_000)
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+    manifest.unlink()
+    manifest.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+
+
+def test_a_database_with_other_tables_is_refused(backup_dir: Path, tmp_path: Path) -> None:
+    copy = backup_dir / "sightline-1.db"
+    copy.unlink()
+    with closing(apsw.Connection(str(copy))) as connection:
+        connection.execute("CREATE TABLE other (n)")
+    rewrite_manifest(backup_dir, **{copy.name: module.sha256_or_empty(copy)})
+    with pytest.raises(StartupError, match=r"damaged: sightline-1\.db: no such table"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)

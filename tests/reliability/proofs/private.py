@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.acceptance.commands import sightline
-from tests.reliability.archives import make_zip
 from tests.reliability.promise import Impossible, Outcome, Promise, Scale
+from tests.support.archives import make_zip
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer
 
@@ -44,6 +44,7 @@ for path in json.load(sys.stdin):
     held.append(handle)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # as SQLite locks; it needs no more than reading
     except OSError:
         pass
 print(json.dumps(opened), flush=True)
@@ -155,8 +156,8 @@ def check_old_directory(top: Path) -> list[str]:
     if data / "sightline.db" not in open_as_stranger(top, find_below(top)):
         found.append("the proof did not open the directory")
     with RunningServer(data) as server:
-        if data / "lock" in open_as_stranger(top, [data / "lock"]):
-            found.append("the stranger can lock an old directory")
+        locked = [data / "lock", *data.glob("sightline.db*")]
+        found += [f"the stranger can lock {path.name} of an old directory" for path in open_as_stranger(top, locked)]
         command = re.search(rf"chmod -R go= {re.escape(str(data))}", server.output())
     if command is None:
         return [*found, "no command for an old directory"]

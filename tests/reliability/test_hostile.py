@@ -9,7 +9,7 @@ import pytest
 
 from tests.reliability.short import hold_promise
 
-NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema", "offline", "models", "private")
+NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema", "offline", "models")
 
 
 @pytest.mark.timeout(600)

@@ -177,7 +177,8 @@ def test_the_list_is_compared_with_the_files_of_iana(tmp_path: Path) -> None:
                     block = row["network"].replace("192.0.0.170/32", "192.0.0.170/32, 192.0.0.171/32")
                     writer.writerow([f"{block} [2]", row["name"], "[RFC1]", "False [1]"])
     compare = ["scripts/addresses", *map(str, files)]
-    assert subprocess.run(compare, cwd=ROOT, capture_output=True, text=True).stdout == ""
+    same = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True)
+    assert (same.returncode, same.stdout) == (0, "")
     files[1].write_text(files[1].read_text("utf-8").replace("3fff::/20", "4000::/20"), encoding="utf-8")
     compared = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True)
     assert compared.returncode == 1

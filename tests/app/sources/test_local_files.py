@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation
+from app.sources.base import SourcePolicy
+from app.sources.folder import copy_item
 from app.sources.local_files import AllowedFolders, copy_file, file_tag, path_to_text, walk_files
 
 
@@ -118,3 +120,15 @@ def test_a_name_that_is_no_utf8_has_a_text(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"/a/\xff.png"))
     assert path_to_text(path) == "/a/\\xff.png"
     path_to_text(path).encode()
+
+
+def test_an_error_does_not_tell_what_is_elsewhere(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    policy = SourcePolicy(AllowedFolders((album,)))
+    errors = [
+        copy_item({"name": "a", "path": str(path)}, tmp_path / "copy", policy)["error"]
+        for path in (tmp_path / "private" / "a.jpg", tmp_path / "nothing" / "a.jpg", Path("/etc/passwd"))
+    ]
+    assert errors[0] == errors[1] == errors[2]
+    gone = copy_item({"name": "a", "path": str(album / "gone" / "a.jpg")}, tmp_path / "copy", policy)["error"]
+    assert gone["code"] == "url_unreachable"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from operator import mul
 
 from app.storage.keywords import Words, drop_stop_words, split_words
@@ -67,12 +68,18 @@ def fuse(
     """The pictures of both rankings in the fused order.
 
     The first DEPTH of each ranking are fused; the others follow, so that the order does not depend on how many are
-    asked for. `by_vectors` and `by_words` are keys, best first; `described` are those that have words of the query;
+    asked for. `by_vectors` and `by_words` are keys, best first; `described` has the words of the first DEPTH of each;
     `trust` is that of the model, 0 to 1 (see `ModelTrust`).
     """
     near = {key: n for n, key in enumerate(by_vectors, 1)}
     heads = dict.fromkeys([*by_words[:DEPTH], *by_vectors[:DEPTH]])
-    matches = {key: match_words(terms, described[key]) for key in heads if key in described}
+    needles = [make_needle(term) for term in terms]
+    by_words_first = set(by_words[:DEPTH])
+    matches = {
+        key: match_words(terms, described[key])
+        for key in heads
+        if key in described and (key in by_words_first or has_needle(needles, described[key]))
+    }
     sure = rate_matches(matches)
     words = sorted((key for key in matches if sure[key]), key=lambda key: -sure[key])
     word_ranks = {key: n for n, key in enumerate(words, 1)}
@@ -110,16 +117,15 @@ def rate_matches(matches: Mapping[int, WordMatch]) -> dict[int, float]:
 
 def match_words(terms: Sequence[Words], image: Described) -> WordMatch:
     """Which terms a picture has in caption, tags, name and folder."""
-    words = read_words(*image)
     shares = [0.0] * len(terms)
     highlights: dict[str, list[str]] = {}
-    for column in words.columns:
+    for column in read_words(*image):
         for n, term in enumerate(terms):
             share, written = find_term(term, column)
             if share:
                 shares[n] = max(shares[n], share * column.share)
                 highlights.setdefault(column.name, []).append(written)
-    is_named = tuple(stem for term in terms for stem, _ in term) in words.names
+    is_named = min(shares) == 1.0 and is_whole_name(terms, image)
     return WordMatch(tuple(shares), is_named, {name: tuple(dict.fromkeys(found)) for name, found in highlights.items()})
 
 
@@ -142,26 +148,39 @@ class _Column:
         return cls(name, share, dict(reversed(words)), f" {stems} ", text.casefold())
 
 
-@dataclass(frozen=True, slots=True)
-class _PictureWords:
-    columns: tuple[_Column, ...]
-    names: frozenset[tuple[str, ...]]  # the stems of what is a whole caption, tag or name
-
-
 @lru_cache(maxsize=8_192)
-def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -> _PictureWords:
+def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -> tuple[_Column, ...]:
     """The words of a picture's attributes."""
     folder, _, name = (source or "").rpartition("/")
-    by_tag = [split_words(tag) for tag in tags]
-    said, named, stem = split_words(caption or ""), split_words(name), split_words(name.rpartition(".")[0])
-    columns = (
-        _Column.of("caption", 1.0, said, caption or ""),
-        _Column.of("tags", 1.0, tuple(word for words in by_tag for word in words), "\n".join(tags)),
-        _Column.of("name", 1.0, named, name),
-        _Column.of("name", FOLDER_SHARE, split_words(folder), folder),
+    texts = (("caption", 1.0, caption), ("tags", 1.0, " . ".join(tags)), ("name", 1.0, name))
+    return tuple(
+        _Column.of(column, share, split_words(text), text)
+        for column, share, text in (*texts, ("name", FOLDER_SHARE, folder))
+        if text
     )
-    names = (tuple(stem for stem, _ in drop_stop_words(words)) for words in (said, named, stem, *by_tag))
-    return _PictureWords(columns, frozenset(names))
+
+
+def is_whole_name(terms: Sequence[Words], image: Described) -> bool:
+    """Whether the query is a whole caption, tag or file name, with or without its suffix."""
+    caption, tags, source = image
+    name = (source or "").rpartition("/")[2]
+    query = [stem for term in terms for stem, _ in term]
+    names = (caption or "", name, name.rpartition(".")[0], *tags)
+    return any(query == [stem for stem, _ in drop_stop_words(split_words(one))] for one in names if one)
+
+
+def make_needle(term: Words) -> str:
+    """What is in every text that has the term: where its stem and its written form begin alike."""
+    stem, written = term[0]
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(stem, written.casefold(), strict=False))
+    return "".join(one for one, _ in alike)
+
+
+def has_needle(needles: Sequence[str], image: Described) -> bool:
+    """Whether some term may be in a picture's attributes: sooner told than by their words."""
+    caption, tags, source = image
+    text = f"{caption} {tags} {source}".casefold()
+    return any(needle in text for needle in needles)
 
 
 def find_term(term: Words, column: _Column) -> tuple[float, str]:

@@ -473,8 +473,7 @@ def rank_hits(c: apsw.Connection, search: _Search) -> Sequence[FusedHit]:
     by_vectors = [key for key in search.keys.tolist() if key >= 0]
     if not search.word_keys:
         return [FusedHit(key, {"vector": n}, {}) for n, key in enumerate(by_vectors, 1)]
-    with_words = [*search.word_keys[:DEPTH], *keywords.find_among(c, by_vectors[:DEPTH], search.terms)]
-    described = images.get_descriptions(c, with_words)
+    described = images.get_descriptions(c, {*search.word_keys[:DEPTH], *by_vectors[:DEPTH]})
     return fuse(search.terms, described, by_vectors, search.word_keys, search.query.weights, search.trust or 0.0)
 
 

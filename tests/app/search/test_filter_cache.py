@@ -95,7 +95,8 @@ def change(n: int, kind: str, number: int, tags: tuple[str, ...], words: str, va
         texts.delete(c, text.key)
     elif kind == "move" and image is not None:  # nothing does so today; a set must not be wrong if something will
         c.execute("INSERT OR IGNORE INTO collections (label, name, created_at) VALUES ('other', 'other', '')")
-        c.execute("UPDATE images SET collection = 'other', sha256 = ? WHERE key = ?", (f"{n}{id}", image.key))
+        moved = (f"{n}{id}", f"{n}-{id}", image.key)
+        c.execute("UPDATE images SET collection = 'other', sha256 = ?, id = ? WHERE key = ?", moved)
 
 
 def make_filter(asked: dict[str, Any], target: Target = "images") -> Filter:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -476,7 +477,8 @@ def test_deleted_pictures_leave_room_for_others(world: World) -> None:
         world.picture(n, f"p{n}", "red")
         world.describe(f"p{n}", "frog" if n < 60 else "toad")
     gone = [world.key(f"p{n}") for n in range(10, 60)]
-    world.database.write(lambda c: [images.delete(c, key) for key in gone])
+    for key in gone:
+        world.database.write(partial(images.delete, key=key))
     hits = world.ids(QueryPart(text="frog"), k=20)
     assert len(hits) == 20
     assert not set(hits) & {f"p{n}" for n in range(10, 60)}

@@ -90,6 +90,7 @@ class ForkServerProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._is_closed = False
 
     def fork(self, confinement: Confinement) -> ChildProcess:
         """A child, confined, which waits for tasks. Raises ForkFailed."""
@@ -102,15 +103,16 @@ class ForkServerProcess:
                     self._request(childs, servers)
                 child.send(confinement)
                 child.receive(time.monotonic() + START_SECONDS)
-            except (ChannelClosed, OSError):
+            except (ChannelClosed, OSError, ForkFailed):
                 child.end()
                 continue
             return child
         raise ForkFailed
 
     def close(self) -> None:
-        """End the fork server, and with it all its children."""
+        """End the fork server, and with it all its children, for good."""
         with self._lock:
+            self._is_closed = True
             self._stop()
 
     def _stop(self) -> None:
@@ -122,6 +124,8 @@ class ForkServerProcess:
 
     def _request(self, *sockets: socket.socket) -> None:
         with self._lock:
+            if self._is_closed:
+                raise ForkFailed
             if self._control is None or self._process is None or self._process.poll() is not None:
                 self._stop()
                 self._start()

@@ -8,6 +8,7 @@ import queue
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
@@ -20,7 +21,6 @@ import numpy as np
 
 from app.core import errors
 from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
-from app.core.files import atomic_write
 from app.core.metrics import ProcessMetrics
 from app.decode.child_process import ChildProcess, ForkFailed, ForkServerProcess
 from app.decode.headers import Format
@@ -44,6 +44,7 @@ MAX_DETAIL = 1_000  # characters of an error that a child may say
 DEATH_CAUSES = {-signal.SIGXCPU: "processor", -signal.SIGKILL: "memory", -signal.SIGSYS: "sandbox"}
 _CLOSED = "the decoders are stopping"
 _NO_CHILD = "no decoder could be started; try again"
+_UNREADABLE = "it could not be read"
 _FORBIDDEN = "the decoder tried what no decoder may do, and was stopped"
 FORMATS = get_args(Format)
 MAX_SIDE = 1 << 20
@@ -253,6 +254,10 @@ class DecodePool:
                 task.fail(error)
             except OSError as error:
                 task.fail(errors.from_os_error(error))
+            except Exception:  # a fault of ours, in the arguments
+                log.exception("a decode task could not be run")
+                slot.end()
+                task.fail(task.refusal(_UNREADABLE))
             return
         task.fail(Overloaded(_NO_CHILD))
 
@@ -312,16 +317,16 @@ def _read_answer(answer: Answer, task: _Task[Any]) -> Any:
     if kind is not None and isinstance(detail, str):
         raise kind(detail[:MAX_DETAIL])
     log.warning("a decode task failed: %.200s", fields.get("odd"))
-    raise task.refusal("it could not be read")
+    raise task.refusal(_UNREADABLE)
 
 
 def _read_picture(fields: dict[str, Any], block: bytes, task: _Task[Any]) -> DecodedPicture:
     side, width, height = (fields.get(name) for name in ("side", "width", "height"))
     format_, animated = fields.get("format"), fields.get("animated")
     if not (type(side) is type(width) is type(height) is int and isinstance(animated, bool) and format_ in FORMATS):
-        raise task.refusal("it could not be read")
+        raise task.refusal(_UNREADABLE)
     if min(side, width, height) < 1 or max(width, height) > MAX_SIDE or len(block) != side * side * 3:
-        raise task.refusal("it could not be read")
+        raise task.refusal(_UNREADABLE)
     pixels = np.frombuffer(block, np.uint8).reshape(side, side, 3)
     return DecodedPicture(pixels, width, height, cast(Format, format_), animated)
 
@@ -338,15 +343,29 @@ def _open_files(args: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Sequen
         for one in args:
             if isinstance(one, Path):
                 descriptors.append(os.open(one, os.O_RDONLY | os.O_CLOEXEC))
+                stack.callback(os.close, descriptors[-1])
             elif isinstance(one, OutputFile):
-                file = stack.enter_context(atomic_write(one.path, "wb", durable=False))
-                descriptors.append(os.dup(file.fileno()))
+                descriptors.append(stack.enter_context(_write_file(one.path)))
             else:
                 passed.append(one)
                 continue
-            stack.callback(os.close, descriptors[-1])
             passed.append(TaskFile(one.name if isinstance(one, Path) else one.path.name))
         yield tuple(passed), descriptors
+
+
+@contextmanager
+def _write_file(path: Path) -> Iterator[int]:
+    """A descriptor of a new file, which has the name `path` when the block ends without an error."""
+    new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # two threads may make the same thumbnail
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _grant_paths(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Path, ...], tuple[Path, ...]]:

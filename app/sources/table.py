@@ -113,7 +113,7 @@ class TableSource(PatternSource):
         failure = self._window.pop(row)
         if failure is None:
             with map_os_errors():
-                (window / str(row)).rename(target)
+                (window / str(int(row))).rename(target)
         return failure
 
     def _fill_window(self, item: SourceItem, window: Path, should_stop: ShouldStop) -> None:

@@ -205,6 +205,27 @@ def test_cancelling_stops_the_child() -> None:
         assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
+def test_a_child_that_the_system_kills_fails_its_own_task() -> None:
+    with DecodePool(1, ChildLimits(seconds=60), modules=HOSTILE) as pool:
+        child = pool.submit(hostile_files.read_pid).result(60)
+        future = pool.submit(hostile_files.sleep, 30)
+        time.sleep(0.3)
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(ImageCorrupt, match="killed, most likely for the memory"):
+            future.result(60)
+        assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
+
+
+def test_a_large_task_delays_no_picture_and_ends_when_it_is_cancelled() -> None:
+    with DecodePool(1, STRICT, modules=HOSTILE) as pool:
+        large = pool.submit(hostile_files.sleep, 60, seconds=90)
+        assert [pool.submit(hostile_files.sleep, 0.01).result(60) for _ in range(4)] == [0.01] * 4
+        server = parent_of(pool.submit(hostile_files.read_pid).result(60))
+        assert wait_until(lambda: len(list_running(descendants(server))) == 2)
+        assert large.cancel()
+        assert wait_until(lambda: len(list_running(descendants(server))) == 1)
+
+
 def test_close_kills_the_children_and_answers_every_caller() -> None:
     pool = DecodePool(2, ChildLimits(seconds=60), modules=HOSTILE)
     child = pool.submit(hostile_files.read_pid).result(60)

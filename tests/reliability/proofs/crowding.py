@@ -51,7 +51,7 @@ def run(scale: Scale) -> Outcome:
     wrong += [f"{name}: {seconds:.1f} s" for name, seconds in beside.items() if seconds > 2 * alone]
     worst = max(beside, key=lambda name: beside[name])
     figure = (
-        f"{count} pictures alone in {alone:.1f} s, beside {JOBS * odd} odd archives of one of {len(kinds)} kinds at most"
+        f"{count} pictures alone in {alone:.1f} s, beside {JOBS * odd} odd archives of one kind ({len(kinds)}) at most"
         f" {beside[worst]:.1f} s ({worst}), {beside[worst] / alone:.2f} times;"
         f" {len(wrong)} otherwise{': ' + '; '.join(wrong[:3]) if wrong else ''}"
     )

@@ -25,7 +25,7 @@ from app.core.metrics import ProcessMetrics
 from app.decode.child_process import ChildProcess, ForkFailed, ForkServerProcess
 from app.decode.headers import Format
 from app.decode.limits import ChildLimits, PictureLimits
-from app.decode.picture import DecodedPicture
+from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.sandbox import Confinement, find_protections
 from app.decode.task_channel import Answer, ChannelClosed, Task, TaskFile
 
@@ -307,7 +307,7 @@ class DecodePool:
 def _read_answer(answer: Answer, task: _Task[Any]) -> Any:
     """The result that a child says, or the error. Nothing of it is believed that a decoder could not have made."""
     fields = answer.fields
-    if "value" in fields:
+    if "value" in fields and task.function is not decode_picture:
         return fields["value"]
     if isinstance(fields.get("picture"), dict):
         return _read_picture(fields["picture"], answer.block, task)

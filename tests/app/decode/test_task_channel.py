@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, Rejected
 from app.decode import child
-from app.decode.picture import DecodedPicture
+from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool
 from app.decode.task_channel import MAX_ANSWER, Answer, ChannelClosed, Task, TaskChannel, TaskFile, pack_answer
 from tests.support import hostile_files
@@ -139,11 +139,16 @@ def test_a_picture_and_the_errors_of_a_task_come_through() -> None:
             answered(fields)
 
 
-def answered(fields: dict[str, Any], block: bytes = b"") -> Any:
+def test_a_picture_is_expected_of_the_decoder_of_pictures() -> None:
+    with pytest.raises(ImageCorrupt, match="could not be read"):
+        answered({"value": "no picture"}, function=decode_picture)
+
+
+def answered(fields: dict[str, Any], block: bytes = b"", function: Callable[..., Any] = sorted) -> Any:
     """What the caller of a picture's task gets for this answer."""
     from app.decode.pool import _read_answer, _Task
 
-    return _read_answer(Answer(fields, block), _Task(read_file, (), 1.0, 1, ImageCorrupt))
+    return _read_answer(Answer(fields, block), _Task(function, (), 1.0, 1, ImageCorrupt))
 
 
 def test_a_task_answers_with_its_result_or_its_error() -> None:

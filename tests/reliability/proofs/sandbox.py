@@ -92,11 +92,12 @@ def try_intrusions(folder: Path, port: int, times: int) -> dict[str, int]:
     treasure = folder / "sightline.db"
     targets: dict[str, tuple[Any, ...]] = {
         **dict.fromkeys(("read the database", "read the database by number"), (str(treasure),)),
-        **dict.fromkeys(("write a file", "remove a file"), (str(folder / "treasure"),)),
+        **dict.fromkeys(("write a file", "remove a file"), (str(folder / "whole"),)),
         "open a socket": (port,),
         "open a local socket": (str(folder / "local"),),
     }
-    (folder / "treasure").write_text("whole")
+    whole = folder / "whole"
+    whole.write_text("whole")
     metrics = ProcessMetrics("worker")
     for n in range(times):
         for m, name in enumerate(intruders.INTRUSIONS):
@@ -118,7 +119,7 @@ def try_intrusions(folder: Path, port: int, times: int) -> dict[str, int]:
         "counted": round(counted or 0),
         "ready": sum(image.status is Status.READY for image in images if image.id.startswith("good-")),
         "leaks": leaks,
-        "changed": int((folder / "treasure").read_text() != "whole" or not treasure.exists()),
+        "changed": int(not whole.exists() or whole.read_text() != "whole" or not treasure.exists()),
     }
 
 

@@ -1,4 +1,4 @@
-"""The service's side of decode children: it starts the fork server, and asks it for children."""
+"""The broker's side of decode children: it starts the fork server, and asks it for children."""
 
 from __future__ import annotations
 
@@ -83,10 +83,9 @@ class ChildProcess:
 class ForkServerProcess:
     """The fork server of this process; it is started with the first child, and again when it has died. Thread-safe."""
 
-    def __init__(self, modules: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, modules: Sequence[str] = ()) -> None:
         """`modules` are loaded before children are forked."""
         self._modules = modules
-        self._environment = clean_environment(os.environ if environment is None else environment)
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -139,13 +138,13 @@ class ForkServerProcess:
                 [sys.executable, "-m", "app.decode.fork_server", *self._modules],
                 stdin=servers.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=self._environment,
+                env=clean_environment(),
                 start_new_session=True,
             )
         self._control = ours
 
 
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
+def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables of PASSED_ON, and those that keep libraries from starting threads."""
     known = child_env(environment)
     return {name: known[name] for name in PASSED_ON if name in known} | ONE_THREAD

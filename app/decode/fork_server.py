@@ -1,7 +1,7 @@
 """The process from which decode children are forked: `python -m app.decode.fork_server [MODULE ...]`.
 
 It is small: it has no threads, no torch, no database and none of the service's environment, so a fork is safe, and a
-child is ready in a hundredth of a second. It loads once what every child needs, and further modules that it is told.
+child is ready in a hundredth of a second. It loads once what every child needs, and further modules that it is given.
 
 Its standard input is a socket to the service. Each message brings two sockets: the new child's, and its lifeline. The
 server says the exit status of the child over the lifeline; when the service closes its end, the server kills the child.

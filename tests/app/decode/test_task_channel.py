@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.core.errors import ImageCorrupt, ImageTooLarge, Rejected
+from app.core.errors import ImageCorrupt, ImageTooLarge, Overloaded
 from app.decode import child
 from app.decode.picture import DecodedPicture, decode_picture
 from app.decode.pool import DecodePool
@@ -146,7 +146,7 @@ def test_a_picture_is_expected_of_the_decoder_of_pictures() -> None:
 
 def answered(fields: dict[str, Any], block: bytes = b"", function: Callable[..., Any] = sorted) -> Any:
     """What the caller of a picture's task gets for this answer."""
-    from app.decode.pool import _read_answer, _Task
+    from app.decode.child_pool import _read_answer, _Task
 
     return _read_answer(Answer(fields, block), _Task(function, (), 1.0, 1, ImageCorrupt))
 
@@ -179,6 +179,6 @@ def raising(error: BaseException) -> None:
 
 def test_a_task_that_cannot_be_sent_fails_alone() -> None:
     with DecodePool(1) as pool:
-        with pytest.raises(Rejected):
+        with pytest.raises(Overloaded):
             pool.submit(lambda: 1).result(60)
         assert pool.submit(time.monotonic).result(60) > 0

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import HTMLResponse
@@ -20,6 +21,7 @@ from app.api.concurrency import ThreadPools
 from app.api.files import PageFiles, is_not_modified, not_modified
 from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
+from app.api.openapi import complete_document
 from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
 from app.core.settings import Settings
 from app.service.service import Service
@@ -45,6 +47,12 @@ class Application(FastAPI):
         access: AccessControl = self.state.access
         app = HeadMiddleware(RequestMiddleware(super().build_middleware_stack(), self.state.metrics, access))
         return CrossOriginMiddleware(app, access) if access.origins else app
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once. FastAPI keeps what its own method returns."""
+        if self.openapi_schema is None:
+            complete_document(super().openapi(), self.state.service.settings)
+        return super().openapi()
 
 
 def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
@@ -78,6 +86,7 @@ def add_routes(app: FastAPI, settings: Settings) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
     one_picture = settings.max_image_bytes + FORM_OVERHEAD
     app.include_router(system.router)
+    app.include_router(system.probes)
     app.include_router(search.router)
     app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
     app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)

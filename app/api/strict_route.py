@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,9 +13,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from app.api.unknown_names import describe_unknown
-from app.core.errors import SightlineError, UnsupportedMediaType, Validation
+from app.core.errors import UnsupportedMediaType, Validation
+from app.core.strict_json import load_json
 
 IDEMPOTENCY_KEY = "idempotency-key"
+CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
 class StrictRoute(APIRoute):
@@ -39,8 +42,11 @@ class StrictRoute(APIRoute):
         async def handle_strictly(request: Request) -> Response:
             self.check_query(request)
             self.check_headers(request)
+            if has_body(request):
+                require_plain(request)
             if self.body_field is not None:
                 request = await read_json(request)
+                self.check_misplaced(getattr(request, "parsed", None))
             elif not self.body and has_body(request):
                 await self.refuse_body(request)
             return await handle(request)
@@ -58,8 +64,13 @@ class StrictRoute(APIRoute):
                 raise Validation(f"the parameter {name!r} was sent {count} times, expected once")
 
     def check_headers(self, request: Request) -> None:
-        """Raise Validation for an Idempotency-Key that is misspelt, or that this call would ignore."""
-        if request.method in ("GET", "HEAD", "DELETE"):
+        """Raise Validation for an Idempotency-Key that is misspelt, and for each header that this call would ignore
+        although it may ask that nothing be done."""
+        if request.method in ("GET", "HEAD"):
+            return
+        if conditional := next((name for name in CONDITIONS if name in request.headers), None):
+            raise Validation(f"this call takes no {conditional}: it would not look at it, and nothing was done")
+        if request.method == "DELETE":
             return
         for name in request.headers:
             if "idempot" in name and name != IDEMPOTENCY_KEY:
@@ -72,18 +83,27 @@ class StrictRoute(APIRoute):
         body = (await request.body()).strip()
         if body in (b"", b"{}", b"null"):
             return
-        try:
-            names = list(json.loads(body))
-        except (ValueError, TypeError, RecursionError):
-            names = []
-        if misplaced := [name for name in names if name in self.query]:
-            raise Validation(f"{misplaced[0]!r} belongs in the address of this call: ?{misplaced[0]}=...")
+        with suppress(ValueError, RecursionError):
+            self.check_misplaced(json.loads(body))
         raise Validation("this call takes no body")
 
+    def check_misplaced(self, body: Any) -> None:
+        """Raise Validation for a parameter that is in the body, and belongs in the address."""
+        for name in body if isinstance(body, dict) else ():
+            if name in self.query and name not in self.body:
+                raise Validation(f"{name!r} belongs in the address of this call: ?{name}=...")
 
-def new_router(prefix: str, tag: str) -> APIRouter:
+
+class ProbeRoute(StrictRoute):
+    """A route for monitors, some of which add a parameter against caches (`?t=1764450000`): it takes any."""
+
+    def check_query(self, request: Request) -> None:
+        pass
+
+
+def new_router(prefix: str, tag: str, route_class: type[StrictRoute] = StrictRoute) -> APIRouter:
     """A router whose routes are strict."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=StrictRoute)
+    return APIRouter(prefix=prefix, tags=[tag], route_class=route_class)
 
 
 def _flatten(dependant: Dependant) -> Iterator[Dependant]:
@@ -111,6 +131,12 @@ def has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
+def require_plain(request: Request) -> None:
+    """Raise UnsupportedMediaType for a body that is compressed."""
+    if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise UnsupportedMediaType(f"send the body as it is, without 'Content-Encoding: {coding[:60]}'")
+
+
 async def read_json(request: Request) -> Request:
     """The request with its JSON parsed. Raises UnsupportedMediaType, Validation."""
     if not has_body(request):
@@ -122,27 +148,3 @@ async def read_json(request: Request) -> Request:
     parsed = _ParsedRequest(request.scope, request.receive)
     parsed.parsed = load_json(await parsed.body())
     return parsed
-
-
-def load_json(text: str | bytes, what: str = "the body", error: type[SightlineError] = Validation) -> Any:
-    """The value of a JSON text. Raises `error` for what is not JSON, Validation for NaN and for a name that an object
-    has twice."""
-    try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise error(f"{what} is nested too deeply") from None
-    except ValueError as fault:
-        where = f": {fault.msg} at character {fault.pos + 1}" if isinstance(fault, json.JSONDecodeError) else ""
-        raise error(f"{what} is not JSON{where}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise Validation(f"{name[:60]!r} is there twice in one JSON object")
-    return found
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise Validation(f"{constant} is not JSON")

@@ -35,7 +35,8 @@ NOT_YET = SYNONYMS[-1]  # no version has it so far
 def describe_unknown(what: str, name: str, known: Collection[str]) -> str:
     """A sentence about a parameter or field (`what`) that is not among those `known` to the call."""
     plain = name.lower().replace("-", "_").removesuffix("[]")
-    meant = [one for words in SYNONYMS if plain in words for one in words if one in known]
+    meant = [plain] if plain in known else []
+    meant += [one for words in SYNONYMS if plain in words for one in words if one in known]
     meant += get_close_matches(plain, known, 1, 0.6)
     sentence = f"there is no {what} {name[:MAX_NAME_CHARS]!r}"
     if meant:

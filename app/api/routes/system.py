@@ -8,10 +8,11 @@ from fastapi import Request, Response
 
 from app.api.auth import AccessDep
 from app.api.dependencies import CollectionDep, SearchDep, ServiceDep, ThreadsDep
-from app.api.strict_route import new_router
+from app.api.strict_route import ProbeRoute, new_router
 from app.encoder.catalogue import CATALOGUE
 
 router = new_router("", "system")
+probes = new_router("", "system", ProbeRoute)
 
 
 @router.get("/v1/stats")
@@ -26,13 +27,13 @@ async def list_models(search: SearchDep) -> dict[str, Any]:
     return {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
 
 
-@router.get("/livez")
+@probes.get("/livez")
 async def check_liveness() -> dict[str, str]:
     """Say that the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@probes.get("/readyz")
 async def check_readiness(
     request: Request, service: ServiceDep, access: AccessDep, threads: ThreadsDep, response: Response
 ) -> dict[str, Any]:
@@ -54,7 +55,7 @@ async def check_readiness(
     return {"status": status, "reasons": reasons, "faults": faults, "checks": shown}
 
 
-@router.get("/metrics", response_class=Response)
+@probes.get("/metrics", response_class=Response)
 async def get_metrics(request: Request, threads: ThreadsDep) -> Response:
     """Get the metrics in Prometheus' text format."""
     text = await threads.checks.run(request.app.state.metrics.render)

@@ -21,7 +21,7 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from app.core.types import Preprocessing
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool
+from app.decode.pool import DecodePool, OutputFile
 from app.encoder.open_clip import OpenClipEncoder
 from app.encoder.protocol import Embeddings, Pixels, normalise
 from app.worker.embed import BATCHES_AHEAD
@@ -67,7 +67,9 @@ def encode_from_children(
         for path in islice(paths, BATCHES_AHEAD * batch - len(waiting)):
             thumbnail = source.folder / f"{path.stem}.webp" if thumbnails else None
             waiting.append(
-                source.pool.submit(decode_picture, path, preprocessing, source.pool.picture_limits, thumbnail)
+                source.pool.submit(
+                    decode_picture, path, preprocessing, source.pool.picture_limits, thumbnail and OutputFile(thumbnail)
+                )
             )
         if not waiting:
             return

@@ -90,8 +90,10 @@ class TableUpload:
             place = line["place"]
             row = place[1] if self._suffix in PARQUET_SUFFIXES else 0
             if self._suffix not in PARQUET_SUFFIXES or place[0] != group or row not in extracted:
-                extracted = extract_pictures(
-                    self._table, self._suffix, line["column"], [place], folder, max_bytes, WINDOW_BYTES
+                extracted = dict(
+                    extract_pictures(
+                        self._table, self._suffix, line["column"], [place], folder, max_bytes, WINDOW_BYTES
+                    )
                 )
                 group = place[0]
             yield line, folder / str(row), extracted.get(row, ROW_MISSING)

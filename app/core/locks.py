@@ -61,7 +61,10 @@ class DataDirLock:
 
 
 class LeaseOwner:
-    """The name under which a worker holds leases. The worker is alive while it holds the lock file of this name."""
+    """The name under which a worker holds leases. The worker is alive while it holds the lock file of this name.
+
+    Its threads may hold leases under names of their own, which begin with this one and a dot.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +83,7 @@ class LeaseOwner:
 
 def find_dead_owners(folder: Path, owners: Iterable[str]) -> set[str]:
     """Those of `owners` whose process has ended."""
-    return {owner for owner in owners if not _is_held(folder / owner)}
+    return {owner for owner in owners if not _is_held(folder / owner.partition(".")[0])}
 
 
 def count_live_owners(folder: Path) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import stat
 import struct
 import tarfile
@@ -55,6 +56,17 @@ MANIFEST = "manifest.jsonl"
 _CHUNK = 1 << 16
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz")  # which are refused by name: they may hold pictures
 _DIRECTORY_BYTES_PER_MEMBER = 1 << 10  # of a zip: far more than a name and its fields need
+_EXTENDED_TYPES = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+MAX_EXTENDED_HEADER = 16 << 10  # bytes of one PAX or GNU header: two longest paths, times, and attributes of a system
+# Before 3.11.10, 3.12.6 and 3.13 tarfile looks for a character set with an expression that takes the square of the
+# longest run of digits (CVE-2024-6232): 80,000 of them, which gzip makes 154 bytes of, took 6 s.
+_DIGITS = re.compile(rb"[0-9]{65}")
 _ENTRIES_PER_MEMBER = 4  # folders and files of desktops are no members, but are limited as well
 _SPECIAL = ItemError("unsupported_media_type", "links, devices and other special files are not accepted")
 _ENCRYPTED = ItemError("unsupported_media_type", "encrypted members cannot be read")
@@ -385,7 +397,10 @@ def _read_tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterato
 
 
 class StrictTarInfo(tarfile.TarInfo):
-    """Raises ArchiveCorrupt for a header that is damaged or cut off; tarfile takes it for the end of the archive."""
+    """Raises ArchiveCorrupt for a header that is damaged or cut off; tarfile takes it for the end of the archive.
+
+    Also for a PAX or GNU header that is larger, or would take longer to parse, than any that a program writes.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
@@ -393,6 +408,32 @@ class StrictTarInfo(tarfile.TarInfo):
             return super().fromtarfile(tarfile_)
         except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
             raise ArchiveCorrupt("the archive is cut off or damaged") from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENDED_TYPES and not 0 <= info.size <= MAX_EXTENDED_HEADER:
+            raise ArchiveCorrupt(f"a header of the archive has {info.size:,} bytes; {MAX_EXTENDED_HEADER:,} are read")
+        return info
+
+    def _proc_pax(self, archive: Any) -> Any:
+        stream = archive.fileobj
+        content = stream.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        if _DIGITS.search(content):
+            raise ArchiveCorrupt("a header of the archive is damaged: it holds a number of more than 64 digits")
+        archive.fileobj = _ReadAgain(archive, stream, content)
+        return super()._proc_pax(archive)  # type: ignore[misc]
+
+
+class _ReadAgain:
+    """Gives a tar, once, the bytes that were read of its stream before."""
+
+    def __init__(self, archive: Any, stream: Any, content: bytes) -> None:
+        self._archive, self._stream, self._content = archive, stream, content
+
+    def read(self, size: int) -> bytes:
+        self._archive.fileobj = self._stream
+        return self._content
 
 
 class _Readable(Protocol):

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import BinaryIO, Literal
+from typing import IO, Literal
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, UnsupportedMediaType
 from app.decode.limits import PictureLimits
@@ -70,7 +70,7 @@ def detect_archive(head: bytes) -> ArchiveKind | None:
     return "tar" if head[257:262] == b"ustar" else None
 
 
-def read_header(file: BinaryIO, limits: PictureLimits) -> PictureHeader:
+def read_header(file: IO[bytes], limits: PictureLimits) -> PictureHeader:
     """Read the header of a picture from a seekable file; its position afterwards is undefined.
 
     Raises UnsupportedMediaType for anything but the five formats, ImageCorrupt for a header that is cut off or
@@ -139,7 +139,7 @@ def _count_steps(what: str) -> Iterator[None]:
     raise ImageCorrupt(f"the file has too many {what} before its picture")
 
 
-def _parse_jpeg(file: BinaryIO) -> tuple[Size, bool]:
+def _parse_jpeg(file: IO[bytes]) -> tuple[Size, bool]:
     file.seek(2)
     for _ in _count_steps("segments"):
         lead = file.read(1)[0]
@@ -163,7 +163,7 @@ def _parse_jpeg(file: BinaryIO) -> tuple[Size, bool]:
     raise AssertionError("unreachable")
 
 
-def _parse_png(file: BinaryIO) -> tuple[Size, bool]:
+def _parse_png(file: IO[bytes]) -> tuple[Size, bool]:
     length, name, width, height = struct.unpack(">8xI4sII", file.read(24))
     if name != b"IHDR" or length != 13:
         raise ImageCorrupt("the first chunk is not a PNG header")
@@ -183,7 +183,7 @@ def _parse_png(file: BinaryIO) -> tuple[Size, bool]:
     raise AssertionError("unreachable")
 
 
-def _parse_webp(file: BinaryIO) -> tuple[Size, bool]:
+def _parse_webp(file: IO[bytes]) -> tuple[Size, bool]:
     head = file.read(30)
     kind, body = head[12:16], head[20:]
     if kind == b"VP8X":
@@ -203,7 +203,7 @@ def _parse_webp(file: BinaryIO) -> tuple[Size, bool]:
     raise ImageCorrupt("the WebP file holds no picture")
 
 
-def _parse_gif(file: BinaryIO) -> tuple[Size, None]:
+def _parse_gif(file: IO[bytes]) -> tuple[Size, None]:
     width, height, flags = struct.unpack("<6xHHB2x", file.read(13))
     if width == 0 or height == 0:
         return (width, height), None
@@ -226,7 +226,7 @@ def _parse_gif(file: BinaryIO) -> tuple[Size, None]:
     raise AssertionError("unreachable")
 
 
-def _parse_avif(file: BinaryIO) -> tuple[Size, bool | None]:
+def _parse_avif(file: IO[bytes]) -> tuple[Size, bool | None]:
     """The largest `ispe` (image spatial extent) anywhere in meta/iprp/ipco."""
     end = file.seek(0, os.SEEK_END)
     brand = _read_at(file, 8, 4)
@@ -256,7 +256,7 @@ def _parse_avif(file: BinaryIO) -> tuple[Size, bool | None]:
     return max(sizes, key=lambda size: (min(size) > 0, size[0] * size[1])), None if brand == b"avis" else False
 
 
-def _read_at(file: BinaryIO, position: int, length: int) -> bytes:
+def _read_at(file: IO[bytes], position: int, length: int) -> bytes:
     file.seek(position)
     return file.read(length)
 

@@ -5,20 +5,29 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageChops, ImageCms, ImageFile
 
 from app.core.errors import ImageCorrupt, ImageTooLarge, SightlineError, from_os_error
-from app.core.files import atomic_write
 from app.core.types import Preprocessing
 from app.decode.headers import Format, PictureHeader, check_size, read_header
 from app.decode.limits import PictureLimits
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class File(Protocol):
+    """A Path, or a file that another process has opened."""
+
+    @property
+    def suffix(self) -> str: ...
+
+    def open(self, mode: str, /) -> IO[Any]: ...
+
+
 Size = tuple[int, int]
 
 # libjpeg may decode a JPEG at a smaller scale, but no smaller than this many times the size that is needed. Measured on
@@ -60,10 +69,10 @@ class DecodedPicture:
 
 
 def decode_picture(
-    path: Path,
+    path: File,
     preprocessing: Preprocessing,
     limits: PictureLimits,
-    thumbnail: Path | None = None,
+    thumbnail: File | None = None,
     thumbnail_size: int = 320,
 ) -> DecodedPicture:
     """Decode the first frame of the picture at `path`: upright, over white, in sRGB.
@@ -108,7 +117,7 @@ def harden_pillow(max_pixels: int) -> None:
 
 
 def _decode(
-    file: BinaryIO,
+    file: IO[bytes],
     header: PictureHeader,
     preprocessing: Preprocessing,
     limits: PictureLimits,
@@ -247,9 +256,8 @@ def _thumbnail_size(size: Size, longest: int) -> Size:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _write_thumbnail(image: Image.Image, path: Path, longest: int) -> None:
+def _write_thumbnail(image: Image.Image, path: File, longest: int) -> None:
     small = image.resize(_thumbnail_size(image.size, longest), Image.Resampling.BICUBIC, reducing_gap=THUMBNAIL_GAP)
     small.info.clear()  # the profile is applied already, and EXIF may hold a place
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "wb", durable=False) as file:
+    with path.open("wb") as file:
         small.save(file, **THUMBNAIL_OPTIONS[path.suffix])

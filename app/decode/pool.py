@@ -1,57 +1,82 @@
-"""A pool of decode children. Each task ends with a result or one of our errors, whatever happens to its child."""
+"""The way into the decode children: a broker process has them, and this one sends it tasks.
+
+The broker (`app.decode.broker`) opens files, waits for the children and checks what they say. In this process, whose
+interpreter lock the encoder's threads share, each picture would wait a dozen times for that lock.
+"""
 
 from __future__ import annotations
 
 import logging
-import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, InvalidStateError
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar, TypeVarTuple
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
-from pebble import ProcessExpired, ProcessPool
-
-from app.core.errors import ArchiveCorrupt, ImageCorrupt, Overloaded, Rejected, SightlineError
+from app.core.errors import Overloaded, SightlineError
 from app.core.metrics import ProcessMetrics
+from app.decode.child_process import clean_environment
 from app.decode.limits import ChildLimits, PictureLimits
-from app.decode.sandbox import confine_child, make_child_context, run_task
+from app.decode.sandbox import find_protections
 
-Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-TASKS_PER_CHILD = 1_000  # then a new child takes its place, so that leaks of the decoders stay small
-ATTEMPTS = 3  # starts of a task while the pool breaks for another reason than the task
-DEATH_CAUSES = {-signal.SIGXCPU: "processor", -signal.SIGKILL: "memory"}  # by exit status of the child
-_CLOSED = "the decoders are stopping"
-_NO_CHILD = "no decoder could be started; try again"
+ATTEMPTS = 3  # times that a task is sent to a broker, should that end
+BUFFER_BYTES = 1 << 20
+STOP_SECONDS = 5.0
+CLOSED = "the decoders are stopping"
+NO_CHILD = "no decoder could be started; try again"
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """An argument: a file that the task writes. It is at `path` when the task has succeeded, and only then."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFolder:
+    """An argument of a large task: a folder in which it writes files. What a killed one leaves, the caller removes."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRequest:
+    """A task for the broker. With `seconds` it is a large one."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    seconds: float | None
 
 
 @dataclass(slots=True, eq=False)
-class _Task(Generic[T]):
-    """A function to call in a child, its limits, and the caller's future."""
+class _Open:
+    """A task whose caller waits."""
 
-    function: Callable[..., T]
-    args: tuple[Any, ...]
-    seconds: float
-    cpu_seconds: int
-    refusal: type[Rejected]  # raised if the child dies of the task
-    future: Future[T] = field(default_factory=Future)
+    id: int
+    request: TaskRequest
+    future: Future[Any] = field(default_factory=Future)
     attempts: int = 0
-    started: float = 0.0
-    pool: ProcessPool | None = None
+    broker: _Broker | None = None  # that has it
 
 
 class DecodePool:
-    """`workers` child processes, each of which runs one task at a time and can be killed.
+    """`workers` child processes for pictures, each of which runs one task at a time, and one for each large task.
 
-    A future fails only with a SightlineError: Overloaded if the pool is in trouble, the task's `refusal` if the child
-    died of the task. Thread-safe. Children start with the first task; new ones replace those that die.
+    A future fails only with a SightlineError: Overloaded if no child can run, ImageCorrupt or ArchiveCorrupt if the
+    child died of the task. Thread-safe. The broker and children start with the first task; others replace those that
+    die.
     """
 
     def __init__(
@@ -60,16 +85,19 @@ class DecodePool:
         child_limits: ChildLimits | None = None,
         picture_limits: PictureLimits | None = None,
         metrics: ProcessMetrics | None = None,
+        modules: Sequence[str] = (),
     ) -> None:
+        """`modules` hold functions of tasks, beside those of `app.decode`."""
         self.workers = workers
         self.child_limits = child_limits or ChildLimits()
         self.picture_limits = picture_limits or PictureLimits()
         self._metrics = metrics or ProcessMetrics()
+        self._modules = tuple(modules)
         self._lock = threading.Lock()
         self._closed = False
-        self._context = make_child_context()
-        self._pool: ProcessPool | None = None
-        self._open: set[_Task[Any]] = set()
+        self._broker: _Broker | None = None
+        self._open: dict[int, _Open] = {}
+        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -77,21 +105,25 @@ class DecodePool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def submit(self, function: Callable[[*Args], T], *args: *Args, seconds: float | None = None) -> Future[T]:
-        """Run an importable function in a child; if the caller cancels the future, the pool kills that child.
+    def submit(self, function: Callable[..., T], *args: Any, seconds: float | None = None) -> Future[T]:
+        """Run an importable function in a child; if the caller cancels the future, that child is killed.
 
-        By default the task is one picture, within `child_limits`, and ImageCorrupt if the child dies of it. With
-        `seconds` (of wall and processor time) it is something larger, and ArchiveCorrupt. A child that is killed leaves
-        its files behind; the caller removes them.
+        By default the task is one picture, within `child_limits`, and ImageCorrupt if the child dies of it. The child
+        can open no file: the broker opens each Path and OutputFile among the arguments, and the function gets a
+        TaskFile.
+
+        With `seconds` (of wall and processor time) it is something larger, and ArchiveCorrupt. It has a child for
+        itself, which may read the Paths among the arguments, and write the OutputFiles and OutputFolders; the function
+        gets all of them as Paths. A task that fails may leave parts of these.
+
+        A result is a DecodedPicture or what JSON can hold.
         """
-        if seconds is None:
-            limits = self.child_limits
-            task = _Task(function, args, limits.seconds, limits.cpu_seconds, ImageCorrupt)
-        else:
-            task = _Task(function, args, seconds, max(1, round(seconds)), ArchiveCorrupt)
-        self._open.add(task)
-        task.future.add_done_callback(lambda _: self._open.discard(task))
-        self._schedule(task)
+        with self._lock:
+            self._count += 1
+            task = _Open(self._count, TaskRequest(function, args, seconds))
+            self._open[task.id] = task
+        task.future.add_done_callback(lambda _: self._drop(task))
+        self._send(task)
         return task.future
 
     def prewarm(self) -> None:
@@ -102,110 +134,135 @@ class DecodePool:
         """Kill all running tasks; every open future fails with Overloaded."""
         with self._lock:
             self._closed = True
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            _stop(pool)
-        for task in tuple(self._open):
-            _fail(task, Overloaded(_CLOSED))
+            broker, self._broker = self._broker, None
+        for task in tuple(self._open.values()):
+            _fail(task, Overloaded(CLOSED))
+        if broker is not None:
+            broker.close()
 
-    def _schedule(self, task: _Task[Any]) -> None:
-        task.attempts += 1
-        try:
-            pool = task.pool = self._running_pool()
-            task.started = time.monotonic()
-            inner: Future[Any] = pool.schedule(
-                run_task, (task.cpu_seconds, task.function, *task.args), timeout=task.seconds
-            )
-        except SightlineError as error:
-            _fail(task, error)
-        except RuntimeError:  # pebble's error for a pool that broke a moment ago
-            self._retry(task)
-        except OSError:
-            _fail(task, Overloaded(_NO_CHILD))
-        else:
-            task.future.add_done_callback(lambda outer: outer.cancelled() and inner.cancel())
-            inner.add_done_callback(lambda done: self._finish(task, done))
-            if not pool.active:  # it broke while the task entered its queue, which pebble does not look at again
-                with suppress(SightlineError):
-                    self._running_pool()
+    def _send(self, task: _Open) -> None:
+        while not task.future.done():
+            task.attempts += 1
+            try:
+                task.broker = self._running_broker()
+                task.broker.send((task.id, task.request))
+            except SightlineError as error:
+                _fail(task, error)
+            except OSError:
+                if task.attempts >= ATTEMPTS:
+                    _fail(task, Overloaded(NO_CHILD))
+            except Exception as error:  # the request cannot be pickled
+                log.warning("a decode task failed: %r", error)
+                _fail(task, Overloaded("the task cannot be sent to a decoder"))
+            else:
+                return
 
-    def _running_pool(self) -> ProcessPool:
-        """The pool; a new one if it broke."""
+    def _running_broker(self) -> _Broker:
+        """The broker; a new one if it has ended."""
         with self._lock:
             if self._closed:
-                raise Overloaded(_CLOSED)
-            if self._pool is not None and not self._pool.active:
-                log.warning("the decode pool broke; starting a new one")
-                # In a thread: this one may belong to the broken pool, and would wait for its own end.
-                threading.Thread(target=self._discard, args=(self._pool,), daemon=True).start()
-                self._pool = None
-            if self._pool is None:
-                pool = ProcessPool(self.workers, TASKS_PER_CHILD, confine_child, (self.child_limits,), self._context)
-                self._pool = pool if pool.active else None  # to read `active` starts the children
-            if self._pool is None:
-                raise Overloaded(_NO_CHILD)
-            return self._pool
+                raise Overloaded(CLOSED)
+            if self._broker is None or self._broker.has_ended:
+                protections = find_protections()
+                if self._broker is None and not (protections.landlock and protections.seccomp):
+                    log.warning("this machine lacks a protection against hostile files: %s", protections.describe())
+                self._broker = _Broker((self.workers, self.child_limits, self._modules), self._receive, self._resend)
+            return self._broker
 
-    def _discard(self, broken: ProcessPool) -> None:
-        """Stop a broken pool, and schedule again the tasks that it never started: pebble leaves those waiting."""
-        _stop(broken)
-        for task in tuple(self._open):
-            if task.pool is broken:
-                self._retry(task)
+    def _receive(self, message: tuple[Any, ...]) -> None:
+        """What the broker says: the cause of a child's death, or the result of a task and its seconds, or its error."""
+        if len(message) == 1:
+            self._metrics.count_decoder_death(message[0])
+            return
+        number, result, seconds, error = message
+        if (task := self._open.get(number)) is None:
+            return
+        if error is not None:
+            for note in getattr(error, "__notes__", ()):
+                log.warning("a decode task failed: %s", note)
+            _fail(task, error)
+            return
+        self._metrics.decodes.observe(seconds)
+        with suppress(InvalidStateError):  # the caller has cancelled it
+            task.future.set_result(result)
 
-    def _finish(self, task: _Task[Any], done: Future[Any]) -> None:
-        """Hand the result of a child, or our error for its failure, to the caller."""
+    def _resend(self, ended: _Broker) -> None:
+        """The broker has ended: another one gets its pictures. The caller of a large task must remove what is left."""
+        log.warning("the process of the decoders ended; starting a new one")
+        for task in tuple(self._open.values()):
+            if task.broker is ended:
+                if task.attempts < ATTEMPTS and task.request.seconds is None:
+                    self._send(task)
+                else:
+                    _fail(task, Overloaded(NO_CHILD))
+
+    def _drop(self, task: _Open) -> None:
+        """The future of a task is done. If it was cancelled, the broker must kill the child."""
+        with self._lock:
+            self._open.pop(task.id, None)
+            broker = self._broker
+        if task.future.cancelled() and broker is not None:
+            with suppress(OSError):
+                broker.send((task.id, None))
+
+
+class _Broker:
+    """A running broker process, and the thread that reads what it says."""
+
+    def __init__(
+        self, options: tuple[Any, ...], receive: Callable[[tuple[Any, ...]], None], on_end: Callable[[_Broker], None]
+    ) -> None:
+        ours, theirs = socket.socketpair()
+        for one in (ours, theirs):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "app.decode.broker"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=clean_environment(),
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+        self._lock = threading.Lock()
+        self._receive, self._on_end = receive, on_end
+        self.has_ended = False
+        self._is_closing = False
+        self.send(options)
+        self._thread = threading.Thread(target=self._read, name="decoders", daemon=True)
+        self._thread.start()
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Raises OSError when the broker has ended, and what pickling raises."""
+        with self._lock:
+            self._connection.send(message)
+
+    def close(self) -> None:
+        """Let it kill its children and end."""
+        self._is_closing = True
+        with suppress(OSError):  # it has ended by itself
+            self.send(())
         try:
-            result, seconds = done.result()
-        except BrokenProcessPool:
-            self._retry(task)
-        except TimeoutError as error:
-            if time.monotonic() - task.started < task.seconds:
-                self._retry(task)  # pebble reads the wall clock, which somebody has set
-            else:
-                self._metrics.count_decoder_death("timeout")
-                _fail(task, _map_error(error, task))
-        except CancelledError:
-            _fail(task, Overloaded(_CLOSED))
-        except BaseException as error:
-            if isinstance(error, ProcessExpired):
-                self._metrics.count_decoder_death(DEATH_CAUSES.get(error.exitcode, "crash"))
-            _fail(task, _map_error(error, task))
-        else:
-            self._metrics.decodes.observe(seconds)
-            with suppress(InvalidStateError):  # the caller has cancelled it
-                task.future.set_result(result)
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
 
-    def _retry(self, task: _Task[Any]) -> None:
-        if task.attempts < ATTEMPTS:
-            self._schedule(task)
-        else:
-            _fail(task, Overloaded(_NO_CHILD))
+    def _read(self) -> None:
+        try:
+            while True:
+                self._receive(self._connection.recv())
+        except (EOFError, OSError):
+            self.has_ended = True
+        self._process.kill()
+        self._process.wait()
+        with self._lock:
+            self._connection.close()
+        if not self._is_closing:
+            self._on_end(self)
 
 
-def _map_error(error: BaseException, task: _Task[Any]) -> SightlineError:
-    """Our error for whatever a task has raised or a child has died of."""
-    if isinstance(error, SightlineError):
-        return error
-    if isinstance(error, TimeoutError):
-        return task.refusal(f"reading it took longer than {task.seconds:g} s")
-    if isinstance(error, MemoryError):
-        return task.refusal("reading it needs more memory than allowed")
-    if isinstance(error, ProcessExpired):
-        if error.exitcode == -signal.SIGXCPU:
-            return task.refusal(f"reading it took longer than {task.cpu_seconds} s of processor time")
-        if error.exitcode == -signal.SIGKILL:
-            return task.refusal("the decoder was killed, most likely for the memory it used")
-        return task.refusal("the decoder crashed")
-    log.warning("a decode task failed: %r", error)
-    return task.refusal("it could not be read")
-
-
-def _fail(task: _Task[Any], error: SightlineError) -> None:
+def _fail(task: _Open, error: SightlineError) -> None:
     with suppress(InvalidStateError):
         task.future.set_exception(error)
-
-
-def _stop(pool: ProcessPool) -> None:
-    pool.stop()  # type: ignore[no-untyped-call]
-    pool.join()

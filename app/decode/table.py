@@ -45,14 +45,14 @@ def list_table(path: Path, suffix: str, out: Path, requested: Mapping[str, str],
 
 def extract_pictures(
     path: Path, suffix: str, column: str, places: Sequence[Sequence[int]], folder: Path, max_bytes: int, window: int
-) -> dict[int, Failure | None]:
+) -> list[tuple[int, Failure | None]]:
     """Write the pictures of the rows at `places` to `folder`, each under its number in `places`.
 
     From a Parquet file, it writes a row group from the first place on until `window` bytes are written, each under
-    its number in the group. Returns the failure of each picture, or None. Raises ArchiveCorrupt for damage.
+    its number in the group. Returns each number with its failure, or None. Raises ArchiveCorrupt for damage.
     """
     if suffix in PARQUET_SUFFIXES:
-        return _extract_group(path, column, places[0], folder, max_bytes, window)
+        return list(_extract_group(path, column, places[0], folder, max_bytes, window).items())
     layout = delimited.read_layout(path, suffix)
     done: dict[int, Failure | None] = {}
     for n, (offset, size) in enumerate(places):
@@ -61,7 +61,7 @@ def extract_pictures(
             done[n] = _write_picture(column_mapping.read_picture_cell(cell), folder / str(n), max_bytes)
         except SightlineError as error:
             done[n] = error.code, error.detail
-    return done
+    return list(done.items())
 
 
 def _iter_lines(path: Path, suffix: str, requested: Mapping[str, str]) -> Iterator[Line]:

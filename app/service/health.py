@@ -11,6 +11,7 @@ from pathlib import Path
 from app.core.errors import SightlineError
 from app.core.locks import count_live_owners
 from app.core.settings import Settings
+from app.decode.sandbox import find_protections
 from app.encoder.protocol import Encoder
 from app.storage.database import Database
 from app.storage.tables.queue_depth import Backlog, read_backlog, read_depth
@@ -43,7 +44,7 @@ def check_ingest(database: Database, settings: Settings, faults: Sequence[str]) 
     data_dir = settings.data_dir
     found = check_database(database, settings.max_queue, settings.max_queue_bytes)
     background = HealthCheck("background", not faults, "; ".join(faults) or "nothing fails")
-    return [background, *found, check_disk(data_dir), check_workers(data_dir, settings.workers)]
+    return [background, *found, check_disk(data_dir), check_workers(data_dir, settings.workers), describe_sandbox()]
 
 
 def check_database(database: Database, max_queue: int, max_queue_bytes: int) -> Iterator[HealthCheck]:
@@ -85,6 +86,11 @@ def check_workers(data_dir: Path, wanted: int) -> HealthCheck:
     if living < wanted:
         return HealthCheck("workers", False, f"{living} of {wanted} are alive: the log says why they end")
     return HealthCheck("workers", True, f"{living} alive")
+
+
+def describe_sandbox() -> HealthCheck:
+    """Which protections against hostile files this machine offers; none of them must be there."""
+    return HealthCheck("sandbox", True, find_protections().describe())
 
 
 def measure_backlog(database: Database) -> Backlog:

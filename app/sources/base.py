@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from app.core.errors import ArchiveCorrupt, ArchiveLimit, SightlineError, map_os_errors
 from app.core.files import link_or_copy
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # time, unless its tag has changed. With `given`, a space and a vector (float32, little endian), no model embeds it.
 SourceItem = dict[str, Any]
 
-Args = TypeVarTuple("Args")
 T = TypeVar("T")
 
 STOP_POLL_SECONDS = 0.2
@@ -61,8 +60,8 @@ class SourceContext:
     object_store: ObjectStoreClient = field(default_factory=ObjectStoreClient)
     encoder: Encoder | None = None
 
-    def run_in_child(self, should_stop: ShouldStop, function: Callable[[*Args], T], *args: *Args) -> T:
-        """Call a function that reads a large file in a decode child, for at most `read_seconds`.
+    def run_in_child(self, should_stop: ShouldStop, function: Callable[..., T], *args: Any) -> T:
+        """Call a function that reads a large file in a child (see `DecodePool.submit`), for at most `read_seconds`.
 
         Raises ArchiveCorrupt when the child dies of it, Overloaded when the worker stops.
         """

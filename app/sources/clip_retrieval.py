@@ -21,6 +21,7 @@ from app.core.errors import UrlUnreachable, Validation, map_os_errors
 from app.core.files import open_beneath
 from app.core.types import SourceSpec
 from app.decode.parquet_metadata import list_metadata
+from app.decode.pool import OutputFile
 from app.decode.sidecars import IGNORED_FIELDS, split_key
 from app.encoder.protocol import Encoder
 from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
@@ -152,7 +153,7 @@ class ClipRetrievalSource(Source):
         max_rows = self.context.policy.max_items + 1
         for part in parts:
             raise_if_stopping(should_stop)
-            count = self.context.run_in_child(should_stop, list_metadata, part.table, out, max_rows)
+            count = self.context.run_in_child(should_stop, list_metadata, part.table, OutputFile(out), max_rows)
             tag = None if self._space is None else self._require_shape(part, count)
             with map_os_errors(), open_beneath(folder, out.name) as lines:
                 for n, line in enumerate(lines):

@@ -14,6 +14,7 @@ from app.core.errors import Rejected, UnsupportedMediaType, UrlUnreachable, Vali
 from app.core.files import beneath
 from app.core.types import ItemError, SourceSpec
 from app.decode.column_mapping import ROLES
+from app.decode.pool import OutputFile, OutputFolder
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
 from app.sources.base import SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.folder import copy_item
@@ -49,7 +50,7 @@ class TableSource(PatternSource):
         if suffix.lower() not in TABLE_SUFFIXES:
             raise UnsupportedMediaType(f"a table is one of {', '.join(TABLE_SUFFIXES)}")
         columns, max_rows = self.spec.options.get("columns", {}), self.context.policy.max_items + 1
-        self.context.run_in_child(should_stop, list_table, path, suffix, out, columns, max_rows)
+        self.context.run_in_child(should_stop, list_table, path, suffix, OutputFile(out), columns, max_rows)
 
     def parse_line(self, line: SourceItem, name: str, path: Path, tag: str) -> SourceItem:
         row = line.pop("row")
@@ -124,4 +125,5 @@ class TableSource(PatternSource):
         self._group, self._window = None, {}
         table = Path(item["table"]), item["suffix"], item["column"], [item["place"]]
         limits = self.context.policy.max_bytes, WINDOW_BYTES
-        self._window = self.context.run_in_child(should_stop, extract_pictures, *table, window, *limits)
+        extracted = self.context.run_in_child(should_stop, extract_pictures, *table, OutputFolder(window), *limits)
+        self._window = dict(extracted)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from app.core.errors import SightlineError, UrlUnreachable
+from app.decode.pool import OutputFile
 from app.decode.webdataset import list_shard
 from app.sources.base import SourceItem, path_in_job, with_error
 from app.sources.glob import PatternSource
@@ -39,7 +40,7 @@ class WebdatasetSource(PatternSource):
         self._tar: tuple[str, BinaryIO] | None = None
 
     def list_file(self, path: Path, suffix: str, out: Path, should_stop: ShouldStop) -> None:
-        self.context.run_in_child(should_stop, list_shard, path, out, self.context.policy.max_items + 1)
+        self.context.run_in_child(should_stop, list_shard, path, OutputFile(out), self.context.policy.max_items + 1)
 
     def parse_line(self, line: SourceItem, name: str, path: Path, tag: str) -> SourceItem:
         key = str(line.pop("key", ""))

@@ -27,7 +27,7 @@ from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
 from app.core.types import ItemError, Lease
 from app.decode.picture import DecodedPicture, decode_picture
-from app.decode.pool import DecodePool
+from app.decode.pool import DecodePool, OutputFile
 from app.encoder.protocol import Encoder, check_vectors
 from app.storage.library import Library
 from app.storage.tables import embeddings, precomputed_vectors, work_queue
@@ -97,19 +97,21 @@ class EmbeddingWorker:
         owners: Path,
         options: WorkerOptions,
         metrics: ProcessMetrics | None = None,
+        quick_importer: Importer | None = None,
     ) -> None:
-        """`owners` is the folder of the workers' lock files."""
+        """`owners` is the folder of the workers' lock files. A second importer, without patience, has its own thread:
+        it goes past what the first one takes long to read."""
         self._library = library
         self._database = library.database
         self._blobs = library.blobs
         self._encoder = encoder
         self._pool = pool
-        self._importer = importer
         self._owners = owners
         self._options = options
         self._metrics = metrics or ProcessMetrics("worker")
         self._owner = LeaseOwner(owners)
         self.owner = self._owner.id  # of its leases: the name of its lock file
+        self._lanes = {self.owner: importer} | ({f"{self.owner}.quick": quick_importer} if quick_importer else {})
         self._claimed: deque[ClaimedImage] = deque()
         self._stopping = threading.Event()
         self._count_commits = self._database.watch_commits()
@@ -125,10 +127,9 @@ class EmbeddingWorker:
         remove_dead_locks(self._owners)
         space = self._encoder.space
         self._database.write(lambda c: embeddings.save_space(c, space))
-        import_next = partial(self._importer.import_next, self._owner.id, self._stopping.is_set)
         loops = (
             BackgroundLoop("leases", self._renew_leases, "the leases are not renewed", Backoff(1.0, 8.0)),
-            BackgroundLoop("importer", import_next, "uploads are not imported", Backoff(1.0, 8.0)),
+            *(self._make_lane(owner, importer) for owner, importer in self._lanes.items()),
         )
         for loop in loops:
             loop.start()
@@ -147,6 +148,10 @@ class EmbeddingWorker:
                 loop.close()
             before_exit()
             self._owner.close()
+
+    def _make_lane(self, owner: str, importer: Importer) -> BackgroundLoop:
+        import_next = partial(importer.import_next, owner, self._stopping.is_set)
+        return BackgroundLoop("importer", import_next, "uploads are not imported", Backoff(1.0, 8.0))
 
     def stop(self) -> None:
         """Let `run` return after the present batch. Safe in a signal handler."""
@@ -236,7 +241,7 @@ class EmbeddingWorker:
 
     def _submit_decode(self, path: Path, thumbnail: Path) -> Future[DecodedPicture]:
         limits, size = self._pool.picture_limits, self._options.thumbnail_size
-        return self._pool.submit(decode_picture, path, self._encoder.preprocessing, limits, thumbnail, size)
+        return self._pool.submit(decode_picture, path, self._encoder.preprocessing, limits, OutputFile(thumbnail), size)
 
     def _process_batch(self, batch: list[ClaimedImage]) -> None:
         decoded: list[tuple[Lease, DecodedPicture]] = []
@@ -375,7 +380,8 @@ class EmbeddingWorker:
 
     def _renew_leases(self) -> float:
         until = time.monotonic() + self._options.lease_seconds
-        self._database.write(partial(work_queue.renew_leases, owner=self._owner.id, until=until))
+        for owner in self._lanes:
+            self._database.write(partial(work_queue.renew_leases, owner=owner, until=until))
         return self._options.lease_seconds / 3
 
     def _release_all(self) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -28,12 +29,13 @@ from app.core.types import AnswerWarning, ItemError, ItemStatus, NewImage, Sourc
 from app.decode.archive import expand_archive
 from app.decode.left_out import LEFT_OUT_FILE, LeftOut
 from app.decode.limits import ArchiveLimits
-from app.decode.pool import DecodePool
+from app.decode.pool import DecodePool, OutputFolder
 from app.sources.base import Source, SourceContext, SourceItem, SourcePolicy
 from app.sources.registry import SourceReader
 from app.sources.stop_signal import ShouldStop
 from app.storage.attributes import ImageAttributes, fit_attributes
 from app.storage.blobs import StagedFile, remove_path
+from app.storage.database import Database
 from app.storage.library import AddResult, Library
 from app.storage.manifest import count_lines, has_manifest, read_manifest
 from app.storage.tables import job_control, jobs, precomputed_vectors, source_cache, work_queue
@@ -44,6 +46,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 64  # members that share one commit
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 0.3  # between two looks whether the job is still there
 RETRYABLE = ("url_unreachable", "url_not_allowed")  # codes of items whose bytes never came
 ID_TAKEN = "id {} belongs to other bytes; give it another id, or none (of a table: --column id=)"
 
@@ -67,7 +70,11 @@ class ExpansionFailed(Exception):
 
 
 class Importer:
-    """Imports one upload after another, in the fair order of the work queue. Used by one thread of a worker."""
+    """Imports one upload after another, in the fair order of the work queue. Used by one thread of a worker.
+
+    With `patience`, it gives up an archive or a source that it has read for so many seconds while uploads of other jobs
+    wait, and leaves it to an importer that has no such bound.
+    """
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class Importer:
         lease_seconds: float,
         max_attempts: int,
         sources: SourceReader | None = None,
+        patience: float = math.inf,
     ) -> None:
         self._library = library
         self._database = library.database
@@ -89,6 +97,8 @@ class Importer:
         self._max_attempts = max_attempts
         self._sources = sources or SourceReader(SourceContext(self._database, self._blobs, SourcePolicy()))
         self._count_commits = self._database.watch_commits()
+        self._patience = patience
+        self._given_up: set[tuple[str, int]] = set()  # uploads for an importer with more patience
         self._idle_at = -1  # the number of the commit after which no upload waited
 
     def import_next(self, owner: str, should_stop: ShouldStop) -> float:
@@ -100,7 +110,11 @@ class Importer:
         if commit == self._idle_at:
             return POLL_SECONDS
         until = time.monotonic() + self._lease_seconds
-        upload = self._database.write(partial(work_queue.claim_upload, owner=owner, until=until))
+        if self._given_up:
+            self._given_up &= self._database.read(work_queue.list_uploads)
+        upload = self._database.write(
+            partial(work_queue.claim_upload, owner=owner, until=until, avoided=self._given_up)
+        )
         if upload is None:
             self._idle_at = commit
             return POLL_SECONDS
@@ -110,12 +124,13 @@ class Importer:
         return 0.0
 
     def _import(self, upload: Upload, should_stop: ShouldStop) -> None:
+        watch = _Watch(self._database, upload, should_stop, self._patience, self._given_up)
         try:
             with ExitStack() as stack:
                 source = self._sources.open(spec_of_upload(upload)) if upload.source_kind else None
                 if source is not None:
                     stack.callback(source.close)
-                if self._import_members(upload, source, should_stop):
+                if self._import_members(upload, source, watch):
                     self._finish(upload, None)
         except ExpansionFailed as error:
             log.warning("upload %s-%d cannot be expanded: %s", upload.job_id, upload.n, error)
@@ -124,8 +139,11 @@ class Importer:
             if not error.retryable:
                 self._finish(upload, error)
                 return
+            if watch.is_out_of_patience:
+                log.info("upload %s-%d takes long: another importer goes on with it", upload.job_id, upload.n)
+                self._given_up.add((upload.job_id, upload.n))
             self._release(upload)
-            if not should_stop():
+            if not watch():
                 raise
         except Exception:
             if self._discard_if_cancelled(upload):  # which removed the files while they were read
@@ -133,13 +151,19 @@ class Importer:
             log.exception("upload %s-%d cannot be imported", upload.job_id, upload.n)
             self._finish(upload, ArchiveCorrupt("the upload cannot be read"))
 
-    def _import_members(self, upload: Upload, source: Source | None, should_stop: ShouldStop) -> bool:
+    def _import_members(self, upload: Upload, source: Source | None, watch: _Watch) -> bool:
         """Import the rest of an upload, chunk by chunk; False when the lease was given back or lost.
 
         After an attempt that failed, the members of one chunk are imported one by one, to find the one that ends the
         worker.
         """
-        folder = self._prepare_folder(upload, source, should_stop)
+        began = time.monotonic()
+        with watch.with_patience():
+            try:
+                folder = self._prepare_folder(upload, source, watch)
+            finally:
+                if seconds := int(time.monotonic() - began):
+                    self._database.write(lambda c: work_queue.charge_reading(c, upload, seconds))
         done, position = upload.imported, upload.position
         lines = read_manifest(folder, position)
         if done and not position:  # an older version began it and kept no position
@@ -151,18 +175,18 @@ class Importer:
             if done == upload.imported and upload.attempts > self._max_attempts:
                 chunk = [self._give_up_member(part[0][0])]
             else:
-                chunk = self._stage_members(upload, folder, source, [line for line, _ in part], should_stop)
+                chunk = self._stage_members(upload, folder, source, [line for line, _ in part], watch)
             done, pending = done + len(chunk), pending - len(chunk)
             if not self._commit(upload, chunk, (done, pending, position), careful=done < suspect):
                 self._discard_if_cancelled(upload)
                 return False
-            if pending > 0 and (should_stop() or self._database.read(lambda c: work_queue.must_yield(c, upload))):
+            if pending > 0 and (watch() or self._database.read(lambda c: work_queue.must_yield(c, upload))):
                 self._release(upload)
                 return False
             self._sources.clear(folder)
         return True
 
-    def _prepare_folder(self, upload: Upload, source: Source | None, should_stop: ShouldStop) -> Path:
+    def _prepare_folder(self, upload: Upload, source: Source | None, watch: _Watch) -> Path:
         """The folder with the manifest. Expands an archive, or lists a named source, if no attempt has done so."""
         path = self._blobs.upload_path(upload.job_id, upload.n)
         if upload.kind == "named" and source is not None:
@@ -170,7 +194,7 @@ class Importer:
                 path.mkdir(exist_ok=True)
             if not has_manifest(path):
                 self._check_attempts(upload)
-                self._sources.write_manifest(source, path, upload.collection, should_stop)
+                self._sources.write_manifest(source, path, upload.collection, watch)
             return path
         if upload.kind == "folder":
             return path
@@ -180,20 +204,21 @@ class Importer:
             self._check_attempts(upload)
             with map_os_errors():
                 members.mkdir()
-            self._expand(path, members, should_stop)
+            self._expand(path, members, watch)
         return members
 
     def _check_attempts(self, upload: Upload) -> None:
         if upload.attempts > self._max_attempts:
             raise ArchiveCorrupt(f"importing it failed {self._max_attempts} times")
 
-    def _expand(self, archive: Path, members: Path, should_stop: ShouldStop) -> None:
+    def _expand(self, archive: Path, members: Path, watch: _Watch) -> None:
+        """Expand an archive; kills the child when the worker stops, the job is gone, or others wait too long."""
         limits = self._pool.picture_limits
         expanding = self._pool.submit(
-            expand_archive, archive, members, self._limits, limits, seconds=self._archive_seconds
+            expand_archive, archive, OutputFolder(members), self._limits, limits, seconds=self._archive_seconds
         )
         while not wait([expanding], POLL_SECONDS).done:
-            if should_stop():
+            if watch():
                 expanding.cancel()
                 raise Overloaded("the worker is stopping")
         try:
@@ -201,7 +226,7 @@ class Importer:
         except CancelledError:
             raise ArchiveCorrupt("the archive was not read to its end") from None
         except Overloaded as error:
-            if should_stop():
+            if watch():
                 raise
             self._pool.prewarm()  # raises when no child can be started: then the archive is not at fault
             raise ExpansionFailed(error.detail) from None
@@ -321,6 +346,47 @@ class Importer:
 
     def _release(self, upload: Upload) -> None:
         self._database.write(lambda c: work_queue.release_upload(c, upload))
+        self._discard_if_cancelled(upload)
+
+
+class _Watch:
+    """Says of an upload that is being read whether to stop: the worker stops, the job is gone, or others wait too long.
+
+    It is a ShouldStop.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        upload: Upload,
+        should_stop: ShouldStop,
+        patience: float,
+        avoided: Collection[tuple[str, int]],
+    ) -> None:
+        """Uploads that are `avoided` do not count among those that wait."""
+        self._avoided = avoided
+        self._database, self._upload, self._should_stop = database, upload, should_stop
+        self._patience = patience
+        self._deadline = math.inf
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        self._is_gone = False
+        self.is_out_of_patience = False
+
+    def __call__(self) -> bool:
+        if time.monotonic() >= self._look_at and not self._is_gone:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._is_gone = not self._database.read(lambda c: work_queue.upload_exists(c, self._upload))
+            if time.monotonic() >= self._deadline:
+                job, avoided = self._upload.job_id, self._avoided
+                self.is_out_of_patience = self._database.read(lambda c: work_queue.has_waiting_upload(c, job, avoided))
+        return self._is_gone or self.is_out_of_patience or self._should_stop()
+
+    @contextmanager
+    def with_patience(self) -> Iterator[None]:
+        """Stop, within the block, when its patience has ended while uploads of other jobs wait."""
+        self._deadline = time.monotonic() + self._patience
+        yield
+        self._deadline = math.inf
 
 
 def describe_duplicate(added: AddResult) -> list[AnswerWarning]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 
@@ -11,17 +12,21 @@ from app.core.metrics import ProcessMetrics
 from app.core.process import die_with_parent
 from app.core.settings import Settings
 from app.core.worker_metrics import WorkerMetricsWriter
+from app.decode.pool import DecodePool
 from app.encoder.hub import LoadProgress
 from app.encoder.loader import EncoderOptions, load_encoder
 from app.encoder.memory_check import NO_PROCESSES, ModelProcesses
+from app.encoder.protocol import Encoder
 from app.service.data_dir import make_data_dir, open_library
 from app.service.factory import archive_limits, open_pool, open_sources
+from app.storage.library import Library
 from app.storage.model_check import check_golden, check_name, check_space, find_model_name
 from app.worker.embed import EmbeddingWorker, WorkerOptions
 from app.worker.importer import Importer
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0  # seconds to read one archive or list one source while uploads of other jobs wait
 NICENESS = 10  # of a worker: the searches of the server come first
 
 
@@ -51,14 +56,8 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
         check_space(library.database, encoder.space)
         check_golden(library.database, encoder, texts=False)
         with open_pool(settings, encoder.device, metrics) as pool:
-            importer = Importer(
-                library,
-                pool,
-                archive_limits(settings),
-                settings.archive_seconds,
-                settings.lease_seconds,
-                settings.max_attempts,
-                open_sources(settings, library, pool, encoder),
+            importer, quick = (
+                open_importer(settings, library, pool, encoder, seconds) for seconds in (math.inf, PATIENCE)
             )
             options = WorkerOptions(
                 settings.batch_size_for(encoder.device),
@@ -66,10 +65,19 @@ def _run(settings: Settings, processes: ModelProcesses) -> None:
                 settings.max_attempts,
                 settings.thumbnail_size,
             )
-            worker = EmbeddingWorker(library, encoder, pool, importer, settings.data_dir / "workers", options, metrics)
-            writer = WorkerMetricsWriter(settings.data_dir / "workers", worker.owner, metrics)
+            owners = settings.data_dir / "workers"
+            worker = EmbeddingWorker(library, encoder, pool, importer, owners, options, metrics, quick)
+            writer = WorkerMetricsWriter(owners, worker.owner, metrics)
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: worker.stop())
             worker.run(writer.close)
     finally:
         library.close()
+
+
+def open_importer(
+    settings: Settings, library: Library, pool: DecodePool, encoder: Encoder, patience: float
+) -> Importer:
+    sources = open_sources(settings, library, pool, encoder)
+    limits = (archive_limits(settings), settings.archive_seconds, settings.lease_seconds, settings.max_attempts)
+    return Importer(library, pool, *limits, sources, patience)

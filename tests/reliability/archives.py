@@ -110,3 +110,4 @@ def damage() -> Iterator[tuple[str, bytes]]:
     info.type, info.size = tarfile.XHDTYPE, len(digits)
     hang = info.tobuf(tarfile.USTAR_FORMAT) + digits + bytes(-len(digits) % 512) + make_tar({"a.png": PNG})
     yield "damage-hang.tar", hang
+    yield "damage-hang.tar.gz", gzip.compress(hang)

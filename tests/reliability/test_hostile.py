@@ -9,7 +9,19 @@ import pytest
 
 from tests.reliability.short import hold_promise
 
-NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema", "offline", "models")
+NAMES = (
+    "pictures",
+    "poison",
+    "overload",
+    "slow",
+    "fetch",
+    "archives",
+    "schema",
+    "offline",
+    "models",
+    "sandbox",
+    "crowding",
+)
 
 
 @pytest.mark.timeout(600)

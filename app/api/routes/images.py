@@ -57,7 +57,7 @@ from app.api.strict_route import new_router
 from app.core.errors import BlobMissing, Overloaded, Validation, map_os_errors
 from app.core.types import AnswerWarning, Image, Preprocessing, Status
 from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool
+from app.decode.pool import DecodePool, OutputFile
 from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import as_unconfirmed
 from app.storage.attributes import ImageAttributes
@@ -317,7 +317,8 @@ def make_thumbnail(library: Library, pool: DecodePool, image: Image, path: Path,
         path.parent.mkdir(parents=True, exist_ok=True)
     source = library.blobs.path(image.sha256)
     try:
-        pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, path, size).result()
+        output = OutputFile(path)
+        pool.submit(decode_picture, source, Preprocessing(size=16), pool.picture_limits, output, size).result()
         return open(path, "rb")
     finally:
         library.delete_unused_files([image.sha256])  # if the picture was deleted while it was decoded

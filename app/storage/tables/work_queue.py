@@ -22,6 +22,7 @@ from app.storage.tables.collections import name_from_label
 MIN_SHARE = 8  # pictures of one turn, at least
 UNLIMITED = 1 << 30
 MAX_LEAD = 1024  # members that a running job may have imported more than another running job whose uploads wait
+MEMBERS_PER_SECOND = 100  # that a second of reading an upload counts as
 FIRST_ALONE = 2  # the attempt from which a worker holds a picture by itself; at the first it holds others, too
 
 # Where a lease is. SQLite finds the pictures by the index `images_waiting`, which needs the first of the two terms.
@@ -53,9 +54,12 @@ UPLOADS = (
     " FROM jobs j JOIN sources s ON s.job_id = j.id "
 )
 HELD_UPLOAD = UPLOADS + "WHERE s.lease_owner = ? LIMIT 1"
-NEXT_UPLOAD = (
-    UPLOADS + "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL ORDER BY j.turn, j.rowid, s.n LIMIT 1"
+UPLOAD_WAITS = (
+    "WHERE j.uploads > 0 AND j.paused = 0 AND s.lease_owner IS NULL"
+    " AND (s.job_id, s.n) NOT IN (SELECT value ->> 0, value ->> 1 FROM json_each(?))"
 )
+NEXT_UPLOAD = UPLOADS + UPLOAD_WAITS + " ORDER BY j.turn, j.rowid, s.n LIMIT 1"
+OTHER_WAITS = "SELECT 1 FROM jobs j JOIN sources s ON s.job_id = j.id " + UPLOAD_WAITS + " AND j.id <> ? LIMIT 1"
 
 # The turns of the jobs, for pictures and for uploads: fair queueing by start times. The job with the least `turn` is
 # next. Work adds `step` to it for each picture: 1 for a job of high priority, 16 for one of low. A job that joins
@@ -309,12 +313,14 @@ def list_uploads(c: apsw.Connection) -> set[tuple[str, int]]:
     return {(job_id, n) for job_id, n in fetch_all(c, "SELECT job_id, n FROM sources")}
 
 
-def claim_upload(c: apsw.Connection, owner: str, until: float) -> Upload | None:
-    """Lease the oldest upload of the job whose turn it is, counting an attempt.
+def claim_upload(
+    c: apsw.Connection, owner: str, until: float, avoided: Collection[tuple[str, int]] = ()
+) -> Upload | None:
+    """Lease the oldest upload of the job whose turn it is, counting an attempt; none of those to be `avoided`.
 
     An owner imports one at a time: if it holds one already, it could not give that back, and gets it again.
     """
-    row = fetch_one(c, HELD_UPLOAD, (owner,)) or fetch_one(c, NEXT_UPLOAD)
+    row = fetch_one(c, HELD_UPLOAD, (owner,)) or fetch_one(c, NEXT_UPLOAD, (json.dumps(list(avoided)),))
     if row is None:
         return None
     (job_id, n, kind, name, label, imported, attempts, source_kind, options, position) = row
@@ -354,6 +360,16 @@ def record_progress(
         " position = ?3, attempts = ?4 WHERE job_id = ?5 AND n = ?6",
         (imported, pending, position, 2 if careful else 1, job_id, n),
     )
+
+
+def charge_reading(c: apsw.Connection, upload: Upload, seconds: int) -> None:
+    """Count the time for which an upload was read as members, so that a job of slow archives waits for its turns."""
+    c.execute(CHARGE_UPLOADS, (seconds * MEMBERS_PER_SECOND, upload.job_id))
+
+
+def has_waiting_upload(c: apsw.Connection, job_id: str, avoided: Collection[tuple[str, int]]) -> bool:
+    """Whether an upload of another job waits for a worker, beside those to be `avoided`."""
+    return fetch_one(c, OTHER_WAITS, (json.dumps(list(avoided)), job_id)) is not None
 
 
 def must_yield(c: apsw.Connection, upload: Upload) -> bool:

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from app.core.errors import ArchiveCorrupt, UrlUnreachable
 from app.decode.parquet_metadata import BATCH_ROWS, list_metadata
-from app.decode.pool import DecodePool
+from app.decode.pool import DecodePool, OutputFile
 
 
 def list_rows(path: Path, most: int = 1_000_000) -> list[dict[str, object]]:
@@ -56,7 +56,7 @@ def test_a_child_reads_a_table_and_tells_what_is_none(tmp_path: Path, pool: Deco
         pool.submit(
             list_metadata,
             tmp_path / "a.parquet",
-            tmp_path / "out",
+            OutputFile(tmp_path / "out"),
             9,
             seconds=60,
         ).result()
@@ -68,7 +68,7 @@ def test_a_child_reads_a_table_and_tells_what_is_none(tmp_path: Path, pool: Deco
             pool.submit(
                 list_metadata,
                 tmp_path / name,
-                tmp_path / "out",
+                OutputFile(tmp_path / "out"),
                 9,
                 seconds=60,
             ).result()
@@ -78,7 +78,7 @@ def test_a_child_reads_a_table_and_tells_what_is_none(tmp_path: Path, pool: Deco
             pool.submit(
                 list_metadata,
                 tmp_path / name,
-                tmp_path / "out",
+                OutputFile(tmp_path / "out"),
                 9,
                 seconds=60,
             ).result()

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from app.core.errors import ImageCorrupt, ImageTooLarge, Overloaded
 from app.core.types import Preprocessing
 from app.decode.limits import ChildLimits, PictureLimits
 from app.decode.picture import decode_picture
-from app.decode.pool import DecodePool
-from app.decode.sandbox import make_child_context
+from app.decode.pool import DecodePool, OutputFile
 from tests.support import hostile_files
 from tests.support.processes import descendants
 from tests.support.sample_pictures import sample, solid_png
@@ -29,11 +27,12 @@ from tests.support.sample_pictures import sample, solid_png
 ROOT = Path(__file__).parents[3]
 SMALL = Preprocessing(32)
 STRICT = ChildLimits(seconds=1.5, memory=512 << 20, cpu_seconds=1)
+HOSTILE = ("tests.support.hostile_files",)
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecodePool]:
-    with DecodePool(2, STRICT) as pool:
+    with DecodePool(2, STRICT, modules=HOSTILE) as pool:
         yield pool
 
 
@@ -64,19 +63,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
 def test_a_picture_decoded_in_a_child_is_the_same(pool: DecodePool, tmp_path: Path) -> None:
     path = tmp_path / "picture"
     path.write_bytes(sample("jpeg", 300, 200))
-    found = pool.submit(decode_picture, path, SMALL, PictureLimits(), tmp_path / "small.webp", 64).result(60)
+    found = pool.submit(decode_picture, path, SMALL, PictureLimits(), OutputFile(tmp_path / "small.webp"), 64).result(
+        60
+    )
     np.testing.assert_array_equal(found.pixels, decode_picture(path, SMALL, PictureLimits()).pixels)
     assert (found.format, found.width, found.height) == ("jpeg", 300, 200)
     assert (tmp_path / "small.webp").read_bytes()[:4] == b"RIFF"
-
-
-def test_a_models_pixels_fit_into_the_pipe_of_the_children() -> None:
-    pixels = np.arange(224 * 224 * 3, dtype=np.uint8).reshape(224, 224, 3)
-    reader, writer = make_child_context().Pipe(duplex=False)
-    with reader, writer:
-        os.set_blocking(writer.fileno(), False)
-        writer.send(pixels)  # nobody reads yet: what does not fit would raise BlockingIOError
-        np.testing.assert_array_equal(reader.recv(), pixels)
 
 
 def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) -> None:
@@ -90,8 +82,7 @@ def test_errors_of_the_picture_come_through(pool: DecodePool, tmp_path: Path) ->
     [
         (hostile_files.segfault, (), "crashed"),
         (hostile_files.abort, (), "crashed"),
-        (hostile_files.kill_self, (), "killed"),
-        (hostile_files.exit_cleanly, (), "longer than 1.5 s"),
+        (hostile_files.exit_cleanly, (), "crashed"),
         (hostile_files.loop_forever, (), "longer than"),
         (hostile_files.sleep, (30,), "longer than 1.5 s"),
         (hostile_files.allocate, (1 << 30,), "more memory than allowed"),
@@ -112,7 +103,7 @@ def test_a_child_that_dies_harms_its_own_task_only(
 
 
 def test_processor_time_is_bounded_for_each_task_and_not_in_all() -> None:
-    with DecodePool(1, ChildLimits(seconds=60, cpu_seconds=1)) as pool:
+    with DecodePool(1, ChildLimits(seconds=60, cpu_seconds=1), modules=HOSTILE) as pool:
         assert [pool.submit(hostile_files.use_processor, 0.6).result(60) for _ in range(4)] == [0.6] * 4
         with pytest.raises(ImageCorrupt, match="1 s of processor time"):
             pool.submit(hostile_files.loop_forever).result(60)
@@ -132,18 +123,18 @@ def test_children_are_small_and_confined(pool: DecodePool) -> None:
         "faiss",
     }
     assert "app.core.settings" not in pool.submit(hostile_files.list_modules).result(60)
-    assert pool.submit(hostile_files.count_threads).result(60) == 1
+    assert len(list(Path(f"/proc/{pool.submit(hostile_files.read_pid).result(60)}/task").iterdir())) == 1
     limits = pool.submit(hostile_files.read_limits).result(60)
-    assert limits["RLIMIT_AS"] == (512 << 20, 512 << 20)
-    assert limits["RLIMIT_CORE"] == (0, 0)
-    assert limits["RLIMIT_NOFILE"] == (64, 64)
+    assert limits["RLIMIT_AS"] == [512 << 20, 512 << 20]
+    assert limits["RLIMIT_CORE"] == [0, 0]
+    assert limits["RLIMIT_NOFILE"] == [64, 64]
     assert 0 < limits["RLIMIT_CPU"][0] < 60
 
 
 def test_a_20000_by_20000_png_is_refused_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(solid_png(20_000))
-    with DecodePool(1) as pool:
+    with DecodePool(1, modules=HOSTILE) as pool:
         with pytest.raises(ImageTooLarge):
             pool.submit(decode_picture, path, SMALL, PictureLimits()).result(60)
         assert pool.submit(hostile_files.peak_rss).result(60) <= 200 << 20
@@ -152,14 +143,17 @@ def test_a_20000_by_20000_png_is_refused_in_little_memory(tmp_path: Path) -> Non
 def test_a_png_at_the_cap_is_decoded_within_the_default_memory(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     path.write_bytes(solid_png(7_000))
-    with DecodePool(1) as pool:
+    with DecodePool(1, modules=HOSTILE) as pool:
         assert (
-            pool.submit(decode_picture, path, SMALL, PictureLimits(), tmp_path / "small.webp").result(60).width == 7_000
+            pool.submit(decode_picture, path, SMALL, PictureLimits(), OutputFile(tmp_path / "small.webp"))
+            .result(60)
+            .width
+            == 7_000
         )
 
 
 def test_the_pool_outlives_idle_children_that_are_killed() -> None:
-    with DecodePool(2, STRICT) as pool:
+    with DecodePool(2, STRICT, modules=HOSTILE) as pool:
         for _ in range(2):
             pids = list({pool.submit(hostile_files.read_pid).result(60) for _ in range(20)})
             for pid in pids:
@@ -169,7 +163,7 @@ def test_the_pool_outlives_idle_children_that_are_killed() -> None:
 
 
 def test_the_pool_outlives_its_fork_server() -> None:
-    with DecodePool(2, STRICT) as pool:
+    with DecodePool(2, STRICT, modules=HOSTILE) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
         server = parent_of(child)
         processes = [server, *descendants(server)]  # the other child, too: a task that it began would die with it
@@ -179,7 +173,7 @@ def test_the_pool_outlives_its_fork_server() -> None:
 
 
 def test_tasks_that_wait_survive_the_loss_of_the_pool() -> None:
-    with DecodePool(1, STRICT) as pool:
+    with DecodePool(1, STRICT, modules=HOSTILE) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
         futures = [pool.submit(hostile_files.sleep, 0.01) for _ in range(60)]
         os.kill(child, signal.SIGKILL)
@@ -187,20 +181,8 @@ def test_tasks_that_wait_survive_the_loss_of_the_pool() -> None:
         assert sum(error is not None for error in results) <= 1
 
 
-def test_a_clock_set_forward_fails_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    ahead = [0.0]
-    clock = SimpleNamespace(time=lambda: time.time() + ahead[0], sleep=time.sleep)
-    monkeypatch.setattr("pebble.pool.process.time", clock)
-    with DecodePool(1, ChildLimits(seconds=20)) as pool:
-        pool.prewarm()
-        future = pool.submit(hostile_files.sleep, 0.5)
-        time.sleep(0.2)
-        ahead[0] = 86_400.0
-        assert future.result(60) == 0.5
-
-
 def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> None:
-    with DecodePool(1) as pool:
+    with DecodePool(1, modules=HOSTILE) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
         future = pool.submit(hostile_files.sleep, 0.5)
         time.sleep(0.1)
@@ -212,7 +194,7 @@ def test_a_sigterm_to_the_whole_group_leaves_the_children_to_the_service() -> No
 
 
 def test_cancelling_stops_the_child() -> None:
-    with DecodePool(1, ChildLimits(seconds=60)) as pool:
+    with DecodePool(1, ChildLimits(seconds=60), modules=HOSTILE) as pool:
         child = pool.submit(hostile_files.read_pid).result(60)
         future = pool.submit(hostile_files.sleep, 30)
         time.sleep(0.3)
@@ -223,8 +205,29 @@ def test_cancelling_stops_the_child() -> None:
         assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
 
 
+def test_a_child_that_the_system_kills_fails_its_own_task() -> None:
+    with DecodePool(1, ChildLimits(seconds=60), modules=HOSTILE) as pool:
+        child = pool.submit(hostile_files.read_pid).result(60)
+        future = pool.submit(hostile_files.sleep, 30)
+        time.sleep(0.3)
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(ImageCorrupt, match="killed, most likely for the memory"):
+            future.result(60)
+        assert pool.submit(hostile_files.sleep, 0.01).result(60) == 0.01
+
+
+def test_a_large_task_delays_no_picture_and_ends_when_it_is_cancelled() -> None:
+    with DecodePool(1, STRICT, modules=HOSTILE) as pool:
+        large = pool.submit(hostile_files.sleep, 60, seconds=90)
+        assert [pool.submit(hostile_files.sleep, 0.01).result(60) for _ in range(4)] == [0.01] * 4
+        server = parent_of(pool.submit(hostile_files.read_pid).result(60))
+        assert wait_until(lambda: len(list_running(descendants(server))) == 2)
+        assert large.cancel()
+        assert wait_until(lambda: len(list_running(descendants(server))) == 1)
+
+
 def test_close_kills_the_children_and_answers_every_caller() -> None:
-    pool = DecodePool(2, ChildLimits(seconds=60))
+    pool = DecodePool(2, ChildLimits(seconds=60), modules=HOSTILE)
     child = pool.submit(hostile_files.read_pid).result(60)
     futures = [pool.submit(hostile_files.sleep, 30) for _ in range(10)]
     time.sleep(0.2)
@@ -243,7 +246,7 @@ if __name__ == "__main__":
     from app.decode.limits import ChildLimits
     from app.decode.pool import DecodePool
     from tests.support import hostile_files
-    pool = DecodePool(2, ChildLimits(seconds=60, cpu_seconds=60))
+    pool = DecodePool(2, ChildLimits(seconds=60, cpu_seconds=60), modules=["tests.support.hostile_files"])
     pool.prewarm()
     pids = set()
     while len(pids) < 2:
@@ -272,20 +275,3 @@ def test_what_a_child_imports_of_the_command_is_light() -> None:
     code = "import app, sys; print(sorted({'click', 'pydantic', 'numpy', 'torch'} & set(sys.modules)))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert told.stdout == "[]\n"
-
-
-ORPHAN = """
-import os, sys, types
-sys.modules["app.decode.preload"] = preload = types.ModuleType("preload")
-preload.FORK_SERVER_PID = os.getppid() + int(sys.argv[1])
-from app.decode.limits import ChildLimits
-from app.decode.sandbox import confine_child
-confine_child(ChildLimits())
-print("alive")
-"""
-
-
-@pytest.mark.parametrize(("offset", "said"), [("0", "alive\n"), ("1", "")])
-def test_a_child_whose_fork_server_died_while_it_started_ends(offset: str, said: str) -> None:
-    child = subprocess.run([sys.executable, "-c", ORPHAN, offset], capture_output=True, text=True, cwd=ROOT)
-    assert (child.returncode, child.stdout) == (0, said), child.stderr

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.core.errors import ArchiveCorrupt, SightlineError, Validation
-from app.decode.pool import DecodePool
+from app.decode.pool import DecodePool, OutputFile, OutputFolder
 from app.decode.table import extract_pictures, list_table
 from tests.support.archives import PNG
 
@@ -29,7 +29,8 @@ def extract_rows(path: Path, lines: list[dict[str, Any]], **more: int) -> dict[i
     folder = path.with_name("taken")
     folder.mkdir(exist_ok=True)
     limits = {"max_bytes": 10_000, "window": 1 << 20} | more
-    return extract_pictures(path, path.suffix, lines[0]["column"], [line["place"] for line in lines], folder, **limits)
+    places = [line["place"] for line in lines]
+    return dict(extract_pictures(path, path.suffix, lines[0]["column"], places, folder, **limits))
 
 
 def test_urls_of_every_form_of_table_are_lines(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_damage_anywhere_gives_rows_or_an_error_of_ours(pool: DecodePool, tmp_pa
                 list_table,
                 path,
                 ".parquet",
-                tmp_path / "out",
+                OutputFile(tmp_path / "out"),
                 {},
                 1_000,
                 seconds=60,
@@ -126,7 +127,7 @@ def test_damage_anywhere_gives_rows_or_an_error_of_ours(pool: DecodePool, tmp_pa
                     ".parquet",
                     "image",
                     places,
-                    tmp_path,
+                    OutputFolder(tmp_path),
                     10_000,
                     1 << 20,
                     seconds=60,

@@ -250,9 +250,7 @@ class RefusingPool(DecodePool):
         super().__init__(1)
         self.path, self.healthy = path, threading.Event()
 
-    def submit(  # type: ignore[override]  # it cannot be as generic as the pool is
-        self, function: Callable[..., Any], *args: Any, seconds: float | None = None
-    ) -> Future[Any]:
+    def submit(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Future[Any]:
         if self.healthy.is_set() or (self.path is not None and args[0] != self.path):
             return super().submit(function, *args, seconds=seconds)
         refused: Future[Any] = Future()
@@ -488,6 +486,6 @@ def test_a_thread_of_the_worker_that_dies_ends_the_worker(library: Library, make
         raise SystemExit
 
     worker = make_worker()
-    worker._importer.import_next = exit_process  # type: ignore[method-assign]
+    worker._lanes[worker.owner].import_next = exit_process  # type: ignore[method-assign]
     with pytest.raises(RuntimeError, match="a thread of the worker has died"), running(worker):
         wait_until(lambda: worker._stopping.is_set(), WAIT)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,8 +23,10 @@ from app.decode.pool import DecodePool
 from app.sources.base import SourceItem
 from app.storage.jobs import JobService
 from app.storage.library import Library
+from app.storage.sql import fetch_all
 from app.storage.tables import work_queue
 from app.worker.importer import CHUNK, Importer, Member
+from tests.support import hostile_files
 from tests.support.imports import importing
 from tests.support.makers import add, add_bulk, count_waiting, image_of, job_of, never_stop
 from tests.support.pictures import picture
@@ -186,7 +189,7 @@ def test_a_member_that_kills_its_worker_three_times_fails_alone(
 class RefusingPool(DecodePool):
     """Cannot start a decoder for an archive; others it can."""
 
-    def submit(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Future[Any]:  # type: ignore[override]
+    def submit(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Future[Any]:
         if function is not expand_archive:
             return super().submit(function, *args, seconds=seconds)
         refused: Future[Any] = Future()
@@ -207,7 +210,7 @@ def test_an_archive_is_given_back_when_the_worker_stops_while_it_is_expanded(lib
     add_bulk(library, [], [("a.zip", archive({"a.png": picture()}))])
 
     class Endless(DecodePool):
-        def submit(self, *_: Any, **__: Any) -> Future[Any]:  # type: ignore[override]
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
             return Future()
 
     with Endless(1) as pool:
@@ -328,7 +331,8 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(
     left = {path.name for path in library.blobs.incoming.iterdir()}
     assert left == ({f"{job.id}-0"} if moment == "cleanup" else set())  # swept away when it is old enough
     for name in left:
-        os.utime(library.blobs.incoming / name, (0, 0))
+        for path in (library.blobs.incoming / name, *(library.blobs.incoming / name).rglob("*")):
+            os.utime(path, (0, 0))
     assert library.collect_garbage(1.0, lambda: False) == len(left)
     assert list(library.blobs.incoming.iterdir()) == []
 
@@ -351,3 +355,55 @@ def test_an_upload_goes_on_where_a_stop_interrupted_it(library: Library, pool: D
     import_all(library, pool)
     assert [name for name, _ in items(library, job)] == names
     assert count_waiting(library.database) == len(names)
+
+
+class SlowPool(DecodePool):
+    """Takes a minute for each archive with the word `slow` in it."""
+
+    def __init__(self) -> None:
+        super().__init__(1, modules=["tests.support.hostile_files"])
+
+    def submit(self, function: Callable[..., Any], *args: Any, seconds: float | None = None) -> Future[Any]:
+        if function is expand_archive and b"slow" in args[0].read_bytes():
+            return super().submit(hostile_files.sleep, 60.0, seconds=seconds)
+        return super().submit(function, *args, seconds=seconds)
+
+
+def is_leased(library: Library, job: Job) -> bool:
+    sql = "SELECT 1 FROM sources WHERE job_id = ? AND lease_owner IS NOT NULL"
+    return bool(library.database.read(lambda c: fetch_all(c, sql, (job.id,))))
+
+
+def test_cancelling_a_job_ends_the_expansion_of_its_archive_at_once(library: Library) -> None:
+    slow = add_bulk(library, [], [("slow.zip", archive({"slow.png": picture()}))])
+    with SlowPool() as pool, importing(importer(library, pool)):
+        wait_until(lambda: is_leased(library, slow), WAIT)
+        JobService(library).cancel(slow.id)
+        other = add_bulk(library, [], [("a.zip", archive({"a.png": picture("blue")}))])
+        wait_until(lambda: job_of(library.database, other.id).total == 1 and not is_leased(library, other), WAIT)
+        wait_until(lambda: not list(library.blobs.incoming.iterdir()), WAIT)
+    assert job_of(library.database, slow.id).state is JobState.CANCELLED
+
+
+def test_an_importer_without_patience_leaves_slow_archives_to_another_while_jobs_wait(library: Library) -> None:
+    slow = add_bulk(library, [], [("slow.zip", archive({"slow.png": picture()}))])
+    with SlowPool() as pool:
+        quick = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, patience=0.2)
+        with importing(quick):
+            wait_until(lambda: is_leased(library, slow), WAIT)
+            other = add_bulk(library, [], [("a.zip", archive({"a.png": picture("blue")}))])
+            wait_until(lambda: job_of(library.database, other.id).total == 1, WAIT)
+            wait_until(lambda: not is_leased(library, slow) and not is_leased(library, other), WAIT)
+    upload = library.database.write(lambda c: work_queue.claim_upload(c, "patient", 1e12))
+    assert upload is not None
+    assert (upload.job_id, upload.attempts) == (slow.id, 1)
+
+
+def test_an_importer_without_patience_goes_on_while_nobody_waits(library: Library) -> None:
+    slow = add_bulk(library, [], [("slow.zip", archive({"slow.png": picture()}))])
+    with SlowPool() as pool:
+        quick = Importer(library, pool, ArchiveLimits(), 60.0, 60.0, 3, patience=0.0)
+        with importing(quick):
+            wait_until(lambda: is_leased(library, slow), WAIT)
+            time.sleep(1.0)
+            assert is_leased(library, slow)

@@ -35,7 +35,7 @@ def test_health_is_ok_when_all_is_well(server: RunningServer) -> None:
     ready = server.http.get("/readyz").json()
     assert (ready["status"], ready["reasons"], ready["faults"]) == ("ok", [], [])
     assert [check["name"] for check in ready["checks"]] == [
-        *("model", "encoder", "index", "background", "database", "queue", "disk", "workers")
+        *("model", "encoder", "index", "background", "database", "queue", "disk", "workers", "sandbox")
     ]
     assert all(check["ok"] for check in ready["checks"])
     assert "colours on cpu" in str(ready["checks"])

@@ -500,7 +500,7 @@ def test_a_claim_looks_at_no_more_rows_than_it_takes(database: Database) -> None
     assert "SEARCH images USING INDEX images_fresh (job_id=?)" in fresh
     tried = explain(work_queue.CLAIM_RETRY, ["a", 1.0])
     assert "images USING INDEX images_tried" in tried
-    source = plan(database, work_queue.NEXT_UPLOAD, [])
+    source = plan(database, work_queue.NEXT_UPLOAD, ["[]"])
     assert "USING INDEX jobs_intake" in source
     some = plan(database, jobs.ITEMS_OF_STATUS, ["x", "failed", 5, 10])
     assert some == "SEARCH job_items USING INDEX job_items_listed (job_id=? AND status=? AND n>?)"

@@ -1,0 +1,73 @@
+"""What a decode child does: it takes one task after the other, and answers each."""
+
+from __future__ import annotations
+
+import math
+import resource
+import socket
+from contextlib import suppress
+from typing import Any
+
+from app.core.errors import SightlineError
+from app.decode.picture import DecodedPicture
+from app.decode.sandbox import confine_child
+from app.decode.task_channel import ChannelClosed, Task, TaskChannel, close_files, pack_answer, with_descriptors
+
+
+def serve_tasks(connection: socket.socket) -> None:
+    """Confine this process as the first message says, then run tasks until the parent closes the connection."""
+    channel = TaskChannel(connection)
+    with suppress(ChannelClosed, ConnectionError):
+        confinement, _ = channel.receive()
+        confine_child(confinement)
+        channel.send_answer(pack_answer({"ready": True}))
+        while True:
+            task, descriptors = channel.receive()
+            channel.send_answer(run_task(task, descriptors, opens=confinement.opens))
+            close_files(descriptors)
+
+
+def run_task(task: Task, descriptors: list[int], *, opens: bool) -> bytes:
+    """The answer to one task, which runs within its processor time.
+
+    The limit of the kernel counts the whole life of a process, so each task raises it by its own share.
+    """
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    spent = math.ceil(usage.ru_utime + usage.ru_stime)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = spent + task.cpu_seconds if hard == resource.RLIM_INFINITY else min(spent + task.cpu_seconds, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, hard))
+    try:
+        return encode_result(task.function(*with_descriptors(task.args, descriptors)))
+    except BaseException as error:
+        return encode_error(error, opens=opens)
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))  # the next share counts from its own start
+
+
+def encode_result(result: Any) -> bytes:
+    """A picture, or a value that JSON has."""
+    if not isinstance(result, DecodedPicture):
+        return pack_answer({"value": result})
+    fields = {
+        "side": result.pixels.shape[0],
+        "width": result.width,
+        "height": result.height,
+        "format": result.format,
+        "animated": result.animated,
+    }
+    return pack_answer({"picture": fields}, result.pixels.tobytes())
+
+
+def encode_error(error: BaseException, *, opens: bool) -> bytes:
+    """What a task has raised: one of our errors, a lack of memory, what the sandbox refused, or anything else.
+
+    Of a child that `opens` files, a refusal may also be that of the file system.
+    """
+    if isinstance(error, MemoryError):
+        return pack_answer({"memory": True})
+    if not opens and PermissionError in (type(error), type(error.__cause__)):
+        return pack_answer({"refused": True})
+    if isinstance(error, SightlineError):
+        return pack_answer({"error": type(error).__name__, "detail": error.detail})
+    return pack_answer({"odd": repr(error)[:200]})

@@ -56,7 +56,8 @@ class AccessControl:
     def find_refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that is refused; None for one that may pass.
 
-        Sets `scope["principal"]` (the caller, None without a key) and `scope["permission"]` (the line of the table).
+        Sets `scope["principal"]` (who calls, None without a key), `scope["caller"]` (what is counted: its key, or an
+        address) and `scope["permission"]` (the line of the table).
         """
         ALLOWED_COLLECTIONS.set(None)
         scope["principal"] = None
@@ -72,8 +73,9 @@ class AccessControl:
         needed = permission.scope if permission else KeyScope.SEARCH
         if needs_key and (refusal := self._authenticate(scope, needed)):
             return refusal
+        scope["caller"] = self._rate_limit_key(scope)
         if permission is None or permission.path not in UNLIMITED_PATHS:
-            wait = self._limiter.count_request(self._rate_limit_key(scope))
+            wait = self._limiter.count_request(scope["caller"])
             if wait is not None:
                 return self._too_often(scope, wait, "too many requests; try again later")
         if permission is None:

@@ -82,24 +82,15 @@ class RequestMiddleware:
         bind_contextvars(request_id=scope["request_id"])  # of this request's own task
         began = time.perf_counter()
         status = 500
-        is_started = is_replaced = False
+        is_started = False
         self._metrics.request_started()
 
         async def send_checked(message: Message) -> None:
-            nonlocal status, is_started, is_replaced
-            if is_replaced:
-                return
+            nonlocal status, is_started
             is_started = True
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                if status == 413 and headers.get("content-type", "").startswith("text/plain"):  # Starlette's own
-                    detail = "the body of the request is larger than this call takes"
-                    refusal = problem_response(Request(scope), 413, "payload_too_large", "Request too large", detail)
-                    await refusal(scope, receive, send_checked)
-                    is_replaced = True
-                    return
-                set_headers(scope, headers, status)
+                set_headers(scope, MutableHeaders(scope=message), status)
             await send(message)
 
         try:

@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
-from app.api.multipart import File, FormModel
-from app.api.strict_route import load_json
+from app.api.json_body import load_json
+from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
@@ -77,20 +77,39 @@ class RequestModel(BaseModel):
         return value
 
 
-UnicodeText = Annotated[str, AfterValidator(validate_unicode)]
+# Ceilings of what a model holds; the settings have lower ones, with sentences of their own.
+MAX_CHARS = 65_536  # of a text
+MAX_ENTRIES = 1_000  # of a list, and of metadata
+MAX_FILES = 1_000_000  # of a form
+MAX_NUMBERS = 8_192  # of a vector
+MAX_PICTURE_CHARS = 1 << 28  # the base64 of a long picture goes to a file
+
+ShortText = Annotated[str, Field(max_length=MAX_CHARS)]
+UnicodeText = Annotated[ShortText, AfterValidator(validate_unicode)]
+Tags = Annotated[list[ShortText], Field(max_length=MAX_ENTRIES, fail_fast=True)]
+Metadata = Annotated[dict[ShortText, Any], Field(max_length=MAX_ENTRIES)]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
 Whole = Annotated[int, BeforeValidator(read_whole)]
-CollectionName = Annotated[str | None, Field(description="Which collection (default).", examples=["default"])]
+CollectionName = Annotated[ShortText | None, Field(description="Which collection (default).", examples=["default"])]
 FormMetadata = Annotated[
     dict[str, Any],
     BeforeValidator(read_object),
-    WithJsonSchema({"type": "string", "description": "A JSON object as text.", "examples": ['{"camera": "X100"}']}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 1 << 20,
+            "description": "A JSON object as text.",
+            "examples": ['{"camera": "X100"}'],
+        }
+    ),
 ]
 FormFilter = Annotated[
     Any,
     BeforeValidator(read_filter),
-    WithJsonSchema({"type": "string", "description": "A filter as JSON.", "examples": ['{"must": []}']}),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 1 << 20, "description": "A filter as JSON.", "examples": ['{"must": []}']}
+    ),
 ]
 T = TypeVar("T")
 WAIT = "Seconds to wait until the picture is ready (0)."
@@ -178,8 +197,8 @@ class UploadForm(FormModel):
 
     file: File
     id: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,64}$", description="Its id; without one it gets one.")
-    caption: Annotated[str | None, Field(examples=["a red car"])] = None
-    tags: list[str] = Field(default_factory=list, description="A field for each tag.", examples=[["car", "red"]])
+    caption: Annotated[ShortText | None, Field(examples=["a red car"])] = None
+    tags: Tags = Field(default_factory=list, description="A field for each tag.", examples=[["car", "red"]])
     metadata: FormMetadata = Field(default_factory=dict)
     collection: CollectionName = None
     wait: Annotated[float | None, Field(ge=0, le=60, description=WAIT, examples=[10])] = None
@@ -189,8 +208,10 @@ class UploadForm(FormModel):
 class BulkForm(FormModel):
     """Pictures and archives."""
 
-    files: list[File] = Field(default_factory=list, description="Pictures, and archives of pictures.")
-    file: list[File] = Field(default_factory=list, deprecated=True)  # a common slip, and taken
+    files: list[File] = Field(
+        default_factory=list, max_length=MAX_FILES, description="Pictures, and archives of pictures."
+    )
+    file: list[File] = Field(default_factory=list, max_length=MAX_FILES, deprecated=True)  # a common slip, and taken
     collection: CollectionName = None
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
 
@@ -213,7 +234,7 @@ class DeleteIn(RequestModel):
     filter: SkipValidation[FilterNode | None] = Field(
         None, description="Pictures that match are deleted; a filter without any condition is refused."
     )
-    ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
     all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
     dry_run: bool = Field(False, description="Delete nothing, and count what would be deleted.")
     collection: CollectionName = None
@@ -246,9 +267,9 @@ class ImagePatch(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(caption="a red car", tags=["car", "red"]))
 
-    caption: str | None = None
-    tags: list[str] | None = None
-    metadata: dict[str, Any] | None = None
+    caption: ShortText | None = None
+    tags: Tags | None = None
+    metadata: Metadata | None = None
 
 
 class TextOut(BaseModel):
@@ -278,7 +299,7 @@ class TextIn(RequestModel):
 
     id: Id | None = None
     text: Annotated[UnicodeText, Field(min_length=1)]
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class TextsIn(RequestModel):
@@ -286,7 +307,7 @@ class TextsIn(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(texts=[{"text": "a red car"}, {"text": "a green frog"}]))
 
-    texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000)]
+    texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000, fail_fast=True)]
     collection: CollectionName = None
 
 
@@ -432,8 +453,10 @@ class PartIn(RequestModel):
     text: UnicodeText | None = None
     image_id: Id | None = None
     text_id: Id | None = None
-    image: str | None = Field(None, description="A picture, as base64 or a data URI.")
-    vector: list[FiniteFloat] | None = None
+    image: Annotated[str, Field(max_length=MAX_PICTURE_CHARS)] | None = Field(
+        None, description="A picture, as base64 or a data URI."
+    )
+    vector: Annotated[list[FiniteFloat], Field(max_length=MAX_NUMBERS, fail_fast=True)] | None = None
     weight: FiniteFloat = Field(1.0, description="How much the part counts; negative: away from it.")
 
     def kind(self) -> str:
@@ -467,7 +490,7 @@ class SearchIn(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(query=[{"text": "a red car"}], k=10))
 
-    query: Annotated[list[PartIn], Field(min_length=1, max_length=32)]
+    query: Annotated[list[PartIn], Field(min_length=1, max_length=32, fail_fast=True)]
     target: Target = "images"
     k: Whole = Field(10, ge=1, description="How many hits.")
     collection: CollectionName = None
@@ -494,7 +517,7 @@ class BatchIn(RequestModel):
         json_schema_extra=example(searches=[{"query": [{"text": "red car"}]}, {"query": [{"text": "frog"}], "k": 3}])
     )
 
-    searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100)]
+    searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100, fail_fast=True)]
 
 
 class RefusedOut(BaseModel):
@@ -515,7 +538,7 @@ class ClassifyIn(RequestModel):
     model_config = ConfigDict(json_schema_extra=example(image_id="car-1", labels=["a car", "a cat", "a cake"]))
 
     image_id: Id
-    labels: Annotated[list[UnicodeText], Field(min_length=2, max_length=1000)]
+    labels: Annotated[list[UnicodeText], Field(min_length=2, max_length=1000, fail_fast=True)]
     template: UnicodeText = "{}"
     collection: CollectionName = None
 
@@ -524,8 +547,13 @@ class ClassifyForm(FormModel):
     """Which of the labels fits the picture that is sent."""
 
     file: File
-    labels: Annotated[list[str], Field(description="A field for each label.", examples=[["a car", "a cat", "a cake"]])]
-    template: Annotated[str, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
+    labels: Annotated[
+        list[ShortText],
+        Field(max_length=MAX_FIELDS, description="A field for each label.", examples=[["a car", "a cat", "a cake"]]),
+    ]
+    template: Annotated[ShortText, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = (
+        "{}"
+    )
     collection: CollectionName = None
 
 

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from app.api.admission import (
+    JSON,
+    SMALL,
+    TINY_BODY,
+    BodyLimit,
+    content_type,
+    is_json_type,
+    read_length,
+    work,
+)
+from app.api.json_body import STORED_PICTURES, JsonScan
 from app.api.unknown_names import describe_unknown
-from app.core.errors import SightlineError, UnsupportedMediaType, Validation
+from app.core.errors import UnsupportedMediaType, Validation
 
 IDEMPOTENCY_KEY = "idempotency-key"
+FEW_MARKS = 2_000  # brackets, commas and colons of a body that is parsed within a millisecond
 
 
 class StrictRoute(APIRoute):
     """Unknown and repeated parameters, a body where none is taken, and JSON with another content type are refused.
 
-    `query`, `body` and `headers` are the names that the route declares; bodies are checked by their models.
+    `query`, `body` and `headers` are the names that the route declares; bodies are checked by their models. `limit` is
+    how large a body may be.
     """
+
+    limit: ClassVar[BodyLimit] = JSON
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """The docstring of the endpoint begins with the summary; its name is the operation id."""
@@ -39,11 +57,18 @@ class StrictRoute(APIRoute):
         async def handle_strictly(request: Request) -> Response:
             self.check_query(request)
             self.check_headers(request)
+            if not has_body(request):
+                return await handle(request)  # FastAPI says which fields are missing
             if self.body_field is not None:
-                request = await read_json(request)
-            elif not self.body and has_body(request):
-                await self.refuse_body(request)
-            return await handle(request)
+                require_json(request)
+            limit = self.limit if self.body else TINY_BODY
+            async with request.app.state.admission.admit(request, limit) as admitted:
+                if self.body_field is not None:
+                    async with read_json(admitted, limit, self.body_field) as parsed:
+                        return await handle(parsed)
+                if not self.body:
+                    await self.refuse_body(admitted)
+                return await handle(admitted)
 
         return handle_strictly
 
@@ -81,9 +106,9 @@ class StrictRoute(APIRoute):
         raise Validation("this call takes no body")
 
 
-def new_router(prefix: str, tag: str) -> APIRouter:
-    """A router whose routes are strict."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=StrictRoute)
+def new_router(prefix: str, tag: str, limit: BodyLimit = JSON) -> APIRouter:
+    """A router whose routes are strict, and take bodies of these sizes."""
+    return APIRouter(prefix=prefix, tags=[tag], route_class=type("Route", (StrictRoute,), {"limit": limit}))
 
 
 def _flatten(dependant: Dependant) -> Iterator[Dependant]:
@@ -101,7 +126,12 @@ def _body_names(route: APIRoute) -> set[str]:
 
 
 class _ParsedRequest(Request):
+    """A request whose JSON is parsed already, as FastAPI asks for it."""
+
     parsed: Any = None
+
+    async def body(self) -> bytes:
+        return b"{}"
 
     async def json(self) -> Any:
         return self.parsed
@@ -111,38 +141,48 @@ def has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
-async def read_json(request: Request) -> Request:
-    """The request with its JSON parsed. Raises UnsupportedMediaType, Validation."""
-    if not has_body(request):
-        return request  # FastAPI says which fields are missing
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+def require_json(request: Request) -> None:
+    """Raise UnsupportedMediaType for a body of another type."""
+    kind = content_type(request)
+    if not is_json_type(kind):
         sent = f"not {kind[:60]!r}" if kind else "which is missing"
         raise UnsupportedMediaType(f"send JSON with the header 'Content-Type: application/json', {sent}")
+
+
+@asynccontextmanager
+async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIterator[Request]:
+    """The request with its JSON parsed. Large bodies, and those with much in them, are parsed in threads.
+
+    The files of pictures are there until the request is answered. Raises PayloadTooLarge, Validation.
+    """
+    state = request.app.state
+    folders: list[Path] = []
+
+    def make_folder() -> Path:
+        folders.append(state.service.library.create_upload_dir())
+        return folders[0]
+
+    scan = JsonScan(state.service.settings.max_json_bytes, make_folder if limit.pictures else None)
+    is_large = (length := read_length(request)) is None or length > SMALL
     parsed = _ParsedRequest(request.scope, request.receive)
-    parsed.parsed = load_json(await parsed.body())
-    return parsed
-
-
-def load_json(text: str | bytes, what: str = "the body", error: type[SightlineError] = Validation) -> Any:
-    """The value of a JSON text. Raises `error` for what is not JSON, Validation for NaN and for a name that an object
-    has twice."""
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise error(f"{what} is nested too deeply") from None
-    except ValueError as fault:
-        where = f": {fault.msg} at character {fault.pos + 1}" if isinstance(fault, json.JSONDecodeError) else ""
-        raise error(f"{what} is not JSON{where}") from None
+        async for part in request.stream():
+            if is_large:
+                await work(request, scan.feed, part)
+            else:
+                scan.feed(part)
+        STORED_PICTURES.set(scan.pictures)
+        parsed.parsed = await work(request, load, scan, model) if scan.marks > FEW_MARKS else scan.load()
+        yield parsed
+    finally:
+        scan.close()
+        if folders:
+            await state.threads.writes.run(state.service.library.delete_upload_dir, folders[0])
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise Validation(f"{name[:60]!r} is there twice in one JSON object")
-    return found
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise Validation(f"{constant} is not JSON")
+def load(scan: JsonScan, model: Any) -> Any:
+    """The validated body; FastAPI takes it as it is. Raises Validation, RequestValidationError."""
+    value, errors = model.validate(scan.load(), {}, loc=("body",))
+    if errors:
+        raise RequestValidationError(errors)
+    return value

@@ -134,13 +134,33 @@ class Settings(BaseSettings):
         description="Most pixels of a picture; a JPEG, which is decoded at a fraction of its size, may have five times"
         " as many.",
     )
+    max_query_pixels: int = Field(
+        200_000_000,
+        ge=1,
+        description="Most pixels of all pictures of one search request; of the pixels of a JPEG a fifth counts.",
+    )
     max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
     max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes that an archive may expand to.")
     max_archive_members: int = Field(10_000, ge=1, description="Most members of an archive.")
     max_upload_bytes: int = Field(4 * GIB, ge=1, description="Largest body of a bulk upload, in bytes.")
     max_json_bytes: int = Field(1 * MIB, ge=1, description="Largest JSON body, in bytes.")
-    max_query_json_bytes: int = Field(48 * MIB, ge=1, description="Largest JSON body that may hold pictures.")
-    max_text_chars: int = Field(1_000, ge=1, description="Longest query or text, in characters.")
+    max_query_json_bytes: int = Field(
+        48 * MIB,
+        ge=1,
+        description="Largest JSON body of a search with pictures in it, in bytes; without them it may have"
+        " max_json_bytes.",
+    )
+    max_memory_bodies: int = Field(
+        256 * MIB,
+        ge=1,
+        description="Most bytes of JSON bodies under way at once; one key or address may have a quarter of them.",
+    )
+    max_incoming_bytes: int = Field(
+        64 * GIB,
+        ge=1,
+        description="Most bytes of uploads under way at once, on the disk; one key or address may have a quarter.",
+    )
+    max_text_chars: int = Field(1_000, ge=1, le=65_536, description="Longest query or text, in characters.")
     max_metadata_bytes: int = Field(16_384, ge=2, description="Largest metadata of an item, in bytes of JSON.")
     max_metadata_depth: int = Field(8, ge=1, description="Deepest nesting of metadata.")
     max_k: int = Field(1_000, ge=1, description="Most hits of one search.")

@@ -12,6 +12,7 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.api.admission import UPLOAD
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     ALLOWED_COLLECTIONS,
@@ -38,7 +39,7 @@ from app.decode.headers import ARCHIVE_HEAD, detect_archive
 from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobOptions, JobService, ReceivedFile
 
-bulk = new_router("/v1/images", "upload")
+bulk = new_router("/v1/images", "upload", UPLOAD)
 router = new_router("/v1/jobs", "jobs")
 
 EVENT_SECONDS = 0.5

@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.admission import TINY_BODY
 from app.api.auth import AccessControl, AccessDep
 from app.api.dependencies import ThreadsDep
 from app.api.schemas import RequestModel, example
 from app.api.strict_route import new_router
 from app.service.auth import SESSION_DAYS, Principal
 
-router = new_router("/v1/session", "system")
+router = new_router("/v1/session", "system", TINY_BODY)
 
 
 class SessionIn(RequestModel):

@@ -9,7 +9,8 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.api.app import create_app
-from app.api.strict_route import StrictRoute, load_json
+from app.api.json_body import load_json
+from app.api.strict_route import StrictRoute
 from app.core.errors import BadRequest, Validation
 from app.core.settings import Settings
 from app.service.service import open_service

@@ -10,7 +10,6 @@ from pathlib import Path
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
@@ -65,6 +64,7 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
     app.state.service = service
     app.state.threads = ThreadPools(settings.max_concurrent_queries)
     app.state.admission = Admission(settings)
+    app.state.checks = system.HealthChecks(service)
     app.state.metrics = ServerMetrics(service, app.state.threads)
     app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)
     add_routes(app)
@@ -88,7 +88,7 @@ def add_page(app: FastAPI) -> None:
     for path, html in (("/", render_page()), ("/docs", (WEB / "docs.html").read_text("utf-8"))):
         app.get(path, include_in_schema=False)(make_html_route(html.encode()))
 
-    app.mount("/web", GZipMiddleware(PageFiles(directory=WEB), minimum_size=1024), name="web")
+    app.mount("/web", PageFiles(directory=WEB), name="web")
 
 
 def make_html_route(html: bytes) -> Callable[[Request], Awaitable[Response]]:

@@ -26,9 +26,10 @@ from app.api.admission import (
 )
 from app.api.json_body import STORED_PICTURES, JsonScan
 from app.api.unknown_names import describe_unknown
-from app.core.errors import UnsupportedMediaType, Validation
+from app.core.errors import SightlineError, UnsupportedMediaType, Validation
 
 IDEMPOTENCY_KEY = "idempotency-key"
+MAX_PARAMETERS = 100
 FEW_MARKS = 2_000  # brackets, commas and colons of a body that is parsed within a millisecond
 
 
@@ -54,6 +55,17 @@ class StrictRoute(APIRoute):
         self.headers = {field.alias.lower() for part in parts for field in part.header_params}
         self.body = _body_names(self)
 
+        async def handle_counted(request: Request) -> Response:  # a call that strangers may make
+            try:
+                return await handle_strictly(request)
+            except (SightlineError, RequestValidationError):
+                if request.scope["principal"] is not None:
+                    raise
+                refusal: Response | None = request.app.state.access.count_failure(request.scope)
+                if refusal is None:
+                    raise
+                return refusal
+
         async def handle_strictly(request: Request) -> Response:
             self.check_query(request)
             self.check_headers(request)
@@ -70,10 +82,12 @@ class StrictRoute(APIRoute):
                     await self.refuse_body(admitted)
                 return await handle(admitted)
 
-        return handle_strictly
+        return handle_counted if self.limit is TINY_BODY else handle_strictly
 
     def check_query(self, request: Request) -> None:
         """Raise Validation for an unknown parameter, and for one that comes twice."""
+        if request.scope["query_string"].count(b"&") > MAX_PARAMETERS:
+            raise Validation(f"a call takes {MAX_PARAMETERS} parameters at most")
         for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
             if name not in self.query and name in self.body:
                 raise Validation(f"{name!r} belongs in the body of this call, not in its address")

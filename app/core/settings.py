@@ -47,6 +47,11 @@ class Settings(BaseSettings):
         description="Origins of web pages, separated by commas, whose scripts may call this server, as"
         " https://photos.example.org; * is every origin, once there are API keys.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks of your proxies, separated by commas, as 127.0.0.1,10.0.0.0/8: the server"
+        " believes their headers X-Forwarded-For, -Proto and -Host.",
+    )
     rate_limit: str = Field(
         "", description="Most requests of one API key or address, as 600/minute or 20/second; empty is no limit."
     )

@@ -67,7 +67,8 @@ async def open_session(
 @router.delete("", status_code=204)
 async def close_session(request: Request, response: Response, access: AccessDep, threads: ThreadsDep) -> None:
     """End the session of the request's cookie."""
-    if token := access.session_token(request.scope):
+    token = access.session_token(request.scope)
+    if token and access.keys.authenticate_session(token):  # a stranger's token writes nothing
         await threads.writes.run(access.keys.close_session, token)
     response.delete_cookie(access.cookie_name(request.scope), path="/", httponly=True, samesite="strict")
 

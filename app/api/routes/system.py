@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request, Response
 
 from app.api.auth import AccessDep
+from app.api.concurrency import ThreadPools
 from app.api.dependencies import CollectionDep, SearchDep, ServiceDep, ThreadsDep
 from app.api.strict_route import new_router
 from app.encoder.catalogue import CATALOGUE
+from app.service.health import HealthCheck
+from app.service.service import Service
 
 router = new_router("", "system")
+
+KEPT_SECONDS = 1.0  # of the checks that a caller without a key gets: they read the disk and the database
+
+
+class HealthChecks:
+    """The health checks of a service, which callers who ask at the same time share."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._found: Sequence[HealthCheck] = ()
+        self._read_at = -math.inf
+        self._reading = asyncio.Lock()
+
+    async def read(self, threads: ThreadPools, age: float) -> Sequence[HealthCheck]:
+        """The checks, at most so many seconds old."""
+        asked_at = time.monotonic()
+        async with self._reading:
+            if self._read_at < asked_at - age:
+                began = time.monotonic()
+                self._found = await threads.checks.run(self._service.checks)
+                self._read_at = began
+            return self._found
 
 
 @router.get("/v1/stats")
@@ -42,9 +71,10 @@ async def check_readiness(
     without one gets neither reasons nor faults nor checks.
     """
     reasons, faults = service.search.reasons_not_ready(), service.faults()
-    checks = await threads.checks.run(service.checks)
+    is_stranger = request.scope["principal"] is None and access.needs_key()
+    checks = await request.app.state.checks.read(threads, KEPT_SECONDS if is_stranger else 0.0)
     status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
-    if request.scope["principal"] is None and access.needs_key():
+    if is_stranger:
         hidden = ["a caller with a key gets the reasons"]
         reasons, faults, checks = reasons and hidden, faults and hidden, []
     if reasons:

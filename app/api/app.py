@@ -18,6 +18,7 @@ from app.api.admission import Admission
 from app.api.auth import AccessControl, verify_route
 from app.api.concurrency import ThreadPools
 from app.api.files import PageFiles, is_not_modified, not_modified
+from app.api.job_events import JobEvents
 from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
@@ -64,6 +65,7 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
     app.state.service = service
     app.state.threads = ThreadPools(settings.max_concurrent_queries)
     app.state.admission = Admission(settings)
+    app.state.job_events = JobEvents(service.read_job, app.state.threads, settings.max_event_streams)
     app.state.checks = system.HealthChecks(service)
     app.state.metrics = ServerMetrics(service, app.state.threads)
     app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)

@@ -94,6 +94,16 @@ class AccessControl:
             return not_found_response(scope)
         return check_permission(scope, permission) if needs_key else None
 
+    def still_admits(self, scope: Scope, collection: str) -> bool:
+        """Whether who sent a request, which goes on, may still read of this collection."""
+        if not self.needs_key():
+            return True
+        if presented := read_presented_keys(scope):
+            principal = self.keys.authenticate(presented.pop())
+        else:
+            principal = self.keys.authenticate_session(self.session_token(scope) or "")
+        return principal is not None and (principal.collections is None or collection in principal.collections)
+
     def reject_wrong_key(self, scope: Scope) -> Response:
         """The answer to a wrong key, which is counted."""
         return self.count_failure(scope) or unauthorized_response(

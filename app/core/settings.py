@@ -179,6 +179,9 @@ class Settings(BaseSettings):
     max_concurrent_queries: int = Field(
         256, ge=1, description="Most queries that wait for the encoder; further ones get 503."
     )
+    max_event_streams: int = Field(
+        256, ge=1, description="Most jobs that are followed by event streams at once; one caller may have a quarter."
+    )
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes of memory for the vectors of recent text queries.")
     index_memory: int = Field(
         0,

@@ -12,7 +12,7 @@ from fastapi import Request, Response
 
 from app.api.auth import AccessDep
 from app.api.concurrency import ThreadPools
-from app.api.dependencies import CollectionDep, SearchDep, ServiceDep, ThreadsDep
+from app.api.dependencies import ALLOWED_COLLECTIONS, CollectionDep, SearchDep, ServiceDep, ThreadsDep
 from app.api.strict_route import new_router
 from app.encoder.catalogue import CATALOGUE
 from app.service.health import HealthCheck
@@ -45,8 +45,14 @@ class HealthChecks:
 
 @router.get("/v1/stats")
 async def get_stats(service: ServiceDep, threads: ThreadsDep, collection: CollectionDep) -> dict[str, Any]:
-    """Get counts, the index and how far it is behind the log, the model and its space."""
-    return await threads.reads.run(service.stats, collection)
+    """Get counts, the index and how far it is behind the log, the model and its space.
+
+    `open_indexes` counts all collections, so that a key that is bound to some does not get it.
+    """
+    stats = await threads.reads.run(service.stats, collection)
+    if ALLOWED_COLLECTIONS.get() is not None:
+        del stats["open_indexes"]
+    return stats
 
 
 @router.get("/v1/models")
@@ -68,14 +74,16 @@ async def check_readiness(
     """Say whether searches can be answered. If not, 503 with the reasons.
 
     `faults` are failures in the background, which the server tries again by itself. Where keys are needed, a caller
-    without one gets neither reasons nor faults nor checks.
+    without one gets neither reasons nor faults nor checks, nor does one whose key is bound to collections: they tell of
+    all.
     """
     reasons, faults = service.search.reasons_not_ready(), service.faults()
     is_stranger = request.scope["principal"] is None and access.needs_key()
+    is_hidden = is_stranger or ALLOWED_COLLECTIONS.get() is not None
     checks = await request.app.state.checks.read(threads, KEPT_SECONDS if is_stranger else 0.0)
     status = "not ready" if reasons else "ok" if all(check.ok for check in checks) else "degraded"
-    if is_stranger:
-        hidden = ["a caller with a key gets the reasons"]
+    if is_hidden:
+        hidden = ["a caller with a key for all collections gets the reasons"]
         reasons, faults, checks = reasons and hidden, faults and hidden, []
     if reasons:
         response.status_code = 503

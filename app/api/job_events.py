@@ -1,4 +1,4 @@
-"""Event streams of jobs: one poller for each job that is followed, whoever follows it, and a limit on streams."""
+"""Event streams of jobs: one poller for each job that is followed, and a limit on streams."""
 
 from __future__ import annotations
 

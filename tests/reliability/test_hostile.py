@@ -9,7 +9,10 @@ import pytest
 
 from tests.reliability.short import hold_promise
 
-NAMES = ("pictures", "poison", "overload", "slow", "fetch", "archives", "schema", "offline", "models")
+NAMES = (
+    *("pictures", "poison", "overload", "bodies", "slow", "fetch"),
+    *("archives", "bound", "schema", "offline", "models"),
+)
 
 
 @pytest.mark.timeout(600)

@@ -30,8 +30,8 @@ SMALL = 64 << 10  # bytes: the protocol holds as many of each connection anyway
 TINY = 1 << 10  # of a body that is a key, or where none is taken
 FORM_OVERHEAD = 1 << 20  # of a multipart body beside its file
 SHARE = 4  # one caller may have a quarter of a budget, and the last quarter is for small bodies
-AT_ONCE = 4  # large bodies of one caller that are read and answered at once; more wait
-MAX_WAITING = 64  # of one caller
+AT_ONCE = 16  # large bodies of one caller that are read and answered at once; more wait
+MAX_WAITING = 48  # of one caller
 CHEAP_SECONDS = 0.001  # of the processor: what takes longer is followed by a pause
 PAUSE = 31  # times as long as the work before it: a caller has a 32nd of one processor for costly bodies
 MAX_IDLE_CALLERS = 256
@@ -119,7 +119,8 @@ class _Caller:
 
     inside: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     working: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
+    entered: int = 0
+    users: int = 0  # entered, or at work
     free_at: float = 0.0
 
 
@@ -133,10 +134,14 @@ class Turns:
     async def enter(self, caller: str) -> AsyncIterator[None]:
         """Be one of the few of this caller, once another has ended. Raises RateLimited when too many wait."""
         with self._use(caller) as one:
-            if one.users > AT_ONCE + MAX_WAITING:
+            if one.entered >= AT_ONCE + MAX_WAITING:
                 raise RateLimited(f"{MAX_WAITING} large requests of this caller wait already; that is the limit")
-            async with one.inside:
-                yield
+            one.entered += 1
+            try:
+                async with one.inside:
+                    yield
+            finally:
+                one.entered -= 1
 
     async def work(self, caller: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in a thread. After a costly call, the next one of the same caller waits."""

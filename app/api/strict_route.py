@@ -24,7 +24,7 @@ from app.api.admission import (
     read_length,
     work,
 )
-from app.api.json_body import STORED_PICTURES, JsonScan
+from app.api.json_body import LONG, STORED_PICTURES, JsonScan
 from app.api.unknown_names import describe_unknown
 from app.core.errors import SightlineError, UnsupportedMediaType, Validation
 
@@ -177,7 +177,8 @@ async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIter
         return folders[0]
 
     scan = JsonScan(state.service.settings.max_json_bytes, make_folder if limit.pictures else None)
-    is_large = (length := read_length(request)) is None or length > SMALL
+    length = read_length(request)
+    is_large = length is None or length > (LONG if limit.pictures else SMALL)  # a long picture is written to a file
     parsed = _ParsedRequest(request.scope, request.receive)
     try:
         async for part in request.stream():

@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
+
+from app.core.unquote import unquote_bytes
 
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 WHITE_SPACE = b" \t\r\n\v\f"
@@ -71,9 +73,9 @@ def _read_pieces(reader: BinaryIO) -> Iterator[bytes]:
             is_uri, piece = _cut_head(piece)
         if is_uri:
             piece, percent = _split_at_last(percent + piece, b"%", 2)
-            piece = unquote_to_bytes(piece)
+            piece = unquote_bytes(piece)
         yield piece
-    yield unquote_to_bytes(percent + _unescape(escape)) if is_uri else _unescape(escape)
+    yield unquote_bytes(percent + _unescape(escape)) if is_uri else _unescape(escape)
 
 
 def _split_at_last(text: bytes, mark: bytes, width: int) -> tuple[bytes, bytes]:

@@ -83,7 +83,9 @@ def run(scale: Scale) -> Outcome:
             if (fault := find_leak(clients[scope], call, control, theirs, absent))
         ]
         owner = clients[None]
-        wait_until(lambda: all(job["finished_at"] for job in owner.get("/v1/jobs?limit=1000").json()["jobs"]), 120)
+        for job in owner.get("/v1/jobs?limit=1000").json()["jobs"]:
+            owner.post(f"/v1/jobs/{job['id']}/cancel")
+        wait_until(lambda: is_idle(owner), 120)
         before = {scope: read_all(clients[scope]) for scope in SCOPES}
         add_picture(owner, "theirs", "another")
         owner.get("/v1/search?collection=theirs&q=red").raise_for_status()
@@ -202,6 +204,13 @@ def find_leak(client: httpx.Client, call: Call, control: Call, theirs: Names, ab
     if theirs.hide(texts[0]) == absent.hide(texts[1]):
         return None
     return f"{texts[0][:150]} where nothing is: {texts[1][:150]}"
+
+
+def is_idle(owner: httpx.Client) -> bool:
+    """Whether no job and no picture of `mine` changes any more."""
+    images = owner.get("/v1/stats?collection=mine").json()["images"]
+    ended = all(job["finished_at"] for job in owner.get("/v1/jobs?limit=1000").json()["jobs"])
+    return ended and not images["queued"] + images["processing"]
 
 
 def make_call(client: httpx.Client, call: Call) -> httpx.Response:

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import HTMLResponse
@@ -21,6 +22,7 @@ from app.api.files import PageFiles, is_not_modified, not_modified
 from app.api.job_events import JobEvents
 from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
+from app.api.openapi import complete_document
 from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
 from app.service.service import Service
 
@@ -44,6 +46,12 @@ class Application(FastAPI):
         access: AccessControl = self.state.access
         app = HeadMiddleware(RequestMiddleware(super().build_middleware_stack(), self.state.metrics, access))
         return CrossOriginMiddleware(app, access) if access.origins else app
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once. FastAPI keeps what its own method returns."""
+        if self.openapi_schema is None:
+            complete_document(super().openapi(), self.state.service.settings)
+        return super().openapi()
 
 
 def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
@@ -77,9 +85,9 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
 
 def add_routes(app: FastAPI) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
-    for router in (system.router, search.router, jobs.bulk, ingest.router, images.uploads, search.pictures):
+    for router in (system.router, system.probes, search.router, jobs.bulk, ingest.router, images.uploads):
         app.include_router(router)
-    for router in (search.queries, ingest.sources):
+    for router in (search.pictures, search.queries, ingest.sources):
         app.include_router(router)
     for module in (images, jobs, demo, texts, collections, session):
         app.include_router(module.router)

@@ -238,7 +238,9 @@ def check_permission(scope: Scope, permission: RoutePermission) -> JSONResponse 
 def not_found_response(scope: Scope) -> JSONResponse:
     """404, or 405 with the methods of the address."""
     if methods := list_methods(scope["path"]):
-        answer = problem_response(Request(scope), 405, "bad_request", "Method Not Allowed", "Method Not Allowed")
-        answer.headers["Allow"] = ", ".join(methods)
+        allowed = ", ".join(methods)
+        detail = f"this address takes {allowed}, and not this method"
+        answer = problem_response(Request(scope), 405, "bad_request", "Method Not Allowed", detail)
+        answer.headers["Allow"] = allowed
         return answer
     return problem_response(Request(scope), 404, "not_found", "Not Found", "Not Found")

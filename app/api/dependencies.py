@@ -19,9 +19,11 @@ from pydantic import BaseModel, ValidationError
 from app.api.admission import work
 from app.api.concurrency import ThreadPools
 from app.api.errors import format_validation_errors
-from app.api.json_body import JsonScan, load_json
+from app.api.json_body import JsonScan
+from app.api.openapi import COLLECTION_PATTERN, CollectionText
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.settings import Settings
+from app.core.strict_json import load_json
 from app.core.types import DEFAULT_COLLECTION, Target
 from app.decode.pool import DecodePool
 from app.service.image_waiter import ImageWaiter
@@ -36,7 +38,7 @@ from app.storage.library import Library
 
 M = TypeVar("M", bound=BaseModel)
 
-COLLECTION_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+COLLECTION_NAME = re.compile(COLLECTION_PATTERN)
 # The collections that this request's key is bound to; None for all. AccessControl sets it anew for every request.
 ALLOWED_COLLECTIONS: ContextVar[frozenset[str] | None] = ContextVar("allowed_collections", default=None)
 
@@ -63,13 +65,13 @@ async def get_threads(request: Request) -> ThreadPools:
 
 
 async def get_collection(
-    collection: Annotated[str, Query(description="Which collection.")] = DEFAULT_COLLECTION,
+    collection: Annotated[CollectionText, Query(description="Which collection.")] = DEFAULT_COLLECTION,
 ) -> str:
     return validate_collection(collection)
 
 
 async def get_optional_collection(
-    collection: Annotated[str | None, Query(description="Which collection.")] = None,
+    collection: Annotated[CollectionText | None, Query(description="Which collection.")] = None,
 ) -> str | None:
     return None if collection is None else validate_collection(collection)
 
@@ -89,7 +91,11 @@ CollectionDep = Annotated[str, Depends(get_collection)]
 OptionalCollectionDep = Annotated[str | None, Depends(get_optional_collection)]
 DryRunQuery = Annotated[bool | None, Query(description="Delete nothing, and say what would be deleted (false).")]
 FilterQuery = Annotated[
-    str | None, Query(description="Only what matches this filter, as JSON: docs/reference/filters.")
+    str | None,
+    Query(
+        description="Only what matches this filter, as JSON: docs/reference/filters.",
+        examples=['{"must": []}'],
+    ),
 ]
 
 

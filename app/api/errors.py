@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from app.core.errors import SightlineError
+from app.core.errors import CollectionMissing, SightlineError, describe_fault
 from app.core.types import ItemError
 
 log = logging.getLogger(__name__)
@@ -98,16 +98,24 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
 
 async def _handle_sightline_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SightlineError)
-    return error_response(request, error)
+    return error_response(request, error, suggest_collection(request, error))
 
 
-def error_response(request: Request, error: SightlineError) -> JSONResponse:
+def suggest_collection(request: Request, error: SightlineError) -> str:
+    """The end of a sentence about a collection that is not there: one of nearly its name that the key may see."""
+    principal = request.scope.get("principal")
+    bound = principal.collections if principal else None
+    near = error.near if isinstance(error, CollectionMissing) else ()
+    return next((f"; did you mean {name!r}?" for name in near if bound is None or name in bound), "")
+
+
+def error_response(request: Request, error: SightlineError, hint: str = "") -> JSONResponse:
     return problem_response(
         request,
         error.status,
         error.code,
         error.title,
-        error.detail,
+        error.detail + hint,
         retryable=error.retryable,
         retry_after=error.retry_after,
     )
@@ -153,7 +161,8 @@ def format_validation_errors(errors: Sequence[Any]) -> str:
         if error.get("type") == UNKNOWN_FIELD:
             steps = (*steps, error["ctx"]["name"])
         where = ".".join(str(step) for step in (steps[1:] if steps and steps[0] in REQUEST_PLACES else steps))
-        message = str(error.get("msg", "invalid")).removeprefix("Value error, ")
+        where = where or ("the body" if error.get("type") == "missing" else "")
+        message = describe_fault(error)
         parts.append(f"{where}: {message}" if where else message)
     if len(errors) > MAX_SHOWN_ERRORS:
         parts.append(f"and {len(errors) - MAX_SHOWN_ERRORS} more")

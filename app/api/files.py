@@ -51,10 +51,13 @@ class OpenFileResponse(FileResponse):
             await send(message)
 
         with self._file:
-            if is_not_modified(Headers(scope=scope), self.headers["etag"], self._changed_at):
+            sent = Headers(scope=scope)
+            if is_not_modified(sent, self.headers["etag"], self._changed_at):
                 await not_modified(self)(scope, receive, send)
-            else:
-                await super().__call__(scope, receive, send_checked)
+                return
+            if not sent.get("range", "bytes=").strip().lower().startswith("bytes"):  # RFC 9110: as if it were not there
+                scope = {**scope, "headers": [one for one in scope["headers"] if one[0] != b"range"]}
+            await super().__call__(scope, receive, send_checked)
 
     @asynccontextmanager
     async def _open_file(self) -> AsyncIterator[anyio.AsyncFile[bytes]]:

@@ -7,9 +7,7 @@ body without pictures may be.
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from itertools import accumulate
@@ -17,10 +15,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
 
-from app.core.errors import PayloadTooLarge, SightlineError, Validation, map_os_errors
+from app.core.errors import PayloadTooLarge, Validation, map_os_errors
+from app.core.strict_json import load_json
 
 MAX_MARKS = 100_000  # brackets, commas and colons: as many as 1 MiB of vectors has, and parsed within 30 ms
-MAX_FIELD_MARKS = 20_000  # of JSON in an address or in a field of a form
 MAX_DEPTH = 64
 LONG = 4096  # characters of base64; those of a longer picture go to a file
 PICTURE = b"image"  # the name of the fields that hold pictures
@@ -142,31 +140,3 @@ class JsonScan:
         with map_os_errors():
             self._file = open(path, "xb")  # noqa: SIM115 (closed at the end of the string)
         self.text += name.encode()
-
-
-def load_json(text: str | bytes | bytearray, what: str = "the body", error: type[SightlineError] = Validation) -> Any:
-    """The value of a JSON text (UTF-8). Raises `error` for what is not JSON, Validation for NaN and for a name that an
-    object has twice."""
-    try:
-        if not isinstance(text, str):
-            text = text.decode("utf-8-sig", "surrogatepass")
-        elif len(text) > MAX_FIELD_MARKS and sum(map(text.count, "[]{},:")) > MAX_FIELD_MARKS:
-            raise error(f"{what} may have {MAX_FIELD_MARKS} brackets, commas and colons")
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise error(f"{what} is nested too deeply") from None
-    except ValueError as fault:
-        where = f": {fault.msg} at character {fault.pos + 1}" if isinstance(fault, json.JSONDecodeError) else ""
-        raise error(f"{what} is not JSON{where}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        name = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise Validation(f"{name[:60]!r} is there twice in one JSON object")
-    return found
-
-
-def _refuse_constant(constant: str) -> Any:
-    raise Validation(f"{constant} is not JSON")

@@ -161,12 +161,12 @@ def set_headers(scope: Scope, headers: MutableHeaders, status: int) -> None:
     """The headers of every answer; what a route has set stays."""
     path = scope["path"]
     headers["X-Request-Id"] = scope["request_id"]
-    if status == 304:  # the client has the other headers, with the bytes
-        return
     if path.startswith("/web/"):
         headers.setdefault("Cache-Control", "no-cache")  # old and new modules never mix after an upgrade
     elif path.startswith("/v1/"):
         headers.setdefault("Cache-Control", "private, no-store")  # no cache on the way may keep it
+    if status == 304:  # the client has the other headers, with the bytes
+        return
     for name, value in SECURITY_HEADERS.items():
         headers.setdefault(name, value)
     headers.setdefault("Content-Security-Policy", DOCS_POLICY if path == "/docs" else PAGE_POLICY)

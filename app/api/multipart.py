@@ -20,6 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.api.admission import work
 from app.api.errors import format_validation_errors
+from app.api.openapi import PICTURE, without_null
 from app.api.unknown_names import describe_unknown
 from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
 
@@ -65,22 +66,23 @@ def form_fields(model: type[FormModel]) -> Mapping[str, dict[str, Any]]:
     fields: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
     for name, schema in fields.items():
         schema.pop("title", None)
-        if choices := schema.pop("anyOf", None):  # a form has no null
-            fields[name] = {**next(one for one in choices if one != {"type": "null"}), **schema}
-        if fields[name].get("default", "") is None:
-            del fields[name]["default"]
+        fields[name] = without_null(schema)
     return fields
 
 
 def describe_form(model: type[FormModel]) -> dict[str, Any]:
     """The form as the body of a call, for the OpenAPI document."""
     fields = {name: one for name, one in form_fields(model).items() if not one.get("deprecated")}
-    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    required = [
+        name for name, field in model.model_fields.items() if field.is_required() or "minItems" in fields.get(name, {})
+    ]
     content: dict[str, Any] = {"schema": {"type": "object", "required": required, "properties": fields}}
     content["schema"]["additionalProperties"] = False
     repeated = [name for name, one in fields.items() if _is_list(one) and not _is_file(one)]
-    if repeated:  # without it, /docs joins the values with commas
-        content["encoding"] = {name: {"style": "form", "explode": True} for name in repeated}
+    encoding: dict[str, Any] = {name: {"style": "form", "explode": True} for name in repeated}  # /docs would join them
+    encoding |= {name: {"contentType": PICTURE} for name, one in fields.items() if _is_file(one) and not _is_list(one)}
+    if encoding:
+        content["encoding"] = encoding
     return {"requestBody": {"required": True, "content": {"multipart/form-data": content}}}
 
 

@@ -35,8 +35,8 @@ MAX_QUERY = 4096  # characters that are read for the words of a search
 
 
 def wants_page(scope: Scope) -> bool:
-    """Whether a person asks, in a browser: it names HTML among what it accepts."""
-    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "")
+    """Whether a person asks, in a browser: it names HTML among what it accepts, and JSON not before it."""
+    return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "").partition("json")[0]
 
 
 def page_not_found(scope: Scope) -> HTMLResponse:

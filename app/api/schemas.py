@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
@@ -20,11 +21,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
-from app.api.json_body import load_json
 from app.api.multipart import MAX_FIELDS, File, FormModel
+from app.api.openapi import COLLECTION_PATTERN, CollectionText, described
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
+from app.core.strict_json import load_json
 from app.core.types import AnswerWarning, Hit, Image, ItemError, Job, JobItem, Text
+from app.decode.left_out import MAX_KINDS
+from app.storage.attributes import MAX_CAPTION_CHARS, MAX_TAG_CHARS, MAX_TAGS
 from app.storage.filters.parser import FilterNode
 
 
@@ -49,11 +53,15 @@ def read_filter(text: Any) -> Any:
     return value
 
 
-def read_object(text: Any) -> Any:
-    """The JSON object of a field of a form. Raises Validation."""
-    if not isinstance(value := load_json(text, "metadata"), dict):
-        raise Validation("metadata must be a JSON object")
-    return value
+def read_object(name: str) -> BeforeValidator:
+    """Reads the JSON object of a field of a form. Raises Validation."""
+
+    def read(text: Any) -> Any:
+        if not isinstance(value := load_json(text, name), dict):
+            raise Validation(f"{name} must be a JSON object")
+        return value
+
+    return BeforeValidator(read)
 
 
 def example(**fields: Any) -> dict[str, Any]:
@@ -85,22 +93,46 @@ MAX_NUMBERS = 8_192  # of a vector
 MAX_PICTURE_CHARS = 1 << 28  # the base64 of a long picture goes to a file
 
 ShortText = Annotated[str, Field(max_length=MAX_CHARS)]
-UnicodeText = Annotated[ShortText, AfterValidator(validate_unicode)]
-Tags = Annotated[list[ShortText], Field(max_length=MAX_ENTRIES, fail_fast=True)]
 Metadata = Annotated[dict[ShortText, Any], Field(max_length=MAX_ENTRIES)]
+UnicodeText = Annotated[ShortText, AfterValidator(validate_unicode)]
+QueryText = Annotated[UnicodeText, described(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
-Whole = Annotated[int, BeforeValidator(read_whole)]
-CollectionName = Annotated[ShortText | None, Field(description="Which collection (default).", examples=["default"])]
+Mode = Literal["hybrid", "vector", "keyword"]
+WHOLE = BeforeValidator(read_whole)  # comes last: pydantic describes no bounds of what a function has read
+Effort = Annotated[int, Field(ge=1, le=65_536), WHOLE]
+HIT_LIMIT = described(minimum=1, limits={"maximum": "max_k"})
+HitCount = Annotated[int, HIT_LIMIT, WHOLE]
+CollectionName = Annotated[
+    CollectionText | None, Field(description="Which collection (default).", examples=["default"])
+]
+Caption = Annotated[ShortText, described(maxLength=MAX_CAPTION_CHARS)]
+FormTag = Annotated[ShortText, described(maxLength=MAX_TAG_CHARS)]  # an empty field of a form is as not sent
+Tag = Annotated[FormTag, described(minLength=1)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_ENTRIES, fail_fast=True), described(maxItems=MAX_TAGS)]
+MOST_TAGS = described(maxItems=MAX_TAGS)
+Template = Annotated[UnicodeText, described(pattern=r"\{(label)?\}")]
 FormMetadata = Annotated[
     dict[str, Any],
-    BeforeValidator(read_object),
+    read_object("metadata"),
     WithJsonSchema(
         {
             "type": "string",
             "maxLength": 1 << 20,
             "description": "A JSON object as text.",
             "examples": ['{"camera": "X100"}'],
+        }
+    ),
+]
+FormCounts = Annotated[
+    dict[Annotated[str, Field(max_length=20)], Annotated[int, Field(strict=True, ge=1, le=1 << 31)]],
+    Field(max_length=MAX_KINDS + 1),
+    read_object("left_out"),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 1 << 20,
+            "description": 'Files that the client left out, counted by suffix, for the job; JSON as {".heic": 3}.',
         }
     ),
 ]
@@ -112,8 +144,25 @@ FormFilter = Annotated[
     ),
 ]
 T = TypeVar("T")
+NOT_NULL = {"not": {"type": "null"}}
+OLD_NAMES = (("nprobe", "probes"), ("refine_k", "rerank"))
+
+
+def one_of(*names: str, **schemas: Any) -> dict[str, Any]:
+    """JSON Schema's words for: exactly one of these fields, which is not null; `schemas` are of fields that have more
+    values that mean nothing."""
+    fields = {**dict.fromkeys(names, NOT_NULL), **schemas}
+    return {"oneOf": [{"required": [name], "properties": {name: one}} for name, one in fields.items()]}
+
+
+def not_both(*names: str) -> dict[str, Any]:
+    """JSON Schema's words for: one of these fields is missing, or null."""
+    return {"not": {"required": list(names), "properties": dict.fromkeys(names, NOT_NULL)}}
+
+
 WAIT = "Seconds to wait until the picture is ready (0)."
 REPLACE = "Replace the bytes that this id has (false)."
+MODE = "Compare words (keyword), vectors (vector), or both (hybrid: the default for words alone)."
 EXACT = "Compare with every vector, whatever the index could save (false)."
 
 
@@ -197,8 +246,12 @@ class UploadForm(FormModel):
 
     file: File
     id: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,64}$", description="Its id; without one it gets one.")
-    caption: Annotated[ShortText | None, Field(examples=["a red car"])] = None
-    tags: Tags = Field(default_factory=list, description="A field for each tag.", examples=[["car", "red"]])
+    caption: Annotated[Caption | None, Field(examples=["a red car"])] = None
+    tags: Annotated[
+        list[FormTag],
+        MOST_TAGS,
+        Field(max_length=MAX_ENTRIES, description="A field for each tag.", examples=[["car", "red"]]),
+    ] = Field(default_factory=list)
     metadata: FormMetadata = Field(default_factory=dict)
     collection: CollectionName = None
     wait: Annotated[float | None, Field(ge=0, le=60, description=WAIT, examples=[10])] = None
@@ -208,12 +261,18 @@ class UploadForm(FormModel):
 class BulkForm(FormModel):
     """Pictures and archives."""
 
-    files: list[File] = Field(
-        default_factory=list, max_length=MAX_FILES, description="Pictures, and archives of pictures."
-    )
+    files: Annotated[
+        list[File],
+        described(minItems=1),
+        Field(max_length=MAX_FILES, description="Pictures, and archives of pictures."),
+    ] = Field(default_factory=list)
     file: list[File] = Field(default_factory=list, max_length=MAX_FILES, deprecated=True)  # a common slip, and taken
     collection: CollectionName = None
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
+    left_out: FormCounts = Field(default_factory=dict)
+
+
+FILTER_WARNINGS_FIELD: Any = Field([], exclude_if=operator.not_, description="What is odd about the filter.")
 
 
 class ImagePage(BaseModel):
@@ -222,13 +281,17 @@ class ImagePage(BaseModel):
     images: list[ImageOut]
     next_cursor: str | None
     total: int | None = Field(description="How many pictures the whole listing has; null unless asked for.")
+    warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
 
 
 class DeleteIn(RequestModel):
     """Which pictures to delete: those that match `filter`, those of `ids`, or `all` of the collection."""
 
     model_config = ConfigDict(
-        json_schema_extra=example(filter={"must": [{"key": "tags", "match": {"value": "blurred"}}]}, dry_run=True)
+        json_schema_extra={
+            **example(filter={"must": [{"key": "tags", "match": {"value": "blurred"}}]}, dry_run=True),
+            **one_of("filter", "ids", all={"const": True}),
+        }
     )
 
     filter: SkipValidation[FilterNode | None] = Field(
@@ -243,7 +306,7 @@ class DeleteIn(RequestModel):
         """The filter of the pictures to delete. Raises Validation unless exactly one of the three was sent."""
         sent = [name for name in ("filter", "ids", "all") if getattr(self, name) not in (None, False)]
         if len(sent) != 1:
-            raise Validation(f"send one of filter, ids and all, got {sent}")
+            raise Validation(f"send one of filter, ids and all, got {', '.join(sent) or 'none'}")
         if self.all:
             return {}
         return self.filter if self.ids is None else {"has_id": self.ids}
@@ -255,6 +318,7 @@ class DeleteOut(BaseModel, Generic[T]):
     matched: int
     deleted: int
     examples: list[T]
+    warnings: list[WarningOut] = FILTER_WARNINGS_FIELD
 
     @classmethod
     def dry_run(cls, record: T) -> DeleteOut[T]:
@@ -267,7 +331,7 @@ class ImagePatch(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(caption="a red car", tags=["car", "red"]))
 
-    caption: ShortText | None = None
+    caption: Caption | None = None
     tags: Tags | None = None
     metadata: Metadata | None = None
 
@@ -298,7 +362,7 @@ class TextIn(RequestModel):
     """A text to store; without an id, the same words always get the same id."""
 
     id: Id | None = None
-    text: Annotated[UnicodeText, Field(min_length=1)]
+    text: Annotated[QueryText, Field(min_length=1)]
     metadata: Metadata = Field(default_factory=dict)
 
 
@@ -309,6 +373,13 @@ class TextsIn(RequestModel):
 
     texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000, fail_fast=True)]
     collection: CollectionName = None
+
+    @model_validator(mode="after")
+    def _refuse_repeated_ids(self) -> Self:
+        counts = Counter(one.id for one in self.texts if one.id is not None)
+        if twice := [id for id, count in counts.items() if count > 1]:
+            raise ValueError(f"texts: the id {twice[0]!r} is there twice, expected once")
+        return self
 
 
 class TextsOut(BaseModel):
@@ -399,6 +470,13 @@ class ItemPage(BaseModel):
     next_cursor: str | None
 
 
+class RanksOut(BaseModel):
+    """Places in the ranking of the vectors and in that of the words; null where the picture is not among its first."""
+
+    vector: int | None = None
+    keyword: int | None = None
+
+
 class HitOut(BaseModel):
     """A hit: `score` is the cosine, higher is nearer; either `image` or `text` is set."""
 
@@ -406,6 +484,13 @@ class HitOut(BaseModel):
     score: float
     image: ImageOut | None = None
     text: TextOut | None = None
+    ranks: RanksOut = Field(description="Its places, from 1, in the rankings that were fused.")
+    matched: list[Literal["caption", "tags", "name"]] = Field(
+        default_factory=list, description="Where the picture has words of the query."
+    )
+    highlights: dict[str, list[str]] = Field(
+        default_factory=dict, description="These words by their place, as they are written there."
+    )
 
     @classmethod
     def of(cls, hit: Hit) -> HitOut:
@@ -414,10 +499,23 @@ class HitOut(BaseModel):
             score=round(hit.score, 6),
             image=ImageOut.of(hit.image) if hit.image else None,
             text=TextOut.of(hit.text) if hit.text else None,
+            ranks=RanksOut(**hit.ranks),
+            matched=list(hit.highlights),
+            highlights={column: list(words) for column, words in hit.highlights.items()},
         )
 
 
-WARNINGS_FIELD = Field(description="What is odd about the texts that were sent; empty for most.")
+class AppliedOut(BaseModel):
+    """How a search was answered."""
+
+    mode: Mode
+    model_trust: float | None = Field(
+        description="How much the vectors counted beside the words: the share of captions and names of the collection"
+        " by which the model finds their pictures. Null if the vectors were ranked alone."
+    )
+
+
+WARNINGS_FIELD = Field(description="What is odd about the texts and the filter that were sent; empty for most.")
 
 
 class Took(BaseModel):
@@ -437,6 +535,7 @@ class SearchOut(BaseModel):
     model: str
     target: Target
     searched: int
+    applied: AppliedOut
     warnings: list[WarningOut] = WARNINGS_FIELD
 
 
@@ -450,7 +549,9 @@ FILTER_FIELD = Field(
 class PartIn(RequestModel):
     """One part of a query: exactly one of text, image_id, text_id, image and vector."""
 
-    text: UnicodeText | None = None
+    model_config = ConfigDict(json_schema_extra=one_of("text", "image_id", "text_id", "image", "vector"))
+
+    text: QueryText | None = None
     image_id: Id | None = None
     text_id: Id | None = None
     image: Annotated[str, Field(max_length=MAX_PICTURE_CHARS)] | None = Field(
@@ -463,26 +564,36 @@ class PartIn(RequestModel):
         """The name of the field that was sent. Raises Validation unless it is exactly one."""
         sent = [name for name in ("text", "image_id", "text_id", "image", "vector") if getattr(self, name) is not None]
         if len(sent) != 1:
-            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {sent}")
+            got = ", ".join(sent) or "none"
+            raise Validation(f"a part of a query has one of text, image_id, text_id, image and vector, got {got}")
         return sent[0]
 
 
 class ParamsIn(RequestModel):
     """How much an approximate index compares; an exact index ignores it."""
 
-    nprobe: Whole | None = Field(None, ge=1, le=65_536, description="How many lists of the index are searched.")
-    refine_k: Whole | None = Field(None, ge=1, le=65_536, description="Candidates compared again by full vectors.")
-    probes: Whole | None = Field(None, ge=1, le=65_536, description="The old name of `nprobe`.")
-    rerank: Whole | None = Field(None, ge=1, le=65_536, description="The old name of `refine_k`.")
+    model_config = ConfigDict(json_schema_extra={"allOf": [not_both(*names) for names in OLD_NAMES]})
+
+    nprobe: Effort | None = Field(None, description="How many lists of the index are searched.")
+    refine_k: Effort | None = Field(None, description="Candidates compared again by full vectors.")
+    probes: Effort | None = Field(None, description="The old name of `nprobe`.")
+    rerank: Effort | None = Field(None, description="The old name of `refine_k`.")
 
     @model_validator(mode="after")
     def _merge_names(self) -> Self:
-        for name, old in (("nprobe", "probes"), ("refine_k", "rerank")):
+        for name, old in OLD_NAMES:
             if getattr(self, name) is not None and getattr(self, old) is not None:
                 raise ValueError(f"{name} and {old} are the same parameter: give one of them")
         self.nprobe = self.nprobe or self.probes
         self.refine_k = self.refine_k or self.rerank
         return self
+
+
+class WeightsIn(RequestModel):
+    """How much each ranking counts in a hybrid search."""
+
+    vector: FiniteFloat = Field(1.0, ge=0, le=100)
+    keyword: FiniteFloat = Field(1.0, ge=0, le=100)
 
 
 class SearchIn(RequestModel):
@@ -492,10 +603,12 @@ class SearchIn(RequestModel):
 
     query: Annotated[list[PartIn], Field(min_length=1, max_length=32, fail_fast=True)]
     target: Target = "images"
-    k: Whole = Field(10, ge=1, description="How many hits.")
+    k: Annotated[int, Field(ge=1), HIT_LIMIT, WHOLE, Field(description="How many hits.")] = 10
     collection: CollectionName = None
     filter: SkipValidation[FilterNode | None] = FILTER_FIELD  # parse_filter validates it: it needs the target
     exact: bool = Field(False, description=EXACT)
+    mode: Mode | None = Field(None, description=MODE)
+    weights: WeightsIn | None = None
     params: ParamsIn | None = None
 
 
@@ -503,7 +616,7 @@ class SearchForm(FormModel):
     """A picture to search by."""
 
     file: File
-    k: Annotated[int | None, Field(description="How many hits.", examples=[10])] = None
+    k: Annotated[HitCount | None, Field(description="How many hits.", examples=[10])] = None
     target: Annotated[Target | None, Field(examples=["images"])] = None
     filter: FormFilter = None
     exact: Annotated[bool | None, Field(description=EXACT, examples=[False])] = None
@@ -538,8 +651,8 @@ class ClassifyIn(RequestModel):
     model_config = ConfigDict(json_schema_extra=example(image_id="car-1", labels=["a car", "a cat", "a cake"]))
 
     image_id: Id
-    labels: Annotated[list[UnicodeText], Field(min_length=2, max_length=1000, fail_fast=True)]
-    template: UnicodeText = "{}"
+    labels: Annotated[list[QueryText], Field(min_length=2, max_length=1000, fail_fast=True)]
+    template: Template = "{}"
     collection: CollectionName = None
 
 
@@ -548,12 +661,11 @@ class ClassifyForm(FormModel):
 
     file: File
     labels: Annotated[
-        list[ShortText],
+        list[QueryText],
+        described(minItems=2, maxItems=1000),
         Field(max_length=MAX_FIELDS, description="A field for each label.", examples=[["a car", "a cat", "a cake"]]),
     ]
-    template: Annotated[ShortText, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = (
-        "{}"
-    )
+    template: Annotated[Template, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
     collection: CollectionName = None
 
 
@@ -601,5 +713,5 @@ class CollectionIn(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(name="birds", description="The birds of 2026"))
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")]
+    name: Annotated[str, Field(pattern=COLLECTION_PATTERN)]
     description: UnicodeText = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import resource
@@ -84,7 +85,11 @@ def listen(settings: Settings) -> Iterator[list[socket.socket]]:
     try:
         listeners = open_listeners(host, port, BACKLOG)
     except OSError as error:
-        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
+        is_address = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        remedy = (
+            "--host takes an address or a name of this machine, alone" if is_address else "choose another with --port"
+        )
+        raise StartupError(f"cannot listen on {host}:{port}: {error.strerror}; {remedy}") from None
     with contextlib.ExitStack() as opened:
         for listener in listeners:
             opened.enter_context(listener)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +31,7 @@ from app.core.errors import SightlineError, UnsupportedMediaType, Validation
 IDEMPOTENCY_KEY = "idempotency-key"
 MAX_PARAMETERS = 100
 FEW_MARKS = 2_000  # brackets, commas and colons of a body that is parsed within a millisecond
+CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
 class StrictRoute(APIRoute):
@@ -71,12 +72,14 @@ class StrictRoute(APIRoute):
             self.check_headers(request)
             if not has_body(request):
                 return await handle(request)  # FastAPI says which fields are missing
+            require_plain(request)
             if self.body_field is not None:
                 require_json(request)
             limit = self.limit if self.body else TINY_BODY
             async with request.app.state.admission.admit(request, limit) as admitted:
                 if self.body_field is not None:
                     async with read_json(admitted, limit, self.body_field) as parsed:
+                        self.check_misplaced(parsed.parsed)
                         return await handle(parsed)
                 if not self.body:
                     await self.refuse_body(admitted)
@@ -97,8 +100,13 @@ class StrictRoute(APIRoute):
                 raise Validation(f"the parameter {name!r} was sent {count} times, expected once")
 
     def check_headers(self, request: Request) -> None:
-        """Raise Validation for an Idempotency-Key that is misspelt, or that this call would ignore."""
-        if request.method in ("GET", "HEAD", "DELETE"):
+        """Raise Validation for an Idempotency-Key that is misspelt, and for each header that this call would ignore
+        although it may ask that nothing be done."""
+        if request.method in ("GET", "HEAD"):
+            return
+        if conditional := next((name for name in CONDITIONS if name in request.headers), None):
+            raise Validation(f"this call takes no {conditional}: it would not look at it, and nothing was done")
+        if request.method == "DELETE":
             return
         for name in request.headers:
             if "idempot" in name and name != IDEMPOTENCY_KEY:
@@ -111,18 +119,29 @@ class StrictRoute(APIRoute):
         body = (await request.body()).strip()
         if body in (b"", b"{}", b"null"):
             return
-        try:
-            names = list(json.loads(body))
-        except (ValueError, TypeError, RecursionError):
-            names = []
-        if misplaced := [name for name in names if name in self.query]:
-            raise Validation(f"{misplaced[0]!r} belongs in the address of this call: ?{misplaced[0]}=...")
+        with suppress(ValueError, RecursionError):
+            self.check_misplaced(json.loads(body))
         raise Validation("this call takes no body")
 
+    def check_misplaced(self, body: Any) -> None:
+        """Raise Validation for a parameter that is in the body, and belongs in the address."""
+        for name in body if isinstance(body, dict) else ():
+            if name in self.query and name not in self.body:
+                raise Validation(f"{name!r} belongs in the address of this call: ?{name}=...")
 
-def new_router(prefix: str, tag: str, limit: BodyLimit = JSON) -> APIRouter:
+
+class ProbeRoute(StrictRoute):
+    """A route for monitors, some of which add a parameter against caches (`?t=1764450000`): it takes any."""
+
+    def check_query(self, request: Request) -> None:
+        pass
+
+
+def new_router(
+    prefix: str, tag: str, limit: BodyLimit = JSON, route_class: type[StrictRoute] = StrictRoute
+) -> APIRouter:
     """A router whose routes are strict, and take bodies of these sizes."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=type("Route", (StrictRoute,), {"limit": limit}))
+    return APIRouter(prefix=prefix, tags=[tag], route_class=type("Route", (route_class,), {"limit": limit}))
 
 
 def _flatten(dependant: Dependant) -> Iterator[Dependant]:
@@ -155,6 +174,12 @@ def has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
+def require_plain(request: Request) -> None:
+    """Raise UnsupportedMediaType for a body that is compressed."""
+    if (coding := request.headers.get("content-encoding", "identity").strip().lower()) not in ("", "identity"):
+        raise UnsupportedMediaType(f"send the body as it is, without 'Content-Encoding: {coding[:60]}'")
+
+
 def require_json(request: Request) -> None:
     """Raise UnsupportedMediaType for a body of another type."""
     kind = content_type(request)
@@ -164,7 +189,7 @@ def require_json(request: Request) -> None:
 
 
 @asynccontextmanager
-async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIterator[Request]:
+async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIterator[_ParsedRequest]:
     """The request with its JSON parsed. Large bodies, and those with much in them, are parsed in threads.
 
     The files of pictures are there until the request is answered. Raises PayloadTooLarge, Validation.

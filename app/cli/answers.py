@@ -68,6 +68,7 @@ class Job(Answer):
     failed: int
     duplicates: int
     created_at: str
+    name: str | None = None
     left_out: dict[str, int] = {}
     warnings: list[Warned] = []
     warned: int = 0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import shutil
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,8 +19,10 @@ from app.cli.client import Client
 from app.decode.headers import has_picture_suffix
 from app.decode.litter import is_litter
 from app.decode.metadata_files import is_metadata_file, normalise_name
-from app.decode.sidecars import sidecar_extension
+from app.decode.sidecars import match_sidecar_paths, sidecar_extension
 
+MAX_GZIP_RATIO = 1_032
+TAKEOUT_MARK = b'"photoTakenTime"'
 FIRST = 16  # pictures of a zip that are looked up before all others
 DIGESTS_PER_CALL = 1000
 BLOCK_BYTES = 1 << 20
@@ -32,14 +39,14 @@ def find_excess(path: Path, size: int, limits: Limits) -> str | None:
         return excess(f"has {size:,} bytes", f"{limits.max_archive_bytes:,}", "SIGHTLINE_MAX_ARCHIVE_BYTES")
     if size > limits.max_upload_bytes:
         return excess(f"has {size:,} bytes", f"{limits.max_upload_bytes:,}", "SIGHTLINE_MAX_UPLOAD_BYTES")
-    pictures = list_pictures(path)
-    if len(pictures) > limits.max_archive_members:
+    sizes = _size_pictures(path)
+    if len(sizes) > limits.max_archive_members:
         count = f"{limits.max_archive_members:,}"
-        return excess(f"has {len(pictures):,} pictures", count, "SIGHTLINE_MAX_ARCHIVE_MEMBERS")
-    expanded = sum(info.file_size for info in pictures)
+        return excess(f"has {len(sizes):,} pictures", count, "SIGHTLINE_MAX_ARCHIVE_MEMBERS")
+    expanded = max(sum(sizes), _read_gzip_size(path))
     if expanded > limits.max_archive_bytes:
         most = f"{limits.max_archive_bytes:,}"
-        return excess(f"holds {expanded:,} bytes of pictures", most, "SIGHTLINE_MAX_ARCHIVE_BYTES")
+        return excess(f"expands to {expanded:,} bytes", most, "SIGHTLINE_MAX_ARCHIVE_BYTES")
     return None
 
 
@@ -47,9 +54,26 @@ def excess(what: str, limit: str, setting: str) -> str:
     return f"the archive {what}; the server takes {limit}. {WAYS_OUT.format(setting=setting)}"
 
 
-def list_pictures(path: Path) -> list[zipfile.ZipInfo]:
-    """The members of a zip that are pictures by their names; none for another archive, or a broken one."""
-    return [info for info in _list_members(path) if has_picture_suffix(info.filename)]
+def _size_pictures(path: Path) -> list[int]:
+    """The sizes of the members of a zip or a plain tar that are pictures by their names; none of a broken archive."""
+    try:
+        if not tarfile.is_tarfile(path):
+            return [info.file_size for info in _list_members(path) if has_picture_suffix(info.filename)]
+        with tarfile.open(path, "r:") as archive:  # it seeks from header to header
+            members = ((normalise_name(info.name), info.size) for info in archive if info.isreg())
+            return [size for name, size in members if has_picture_suffix(name) and not is_litter(name)]
+    except (tarfile.TarError, *BROKEN_ZIP):
+        return []
+
+
+def _read_gzip_size(path: Path) -> int:
+    """How many bytes a gzip expands to at least, as its end says; 0 for other files."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b" or (size := file.seek(0, os.SEEK_END)) < 18:
+            return 0
+        file.seek(-4, os.SEEK_END)
+        expanded = int.from_bytes(file.read(4), "little")
+        return expanded if expanded <= MAX_GZIP_RATIO * size else 0  # it is cut off
 
 
 def _list_members(path: Path) -> list[zipfile.ZipInfo]:
@@ -62,6 +86,42 @@ def _list_members(path: Path) -> list[zipfile.ZipInfo]:
             ]
     except BROKEN_ZIP:
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a zip by its name there."""
+
+    archive: Path
+    name: str
+
+
+def find_parted_sidecars(paths: Sequence[Path]) -> dict[Path, list[Member]]:
+    """For each zip what tells about its pictures in the others: Google Takeout puts both into any part."""
+    bare: dict[str, Path] = {}  # pictures about which their own zip tells nothing
+    lost: dict[str, Member] = {}
+    for path in paths:
+        members = {normalise_name(info.filename): info.filename for info in _list_members(path)}
+        pictures = [name for name in members if has_picture_suffix(name)]
+        matched = match_sidecar_paths(pictures, filter(sidecar_extension, members))
+        used = {name for found in matched.values() for name in found}
+        bare |= {name: path for name in pictures if name not in matched}
+        lost |= {name: Member(path, members[name]) for name in members if sidecar_extension(name) and name not in used}
+    found: dict[Path, list[Member]] = {}
+    for picture, names in match_sidecar_paths(bare, lost).items():
+        found.setdefault(bare[picture], []).extend(lost[name] for name in names)
+    return found
+
+
+def add_parted_sidecars(path: Path, sidecars: Sequence[Member], folder: Path) -> Path:
+    """A copy in `folder` of a zip with these sidecars of Google Takeout. Raises OSError."""
+    copy = Path(shutil.copyfile(path, folder / path.name))
+    with zipfile.ZipFile(copy, "a") as archive:
+        for member in sidecars:
+            with contextlib.suppress(*BROKEN_ZIP), zipfile.ZipFile(member.archive) as other:
+                if TAKEOUT_MARK in (data := other.read(member.name)):
+                    archive.writestr(member.name, data)
+    return copy
 
 
 def hash_stored_pictures(client: Client, path: Path) -> list[str] | None:

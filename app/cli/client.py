@@ -85,12 +85,25 @@ class Client:
         """From now on wait for a server that is busy or away, at most PATIENCE_SECONDS each time; `say` tells so."""
         self._say = say
 
-    def upload_bulk(self, files: Sequence[tuple[str, bytes | Path]], job: str | None = None) -> dict[str, Any]:
-        """Send files, each with its name, as one bulk of a new job or of this one; returns the job."""
-        return self._wait_for(partial(self._upload_bulk, files, self._params_of(job), new_key()))
+    def upload_bulk(
+        self,
+        files: Sequence[tuple[str, bytes | Path]],
+        job: str | None = None,
+        left_out: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """Send files, each with its name, as one bulk of a new job or of this one; returns the job.
+
+        `left_out` counts files that the command left out, by their kind; the job adds them to its own.
+        """
+        data = {"left_out": json.dumps(left_out)} if left_out else {}
+        return self._wait_for(partial(self._upload_bulk, files, data, self._params_of(job), new_key()))
 
     def _upload_bulk(
-        self, files: Sequence[tuple[str, bytes | Path]], params: dict[str, str], key: dict[str, str]
+        self,
+        files: Sequence[tuple[str, bytes | Path]],
+        data: dict[str, str],
+        params: dict[str, str],
+        key: dict[str, str],
     ) -> dict[str, Any]:
         with contextlib.ExitStack() as opened:
             try:
@@ -104,7 +117,7 @@ class Client:
             except OSError as error:
                 raise ServerError(f"{error.filename} cannot be read: {error.strerror}") from None
             path, shape, timeout = "/v1/images/bulk", answers.Job, UPLOAD_TIMEOUT
-            return self._call("POST", path, shape, files=parts, params=params, headers=key, timeout=timeout)
+            return self._call("POST", path, shape, files=parts, data=data, params=params, headers=key, timeout=timeout)
 
     def find_known(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """Which of up to 1,000 SHA-256 are of pictures of the collection, and what each of these lacks."""
@@ -148,16 +161,16 @@ class Client:
     def job(self, id: str) -> dict[str, Any]:
         return self._call_patiently("GET", f"/v1/jobs/{quote(id, safe='')}", answers.Job)
 
-    def jobs(self, limit: int | None = None) -> list[dict[str, Any]]:
+    def jobs(self, limit: int | None = None) -> dict[str, Any]:
+        """The newest jobs: the server's answer."""
         params = {**self._collection, **({} if limit is None else {"limit": limit})}
-        found: list[dict[str, Any]] = self._call("GET", "/v1/jobs", answers.Jobs, params=params)["jobs"]
-        return found
+        return self._call("GET", "/v1/jobs", answers.Jobs, params=params)
 
     def find_job(self, id: str) -> str:
         """The whole id of a job that begins like this. Raises ServerError when there are several."""
         if not re.fullmatch("[0-9a-f]{4,31}", id):
             return id
-        found = [job["id"] for job in self.jobs(1000) if job["id"].startswith(id)]
+        found = [job["id"] for job in self.jobs(1000)["jobs"] if job["id"].startswith(id)]
         if len(found) > 1:
             raise ServerError(f"{len(found)} jobs begin with {id}; give more of the id")
         return found[0] if found else id
@@ -188,9 +201,12 @@ class Client:
                 return
             params["cursor"] = page["next_cursor"]
 
-    def search(self, words: str, k: int, target: str = "images", filter: Any = None) -> dict[str, Any]:
+    def search(
+        self, words: str, k: int, target: str = "images", filter: Any = None, mode: str | None = None
+    ) -> dict[str, Any]:
         """Search by words."""
         options = {} if filter is None else {"filter": json.dumps(filter)}
+        options |= {} if mode is None else {"mode": mode}
         params = {"q": words, "k": k, "target": target, **options, **self._collection}
         return self._call("GET", "/v1/search", answers.Found, params=params)
 
@@ -321,7 +337,12 @@ class Client:
             hint = FOREIGN.get(response.status_code, "")
             return f"the server at {self._name} answered {response.status_code}{hint}"
         hint = "; give it with SIGHTLINE_KEY or --key-file" if problem.code == "unauthorized" else ""
-        if missing := re.search(r"no collection '([^']+)'", problem.detail):
+        if problem.code == "not_found" and problem.detail == "Not Found":
+            hint = "; the server does not know this call"
+            if (path := httpx.URL(self.server).path).strip("/"):
+                hint = f"; --server is the address of the server alone: {self.server.removesuffix(path)}"
+        missing = re.fullmatch(r"there is no collection '([^']+)'", problem.detail)
+        if missing and response.request.method != "DELETE":
             hint = f"; make it with `sightline collections make {clean(missing[1])}`"
         return f"{clean(problem.detail)} ({clean(problem.code)}){hint}"
 
@@ -342,7 +363,7 @@ class Client:
             detail, may_pass = describe_failure(error, self._name)
             raise (Unavailable(detail) if may_pass else ServerError(detail)) from None
         except httpx.InvalidURL as error:
-            raise ServerError(f"{self.server} is not an address: {error}") from None
+            raise ServerError(f"{self.server} redirects to what is not an address: {error}") from None
 
 
 def new_key() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import urllib.request
 from ipaddress import ip_address
@@ -16,6 +17,7 @@ from app.cli.answers import clean
 
 E = TypeVar("E", bound=BaseException)
 
+PLAIN_ADDRESS = re.compile(r"[\w.-]+(:\d+)?(/.*)?|\[[0-9a-fA-F:]+\](:\d+)?(/.*)?")  # without http://
 EXPIRED, WRONG_NAME, WRONG_ADDRESS = 10, 62, 64  # OpenSSL's codes of certificates that no authority mends
 
 
@@ -26,7 +28,11 @@ def parse_server(text: str) -> httpx.URL:
     except httpx.InvalidURL as error:
         raise ServerError(f"{clean(text)} is not an address: {error}") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise ServerError(f"{clean(text)} is not an address; it looks like http://127.0.0.1:8000")
+        plain = text.strip()
+        hint = "an address looks like http://127.0.0.1:8000"
+        if PLAIN_ADDRESS.fullmatch(plain):
+            hint = f"did you mean http://{plain}?"
+        raise ServerError(f"{clean(text)!r} is not an address; {hint}")
     return url.copy_with(query=None, fragment=None)
 
 

@@ -27,6 +27,7 @@ DATA_OPTIONS = ("data_dir", "model", "precision", "runtime", "device", "threads"
 SOURCE_OPTIONS = ("embeddings_of", "pictures", "key_as_id", "columns")  # by their names in a request
 CLIENT_OPTIONS = ("server", "key", "key_file", "ca_file")
 LOG_OPTIONS = ("log_level", "log_format")
+ACTIONS = ("pause", "resume", "cancel", "retry")
 
 
 def examples(*lines: str) -> str:
@@ -139,6 +140,8 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
     if exclude and urls is not None:
         raise click.UsageError("--exclude belongs to paths, not to --urls")
     options = {name: given[name] for name in SOURCE_OPTIONS if given[name] is not None}
+    if options and urls is not None:
+        raise click.UsageError(f"these options belong to paths, not to --urls: {', '.join(options)}")
     with open_client(given) as client:
         show_hint(client.model_hint())
         if urls is None:
@@ -172,6 +175,11 @@ def ingest(paths: tuple[str, ...], urls: str | None, exclude: tuple[str, ...], *
 )
 @click.option("--filter", callback=parse_json, help="Search only what matches this filter, as JSON.")
 @click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "vector", "keyword"]),
+    help="Rank by what pictures show (vector), by their captions, tags and names (keyword), or by both (the default).",
+)
+@click.option(
     "--batch",
     metavar="FILE",
     help="Search by each line of this file (`-`: standard input), and print a line of JSON for each.",
@@ -186,6 +194,7 @@ def search(
     k: int,
     target: str,
     filter: dict[str, Any] | None,
+    mode: str | None,
     batch: str | None,
     paths: bool,
     as_json: bool,
@@ -202,8 +211,12 @@ def search(
 
     if sum((bool(words), image is not None, batch is not None)) != 1:
         raise click.UsageError("give either words, a picture file, --image or --batch")
+    if text and not words:
+        raise click.UsageError("--text belongs to words, not to --image or --batch")
     if paths and (as_json or batch is not None or target == "texts"):
         raise click.UsageError("--paths belongs to pictures, and not to --json or --batch")
+    if mode is not None and (image is not None or batch is not None):
+        raise click.UsageError("--mode belongs to words")
     with open_client(given) as client:
         if batch is not None:
             sys.exit(print_answers(client, batch, k, target, filter))
@@ -211,7 +224,7 @@ def search(
         if image is not None:
             answer = client.search_picture(image, k, target, filter)
         else:
-            answer = client.search(" ".join(words), k, target, filter)
+            answer = client.search(" ".join(words), k, target, filter, mode)
     output.show_hint(find_facts(str(answer.get("model"))).hint)
     output.show_warnings(answer)
     if as_json:
@@ -253,15 +266,16 @@ def delete(filter: dict[str, Any], dry_run: bool, yes: bool, **given: Any) -> No
 @setting_options(*CLIENT_OPTIONS, "collection")
 def status(as_json: bool, **given: Any) -> None:
     """Show what a running server holds, and its health; exits with 1 when it is not ready."""
-    from app.cli.output import show_hint, show_status
+    from app.cli.output import show_failed_jobs, show_hint, show_status
 
     with open_client(given) as client:
-        ready, stats = client.readiness(), client.stats()
+        ready, stats, newest = client.readiness(), client.stats(), client.jobs()
     show_hint((stats["model"] or {}).get("hint"))
     if as_json:
         print_json({**ready, **stats})
     else:
         show_status(ready, stats, new_console())
+        show_failed_jobs(newest["jobs"], new_console())
     sys.exit(1 if ready["reasons"] else 0)
 
 
@@ -269,7 +283,11 @@ def status(as_json: bool, **given: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS, "collection")
 def jobs(as_json: bool, **given: Any) -> None:
-    """List the newest jobs of a running server."""
+    """List the newest jobs of a running server.
+
+    A terminal shows a table; a pipe gets a line for each job: id, kind, state, total, done, duplicates, failed, the
+    time when it was created, and its name, with tabs between.
+    """
     from app.cli.output import show_jobs
 
     with open_client(given) as client:
@@ -277,15 +295,15 @@ def jobs(as_json: bool, **given: Any) -> None:
     if as_json:
         print_json(newest)
     else:
-        show_jobs(newest, new_console())
+        show_jobs(newest["jobs"], new_console())
 
 
 @main.command(short_help="Show, pause, resume, cancel or retry a job.")
 @click.argument("id")
-@click.option("--pause", "action", flag_value="pause", help="Begin no further item of the job.")
-@click.option("--resume", "action", flag_value="resume", help="Go on with a paused job.")
-@click.option("--cancel", "action", flag_value="cancel", help="End the job; pictures that are ready stay.")
-@click.option("--retry", "action", flag_value="retry", help="Try the items that failed again.")
+@click.option("--pause", is_flag=True, help="Begin no further item of the job.")
+@click.option("--resume", is_flag=True, help="Go on with a paused job.")
+@click.option("--cancel", is_flag=True, help="End the job; pictures that are ready stay.")
+@click.option("--retry", is_flag=True, help="Try the items that failed again.")
 @click.option("--failed", is_flag=True, help="Show the items that failed; with --report, write only those.")
 @click.option(
     "--report",
@@ -294,13 +312,20 @@ def jobs(as_json: bool, **given: Any) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the server's answer as JSON.")
 @setting_options(*CLIENT_OPTIONS)
-def job(id: str, action: str | None, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
+def job(id: str, failed: bool, report: Any, as_json: bool, **given: Any) -> None:
     """Show a job of a running server; or pause, resume, cancel or retry it."""
     from app.cli.output import show_failed, show_jobs
 
+    actions = [name for name in ACTIONS if given[name]]
+    if len(actions) > 1:
+        raise click.UsageError("give one of --pause, --resume, --cancel and --retry")
+    if as_json and (failed or report is not None):
+        raise click.UsageError(
+            "--json shows the job itself; --report FILE writes its items as JSON, --failed only some"
+        )
     with open_client(given) as client:
         id = client.find_job(id)
-        shown = client.control_job(id, action) if action else client.job(id)
+        shown = client.control_job(id, actions[0]) if actions else client.job(id)
         if report is not None:
             for part in client.read_report(id, "failed" if failed else None):
                 report.write(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,8 +9,9 @@ from typing import Any, TypeVar
 import click
 from pydantic import SecretStr, ValidationError
 
-from app.core.errors import StartupError
+from app.core.errors import StartupError, Validation, describe_fault
 from app.core.settings import Settings, find_unknown_variables
+from app.core.strict_json import load_json
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,9 +50,9 @@ def parse_pairs(_context: click.Context, option: click.Parameter, values: tuple[
 def parse_json(_context: click.Context, _option: click.Parameter, text: str | None) -> dict[str, Any] | None:
     """Parse a JSON object; None when the option is not given."""
     try:
-        value = None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        raise click.BadParameter("it is not JSON") from None
+        value = None if text is None else load_json(text, "this")
+    except Validation as error:
+        raise click.BadParameter(error.detail) from None
     if text is not None and not isinstance(value, dict):
         raise click.BadParameter("it is no JSON object")
     return value
@@ -69,9 +69,13 @@ def load_settings(given: dict[str, Any]) -> Settings:
 def read_settings(given: dict[str, Any]) -> Settings:
     """Load settings from the options, else from the environment, else from their defaults. Raises StartupError."""
     values = {name: value for name, value in given.items() if name in Settings.model_fields and value is not None}
+    if values.keys() >= {"key", "key_file"}:
+        raise click.UsageError("give either --key or --key-file")
+    if "key_file" in values:
+        values["key"] = None  # whatever the environment has
     try:
         return Settings(**values)
     except ValidationError as error:
         fault = error.errors()[0]
         name = str(fault["loc"][0])
-        raise StartupError(f"--{name.replace('_', '-')} (SIGHTLINE_{name.upper()}): {fault['msg']}") from None
+        raise StartupError(f"--{name.replace('_', '-')} (SIGHTLINE_{name.upper()}): {describe_fault(fault)}") from None

@@ -55,7 +55,7 @@ def escape(text: str) -> str:
 def show_hits(found: dict[str, Any], console: Console) -> None:
     """The hits: base names first, whole paths and ids in a pipe."""
     rows = [hit_row(hit) for hit in found["hits"]]
-    names = [name for name in ("name", "words", "folder") if any(row[name] for row in rows)]
+    names = [name for name in ("name", "words", "folder", "found in") if any(row[name] for row in rows)]
     header: list[str | Column] = [
         "score",
         *(Column(name, overflow="fold") for name in names),
@@ -82,6 +82,7 @@ def hit_row(hit: dict[str, Any]) -> dict[str, str]:
         "name": name,
         "folder": folder,
         "words": words,
+        "found in": ", ".join(hit.get("matched", ())),
     }
 
 
@@ -126,13 +127,31 @@ def show_jobs(found: list[dict[str, Any]], console: Console) -> None:
         done = f"{job['done'] + job['duplicates']} of {job['total']}"
         failed = f", {job['failed']} failed" if job["failed"] else ""
         begun = job["created_at"][5:16].replace("T", " ")
-        rows.append((short_id(job["id"], console), job["kind"], job["state"], done + failed, begun))
+        name = job.get("name") or job["kind"]
+        rows.append((name, job["state"], done + failed, begun, short_id(job["id"], console)))
     numbers = ("total", "done", "duplicates", "failed")
     piped = (
-        (job["id"], job["kind"], job["state"], *(str(job[name]) for name in numbers), job["created_at"])
+        (
+            *(job[name] for name in ("id", "kind", "state")),
+            *(str(job[name]) for name in numbers),
+            job["created_at"],
+            job.get("name") or "",
+        )
         for job in found
     )
-    print_rows(console, (Column("job", no_wrap=True), "kind", "state", "done", "begun"), rows, piped)
+    header = (Column("name", overflow="fold"), "state", "done", "begun", Column("job", no_wrap=True))
+    print_rows(console, header, rows, piped)
+
+
+def show_failed_jobs(newest: Sequence[dict[str, Any]], console: Console) -> None:
+    """How many items of the newest jobs failed: a file that is no picture is counted there alone."""
+    failed = [job for job in newest if job["failed"]]
+    if failed:
+        count, id = sum(job["failed"] for job in failed), short_id(failed[0]["id"], console)
+        items = "1 item" if count == 1 else f"{count} items"
+        console.print(
+            f"jobs    {items} failed; `sightline job {id} --failed` says why", highlight=False, soft_wrap=True
+        )
 
 
 def show_failed(items: Iterable[dict[str, Any]], count: int, console: Console) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from app.cli.local_files import is_folder, is_missing
-from app.core.errors import UnsupportedMediaType
-from app.decode.column_mapping import Line
+from app.core.errors import UnsupportedMediaType, Validation
+from app.decode import delimited
+from app.decode.column_mapping import USUAL_NAMES, Line, is_url
 from app.decode.headers import detect_format
 from app.decode.limits import PictureLimits
 from app.decode.metadata_files import METADATA_FILE
@@ -24,6 +25,7 @@ MAX_ROWS = 1_000_000
 MAX_URLS, MAX_PICTURES = 10_000, 200  # rows of a batch
 WINDOW_BYTES = 64 << 20
 ITEM_FIELDS = ("id", "caption", "tags", "metadata")
+OTHER_SUFFIXES = {".txt": ".csv", ".json": ".jsonl"}  # of files that may be tables, and what these are read as
 ROW_MISSING = ("archive_corrupt", "the table has fewer rows than it says")
 
 
@@ -41,12 +43,12 @@ class TableUpload:
     def __init__(self, table: Path, folder: Path, columns: Mapping[str, str]) -> None:
         self.folder = table.parent  # where its paths begin
         self.label = table.name
-        self._table = table
-        self._suffix = table.suffix.lower()
+        self._table = table.resolve()  # the reader follows no link
+        self._suffix = OTHER_SUFFIXES.get(table.suffix.lower(), table.suffix.lower())
         self._work = folder
         self._list = folder / "rows.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
-        self.count = list_table(table, self._suffix, self._list, columns, MAX_ROWS)
+        self.count = list_table(self._table, self._suffix, self._list, columns, MAX_ROWS)
 
     def __iter__(self) -> Iterator[RowBatch]:
         with open(self._list, encoding="ascii") as file:
@@ -56,13 +58,13 @@ class TableUpload:
 
     def name(self, line: Line) -> str:
         """The name of a row in a report."""
-        return f"{self._table.name}:{line['row']}"
+        return f"{self.label}:{line['row']}"
 
     @contextmanager
     def make_archive(self, batch: RowBatch) -> Iterator[tuple[Path | None, list[dict[str, Any]]]]:
         """A zip of the pictures of a batch (None if there are none), and the rows without one, as failed items."""
         with tempfile.TemporaryDirectory(dir=self._work) as temporary:
-            path = Path(temporary, f"{self._table.name}.zip")
+            path = Path(temporary, f"{self.label}.zip")
             failed: list[dict[str, Any]] = []
             metadata: list[dict[str, Any]] = []
             with zipfile.ZipFile(path, "w") as archive:
@@ -110,5 +112,23 @@ def row_kind(line: Line) -> str:
 
 
 def is_table(path: Path) -> bool:
-    """Whether this is a file with the suffix of a table."""
-    return path.suffix.lower() in TABLE_SUFFIXES and not is_folder(path) and not is_missing(path)
+    """Whether this is a file with the suffix of a table, or a `.txt` or `.json` that begins like one."""
+    if is_folder(path) or is_missing(path):
+        return False
+    return path.suffix.lower() in TABLE_SUFFIXES or _begins_like_table(path)
+
+
+def _begins_like_table(path: Path) -> bool:
+    """Whether a header names a column of pictures, or holds a URL as a list of URLs does; or a JSON list begins."""
+    suffix = OTHER_SUFFIXES.get(path.suffix.lower())
+    if suffix is None or not path.is_file():
+        return False
+    try:
+        layout = delimited.read_layout(path.resolve(), suffix)
+    except OSError:
+        return False
+    except Validation:
+        return suffix == ".jsonl"
+    names = layout.names if layout else []
+    usual = {name for role in ("image", "url", "path") for name in USUAL_NAMES[role]}
+    return any(name.casefold() in usual or is_url(name) for name in names)

@@ -22,7 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.cli import ServerError
 from app.cli.answers import Limits
-from app.cli.archives import find_excess, hash_stored_pictures
+from app.cli.archives import (
+    Member,
+    add_parted_sidecars,
+    find_excess,
+    find_parted_sidecars,
+    hash_stored_pictures,
+)
 from app.cli.client import Client
 from app.cli.local_files import (
     UNREADABLE,
@@ -38,7 +44,8 @@ from app.cli.local_files import (
 )
 from app.cli.output import MAX_SHOWN, escape, short_id, show_failures
 from app.cli.table_upload import ITEM_FIELDS, RowBatch, TableUpload, is_table
-from app.core.errors import ArchiveLimit, ImageTooLarge
+from app.core.errors import ArchiveLimit, ImageTooLarge, SightlineError
+from app.decode.archive import PART_OF_TAKEOUT
 from app.decode.headers import has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
 from app.decode.litter import is_litter
@@ -148,7 +155,7 @@ def ingest_urls(client: Client, file: Any, console: Console) -> int:
         lines = [line.decode() for line in read_lines(file)]
     except UnicodeDecodeError:
         raise ServerError("the list is neither UTF-8 nor UTF-16; save it as UTF-8") from None
-    items = [parse_url_line(line) for line in lines if line.strip()]
+    items = [parse_url_line(line) for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not items:
         raise ServerError("the list is empty")
     client.be_patient(lambda text: click.echo(text, err=True))
@@ -182,6 +189,7 @@ class Sender:
         self._title = title
         self._jobs: dict[str, Job] = {}  # more than one of a server that adds nothing to a job
         self._seen: set[str] = set()  # digests
+        self._has_parted_sidecars = False  # archives that tell about each other's pictures
 
     def open_tables(self, paths: Iterable[str], columns: Mapping[str, str]) -> Iterator[TableUpload]:
         """The tables that can be read."""
@@ -190,6 +198,8 @@ class Sender:
                 yield TableUpload(Path(path), self._folder / str(n), columns)
             except OSError as error:
                 self.report.fail([failure(path, UNREADABLE, error.strerror or str(error))])
+            except SightlineError as error:
+                self.report.fail([failure(path, error.code, error.detail)])
 
     def send_all(
         self,
@@ -210,9 +220,11 @@ class Sender:
         most = min(BULK_FILES, max(1, self._limits.max_archive_members - 1))  # less the file that tells about them
         for batch in group_into_batches((file for file in files if not file.is_archive), most):
             yield partial(self.send_pictures, batch), len(batch)
-        for file in files:
-            if file.is_archive:
-                yield partial(self.send_archive, file), 1
+        archives = [file for file in files if file.is_archive]
+        parted = find_parted_sidecars([file.path for file in archives]) if len(archives) > 1 else {}
+        self._has_parted_sidecars = bool(parted)
+        for file in archives:
+            yield partial(self.send_archive, file, parted.get(file.path, ())), 1
 
     def follow(self, steps: Iterable[Step], count: int, console: Console) -> None:
         """Take the steps one after the other, follow the job to its end, and show one bar.
@@ -250,17 +262,26 @@ class Sender:
         """Send those of the pictures that the server does not have, with the captions and metadata beside them."""
         self._send_loaded([one for file in files if (one := self._load(file.name, file.path, file.found)) is not None])
 
-    def send_archive(self, file: LocalFile) -> None:
-        """Send an archive that is within the limits, unless the server has all its pictures."""
+    def send_archive(self, file: LocalFile, sidecars: Sequence[Member] = ()) -> None:
+        """Send an archive that is within the limits, unless the server has all its pictures.
+
+        `sidecars` are what other archives tell about them.
+        """
         if (excess := find_excess(file.path, file.size, self._limits)) is not None:
             self.report.fail([failure(file.name, ArchiveLimit.code, excess)])
-        elif (digests := hash_stored_pictures(self._client, file.path)) is not None:
+            return
+        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+            path = add_parted_sidecars(file.path, sidecars, Path(folder)) if sidecars else file.path
+            self._send_archive(file.name, path)
+
+    def _send_archive(self, name: str, path: Path) -> None:
+        if (digests := hash_stored_pictures(self._client, path)) is not None:
             new = set(digests) - self._seen
             self._seen |= new
             self.report.duplicates += len(new)
             self.report.twins += len(digests) - len(new)
         else:
-            self._send([(file.name, file.path)])
+            self._send([(name, path)])
 
     def send_rows(self, table: TableUpload, batch: RowBatch) -> None:
         """Send some rows of a table."""
@@ -329,7 +350,11 @@ class Sender:
                 self._send(plain)
 
     def _send(self, files: Sequence[tuple[str, bytes | Path]]) -> None:
-        self._follow_job(self._client.upload_bulk(files, self.report.job))
+        kinds = self.report.left_out.kinds
+        job = self._client.upload_bulk(files, self.report.job, kinds)
+        if kinds and job.get("left_out"):  # the report gets them back from the job
+            kinds.clear()
+        self._follow_job(job)
 
     def _follow_job(self, job: Job) -> None:
         self.report.job = self.report.job or job["id"]
@@ -353,7 +378,9 @@ class Sender:
         if job["failed"]:
             report.failures.extend(islice(self._client.items(id, status="failed"), MAX_SHOWN - len(report.failures)))
         report.left_out.kinds.update(job.get("left_out", {}))
-        report.warn(job.get("warnings", ()))
+        report.warn(
+            one for one in job.get("warnings", ()) if one["code"] != PART_OF_TAKEOUT or not self._has_parted_sidecars
+        )
         if job.get("warned"):
             report.warned += job["warned"]
             for item in islice(self._client.items(id, warned="true"), MAX_NOTES):

@@ -7,9 +7,9 @@ into problem+json; the worker stores `code` and `detail` with the item.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class SightlineError(Exception):
@@ -43,6 +43,14 @@ class NotFound(SightlineError):
     """The picture, text, job or collection does not exist."""
 
     code, status, title = "not_found", 404, "Not found"
+
+
+class CollectionMissing(NotFound):
+    """The collection does not exist; `near` are names like it, of collections that not every key may see."""
+
+    def __init__(self, detail: str, near: Sequence[str] = ()) -> None:
+        super().__init__(detail)
+        self.near = near
 
 
 class BlobMissing(NotFound):
@@ -174,8 +182,36 @@ class StartupError(SightlineError):
     """The service cannot start; `detail` says in one line what to do."""
 
 
+VALUE_FAULTS = {  # by pydantic's types of errors, with the names of their contexts
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    "string_type": "expected a text",
+    "list_type": "expected a list",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "expected an object"),
+    "literal_error": "expected {expected}",
+    "greater_than_equal": "expected at least {ge}",
+    "greater_than": "expected more than {gt}",
+    "less_than_equal": "expected at most {le}",
+    "too_short": "expected at least {min_length}, got {actual_length}",
+    "too_long": "expected at most {max_length}, got {actual_length}",
+    "string_too_short": "expected at least {min_length} characters",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_pattern_mismatch": "expected a text like {pattern}",
+    "missing": "required, and not there",
+}
+
+
+def describe_fault(fault: Mapping[str, Any]) -> str:
+    """What is wrong with a value, from an error of pydantic, whose own words are those of Python."""
+    if words := VALUE_FAULTS.get(fault.get("type", "")):
+        return words.format(**fault.get("ctx", {}))
+    return str(fault.get("msg", "invalid")).removeprefix("Value error, ")
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 OS_ERRORS: dict[int, tuple[type[SightlineError], str]] = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), (StorageFull, "the disk is full; free some space and try again")),
+    **dict.fromkeys(FULL, (StorageFull, "the disk is full; free some space and try again")),
     **dict.fromkeys(
         (errno.EROFS, errno.EACCES, errno.EPERM), (ReadOnly, "the data directory cannot be written at present")
     ),

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.core.clock import now_rfc3339
-from app.core.errors import StartupError
+from app.core.errors import FULL, StartupError
 
 POLL_SECONDS = 0.1
 
@@ -37,14 +37,14 @@ class DataDirLock:
         self.made = made
         with ExitStack() as opened:
             try:
-                self._file = opened.enter_context(open(data_dir / "lock", "a+", encoding="utf-8"))
+                self._file = opened.enter_context(open(data_dir / "lock", "ab+", buffering=0))
                 if not _try_lock(self._file):
                     self._file.seek(0)
-                    holder = _describe_holder(self._file.read())
+                    holder = _describe_holder(self._file.read().decode("utf-8", "replace"))
                     raise StartupError(f"the data directory {data_dir} is in use by {holder}")
                 self._file.truncate(0)
-                self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()}))
-                self._file.flush()
+                holder = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now_rfc3339()})
+                _write_if_there_is_space(self._file, holder.encode())
             except OSError as error:
                 raise StartupError(f"the data directory {data_dir} cannot be locked: {error.strerror}") from error
             opened.pop_all()
@@ -129,6 +129,15 @@ def _is_held(path: Path) -> bool:
         return False
     except OSError:  # unknown: a worker that may be alive keeps its leases
         return True
+
+
+def _write_if_there_is_space(file: IO[bytes], content: bytes) -> None:
+    """Write what other processes read; a full disk does not keep a server from starting."""
+    try:
+        file.write(content)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
 
 
 def _describe_holder(content: str) -> str:

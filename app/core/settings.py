@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.errors import StartupError
@@ -239,9 +239,16 @@ class Settings(BaseSettings):
         cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, *_: Any, **__: Any
     ) -> tuple[Any, ...]:
         """What is given, then the environment without what Kubernetes puts there."""
-        found = env_settings.env_vars
-        env_settings.env_vars = {name: value for name, value in found.items() if not is_service_link(name, value)}
+        found = {name: clean_value(value or "") for name, value in env_settings.env_vars.items()}
+        env_settings.env_vars = {
+            name: value for name, value in found.items() if value and not is_service_link(name, value)
+        }
         return init_settings, env_settings
+
+    @field_validator("precision", "runtime", "log_level", "log_format", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
 
     @property
     def models(self) -> Path:
@@ -264,7 +271,8 @@ class Settings(BaseSettings):
         try:
             return self.key_file.read_text("utf-8").strip() or None
         except (OSError, UnicodeDecodeError) as error:
-            raise StartupError(f"the key file {self.key_file} cannot be read: {error}") from None
+            reason = getattr(error, "strerror", None) or "it holds no text"
+            raise StartupError(f"the key file {self.key_file} cannot be read: {reason}") from None
 
     def decoders_for(self, device: str) -> int:
         """Decode children of a process with its encoder on `device`; a GPU needs all cores but one to be busy."""
@@ -276,10 +284,19 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process, without the API key."""
-        return {
-            f"SIGHTLINE_{name.upper()}": str(int(value) if isinstance(value, bool) else value)
-            for name, value in self.model_dump(exclude_none=True, exclude={"key", "key_file", "ca_file"}).items()
+        held = self.model_dump(exclude_none=True, exclude={"key", "key_file", "ca_file"})
+        texts = {name: str(int(value) if isinstance(value, bool) else value) for name, value in held.items()}
+        return {  # in quotes where `clean_value` would change it
+            f"SIGHTLINE_{name.upper()}": text if text == clean_value(text) else f'"{text}"'
+            for name, text in texts.items()
         }
+
+
+def clean_value(text: str) -> str:
+    """The value of a variable without what files of variables put around it: quotes (docker run --env-file), a
+    carriage return (Windows), spaces."""
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def is_service_link(variable: str, value: str | None) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Literal
 
 Metadata = Mapping[str, Any]
 Target = Literal["images", "texts"]
+Mode = Literal["hybrid", "vector", "keyword"]
 
 DEFAULT_COLLECTION = "default"
 
@@ -221,12 +222,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One result of a search. `score` is the cosine; a higher one is nearer."""
+    """One result of a search. `score` is the cosine; a higher one is nearer.
+
+    `ranks` are its places in the rankings that were fused, from 1. `highlights` are the words of the query as its
+    caption, tags or name have them.
+    """
 
     id: str
     score: float
     image: Image | None = None
     text: Text | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    highlights: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class KeyScope(IntEnum):

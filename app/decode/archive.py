@@ -69,6 +69,12 @@ _ZIP_DAMAGE = (
     RuntimeError,
     ValueError,
 )
+PART_OF_TAKEOUT = "part_of_takeout"  # a warning
+LOST_PICTURES = (
+    "{:,} files of Google Takeout tell about pictures of other parts; give all parts to one `sightline ingest`, or"
+    " unpack them into one folder"
+)
+_CUT_ZIP = "the zip archive is cut off: its central directory is missing"
 _DAMAGED = ItemError("image_corrupt", "its data in the archive is damaged")
 
 
@@ -195,8 +201,11 @@ class _Expansion:
     def _match_sidecars(self) -> dict[str, list[str]]:
         """The sidecars of each picture by its name; counts those that belong to none."""
         matched = sidecars.match_sidecar_paths(self._names, self._sidecars)
-        for name in self._sidecars.keys() - {one for found in matched.values() for one in found}:
+        others = self._sidecars.keys() - {one for found in matched.values() for one in found}
+        for name in others:
             self._left_out.add(name)
+        if lost := sum(sidecars.is_of_lost_picture(self._sidecars[name]) for name in others):
+            self._left_out.warn(PART_OF_TAKEOUT, LOST_PICTURES.format(lost))
         return matched
 
     def discard(self) -> None:
@@ -328,14 +337,18 @@ def _read_directory_size(file: BinaryIO) -> tuple[int, int]:
     tail = file.read()
     at = tail.rfind(b"PK\5\6")
     if at < 0:
-        raise ArchiveCorrupt("the zip archive is cut off: its central directory is missing")
-    entries, size = struct.unpack("<HI", tail[at + 10 : at + 16])
-    wide = start + at - 76  # zip64: a record of 56 bytes and a locator of 20 before the end
+        raise ArchiveCorrupt(_CUT_ZIP)
+    entries, size, begin = struct.unpack("<HII", tail[at + 10 : at + 20])
+    at += start
+    wide = at - 76  # zip64: a record of 56 bytes and a locator of 20 before the end
     if wide >= 0:
         file.seek(wide)
         record = file.read(56)
         if record[:4] == b"PK\6\6":
-            entries, size = struct.unpack("<QQ", record[32:48])
+            entries, size, begin = struct.unpack("<QQQ", record[32:56])
+            at = wide
+    if begin + size != at:  # the directory of a zip inside this one
+        raise ArchiveCorrupt(_CUT_ZIP)
     file.seek(0)
     return entries, size
 

@@ -7,13 +7,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote
 
 from app.core.base64_text import decode_base64
 from app.core.errors import Validation
+from app.core.types import AnswerWarning
 from app.decode.headers import has_picture_suffix
 
 # In order of preference, in any case.
@@ -64,6 +66,10 @@ def map_columns(names: Iterable[str], requested: Mapping[str, str]) -> ColumnMap
             break
     pictures = [name for name in (roles["image"], roles["url"], roles["path"]) if name is not None]
     if not pictures:
+        if any(is_url(name) or has_picture_suffix(name) for name in names):
+            raise Validation(
+                "the first line is no header, but holds a picture's URL or path (a list of URLs goes with --urls)"
+            )
         listed = format_column_names(names)
         raise Validation(f"no column holds pictures, URLs or paths, among {listed}; name one with columns")
     used = {pictures[0], roles["caption"], roles["id"], roles["tags"]}
@@ -113,6 +119,34 @@ def read_attributes(row: Mapping[str, Any], columns: ColumnMapping) -> Line:
     if metadata:
         fields["metadata"] = metadata
     return fields
+
+
+def read_entry(entry: Mapping[str, Any], roles: Mapping[str, str | None], where: str) -> Line:
+    """The caption, id, tags and metadata of a line or a file about one picture, by the names of these `roles`.
+
+    The entries of an object `metadata`, and all fields without a role, are the metadata. `where` begins the warning
+    for a value that cannot be stored.
+    """
+    named = {role: roles.get(role) for role in ("caption", "id", "tags")}
+    fields = read_attributes(entry, ColumnMapping(None, None, None, **named, rest=()))
+    metadata = entry.get("metadata")
+    rest: dict[str, Any] = dict(metadata) if isinstance(metadata, Mapping) else {}
+    used = {*named.values(), "metadata" if isinstance(metadata, Mapping) else None}
+    rest.update({name: value for name, value in entry.items() if name not in used})
+    plain = {name: to_json_value(value) for name, value in rest.items()}
+    fields["metadata"] = {name: value for name, value in plain.items() if value not in (None, "")}
+    lost = [name for name, value in rest.items() if plain[name] is None and not _is_missing(value)]
+    lost += [role for role, name in named.items() if not _is_missing(entry.get(name or "")) and role not in fields]
+    if lost:
+        fields["warnings"] = [
+            asdict(AnswerWarning("left_out", f"{where}: the value of {name[:50]!r} cannot be stored", name[:50]))
+            for name in lost
+        ]
+    return {name: value for name, value in fields.items() if value}
+
+
+def _is_missing(value: Any) -> bool:
+    return value in (None, "", []) or value != value  # NaN
 
 
 def _split_tags(text: str) -> list[Any]:
@@ -165,7 +199,8 @@ def read_path(value: Any) -> str | None:
         value = value.get("path")
     if not isinstance(value, str) or len(value) > MAX_PATH_CHARS or "\n" in value or value.startswith("data:"):
         return None
-    path = value.strip().removeprefix("file://").replace("\\", "/")
+    path = value.strip()
+    path = unquote(path.removeprefix("file://")) if path.startswith("file://") else path.replace("\\", "/")
     return path if has_picture_suffix(path) else None
 
 

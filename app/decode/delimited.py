@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ OTHER_DELIMITERS = (",", ";", "\t", "|")
 JSON_LINES = (".jsonl", ".ndjson")
 BOM = b"\xef\xbb\xbf"
 _SEP_LINE = re.compile(rb"\A(?:\xef\xbb\xbf)?\"?sep=(.)\"?[\r\n]+\Z", re.IGNORECASE)  # which Excel reads and writes
+_JSON_LIST = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*\[\s*\{")
 NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,30})?(?:[eE][+-]?\d{1,2})?")  # leading zeros are no number
 
 SWAP_MARKS = str.maketrans(".,", ",.")
@@ -54,7 +56,7 @@ class Layout:
         return self.delimiter == ";"
 
     def parse(self, cells: list[str]) -> dict[str, Any] | Validation:
-        """The values of a row by their names. Cells past the header must be empty."""
+        """The values of a row by their names. Cells past the header must be empty; cells at its end may be missing."""
         if any(map(_is_not_utf8, cells)):
             try:
                 cells = [_decode_legacy(cell) for cell in cells]
@@ -62,9 +64,9 @@ class Layout:
                 return Validation("the row is neither UTF-8 nor Windows-1252")
             self.legacy_rows += 1
         count = len(self.names)
-        if len(cells) < count or any(cell.strip() for cell in cells[count:]):
+        if any(cell.strip() for cell in cells[count:]):
             return Validation(f"the row has {len(cells)} cells, the header {count}")
-        return {name: cell for name, cell in zip(self.names, cells, strict=False) if name}
+        return {name: cell for name, cell in zip_longest(self.names, cells[:count], fillvalue="") if name}
 
 
 def iter_rows(path: Path, suffix: str, layout: Layout | None = None) -> Iterator[Row]:
@@ -86,7 +88,10 @@ def read_row(path: Path, suffix: str, offset: int, size: int, layout: Layout | N
     if layout is None:
         row = _parse_object(text)
     else:
-        row = layout.parse(next(csv.reader(_decode_lines(text), delimiter=layout.delimiter, strict=True), []))
+        try:
+            row = layout.parse(next(csv.reader(_decode_lines(text), delimiter=layout.delimiter, strict=True), []))
+        except csv.Error as error:
+            row = Validation(f"the row cannot be read: {error}")
     if isinstance(row, Validation):
         raise row
     return row
@@ -144,20 +149,24 @@ def _to_number(text: str, mark: str) -> int | float | str:
 
 def _read_layout(file: BinaryIO, suffix: str) -> Layout | None:
     csv.field_size_limit(MAX_ROW_BYTES)
-    head = file.read(4)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
+    head = file.read(64)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head[:4]:
         raise Validation("it is UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
     if suffix in JSON_LINES:
+        if _JSON_LIST.match(head):
+            raise Validation("it is one JSON list; write one object on each line, as `jq -c '.[]'` does")
         return None
     file.seek(0)
     first = file.readline(MAX_ROW_BYTES)
     said = _SEP_LINE.match(first)
     if said is None:
         file.seek(0)
-    lines = _Lines(file, file.tell())
-    position = file.tell()
-    header = file.readline(MAX_ROW_BYTES).removeprefix(BOM).decode("utf-8", "surrogateescape")
+    position, line = file.tell(), file.readline(MAX_ROW_BYTES)
+    while line and not line.strip():  # empty lines come before the header
+        position, line = file.tell(), file.readline(MAX_ROW_BYTES)
     file.seek(position)
+    lines = _Lines(file, position)
+    header = line.removeprefix(BOM).decode("utf-8", "surrogateescape")
     delimiter = said[1].decode("latin-1") if said else _find_delimiter(header, DELIMITERS[suffix])
     try:
         cells = next(csv.reader(lines, delimiter=delimiter, strict=True), [])

@@ -29,6 +29,13 @@ _ACCEPTED = "JPEG, PNG, WebP, GIF and AVIF"
 _SOF_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_OTHER_ARCHIVES = (
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"7z\xbc\xaf", "7z"),
+    (b"Rar!", "RAR"),
+    (b"(\xb5/\xfd", "zstd"),
+)
 _OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", "PDF"),
     (b"%!PS", "PostScript"),
@@ -105,6 +112,9 @@ def detect_format(head: bytes) -> Format:
         raise UnsupportedMediaType(f"HEIC and video files are not accepted, only {_ACCEPTED}")
     if not head:
         raise UnsupportedMediaType("the file is empty")
+    for magic, name in _OTHER_ARCHIVES:
+        if head.startswith(magic):
+            raise UnsupportedMediaType(f"this is a {name} archive; of archives only zip, tar and tar.gz are read")
     start = head.lstrip().lower()
     for magic, name in _OTHER_FORMATS:
         if start.startswith(magic.lower()):

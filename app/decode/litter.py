@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 # Whole steps of a path, in lower case. `@eadir` and `#recycle`: Synology; `@recycle` and the snapshots: QNAP.
 _STEPS = frozenset(
     {
-        *("__macosx", "__pycache__", "node_modules", "bower_components", "lost+found", "_gsdata_"),
+        *("__macosx", "__pycache__", "node_modules", "bower_components", "site-packages", "lost+found", "_gsdata_"),
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@synoresource", "@sharebin"),
-        *("$recycle.bin", "system volume information", "network trash folder", "temporary items"),
+        *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
     }
 )
@@ -26,6 +26,9 @@ _PATTERNS = (
     "*.photolibrary/previews",
     "*.photolibrary/thumbnails",
     "*.photolibrary/data.noindex",
+    "*.aplibrary/previews",
+    "*.aplibrary/thumbnails",
+    "photo booth library/thumbnails",
     "captureone/cache",
     "appdata_*/preview",  # of Nextcloud
 )

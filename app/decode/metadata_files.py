@@ -7,15 +7,14 @@ caption as `text`, and any other column. What a line says wrongly costs that fie
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import UrlUnreachable, Validation
 from app.core.files import open_nofollow
-from app.core.types import AnswerWarning, ItemError
+from app.core.types import ItemError
 from app.decode import column_mapping, delimited
-from app.decode.column_mapping import ColumnMapping
 
 METADATA_FILE = "metadata.jsonl"
 METADATA_FILES = (METADATA_FILE, "metadata.csv", "metadata.ndjson", "metadata.tsv")
@@ -89,7 +88,9 @@ class MetadataFiles:
         names = {normalise_name(folder + path)}
         if normalise_name(path).startswith(folder):
             names.add(normalise_name(path))
-        self._fields.update(dict.fromkeys(names, _read_fields(row, named, where)))
+        others = {name: value for name, value in row.items() if name != named}
+        fields = column_mapping.read_entry(others, column_mapping.find_roles(list(others), {}), where)
+        self._fields.update(dict.fromkeys(names, fields))
         self._lines[path] = file, number, frozenset(names)
 
     def _report(self, code: str, detail: str) -> None:
@@ -103,37 +104,6 @@ def _named_file(row: Mapping[str, Any]) -> str | None:
     """The column that names the picture."""
     by_name = {name.casefold(): name for name in row}
     return next((by_name[name] for name in NAMES if isinstance(row.get(by_name.get(name, "")), str)), None)
-
-
-def _read_fields(row: Mapping[str, Any], named: str, where: str) -> dict[str, Any]:
-    """The fields of a row, with a warning for each that does not fit its role."""
-    roles = column_mapping.find_roles([name for name in row if name != named], {})
-    metadata = row.get("metadata")
-    has_metadata = isinstance(metadata, Mapping)
-    used = {named, roles["caption"], roles["id"], roles["tags"], "metadata" if has_metadata else None}
-    columns = ColumnMapping(None, None, None, roles["caption"], roles["id"], roles["tags"], ())
-    fields = column_mapping.read_attributes(row, columns)
-    rest: dict[str, Any] = dict(metadata) if isinstance(metadata, Mapping) else {}
-    rest.update({name: value for name, value in row.items() if name not in used})
-    lost = []
-    fields["metadata"] = {}
-    for name, value in rest.items():
-        plain = column_mapping.to_json_value(value)
-        if plain not in (None, ""):
-            fields["metadata"][name] = plain
-        elif value not in (None, "") and value == value:  # NaN is a missing value
-            lost.append(name)
-    lost += [
-        role
-        for role, value in ((one, row.get(roles[one] or "")) for one in ("id", "caption", "tags"))
-        if value not in (None, "", []) and value == value and role not in fields
-    ]
-    if lost:
-        fields["warnings"] = [
-            asdict(AnswerWarning("left_out", f"{where}: the value of {name[:50]!r} cannot be stored", name[:50]))
-            for name in lost
-        ]
-    return {name: value for name, value in fields.items() if value}
 
 
 def read_metadata_path(metadata: MetadataFiles, path: Path, name: str) -> bool:

@@ -12,17 +12,20 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import PurePosixPath
 from typing import Any
 
 from app.core.clock import format_rfc3339
 from app.core.types import AnswerWarning
+from app.decode import column_mapping
+from app.decode.headers import has_picture_suffix
 
 TEXT, JSON = "txt", "json"
 MAX_SIDECAR_BYTES = {TEXT: 64 << 10, JSON: 1 << 20}
 MAX_CAPTION_LINES = 5  # a text with more is a list, or one caption in many languages
 # The notes of img2dataset about its download, and EXIF, which may tell where a photo was taken.
-IGNORED_FIELDS = frozenset({"caption", "tags", "exif", "status", "error_message"})
+IGNORED_FIELDS = frozenset({"exif", "status", "error_message"})
 # `caption`, `tags` and `metadata`, as a line of a manifest has them, and `warnings` (`AnswerWarning`s as objects).
 SidecarFields = dict[str, Any]
 
@@ -124,7 +127,7 @@ def parse_sidecar(extension: str, data: bytes, name: str = "") -> SidecarFields:
     try:
         if extension == TEXT:
             return _parse_caption(data, name)
-        return _parse_json(json.loads(data.decode("utf-8-sig"), parse_constant=_drop_constant))
+        return _parse_json(json.loads(data.decode("utf-8-sig"), parse_constant=_drop_constant), name)
     except _BadSidecar as error:
         return refuse_sidecar(extension, f"{name} {error}")
     except UnicodeDecodeError:
@@ -147,6 +150,12 @@ def merge_sidecars(sidecars: Iterable[tuple[str, SidecarFields]]) -> SidecarFiel
         warnings += one.get("warnings", [])
         merged.update({name: value for name, value in one.items() if value})
     return {**merged, "warnings": warnings} if warnings else merged
+
+
+def is_of_lost_picture(fields: SidecarFields) -> bool:
+    """Whether a sidecar that belongs to no picture here is Google Takeout's about one, which is in another part."""
+    metadata = fields.get("metadata") or {}
+    return "taken" in metadata and has_picture_suffix(str(metadata.get("title", "")))
 
 
 class _BadSidecar(Exception):
@@ -172,29 +181,22 @@ def _parse_caption(data: bytes, name: str) -> SidecarFields:
     return {"caption": text.strip(), **fields}
 
 
-def _parse_json(entry: Any) -> SidecarFields:
+def _parse_json(entry: Any, name: str) -> SidecarFields:
     if not isinstance(entry, dict):
         raise _BadSidecar("is not an object")
     if "photoTakenTime" in entry:
         return _parse_takeout(entry)
-    fields: SidecarFields = {"caption": entry["caption"].strip()} if isinstance(entry.get("caption"), str) else {}
-    tags = entry.get("tags")
-    if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags):
-        fields["tags"] = tags
-    fields["metadata"] = {
-        name: value for name, value in entry.items() if name not in IGNORED_FIELDS and value is not None
-    }
-    json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()  # raises for 1e999 and half a surrogate pair
-    return fields
+    plain = {field: value for field, value in entry.items() if field not in IGNORED_FIELDS}
+    return column_mapping.read_entry(plain, {"caption": "caption", "tags": "tags"}, name)
 
 
 def _parse_takeout(entry: Mapping[str, Any]) -> SidecarFields:
     """What Google Takeout says of a photograph: description, time and title. Where it was taken is left out."""
     fields: SidecarFields = {"metadata": {}}
     if isinstance(description := entry.get("description"), str) and description.strip():
-        fields["caption"] = description.strip()
+        fields["caption"] = unescape(description).strip()
     if isinstance(title := entry.get("title"), str) and title:
-        fields["metadata"]["title"] = title
+        fields["metadata"]["title"] = unescape(title)
     taken = entry["photoTakenTime"]
     try:
         moment = datetime.fromtimestamp(int(taken["timestamp"]), UTC)

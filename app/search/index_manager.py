@@ -258,10 +258,7 @@ class IndexManager:
     def _label(self, name: str) -> str:
         if name == DEFAULT_COLLECTION:
             return name
-        collection = self._database.read(lambda c: collections.get(c, name))
-        if collection is None:
-            raise NotFound(f"there is no collection {name!r}")
-        return collection.label
+        return self._database.read(lambda c: collections.require(c, name)).label
 
     def _acquire(self, key: IndexKey) -> IndexHandle:
         """The handle of an index, opened if need be, with one more user."""

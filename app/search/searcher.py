@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,13 +23,16 @@ import numpy as np
 from app.core.errors import Busy, NotFound, SightlineError, Validation
 from app.core.metrics import ProcessMetrics
 from app.core.tracing import span
-from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Status, Target, Text
+from app.core.types import DEFAULT_COLLECTION, AnswerWarning, Hit, Image, Mode, Status, Target, Text
 from app.decode.picture import decode_picture
 from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.encoder.reading import TextReader
 from app.search.filter_cache import FilterCache
+from app.search.fusion import EQUAL_WEIGHTS, FusedHit, Weights, fuse
+from app.search.model_trust import ModelTrust
+from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
@@ -68,6 +71,7 @@ class SearchQuery:
     """One search: its parts, what it searches, which rows `filter` allows, and how.
 
     `exact` compares with every vector; `nprobe` and `refine_k` replace what an approximate index was calibrated to.
+    Without `mode`, a search for pictures by words alone is hybrid.
     """
 
     parts: Sequence[QueryPart]
@@ -78,15 +82,33 @@ class SearchQuery:
     exact: bool = False
     nprobe: int | None = None
     refine_k: int | None = None
+    mode: Mode | None = None
+    weights: Weights = EQUAL_WEIGHTS
+
+    @property
+    def applied_mode(self) -> Mode:
+        """The mode; without one, that which fits the query."""
+        is_words = bool(self.words) and all(part.text is not None for part in self.parts)
+        return self.mode or ("hybrid" if is_words and self.target == "images" and not self.exact else "vector")
+
+    @property
+    def words(self) -> str:
+        """What a keyword search looks for: the texts that are not turned away from."""
+        return " ".join(part.text for part in self.parts if part.text is not None and part.weight > 0)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query."""
+    """The answer: hits, best first; milliseconds by stage; how many vectors were compared; what is odd in the query.
+
+    `trust` is that of the model if words were ranked beside the vectors.
+    """
 
     hits: list[Hit]
     took_ms: dict[str, float]
     searched: int
+    mode: Mode
+    trust: float | None = None
     warnings: list[AnswerWarning] = field(default_factory=list)
 
 
@@ -108,6 +130,9 @@ class _Search:
     limit: int
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
+    terms: Sequence[keywords.Words] = ()
+    word_keys: Sequence[int] = ()
+    trust: float | None = None  # of the model, where words are ranked beside the vectors
     hits: list[Hit] = field(default_factory=list)
     orphans: int = 0
     searched: int = 0
@@ -120,7 +145,7 @@ class _Search:
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
-        return len(self.hits) < self.query.k and bool(self.keys[-1] >= 0)
+        return len(self.hits) < self.query.k and bool(self.keys.size and self.keys[-1] >= 0)
 
 
 class Searcher:
@@ -146,6 +171,7 @@ class Searcher:
         self._metrics = metrics or ProcessMetrics()
         self._record_query = record_query
         self._filter_cache = FilterCache(database)
+        self.trust = ModelTrust(database, self._encode_texts)
         self.running = 0  # calls that are being answered right now
         self._lock = threading.Lock()  # of `running`
 
@@ -178,7 +204,7 @@ class Searcher:
         together: dict[tuple[str, Target], list[_Search]] = {}
         for search in begun:
             if isinstance(search, _Search):
-                search.error = result_or_error(partial(self._apply_filter, search, took))
+                search.error = result_or_error(partial(self._prepare, search, took))
                 if search.error is None:
                     together.setdefault((search.query.collection, search.query.target), []).append(search)
         for searches in together.values():
@@ -189,16 +215,22 @@ class Searcher:
         self._metrics.observe_search(took)
         took_ms = {name: round(seconds * 1000, 2) for name, seconds in took.items()}
         return [
-            search.error or SearchResult(search.hits, took_ms, search.searched, self._warn(search.query))
-            if isinstance(search, _Search)
-            else search
+            search.error or self._make_result(search, took_ms) if isinstance(search, _Search) else search
             for search in begun
         ]
 
-    def _warn(self, query: SearchQuery) -> list[AnswerWarning]:
-        """What is odd about the texts of a query, once each."""
+    def _make_result(self, search: _Search, took_ms: dict[str, float]) -> SearchResult:
+        mode, warnings = search.query.applied_mode, self._warn(search)
+        return SearchResult(search.hits, took_ms, search.searched, mode, search.trust, warnings)
+
+    def _warn(self, search: _Search) -> list[AnswerWarning]:
+        """What is odd about the texts of a query, once each, and about its filter where that left too few hits."""
+        query = search.query
         texts = [part for part in query.parts if part.text is not None]
-        return list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        found = list(dict.fromkeys(one for part in texts for one in self.reader.warn(part.text or "", part.field)))
+        if (filter := query.filter) is None or len(search.hits) >= query.k or not filter.compared:
+            return found
+        return found + self._database.read(lambda c: sql.explain_filter(c, query.collection, filter))
 
     def _begin(self, query: SearchQuery, encoded: _Encoded) -> _Search:
         """The query with its vector. Raises Validation, NotFound, Rejected."""
@@ -206,12 +238,15 @@ class Searcher:
         vector = self._sum_parts(query.collection, query.parts, encoded)
         return _Search(query, params, vector, query.k + EXTRA_HITS)
 
-    def _apply_filter(self, search: _Search, took: dict[str, float]) -> None:
-        """Find out which rows the filter allows. Raises Timeout."""
+    def _prepare(self, search: _Search, took: dict[str, float]) -> None:
+        """Find out which rows the filter allows, and which have the words. Raises Timeout."""
         start = time.perf_counter()
         if (query := search.query).filter is not None:
             allowed_ids = self._filter_cache.allowed_ids(query.collection, query.filter)
             search.params = replace(search.params, allowed_ids=allowed_ids)
+        if query.applied_mode != "vector":
+            search.terms = keywords.split_query(self.reader.replace_emoji(query.words))
+            search.word_keys = self._database.read(partial(find_words, search))
         took["search"] += time.perf_counter() - start
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
@@ -222,9 +257,12 @@ class Searcher:
             while waiting:
                 start = time.perf_counter()
                 with span("search", {"target": query.target, "questions": len(waiting)}):
-                    search_index(index, waiting)
+                    search_index(index, [search for search in waiting if search.query.applied_mode != "keyword"])
                 middle = time.perf_counter()
                 with span("fetch", {"target": query.target}):
+                    for search in waiting:
+                        if search.word_keys and search.keys.size:
+                            search.trust = self.trust.get(query.collection, index.ntotal)
                     self._fetch(query.target, waiting)
                 took["search"] += middle - start
                 took["fetch"] += time.perf_counter() - middle
@@ -233,7 +271,7 @@ class Searcher:
                     search.limit *= 4
             for search in searches:
                 self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
-                if self._record_query is not None:
+                if self._record_query is not None and search.query.applied_mode != "keyword":
                     key = (query.collection, query.target)
                     self._record_query(key, index, search.vector, search.params, search.query.k + EXTRA_HITS)
 
@@ -256,8 +294,9 @@ class Searcher:
         return np.asarray(total / length, dtype=np.float32)
 
     def warn_of_labels(self, labels: Sequence[str], template: str) -> list[AnswerWarning]:
-        """What is odd about the labels of a classification, and which of them the template makes too long."""
-        found: list[AnswerWarning] = []
+        """What is odd about the labels and the template of a classification, and which labels it makes too long."""
+        words = " ".join(LABEL_PLACEHOLDER.split(template))
+        found = [one for one in self.reader.warn(words, "template") if one.code == "language_unknown"]
         for n, label in enumerate(labels):
             found += self.reader.warn(label, f"labels.{n}", fill_template(template, label))
         return found
@@ -353,16 +392,18 @@ class Searcher:
 
         Raises Timeout.
         """
-        wanted = {key for search in searches for key in search.keys.tolist() if key >= 0}
+        wanted = {key for search in searches for key in (*search.keys.tolist(), *search.word_keys) if key >= 0}
 
-        def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]]]:
+        def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]], dict[int, bytes]]:
             rows: Mapping[int, Image | Text]
             rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
-            return rows, [filter_rows(c, search, rows) for search in searches]
+            unscored = {key for search in searches for key in set(search.word_keys).difference(search.keys.tolist())}
+            vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
+            return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
-        rows, passed = self._database.read(work)
+        rows, passed, vectors = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
-            search.hits = list(islice(make_hits(search, rows, keys), search.query.k))
+            search.hits = list(islice(make_hits(search, rows, keys, vectors), search.query.k))
             search.orphans = sum(key >= 0 and key not in rows for key in search.keys.tolist())
 
 
@@ -395,22 +436,52 @@ def search_index(index: VectorIndex, searches: Sequence[_Search]) -> None:
             search.searched = index.ntotal if allowed is None else min(len(allowed), index.ntotal)
 
 
+def find_words(search: _Search, c: apsw.Connection) -> list[int]:
+    """The keys of pictures that have words of the query and that the filter allows, roughly best first."""
+    found = keywords.find(c, search.query.collection, search.terms)
+    allowed = search.params.allowed_ids
+    keys: dict[int, None] = {}  # in their order
+    for key in found:
+        if allowed is None or allowed.contains(np.array([key]))[0]:
+            keys[key] = None
+        if len(keys) == search.limit:
+            break
+    return list(keys)
+
+
 def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
     """The keys whose rows match its filter now."""
     query = search.query
     if query.filter is None:
         return rows.keys()
-    keys = (key for key in search.keys.tolist() if key in rows)
+    keys = (key for key in (*search.keys.tolist(), *search.word_keys) if key in rows)
     return set(sql.select_passing(c, query.collection, query.filter, keys))
 
 
-def make_hits(search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int]) -> Iterator[Hit]:
-    """The hits of a search whose rows exist, best first."""
-    for key, score in zip(search.keys.tolist(), search.scores.tolist(), strict=True):
+def make_hits(
+    search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int], vectors: Mapping[int, bytes]
+) -> Iterator[Hit]:
+    """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
+    scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
+    scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
+    valid: dict[int, Image | Text] = {}
+    for key in (*search.keys.tolist(), *search.word_keys):
         row = rows.get(key)
-        if row is None or key not in passed or row.collection != search.query.collection:
+        if row is None or key not in scores or key not in passed or row.collection != search.query.collection:
             continue
-        if isinstance(row, Text):
-            yield Hit(row.id, score, text=row)
-        elif row.status is Status.READY:
-            yield Hit(row.id, score, image=row)
+        if isinstance(row, Text) or row.status is Status.READY:
+            valid[key] = row
+    for place in rank_hits(search, valid):
+        row = valid[place.key]
+        image, text = (None, row) if isinstance(row, Text) else (row, None)
+        yield Hit(row.id, scores[place.key], image, text, place.ranks, place.highlights)
+
+
+def rank_hits(search: _Search, rows: Mapping[int, Image | Text]) -> Iterable[FusedHit]:
+    """The order of the rows, best first."""
+    by_vectors = [key for key in search.keys.tolist() if key in rows]
+    if search.terms and search.word_keys:
+        found = {key: row for key, row in rows.items() if isinstance(row, Image)}
+        weights = search.query.weights
+        return fuse(search.terms, found, by_vectors, search.word_keys, weights, search.trust or 0.0)
+    return (FusedHit(key, {"vector": n}, {}) for n, key in enumerate(by_vectors, 1))

@@ -38,6 +38,10 @@ def make_data_dir(data_dir: Path) -> Path | None:
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise unusable(data_dir, "make a folder in it", str(error.strerror), error.errno) from error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            raise StartupError(
+                f"the data directory {data_dir} cannot be made: {error.filename} is there, and is no folder"
+            ) from error
         raise StartupError(f"the data directory {data_dir} cannot be used: {error.strerror}") from error
     except StartupError:
         if made is not None:

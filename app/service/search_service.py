@@ -88,7 +88,8 @@ class SearchService:
         self.stop_loading()
         self.sampler.close()
         if self.loaded is not None:
-            self.loaded.batcher.close()
+            self.loaded.batcher.close()  # ends a measurement that waits for it
+            self.loaded.searcher.trust.close()
             self.loaded = None
         if self._indexes is not None:
             self._indexes.close()
@@ -272,6 +273,7 @@ class SearchService:
         )
         self._open_default_collection(indexes)
         searcher = Searcher(database, encoder, batcher, self._pool, indexes.use, metrics, self.sampler.record_query)
+        searcher.trust.start()
         return LoadedModel(encoder, batcher, searcher, indexes)
 
     def _open_default_collection(self, indexes: IndexManager) -> None:

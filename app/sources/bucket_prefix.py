@@ -70,7 +70,11 @@ class AllowedBuckets:
         self.require(prefix)
         return prefix
 
+    def allows(self, prefix: BucketPrefix) -> bool:
+        """Whether the server may read this prefix or object."""
+        return any(root.contains(prefix) for root in self.roots)
+
     def require(self, prefix: BucketPrefix) -> None:
         """Raise Validation unless the server may read this prefix or object."""
-        if not any(root.contains(prefix) for root in self.roots):
+        if not self.allows(prefix):
             raise Validation(REFUSAL)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from app.core.errors import Rejected, Validation
+from app.core.errors import Rejected, UrlUnreachable, Validation
 from app.core.types import SourceSpec
 from app.sources.base import Source, SourceItem, SourcePolicy, path_in_job, with_error
 from app.sources.changed import skip_unchanged
@@ -66,6 +67,8 @@ def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceIte
     """Copy the file at the item's `path`."""
     path = Path(item["path"])
     try:
+        if not os.path.lexists(path.parent):
+            raise UrlUnreachable("its folder is not there any more")
         policy.folders.resolve_folder(str(path.parent))  # again: a link may have replaced the folder
         tag = copy_file(path, target, policy.max_bytes)
     except (Rejected, Validation) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -16,6 +17,7 @@ from app.decode.litter import is_litter
 
 BLOCK_BYTES = 1 << 20
 FILE_CHANGED = "the file was changed after it was listed"
+CANNOT_OPEN = {errno.ELOOP: "this is a link, which is not followed", errno.ENXIO: "this is no plain file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +104,11 @@ def open_plain(path: str | Path) -> BinaryIO:
     try:
         file = open(path, "rb", opener=open_nofollow)  # noqa: SIM115 (the caller closes it)
     except OSError as error:
-        raise UrlUnreachable(f"the file cannot be read: {error.strerror}") from None
+        detail = CANNOT_OPEN.get(error.errno or 0, f"the file cannot be read: {error.strerror}")
+        raise UrlUnreachable(detail) from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise UrlUnreachable("this is no plain file")
+        raise UrlUnreachable(CANNOT_OPEN[errno.ENXIO])
     return file
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import queue
 import re
+import shutil
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import apsw
 from app.core.errors import Overloaded, ReadOnly, StartupError, StorageFull, from_os_error
 from app.core.metrics import ProcessMetrics
 from app.core.text import has_words
+from app.storage.keywords import register_functions
 from app.storage.sql import fetch_number
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ ERRNOS = {
     **dict.fromkeys((apsw.ReadOnlyError, apsw.CantOpenError), errno.EROFS),
 }
 BUSY_TIMEOUT_MS = 10_000
+LEAST_FREE_BYTES = 1 << 20  # SQLite needs some for its log and its shared memory, and calls the lack of it an I/O error
 MAX_GROUP = 64  # changes that share one commit
 MAX_CHECKED_BYTES = 64 << 20  # a start checks databases up to this size (0.1 s); `sightline verify` checks larger ones
 
@@ -176,6 +179,7 @@ class Database:
         connection.create_scalar_function(
             "has_words", lambda *of: has_words(str(of[0]), str(of[1])), 2, deterministic=True
         )
+        register_functions(connection)
         with self._lock:
             self._opened.add(connection)
         return connection
@@ -197,7 +201,9 @@ class Database:
                 f"{self.path.name} is damaged ({error}); restore it from a backup, nothing was changed"
             ) from error
         except apsw.Error as error:
-            raise StartupError(f"{self.path.name} cannot be opened: {error}") from error
+            is_full = isinstance(error, apsw.FullError) or shutil.disk_usage(self.path.parent).free < LEAST_FREE_BYTES
+            reason = "the disk is full; free some space" if is_full else str(error)
+            raise StartupError(f"{self.path.name} cannot be opened: {reason}") from error
         return connection
 
 
@@ -221,6 +227,7 @@ def migrate(connection: apsw.Connection) -> None:
         for file in resources.files("app.storage").joinpath("migrations").iterdir()
         if file.name.endswith(".sql")
     )
+    register_functions(connection)
     version = int(connection.pragma("user_version"))
     if version > steps[-1][0]:
         raise StartupError(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import apsw
 
-from app.core.errors import StartupError
+from app.core.errors import FULL, StartupError
 from app.core.files import fsync_dir
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 MOUNTS = Path("/proc/self/mountinfo")
 # Several machines can mount them at once, and SQLite's WAL works for processes of one machine alone.
 OF_SEVERAL_MACHINES = re.compile(r"nfs.*|cifs|smb.*|afs|ceph|lustre|fuse\.(sshfs|rclone|glusterfs|s3fs)")
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no reason not to start: searches need no space
 UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 USE_ANOTHER = "keep the data on a local disk (ext4, XFS or Btrfs): --data-dir"
 
@@ -62,6 +61,7 @@ def _try_step(folder: Path, what: str, step: Callable[[], None]) -> None:
     try:
         step()
     except (OSError, apsw.Error) as error:
+        # no reason not to start: searches need no space
         if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in FULL):
             raise _DiskFull from error
         number = error.errno if isinstance(error, OSError) else 0

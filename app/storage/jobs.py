@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +19,7 @@ from app.core.clock import days_from_now
 from app.core.errors import NotFound, Validation, map_os_errors
 from app.core.files import fsync_dir
 from app.core.types import AnswerWarning, ItemStatus, Job, JobItem, JobState, Priority, SourceSpec
+from app.decode.left_out import LeftOut
 from app.decode.sidecars import (
     MAX_SIDECAR_BYTES,
     SidecarFields,
@@ -27,9 +29,9 @@ from app.decode.sidecars import (
     sidecar_extension,
 )
 from app.storage.idempotency import ResponseSlot
-from app.storage.library import Library, require_collection
+from app.storage.library import Library
 from app.storage.manifest import write_manifest
-from app.storage.tables import job_control, jobs, work_queue
+from app.storage.tables import collections, job_control, jobs, work_queue
 from app.storage.tables.job_control import LostItem
 
 log = logging.getLogger(__name__)
@@ -52,12 +54,13 @@ class ReceivedFile:
 class JobOptions:
     """The priority of a new job, and the slot in which the transaction that creates the job records it.
 
-    `job`: the id of a job that the uploads are added to, in place of a new one.
+    `job`: the id of a job that the uploads are added to, in place of a new one. `left_out`: what the sender left out.
     """
 
     priority: Priority = Priority.NORMAL
     slot: ResponseSlot | None = None
     job: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 DEFAULT_OPTIONS = JobOptions()
@@ -133,7 +136,7 @@ class JobService:
         self._library.require_queue_capacity()
 
         def work(c: apsw.Connection) -> Job:
-            require_collection(c, collection)
+            collections.require(c, collection)
             if options.job is None:
                 id, first = jobs.create(c, collection, kind, options.priority), 0
             else:
@@ -141,6 +144,8 @@ class JobService:
                 require_open_job(c, id, collection)
                 job_control.reopen(c, id)
             fill(c, id, first)
+            if options.left_out:
+                jobs.add_left_out(c, id, LeftOut(Counter(options.left_out)))
             job = jobs.get(c, id)
             assert job is not None
             if options.slot is not None:
@@ -263,7 +268,7 @@ class JobService:
 
         def work(c: apsw.Connection) -> list[Job]:
             if collection is not None:
-                require_collection(c, collection)
+                collections.require(c, collection)
             return jobs.list_recent(c, limit, among if collection is None else {collection}, state)
 
         return self._library.database.read(work)
@@ -271,7 +276,7 @@ class JobService:
     def list_items(
         self, id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
     ) -> list[tuple[int, JobItem]]:
-        """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: those with warnings."""
+        """Up to `limit` items of a job numbered past `after`, with their numbers; `warned`: with warnings only."""
         return self._library.database.read(lambda c: jobs.list_items(c, id, status, after, limit, warned=warned))
 
 

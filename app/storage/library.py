@@ -16,7 +16,7 @@ from pathlib import Path
 import apsw
 
 from app.core.errors import BlobMissing, NotFound, QueueFull, map_os_errors
-from app.core.types import CollectionInfo, Image, ItemError, Metadata, NewImage, Text
+from app.core.types import AnswerWarning, CollectionInfo, Image, ItemError, Metadata, NewImage, Text
 from app.decode.headers import read_header
 from app.decode.limits import PictureLimits
 from app.storage import gc
@@ -130,7 +130,7 @@ class Library:
         self, c: apsw.Connection, collection: str, staged: StagedFile, new: NewImage, job_id: str | None, replace: bool
     ) -> AddResult:
         """Insert the row and place the file. A duplicate whose file was lost or altered gets it back."""
-        require_collection(c, collection)
+        collections.require(c, collection)
         added = images.add(c, collection, new, job_id, replace)
         if added.replaced_sha256:
             embeddings.remove(c, "images", added.image.key)
@@ -145,7 +145,7 @@ class Library:
         """
 
         def work(c: apsw.Connection) -> dict[str, list[str]]:
-            require_collection(c, collection)
+            collections.require(c, collection)
             return images.filter_stored(c, collection, digests)
 
         held = self.database.read(work)
@@ -158,7 +158,7 @@ class Library:
         """Up to `limit` pictures that `filter` lets through, newest first, with keys below `before`. Raises Timeout."""
 
         def work(c: apsw.Connection) -> list[Image]:
-            require_collection(c, collection)
+            collections.require(c, collection)
             if filter is None:
                 return images.list_page(c, collection, limit, before)
             found = images.get_by_keys(c, sql.select_newest(c, collection, filter, limit, before))
@@ -170,12 +170,16 @@ class Library:
         """How many pictures `filter` lets through. Raises Timeout."""
 
         def work(c: apsw.Connection) -> int:
-            require_collection(c, collection)
+            collections.require(c, collection)
             if filter is None:
                 return sum(images.count_by_status(c, collection).values())
             return len(sql.select_keys(c, collection, filter))
 
         return self.database.read(work)
+
+    def explain_filter(self, collection: str, filter: Filter) -> list[AnswerWarning]:
+        """Why `filter` may let through fewer rows than meant. Raises Timeout."""
+        return self.database.read(lambda c: sql.explain_filter(c, collection, filter))
 
     def update(self, collection: str, id: str, change: Callable[[Image], ImageAttributes]) -> Image:
         """Change caption, tags and metadata to what `change` makes of the present row."""
@@ -203,7 +207,7 @@ class Library:
         """The keys of the pictures that `filter` lets through, and the newest few of them. Raises Timeout."""
 
         def work(c: apsw.Connection) -> tuple[list[int], list[Image]]:
-            require_collection(c, collection)
+            collections.require(c, collection)
             keys = sql.select_keys(c, collection, filter)
             found = images.get_by_keys(c, keys[-MAX_EXAMPLES:])
             return keys, [found[key] for key in sorted(found, reverse=True)]
@@ -262,7 +266,7 @@ class Library:
 
     def get_collection(self, name: str) -> CollectionInfo:
 
-        return self.database.read(lambda c: load_contents(c, require_collection(c, name)))
+        return self.database.read(lambda c: load_contents(c, collections.require(c, name)))
 
     def create_collection(self, name: str, description: str) -> CollectionInfo:
         """A new, empty collection. Raises IdConflict when there is one of this name."""
@@ -273,9 +277,7 @@ class Library:
 
         def work(c: apsw.Connection) -> CollectionInfo:
             changed = collections.set_description(c, name, description)
-            if changed is None:
-                raise NotFound(f"there is no collection {name!r}")
-            return load_contents(c, changed)
+            return load_contents(c, changed or collections.require(c, name))
 
         return self.database.write(work)
 
@@ -283,7 +285,7 @@ class Library:
         """How many pictures of a collection have each status, and how many texts it has. Raises NotFound."""
 
         def work(c: apsw.Connection) -> tuple[dict[str, int], int]:
-            require_collection(c, name)
+            collections.require(c, name)
             return images.count_by_status(c, name), texts.count(c, name)
 
         return self.database.read(work)
@@ -334,7 +336,7 @@ class Library:
                 check_id(id)
 
         def work(c: apsw.Connection) -> tuple[list[Text], int]:
-            label = require_collection(c, collection).label
+            label = collections.require(c, collection).label
             collections.assign_space(c, label, space)
             stored = []
             seq = 0
@@ -356,7 +358,7 @@ class Library:
         """Up to `limit` texts, newest first, with keys below `before`."""
 
         def work(c: apsw.Connection) -> list[Text]:
-            require_collection(c, collection)
+            collections.require(c, collection)
             return texts.list_page(c, collection, limit, before)
 
         return self.database.read(work)
@@ -400,18 +402,11 @@ class Library:
         self.database.write(work)
 
 
-def require_collection(c: apsw.Connection, name: str) -> Collection:
-    """The collection of this name. Raises NotFound."""
-    collection = collections.get(c, name)
-    if collection is None:
-        raise NotFound(f"there is no collection {name!r}")
-    return collection
-
-
 def require_image(c: apsw.Connection, collection: str, id: str) -> Image:
     """The picture of this id. Raises NotFound."""
     image = images.get(c, collection, id)
     if image is None:
+        collections.require(c, collection)
         raise NotFound(f"there is no picture {id!r} in {collection!r}")
     return image
 
@@ -420,6 +415,7 @@ def require_text(c: apsw.Connection, collection: str, id: str) -> Text:
     """The text of this id. Raises NotFound."""
     text = texts.get(c, collection, id)
     if text is None:
+        collections.require(c, collection)
         raise NotFound(f"there is no text {id!r} in {collection!r}")
     return text
 

@@ -5,17 +5,19 @@ import { getImage } from "./api/client.js";
 import { allowedCollections, requireSession, watchSession } from "./api/session.js";
 import { updateActivity, watchActivity } from "./components/activity_badge.js";
 import { clearBanner, showBanner, showProblem, waitUntilReady } from "./components/banner.js";
+import { copyText } from "./components/clipboard.js";
 import { byId, watchDialogs } from "./components/dom.js";
 import { watchDrops } from "./components/drop_zone.js";
 import { showExamples } from "./components/examples.js";
 import { watchFilter } from "./components/filter_dialog.js";
 import { watchKeyboard } from "./components/keyboard.js";
 import { hideModelNotice, loadModel, showModelNotice, showWarnings, watchModelNotice } from "./components/notices.js";
-import { showResultCount } from "./components/result_count.js";
+import { loadSearchedPicture, showResultCount, updateSearchedPicture } from "./components/result_count.js";
 import { showQuery, watchSearchBox } from "./components/search_box.js";
 import { downloadSelected, openTagDialog, watchSelectionBar } from "./components/selection_bar.js";
 import { endToast, pressToastButton, watchToast } from "./components/toast.js";
 import { showUnreadable } from "./components/unreadable.js";
+import { showUnshared, watchUnshared } from "./components/unshared.js";
 import { switchLanguage, translate } from "./i18n/i18n.js";
 import { currentCollection, setCurrentCollection, setHomeCollection } from "./state/collection_context.js";
 import { deleteWithUndo, watchDeletions } from "./state/deletions.js";
@@ -28,6 +30,7 @@ import { closeDetail, openDetail, watchDetail } from "./views/detail.js";
 import { showEmptyState, showNoFilterHits, showTextsIntro } from "./views/empty_state.js";
 import { showHeader, translatePage } from "./views/header.js";
 import { closeJobs, openJobs, redrawJobs } from "./views/jobs.js";
+import { openMoveDialog } from "./views/move.js";
 import { clearResults, currentGrid, redrawTile, showHits, showSelected } from "./views/results.js";
 import { watchSources } from "./views/sources.js";
 import { resumeUploads, uploadFiles } from "./views/upload.js";
@@ -82,9 +85,12 @@ function enterCollection(collection) {
   if (store.shownKey) updateActivity();
 }
 
-function openCollection(collection) {
+/** The words and the filter of the search go along, but not to a new collection. */
+function openCollection(collection, isNew = false) {
   stopTyping();
-  changeState({ collection, like: [], show: null });
+  const conditions = store.state.conditions.filter(([kind]) => kind !== "job"); // a job belongs to one collection
+  const search = isNew ? { q: "", conditions: [], picture: null, target: "images", view: "results" } : { conditions };
+  changeState({ collection, like: [], show: null, ...search });
   window.scrollTo(0, 0);
 }
 
@@ -182,7 +188,7 @@ async function loadResults(isFirst, { count, scroll } = { count: 0 }) {
   const request = (store.request = new AbortController());
   byId("results").ariaBusy = "true";
   try {
-    const loaded = loadModel(); // its notice appears with the first results, so that nothing moves later
+    const loaded = Promise.all([loadModel(), loadSearchedPicture(store.state)]); // their texts appear with the first results
     do await results.loadMore(request.signal, count);
     while (request === store.request && results.hits.length < count && !results.isDone);
     await loaded;
@@ -217,6 +223,7 @@ function showResults(isFirst) {
   else if (isDone) showEmptyState(results.lastPage?.answer, state.target, { searchAgain, refresh });
   showResultCount(results, state);
   showExamples(results, state);
+  showUnshared(getQuery(state).file);
   showUnreadable(results);
   showWarnings(results.lastPage?.answer);
   if (state.show) showDetail();
@@ -234,7 +241,9 @@ function handleRefusal(problem, isFirst) {
   if (isFinal) {
     store.results = new ResultList(store.shownKey);
     clearResults();
-    byId("count").textContent = "";
+    showResultCount(store.results, store.state);
+    showUnshared(null);
+    showWarnings(null);
   }
 }
 
@@ -326,6 +335,14 @@ function handleUndo(ids) {
   else focusPicture(id);
 }
 
+/** The other collection has changed too, so the page forgets its results. */
+function handleMoved(ids) {
+  deselect(ids);
+  clearCache();
+  if (store.results.isStarted) cacheResults(store.results);
+  handleDeletion();
+}
+
 function searchLike(ids) {
   if (!ids.length) return;
   deselect();
@@ -340,8 +357,15 @@ function searchByPicture(change) {
   changeState({ q: "", like: [], picture: null, show: null, view: "results", ...change });
 }
 
+/** The file of the search is now the picture `id`, so the address can hold the search. */
+function addSearchedFile({ id }) {
+  clearCache();
+  changeState({ like: [...new Set([...store.state.like, id])], picture: null });
+}
+
 function handleImageChange(image) {
   replaceImageInCache(image);
+  updateSearchedPicture(image);
   redrawTile(image.id);
 }
 
@@ -379,6 +403,7 @@ function runSelectionAction(action) {
   if (action === "like") searchLike(ids);
   else if (action === "remove") deletePictures(ids);
   else if (action === "tag") openTagDialog(handleImageChange);
+  else if (action === "move") openMoveDialog(ids, handleMoved);
   else if (action === "download") downloadSelected();
   else if (action === "all") keyActions.selectAll();
 }
@@ -439,7 +464,8 @@ watchDrops({
   addsOnly: isCollectionEmpty,
 });
 const changeFilter = (conditions) => changeState({ conditions, show: null, view: "results" });
-watchFilter({ getState: () => store.state, getHits: () => store.results.hits, onChange: changeFilter });
+watchUnshared({ getFile: () => getQuery(store.state).file, onAdd: addSearchedFile });
+watchFilter({ getState: () => store.state, onChange: changeFilter });
 watchDetail({
   onClose: handleDetailClose,
   onLike: (id) => searchLike([id]),
@@ -458,6 +484,7 @@ watchCollections({ onOpen: openCollection, onDelete: clearCache });
 watchSession();
 watchKeyboard(keyActions);
 watchDialogs();
+byId("share").addEventListener("click", () => copyText(location.href, "link_copied"));
 byId("menu").addEventListener("click", () => byId("menu").hidePopover());
 watchModelNotice();
 byId("language").addEventListener("click", () => {

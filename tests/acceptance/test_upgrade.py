@@ -20,6 +20,7 @@ from app.core.types import ItemStatus, JobState, Status
 from app.decode.limits import PictureLimits
 from app.storage.blobs import BlobStore
 from app.storage.database import Database, check_integrity
+from app.storage.keywords import register_functions
 from app.storage.library import Library
 from app.storage.tables import embeddings, jobs, texts
 from app.storage.verify import find_faults
@@ -39,6 +40,7 @@ def unpack_data_dir(version: int, data: Path) -> Path:
         archive.extractall(data)
     connection = apsw.Connection(str(data / "sightline.db"))
     assert connection.pragma("user_version") == kept
+    register_functions(connection)
     for step in (one for one in STEPS if kept < one <= version):
         connection.execute(STEPS[step])
         connection.pragma("user_version", step)
@@ -110,6 +112,7 @@ def test_a_migration_killed_at_any_statement_leaves_a_whole_schema_and_goes_on(t
     data = unpack_data_dir(1, tmp_path / "data")
     whole: dict[int, list[str]] = {}
     step = apsw.Connection(str(shutil.copyfile(data / "sightline.db", tmp_path / "step.db")))
+    register_functions(step)
     for version in STEPS:
         if version > 1:
             step.execute(STEPS[version])

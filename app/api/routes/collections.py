@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import Response
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict
@@ -14,6 +16,7 @@ from app.api.dependencies import (
     is_collection_allowed,
     validate_collection,
 )
+from app.api.openapi import CollectionText, described
 from app.api.schemas import (
     CollectionIn,
     CollectionOut,
@@ -25,8 +28,10 @@ from app.api.schemas import (
     example,
 )
 from app.api.strict_route import new_router
-from app.core.types import CollectionInfo
+from app.core.types import DEFAULT_COLLECTION, CollectionInfo
 from app.service.maintenance import require_deletable
+
+DeletableName = Annotated[CollectionText, described(**{"not": {"const": DEFAULT_COLLECTION}})]
 
 router = new_router("/v1/collections", "collections")
 
@@ -57,14 +62,14 @@ async def create_collection(library: LibraryDep, threads: ThreadsDep, body: Coll
 
 
 @router.get("/{name}")
-async def get_collection(library: LibraryDep, threads: ThreadsDep, name: str) -> CollectionOut:
+async def get_collection(library: LibraryDep, threads: ThreadsDep, name: CollectionText) -> CollectionOut:
     """Get one collection, with its counts and space."""
     return collection_response(await threads.reads.run(library.get_collection, validate_collection(name)))
 
 
 @router.patch("/{name}")
 async def update_collection(
-    library: LibraryDep, threads: ThreadsDep, name: str, body: CollectionPatch
+    library: LibraryDep, threads: ThreadsDep, name: CollectionText, body: CollectionPatch
 ) -> CollectionOut:
     """Change a collection's description."""
     name = validate_collection(name)
@@ -73,7 +78,7 @@ async def update_collection(
 
 @router.delete("/{name}", status_code=204, response_model=None, responses={200: {"model": DeleteOut[CollectionOut]}})
 async def delete_collection(
-    library: LibraryDep, deleter: DeleterDep, threads: ThreadsDep, name: str, dry_run: DryRunQuery = None
+    library: LibraryDep, deleter: DeleterDep, threads: ThreadsDep, name: DeletableName, dry_run: DryRunQuery = None
 ) -> Response | None:
     """Delete a collection with all that is in it. Its running jobs end as `cancelled`; `default` stays."""
     name = validate_collection(name)

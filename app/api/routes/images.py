@@ -62,6 +62,7 @@ from app.decode.pool import DecodePool
 from app.service.image_waiter import UNFINISHED, ImageWaiter
 from app.service.search_service import as_unconfirmed
 from app.storage.attributes import ImageAttributes
+from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter
 from app.storage.library import AddResult, Library
 
@@ -152,6 +153,7 @@ async def list_images(
     return ImagePage(
         images=[ImageOut.of(image) for image in page],
         next_cursor=encode_cursor(page[-1].key) if len(found) > limit else None,
+        warnings=[] if cursor or len(found) > limit else await explain_filter(library, threads, collection, parsed),
         total=await pool.run(library.count_images, collection, parsed) if count else None,
     )
 
@@ -182,11 +184,21 @@ async def delete_images(
     if filter.matches_everything and not body.all:
         raise Validation('filter: this one has no condition; to delete every picture, send {"all": true}')
     keys, examples = await threads.queries.run(library.find_matching, collection, filter)
+    warnings = await explain_filter(library, threads, collection, filter)
     if body.dry_run:
         shown = [ImageOut.of(image) for image in await threads.reads.run(search.confirm_images, examples)]
-        return DeleteOut(matched=len(keys), deleted=0, examples=shown)
+        return DeleteOut(matched=len(keys), deleted=0, examples=shown, warnings=warnings)
     deleted = await threads.writes.run(library.delete_matching, collection, filter, keys)
-    return DeleteOut(matched=len(keys), deleted=deleted, examples=[])
+    return DeleteOut(matched=len(keys), deleted=deleted, examples=[], warnings=warnings)
+
+
+async def explain_filter(
+    library: Library, threads: ThreadsDep, collection: str, filter: Filter | None
+) -> list[WarningOut]:
+    """What is odd about a filter that let through less than asked for."""
+    if filter is None or not filter.compared:
+        return []
+    return [WarningOut.of(one) for one in await threads.queries.run(library.explain_filter, collection, filter)]
 
 
 @router.get("/{id}")

@@ -26,6 +26,7 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep
+from app.api.openapi import described
 from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
 from app.api.schemas import CollectionName, JobOut, Metadata, RequestModel, ShortText, Tags, example
 from app.api.strict_route import new_router
@@ -33,13 +34,15 @@ from app.core.errors import BadRequest, UnsupportedMediaType, Validation, map_os
 from app.core.files import sha256_file
 from app.core.types import Job, SourceSpec
 from app.sources.base import SourcePolicy
-from app.sources.registry import SOURCE_FORMS, parse_source, write_url_list
+from app.sources.registry import SOURCE_FORMS, SOURCE_TYPES, parse_source, write_url_list
 
 router = new_router("/v1/images", "upload", UPLOAD)
 
+SOURCE_PATTERN = f"^(urls$|({'|'.join(kind for kind in SOURCE_TYPES if kind != 'urls')}):)"
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
 MAX_ITEMS = 100_000  # a JSON body holds fewer
 MAX_COLUMNS = 100
+LINE = '{"url": "https://example.org/cat.jpg", "caption": "a cat"}'
 MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and metadata takes less
 
 
@@ -60,7 +63,7 @@ class IngestIn(RequestModel):
         json_schema_extra=example(source="urls", items=[{"url": "https://example.org/cat.jpg", "caption": "a cat"}])
     )
 
-    source: Annotated[ShortText, Field(description=f"One of: {SOURCE_FORMS}.")]
+    source: Annotated[ShortText, Field(description=f"One of: {SOURCE_FORMS}."), described(pattern=SOURCE_PATTERN)]
     items: Annotated[list[UrlIn], Field(max_length=MAX_ITEMS, fail_fast=True, description="The URLs.")] = Field(
         default_factory=list
     )
@@ -93,7 +96,9 @@ BODY: dict[str, Any] = {
         "required": True,
         "content": {
             "application/json": {"schema": IngestIn.model_json_schema(ref_template="#/components/schemas/{model}")},
-            LINES[0]: {"schema": {"type": "string", "description": "One item a line, as in `items`."}},
+            LINES[0]: {
+                "schema": {"type": "string", "description": "One item a line, as in `items`.", "examples": [LINE]}
+            },
         },
     }
 }

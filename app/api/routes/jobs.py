@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -33,6 +33,7 @@ from app.api.dependencies import (
 from app.api.idempotency import IdempotencyDep, hash_form
 from app.api.job_events import JobEvents
 from app.api.multipart import FormFile, describe_form, receive_form
+from app.api.openapi import CollectionText
 from app.api.schemas import BulkForm, ItemOut, ItemPage, JobOut, JobsOut
 from app.api.strict_route import new_router
 from app.core.errors import NotFound, PayloadTooLarge, Validation
@@ -93,7 +94,7 @@ async def upload_images(
         async with idempotency.begin(partial(hash_form, form), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
-            options = make_options(asked.priority, call.slot, job)
+            options = make_options(asked.priority, call.slot, job, asked.left_out)
             begun = await threads.writes.run(jobs.add_files, collection, files, options)
     return JobOut.of(begun)
 
@@ -103,7 +104,7 @@ async def list_jobs(
     jobs: JobsDep,
     threads: ThreadsDep,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    collection: Annotated[str | None, Query(description="Only those of this collection.")] = None,
+    collection: Annotated[CollectionText | None, Query(description="Only those of this collection.")] = None,
     state: Annotated[JobState | None, Query(description="Only those in this state.")] = None,
 ) -> JobsOut:
     """List jobs, newest first."""
@@ -125,7 +126,7 @@ async def list_job_items(
     threads: ThreadsDep,
     job: JobDep,
     status: ItemStatus | None = None,
-    warned: Annotated[bool, Query(description="Only items with warnings, whatever their status.")] = False,
+    warned: Annotated[bool, Query(description="Only items with warnings.")] = False,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: str | None = None,
     format: Annotated[Literal["json", "ndjson"] | None, Query(description="Instead of the header Accept.")] = None,
@@ -135,8 +136,6 @@ async def list_job_items(
     All of them at once, one a line, for `Accept: application/x-ndjson`; `limit` means nothing there.
     """
     after = decode_cursor(cursor) or 0
-    if warned and status is not None:
-        raise Validation("send status or warned, not both")
     if format == "ndjson" or (format is None and REPORT in request.headers.get("accept", "")):
         name = {"Content-Disposition": f'attachment; filename="job-{job.id}.ndjson"'}
         return StreamingResponse(
@@ -206,11 +205,13 @@ async def stream_items(
     await threads.reads.run(jobs.get, job.id)  # if it was deleted meanwhile, the report is cut off: it is not whole
 
 
-def make_options(priority: str | None, slot: ResponseSlot | None, job: str | None) -> JobOptions:
+def make_options(
+    priority: str | None, slot: ResponseSlot | None, job: str | None, left_out: Mapping[str, int] | None = None
+) -> JobOptions:
     """What a request says of its job. Raises Validation."""
     if job is not None and priority is not None:
         raise Validation("priority belongs to a new job; a job that exists keeps its own")
-    return JobOptions(Priority(priority or "normal"), slot, job)
+    return JobOptions(Priority(priority or "normal"), slot, job, left_out or {})
 
 
 def job_response(job: Job) -> tuple[int, JobOut]:

@@ -28,18 +28,23 @@ from app.api.dependencies import (
 )
 from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
+from app.api.openapi import described
 from app.api.schemas import (
     EXACT,
+    MODE,
     BatchIn,
     BatchOut,
     ClassifyForm,
     ClassifyIn,
     ClassifyOut,
     ErrorOut,
+    HitCount,
     HitOut,
     LabelOut,
+    Mode,
     ParamsIn,
     PartIn,
+    QueryText,
     RefusedOut,
     SearchForm,
     SearchIn,
@@ -54,6 +59,7 @@ from app.core.errors import PayloadTooLarge, SightlineError, Validation, map_os_
 from app.core.settings import Settings
 from app.decode.headers import read_header
 from app.decode.limits import JPEG_FACTOR, PictureLimits
+from app.search.fusion import Weights
 from app.search.query_syntax import parse_weighted_query
 from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_error
 from app.service.search_service import SearchService
@@ -70,7 +76,7 @@ SEARCH_FORM = describe_form(SearchForm)
 CLASSIFY_FORM = describe_form(ClassifyForm)
 CLASSIFY_FORM["requestBody"]["content"]["application/json"] = {"schema": ClassifyIn.model_json_schema()}
 
-KQuery = Annotated[int | None, Query(description="How many hits (10).", examples=[10])]
+KQuery = Annotated[HitCount | None, Query(description="How many hits (10).", examples=[10])]
 TargetQuery = Annotated[Target | None, Query(description="What to search: images (default) or texts.")]
 ExactQuery = Annotated[bool | None, Query(description=EXACT)]
 
@@ -82,22 +88,32 @@ async def search_images(
     threads: ThreadsDep,
     collection: CollectionDep,
     q: Annotated[
-        str,
+        QueryText,
+        described(pattern='[^\\s"－−-]'),  # a minus alone is no word
         Query(
             description='What to look for; words after a minus are turned away from ("beach -people").',
             examples=["red car"],
         ),
     ],
-    k: Annotated[int, Query(description="How many hits.")] = 10,
+    k: Annotated[HitCount, Query(description="How many hits.")] = 10,
     target: Target = "images",
     filter: FilterQuery = None,
     exact: Annotated[bool, Query(description="Compare with every vector, whatever the index could save.")] = False,
+    mode: Annotated[Mode | None, Query(description=MODE)] = None,
 ) -> SearchOut:
     """Search pictures, or texts, by words."""
     parsed = parse_filter_parameter(filter, target)
     words = parse_weighted_query(validate_query(q, settings))
     parts = [QueryPart(text=text, weight=weight, field="q") for text, weight in words]
-    query = SearchQuery(parts, target, validate_k(k, settings), collection, parsed, exact)
+    query = SearchQuery(
+        parts,
+        target,
+        validate_k(k, settings),
+        collection,
+        parsed,
+        exact,
+        mode=validate_mode(mode, target, exact, parts),
+    )
     found = await threads.queries.run(search.searcher.search, query)
     return search_response(search, found, target)
 
@@ -192,6 +208,7 @@ def search_response(search: SearchService, found: SearchResult, target: Target) 
             "model": search.model.encoder.space.model,
             "target": target,
             "searched": found.searched,
+            "applied": {"mode": found.mode, "model_trust": found.trust},
             "warnings": [WarningOut.of(warning) for warning in found.warnings],
         }
     )
@@ -204,7 +221,10 @@ def parse_search(settings: Settings, body: SearchIn, collection: str | None, fol
     k = validate_k(body.k, settings)
     parts = parse_parts(settings, body.query, folder)
     params = body.params or ParamsIn()
-    return SearchQuery(parts, body.target, k, collection, parsed, body.exact, params.nprobe, params.refine_k)
+    mode = validate_mode(body.mode, body.target, body.exact, parts)
+    weights = Weights() if body.weights is None else Weights(body.weights.vector, body.weights.keyword)
+    how = (body.exact, params.nprobe, params.refine_k, mode, weights)
+    return SearchQuery(parts, body.target, k, collection, parsed, *how)
 
 
 def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None) -> list[QueryPart]:
@@ -224,6 +244,19 @@ def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None
                 QueryPart(image_id=part.image_id, text_id=part.text_id, vector=part.vector, weight=part.weight)
             )
     return parts
+
+
+def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequence[QueryPart]) -> Mode | None:
+    """The mode of a search. Raises Validation if it compares words where there are none."""
+    if mode in (None, "vector"):
+        return mode
+    if exact:
+        raise Validation(f"mode {mode!r}: exact compares vectors alone")
+    if target == "texts":
+        raise Validation(f"mode {mode!r}: texts are searched by their vectors alone")
+    if not any(part.text is not None and part.weight > 0 for part in parts):
+        raise Validation(f"mode {mode!r}: the query has no words to look for")
+    return mode
 
 
 def write_picture(text: str, path: Path) -> None:

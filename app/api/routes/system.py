@@ -13,12 +13,13 @@ from fastapi import Request, Response
 from app.api.auth import AccessDep
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import ALLOWED_COLLECTIONS, CollectionDep, SearchDep, ServiceDep, ThreadsDep
-from app.api.strict_route import new_router
+from app.api.strict_route import ProbeRoute, new_router
 from app.encoder.catalogue import CATALOGUE
 from app.service.health import HealthCheck
 from app.service.service import Service
 
 router = new_router("", "system")
+probes = new_router("", "system", route_class=ProbeRoute)
 
 KEPT_SECONDS = 1.0  # of the checks that a caller without a key gets: they read the disk and the database
 
@@ -61,13 +62,13 @@ async def list_models(search: SearchDep) -> dict[str, Any]:
     return {"models": [model.to_json() for model in CATALOGUE], "loaded": search.describe_model()}
 
 
-@router.get("/livez")
+@probes.get("/livez")
 async def check_liveness() -> dict[str, str]:
     """Say that the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+@probes.get("/readyz")
 async def check_readiness(
     request: Request, service: ServiceDep, access: AccessDep, threads: ThreadsDep, response: Response
 ) -> dict[str, Any]:
@@ -92,7 +93,7 @@ async def check_readiness(
     return {"status": status, "reasons": reasons, "faults": faults, "checks": shown}
 
 
-@router.get("/metrics", response_class=Response)
+@probes.get("/metrics", response_class=Response)
 async def get_metrics(request: Request, threads: ThreadsDep) -> Response:
     """Get the metrics in Prometheus' text format."""
     text = await threads.checks.run(request.app.state.metrics.render)

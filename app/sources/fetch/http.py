@@ -37,11 +37,14 @@ MAX_PER_HOST = 4
 STOP_POLL_SECONDS = 0.5
 USER_AGENT = f"Sightline/{__version__}"
 REDIRECT_STATUSES = (301, 302, 303, 307, 308)
-BUSY_STATUSES = (408, 429, 502, 503, 504)  # of a server that may answer the next time
+# Of a server that may answer the next time; 520 to 529 are of proxies like Cloudflare.
+BUSY_STATUSES = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 MAX_TRIES = 5  # of one URL, of a server that is busy or breaks the connection
 MAX_CONNECT_TRIES = 3  # of one that cannot be reached
+MAX_SLOW_TRIES = 2  # of one that takes too long
 BACKOFF_SECONDS = 0.5, 8.0  # before the first retry of a host, and at most
 MAX_WAIT_SECONDS = 30.0  # a server that asks to wait longer is not waited for
+MAX_PAUSE_SECONDS = 3_600.0  # after which a server that asked to wait longer is asked again
 MAX_FAILURES = 12  # of a host in a row: after them each of its URLs gets one try, until one succeeds
 MAX_HOSTS = 1_000  # whose state is kept
 RECOVERY = 8  # answers of a host after which it gets one request more at once
@@ -218,7 +221,8 @@ class HttpFetcher:
                 raise
             return FetchResult(request, error=error)
         except httpcore.TimeoutException:
-            return FetchResult(request, error=UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s"))
+            slow = UrlUnreachable(f"it took longer than {self._limits.seconds:.0f} s")
+            return FetchResult(request, error=slow, max_tries=MAX_SLOW_TRIES)
         except (httpcore.ConnectError, ssl.SSLError):
             return FetchResult(request, error=UrlUnreachable(UNREACHABLE), max_tries=MAX_CONNECT_TRIES)
         except (httpcore.NetworkError, httpcore.ProtocolError):
@@ -312,10 +316,11 @@ def _parse_retry_after(text: str | None) -> float:
     if text is None:
         return 0.0
     if text.strip().isdecimal():
-        return float(text)
+        return min(float(text), MAX_PAUSE_SECONDS)
     with suppress(ValueError, TypeError):
         moment = parsedate_to_datetime(text)
-        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+        return min(max(0.0, seconds), MAX_PAUSE_SECONDS)
     return 0.0
 
 

@@ -37,10 +37,12 @@ class Field:
 class Filter:
     """A valid filter as a condition on the rows of its target. Two are equal when their JSON is (1, 1.0, true differ).
 
-    `matches_everything`: it lists no condition.
+    `matches_everything`: it lists no condition. `compared`: the entries of metadata that a row needs to match, with
+    what a range compares each with ("time", "number"), or None.
     """
 
     text: str
     target: Target
     condition: Clause = field(compare=False)
     matches_everything: bool = field(compare=False)
+    compared: tuple[tuple[Field, str | None], ...] = field(default=(), compare=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -55,6 +55,10 @@ MAX_GROUPS = 1_000  # must, should and must_not have conditions and groups of th
 MAX_DEPTH = 8
 MAX_CHARS = 16_384  # of one text: metadata holds none that is longer
 MAX_PATH = 8
+# What the OpenAPI document says of keys; `_check_key` checks them, and says what is wrong.
+ENTRY_PATTERN = r'("[^"\\\x00-\x1f]*"|[^".\[\]\\\x00-\x1f]+)'
+METADATA_PATTERN = rf"metadata(\.{ENTRY_PATTERN}){{1,{MAX_PATH}}}"
+KEY_PATTERN = f"^({'|'.join(sorted({*FIELDS['images'], *FIELDS['texts']} - {'metadata'}))}|{METADATA_PATTERN})$"
 COMPARISONS = ("gt", "gte", "lt", "lte")
 
 T = TypeVar("T")
@@ -87,7 +91,8 @@ def parse_filter(value: Any, target: Target) -> Filter:
     except ValidationError as error:
         raise Validation(_describe(error, value)) from None
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return Filter(text, target, parsed.condition(), matches_everything=not usage.conditions)
+    compared = tuple(dict.fromkeys(_find_compared(parsed)))
+    return Filter(text, target, parsed.condition(), matches_everything=not usage.conditions, compared=compared)
 
 
 # ---- values
@@ -129,7 +134,11 @@ Scalar = Annotated[
     _choose_by_type("a text, a number, true or false"),
     WithJsonSchema({"type": ["string", "number", "boolean"], "maxLength": MAX_CHARS}),
 ]
-TimeText = Annotated[str, StringConstraints(max_length=64)]
+TimeBound = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    ModelField(json_schema_extra={"anyOf": [{"format": "date"}, {"format": "date-time"}]}),
+]
 Format = Literal["avif", "gif", "jpeg", "png", "webp"]
 Values = Annotated[
     list[T], FailFast(), BeforeValidator(_count_values), ModelField(json_schema_extra={"maxItems": MAX_VALUES})
@@ -231,7 +240,7 @@ class NumberRange(Range[Number]):
     pass
 
 
-class TimeRange(Range[TimeText]):
+class TimeRange(Range[TimeBound]):
     """Each bound is a date or a time (RFC 3339), in UTC where it names no zone."""
 
     @field_validator(*COMPARISONS, mode="before")
@@ -254,7 +263,7 @@ MetadataRange = Annotated[
 
 
 class KeyOnly(Grammar):
-    key: Annotated[str, StringConstraints(max_length=MAX_CHARS)]
+    key: Annotated[str, StringConstraints(max_length=MAX_CHARS), ModelField(json_schema_extra={"pattern": KEY_PATTERN})]
 
     @field_validator("key", mode="before")
     @classmethod
@@ -319,7 +328,10 @@ class TimeCondition(Condition):
 
 
 class MetadataCondition(Condition):
-    key: str = ModelField(description="metadata.NAME, or metadata.NAME.NAME inside an object.", pattern=r"^metadata\.")
+    key: str = ModelField(
+        description="metadata.NAME, or metadata.NAME.NAME inside an object.",
+        json_schema_extra={"pattern": f"^{METADATA_PATTERN}$"},
+    )
     match: MetadataMatch = OMITTED
     range: MetadataRange = OMITTED
 
@@ -355,6 +367,17 @@ class Clauses(Grammar):
     def condition(self) -> Clause:
         parts = ([node.condition() for node in nodes] for nodes in (self.must, self.should, self.must_not))
         return sql.combine(*parts)
+
+
+def _find_compared(node: FilterNode) -> Iterator[tuple[Field, str | None]]:
+    """The entries of metadata that a row needs to match (see `Filter.compared`)."""
+    if isinstance(node, Clauses):
+        for part in (*node.must, *node.should):
+            yield from _find_compared(part)
+    elif isinstance(node, MetadataCondition) and node.range is not OMITTED:
+        yield node.field(), "time" if isinstance(node.range, TimeRange) else "number"
+    elif isinstance(node, MetadataCondition) and node.match is not OMITTED:
+        yield node.field(), None
 
 
 WITH_KEY = (TextCondition, NumberCondition, FlagCondition, FormatCondition, TimeCondition)
@@ -464,14 +487,16 @@ def _join(names: Sequence[str], word: str = "or") -> str:
 def _shorten(value: Any) -> str:
     if isinstance(value, Mapping | list):
         return f"an object with {len(value)} entries" if isinstance(value, Mapping) else f"a list of {len(value)}"
-    text = ascii(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else ascii(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 # ---- paths and times
 
 SEGMENT = re.compile(r'(?:"([^"]*)"|([^".\[\]]+))(\.|$)')  # quotes are for names with a dot or a bracket
-TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+TIME = re.compile(
+    r"(\d{4}[-:/]\d\d[-:/]\d\d)(?:[Tt ](\d\d:\d\d)(?:(:\d\d)(?:\.(\d{1,9}))?)?([Zz]|[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -505,7 +530,7 @@ def parse_time_bound(comparison: str, value: Any) -> str:
     if parts is None:
         raise ValueError("a time is written 2026-01-31 or 2026-01-31T12:00:00Z")
     day, minute, second, fraction, zone = parts.groups()
-    digits = (fraction or "").ljust(3, "0")
+    day, digits = re.sub("[:/]", "-", day), (fraction or "").ljust(3, "0")
     try:
         time = datetime.fromisoformat(f"{day}T{minute or '00:00'}{second or ':00'}{(zone or 'Z').upper()}")
         time = time.astimezone(UTC) + int(digits[:3]) * MILLISECOND

@@ -15,7 +15,7 @@ import apsw
 
 from app.core.errors import Timeout
 from app.core.text import split_words
-from app.core.types import Target
+from app.core.types import AnswerWarning, Target
 from app.storage.filters.model import Field, Filter
 from app.storage.sql import Clause, fetch_clause, join_clauses
 from app.storage.tables.collections import IN_COLLECTION
@@ -51,7 +51,24 @@ COLUMNS = {
 COMPARED = {"gt": Clause(" > "), "gte": Clause(" >= "), "lt": Clause(" < "), "lte": Clause(" <= ")}
 ATOM = Clause("atom")
 THERE = Clause(" IS NOT NULL")
+IS_NUMBER = Clause("type IN ('integer', 'real')")
+IS_DATED = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9][-:/][0-9][0-9][-:/][0-9][0-9]*'")
+# The day number of a time, also as cameras (`2019:07:04 12:00:00`) and programs (`+0200`) write it; NULL for none.
+MOMENT = Clause(
+    "julianday(substr(atom, 1, 4) || '-' || substr(atom, 6, 2) || '-' || substr(atom, 9, 2) ||"
+    " CASE WHEN atom GLOB '??????????*[+-][0-9][0-9][0-9][0-9]'"
+    " THEN substr(atom, 11, length(atom) - 12) || ':' || substr(atom, -2)"
+    " ELSE replace(substr(atom, 11), ' UTC', 'Z') END)"
+)
 LISTED, UNLISTED = " IN (SELECT value FROM json_each(?))", " NOT IN (SELECT value FROM json_each(?))"
+
+TABLES: dict[Target, Clause] = {"images": Clause("images"), "texts": Clause("texts")}
+MAX_EXPLAINED = 2_000
+NEWEST_ROWS = " WHERE " + IN_COLLECTION + " ORDER BY key DESC LIMIT ?), "
+COMPARABLE = {  # what a range of each kind compares, and how it is written
+    "number": (IS_NUMBER, "a range with numbers compares numbers, not texts"),
+    "time": (IS_DATED + AND + MOMENT + THERE, "a time is a text like 2026-01-31 or 2026-01-31T12:00:00Z"),
+}
 
 
 def select_keys(c: apsw.Connection, collection: str, filter: Filter, after: int = 0) -> list[int]:
@@ -94,6 +111,30 @@ def changed_keys(c: apsw.Connection, target: Target, since: int) -> list[int] | 
         return None
     query = Clause("SELECT DISTINCT key FROM changes WHERE n > ? AND target = ?", since, target)
     return [row[0] for row in fetch_clause(c, query)]
+
+
+def explain_filter(c: apsw.Connection, collection: str, filter: Filter) -> list[AnswerWarning]:
+    """Why a filter may match fewer rows than meant: entries that no row has, and values that its ranges cannot compare.
+
+    It looks at the newest MAX_EXPLAINED rows. Raises Timeout.
+    """
+    found = []
+    for field, kind in filter.compared:
+        suits, form = COMPARABLE.get(kind or "", (ALL, ""))
+        counts = Clause("count(*), total(NOT (") + suits + Clause(")), max(CASE WHEN NOT (") + suits
+        rows = Clause(") THEN json_quote(value) END) FROM (SELECT metadata FROM ") + TABLES[filter.target]
+        rows += Clause(NEWEST_ROWS, collection, MAX_EXPLAINED)
+        values = Clause("json_each(metadata, ?) WHERE typeof(key) <> 'text' AND type <> 'null'", _path(field))
+        with time_limit(c):
+            ((count, odd, example),) = fetch_clause(c, Clause("SELECT ") + counts + rows + values)
+        name = ".".join(("metadata", *field.path))[:100]
+        if not count:
+            detail = f"none of the {filter.target} has {name} (of the newest {MAX_EXPLAINED:,})"
+            found.append(AnswerWarning("filter_no_value", detail, "filter"))
+        elif odd:
+            detail = f"{odd:,.0f} of {count:,} values of {name} are no {kind}s, like {str(example)[:60]}; {form}"
+            found.append(AnswerWarning("filter_other_values", detail, "filter"))
+    return found
 
 
 @contextmanager
@@ -170,11 +211,10 @@ def match_range(field: Field, bounds: Bounds) -> Clause:
         compared = [column + COMPARED[name] + Clause("?", bound) for name, bound in bounds]
         return OPEN + column + THERE + AND + join_clauses(AND, compared) + CLOSE
     if timed:
-        written = Clause("type = 'text' AND atom GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' AND ")
-        moment = Clause("julianday(atom)")
-        compared = [moment + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in bounds]
+        written = IS_DATED + AND
+        compared = [MOMENT + COMPARED[name] + Clause("julianday(?)", bound) for name, bound in bounds]
     else:  # json_extract parses the bound as it parses the stored number
-        written = Clause("type IN ('integer', 'real') AND ")
+        written = IS_NUMBER + AND
         compared = [ATOM + COMPARED[name] + Clause("json_extract(?, '$')", _json(b)) for name, b in bounds]
     return _some(field, written + join_clauses(AND, compared), ())
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import apsw
 
-from app.core.errors import NotFound
 from app.storage.sql import fetch_all, fetch_one
 from app.storage.tables import collections, images, job_control, jobs, work_queue
 
@@ -20,9 +19,7 @@ def begin(c: apsw.Connection, name: str) -> tuple[str, list[tuple[str, int]]]:
 
     Returns the label, and the uploads (job, number) whose files the caller removes. Raises NotFound.
     """
-    collection = collections.get(c, name)
-    if collection is None:
-        raise NotFound(f"there is no collection {name!r}")
+    collection = collections.require(c, name)
     c.execute("UPDATE collections SET name = NULL, space = NULL WHERE label = ?", (collection.label,))
     # No search finds what its jobs added, so nobody may wait until an index has it.
     c.execute("UPDATE jobs SET last_seq = 0 WHERE collection = ?", (collection.label,))

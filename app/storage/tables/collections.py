@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 import apsw
 
 from app.core.clock import now_rfc3339
-from app.core.errors import IdConflict, ModelUnavailable
+from app.core.errors import CollectionMissing, IdConflict, ModelUnavailable
 from app.storage.sql import fetch_all, fetch_one
 
 LABEL_OF_NAME = "(SELECT label FROM collections WHERE name = ?)"
@@ -43,6 +44,14 @@ def name_from_label(label: str) -> str:
 def get(c: apsw.Connection, name: str) -> Collection | None:
     row = fetch_one(c, COLUMNS + "WHERE name = ?", (name,))
     return Collection(*row) if row else None
+
+
+def require(c: apsw.Connection, name: str) -> Collection:
+    """The collection of this name. Raises CollectionMissing."""
+    if (collection := get(c, name)) is None:
+        near = get_close_matches(name, [one.name for one in list_all(c)])
+        raise CollectionMissing(f"there is no collection {name!r}", near)
+    return collection
 
 
 def list_all(c: apsw.Connection) -> list[Collection]:

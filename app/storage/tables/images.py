@@ -91,6 +91,12 @@ def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
     return {row[0]: image_from_row(row) for row in rows}
 
 
+def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
+    """The keys of all ready pictures, in their order."""
+    sql = "SELECT key FROM images WHERE status = 'ready' AND " + IN_COLLECTION + " ORDER BY key"
+    return [key for (key,) in fetch_all(c, sql, (collection,))]
+
+
 def list_page(c: apsw.Connection, collection: str, limit: int, before: int | None) -> list[Image]:
     """Up to `limit` pictures, newest first, with keys below `before`."""
     highest = before if before is not None else 1 << 62

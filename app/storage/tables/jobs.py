@@ -32,7 +32,9 @@ ITEMS = "SELECT n, name, status, image_id, error_code, error_detail, warnings FR
 ALL_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? ORDER BY n LIMIT ?"
 # Without INDEXED BY, SQLite goes through all items of the job to find those of a status.
 ITEMS_OF_STATUS = ITEMS + "INDEXED BY job_items_listed WHERE job_id = ? AND status = ? AND n > ? ORDER BY n LIMIT ?"
-WARNED_ITEMS = ITEMS + "WHERE job_id = ? AND n > ? AND warnings IS NOT NULL ORDER BY n LIMIT ?"
+WARNED_ITEMS = (
+    ITEMS + "WHERE job_id = ?1 AND n > ?2 AND warnings IS NOT NULL AND (?3 IS NULL OR status = ?3) ORDER BY n LIMIT ?4"
+)
 # What a picture costs the turn of its job: four pictures of high priority are as much as one of normal priority.
 COST_OF_PRIORITY = {Priority.HIGH: 1, Priority.NORMAL: 4, Priority.LOW: 16}
 PRIORITY_OF_COST = {step: priority for priority, step in COST_OF_PRIORITY.items()}
@@ -93,9 +95,9 @@ def list_recent(
 def list_items(
     c: apsw.Connection, job_id: str, status: ItemStatus | None, after: int, limit: int, *, warned: bool = False
 ) -> list[tuple[int, JobItem]]:
-    """Up to `limit` items numbered past `after`, with their numbers; `warned`: those with warnings, whatever status."""
+    """Up to `limit` items numbered past `after`, with their numbers; `warned`: only those with warnings."""
     if warned:
-        rows = fetch_all(c, WARNED_ITEMS, (job_id, after, limit))
+        rows = fetch_all(c, WARNED_ITEMS, (job_id, after, status, limit))
     elif status is None:
         rows = fetch_all(c, ALL_ITEMS, (job_id, after, limit))
     else:

@@ -99,8 +99,45 @@ export async function updateTags(id, edit, collection) {
 }
 
 /** The original as a Blob. */
-export function getFile(id) {
-  return request(fileUrl(id), {}, (response) => response.blob());
+export function getFile(id, collection) {
+  return request(fileUrl(id, collection), {}, (response) => response.blob());
+}
+
+/** Add one picture, and wait up to `wait` seconds until searches find it; gives its record. `said`: {id, caption, tags, metadata}. */
+export function addImage(file, name, said = {}, collection, wait = 0) {
+  const body = new FormData();
+  body.append("file", file, name);
+  for (const field of ["id", "caption"]) if (said[field]) body.append(field, said[field]);
+  for (const tag of said.tags ?? []) body.append("tags", tag);
+  if (said.metadata) body.append("metadata", JSON.stringify(said.metadata));
+  return request(withCollection(makePath("v1/images", { wait }), collection), { method: "POST", body });
+}
+
+/**
+ * Copy a picture to another collection, where it keeps its id if that is free, and delete it in the first one. Gives the
+ * record there. It stays in both if `isCopy`, or if the other collection has these bytes with another caption, tags or metadata.
+ */
+export async function moveImage(id, from, to, isCopy = false) {
+  const image = await getImage(id, from);
+  const file = await getFile(id, from);
+  const add = (said) => retryWhileBusy(() => addImage(file, image.source ?? "", said, to));
+  const there = await add(image).catch((problem) => {
+    if (problem.code !== "id_conflict") throw problem;
+    return add({ ...image, id: null });
+  });
+  if (!isCopy && !there.kept?.length) await deleteImage(id, from);
+  return there;
+}
+
+async function retryWhileBusy(send) {
+  for (;;) {
+    try {
+      return await send();
+    } catch (problem) {
+      if (problem.status !== 429) throw problem;
+      await new Promise((resolve) => setTimeout(resolve, problem.seconds * 1000));
+    }
+  }
 }
 
 export function deleteImage(id, collection) {
@@ -111,8 +148,8 @@ export function thumbnailUrl(id, size) {
   return withCollection(`${imagePath(id)}/thumbnail${size ? `?size=${size}` : ""}`);
 }
 
-export function fileUrl(id) {
-  return withCollection(`${imagePath(id)}/file`);
+export function fileUrl(id, collection) {
+  return withCollection(`${imagePath(id)}/file`, collection);
 }
 
 function imagePath(id) {
@@ -287,16 +324,6 @@ export async function getModel() {
 
 export async function isAlive() {
   return (await fetch("livez", { cache: "no-store" })).ok || null;
-}
-
-let routes = null; // a promise: path -> method -> its description
-
-/** Whether this server has a route, and for it a query parameter. A cached page may meet an older server. */
-export async function hasRoute(path, method = null, parameter = null) {
-  routes ??= request("openapi.json").then((spec) => spec.paths, () => (routes = null) ?? {});
-  const route = (await routes)[path];
-  if (!parameter) return Boolean(route);
-  return Boolean(route?.[method]?.parameters?.some(({ name }) => name === parameter));
 }
 
 export function makeProblem(status, body, seconds) {

@@ -1,5 +1,5 @@
-// The caption of a picture, written in place: saved when the user leaves the field or presses Ctrl+Enter; Escape takes the
-// change back. What the server does not have yet is kept as a draft, so that nothing the user wrote is lost.
+// The caption of a picture, written in place: saved when the user leaves the field or presses Ctrl+Enter; Escape takes a
+// change back that is not saved. What the server does not have yet is kept as a draft, so that nothing the user wrote is lost.
 
 import { updateImage } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";
@@ -26,10 +26,12 @@ export function makeCaptionField(image, { onChange, onReturn }) {
   const element = make("div", {}, field, alert);
   let saved = image.caption ?? "";
   let saving = null;
+  let sending = null; // the text that is on its way
   field.ariaLabel = translate("caption");
   field.value = drafts.get(key)?.text ?? saved;
 
   const send = async (text) => {
+    sending = text;
     try {
       const changed = await updateImage(image.id, { caption: text || null }, image.collection);
       saved = text;
@@ -42,6 +44,8 @@ export function makeCaptionField(image, { onChange, onReturn }) {
       alert.hidden = false;
       if (!element.checkVisibility()) toast(alert.textContent, { action: "show_picture", onAction: () => onReturn(image) });
       return false;
+    } finally {
+      sending = null;
     }
   };
   const save = () => {
@@ -55,7 +59,7 @@ export function makeCaptionField(image, { onChange, onReturn }) {
   field.addEventListener("blur", save);
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) save();
-    if (event.key !== "Escape" || !drafts.has(key)) return;
+    if (event.key !== "Escape" || !drafts.has(key) || field.value.trim() === sending) return;
     event.preventDefault(); // keeps the dialog open
     drafts.delete(key);
     field.value = saved;

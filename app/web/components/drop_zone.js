@@ -1,6 +1,7 @@
 // Files that the user drops, pastes or chooses: one picture to search with, or files to add.
 // During a drag, zones say what a drop does. The user can also drag a picture of the results onto the search box.
 
+import { hasScope } from "../api/session.js";
 import { parsePictureUrl } from "../state/url_state.js";
 import { byId } from "./dom.js";
 import { isArchive, listDroppedFiles, listFiles } from "./files.js";
@@ -20,6 +21,7 @@ export function watchDrops({ onSearch, onPicture, onAdd, addsOnly }) {
   });
   watchFileButton("by-picture", "picture-file", (files) => onSearch(files[0]));
   watchFileButton("add-files", "files", (files) => onAdd(listFiles(files)));
+  watchFileButton("add-photo", "photo", (files) => onAdd(listFiles(files)));
   watchFileButton("add-folder", "folder", (files) => onAdd(listFiles(files)));
 }
 
@@ -33,7 +35,7 @@ function watchFileDrops({ onSearch, onAdd, addsOnly }) {
     const isPicture = items.length === 1 && items[0].type && !ARCHIVE_TYPE.test(items[0].type); // a folder has no type
     const host = document.querySelector("dialog[open]") ?? document.body; // an open dialog disables all around it
     if (zones.parentElement !== host) host.append(zones);
-    zones.dataset.only = isPicture && !isAddOnly() ? "" : "add";
+    zones.dataset.only = !hasScope("write") ? "search" : isPicture && !isAddOnly() ? "" : "add";
     zones.hidden = false;
   });
   window.addEventListener("dragover", (event) => {
@@ -49,12 +51,12 @@ function watchFileDrops({ onSearch, onAdd, addsOnly }) {
     if (!hasFiles(event)) return;
     event.preventDefault();
     zones.hidden = true;
-    const zone = isAddOnly() ? "add" : event.target.closest?.("[data-zone]")?.dataset.zone;
+    const zone = hasScope("write") && isAddOnly() ? "add" : event.target.closest?.("[data-zone]")?.dataset.zone;
     for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close(); // the results are behind it
     const [first, ...others] = event.dataTransfer.files;
     const files = await listDroppedFiles(event.dataTransfer);
     const isSingle = first && !others.length && files.items.length === 1 && files.items[0].file.name === first.name;
-    if (isSingle && zone !== "add" && !isArchive(first)) onSearch(first);
+    if (!hasScope("write") || (isSingle && zone !== "add" && !isArchive(first))) onSearch(first);
     else onAdd(files);
   });
 }

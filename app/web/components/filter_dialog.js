@@ -3,21 +3,14 @@
 
 import { translate } from "../i18n/i18n.js";
 import { readFilter, selectApplicable, SINGLE_KINDS } from "../state/filter.js";
+import { getJobName } from "../state/own_jobs.js";
 import { byId, make } from "./dom.js";
+import { watchSuggestions } from "./suggestions.js";
 
 const FIELDS = [...SINGLE_KINDS, "tag"];
-const MAX_SUGGESTIONS = 500;
-const CHIP_TEXTS = {
-  tag: "filtered_tag",
-  format: "filtered_format",
-  from: "filtered_from",
-  to: "filtered_to",
-  meta: "filtered_meta",
-  job: "filtered_job",
-};
 
-/** `getState()` gives the state of the page, `getHits()` the loaded results, `onChange(conditions)` takes the new conditions. */
-export function watchFilter({ getState, getHits, onChange }) {
+/** `getState()` gives the state of the page, `onChange(conditions)` takes the new conditions. */
+export function watchFilter({ getState, onChange }) {
   const dialog = byId("filter-dialog");
   const form = dialog.querySelector("form");
   const { name, value } = form.elements;
@@ -27,13 +20,13 @@ export function watchFilter({ getState, getHits, onChange }) {
     name.required = Boolean(value.value.trim());
   };
   form.addEventListener("input", requireBoth);
+  watchSuggestions(name);
   byId("filter").addEventListener("click", () => {
     const { conditions, target } = getState();
     form.reset();
     shown = FIELDS.map((kind) => conditions.find(([one]) => one === kind)).filter(Boolean);
     for (const kind of FIELDS) form.elements[kind].value = shown.find(([one]) => one === kind)?.[1] ?? "";
     for (const label of form.querySelectorAll("[data-pictures]")) label.hidden = target !== "images";
-    suggestValues(form, getHits());
     requireBoth();
     dialog.showModal();
   });
@@ -52,18 +45,6 @@ export function watchFilter({ getState, getHits, onChange }) {
   });
 }
 
-/** Complete tags and metadata from the results that are loaded, for the server lists neither. */
-function suggestValues({ elements: { name } }, hits) {
-  const images = hits.map(({ image }) => image).filter(Boolean);
-  const suggest = (id, values) => {
-    const options = [...new Set(values)].filter((value) => Object(value) !== value && value !== "").sort();
-    byId(id).replaceChildren(...options.slice(0, MAX_SUGGESTIONS).map((value) => new Option(value, value)));
-  };
-  suggest("known-tags", images.flatMap(({ tags }) => tags));
-  suggest("known-names", images.flatMap(({ metadata }) => Object.keys(metadata)));
-  name.onchange = () => suggest("known-values", images.flatMap(({ metadata }) => metadata[name.value.trim()] ?? []));
-}
-
 export function showFilter(conditions, target) {
   const chips = selectApplicable(conditions, target);
   byId("filters").hidden = !chips.length;
@@ -72,7 +53,8 @@ export function showFilter(conditions, target) {
 
 function makeChip(condition) {
   const [kind, value] = condition;
-  const text = translate(CHIP_TEXTS[kind], { value });
+  const name = kind === "job" ? getJobName(value.split(",")[0]) : value;
+  const text = name ? translate(`filtered_${kind}`, { value: name }) : translate("one_import");
   const label = translate("filter_remove", { filter: text });
   const chip = make("button", { type: "button", title: label, ariaLabel: label }, make("bdi", {}, text), " ×");
   chip.dataset.condition = condition.join(" ");

@@ -22,12 +22,12 @@ export function handleSubmit(form, submit) {
   };
 }
 
-/** Create a form of `fields`. With `cancel` it has a cancel button, and Escape cancels it; `extra` follows the buttons. */
-export function makeForm(fields, { label, submit, cancel = null, className = "form", extra = null }) {
+/** Create a form of `fields`. With `cancel` it has a cancel button, and Escape cancels it. */
+export function makeForm(fields, { label, submit, cancel = null, className = "form" }) {
   const button = make("button", { type: "submit", className: "button" }, label);
   const cancelButton = cancel && makeButton("button plain", translate("cancel"));
   const alert = make("p", { className: "error", role: "alert", hidden: true });
-  const buttons = make("div", { className: "buttons" }, button, cancelButton, extra);
+  const buttons = make("div", { className: "buttons" }, button, cancelButton);
   const form = make("form", { className }, ...fields, alert, buttons);
   cancelButton?.addEventListener("click", cancel);
   form.addEventListener("keydown", (event) => {

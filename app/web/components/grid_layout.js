@@ -10,6 +10,11 @@ export function clampRatio({ width, height }) {
   return Math.min(Math.max(ratio, MIN_RATIO), MAX_RATIO);
 }
 
+/** Whether the page shows only a part of the picture: a panorama, a long screenshot. */
+export function isCropped({ width, height }) {
+  return Boolean(width && height) && clampRatio({ width, height }) !== width / height;
+}
+
 /** Extend `rows` by the rows of the remaining `ratios`. A row is {first, end, top, height} in px; `end` is exclusive. */
 export function addRows(rows, ratios, { width, height, gap, below, done }) {
   const last = rows.at(-1);

@@ -1,34 +1,41 @@
-// What the server says beside the results: what its model knows, until the user closes that, and the warnings about a
-// search. A sentence in the language of the page comes from the name of the model or the code of the warning.
+// What the server says beside the results: what its model does not know, once for each data directory and model and always
+// in the help, and the warnings about a search. The language of the page decides the sentence for a model or a warning.
 
-import { getModel } from "../api/client.js";
+import { getCollection, getModel } from "../api/client.js";
 import { describeError, translate } from "../i18n/i18n.js";
+import { homeCollection } from "../state/collection_context.js";
 import { byId, make } from "./dom.js";
 
-const STORAGE_KEY = "sightline.model-notice"; // the model whose notice the user has closed
+const STORAGE_KEY = "sightline.model-notices"; // those that this browser has shown
+const MAX_KEPT = 50;
 const HINTS = { starter: "hint_starter", colours: "hint_colours" };
 let model = null;
 let loading = null;
+let isNoticeDue = false;
 
 /** Load once what the model knows; until the model is in memory, the next call asks again. */
 export async function loadModel() {
   if (model) return;
-  loading ??= getModel().catch(() => null);
-  model = await loading;
-  if (!model) loading = null;
+  const collection = () => getCollection(homeCollection()).catch(() => ({}));
+  loading ??= Promise.all([getModel(), collection()]).catch(() => []);
+  const [loaded, { created_at } = {}] = await loading;
+  loading = null;
+  if (!loaded || model) return;
+  model = loaded;
+  isNoticeDue = Boolean(model.hint) && rememberNotice(`${model.name} ${created_at}`); // when the data directory began
 }
 
-/** What the model does not know and what to do, or null for a model without such a limit. */
+/** What the model does not know and what to do, as nodes, or null for a model without such a limit. */
 export function describeModel() {
   if (!model?.hint) return null;
-  return model.name in HINTS ? translate(HINTS[model.name]) : model.hint;
+  if (!(model.name in HINTS)) return [model.hint];
+  return [translate(HINTS[model.name]), " ", translate("hint_photos"), " ", make("code", {}, "sightline serve --data-dir photos --model photos")];
 }
 
 export function showModelNotice() {
-  const text = describeModel();
   const notice = byId("model-notice");
-  notice.hidden = !text || readClosed() === model.name;
-  if (!notice.hidden) notice.querySelector("span").textContent = text;
+  notice.hidden = !isNoticeDue;
+  if (isNoticeDue) notice.querySelector("span").textContent = model.name in HINTS ? translate(HINTS[model.name]) : model.hint;
 }
 
 export function hideModelNotice() {
@@ -36,15 +43,29 @@ export function hideModelNotice() {
 }
 
 export function watchModelNotice() {
-  byId("model-notice").querySelector("button").addEventListener("click", () => {
+  byId("model-notice").querySelector("[data-label=close]").addEventListener("click", () => {
+    isNoticeDue = false;
     hideModelNotice();
     byId("box").focus();
-    try {
-      localStorage.setItem(STORAGE_KEY, model.name);
-    } catch {
-      // a browser without storage shows the notice again after a reload
-    }
   });
+  byId("help").addEventListener("beforetoggle", () => {
+    byId("help-model").hidden = !model;
+    if (!model) return;
+    const limit = describeModel() ?? [];
+    byId("help-model").querySelector("p").replaceChildren(translate("help_model", { name: model.name }), " ", ...limit);
+  });
+}
+
+/** Whether this browser has not shown this notice before. */
+function rememberNotice(key) {
+  try {
+    const shown = JSON.parse(localStorage.getItem(STORAGE_KEY)) ?? [];
+    if (shown.includes(key)) return false;
+    localStorage.setItem(STORAGE_KEY, JSON.stringify([...shown, key].slice(-MAX_KEPT)));
+  } catch {
+    // a browser without storage shows the notice after each reload
+  }
+  return true;
 }
 
 /** `answer`: of a search, or null. */
@@ -52,12 +73,4 @@ export function showWarnings(answer) {
   const warnings = answer?.warnings ?? [];
   byId("warnings").hidden = !warnings.length;
   byId("warnings").replaceChildren(...warnings.map((warning) => make("li", {}, describeError(warning))));
-}
-
-function readClosed() {
-  try {
-    return localStorage.getItem(STORAGE_KEY);
-  } catch {
-    return null;
-  }
 }

@@ -2,9 +2,9 @@
 // The chip before the words shows the pictures of the search; a slider weighs them if there are words too.
 
 import { thumbnailUrl } from "../api/client.js";
-import { formatList, translate, translateElements } from "../i18n/i18n.js";
+import { translate, translateElements } from "../i18n/i18n.js";
 import { currentCollection } from "../state/collection_context.js";
-import { isMixed, parseQuery } from "../state/query.js";
+import { isMixed } from "../state/query.js";
 import { parsePictureUrl } from "../state/url_state.js";
 import { byId, make } from "./dom.js";
 
@@ -63,7 +63,6 @@ export function showQuery(query, typed) {
   if (query.q !== shownWords && box.value.trim() !== query.q) box.value = typed;
   shownWords = query.q;
   showWeightControl(query);
-  showAvoided(query);
   showChip([...(query.file ? [query.file] : []), ...query.like]);
 }
 
@@ -84,9 +83,12 @@ function showChip(pictures) {
   translateElements(byId("search"));
 }
 
+/** A file that is no picture shows "!" in its place. */
 function makeChipImage(picture) {
   const src = picture instanceof File ? URL.createObjectURL(picture) : thumbnailUrl(picture);
-  return make("img", { alt: translate("searched_picture"), width: 32, height: 32, src });
+  const image = make("img", { alt: translate("searched_picture"), width: 32, height: 32, src });
+  image.addEventListener("error", () => image.replaceWith(make("span", { className: "broken" })));
+  return image;
 }
 
 function showWeightControl(query) {
@@ -100,12 +102,4 @@ function showWeight(value) {
   const percent = { picture: Math.round(value * 100), words: Math.round((1 - value) * 100) };
   byId("weight").ariaValueText = translate("weight_now", percent);
   byId("weight").title = byId("weight").ariaValueText;
-}
-
-function showAvoided(query) {
-  const { words, without } = parseQuery(query.q);
-  byId("avoided").hidden = !without.length;
-  if (!without.length) return;
-  const list = formatList(without.map((text) => `“${text}”`));
-  byId("avoided").textContent = words ? translate("avoiding", { words, list }) : translate("only_avoiding", { list });
 }

@@ -13,7 +13,7 @@ import { toast } from "./toast.js";
 const MAX_DOWNLOADS = 20; // a browser asks the user before it saves many files
 const REVOKE_MS = 60_000; // by then the browser has read the file
 
-/** `onAction(action)`: "all", "like", "tag", "download" or "remove". */
+/** `onAction(action)`: "all", "like", "tag", "move", "download" or "remove". */
 export function watchSelectionBar({ onAction }) {
   byId("select").addEventListener("click", () => {
     if (isSelecting()) deselect();
@@ -39,7 +39,7 @@ export function showSelectionBar() {
     button.disabled = n > most;
     button.title = n > most ? translate("too_many", { n: most }) : "";
   }
-  for (const button of bar.querySelectorAll("[data-action=tag], [data-action=remove]")) button.hidden = !hasScope("write");
+  for (const button of bar.querySelectorAll("[data-action=tag], [data-action=move], [data-action=remove]")) button.hidden = !hasScope("write");
   translateElements(bar);
 }
 

@@ -11,6 +11,7 @@ import { toast } from "./toast.js";
 export function makeTagField(image, { canEdit, onChange }) {
   const list = make("ul", { className: "tags", ariaLabel: translate("tags") });
   const input = make("input", { type: "text", dir: "auto", maxLength: 100, placeholder: translate("add_tag"), ariaLabel: translate("add_tag") });
+  input.setAttribute("list", "known-tags");
   const alert = make("p", { className: "error", role: "alert", hidden: true });
   const element = make("div", { className: "tag-field" }, list, alert);
   let changing = Promise.resolve(true); // one change after the other

@@ -5,14 +5,16 @@ import { thumbnailUrl } from "../api/client.js";
 import { currentLanguage, translate } from "../i18n/i18n.js";
 import { makeHref } from "../state/url_state.js";
 import { make, makeButton } from "./dom.js";
-import { clampRatio } from "./grid_layout.js";
+import { clampRatio, isCropped } from "./grid_layout.js";
+
+const LARGE = 1024; // px of the longer side
 
 export function makeTile(hit, { state, isSelected }) {
   const { image } = hit;
   const name = getName(image);
   const picture = make("img", { alt: name, loading: "lazy", decoding: "async" });
   const frame = make("span", { className: "frame" }, picture);
-  const caption = make("span", { className: "caption", dir: "auto" }, image.caption || image.source ? name : "");
+  const caption = make("span", { className: "caption", dir: "auto" }, hasName(image) ? name : "");
   const folder = make("span", { className: "folder", dir: "auto" }, getFolder(image));
   const link = make("a", { className: "tile", href: makeHref({ ...state, show: hit.id }) }, frame, caption, folder);
   link.title = describeHit(hit);
@@ -27,7 +29,7 @@ export function makeTile(hit, { state, isSelected }) {
   picture.addEventListener("error", () => frame.classList.add("broken"), { once: true });
   if (image.format !== "jpeg") picture.addEventListener("load", () => frame.classList.add("see-through"), { once: true });
   if (image.status === "failed") frame.classList.add("broken");
-  else picture.src = thumbnailUrl(hit.id);
+  else picture.src = thumbnailUrl(hit.id, isCropped(image) ? LARGE : null); // its shorter side would be blurred
   return item;
 }
 
@@ -36,6 +38,11 @@ export function getName({ caption, source, metadata }) {
   const translated = metadata?.[`caption_${currentLanguage()}`];
   if (typeof translated === "string" && translated) return translated;
   return caption || source?.split("/").at(-1) || translate("no_caption");
+}
+
+/** Whether the picture has a caption or came as a file. */
+export function hasName({ caption, source }) {
+  return Boolean(caption || source);
 }
 
 /** The folder of a picture that goes by its file name, else "". */

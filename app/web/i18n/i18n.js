@@ -8,7 +8,7 @@ import { REASONS } from "./reasons.js";
 const STORAGE_KEY = "sightline.language";
 const LANGUAGES = { en: ENGLISH, zh: CHINESE };
 const TOUCH = matchMedia("(hover: none)"); // such a device cannot drop files
-const NARROW = matchMedia("(hover: none), (max-width: 480px)");
+const NARROW = matchMedia("(hover: none), (max-width: 820px)");
 let language = readStoredLanguage() ?? (navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 
 export function currentLanguage() {

@@ -6,6 +6,7 @@ export const REASONS = {
   en: {
     details: [
       [/^there is no picture .*$/, "This picture was deleted or the link is wrong."],
+      [/^there is no collection '(.*)'$/, "There is no collection “$1”."],
       [/^the model (.+): what is found may mean nothing;.*$/, "The model $1. These results may be unrelated."],
       [/^the model (.+ does not know .+): it knows .*$/, "The model $1. These results may be unrelated."],
       [/^the model gets emoji by their names: (.+)$/, "Emoji are searched by their names: $1"],

@@ -1,5 +1,6 @@
 // Deletes pictures with a way back. They leave the page at once; the server deletes them when the time to undo is over
-// or the user leaves the page. A second deletion joins those that wait, so all of them can still be undone.
+// or the user leaves the page, which the browser asks about. A second deletion joins those that wait, so all of them can
+// still be undone. Pictures that were moved to another collection leave the page in the same way.
 
 import { deleteImage, runConcurrently } from "../api/client.js";
 import { toast } from "../components/toast.js";
@@ -16,11 +17,17 @@ let onUndo = () => {};
 export function watchDeletions(listeners) {
   ({ onChange, onUndo } = listeners);
   window.addEventListener("pagehide", () => pending.splice(0).forEach((one) => deleteImage(...one).catch(() => {})));
-  window.addEventListener("beforeunload", (event) => pending.length > MAX_KEEPALIVE && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => pending.length && event.preventDefault()); // the last chance to undo
 }
 
 export function isDeleted(id) {
   return deleted.has(makeKey([id, currentCollection()]));
+}
+
+/** A picture has left the collection `from` and is now in `to`. Call `onChange` of `watchDeletions` after all of them. */
+export function markMoved(id, from, idThere, to) {
+  deleted.add(makeKey([id, from]));
+  deleted.delete(makeKey([idThere, to]));
 }
 
 export function deleteWithUndo(ids) {

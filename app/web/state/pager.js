@@ -13,7 +13,7 @@ export function pageNewest(filter = null) {
   const seen = new Set(); // a picture that the server replaced meanwhile appears a second time
   return async (signal, wanted = PAGE) => {
     const page = await listImages(cursor, Math.min(Math.max(wanted, PAGE), MAX_PAGE), filter, signal);
-    total ??= page.total ?? null; // a server of an earlier version does not count
+    total ??= page.total;
     cursor = page.next_cursor;
     const found = page.images.map((image) => ({ id: image.id, image })).filter(({ id }) => !seen.has(id));
     found.forEach(({ id }) => seen.add(id));

@@ -14,7 +14,7 @@ let collections = null; // as the server last listed them
 let onOpen = () => {};
 let onDelete = () => {};
 
-/** `onOpen(name)` shows another collection, `onDelete(name)` forgets the results of one. */
+/** `onOpen(name, isNew)` shows another collection, `onDelete(name)` forgets the results of one. */
 export function watchCollections(listeners) {
   ({ onOpen, onDelete } = listeners);
   for (const button of document.querySelectorAll("[data-collections]")) button.addEventListener("click", showDialog);
@@ -99,23 +99,29 @@ function describeContents({ images, texts }) {
   return counts.join(" · ");
 }
 
-function openCollection(name) {
+function openCollection(name, isNew) {
   byId("collections").close();
-  onOpen(name);
+  onOpen(name, isNew);
+}
+
+/** The field for the name of a new collection, and the note that says what it may have: {field, note}. */
+export function makeNameField() {
+  const note = make("small", { className: "muted", id: "name-note" }, translate("collection_name_note"));
+  const field = make("input", { type: "text", maxLength: 64, required: true, pattern: "[a-z0-9_\\-]+", autocomplete: "off" });
+  Object.assign(field, { spellcheck: false, autocapitalize: "off", title: note.textContent });
+  field.setAttribute("aria-describedby", note.id);
+  return { field, note };
 }
 
 function makeCreateForm() {
-  const note = make("small", { className: "muted", id: "name-note" }, translate("collection_name_note"));
-  const name = make("input", { type: "text", maxLength: 64, required: true, pattern: "[a-z0-9_\\-]+", autocomplete: "off" });
-  Object.assign(name, { spellcheck: false, autocapitalize: "off", title: note.textContent });
-  name.setAttribute("aria-describedby", note.id);
+  const { field: name, note } = makeNameField();
   const description = makeDescriptionField("");
   const fields = [makeLabel(translate("collection_name"), name), note, makeLabel(translate("description"), description)];
   const submit = async () => {
     const created = await createCollection(name.value.trim(), description.value.trim());
     collections = [...collections.filter((other) => other.name !== created.name), created];
     closeCreateForm();
-    openCollection(created.name);
+    openCollection(created.name, true);
   };
   return makeForm(fields, { label: translate("create"), submit, cancel: closeCreateForm });
 }

@@ -4,12 +4,13 @@
 import { fileUrl, search, thumbnailUrl } from "../api/client.js";
 import { hasScope } from "../api/session.js";
 import { makeCaptionField } from "../components/caption_field.js";
+import { copyText } from "../components/clipboard.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { hasSingleKeys } from "../components/keyboard.js";
 import { Stage } from "../components/stage.js";
 import { makeTagField } from "../components/tag_field.js";
 import { getName } from "../components/tile.js";
-import { placeToast, toast } from "../components/toast.js";
+import { placeToast } from "../components/toast.js";
 import { describeError, formatBytes, formatDate, translate } from "../i18n/i18n.js";
 import { isDeleted } from "../state/deletions.js";
 import { EQUAL_WEIGHT, makeHref } from "../state/url_state.js";
@@ -207,18 +208,9 @@ function formatValue(value) {
 }
 
 function makeCopyable(text) {
-  const code = make("span", { className: "id" }, text);
   const button = makeButton("link", translate("copy"), { ariaLabel: translate("copy_id") });
-  button.addEventListener("click", async () => {
-    try {
-      await navigator.clipboard.writeText(text); // only over HTTPS or loopback
-    } catch {
-      getSelection().selectAllChildren(code);
-      if (!document.execCommand("copy")) return;
-    }
-    toast(translate("copied"));
-  });
-  return [code, " ", button];
+  button.addEventListener("click", () => copyText(text, "copied"));
+  return [make("span", { className: "id" }, text), " ", button];
 }
 
 /** The labels of the collection that match the picture, each with what one can do with it. */

@@ -24,17 +24,19 @@ export function showEmptyState(answer, target, { searchAgain, refresh }) {
 function showWelcome(searchAgain, refresh) {
   const files = makeButton("button", translate("add_files"));
   const folder = makeButton("button plain folder", translate("add_folder"));
+  const photo = makeButton("button plain touch-only", translate("add_photo"));
   files.addEventListener("click", () => byId("files").click());
+  photo.addEventListener("click", () => byId("photo").click());
   folder.addEventListener("click", () => byId("folder").click());
   const message = showMessage(
     translate("nothing_title"),
     make("p", { className: "mouse-only" }, translate("nothing")),
-    make("div", { className: "buttons" }, files, folder),
-    make("small", {}, translate("nothing_command", { command: describeCommand() })),
+    make("div", { className: "buttons" }, files, photo, folder),
+    make("small", {}, translate("nothing_command"), " ", make("code", {}, describeCommand())),
   );
   message.classList.add("welcome");
   const notice = describeModel();
-  if (notice) message.after(make("p", { className: "notice" }, notice));
+  if (notice) message.after(make("p", { className: "notice" }, make("span", {}, ...notice)));
   if (currentCollection() !== homeCollection()) return;
   const demo = makeButton("link", translate("demo"));
   demo.addEventListener("click", () => loadDemo(demo, searchAgain, refresh));

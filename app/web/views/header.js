@@ -1,6 +1,7 @@
 // Everything around the results: the title of the window, the links of the header, which view and target are on.
 // `translatePage` writes all of it in the chosen language.
 
+import { hasScope } from "../api/session.js";
 import { byId } from "../components/dom.js";
 import { showFilter } from "../components/filter_dialog.js";
 import { showSelectionBar } from "../components/selection_bar.js";
@@ -23,6 +24,7 @@ export function showHeader({ collection, conditions, like, target, view, q }) {
   byId("jobs-link").href = makeHref({ collection, view: "jobs" });
   byId("jobs-link").ariaCurrent = isJobs ? "page" : null;
   byId("search-view").hidden = isJobs;
+  byId("add").hidden = !hasScope("write");
 }
 
 export function translatePage({ conditions, target }) {

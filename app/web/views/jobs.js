@@ -1,14 +1,14 @@
 // What was added to a collection and when: each job with its progress, its result, and why files failed. Server-sent events
-// update the running ones. The page offers to cancel, pause, resume and retry where the server can.
+// update the running ones. A key that may write can cancel, pause, resume and retry.
 
-import { controlJob, followJob, getFirstItemName, hasRoute, isUnfinished, listJobs } from "../api/client.js";
+import { controlJob, followJob, getFirstItemName, isUnfinished, listJobs } from "../api/client.js";
 import { hasScope } from "../api/session.js";
 import { updateActivity } from "../components/activity_badge.js";
 import { showProblem } from "../components/banner.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { canRetry, makeFailureList } from "../components/failure_list.js";
 import { formatDate, formatDuration, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
-import { getJobName } from "../state/own_jobs.js";
+import { getJobName, nameJob } from "../state/own_jobs.js";
 import { makeHref } from "../state/url_state.js";
 import { describeOutcome } from "./upload.js";
 
@@ -28,16 +28,12 @@ const visibility = new IntersectionObserver((entries) => {
 });
 let opened = null; // an AbortController while the view is open
 let timer = 0;
-let canReport = false;
-let isAllowed = {}; // action -> whether the server has it and the key may use it
 
-export async function openJobs() {
+export function openJobs() {
   if (opened) return;
-  const current = (opened = new AbortController());
+  opened = new AbortController();
   byId("jobs").hidden = false;
-  canReport = await hasRoute("/v1/jobs/{id}/pause"); // servers got the report and pausing in the same version
-  for (const action of ACTIONS) isAllowed[action] = hasScope("write") && (await hasRoute(`/v1/jobs/{id}/${action}`));
-  if (current === opened) refresh();
+  refresh();
 }
 
 export function closeJobs() {
@@ -105,7 +101,7 @@ function showJob(job) {
   row.element.dataset.state = job.failed && job.state === "succeeded" ? "partly" : job.state;
   row.state.textContent = translate(`state_${row.element.dataset.state}`);
   Object.assign(row.bar, { max: job.total || 1, value: processed, hidden: !isActive });
-  row.status.textContent = isActive ? describeProgress(job, processed) : describeOutcome([job]);
+  row.status.replaceChildren(...(isActive ? [describeProgress(job, processed)] : describeOutcome([job])));
   row.duration.textContent = describeDuration(job);
   row.results.hidden = !job.done;
   row.results.textContent = translateCount("show_added", job.done);
@@ -123,8 +119,8 @@ function showButtons({ job, buttons, report, failed }) {
   const isPaused = job.state === "paused";
   const canSucceed = Boolean(failed?.items.length) && canRetry(failed.items);
   const isFitting = { retry: !isActive && canSucceed, cancel: isActive, pause: isActive && !isPaused, resume: isPaused };
-  for (const action of ACTIONS) buttons[action].hidden = !isFitting[action] || !isAllowed[action];
-  report.hidden = !canReport || !job.total;
+  for (const action of ACTIONS) buttons[action].hidden = !isFitting[action] || !hasScope("write");
+  report.hidden = !job.total;
 }
 
 /** The button that shows or hides the failures. */
@@ -203,6 +199,7 @@ function makeRow(job) {
     row.isFailuresOpen = !row.isFailuresOpen;
     showToggle(row);
   });
+  results.addEventListener("click", () => nameJob(id, name.textContent)); // the chip of the filter says it
   for (const action of ACTIONS) buttons[action].addEventListener("click", () => runAction(id, action));
   return row;
 }

@@ -25,11 +25,9 @@ export function hasTexts(collection = currentCollection()) {
 export function makeTextForm(onAdd) {
   const field = make("textarea", { rows: 4, value: draft, dir: "auto", required: true });
   field.addEventListener("input", () => (draft = field.value));
-  const docs = make("a", { href: "docs", className: "link" }, translate("docs"));
   return makeForm([makeLabel(translate("texts_field"), field)], {
     className: "texts",
     label: translate("add_texts"),
-    extra: make("p", { className: "muted" }, translate("texts_docs"), " ", docs),
     submit: async () => {
       const lines = [...new Set(draft.split("\n").map((line) => line.trim()))].filter(Boolean);
       if (!lines.length) return;

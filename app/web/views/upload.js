@@ -2,12 +2,12 @@
 // failed. The card of the upload follows its jobs in turn until the server has processed all. After a reload the page finds
 // the uploads of this tab again.
 
-import { followJob, getJob, hasRoute, isUnfinished, listDuplicateItems, makeProblem } from "../api/client.js";
+import { followJob, getJob, isUnfinished, listDuplicateItems, makeProblem } from "../api/client.js";
 import { signIn } from "../api/session.js";
 import { updateActivity } from "../components/activity_badge.js";
 import { byId, make, makeButton } from "../components/dom.js";
 import { makeFailureList } from "../components/failure_list.js";
-import { describeError, formatBytes, formatList, formatTimeLeft, translate } from "../i18n/i18n.js";
+import { describeError, formatBytes, formatList, formatTimeLeft, translate, translateCount } from "../i18n/i18n.js";
 import { currentCollection, withCollection } from "../state/collection_context.js";
 import { nameJob, readUploads, writeUploads } from "../state/own_jobs.js";
 import { makeHref } from "../state/url_state.js";
@@ -27,7 +27,7 @@ window.addEventListener("beforeunload", (event) => unsent && event.preventDefaul
 /** Upload files; `onPictures(isComplete)` when pictures have arrived. */
 export function uploadFiles({ items, skipped = {} }, onPictures) {
   const upload = makeUpload(describeFiles(items), onPictures, { skipped, batches: splitIntoBatches(items) });
-  if (!items.length) return upload.card.end(`${translate("nothing_to_send")} ${describeSkipped(skipped)}`, { isError: true });
+  if (!items.length) return upload.card.end([translate("nothing_to_send"), describeSkipped(Object.entries(skipped))], { isError: true });
   if (items.length <= MAX_LINES) for (const item of items) item.line = item.isSidecar ? null : upload.card.addLine(item.name);
   start(upload, upload.batches);
 }
@@ -166,8 +166,7 @@ async function sendBatch(upload, batch) {
 /** Uses XMLHttpRequest because fetch does not report the progress of an upload. Gives {job, problem}, one of them null. */
 async function postBatch(upload, batch) {
   const [before] = listJobsOf(upload.batches);
-  const isAdded = before && (await hasRoute("/v1/images/bulk", "post", "job")); // older servers make a job of each request
-  const path = isAdded ? `v1/images/bulk?job=${before.id}` : "v1/images/bulk";
+  const path = before ? `v1/images/bulk?job=${before.id}` : "v1/images/bulk";
   const request = (upload.request = new XMLHttpRequest());
   const body = new FormData();
   for (const { file, name } of batch.items) body.append("files", file, name);
@@ -226,9 +225,10 @@ async function showDuplicates(upload, { id }) {
   }
 }
 
-function describeSkipped(skipped) {
-  const kinds = Object.entries(skipped).map(([suffix, n]) => `${n} ${suffix || translate("no_suffix")}`);
-  return translate("skipped_n", { kinds: kinds.join(", ") });
+/** `counts`: [suffix, n] each, of files that are neither pictures nor archives. */
+function describeSkipped(counts) {
+  const kinds = counts.map(([suffix, n]) => (suffix || translate("no_suffix")) + (n > 1 ? `: ${n.toLocaleString()}` : ""));
+  return translateCount("skipped", sum(counts, ([, n]) => n), { list: formatList(kinds) });
 }
 
 function reportFirstPictures(upload) {
@@ -260,13 +260,14 @@ async function end(upload) {
   const jobs = listJobsOf(upload.batches);
   const unsentBatches = upload.batches.filter((batch) => !batch.job);
   const files = upload.lost + sum(unsentBatches, (batch) => countable(batch.items).length);
-  const parts = jobs.length ? [describeOutcome(jobs)] : [];
-  if (files) parts.push(translate(upload.isCancelled ? "cancelled_n" : "unsent_n", { n: files }));
-  if (Object.keys(upload.skipped).length) parts.push(describeSkipped(upload.skipped));
+  const parts = jobs.length ? listOutcome(jobs) : [];
+  if (files) parts.push(makeFailed(translate(upload.isCancelled ? "cancelled_n" : "unsent_n", { n: files })));
+  const skipped = Object.entries(upload.skipped);
+  if (skipped.length) parts.push(describeSkipped(skipped));
   const hasFailed = jobs.some((job) => job.failed || job.state === "failed");
   upload.isEnded = true;
   upload.hasUnsent = unsentBatches.length > 0;
-  upload.card.end(parts.join(" · "), {
+  upload.card.end(parts, {
     isError: hasFailed || files > 0,
     hasUnsent: upload.hasUnsent,
     href: makeHref({ collection: upload.collection, conditions: [["job", jobs.map(({ id }) => id).join(",")]] }),
@@ -279,21 +280,33 @@ async function end(upload) {
   const reason = translate(upload.isCancelled ? "not_sent_cancelled" : "not_sent_broken");
   for (const { items, problem } of unsentBatches) {
     const error = problem?.detail ? problem : { detail: reason };
-    upload.card.failures.add(items.map(({ name }) => ({ name, error })));
+    upload.card.failures.add(countable(items).map(({ name }) => ({ name, error })));
   }
   for (const job of jobs) if (job.failed) await upload.card.failures.load(job.id);
 }
 
+/** What became of some jobs, with dots between; what failed is an element. */
 export function describeOutcome(jobs) {
+  return separate(listOutcome(jobs));
+}
+
+function separate(parts) {
+  return parts.flatMap((part, n) => (n ? [" · ", part] : [part]));
+}
+
+function makeFailed(text) {
+  return make("span", { className: "failed" }, text);
+}
+
+function listOutcome(jobs) {
   const [added, duplicates, failed] = ["done", "duplicates", "failed"].map((field) => sum(jobs, (job) => job[field]));
   const parts = [translate("added_n", { n: added })];
   if (duplicates) parts.push(translate("duplicates_n", { n: duplicates }));
-  if (failed) parts.push(translate("failed_n", { n: failed }));
-  const kinds = jobs.flatMap((job) => Object.entries(job.left_out ?? {}));
-  const list = formatList(kinds.map(([suffix, n]) => `${suffix || "?"}: ${n}`));
-  if (kinds.length) parts.push(translate("left_out_n", { n: sum(kinds, ([, n]) => n), list }));
+  if (failed) parts.push(makeFailed(translate("failed_n", { n: failed })));
+  const skipped = jobs.flatMap((job) => Object.entries(job.left_out ?? {}));
+  if (skipped.length) parts.push(describeSkipped(skipped));
   if (jobs.some((job) => job.state === "cancelled")) parts.push(translate("cancelled"));
-  return parts.join(" · ");
+  return parts;
 }
 
 function sum(items, getNumber) {
@@ -310,7 +323,7 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
   const button = makeButton("quiet", translate("cancel")); // "×" after the end
   const sendAgain = makeButton("button", translate("send_again"), { hidden: true });
   const duplicates = make("ul", { className: "duplicates", hidden: true, ariaLabel: translate("already_there") });
-  const link = make("a", { className: "link to-results", hidden: true }, translate("show_new"));
+  const link = make("a", { className: "link to-results", hidden: true });
   const head = make("div", { className: "head" }, make("strong", { dir: "auto", title }, title), link, button);
   const card = make("section", { className: "upload", ariaLabel: title }, head, bar, status, sendAgain, folded, duplicates, failures.element);
   const all = byId("uploads");
@@ -357,12 +370,12 @@ function makeCard(title, { onCancel, onSendAgain, onClose }) {
     setProgress: (share) => (bar.value = share),
     setStatus: (text) => status.textContent !== text && (status.textContent = text),
     hideCancel: () => (button.hidden = true),
-    end(text, { isError = false, hasUnsent = false, href = "", added = 0 } = {}) {
+    end(parts, { isError = false, hasUnsent = false, href = "", added = 0 } = {}) {
       isEnded = true;
-      status.textContent = text;
+      status.replaceChildren(...separate(parts));
       for (const one of [bar, folded]) one.hidden = true;
       sendAgain.hidden = !hasUnsent;
-      Object.assign(link, { href, hidden: !added });
+      Object.assign(link, { href, hidden: !added, textContent: translateCount("show_new", added) });
       Object.assign(button, { hidden: false, textContent: "×", ariaLabel: translate("close") });
       card.classList.add("ended");
       card.classList.toggle("error", isError);

@@ -92,6 +92,7 @@ def test_the_page_is_not_sent_again(path: str, server: RunningServer) -> None:
         assert first.headers["cache-control"] == "no-cache"
         again = server.http.get(path, headers={"Accept-Encoding": encoding, "If-None-Match": first.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["cache-control"] == "no-cache"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,8 @@ def test_a_part_that_cannot_be_served_is_refused_and_the_file_is_whole_afterward
     refused = server.http.get(path, headers={"Range": f"bytes={len(content)}-"})
     assert (refused.status_code, refused.headers["content-range"]) == (416, f"bytes */{len(content)}")
     assert server.http.get(path).content == content
+    whole = server.http.get(path, headers={"Range": "pages=1-2"})
+    assert (whole.status_code, whole.content) == (200, content)
 
 
 def ask_as_browser(server: RunningServer, path: str) -> httpx.Response:
@@ -142,3 +145,5 @@ def test_a_person_who_mistypes_an_address_gets_a_page(path: str, home: str, serv
     assert "<script" not in answer.text
     assert server.http.get(path).headers["content-type"] == "application/problem+json"
     assert ask_as_browser(server, "/v1/images/nothing").headers["content-type"] == "application/problem+json"
+    accept = {"Accept": "application/json, text/html;q=0.5"}
+    assert server.http.get(path, headers=accept).headers["content-type"] == "application/problem+json"

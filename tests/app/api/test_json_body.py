@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.json_body import LONG, MAX_DEPTH, MAX_FIELD_MARKS, MAX_MARKS, JsonScan, load_json
+from app.api.json_body import LONG, MAX_DEPTH, MAX_MARKS, JsonScan
 from app.core.base64_text import decode_base64_file
 from app.core.errors import BadRequest, PayloadTooLarge, SightlineError, Validation
+from app.core.strict_json import MAX_FIELD_MARKS, load_json
 
 TEXTS = st.lists(st.sampled_from(['"', "\\", ",", "{", "]", "é", "image", ":", "\n"]), max_size=9).map("".join)
 VALUES = st.recursive(

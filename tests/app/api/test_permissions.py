@@ -141,6 +141,14 @@ def test_a_collection_in_a_body_is_no_way_around(path: str, body: dict[str, obje
         check_refusal(answer, status, code)
 
 
+def test_a_bound_key_is_told_of_no_other_collection(guarded: Guarded) -> None:
+    guarded.ask("admin", "POST", "/v1/collections", json={"name": "elsewhere-2"})
+    for kind, hint in (("admin", "; did you mean 'elsewhere-2'?"), ("elsewhere", "")):
+        answer = guarded.ask(kind, "GET", "/v1/stats?collection=elsewhere")
+        assert answer.json()["detail"] == f"there is no collection 'elsewhere'{hint}", kind
+    assert guarded.ask("admin", "DELETE", "/v1/collections/elsewhere-2").status_code == 204
+
+
 def test_a_key_bound_to_this_collection_works_in_it(guarded: Guarded) -> None:
     assert guarded.ask("bound", "GET", "/v1/search?q=red").status_code == 200
     assert guarded.job in [one["id"] for one in guarded.ask("bound", "GET", "/v1/jobs").json()["jobs"]]

@@ -54,6 +54,15 @@ def test_an_address_in_use_is_told_with_what_to_do() -> None:
             pass
 
 
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "127.0.0.1:8000", "[::1]", "192.0.2.1"])
+def test_a_host_that_is_no_address_of_this_machine_is_told_what_it_takes(host: str) -> None:
+    with (
+        pytest.raises(StartupError, match="--host takes an address or a name of this machine, alone"),
+        listen(Settings(host=host, port=0)),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(("host", "alone"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)])
 def test_a_loopback_address_is_known_as_one(host: str, alone: bool) -> None:
     try:

@@ -9,16 +9,17 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from app.api.app import create_app
-from app.api.json_body import load_json
 from app.api.strict_route import StrictRoute
 from app.core.errors import BadRequest, Validation
 from app.core.settings import Settings
+from app.core.strict_json import load_json
 from app.service.service import open_service
 from tests.app.api.asking import check_refusal, field_part, file_part, form, make_picture, post_form, upload_ready
 from tests.app.api.guarded import Guarded
 from tests.reliability.proofs.roles import fill_path, list_operations
 from tests.support.servers import RunningServer
 
+PROBES = ("/livez", "/readyz", "/metrics")
 ONE = {"query": [{"text": "red"}]}
 
 
@@ -40,9 +41,17 @@ def test_every_route_that_is_described_is_strict(tmp_path: Any) -> None:
 
 def test_every_call_refuses_a_parameter_that_it_does_not_know(server: RunningServer) -> None:
     for method, path in operations(server):
+        if path in PROBES:
+            continue
         answer = server.http.request(method, path.replace("{", "").replace("}", ""), params={"colection": "x"})
         told = check_refusal(answer, 422, "validation")["detail"]
         assert "there is no parameter 'colection'" in told, (method, path)
+
+
+@pytest.mark.parametrize("path", PROBES)
+def test_a_monitor_may_add_a_parameter_against_caches(path: str, server: RunningServer) -> None:
+    assert server.http.get(path, params={"t": "1764450000"}).status_code == 200
+    check_refusal(server.http.request("GET", path, json={"t": 1}), 422, "validation")
 
 
 def test_a_caller_without_a_key_learns_no_parameter(guarded: Guarded) -> None:
@@ -68,6 +77,8 @@ def test_a_caller_without_a_key_learns_no_parameter(guarded: Guarded) -> None:
         ("GET /v1/jobs/x/items?state=failed", "status"),
         ("DELETE /v1/images/x?dryrun=true", "dry_run"),
         ("POST /v1/images?overwrite=true", "replace"),
+        ("GET /v1/search?q=x&K=3", "k"),
+        ("GET /v1/images/x?Collection=a", "collection"),
     ],
 )
 def test_the_nearest_name_is_told(call: str, near: str, server: RunningServer) -> None:
@@ -145,6 +156,80 @@ def test_a_body_where_none_is_taken_is_refused(server: RunningServer) -> None:
     check_refusal(
         server.http.post("/v1/jobs/x/cancel", json={}), 404, "not_found"
     )  # as clients send it that always send JSON
+
+
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        ("PATCH /v1/images/x", {"caption": "a", "collection": "default"}),
+        ("POST /v1/demo", {"collection": "default"}),
+        ("DELETE /v1/texts/x", {"collection": "default"}),
+        ("GET /v1/search?q=x", {"collection": "default"}),
+    ],
+)
+def test_a_parameter_in_the_body_is_told_where_it_belongs(call: str, body: Any, server: RunningServer) -> None:
+    method, path = call.split(" ")
+    told = check_refusal(server.http.request(method, path, json=body), 422, "validation")["detail"]
+    assert told == "'collection' belongs in the address of this call: ?collection=..."
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match", "If-Unmodified-Since", "If-Modified-Since"])
+def test_a_condition_that_a_change_would_ignore_is_refused(header: str, server: RunningServer) -> None:
+    where = f"/v1/images/{upload_ready(server)['id']}"
+    for method, body in (("DELETE", None), ("PATCH", {"caption": "x"})):
+        answer = server.http.request(method, where, json=body, headers={header: '"x"'})
+        assert header in check_refusal(answer, 422, "validation")["detail"]
+    assert server.http.get(where).json()["caption"] is None
+
+
+def test_a_compressed_body_is_told_so(server: RunningServer) -> None:
+    for path in ("/v1/search", "/v1/images", "/v1/images/ingest"):
+        answer = server.http.post(path, json=ONE, headers={"Content-Encoding": "gzip"})
+        assert "Content-Encoding: gzip" in check_refusal(answer, 415, "unsupported_media_type")["detail"]
+    assert server.http.post("/v1/search", json=ONE, headers={"Content-Encoding": "identity"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("call", "body", "told"),
+    [
+        ("DELETE /v1/images/x?dry_run", None, "dry_run: expected true or false"),
+        ("DELETE /v1/images/x?dry_run=maybe", None, "dry_run: expected true or false"),
+        ("GET /v1/search?q=x&k=1.5", None, "k: expected a whole number"),
+        ("GET /v1/search?q=x&target=image", None, "target: expected 'images' or 'texts'"),
+        ("GET /v1/images?limit=0", None, "limit: expected at least 1"),
+        ("GET /v1/search", None, "q: required, and not there"),
+        ("POST /v1/search", None, "the body: required, and not there"),
+        ("POST /v1/search", {**ONE, "k": True}, "k: expected a whole number"),
+        ("POST /v1/search", {"query": []}, "query: expected at least 1, got 0"),
+        ("POST /v1/search", {"query": ["x"]}, "query.0: expected an object"),
+        ("POST /v1/search", {**ONE, "exact": None}, "exact: expected true or false"),
+        ("POST /v1/images/delete", {"ids": ["x", 5]}, "ids.1: expected a text"),
+        (
+            "POST /v1/texts",
+            {"texts": [{"text": "a", "id": "x"}, {"text": "b", "id": "x"}]},
+            "texts: the id 'x' is there twice, expected once",
+        ),
+    ],
+)
+def test_a_wrong_value_is_told_in_words_of_json(call: str, body: Any, told: str, server: RunningServer) -> None:
+    method, path = call.split(" ")
+    assert check_refusal(server.http.request(method, path, json=body), 422, "validation")["detail"] == told
+
+
+def test_a_misspelt_collection_is_named_wherever_it_is(server: RunningServer) -> None:
+    http = server.http
+    http.post("/v1/collections", json={"name": "holiday"})
+    calls = [("GET", path) for path in ("/images/x", "/images/x/file", "/images/x/thumbnail", "/texts/x", "/stats")]
+    calls += [("DELETE", "/images/x"), ("PATCH", "/images/x"), ("DELETE", "/texts/x"), ("GET", "/search?q=x")]
+    for method, path in calls:
+        body = {"caption": "x"} if method == "PATCH" else None
+        address = f"/v1{path}{'&' if '?' in path else '?'}collection=holidy"
+        told = check_refusal(http.request(method, address, json=body), 404, "not_found")["detail"]
+        assert told == "there is no collection 'holidy'; did you mean 'holiday'?"
+    told = check_refusal(http.delete("/v1/collections/holidy"), 404, "not_found")["detail"]
+    assert told == "there is no collection 'holidy'; did you mean 'holiday'?"
+    told = check_refusal(http.get("/v1/images/x?collection=holiday"), 404, "not_found")["detail"]
+    assert told == "there is no picture 'x' in 'holiday'"
 
 
 def test_a_dry_run_deletes_nothing_wherever_it_is_asked_for(server: RunningServer) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -48,11 +51,43 @@ def test_an_archive_above_a_limit_names_it_with_the_ways_out(tmp_path: Path) -> 
     assert "SIGHTLINE_MAX_ARCHIVE_MEMBERS" in str(find_excess(many, 500, Limits(max_archive_members=3)))
     wide = make_zip(tmp_path / "wide.zip", ("a.png", bytes(9000)), ("film.mp4", bytes(9000)))
     assert find_excess(wide, 500, Limits(max_archive_bytes=9000)) is None
-    assert "holds 9,000 bytes of pictures" in str(find_excess(wide, 500, Limits(max_archive_bytes=8999)))
+    assert "expands to 9,000 bytes" in str(find_excess(wide, 500, Limits(max_archive_bytes=8999)))
     assert "SIGHTLINE_MAX_UPLOAD_BYTES" in str(find_excess(wide, 500, Limits(max_upload_bytes=499)))
+    tar = tmp_path / "many.tar"
+    with tarfile.open(tar, "w") as archive:
+        for name in ("a.png", "b.png", "c.txt", "@eaDir/d.png"):
+            archive.addfile(tarfile.TarInfo(name))
+    assert find_excess(tar, 500, Limits(max_archive_members=2)) is None
+    assert "has 2 pictures; the server takes 1" in str(find_excess(tar, 500, Limits(max_archive_members=1)))
+    packed = tmp_path / "many.tar.gz"
+    packed.write_bytes(gzip.compress(tar.read_bytes()))
+    assert find_excess(packed, 500, Limits()) is None
+    assert "expands to 10,240 bytes" in str(find_excess(packed, 500, Limits(max_archive_bytes=10_239)))
+    packed.write_bytes(packed.read_bytes()[:-4] + b"\xff" * 4)  # as if it was cut off
+    assert find_excess(packed, 500, Limits()) is None  # the server says why
     broken = tmp_path / "broken.zip"
     broken.write_bytes(b"PK\3\4")
     assert find_excess(broken, 4, Limits()) is None  # the server says why
+
+
+def test_the_parts_of_a_takeout_tell_about_each_others_pictures(server: RunningServer, tmp_path: Path) -> None:
+    folder = "Takeout/Google Photos/2009/"
+
+    def tell(n: int) -> tuple[str, bytes]:
+        note = {"photoTakenTime": {"timestamp": "1258375918"}, "title": f"{n}.png", "description": f"note {n}"}
+        return f"{folder}{n}.png.supplemental-metadata.json", json.dumps(note).encode()
+
+    names = [(f"{folder}{n}.png", picture("blue", 612_000 + n)) for n in range(3)]
+    first = make_zip(tmp_path / "takeout-001.zip", names[0], tell(1), tell(2), ("a.txt", b"of another"))
+    second = make_zip(tmp_path / "takeout-002.zip", names[1], names[2], tell(0), ("a.png", picture("blue", 612_003)))
+    status, out = load(server, first, second)
+    assert (status, "4 loaded, 0 already there, 0 failed" in out) == (0, True)
+    assert "tell about pictures of other parts" not in out
+    newest = server.http.get("/v1/images?limit=4").json()["images"]
+    assert {image["source"]: image["caption"] for image in newest} == {
+        "a.png": None,
+        **{name: f"note {n}" for n, (name, _) in enumerate(names)},
+    }
 
 
 def test_an_archive_that_is_too_large_fails_alone_and_is_not_sent(server: RunningServer, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -122,6 +123,31 @@ def test_an_address_that_is_none_is_one_line(address: str) -> None:
     with pytest.raises(ServerError) as refused, Client(address) as client:
         client.stats()
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["localhost:8655", "127.0.0.1", "photos.example.org/sightline", "[::1]:8000"])
+def test_an_address_without_its_scheme_is_told_with_it(address: str) -> None:
+    with pytest.raises(ServerError, match=f"did you mean http://{re.escape(address)}\\?"):
+        Client(address)
+
+
+@pytest.mark.parametrize("path", ["/v1", "/docs/", "/v1/search"])
+def test_an_address_with_a_path_of_the_server_is_told_without_it(path: str, server: RunningServer) -> None:
+    with (
+        Client(server.url + path) as client,
+        pytest.raises(ServerError, match=f"the address of the server alone: {re.escape(server.url)}$"),
+    ):
+        client.stats()
+
+
+def test_a_collection_is_to_be_made_unless_another_was_meant_or_it_is_to_be_dropped(client: Client) -> None:
+    client.make_collection("holiday-b", "")
+    for name, told in (("holidayb", r"did you mean 'holiday-b'\? \(not_found\)$"), ("zzz", "make it with")):
+        with Client(client.server, collection=name) as other, pytest.raises(ServerError, match=told):
+            other.stats()
+    with pytest.raises(ServerError, match=r"\(not_found\)$"):
+        client.drop_collection("zzz")
+    client.drop_collection("holiday-b")
 
 
 def test_a_file_that_went_away_is_one_line(tmp_path: Path) -> None:

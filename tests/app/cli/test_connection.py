@@ -100,10 +100,10 @@ def test_a_private_authority_is_trusted_when_it_is_named(
     for way in ("--ca-file", "SIGHTLINE_CA_FILE", "SSL_CERT_FILE"):
         assert way in told
     with Client(url, ca_file=certificate) as client:
-        assert client.jobs() == []
+        assert client.jobs() == {"jobs": []}
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with Client(url) as client:
-        assert client.jobs() == []
+        assert client.jobs() == {"jobs": []}
     assert "cannot be accepted" in failure(f"https://127.0.0.1:{secure.server_port}")
 
 
@@ -124,7 +124,7 @@ def test_a_server_elsewhere_is_asked_through_the_proxy_of_the_environment(
 ) -> None:
     monkeypatch.setenv(variable, f"127.0.0.1:{proxy.server_port}")
     with Client("http://photos.example.org/base") as client:
-        assert client.jobs() == []
+        assert client.jobs() == {"jobs": []}
     assert proxy.asked == ["http://photos.example.org/base/v1/jobs"]  # type: ignore[attr-defined]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,13 @@ def test_paths_alone_are_printed_for_other_programs(server: RunningServer, loade
         ("search", "red", "--image", "pyproject.toml"),
         ("ingest", "--urls", "list.txt", "--exclude", "x"),
         ("ingest", "--urls", "list.txt", "folder"),
+        ("ingest", "--urls", "list.txt", "--column", "url=x"),
+        ("search", "--text", "--image", "pyproject.toml"),
+        ("job", "abcd", "--pause", "--cancel"),
+        ("job", "abcd", "--json", "--failed"),
+        ("job", "abcd", "--json", "--report", "-"),
+        ("status", "--key", "a", "--key-file", "b"),
+        ("delete", "--dry-run", "--filter", '{"must": [], "must": []}'),
     ],
     ids=" ".join,
 )
@@ -80,6 +88,26 @@ def test_a_job_is_shown_by_the_beginning_of_its_id(server: RunningServer) -> Non
     id = run(server, "jobs").stdout.split("\t")[0]
     shown = run(server, "job", id[:16])
     assert (shown.exit_code, shown.stdout.split("\t")[0]) == (0, id)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_what_the_command_left_out_reaches_the_job(server: RunningServer, tmp_path: Path) -> None:
+    for name, content in (("a.png", picture("purple", 95_200)), ("b.heic", b"x"), ("c.mov", b"x"), ("d.heic", b"x")):
+        (tmp_path / name).write_bytes(content)
+    ran = run(server, "ingest", str(tmp_path))
+    assert "3 files of other kinds left out (2 .heic, 1 .mov)" in ran.stdout
+    (job,) = json.loads(run(server, "jobs", "--json").stdout)["jobs"][:1]
+    assert job["left_out"] == {".heic": 2, ".mov": 1}
+    again = run(server, "ingest", str(tmp_path))  # which sends nothing, and so has no job
+    assert "3 files of other kinds left out (2 .heic, 1 .mov)" in again.stdout
+
+
+@pytest.mark.usefixtures("loaded")
+def test_status_tells_what_failed_although_it_is_no_picture(server: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    assert run(server, "ingest", str(tmp_path)).exit_code == 1
+    id = run(server, "jobs").stdout.split("\t")[0]
+    assert f"failed; `sightline job {id} --failed` says why" in run(server, "status").stdout
 
 
 def test_every_command_has_a_short_help_that_fits_a_terminal() -> None:

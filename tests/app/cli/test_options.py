@@ -70,6 +70,16 @@ def test_a_bad_value_of_the_environment_is_one_line_too(monkeypatch: pytest.Monk
         load_settings({})
 
 
+def test_a_key_file_that_is_given_goes_before_a_key_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_KEY", "sl_environment")
+    (tmp_path / "key").write_text("sl_file")
+    assert load_settings({"key_file": tmp_path / "key"}).read_client_key() == "sl_file"
+    with pytest.raises(click.UsageError, match="either --key or --key-file"):
+        load_settings({"key": "sl_given", "key_file": tmp_path / "key"})
+
+
 def test_options_that_are_no_settings_are_ignored() -> None:
     assert load_settings({"once": True, "port": 5}).port == 5
 

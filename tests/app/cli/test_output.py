@@ -145,9 +145,9 @@ def test_what_would_be_deleted_is_counted_and_a_few_of_it_shown() -> None:
 
 
 def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
-    job = {"id": "j1", "kind": "bulk", "state": "paused", "created_at": "2026-01-01T00:00:00Z"}
+    job = {"id": "j1", "kind": "bulk", "state": "paused", "created_at": "2026-01-01T00:00:00Z", "name": "trip.zip"}
     out = render(show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}])
-    assert [word for word in ("j1", "bulk", "paused", "3 of 60, 57 failed") if word not in out] == []
+    assert [word for word in ("name", "trip.zip", "j1", "paused", "3 of 60, 57 failed") if word not in out] == []
     items = [{"name": f"{n}[red].png", "error": {"code": "image_corrupt", "detail": "cut"}} for n in range(57)]
     out = render(show_failed, iter(items), 57)
     assert "49[red].png" in out
@@ -157,4 +157,4 @@ def test_jobs_are_shown_with_their_counts_and_what_failed_with_why() -> None:
     (line,) = render(
         show_jobs, [{**job, "total": 60, "done": 1, "duplicates": 2, "failed": 57}], on_terminal=False
     ).splitlines()
-    assert line.split("\t") == ["j1", "bulk", "paused", "60", "1", "2", "57", "2026-01-01T00:00:00Z"]
+    assert line.split("\t") == ["j1", "bulk", "paused", "60", "1", "2", "57", "2026-01-01T00:00:00Z", "trip.zip"]

@@ -52,6 +52,34 @@ def test_pictures_of_parquet_come_across_row_groups(tmp_path: Path) -> None:
         assert (path, len(failed)) == (None, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("a.txt", "url\tcaption\nhttp://a/1.jpg\ta cat\n", True),
+        ("a.txt", "http://a/1.jpg\nhttp://a/2.jpg\n", True),
+        ("a.txt", "a picture of a cat\n", False),
+        ("a.txt", "", False),
+        ("a.json", '[\n  {"url": "http://a/1.jpg"}]', True),
+        ("a.json", '{"caption": "a cat"}', False),
+        ("a.png", "url\n", False),
+    ],
+)
+def test_a_text_that_begins_like_a_table_is_one(name: str, text: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert is_table(tmp_path / name) is expected
+    link = tmp_path / f"link{Path(name).suffix}"
+    link.symlink_to(name)
+    assert is_table(link) is expected
+
+
+def test_a_table_may_have_another_suffix_and_lie_behind_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("url\tcaption\nhttp://a/1.jpg\ta cat\n")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    upload = TableUpload(tmp_path / "link.txt", tmp_path / "work", {})
+    (batch,) = upload
+    assert (batch.lines[0]["url"], upload.name(batch.lines[0])) == ("http://a/1.jpg", "link.txt:1")
+
+
 def test_what_is_no_table_is_told(tmp_path: Path) -> None:
     assert not is_table(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("label\nx\n")

@@ -152,6 +152,10 @@ def test_a_table_of_this_machine_is_sent_row_by_row(server: RunningServer, tmp_p
     assert (newest["caption"], newest["metadata"]) == ("y", {"text": "x"})
     (tmp_path / "bad.csv").write_text('url\n"')
     assert "1 failed" in run(server, tmp_path / "bad.csv")[1]
+    (tmp_path / "none.csv").write_text("label\nx\n")
+    status, out = run(server, tmp_path / "none.csv", tmp_path / "a.parquet")  # it costs the other nothing
+    assert (status, "3 already there, 2 failed" in out) == (1, True)
+    assert "no column holds pictures" in out
 
 
 def newest(server: RunningServer, count: int) -> list[dict[str, Any]]:
@@ -265,10 +269,10 @@ def test_paths_without_pictures_are_told(server: RunningServer, tmp_path: Path) 
 class Failing(Client):
     """Refuses the second bulk."""
 
-    def upload_bulk(self, files: Any, job: str | None = None) -> dict[str, Any]:
+    def upload_bulk(self, files: Any, job: str | None = None, left_out: Any = None) -> dict[str, Any]:
         if job is not None:
             raise ServerError("the server has gone")
-        return super().upload_bulk(files, job)
+        return super().upload_bulk(files, job, left_out)
 
 
 def test_a_load_that_ends_early_says_that_it_can_be_continued(

@@ -27,7 +27,8 @@ TREE = """
     ├── BadRequest                 400 bad_request
     ├── Validation                 422 validation
     ├── NotFound                   404 not_found
-    │   └── BlobMissing            410 blob_missing
+    │   ├── BlobMissing            410 blob_missing
+    │   └── CollectionMissing      404 not_found
     ├── IdConflict                 409 id_conflict
     ├── IdempotencyKeyReused       409 idempotency_key_reused
     ├── Rejected                   a picture or an archive that is not accepted

@@ -63,6 +63,19 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
     assert settings == Settings()
 
 
+@pytest.mark.parametrize("written", ['"{}"', "'{}'", " {} ", "{}\r", '"{}"\r'])
+def test_what_a_file_of_variables_puts_around_a_value_is_no_part_of_it(
+    written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`docker run --env-file` passes quotes on, and Windows ends lines with a carriage return."""
+    for name, value in (("DATA_DIR", "my photos"), ("PORT", "8001"), ("FETCH", "true"), ("LOG_LEVEL", "WARNING")):
+        monkeypatch.setenv(f"SIGHTLINE_{name}", written.format(value))
+    monkeypatch.setenv("SIGHTLINE_WORKERS", " ")
+    settings = Settings()
+    assert (settings.data_dir, settings.port, settings.fetch) == (Path("my photos"), 8001, True)
+    assert (settings.log_level, settings.workers) == ("warning", Settings.model_fields["workers"].default)
+
+
 def test_what_kubernetes_sets_for_a_service_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     links = {
         "SIGHTLINE_PORT": "tcp://10.96.12.3:9000",
@@ -128,6 +141,12 @@ def test_a_child_process_given_the_environment_has_the_same_settings(monkeypatch
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     assert Settings() == settings
+
+
+def test_a_folder_with_odd_ends_is_the_same_one_in_a_child_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (" a ", "'a'", '"a b"', "a'"):
+        monkeypatch.setenv("SIGHTLINE_DATA_DIR", Settings(data_dir=Path(folder)).environment()["SIGHTLINE_DATA_DIR"])
+        assert Settings().data_dir == Path(folder)
 
 
 def test_a_gpu_gets_larger_batches_and_children_enough_to_feed_it_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:

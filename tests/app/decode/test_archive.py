@@ -195,6 +195,11 @@ def test_a_truncated_archive_leaves_nothing(pack: Any, tmp_path: Path) -> None:
         assert isinstance(error, ArchiveCorrupt), (percent, error)
 
 
+def test_a_truncated_zip_is_not_taken_for_the_zip_inside_it(tmp_path: Path) -> None:
+    data = make_zip({"a.png": PNG, "inner.zip": make_zip({"x.png": PNG}), "b.txt": b"x"}, zipfile.ZIP_STORED)
+    assert "cut off" in str(expand_refused(data[:-30], tmp_path))
+
+
 def test_a_tar_damaged_in_the_middle_is_corrupt_and_not_short(tmp_path: Path) -> None:
     data = bytearray(make_tar({"a.png": PNG, "b.png": PNG}))
     data[data.index(b"b.png") + 20] ^= 255
@@ -333,6 +338,21 @@ def test_a_google_takeout_gives_photographs_with_notes_and_times(pack: Any, tmp_
     assert [item["caption"] for item in found.items] == [*(f"note {n}" for n in range(12)), "copy"]
     assert all(item["metadata"] == {"taken": "2009-11-16T12:51:58.000Z"} for item in found.items)
     assert found.left_out.kinds == {".html": 1, ".json": 1, ".mp4": 1}
+
+
+def test_a_part_of_a_takeout_says_that_it_tells_about_pictures_of_other_parts(tmp_path: Path) -> None:
+    def tell(title: str) -> bytes:
+        return json.dumps({"photoTakenTime": {"timestamp": "1258375918"}, "title": title}).encode()
+
+    members = {"a.jpg": sample("jpeg"), "a.jpg.json": tell("a.jpg"), "c.heic": b"x", "c.heic.json": tell("c.heic")}
+    assert ExpandedArchive(make_zip(members), tmp_path).left_out.warnings == []
+    (tmp_path / "part").mkdir()
+    found = ExpandedArchive(make_zip(members | {"b.jpg.json": tell("b.jpg")}), tmp_path / "part")
+    (warning,) = found.left_out.warnings
+    assert (warning.code, warning.detail[:55]) == (
+        "part_of_takeout",
+        "1 files of Google Takeout tell about pictures of other ",
+    )
 
 
 def test_sidecars_and_other_kinds_do_not_count_as_members(tmp_path: Path) -> None:

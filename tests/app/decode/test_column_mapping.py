@@ -34,6 +34,7 @@ def test_columns_are_found_by_their_usual_names_or_those_given(
     [
         (["label", "text"], {}, "no column holds pictures, URLs or paths, among label, text"),
         ([], {}, "among no columns"),
+        (["http://a/1.jpg", "a cat"], {}, "the first line is no header"),
         (["url"], {"caption": "alt"}, "no column 'alt' for the caption; there are url"),
         ([f"column{n}" for n in range(500)], {}, "column19, …"),
     ],
@@ -74,7 +75,7 @@ def test_a_row_says_caption_id_tags_and_metadata() -> None:
     [
         ("images/0.jpg", "images/0.jpg"),
         (" images\\0.JPG ", "images/0.JPG"),
-        ("file:///data/0.png", "/data/0.png"),
+        ("file:///data/a%20b.png", "/data/a b.png"),
         ({"bytes": None, "path": "0.png"}, "0.png"),
         ({"bytes": b"x", "path": "0.png"}, None),
         ("data:image/png;name=a.png", None),

@@ -57,6 +57,7 @@ def test_header_tells_animations_or_leaves_it_open(kind: str, animated: bool | N
         b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
         b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom",
         b"PK\3\4" + bytes(60),
+        b"Rar!\x1a\x07" + bytes(60),
         b"RIFF\x10\0\0\0WAVEfmt ",
         bytes(64),
     ],

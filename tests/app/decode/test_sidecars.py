@@ -26,9 +26,18 @@ def test_facts_become_caption_tags_and_metadata_and_what_is_empty_or_private_is_
         "error_message": None,
         "status": "success",
         "exif": '{"GPS": 1}',
+        "metadata": {"camera": "X100"},
     }
     said = parse_sidecar("json", b"\xef\xbb\xbf" + json.dumps(facts).encode())
-    assert said == {"caption": "a cat", "tags": ["x", "y"], "metadata": {"url": "http://a/", "width": 3}}
+    assert said == {
+        "caption": "a cat",
+        "tags": ["x", "y"],
+        "metadata": {"camera": "X100", "url": "http://a/", "width": 3},
+    }
+    assert parse_sidecar("json", b'{"caption": ["a cat", "b"], "tags": "x, y"}') == {
+        "caption": "a cat",
+        "tags": ["x", "y"],
+    }
     assert merge_sidecars([("txt", {"caption": "a dog"}), ("json", said)])["caption"] == "a dog"
     assert merge_sidecars([("txt", {"caption": ""}), ("json", said)])["caption"] == "a cat"
     assert merge_sidecars([]) == {}
@@ -44,7 +53,9 @@ def test_facts_become_caption_tags_and_metadata_and_what_is_empty_or_private_is_
         ("json", b"{", "not JSON"),
         ("json", b"[" * 100_000, "not JSON"),
         ("json", b'{"a": 1e999}', "cannot be stored|not JSON"),
-        ("json", b'{"a": "\\ud800"}', "not JSON that can be stored"),
+        ("json", b'{"a": "\\ud800"}', "a.json: the value of 'a' cannot be stored"),
+        ("json", b'{"caption": {"en": "cat"}}', "the value of 'caption' cannot be stored"),
+        ("json", b'{"tags": 5}', "the value of 'tags' cannot be stored"),
     ],
 )
 def test_a_sidecar_that_cannot_be_read_says_why(extension: str, data: bytes, told: str) -> None:
@@ -111,13 +122,13 @@ def test_an_edited_photograph_has_the_sidecar_of_the_original() -> None:
 def test_google_takeout_gives_description_time_and_title_and_no_place() -> None:
     said = {
         "title": "IMG_1.JPG",
-        "description": " note 1 ",
+        "description": " Ann&#39;s note 1 ",
         "imageViews": "3",
         "photoTakenTime": {"timestamp": "1258375918", "formatted": "16 Nov 2009, 12:51:58 UTC"},
         "geoData": {"latitude": 47.1},
     }
     assert parse_sidecar("json", json.dumps(said).encode()) == {
-        "caption": "note 1",
+        "caption": "Ann's note 1",
         "metadata": {"title": "IMG_1.JPG", "taken": "2009-11-16T12:51:58.000Z"},
     }
     odd = {"photoTakenTime": {"timestamp": "never"}, "description": ""}

@@ -213,9 +213,11 @@ def test_a_service_that_could_not_open_leaves_the_directory_free(settings: Setti
 
 def test_a_data_directory_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    with pytest.raises(StartupError, match="data cannot be used") as refused:
-        open_service(Settings(data_dir=tmp_path / "data", model="colours"))
-    assert "\n" not in refused.value.detail
+    for data_dir in (tmp_path / "data", tmp_path / "data" / "below"):
+        with pytest.raises(StartupError) as refused:
+            open_service(Settings(data_dir=data_dir, model="colours"))
+        told = f"the data directory {data_dir} cannot be made: {tmp_path / 'data'} is there, and is no folder"
+        assert refused.value.detail == told
 
 
 def test_what_fails_in_the_background_is_told_beside_readiness(

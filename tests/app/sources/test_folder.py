@@ -59,10 +59,13 @@ def test_a_file_that_went_or_may_no_longer_be_read_is_an_item_that_failed(librar
     source = folder(library, album, allowed)
     (album / "large.png").write_bytes(RED + b"x")
     (album / "link.png").symlink_to(secret / "a.png")
-    names = ("gone.png", "large.png", "link.png", "../secret/a.png")
+    names = ("gone.png", "large.png", "link.png", "gone/a.png", "../secret/a.png")
     lines = [{"name": name, "origin": name, "path": str(album / name)} for name in names]
-    codes = [line["error"]["code"] for line in source.fetch(tmp_path, lines, never_stop)]
-    assert codes == ["url_unreachable", "image_too_large", "url_unreachable", "validation"]
+    errors = [line["error"] for line in source.fetch(tmp_path, lines, never_stop)]
+    codes = ["url_unreachable", "image_too_large", "url_unreachable", "url_unreachable", "validation"]
+    assert [error["code"] for error in errors] == codes
+    assert errors[2]["detail"] == "this is a link, which is not followed"
+    assert errors[3]["detail"] == "its folder is not there any more"
     with pytest.raises(Validation):
         list(folder(library, secret, allowed).scan(tmp_path, "default", never_stop))
     with pytest.raises(Validation):

@@ -13,10 +13,11 @@ from app.core.settings import Settings
 from app.core.types import SourceSpec
 from app.decode.limits import ArchiveLimits
 from app.decode.pool import DecodePool
+from app.sources import object_store
 from app.sources.base import SourceContext, SourceItem, SourcePolicy
 from app.sources.bucket_prefix import AllowedBuckets
 from app.sources.fetch.http import FetchLimits
-from app.sources.fetch.object_store import ObjectStoreClient
+from app.sources.fetch.object_store import ObjectInfo, ObjectStoreClient
 from app.sources.object_store import BucketSource, open_object_store, parse_allowed_buckets
 from app.sources.registry import SourceReader
 from app.storage.jobs import JobService
@@ -86,6 +87,46 @@ def test_bytes_that_are_here_do_not_come_again(library: Library, store: Store, t
     library.blobs.delete(add(library, RED).image.sha256)  # now its tag is of no use
     (came,) = source.fetch(tmp_path, [line], never_stop)
     assert came["error"]["code"] == "url_unreachable"
+
+
+def test_a_picture_has_the_caption_and_the_metadata_beside_it(library: Library, store: Store, tmp_path: Path) -> None:
+    source = bucket(library, store, "beside")
+    objects = {"a.png": RED, "a.txt": b"a red square", "a.png.json": b'{"camera": "X100", "tags": ["x"]}'}
+    objects |= {"a/b.png": BLUE, "a/b.txt": b"gr\x81n", "readme.txt": b"x", "c.png": GREEN}
+    for name, data in objects.items():
+        store.put("photos", f"beside/{name}", data)
+
+    def scan_and_fetch() -> list[SourceItem]:
+        lines = list(source.scan(tmp_path, "default", never_stop))
+        came = source.fetch(tmp_path, lines, never_stop)
+        for line in came:
+            added = add(library, (tmp_path.parent / line["file"]).read_bytes()).image
+            known = CacheEntry(line["tag"], added.sha256)
+            library.database.write(lambda c, line=line, known=known: source_cache.store(c, line["origin"], known))  # type: ignore[misc]
+            (tmp_path.parent / line["file"]).unlink()
+        return came
+
+    deep, first, last = scan_and_fetch()
+    assert (first["caption"], first["tags"], first["metadata"]) == ("a red square", ["x"], {"camera": "X100"})
+    assert "not UTF-8" in deep["warnings"][0]["detail"]
+    assert "caption" not in last
+    assert source.left_out.kinds == {".txt": 1}
+    assert scan_and_fetch() == []
+    store.put("photos", "beside/a.txt", b"a square")
+    (changed,) = scan_and_fetch()
+    assert (changed["name"], changed["caption"]) == ("s3://photos/beside/a.png", "a square")
+    assert scan_and_fetch() == []
+
+
+def test_a_large_folder_of_a_bucket_comes_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "MAX_TOGETHER", 3)
+    names = ("a.jpg", "b.jpg", "b/1.jpg", "b/1.txt", "c.jpg", "c.json", "c.txt", "d.jpg")
+    groups = object_store.group_by_folder(ObjectInfo(f"s3://photos/{name}", 1, "x") for name in names)
+    assert [[one.url.removeprefix("s3://photos/") for one in group] for group in groups] == [
+        ["b/1.jpg", "b/1.txt"],
+        ["a.jpg", "b.jpg", "c.jpg", "c.json", "c.txt"],
+        ["d.jpg"],
+    ]
 
 
 def test_an_object_that_cannot_be_taken_is_an_item_that_failed(library: Library, store: Store, tmp_path: Path) -> None:

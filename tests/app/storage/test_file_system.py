@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from app.core.errors import StartupError
+from app.core.locks import DataDirLock
+from app.core.settings import Settings
+from app.service.service import open_service
 from app.storage.file_system import check_file_system, find_file_system
 from tests.app.conftest import SmallDisk
 from tests.reliability import traced
@@ -55,6 +60,17 @@ def test_what_a_file_system_lacks_is_told_in_one_line(
 def test_a_full_disk_is_no_reason_not_to_start(small_disk: SmallDisk) -> None:
     small_disk.fill()
     check_file_system(small_disk.folder)
+
+
+def test_a_new_data_directory_on_a_full_disk_is_one_line(small_disk: SmallDisk) -> None:
+    data_dir = small_disk.folder / "data"
+    data_dir.mkdir()
+    (data_dir / "lock").touch()
+    small_disk.fill()
+    DataDirLock(data_dir).close()
+    shutil.rmtree(small_disk.folder / "names")  # names are left, and no bytes
+    with pytest.raises(StartupError, match=r"^sightline\.db cannot be opened: the disk is full; free some space$"):
+        open_service(Settings(data_dir=data_dir, model="colours"))
 
 
 def test_the_file_system_of_a_path_is_the_one_mounted_nearest_to_it(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, Page, Route, expect
+from playwright.sync_api import Browser, Dialog, FilePayload, Page, Route, expect
 
 from tests.app.api.asking import upload_ready
-from tests.app.web.watched import Watched, ids
+from tests.app.web.watched import Watched, drop, ids
 from tests.support.pictures import picture
 from tests.support.servers import RunningServer, wait_until
 
@@ -40,6 +41,11 @@ def list_selected(page: Page) -> list[str]:
 
 def tags(server: RunningServer, id: str) -> list[str]:
     found: list[str] = server.http.get(f"/v1/images/{id}").json()["tags"]
+    return found
+
+
+def record(server: RunningServer, id: str) -> dict[str, Any]:
+    found: dict[str, Any] = server.http.get(f"/v1/images/{id}").json()
     return found
 
 
@@ -106,7 +112,7 @@ def test_a_tag_is_added_to_all_chosen_or_removed_and_both_can_be_undone(
         page.locator(f".cell:has([data-id='{id}']) .pick").click()
     bar = page.get_by_role("toolbar")
     bar.get_by_role("button", name="Tags").click()
-    page.get_by_role("dialog").get_by_role("textbox").fill("new")
+    page.get_by_role("dialog").get_by_label("Tag", exact=True).fill("new")
     page.keyboard.press("Enter")
     expect(page.locator("#toast")).to_contain_text("“new” added to 2 pictures.")
     assert tags(garden, first) == ["old, with a comma", "new"]
@@ -251,6 +257,81 @@ def test_deleting_is_done_when_the_time_to_undo_is_over_or_the_page_is_left(
     wait_until(lambda: not exists(garden, second) and not exists(garden, third), 30)
     watched.context.close()
     assert watched.faults == []
+
+
+def test_a_reload_asks_before_it_ends_the_time_to_undo(garden_page: Watched) -> None:
+    page = garden_page.open()
+    expect(page.locator(".tile").first).to_be_visible()
+    id = ids(page)[0]
+    page.locator(f".cell:has([data-id='{id}'])").hover()
+    page.locator(f".cell:has([data-id='{id}']) .pick").click()
+    page.get_by_role("toolbar").get_by_role("button", name="Delete").click()
+    expect(page.locator("#toast")).to_contain_text("1 picture deleted")
+    asked: list[str] = []
+
+    def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.once("dialog", stay)
+    page.evaluate("setTimeout(() => location.reload())")
+    page.wait_for_timeout(300)
+    page.get_by_role("button", name="Undo").click()
+    assert asked == ["beforeunload"]
+    expect(page.locator(f"[data-id='{id}']")).to_be_visible()
+    page.reload()  # asks nothing: nothing waits
+    expect(page.locator(f"[data-id='{id}']")).to_be_visible()
+
+
+def test_the_selected_move_to_a_new_collection_with_what_is_said_of_them(
+    garden_page: Watched, garden: RunningServer
+) -> None:
+    said = {"caption": "a rake", "tags": ["tool", "old"], "metadata": '{"made": {"in": 1990}}'}
+    first, second = (upload_ready(garden, "purple", **said)["id"] for _ in range(2))
+    page = garden_page.open()
+
+    def move() -> None:
+        for id in (first, second):
+            page.locator(f".cell:has([data-id='{id}'])").hover()
+            page.locator(f".cell:has([data-id='{id}']) .pick").click()
+        page.get_by_role("toolbar").get_by_role("button", name="Move").click()
+
+    move()
+    form = page.get_by_role("dialog", name="Move to a collection")
+    form.get_by_label("Or to a new collection").fill("shed")
+    page.keyboard.press("Enter")
+    expect(page.locator("#toast")).to_contain_text("2 pictures moved to “shed”.")
+    expect(page.locator(f"[data-id='{first}']")).to_have_count(0)
+    there = garden.http.get(f"/v1/images/{first}", params={"collection": "shed"}).json()
+    assert (there["caption"], there["tags"], there["metadata"]) == ("a rake", ["tool", "old"], {"made": {"in": 1990}})
+    assert not exists(garden, first)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#toast")).to_contain_text("2 pictures moved to “default”.")
+    expect(page.locator(f"[data-id='{first}']")).to_be_visible()
+    assert record(garden, first)["caption"] == "a rake"
+    content = garden.http.get(f"/v1/images/{second}/file").content
+    garden.upload(content, "there.png", wait=30, collection="shed", caption="another caption")
+    move()
+    form.get_by_role("button", name="shed").click()
+    expect(page.locator("#toast")).to_contain_text(
+        "1 picture moved to “shed”. 1 stays here: “shed” has it with another"
+    )
+    expect(page.locator(f"[data-id='{second}']")).to_be_visible()
+    assert exists(garden, second)
+    assert not exists(garden, first)
+
+
+def test_a_search_by_a_file_is_shared_once_the_file_is_added(garden_page: Watched, garden: RunningServer) -> None:
+    page = garden_page.open()
+    drop(page, ["mine.png"], picture("green", seed=99))
+    expect(page.locator("#unshared")).to_contain_text("Your picture is not in the address")
+    expect(page).to_have_url(f"{garden_page.url}/")
+    page.locator("#box").fill("red")
+    page.get_by_role("button", name="Add it to “default”").click()
+    expect(page).to_have_url(re.compile(r"\?q=red&like=[0-9a-f]{32}$"))
+    expect(page.locator("#count")).to_have_text("Similar to “mine.png”, with “red”")
+    expect(page.locator("#unshared")).to_be_hidden()
+    assert record(garden, page.url.split("like=")[1])["source"] == "mine.png"
 
 
 def test_what_cannot_be_deleted_comes_back_with_the_reason(browser: Browser, garden: RunningServer) -> None:

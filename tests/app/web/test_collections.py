@@ -127,7 +127,7 @@ def test_what_is_deleted_in_one_is_still_shown_in_the_other(
 
 
 def test_one_is_made_filled_described_and_dropped(collections_page: Watched, two_collections: RunningServer) -> None:
-    page = collections_page.open()
+    page = collections_page.open("/?q=red")  # a new collection does not take the words along
     dialog(page)
     page.get_by_role("button", name="Create collection").click()
     made = page.get_by_role("dialog", name="Collections")

@@ -80,7 +80,7 @@ def test_nothing_shifts_while_the_page_loads_searches_and_scrolls(
         scroll_to_end(page)
         assert page.evaluate(SHIFTS) == []
         watched.open("/?q=red+-blue&like=green-2")
-        expect(page.locator("#count")).to_contain_text("Best matches")
+        expect(page.locator("#count")).to_have_text("Similar to “green 2”, with “red”, excluding “blue”")
         page.mouse.wheel(0, 3000)
         page.wait_for_timeout(300)
         assert page.evaluate(SHIFTS) == []
@@ -166,7 +166,7 @@ def test_keys_are_listed_and_single_ones_can_be_switched_off(large_page: Watched
     page.keyboard.press("?")
     help = page.get_by_role("dialog", name="Help")
     expect(help).to_contain_text("A match is the cosine")
-    assert help.locator("code").evaluate_all("all => all.map(one => one.getClientRects().length)") == [1, 1]
+    assert help.locator("li code").evaluate_all("all => all.map(one => one.getClientRects().length)") == [1, 1]
     help.get_by_role("checkbox").uncheck()
     page.keyboard.press("Escape")
     expect(help).to_be_hidden()

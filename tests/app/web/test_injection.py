@@ -113,7 +113,7 @@ def test_nothing_runs_in_texts_failures_and_toasts(page: Page, injection_server:
     page.locator(".cell").first.hover()
     page.locator(".pick").first.click()
     page.get_by_role("toolbar").get_by_role("button", name="Tags").click()
-    page.get_by_role("dialog").get_by_role("textbox").fill(PAYLOADS[0])
+    page.get_by_role("dialog").get_by_label("Tag", exact=True).fill(PAYLOADS[0])
     page.keyboard.press("Enter")
     expect(page.locator("#toast")).to_contain_text(PAYLOADS[0])
 

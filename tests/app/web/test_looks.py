@@ -125,7 +125,7 @@ def test_chinese_is_chosen_by_the_browser_and_can_be_switched(browser: Browser, 
     expect(page.locator("#add")).to_contain_text("添加")
     assert page.evaluate("document.documentElement.lang") == "zh"
     page.locator("#box").fill("红色 -蓝色")
-    expect(page.locator("#avoided")).to_have_text("搜索“红色”，不含“蓝色”")
+    expect(page.locator("#count")).to_have_text("“红色”的最佳匹配，不含“蓝色”")
     choose(page, "English")
     expect(page.locator("#add")).to_have_attribute("title", "Add pictures")
     expect(page.locator("#add")).to_contain_text("Add")
@@ -160,7 +160,7 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(page_on_server: 
     expect(page.locator("#box")).to_have_value("red")
     seen = []
     page.evaluate("document.activeElement.blur(); document.querySelector('.skip').focus()")
-    for _ in range(12):
+    for _ in range(14):
         seen.append(
             page.evaluate(
                 "document.activeElement.id || document.activeElement.className || document.activeElement.name"
@@ -175,7 +175,7 @@ def test_slash_focuses_the_box_and_everything_is_reached_by_tab(page_on_server: 
         assert outline != "none", seen
         page.keyboard.press("Tab")
     head = ["skip", "home", "collection-button", "box", "by-picture", "add", "jobs-link", "menu-button"]
-    assert seen[:10] == [*head, "filter", "select"]
-    assert seen[10] == "quiet"  # closes the notice of the model
-    assert seen[11] == "tile"  # all pictures are one stop, arrows move between them
+    assert seen[:11] == [*head, "share", "filter", "select"]
+    assert seen[11:13] == ["link", "quiet"]  # of the notice of the model
+    assert seen[13] == "tile"  # all pictures are one stop, arrows move between them
     assert page.evaluate("document.activeElement.className") != "tile"

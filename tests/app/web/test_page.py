@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 
-from playwright.sync_api import Error, Route, expect
+from playwright.sync_api import Browser, Error, Route, expect
 
 from tests.app.web.watched import Watched, choose, drop, first_is, ids
 from tests.support.pictures import picture
@@ -147,7 +147,35 @@ def test_words_and_a_picture_are_searched_together(page_on_server: Watched) -> N
     parts = (asked.value.post_data_json or {})["query"]
     assert [list(part) for part in parts] == [["text", "weight"], ["image", "weight"]]
     assert [part["weight"] for part in parts] == [0.5, 0.5]
-    expect(page.locator("#count")).to_have_text("Best matches for “red”")
+    expect(page.locator("#count")).to_have_text("Similar to “mine.png”, with “red”")
+
+
+def test_the_heading_names_the_pictures_of_the_search(page_on_server: Watched) -> None:
+    page = page_on_server.open("/?like=blue-6")
+    heading = page.locator("#count")
+    expect(heading).to_have_text("Similar to “blue number 6”")
+    page.locator("#box").fill("red -green")
+    expect(heading).to_have_text("Similar to “blue number 6”, with “red”, excluding “green”")
+    page_on_server.open("/?like=blue-6,red-1")
+    expect(heading).to_have_text("Similar to 2 pictures")
+    choose(page, "中文")
+    expect(heading).to_have_text("与 2 张图片相似")
+
+
+def test_the_link_of_a_search_is_copied_unless_it_needs_a_file(browser: Browser, page_server: RunningServer) -> None:
+    watched = Watched(browser, page_server.url, permissions=["clipboard-read", "clipboard-write"])
+    page = watched.open()
+    first_is(page, "green")
+    expect(page.get_by_role("button", name="Copy link")).to_be_hidden()  # there is no search
+    page.locator("#box").fill("red")
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.locator("#toast")).to_have_text("Link copied")
+    assert page.evaluate("navigator.clipboard.readText()") == f"{watched.url}/?q=red"
+    drop(page, ["mine.png"], picture("blue", seed=77))
+    expect(page.locator("#unshared")).to_be_visible()
+    expect(page.get_by_role("button", name="Copy link")).to_be_hidden()
+    watched.context.close()
+    assert watched.faults == []
 
 
 def test_the_slider_weighs_words_against_the_picture_and_stands_in_the_address(page_on_server: Watched) -> None:
@@ -176,13 +204,13 @@ def test_a_minus_turns_away_and_is_said_in_words(page_on_server: Watched) -> Non
         page.locator("#box").fill("red -blue")
     assert (asked.value.post_data_json or {})["query"] == [{"text": "red"}, {"text": "blue", "weight": -0.7}]
     first_is(page, "red")
-    expect(page.locator("#avoided")).to_have_text("Searching for “red”, excluding “blue”")
+    expect(page.locator("#count")).to_have_text("Best matches for “red”, excluding “blue”")
     expect(page).to_have_url(re.compile(r"\?q=red\+-blue$"))
     page.locator("#box").fill("-red")
-    expect(page.locator("#avoided")).to_have_text("Excluding “red”")
+    expect(page.locator("#count")).to_have_text("Excluding “red”")
     expect(page.locator(".tile").last).to_have_attribute("data-id", re.compile("^red-"))
     page.locator("#box").fill("red -blue -green")
-    expect(page.locator("#avoided")).to_have_text("Searching for “red”, excluding “blue” and “green”")
+    expect(page.locator("#count")).to_have_text("Best matches for “red”, excluding “blue” and “green”")
 
 
 def test_the_address_of_a_hit_is_searched_by_when_it_is_pasted_or_dragged(page_on_server: Watched) -> None:

@@ -112,6 +112,10 @@ def test_a_file_that_is_no_picture_is_refused_in_the_servers_words(
     drop(page, ["mine.jpg"], b"no picture at all", "image/jpeg")
     expect(page.locator("#banner")).to_contain_text("not a picture of a known format")
     expect(page.locator(".tile")).to_have_count(0)
+    expect(page.locator("#chip .broken")).to_be_visible()  # and not the browser's own broken image
+    expect(page.locator("#chip img")).to_have_count(0)
+    expect(page.locator("#unshared")).to_be_hidden()
+    expect(page.locator("#select")).to_be_hidden()
     watched.context.close()
 
 

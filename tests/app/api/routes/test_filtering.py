@@ -222,3 +222,22 @@ def test_another_collection_has_nothing_to_delete(server: RunningServer) -> None
     body = {"all": True, "dry_run": True}
     check_refusal(server.http.post("/v1/images/delete", json=body, params={"collection": "other"}), 404, "not_found")
     check_refusal(server.http.post("/v1/images/delete", json={**body, "collection": "A b"}), 422, "validation")
+
+
+def test_answers_say_why_a_filter_found_less_than_asked_for(server: RunningServer) -> None:
+    where = {"collection": f"c{uuid.uuid4().hex[:12]}"}
+    server.http.post("/v1/collections", json={"name": where["collection"]})
+    upload_ready(server, metadata=json.dumps({"price": "9.99"}), **where)
+    filter = {"key": "metadata.price", "range": {"lt": 20}}
+    text = {"filter": json.dumps(filter)} | where
+    http = server.http
+    deletion = {"filter": filter, "dry_run": True}
+    for answer in (
+        http.get("/v1/images", params=text),
+        http.get("/v1/search", params={"q": "red"} | text),
+        http.post("/v1/images/delete", json=deletion, params=where),
+    ):
+        (warning,) = answer.json()["warnings"]
+        assert (warning["code"], warning["field"]) == ("filter_other_values", "filter")
+    page = http.get("/v1/images", params=where | {"filter": '{"key": "metadata.price", "match": {"value": "9.99"}}'})
+    assert "warnings" not in page.json()

@@ -148,7 +148,8 @@ def test_what_does_not_fit_beside_a_picture_of_an_archive_is_cut_and_reported(
     image = server.http.get(f"/v1/images/{item['image_id']}").json()
     assert (image["caption"] or "") == said.get("caption", "")[:2000]
     assert image["metadata"] == ({"id": said["id"]} if field == "id" else {})
-    check_refusal(server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&status=done"), 422, "validation")
+    assert items(server, job["id"], warned="true", status="done") == [item]
+    assert items(server, job["id"], warned="true", status="failed") == []
     report = server.http.get(f"/v1/jobs/{job['id']}/items?warned=true&format=ndjson").text
     assert [json.loads(line) for line in report.splitlines()] == [item]
 
@@ -478,3 +479,14 @@ def test_files_and_sources_are_added_to_a_job(server: RunningServer) -> None:
     server.http.post("/v1/collections", json={"name": "elsewhere"})
     check_refusal(server.http.post(f"{path}&collection=elsewhere", files=files), 404, "not_found")
     server.http.delete("/v1/collections/elsewhere")
+
+
+def test_a_job_counts_what_its_sender_left_out(server: RunningServer) -> None:
+    files = [("files", ("a.png", make_picture("blue")))]
+    bulk, sent = "/v1/images/bulk", {"left_out": '{".heic": 3}'}
+    job = server.http.post(bulk, files=files, data=sent).json()
+    assert job["left_out"] == {".heic": 3}
+    more = server.http.post(bulk, params={"job": job["id"]}, files=files, data={"left_out": '{".heic": 1, ".mov": 2}'})
+    assert more.json()["left_out"] == {".heic": 4, ".mov": 2}
+    for wrong in ("[]", '{".heic": "3"}', '{".heic": 0}', '{".heic": 1, ".heic": 2}', f'{{"{"x" * 21}": 1}}'):
+        check_refusal(server.http.post(bulk, files=files, data={"left_out": wrong}), 422, "validation")

@@ -40,7 +40,7 @@ def rank_ids(answer: dict[str, Any], *ids: str) -> list[str]:
 def test_an_answer_says_everything(server: RunningServer) -> None:
     image = upload_ready(server, "green", caption="c")
     answer = server.http.get("/v1/search", params={"q": "green", "k": 1000}).json()
-    assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "warnings"}
+    assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "applied", "warnings"}
     assert answer["warnings"] == []
     assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}
     assert (answer["model"], answer["target"]) == ("colours", "images")
@@ -92,7 +92,8 @@ def test_an_exact_search_and_one_with_parameters_can_be_asked_for(server: Runnin
         assert ask(server, {"image_id": red}, **more)["hits"] == plain["hits"], more
     words: dict[str, Any] = {"q": "red", "k": 1000}
     exact = server.http.get("/v1/search", params={**words, "exact": "true"}).json()
-    assert exact["hits"] == server.http.get("/v1/search", params=words).json()["hits"]
+    assert exact["applied"] == {"mode": "vector", "model_trust": None}
+    assert exact["hits"] == server.http.get("/v1/search", params={**words, "mode": "vector"}).json()["hits"]
     check_refusal(server.http.get("/v1/search", params={**words, "exact": "perhaps"}), 422, "validation")
 
 
@@ -392,6 +393,9 @@ def test_every_kind_of_search_tells_what_is_odd_about_its_words(server: RunningS
     labels = ["red", "voiture rouge", "blue"]
     (by_label,) = server.http.post("/v1/classify", json={"image_id": image, "labels": labels}).json()["warnings"]
     assert (by_label["code"], by_label["field"]) == ("language_unknown", "labels.1")
+    body = {"image_id": image, "labels": ["red", "blue"], "template": "фотография {}"}
+    (by_template,) = server.http.post("/v1/classify", json=body).json()["warnings"]
+    assert (by_template["code"], by_template["field"]) == ("language_unknown", "template")
 
 
 def test_an_emoji_finds_what_its_name_finds(server: RunningServer) -> None:
@@ -407,3 +411,47 @@ def test_an_emoji_finds_what_its_name_finds(server: RunningServer) -> None:
         told = server.http.post("/v1/classify", json={"image_id": blue, "labels": [label, "red"]}).json()
         shares[label] = {one["label"]: one["probability"] for one in told["labels"]}[label]
     assert shares["🔵"] == pytest.approx(shares["blue circle"])
+
+
+def test_words_find_captions_tags_and_names_before_what_only_looks_like_them(own_server: RunningServer) -> None:
+    server = own_server
+    look = upload_ready(server, "red")["id"]
+    caption = upload_ready(server, "blue", caption="Two frogs in the red grass")["id"]
+    tag = upload_ready(server, "green", tags="zebra")["id"]
+    answer = server.http.get("/v1/search", params={"q": "a frog"}).json()
+    assert (answer["applied"]["mode"], answer["hits"][0]["id"]) == ("hybrid", caption)
+    assert answer["hits"][0]["matched"] == ["caption"]
+    assert answer["hits"][0]["highlights"] == {"caption": ["frogs"]}
+    assert answer["hits"][0]["ranks"]["keyword"] == 1
+    assert answer["hits"][1]["ranks"]["keyword"] is None
+    assert ask(server, {"text": "zebra"}, mode="keyword")["hits"][0]["id"] == tag
+    assert len(ask(server, {"text": "zebra"}, mode="keyword")["hits"]) == 1
+    vector = ask(server, {"text": "red"}, mode="vector")
+    assert (vector["applied"]["mode"], vector["hits"][0]["id"], vector["hits"][0]["matched"]) == ("vector", look, [])
+    only_vectors = ask(server, {"text": "red"}, weights={"keyword": 0})
+    assert [hit["id"] for hit in only_vectors["hits"]] == [hit["id"] for hit in vector["hits"]]
+    filtered = ask(server, {"text": "frog"}, filter={"key": "tags", "match": {"value": "zebra"}})
+    assert [hit["id"] for hit in filtered["hits"]] == [tag]
+    mixed = ask(server, {"text": "frog"}, {"image_id": look})
+    assert (mixed["applied"]["mode"], mixed["hits"][0]["id"]) == ("vector", look)
+    assert ask(server, {"text": "frog"}, {"image_id": look}, mode="hybrid")["applied"]["mode"] == "hybrid"
+
+
+@pytest.mark.parametrize(
+    ("part", "more", "reason"),
+    [
+        ({"text": "red"}, {"mode": "keywords"}, "mode"),
+        ({"text": "red"}, {"mode": "keyword", "exact": True}, "exact compares vectors"),
+        ({"text": "red"}, {"mode": "hybrid", "target": "texts"}, "texts are searched by their vectors"),
+        ({"vector": [1.0] * 60}, {"mode": "keyword"}, "no words"),
+        ({"text": "red", "weight": -1}, {"mode": "keyword"}, "no words"),
+        ({"text": "red"}, {"weights": {"keyword": -1}}, "weights.keyword"),
+        ({"text": "red"}, {"weights": {"keywords": 1}}, "did you mean 'keyword'"),
+    ],
+)
+def test_a_mode_that_cannot_be_is_refused(
+    part: dict[str, Any], more: dict[str, Any], reason: str, server: RunningServer
+) -> None:
+    response = server.http.post("/v1/search", json={"query": [part], **more})
+    check_refusal(response, 422, "validation")
+    assert reason in response.json()["detail"]

@@ -233,7 +233,13 @@ def break_off(handler: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [status(429, Retry_After="0"), status(502), status(503), status(504), break_off, lambda handler: None]
+    "bad",
+    [
+        status(429, Retry_After="0"),
+        *map(status, (500, 502, 503, 504, 522)),
+        break_off,
+        lambda handler: None,
+    ],
 )
 def test_one_bad_moment_of_a_server_loses_nothing(
     bad: Answer, web: WebServer, fetcher: HttpFetcher, tmp_path: Path

@@ -213,3 +213,52 @@ def test_changes_that_were_forgotten_are_told(database: Database) -> None:
     database.write(lambda c: c.execute("INSERT INTO changes VALUES (100001, 'images', 7)").fetchall())
     assert database.read(lambda c: sql.changed_keys(c, "images", 0)) is None
     assert database.read(lambda c: sql.changed_keys(c, "images", 100000)) == [7]
+
+
+TAKEN_IN_JULY = {"key": "metadata.taken", "range": {"gte": "2019-07-04T10:00:00Z", "lt": "2019-08-01"}}
+
+
+def explain(database: Database, filter: dict[str, Any]) -> list[tuple[str, str]]:
+    parsed = parse_filter(filter, "images")
+    return [(one.code, one.detail) for one in database.read(lambda c: sql.explain_filter(c, "default", parsed))]
+
+
+@pytest.mark.parametrize(
+    ("written", "is_inside"),
+    [
+        ("2019:07:04 12:00:00", True),  # of a camera
+        ("2019:07:04 09:00:00", False),
+        ("2019/07/05", True),
+        ("2019-07-04T12:00:00+0200", True),
+        ("2019-07-04 11:59:59 +0200", False),
+        ("2019-07-04 12:00:00 UTC", True),
+        ("2019-07-04T12:00:00.123-0100", True),
+        ("2019-07-04-1234", False),
+        ("04.07.2019", False),
+    ],
+)
+def test_times_of_metadata_are_compared_in_the_forms_of_cameras(
+    written: str, is_inside: bool, database: Database
+) -> None:
+    key = insert(database, metadata={"taken": written}).key
+    filter = parse_filter(TAKEN_IN_JULY, "images")
+    assert database.read(lambda c: sql.select_keys(c, "default", filter)) == [key] * is_inside
+
+
+def test_a_filter_says_which_values_its_range_cannot_compare(database: Database) -> None:
+    for n, taken in enumerate(["2019:07:04 12:00:00", "04.07.2019", 5, None, ["July"]]):
+        insert(database, n, metadata={"taken": taken, "price": f"{n}.99"})
+    (code, detail), *rest = explain(database, {"must": [TAKEN_IN_JULY, {"key": "width", "range": {"gte": 1}}]})
+    assert (code, rest) == ("filter_other_values", [])
+    assert detail.startswith("3 of 4 values of metadata.taken are no times, like ")
+    cheap = {"key": "metadata.price", "range": {"lt": 20}}
+    assert "5 of 5 values of metadata.price are no numbers" in explain(database, cheap)[0][1]
+    assert explain(database, {"must_not": [cheap]}) == []
+    assert explain(database, {"key": "metadata.price", "match": {"value": "x"}}) == []
+
+
+def test_a_filter_says_which_entry_no_row_has(database: Database) -> None:
+    insert(database, metadata={"taken": "2019-07-04"})
+    (code, detail), *rest = explain(database, {"should": [{"key": "metadata.takken", "match": {"value": 1}}]})
+    assert (code, rest) == ("filter_no_value", [])
+    assert "metadata.takken" in detail

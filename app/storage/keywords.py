@@ -1,0 +1,139 @@
+"""Keyword searches: which pictures have the words of a query in their caption, tags or file name.
+
+SQLite's FTS5 keeps two indexes, which triggers fill in the transaction of the row (`migrations/0013_keywords.sql`):
+`image_words` has the stems of words, `image_parts` their trigrams. All that is SQLite's own is in this module.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import apsw
+
+from app.storage.sql import fetch_all, fetch_number
+from app.storage.tables.collections import IN_COLLECTION
+
+Words = tuple[tuple[str, str], ...]
+"""The words of a text in their order: the stem of each, and the word as it is written."""
+
+MAX_TERMS = 16  # of a query that are looked up
+MAX_MATCHES = 2_000  # a term that more pictures have is no reason to rank all of them: 2,000 cost 1.2 ms
+MAX_PART = 40  # pictures that have a term as a part of a word
+MIN_PART = 3  # characters: a trigram
+STOP_WORD = re.compile(
+    "an?|and|are|as|at|be|by|for|from|in|into|is|its?|my|of|on|our|or|some|that|the|their|there|this|to|with|your",
+    re.IGNORECASE,
+)
+CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"  # written without spaces
+CJK_CHARACTER = re.compile(f"([{CJK}])")
+CJK_RUN = re.compile(f"[{CJK}]+|[^{CJK}]+")
+PARTICLES = re.compile("[的了和在是]")  # of Chinese; the stop words of a language without spaces
+SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])|_")  # greenFrog, frog2, green_frog
+HOST = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*/?|[?#].*$")  # of a URL, and what follows its path
+
+_tokenizers = threading.local()
+
+
+def spell(text: str) -> str:
+    """The text as the index reads it: words apart, each Chinese, Japanese or Korean character a word of its own."""
+    return CJK_CHARACTER.sub(r" \1 ", SEAM.sub(" ", unicodedata.normalize("NFKC", text)))
+
+
+def words_of(column: str, value: str | None) -> str:
+    """What `column` of the index holds of a picture's caption, tags (JSON) or source (a path or URL)."""
+    if not value:
+        return ""
+    if column == "caption":
+        return spell(value)
+    if column == "tags":
+        return " . ".join(spell(tag) for tag in json.loads(value))
+    folder, _, name = HOST.sub("", value).rpartition("/")
+    return spell(name if column == "name" else folder)
+
+
+def register_functions(c: apsw.Connection) -> None:
+    """Give a connection the function that the triggers of the index call."""
+    c.create_scalar_function("words_of", lambda *of: words_of(str(of[0]), of[1]), 2, deterministic=True)
+
+
+@lru_cache(maxsize=16_384)
+def split_words(text: str) -> Words:
+    """The words of a text and their stems, as the index splits it."""
+    spelled = spell(text).encode("utf-8", "replace")
+    tokenize = getattr(_tokenizers, "porter", None)
+    if tokenize is None:  # one for each thread: a connection must not be used by two at once
+        _tokenizers.connection = apsw.Connection(":memory:")
+        tokenize = _tokenizers.connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+        _tokenizers.porter = tokenize
+    found = tokenize(spelled, apsw.FTS5_TOKENIZE_DOCUMENT, None, include_colocated=False)
+    return tuple((stem, spelled[start:end].decode("utf-8", "replace")) for start, end, stem in found)
+
+
+def split_query(text: str) -> list[Words]:
+    """The distinct terms of a query. Runs of Chinese, Japanese and Korean give each pair of neighbours."""
+    terms: list[Words] = []
+    for run in CJK_RUN.findall(unicodedata.normalize("NFKC", text)):
+        if CJK_CHARACTER.match(run):
+            for part in filter(None, PARTICLES.split(run)):
+                terms += [split_words(part[n : n + 2]) for n in range(max(1, len(part) - 1))]
+        else:
+            terms += [(word,) for word in split_words(run)]
+    telling = [term for term in terms if drop_stop_words(term)] or [term for term in terms if term]
+    return list({tuple(stem for stem, _ in term): term for term in telling}.values())[:MAX_TERMS]
+
+
+def drop_stop_words(words: Words) -> Words:
+    """The words without those that tell nothing, such as "the"."""
+    return tuple((stem, written) for stem, written in words if not STOP_WORD.fullmatch(written))
+
+
+def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterator[int]:
+    """The keys of ready pictures that have some of the terms, roughly best first; a key may come more than once.
+
+    First come those that have all terms, then those that have some of the rarer ones, last those that have a term
+    as a part of a word.
+    """
+    quoted = [_quote(term) for term in terms]
+    if not quoted:
+        return
+    yield from _read(c, collection, " AND ".join(quoted), is_ranked=_count(c, " AND ".join(quoted)) <= MAX_MATCHES)
+    counts = {one: _count(c, one) for one in quoted}
+    rare: list[str] = []
+    total = 0
+    for one in sorted(counts, key=counts.__getitem__):
+        total += counts[one]
+        if counts[one] and total <= MAX_MATCHES:
+            rare.append(one)
+    if rare and len(quoted) > 1:
+        yield from _read(c, collection, " OR ".join(rare), is_ranked=True)
+    for term, one in zip(terms, quoted, strict=True):
+        if not counts[one] and len(term) == 1 and len(term[0][1]) >= MIN_PART:
+            sql = "SELECT rowid FROM image_parts WHERE image_parts MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
+            sql += IN_COLLECTION + " AND key = image_parts.rowid AND status = 'ready') ORDER BY rowid DESC LIMIT ?"
+            for (key,) in fetch_all(c, sql, (one, collection, MAX_PART)):
+                yield key
+
+
+def _quote(term: Words) -> str:
+    """A term as a phrase of FTS5, in which nothing is an operator."""
+    return '"' + " ".join(written.replace('"', '""') for _, written in term) + '"'
+
+
+def _count(c: apsw.Connection, expression: str) -> int:
+    """How many pictures match, in all collections; no more than MAX_MATCHES + 1 are counted."""
+    sql = "SELECT count(*) FROM (SELECT 1 FROM image_words WHERE image_words MATCH ? LIMIT ?)"
+    return fetch_number(c, sql, (expression, MAX_MATCHES + 1))
+
+
+def _read(c: apsw.Connection, collection: str, expression: str, *, is_ranked: bool) -> Iterator[int]:
+    """The keys that match: by BM25, or the newest first. Rows are read as they are taken."""
+    sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND EXISTS (SELECT 1 FROM images WHERE "
+    sql += IN_COLLECTION + " AND key = image_words.rowid AND status = 'ready')"
+    order = " ORDER BY rank" if is_ranked else " ORDER BY rowid DESC"
+    for (key,) in c.execute(sql + order, (expression, collection)):
+        yield int(key)

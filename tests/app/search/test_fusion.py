@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.core.types import Image, Status
+from app.search.fusion import Weights, fuse, match_words
+from app.storage.keywords import split_query
+
+
+def picture(key: int, caption: str | None = None, tags: tuple[str, ...] = (), source: str | None = None) -> Image:
+    named = (key, "default", f"p{key}", "0" * 64, Status.READY, None, 4, 3, "png", 10, False)
+    return Image(*named, caption, tags, {}, source, "2026-01-01T00:00:00Z", None)
+
+
+def order(
+    query: str, pictures: list[Image], by_vectors: list[int], trust: float, weights: Weights | None = None
+) -> list[int]:
+    """The keys in the fused order; the words rank the pictures in the order of the list."""
+    rows = {one.key: one for one in pictures}
+    fused = fuse(split_query(query), rows, by_vectors, list(rows), weights or Weights(), trust)
+    return [place.key for place in fused]
+
+
+def test_a_picture_with_every_word_comes_before_one_that_only_looks_right() -> None:
+    pictures = [picture(1), picture(2, "a green frog"), picture(3, "a green door")]
+    for trust in (0.0, 0.5, 1.0):
+        assert order("green frog", pictures, [1, 3, 2], trust)[0] == 2
+
+
+def test_a_model_that_knows_the_pictures_decides_between_equal_words() -> None:
+    pictures = [picture(n, f"frog number {word}") for n, word in enumerate(("one", "two", "three"), 1)]
+    assert order("frog", pictures, [3, 2, 1], trust=1.0) == [3, 2, 1]
+    assert order("frog", pictures, [3, 2, 1], trust=0.0) == [1, 2, 3]
+
+
+def test_a_weak_model_does_not_drag_words_down() -> None:
+    pictures = [*(picture(n) for n in range(1, 11)), picture(20, source="pond.png")]
+    assert order("frog pond at night", pictures, list(range(1, 11)), trust=0.0)[0] == 20
+    assert order("frog pond at night", pictures, list(range(1, 11)), trust=1.0)[0] == 1
+
+
+def test_weights_switch_a_ranking_off() -> None:
+    pictures = [picture(1), picture(2, "frog")]
+    assert order("frog", pictures, [1, 2], 1.0, Weights(keyword=0)) == [1, 2]
+    assert order("frog", pictures, [1, 2], 1.0, Weights(vector=0)) == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        picture(9, source="trip/beach house.jpg"),
+        picture(9, "The beach house"),
+        picture(9, tags=("sea", "Beach House")),
+    ],
+)
+def test_a_picture_of_exactly_this_name_is_first(named: Image) -> None:
+    others = [picture(n, f"a beach house at dusk with people {n}") for n in range(1, 9)]
+    assert order("beach house", [*others, named], list(range(1, 9)), trust=1.0)[0] == 9
+
+
+def test_highlights_are_the_words_as_they_are_written() -> None:
+    image = picture(1, "Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg")
+    match = match_words(split_query("a frog zurich"), image)
+    assert match.highlights == {"caption": ("Frogs", "Zürich"), "tags": ("frog",), "name": ("Bullfrog",)}
+    assert match.shares == (1.0, 1.0)
+    assert match_words(split_query("青蛙"), replace(image, caption="一只青蛙")).highlights == {"caption": ("青蛙",)}
+
+
+def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:
+    rows = {1: picture(1), 2: picture(2, "frog")}
+    first, second = fuse(split_query("frog"), rows, [1], [2], Weights(), 1.0)
+    assert (first.key, dict(first.ranks)) == (2, {"keyword": 1})
+    assert (second.key, dict(second.ranks)) == (1, {"vector": 1})

@@ -30,7 +30,7 @@ BUSY_GRACE_SECONDS = 1.0
 MIN_IDLE_SECONDS = 2.0  # a connection without a request is closed for a new one after this
 MAX_HEADER_BYTES = 64 << 10  # of a request line and its headers
 MAX_HEADERS = 200
-MAX_PATH_BYTES = 4096
+MAX_PATH_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def is_missing(path: str | Path) -> bool:
 
 def _add_folder(local: LocalFiles, root: Path, exclude: Sequence[str]) -> None:
     top = root.name if root.name != ".." else root.resolve().name
-    for found in walk_pictures(root, local.left_out, exclude, is_ingestible, follow_links=True):
+    for found in walk_pictures(root.resolve(), local.left_out, exclude, is_ingestible, follow_links=True):
         name = to_valid_unicode("/".join(step for step in (top, found.name) if step not in ("", "."))) or str(root)
         if found.error is not None:
             local.failures.append(failure(name, UNREADABLE, found.error.detail))
@@ -107,7 +107,7 @@ def _add_named(local: LocalFiles, folder: Path, names: list[str]) -> None:
     used = {sidecar for found in sidecars.values() for sidecar in found}
     for name in names:
         if name not in used:
-            beside = tuple(folder / sidecar for sidecar in sidecars.get(name, ()))
+            beside = tuple(folder.resolve() / sidecar for sidecar in sidecars.get(name, ()))
             local.add(to_valid_unicode(name), folder / name, FoundFile(folder / name, name, beside))
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
+import shlex
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, BinaryIO, Literal
+
+log = logging.getLogger(__name__)
 
 COPY_BYTES = 1 << 20
 # What a file system answers that has no hard links, or no more of them for this file.
@@ -83,6 +88,82 @@ def make_dirs(path: Path) -> None:
     fsync_dir(path.parent)
 
 
+class NotBeneath(ValueError):
+    """A path leads out of the folder in which it has to be."""
+
+
+def beneath(root: Path, path: str | Path) -> Path:
+    """`path`, which is absolute or relative to `root`, without links and `..`. Raises NotBeneath if that is outside.
+
+    Every path from a request, an archive, a table, a manifest, a backup or a decode child, which foreign bytes may have
+    taken over, goes through here before it is opened, and `open_nofollow` opens the result: a link that somebody puts
+    there in between leads nowhere.
+    """
+    try:
+        found = Path(os.path.realpath(root / path))
+    except ValueError:  # NUL, or not Unicode
+        raise NotBeneath("this is no path") from None
+    if not found.is_relative_to(os.path.realpath(root)):
+        raise NotBeneath("the path leads out of its folder")
+    return found
+
+
+def open_beneath(root: Path, path: str | Path) -> BinaryIO:
+    """Open a plain file below `root`, as `beneath` finds it. Raises NotBeneath (also for a pipe), OSError."""
+    file = open(beneath(root, path), "rb", opener=open_nofollow)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotBeneath("this is no plain file")
+    return file
+
+
 def open_nofollow(path: str, flags: int) -> int:
-    """An opener for `open`: follows no link, and does not wait for the other end of a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    """An opener for `open`: follows no link, neither at the end of the path nor on the way, and waits for no pipe."""
+    root, *folders, name = Path(path).absolute().parts
+    at = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+    finally:
+        os.close(at)
+
+
+def close_to_others(folder: Path, *names: str) -> None:
+    """Take from other users what they may do with these files of a folder, if they are there and ours.
+
+    Nobody can lock a file that he cannot open, nor lock us out by it.
+    """
+    strangers = find_strangers(folder)
+    for path in (folder / name for name in names):
+        with suppress(FileNotFoundError, PermissionError):  # of another user, who shares it with us
+            mode = stat.S_IMODE(path.stat().st_mode)
+            if mode & strangers:
+                path.chmod(mode & ~strangers)
+
+
+def find_strangers(folder: Path) -> int:
+    """The bits of a mode that let others in than its user, and than a group that the operator chose for the folder.
+
+    He chooses one by the setgid bit; Kubernetes sets it for `fsGroup`, too.
+    """
+    return stat.S_IRWXO if folder.stat().st_mode & stat.S_ISGID else stat.S_IRWXG | stat.S_IRWXO
+
+
+def warn_of_wide_modes(folder: Path) -> None:
+    """Log a warning if other users may read or write below a folder of ours, with the command that ends it.
+
+    Sightline makes files for its own user alone, but this folder may be older.
+    """
+    top, strangers = folder.stat(), find_strangers(folder)
+    if not top.st_mode & strangers:
+        return
+    found = [(path, path.lstat()) for path in (folder, *folder.iterdir())]
+    if any(one.st_mode & strangers and one.st_uid == os.geteuid() and not path.is_symlink() for path, one in found):
+        who = "o=" if strangers == stat.S_IRWXO else "go="
+        log.warning(
+            "other users of this machine may look into %s (mode %o): chmod -R %s %s",
+            *(folder, stat.S_IMODE(top.st_mode), who, shlex.quote(str(folder))),
+        )

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from app.core.clock import now_rfc3339
 from app.core.errors import FULL, StartupError
+from app.core.files import close_to_others
 
 POLL_SECONDS = 0.1
 
@@ -38,6 +39,7 @@ class DataDirLock:
         with ExitStack() as opened:
             try:
                 self._file = opened.enter_context(open(data_dir / "lock", "ab+", buffering=0))
+                close_to_others(data_dir, "lock")
                 if not _try_lock(self._file):
                     self._file.seek(0)
                     holder = _describe_holder(self._file.read().decode("utf-8", "replace"))

@@ -6,14 +6,17 @@ model knows the collection.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
-from app.core.types import Image
 from app.storage.keywords import Words, drop_stop_words, split_words
 
+Described = tuple[str | None, tuple[str, ...], str | None]
+"""The caption, tags and source of a picture."""
+
+DEPTH = 60  # places of each ranking that are fused
 RANK_OFFSET = 60  # the k of reciprocal rank fusion
 WORDS_WEIGHT = 2.0  # of a picture that has every word of the query: more than the first place of the vectors
 LEAST_VECTORS = 0.02  # weight of the vectors of a model that knows nothing of these pictures
@@ -55,39 +58,43 @@ class FusedHit:
 
 def fuse(
     terms: Sequence[Words],
-    images: Mapping[int, Image],
+    described: Mapping[int, Described],
     by_vectors: Sequence[int],
-    by_words: Iterable[int],
+    by_words: Sequence[int],
     weights: Weights,
     trust: float,
 ) -> list[FusedHit]:
     """The pictures of both rankings in the fused order.
 
-    `by_vectors` and `by_words` are keys, best first; `trust` is that of the model, 0 to 1 (see `ModelTrust`).
+    The first DEPTH of each ranking are fused; the others follow, so that the order does not depend on how many are
+    asked for. `by_vectors` and `by_words` are keys, best first; `described` are those that have words of the query;
+    `trust` is that of the model, 0 to 1 (see `ModelTrust`).
     """
-    candidates = [key for key in dict.fromkeys([*by_words, *by_vectors]) if key in images]
-    matches = {key: match_words(terms, images[key]) for key in candidates}
+    near = {key: n for n, key in enumerate(by_vectors, 1)}
+    heads = dict.fromkeys([*by_words[:DEPTH], *by_vectors[:DEPTH]])
+    matches = {key: match_words(terms, described[key]) for key in heads if key in described}
     sure = rate_matches(matches)
-    words = sorted((key for key in candidates if sure[key]), key=lambda key: -sure[key])
-    vector_ranks = {key: n for n, key in enumerate((key for key in by_vectors if key in images), 1)}
+    words = sorted((key for key in matches if sure[key]), key=lambda key: -sure[key])
     word_ranks = {key: n for n, key in enumerate(words, 1)}
     first_ranks: dict[float, int] = {}
     for key, rank in word_ranks.items():
         first_ranks.setdefault(sure[key], rank)
-    scores = dict.fromkeys(candidates, 0.0)
-    for key, rank in vector_ranks.items():
+    scores = dict.fromkeys(heads, 0.0)
+    for rank, key in enumerate(by_vectors[:DEPTH], 1):
         scores[key] += weights.vector * max(LEAST_VECTORS, trust) / (RANK_OFFSET + rank)
     for key, rank in word_ranks.items():
         first = first_ranks[sure[key]]  # of those that are as sure: a model that knows them decides
         weight = weights.keyword * WORDS_WEIGHT * sure[key] ** (1 + trust)
         scores[key] += weight / (RANK_OFFSET + first + (rank - first) * (1 - trust))
+    order = dict.fromkeys([*sorted(heads, key=lambda key: -scores[key]), *by_words, *by_vectors])
+    word_ranks |= {key: n for n, key in enumerate(by_words[DEPTH:], len(word_ranks) + 1) if key not in word_ranks}
     return [
         FusedHit(
             key,
-            {name: ranks[key] for name, ranks in (("vector", vector_ranks), ("keyword", word_ranks)) if key in ranks},
-            matches[key].highlights,
+            {name: ranks[key] for name, ranks in (("vector", near), ("keyword", word_ranks)) if key in ranks},
+            matches[key].highlights if key in matches else {},
         )
-        for key in sorted(candidates, key=lambda key: -scores[key])
+        for key in order
     ]
 
 
@@ -101,9 +108,9 @@ def rate_matches(matches: Mapping[int, WordMatch]) -> dict[int, float]:
     }
 
 
-def match_words(terms: Sequence[Words], image: Image) -> WordMatch:
+def match_words(terms: Sequence[Words], image: Described) -> WordMatch:
     """Which terms a picture has in caption, tags, name and folder."""
-    words = read_words(image.caption, image.tags, image.source)
+    words = read_words(*image)
     shares = [0.0] * len(terms)
     highlights: dict[str, list[str]] = {}
     for column in words.columns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +30,7 @@ from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.encoder.reading import TextReader
 from app.search.filter_cache import FilterCache
-from app.search.fusion import EQUAL_WEIGHTS, FusedHit, Weights, fuse
+from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, fuse
 from app.search.model_trust import ModelTrust
 from app.storage import keywords
 from app.storage.database import Database
@@ -122,17 +122,20 @@ class _Encoded:
 
 @dataclass(slots=True, eq=False)
 class _Search:
-    """The state of a query: how many hits it takes from the index, and what came back."""
+    """The state of a query: how many hits it takes from the index, how many rows it reads, and what came back."""
 
     query: SearchQuery
     params: SearchParams
     vector: Embeddings
     limit: int
+    rows: int
     scores: Scores = field(default_factory=lambda: np.empty(0, np.float32))
     keys: Ids = field(default_factory=lambda: np.empty(0, np.int64))
     terms: Sequence[keywords.Words] = ()
     word_keys: Sequence[int] = ()
     trust: float | None = None  # of the model, where words are ranked beside the vectors
+    places: Sequence[FusedHit] = ()  # the best so far, whose rows are read
+    is_cut: bool = False  # whether there are more places
     hits: list[Hit] = field(default_factory=list)
     orphans: int = 0
     searched: int = 0
@@ -145,7 +148,7 @@ class _Search:
 
     def needs_more(self) -> bool:
         """Whether to take more from the index: rows were deleted or changed, and the index has others."""
-        return len(self.hits) < self.query.k and bool(self.keys.size and self.keys[-1] >= 0)
+        return len(self.hits) < self.query.k and (self.is_cut or bool(self.keys.size and self.keys[-1] >= 0))
 
 
 class Searcher:
@@ -236,7 +239,7 @@ class Searcher:
         """The query with its vector. Raises Validation, NotFound, Rejected."""
         params = SearchParams(exact=query.exact, nprobe=query.nprobe, refine_k=query.refine_k)
         vector = self._sum_parts(query.collection, query.parts, encoded)
-        return _Search(query, params, vector, query.k + EXTRA_HITS)
+        return _Search(query, params, vector, query.k + EXTRA_HITS, query.k + EXTRA_HITS)
 
     def _prepare(self, search: _Search, took: dict[str, float]) -> None:
         """Find out which rows the filter allows, and which have the words. Raises Timeout."""
@@ -247,6 +250,8 @@ class Searcher:
         if query.applied_mode != "vector":
             search.terms = keywords.split_query(self.reader.replace_emoji(query.words))
             search.word_keys = self._database.read(partial(find_words, search))
+        if search.word_keys:  # the order must not depend on k
+            search.limit = max(query.k, DEPTH) + EXTRA_HITS
         took["search"] += time.perf_counter() - start
 
     def _run(self, searches: Sequence[_Search], took: dict[str, float]) -> None:
@@ -261,7 +266,7 @@ class Searcher:
                 middle = time.perf_counter()
                 with span("fetch", {"target": query.target}):
                     for search in waiting:
-                        if search.word_keys and search.keys.size:
+                        if search.query.applied_mode == "hybrid" and search.word_keys:
                             search.trust = self.trust.get(query.collection, index.ntotal)
                     self._fetch(query.target, waiting)
                 took["search"] += middle - start
@@ -269,6 +274,7 @@ class Searcher:
                 waiting = [search for search in waiting if search.needs_more()]
                 for search in waiting:
                     search.limit *= 4
+                    search.rows *= 4
             for search in searches:
                 self._metrics.ghost_hits.labels(query.target).inc(search.orphans)
                 if self._record_query is not None and search.query.applied_mode != "keyword":
@@ -392,19 +398,22 @@ class Searcher:
 
         Raises Timeout.
         """
-        wanted = {key for search in searches for key in (*search.keys.tolist(), *search.word_keys) if key >= 0}
 
         def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]], dict[int, bytes]]:
+            for search in searches:
+                ranked = rank_hits(c, search)
+                search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
+            wanted = {place.key for search in searches for place in search.places}
             rows: Mapping[int, Image | Text]
             rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
-            unscored = {key for search in searches for key in set(search.word_keys).difference(search.keys.tolist())}
+            unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
             vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
 
         rows, passed, vectors = self._database.read(work)
         for search, keys in zip(searches, passed, strict=True):
             search.hits = list(islice(make_hits(search, rows, keys, vectors), search.query.k))
-            search.orphans = sum(key >= 0 and key not in rows for key in search.keys.tolist())
+            search.orphans = sum(place.key not in rows for place in search.places)
 
 
 def fill_template(template: str, label: str) -> str:
@@ -440,11 +449,12 @@ def find_words(search: _Search, c: apsw.Connection) -> list[int]:
     """The keys of pictures that have words of the query and that the filter allows, roughly best first."""
     found = keywords.find(c, search.query.collection, search.terms)
     allowed = search.params.allowed_ids
+    depth = max(DEPTH, search.limit) if search.query.applied_mode == "keyword" else DEPTH
     keys: dict[int, None] = {}  # in their order
     for key in found:
         if allowed is None or allowed.contains(np.array([key]))[0]:
             keys[key] = None
-        if len(keys) == search.limit:
+        if len(keys) == depth:
             break
     return list(keys)
 
@@ -454,8 +464,18 @@ def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | 
     query = search.query
     if query.filter is None:
         return rows.keys()
-    keys = (key for key in (*search.keys.tolist(), *search.word_keys) if key in rows)
+    keys = (place.key for place in search.places if place.key in rows)
     return set(sql.select_passing(c, query.collection, query.filter, keys))
+
+
+def rank_hits(c: apsw.Connection, search: _Search) -> Sequence[FusedHit]:
+    """The keys that a search has found, best first."""
+    by_vectors = [key for key in search.keys.tolist() if key >= 0]
+    if not search.word_keys:
+        return [FusedHit(key, {"vector": n}, {}) for n, key in enumerate(by_vectors, 1)]
+    with_words = [*search.word_keys[:DEPTH], *keywords.find_among(c, by_vectors[:DEPTH], search.terms)]
+    described = images.get_descriptions(c, with_words)
+    return fuse(search.terms, described, by_vectors, search.word_keys, search.query.weights, search.trust or 0.0)
 
 
 def make_hits(
@@ -464,24 +484,13 @@ def make_hits(
     """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
     scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
-    valid: dict[int, Image | Text] = {}
-    for key in (*search.keys.tolist(), *search.word_keys):
-        row = rows.get(key)
-        if row is None or key not in scores or key not in passed or row.collection != search.query.collection:
+    for place in search.places:
+        row = rows.get(place.key)
+        if row is None or place.key not in scores or place.key not in passed:
             continue
-        if isinstance(row, Text) or row.status is Status.READY:
-            valid[key] = row
-    for place in rank_hits(search, valid):
-        row = valid[place.key]
-        image, text = (None, row) if isinstance(row, Text) else (row, None)
-        yield Hit(row.id, scores[place.key], image, text, place.ranks, place.highlights)
-
-
-def rank_hits(search: _Search, rows: Mapping[int, Image | Text]) -> Iterable[FusedHit]:
-    """The order of the rows, best first."""
-    by_vectors = [key for key in search.keys.tolist() if key in rows]
-    if search.terms and search.word_keys:
-        found = {key: row for key, row in rows.items() if isinstance(row, Image)}
-        weights = search.query.weights
-        return fuse(search.terms, found, by_vectors, search.word_keys, weights, search.trust or 0.0)
-    return (FusedHit(key, {"vector": n}, {}) for n, key in enumerate(by_vectors, 1))
+        if row.collection != search.query.collection:
+            continue
+        if isinstance(row, Text):
+            yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)
+        elif row.status is Status.READY:
+            yield Hit(row.id, scores[place.key], image=row, ranks=place.ranks, highlights=place.highlights)

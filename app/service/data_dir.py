@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from app.core.errors import SightlineError, StartupError
-from app.core.files import make_dirs
+from app.core.files import close_to_others, make_dirs, warn_of_wide_modes
 from app.core.locks import DataDirLock
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
@@ -35,6 +35,8 @@ def make_data_dir(data_dir: Path) -> Path | None:
         made = next((folder for folder in reversed([data_dir, *data_dir.parents]) if not folder.exists()), None)
         make_dirs(data_dir)
         check_file_system(data_dir)
+        warn_of_wide_modes(data_dir)
+        close_to_others(data_dir, *(DATABASE_NAME + suffix for suffix in ("", "-wal", "-shm")))
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise unusable(data_dir, "make a folder in it", str(error.strerror), error.errno) from error

@@ -31,7 +31,7 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
 def open_source_policy(settings: Settings) -> SourcePolicy:
     """What sources may read. Raises StartupError."""
     try:
-        folders = AllowedFolders.parse(settings.folders)
+        folders = AllowedFolders.parse(settings.folders, settings.data_dir)
     except ValueError as error:  # a path that is not absolute
         raise StartupError(f"SIGHTLINE_FOLDERS: {error}") from None
     buckets = parse_allowed_buckets(settings)

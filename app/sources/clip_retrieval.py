@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from app.core.errors import UrlUnreachable, Validation, map_os_errors
+from app.core.files import open_beneath
 from app.core.types import SourceSpec
 from app.decode.parquet_metadata import list_metadata
 from app.decode.sidecars import IGNORED_FIELDS, split_key
@@ -27,7 +28,7 @@ from app.sources.changed import skip_unchanged
 from app.sources.embedding_check import ItemSample, embed_files, require_agreement
 from app.sources.folder import copy_item
 from app.sources.key_index import KeyIndex
-from app.sources.local_files import file_tag, path_to_text, walk_files
+from app.sources.local_files import path_to_text, walk_files
 from app.sources.npy import NpyMatrix
 from app.sources.stop_signal import ShouldStop, raise_if_stopping
 from app.sources.webdataset import WebdatasetSource
@@ -35,7 +36,9 @@ from app.sources.webdataset import WebdatasetSource
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 METADATA_FILE = re.compile(r"metadata_(\d{1,9})\.parquet")
 NOT_METADATA = frozenset({"image_path", "caption"}) | IGNORED_FIELDS
-PICTURE_MISSING = UrlUnreachable("there is no such picture; `pictures` names the folder where they are now")
+PICTURE_MISSING = UrlUnreachable(
+    "there is no such picture, or the server may not read it; `pictures` names the folder where they are now"
+)
 
 Row = dict[str, Any]
 
@@ -112,7 +115,8 @@ class ClipRetrievalSource(Source):
         self, root: Path, parts: Sequence[EmbeddingPart], folder: Path, should_stop: ShouldStop
     ) -> Iterator[SourceItem]:
         pictures = self.spec.options.get("pictures")
-        finder = PictureFinder(Path(pictures or root.parent), moved="pictures" in self.spec.options)
+        folders = self.context.policy.folders
+        finder = PictureFinder(Path(pictures or root.parent), folders.find_tag, moved="pictures" in self.spec.options)
         for row, vector in self._read_rows(parts, folder, should_stop):
             yield {**parse_row(row, finder), **vector}
 
@@ -150,7 +154,7 @@ class ClipRetrievalSource(Source):
             raise_if_stopping(should_stop)
             count = self.context.run_in_child(should_stop, list_metadata, part.table, out, max_rows)
             tag = None if self._space is None else self._require_shape(part, count)
-            with map_os_errors(), open(out, encoding="ascii") as lines:
+            with map_os_errors(), open_beneath(folder, out.name) as lines:
                 for n, line in enumerate(lines):
                     vector = {} if tag is None else {"part": str(part.vectors), "row": n, "part_at": tag}
                     yield json.loads(line), vector
@@ -212,8 +216,8 @@ class ClipRetrievalSource(Source):
         if self._matrix is None or self._matrix[0] != path:
             self._close_matrix()
             file = Path(path)
-            self.context.policy.folders.resolve_folder(str(file.parent))  # again: a link may have replaced it
-            self._matrix = path, NpyMatrix(file)
+            folder = self.context.policy.folders.resolve_folder(str(file.parent))  # again: it may be another one now
+            self._matrix = path, NpyMatrix(folder / file.name)
         return self._matrix[1]
 
     def close(self) -> None:
@@ -234,8 +238,9 @@ class PictureFinder:
     of the first steps of a path are wrong; it leaves out as many from all paths.
     """
 
-    def __init__(self, base: Path, *, moved: bool) -> None:
+    def __init__(self, base: Path, find_tag: Callable[[Path], str | None], *, moved: bool) -> None:
         self._base = base
+        self.find_tag = find_tag
         self._moved = moved
         self._wrong_steps: int | None = None
 
@@ -245,7 +250,9 @@ class PictureFinder:
             return Path(text)
         steps = PurePosixPath(text.lstrip("/")).parts
         if self._wrong_steps is None:
-            self._wrong_steps = next((n for n in range(len(steps)) if file_tag(self._base.joinpath(*steps[n:]))), None)
+            self._wrong_steps = next(
+                (n for n in range(len(steps)) if self.find_tag(self._base.joinpath(*steps[n:]))), None
+            )
         return self._base.joinpath(*steps[self._wrong_steps or 0 :])
 
 
@@ -256,7 +263,7 @@ def parse_row(row: Row, finder: PictureFinder) -> SourceItem:
         name = str(text or "?")[:1_000]
         return with_error({"name": name}, Validation("the row names no picture (image_path)"))
     path = finder.find(text)
-    tag = file_tag(path)
+    tag = finder.find_tag(path)
     item: SourceItem = {"name": text, "path": str(path), "origin": f"file:{path_to_text(path)}", "tag": tag}
     item["metadata"] = {name: value for name, value in row.items() if name not in NOT_METADATA}
     if isinstance(caption := row.get("caption"), str) and caption.strip():

@@ -67,10 +67,10 @@ def copy_item(item: SourceItem, target: Path, policy: SourcePolicy) -> SourceIte
     """Copy the file at the item's `path`."""
     path = Path(item["path"])
     try:
-        if not os.path.lexists(path.parent):
+        if policy.folders.allows(path) and not os.path.lexists(path.parent):
             raise UrlUnreachable("its folder is not there any more")
-        policy.folders.resolve_folder(str(path.parent))  # again: a link may have replaced the folder
-        tag = copy_file(path, target, policy.max_bytes)
+        folder = policy.folders.resolve_folder(str(path.parent))  # again: a link may have replaced the folder
+        tag = copy_file(folder / path.name, target, policy.max_bytes)
     except (Rejected, Validation) as error:
         return with_error(item, error)
     _, mark, fields = (item.get("tag") or "").partition(FIELDS_MARK)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from app.core.errors import Rejected, UrlUnreachable, Validation, map_os_errors
+from app.core.files import open_beneath
 from app.core.types import ItemError, SourceSpec
 from app.decode.left_out import LeftOut
 from app.sources.base import Source, SourceItem, SourcePolicy, limit_items, with_error
@@ -53,7 +54,7 @@ class PatternSource(Source):
                 count += 1
                 yield with_error({"name": name}, error)
                 continue
-            with map_os_errors(), open(out, encoding="ascii") as lines:
+            with map_os_errors(), open_beneath(folder, out.name) as lines:
                 for text in lines:
                     line = json.loads(text)
                     if "left_out" in line:

@@ -6,12 +6,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation, map_os_errors
-from app.core.files import open_nofollow
+from app.core.files import NotBeneath, beneath, open_nofollow
 from app.decode.headers import PICTURE_SUFFIXES
 from app.decode.litter import is_litter
 
@@ -22,17 +23,18 @@ CANNOT_OPEN = {errno.ELOOP: "this is a link, which is not followed", errno.ENXIO
 
 @dataclass(frozen=True, slots=True)
 class AllowedFolders:
-    """The folders that the operator allows the server to read, with everything below them."""
+    """The folders that the operator allows the server to read, with everything below them but the data directory."""
 
     paths: tuple[Path, ...]
+    data_dir: Path | None = None  # its pictures belong to collections, which a caller may not be allowed to read
 
     @classmethod
-    def parse(cls, text: str) -> AllowedFolders:
+    def parse(cls, text: str, data_dir: Path | None = None) -> AllowedFolders:
         """Parse paths with colons between them. Raises ValueError for one that is not absolute."""
         paths = tuple(Path(each) for each in text.split(":") if each)
         if relative := [str(path) for path in paths if not path.is_absolute()]:
             raise ValueError(f"{relative[0]} is not an absolute path")
-        return cls(paths)
+        return cls(paths, data_dir)
 
     def resolve_folder(self, text: str) -> Path:
         """The folder of this name, without links. Raises Validation unless the server may read it."""
@@ -50,15 +52,22 @@ class AllowedFolders:
             raise Validation("the server may not read this file, or there is none")
         return path
 
+    def find_tag(self, path: Path) -> str | None:
+        """Like `file_tag`; None also where the server may not read."""
+        return file_tag(path) if self.allows(path) else None
+
+    def allows(self, path: Path) -> bool:
+        """Whether the server may read this, if it is there."""
+        return self._resolve(str(path)) is not None
+
     def _resolve(self, text: str) -> Path | None:
-        if "\0" in text or not text.startswith("/"):
+        if not text.startswith("/"):
             return None
-        try:
-            path = Path(os.path.realpath(text))
-        except ValueError:  # not Unicode
-            return None
-        roots = [Path(os.path.realpath(root)) for root in self.paths]
-        return path if any(path.is_relative_to(root) for root in roots) else None
+        for root in self.paths:
+            with suppress(NotBeneath):
+                path = beneath(root, text)
+                return None if self.data_dir and path.is_relative_to(os.path.realpath(self.data_dir)) else path
+        return None
 
 
 def _is_kind(path: Path, is_kind: Callable[[int], bool]) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import UrlUnreachable
+from app.core.files import open_nofollow
 from app.core.types import ItemError
 from app.decode.headers import has_no_suffix, has_picture_suffix, is_picture_head
 from app.decode.left_out import LeftOut
@@ -136,7 +137,7 @@ class _FolderWalk:
         try:
             if not stat.S_ISREG((os.stat if self.follow_links else os.lstat)(path).st_mode):
                 return b""
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=None if self.follow_links else open_nofollow) as file:
                 return file.read(HEAD_BYTES)
         except OSError as error:
             return _why_unreadable(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import Rejected, UnsupportedMediaType, UrlUnreachable, Validation, map_os_errors
+from app.core.files import beneath
 from app.core.types import ItemError, SourceSpec
 from app.decode.column_mapping import ROLES
 from app.decode.table import PARQUET_SUFFIXES, TABLE_SUFFIXES, Failure, extract_pictures, list_table
@@ -112,7 +113,7 @@ class TableSource(PatternSource):
         failure = self._window.pop(row)
         if failure is None:
             with map_os_errors():
-                (window / str(row)).rename(target)
+                beneath(window, str(int(row))).rename(target)
         return failure
 
     def _fill_window(self, item: SourceItem, window: Path, should_stop: ShouldStop) -> None:

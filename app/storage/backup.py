@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from time import monotonic, time
 from typing import Any
 
@@ -28,7 +29,7 @@ import apsw
 from app import __version__
 from app.core.clock import now_rfc3339
 from app.core.errors import StartupError, map_os_errors
-from app.core.files import atomic_write, make_dirs, sha256_file
+from app.core.files import atomic_write, beneath, make_dirs, open_beneath, open_nofollow, warn_of_wide_modes
 from app.core.locks import DataDirLock
 from app.storage.blobs import BlobStore, remove_path
 from app.storage.database import Database, check_integrity, connect_readonly, map_sqlite_errors
@@ -42,8 +43,18 @@ LAST_BACKUP_NAME = "last-backup.json"  # in the data directory
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 MAX_TRIES = 20
+NOT_AS_IT_WAS = "missing, altered or no plain file"
+# Columns that name files and folders, with a statement that finds what Sightline never writes there.
+ODD_NAMES = (
+    ("images", "sha256", "SELECT sha256 FROM images WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
+    ("origins", "sha256", "SELECT sha256 FROM origins WHERE sha256 GLOB '*[^0-9a-f]*' OR length(sha256) <> 64 LIMIT 1"),
+    ("sources", "job_id", "SELECT job_id FROM sources WHERE job_id GLOB '*[^0-9a-zA-Z_-]*' LIMIT 1"),
+    ("collections", "name", "SELECT name FROM collections WHERE name GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
+    ("collections", "label", "SELECT label FROM collections WHERE label GLOB '*[^0-9a-z_~-]*' LIMIT 1"),
+)
 ALLOWED_IN_TARGET = ("lock", "models")  # what a data directory may hold before anything is restored into it
 
+Opener = Callable[[str, int], int]
 # Gives the items back one by one, and shows a person how far it is.
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
 
@@ -86,9 +97,13 @@ def create_backup(data_dir: Path, target: Path, track: Track = track_nothing) ->
     before = read_manifest(target) if (target / MANIFEST_NAME).exists() else None
     if before is None and target.exists() and any(target.iterdir()):
         raise StartupError(f"{target} is neither empty nor a backup")
+    if (target / "media").is_symlink():
+        raise StartupError(f"{target / 'media'} is a link, which a restore does not follow; put a folder there")
     number = 1 + (before.number if before else 0)
     with map_os_errors():
         make_dirs(target)
+    warn_of_wide_modes(target)
+    target = Path(os.path.realpath(target))  # below it no link is followed
     copy_pictures(data_dir, target, list_digests(data_dir), track)
     held = copy_database(data_dir, target, number, track)
     files = [target / database_name(number), *iter_plain_files(target / uploads_name(number))]
@@ -122,40 +137,53 @@ def copy_database(data_dir: Path, target: Path, number: int, track: Track) -> se
 def restore_backup(target: Path, source: Path, track: Track = track_nothing) -> BackupManifest:
     """Make the data directory `target` what the backup `source` holds; it must not hold one already.
 
-    Every byte of the backup is checked first. Raises StartupError, and then nothing was changed.
+    Every name and every byte of the backup is checked first. Raises StartupError, and then nothing was changed.
     """
+    source = Path(os.path.realpath(source))
     manifest, held = check_backup(source, track)
     if target.exists() and any(each.name not in ALLOWED_IN_TARGET for each in target.iterdir()):
         raise StartupError(f"{target} is not empty; move it away, or restore into another with --data-dir")
     with map_os_errors():
         make_dirs(target)
+    warn_of_wide_modes(target)
     with closing(DataDirLock(target)):
-        copy_pictures(source, target, held, track)
+        copy_pictures(source, target, held, track, open_nofollow)
         blobs, name = BlobStore(target), database_name(manifest.number)
         for path in manifest.files:
             if path != name:
-                copy_file(source / path, blobs.incoming / Path(path).relative_to(uploads_name(manifest.number)))
-        copy_file(source / name, target / "sightline.db")  # last: until then there is no data directory
+                below = Path(path).relative_to(uploads_name(manifest.number))
+                copy_file(source / path, beneath(blobs.incoming, below), open_nofollow)
+        copy_file(source / name, target / "sightline.db", open_nofollow)  # last: until then there is no data directory
     return manifest
 
 
 def check_backup(source: Path, track: Track = track_nothing) -> tuple[BackupManifest, list[str]]:
     """The manifest of a backup whose every byte is right, and its pictures. Raises StartupError saying what is not."""
     manifest = read_manifest(source)
-    for path, sha256 in manifest.files.items():
-        if sha256_or_empty(source / path) != sha256:
-            raise StartupError(f"the backup is damaged: {path} is missing or altered; nothing was changed")
     name = database_name(manifest.number)
+    for path, sha256 in manifest.files.items():
+        if path != name and not is_below(path, uploads_name(manifest.number)):
+            raise StartupError(f"the backup is damaged: {path[:200]!r} is no file of a backup; nothing was changed")
+        if sha256_or_empty(source / path) != sha256:
+            raise StartupError(f"the backup is damaged: {path} is {NOT_AS_IT_WAS}; nothing was changed")
     faults, held = check_copy(source / name)
     if faults:
         raise StartupError(f"the backup is damaged: {name}: {faults[0]}; nothing was changed")
     for sha256 in track(held, "checking"):
         if sha256_or_empty(blob_path(source, sha256)) != sha256:
-            raise StartupError(f"the backup is damaged: picture {sha256} is missing or altered; nothing was changed")
+            raise StartupError(f"the backup is damaged: picture {sha256} is {NOT_AS_IT_WAS}; nothing was changed")
     return manifest, held
 
 
-def copy_pictures(source: Path, target: Path, wanted: Sequence[str], track: Track) -> list[str]:
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path of a manifest is that of a file below `folder`, spelled without detours."""
+    steps = PurePosixPath(path).parts
+    return len(steps) > 1 and steps[0] == folder and ".." not in steps and "\0" not in path and path == "/".join(steps)
+
+
+def copy_pictures(
+    source: Path, target: Path, wanted: Sequence[str], track: Track, opener: Opener | None = None
+) -> list[str]:
     """Copy what `target` does not have; returns what `source` does not have either."""
     missing = []
     for sha256 in track(wanted, "copying"):
@@ -163,7 +191,7 @@ def copy_pictures(source: Path, target: Path, wanted: Sequence[str], track: Trac
         if copied.exists():
             continue
         try:
-            copy_file(blob_path(source, sha256), copied)
+            copy_file(blob_path(source, sha256), copied, opener)
         except FileNotFoundError:
             missing.append(sha256)
     return missing
@@ -210,9 +238,25 @@ def check_copy(path: Path) -> tuple[list[str], list[str]]:
         closing(apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags)) as connection,
     ):
         try:
-            return check_integrity(connection), select_digests(connection)
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+            return [*check_integrity(connection), *find_odd_names(connection)], select_digests(connection)
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:  # the last: it has other tables
             return [str(error)], []
+
+
+def find_odd_names(c: apsw.Connection) -> list[str]:
+    """A fault if the database of a backup has a digest, a job or a label that Sightline does not write: files and
+    folders are named after them."""
+    return [
+        f"{table}.{column} holds {str(row[0])[:100]!r}"
+        for table, column, statement in ODD_NAMES
+        if has_column(c, table, column)
+        for row in fetch_all(c, statement)
+    ]
+
+
+def has_column(c: apsw.Connection, table: str, column: str) -> bool:
+    """Whether a schema, perhaps that of an older version, has this column."""
+    return bool(fetch_all(c, "SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)))
 
 
 def delete_missing(database: Database, missing: Iterable[str]) -> None:
@@ -227,9 +271,9 @@ def delete_missing(database: Database, missing: Iterable[str]) -> None:
     database.write(work)
 
 
-def copy_file(source: Path, target: Path) -> None:
+def copy_file(source: Path, target: Path, opener: Opener | None = None) -> None:
     """Copy a file so that `target` is there whole, after a power cut too, or not at all."""
-    with map_os_errors(), open(source, "rb") as original:
+    with map_os_errors(), open(source, "rb", opener=opener) as original:
         make_dirs(target.parent)
         with atomic_write(target, "wb") as copied:
             shutil.copyfileobj(original, copied, 1 << 20)
@@ -239,17 +283,20 @@ def read_manifest(folder: Path) -> BackupManifest:
     """The manifest of a backup. Raises StartupError where there is none that this version can read."""
     damaged = StartupError(f"the backup is damaged: {MANIFEST_NAME} cannot be read; nothing was changed")
     try:
-        fields = json.loads((folder / MANIFEST_NAME).read_bytes())
+        with open_beneath(folder, MANIFEST_NAME) as file:
+            fields = json.load(file)
         sha256 = fields.pop("sha256")
         if fields["format"] != FORMAT:
             raise StartupError(f"{folder} was written by Sightline {fields['version']}; restore it with that version")
         manifest = BackupManifest(**fields)
-        if sha256 != manifest.digest:
+        if sha256 != manifest.digest or type(manifest.number) is not int:  # its digest needs no secret
+            raise damaged
+        if database_name(manifest.number) not in manifest.files:
             raise damaged
         return manifest
     except FileNotFoundError:
         raise StartupError(f"there is no backup at {folder}, or it was not finished") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise damaged from None
 
 
@@ -293,9 +340,11 @@ def iter_plain_files(folder: Path) -> Iterator[Path]:
 
 
 def sha256_or_empty(path: Path) -> str:
-    """The SHA-256 of a file in hex; an empty string for one that cannot be read."""
+    """The SHA-256 of a file of a backup in hex; an empty string for one that cannot be read or is no plain file."""
     try:
-        return sha256_file(path)
+        with open(path, "rb", opener=open_nofollow) as file:
+            is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return hashlib.file_digest(file, "sha256").hexdigest() if is_plain else ""
     except OSError:
         return ""
 

@@ -119,6 +119,15 @@ def find(c: apsw.Connection, collection: str, terms: Sequence[Words]) -> Iterato
                 yield key
 
 
+def find_among(c: apsw.Connection, keys: Sequence[int], terms: Sequence[Words]) -> list[int]:
+    """Those of a few keys whose pictures have some of the terms."""
+    if not terms:
+        return []
+    sql = "SELECT rowid FROM image_words WHERE image_words MATCH ? AND rowid IN (SELECT value FROM json_each(?))"
+    found = {key for (key,) in fetch_all(c, sql, (" OR ".join(map(_quote, terms)), json.dumps(list(keys))))}
+    return [key for key in keys if key in found]
+
+
 def _quote(term: Words) -> str:
     """A term as a phrase of FTS5, in which nothing is an operator."""
     return '"' + " ".join(written.replace('"', '""') for _, written in term) + '"'

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import map_os_errors
-from app.core.files import fsync_dir
+from app.core.files import fsync_dir, open_beneath
 
 MANIFEST_NAME = "manifest.jsonl"
 FETCHED_DIR = "fetched"  # the folder of a job into which a source brings files
@@ -45,14 +45,14 @@ def has_manifest(folder: Path) -> bool:
 
 def count_lines(folder: Path, position: int) -> int:
     """How many lines the manifest has past `position` bytes."""
-    with map_os_errors(), open(folder / MANIFEST_NAME, "rb") as file:
+    with map_os_errors(), open_beneath(folder, MANIFEST_NAME) as file:
         file.seek(position)
         return sum(block.count(b"\n") for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
 def read_manifest(folder: Path, position: int) -> Iterator[tuple[dict[str, Any], int]]:
     """The lines of the manifest past `position` bytes, each with the position behind it."""
-    with map_os_errors(), open(folder / MANIFEST_NAME, "rb") as file:
+    with map_os_errors(), open_beneath(folder, MANIFEST_NAME) as file:
         file.seek(position)
         for text in file:
             position += len(text)

@@ -22,6 +22,7 @@ from pathlib import Path
 import apsw
 
 from app.core.errors import ArchiveCorrupt, IdConflict, Overloaded, Rejected, SightlineError, Validation, map_os_errors
+from app.core.files import NotBeneath, beneath, open_beneath
 from app.core.logging import bind_log_fields
 from app.core.types import AnswerWarning, ItemError, ItemStatus, NewImage, SourceSpec
 from app.decode.archive import expand_archive
@@ -225,7 +226,10 @@ class Importer:
         if line.get("error"):
             return Member(name, error=ItemError(line["error"]["code"], line["error"]["detail"]))
         try:
-            saved = self._blobs.stage(folder / line["file"])
+            path = beneath(folder, line["file"])  # a decode child wrote the line
+            if not path.is_file():
+                raise NotBeneath("this is no plain file")
+            saved = self._blobs.stage(path)
             said = ImageAttributes(
                 id=line.get("id"),
                 caption=line.get("caption"),
@@ -303,7 +307,8 @@ class Importer:
         path = self._blobs.upload_path(upload.job_id, upload.n)
         folder = path.with_name(path.name + ".members") if upload.kind == "archive" else path
         try:
-            return LeftOut.from_json(json.loads((folder / LEFT_OUT_FILE).read_bytes()))
+            with open_beneath(folder, LEFT_OUT_FILE) as file:
+                return LeftOut.from_json(json.load(file))
         except FileNotFoundError:
             return LeftOut()
 

@@ -23,7 +23,10 @@ UNIT = ROOT / "deploy/sightline.service"
 EXPOSED = 15  # of 100, by systemd's own count
 
 
-def compose(*arguments: str) -> str:
+MILVUS = ("--file", "docker-compose.yml", "--file", "deploy/milvus.yml")
+
+
+def run_compose(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run docker compose, which needs no engine to read a file."""
     found: tuple[str, ...] | None = None
     for command in (("docker", "compose"), ("docker-compose",)):
@@ -35,7 +38,12 @@ def compose(*arguments: str) -> str:
         pytest.skip("docker compose is not installed (scripts/system)")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("SIGHTLINE_", "COMPOSE_"))}
     command_line = [*found, *arguments]
-    ended = subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    environment |= variables
+    return subprocess.run(command_line, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+
+
+def compose(*arguments: str, **variables: str) -> str:
+    ended = run_compose(*arguments, **variables)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -71,10 +79,16 @@ def test_compose_starts_on_the_cpu_when_nothing_is_said() -> None:
 
 
 def test_compose_has_a_milvus_of_pinned_versions_that_only_this_machine_reaches() -> None:
-    found = services("milvus")
+    told = compose(*MILVUS, "config", MILVUS_PASSWORD="first-secret", MINIO_PASSWORD="second-secret")
+    found = {name: one for name, one in yaml.safe_load(told)["services"].items() if name.startswith("milvus")}
     assert set(found) == {"milvus", "milvus-etcd", "milvus-minio"}
+    milvus, minio = found["milvus"]["environment"], found["milvus-minio"]["environment"]
+    assert milvus["COMMON_SECURITY_AUTHORIZATIONENABLED"] == "true"
+    assert milvus["COMMON_SECURITY_DEFAULTROOTPASSWORD"] == "first-secret"
+    assert milvus["MINIO_SECRET_ACCESS_KEY"] == minio["MINIO_ROOT_PASSWORD"] == "second-secret"
+    assert milvus["MINIO_ACCESS_KEY_ID"] == minio["MINIO_ROOT_USER"] != "minioadmin"
     for service in found.values():
-        assert re.search(r":(v\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)$", service["image"])
+        assert re.search(r":(v\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)(@sha256:[0-9a-f]{64})?$", service["image"])
         assert service["restart"] == "unless-stopped"
         assert service["healthcheck"]["test"]
         assert list(service["networks"]) == ["milvus"]
@@ -85,6 +99,18 @@ def test_compose_has_a_milvus_of_pinned_versions_that_only_this_machine_reaches(
     assert list(published) == ["milvus"]
     assert re.search(r"127\.0\.0\.1.*19530", published["milvus"])
     assert set(found["milvus"]["depends_on"]) == {"milvus-etcd", "milvus-minio"}
+
+
+@pytest.mark.parametrize("lacking", ["MILVUS_PASSWORD", "MINIO_PASSWORD"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_milvus_without_passwords_is_refused(lacking: str, value: str | None) -> None:
+    given = {"MILVUS_PASSWORD": "x", "MINIO_PASSWORD": "y"} | {lacking: value or ""}
+    if value is None:
+        del given[lacking]
+    ended = run_compose(*MILVUS, "config", **given)
+    assert ended.returncode != 0
+    assert f"set {lacking}" in ended.stderr
+    assert run_compose("config", **given).returncode == 0  # Sightline alone needs none
 
 
 def test_a_server_has_time_to_drain_before_it_is_killed() -> None:
@@ -109,7 +135,8 @@ def test_every_setting_that_is_given_is_one() -> None:
 def test_every_variable_of_the_env_file_is_used_by_compose() -> None:
     named = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env").read_text(), re.M)
     used = re.findall(r"\$\{([A-Z_]+):-", COMPOSE.read_text())
-    assert sorted(named) == sorted(["COMPOSE_PROFILES", *used])
+    needed = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "deploy/milvus.yml").read_text()))
+    assert sorted(named) == sorted(["COMPOSE_PROFILES", *used, *needed])
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed (scripts/system)")

@@ -117,7 +117,10 @@ def test_killed_twenty_times_half_way_there_is_always_a_whole_segment(tmp_path: 
     for _ in range(20):
         child = context.Process(target=seal_again, args=(tmp_path, 400, D))
         child.start()
-        time.sleep(0.3 + 0.1 * random.random())
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("snapshot-*"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.1 * random.random())
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
         child.join()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.reliability.short import hold_promise
 
-NAMES = ("order", "retries", "index", "recall", "disk", "fsync", "backups", "upgrades", "soak")
+NAMES = ("order", "retries", "index", "recall", "disk", "fsync", "backups", "private", "upgrades", "soak")
 
 
 @pytest.mark.timeout(1200)  # on a machine that is busy with others; alone each takes half a minute

@@ -1,44 +1,41 @@
-"""Which addresses the server may connect to: public ones, and those that the operator names."""
+"""Which addresses the server may connect to: public ones, and those that the operator names.
+
+`special_addresses.csv` lists what is not public: every row of IANA's registries of special addresses, also those that
+IANA calls reachable (anycast services, AS112), because no picture lies there.
+"""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_address, ip_network
+from pathlib import Path
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# The registries of special addresses (RFC 6890 and after). `ipaddress.is_global` of Python 3.11 lacks some of them.
-# https://www.iana.org/assignments/iana-ipv4-special-registry
-NOT_PUBLIC = [
-    ip_network(text)
-    for text in (
-        "0.0.0.0/8",  # this network
-        "10.0.0.0/8",  # private
-        "100.64.0.0/10",  # carrier's NAT
-        "127.0.0.0/8",  # loopback
-        "169.254.0.0/16",  # link-local, clouds' metadata
-        "172.16.0.0/12",  # private
-        "192.0.0.0/24",  # protocol assignments
-        "192.0.2.0/24",  # documentation
-        "192.31.196.0/24",  # AS112
-        "192.52.193.0/24",  # AMT
-        "192.88.99.0/24",  # 6to4 relays
-        "192.168.0.0/16",  # private
-        "192.175.48.0/24",  # AS112
-        "198.18.0.0/15",  # benchmarks
-        "198.51.100.0/24",  # documentation
-        "203.0.113.0/24",  # documentation
-        "224.0.0.0/4",  # multicast
-        "240.0.0.0/4",  # reserved, broadcast
-        "2001::/23",  # protocol assignments, Teredo
-        "2001:db8::/32",  # documentation
-        "2002::/16",  # 6to4
-        "3fff::/20",  # documentation
-    )
-]
+SPECIAL_ADDRESSES = Path(__file__).with_name("special_addresses.csv")
 GLOBAL_UNICAST = ip_network("2000::/3")  # all other IPv6 is loopback, local, multicast or unassigned
-NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
+NAT64 = ip_network("64:ff9b::/96")  # of the whole world; the prefix of one network, 64:ff9b:1::/48, has no fixed form
+ISATAP = 0x5EFE  # before the IPv4 address in the last 64 bits, whatever the universal and the group bit say (RFC 5214)
+
+
+def read_networks(file: Path = SPECIAL_ADDRESSES) -> list[Network]:
+    """The networks of the list."""
+    with open(file, encoding="utf-8") as lines:
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        return [ip_network(row["network"]) for row in rows]
+
+
+def merge_networks(networks: Iterable[Network]) -> list[Network]:
+    """The fewest networks that cover the same addresses."""
+    listed = list(networks)
+    v4 = collapse_addresses(one for one in listed if isinstance(one, IPv4Network))
+    v6 = collapse_addresses(one for one in listed if isinstance(one, IPv6Network))
+    return [*v4, *v6]
+
+
+NOT_PUBLIC = merge_networks(read_networks())
 
 
 class AddressPolicy:
@@ -65,16 +62,13 @@ def is_public(address: Address) -> bool:
         inner = embedded_ipv4(address)
         if inner is not None:
             return is_public(inner)
-        if address not in GLOBAL_UNICAST:
+        if address not in GLOBAL_UNICAST or (int(address) >> 32) & 0xFCFF_FFFF == ISATAP:
             return False
     return not any(address in network for network in NOT_PUBLIC if network.version == address.version)
 
 
 def embedded_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 address stands for: mapped, compatible, or through NAT64."""
+    """The IPv4 address with which a connection to an IPv6 address ends: mapped, or through NAT64."""
     if address.ipv4_mapped is not None:
         return address.ipv4_mapped
-    last = IPv4Address(int(address) & 0xFFFFFFFF)
-    if int(address) >> 32 == 0 or any(address in network for network in NAT64):
-        return last
-    return None
+    return IPv4Address(int(address) & 0xFFFFFFFF) if address in NAT64 else None

@@ -91,6 +91,16 @@ def get_by_keys(c: apsw.Connection, keys: Iterable[int]) -> dict[int, Image]:
     return {row[0]: image_from_row(row) for row in rows}
 
 
+def get_descriptions(
+    c: apsw.Connection, keys: Iterable[int]
+) -> dict[int, tuple[str | None, tuple[str, ...], str | None]]:
+    """The caption, tags and source of the pictures of these keys."""
+    wanted = json.dumps(list(keys))
+    sql = "SELECT key, caption, tags, source FROM images WHERE key IN (SELECT value FROM json_each(?))"
+    rows = fetch_all(c, sql, (wanted,))
+    return {key: (caption, tuple(json.loads(tags)), source) for key, caption, tags, source in rows}
+
+
 def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:
     """The keys of all ready pictures, in their order."""
     sql = "SELECT key FROM images WHERE status = 'ready' AND " + IN_COLLECTION + " ORDER BY key"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,10 @@ def test_a_file_system_without_locks_is_not_taken_for_another_server(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(StartupError, match=f"cannot be locked: {os.strerror(number)}"):
         DataDirLock(tmp_path)
+
+
+def test_other_users_cannot_open_the_lock_of_an_old_directory(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / "lock").chmod(0o644)
+    with closing(DataDirLock(tmp_path)):
+        assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600

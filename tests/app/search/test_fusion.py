@@ -1,25 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from app.core.types import Image, Status
-from app.search.fusion import Weights, fuse, match_words
+from app.search.fusion import DEPTH, Described, Weights, fuse, match_words
 from app.storage.keywords import split_query
 
+Picture = tuple[int, Described]
 
-def picture(key: int, caption: str | None = None, tags: tuple[str, ...] = (), source: str | None = None) -> Image:
-    named = (key, "default", f"p{key}", "0" * 64, Status.READY, None, 4, 3, "png", 10, False)
-    return Image(*named, caption, tags, {}, source, "2026-01-01T00:00:00Z", None)
+
+def picture(key: int, caption: str | None = None, tags: tuple[str, ...] = (), source: str | None = None) -> Picture:
+    return key, (caption, tags, source)
 
 
 def order(
-    query: str, pictures: list[Image], by_vectors: list[int], trust: float, weights: Weights | None = None
+    query: str, pictures: list[Picture], by_vectors: list[int], trust: float, weights: Weights | None = None
 ) -> list[int]:
-    """The keys in the fused order; the words rank the pictures in the order of the list."""
-    rows = {one.key: one for one in pictures}
-    fused = fuse(split_query(query), rows, by_vectors, list(rows), weights or Weights(), trust)
+    """The keys in the fused order; the words rank the pictures with words in the order of the list."""
+    described = {key: one for key, one in pictures if one != (None, (), None)}
+    fused = fuse(split_query(query), described, by_vectors, list(described), weights or Weights(), trust)
     return [place.key for place in fused]
 
 
@@ -55,21 +53,30 @@ def test_weights_switch_a_ranking_off() -> None:
         picture(9, tags=("sea", "Beach House")),
     ],
 )
-def test_a_picture_of_exactly_this_name_is_first(named: Image) -> None:
+def test_a_picture_of_exactly_this_name_is_first(named: Picture) -> None:
     others = [picture(n, f"a beach house at dusk with people {n}") for n in range(1, 9)]
     assert order("beach house", [*others, named], list(range(1, 9)), trust=1.0)[0] == 9
 
 
 def test_highlights_are_the_words_as_they_are_written() -> None:
-    image = picture(1, "Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg")
+    image = ("Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg")
     match = match_words(split_query("a frog zurich"), image)
     assert match.highlights == {"caption": ("Frogs", "Zürich"), "tags": ("frog",), "name": ("Bullfrog",)}
     assert match.shares == (1.0, 1.0)
-    assert match_words(split_query("青蛙"), replace(image, caption="一只青蛙")).highlights == {"caption": ("青蛙",)}
+    assert match_words(split_query("青蛙"), ("一只青蛙", (), None)).highlights == {"caption": ("青蛙",)}
 
 
 def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:
-    rows = {1: picture(1), 2: picture(2, "frog")}
-    first, second = fuse(split_query("frog"), rows, [1], [2], Weights(), 1.0)
+    first, second = fuse(split_query("frog"), {2: ("frog", (), None)}, [1], [2], Weights(), 1.0)
     assert (first.key, dict(first.ranks)) == (2, {"keyword": 1})
     assert (second.key, dict(second.ranks)) == (1, {"vector": 1})
+
+
+def test_the_first_places_do_not_depend_on_how_many_are_asked_for() -> None:
+    described: dict[int, Described] = {n: (f"frog {n}", (), None) for n in range(0, 400, 7)}
+    by_vectors = list(range(300))
+    whole = fuse(split_query("frog"), described, by_vectors, list(described)[:DEPTH], Weights(), 0.7)
+    for count in (DEPTH, 100, 200):
+        part = fuse(split_query("frog"), described, by_vectors[:count], list(described)[:DEPTH], Weights(), 0.7)
+        assert [place.key for place in part[:count]] == [place.key for place in whole[:count]]
+    assert [place.key for place in whole[-3:]] == [297, 298, 299]

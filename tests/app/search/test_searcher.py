@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -434,3 +435,48 @@ def test_texts_are_filtered_too(world: World) -> None:
     assert set(world.search_filtered(only, "red", target="texts", k=9)) == {
         f"text-{name}" for name in COLOURS if name != "red"
     }
+
+
+def test_the_first_hits_of_words_are_the_same_for_every_k(world: World) -> None:
+    for n in range(10, 110):
+        world.picture(n, f"p{n}", COLOURS[n % len(COLOURS)])
+        world.describe(f"p{n}", f"a frog number {n}" if n % 3 else f"a {COLOURS[n % 4]} door")
+    words = QueryPart(text="red frog number 7")
+    whole = world.ids(words, k=105)
+    assert len(set(whole)) == 105
+    for k in (1, 5, 15, 59, 61, 76):
+        assert world.ids(words, k=k) == whole[:k]
+
+
+def test_a_keyword_search_finds_as_many_as_are_asked_for(world: World) -> None:
+    for n in range(10, 110):
+        world.picture(n, f"p{n}", COLOURS[n % len(COLOURS)])
+        world.describe(f"p{n}", f"frog {n}")
+    query = SearchQuery([QueryPart(text="frog")], k=90, mode="keyword")
+    found = world.searcher.search(query)
+    assert len({hit.id for hit in found.hits}) == 90
+    assert (found.mode, found.trust, found.searched) == ("keyword", None, 0)
+    assert all(set(hit.ranks) == {"keyword"} and hit.highlights == {"caption": ("frog",)} for hit in found.hits[:60])
+    few = world.searcher.search(
+        replace(query, k=3, filter=parse_filter({"key": "caption", "match": {"text": "50"}}, "images"))
+    )
+    assert [hit.id for hit in few.hits] == ["p50"]
+
+
+def test_words_find_a_picture_that_a_filter_permits_alone(world: World) -> None:
+    for n in range(10, 110):
+        world.picture(n, f"p{n}", "red")
+        world.describe(f"p{n}", f"frog {n}")
+    only = parse_filter({"key": "caption", "match": {"text": "77"}}, "images")
+    assert world.search_filtered(only, "frog", k=5) == ["p77"]
+
+
+def test_deleted_pictures_leave_room_for_others(world: World) -> None:
+    for n in range(10, 110):
+        world.picture(n, f"p{n}", "red")
+        world.describe(f"p{n}", "frog" if n < 60 else "toad")
+    gone = [world.key(f"p{n}") for n in range(10, 60)]
+    world.database.write(lambda c: [images.delete(c, key) for key in gone])
+    hits = world.ids(QueryPart(text="frog"), k=20)
+    assert len(hits) == 20
+    assert not set(hits) & {f"p{n}" for n in range(10, 60)}

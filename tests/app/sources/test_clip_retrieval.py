@@ -17,7 +17,7 @@ from app.decode.pool import DecodePool
 from app.encoder.dummy import DummyEncoder
 from app.sources.base import SourceContext, SourceItem, SourcePolicy
 from app.sources.clip_retrieval import ClipRetrievalSource, PictureFinder
-from app.sources.local_files import AllowedFolders
+from app.sources.local_files import AllowedFolders, file_tag
 from app.storage.library import Library
 from tests.app.sources.moved import clip_retrieval, paint, vectors, write_sidecars
 from tests.support.makers import never_stop
@@ -143,14 +143,12 @@ def test_a_row_without_its_picture_fails_and_one_without_a_good_vector_is_embedd
         "url_unreachable",
         None,
         None,
-        None,
+        "url_unreachable",
         "validation",
         "validation",
     ]
     assert "`pictures` names the folder" in lines[0]["error"]["detail"]
-    (passwd,) = [line for line in reading.fetch_all_items(place) if line["name"] == "/etc/passwd"]
-    assert passwd["error"]["code"] == "validation"
-    assert "file" not in passwd
+    assert lines[3]["error"] == lines[0]["error"]  # /etc/passwd, as if it were not there
     names[3:] = [str(path) for path in paths[3:]]
     place = clip_retrieval(tmp_path / "again", names, made)
     assert ["given" in line for line in reading.fetch_all_items(place, embeddings_of=SPACE)] == [
@@ -178,11 +176,11 @@ def test_pictures_are_found_where_they_lie_now(tmp_path: Path) -> None:
     for name in ("new/00000/1.png", "new/00001/2.png", "new/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    moved = PictureFinder(tmp_path / "new", moved=True)
+    moved = PictureFinder(tmp_path / "new", file_tag, moved=True)
     assert moved.find("/old/images/00000/gone.png") == tmp_path / "new/old/images/00000/gone.png"
     assert moved.find("/old/images/00000/1.png") == tmp_path / "new/00000/1.png"
     assert moved.find("/old/images/00001/1.png") == tmp_path / "new/00001/1.png"  # not new/1.png
-    beside = PictureFinder(tmp_path, moved=False)
+    beside = PictureFinder(tmp_path, file_tag, moved=False)
     assert beside.find("new/00001/2.png") == tmp_path / "new/00001/2.png"
     assert beside.find("/old/images/1.png") == Path("/old/images/1.png")
 

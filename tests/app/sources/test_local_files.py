@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import ImageTooLarge, UrlUnreachable, Validation
+from app.sources.base import SourcePolicy
+from app.sources.folder import copy_item
 from app.sources.local_files import AllowedFolders, copy_file, file_tag, path_to_text, walk_files
 
 
@@ -55,6 +57,33 @@ def test_any_other_may_not_and_nothing_is_told_of_it(path: str, album: Path) -> 
         AllowedFolders.parse("").resolve_folder(str(album))
 
 
+def test_the_data_directory_is_no_folder_of_pictures(album: Path) -> None:
+    (album / "data" / "media").mkdir(parents=True)
+    (album / "data" / "media" / "a.jpg").write_bytes(b"x")
+    (album / "link").symlink_to(album / "data")
+    folders = AllowedFolders.parse(str(album), album / "link")
+    assert folders.resolve_file(f"{album}/a.jpg")
+    for path in ("data", "data/media", "link", "link/media"):
+        with pytest.raises(Validation):
+            folders.resolve_folder(f"{album}/{path}")
+    with pytest.raises(Validation):
+        folders.resolve_file(f"{album}/data/media/a.jpg")
+    assert folders.find_tag(album / "a.jpg") == file_tag(album / "a.jpg")
+    assert folders.find_tag(album / "data" / "media" / "a.jpg") is None
+
+
+def test_a_folder_that_becomes_a_link_after_it_was_checked_leads_nowhere(album: Path, tmp_path: Path) -> None:
+    checked = AllowedFolders.parse(str(album)).resolve_folder(f"{album}/deep/er")
+    secret = tmp_path / "secret" / "er"
+    secret.mkdir(parents=True)
+    (secret / "c.webp").write_bytes(b"secret")
+    (album / "deep").rename(album / "was")
+    (album / "deep").symlink_to(tmp_path / "secret")
+    with pytest.raises(UrlUnreachable):
+        copy_file(checked / "c.webp", tmp_path / "copy", 10)
+    assert not (tmp_path / "copy").exists()
+
+
 def test_a_listed_folder_is_an_absolute_path() -> None:
     with pytest.raises(ValueError, match="photos is not an absolute path"):
         AllowedFolders.parse("/a:photos")
@@ -91,3 +120,15 @@ def test_a_name_that_is_no_utf8_has_a_text(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"/a/\xff.png"))
     assert path_to_text(path) == "/a/\\xff.png"
     path_to_text(path).encode()
+
+
+def test_an_error_does_not_tell_what_is_elsewhere(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    policy = SourcePolicy(AllowedFolders((album,)))
+    errors = [
+        copy_item({"name": "a", "path": str(path)}, tmp_path / "copy", policy)["error"]
+        for path in (tmp_path / "private" / "a.jpg", tmp_path / "nothing" / "a.jpg", Path("/etc/passwd"))
+    ]
+    assert errors[0] == errors[1] == errors[2]
+    gone = copy_item({"name": "a", "path": str(album / "gone" / "a.jpg")}, tmp_path / "copy", policy)["error"]
+    assert gone["code"] == "url_unreachable"

@@ -17,6 +17,7 @@ from app.sources.base import SourceContext, SourceItem, SourcePolicy
 from app.sources.fetch.address_policy import AddressPolicy
 from app.sources.fetch.http import HttpFetcher
 from app.sources.local_files import AllowedFolders
+from app.sources.stop_signal import ShouldStop
 from app.sources.table import TableSource
 from app.storage.library import Library
 from app.storage.tables import source_cache
@@ -80,6 +81,27 @@ def test_pictures_come_out_of_rows_and_again_only_what_is_new(
     kept = {image.sha256 for image in library.list_images("default", 20, None)}
     assert kept == {add(library, one).image.sha256 for one in [*PICTURES[:3], *PICTURES[4:], picture("blue")]}
     assert scan_and_fetch(tmp_path / "second") == [*bad, rest[1]]
+
+
+class TakenOver(TableSource):
+    """What a decode child answers that a hostile table has taken over."""
+
+    def _fill_window(self, item: SourceItem, window: Path, should_stop: ShouldStop) -> None:
+        super()._fill_window({**item, "place": [0, 0]}, window, should_stop)
+        self._window[item["place"][1]] = None
+
+
+def test_a_child_that_was_taken_over_moves_nothing_from_elsewhere(
+    source_context: SourceContext, tables: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(PICTURES[0])
+    table = TakenOver(SourceSpec("table", f"{tables}/a.parquet"), source_context)
+    (line, *_) = table.scan(tmp_path, "default", never_stop)
+    for row in ("../../secret", str(tmp_path / "secret")):
+        (tmp_path / "work" / "0").mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ValueError, match="invalid literal"):
+            table.fetch(tmp_path / "work" / "0", [{**line, "place": [0, row]}], never_stop)
+    assert (tmp_path / "secret").read_bytes() == PICTURES[0]
 
 
 def test_a_part_of_a_row_group_is_found_again_from_anywhere(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 
+import apsw
 import pytest
 
 from app.core.errors import StartupError
@@ -278,3 +281,128 @@ def test_uploads_that_wait_are_told_with_whether_they_have_files(database: Datab
     database.write(lambda c: work_queue.add_upload(c, id, 2, "named", "/photos", 0, "folder"))
     database.write(lambda c: work_queue.add_upload(c, id, 3, "folder", "", 5, "urls"))
     assert module.list_pending_uploads(database) == [(id, 1, True), (id, 2, False), (id, 3, True)]
+
+
+def rewrite_manifest(folder: Path, number: object = 1, **files: str) -> None:
+    """Change a manifest as somebody does who knows how: its digest is right."""
+    before = read_manifest(folder)
+    fields = {**before.files, **files}
+    changed = module.BackupManifest(1, before.version, before.created_at, number, 2, fields)  # type: ignore[arg-type]
+    module.write_manifest(folder, changed)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "uploads-1/../../../pwned",
+        "uploads-1/../pwned",
+        "uploads-1/./pwned",
+        "uploads-1//pwned",
+        "uploads-1",
+        "uploads-2/pwned",
+        "../pwned",
+        "media/pwned",
+        "lock",
+        "",
+        "uploads-1/a\0",
+        "{absolute}",
+        "uploads-1/{absolute}",
+        "uploads-1/link",
+        "uploads-1/folder/pwned",
+        "uploads-1/pipe",
+    ],
+)
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_written(
+    name: str, backup_dir: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path.with_name("other")
+    outside.mkdir()
+    (outside / "pwned").write_bytes(b"x")
+    for place in (backup_dir / "pwned", backup_dir / "media" / "pwned", tmp_path.with_name("pwned")):
+        place.write_bytes(b"x")
+    try:
+        (backup_dir / "uploads-1" / "link").symlink_to(outside / "pwned")
+        (backup_dir / "uploads-1" / "folder").symlink_to(outside)
+        os.mkfifo(backup_dir / "uploads-1" / "pipe")
+        rewrite_manifest(backup_dir, **{name.format(absolute=outside / "pwned"): hashlib.sha256(b"x").hexdigest()})
+        with pytest.raises(StartupError, match="damaged"):
+            restore_backup(tmp_path.with_name("again"), backup_dir)
+        assert not tmp_path.with_name("again").exists()
+    finally:
+        tmp_path.with_name("pwned").unlink()
+
+
+@pytest.mark.parametrize("number", ["1", "../../other/x", True, None, 2])
+def test_a_number_that_is_none_is_refused(number: object, backup_dir: Path, tmp_path: Path) -> None:
+    rewrite_manifest(backup_dir, number)
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+
+
+def test_pictures_behind_a_link_are_refused(backup_dir: Path, tmp_path: Path) -> None:
+    (backup_dir / "media").rename(tmp_path.with_name("other"))
+    (backup_dir / "media").symlink_to(tmp_path.with_name("other"))
+    with pytest.raises(StartupError, match=r"picture .* is missing, altered or no plain file"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+    with pytest.raises(StartupError, match="is a link"):
+        create_backup(tmp_path, backup_dir)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE images SET sha256 = '../../../../etc/passwd' WHERE id = 'red'",
+        "UPDATE images SET sha256 = '' WHERE id = 'red'",
+        "UPDATE sources SET job_id = '../../../victim'",
+        "UPDATE collections SET label = '../victim'",
+    ],
+)
+def test_a_database_that_names_files_elsewhere_is_refused(sql: str, backup_dir: Path, tmp_path: Path) -> None:
+    copy = backup_dir / "sightline-1.db"
+    connection = apsw.Connection(str(copy))
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute(sql)
+    connection.close()
+    rewrite_manifest(backup_dir, **{copy.name: module.sha256_or_empty(copy)})
+    with pytest.raises(StartupError, match=r"damaged: sightline-1\.db: .* holds '"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+    assert not tmp_path.with_name("again").exists()
+
+
+def test_a_backup_on_a_path_with_a_link_is_made_and_restored(library: Library, tmp_path: Path) -> None:
+    add(library, RED, id="red")
+    tmp_path.with_name("other").mkdir()
+    tmp_path.with_name("kept").symlink_to(tmp_path.with_name("other"))
+    try:
+        create_backup(tmp_path, tmp_path.with_name("kept"))
+        restore_backup(tmp_path.with_name("again"), tmp_path.with_name("kept"))
+        assert read_pictures(tmp_path.with_name("again")) == {"red": RED}
+    finally:
+        tmp_path.with_name("kept").unlink()
+
+
+def test_a_manifest_that_is_no_plain_file_or_too_deep_is_refused(backup_dir: Path, tmp_path: Path) -> None:
+    manifest = backup_dir / MANIFEST_NAME
+    content = manifest.read_bytes()
+    (tmp_path / "elsewhere.json").write_bytes(content)
+    manifest.write_bytes(b"[" * 100_000)
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+    manifest.unlink()
+    manifest.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(StartupError, match="damaged"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)
+
+
+def test_a_database_with_other_tables_is_refused(backup_dir: Path, tmp_path: Path) -> None:
+    copy = backup_dir / "sightline-1.db"
+    copy.unlink()
+    with closing(apsw.Connection(str(copy))) as connection:
+        connection.execute("CREATE TABLE other (n)")
+    rewrite_manifest(backup_dir, **{copy.name: module.sha256_or_empty(copy)})
+    with pytest.raises(StartupError, match=r"damaged: sightline-1\.db: no such table"):
+        restore_backup(tmp_path.with_name("again"), backup_dir)

@@ -281,6 +281,7 @@ def test_who_may_only_search_reads_and_is_offered_nothing_else(browser: Browser,
     session = {"needed": True, "scope": "search", "name": "reader", "collections": None}
     page.route("**/v1/session", lambda route: route.fulfill(json=session))
     watched.open()
+    expect(page.locator("#add")).to_be_hidden()
     drop(page, ["one.png", "other.png"], picture("red", seed=5))
     assert page.evaluate("window.only") == "search"
     expect(page.locator("#count")).to_have_text("Similar to “one.png”")

@@ -125,6 +125,24 @@ def test_an_upload_whose_files_are_gone_is_one_failed_item(library: Library, poo
     assert job_of(library.database, job.id).state is JobState.SUCCEEDED
 
 
+@pytest.mark.parametrize("file", ["../../../secret", "{}/secret", "link", "way/secret", "pipe", ".", 7])
+def test_a_manifest_that_a_hostile_child_wrote_brings_nothing_from_elsewhere(
+    file: str | int, library: Library, pool: DecodePool, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(picture("red"))
+    job = add_bulk(library, [("a.png", picture("green"))])
+    upload = library.blobs.upload_path(job.id, 0)
+    (upload / "link").symlink_to(tmp_path / "secret")
+    (upload / "way").symlink_to(tmp_path)
+    os.mkfifo(upload / "pipe")
+    line = {"name": "a.png", "file": file.format(tmp_path) if isinstance(file, str) else file}
+    (upload / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    import_all(library, pool)
+    assert [status for _, status in items(library, job)] == ["failed"]
+    assert not library.list_images("default", 10, None)
+    assert (tmp_path / "secret").exists()
+
+
 class Dies(BaseException):
     """As a kill is: nothing is given back."""
 

@@ -39,7 +39,7 @@ def rank_ids(answer: dict[str, Any], *ids: str) -> list[str]:
 
 def test_an_answer_says_everything(server: RunningServer) -> None:
     image = upload_ready(server, "green", caption="c")
-    answer = server.http.get("/v1/search", params={"q": "green", "k": 1000}).json()
+    answer = server.http.get("/v1/search", params={"q": "green", "k": 1000, "mode": "vector"}).json()
     assert set(answer) == {"hits", "took_ms", "model", "target", "searched", "applied", "warnings"}
     assert answer["warnings"] == []
     assert set(answer["took_ms"]) == {"encode", "search", "fetch", "total"}
@@ -446,7 +446,7 @@ def test_words_find_captions_tags_and_names_before_what_only_looks_like_them(own
         ({"vector": [1.0] * 60}, {"mode": "keyword"}, "no words"),
         ({"text": "red", "weight": -1}, {"mode": "keyword"}, "no words"),
         ({"text": "red"}, {"weights": {"keyword": -1}}, "weights.keyword"),
-        ({"text": "red"}, {"weights": {"keywords": 1}}, "did you mean 'keyword'"),
+        ({"text": "red"}, {"weights": {"keywrd": 1}}, "did you mean 'keyword'"),
     ],
 )
 def test_a_mode_that_cannot_be_is_refused(

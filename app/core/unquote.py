@@ -12,5 +12,5 @@ def unquote_bytes(text: bytes) -> bytes:
     """
     if b"%" not in text:
         return text
-    text = text.replace(b"%%", b"%25%").replace(b"%%", b"%25%").replace(b"=", b"%3D")
+    text = text.replace(b"=", b"%3D").replace(b"%%", b"%25%").replace(b"%%", b"%25%")
     return a2b_qp(text.replace(b"%", b"="))

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.core.types import KeyScope
@@ -130,11 +131,10 @@ def _ask(
 
 
 def count_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder; files that go meanwhile count nothing."""
+    """Bytes of the files below a folder; files and folders that go meanwhile count nothing."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_blocks * 512
-        except OSError:
-            continue
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += Path(place, name).stat().st_blocks * 512
     return total

@@ -11,23 +11,22 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.responses import HTMLResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp
 
 from app import __version__
 from app.api import errors
+from app.api.admission import Admission
 from app.api.auth import AccessControl, verify_route
 from app.api.concurrency import ThreadPools
 from app.api.files import PageFiles, is_not_modified, not_modified
+from app.api.job_events import JobEvents
 from app.api.metrics import ServerMetrics
 from app.api.middleware import CrossOriginMiddleware, HeadMiddleware, RequestMiddleware
 from app.api.openapi import complete_document
 from app.api.routes import collections, demo, images, ingest, jobs, search, session, system, texts
-from app.core.settings import Settings
 from app.service.service import Service
 
 WEB = Path(__file__).parent.parent / "web"
-FORM_OVERHEAD = 1 << 20  # bytes of a multipart body beside its file
 TAGS = {  # in the order of /docs
     "search": "By words, by pictures, and what fits a picture.",
     "upload": "Pictures one by one, in bulk, and from places on the server.",
@@ -41,7 +40,7 @@ KEY_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False)
 
 
 class Application(FastAPI):
-    """FastAPI inside RequestMiddleware, so that the answers of FastAPI itself (413, 500) have our shape, too."""
+    """FastAPI inside RequestMiddleware, so that the answers of FastAPI itself (500) have our headers, too."""
 
     def build_middleware_stack(self) -> ASGIApp:
         access: AccessControl = self.state.access
@@ -64,7 +63,6 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
         version=__version__,
         summary="Find pictures by words or by a picture, and words for a picture.",
         responses=errors.RESPONSES,
-        max_body_size=settings.max_json_bytes,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # AccessControl knows every address that there is
@@ -74,27 +72,23 @@ def create_app(service: Service, *, loopback_only: bool = True) -> FastAPI:
     )
     app.state.service = service
     app.state.threads = ThreadPools(settings.max_concurrent_queries)
+    app.state.admission = Admission(settings)
+    app.state.job_events = JobEvents(service.read_job, app.state.threads, settings.max_event_streams)
+    app.state.checks = system.HealthChecks(service)
     app.state.metrics = ServerMetrics(service, app.state.threads)
     app.state.access = AccessControl(service.api_keys, settings, loopback_only=loopback_only)
-    add_routes(app, settings)
+    add_routes(app)
     add_page(app)
     errors.add_error_handlers(app)
     return app
 
 
-def add_routes(app: FastAPI, settings: Settings) -> None:
+def add_routes(app: FastAPI) -> None:
     """FastAPI tries them in this order at every request, so the most frequent come first."""
-    one_picture = settings.max_image_bytes + FORM_OVERHEAD
-    app.include_router(system.router)
-    app.include_router(system.probes)
-    app.include_router(search.router)
-    app.include_router(jobs.bulk, max_body_size=settings.max_upload_bytes)
-    app.include_router(ingest.router, max_body_size=settings.max_upload_bytes)
-    app.include_router(images.uploads, max_body_size=one_picture)
-    app.include_router(search.pictures, max_body_size=one_picture)
-    app.include_router(search.queries, max_body_size=settings.max_query_json_bytes)
-    app.include_router(search.batches, max_body_size=settings.max_query_json_bytes)
-    app.include_router(ingest.sources)
+    for router in (system.router, system.probes, search.router, jobs.bulk, ingest.router, images.uploads):
+        app.include_router(router)
+    for router in (search.pictures, search.queries, ingest.sources):
+        app.include_router(router)
     for module in (images, jobs, demo, texts, collections, session):
         app.include_router(module.router)
 
@@ -104,7 +98,7 @@ def add_page(app: FastAPI) -> None:
     for path, html in (("/", render_page()), ("/docs", (WEB / "docs.html").read_text("utf-8"))):
         app.get(path, include_in_schema=False)(make_html_route(html.encode()))
 
-    app.mount("/web", GZipMiddleware(PageFiles(directory=WEB), minimum_size=1024), name="web")
+    app.mount("/web", PageFiles(directory=WEB), name="web")
 
 
 def make_html_route(html: bytes) -> Callable[[Request], Awaitable[Response]]:

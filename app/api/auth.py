@@ -6,10 +6,14 @@ of a session says who calls. Where no keys are needed, the header `Host` must na
 
 from __future__ import annotations
 
+import logging
+import re
+from ipaddress import ip_network
 from typing import Annotated
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import JSONResponse
+from limits import RateLimitItem
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
@@ -24,8 +28,11 @@ from app.core.settings import Settings
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService, Principal
 
+log = logging.getLogger(__name__)
+
 KEY_REQUIRED = "this call needs an API key: send it as `Authorization: Bearer sl_...` or `X-API-Key: sl_...`"
 PROBES = ("/livez", "/readyz", "/metrics")  # monitors ask for them under any name, or under none
+PAUSE_SECONDS = 1.0  # before the answer to who has sent too many wrong keys: who goes on at once costs little
 UNLIMITED_PATHS = ("/livez", "/readyz", "/web/{path:path}")  # health checks, and the files of the page
 
 
@@ -35,6 +42,8 @@ class AccessControl:
     def __init__(self, keys: ApiKeyService, settings: Settings, *, loopback_only: bool) -> None:
         self.keys = keys
         self._limiter = RateLimiter(settings.rate_limit)
+        self.is_behind_proxy = bool(parse_proxies(settings.trusted_proxies))
+        self._has_warned = self.is_behind_proxy
         self._may_go_without_keys = loopback_only or settings.insecure
         names = {name.strip().lower() for name in settings.allowed_hosts.split(",")} - {""}
         self._checks_host = loopback_only or bool(names)
@@ -56,10 +65,13 @@ class AccessControl:
     def find_refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that is refused; None for one that may pass.
 
-        Sets `scope["principal"]` (the caller, None without a key) and `scope["permission"]` (the line of the table).
+        Sets `scope["principal"]` (who calls, None without a key), `scope["caller"]` (what is counted: its key, or an
+        address) and `scope["permission"]` (the line of the table).
         """
         ALLOWED_COLLECTIONS.set(None)
         scope["principal"] = None
+        if not self._has_warned:
+            self._warn_of_proxy(scope)
         needs_key = self.needs_key()
         checks_host = self._checks_host and not needs_key and scope["path"] not in PROBES
         if checks_host and not is_trusted_host(read_host(scope), self._hosts):
@@ -72,27 +84,51 @@ class AccessControl:
         needed = permission.scope if permission else KeyScope.SEARCH
         if needs_key and (refusal := self._authenticate(scope, needed)):
             return refusal
+        principal: Principal | None = scope["principal"]
+        scope["caller"] = principal.key_id if principal else rate_limit_key(scope["client"])
         if permission is None or permission.path not in UNLIMITED_PATHS:
-            wait = self._limiter.count_request(self._rate_limit_key(scope))
+            wait = self._limiter.count_request(scope["client"], principal.key_id if principal else None)
             if wait is not None:
                 return self._too_often(scope, wait, "too many requests; try again later")
         if permission is None:
             return not_found_response(scope)
         return check_permission(scope, permission) if needs_key else None
 
+    def still_admits(self, scope: Scope, collection: str) -> bool:
+        """Whether who sent a request, which goes on, may still read of this collection."""
+        if not self.needs_key():
+            return True
+        if presented := read_presented_keys(scope):
+            principal = self.keys.authenticate(presented.pop())
+        else:
+            principal = self.keys.authenticate_session(self.session_token(scope) or "")
+        return principal is not None and (principal.collections is None or collection in principal.collections)
+
     def reject_wrong_key(self, scope: Scope) -> Response:
         """The answer to a wrong key, which is counted."""
-        wait = self._limiter.count_wrong_key(rate_limit_key(scope["client"]), WRONG_KEYS)
-        if wait is not None:
-            return self._too_often(scope, wait, "too many wrong keys came from this address; try again later")
-        return unauthorized_response(scope, "the API key is unknown, revoked or expired", "invalid_token")
+        return self.count_failure(scope) or unauthorized_response(
+            scope, "the API key is unknown, revoked or expired", "invalid_token"
+        )
+
+    def count_failure(self, scope: Scope, rule: RateLimitItem = WRONG_KEYS) -> Response | None:
+        """Count what is wrong about a call that needs no key; the answer when the address has sent too much."""
+        wait = self._limiter.count_wrong_key(scope["client"], rule)
+        if wait is None:
+            return None
+        scope["pause"] = PAUSE_SECONDS
+        return self._too_often(scope, wait, "too many wrong keys came from this address; try again later")
 
     def cookie_name(self, scope: Scope) -> str:
         """It holds the port: servers on other ports of the same host would get and overwrite this one's cookie."""
         return f"sightline_{read_port(scope)}"
 
     def session_token(self, scope: Scope) -> str | None:
-        return Request(scope).cookies.get(self.cookie_name(scope))
+        """The token in our cookie, which is looked for alone: a stranger may send thousands of others."""
+        pattern = rb"(?:^|;)\s*%b=([^;]*)" % self.cookie_name(scope).encode()
+        for name, value in scope["headers"]:
+            if name == b"cookie" and (found := re.search(pattern, value)):
+                return str(found[1].strip().decode("latin-1"))
+        return None
 
     def _authenticate(self, scope: Scope, needed: KeyScope) -> Response | None:
         """Find out who calls. A call without a key is refused unless it is open; a wrong key always is."""
@@ -115,16 +151,20 @@ class AccessControl:
         return None
 
     def _reject_ended_session(self, scope: Scope) -> Response:
-        wait = self._limiter.count_wrong_key(rate_limit_key(scope["client"]), WRONG_COOKIES)
-        if wait is not None:
-            return self._too_often(scope, wait, "too many ended sessions came from this address")
+        if refusal := self.count_failure(scope, WRONG_COOKIES):
+            return refusal
         answer = unauthorized_response(scope, "the session has ended; give the key again", "invalid_token")
         answer.delete_cookie(self.cookie_name(scope), path="/")
         return answer
 
-    def _rate_limit_key(self, scope: Scope) -> str:
-        principal: Principal | None = scope["principal"]
-        return principal.key_id if principal else rate_limit_key(scope["client"])
+    def _warn_of_proxy(self, scope: Scope) -> None:
+        """Say once that a proxy sends addresses which nobody believes."""
+        if any(name == b"x-forwarded-for" for name, _ in scope["headers"]):
+            self._has_warned = True
+            peer = scope["client"][0] if scope["client"] else "a proxy"
+            log.warning(
+                "a request brought X-Forwarded-For: if %s is your proxy, SIGHTLINE_TRUSTED_PROXIES must name it", peer
+            )
 
     def _too_often(self, scope: Scope, wait: int, detail: str) -> Response:
         return problem_response(
@@ -146,6 +186,17 @@ async def verify_route(request: Request) -> None:
     permission: RoutePermission | None = request.scope.get("permission")
     if permission is None or permission.path != getattr(request.scope.get("route"), "path", None):
         raise HTTPException(403, "this call is in no table of rights")
+
+
+def parse_proxies(text: str) -> list[str]:
+    """Addresses and networks with commas between them; `*` stands for all. Raises StartupError."""
+    proxies = [one.strip() for one in text.split(",") if one.strip()]
+    for one in proxies:
+        try:
+            _ = one == "*" or ip_network(one)
+        except ValueError as error:
+            raise StartupError(f"SIGHTLINE_TRUSTED_PROXIES: {one!r} is no address and no network: {error}") from None
+    return proxies
 
 
 def read_presented_keys(scope: Scope) -> set[str]:

@@ -16,8 +16,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Query, Request
 from pydantic import BaseModel, ValidationError
 
+from app.api.admission import work
 from app.api.concurrency import ThreadPools
 from app.api.errors import format_validation_errors
+from app.api.json_body import JsonScan
 from app.api.openapi import COLLECTION_PATTERN, CollectionText
 from app.core.errors import BadRequest, NotFound, Validation
 from app.core.settings import Settings
@@ -149,11 +151,22 @@ def validate_query(text: str, settings: Settings) -> str:
 
 
 def parse_json(model: type[M], data: bytes) -> M:
-    """A JSON body as a model. Raises BadRequest, Validation."""
+    """JSON as a model. Raises BadRequest, Validation."""
     try:
         return model.model_validate(load_json(data, error=BadRequest))
     except ValidationError as error:
         raise Validation(format_validation_errors(error.errors())) from None
+
+
+def parse_body(model: type[M], data: bytes) -> M:
+    """A JSON body as a model. Raises PayloadTooLarge, BadRequest, Validation."""
+    JsonScan(len(data)).feed(data)
+    return parse_json(model, data)
+
+
+async def receive_json(request: Request, model: type[M]) -> M:
+    """The JSON body of a call that takes other bodies, too. Raises PayloadTooLarge, BadRequest, Validation."""
+    return await work(request, parse_body, model, await request.body())
 
 
 def encode_cursor(key: int) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import BinaryIO
 
 import anyio
+import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
@@ -61,6 +65,29 @@ class OpenFileResponse(FileResponse):
         yield anyio.wrap_file(self._file)
 
 
+class PageFileResponse(OpenFileResponse):
+    """A file of the page, compressed for those who take it so; each is compressed once."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = Headers(scope=scope)
+        self.headers["vary"] = "Accept-Encoding"
+        is_plain = "gzip" not in sent.get("accept-encoding", "") or "range" in sent
+        if is_plain or is_not_modified(sent, self.headers["etag"], self._changed_at):
+            await super().__call__(scope, receive, send)
+            return
+        with self._file:
+            content = await anyio.to_thread.run_sync(compress_file, str(self.path), self._changed_at)
+        headers = {
+            name: value for name, value in self.headers.items() if name not in ("content-length", "accept-ranges")
+        }
+        await Response(content, headers={**headers, "content-encoding": "gzip"})(scope, receive, send)
+
+
+@lru_cache(maxsize=256)
+def compress_file(path: str, changed_at: int) -> bytes:
+    return gzip.compress(Path(path).read_bytes())
+
+
 class PageFiles(StaticFiles):
     """The files of the page."""
 
@@ -68,7 +95,7 @@ class PageFiles(StaticFiles):
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
     ) -> Response:
         try:
-            return OpenFileResponse(open(full_path, "rb"))
+            return PageFileResponse(open(full_path, "rb"))
         except OSError:  # it was there a moment ago: somebody installs another version
             raise HTTPException(404) from None
 

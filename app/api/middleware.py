@@ -7,7 +7,6 @@ import logging
 import re
 import time
 import uuid
-from urllib.parse import unquote_to_bytes
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,6 +20,7 @@ from app.api.metrics import ServerMetrics
 from app.api.request_origin import is_cross_site
 from app.core import tracing
 from app.core.errors import SightlineError
+from app.core.unquote import unquote_bytes
 
 log = logging.getLogger("sightline.access")
 
@@ -82,24 +82,17 @@ class RequestMiddleware:
         bind_contextvars(request_id=scope["request_id"])  # of this request's own task
         began = time.perf_counter()
         status = 500
-        is_started = is_replaced = False
+        is_started = False
         self._metrics.request_started()
 
         async def send_checked(message: Message) -> None:
-            nonlocal status, is_started, is_replaced
-            if is_replaced:
-                return
+            nonlocal status, is_started
+            if not is_started and "pause" in scope:
+                await asyncio.sleep(scope["pause"])
             is_started = True
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                if status == 413 and headers.get("content-type", "").startswith("text/plain"):  # Starlette's own
-                    detail = "the body of the request is larger than this call takes"
-                    refusal = problem_response(Request(scope), 413, "payload_too_large", "Request too large", detail)
-                    await refusal(scope, receive, send_checked)
-                    is_replaced = True
-                    return
-                set_headers(scope, headers, status)
+                set_headers(scope, MutableHeaders(scope=message), status)
             await send(message)
 
         try:
@@ -124,7 +117,9 @@ class RequestMiddleware:
 
     def _find_refusal(self, scope: Scope) -> ASGIApp | None:
         """The answer to a request that the application must not see; None when it may."""
-        if is_cross_site(scope) and not self._access.allows_origin(Headers(scope=scope).get("origin", "")):
+        if is_cross_site(scope, behind_proxy=self._access.is_behind_proxy) and not self._access.allows_origin(
+            Headers(scope=scope).get("origin", "")
+        ):
             detail = "this was sent by a page of another site, which may not change anything here"
             return problem_response(Request(scope), 403, "forbidden", "Forbidden", detail)
         if not is_valid_utf8(scope):
@@ -202,8 +197,8 @@ def client_address(scope: Scope) -> str:
 def is_valid_utf8(scope: Scope) -> bool:
     """Whether path and query are UTF-8 once unescaped."""
     try:
-        unquote_to_bytes(scope.get("raw_path") or b"").decode("utf-8")
-        unquote_to_bytes(scope.get("query_string") or b"").decode("utf-8")
+        unquote_bytes(scope.get("raw_path") or b"").decode("utf-8")
+        unquote_bytes(scope.get("query_string") or b"").decode("utf-8")
     except UnicodeDecodeError:
         return False
     return True

@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar
 
-import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, InstanceOf, ValidationError, WithJsonSchema
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.admission import work
 from app.api.errors import format_validation_errors
 from app.api.openapi import PICTURE, without_null
 from app.api.unknown_names import describe_unknown
@@ -108,18 +108,22 @@ async def receive_form(request: Request, folder: Path, model: type[M], max_files
     try:
         parser = MultipartParser(boundary, reader.callbacks())  # type: ignore[arg-type]
         async for chunk in request.stream():
-            parser.write(chunk)
-            if reader.pending:
-                await anyio.to_thread.run_sync(reader.flush)
+            await work(request, write_part, parser, reader, chunk)
         parser.finalize()
-        await anyio.to_thread.run_sync(reader.flush)
+        await work(request, reader.flush)
     except FormParserError as error:
         raise BadRequest(f"the multipart body is broken: {error}") from error
     finally:
         reader.close()
     if not reader.ended:
         raise BadRequest("the multipart body ends before its closing boundary")
-    return parse_form(model, reader.form), reader.form
+    return await work(request, parse_form, model, reader.form), reader.form
+
+
+def write_part(parser: MultipartParser, reader: _Reader, chunk: bytes) -> None:
+    """Parse a part of the body and write what it holds of files."""
+    parser.write(chunk)
+    reader.flush()
 
 
 def parse_form(model: type[M], form: Form) -> M:

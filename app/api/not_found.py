@@ -31,6 +31,9 @@ PAGE = """<!doctype html>
 """
 
 
+MAX_QUERY = 4096  # characters that are read for the words of a search
+
+
 def wants_page(scope: Scope) -> bool:
     """Whether a person asks, in a browser: it names HTML among what it accepts, and JSON not before it."""
     return scope["method"] == "GET" and "text/html" in Headers(scope=scope).get("accept", "").partition("json")[0]
@@ -40,7 +43,8 @@ def page_not_found(scope: Scope) -> HTMLResponse:
     """404 with a link home, by the way of relative addresses: a proxy may serve us below a prefix."""
     path: bytes = scope.get("raw_path") or scope["path"].encode()
     root = "../" * (path.count(b"/") - 1) or "./"
-    words = parse_qs(scope["query_string"].decode("latin-1")).get("q")
+    query = scope["query_string"].decode("latin-1")
+    words = parse_qs(query).get("q") if len(query) < MAX_QUERY else None
     home = f"{root}?{urlencode({'q': words[0]})}" if words else root
     label = f"Search for “{words[0]}”" if words else "To the pictures"
     return HTMLResponse(PAGE.format(root=root, home=escape(home), label=escape(label)), 404)

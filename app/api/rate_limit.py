@@ -12,14 +12,15 @@ from limits.strategies import FixedWindowRateLimiter
 
 from app.core.errors import StartupError
 
-MAX_CALLERS = 10_000  # with a count of their own; all further callers share one
+MAX_CALLERS = 10_000  # addresses with a count of their own; all further ones share one
 WRONG_KEYS = parse("10/minute")  # of one address
 WRONG_COOKIES = parse("300/minute")  # a page whose key was revoked sends its old one with every picture
 OTHER_CALLERS = "all others"
+SITE_FACTOR = 16  # a site (an IPv6 /48) may send as much as this many subscribers (/64)
 
 
 class RateLimiter:
-    """Counts callers, each for one window of time. `rule` is `600/minute`, say; empty is no limit."""
+    """Counts keys and addresses, each in a table of its own. `rule` is `600/minute`, say; empty is no limit."""
 
     def __init__(self, rule: str = "") -> None:
         try:
@@ -28,36 +29,63 @@ class RateLimiter:
             raise StartupError(
                 f"--rate-limit (SIGHTLINE_RATE_LIMIT): {rule!r} is not like 600/minute, 20/second or 1000/15minutes"
             ) from None
-        self._storage = MemoryStorage()
-        self._counter = FixedWindowRateLimiter(self._storage)
+        self._keys = _Counts(None)  # there are few: a stranger cannot make any
+        self._addresses = _Counts(MAX_CALLERS)
 
-    def count_request(self, caller: str) -> int | None:
-        """Count a request; the seconds to wait when the caller has sent too many, else None."""
-        return None if self._rule is None else self._count(self._rule, caller)
-
-    def count_wrong_key(self, address: str, rule: RateLimitItem = WRONG_KEYS) -> int | None:
-        """Count a wrong key; the seconds to wait when the address has sent too many, else None."""
-        return self._count(rule, address)
-
-    def _count(self, rule: RateLimitItem, caller: str) -> int | None:
-        known = self._storage.storage
-        if len(known) >= MAX_CALLERS and rule.key_for(caller) not in known:
-            caller = OTHER_CALLERS
-        if self._counter.hit(rule, caller):
+    def count_request(self, client: tuple[str, int] | None, key_id: str | None = None) -> int | None:
+        """Count a request; the seconds to wait when the key, or the address, has sent too many, else None."""
+        if self._rule is None:
             return None
-        return max(1, math.ceil(self._counter.get_window_stats(rule, caller).reset_time - time.time()))
+        return self._count(self._rule, client) if key_id is None else self._keys.count(self._rule, key_id)
+
+    def count_wrong_key(self, client: tuple[str, int] | None, rule: RateLimitItem = WRONG_KEYS) -> int | None:
+        """Count a wrong key; the seconds to wait when the address has sent too many, else None."""
+        return self._count(rule, client)
+
+    def _count(self, rule: RateLimitItem, client: tuple[str, int] | None) -> int | None:
+        if (site := find_site(client)) is not None:
+            wide = type(rule)(rule.amount * SITE_FACTOR, rule.multiples, rule.namespace)
+            if (wait := self._addresses.count(wide, site)) is not None:
+                return wait
+        return self._addresses.count(rule, rate_limit_key(client))
+
+
+class _Counts:
+    """How often each name was counted in its window of time; past `most` names, new ones share a count."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self.storage = MemoryStorage()
+        self._counter = FixedWindowRateLimiter(self.storage)
+
+    def count(self, rule: RateLimitItem, name: str) -> int | None:
+        known = self.storage.storage
+        if self._most is not None and len(known) >= self._most and rule.key_for(name) not in known:
+            name = OTHER_CALLERS
+        if self._counter.hit(rule, name):
+            return None
+        return max(1, math.ceil(self._counter.get_window_stats(rule, name).reset_time - time.time()))
 
 
 def rate_limit_key(client: tuple[str, int] | None) -> str:
     """An IPv4 address, or the first 64 bits of an IPv6 address: one subscriber has all addresses that begin so."""
-    if client is None:
-        return "unknown"
-    try:
-        address = ipaddress.ip_address(client[0].partition("%")[0])
-    except ValueError:
-        return "unknown"
+    address = _parse_address(client)
     if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            return str(address.ipv4_mapped)
         return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    return "unknown" if address is None else str(address)
+
+
+def find_site(client: tuple[str, int] | None) -> str | None:
+    """The first 48 bits of an IPv6 address: a site is given 65,536 networks that begin so."""
+    address = _parse_address(client)
+    if not isinstance(address, ipaddress.IPv6Address):
+        return None
+    return str(ipaddress.ip_network((address, 48), strict=False))
+
+
+def _parse_address(client: tuple[str, int] | None) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address((client or ("", 0))[0].partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -60,7 +60,7 @@ def parse_origins(text: str) -> frozenset[str]:
     return frozenset(origins)
 
 
-def is_cross_site(scope: Scope) -> bool:
+def is_cross_site(scope: Scope, *, behind_proxy: bool) -> bool:
     """Whether a page of another site sent this request, and the request may change something."""
     if scope["method"] in SAFE:
         return False
@@ -70,5 +70,5 @@ def is_cross_site(scope: Scope) -> bool:
     origin = headers.get("origin")
     if origin is None:
         return False
-    ours = {headers.get("host"), headers.get("x-forwarded-host")}
+    ours = {headers.get("host"), headers.get("x-forwarded-host") if behind_proxy else None}
     return (urlsplit(origin).netloc or None) not in ours - {None}

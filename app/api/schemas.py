@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
-from app.api.multipart import File, FormModel
+from app.api.multipart import MAX_FIELDS, File, FormModel
 from app.api.openapi import COLLECTION_PATTERN, CollectionText, described
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
@@ -85,7 +85,16 @@ class RequestModel(BaseModel):
         return value
 
 
-UnicodeText = Annotated[str, AfterValidator(validate_unicode)]
+# Ceilings of what a model holds; the settings have lower ones, with sentences of their own.
+MAX_CHARS = 65_536  # of a text
+MAX_ENTRIES = 1_000  # of a list, and of metadata
+MAX_FILES = 1_000_000  # of a form
+MAX_NUMBERS = 8_192  # of a vector
+MAX_PICTURE_CHARS = 1 << 28  # the base64 of a long picture goes to a file
+
+ShortText = Annotated[str, Field(max_length=MAX_CHARS)]
+Metadata = Annotated[dict[ShortText, Any], Field(max_length=MAX_ENTRIES)]
+UnicodeText = Annotated[ShortText, AfterValidator(validate_unicode)]
 QueryText = Annotated[UnicodeText, described(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
@@ -97,15 +106,23 @@ HitCount = Annotated[int, HIT_LIMIT, WHOLE]
 CollectionName = Annotated[
     CollectionText | None, Field(description="Which collection (default).", examples=["default"])
 ]
-Caption = Annotated[str, described(maxLength=MAX_CAPTION_CHARS)]
-FormTag = Annotated[str, described(maxLength=MAX_TAG_CHARS)]  # an empty field of a form is as not sent
+Caption = Annotated[ShortText, described(maxLength=MAX_CAPTION_CHARS)]
+FormTag = Annotated[ShortText, described(maxLength=MAX_TAG_CHARS)]  # an empty field of a form is as not sent
 Tag = Annotated[FormTag, described(minLength=1)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_ENTRIES, fail_fast=True), described(maxItems=MAX_TAGS)]
 MOST_TAGS = described(maxItems=MAX_TAGS)
 Template = Annotated[UnicodeText, described(pattern=r"\{(label)?\}")]
 FormMetadata = Annotated[
     dict[str, Any],
     read_object("metadata"),
-    WithJsonSchema({"type": "string", "description": "A JSON object as text.", "examples": ['{"camera": "X100"}']}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "maxLength": 1 << 20,
+            "description": "A JSON object as text.",
+            "examples": ['{"camera": "X100"}'],
+        }
+    ),
 ]
 FormCounts = Annotated[
     dict[Annotated[str, Field(max_length=20)], Annotated[int, Field(strict=True, ge=1, le=1 << 31)]],
@@ -114,6 +131,7 @@ FormCounts = Annotated[
     WithJsonSchema(
         {
             "type": "string",
+            "maxLength": 1 << 20,
             "description": 'Files that the client left out, counted by suffix, for the job; JSON as {".heic": 3}.',
         }
     ),
@@ -121,7 +139,9 @@ FormCounts = Annotated[
 FormFilter = Annotated[
     Any,
     BeforeValidator(read_filter),
-    WithJsonSchema({"type": "string", "description": "A filter as JSON.", "examples": ['{"must": []}']}),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 1 << 20, "description": "A filter as JSON.", "examples": ['{"must": []}']}
+    ),
 ]
 T = TypeVar("T")
 NOT_NULL = {"not": {"type": "null"}}
@@ -227,9 +247,11 @@ class UploadForm(FormModel):
     file: File
     id: str | None = Field(None, pattern="^[A-Za-z0-9_-]{1,64}$", description="Its id; without one it gets one.")
     caption: Annotated[Caption | None, Field(examples=["a red car"])] = None
-    tags: Annotated[list[FormTag], MOST_TAGS, Field(description="A field for each tag.", examples=[["car", "red"]])] = (
-        Field(default_factory=list)
-    )
+    tags: Annotated[
+        list[FormTag],
+        MOST_TAGS,
+        Field(max_length=MAX_ENTRIES, description="A field for each tag.", examples=[["car", "red"]]),
+    ] = Field(default_factory=list)
     metadata: FormMetadata = Field(default_factory=dict)
     collection: CollectionName = None
     wait: Annotated[float | None, Field(ge=0, le=60, description=WAIT, examples=[10])] = None
@@ -239,10 +261,12 @@ class UploadForm(FormModel):
 class BulkForm(FormModel):
     """Pictures and archives."""
 
-    files: Annotated[list[File], described(minItems=1), Field(description="Pictures, and archives of pictures.")] = (
-        Field(default_factory=list)
-    )
-    file: list[File] = Field(default_factory=list, deprecated=True)  # a common slip, and taken
+    files: Annotated[
+        list[File],
+        described(minItems=1),
+        Field(max_length=MAX_FILES, description="Pictures, and archives of pictures."),
+    ] = Field(default_factory=list)
+    file: list[File] = Field(default_factory=list, max_length=MAX_FILES, deprecated=True)  # a common slip, and taken
     collection: CollectionName = None
     priority: Annotated[Literal["high", "normal", "low"] | None, Field(examples=["normal"])] = None
     left_out: FormCounts = Field(default_factory=dict)
@@ -273,7 +297,7 @@ class DeleteIn(RequestModel):
     filter: SkipValidation[FilterNode | None] = Field(
         None, description="Pictures that match are deleted; a filter without any condition is refused."
     )
-    ids: Annotated[list[Id], Field(min_length=1, max_length=1000)] | None = None
+    ids: Annotated[list[Id], Field(min_length=1, max_length=1000, fail_fast=True)] | None = None
     all: bool = Field(False, description="Every picture of the collection; send neither filter nor ids.")
     dry_run: bool = Field(False, description="Delete nothing, and count what would be deleted.")
     collection: CollectionName = None
@@ -308,8 +332,8 @@ class ImagePatch(RequestModel):
     model_config = ConfigDict(json_schema_extra=example(caption="a red car", tags=["car", "red"]))
 
     caption: Caption | None = None
-    tags: Annotated[list[Tag], MOST_TAGS] | None = None
-    metadata: dict[str, Any] | None = None
+    tags: Tags | None = None
+    metadata: Metadata | None = None
 
 
 class TextOut(BaseModel):
@@ -339,7 +363,7 @@ class TextIn(RequestModel):
 
     id: Id | None = None
     text: Annotated[QueryText, Field(min_length=1)]
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class TextsIn(RequestModel):
@@ -347,7 +371,7 @@ class TextsIn(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(texts=[{"text": "a red car"}, {"text": "a green frog"}]))
 
-    texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000)]
+    texts: Annotated[list[TextIn], Field(min_length=1, max_length=1000, fail_fast=True)]
     collection: CollectionName = None
 
     @model_validator(mode="after")
@@ -530,8 +554,10 @@ class PartIn(RequestModel):
     text: QueryText | None = None
     image_id: Id | None = None
     text_id: Id | None = None
-    image: str | None = Field(None, description="A picture, as base64 or a data URI.")
-    vector: list[FiniteFloat] | None = None
+    image: Annotated[str, Field(max_length=MAX_PICTURE_CHARS)] | None = Field(
+        None, description="A picture, as base64 or a data URI."
+    )
+    vector: Annotated[list[FiniteFloat], Field(max_length=MAX_NUMBERS, fail_fast=True)] | None = None
     weight: FiniteFloat = Field(1.0, description="How much the part counts; negative: away from it.")
 
     def kind(self) -> str:
@@ -575,7 +601,7 @@ class SearchIn(RequestModel):
 
     model_config = ConfigDict(json_schema_extra=example(query=[{"text": "a red car"}], k=10))
 
-    query: Annotated[list[PartIn], Field(min_length=1, max_length=32)]
+    query: Annotated[list[PartIn], Field(min_length=1, max_length=32, fail_fast=True)]
     target: Target = "images"
     k: Annotated[int, Field(ge=1), HIT_LIMIT, WHOLE, Field(description="How many hits.")] = 10
     collection: CollectionName = None
@@ -604,7 +630,7 @@ class BatchIn(RequestModel):
         json_schema_extra=example(searches=[{"query": [{"text": "red car"}]}, {"query": [{"text": "frog"}], "k": 3}])
     )
 
-    searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100)]
+    searches: Annotated[list[SearchIn], Field(min_length=1, max_length=100, fail_fast=True)]
 
 
 class RefusedOut(BaseModel):
@@ -625,7 +651,7 @@ class ClassifyIn(RequestModel):
     model_config = ConfigDict(json_schema_extra=example(image_id="car-1", labels=["a car", "a cat", "a cake"]))
 
     image_id: Id
-    labels: Annotated[list[QueryText], Field(min_length=2, max_length=1000)]
+    labels: Annotated[list[QueryText], Field(min_length=2, max_length=1000, fail_fast=True)]
     template: Template = "{}"
     collection: CollectionName = None
 
@@ -637,7 +663,7 @@ class ClassifyForm(FormModel):
     labels: Annotated[
         list[QueryText],
         described(minItems=2, maxItems=1000),
-        Field(description="A field for each label.", examples=[["a car", "a cat", "a cake"]]),
+        Field(max_length=MAX_FIELDS, description="A field for each label.", examples=[["a car", "a cat", "a cake"]]),
     ]
     template: Annotated[Template, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"
     collection: CollectionName = None

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 
 from app.api.app import create_app
+from app.api.auth import parse_proxies
 from app.api.metrics import ServerMetrics
 from app.api.timeouts import make_protocol
 from app.core.errors import StartupError
@@ -133,6 +134,8 @@ async def _serve(service: Service, listeners: list[socket.socket]) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=bool(proxies := parse_proxies(settings.trusted_proxies)),
+            forwarded_allow_ips=proxies,
             timeout_keep_alive=settings.idle_seconds,  # type: ignore[arg-type]
             timeout_graceful_shutdown=round(settings.drain_seconds),
         )

@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar
 
 from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from app.api.admission import (
+    JSON,
+    SMALL,
+    TINY_BODY,
+    BodyLimit,
+    content_type,
+    is_json_type,
+    read_length,
+    work,
+)
+from app.api.json_body import LONG, STORED_PICTURES, JsonScan
 from app.api.unknown_names import describe_unknown
-from app.core.errors import UnsupportedMediaType, Validation
-from app.core.strict_json import load_json
+from app.core.errors import SightlineError, UnsupportedMediaType, Validation
 
 IDEMPOTENCY_KEY = "idempotency-key"
+MAX_PARAMETERS = 100
+FEW_MARKS = 2_000  # brackets, commas and colons of a body that is parsed within a millisecond
 CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
 
 
 class StrictRoute(APIRoute):
     """Unknown and repeated parameters, a body where none is taken, and JSON with another content type are refused.
 
-    `query`, `body` and `headers` are the names that the route declares; bodies are checked by their models.
+    `query`, `body` and `headers` are the names that the route declares; bodies are checked by their models. `limit` is
+    how large a body may be.
     """
+
+    limit: ClassVar[BodyLimit] = JSON
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """The docstring of the endpoint begins with the summary; its name is the operation id."""
@@ -39,22 +56,41 @@ class StrictRoute(APIRoute):
         self.headers = {field.alias.lower() for part in parts for field in part.header_params}
         self.body = _body_names(self)
 
+        async def handle_counted(request: Request) -> Response:  # a call that strangers may make
+            try:
+                return await handle_strictly(request)
+            except (SightlineError, RequestValidationError):
+                if request.scope["principal"] is not None:
+                    raise
+                refusal: Response | None = request.app.state.access.count_failure(request.scope)
+                if refusal is None:
+                    raise
+                return refusal
+
         async def handle_strictly(request: Request) -> Response:
             self.check_query(request)
             self.check_headers(request)
-            if has_body(request):
-                require_plain(request)
+            if not has_body(request):
+                return await handle(request)  # FastAPI says which fields are missing
+            require_plain(request)
             if self.body_field is not None:
-                request = await read_json(request)
-                self.check_misplaced(getattr(request, "parsed", None))
-            elif not self.body and has_body(request):
-                await self.refuse_body(request)
-            return await handle(request)
+                require_json(request)
+            limit = self.limit if self.body else TINY_BODY
+            async with request.app.state.admission.admit(request, limit) as admitted:
+                if self.body_field is not None:
+                    async with read_json(admitted, limit, self.body_field) as parsed:
+                        self.check_misplaced(parsed.parsed)
+                        return await handle(parsed)
+                if not self.body:
+                    await self.refuse_body(admitted)
+                return await handle(admitted)
 
-        return handle_strictly
+        return handle_counted if self.limit is TINY_BODY else handle_strictly
 
     def check_query(self, request: Request) -> None:
         """Raise Validation for an unknown parameter, and for one that comes twice."""
+        if request.scope["query_string"].count(b"&") > MAX_PARAMETERS:
+            raise Validation(f"a call takes {MAX_PARAMETERS} parameters at most")
         for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
             if name not in self.query and name in self.body:
                 raise Validation(f"{name!r} belongs in the body of this call, not in its address")
@@ -101,9 +137,11 @@ class ProbeRoute(StrictRoute):
         pass
 
 
-def new_router(prefix: str, tag: str, route_class: type[StrictRoute] = StrictRoute) -> APIRouter:
-    """A router whose routes are strict."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=route_class)
+def new_router(
+    prefix: str, tag: str, limit: BodyLimit = JSON, route_class: type[StrictRoute] = StrictRoute
+) -> APIRouter:
+    """A router whose routes are strict, and take bodies of these sizes."""
+    return APIRouter(prefix=prefix, tags=[tag], route_class=type("Route", (route_class,), {"limit": limit}))
 
 
 def _flatten(dependant: Dependant) -> Iterator[Dependant]:
@@ -121,7 +159,12 @@ def _body_names(route: APIRoute) -> set[str]:
 
 
 class _ParsedRequest(Request):
+    """A request whose JSON is parsed already, as FastAPI asks for it."""
+
     parsed: Any = None
+
+    async def body(self) -> bytes:
+        return b"{}"
 
     async def json(self) -> Any:
         return self.parsed
@@ -137,14 +180,49 @@ def require_plain(request: Request) -> None:
         raise UnsupportedMediaType(f"send the body as it is, without 'Content-Encoding: {coding[:60]}'")
 
 
-async def read_json(request: Request) -> Request:
-    """The request with its JSON parsed. Raises UnsupportedMediaType, Validation."""
-    if not has_body(request):
-        return request  # FastAPI says which fields are missing
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+def require_json(request: Request) -> None:
+    """Raise UnsupportedMediaType for a body of another type."""
+    kind = content_type(request)
+    if not is_json_type(kind):
         sent = f"not {kind[:60]!r}" if kind else "which is missing"
         raise UnsupportedMediaType(f"send JSON with the header 'Content-Type: application/json', {sent}")
+
+
+@asynccontextmanager
+async def read_json(request: Request, limit: BodyLimit, model: Any) -> AsyncIterator[_ParsedRequest]:
+    """The request with its JSON parsed. Large bodies, and those with much in them, are parsed in threads.
+
+    The files of pictures are there until the request is answered. Raises PayloadTooLarge, Validation.
+    """
+    state = request.app.state
+    folders: list[Path] = []
+
+    def make_folder() -> Path:
+        folders.append(state.service.library.create_upload_dir())
+        return folders[0]
+
+    scan = JsonScan(state.service.settings.max_json_bytes, make_folder if limit.pictures else None)
+    length = read_length(request)
+    is_large = length is None or length > (LONG if limit.pictures else SMALL)  # a long picture is written to a file
     parsed = _ParsedRequest(request.scope, request.receive)
-    parsed.parsed = load_json(await parsed.body())
-    return parsed
+    try:
+        async for part in request.stream():
+            if is_large:
+                await work(request, scan.feed, part)
+            else:
+                scan.feed(part)
+        STORED_PICTURES.set(scan.pictures)
+        parsed.parsed = await work(request, load, scan, model) if scan.marks > FEW_MARKS else scan.load()
+        yield parsed
+    finally:
+        scan.close()
+        if folders:
+            await state.threads.writes.run(state.service.library.delete_upload_dir, folders[0])
+
+
+def load(scan: JsonScan, model: Any) -> Any:
+    """The validated body; FastAPI takes it as it is. Raises Validation, RequestValidationError."""
+    value, errors = model.validate(scan.load(), {}, loc=("body",))
+    if errors:
+        raise RequestValidationError(errors)
+    return value

@@ -29,6 +29,8 @@ LATE_TIMER_SECONDS = 0.25  # a timer that is later than this says that the serve
 BUSY_GRACE_SECONDS = 1.0
 MIN_IDLE_SECONDS = 2.0  # a connection without a request is closed for a new one after this
 MAX_HEADER_BYTES = 64 << 10  # of a request line and its headers
+MAX_HEADERS = 200
+MAX_PATH_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class TimeoutProtocol(HttpToolsProtocol):
         self._phase = RequestPhase.NOTHING
         self._armed: RequestPhase | None = None
         self._received = 0  # bytes of the present header, or of the body in the present window
+        self._head = 0  # bytes of the names and values of the present header
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._write_pauses = 0
@@ -92,18 +95,35 @@ class TimeoutProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._after_close()
         elif self._phase is RequestPhase.HEAD and self._received > MAX_HEADER_BYTES:
-            self._refuse(431, "bad_request", f"the headers of a request may have {MAX_HEADER_BYTES} bytes")
+            self._refuse_head()
         else:
             self._arm_for_phase()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._head = 0
         if self._phase is not RequestPhase.HEAD:
             self._begin(RequestPhase.HEAD)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head += len(name) + len(value)
+        if self.transport.is_closing():
+            return
+        if self._head > MAX_HEADER_BYTES:
+            self._refuse_head()
+        elif len(self.headers) == MAX_HEADERS:
+            self._refuse(431, "bad_request", f"a request may have {MAX_HEADERS} headers")
+        else:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self.owing.pop(self, None)
         self._begin(RequestPhase.BODY)
+        if self.transport.is_closing():  # refused already
+            return
+        if len(self.url.partition(b"?")[0]) > MAX_PATH_BYTES:
+            self._refuse(414, "bad_request", f"the path of an address may have {MAX_PATH_BYTES} bytes")
+            return
         limit = self._find_limit()
         if limit is not None and limit.is_full() and not self._is_answering():
             self._refuse(503, "overloaded", too_many(limit.name, limit.capacity))
@@ -244,6 +264,9 @@ class TimeoutProtocol(HttpToolsProtocol):
         self.transport.write(render_refusal(status, code, detail))
         self.transport.close()
         self._after_close()
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, "bad_request", f"the headers of a request may have {MAX_HEADER_BYTES} bytes")
 
     def _after_close(self) -> None:
         """A closed connection still waits until the client has read what was sent: not for ever."""

@@ -34,11 +34,12 @@ NOT_YET = SYNONYMS[-1]  # no version has it so far
 
 def describe_unknown(what: str, name: str, known: Collection[str]) -> str:
     """A sentence about a parameter or field (`what`) that is not among those `known` to the call."""
+    name = name[:MAX_NAME_CHARS]
     plain = name.lower().replace("-", "_").removesuffix("[]")
-    meant = [plain] if plain in known else []
+    meant = get_close_matches(plain, known, 1, 0.9)  # keywords: keyword, before what other services call so
     meant += [one for words in SYNONYMS if plain in words for one in words if one in known]
     meant += get_close_matches(plain, known, 1, 0.6)
-    sentence = f"there is no {what} {name[:MAX_NAME_CHARS]!r}"
+    sentence = f"there is no {what} {name!r}"
     if meant:
         return f"{sentence}; did you mean {meant[0]!r}?"
     if plain in NOT_YET:

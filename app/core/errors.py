@@ -142,6 +142,12 @@ class QueueFull(Busy):
     code, status, title, retry_after = "queue_full", 429, "Queue full", 5
 
 
+class RateLimited(Busy):
+    """The caller sends more than its share."""
+
+    code, status, title = "rate_limited", 429, "Too many requests"
+
+
 class Overloaded(Busy):
     """Too many requests are in flight."""
 

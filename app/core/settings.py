@@ -47,6 +47,11 @@ class Settings(BaseSettings):
         description="Origins of web pages, separated by commas, whose scripts may call this server, as"
         " https://photos.example.org; * is every origin, once there are API keys.",
     )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses and networks of your proxies, separated by commas, as 127.0.0.1,10.0.0.0/8: the server"
+        " believes their headers X-Forwarded-For, -Proto and -Host.",
+    )
     rate_limit: str = Field(
         "", description="Most requests of one API key or address, as 600/minute or 20/second; empty is no limit."
     )
@@ -134,13 +139,33 @@ class Settings(BaseSettings):
         description="Most pixels of a picture; a JPEG, which is decoded at a fraction of its size, may have five times"
         " as many.",
     )
+    max_query_pixels: int = Field(
+        200_000_000,
+        ge=1,
+        description="Most pixels of all pictures of one search request; of the pixels of a JPEG a fifth counts.",
+    )
     max_image_side: int = Field(16_384, ge=1, description="Most pixels a side of a picture.")
     max_archive_bytes: int = Field(2 * GIB, ge=1, description="Most bytes that an archive may expand to.")
     max_archive_members: int = Field(10_000, ge=1, description="Most members of an archive.")
     max_upload_bytes: int = Field(4 * GIB, ge=1, description="Largest body of a bulk upload, in bytes.")
     max_json_bytes: int = Field(1 * MIB, ge=1, description="Largest JSON body, in bytes.")
-    max_query_json_bytes: int = Field(48 * MIB, ge=1, description="Largest JSON body that may hold pictures.")
-    max_text_chars: int = Field(1_000, ge=1, description="Longest query or text, in characters.")
+    max_query_json_bytes: int = Field(
+        48 * MIB,
+        ge=1,
+        description="Largest JSON body of a search with pictures in it, in bytes; without them it may have"
+        " max_json_bytes.",
+    )
+    max_memory_bodies: int = Field(
+        256 * MIB,
+        ge=1,
+        description="Most bytes of JSON bodies under way at once; one key or address may have a quarter of them.",
+    )
+    max_incoming_bytes: int = Field(
+        64 * GIB,
+        ge=1,
+        description="Most bytes of uploads under way at once, on the disk; one key or address may have a quarter.",
+    )
+    max_text_chars: int = Field(1_000, ge=1, le=65_536, description="Longest query or text, in characters.")
     max_metadata_bytes: int = Field(16_384, ge=2, description="Largest metadata of an item, in bytes of JSON.")
     max_metadata_depth: int = Field(8, ge=1, description="Deepest nesting of metadata.")
     max_k: int = Field(1_000, ge=1, description="Most hits of one search.")
@@ -153,6 +178,9 @@ class Settings(BaseSettings):
     job_days: float = Field(30.0, ge=0, description="Days that a job is kept after its end; 0 keeps it for ever.")
     max_concurrent_queries: int = Field(
         256, ge=1, description="Most queries that wait for the encoder; further ones get 503."
+    )
+    max_event_streams: int = Field(
+        256, ge=1, description="Most jobs that are followed by event streams at once; one caller may have a quarter."
     )
     query_cache: int = Field(16 * MIB, ge=0, description="Bytes of memory for the vectors of recent text queries.")
     index_memory: int = Field(

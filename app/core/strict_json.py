@@ -8,11 +8,17 @@ from typing import Any
 
 from app.core.errors import SightlineError, Validation
 
+MAX_FIELD_MARKS = 20_000  # brackets, commas and colons of JSON in an address or in a field of a form
 
-def load_json(text: str | bytes, what: str = "the body", error: type[SightlineError] = Validation) -> Any:
-    """The value of a JSON text. Raises `error` for what is not JSON, Validation for NaN and for a name that an object
-    has twice."""
+
+def load_json(text: str | bytes | bytearray, what: str = "the body", error: type[SightlineError] = Validation) -> Any:
+    """The value of a JSON text, in UTF-8. Raises `error` for what is not JSON, Validation for NaN and for a name that
+    an object has twice."""
     try:
+        if not isinstance(text, str):
+            text = text.decode("utf-8-sig", "surrogatepass")
+        elif len(text) > MAX_FIELD_MARKS and sum(map(text.count, "[]{},:")) > MAX_FIELD_MARKS:
+            raise error(f"{what} may have {MAX_FIELD_MARKS} brackets, commas and colons")
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError:
         raise error(f"{what} is nested too deeply") from None

@@ -14,6 +14,7 @@ from app.core.errors import SightlineError
 from app.core.locks import DataDirLock, find_dead_owners
 from app.core.metrics import ProcessMetrics
 from app.core.settings import Settings
+from app.core.types import Job
 from app.core.worker_metrics import MergedMetricsCollector
 from app.decode.pool import DecodePool
 from app.service.auth import ApiKeyService
@@ -89,6 +90,10 @@ class Service:
         """What fails in the background while searches are answered; each is tried again by itself."""
         found = [*self.maintenance.faults(), self.deleter.fault, self.image_waiter.fault]
         return [fault for fault in found if fault] + self.search.faults()
+
+    def read_job(self, id: str) -> Job:
+        """A job as searches see it. Raises NotFound."""
+        return self.search.confirm_job(self.jobs.get(id))
 
     def stats(self, collection: str) -> dict[str, object]:
         """Counts, indexes and model, for people and dashboards."""

@@ -48,7 +48,7 @@ def caddy(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with RunningServer(tmp_path_factory.mktemp("proxy") / "data") as running:
+    with RunningServer(tmp_path_factory.mktemp("proxy") / "data", trusted_proxies="127.0.0.1,::1") as running:
         yield running
 
 

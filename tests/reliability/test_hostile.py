@@ -10,17 +10,8 @@ import pytest
 from tests.reliability.short import hold_promise
 
 NAMES = (
-    "pictures",
-    "poison",
-    "overload",
-    "slow",
-    "fetch",
-    "archives",
-    "schema",
-    "offline",
-    "models",
-    "sandbox",
-    "crowding",
+    *("pictures", "poison", "overload", "bodies", "slow", "fetch"),
+    *("archives", "bound", "schema", "offline", "models", "sandbox", "crowding"),
 )
 
 

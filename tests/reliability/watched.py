@@ -116,11 +116,9 @@ def probe(port: int, path: str, seconds: float, rate: float = 5.0) -> Probe:
 
 
 @contextmanager
-def start_crowd(order: dict[str, Any]) -> Iterator[Future[dict[str, Any]]]:
+def start_crowd(order: dict[str, Any], module: str = "tests.reliability.crowd") -> Iterator[Future[dict[str, Any]]]:
     """A crowd in a process of its own; what it tells at its end. It is ended with the block if it has not by itself."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.reliability.crowd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with ThreadPoolExecutor(1) as thread:
         told = thread.submit(lambda: dict(json.loads(process.communicate(json.dumps(order))[0] or "{}")))
         try:

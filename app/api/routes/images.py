@@ -15,6 +15,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.admission import PICTURE
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     CollectionDep,
@@ -66,7 +67,7 @@ from app.storage.filters.parser import parse_filter
 from app.storage.library import AddResult, Library
 
 router = new_router("/v1/images", "images")
-uploads = new_router("/v1/images", "upload")
+uploads = new_router("/v1/images", "upload", PICTURE)
 
 MEDIA_TYPES = {f: f"image/{f}" for f in ("jpeg", "png", "webp", "gif", "avif")}
 FORM = describe_form(UploadForm)

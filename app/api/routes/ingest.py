@@ -10,6 +10,7 @@ import anyio
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.admission import UPLOAD, content_type, work
 from app.api.dependencies import (
     JobsDep,
     LibraryDep,
@@ -20,24 +21,27 @@ from app.api.dependencies import (
     ThreadsDep,
     merge_query,
     open_incoming_folder,
+    parse_body,
     parse_json,
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep
 from app.api.openapi import described
 from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
-from app.api.schemas import CollectionName, JobOut, RequestModel, example
+from app.api.schemas import CollectionName, JobOut, Metadata, RequestModel, ShortText, Tags, example
 from app.api.strict_route import new_router
-from app.core.errors import BadRequest, PayloadTooLarge, UnsupportedMediaType, Validation, map_os_errors
+from app.core.errors import BadRequest, UnsupportedMediaType, Validation, map_os_errors
 from app.core.files import sha256_file
 from app.core.types import Job, SourceSpec
 from app.sources.base import SourcePolicy
 from app.sources.registry import SOURCE_FORMS, SOURCE_TYPES, parse_source, write_url_list
 
-router = new_router("/v1/images", "upload")
+router = new_router("/v1/images", "upload", UPLOAD)
 
 SOURCE_PATTERN = f"^(urls$|({'|'.join(kind for kind in SOURCE_TYPES if kind != 'urls')}):)"
 LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+MAX_ITEMS = 100_000  # a JSON body holds fewer
+MAX_COLUMNS = 100
 LINE = '{"url": "https://example.org/cat.jpg", "caption": "a cat"}'
 MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and metadata takes less
 
@@ -45,11 +49,11 @@ MAX_LINE_BYTES = 64 << 10  # an item with the longest URL, caption, tags and met
 class UrlIn(RequestModel):
     """A picture by its URL, and its attributes."""
 
-    url: str
-    id: str | None = None
-    caption: str | None = None
-    tags: list[str] = Field(default_factory=list)
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    url: ShortText
+    id: ShortText | None = None
+    caption: ShortText | None = None
+    tags: Tags = Field(default_factory=list)
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class IngestIn(RequestModel):
@@ -59,22 +63,30 @@ class IngestIn(RequestModel):
         json_schema_extra=example(source="urls", items=[{"url": "https://example.org/cat.jpg", "caption": "a cat"}])
     )
 
-    source: Annotated[str, Field(description=f"One of: {SOURCE_FORMS}."), described(pattern=SOURCE_PATTERN)]
-    items: Annotated[list[UrlIn], Field(description="The URLs.")] = Field(default_factory=list)
+    source: Annotated[ShortText, Field(description=f"One of: {SOURCE_FORMS}."), described(pattern=SOURCE_PATTERN)]
+    items: Annotated[list[UrlIn], Field(max_length=MAX_ITEMS, fail_fast=True, description="The URLs.")] = Field(
+        default_factory=list
+    )
     collection: CollectionName = None
     priority: Literal["high", "normal", "low"] | None = None
     columns: Annotated[
-        dict[str, str],
-        Field(description="table: the columns of image, url, path, caption, id and tags; an empty name for none."),
+        dict[ShortText, ShortText],
+        Field(
+            max_length=MAX_COLUMNS,
+            description="table: the columns of image, url, path, caption, id and tags; an empty name for none.",
+        ),
     ] = Field(default_factory=dict)
     embeddings_of: Annotated[
-        str | None, Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in.")
+        ShortText | None,
+        Field(description="clip-retrieval: the fingerprint of the space that the embeddings there are in."),
     ] = None
     pictures: Annotated[
-        str | None, Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now.")
+        ShortText | None,
+        Field(description="clip-retrieval: the folder where the pictures lie, if it is another one now."),
     ] = None
     exclude: Annotated[
-        list[str], Field(max_length=100, description="folder: patterns of names and paths to leave out, like `*.png`.")
+        list[ShortText],
+        Field(max_length=100, description="folder: patterns of names and paths to leave out, like `*.png`."),
     ] = Field(default_factory=list)
     key_as_id: Annotated[bool, Field(description="webdataset: the key of a sample is the id of its picture.")] = False
 
@@ -114,21 +126,21 @@ async def import_images(
     (`SIGHTLINE_FETCH`). A place on the server is a `source` below `SIGHTLINE_FOLDERS`, a bucket one of
     `SIGHTLINE_BUCKETS`. A job leaves out what has not changed since the last one.
     """
-    content_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if content_type not in ("application/json", *LINES):
+    kind = content_type(request)
+    if kind not in ("application/json", *LINES):
         raise UnsupportedMediaType(f"send the header 'Content-Type: application/json' (or {LINES[0]}, an item a line)")
-    is_json = content_type == "application/json"
+    is_json = kind == "application/json"
     async with open_incoming_folder(library, threads) as folder:
         body = folder / "body"
         if not is_json:
             parse_source("urls", {}, policy)  # refuse before the body is read
-        await save_body(request, body, settings.max_json_bytes if is_json else settings.max_upload_bytes)
+        await save_body(request, body)
         async with idempotency.begin(lambda: bytes.fromhex(sha256_file(body)), Job, job_response) as call:
             if (replay := call.replay) is not None:
                 return replay
             options = make_options(priority, call.slot, job)
             if is_json:
-                asked = await threads.writes.run(lambda: parse_json(IngestIn, body.read_bytes()))
+                asked = await work(request, parse_body, IngestIn, body.read_bytes())
                 asked = merge_query(asked, collection=collection, priority=priority)
                 options = make_options(asked.priority, call.slot, job)
                 collection = validate_collection(asked.collection)
@@ -146,15 +158,11 @@ async def import_images(
     return JobOut.of(begun)
 
 
-async def save_body(request: Request, path: Path, most: int) -> None:
-    """Write the body to a file. Raises PayloadTooLarge."""
-    size = 0
+async def save_body(request: Request, path: Path) -> None:
+    """Write the body to a file."""
     with map_os_errors():
         async with await anyio.open_file(path, "wb") as file:
             async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise PayloadTooLarge(f"this body may have {most} bytes; send longer lists as {LINES[0]}")
                 await file.write(part)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,8 @@ from fastapi import Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from app.api.admission import UPLOAD
+from app.api.auth import AccessDep
 from app.api.concurrency import ThreadPools
 from app.api.dependencies import (
     ALLOWED_COLLECTIONS,
@@ -29,6 +31,7 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep, hash_form
+from app.api.job_events import JobEvents
 from app.api.multipart import FormFile, describe_form, receive_form
 from app.api.openapi import CollectionText
 from app.api.schemas import BulkForm, ItemOut, ItemPage, JobOut, JobsOut
@@ -39,11 +42,10 @@ from app.decode.headers import ARCHIVE_HEAD, detect_archive
 from app.storage.idempotency import ResponseSlot
 from app.storage.jobs import JobOptions, JobService, ReceivedFile
 
-bulk = new_router("/v1/images", "upload")
+bulk = new_router("/v1/images", "upload", UPLOAD)
 router = new_router("/v1/jobs", "jobs")
 
-EVENT_SECONDS = 0.5
-RUNNING = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+LOOK_SECONDS = 2.0  # without an event, after which a stream looks whether somebody still reads it, and may
 REPORT = "application/x-ndjson"
 PAGE = 1000  # items of a report that are read at once
 PriorityQuery = Annotated[
@@ -61,7 +63,14 @@ async def find_job(jobs: JobsDep, threads: ThreadsDep, id: str) -> Job:
     return job
 
 
+async def get_job_events(request: Request) -> JobEvents:
+    events = request.app.state.job_events
+    assert isinstance(events, JobEvents)
+    return events
+
+
 JobDep = Annotated[Job, Depends(find_job)]
+JobEventsDep = Annotated[JobEvents, Depends(get_job_events)]
 
 
 @bulk.post("/bulk", status_code=202, openapi_extra=FORM, response_model=JobOut)
@@ -167,21 +176,23 @@ async def retry_job(jobs: JobsDep, threads: ThreadsDep, job: JobDep) -> JobOut:
     return JobOut.of(await threads.writes.run(jobs.retry, job.id))
 
 
-@router.get("/{id}/events", response_class=EventSourceResponse)
+async def count_stream(request: Request, events: JobEventsDep) -> AsyncIterator[None]:
+    """One stream of its caller. Raises RateLimited, Overloaded."""
+    with events.count(request.scope["caller"]):
+        yield
+
+
+@router.get("/{id}/events", response_class=EventSourceResponse, dependencies=[Depends(count_stream)])
 async def follow_job(
-    request: Request, jobs: JobsDep, search: SearchDep, threads: ThreadsDep, job: JobDep
+    request: Request, events: JobEventsDep, access: AccessDep, job: JobDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Follow a job as server-sent events. At most two a second; the last one at its end."""
-    sent: JobOut | None = None
-    while True:
-        now = JobOut.of(await threads.reads.run(search.confirm_job, job))
-        if now != sent:
-            yield ServerSentEvent(data=now, event="job")
-            sent = now
-        if now.state not in RUNNING or await request.is_disconnected():
-            return
-        await asyncio.sleep(EVENT_SECONDS)
-        job = await threads.reads.run(jobs.get, job.id)
+    async with aclosing(events.follow(job, LOOK_SECONDS)) as followed:
+        async for now in followed:
+            if await request.is_disconnected() or not access.still_admits(request.scope, job.collection):
+                return
+            if now is not None:
+                yield ServerSentEvent(data=now, event="job")
 
 
 async def stream_items(

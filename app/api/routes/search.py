@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import Query, Request, Response
 
+from app.api.admission import QUERY, QUERY_PICTURE, content_type, is_json_type
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
@@ -20,11 +21,12 @@ from app.api.dependencies import (
     merge_query,
     open_incoming_folder,
     parse_filter_parameter,
-    parse_json,
+    receive_json,
     validate_collection,
     validate_k,
     validate_query,
 )
+from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
 from app.api.openapi import described
 from app.api.schemas import (
@@ -52,9 +54,11 @@ from app.api.schemas import (
     read_filter,
 )
 from app.api.strict_route import new_router
-from app.core.base64_text import decode_base64
-from app.core.errors import PayloadTooLarge, SightlineError, Validation
+from app.core.base64_text import decode_base64, decode_base64_file
+from app.core.errors import PayloadTooLarge, SightlineError, Validation, map_os_errors
 from app.core.settings import Settings
+from app.decode.headers import read_header
+from app.decode.limits import JPEG_FACTOR, PictureLimits
 from app.search.fusion import Weights
 from app.search.query_syntax import parse_weighted_query
 from app.search.searcher import QueryPart, SearchQuery, SearchResult, result_or_error
@@ -62,8 +66,8 @@ from app.service.search_service import SearchService
 from app.storage.filters.parser import parse_filter
 
 router = new_router("/v1", "search")
-pictures = new_router("/v1", "search")
-queries = new_router("/v1", "search")
+pictures = new_router("/v1", "search", QUERY_PICTURE)
+queries = new_router("/v1", "search", QUERY)
 
 MAX_LABELS = 1_000
 
@@ -134,6 +138,8 @@ async def search_by_parts(
     has_pictures = any(part.image is not None for part in body.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
+        if has_pictures:
+            await threads.writes.run(check_pixels, [query], settings)
         found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, body.target)
 
@@ -178,8 +184,8 @@ async def classify_image(
     searcher = search.searcher
     asked: ClassifyIn | ClassifyForm
     async with open_incoming_folder(library, threads) as folder:
-        if request.headers.get("content-type", "").split(";")[0].strip().lower() == "application/json":
-            asked = await read_classify_body(request, settings.max_json_bytes)
+        if is_json_type(content_type(request)):
+            asked = await receive_json(request, ClassifyIn)
             part = QueryPart(image_id=asked.image_id)
         else:
             asked, _ = await receive_form(request, folder, ClassifyForm, max_files=1)
@@ -231,7 +237,7 @@ def parse_parts(settings: Settings, query: Sequence[PartIn], folder: Path | None
             parts.append(QueryPart(text=text, weight=part.weight, field=f"query.{n}.text"))
         elif folder is not None and kind == "image":
             path = folder / str(n)
-            path.write_bytes(decode_base64_image(part.image or ""))
+            write_picture(part.image or "", path)
             parts.append(QueryPart(picture=path, weight=part.weight))
         else:
             parts.append(
@@ -253,12 +259,30 @@ def validate_mode(mode: Mode | None, target: Target, exact: bool, parts: Sequenc
     return mode
 
 
-def decode_base64_image(text: str) -> bytes:
-    """The bytes of base64 or of a data URI. Raises Validation."""
+def write_picture(text: str, path: Path) -> None:
+    """Write the bytes of base64 or of a data URI, which may lie in a file already. Raises Validation."""
+    stored = STORED_PICTURES.get().get(text)
     try:
-        return decode_base64(text)
+        with map_os_errors():
+            if stored is None:
+                path.write_bytes(decode_base64(text))
+            else:
+                decode_base64_file(stored, path)
     except ValueError as error:
         raise Validation(str(error)) from None
+
+
+def check_pixels(batch: Sequence[SearchQuery | SightlineError], settings: Settings) -> None:
+    """Raise PayloadTooLarge where the pictures of a request have too many pixels in all, by their headers."""
+    limits = PictureLimits(settings.max_image_bytes, settings.max_image_pixels, settings.max_image_side)
+    pixels = 0
+    for path in (part.picture for one in batch if isinstance(one, SearchQuery) for part in one.parts):
+        if path is not None:
+            with suppress(SightlineError), open(path, "rb") as file:  # what is no picture is refused by the decoder
+                header = read_header(file, limits)
+                pixels += header.width * header.height // (JPEG_FACTOR if header.format == "jpeg" else 1)
+    if pixels > (most := settings.max_query_pixels):
+        raise PayloadTooLarge(f"the pictures of one request may have {most} pixels in all, these have {pixels}")
 
 
 def check_labels(labels: Sequence[str], template: str, settings: Settings) -> None:
@@ -273,20 +297,11 @@ def check_labels(labels: Sequence[str], template: str, settings: Settings) -> No
         validate_query(template + label, settings)
 
 
-async def read_classify_body(request: Request, most: int) -> ClassifyIn:
-    """The JSON body of a classification. Raises BadRequest, Validation, PayloadTooLarge."""
-    if len(body := await request.body()) > most:
-        raise PayloadTooLarge(f"a JSON body may have {most} bytes")
-    return parse_json(ClassifyIn, body)
-
-
-batches = new_router("/v1", "search")
-
 BATCH_FACTOR = 10  # a batch may ask for as many hits and parts as this many of the largest searches
 MAX_BATCH_PARTS = 32 * BATCH_FACTOR
 
 
-@batches.post("/search/batch", response_model=BatchOut)
+@queries.post("/search/batch", response_model=BatchOut)
 async def search_batch(
     library: LibraryDep,
     search: SearchDep,
@@ -300,6 +315,8 @@ async def search_batch(
     has_pictures = any(part.image is not None for one in body.searches for part in one.query)
     async with open_incoming_folder(library, threads) if has_pictures else nullcontext() as folder:
         batch = await threads.writes.run(parse_batch, settings, body, collection, folder)
+        if has_pictures:
+            await threads.writes.run(check_pixels, batch, settings)
         content = await threads.queries.run(run_batch, search, batch)
     return Response(content, media_type="application/json")
 

@@ -7,13 +7,14 @@ from typing import Annotated
 from fastapi import Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.api.admission import TINY_BODY
 from app.api.auth import AccessControl, AccessDep
 from app.api.dependencies import ThreadsDep
 from app.api.schemas import RequestModel, example
 from app.api.strict_route import new_router
 from app.service.auth import SESSION_DAYS, Principal
 
-router = new_router("/v1/session", "system")
+router = new_router("/v1/session", "system", TINY_BODY)
 
 
 class SessionIn(RequestModel):
@@ -66,7 +67,8 @@ async def open_session(
 @router.delete("", status_code=204)
 async def close_session(request: Request, response: Response, access: AccessDep, threads: ThreadsDep) -> None:
     """End the session of the request's cookie."""
-    if token := access.session_token(request.scope):
+    token = access.session_token(request.scope)
+    if token and access.keys.authenticate_session(token):  # a stranger's token writes nothing
         await threads.writes.run(access.keys.close_session, token)
     response.delete_cookie(access.cookie_name(request.scope), path="/", httponly=True, samesite="strict")
 

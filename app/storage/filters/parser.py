@@ -51,6 +51,7 @@ from app.storage.sql import Clause
 
 MAX_CONDITIONS = 100
 MAX_VALUES = 1_000  # in all lists of a filter together
+MAX_GROUPS = 1_000  # must, should and must_not have conditions and groups of them, which may be empty
 MAX_DEPTH = 8
 MAX_CHARS = 16_384  # of one text: metadata holds none that is longer
 MAX_PATH = 8
@@ -70,6 +71,7 @@ class Usage:
     target: Target
     depth: int = 0
     conditions: int = 0
+    groups: int = 0
     values: int = 0
 
 
@@ -108,8 +110,8 @@ def _require_word(text: str) -> str:
     return text
 
 
-def _count_values(values: list[T], info: ValidationInfo[Usage]) -> list[T]:
-    info.context.values += len(values)
+def _count_values(values: Any, info: ValidationInfo[Usage]) -> Any:
+    info.context.values += len(values) if isinstance(values, list) else 0
     if info.context.values > MAX_VALUES:
         raise ValueError(f"a filter may list {MAX_VALUES} values")
     return values
@@ -130,11 +132,17 @@ Number = Annotated[Integer | Float, _choose_by_type("a number"), WithJsonSchema(
 Scalar = Annotated[
     Annotated[Text, Tag("str")] | Integer | Float | Annotated[StrictBool, Tag("bool")],
     _choose_by_type("a text, a number, true or false"),
-    WithJsonSchema({"type": ["string", "number", "boolean"]}),
+    WithJsonSchema({"type": ["string", "number", "boolean"], "maxLength": MAX_CHARS}),
 ]
-TimeBound = Annotated[str, ModelField(json_schema_extra={"anyOf": [{"format": "date"}, {"format": "date-time"}]})]
+TimeBound = Annotated[
+    str,
+    StringConstraints(max_length=64),
+    ModelField(json_schema_extra={"anyOf": [{"format": "date"}, {"format": "date-time"}]}),
+]
 Format = Literal["avif", "gif", "jpeg", "png", "webp"]
-Values = Annotated[list[T], FailFast(), AfterValidator(_count_values)]
+Values = Annotated[
+    list[T], FailFast(), BeforeValidator(_count_values), ModelField(json_schema_extra={"maxItems": MAX_VALUES})
+]
 
 
 # ---- objects
@@ -390,6 +398,9 @@ def _check_limits(value: Any, handler: ValidatorFunctionWrapHandler, info: Valid
     usage.depth += 1
     if usage.depth > MAX_DEPTH:
         raise ValueError(f"a filter may be nested {MAX_DEPTH} deep")
+    usage.groups += 1
+    if usage.groups > MAX_GROUPS:
+        raise ValueError(f"a filter may have {MAX_GROUPS} groups and conditions")
     node = handler(value)
     usage.depth -= 1  # an error ends the validation: nothing counts after it
     if not isinstance(node, Clauses):
@@ -421,7 +432,7 @@ Nodes = Annotated[
     FailFast(),
     BeforeValidator(
         lambda value: [value] if isinstance(value, Mapping) else value,
-        json_schema_input_type=FilterNode | list[FilterNode],
+        json_schema_input_type=FilterNode | Annotated[list[FilterNode], ModelField(max_length=MAX_GROUPS)],
     ),
 ]
 Clauses.model_rebuild()

@@ -52,7 +52,7 @@ class Guarded:
 @contextmanager
 def guarded_server(data: Path) -> Iterator[Guarded]:
     """A server with keys of every kind. They are made by a database of this process, beside the server's own."""
-    with RunningServer(data, log_level="debug") as server:
+    with RunningServer(data, log_level="debug", trusted_proxies="127.0.0.1,::1") as server:
         image = server.upload(make_picture(), id="inside").json()["id"]
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]
         assert server.http.post("/v1/texts", json={"texts": [{"id": "inside", "text": "red"}]}).status_code == 200

@@ -9,8 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from app.api.auth import read_presented_keys
+from app.api.auth import parse_proxies, read_presented_keys
+from app.core.errors import StartupError
 from app.core.types import KeyScope
+from app.service.auth import ApiKeyService
+from app.storage.database import Database
 from tests.app.api.asking import check_problem, check_refusal, raw
 from tests.app.api.guarded import Guarded
 from tests.support.servers import RunningServer, wait_until
@@ -133,6 +136,60 @@ def test_wrong_keys_are_limited_by_address_and_right_ones_never(guarded: Guarded
     assert guarded.server.http.get("/livez", headers={"X-Forwarded-For": sent["X-Forwarded-For"]}).is_success
     check_refusal(guarded.server.http.post("/v1/session", json={"key": "sl_x_y"}, headers=sent), 429, "rate_limited")
     check_refusal(guarded.ask("unknown", "GET", "/v1/stats"), 401, "unauthorized")  # from elsewhere
+
+
+BAD_SESSIONS: list[tuple[int, dict[str, Any]]] = [
+    (401, {"json": {"key": "sl_x_y"}}),
+    (422, {"json": {"key": 1}}),
+    (422, {"json": {"key": "x" * 201}}),
+    (422, {"content": "{", "headers": {"Content-Type": "application/json"}}),
+    (415, {"content": "{}", "headers": {"Content-Type": "text/plain"}}),
+    (422, {"json": {"key": "sl_x_y"}, "params": {"k": 1}}),
+    (413, {"json": {"key": [[]] * 600}}),
+    (413, {"content": iter([b'{"key": "', b"x" * 1024]), "headers": {"Content-Type": "application/json"}}),
+]
+
+
+@pytest.mark.parametrize(("status", "sent"), BAD_SESSIONS, ids=[str(sent)[:40] for _, sent in BAD_SESSIONS])
+def test_whatever_is_wrong_about_a_session_is_counted_by_address(
+    status: int, sent: dict[str, Any], guarded: Guarded
+) -> None:
+    guarded.server.http.cookies.clear()
+    elsewhere = {"X-Forwarded-For": guarded.address()}
+    sent = {**sent, "headers": {**sent.get("headers", {}), **elsewhere}}
+    assert guarded.server.http.post("/v1/session", **sent).status_code == status
+    wrong = {"X-API-Key": guarded.keys["unknown"], **elsewhere}
+    assert [guarded.server.http.get("/v1/stats", headers=wrong).status_code for _ in range(10)] == [401] * 9 + [429]
+
+
+def test_nobody_believes_an_address_that_no_named_proxy_sends(own_server: RunningServer) -> None:
+    database = Database(own_server.data_dir / "sightline.db")
+    ApiKeyService(database).create("one", KeyScope.SEARCH)
+    database.close()
+    answers = [
+        own_server.http.get("/v1/stats", headers={"X-API-Key": "sl_x_y", name: f"10.0.0.{n}"}).status_code
+        for name in ("X-Forwarded-For", "Forwarded")
+        for n in range(6)
+    ]
+    assert answers == [401] * 10 + [429] * 2
+    assert own_server.output().count("SIGHTLINE_TRUSTED_PROXIES must name it") == 1
+
+
+@pytest.mark.parametrize("text", ["localhost", "10.0.0.1/8", "127.0.0.1,10.0.0.256"])
+def test_a_proxy_that_is_no_address_is_one_line(text: str) -> None:
+    with pytest.raises(StartupError, match="SIGHTLINE_TRUSTED_PROXIES"):
+        parse_proxies(text)
+
+
+def test_what_strangers_send_in_vain_is_cut_short(guarded: Guarded) -> None:
+    """Each would cost milliseconds to read."""
+    long = "a=" + "&a=" * 20_000
+    check_refusal(guarded.ask("none", "GET", f"/v1/session?{long}"), 422, "validation")
+    assert guarded.ask("none", "GET", f"/livez/{'%41' * 4_000}").status_code == 414
+    assert guarded.ask("none", "GET", f"/nothing?{long}").status_code == 401
+    for headers in ({f"x-{n}": "1" for n in range(201)}, {"X": "1" * (65 << 10)}):
+        assert guarded.server.http.get("/livez", headers=headers).status_code == 431
+    assert guarded.server.http.get("/livez", headers={"Cookie": "a=b;" * 10_000}).is_success
 
 
 def test_a_key_revoked_by_another_process_is_refused_from_the_next_request_on(guarded: Guarded) -> None:

@@ -196,3 +196,40 @@ def test_the_document_says_which_calls_need_no_key(spec: dict[str, Any]) -> None
         for method, call in calls.items()
     }
     assert is_open == {call: ROUTE_SCOPES[call] is KeyScope.OPEN for call in is_open}
+
+
+def find_unbounded(spec: dict[str, Any], schema: Any, place: str, seen: frozenset[str] = frozenset()) -> list[str]:
+    """The lists and texts below a schema that may be of any length."""
+    if isinstance(schema, list):
+        return [one for n, below in enumerate(schema) for one in find_unbounded(spec, below, f"{place}.{n}", seen)]
+    if not isinstance(schema, dict):
+        return []
+    if (name := schema.get("$ref")) is not None:
+        if name in seen:
+            return []
+        schema, seen = resolved(spec, schema), seen | {name}
+    kinds = schema.get("type", ())
+    found = []
+    if "string" in kinds and not {"maxLength", "pattern", "enum", "const"} & set(schema):
+        found += [place] if schema.get("format") != "binary" else []
+    if "array" in kinds and "maxItems" not in schema:
+        found.append(place)
+    for key in ("properties", "$defs"):
+        for name, below in schema.get(key, {}).items():
+            found += find_unbounded(spec, below, f"{place}.{name}", seen)
+    for key in ("items", "prefixItems", "anyOf", "oneOf", "allOf", "additionalProperties"):
+        found += find_unbounded(spec, schema.get(key), f"{place}.{key}", seen)
+    return found
+
+
+def test_no_list_and_no_text_of_a_body_may_be_of_any_length(spec: dict[str, Any]) -> None:
+    unbounded = [
+        one
+        for path, calls in spec["paths"].items()
+        for method, call in calls.items()
+        for kind, content in call.get("requestBody", {}).get("content", {}).items()
+        if kind in (FORM, JSON)
+        for one in find_unbounded(spec, content["schema"], f"{method} {path} {kind}")
+    ]
+    assert unbounded == []
+    assert find_unbounded(spec, {"type": "array", "items": {"type": "string"}}, "it") == ["it", "it.items"]

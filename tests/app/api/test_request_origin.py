@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.app.api.asking import check_refusal, make_picture
+from tests.app.api.guarded import Guarded
 from tests.support.servers import RunningServer
 
 
@@ -26,12 +27,16 @@ def test_what_a_page_of_another_site_sends_changes_nothing(headers: dict[str, st
     assert server.http.get("/v1/stats", headers=headers).json()["images"]["total"] == before
 
 
-def test_our_own_page_may_behind_a_proxy_too(server: RunningServer) -> None:
+def test_our_own_page_may_behind_a_proxy_too(server: RunningServer, guarded: Guarded) -> None:
+    """`guarded` names its proxies, `server` none."""
     ours = [
         {"Sec-Fetch-Site": "same-origin", "Origin": "https://photos.example"},
         {"Sec-Fetch-Site": "none"},
         {"Origin": server.url},
-        {"Origin": "https://photos.example", "X-Forwarded-Host": "photos.example"},
     ]
     for headers in ours:
         check_refusal(server.http.delete("/v1/images/nobody", headers=headers), 404, "not_found")
+    forwarded = {"Origin": "https://photos.example", "X-Forwarded-Host": "photos.example"}
+    check_refusal(server.http.delete("/v1/images/nobody", headers=forwarded), 403, "forbidden")
+    forwarded["X-API-Key"] = guarded.keys["admin"]
+    check_refusal(guarded.server.http.delete("/v1/images/nobody", headers=forwarded), 404, "not_found")

@@ -43,6 +43,7 @@ TREE = """
     ├── Busy                       the request may succeed later
     │   ├── InProgress             409 in_progress
     │   ├── QueueFull              429 queue_full
+    │   ├── RateLimited            429 rate_limited
     │   ├── Overloaded             503 overloaded
     │   ├── ReadOnly               503 read_only
     │   └── ModelUnavailable       503 model_unavailable
@@ -84,6 +85,7 @@ def test_what_is_retryable_later_says_so() -> None:
     assert later == {
         "in_progress",
         "queue_full",
+        "rate_limited",
         "overloaded",
         "read_only",
         "model_unavailable",

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import socket
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from app.api.concurrency import ThreadPools
+from app.api.job_events import JobEvents
+from app.core.errors import Overloaded, RateLimited
+from app.core.types import Job, JobState, KeyScope
 from tests.app.api.asking import check_refusal, file_part, form, make_picture, post_form, raw, search_ids
-from tests.support.servers import RunningServer
+from tests.app.api.guarded import Guarded
+from tests.support.servers import RunningServer, wait_until
 
+JOB = Job("job", "default", "bulk", JobState.QUEUED, 9, 0, 0, 0, "2026-01-01T00:00:00Z", None, None)
 FIELDS = {
     "id",
     "collection",
@@ -267,6 +278,81 @@ def test_whoever_stops_listening_harms_nobody(server: RunningServer) -> None:
     with server.http.stream("GET", f"/v1/jobs/{job['id']}/events") as response:
         next(response.iter_lines())
     assert server.wait_job(job["id"])["done"] == 30
+
+
+@pytest.fixture
+def paused(guarded: Guarded) -> Iterator[dict[str, Any]]:
+    """A job that does not end by itself."""
+    sent = {"files": [("files", (f"{n}.png", make_picture())) for n in range(500)]}
+    job: dict[str, Any] = guarded.ask("admin", "POST", "/v1/images/bulk", **sent).json()
+    yield guarded.ask("admin", "POST", f"/v1/jobs/{job['id']}/pause").json()
+    guarded.ask("admin", "POST", f"/v1/jobs/{job['id']}/cancel")
+
+
+def test_a_stream_ends_with_the_key_of_its_reader(guarded: Guarded, paused: dict[str, Any]) -> None:
+    assert paused["state"] == "paused"
+    made, text = guarded.access.create("short", KeyScope.SEARCH)
+    headers = {"Authorization": f"Bearer {text}", "X-Forwarded-For": guarded.address()}
+    with guarded.server.http.stream("GET", f"/v1/jobs/{paused['id']}/events", headers=headers) as response:
+        lines = response.iter_lines()
+        assert [next(lines) for _ in range(2)][-1].startswith("data: ")
+        guarded.access.revoke(made.id)
+        guarded.ask("admin", "POST", f"/v1/jobs/{paused['id']}/resume")
+        assert not [line for line in lines if line.startswith("data: ")]
+
+
+def test_streams_are_limited_for_each_key_and_given_back(guarded: Guarded, paused: dict[str, Any]) -> None:
+    address = urlsplit(guarded.server.url)
+    head = (
+        f"GET /v1/jobs/{paused['id']}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"X-API-Key: {guarded.keys['search']}\r\n\r\n"
+    ).encode()
+
+    def follow() -> tuple[socket.socket, int]:
+        connection = socket.create_connection((address.hostname or "", address.port or 0), timeout=20)
+        connection.sendall(head)
+        return connection, int(connection.recv(12)[9:])
+
+    streams = [follow() for _ in range(65)]
+    assert [status for _, status in streams] == [200] * 64 + [429]
+    assert guarded.ask("search", "GET", f"/v1/jobs/{paused['id']}").is_success
+    for connection, _ in streams:
+        connection.close()
+
+    def may_again() -> bool:
+        connection, status = follow()
+        connection.close()
+        return status == 200
+
+    wait_until(may_again, 30)
+    assert "Traceback" not in guarded.server.output()
+
+
+def test_all_who_follow_a_job_share_what_is_read() -> None:
+    times = 0
+
+    def read(id: str) -> Job:
+        """The job as it is at this time; it ends at the fifth."""
+        nonlocal times
+        times += 1
+        if times == 2:
+            raise Overloaded("busy")
+        return replace(JOB, state=JobState.SUCCEEDED if times >= 5 else JobState.RUNNING, done=times)
+
+    async def call() -> None:
+        events = JobEvents(read, ThreadPools(8), 8)
+
+        async def follow() -> list[int]:
+            return [job.done async for job in events.follow(JOB, 60) if job is not None]
+
+        told = await asyncio.gather(*(follow() for _ in range(20)))
+        assert told == [[1, 3, 4, 5]] * 20
+        assert times == 5
+        assert events._pollers == {}
+        with events.count("a"), events.count("a"), pytest.raises(RateLimited), events.count("a"):
+            pass
+
+    asyncio.run(call())
 
 
 @pytest.mark.parametrize("path", ["", "/items", "/events"])

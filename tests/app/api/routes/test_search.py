@@ -112,7 +112,7 @@ def test_k_is_bounded(k: str, server: RunningServer) -> None:
         check_refusal(post_form(server, "/v1/search/image", body), 422, "validation")
 
 
-QUERIES = ["", " ", "\t\n", "x" * 1_001, "字" * 1_001, "x" * (1 << 20)]
+QUERIES = ["", " ", "\t\n", "x" * 1_001, "字" * 1_001, "x" * 1_000_000]
 
 
 @pytest.mark.parametrize("words", QUERIES, ids=lambda words: f"{words[:3]!r}x{len(words)}")
@@ -285,14 +285,9 @@ def test_json_under_another_name_is_refused(kind: str, server: RunningServer) ->
 
 
 def test_json_bodies_are_bounded(server: RunningServer) -> None:
-    large = json.dumps({"query": [{"text": "x"}], "more": "x" * (49 << 20)})
-    check_refusal(
-        server.http.post("/v1/search", content=large, headers={"Content-Type": "application/json"}),
-        413,
-        "payload_too_large",
-    )
+    calls = [("POST", f"/v1/{name}") for name in ("texts", "classify", "search", "search/batch")]
     large = json.dumps({"texts": [{"text": "x"}], "more": "x" * (1 << 20)})
-    for method, path in (("POST", "/v1/texts"), ("POST", "/v1/classify"), ("PATCH", "/v1/images/x")):
+    for method, path in (*calls, ("PATCH", "/v1/images/x")):
         response = server.http.request(method, path, content=large, headers={"Content-Type": "application/json"})
         check_refusal(response, 413, "payload_too_large")
         pieces = (large[at : at + 99_999].encode() for at in range(0, len(large), 99_999))

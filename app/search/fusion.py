@@ -6,10 +6,9 @@ model knows the collection.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
 from operator import mul
 
 from app.storage.keywords import Words, drop_stop_words, split_words
@@ -17,7 +16,7 @@ from app.storage.keywords import Words, drop_stop_words, split_words
 Described = tuple[str | None, tuple[str, ...], str | None]
 """The caption, tags and source of a picture."""
 
-DEPTH = 60  # places of each ranking that are fused
+DEPTH = 50  # places of each ranking that are fused
 RANK_OFFSET = 60  # the k of reciprocal rank fusion
 WORDS_WEIGHT = 2.0  # of a picture that has every word of the query: more than the first place of the vectors
 LEAST_VECTORS = 0.02  # weight of the vectors of a model that knows nothing of these pictures
@@ -40,21 +39,11 @@ EQUAL_WEIGHTS = Weights()
 
 
 @dataclass(frozen=True, slots=True)
-class WordMatch:
-    """How a picture has the terms of a query: the share of each, whether it is named so, and the words as written."""
-
-    shares: tuple[float, ...]
-    is_named: bool
-    highlights: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
 class FusedHit:
-    """A place in the fused ranking: the picture, its ranks from 1 in the rankings that have it, and the words found."""
+    """A place in the fused ranking: the picture, and its ranks from 1 in the rankings that have it."""
 
     key: int
     ranks: Mapping[str, int]
-    highlights: Mapping[str, Sequence[str]]
 
 
 def fuse(
@@ -64,7 +53,7 @@ def fuse(
     by_words: Sequence[int],
     weights: Weights,
     trust: float,
-) -> list[FusedHit]:
+) -> Iterator[FusedHit]:
     """The pictures of both rankings in the fused order.
 
     The first DEPTH of each ranking are fused; the others follow, so that the order does not depend on how many are
@@ -73,16 +62,8 @@ def fuse(
     """
     near = {key: n for n, key in enumerate(by_vectors, 1)}
     heads = dict.fromkeys([*by_words[:DEPTH], *by_vectors[:DEPTH]])
-    needles = [make_needle(term) for term in terms]
-    by_words_first = set(by_words[:DEPTH])
-    matches = {
-        key: match_words(terms, described[key])
-        for key in heads
-        if key in described and (key in by_words_first or has_needle(needles, described[key]))
-    }
-    sure = rate_matches(matches)
-    words = sorted((key for key in matches if sure[key]), key=lambda key: -sure[key])
-    word_ranks = {key: n for n, key in enumerate(words, 1)}
+    sure = rate_matches(terms, {key: described[key] for key in heads if key in described})
+    word_ranks = {key: n for n, key in enumerate(sorted(sure, key=lambda key: -sure[key]), 1)}
     first_ranks: dict[float, int] = {}
     for key, rank in word_ranks.items():
         first_ranks.setdefault(sure[key], rank)
@@ -93,71 +74,45 @@ def fuse(
         first = first_ranks[sure[key]]  # of those that are as sure: a model that knows them decides
         weight = weights.keyword * WORDS_WEIGHT * sure[key] ** (1 + trust)
         scores[key] += weight / (RANK_OFFSET + first + (rank - first) * (1 - trust))
-    order = dict.fromkeys([*sorted(heads, key=lambda key: -scores[key]), *by_words, *by_vectors])
     word_ranks |= {key: n for n, key in enumerate(by_words[DEPTH:], len(word_ranks) + 1) if key not in word_ranks}
-    return [
-        FusedHit(
-            key,
-            {name: ranks[key] for name, ranks in (("vector", near), ("keyword", word_ranks)) if key in ranks},
-            matches[key].highlights if key in matches else {},
-        )
-        for key in order
-    ]
+    for key in dict.fromkeys([*sorted(heads, key=lambda key: -scores[key]), *by_words, *by_vectors]):
+        ranks = (("vector", near.get(key)), ("keyword", word_ranks.get(key)))
+        yield FusedHit(key, {name: rank for name, rank in ranks if rank is not None})
 
 
-def rate_matches(matches: Mapping[int, WordMatch]) -> dict[int, float]:
-    """How sure it is that each picture is meant: the share of the query that it has, or NAMED."""
-    columns = list(zip(*(match.shares for match in matches.values()), strict=True))
-    weights = [1.0 if any(column) else UNKNOWN_SHARE for column in columns]
-    return {
-        key: NAMED if match.is_named else sum(map(mul, match.shares, weights)) / sum(weights)
-        for key, match in matches.items()
-    }
-
-
-def match_words(terms: Sequence[Words], image: Described) -> WordMatch:
-    """Which terms a picture has in caption, tags, name and folder."""
-    shares = [0.0] * len(terms)
-    highlights: dict[str, list[str]] = {}
-    for column in read_words(*image):
-        for n, term in enumerate(terms):
-            share, written = find_term(term, column)
-            if share:
-                shares[n] = max(shares[n], share * column.share)
-                highlights.setdefault(column.name, []).append(written)
-    is_named = min(shares) == 1.0 and is_whole_name(terms, image)
-    return WordMatch(tuple(shares), is_named, {name: tuple(dict.fromkeys(found)) for name, found in highlights.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """The words of an attribute: as written by their stems, the stems in their order, and all of it in small letters.
-
-    A term in it counts `share`.
-    """
-
-    name: str
-    share: float
-    written: Mapping[str, str]
-    stems: str
-    text: str
-
-    @classmethod
-    def of(cls, name: str, share: float, words: Words, text: str) -> _Column:
-        stems = " ".join(stem for stem, _ in words)
-        return cls(name, share, dict(reversed(words)), f" {stems} ", text.casefold())
+def rate_matches(terms: Sequence[Words], described: Mapping[int, Described]) -> dict[int, float]:
+    """How sure it is that a picture is meant: the share of the query that it has, or NAMED; none without any."""
+    phrases = [(f" {' '.join(stem for stem, _ in term)} ", find_part(term)) for term in terms]
+    shares = {key: [rate_term(*phrase, read_words(*image)) for phrase in phrases] for key, image in described.items()}
+    weights = [1.0 if any(column) else UNKNOWN_SHARE for column in zip(*shares.values(), strict=True)]
+    total = sum(weights)
+    sure = {key: sum(map(mul, one, weights)) / total for key, one in shares.items() if any(one)}
+    return {key: NAMED if one == 1.0 and is_whole_name(terms, described[key]) else one for key, one in sure.items()}
 
 
 @lru_cache(maxsize=8_192)
-def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -> tuple[_Column, ...]:
-    """The words of a picture's attributes."""
+def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -> tuple[str, str, str]:
+    """The stems of caption, tags and name; those of the folder; and caption, tags and name in small letters."""
     folder, _, name = (source or "").rpartition("/")
-    texts = (("caption", 1.0, caption), ("tags", 1.0, " . ".join(tags)), ("name", 1.0, name))
-    return tuple(
-        _Column.of(column, share, split_words(text), text)
-        for column, share, text in (*texts, ("name", FOLDER_SHARE, folder))
-        if text
-    )
+    texts = [text for text in (caption, *tags, name) if text]
+    stems = " . ".join(" ".join(stem for stem, _ in split_words(text)) for text in texts)
+    folders = " ".join(stem for stem, _ in split_words(folder)) if folder else ""
+    return f" {stems} ", f" {folders} ", "\n".join(texts).casefold()
+
+
+def rate_term(phrase: str, part: str, words: tuple[str, str, str]) -> float:
+    """How much of a term a picture has."""
+    stems, folders, text = words
+    if phrase in stems:
+        return 1.0
+    if phrase in folders:
+        return FOLDER_SHARE
+    return PART_SHARE if part and part in text else 0.0
+
+
+def find_part(term: Words) -> str:
+    """What a longer word may have of a term; "" if a part of a word would say nothing."""
+    return term[0][1].casefold() if len(term) == 1 and len(term[0][1]) >= MIN_PART else ""
 
 
 def is_whole_name(terms: Sequence[Words], image: Described) -> bool:
@@ -169,29 +124,33 @@ def is_whole_name(terms: Sequence[Words], image: Described) -> bool:
     return any(query == [stem for stem, _ in drop_stop_words(split_words(one))] for one in names if one)
 
 
-def make_needle(term: Words) -> str:
-    """What is in every text that has the term: where its stem and its written form begin alike."""
-    stem, written = term[0]
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(stem, written.casefold(), strict=False))
-    return "".join(one for one, _ in alike)
-
-
-def has_needle(needles: Sequence[str], image: Described) -> bool:
-    """Whether some term may be in a picture's attributes: sooner told than by their words."""
+def find_highlights(terms: Sequence[Words], image: Described) -> dict[str, list[str]]:
+    """The terms as they are written in a picture's caption, tags, and name or folder."""
     caption, tags, source = image
-    text = f"{caption} {tags} {source}".casefold()
-    return any(needle in text for needle in needles)
+    found: dict[str, list[str]] = {}
+    for column, texts in (("caption", [caption or ""]), ("tags", tags), ("name", (source or "").rsplit("/", 1)[::-1])):
+        written = [one for text in texts for term in terms if (one := find_written(term, text))]
+        if written:
+            found[column] = list(dict.fromkeys(written))
+    return found
 
 
-def find_term(term: Words, column: _Column) -> tuple[float, str]:
-    """How much of a term the column has (1, PART_SHARE or 0), and how it is written there."""
-    if len(term) > 1:
-        phrase = " ".join(stem for stem, _ in term)
-        return (1.0, "".join(written for _, written in term)) if f" {phrase} " in column.stems else (0.0, "")
-    ((stem, written),) = term
-    if stem in column.written:
-        return 1.0, column.written[stem]
-    part = written.casefold()
-    if len(part) >= MIN_PART and part in column.text:
-        return PART_SHARE, next((word for word in column.written.values() if part in word.casefold()), written)
-    return 0.0, ""
+def find_written(term: Words, text: str) -> str:
+    """How a term is written in a text; "" if that does not have it."""
+    written, stems = index_words(text)
+    ((stem, word), *others) = term
+    if not others and stem in written:
+        return written[stem]
+    if others and f" {' '.join(stem for stem, _ in term)} " in stems:
+        return "".join(word for _, word in term)
+    part = find_part(term)
+    if part and part in text.casefold():
+        return next((word for word in written.values() if part in word.casefold()), word)
+    return ""
+
+
+@lru_cache(maxsize=16_384)
+def index_words(text: str) -> tuple[Mapping[str, str], str]:
+    """The words of a text by their stems, and the stems in their order."""
+    words = split_words(text)
+    return dict(reversed(words)), f" {' '.join(stem for stem, _ in words)} "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,7 +30,7 @@ from app.encoder.batcher import Batcher
 from app.encoder.protocol import Embeddings, Encoder, check_vectors
 from app.encoder.reading import TextReader
 from app.search.filter_cache import FilterCache
-from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, fuse
+from app.search.fusion import DEPTH, EQUAL_WEIGHTS, FusedHit, Weights, find_highlights, fuse
 from app.search.model_trust import ModelTrust
 from app.storage import keywords
 from app.storage.database import Database
@@ -401,7 +401,7 @@ class Searcher:
 
         def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]], dict[int, bytes]]:
             for search in searches:
-                ranked = rank_hits(c, search)
+                ranked = list(islice(rank_hits(c, search), search.rows + 1))
                 search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
             wanted = {place.key for search in searches for place in search.places}
             rows: Mapping[int, Image | Text]
@@ -468,11 +468,11 @@ def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | 
     return set(sql.select_passing(c, query.collection, query.filter, keys))
 
 
-def rank_hits(c: apsw.Connection, search: _Search) -> Sequence[FusedHit]:
+def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
     """The keys that a search has found, best first."""
     by_vectors = [key for key in search.keys.tolist() if key >= 0]
     if not search.word_keys:
-        return [FusedHit(key, {"vector": n}, {}) for n, key in enumerate(by_vectors, 1)]
+        return (FusedHit(key, {"vector": n}) for n, key in enumerate(by_vectors, 1))
     described = images.get_descriptions(c, {*search.word_keys[:DEPTH], *by_vectors[:DEPTH]})
     return fuse(search.terms, described, by_vectors, search.word_keys, search.query.weights, search.trust or 0.0)
 
@@ -492,4 +492,5 @@ def make_hits(
         if isinstance(row, Text):
             yield Hit(row.id, scores[place.key], text=row, ranks=place.ranks)
         elif row.status is Status.READY:
-            yield Hit(row.id, scores[place.key], image=row, ranks=place.ranks, highlights=place.highlights)
+            found = find_highlights(search.terms, (row.caption, row.tags, row.source)) if search.terms else {}
+            yield Hit(row.id, scores[place.key], image=row, ranks=place.ranks, highlights=found)

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import apsw
@@ -98,7 +99,12 @@ def get_descriptions(
     wanted = json.dumps(list(keys))
     sql = "SELECT key, caption, tags, source FROM images WHERE key IN (SELECT value FROM json_each(?))"
     rows = fetch_all(c, sql, (wanted,))
-    return {key: (caption, tuple(json.loads(tags)), source) for key, caption, tags, source in rows}
+    return {key: (caption, parse_tags(tags), source) for key, caption, tags, source in rows}
+
+
+@lru_cache(maxsize=8_192)
+def parse_tags(tags: str) -> tuple[str, ...]:
+    return tuple(json.loads(tags))
 
 
 def list_ready_keys(c: apsw.Connection, collection: str) -> list[int]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.search.fusion import DEPTH, Described, Weights, fuse, match_words
+from app.search.fusion import DEPTH, Described, Weights, find_highlights, fuse
 from app.storage.keywords import split_query
 
 Picture = tuple[int, Described]
@@ -60,10 +60,11 @@ def test_a_picture_of_exactly_this_name_is_first(named: Picture) -> None:
 
 def test_highlights_are_the_words_as_they_are_written() -> None:
     image = ("Frogs of Zürich", ("green frog",), "Bullfrog_1.jpg")
-    match = match_words(split_query("a frog zurich"), image)
-    assert match.highlights == {"caption": ("Frogs", "Zürich"), "tags": ("frog",), "name": ("Bullfrog",)}
-    assert match.shares == (1.0, 1.0)
-    assert match_words(split_query("青蛙"), ("一只青蛙", (), None)).highlights == {"caption": ("青蛙",)}
+    found = find_highlights(split_query("a frog zurich"), image)
+    assert found == {"caption": ["Frogs", "Zürich"], "tags": ["frog"], "name": ["Bullfrog"]}
+    assert find_highlights(split_query("青蛙"), ("一只青蛙", (), None)) == {"caption": ["青蛙"]}
+    assert find_highlights(split_query("trip"), (None, (), "my trips/x.jpg")) == {"name": ["trips"]}
+    assert find_highlights(split_query("frog"), (None, (), None)) == {}
 
 
 def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:
@@ -75,8 +76,8 @@ def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:
 def test_the_first_places_do_not_depend_on_how_many_are_asked_for() -> None:
     described: dict[int, Described] = {n: (f"frog {n}", (), None) for n in range(0, 400, 7)}
     by_vectors = list(range(300))
-    whole = fuse(split_query("frog"), described, by_vectors, list(described)[:DEPTH], Weights(), 0.7)
+    whole = list(fuse(split_query("frog"), described, by_vectors, list(described)[:DEPTH], Weights(), 0.7))
     for count in (DEPTH, 100, 200):
-        part = fuse(split_query("frog"), described, by_vectors[:count], list(described)[:DEPTH], Weights(), 0.7)
+        part = list(fuse(split_query("frog"), described, by_vectors[:count], list(described)[:DEPTH], Weights(), 0.7))
         assert [place.key for place in part[:count]] == [place.key for place in whole[:count]]
     assert [place.key for place in whole[-3:]] == [297, 298, 299]

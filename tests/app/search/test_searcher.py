@@ -457,7 +457,7 @@ def test_a_keyword_search_finds_as_many_as_are_asked_for(world: World) -> None:
     found = world.searcher.search(query)
     assert len({hit.id for hit in found.hits}) == 90
     assert (found.mode, found.trust, found.searched) == ("keyword", None, 0)
-    assert all(set(hit.ranks) == {"keyword"} and hit.highlights == {"caption": ("frog",)} for hit in found.hits[:60])
+    assert all(set(hit.ranks) == {"keyword"} and hit.highlights == {"caption": ["frog"]} for hit in found.hits[:60])
     few = world.searcher.search(
         replace(query, k=3, filter=parse_filter({"key": "caption", "match": {"text": "50"}}, "images"))
     )

@@ -201,7 +201,8 @@ class Admission:
         memory = [(self.memory, self._settings.max_json_bytes)] if is_json else []
         files = [(self.files, most)] if limit.pictures or not is_json else []
         reservation = Reservation(caller, memory + files)
-        is_costly = (is_json or limit.takes_turns) and (length is None or length > SMALL)
+        request.scope["takes_turns"] = takes_turns = is_json or limit.takes_turns
+        is_costly = takes_turns and (length is None or length > SMALL)
         try:
             reservation.grow(length or 0)
             async with self.turns.enter(caller) if is_costly else nullcontext():
@@ -246,6 +247,8 @@ def is_json_type(kind: str) -> bool:
 
 
 async def work(request: Request, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a thread, in turn with the other costly calls of the same caller."""
+    """Call a function in a thread; for JSON and searches in turn with the other costly calls of the same caller."""
+    if not request.scope["takes_turns"]:
+        return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
     admission: Admission = request.app.state.admission
     return await admission.turns.work(request.scope["caller"], function, *args, **kwargs)

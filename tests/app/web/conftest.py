@@ -47,7 +47,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("empty")
     (folder / "albums").mkdir()
     allowed: dict[str, Any] = {"folders": folder / "albums", "fetch": True, "fetch_also": "127.0.0.1"}
-    with RunningServer(folder, **allowed) as server:
+    with RunningServer(folder / "data", **allowed) as server:
         yield server
 
 

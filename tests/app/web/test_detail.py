@@ -249,12 +249,12 @@ def test_arrow_keys_go_on_in_full_screen(album_page: Watched) -> None:
     page, id = open_first(album_page)
     expect(page.get_by_role("button", name="Full screen")).to_be_visible()
     page.keyboard.press("f")
-    page.wait_for_function("document.fullscreenElement?.className.includes('stage')")
+    expect(page.locator(".stage:fullscreen")).to_have_count(1)
     page.keyboard.press("ArrowRight")
     expect(page).not_to_have_url(re.compile(id))
     assert page.evaluate("Boolean(document.fullscreenElement)")
     page.keyboard.press("f")
-    page.wait_for_function("!document.fullscreenElement")
+    expect(page.locator(":fullscreen")).to_have_count(0)
     expect(page.get_by_role("dialog")).to_be_visible()
 
 

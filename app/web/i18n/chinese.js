@@ -274,9 +274,13 @@ export const CHINESE = {
   state_partly: "已完成，有失败",
   state_failed: "失败",
   state_cancelled: "已取消",
+  found_in: "匹配于",
+  found_caption: "说明",
+  found_tags: "标签",
+  found_name: "文件名",
   help_scores:
     "相似度是模型计算的搜索内容与图片（或词条）之间的余弦相似度：1 表示相同，0 表示无关；能达到多高取决于模型。" +
-    "只能在同一次搜索内比较。",
+    "只能在同一次搜索内比较。说明、标签或文件名中含有搜索词的图片排在前面。",
   help_model_title: "此服务器的模型",
   help_model: "搜索使用模型“{name}”。",
   help_scores_title: "数字的含义",

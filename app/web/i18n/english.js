@@ -91,6 +91,10 @@ export const ENGLISH = {
   clear_selection: "Clear the selection",
   score_title: "Match: the cosine similarity to the search, as the model computes it. Higher is nearer.",
   score: "Match {score}",
+  found_in: "Found in",
+  found_caption: "caption",
+  found_tags: "tags",
+  found_name: "file name",
   best_matches: "Best matches for “{words}”",
   most_similar: "Most similar pictures",
   similar_to: "Similar to “{name}”",
@@ -276,7 +280,8 @@ export const ENGLISH = {
   state_cancelled: "Cancelled",
   help_scores:
     "A match is the cosine similarity between your search and a picture or label, as the model computes it: 1 means the " +
-    "same, 0 means unrelated. How high it gets depends on the model. Compare within one search, not between searches.",
+    "same, 0 means unrelated. How high it gets depends on the model. Compare within one search, not between searches. " +
+    "Pictures that have your words in their caption, tags or file name come before others.",
   help_model_title: "The model of this server",
   help_model: "Searches use the model “{name}”.",
   help_scores_title: "What the numbers mean",

@@ -140,7 +140,8 @@ function handleKey(event) {
   if (action) runAction(action);
 }
 
-function makeSide({ id, score, image }, caption, tags, canEdit) {
+function makeSide(hit, caption, tags, canEdit) {
+  const { id, image } = hit;
   const name = getName(image);
   const isTranslated = image.caption && name !== image.caption;
   const isHeadingShown = isTranslated || !canEdit;
@@ -156,7 +157,7 @@ function makeSide({ id, score, image }, caption, tags, canEdit) {
     ...makeStatus(image),
     make("div", { className: "buttons" }, isReady ? makeActionButton("like") : null, labels),
     make("section", { className: "labels", hidden: true, "aria-live": "polite" }),
-    makeTable(translate("details"), [...listDetails(image, score), [translate("id"), makeCopyable(image.id)]]),
+    makeTable(translate("details"), [...listDetails(hit), [translate("id"), makeCopyable(image.id)]]),
     makeTable(translate("metadata"), Object.entries(image.metadata).map(([key, value]) => [key, formatValue(value)])),
     make(
       "div",
@@ -174,7 +175,8 @@ function makeStatus({ status, error }) {
   return [reason, make("p", { className: "muted" }, translate("failed_help"))];
 }
 
-function listDetails(image, score) {
+function listDetails({ image, score, highlights = {} }) {
+  const found = Object.entries(highlights).map(([place, words]) => `${translate(`found_${place}`)}: ${words.join(", ")}`);
   const names = image.source?.split("/") ?? [];
   const format = image.format.toUpperCase() + (image.animated ? `, ${translate("animated")}` : "");
   const shape = image.width ? `${image.width} × ${image.height} · ` : "";
@@ -183,6 +185,7 @@ function listDetails(image, score) {
     [translate("folder"), names.length > 1 && breakName(names.slice(0, -1).join("/"))],
     [translate("size"), `${shape}${formatBytes(image.bytes)} · ${format}`],
     [translate("added"), formatDate(image.created_at)],
+    [translate("found_in"), found.join(" · ")],
     [translate("match"), score !== undefined && make("span", { title: translate("score_title") }, score.toFixed(3))],
   ].filter(([, value]) => value);
 }

@@ -294,3 +294,16 @@ def test_who_may_only_search_reads_and_is_offered_nothing_else(browser: Browser,
     expect(dialog.get_by_role("textbox")).to_have_count(0)
     watched.context.close()
     assert watched.faults == []
+
+
+def test_a_hit_says_where_it_has_the_words_of_the_search(album_page: Watched, album: RunningServer) -> None:
+    image = album.http.get("/v1/images").json()["images"][-1]
+    album.http.patch(f"/v1/images/{image['id']}", json={"caption": "Two umbrellas at sea"})
+    page = album_page.open("/?q=umbrella")
+    page.locator(".tile").first.click()
+    place = page.get_by_role("dialog").locator("dt", has_text="Found in").locator("+ dd")
+    expect(place).to_have_text("caption: umbrellas")
+    page.goto(f"{album_page.url}/?show={image['id']}")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    expect(page.get_by_role("dialog").locator("dt", has_text="Found in")).to_have_count(0)
+    album.http.patch(f"/v1/images/{image['id']}", json={"caption": image["caption"]})

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from app.core.types import KeyScope
 from app.service.auth import ApiKeyService
@@ -39,7 +40,8 @@ def run(scale: Scale) -> Outcome:
     wanted, examples = scale.pick((1_500, 8), (20_000, 100))
     cases, seed = 0, 16
     kinds: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data") as server:
+    proxies: dict[str, Any] = {"trusted_proxies": "127.0.0.1"}  # `contract` names an address for each request
+    with tempfile.TemporaryDirectory() as folder, RunningServer(Path(folder) / "data", **proxies) as server:
         server.upload(picture(), id="here")
         key = create_key(server)
         while cases < wanted and not kinds:

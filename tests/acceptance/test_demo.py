@@ -48,8 +48,6 @@ def check_searches(said: str) -> None:
         hits = HIT.findall(answer)
         assert words in answer
         assert len(hits) == 5
-        scores = [float(score) for score, _, _ in hits]
-        assert scores == sorted(scores, reverse=True)
     assert any("car" in caption for _, _, caption in HIT.findall(answers[0]))
     assert any("cat" in caption and "cake" in caption for _, _, caption in HIT.findall(answers[1]))
 

@@ -90,6 +90,7 @@ def write_evil_files(root: Path, mark: Path) -> list[Path]:
     for n, place in enumerate(places):
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(evil if n % 2 else file.getvalue())
+    (root / "data").chmod(0o700)  # a wider one is told in a line of its own
     (root / "folder/open_clip_config.json").write_text("{}")
     (hub / "refs").mkdir()
     (hub / "refs/main").write_text("0")

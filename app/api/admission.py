@@ -248,7 +248,7 @@ def is_json_type(kind: str) -> bool:
 
 async def work(request: Request, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a thread; for JSON and searches in turn with the other costly calls of the same caller."""
-    if not request.scope["takes_turns"]:
+    if not request.scope.get("takes_turns"):  # not of a call without a body
         return await anyio.to_thread.run_sync(partial(function, *args, **kwargs))
     admission: Admission = request.app.state.admission
     return await admission.turns.work(request.scope["caller"], function, *args, **kwargs)

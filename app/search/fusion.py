@@ -16,7 +16,7 @@ from app.storage.keywords import Words, drop_stop_words, split_words
 Described = tuple[str | None, tuple[str, ...], str | None]
 """The caption, tags and source of a picture."""
 
-DEPTH = 50  # places of each ranking that are fused
+DEPTH = 30  # places of each ranking that are fused
 RANK_OFFSET = 60  # the k of reciprocal rank fusion
 WORDS_WEIGHT = 2.0  # of a picture that has every word of the query: more than the first place of the vectors
 LEAST_VECTORS = 0.02  # weight of the vectors of a model that knows nothing of these pictures

@@ -31,8 +31,8 @@ def send(server: RunningServer, path: str, key: str, **sent: Any) -> httpx.Respo
     return response
 
 
-def total(server: RunningServer) -> int:
-    return int(server.http.get("/v1/stats").json()["images"]["total"])
+def total(server: RunningServer, collection: str = "default") -> int:
+    return int(server.http.get("/v1/stats", params={"collection": collection}).json()["images"]["total"])
 
 
 def jobs(server: RunningServer) -> int:
@@ -40,24 +40,25 @@ def jobs(server: RunningServer) -> int:
 
 
 def test_an_upload_that_is_sent_again_is_answered_the_same(server: RunningServer) -> None:
-    content, key, before = make_picture(), str(uuid.uuid4()), total(server)
-    for path in ("/v1/images", "/v1/images?wait=30"):
+    assert server.http.post("/v1/collections", json={"name": "again"}).status_code in (201, 409)
+    content, key, before = make_picture(), str(uuid.uuid4()), total(server, "again")
+    for path in ("/v1/images?collection=again", "/v1/images?collection=again&wait=30"):
         first, *rest = (send(server, path, key + path[-2:], files={"file": ("a.png", content)}) for _ in range(3))
         assert first.status_code in (200, 202)
         assert "idempotent-replayed" not in first.headers
         for again in rest:
             assert (again.status_code, again.json()) == (first.status_code, first.json())
             assert again.headers["idempotent-replayed"] == "true"
-    assert total(server) == before + 1
-    other = send(server, "/v1/images", key + "es", files={"file": ("a.png", make_picture())})
+    assert total(server, "again") == before + 1
+    other = send(server, "/v1/images?collection=again", key + "in", files={"file": ("a.png", make_picture())})
     check_refusal(other, 409, "idempotency_key_reused")
     check_refusal(
-        send(server, "/v1/images?replace=true", key + "es", files={"file": ("a.png", content)}),
+        send(server, "/v1/images?collection=again&replace=true", key + "in", files={"file": ("a.png", content)}),
         409,
         other.json()["code"],
     )
-    assert total(server) == before + 1
-    quoted = send(server, "/v1/images", f'"{key}es"', files={"file": ("a.png", content)})
+    assert total(server, "again") == before + 1
+    quoted = send(server, "/v1/images?collection=again", f'"{key}in"', files={"file": ("a.png", content)})
     assert quoted.headers["idempotent-replayed"] == "true"
 
 

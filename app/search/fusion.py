@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
-from app.storage.keywords import Words, drop_stop_words, split_words
+from app.storage.keywords import Words, drop_stop_words, split_source, split_words
 
 Described = tuple[str | None, tuple[str, ...], str | None]
 """The caption, tags and source of a picture."""
@@ -93,7 +93,7 @@ def rate_matches(terms: Sequence[Words], described: Mapping[int, Described]) -> 
 @lru_cache(maxsize=8_192)
 def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -> tuple[str, str, str]:
     """The stems of caption, tags and name; those of the folder; and caption, tags and name in small letters."""
-    folder, _, name = (source or "").rpartition("/")
+    folder, name = split_source(source)
     texts = [text for text in (caption, *tags, name) if text]
     stems = " . ".join(" ".join(stem for stem, _ in split_words(text)) for text in texts)
     folders = " ".join(stem for stem, _ in split_words(folder)) if folder else ""
@@ -118,7 +118,7 @@ def find_part(term: Words) -> str:
 def is_whole_name(terms: Sequence[Words], image: Described) -> bool:
     """Whether the query is a whole caption, tag or file name, with or without its suffix."""
     caption, tags, source = image
-    name = (source or "").rpartition("/")[2]
+    _, name = split_source(source)
     query = [stem for term in terms for stem, _ in term]
     names = (caption or "", name, name.rpartition(".")[0], *tags)
     return any(query == [stem for stem, _ in drop_stop_words(split_words(one))] for one in names if one)
@@ -128,7 +128,7 @@ def find_highlights(terms: Sequence[Words], image: Described) -> dict[str, list[
     """The terms as they are written in a picture's caption, tags, and name or folder."""
     caption, tags, source = image
     found: dict[str, list[str]] = {}
-    for column, texts in (("caption", [caption or ""]), ("tags", tags), ("name", (source or "").rsplit("/", 1)[::-1])):
+    for column, texts in (("caption", [caption or ""]), ("tags", tags), ("name", split_source(source)[::-1])):
         written = [one for text in texts for term in terms if (one := find_written(term, text))]
         if written:
             found[column] = list(dict.fromkeys(written))

@@ -18,7 +18,7 @@ from app.core.background import BackgroundLoop
 from app.core.types import Image
 from app.encoder.protocol import Embeddings
 from app.storage.database import Database
-from app.storage.keywords import drop_stop_words, split_words
+from app.storage.keywords import drop_stop_words, split_source, split_words
 from app.storage.tables import embeddings, images
 
 DEFAULT_TRUST = 0.8  # where there is nothing to measure it by
@@ -108,7 +108,7 @@ def describe(image: Image) -> str | None:
     """What the picture is said to show: its caption, or its file name unless a camera made that."""
     if image.caption:
         return image.caption
-    name = (image.source or "").rpartition("/")[2].rpartition(".")[0]
+    name = split_source(image.source)[1].rpartition(".")[0]
     words = [written for _, written in drop_stop_words(split_words(name)) if written.isalpha()]
     telling = [word for word in words if len(word) > 2 and not CAMERA_WORD.fullmatch(word)]
     return " ".join(words) if telling else None

@@ -52,8 +52,14 @@ def words_of(column: str, value: str | None) -> str:
         return spell(value)
     if column == "tags":
         return " . ".join(spell(tag) for tag in json.loads(value))
-    folder, _, name = HOST.sub("", value).rpartition("/")
+    folder, name = split_source(value)
     return spell(name if column == "name" else folder)
+
+
+def split_source(source: str | None) -> tuple[str, str]:
+    """The folder and the file name of a path, or of the path of a URL."""
+    folder, _, name = HOST.sub("", source or "").rpartition("/")
+    return folder, name
 
 
 def register_functions(c: apsw.Connection) -> None:

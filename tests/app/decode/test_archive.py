@@ -289,7 +289,7 @@ def test_flipped_bits_never_raise_anything_of_others(kind: str, tmp_path: Path) 
             continue
 
 
-def extended(kind: bytes, content: bytes) -> bytes:
+def make_extended_header(kind: bytes, content: bytes) -> bytes:
     """A PAX or GNU header with this content, and a tar behind it."""
     info = tarfile.TarInfo("header")
     info.type, info.size = kind, len(content)
@@ -301,7 +301,7 @@ def extended(kind: bytes, content: bytes) -> bytes:
 def test_headers_beyond_any_that_a_program_writes_are_refused_before_they_are_parsed(
     kind: bytes, tmp_path: Path
 ) -> None:
-    error = expand_refused(extended(kind, b"y" * (MAX_EXTENDED_HEADER + 1)), tmp_path)
+    error = expand_refused(make_extended_header(kind, b"y" * (MAX_EXTENDED_HEADER + 1)), tmp_path)
     assert isinstance(error, ArchiveCorrupt)
     assert "a header of the archive has 16,385 bytes" in error.detail
 
@@ -312,7 +312,7 @@ def test_pax_headers_with_long_numbers_are_refused_before_they_are_parsed(
     kind: bytes, digits: int, tmp_path: Path
 ) -> None:
     # tarfile of Python 3.11.7 takes the square of their length (CVE-2024-6232).
-    error = expand_refused(extended(kind, b"1" * digits), tmp_path)
+    error = expand_refused(make_extended_header(kind, b"1" * digits), tmp_path)
     assert isinstance(error, ArchiveCorrupt)
     assert "more than 64 digits" in error.detail
 

@@ -74,7 +74,7 @@ def test_each_intrusion_fails_and_harms_its_own_task_only(
     if kind == "archive" and not PROTECTIONS.landlock and "file" in name + "database environment":
         pytest.skip("without Landlock a child for archives can open files")
     before = (tmp_path / "sightline.db").read_bytes()
-    count = counted(metrics)
+    count = count_refusals(metrics)
     seconds = None if kind == "picture" else 10.0
     function, aim = intruders.INTRUSIONS[name], targets.get(name, ())
     with pytest.raises(Rejected) as refused:
@@ -82,14 +82,14 @@ def test_each_intrusion_fails_and_harms_its_own_task_only(
     assert type(refused.value) is (ImageCorrupt if kind == "picture" else ArchiveCorrupt)
     if kind == "picture":
         assert "what no decoder may do" in refused.value.detail
-        assert counted(metrics) == count + 1
+        assert count_refusals(metrics) == count + 1
     assert (tmp_path / "sightline.db").read_bytes() == before
     good = tmp_path / "good"
     good.write_bytes(sample("jpeg"))
     assert pool.submit(decode_picture, good, Preprocessing(32), PictureLimits()).result(60).format == "jpeg"
 
 
-def counted(metrics: ProcessMetrics) -> float:
+def count_refusals(metrics: ProcessMetrics) -> float:
     value = metrics.registry.get_sample_value(
         "sightline_decode_deaths_total", {"process": "server", "cause": "sandbox"}
     )

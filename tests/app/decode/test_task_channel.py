@@ -125,26 +125,26 @@ GOOD = {"side": 2, "width": 20, "height": 10, "format": "png", "animated": False
 )
 def test_a_picture_that_no_decoder_could_have_made_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ImageCorrupt, match="could not be read"):
-        answered({"picture": GOOD | wrong}, PIXELS.tobytes())
+        read_answer({"picture": GOOD | wrong}, PIXELS.tobytes())
     with pytest.raises(ImageCorrupt):
-        answered({"picture": GOOD}, PIXELS.tobytes() + b"0")
+        read_answer({"picture": GOOD}, PIXELS.tobytes() + b"0")
 
 
 def test_a_picture_and_the_errors_of_a_task_come_through() -> None:
-    assert answered({"picture": GOOD}, PIXELS.tobytes()).width == 20
+    assert read_answer({"picture": GOOD}, PIXELS.tobytes()).width == 20
     with pytest.raises(ImageTooLarge, match=r"^x{1000}$"):
-        answered({"error": "ImageTooLarge", "detail": "x" * 5_000})
+        read_answer({"error": "ImageTooLarge", "detail": "x" * 5_000})
     for fields in ({"error": "SystemExit", "detail": ""}, {"error": "StartupError"}, {"error": 1, "detail": ""}, {}):
         with pytest.raises(ImageCorrupt, match="could not be read"):
-            answered(fields)
+            read_answer(fields)
 
 
 def test_a_picture_is_expected_of_the_decoder_of_pictures() -> None:
     with pytest.raises(ImageCorrupt, match="could not be read"):
-        answered({"value": "no picture"}, function=decode_picture)
+        read_answer({"value": "no picture"}, function=decode_picture)
 
 
-def answered(fields: dict[str, Any], block: bytes = b"", function: Callable[..., Any] = sorted) -> Any:
+def read_answer(fields: dict[str, Any], block: bytes = b"", function: Callable[..., Any] = sorted) -> Any:
     """What the caller of a picture's task gets for this answer."""
     from app.decode.child_pool import _read_answer, _Task
 

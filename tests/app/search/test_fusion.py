@@ -65,6 +65,7 @@ def test_highlights_are_the_words_as_they_are_written() -> None:
     assert find_highlights(split_query("青蛙"), ("一只青蛙", (), None)) == {"caption": ["青蛙"]}
     assert find_highlights(split_query("trip"), (None, (), "my trips/x.jpg")) == {"name": ["trips"]}
     assert find_highlights(split_query("frog"), (None, (), None)) == {}
+    assert find_highlights(split_query("frog"), (None, (), "https://frog.org/a/b.png?x=frog")) == {}
 
 
 def test_ranks_are_told_for_the_rankings_that_have_the_picture() -> None:

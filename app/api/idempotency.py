@@ -15,7 +15,7 @@ from app.api.concurrency import ThreadPools
 from app.api.dependencies import ServiceDep, ThreadsDep
 from app.api.errors import Problem, respond
 from app.api.multipart import Form
-from app.api.openapi import described
+from app.api.openapi import describe_field
 from app.core.errors import BadRequest
 from app.core.files import sha256_file
 from app.service.auth import Principal
@@ -26,7 +26,7 @@ T = TypeVar("T")
 KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
 REPLAYED = {"Idempotent-Replayed": "true"}
 IdempotencyKeyHeader = Annotated[
-    Annotated[str, described(pattern=r'^(?!""$)[\x21-\x7e]{1,255}$')] | None,
+    Annotated[str, describe_field(pattern=r'^(?!""$)[\x21-\x7e]{1,255}$')] | None,
     Header(alias="Idempotency-Key", description="Sent again with the same request, the answer is the same."),
 ]
 

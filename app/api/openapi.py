@@ -1,7 +1,7 @@
 """What the OpenAPI document says beyond what FastAPI reads from the routes.
 
-Some rules are checked by our own code, because its sentences say what is wrong better than pydantic's. `described` puts
-such a rule into the schema without a second check.
+Some rules are checked by our own code, because its sentences say what is wrong better than pydantic's. `describe_field`
+puts such a rule into the schema without a second check.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ COLLECTION_PATTERN = "^[a-z0-9_-]{1,64}$"
 PICTURE = "image/jpeg, image/png, image/webp, image/gif, image/avif"
 
 
-def described(*, limits: dict[str, str] | None = None, **keywords: Any) -> Any:
+def describe_field(*, limits: dict[str, str] | None = None, **keywords: Any) -> Any:
     """Keywords of JSON Schema that describe a field; `limits` names the setting of each keyword."""
     return Field(json_schema_extra={**keywords, **({LIMITS: dict(limits)} if limits else {})})
 
 
-CollectionText = Annotated[str, described(pattern=COLLECTION_PATTERN)]
+CollectionText = Annotated[str, describe_field(pattern=COLLECTION_PATTERN)]
 
 
 def complete_document(document: dict[str, Any], settings: Settings) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from app.api.errors import MAX_NAME_CHARS, UNKNOWN_FIELD
 from app.api.multipart import MAX_FIELDS, File, FormModel
-from app.api.openapi import COLLECTION_PATTERN, CollectionText, described
+from app.api.openapi import COLLECTION_PATTERN, CollectionText, describe_field
 from app.api.unknown_names import describe_unknown
 from app.core.errors import Validation
 from app.core.strict_json import load_json
@@ -95,23 +95,23 @@ MAX_PICTURE_CHARS = 1 << 28  # the base64 of a long picture goes to a file
 ShortText = Annotated[str, Field(max_length=MAX_CHARS)]
 Metadata = Annotated[dict[ShortText, Any], Field(max_length=MAX_ENTRIES)]
 UnicodeText = Annotated[ShortText, AfterValidator(validate_unicode)]
-QueryText = Annotated[UnicodeText, described(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
+QueryText = Annotated[UnicodeText, describe_field(pattern=r"\S", limits={"maxLength": "max_text_chars"})]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Target = Literal["images", "texts"]
 Mode = Literal["hybrid", "vector", "keyword"]
 WHOLE = BeforeValidator(read_whole)  # comes last: pydantic describes no bounds of what a function has read
 Effort = Annotated[int, Field(ge=1, le=65_536), WHOLE]
-HIT_LIMIT = described(minimum=1, limits={"maximum": "max_k"})
+HIT_LIMIT = describe_field(minimum=1, limits={"maximum": "max_k"})
 HitCount = Annotated[int, HIT_LIMIT, WHOLE]
 CollectionName = Annotated[
     CollectionText | None, Field(description="Which collection (default).", examples=["default"])
 ]
-Caption = Annotated[ShortText, described(maxLength=MAX_CAPTION_CHARS)]
-FormTag = Annotated[ShortText, described(maxLength=MAX_TAG_CHARS)]  # an empty field of a form is as not sent
-Tag = Annotated[FormTag, described(minLength=1)]
-Tags = Annotated[list[Tag], Field(max_length=MAX_ENTRIES, fail_fast=True), described(maxItems=MAX_TAGS)]
-MOST_TAGS = described(maxItems=MAX_TAGS)
-Template = Annotated[UnicodeText, described(pattern=r"\{(label)?\}")]
+Caption = Annotated[ShortText, describe_field(maxLength=MAX_CAPTION_CHARS)]
+FormTag = Annotated[ShortText, describe_field(maxLength=MAX_TAG_CHARS)]  # an empty field of a form is as not sent
+Tag = Annotated[FormTag, describe_field(minLength=1)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_ENTRIES, fail_fast=True), describe_field(maxItems=MAX_TAGS)]
+MOST_TAGS = describe_field(maxItems=MAX_TAGS)
+Template = Annotated[UnicodeText, describe_field(pattern=r"\{(label)?\}")]
 FormMetadata = Annotated[
     dict[str, Any],
     read_object("metadata"),
@@ -263,7 +263,7 @@ class BulkForm(FormModel):
 
     files: Annotated[
         list[File],
-        described(minItems=1),
+        describe_field(minItems=1),
         Field(max_length=MAX_FILES, description="Pictures, and archives of pictures."),
     ] = Field(default_factory=list)
     file: list[File] = Field(default_factory=list, max_length=MAX_FILES, deprecated=True)  # a common slip, and taken
@@ -662,7 +662,7 @@ class ClassifyForm(FormModel):
     file: File
     labels: Annotated[
         list[QueryText],
-        described(minItems=2, maxItems=1000),
+        describe_field(minItems=2, maxItems=1000),
         Field(max_length=MAX_FIELDS, description="A field for each label.", examples=[["a car", "a cat", "a cake"]]),
     ]
     template: Annotated[Template, Field(description="With {} where the label goes.", examples=["a photo of {}"])] = "{}"

@@ -16,7 +16,7 @@ from app.api.dependencies import (
     is_collection_allowed,
     validate_collection,
 )
-from app.api.openapi import CollectionText, described
+from app.api.openapi import CollectionText, describe_field
 from app.api.schemas import (
     CollectionIn,
     CollectionOut,
@@ -31,7 +31,7 @@ from app.api.strict_route import new_router
 from app.core.types import DEFAULT_COLLECTION, CollectionInfo
 from app.service.maintenance import require_deletable
 
-DeletableName = Annotated[CollectionText, described(**{"not": {"const": DEFAULT_COLLECTION}})]
+DeletableName = Annotated[CollectionText, describe_field(**{"not": {"const": DEFAULT_COLLECTION}})]
 
 router = new_router("/v1/collections", "collections")
 

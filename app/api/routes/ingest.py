@@ -26,7 +26,7 @@ from app.api.dependencies import (
     validate_collection,
 )
 from app.api.idempotency import IdempotencyDep
-from app.api.openapi import described
+from app.api.openapi import describe_field
 from app.api.routes.jobs import JobQuery, PriorityQuery, job_response, make_options
 from app.api.schemas import CollectionName, JobOut, Metadata, RequestModel, ShortText, Tags, example
 from app.api.strict_route import new_router
@@ -63,7 +63,7 @@ class IngestIn(RequestModel):
         json_schema_extra=example(source="urls", items=[{"url": "https://example.org/cat.jpg", "caption": "a cat"}])
     )
 
-    source: Annotated[ShortText, Field(description=f"One of: {SOURCE_FORMS}."), described(pattern=SOURCE_PATTERN)]
+    source: Annotated[ShortText, Field(description=f"One of: {SOURCE_FORMS}."), describe_field(pattern=SOURCE_PATTERN)]
     items: Annotated[list[UrlIn], Field(max_length=MAX_ITEMS, fail_fast=True, description="The URLs.")] = Field(
         default_factory=list
     )

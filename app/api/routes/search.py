@@ -28,7 +28,7 @@ from app.api.dependencies import (
 )
 from app.api.json_body import STORED_PICTURES
 from app.api.multipart import describe_form, receive_form
-from app.api.openapi import described
+from app.api.openapi import describe_field
 from app.api.schemas import (
     EXACT,
     MODE,
@@ -89,7 +89,7 @@ async def search_images(
     collection: CollectionDep,
     q: Annotated[
         QueryText,
-        described(pattern='[^\\s"－−-]'),  # a minus alone is no word
+        describe_field(pattern='[^\\s"－−-]'),  # a minus alone is no word
         Query(
             description='What to look for; words after a minus are turned away from ("beach -people").',
             examples=["red car"],

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from app.api.admission import QUERY, QUERY_PICTURE, content_type, is_json_type
+from app.api.admission import BATCHES, PICTURES, QUERY, QUERY_PICTURE, content_type, is_json_type, take_seat
 from app.api.dependencies import (
     CollectionDep,
     FilterQuery,
@@ -70,6 +70,7 @@ pictures = new_router("/v1", "search", QUERY_PICTURE)
 queries = new_router("/v1", "search", QUERY)
 
 MAX_LABELS = 1_000
+FEW_PARTS = 4  # of a search that does not wait for others of its caller
 
 
 SEARCH_FORM = describe_form(SearchForm)
@@ -120,6 +121,7 @@ async def search_images(
 
 @queries.post("/search")
 async def search_by_parts(
+    request: Request,
     library: LibraryDep,
     search: SearchDep,
     settings: SettingsDep,
@@ -140,7 +142,8 @@ async def search_by_parts(
         query = await threads.writes.run(parse_search, settings, body, collection, folder)
         if has_pictures:
             await threads.writes.run(check_pixels, [query], settings)
-        found = await threads.queries.run(searcher.search, query)
+        async with take_seat(request, PICTURES if has_pictures else BATCHES if len(query.parts) > FEW_PARTS else None):
+            found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, body.target)
 
 
@@ -167,7 +170,8 @@ async def search_by_image(
         parsed = None if asked.filter is None else parse_filter(asked.filter, target)
         parts, collection = [QueryPart(picture=asked.file.path)], validate_collection(asked.collection)
         query = SearchQuery(parts, target, k, collection, parsed, bool(asked.exact))
-        found = await threads.queries.run(searcher.search, query)
+        async with take_seat(request, PICTURES):
+            found = await threads.queries.run(searcher.search, query)
     return search_response(search, found, target)
 
 
@@ -192,7 +196,8 @@ async def classify_image(
             part = QueryPart(picture=asked.file.path)
         check_labels(asked.labels, asked.template, settings)
         collection = validate_collection(merge_query(asked, collection=collection).collection)
-        found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
+        async with take_seat(request, BATCHES):
+            found = await threads.queries.run(searcher.classify, collection, part, asked.labels, asked.template)
         warnings = await threads.queries.run(searcher.warn_of_labels, asked.labels, asked.template)
     return ClassifyOut(
         labels=[LabelOut(label=label, probability=share) for label, share in found],
@@ -303,6 +308,7 @@ MAX_BATCH_PARTS = 32 * BATCH_FACTOR
 
 @queries.post("/search/batch", response_model=BatchOut)
 async def search_batch(
+    request: Request,
     library: LibraryDep,
     search: SearchDep,
     settings: SettingsDep,
@@ -317,7 +323,8 @@ async def search_batch(
         batch = await threads.writes.run(parse_batch, settings, body, collection, folder)
         if has_pictures:
             await threads.writes.run(check_pixels, batch, settings)
-        content = await threads.queries.run(run_batch, search, batch)
+        async with take_seat(request, BATCHES):
+            content = await threads.queries.run(run_batch, search, batch)
     return Response(content, media_type="application/json")
 
 

@@ -2,12 +2,14 @@
 
 While a holder of a key searches ten times a second, another process sends: for a minute the costliest bodies that may
 be sent without a key, by 8 clients; for a minute those of a key for searches, by 64 clients; for a minute searches that
-cost like hundreds (batches, pictures, labels), by 64 clients; and 1,500 half-sent bodies of the largest size, by keys for searches and for uploads. Another client asks `/livez` ten times a second.
+cost like hundreds (batches, pictures, labels), by 64 clients; and 1,500 half-sent bodies of the largest size, by keys
+for searches and for uploads. Another client asks `/livez` ten times a second.
 
 Failing: a search or `/livez` is not answered; the server needs more than 100 MiB (without a key) or 300 MiB more
 memory; half-sent bodies leave more on the disk than one caller may have. Failing if it happens to the same crowd twice:
-the p95 of the searches is more than twice (without a key) or three times (with one; 25 times beside costly searches) that of searches before and after;
-an answer of `/livez` takes more than 250 ms, and more than twice the slowest without a crowd.
+the p95 of the searches is more than twice (without a key), three times (with one) or 25 times (beside costly searches)
+that of searches before and after; an answer of `/livez` takes more than 250 ms, and more than twice the slowest without
+a crowd.
 
 A p95 without a crowd of less than 5 ms counts as 5 ms: it is a few samples, which one pause of the machine doubles. In
 the short form, of forty samples beside other tests, less than 25 ms counts as 25 ms, and `/livez` may take a second.

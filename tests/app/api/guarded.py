@@ -56,7 +56,11 @@ def guarded_server(data: Path) -> Iterator[Guarded]:
     folders = [data.parent / name for name in ("albums", "theirs")]
     for folder in folders:
         folder.mkdir()
-    places: dict[str, Any] = {"folders": folders[0], "bound_folders": f"elsewhere={folders[1]}", "buckets": "s3://albums"}
+    places: dict[str, Any] = {
+        "folders": folders[0],
+        "bound_folders": f"elsewhere={folders[1]}",
+        "buckets": "s3://albums",
+    }
     with RunningServer(data, log_level="debug", trusted_proxies="127.0.0.1,::1", **places) as server:
         image = server.upload(make_picture(), id="inside").json()["id"]
         job = server.wait_job(server.bulk([("a.png", make_picture("blue"))])["id"])["id"]

@@ -7,6 +7,7 @@ interpreter lock the encoder's threads share, each picture would wait a dozen ti
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -206,6 +207,9 @@ class DecodePool:
                 broker.send((task.id, None))
 
 
+MEASURED = ("COVERAGE_PROCESS_CONFIG",)  # the tests measure the broker, too; its children get nothing of it
+
+
 class _Broker:
     """A running broker process, and the thread that reads what it says."""
 
@@ -220,7 +224,7 @@ class _Broker:
                 [sys.executable, "-m", "app.decode.broker"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
-                env=clean_environment(),
+                env=clean_environment() | {name: os.environ[name] for name in MEASURED if name in os.environ},
                 start_new_session=True,
             )
         self._connection = Connection(ours.detach())

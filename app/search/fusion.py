@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import mul
 
-from app.storage.keywords import Words, drop_stop_words, split_source, split_words
+from app.storage.keywords import Words, drop_stop_words, join_stems, split_source, split_words
 
 Described = tuple[str | None, tuple[str, ...], str | None]
 """The caption, tags and source of a picture."""
@@ -95,9 +95,8 @@ def read_words(caption: str | None, tags: tuple[str, ...], source: str | None) -
     """The stems of caption, tags and name; those of the folder; and caption, tags and name in small letters."""
     folder, name = split_source(source)
     texts = [text for text in (caption, *tags, name) if text]
-    stems = " . ".join(" ".join(stem for stem, _ in split_words(text)) for text in texts)
-    folders = " ".join(stem for stem, _ in split_words(folder)) if folder else ""
-    return f" {stems} ", f" {folders} ", "\n".join(texts).casefold()
+    stems = ".".join(map(join_stems, texts))
+    return stems, join_stems(folder) if folder else "", "\n".join(texts).casefold()
 
 
 def rate_term(phrase: str, part: str, words: tuple[str, str, str]) -> float:

@@ -16,7 +16,8 @@ from app.decode.pool import DecodePool
 from app.encoder.batcher import Batcher
 from app.encoder.dummy import DummyEncoder
 from app.encoder.protocol import Embeddings
-from app.search.searcher import EXTRA_HITS, QueryPart, Searcher, SearchQuery, SearchResult
+from app.search.query_encoder import QueryPart
+from app.search.searcher import EXTRA_HITS, Searcher, SearchQuery, SearchResult
 from app.storage.database import Database
 from app.storage.filters.model import Filter
 from app.storage.filters.parser import parse_filter

@@ -33,7 +33,10 @@ from app.storage import keywords
 from app.storage.database import Database
 from app.storage.filters import sql
 from app.storage.filters.model import Filter
+from app.storage.sql import Row
 from app.storage.tables import embeddings, images, texts
+from app.storage.tables.images import image_from_row
+from app.storage.tables.texts import text_from_row
 from index.protocol import SearchParams, VectorIndex
 from index.types import Ids, Scores
 
@@ -246,13 +249,12 @@ class Searcher:
         Raises Timeout.
         """
 
-        def work(c: apsw.Connection) -> tuple[Mapping[int, Image | Text], list[Collection[int]], dict[int, bytes]]:
+        def work(c: apsw.Connection) -> tuple[Mapping[int, Row], list[Collection[int]], dict[int, bytes]]:
             for search in searches:
                 ranked = list(islice(rank_hits(c, search), search.rows + 1))
                 search.places, search.is_cut = ranked[: search.rows], len(ranked) > search.rows
             wanted = {place.key for search in searches for place in search.places}
-            rows: Mapping[int, Image | Text]
-            rows = images.get_by_keys(c, wanted) if target == "images" else texts.get_by_keys(c, wanted)
+            rows = images.get_rows(c, wanted) if target == "images" else texts.get_rows(c, wanted)
             unscored = {place.key for search in searches for place in search.places if "vector" not in place.ranks}
             vectors = embeddings.get_vectors(c, target, unscored) if unscored else {}
             return rows, [filter_rows(c, search, rows) for search in searches], vectors
@@ -351,7 +353,7 @@ def find_words(search: _Search, c: apsw.Connection) -> None:
     search.described = images.get_descriptions(c, search.word_keys[:DEPTH])
 
 
-def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Image | Text]) -> Collection[int]:
+def filter_rows(c: apsw.Connection, search: _Search, rows: Mapping[int, Row]) -> Collection[int]:
     """The keys whose rows match its filter now."""
     query = search.query
     if query.filter is None:
@@ -372,15 +374,17 @@ def rank_hits(c: apsw.Connection, search: _Search) -> Iterable[FusedHit]:
 
 
 def make_hits(
-    search: _Search, rows: Mapping[int, Image | Text], passed: Collection[int], vectors: Mapping[int, bytes]
+    search: _Search, rows: Mapping[int, Row], passed: Collection[int], vectors: Mapping[int, bytes]
 ) -> Iterator[Hit]:
     """The hits of a search whose rows exist, best first; `vectors` are those of keys that only the words found."""
     scores = dict(zip(search.keys.tolist(), search.scores.tolist(), strict=True))
     scores |= {key: float(np.frombuffer(vector, "<f4") @ search.vector) for key, vector in vectors.items()}
+    is_images = search.query.target == "images"
     for place in search.places:
-        row = rows.get(place.key)
-        if row is None or place.key not in scores or place.key not in passed:
+        if place.key not in rows or place.key not in scores or place.key not in passed:
             continue
+        row: Image | Text
+        row = image_from_row(rows[place.key]) if is_images else text_from_row(rows[place.key])
         if row.collection != search.query.collection:
             continue
         if isinstance(row, Text):

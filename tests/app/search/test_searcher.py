@@ -527,9 +527,9 @@ def test_odd_queries_are_answered_with_captions_without_and_in_an_empty_collecti
 @pytest.mark.parametrize("caption", ["Café Zürich", "שלום עולם", "قهوة في بيروت", "한국어 사진", "ガラス"])
 def test_a_caption_is_found_in_each_form_of_unicode(caption: str, world: World) -> None:
     for stored in ("NFC", "NFD"):
-        world.describe("green", unicodedata.normalize(stored, caption))  # type: ignore[arg-type]
+        world.describe("green", unicodedata.normalize(stored, caption))
         for typed in ("NFC", "NFD"):
-            words = unicodedata.normalize(typed, caption)  # type: ignore[arg-type]
+            words = unicodedata.normalize(typed, caption)
             (hit,) = world.searcher.search(SearchQuery([QueryPart(text=words)], mode="keyword")).hits
             assert (hit.id, list(hit.highlights)) == ("green", ["caption"])
 

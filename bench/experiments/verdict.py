@@ -60,13 +60,14 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
     console, atlas = Console(), load_atlas()
     starter = load_encoder("starter", Settings().models)
-    scenes = draw_scenes(atlas, count, "none")
+    scenes, chinese = draw_scenes(atlas, count, "none"), draw_scenes(atlas, count, "none", "zh")
     kinds: list[tuple[str, Encoder, tuple[Pixels, list[str], list[str]]]] = [
         ("drawings, starter", starter, scenes),
-        ("mosaics (a style it never saw), starter", starter, draw_scenes(atlas, count, "mosaic")),
-        ("pencil (likewise), starter", starter, draw_scenes(atlas, count, "pencil")),
-        ("squares of colours, colours", DummyEncoder(), draw_colours(count)),
-        ("drawings, random weights", RandomEncoder(starter), scenes),  # type: ignore[list-item]
+        ("drawings, in Chinese", starter, chinese),
+        ("mosaics, starter", starter, draw_scenes(atlas, count, "mosaic")),
+        ("pencil, starter", starter, draw_scenes(atlas, count, "pencil")),
+        ("stripes, colours", DummyEncoder(), draw_colours(count)),
+        ("drawings, random", RandomEncoder(starter), scenes),  # type: ignore[list-item]
     ]
     table = Table(
         "collection", "captions", "AUROC", "none of absent", "none of present", "good of present", "uncertain"
@@ -112,7 +113,7 @@ def measure(
     yield f"{np.mean([one == UNCERTAIN for verdicts in found for one in verdicts]):.2f}"
 
 
-def draw_scenes(atlas: Atlas, count: int, style: str) -> tuple[Pixels, list[str], list[str]]:
+def draw_scenes(atlas: Atlas, count: int, style: str, language: str = "en") -> tuple[Pixels, list[str], list[str]]:
     """Scenes of one half of the glyphs, their captions, and captions of scenes of the other half."""
     order = np.random.default_rng(11).permutation(len(atlas)).tolist()
     half = len(order) // 2
@@ -122,26 +123,22 @@ def draw_scenes(atlas: Atlas, count: int, style: str) -> tuple[Pixels, list[str]
     drawn = [type(scene)(scene.seed, scene.objects, scene.background, scene.colour, style) for scene in scenes]
     pixels = np.stack([shrink(renderer.draw(scene, 224)) for scene in drawn])
     said = [
-        [captioner.full(scene, "en", np.random.default_rng((scene.seed, 4)), plain=True).text for scene in some]
+        [captioner.full(scene, language, np.random.default_rng((scene.seed, 4)), plain=True).text for scene in some]
         for some in (drawn, others)
     ]
     return pixels, said[0], said[1]
 
 
 def draw_colours(count: int) -> tuple[Pixels, list[str], list[str]]:
-    """Squares of two colours of one half of the palette, what they are called, and pairs of the other half."""
+    """Stripes of five colours of one half of the palette, what they are called, and names of the other half."""
     rng, names = np.random.default_rng(5), [names[0] for names in PALETTE]
     rgb = np.array(list(PALETTE.values()), np.float32)
-    pixels, present, absent = [], [], []
-    for _ in range(count):
-        first, second = rng.choice(6, 2, replace=False).tolist()
-        square = np.empty((32, 32, 3), np.float32)
-        square[:, :16], square[:, 16:] = rgb[first], rgb[second]
-        pixels.append((square + rng.normal(0, 12, square.shape)).clip(0, 255).astype(np.uint8))
-        present.append(f"{names[first]} and {names[second]}")
-        other, last = (6 + rng.choice(6, 2, replace=False)).tolist()
-        absent.append(f"{names[other]} and {names[last]}")
-    return np.stack(pixels), present, absent
+    chosen = rng.integers(0, 6, (count, 5))
+    stripes = np.repeat(rgb[chosen], 8, axis=1)[:, None, 4:36].repeat(32, axis=1)
+    pixels = (stripes + rng.normal(0, 12, stripes.shape)).clip(0, 255).astype(np.uint8)
+    present = [", ".join(names[n] for n in row) for row in chosen.tolist()]
+    absent = [", ".join(names[n + 6] for n in row) for row in rng.integers(0, 6, (count, 5)).tolist()]
+    return pixels, present, absent
 
 
 if __name__ == "__main__":

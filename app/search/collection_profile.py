@@ -23,7 +23,7 @@ from app.core.errors import NotFound
 from app.core.types import Image, Target
 from app.encoder.catalogue import find_facts
 from app.encoder.protocol import Embeddings, Encoder
-from app.search.hubs import HubBiases, choose_strength, measure_biases
+from app.search.hubs import STRENGTH, HubBiases, do_biases_help, measure_biases
 from app.search.templates import AUTOMATIC, PLAIN, do_templates_help
 from app.search.verdict import (
     MIN_PICTURES,
@@ -186,8 +186,7 @@ class CollectionProfiles:
     def _measure_hubs(self, collection: str, sample: Sample, queries: Embeddings, bank: Embeddings) -> HubBiases | None:
         """The biases of all pictures; None where they would not help."""
         temperature = self._encoder.temperature
-        strength = choose_strength(queries, list(sample.texts), sample.vectors, bank, temperature)
-        if not strength:
+        if not do_biases_help(queries, list(sample.texts), sample.vectors, bank, temperature):
             return None
         whole = np.concatenate([queries, bank])
         keys = np.array(self._database.read(lambda c: images.list_ready_keys(c, collection)), np.int64)
@@ -199,7 +198,7 @@ class CollectionProfiles:
             there = np.array([key in stored for key in some.tolist()], np.bool_)
             if stored:
                 vectors = np.stack([np.frombuffer(stored[key], "<f4") for key in some[there].tolist()])
-                measured = strength * measure_biases(vectors, whole, temperature)
+                measured = STRENGTH * measure_biases(vectors, whole, temperature)
                 biases[start : start + len(some)][there] = measured
                 known[start : start + len(some)] = there
             self._pause()
@@ -208,21 +207,23 @@ class CollectionProfiles:
     def _calibrate(self, collection: str, sample: Sample, queries: Embeddings) -> Calibration | None:
         """By the captions and names of the pictures if there are enough, else by texts without a meaning."""
         if len(queries) >= MIN_CAPTIONS:
-            present, absent = self._find_best(collection, queries, sample)
-            return calibrate_by_captions(present, absent)
+            present, absent = self._find_best(collection, queries, sample, is_own=True)
+            noise, _ = self._find_best(collection, make_noise(queries, len(queries)), sample)
+            return calibrate_by_captions(present, absent, noise)
         generic = self._read_generic()
         asked, _ = self._find_best(collection, generic, sample)
         noise, _ = self._find_best(collection, make_noise(generic, len(generic)), sample)
         return calibrate_by_noise(asked, noise)
 
-    def _find_best(self, collection: str, queries: Embeddings, sample: Sample) -> tuple[Floats, Floats]:
+    def _find_best(
+        self, collection: str, queries: Embeddings, sample: Sample, *, is_own: bool = False
+    ) -> tuple[Floats, Floats]:
         """(cosine, deviations) [n, 2] of the nearest picture, and of the nearest that no text like the query names.
 
-        The second is meant for the texts of the sample itself, in their order.
+        The second is for the texts of the sample itself, in their order (`is_own`).
         """
         rows = list(sample.texts)
         best, wrong = np.empty((len(queries), 2)), np.empty((len(queries), 2))
-        is_own = len(queries) == len(rows)
         for start in range(0, len(queries), AT_ONCE):
             part = queries[start : start + AT_ONCE]
             with self._use(collection, "images") as index:

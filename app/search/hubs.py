@@ -16,8 +16,7 @@ from app.encoder.protocol import Embeddings
 from index.types import Ids, Scores
 
 DEPTH = 256  # of the nearest pictures are ranked again, whatever k is
-STRENGTHS = (0.5, 0.75)  # of the bias, of which the better one is taken
-MAX_LOSS = 0.002  # of the queries of a held-out half that may lose their picture
+STRENGTH = 0.75  # of the bias that is subtracted
 MIN_QUERIES = 64  # fewer say nothing about a gain
 MAX_EXPONENT = 80.0  # of float32
 
@@ -52,34 +51,24 @@ def measure_biases(pictures: Embeddings, bank: Embeddings, temperature: float) -
     return np.asarray((top[:, 0] + np.log(means)) / temperature, np.float32)
 
 
-def choose_strength(
+def do_biases_help(
     queries: Embeddings, own: Sequence[int], pictures: Embeddings, bank: Embeddings, temperature: float
-) -> float:
-    """The strength with which more queries find their own picture first; 0 where that is not sure.
+) -> bool:
+    """Whether more queries find their own picture first, beyond what may be chance.
 
-    `own` is the row of each query's picture. Each half of the queries is asked with the other half in the bank: the
-    first half chooses, the other one may lose no more than MAX_LOSS of its pictures.
+    `own` is the row of each query's picture. Each half of the queries is asked with the other half in the bank.
     """
     if len(queries) < MIN_QUERIES:
-        return 0.0
+        return False
     rows, order = np.asarray(own), np.random.default_rng(0).permutation(len(queries))
-    halves = order[: len(order) // 2], order[len(order) // 2 :]
-    biases = [measure_biases(pictures, np.concatenate([queries[half], bank]), temperature) for half in halves]
-    scores = [queries[half] @ pictures.T for half in halves]
-    asked = [(scores[0], rows[halves[0]], biases[1]), (scores[1], rows[halves[1]], biases[0])]
-    plain = [is_first(found, right) for found, right, _ in asked]
-    gains = {
-        strength: [
-            is_first(found - strength * bias, right) ^ before
-            for (found, right, bias), before in zip(asked, plain, strict=True)
-        ]
-        for strength in STRENGTHS
-    }
-    best = max(STRENGTHS, key=lambda strength: count_gain(gains[strength][0], plain[0]))
-    changed = np.concatenate(gains[best])
-    gain = count_gain(changed, np.concatenate(plain))
-    is_safe = count_gain(gains[best][1], plain[1]) >= -MAX_LOSS * len(plain[1])
-    return best if is_safe and gain > float(np.sqrt(changed.sum())) else 0.0
+    halves = order[::2], order[1::2]
+    before, changed = [], []
+    for asked, known in (halves, halves[::-1]):
+        biases = measure_biases(pictures, np.concatenate([queries[known], bank]), temperature)
+        scores = queries[asked] @ pictures.T
+        before.append(is_first(scores, rows[asked]))
+        changed.append(is_first(scores - STRENGTH * biases, rows[asked]) ^ before[-1])
+    return is_gain(np.concatenate(changed), np.concatenate(before))
 
 
 def is_first(scores: Scores, own: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
@@ -87,6 +76,7 @@ def is_first(scores: Scores, own: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]
     return np.asarray(scores.max(axis=1) <= scores[np.arange(len(scores)), own])
 
 
-def count_gain(changed: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> int:
-    """How many more queries find their picture first, of those that changed."""
-    return int((changed & ~before).sum()) - int((changed & before).sum())
+def is_gain(changed: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> bool:
+    """Whether more of the queries that changed found their picture than lost it, by a standard deviation of chance."""
+    gain = int((changed & ~before).sum()) - int((changed & before).sum())
+    return gain > float(np.sqrt(changed.sum()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from app.encoder.protocol import Embeddings
-from app.search.hubs import MAX_LOSS, MIN_QUERIES, count_gain, is_first
+from app.search.hubs import MIN_QUERIES, is_first, is_gain
 
 AUTOMATIC = ("{}", "a picture of {}", "a photo of {}", "an image of {}", "there is {}")
 SHORT = 3  # words, or as many characters of a language without spaces twice over
@@ -46,7 +46,4 @@ def do_templates_help(
     means = [average([plain[row], *filled[n * width : (n + 1) * width]]) for n, row in enumerate(rows)]
     own = np.array(rows)
     before = is_first(np.stack([plain[row] for row in rows]) @ pictures.T, own)
-    changed = is_first(np.stack(means) @ pictures.T, own) ^ before
-    held_out = slice(len(rows) // 2, None)
-    is_safe = count_gain(changed[held_out], before[held_out]) >= -MAX_LOSS * (len(rows) - len(rows) // 2)
-    return is_safe and count_gain(changed, before) > float(np.sqrt(changed.sum()))
+    return is_gain(is_first(np.stack(means) @ pictures.T, own) ^ before, before)

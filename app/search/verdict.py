@@ -92,16 +92,21 @@ def judge_words(said: float, has_hits: bool) -> Verdict:
     return CERTAIN if said >= ALL_WORDS else UNCERTAIN if has_hits else NOTHING
 
 
-def calibrate_by_captions(present: Floats, absent: Floats) -> Calibration | None:
-    """Fit (cosine, deviations) of texts that have their picture, and without it; None if they look alike."""
-    fitted = fit(present, absent)
-    logits, others = apply(fitted, present), apply(fitted, absent)
-    separation = measure_auroc(logits, others)
-    if separation < SEPARABLE_OWN:
-        return None
-    none = float(np.quantile(logits, MAX_LOST))
-    good = max(none, float(np.quantile(others, 1 - MAX_TAKEN_OWN)))
-    return Calibration(*fitted, none, good, separation)
+def calibrate_by_captions(present: Floats, absent: Floats, noise: Floats) -> Calibration | None:
+    """Fit (cosine, deviations) of texts that have their picture, and of the same texts without it.
+
+    Where other pictures fit as well as their own, texts without a meaning stand for those without a picture: then
+    nothing is called good. None if all of them look alike.
+    """
+    for others, is_sure in ((absent, True), (noise, False)):
+        fitted = fit(present, others)
+        logits, lower = apply(fitted, present), apply(fitted, others)
+        separation = measure_auroc(logits, lower)
+        if separation >= SEPARABLE_OWN:
+            none = float(np.quantile(logits, MAX_LOST))
+            good = max(none, float(np.quantile(lower, 1 - MAX_TAKEN_OWN))) if is_sure else np.inf
+            return Calibration(*fitted, none, good, separation)
+    return None
 
 
 def calibrate_by_noise(asked: Floats, noise: Floats) -> Calibration | None:

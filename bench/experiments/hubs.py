@@ -18,7 +18,7 @@ from app.core.settings import Settings
 from app.encoder.loader import load_encoder
 from app.encoder.protocol import Embeddings, Encoder
 from app.search.collection_profile import GENERIC
-from app.search.hubs import DEPTH, HubBiases, choose_strength, count_gain, is_first, measure_biases
+from app.search.hubs import DEPTH, STRENGTH, HubBiases, do_biases_help, is_first, measure_biases
 from index.flat import FlatIndex
 from training.evaluate import Trial, make_trial, style_trial
 from training.scenes import HELD_OUT_STYLES
@@ -36,7 +36,7 @@ def main() -> None:
     bank = encode_texts(encoder, GENERIC.read_text("utf-8").splitlines())
     trials = {"unseen scenes": make_trial(atlas, count)}
     trials |= {f"{style} (held out)": style_trial(atlas, style, count) for style in HELD_OUT_STYLES}
-    table = Table("pictures", "language", "R@1", "strength", "points, gated", "points at 0.75", "NNN k 8, 0.5")
+    table = Table("pictures", "language", "R@1", "chosen", "points as chosen", "points if on", "NNN k 8, 0.5")
     for name, trial in trials.items():
         for row in rate(encoder, trial, bank):
             table.add_row(name, *row)
@@ -63,11 +63,11 @@ def rate(encoder: Encoder, trial: Trial, bank: Embeddings) -> list[list[str]]:
             whole = np.concatenate([queries[known], bank])
             soft = measure_biases(pictures, whole, encoder.temperature)
             hard = 0.5 * np.sort(pictures @ whole.T, axis=1)[:, -8:].mean(axis=1)
-            strength = choose_strength(queries[known], known, pictures, bank, encoder.temperature)
-            changed = [is_first(scores - bias, asked) ^ before for bias in (strength * soft, 0.75 * soft, hard)]
-            gains.append([count_gain(one, before) / len(asked) * 100 for one in changed])
+            is_on = do_biases_help(queries[known], known.tolist(), pictures, bank, encoder.temperature)
+            ways = (is_on * STRENGTH * soft, STRENGTH * soft, hard)
+            gains.append([(is_first(scores - bias, asked).mean() - before.mean()) * 100 for bias in ways])
             plain.append(before.mean())
-            chosen.append(f"{strength}")
+            chosen.append("on" if is_on else "off")
         means = [f"{gain:+.1f}" for gain in np.mean(gains, axis=0)]
         rows.append([language, f"{np.mean(plain):.3f}", " / ".join(chosen), *means])
     return rows

@@ -64,6 +64,7 @@ def main() -> None:
     kinds: list[tuple[str, Encoder, tuple[Pixels, list[str], list[str]]]] = [
         ("drawings, starter", starter, scenes),
         ("drawings, in Chinese", starter, chinese),
+        ("outlines, starter", starter, draw_scenes(atlas, count, "outline")),
         ("mosaics, starter", starter, draw_scenes(atlas, count, "mosaic")),
         ("pencil, starter", starter, draw_scenes(atlas, count, "pencil")),
         ("stripes, colours", DummyEncoder(), draw_colours(count)),

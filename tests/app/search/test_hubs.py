@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from app.encoder.protocol import normalise
-from app.search.hubs import DEPTH, MIN_QUERIES, STRENGTHS, HubBiases, choose_strength, measure_biases
+from app.search.hubs import DEPTH, MIN_QUERIES, HubBiases, do_biases_help, measure_biases
 
 RNG = np.random.default_rng(0)
 D = 32
@@ -30,9 +30,9 @@ def test_the_bias_of_one_text_is_its_cosine() -> None:
 def test_hubs_are_found_out_and_nothing_is_done_without_them() -> None:
     queries, pictures = make_pictures(300, 30)
     bank = queries[:0]
-    assert choose_strength(queries, range(300), pictures, bank, 20.0) in STRENGTHS
-    assert choose_strength(normalise(pictures[:300]), range(300), pictures[:300], bank, 20.0) == 0
-    assert choose_strength(queries[: MIN_QUERIES - 1], range(MIN_QUERIES - 1), pictures, bank, 20.0) == 0
+    assert do_biases_help(queries, range(300), pictures, bank, 20.0)
+    assert not do_biases_help(normalise(pictures[:300]), range(300), pictures[:300], bank, 20.0)
+    assert not do_biases_help(queries[: MIN_QUERIES - 1], range(MIN_QUERIES - 1), pictures, bank, 20.0)
 
 
 def test_the_nearest_are_ranked_by_cosine_less_bias() -> None:

@@ -18,6 +18,7 @@ from index.types import Ids, Scores
 DEPTH = 256  # of the nearest pictures are ranked again, whatever k is
 STRENGTH = 0.75  # of the bias that is subtracted
 MIN_QUERIES = 64  # fewer say nothing about a gain
+SURE = 0.5  # standard deviations of chance
 MAX_EXPONENT = 80.0  # of float32
 
 Floats = npt.NDArray[np.float32]
@@ -54,7 +55,7 @@ def measure_biases(pictures: Embeddings, bank: Embeddings, temperature: float) -
 def do_biases_help(
     queries: Embeddings, own: Sequence[int], pictures: Embeddings, bank: Embeddings, temperature: float
 ) -> bool:
-    """Whether more queries find their own picture first, beyond what may be chance.
+    """Whether more queries find their own picture first.
 
     `own` is the row of each query's picture. Each half of the queries is asked with the other half in the bank.
     """
@@ -77,6 +78,6 @@ def is_first(scores: Scores, own: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]
 
 
 def is_gain(changed: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> bool:
-    """Whether more of the queries that changed found their picture than lost it, by a standard deviation of chance."""
+    """Whether more of the queries that changed found their picture than lost it: by SURE standard deviations of chance."""
     gain = int((changed & ~before).sum()) - int((changed & before).sum())
-    return gain > float(np.sqrt(changed.sum()))
+    return gain > SURE * float(np.sqrt(changed.sum()))

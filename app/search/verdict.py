@@ -19,7 +19,7 @@ Match = Literal["good", "weak", "none"]
 Floats = npt.NDArray[np.float64]
 
 MIN_PICTURES = 50  # in fewer, nothing is known of how near wrong pictures are
-MAX_LOST = 0.04  # of the texts that have their picture: below that quantile nothing fits
+MAX_LOST = 0.035  # of the texts that have their picture: below that quantile nothing fits
 MAX_TAKEN_OWN = 0.10  # of the same texts without their picture: above that quantile the match is good
 MAX_LOST_NOISE, MAX_TAKEN_NOISE = 0.90, 0.99  # quantiles of meaningless texts, where there are no captions
 SEPARABLE_OWN, SEPARABLE_NOISE = 0.75, 0.70  # the AUROC below which the two sorts of texts look alike

@@ -78,6 +78,6 @@ def is_first(scores: Scores, own: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]
 
 
 def is_gain(changed: npt.NDArray[np.bool_], before: npt.NDArray[np.bool_]) -> bool:
-    """Whether more of the queries that changed found their picture than lost it: by SURE standard deviations of chance."""
+    """Whether more of the changed queries found their picture than lost it, by SURE standard deviations of chance."""
     gain = int((changed & ~before).sum()) - int((changed & before).sum())
     return gain > SURE * float(np.sqrt(changed.sum()))
